@@ -1,0 +1,50 @@
+"""The self-made network: residual blocks going down, meant for a head of deconvolutions going up.
+
+It is small enough to learn from a few hundred pictures without pretraining, and, being unlike the
+classifiers, errs elsewhere: that is what a member is worth to an ensemble.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, basic block): ``(B, C, H, W) -> (B, C', H/s, W/s)``."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return torch.relu(y + self.shortcut(x))
+
+
+class ResDeconv(nn.Module):
+    """The residual trunk: ``(B, 3, H, W)`` to 256 channels at stride 32, one halving per stage."""
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 192, 256)) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+        )
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(ResidualBlock(a, b, stride=2), ResidualBlock(b, b, stride=1))
+                for a, b in zip(widths, widths[1:], strict=False)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.stages(self.stem(x))
+        return features

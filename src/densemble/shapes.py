@@ -1,0 +1,31 @@
+"""The axis vocabulary: every shape in densemble is written with these letters.
+
+    B  images in a batch          M  members of an ensemble
+    C  channels of an image       K  channels of a map (classes, or 1)
+    H, W  an image's size         h, w  a map's size
+
+Sizes are always (height, width), in pixels; as text ``240x320`` (height x width).
+"""
+
+import re
+
+from densemble.errors import UsageError
+
+Size = tuple[int, int]
+
+
+def parse_size(text: str) -> Size:
+    """``"240x320"`` -> ``(240, 320)``: height x width in pixels.
+
+    Raises:
+        UsageError: the text is not two positive integers joined by ``x``.
+    """
+    match = re.fullmatch(r"\s*([1-9]\d*)\s*[xX]\s*([1-9]\d*)\s*", text)
+    if match is None:
+        raise UsageError(f"size '{text}' is not HEIGHTxWIDTH in pixels; write it as 240x320")
+    return int(match[1]), int(match[2])
+
+
+def format_size(size: Size) -> str:
+    """``(240, 320)`` -> ``"240x320"``."""
+    return f"{size[0]}x{size[1]}"
