@@ -1,0 +1,69 @@
+"""densemble: pretrained classifiers become dense predictors, any set of them one ensemble in one file.
+
+    import densemble as de
+    run = de.train("my-data", task="saliency", members=["alexnet", "vgg19_bn", "resdeconv"], out="runs/gaze")
+    de.save(run.assemble(), "gaze.safetensors")
+    for p in de.predict(de.load("gaze.safetensors"), "photos/"): p.save("out")
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from densemble.data.folder import FolderData
+    from densemble.ensemble.ensemble import Ensemble
+    from densemble.ensemble.prediction import Prediction
+    from densemble.errors import DensembleError
+    from densemble.evaluation import evaluate
+    from densemble.inference.predictor import predict
+    from densemble.nets.backbones import backbones
+    from densemble.nets.cuts import Cut, cuts
+    from densemble.nets.dense import DenseModel
+    from densemble.run import Run, train
+    from densemble.storage.artifact import load, save
+
+_HOME = {
+    "Cut": "nets.cuts",
+    "DenseModel": "nets.dense",
+    "DensembleError": "errors",
+    "Ensemble": "ensemble.ensemble",
+    "FolderData": "data.folder",
+    "Prediction": "ensemble.prediction",
+    "Run": "run",
+    "backbones": "nets.backbones",
+    "cuts": "nets.cuts",
+    "evaluate": "evaluation",
+    "load": "storage.artifact",
+    "predict": "inference.predictor",
+    "save": "storage.artifact",
+    "train": "run",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "Cut",
+    "DenseModel",
+    "DensembleError",
+    "Ensemble",
+    "FolderData",
+    "Prediction",
+    "Run",
+    "backbones",
+    "cuts",
+    "evaluate",
+    "load",
+    "predict",
+    "save",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; `densemble --help` must not wait for it.
+    if name in _HOME:
+        return getattr(import_module(f"densemble.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'densemble' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

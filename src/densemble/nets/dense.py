@@ -102,7 +102,7 @@ class DenseModel(nn.Module):
         if isinstance(backbone, str):
             door.require_name(backbone)
         size = input_size or REFERENCE_SIZE
-        least, wanted = _least(size, out_size, min_size)
+        least, wanted = smallest_feature_map(size, out_size, min_size)
         found = choose(all_nodes(backbone, size), cut, least, name, wanted)
         own = door.normalization(name) if isinstance(backbone, str) else door.Normalization()
         self.cut: Cut = found
@@ -165,7 +165,7 @@ class DenseModel(nn.Module):
         return f"{self.spec.backbone} cut at {self.spec.node}, {self.spec.out_channels} x {size}"
 
 
-def _least(size: Size, out_size: Size | None, min_size: Size | None) -> tuple[Size, str]:
+def smallest_feature_map(size: Size, out_size: Size | None, min_size: Size | None) -> tuple[Size, str]:
     """Smallest permitted feature map, and in words where that comes from."""
     if min_size is not None:
         return min_size, f"min_size {format_size(min_size)}"

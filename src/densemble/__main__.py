@@ -1,0 +1,5 @@
+"""``python -m densemble``."""
+
+from densemble.cli import main
+
+main()

@@ -1,0 +1,50 @@
+"""The command line: wires the commands, turns expected failures into one line and an exit code."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import typer
+
+from densemble.commands import data, demo, inspect, train, use
+from densemble.errors import DensembleError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pretrained classifiers become dense predictors; any set of them becomes one ensemble in one file.",
+)
+app.command()(demo.demo)
+app.command()(inspect.doctor)
+app.command()(inspect.backbones)
+app.command()(inspect.cuts)
+app.add_typer(data.app, name="data")
+app.command()(train.train)
+app.command()(train.assemble)
+app.command()(train.leaderboard)
+app.command()(use.evaluate)
+app.command()(use.predict)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # The last finished epoch lies on disk already; there is nothing to save that would be whole.
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Entry point of ``densemble``."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except DensembleError as error:
+        typer.echo(f"densemble: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("densemble: stopped; go on with the same command and --resume", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); closing stdout again must not raise once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

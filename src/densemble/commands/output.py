@@ -1,0 +1,54 @@
+"""What commands print: tables and JSON on stdout, everything else on stderr."""
+
+import json
+import math
+from typing import Any
+
+import typer
+
+
+def say(line: str) -> None:
+    """Progress and remarks, on stderr."""
+    typer.echo(line, err=True)
+
+
+def print_json(values: Any) -> None:
+    """One JSON value on stdout, strict: what is not finite becomes null."""
+    typer.echo(json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(columns: list[str], rows: list[list[Any]]) -> None:
+    """Aligned columns on stdout: text to the left, numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
+    numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
+    for line in [columns, *cells]:
+        aligned = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        )
+        typer.echo("  ".join(aligned).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}".rstrip("0").rstrip(".")
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def print_scores(scores: dict[str, Any]) -> None:
+    """Scores of an evaluation as a table: the ensemble first, then its members."""
+    single = [key for key, value in scores.items() if isinstance(value, float)]
+    rows = [["ensemble", *(scores[key] for key in single)]]
+    rows += [[name, *(own.get(key) for key in single)] for name, own in scores.get("members", {}).items()]
+    print_table(["", *single], rows)

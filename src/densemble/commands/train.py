@@ -1,0 +1,84 @@
+"""train, assemble, leaderboard: from a data folder to one file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densemble.commands.output import print_json, print_table, say
+from densemble.commands.settings import DataPath, Json, RunPath, Set, read_settings
+
+
+def train(
+    data: DataPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
+    task: Annotated[str | None, typer.Option(help="saliency, segmentation, regression or depth.")] = None,
+    members: Annotated[str | None, typer.Option(help="Backbones, joined by commas; default the seven of the story.")] = None,
+    config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
+    setting: Set = None,
+    time: Annotated[str | None, typer.Option(help="Budget shared among the members, for instance 30m.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
+) -> None:
+    """Train every member on its own into a run folder."""
+    from densemble.config import make_config, read_config
+    from densemble.data.folder import FolderData
+    from densemble.engines.local import train_members
+    from densemble.errors import UsageError
+    from densemble.run import parse_time, raise_failures
+
+    if engine != "local":
+        raise UsageError(f"no engine is named '{engine}'; there is: local")
+    stored = out / "run.yaml"
+    if resume and stored.is_file() and config is None and members is None and not setting:
+        values = read_config(stored)
+        if task is not None and task != values.get("task"):
+            raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
+        source = str(stored)
+    else:
+        values, source = read_settings(config, task, members, setting), str(config or "the settings")
+    settings = make_config(values, source)
+    folder = FolderData(data, settings.task, **settings.data.model_dump())
+    outcomes = train_members(folder, settings, out, resume, parse_time(time), say)
+    raise_failures(outcomes)
+    say(f"run in {out}; next: densemble assemble {out} -o NAME.safetensors")
+
+
+def assemble(
+    run: RunPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="NAME.safetensors to write.")],
+    select: Annotated[str, typer.Option(help="greedy, all, best, or member names joined by commas.")] = "greedy",
+    weights: Annotated[str | None, typer.Option(help="One number per named member, joined by commas.")] = None,
+    combine: Annotated[str, typer.Option(help="Combination rule: mean.")] = "mean",
+    data: Annotated[Path | None, typer.Option(help="Where the pictures lie now, if they moved.")] = None,
+) -> None:
+    """Choose members by their held-out predictions and write the ensemble as one file."""
+    from densemble.errors import UsageError
+    from densemble.run import Run
+    from densemble.storage.artifact import save
+
+    try:
+        numbers = [float(part) for part in weights.split(",")] if weights else None
+    except ValueError:
+        raise UsageError(f"--weights {weights}: write numbers joined by commas, for instance 2,1,1") from None
+    opened = Run(run, data)
+    ensemble = opened.assemble(select, combine, numbers, say)
+    scores = ensemble.metrics["val"]
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
+    say(f"val {shown}")
+    path = save(ensemble, out)
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {len(ensemble.members)} members)")
+
+
+def leaderboard(run: RunPath, json: Json = False) -> None:
+    """Held-out scores of all members and of the assembled ensemble, best first."""
+    from densemble.run import Run
+
+    table = Run(run).leaderboard()
+    rows = table.reset_index().astype(object).where(table.reset_index().notna(), None).to_dict("records")
+    for row in rows:
+        row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
+    if json:
+        print_json({"run": str(run), "leaderboard": rows})
+    else:
+        print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])

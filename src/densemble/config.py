@@ -1,0 +1,199 @@
+"""run.yaml as pydantic models: the settings of one run, checked, with the nearest name for a misspelt key."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from densemble.errors import ConfigError
+from densemble.shapes import Size, parse_size
+
+SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
+SALIENCY_OUT_SIZE: Size = (48, 64)
+
+
+def _read_size(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+SizeField = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_read_size)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingConfig(_Strict):
+    """How members are trained; a member may override each value for itself."""
+
+    epochs: PositiveInt = 12
+    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of the head")
+    backbone_learning_rate: PositiveFloat | None = Field(
+        None, description="peak learning rate of a pretrained backbone; default a fifth of the head's"
+    )
+    batch_size: PositiveInt = 8
+    weight_decay: float = Field(1e-4, ge=0)
+    augment: Literal["none", "light", "strong"] = "light"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+
+
+class MemberConfig(_Strict):
+    """One member: which backbone, where it is cut, which head, and its own training settings."""
+
+    backbone: str
+    name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")
+    cut: str = "auto"
+    min_size: SizeField | None = None
+    head: str | None = None
+    weights: str | None = "DEFAULT"
+    input_size: SizeField | None = None
+    epochs: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+    backbone_learning_rate: PositiveFloat | None = None
+    batch_size: PositiveInt | None = None
+    weight_decay: float | None = Field(None, ge=0)
+    augment: Literal["none", "light", "strong"] | None = None
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+    seed: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"backbone": value} if isinstance(value, str) else value
+
+    def training(self, common: TrainingConfig) -> TrainingConfig:
+        """The run's training settings with this member's own ones on top."""
+        own = {key: getattr(self, key) for key in TrainingConfig.model_fields}
+        return common.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+
+class DataConfig(_Strict):
+    """How pictures and maps are read."""
+
+    classes: list[str] | None = Field(None, description="class names; default classes.txt, else counted")
+    ignore_index: int = Field(255, ge=0, le=255, description="label that is neither trained on nor scored")
+    scale: PositiveFloat = Field(1.0, description="float targets are multiplied by this when read")
+    invalid_below: float | None = Field(0.0, description="regression targets up to this value are invalid; null: none")
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")
+    skip_unpaired: bool = Field(False, description="leave out pictures without a map, and maps without a picture")
+    seed: int = 0
+
+
+class RunConfig(_Strict):
+    """Everything that one run is made of."""
+
+    task: str
+    input_size: SizeField = (240, 320)
+    out_size: SizeField | None = None
+    members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
+    training: TrainingConfig = TrainingConfig()
+    data: DataConfig = DataConfig()
+    weights_dir: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _task_defaults(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("task") == "saliency" and "out_size" not in value:
+            return {**value, "out_size": SALIENCY_OUT_SIZE}
+        return value
+
+    @model_validator(mode="after")
+    def _own_names(self) -> "RunConfig":
+        if not self.members:
+            raise ValueError("members is empty; name at least one backbone")
+        names = [member.name for member in self.members if member.name]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"two members are named '{doubled[0]}'; give each its own name")
+        return self
+
+    def member_names(self) -> list[str]:
+        """One name per member: its own, or its backbone's, numbered where a backbone occurs twice."""
+        names: list[str] = []
+        for member in self.members:
+            plain = member.name or member.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
+            name, count = plain, 2
+            while name in names:
+                name, count = f"{plain}-{count}", count + 1
+            names.append(name)
+        return names
+
+    def to_yaml(self) -> str:
+        """The text of a run.yaml that gives this configuration again."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The raw mapping of a YAML file.
+
+    Raises:
+        ConfigError: absent, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read config '{path}': {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config '{path}' is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"config '{path}' holds no keys; start from examples/all7models/run.yaml")
+    return values
+
+
+def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """``values`` with every ``a.b=c`` of ``settings`` put in; ``c`` is read as YAML, ``members.0.epochs`` reaches lists.
+
+    Raises:
+        ConfigError: a setting without ``=``, or a path that leads nowhere.
+    """
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set {setting}: write it as key=value, for instance training.epochs=5")
+        *parents, last = path.split(".")
+        place: Any = result
+        try:
+            for key in parents:
+                place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+            place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+        except (ValueError, IndexError, TypeError, AttributeError) as error:
+            raise ConfigError(f"--set {setting}: '{path}' leads nowhere ({error}); members are counted from 0") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: '{text}' cannot be read as a value") from error
+    return result
+
+
+def make_config(values: dict[str, Any], source: str = "the settings") -> RunConfig:
+    """A checked configuration from plain values.
+
+    Raises:
+        ConfigError: names every unknown key with the nearest known one, and every wrong value.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(dict(item)) for item in error.errors()]
+        raise ConfigError(f"{source}: " + "; ".join(problems)) from error
+
+
+def _explain(item: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _keys_at(item["loc"][:-1])
+        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
+        return f"unknown key '{place}'; {hint}"
+    if item["type"] == "missing":
+        return f"'{place}' is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"'{place}' = {item['input']!r}: {message}" if place else message
+
+
+def _keys_at(location: tuple[Any, ...]) -> list[str]:
+    models: dict[Any, type[BaseModel]] = {"training": TrainingConfig, "data": DataConfig, "members": MemberConfig}
+    model = models.get(location[0], RunConfig) if location else RunConfig
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""Folders become samples: layouts, checks, transforms, and the decoded cache."""

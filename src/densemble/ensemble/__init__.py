@@ -1,0 +1,1 @@
+"""Members, weights, combination and uncertainty as pure tensors; no disk."""

@@ -1,0 +1,17 @@
+"""What every metric accumulator does."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+MetricValues = dict[str, "float | list[float | None] | None"]
+
+
+class Metric(Protocol):
+    """Takes pictures one by one and keeps sums only."""
+
+    def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
+        """Adds one picture: activated map ``(K, H, W)``, target ``(H, W)``, fixations ``(H, W)`` bool."""
+
+    def compute(self) -> MetricValues:
+        """The metrics over all pictures so far."""

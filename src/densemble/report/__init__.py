@@ -1,0 +1,1 @@
+"""Pictures of how a training went."""

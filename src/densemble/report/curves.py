@@ -1,0 +1,38 @@
+"""Learning curves as PNG."""
+
+from pathlib import Path
+
+from densemble.storage.runs import require_writable
+
+
+def draw_curves(rows: list[dict[str, float]], title: str, path: Path) -> None:
+    """Loss and every validation metric over the epochs, one panel each.
+
+    Args:
+        rows: of a ``metrics.csv``.
+        title: over the figure.
+        path: PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    require_writable(path.parent)
+    metrics = [key for key in rows[0] if key.startswith("val_") and key != "val_loss"]
+    figure = Figure(figsize=(3.2 * (len(metrics) + 1), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(metrics) + 1, squeeze=False)[0]
+    epochs = [row["epoch"] for row in rows]
+    for key, style in (("train_loss", "-"), ("val_loss", "--")):
+        axes[0].plot(epochs, [row.get(key, float("nan")) for row in rows], style, marker=".", label=key.replace("_", " "))
+    axes[0].set_title("loss")
+    axes[0].legend()
+    for axis, key in zip(axes[1:], metrics, strict=True):
+        axis.plot(epochs, [row.get(key, float("nan")) for row in rows], marker=".", color="tab:green")
+        axis.set_title(key.removeprefix("val_") + " (validation)")
+    for axis in axes:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,1 @@
+"""Disk: pictures and maps, run folders, the one-file artifact."""

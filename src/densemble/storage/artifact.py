@@ -1,0 +1,196 @@
+"""The artifact: one safetensors file that holds an ensemble, loads without pickle, code or network, and knows damage.
+
+Tensors are named ``MEMBER/parameter``. ``__metadata__["densemble"]`` is strict JSON with the members' specifications,
+weights, rule, task, held-out metrics, versions, and a SHA-256 of every tensor.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.nets.dense import DenseModel, DenseSpec
+from densemble.storage.runs import atomic_path, require_writable
+from densemble.tasks import make_task
+
+SCHEMA = 1
+KEY = "densemble"
+LICENCE_NOTE = (
+    "Weights derived from pretrained classifiers stay under the terms of those classifiers and of the data "
+    "they were trained on."
+)
+_MAX_HEADER_BYTES = 64 << 20
+
+
+def _digest(tensor: Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    head = f"{plain.dtype}{tuple(plain.shape)}".encode()
+    return hashlib.sha256(head + plain.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def save(ensemble: Ensemble, path: str | Path) -> Path:
+    """Writes an ensemble to one file, as a whole or not at all.
+
+    Args:
+        ensemble: its members must be made from named backbones.
+        path: ``NAME.safetensors``.
+
+    Raises:
+        UsageError: another ending, or a member made from a module, which no file can rebuild.
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"'{path}': an artifact is named NAME.safetensors")
+    tensors: dict[str, Tensor] = {}
+    members = []
+    for name, member in ensemble.members.items():
+        assert isinstance(member, DenseModel)
+        if member.spec.backbone.startswith("module:"):
+            raise UsageError(f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it")
+        own = {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in member.state_dict().items()}
+        tensors |= own
+        members.append({"name": name, "weight": ensemble.weights[name], **member.spec.as_dict()})
+    description = {
+        "schema": SCHEMA,
+        "task": ensemble.task.describe(),
+        "members": members,
+        "combine": ensemble.combine,
+        "temperatures": {name: 1.0 for name in ensemble.members},
+        "metrics": ensemble.metrics,
+        "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
+        "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
+        "licence": LICENCE_NOTE,
+    }
+    require_writable(path.parent)
+    text = json.dumps(_finite(description), allow_nan=False, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata={KEY: text})
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """The same with NaN and infinity as null, for strict JSON has none."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """The metadata of an artifact, checked, without its tensors.
+
+    Raises:
+        ArtifactError: absent, damaged, no artifact, or of a newer schema.
+    """
+    path = Path(path)
+    _check_header(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(KEY)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
+    if text is None:
+        raise ArtifactError(f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`")
+    try:
+        values = json.loads(text)
+        schema = values["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error}); copy it again") from error
+    if schema != SCHEMA:
+        raise ArtifactError(f"artifact '{path}' has schema {schema}, this version reads {SCHEMA}; update densemble")
+    return dict(values)
+
+
+def load(path: str | Path, device: str = "cpu") -> Ensemble:
+    """Reads an artifact: an :class:`Ensemble` in eval mode, one member at a time, every tensor checked.
+
+    Raises:
+        ArtifactError: absent, damaged, no artifact, or of a newer schema.
+    """
+    path = Path(path)
+    values = describe(path)
+    try:
+        members = {entry["name"]: _load_member(path, entry, values["sha256"]) for entry in values["members"]}
+        ensemble = Ensemble(
+            members,
+            weights=[entry["weight"] for entry in values["members"]],
+            task=make_task(values["task"]),
+            combine=values["combine"],
+            metrics=values["metrics"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
+    try:
+        return ensemble.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _load_member(path: Path, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
+    prefix = f"{entry['name']}/"
+    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ("name", "weight")})
+    state: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in (key for key in digests if key.startswith(prefix)):
+                tensor = file.get_tensor(key)
+                if _digest(tensor) != digests[key]:
+                    raise ArtifactError(f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again")
+                state[key.removeprefix(prefix)] = tensor
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
+    return restore(spec, state, f"artifact '{path}', member '{entry['name']}'")
+
+
+def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseModel:
+    """A member from its specification and all its tensors, nothing initialized twice.
+
+    Raises:
+        ArtifactError: the tensors do not fit the specification.
+    """
+    try:
+        model = DenseModel.from_spec(spec, "meta")
+        model.load_state_dict(state, assign=True)
+        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+            # Some networks compute constants when they are built and do not save them: build those for real.
+            model = DenseModel.from_spec(spec)
+            model.load_state_dict(state)
+    except DensembleError:
+        raise
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"{source}: the tensors do not fit the network ({detail}); was it made by another version?") from error
+    return model.requires_grad_(True).eval()
+
+
+def _check_header(path: Path) -> None:
+    """Refuses what the safetensors library lets through: repeated keys and absurd header sizes."""
+    if not path.is_file():
+        raise ArtifactError(f"no artifact at '{path}'; make one with `densemble assemble`")
+    try:
+        with path.open("rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            if length > _MAX_HEADER_BYTES:
+                raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; copy it again")
+            json.loads(file.read(length), object_pairs_hook=_unique)
+    except (OSError, struct.error, ValueError) as error:
+        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); copy it again") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError("a key occurs twice")
+    return dict(pairs)

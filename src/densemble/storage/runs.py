@@ -1,0 +1,147 @@
+"""The run folder: where what lies, and files that are either old or new but never half."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densemble.errors import ArtifactError, ResourceError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``; on success it is flushed to disk and takes ``path``'s place at once.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file as a whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes strict JSON (no NaN) as a whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ArtifactError: absent or not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read '{path}': {error}; is it a run folder of `densemble train`?") from error
+    if not isinstance(values, dict):
+        raise ArtifactError(f"'{path}' holds no JSON object; is it a run folder of `densemble train`?")
+    return values
+
+
+def require_writable(folder: Path) -> Path:
+    """Makes ``folder`` and proves that files can be written there.
+
+    Raises:
+        ResourceError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write into '{folder}': {error.strerror or error}; choose another folder or mend its permissions"
+        ) from error
+    return folder
+
+
+@dataclass(frozen=True)
+class MemberFolder:
+    """``RUN/members/NN-name/``."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """``member.json``: settings, state, scores."""
+        return self.path / "member.json"
+
+    @property
+    def weights(self) -> Path:
+        """The best epoch's weights."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The last epoch's weights with the optimizer's state, to go on from."""
+        return self.path / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """Activated maps of the validation pictures, fp16 ``(N, K, h, w)``."""
+        return self.path / "val_predictions.npy"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of pictures."""
+        return self.path / "plots"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """``RUN/``: see the design for what lies in it."""
+
+    path: Path
+
+    def member(self, number: int, name: str) -> MemberFolder:
+        """Folder of the member with this number (from 0) and name."""
+        return MemberFolder(self.path / "members" / f"{number + 1:02d}-{name}")
+
+    @property
+    def config(self) -> Path:
+        """``run.yaml``."""
+        return self.path / "run.yaml"
+
+    @property
+    def ensemble(self) -> Path:
+        """``ensemble.json``: the last selection."""
+        return self.path / "ensemble.json"
+
+    @property
+    def leaderboard(self) -> Path:
+        """``leaderboard.csv``."""
+        return self.path / "leaderboard.csv"
+
+    @property
+    def state(self) -> Path:
+        """``run.json``: data, task, and names of the validation pictures."""
+        return self.path / "run.json"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded and resized pictures and maps."""
+        return self.path / "cache"

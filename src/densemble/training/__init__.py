@@ -1,0 +1,1 @@
+"""Training of one member; the only home of Lightning."""

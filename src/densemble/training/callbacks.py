@@ -1,0 +1,148 @@
+"""What happens at the end of every epoch: a row of metrics, the best weights, the last state, the progress bar."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from safetensors.torch import save_file
+
+from densemble.storage.runs import MemberFolder, atomic_path, write_text
+from densemble.training.module import MemberModule
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
+    """The entries that are single numbers."""
+    return {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+
+
+class EpochRecord(Callback):
+    """Writes ``metrics.csv``, the best weights and ``last.ckpt`` after every epoch, each as a whole or not at all."""
+
+    def __init__(self, folder: MemberFolder) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, float]] = []
+        self.best: dict[str, float] | None = None
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, MemberModule)
+        row = {
+            "epoch": float(trainer.current_epoch + 1),
+            "train_loss": _mean(pl_module.training_loss),
+            "val_loss": _mean(pl_module.validation_loss),
+            **{f"val_{key}": value for key, value in scalars(pl_module.scores.compute()).items()},
+            "learning_rate": trainer.optimizers[0].param_groups[1]["lr"],
+            "seconds": time.monotonic() - self._started,
+        }
+        pl_module.training_loss = []
+        self.rows.append(row)
+        if self.best is None or self._better(pl_module, row):
+            self.best = row
+            with atomic_path(self.folder.weights) as temporary:
+                save_file({key: v.detach().cpu().contiguous().clone() for key, v in pl_module.model.state_dict().items()}, temporary)
+        self._write_rows(self.folder.metrics)
+        with atomic_path(self.folder.last) as temporary:
+            # Lightning stages nowhere when it is given a path of its own beside the goal: the rename is ours.
+            trainer.save_checkpoint(temporary)
+
+    def _better(self, module: MemberModule, row: dict[str, float]) -> bool:
+        assert self.best is not None
+        name, sign = f"val_{module.task.primary}", 1 if module.task.higher_is_better else -1
+        if name not in row or name not in self.best:
+            return row["val_loss"] < self.best["val_loss"]
+        return sign * row[name] > sign * self.best[name]
+
+    def _write_rows(self, path: Path) -> None:
+        names = list(dict.fromkeys(key for row in self.rows for key in row))
+        lines = [names, *([f"{row[key]:.6g}" if key in row else "" for key in names] for row in self.rows)]
+        write_text(path, "\n".join(_csv_line(line) for line in lines) + "\n")
+
+
+def _csv_line(cells: list[str]) -> str:
+    return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv``."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+class TimeLimit(Callback):
+    """Ends a training after the epoch in which its time runs out, or when one more epoch would not fit."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.started = time.monotonic()
+        self.epochs = 0
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        if time.monotonic() - self.started > self.seconds:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.epochs += 1
+        used = time.monotonic() - self.started
+        if used + 0.5 * used / self.epochs > self.seconds:
+            trainer.should_stop = True
+
+
+class LiveProgress(Callback):
+    """A bar with live loss and metrics on a terminal; one line per epoch elsewhere. Always on stderr."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.row: TaskID | None = None
+        self.text = ""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not self.console.is_terminal:
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self.console)
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
+        self.row = self.bar.add_task(self.title, total=total, completed=trainer.global_step, text="")
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        if self.bar is not None and self.row is not None:
+            loss = float(outputs["loss"]) if isinstance(outputs, dict) else float(torch.as_tensor(outputs))
+            text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} loss {loss:.3f} {self.text}"
+            self.bar.update(self.row, advance=1, text=text)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        record = next(callback for callback in trainer.callbacks if isinstance(callback, EpochRecord))  # type: ignore[attr-defined]
+        row = record.rows[-1]
+        shown = {key: value for key, value in row.items() if key.startswith("val_")}
+        self.text = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
+        if self.bar is None:
+            line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            self.console.print(f"{line} loss {row['train_loss']:.4g} {self.text} ({row['seconds']:.0f} s)", highlight=False, soft_wrap=True)
+
+    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
