@@ -1,9 +1,9 @@
 """densemble: pretrained classifiers become dense predictors, any set of them one ensemble in one file.
 
-    import densemble as de
-    run = de.train("my-data", task="saliency", members=["alexnet", "vgg19_bn", "resdeconv"], out="runs/gaze")
-    de.save(run.assemble(), "gaze.safetensors")
-    for p in de.predict(de.load("gaze.safetensors"), "photos/"): p.save("out")
+import densemble as de
+run = de.train("my-data", task="saliency", members=["alexnet", "vgg19_bn", "resdeconv"], out="runs/gaze")
+de.save(run.assemble(), "gaze.safetensors")
+for p in de.predict(de.load("gaze.safetensors"), "photos/"): p.save("out")
 """
 
 from importlib import import_module

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from densemble.errors import ConfigError
 from densemble.shapes import Size, parse_size
@@ -144,7 +153,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """``values`` with every ``a.b=c`` of ``settings`` put in; ``c`` is read as YAML, ``members.0.epochs`` reaches lists.
+    """``values`` with every ``a.b=c`` of ``settings`` put in; ``c`` is YAML, ``members.0.epochs`` reaches into lists.
 
     Raises:
         ConfigError: a setting without ``=``, or a path that leads nowhere.
@@ -161,7 +170,9 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
                 place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
             place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
         except (ValueError, IndexError, TypeError, AttributeError) as error:
-            raise ConfigError(f"--set {setting}: '{path}' leads nowhere ({error}); members are counted from 0") from error
+            raise ConfigError(
+                f"--set {setting}: '{path}' leads nowhere ({error}); members are counted from 0"
+            ) from error
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: '{text}' cannot be read as a value") from error
     return result

@@ -39,7 +39,9 @@ class Run:
     def __init__(self, path: str | Path, data: str | Path | None = None) -> None:
         self.folder = RunFolder(Path(path))
         if not self.folder.config.is_file() or not self.folder.state.is_file():
-            raise ArtifactError(f"'{path}' is no run folder; make one with `densemble train DATA --task TASK -o {path}`")
+            raise ArtifactError(
+                f"'{path}' is no run folder; make one with `densemble train DATA --task TASK -o {path}`"
+            )
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
         self.data_path = Path(data or self._state["data"])
@@ -72,7 +74,9 @@ class Run:
             for name, record in self.trained().items()
         ]  # fmt: skip
         if not rows:
-            raise ArtifactError(f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`")
+            raise ArtifactError(
+                f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`"
+            )
         if self.folder.ensemble.is_file():
             chosen = read_json(self.folder.ensemble)
             used = [name for name, weight in chosen["weights"].items() if weight > 0]
@@ -108,7 +112,9 @@ class Run:
         """
         trained = self.trained()
         if not trained:
-            raise ArtifactError(f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`")
+            raise ArtifactError(
+                f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`"
+            )
         names = list(trained)
         folders = {name: folder for name, (folder, _) in self._members().items()}
         maps = [_open_predictions(folders[name].predictions) for name in names]

@@ -80,7 +80,8 @@ class SaliencyTask(Task):
         b = wanted - wanted.mean(1, keepdim=True)
         correlation = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + _EPSILON)
         shape_loss = (some * (divergence + 1 - correlation)).sum() / some.sum().clamp(min=1)
-        return shape_loss + F.binary_cross_entropy_with_logits(flat, wanted)
+        total: Tensor = shape_loss + F.binary_cross_entropy_with_logits(flat, wanted)
+        return total
 
     def metrics(self) -> Metric:
         return SaliencyMetrics()
@@ -124,7 +125,8 @@ class RegressionTask(Task):
     """One value per pixel (depth): L1 loss over valid pixels. Targets: float, NaN or <= ``invalid_below`` is invalid.
 
     The network works in units of ``scale`` (the mean of the training targets), so that millimetres and metres
-    train alike; ``file_scale`` is what the numbers in the target files were multiplied by when read. Where only positive values are valid the output is kept positive by a softplus.
+    train alike; ``file_scale`` is what the numbers in the target files were multiplied by when they were read.
+    Where only positive values are valid the output is kept positive by a softplus.
     """
 
     scale: float = 1.0
@@ -170,7 +172,9 @@ def _segmentation(values: dict[str, Any]) -> Task:
 
 
 def _regression(values: dict[str, Any]) -> Task:
-    return RegressionTask(float(values.get("scale", 1.0)), values.get("invalid_below", 0.0), values.get("file_scale", 1.0))
+    return RegressionTask(
+        float(values.get("scale", 1.0)), values.get("invalid_below", 0.0), values.get("file_scale", 1.0)
+    )
 
 
 TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {

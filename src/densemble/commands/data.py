@@ -28,14 +28,12 @@ def check(
     if json:
         print_json(facts)
     else:
-        print_table(
-            ["split", "pairs", "fixations", "sizes", "facts"],
-            [
-                [name, split["pairs"], split["with_fixations"], _short(split["sizes"]),
-                 "; ".join(f"{key} {value}" for key, value in split.items() if key not in ("pairs", "with_fixations", "sizes"))]
-                for name, split in facts["splits"].items()
-            ],
-        )  # fmt: skip
+        rows = []
+        for name, split in facts["splits"].items():
+            pairs, fixations, sizes = (split.pop(key) for key in ("pairs", "with_fixations", "sizes"))
+            rest = "; ".join(f"{key} {value}" for key, value in split.items())
+            rows.append([name, pairs, fixations, _short(sizes), rest])
+        print_table(["split", "pairs", "fixations", "sizes", "facts"], rows)
         for problem in facts["problems"]:
             typer.echo(f"{problem['kind']}: {problem['message']}")
         typer.echo("ok" if facts["ok"] else f"{len(facts['problems'])} problems")

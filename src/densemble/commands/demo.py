@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from densemble.commands.output import print_table, say
+from densemble.commands.output import print_json, print_table, say
 from densemble.commands.settings import Json
-from densemble.commands.output import print_json
 
 MEMBERS: list[dict[str, Any]] = [
     {"backbone": "squeezenet1_1", "weights": None},
@@ -53,7 +52,9 @@ def demo(
     for prediction in predict(ensemble, [sample.image for sample in data.val[:8]]):
         prediction.save(out / "predictions", ("map", "overlay", "uncertainty"))
     if json:
-        print_json({"artifact": str(artifact), "run": str(out / "run"), "predictions": str(out / "predictions"), **scores})
+        print_json(
+            {"artifact": str(artifact), "run": str(out / "run"), "predictions": str(out / "predictions"), **scores}
+        )
         return
     table = run.leaderboard().reset_index()
     print_table([str(name) for name in table.columns], table.values.tolist())

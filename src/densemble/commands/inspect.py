@@ -35,9 +35,13 @@ def doctor(json: Json = False) -> None:
         count = len(door.backbones())
     except Exception as error:  # a torchvision that does not fit its torch fails on import, in many ways
         count = 0
-        problems.append(f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt")
+        problems.append(
+            f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt"
+        )
     if folder and not Path(folder).is_dir():
-        problems.append(f"${WEIGHTS_DIR_VARIABLE} names '{folder}', which is no folder; create it or unset the variable")
+        problems.append(
+            f"${WEIGHTS_DIR_VARIABLE} names '{folder}', which is no folder; create it or unset the variable"
+        )
     facts = {
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in PACKAGES},

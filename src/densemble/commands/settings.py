@@ -10,11 +10,14 @@ RunPath = Annotated[Path, typer.Argument(help="Run folder of `densemble train`."
 ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors of `densemble assemble`.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting of run.yaml, for instance training.epochs=5.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One setting of run.yaml, for instance training.epochs=5."),
 ]
 
 
-def read_settings(config: Path | None, task: str | None, members: str | None, settings: list[str] | None) -> dict[str, Any]:
+def read_settings(
+    config: Path | None, task: str | None, members: str | None, settings: list[str] | None
+) -> dict[str, Any]:
     """The mapping of a run.yaml with the command line's words on top.
 
     Raises:

@@ -13,7 +13,9 @@ def train(
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
     task: Annotated[str | None, typer.Option(help="saliency, segmentation, regression or depth.")] = None,
-    members: Annotated[str | None, typer.Option(help="Backbones, joined by commas; default the seven of the story.")] = None,
+    members: Annotated[
+        str | None, typer.Option(help="Backbones, joined by commas; default the seven of the story.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
     setting: Set = None,
     time: Annotated[str | None, typer.Option(help="Budget shared among the members, for instance 30m.")] = None,

@@ -45,7 +45,7 @@ class DecodedSplit:
 
 def resize_image(image: Array, size: Size) -> Tensor:
     """uint8 ``(H, W, 3)`` -> uint8 ``(3, h, w)``, bilinear with antialiasing."""
-    tensor = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     resized: Tensor = transforms.resize(tensor, list(size), antialias=True)
     return resized
 
@@ -126,6 +126,8 @@ def _decode(data: FolderData, samples: Sequence[Sample], size: Size, target_size
             building.rename(place)
     except OSError as error:
         if not place.is_dir():  # another process may have finished the same cache first
-            raise ResourceError(f"cannot write the cache '{place}': {error.strerror or error}; free some space") from error
+            raise ResourceError(
+                f"cannot write the cache '{place}': {error.strerror or error}; free some space"
+            ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)

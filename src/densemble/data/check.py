@@ -85,7 +85,9 @@ def _check_split(data: Readable, split: str) -> tuple[dict[str, Any], list[Probl
             labels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
             continue
         if data.task_name == "saliency" and not target.any():
-            problems.append(Problem("empty map", str(sample.target), f"'{sample.target}' is 0 everywhere; remove the pair"))
+            problems.append(
+                Problem("empty map", str(sample.target), f"'{sample.target}' is 0 everywhere; remove the pair")
+            )
         valid = np.isfinite(target)
         if data.task_name != "saliency" and data.invalid_below is not None:
             valid &= target > data.invalid_below
@@ -105,6 +107,8 @@ def _check_split(data: Readable, split: str) -> tuple[dict[str, Any], list[Probl
 
 def _check_points(points: Any, size: tuple[int, ...], name: str) -> None:
     if points.shape != tuple(size):
-        raise DataError(f"fixations '{name}' are {points.shape[0]}x{points.shape[1]}, the picture is {size[0]}x{size[1]}")
+        raise DataError(
+            f"fixations '{name}' are {points.shape[0]}x{points.shape[1]}, the picture is {size[0]}x{size[1]}"
+        )
     if not points.any():
         raise DataError(f"fixations '{name}' hold no point; remove the file")

@@ -151,9 +151,11 @@ class FolderData:
         if self.classes is not None:
             wrong = np.unique(labels[((labels < 0) | (labels >= len(self.classes))) & (labels != self.ignore_index)])
             if wrong.size:
+                found = some([str(value) for value in wrong])
                 raise DataError(
-                    f"map '{sample.target}' has labels {some([str(v) for v in wrong])} outside the {len(self.classes)} classes "
-                    f"0..{len(self.classes) - 1}; name more classes, or ignore one with --set data.ignore_index={wrong[0]}"
+                    f"map '{sample.target}' has labels {found} outside the {len(self.classes)} classes "
+                    f"0..{len(self.classes) - 1}; name more classes, or ignore one with "
+                    f"--set data.ignore_index={wrong[0]}"
                 )
         return labels
 

@@ -84,7 +84,9 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         if file.suffix.lower() not in suffixes or file.name.startswith("."):
             continue
         if file.stem in found:
-            raise DataError(f"'{found[file.stem]}' and '{file}' have the same stem; pairs are matched by stem: rename one")
+            raise DataError(
+                f"'{found[file.stem]}' and '{file}' have the same stem; pairs are matched by stem: rename one"
+            )
         found[file.stem] = file
     return found
 

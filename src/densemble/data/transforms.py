@@ -5,6 +5,7 @@ One map for both keeps them aligned to a fraction of a pixel even though their s
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,9 @@ AUGMENT: dict[str, Augmentation] = {
 """Preset by name. ``light`` keeps the frame, for what people look at depends on it."""
 
 
-def augment(image: Tensor, target: Tensor, how: Augmentation, key: tuple[int, int, int], fill: float) -> tuple[Tensor, Tensor]:
+def augment(
+    image: Tensor, target: Tensor, how: Augmentation, key: tuple[int, int, int], fill: float
+) -> tuple[Tensor, Tensor]:
     """A random change of one sample, always the same for the same key.
 
     Args:
@@ -65,7 +68,7 @@ def augment(image: Tensor, target: Tensor, how: Augmentation, key: tuple[int, in
     return (_recolour(image, colour) if how.colour else image), target
 
 
-def _affine(scale: float, angle: float, shift: np.ndarray, aspect: float) -> Tensor:  # type: ignore[type-arg]
+def _affine(scale: float, angle: float, shift: np.ndarray[Any, Any], aspect: float) -> Tensor:
     """Output -> input coordinates in [-1, 1]; ``aspect`` keeps a rotation from shearing oblong pictures."""
     c, s = math.cos(angle) * scale, math.sin(angle) * scale
     return torch.tensor([[c, -s / aspect, float(shift[0])], [s * aspect, c, float(shift[1])]])
@@ -86,7 +89,7 @@ def _warp_target(target: Tensor, theta: Tensor, fill: float) -> Tensor:
     return moved.round().to(target.dtype) if whole else moved.to(target.dtype)
 
 
-def _recolour(image: Tensor, colour: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def _recolour(image: Tensor, colour: np.ndarray[Any, Any]) -> Tensor:
     brightness, contrast, saturation = (float(value) for value in colour)
     image = image * brightness
     image = (image - image.mean()) * contrast + image.mean()

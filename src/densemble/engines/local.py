@@ -26,7 +26,15 @@ from densemble.nets.dense import DenseModel, smallest_feature_map
 from densemble.nets.heads import HEADS
 from densemble.report.curves import draw_curves
 from densemble.shapes import Size
-from densemble.storage.runs import MemberFolder, RunFolder, atomic_path, read_json, require_writable, write_json, write_text
+from densemble.storage.runs import (
+    MemberFolder,
+    RunFolder,
+    atomic_path,
+    read_json,
+    require_writable,
+    write_json,
+    write_text,
+)
 from densemble.training.callbacks import read_rows, scalars
 from densemble.training.fit import bf16_is_fast, fit_member, seed_everything
 from densemble.training.module import FitSettings
@@ -97,7 +105,9 @@ def _check_members(config: RunConfig) -> None:
     for member in config.members:
         require_name(member.backbone)
         if member.head is not None and member.head not in HEADS:
-            raise UsageError(f"member '{member.backbone}': no head is named '{member.head}'; there are: {', '.join(HEADS)}")
+            raise UsageError(
+                f"member '{member.backbone}': no head is named '{member.head}'; there are: {', '.join(HEADS)}"
+            )
         size = member.input_size or config.input_size
         least, wanted = smallest_feature_map(size, config.out_size, member.min_size)
         choose(all_nodes(member.backbone, size), member.cut, least, member.backbone, wanted)
@@ -128,7 +138,9 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     write_json(run.path / "env.json", environment)
     splits = {name: len(samples) for name, samples in data.layout.splits.items()}
     unpaired = [str(file) for file in data.layout.unpaired]
-    write_json(run.path / "data_report.json", {"splits": splits, "split_by": data.layout.split_by, "left_out": unpaired})
+    write_json(
+        run.path / "data_report.json", {"splits": splits, "split_by": data.layout.split_by, "left_out": unpaired}
+    )
 
 
 def _event(run: RunFolder, values: dict[str, Any]) -> None:
@@ -184,7 +196,8 @@ def _train_one(
             min_size=member.min_size,
             weights_dir=config.weights_dir,
         )
-        report(f"{name}: cut at {model.cut.node} ({model.cut.channels} x {model.cut.height}x{model.cut.width}), {model.loaded}")
+        cut = model.cut
+        report(f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}")
         splits = [decode_split(data, split, size, target_size, run.cache) for split in ("train", "val")]
         fitted = fit_member(model, data.task, splits[0], splits[1], settings, folder, name)
         model.load_state_dict(load_file(folder.weights))

@@ -86,7 +86,9 @@ class PicturePrediction(Prediction):
         _display(figure)
         return figure
 
-    def save(self, folder: str | Path, what: tuple[str, ...] = ("map", "overlay"), name: str | None = None) -> list[Path]:
+    def save(
+        self, folder: str | Path, what: tuple[str, ...] = ("map", "overlay"), name: str | None = None
+    ) -> list[Path]:
         """Writes ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png`` and ``NAME.npy`` as asked for.
 
         Args:
@@ -129,7 +131,9 @@ def _display(figure: Any) -> None:
         display(figure)  # type: ignore[no-untyped-call]
 
 
-def at_picture_size(prediction: Prediction, image: Array, name: str, path: Path | None, task: Task) -> PicturePrediction:
+def at_picture_size(
+    prediction: Prediction, image: Array, name: str, path: Path | None, task: Task
+) -> PicturePrediction:
     """A prediction for a batch of one, its maps resized (bilinear) to the picture's own size."""
     size: Size = (int(image.shape[0]), int(image.shape[1]))
 

@@ -36,7 +36,7 @@ def find_pictures(source: str | Path) -> list[Path]:
             raise DataError(f"folder '{path}' holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
         return found
     if glob.has_magic(text):
-        matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
         found = [file for file in matched if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
             raise DataError(f"no picture matches '{text}'")

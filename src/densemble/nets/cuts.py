@@ -60,12 +60,22 @@ class CutList(list[Cut]):
     def __str__(self) -> str:
         rows = [("node", "channels", "H x W", "stride", "MMACs")]
         rows += [
-            (c.node, str(c.channels), format_size(c.size), f"{c.stride[0]:.3g}x{c.stride[1]:.3g}", f"{c.macs / 1e6:,.0f}")
+            (
+                c.node,
+                str(c.channels),
+                format_size(c.size),
+                f"{c.stride[0]:.3g}x{c.stride[1]:.3g}",
+                f"{c.macs / 1e6:,.0f}",
+            )
             for c in self
         ]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-                 for row in rows]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -138,11 +148,23 @@ def _measure(model: nn.Module, size: Size, device: str) -> list[Cut]:
     short = _short_names(module.graph, names, {name for name, _ in module.named_modules()})
     separating = _separating(module.graph)
     return [
-        Cut(short[node], shape[1], shape[2], shape[3], (size[0] / shape[2], size[1] / shape[3]), macs,
-            node in separating, size, names[node])
+        Cut(
+            short[node],
+            shape[1],
+            shape[2],
+            shape[3],
+            (size[0] / shape[2], size[1] / shape[3]),
+            macs,
+            node in separating,
+            size,
+            names[node],
+        )
         for node, shape, macs in run.seen
         if node.op in ("call_module", "call_function", "call_method")
-        and shape is not None and len(shape) == 4 and 0 not in shape and node in names
+        and shape is not None
+        and len(shape) == 4
+        and 0 not in shape
+        and node in names
     ]
 
 

@@ -40,7 +40,8 @@ class DenseSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DenseSpec":
         """The inverse of :meth:`as_dict`, lists from JSON turned back into tuples."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**plain)
 
 
 class CutBackbone(nn.Module):
@@ -151,7 +152,9 @@ class DenseModel(nn.Module):
             UsageError: the images have another number of channels or of axes.
         """
         if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(f"images must be (B, 3, H, W), got {tuple(images.shape)}; add the batch axis, convert to RGB")
+            raise UsageError(
+                f"images must be (B, 3, H, W), got {tuple(images.shape)}; add the batch axis, convert to RGB"
+            )
         spec = self.spec
         own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
         if spec.input_size is not None and own_size != spec.input_size:

@@ -6,6 +6,7 @@ resize, so it answers rightly to feature maps of any size.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class UpsampleHead(nn.Module):
         widths = _widths(doublings)
         self.first = _normalized(nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), widths[0])
         self.steps = nn.ModuleList(
-            _normalized(nn.Conv2d(a, b, 3, padding=1, bias=False), b) for a, b in zip(widths, widths[1:], strict=False)
+            _normalized(nn.Conv2d(a, b, 3, padding=1, bias=False), b) for a, b in pairwise(widths)
         )
         self.logits = nn.Conv2d(widths[-1], out_channels, 1)
 
@@ -57,10 +58,7 @@ class DeconvHead(nn.Module):
         widths = _widths(doublings)
         self.first = _normalized(nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), widths[0])
         self.steps = nn.Sequential(
-            *(
-                _normalized(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False), b)
-                for a, b in zip(widths, widths[1:], strict=False)
-            )
+            *(_normalized(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False), b) for a, b in pairwise(widths))
         )
         self.logits = nn.Conv2d(widths[-1], out_channels, 1)
 

@@ -4,6 +4,8 @@ It is small enough to learn from a few hundred pictures without pretraining, and
 classifiers, errs elsewhere: that is what a member is worth to an ensemble.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -35,14 +37,9 @@ class ResDeconv(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 192, 256)) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
         self.stages = nn.Sequential(
-            *(
-                nn.Sequential(ResidualBlock(a, b, stride=2), ResidualBlock(b, b, stride=1))
-                for a, b in zip(widths, widths[1:], strict=False)
-            )
+            *(nn.Sequential(ResidualBlock(a, b, stride=2), ResidualBlock(b, b, stride=1)) for a, b in pairwise(widths))
         )
 
     def forward(self, x: Tensor) -> Tensor:

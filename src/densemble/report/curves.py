@@ -24,7 +24,9 @@ def draw_curves(rows: list[dict[str, float]], title: str, path: Path) -> None:
     axes = figure.subplots(1, len(metrics) + 1, squeeze=False)[0]
     epochs = [row["epoch"] for row in rows]
     for key, style in (("train_loss", "-"), ("val_loss", "--")):
-        axes[0].plot(epochs, [row.get(key, float("nan")) for row in rows], style, marker=".", label=key.replace("_", " "))
+        axes[0].plot(
+            epochs, [row.get(key, float("nan")) for row in rows], style, marker=".", label=key.replace("_", " ")
+        )
     axes[0].set_title("loss")
     axes[0].legend()
     for axis, key in zip(axes[1:], metrics, strict=True):

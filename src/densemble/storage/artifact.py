@@ -57,7 +57,9 @@ def save(ensemble: Ensemble, path: str | Path) -> Path:
     for name, member in ensemble.members.items():
         assert isinstance(member, DenseModel)
         if member.spec.backbone.startswith("module:"):
-            raise UsageError(f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it")
+            raise UsageError(
+                f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it"
+            )
         own = {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in member.state_dict().items()}
         tensors |= own
         members.append({"name": name, "weight": ensemble.weights[name], **member.spec.as_dict()})
@@ -66,7 +68,7 @@ def save(ensemble: Ensemble, path: str | Path) -> Path:
         "task": ensemble.task.describe(),
         "members": members,
         "combine": ensemble.combine,
-        "temperatures": {name: 1.0 for name in ensemble.members},
+        "temperatures": dict.fromkeys(ensemble.members, 1.0),
         "metrics": ensemble.metrics,
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
         "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
@@ -102,7 +104,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
     if text is None:
-        raise ArtifactError(f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`")
+        raise ArtifactError(
+            f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`"
+        )
     try:
         values = json.loads(text)
         schema = values["schema"]
@@ -147,7 +151,9 @@ def _load_member(path: Path, entry: dict[str, Any], digests: dict[str, str]) -> 
             for key in (key for key in digests if key.startswith(prefix)):
                 tensor = file.get_tensor(key)
                 if _digest(tensor) != digests[key]:
-                    raise ArtifactError(f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again")
+                    raise ArtifactError(
+                        f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again"
+                    )
                 state[key.removeprefix(prefix)] = tensor
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
@@ -171,7 +177,9 @@ def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseMode
         raise
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{source}: the tensors do not fit the network ({detail}); was it made by another version?") from error
+        raise ArtifactError(
+            f"{source}: the tensors do not fit the network ({detail}); was it made by another version?"
+        ) from error
     return model.requires_grad_(True).eval()
 
 

@@ -83,7 +83,8 @@ def read_points(path: Path) -> Array:
     Raises:
         DataError: unreadable, or not a single channel.
     """
-    return _read_single_channel(path) != 0
+    points: Array = _read_single_channel(path) != 0
+    return points
 
 
 def _read_single_channel(path: Path) -> Array:

@@ -54,7 +54,10 @@ class EpochRecord(Callback):
         if self.best is None or self._better(pl_module, row):
             self.best = row
             with atomic_path(self.folder.weights) as temporary:
-                save_file({key: v.detach().cpu().contiguous().clone() for key, v in pl_module.model.state_dict().items()}, temporary)
+                save_file(
+                    {key: v.detach().cpu().contiguous().clone() for key, v in pl_module.model.state_dict().items()},
+                    temporary,
+                )
         self._write_rows(self.folder.metrics)
         with atomic_path(self.folder.last) as temporary:
             # Lightning stages nowhere when it is given a path of its own beside the goal: the rename is ours.
@@ -140,7 +143,11 @@ class LiveProgress(Callback):
         self.text = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
         if self.bar is None:
             line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.console.print(f"{line} loss {row['train_loss']:.4g} {self.text} ({row['seconds']:.0f} s)", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{line} loss {row['train_loss']:.4g} {self.text} ({row['seconds']:.0f} s)",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if self.bar is not None:

@@ -23,7 +23,7 @@ from densemble.training.module import FitSettings, MemberModule
 def bf16_is_fast() -> bool:
     """Whether this machine computes bfloat16 in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -78,12 +78,14 @@ def fit_member(
         gradient_clip_val=1.0,
         default_root_dir=str(folder.path),
     )
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     resume = str(folder.last) if folder.last.is_file() else None
     try:
         trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(f"{title}: out of memory; lower batch_size ({settings.batch_size}) or input_size") from error
+        raise ResourceError(
+            f"{title}: out of memory; lower batch_size ({settings.batch_size}) or input_size"
+        ) from error
     except SystemExit:
         # Lightning turns Ctrl-C into exit(1); the caller has to learn what it was.
         raise KeyboardInterrupt from None

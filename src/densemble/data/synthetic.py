@@ -1,0 +1,147 @@
+"""A made-up data set of drawn scenes with made-up gaze maps, so that everything can be tried offline.
+
+Nothing in it was looked at by anybody: the maps put attention on the saturated, marked objects that the
+program drew, and a little on the centre. It shows that the machinery works, not how people look.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from densemble.errors import ResourceError, UsageError
+from densemble.shapes import Size, format_size
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+
+Array = np.ndarray[Any, Any]
+SMALLEST = 32
+_OVERSAMPLING = 3
+_VIVID = ((225, 40, 40), (250, 205, 30), (240, 110, 20), (215, 40, 160), (40, 90, 235))
+
+
+def _ground(random: np.random.Generator, size: Size) -> Array:
+    """Sky above ground, or wall above floor, with soft texture: float ``(H, W, 3)`` 0..255."""
+    from PIL import Image
+
+    height, width = size
+    outdoors = random.random() < 0.6
+    top = np.array([150, 185, 215] if outdoors else [190, 180, 165], float) + random.uniform(-20, 20, 3)
+    bottom = np.array([120, 140, 95] if outdoors else [125, 105, 90], float) + random.uniform(-20, 20, 3)
+    horizon = random.uniform(0.4, 0.7) * height
+    rows = np.arange(height)[:, None, None]
+    shade = 1 - 0.25 * np.abs(rows - horizon) / height
+    image = np.where(rows < horizon, top, bottom) * shade
+    coarse = Image.fromarray(random.normal(0, 9, (height // 10 + 2, width // 10 + 2)).astype(np.float32))
+    texture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))[..., None]
+    ground: Array = image * np.ones((1, width, 1)) + texture
+    return ground
+
+
+def _muted(random: np.random.Generator) -> tuple[int, ...]:
+    return tuple(int(value) for value in random.uniform(85, 150) + random.uniform(-18, 18, 3))
+
+
+def _draw_dull(draw: "ImageDraw", random: np.random.Generator, x: float, y: float, r: float) -> None:
+    """A house, a tree or a box in muted colours around (x, y), about ``r`` pixels large."""
+    kind, colour, other = random.integers(3), _muted(random), _muted(random)
+    if kind == 0:
+        draw.rectangle((x - r, y - r * 0.6, x + r, y + r), fill=colour)
+        draw.polygon([(x - 1.2 * r, y - 0.6 * r), (x, y - 1.4 * r), (x + 1.2 * r, y - 0.6 * r)], fill=other)
+    elif kind == 1:
+        draw.rectangle((x - r * 0.15, y, x + r * 0.15, y + r), fill=other)
+        draw.ellipse((x - 0.7 * r, y - r, x + 0.7 * r, y + 0.3 * r), fill=colour)
+    else:
+        draw.rectangle((x - r, y - 0.5 * r, x + r, y + 0.5 * r), fill=colour, outline=other, width=2)
+
+
+def _draw_vivid(draw: "ImageDraw", random: np.random.Generator, x: float, y: float, r: float) -> None:
+    """A ball, a sign or a face in loud colours around (x, y), radius ``r`` pixels."""
+    colour = _VIVID[random.integers(len(_VIVID))]
+    kind = random.integers(3)
+    if kind == 0:
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        draw.pieslice((x - r, y - r, x + r, y + r), 60, 150, fill=(250, 250, 250))
+    elif kind == 1:
+        draw.rectangle((x - 0.12 * r, y, x + 0.12 * r, y + 2 * r), fill=(70, 70, 70))
+        draw.polygon([(x, y - r), (x + r, y), (x, y + r), (x - r, y)], fill=colour)
+        draw.rectangle((x - 0.15 * r, y - 0.5 * r, x + 0.15 * r, y + 0.5 * r), fill=(255, 255, 255))
+    else:
+        draw.rectangle((x - 0.8 * r, y + 0.8 * r, x + 0.8 * r, y + 2.2 * r), fill=colour)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(240, 200, 165))
+        for side in (-0.4, 0.4):
+            draw.ellipse((x + (side - 0.14) * r, y - 0.35 * r, x + (side + 0.14) * r, y - 0.05 * r), fill=(20, 20, 20))
+        draw.arc((x - 0.5 * r, y - 0.1 * r, x + 0.5 * r, y + 0.6 * r), 20, 160, fill=(150, 20, 20), width=3)
+
+
+def _blob(size: Size, x: float, y: float, spread: float) -> Array:
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    blob: Array = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * spread**2))
+    return blob
+
+
+def scene(random: np.random.Generator, size: Size) -> tuple[Array, Array, Array]:
+    """One scene.
+
+    Returns:
+        Picture uint8 ``(H, W, 3)``, gaze map float32 ``(H, W)`` in [0, 1], fixations bool ``(H, W)``.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = size
+    k = _OVERSAMPLING
+    ground = _ground(random, size).clip(0, 255).astype(np.uint8)
+    canvas = Image.fromarray(ground).resize((width * k, height * k), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(random.integers(4, 8)):
+        x, y = random.uniform(0, width), random.uniform(0.35, 0.95) * height
+        _draw_dull(draw, random, x * k, y * k, random.uniform(0.06, 0.13) * height * k)
+    density = 0.06 * _blob(size, width / 2, height / 2, height / 3)
+    for _ in range(random.integers(1, 4)):
+        r = random.uniform(0.06, 0.11) * height
+        x, y = random.uniform(0.1, 0.9) * width, random.uniform(0.15, 0.8) * height
+        _draw_vivid(draw, random, x * k, y * k, r * k)
+        density = density + random.uniform(0.6, 1.0) * _blob(size, x, y, 1.1 * r)
+    image = np.asarray(canvas.resize((width, height), Image.Resampling.LANCZOS))
+    density = density / density.max()
+    chosen = random.choice(density.size, size=int(random.integers(60, 120)), p=(density / density.sum()).ravel())
+    points = np.zeros(density.size, bool)
+    points[chosen] = True
+    return image, density.astype(np.float32), points.reshape(size)
+
+
+def make_scenes(folder: Path, train: int = 96, val: int = 24, size: Size = (96, 128), seed: int = 0) -> Path:
+    """Writes ``{train,val}/{images,targets,fixations}/NNNN``; the same arguments give the same bytes.
+
+    Args:
+        folder: made if it is missing.
+        train, val: numbers of scenes.
+        size: (H, W) in pixels.
+        seed: another one gives other scenes.
+
+    Raises:
+        UsageError: a size below 32 pixels.
+        ResourceError: the folder cannot be written.
+    """
+    from PIL import Image
+
+    if min(size) < SMALLEST:
+        raise UsageError(f"scenes of {format_size(size)} are too small; take at least {SMALLEST}x{SMALLEST}")
+    random = np.random.default_rng(seed)
+    try:
+        for split, count in (("train", train), ("val", val)):
+            for kind in ("images", "targets", "fixations"):
+                (folder / split / kind).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                image, density, points = scene(random, size)
+                stem = f"{number:04d}"
+                Image.fromarray(image).save(folder / split / "images" / f"{stem}.jpg", quality=92)
+                grey = (density * 255).round().astype(np.uint8)
+                Image.fromarray(grey).save(folder / split / "targets" / f"{stem}.png")
+                Image.fromarray(points).save(folder / split / "fixations" / f"{stem}.png")
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write scenes into '{folder}': {error.strerror or error}; choose another folder"
+        ) from error
+    return folder
