@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from densemble.errors import ConfigError
+from densemble.errors import ConfigError, UsageError
 from densemble.shapes import Size, parse_size
 
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
@@ -24,7 +24,10 @@ SALIENCY_OUT_SIZE: Size = (48, 64)
 
 
 def _read_size(value: Any) -> Any:
-    return parse_size(value) if isinstance(value, str) else value
+    try:
+        return parse_size(value) if isinstance(value, str) else value
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 SizeField = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_read_size)]
@@ -46,6 +49,9 @@ class TrainingConfig(_Strict):
     weight_decay: float = Field(1e-4, ge=0)
     augment: Literal["none", "light", "strong"] = "light"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    freeze_statistics: bool | None = Field(
+        None, description="keep the backbone's batch normalization statistics; default: where it is pretrained"
+    )
     seed: int = 0
 
 
@@ -66,6 +72,7 @@ class MemberConfig(_Strict):
     weight_decay: float | None = Field(None, ge=0)
     augment: Literal["none", "light", "strong"] | None = None
     precision: Literal["auto", "fp32", "bf16"] | None = None
+    freeze_statistics: bool | None = None
     seed: int | None = None
 
     @model_validator(mode="before")

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from densemble.config import MemberConfig, RunConfig
 from densemble.data.cache import decode_split
@@ -24,6 +23,7 @@ from densemble.nets.backbones import OWN, require_name
 from densemble.nets.cuts import all_nodes, choose
 from densemble.nets.dense import DenseModel, smallest_feature_map
 from densemble.nets.heads import HEADS
+from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.shapes import Size
 from densemble.storage.runs import (
@@ -200,7 +200,7 @@ def _train_one(
         report(f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}")
         splits = [decode_split(data, split, size, target_size, run.cache) for split in ("train", "val")]
         fitted = fit_member(model, data.task, splits[0], splits[1], settings, folder, name)
-        model.load_state_dict(load_file(folder.weights))
+        model.load_state_dict(read_state(folder.weights))
         maps, scores = predict_split(model.float().eval(), data.task, data, "val", map_size)
         with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
             np.save(file, maps)
@@ -248,6 +248,7 @@ def _settings(config: RunConfig, member: MemberConfig, seconds: float | None) ->
         weight_decay=own.weight_decay,
         augment=own.augment,
         bf16=own.precision == "bf16" or (own.precision == "auto" and bf16_is_fast()),
+        freeze_statistics=pretrained if own.freeze_statistics is None else own.freeze_statistics,
         seed=own.seed,
         seconds=seconds,
     )

@@ -129,7 +129,7 @@ def as_images(images: Tensor | np.ndarray[Any, Any]) -> Tensor:
         UsageError: another shape, another type, or float values outside [0, 1].
     """
     if isinstance(images, np.ndarray):
-        array = np.ascontiguousarray(images)
+        array = np.array(images)
         if array.ndim not in (3, 4) or array.shape[-1] != 3:
             raise UsageError(f"an array must be (H, W, 3) or (B, H, W, 3), got {array.shape}; convert it to RGB")
         tensor = torch.from_numpy(array).movedim(-1, -3)

@@ -79,6 +79,12 @@ def fit_member(
         default_root_dir=str(folder.path),
     )
     model.to(memory_format=torch.channels_last)
+    model.train()
+    if settings.freeze_statistics:
+        # Set once is set for good: the trainer restores every module's own mode after each validation.
+        for part in model.backbone.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+                part.eval()
     resume = str(folder.last) if folder.last.is_file() else None
     try:
         trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
@@ -97,6 +103,7 @@ def _quieten() -> None:
     """Lightning's advertisements and its advice on workers, which a memory-mapped cache has no use for."""
     for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*")
-    warnings.filterwarnings("ignore", message=".*`LeafSpec`.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

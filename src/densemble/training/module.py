@@ -29,6 +29,7 @@ class FitSettings:
         weight_decay: of AdamW.
         augment: row of ``AUGMENT``.
         bf16: compute in bfloat16 with float32 weights.
+        freeze_statistics: the backbone's batch normalization keeps its pretrained mean and variance.
         seed: of weights, order and augmentation.
         seconds: time that the training may take; the schedule then ends with the time.
     """
@@ -40,6 +41,7 @@ class FitSettings:
     weight_decay: float
     augment: str
     bf16: bool
+    freeze_statistics: bool
     seed: int
     seconds: float | None = None
 

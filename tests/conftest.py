@@ -1,0 +1,109 @@
+"""What every test stands on: few threads, fixed seeds, no network, no settings of the person who runs it."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
+
+import ipaddress
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_run import SMALL_RUN
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """``shared_data("saliency-osie")``: a real data set's folder, or the test is skipped where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = SHARED_DATA / name
+        if not folder.is_dir():
+            pytest.skip(f"real data set '{name}' is absent: {folder} does not exist")
+        return folder
+
+    return find
+
+
+# Session scope for these two: fixtures of module or session scope run before any function-scoped one, and train too.
+@pytest.fixture(scope="session", autouse=True)
+def no_personal_settings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("DENSEMBLE_WEIGHTS_DIR", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    connect, connect_ex, resolve = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        refuse_remote(self.family, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        refuse_remote(self.family, address)
+        return connect_ex(self, address)
+
+    def guarded_resolve(host: Any, *args: Any, **options: Any) -> Any:
+        refuse_remote(socket.AF_INET, (host,))  # a name server is a remote host too
+        return resolve(host, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_resolve)
+        yield
+
+
+def refuse_remote(family: int, address: Any) -> None:
+    if family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(address[0]):
+        raise OSError(f"tests have no network: connection to {address[0]!r} refused by tests/conftest.py")
+
+
+def is_loopback(host: str | bytes | None) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic saliency set: 24 + 8 scenes of 48x64."""
+    from densemble.data.synthetic import make_scenes
+
+    return make_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=8, size=(48, 64))
+
+
+@pytest.fixture(scope="session")
+def finished_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three members on ``scenes``, trained for two epochs. Tests must not change it."""
+    from densemble.config import make_config
+    from densemble.data.folder import FolderData
+    from densemble.engines.local import train_members
+
+    out = tmp_path_factory.mktemp("run") / "run"
+    outcomes = train_members(FolderData(scenes, "saliency"), make_config(SMALL_RUN), out)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3
+    return out

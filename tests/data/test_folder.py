@@ -1,0 +1,187 @@
+"""Layouts, pairing, reading, the decoded cache and the check."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densemble.data.cache import decode_split, resize_target
+from densemble.data.folder import FolderData
+from densemble.errors import DataError, UsageError
+
+
+def write(folder: Path, stems: list[str], size: tuple[int, int] = (24, 32), labels: int = 3) -> None:
+    random = np.random.default_rng(0)
+    for kind in ("images", "targets"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / "images" / f"{stem}.jpg")
+        Image.fromarray(random.integers(0, labels, size, dtype=np.uint8)).save(folder / "targets" / f"{stem}.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "train", ["b", "a", "c"])
+    write(tmp_path / "val", ["d", "e"])
+    return tmp_path
+
+
+def test_pairs_are_matched_by_stem(folder: Path) -> None:
+    data = FolderData(folder, "segmentation")
+    assert [sample.stem for sample in data.train] == ["a", "b", "c"]
+    assert all(sample.image.stem == sample.target.stem for sample in (*data.train, *data.val))
+    assert data.task.out_channels == 3
+
+
+def test_a_folder_without_a_split_gets_a_seeded_one(tmp_path: Path) -> None:
+    write(tmp_path, [f"{i:02d}" for i in range(10)])
+    one, same, other = (FolderData(tmp_path, "segmentation", seed=seed) for seed in (0, 0, 1))
+    assert len(one.val) == 2 and len(one.train) == 8 and not set(one.val) & set(one.train)
+    assert one.val == same.val
+    assert one.val != other.val
+
+
+def test_unpaired_files_are_an_error_that_names_them_or_left_out_on_demand(folder: Path) -> None:
+    (folder / "train" / "targets" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"1 files.*train/images/b\.jpg.*skip_unpaired"):
+        FolderData(folder, "segmentation")
+    assert len(FolderData(folder, "segmentation", skip_unpaired=True).train) == 2
+
+
+def test_two_files_of_one_stem_are_refused(folder: Path) -> None:
+    Image.new("RGB", (32, 24)).save(folder / "train" / "images" / "a.png")
+    with pytest.raises(DataError, match="same stem"):
+        FolderData(folder, "segmentation")
+
+
+def test_unequal_sizes_are_an_error_with_both_sizes(folder: Path) -> None:
+    Image.new("L", (16, 12)).save(folder / "train" / "targets" / "a.png")
+    data = FolderData(folder, "segmentation")
+    with pytest.raises(DataError, match=r"24x32.*12x16"):
+        data.read_pair(data.train[0])
+
+
+def test_palette_labels_keep_their_indices(folder: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
+    picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [0] * 759)
+    picture.putdata([0, 1, 2, 1])
+    picture.save(folder / "train" / "targets" / "a.png")
+    labels = FolderData(folder, "segmentation").read_target(FolderData(folder, "segmentation").train[0])
+    assert labels.tolist() == [[0, 1], [2, 1]]
+
+
+def test_labels_outside_the_classes(folder: Path) -> None:
+    data = FolderData(folder, "segmentation", classes=["x", "y"])
+    with pytest.raises(DataError, match=r"labels 2 outside the 2 classes.*ignore_index=2"):
+        data.read_target(data.train[0])
+
+
+def test_sixteen_bit_depth_keeps_its_numbers(tmp_path: Path) -> None:
+    write(tmp_path / "train", ["a"])
+    write(tmp_path / "val", ["b"])
+    values = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 50
+    for split, stem in (("train", "a"), ("val", "b")):
+        Image.fromarray(values).save(tmp_path / split / "targets" / f"{stem}.png")
+    data = FolderData(tmp_path, "depth", scale=0.001)
+    np.testing.assert_allclose(data.read_target(data.train[0]), values * 0.001, rtol=1e-6)
+    valid = values[values > 0] * 0.001
+    assert data.task.describe()["scale"] == pytest.approx(valid.mean(), rel=1e-4)
+
+
+def test_truncated_jpeg_is_named(folder: Path) -> None:
+    path = folder / "train" / "images" / "a.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"a\.jpg.*damaged or cut short"):
+        FolderData(folder, "segmentation").read_image(FolderData(folder, "segmentation").train[0])
+
+
+def test_exif_orientation_is_applied(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (32, 24)).save(folder / "train" / "images" / "a.jpg", exif=exif)
+    assert FolderData(folder, "segmentation").read_image(FolderData(folder, "segmentation").train[0]).shape == (
+        32,
+        24,
+        3,
+    )
+
+
+def test_empty_and_absent_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data folder"):
+        FolderData(tmp_path / "absent", "saliency")
+    with pytest.raises(DataError, match="train/images"):
+        FolderData(tmp_path, "saliency")
+    (tmp_path / "train" / "images").mkdir(parents=True)
+    with pytest.raises(DataError, match="holds no pictures"):
+        FolderData(tmp_path, "saliency")
+    with pytest.raises(UsageError, match="no task"):
+        FolderData(tmp_path, "saliancy")
+
+
+def test_cache_holds_every_sample_once_and_is_used_again(folder: Path, tmp_path: Path) -> None:
+    data = FolderData(folder, "segmentation")
+    cache = tmp_path / "cache"
+    split = decode_split(data, "train", (12, 16), (6, 8), cache)
+    assert split.images.shape == (3, 3, 12, 16) and split.targets.shape == (3, 6, 8)
+    assert split.stems == ("a", "b", "c")
+    labels = torch.from_numpy(data.read_target(data.train[1]))
+    assert torch.equal(torch.from_numpy(np.array(split.targets[1])).long(), labels[2::4, 2::4])
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("decoded again")
+
+    data.read_pair = refuse  # type: ignore[method-assign, assignment]
+    decode_split(data, "train", (12, 16), (6, 8), cache)
+    with pytest.raises(AssertionError, match="decoded again"):
+        decode_split(data, "train", (12, 20), (6, 8), cache)
+
+
+def test_cache_notices_a_changed_file(folder: Path, tmp_path: Path) -> None:
+    first = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+    Image.new("RGB", (32, 24), (255, 0, 0)).save(folder / "train" / "images" / "a.jpg")
+    second = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+    assert not np.array_equal(first.images[0], second.images[0])
+
+
+def test_cache_names_all_bad_files_and_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    for stem in "ac":
+        (folder / "train" / "images" / f"{stem}.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"2 of 3 pairs.*a\.jpg.*c\.jpg"):
+        decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_resized_maps() -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (37, 53))
+    assert set(resize_target(labels, (10, 11), "segmentation").unique().tolist()) <= set(range(5))
+    flat = np.full((40, 60), 0.25, np.float32)
+    assert torch.allclose(resize_target(flat, (7, 9), "saliency"), torch.tensor(0.25))
+    depth = np.where(np.arange(64).reshape(8, 8) % 2, 5.0, 0.0)
+    assert set(resize_target(depth, (3, 3), "depth").unique().tolist()) <= {0.0, 5.0}
+
+
+def test_check_lists_all_problems_at_once(folder: Path) -> None:
+    (folder / "train" / "images" / "a.jpg").write_bytes(b"no picture")
+    Image.new("L", (16, 12)).save(folder / "train" / "targets" / "b.png")
+    (folder / "val" / "targets" / "e.png").unlink()
+    facts = FolderData(folder, "segmentation", skip_unpaired=True, classes=["x", "y", "z"]).check()
+    assert not facts["ok"]
+    found = {(problem["kind"], Path(problem["file"]).name) for problem in facts["problems"]}
+    assert found == {("unusable pair", "a.jpg"), ("unusable pair", "b.jpg"), ("unpaired", "e.jpg")}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "options", "pairs"),
+    [
+        ("saliency-osie", "saliency", {}, (480, 80)),
+        ("segmentation-camvid", "segmentation", {"ignore_index": 11}, (367, 101)),
+        ("depth-redkitchen", "depth", {}, (160, 30)),
+    ],
+)
+def test_the_real_sets_are_clean(name: str, task: str, options: dict, pairs: tuple[int, int], shared_data) -> None:
+    facts = FolderData(shared_data(name), task, **options).check()
+    assert facts["ok"] and (facts["splits"]["train"]["pairs"], facts["splits"]["val"]["pairs"]) == pairs
+    if task == "depth":
+        assert facts["splits"]["train"]["invalid_share"] == pytest.approx(0.11, abs=0.03)

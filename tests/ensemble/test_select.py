@@ -1,0 +1,56 @@
+"""Greedy selection against brute force and by its properties."""
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pytest
+
+from densemble.ensemble.select import greedy
+
+
+def quadratic(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    truth = random.normal(size=200)
+    return truth, truth + random.normal(scale=random.uniform(0.5, 2, count)[:, None], size=(count, 200))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_close_to_the_best_of_all_mixtures_and_never_below_the_best_member(seed: int) -> None:
+    truth, members = quadratic(seed, 4)
+
+    def score(weights: Sequence[float]) -> float:
+        return -float(np.mean((np.asarray(weights) @ members - truth) ** 2))
+
+    mixtures = (np.bincount(c, minlength=4) / 6 for c in combinations_with_replacement(range(4), 6))
+    best = max(score(mixture) for mixture in mixtures)
+    found = greedy(4, score, rounds=20)
+    singles = [score(row) for row in np.eye(4)]
+    assert found.score >= max(singles)
+    assert found.score >= best - 0.02 * abs(best)
+    assert score(found.weights) == pytest.approx(found.score)
+    assert sum(found.weights) == pytest.approx(1)
+
+
+def test_follows_caruana_step_by_step() -> None:
+    # Member 0 is best alone; 0 and 1 cancel each other's error; 2 only harms.
+    errors = np.array([1.0, -1.5, 9.0])
+
+    def score(weights: Sequence[float]) -> float:
+        return -abs(float(np.asarray(weights) @ errors))
+
+    found = greedy(3, score, rounds=5)
+    # 0 -> -1; 0+1 -> -0.25; 0+0+1 -> -0.1667; 0+0+1+1 -> -0.25 ties 0+0+0+1 -> -0.375; 0,0,1,1,0 -> 0.
+    assert found.order == (0, 1, 0, 1, 0)
+    assert found.score == pytest.approx(0)
+    assert found.weights[2] == 0
+
+
+def test_a_tie_takes_a_member_that_is_in_already_and_the_first_prefix_is_kept() -> None:
+    found = greedy(3, lambda weights: 1.0, rounds=6)
+    assert found.order == (0,)
+
+
+def test_nothing_to_select_from() -> None:
+    with pytest.raises(ValueError, match="nothing"):
+        greedy(0, lambda weights: 0.0)

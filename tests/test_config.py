@@ -1,0 +1,92 @@
+"""run.yaml: defaults, overrides, and errors that help."""
+
+from pathlib import Path
+
+import pytest
+
+from densemble.config import make_config, read_config, with_settings
+from densemble.errors import ConfigError
+
+
+def test_defaults_are_the_seven_of_the_story() -> None:
+    config = make_config({"task": "saliency"})
+    assert config.out_size == (48, 64)
+    assert config.member_names() == [
+        "alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv",
+    ]  # fmt: skip
+    assert make_config({"task": "segmentation"}).out_size is None
+
+
+def test_a_member_overrides_the_common_training() -> None:
+    config = make_config(
+        {
+            "task": "saliency",
+            "training": {"epochs": 3, "seed": 1},
+            "members": ["alexnet", {"backbone": "vgg16", "epochs": 9}],
+        }
+    )
+    first, second = (member.training(config.training) for member in config.members)
+    assert (first.epochs, first.seed, second.epochs, second.seed) == (3, 1, 9, 1)
+
+
+def test_round_trip_through_yaml(tmp_path: Path) -> None:
+    config = make_config({"task": "saliency", "input_size": "96x128", "members": ["alexnet", "alexnet"]})
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    assert make_config(read_config(tmp_path / "run.yaml")) == config
+    assert config.member_names() == ["alexnet", "alexnet-2"]
+
+
+def test_settings_reach_everywhere() -> None:
+    values = with_settings(
+        {"task": "saliency", "members": ["alexnet", {"backbone": "vgg16"}]},
+        [
+            "training.epochs=2",
+            "weights_dir=some/place",
+            "members.1.epochs=5",
+            "out_size=[24, 32]",
+            "training.learning_rate=1e-4",
+        ],
+    )
+    config = make_config(values)
+    assert (config.training.epochs, config.weights_dir, config.members[1].epochs) == (2, "some/place", 5)
+    assert config.out_size == (24, 32) and config.training.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"task": "saliency", "trainin": {}}, ["'trainin'", "'training'"]),
+        ({"task": "saliency", "training": {"epoch": 3}}, ["'training.epoch'", "'epochs'"]),
+        ({"task": "saliency", "members": [{"backbon": "alexnet"}]}, ["backbon", "'backbone'"]),
+        ({"task": "saliency", "training": {"epochs": 0}}, ["training.epochs", "greater than 0"]),
+        ({"task": "saliency", "members": []}, ["members is empty"]),
+        ({"task": "saliency", "input_size": "big"}, ["240x320"]),
+        ({}, ["'task' is missing"]),
+        (
+            {"task": "saliency", "members": [{"backbone": "a", "name": "x"}, {"backbone": "b", "name": "x"}]},
+            ["two members", "'x'"],
+        ),
+    ],
+)
+def test_errors_name_key_and_remedy(values: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(values)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["epochs", "=3", "members.9.epochs=1", "task.x=1"])
+def test_settings_that_lead_nowhere(setting: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        with_settings({"task": "saliency", "members": ["alexnet"]}, [setting])
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        read_config(tmp_path / "absent.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_config(tmp_path / "bad.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ConfigError, match="no keys"):
+        read_config(tmp_path / "list.yaml")

@@ -1,0 +1,190 @@
+"""Whole trainings on a small synthetic set: files, isolation of failures, resuming after kill -9."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from densemble.config import make_config
+from densemble.data.folder import FolderData
+from densemble.engines.local import train_members
+from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
+from densemble.run import Run, parse_time, raise_failures
+from densemble.training.callbacks import read_rows
+from densemble.training.dataset import EpochSampler
+from densemble.training.module import Progress, schedule
+from small_run import SMALL_RUN
+
+
+def test_a_run_leaves_what_the_design_says(finished_run: Path) -> None:
+    names = {path.name for path in finished_run.iterdir()}
+    assert {"run.yaml", "env.json", "data_report.json", "events.jsonl", "members"} <= names
+    folders = sorted(path.name for path in (finished_run / "members").iterdir())
+    assert folders == ["01-squeezenet1_1", "02-resdeconv", "03-lite0"]
+    for folder in (finished_run / "members").iterdir():
+        record = json.loads((folder / "member.json").read_text())
+        rows = read_rows(folder / "metrics.csv")
+        assert record["state"] == "done" and record["epochs"] == len(rows) == 2
+        assert {"epoch", "train_loss", "val_loss", "val_cc", "learning_rate"} <= set(rows[0])
+        assert {"cc", "nss", "sim", "kld", "auc_judd"} <= set(record["val"])
+        assert (folder / "plots" / "curves.png").stat().st_size > 1000
+        assert np.load(folder / "val_predictions.npy").shape == (8, 1, 12, 16)
+        best, last = load_file(folder / "weights.safetensors"), torch.load(folder / "last.ckpt", weights_only=True)
+        assert {f"model.{name}" for name in best} == set(last["state_dict"])
+
+
+def test_training_is_repeatable_and_members_do_not_depend_on_one_another(
+    finished_run: Path, scenes: Path, tmp_path: Path
+) -> None:
+    alone = {**SMALL_RUN, "members": SMALL_RUN["members"][1:2]}
+    train_members(FolderData(scenes, "saliency"), make_config(alone), tmp_path / "alone")
+    one = load_file(finished_run / "members" / "02-resdeconv" / "weights.safetensors")
+    two = load_file(tmp_path / "alone" / "members" / "01-resdeconv" / "weights.safetensors")
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_batch_statistics_of_an_unpretrained_member_are_learned(finished_run: Path) -> None:
+    weights = load_file(finished_run / "members" / "02-resdeconv" / "weights.safetensors")
+    means = [
+        tensor for name, tensor in weights.items() if name.startswith("backbone") and name.endswith("running_mean")
+    ]
+    assert means and all(mean.abs().max() > 0 for mean in means)
+
+
+def test_a_member_that_fails_does_not_stop_the_others(scenes: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    members = [
+        {"backbone": "squeezenet1_1", "name": "bad", "weights": str(tmp_path / "bad.safetensors")},
+        {"backbone": "resdeconv", "name": "diverges", "learning_rate": 1e30},
+        {"backbone": "resdeconv", "name": "good"},
+    ]
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 1}}
+    outcomes = train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
+    assert [outcome.state for outcome in outcomes] == ["failed", "failed", "done"]
+    assert isinstance(outcomes[1].cause, DivergedError)
+    with pytest.raises(PartialError, match=r"2 of 3 members failed.*bad.*diverges") as caught:
+        raise_failures(outcomes)
+    assert caught.value.exit_code == 5
+    with pytest.raises(DivergedError, match="every member failed"):
+        raise_failures(outcomes[1:2])
+    assert list(Run(tmp_path / "run").trained()) == ["good"]
+
+
+def test_kill_minus_nine_then_resume(scenes: Path, tmp_path: Path) -> None:
+    members = [{"backbone": "resdeconv", "name": "first", "epochs": 1}, {"backbone": "resdeconv", "name": "second"}]
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 40}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    command = [sys.executable, "-m", "densemble", "train", str(scenes), "--config", str(tmp_path / "run.yaml")]
+    command += ["-o", str(tmp_path / "run")]
+    victim = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    second = tmp_path / "run" / "members" / "02-second"
+    try:
+        deadline = time.monotonic() + 120
+        while not (second / "last.ckpt").is_file() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.wait()
+    assert json.loads((second / "member.json").read_text())["state"] == "running"
+    before = len(read_rows(second / "metrics.csv"))
+    assert 1 <= before < 40
+    first = tmp_path / "run" / "members" / "01-first"
+    untouched = {path.name: path.stat().st_mtime_ns for path in first.iterdir()}
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert refused.returncode == 2 and "--resume" in refused.stderr
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "first: already trained, kept" in done.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in first.iterdir()} == untouched
+    rows = read_rows(second / "metrics.csv")
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
+    trained_now = done.stderr.count("second: epoch")
+    assert trained_now <= 40 - before + 1, "epochs that were finished before the kill were trained again"
+
+
+def test_time_budget_ends_a_training_and_leaves_a_usable_member(scenes: Path, tmp_path: Path) -> None:
+    members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 10_000}}
+    started = time.monotonic()
+    train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run", seconds=16)
+    assert time.monotonic() - started < 30
+    run = Run(tmp_path / "run")
+    assert len(run.trained()) == 2
+    last = read_rows(tmp_path / "run" / "members" / "02-b" / "metrics.csv")[-1]
+    assert last["learning_rate"] < 0.4 * SMALL_RUN["training"].get("learning_rate", 1e-3), "the schedule did not end"
+
+
+def test_other_settings_are_refused_on_resume(finished_run: Path, scenes: Path) -> None:
+    other = {**SMALL_RUN, "training": {**SMALL_RUN["training"], "epochs": 3}}
+    with pytest.raises(UsageError, match="differs from the settings"):
+        train_members(FolderData(scenes, "saliency"), make_config(other), finished_run, resume=True)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [{"backbone": "alexnte"}, {"backbone": "alexnet", "cut": "nowhere"}, {"backbone": "alexnet", "head": "hat"}],
+)
+def test_misspelt_members_are_found_before_training(member: dict, scenes: Path, tmp_path: Path) -> None:
+    values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}, {**member, "weights": None}]}
+    with pytest.raises(UsageError):
+        train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_leaderboard_and_assembly(finished_run: Path) -> None:
+    run = Run(finished_run)
+    everyone = run.assemble("all")
+    assert list(everyone.members) == ["squeezenet1_1", "resdeconv", "lite0"]
+    assert everyone.weights["lite0"] == pytest.approx(1 / 3)
+    weighted = run.assemble("resdeconv,lite0", weights=[3, 1])
+    assert weighted.weights == {"resdeconv": 0.75, "lite0": 0.25}
+    table = run.leaderboard()
+    assert list(table["cc"]) == sorted(table["cc"], reverse=True) and "ensemble (resdeconv,lite0)" in table.index
+    best = run.assemble("best")
+    assert list(best.members) == [next(name for name in table.index if not name.startswith("ensemble"))]
+    greedy = run.assemble("greedy")
+    assert greedy.metrics["val"]["cc"] >= max(r["val"]["cc"] for r in run.trained().values()) - 0.02
+    with pytest.raises(UsageError, match="no trained member is named 'nobody'"):
+        run.assemble("nobody")
+    with pytest.raises(ArtifactError, match="no run folder"):
+        Run(finished_run / "members")
+
+
+def test_learning_rate_schedule() -> None:
+    assert schedule(0) < 0.1 and schedule(0.05) == pytest.approx(1) and schedule(1) == pytest.approx(0.01)
+    assert Progress(100, None).at(50) == 0.5
+    timed = Progress(100, 10)
+    timed.started -= 8
+    assert timed.at(10) == pytest.approx(0.8, abs=0.01) and timed.at(100) == 1
+
+
+def test_order_of_samples_follows_from_seed_and_epoch() -> None:
+    one, two = EpochSampler(50, 1), EpochSampler(50, 1)
+    first = list(one)
+    assert first == list(two) and sorted(index for _, index in first) == list(range(50))
+    one.set_epoch(1)
+    assert [i for _, i in one] != [i for _, i in first]
+    assert [i for _, i in EpochSampler(5, None)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30m", 1800), ("90s", 90), ("2h", 7200), ("45", 45), (12, 12), (None, None)]
+)
+def test_durations(text: object, seconds: object) -> None:
+    assert parse_time(text) == seconds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0", "nan"])
+def test_wrong_durations(text: str) -> None:
+    with pytest.raises(UsageError, match="30m"):
+        parse_time(text)
