@@ -1,0 +1,123 @@
+"""Cuts against torchvision's own feature extraction, hand-computed work, and the rules of the automatic choice."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import get_model
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import densemble as de
+from densemble.errors import CutError, UsageError
+from densemble.nets.cuts import all_nodes, choose
+from densemble.nets.dense import smallest_feature_map
+
+STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn"]
+
+
+def test_alexnet_by_hand() -> None:
+    """Its first two convolutions at 240x320: 11x11 stride 4 padding 2, then pooling, then 5x5 padding 2."""
+    found = {cut.node: cut for cut in de.cuts("alexnet", (240, 320))}
+    first, second = found["features.0"], found["features.3"]
+    assert (first.channels, first.size, first.stride) == (64, (59, 79), (240 / 59, 320 / 79))
+    assert first.macs == 59 * 79 * 64 * 3 * 11 * 11
+    assert second.size == (29, 39)
+    assert second.macs == first.macs + 29 * 39 * 192 * 64 * 5 * 5
+    assert found["features.12"].size == (6, 9)
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "densenet121", "resnet18", "googlenet"])
+def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
+    options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
+    cuts = [cut for cut in de.cuts(name, (96, 129))]
+    assert len(cuts) > 5
+    nodes = [cut.graph_node for cut in cuts]
+    extractor = create_feature_extractor(get_model(name, weights=None, **options).eval(), nodes)
+    with torch.no_grad():
+        shapes = {node: tuple(out.shape) for node, out in extractor(torch.zeros(1, 3, 96, 129)).items()}
+    assert shapes == {cut.graph_node: (1, cut.channels, cut.height, cut.width) for cut in cuts}
+    assert all(a.macs <= b.macs for a, b in zip(cuts, cuts[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", [*STORY, "resdeconv", "timm/tf_efficientnet_lite0"])
+def test_auto_is_the_deepest_cut_of_at_least_half_the_output(name: str) -> None:
+    least, wanted = smallest_feature_map((240, 320), (48, 64), None)
+    assert least == (24, 32)
+    nodes = all_nodes(name, (240, 320))
+    cut = choose(nodes, "auto", least, name, wanted)
+    assert cut.height >= 24 and cut.width >= 32 and cut.separates
+    deeper = [c for c in nodes[nodes.index(cut) + 1 :] if c.separates]
+    assert deeper and all(c.height < 24 or c.width < 32 for c in deeper)
+
+
+def test_nothing_is_cut_inside_a_residual_or_dense_block() -> None:
+    resnet = {cut.node for cut in de.cuts("resnet18", (96, 128))}
+    assert {"layer1", "layer2", "layer3", "layer4"} <= resnet
+    assert not any("conv2" in node and not node.startswith("conv") for node in resnet)
+    dense = {cut.node for cut in de.cuts("densenet121", (96, 128))}
+    assert {"features.denseblock1", "features.transition1.pool", "features.denseblock4"} <= dense
+    assert not any("denselayer" in node and "denseblock" in node and node.count(".") > 2 for node in dense)
+
+
+def test_a_cut_that_does_not_exist_names_those_that_fit() -> None:
+    with pytest.raises(CutError, match=r"no node 'features\.99'; cuts that fit: .*'features"):
+        de.DenseModel("alexnet", cut="features.99", weights=None)
+
+
+def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
+    with pytest.raises(CutError, match=r"6x9, smaller than half of the 48x64 output.*deepest cut.*'features\.4'"):
+        de.DenseModel("alexnet", cut="features.12", weights=None)
+    allowed = de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(6, 8))
+    assert allowed.cut.node == "features.12"
+
+
+def test_no_cut_fits_a_small_input() -> None:
+    with pytest.raises(CutError, match="larger input"):
+        de.DenseModel("alexnet", input_size=(64, 64), weights=None)
+
+
+def test_a_users_own_module_and_one_that_cannot_be_traced() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
+            self.fc = nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.body(x).mean((2, 3)))
+
+    found = de.cuts(Own(), (40, 60))
+    assert [(c.node, c.channels, c.size) for c in found] == [
+        ("body.0", 4, (20, 30)),
+        ("body.1", 4, (20, 30)),
+        ("body.2", 8, (10, 15)),
+        ("body.3", 8, (10, 15)),
+    ] or [c.node for c in found][-1] in ("body", "body.3")
+
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UsageError, match="cannot be traced"):
+        de.cuts(Branching())
+
+
+def test_a_table_for_terminal_and_notebook() -> None:
+    found = de.cuts("alexnet", (240, 320))
+    assert "features.12" in str(found) and "256" in str(found)
+    html = found._repr_html_()
+    assert html.count("<tr>") == len(found) + 1 and "<code>features.12</code>" in html
+
+
+def test_measuring_allocates_no_weights_and_takes_networks_larger_than_memory() -> None:
+    assert next(all_nodes_of("vit_h_14")).startswith("conv_proj")
+
+
+def all_nodes_of(name: str):  # noqa: ANN201
+    return (cut.node for cut in all_nodes(name, (224, 224)))
+
+
+def test_names() -> None:
+    assert "resnet152" in de.backbones("res*") and "resdeconv" in de.backbones("res*")
+    assert "timm/tf_efficientnet_lite0" in de.backbones("timm/*lite0")
+    with pytest.raises(UsageError, match="did you mean alexnet"):
+        de.cuts("alexnte")

@@ -1,0 +1,112 @@
+"""DenseModel: exact output sizes, nothing carried that is not used, the same features as the whole classifier."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models import alexnet, inception_v3
+
+import densemble as de
+from densemble.errors import UsageError
+from densemble.nets.backbones import normalization
+from densemble.nets.dense import DenseSpec
+from densemble.nets.heads import HEADS
+
+STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv"]
+
+
+@pytest.mark.parametrize("name", [*STORY, "timm/tf_efficientnet_lite0", "timm/mobilenetv3_small_050"])
+def test_every_network_of_the_story_gives_the_wanted_map(name: str) -> None:
+    model = de.DenseModel(name, out_channels=3, out_size=(48, 64), weights=None).eval()
+    with torch.no_grad():
+        logits = model(torch.rand(2, 3, 240, 320))
+    assert logits.shape == (2, 3, 48, 64) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+@pytest.mark.parametrize(
+    ("out_size", "size"), [((48, 64), (97, 131)), ((33, 50), (240, 320)), (None, (97, 131)), (None, (240, 320))]
+)
+def test_heads_hit_the_size_exactly(head: str, out_size: tuple[int, int] | None, size: tuple[int, int]) -> None:
+    model = de.DenseModel("squeezenet1_1", out_channels=2, out_size=out_size, head=head, weights=None, min_size=(4, 4))
+    with torch.no_grad():
+        assert model.eval()(torch.rand(1, 3, *size)).shape[-2:] == (out_size or size)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18", "squeezenet1_1", "timm/tf_efficientnet_lite0", "resdeconv"])
+def test_every_parameter_is_used_by_the_output(name: str) -> None:
+    """The classifier's layers after the cut are dropped, not carried: a parameter without a gradient would be one."""
+    model = de.DenseModel(name, weights=None, min_size=(12, 16)).train()
+    model(torch.rand(2, 3, 96, 128)).sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_the_cut_backbone_computes_what_the_classifier_computes() -> None:
+    whole = alexnet(weights=None).eval()
+    model = de.DenseModel(whole, cut="features.5", weights=None, min_size=(14, 19)).eval()
+    x = torch.rand(2, 3, 240, 320)
+    with torch.no_grad():
+        torch.testing.assert_close(model.backbone(x), whole.features[:6](x), rtol=0, atol=0)
+
+
+def test_inception_shifts_its_input_as_its_weights_expect() -> None:
+    whole = inception_v3(weights=None, init_weights=False, transform_input=True).eval()
+    model = de.DenseModel("inception_v3", cut="Conv2d_1a_3x3", weights=None).eval()
+    model.backbone.network.load_state_dict(whole.state_dict(), strict=False)
+    x = torch.rand(1, 3, 240, 320)
+    with torch.no_grad():
+        wanted = whole.Conv2d_1a_3x3(whole._transform_input(x))
+        torch.testing.assert_close(model.backbone(x), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_normalization_is_each_members_own() -> None:
+    assert normalization("alexnet").mean == (0.485, 0.456, 0.406)
+    assert normalization("timm/tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
+    model = de.DenseModel("timm/tf_efficientnet_lite0", weights=None, min_size=(12, 16)).eval()
+    x = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        by_hand = model.head(model.backbone((x - 0.5) / 0.5), (48, 64))
+        torch.testing.assert_close(model(x), by_hand, rtol=0, atol=0)
+
+
+def test_a_members_own_input_size() -> None:
+    model = de.DenseModel("squeezenet1_1", weights=None, input_size=(96, 128), min_size=(5, 7)).eval()
+    x = torch.rand(1, 3, 200, 333)
+    resized = F.interpolate(x, size=(96, 128), mode="bilinear", align_corners=False, antialias=True)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), model(resized), rtol=0, atol=0)
+
+
+def test_a_spec_builds_the_same_network_again() -> None:
+    model = de.DenseModel("timm/tf_efficientnet_lite0", out_channels=4, out_size=None, weights=None).eval()
+    again = de.DenseModel.from_spec(DenseSpec.from_dict(model.spec.as_dict()))
+    again.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 64, 80)
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+    empty = de.DenseModel.from_spec(model.spec, "meta")
+    assert all(p.is_meta for p in empty.parameters())
+
+
+def test_it_can_learn_one_picture() -> None:
+    model = de.DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64), min_size=(3, 4))
+    x, wanted = torch.rand(2, 3, 48, 64), (torch.rand(2, 1, 12, 16) > 0.5).float()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = F.binary_cross_entropy_with_logits(model(x), wanted)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 96, 128), (1, 1, 96, 128), (1, 4, 96, 128)])
+def test_images_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"\(B, 3, H, W\)"):
+        de.DenseModel("resdeconv", weights=None, min_size=(6, 8))(torch.rand(shape))
+
+
+def test_unknown_head() -> None:
+    with pytest.raises(UsageError, match="no head is named 'hat'; there are: upsample, deconv"):
+        de.DenseModel("alexnet", head="hat", weights=None)

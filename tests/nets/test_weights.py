@@ -1,0 +1,116 @@
+"""Pretrained weights: where they are looked for, that they are checked, and what is said when they are not there."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import squeezenet1_1
+
+import densemble as de
+from densemble.errors import WeightsError
+from densemble.nets import backbones as door
+
+
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(5)
+    return squeezenet1_1(weights=None).state_dict()
+
+
+def build(weights: str | Path | None = "DEFAULT", **options) -> de.DenseModel:  # type: ignore[no-untyped-def]
+    return de.DenseModel("squeezenet1_1", weights=weights, **options)
+
+
+def assert_loaded(model: de.DenseModel, wanted: dict[str, torch.Tensor]) -> None:
+    own = model.backbone.network.state_dict()
+    assert own and all(torch.equal(own[key], wanted[key]) for key in own)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_local_file(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"mine{suffix}"
+    if suffix == ".pth":
+        torch.save({"state_dict": state()}, path)
+    else:
+        save_file(state(), path)
+    model = build(path)
+    assert_loaded(model, state())
+    count = len(model.backbone.network.state_dict())
+    assert model.loaded == f"loaded {count}/{count} tensors from {path}"
+
+
+def test_weights_dir_and_the_variable_come_before_any_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(state(), tmp_path / "torchvision-squeezenet1_1.safetensors")
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(door, "_download", refuse)
+    assert_loaded(build(weights_dir=tmp_path), state())
+    monkeypatch.setenv("DENSEMBLE_WEIGHTS_DIR", str(tmp_path))
+    assert_loaded(build(), state())
+    with pytest.raises(AssertionError, match="downloaded"):
+        build("IMAGENET1K_V1")  # another tag than the file's: torchvision-squeezenet1_1.IMAGENET1K_V1 is not there
+
+
+def test_a_file_without_the_classifier_is_complete(tmp_path: Path) -> None:
+    features = {key: value for key, value in state().items() if not key.startswith("classifier")}
+    save_file(features, tmp_path / "torchvision-squeezenet1_1.safetensors")
+    assert_loaded(build(weights_dir=tmp_path), state())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("features.0.weight"), r"1 of \d+ tensors are missing \(features\.0\.weight\)"),
+        (lambda s: s.update(nonsense=torch.zeros(1)), r"1 are unknown to the network \(nonsense\)"),
+        (lambda s: s.update({"features.0.bias": torch.zeros(3)}), r"features\.0\.bias is \(3,\), needed \(64,\)"),
+    ],
+)
+def test_weights_that_do_not_fit(change, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    values = state()
+    change(values)
+    save_file(values, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=message):
+        build(tmp_path / "w.safetensors")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "text", "list", "absent"])
+def test_files_that_are_no_weights_run_no_code(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "w.pth"
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    elif kind == "torch":
+        torch.save({"a": Evil()}, path)
+    elif kind == "text":
+        path.write_text("no weights")
+    elif kind == "list":
+        torch.save([torch.zeros(1)], path)
+    with pytest.raises(WeightsError, match=r"w\.pth"):
+        build(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_way_out_the_wanted_file_and_its_place_are_named(tmp_path: Path) -> None:
+    for name, file in (
+        ("squeezenet1_1", r"torchvision-squeezenet1_1\.pth \(from https://"),
+        ("timm/tf_efficientnet_lite0", r"timm-tf_efficientnet_lite0\.pth"),
+    ):
+        with pytest.raises(WeightsError, match=file + r".*weights_dir or \$DENSEMBLE_WEIGHTS_DIR.*weights to null"):
+            de.DenseModel(name, weights_dir=tmp_path)
+
+
+def test_unknown_weights_name_and_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no pretrained weights named 'V9'; there are: IMAGENET1K_V1"):
+        build("V9")
+    with pytest.raises(WeightsError, match="weights_dir .*absent' is not a folder"):
+        build(weights_dir=tmp_path / "absent")
