@@ -1,5 +1,7 @@
 """Cuts against torchvision's own feature extraction, hand-computed work, and the rules of the automatic choice."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -28,14 +30,14 @@ def test_alexnet_by_hand() -> None:
 @pytest.mark.parametrize("name", ["squeezenet1_1", "densenet121", "resnet18", "googlenet"])
 def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
     options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
-    cuts = [cut for cut in de.cuts(name, (96, 129))]
+    cuts = list(de.cuts(name, (96, 129)))
     assert len(cuts) > 5
     nodes = [cut.graph_node for cut in cuts]
     extractor = create_feature_extractor(get_model(name, weights=None, **options).eval(), nodes)
     with torch.no_grad():
         shapes = {node: tuple(out.shape) for node, out in extractor(torch.zeros(1, 3, 96, 129)).items()}
     assert shapes == {cut.graph_node: (1, cut.channels, cut.height, cut.width) for cut in cuts}
-    assert all(a.macs <= b.macs for a, b in zip(cuts, cuts[1:], strict=False))
+    assert all(a.macs <= b.macs for a, b in pairwise(cuts))
 
 
 @pytest.mark.parametrize("name", [*STORY, "resdeconv", "timm/tf_efficientnet_lite0"])
@@ -112,7 +114,7 @@ def test_measuring_allocates_no_weights_and_takes_networks_larger_than_memory() 
     assert next(all_nodes_of("vit_h_14")).startswith("conv_proj")
 
 
-def all_nodes_of(name: str):  # noqa: ANN201
+def all_nodes_of(name: str):
     return (cut.node for cut in all_nodes(name, (224, 224)))
 
 

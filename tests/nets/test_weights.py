@@ -40,9 +40,7 @@ def test_a_local_file(suffix: str, tmp_path: Path) -> None:
     assert model.loaded == f"loaded {count}/{count} tensors from {path}"
 
 
-def test_weights_dir_and_the_variable_come_before_any_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_dir_and_the_variable_come_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(state(), tmp_path / "torchvision-squeezenet1_1.safetensors")
 
     def refuse(*args: object) -> None:
@@ -112,5 +110,5 @@ def test_without_a_way_out_the_wanted_file_and_its_place_are_named(tmp_path: Pat
 def test_unknown_weights_name_and_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no pretrained weights named 'V9'; there are: IMAGENET1K_V1"):
         build("V9")
-    with pytest.raises(WeightsError, match="weights_dir .*absent' is not a folder"):
+    with pytest.raises(WeightsError, match=r"weights_dir .*absent' is not a folder"):
         build(weights_dir=tmp_path / "absent")

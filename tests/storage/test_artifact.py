@@ -1,6 +1,5 @@
 """The artifact: equal to the ensemble bit for bit, in another process and place too; damage is noticed."""
 
-import json
 import struct
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from safetensors.torch import save_file
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, ResourceError, UsageError
 from densemble.nets.dense import DenseModel
-from densemble.storage.artifact import describe, load, save
+from densemble.storage.artifact import describe, load, metadata, save
 
 FRESH = """
 import socket, sys
@@ -96,29 +95,14 @@ def test_every_flipped_byte_is_noticed(artifact: Path) -> None:
     whole = artifact.read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     random = np.random.default_rng(0)
-    places = [
-        0,
-        9,
-        40,
-        *random.integers(8, header, 12),
-        header,
-        *random.integers(header, len(whole), 12),
-        len(whole) - 1,
-    ]
-    for place in places:
+    places = [*range(0, 40), *random.integers(8, header, 200), header, *random.integers(header, len(whole), 20)]
+    for place in [*places, len(whole) - 1]:
         damaged = bytearray(whole)
-        damaged[place] ^= 0x10
+        damaged[place] ^= 1 << int(random.integers(8))
         artifact.write_bytes(bytes(damaged))
-        try:
-            loaded = load(artifact)
-        except (ArtifactError, UsageError):
-            continue
-        # A flip in a comment of the header (a version, a licence) may pass; one in a number that counts may not.
-        assert place < header, f"a flipped byte at {place} was not noticed"
-        x = torch.rand(1, 3, 48, 64)
-        artifact.write_bytes(whole)
-        with torch.no_grad():
-            assert torch.equal(loaded(x), load(artifact)(x)), f"a flipped byte at {place} changed the result"
+        with pytest.raises(ArtifactError):
+            load(artifact)
+            pytest.fail(f"a flipped bit in byte {place} was not noticed")
     artifact.write_bytes(whole)
     load(artifact)
 
@@ -135,17 +119,17 @@ def test_truncated_foreign_absent_and_newer_files_are_refused(artifact: Path, tm
     with pytest.raises(ArtifactError, match="no densemble artifact"):
         load(tmp_path / "foreign.safetensors")
     values = describe(artifact) | {"schema": 99}
-    save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata={"densemble": json.dumps(values)})
-    with pytest.raises(ArtifactError, match="schema 99.*update"):
+    save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata=metadata(values))
+    with pytest.raises(ArtifactError, match=r"schema 99.*update"):
         load(tmp_path / "newer.safetensors")
 
 
 def test_a_tensor_that_is_missing_is_noticed(artifact: Path, tmp_path: Path) -> None:
     with safe_open(artifact, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        metadata = file.metadata()
+        unchanged = file.metadata()
     del tensors["small/head.logits.weight"]
-    save_file(tensors, tmp_path / "less.safetensors", metadata=metadata)
+    save_file(tensors, tmp_path / "less.safetensors", metadata=unchanged)
     with pytest.raises(ArtifactError):
         load(tmp_path / "less.safetensors")
 

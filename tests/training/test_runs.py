@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from small_run import SMALL_RUN
 
 from densemble.config import make_config
 from densemble.data.folder import FolderData
@@ -22,7 +23,6 @@ from densemble.run import Run, parse_time, raise_failures
 from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
 from densemble.training.module import Progress, schedule
-from small_run import SMALL_RUN
 
 
 def test_a_run_leaves_what_the_design_says(finished_run: Path) -> None:

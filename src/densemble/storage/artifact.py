@@ -1,7 +1,8 @@
 """The artifact: one safetensors file that holds an ensemble, loads without pickle, code or network, and knows damage.
 
 Tensors are named ``MEMBER/parameter``. ``__metadata__["densemble"]`` is strict JSON with the members' specifications,
-weights, rule, task, held-out metrics, versions, and a SHA-256 of every tensor.
+weights, rule, task, held-out metrics, versions, and a SHA-256 of every tensor; ``__metadata__["densemble.sha256"]``
+is the SHA-256 of that JSON.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from densemble.tasks import make_task
 
 SCHEMA = 1
 KEY = "densemble"
+CHECKSUM_KEY = "densemble.sha256"
 LICENCE_NOTE = (
     "Weights derived from pretrained classifiers stay under the terms of those classifiers and of the data "
     "they were trained on."
@@ -36,6 +38,12 @@ def _digest(tensor: Tensor) -> str:
     plain = tensor.detach().cpu().contiguous()
     head = f"{plain.dtype}{tuple(plain.shape)}".encode()
     return hashlib.sha256(head + plain.flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def metadata(description: dict[str, Any]) -> dict[str, str]:
+    """What stands in ``__metadata__``: the description as strict JSON, and its checksum."""
+    text = json.dumps(_finite(description), allow_nan=False, ensure_ascii=False)
+    return {KEY: text, CHECKSUM_KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def save(ensemble: Ensemble, path: str | Path) -> Path:
@@ -75,9 +83,8 @@ def save(ensemble: Ensemble, path: str | Path) -> Path:
         "licence": LICENCE_NOTE,
     }
     require_writable(path.parent)
-    text = json.dumps(_finite(description), allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata={KEY: text})
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata=metadata(description))
     return path
 
 
@@ -100,13 +107,16 @@ def describe(path: str | Path) -> dict[str, Any]:
     _check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(KEY)
+            stored = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
+    text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
             f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`"
         )
+    if hashlib.sha256(text.encode()).hexdigest() != stored.get(CHECKSUM_KEY):
+        raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; copy it again")
     try:
         values = json.loads(text)
         schema = values["schema"]

@@ -1,0 +1,168 @@
+"""Bad input on the command line: the exit code, one message with what, where and the remedy, no traceback."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+PROGRAM = [sys.executable, "-m", "densemble"]
+CONFIG = """\
+task: saliency
+input_size: 48x64
+out_size: 12x16
+members: [{backbone: resdeconv}]
+training: {epochs: 1}
+"""
+
+
+def densemble(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [*PROGRAM, *(str(argument) for argument in arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
+
+
+@pytest.fixture
+def data(scenes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(scenes, tmp_path / "data"))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def artifact(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import densemble as de
+
+    return de.save(de.Run(finished_run).assemble("all"), tmp_path_factory.mktemp("artifact") / "e.safetensors")
+
+
+def refuses(result: subprocess.CompletedProcess[str], code: int, *patterns: str) -> None:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr and result.stdout == ""
+    message = result.stderr[result.stderr.rindex("densemble: ") :]
+    assert message.count("\n") <= 3, message
+    for pattern in patterns:
+        assert re.search(pattern, message), f"{pattern!r} is not in: {message}"
+
+
+def train(data: Path, config: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return densemble("train", data, "--config", config, "-o", config.parent / "run", *more)
+
+
+def test_missing_target(data: Path, config: Path) -> None:
+    (data / "train" / "targets" / "0003.png").unlink()
+    refuses(train(data, config), 3, r"train/images/0003\.jpg", "no partner", r"--set data\.skip_unpaired=true")
+
+
+def test_unequal_sizes(data: Path, config: Path) -> None:
+    Image.new("L", (30, 20)).save(data / "train" / "targets" / "0003.png")
+    refuses(train(data, config), 3, r"0003\.jpg' is 48x64.*0003\.png' is 20x30", "must be equal")
+
+
+def test_truncated_jpeg(data: Path, config: Path) -> None:
+    path = data / "val" / "images" / "0001.jpg"
+    path.write_bytes(path.read_bytes()[:-300])
+    refuses(train(data, config), 3, r"val/images/0001\.jpg", "damaged or cut short", "copy it again")
+
+
+def test_unknown_member(data: Path, config: Path) -> None:
+    refuses(train(data, config, "--members", "alexnte"), 2, "no backbone is named 'alexnte'", "did you mean alexnet")
+
+
+def test_unknown_config_key(data: Path, config: Path) -> None:
+    refuses(train(data, config, "--set", "training.epoch=3"), 2, r"unknown key 'training\.epoch'", "'epochs'")
+    config.write_text(CONFIG + "inputsize: 5x5\n")
+    refuses(train(data, config), 2, r"run\.yaml: unknown key 'inputsize'", "did you mean 'input_size'")
+
+
+def test_wrong_task(data: Path, config: Path) -> None:
+    refuses(
+        densemble("train", data, "--task", "saliancy", "-o", config.parent / "run"),
+        2,
+        "'saliancy'",
+        "there are: saliency",
+    )
+    refuses(train(data, config, "--task", "depth"), 2, "contradicts 'task: saliency'", "leave one of them out")
+
+
+def test_empty_folder(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refuses(train(tmp_path / "empty", config), 3, "empty' has no images/", "train/targets")
+    refuses(train(tmp_path / "absent", config), 3, "no data folder at '.*absent'")
+
+
+def test_unreadable_weights(data: Path, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.safetensors").write_bytes(b"these are no weights")
+    config.write_text(CONFIG.replace("resdeconv", f"squeezenet1_1, weights: {tmp_path / 'bad.safetensors'}"))
+    refuses(train(data, config), 6, r"cannot read weights '.*bad\.safetensors'", "download or copy the file again")
+
+
+def test_weights_that_cannot_be_downloaded(data: Path, config: Path) -> None:
+    config.write_text(CONFIG.replace("resdeconv", "squeezenet1_1"))
+    cut_off = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9")
+    result = densemble(
+        "train", data, "--config", config, "-o", config.parent / "run", TORCH_HOME=str(config.parent), **cut_off
+    )
+    refuses(result, 6, r"torchvision-squeezenet1_1\.pth", "weights_dir or .DENSEMBLE_WEIGHTS_DIR")
+
+
+def test_artifact_with_a_flipped_byte(artifact: Path, scenes: Path, tmp_path: Path) -> None:
+    damaged = bytearray(artifact.read_bytes())
+    damaged[-5000] ^= 1
+    (tmp_path / "e.safetensors").write_bytes(damaged)
+    refuses(
+        densemble("predict", tmp_path / "e.safetensors", scenes / "val" / "images", "-o", tmp_path / "out"),
+        4,
+        r"e\.safetensors' is damaged: tensor '.*' differs from its checksum",
+        "copy it again",
+    )
+    refuses(densemble("evaluate", tmp_path / "none.safetensors", scenes, "--json"), 4, "no artifact at")
+
+
+def test_output_folder_not_writable(data: Path, config: Path, artifact: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    remedy = "choose another folder"
+    refuses(
+        densemble("train", data, "--config", config, "-o", tmp_path / "file" / "run"), 6, "cannot write into", remedy
+    )
+    pictures = data / "val" / "images"
+    refuses(densemble("predict", artifact, pictures, "-o", tmp_path / "file" / "out"), 6, "cannot write into", remedy)
+
+
+def test_sources_and_options_of_predict(artifact: Path, scenes: Path, tmp_path: Path) -> None:
+    picture = scenes / "val" / "images" / "0000.jpg"
+    refuses(densemble("predict", artifact, tmp_path / "absent.jpg", "-o", tmp_path), 3, "absent.jpg'; check the path")
+    refuses(densemble("predict", artifact, picture, "-o", tmp_path, "--save", "video"), 2, "map, overlay")
+    refuses(densemble("predict", artifact, picture, "-o", tmp_path, "--device", "tpu9"), 2, "device 'tpu9'")
+    refuses(densemble("evaluate", artifact, scenes, "--split", "dev"), 2, "no split is named 'dev'")
+
+
+def test_some_pictures_fail_the_others_are_done(artifact: Path, data: Path, tmp_path: Path) -> None:
+    (data / "val" / "images" / "0001.jpg").write_bytes(b"no picture")
+    result = densemble("predict", artifact, data / "val" / "images", "-o", tmp_path / "out", "--save", "map")
+    refuses(result, 5, "1 of 8 pictures failed, the others are done", r"0001\.jpg")
+    assert len(list((tmp_path / "out").iterdir())) == 7
+
+
+def test_usage_of_the_parser_itself(data: Path) -> None:
+    result = densemble("train", data)
+    assert result.returncode == 2 and "--out" in result.stderr and "Traceback" not in result.stderr
+    assert densemble("nonsense").returncode == 2
+
+
+def test_data_check_lists_all_problems_and_ends_with_3(data: Path) -> None:
+    (data / "train" / "targets" / "0003.png").unlink()
+    Image.new("L", (30, 20)).save(data / "train" / "targets" / "0004.png")
+    result = densemble("data", "check", data, "--task", "saliency", "--json")
+    assert result.returncode == 3 and "Traceback" not in result.stderr
+    facts = json.loads(result.stdout)
+    assert [problem["kind"] for problem in facts["problems"]] == ["unpaired", "unusable pair"]

@@ -1,0 +1,159 @@
+"""Prediction from files, folders, globs and arrays: at the picture's own size, and written without overwriting."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import densemble as de
+from densemble.errors import DataError, ResourceError, UsageError
+from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
+from densemble.inference.picture import SAVE
+from densemble.inference.predictor import expand, find_pictures
+from densemble.tasks import RegressionTask, SegmentationTask
+
+OPTIONS = {"weights": None, "input_size": (48, 64), "out_size": (12, 16)}
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> de.Ensemble:
+    torch.manual_seed(0)
+    return de.Ensemble([de.DenseModel("resdeconv", **OPTIONS), de.DenseModel("squeezenet1_1", **OPTIONS)]).eval()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, size in (("a.jpg", (50, 70)), ("b.png", (31, 17)), ("c.JPG", (120, 64))):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_sources(photos: Path) -> None:
+    assert [path.name for path in find_pictures(photos)] == ["a.jpg", "b.png", "c.JPG"]
+    assert [path.name for path in find_pictures(photos / "b.png")] == ["b.png"]
+    assert [path.name for path in find_pictures(f"{photos}/*.jpg")] == ["a.jpg"]
+    batch = np.zeros((2, 8, 8, 3), np.uint8)
+    assert [type(item).__name__ for item in expand([photos / "a.jpg", batch, torch.zeros(3, 8, 8)])] == [
+        "PosixPath",
+        "ndarray",
+        "ndarray",
+        "Tensor",
+    ]
+    for nothing, message in (("absent", "no picture, folder or glob"), ("*.gif", "no picture matches")):
+        with pytest.raises(DataError, match=message):
+            find_pictures(photos / nothing)
+    (photos.parent / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no pictures"):
+        find_pictures(photos.parent / "empty")
+
+
+def test_every_prediction_has_its_pictures_own_size(ensemble: de.Ensemble, photos: Path) -> None:
+    found = list(de.predict(ensemble, photos))
+    assert [p.name for p in found] == ["a", "b", "c"]
+    assert [tuple(p.mean.shape) for p in found] == [(1, 50, 70), (1, 31, 17), (1, 120, 64)]
+    for p in found:
+        assert p.image.shape[:2] == p.uncertainty.shape == tuple(p.mean.shape[1:]) == p.overlay().shape[:2]
+        assert p.map_picture().dtype == np.uint8
+
+
+def test_a_file_an_array_and_a_tensor_give_the_same(ensemble: de.Ensemble, photos: Path) -> None:
+    pixels = np.asarray(Image.open(photos / "b.png"))
+    tensor = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    maps = [next(iter(de.predict(ensemble, source))).mean for source in (photos / "b.png", pixels, tensor)]
+    assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
+
+
+def test_the_map_is_the_ensembles_own_resized(ensemble: de.Ensemble, photos: Path) -> None:
+    pixels = np.asarray(Image.open(photos / "b.png"))
+    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        wanted = F.interpolate(ensemble(x), size=(31, 17), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(next(iter(de.predict(ensemble, pixels))).mean, wanted, rtol=0, atol=0)
+
+
+def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> None:
+    (photos / "b.png").write_bytes(b"no picture")
+    predictions = de.predict(ensemble, photos)
+    assert isinstance(predictions, Iterator)
+    assert next(predictions).name == "a"
+    with pytest.raises(DataError, match=r"b\.png"):
+        next(predictions)
+
+
+def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:
+    exact = next(iter(de.predict(ensemble, photos / "a.jpg", precision="fp32"))).mean
+    near = next(iter(de.predict(ensemble, photos / "a.jpg", precision="bf16"))).mean
+    assert near.dtype == torch.float32 and not torch.equal(near, exact)
+    torch.testing.assert_close(near, exact, atol=0.05, rtol=0)
+
+
+def test_saved_files(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
+    p = next(iter(de.predict(ensemble, photos / "a.jpg")))
+    written = p.save(tmp_path / "out", SAVE)
+    assert [path.name for path in written] == ["a_map.png", "a_overlay.png", "a_uncertainty.png", "a.npy"]
+    stored = np.asarray(Image.open(tmp_path / "out" / "a_map.png"))
+    assert stored.shape == (50, 70) and stored.dtype == np.uint8
+    np.testing.assert_allclose(stored / 255, p.mean[0].numpy(), atol=0.5 / 255 + 1e-6)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "a.npy"), p.mean.numpy())
+    assert np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")).shape == (50, 70, 3)
+    with pytest.raises(UsageError, match="cannot save 'video'"):
+        p.save(tmp_path, ("video",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="choose another folder"):
+        p.save(tmp_path / "file")
+
+
+def test_labels_are_taken_after_resizing_and_saved_as_numbers(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    members = [de.DenseModel("resdeconv", out_channels=4, **OPTIONS) for _ in range(2)]
+    task = SegmentationTask(("a", "b", "c", "d"))
+    p = next(iter(de.predict(de.Ensemble(members, task=task).eval(), photos / "a.jpg")))
+    assert p.label is not None and torch.equal(p.label, p.mean.argmax(0)) and p.label.shape == (50, 70)
+    assert p.mutual_information is not None and (p.mutual_information >= 0).all()
+    p.save(tmp_path, ("map",))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a_map.png")), p.label.numpy())
+
+
+def test_depth_is_saved_in_the_unit_of_the_training_maps(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = RegressionTask(scale=2.0, file_scale=0.001)
+    p = next(iter(de.predict(de.Ensemble([de.DenseModel("resdeconv", **OPTIONS)], task=task), photos / "a.jpg")))
+    assert p.entropy is None and p.uncertainty.shape == (50, 70)
+    p.save(tmp_path, ("map", "overlay", "uncertainty"))
+    stored = np.asarray(Image.open(tmp_path / "a_map.png"))
+    assert stored.dtype == np.uint16
+    np.testing.assert_allclose(stored, p.mean[0].numpy() * 1000, atol=0.51)
+
+
+def test_figure(ensemble: de.Ensemble, photos: Path) -> None:
+    figure = next(iter(de.predict(ensemble, photos / "a.jpg"))).show()
+    assert [axis.get_title() for axis in figure.axes] == ["a", "saliency", "uncertainty"]
+
+
+def test_wrong_arguments(ensemble: de.Ensemble) -> None:
+    picture = np.zeros((8, 8, 3), np.uint8)
+    with pytest.raises(UsageError, match="no backend is named 'magic'"):
+        de.predict(ensemble, picture, backend="magic")
+    with pytest.raises(UsageError, match="no precision is named 'int3'"):
+        de.predict(ensemble, picture, precision="int3")
+    with pytest.raises(UsageError, match=r"\(H, W, 3\)"):
+        list(de.predict(ensemble, np.zeros((8, 8), np.uint8)))
+
+
+def test_drawing() -> None:
+    assert len({tuple(colour) for colour in palette(40)}) == 40
+    image = np.full((2, 2, 3), 100, np.uint8)
+    assert (blend(image, np.full_like(image, 200), 0.25) == 125).all()
+    labels = np.array([[0, 1], [1, 0]])
+    assert (colour_labels(labels, 2)[0, 0] == palette(2)[0]).all()
+    over = heat_overlay(image, np.array([[0.0, 0.0], [0.0, 0.5]]))
+    assert (over[0, 0] == 100).all() and (over[1, 1] != 100).any()
+    assert np.isfinite(heat_overlay(image, np.zeros((2, 2)))).all()
