@@ -6,8 +6,11 @@ os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
 import ipaddress
 import random
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,36 @@ def fixed_seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def densemble(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """``densemble("cuts", "alexnet")``: the command line, in this process; what it does not catch fails the test."""
+    from densemble.cli import main
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["densemble", *(str(argument) for argument in arguments)])
+        capfd.readouterr()
+        before = signal.getsignal(signal.SIGTERM)
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return Finished(code or 0, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

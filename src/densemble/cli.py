@@ -41,9 +41,6 @@ def main() -> None:
     except DensembleError as error:
         typer.echo(f"densemble: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("densemble: stopped; go on with the same command and --resume", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); closing stdout again must not raise once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

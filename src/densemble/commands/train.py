@@ -41,7 +41,11 @@ def train(
         values, source = read_settings(config, task, members, setting), str(config or "the settings")
     settings = make_config(values, source)
     folder = FolderData(data, settings.task, **settings.data.model_dump())
-    outcomes = train_members(folder, settings, out, resume, parse_time(time), say)
+    try:
+        outcomes = train_members(folder, settings, out, resume, parse_time(time), say)
+    except (KeyboardInterrupt, SystemExit):
+        say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume`")
+        raise
     raise_failures(outcomes)
     say(f"run in {out}; next: densemble assemble {out} -o NAME.safetensors")
 

@@ -4,8 +4,10 @@ A backbone is named ``alexnet`` (torchvision), ``timm/NAME`` or ``timm/NAME.TAG`
 any ``nn.Module`` that maps an image to features may stand in for a name.
 """
 
+import contextlib
 import difflib
 import fnmatch
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -188,7 +190,8 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
 
         entry = torchvision.models.get_model_weights(name)[str(weights)]
         wanted = f"{_stems(name, str(weights))[0]}.pth (from {entry.url})"
-        state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        with contextlib.redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout, where JSON may stand
+            state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
     except WeightsError:
         raise

@@ -92,9 +92,11 @@ def fit_member(
         raise ResourceError(
             f"{title}: out of memory; lower batch_size ({settings.batch_size}) or input_size"
         ) from error
-    except SystemExit:
+    except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1); the caller has to learn what it was.
-        raise KeyboardInterrupt from None
+        if stop.code == 1:
+            raise KeyboardInterrupt from None
+        raise
     assert record.best is not None
     return {"epochs": len(record.rows), "best": record.best}
 
