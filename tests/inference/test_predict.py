@@ -1,12 +1,14 @@
 """Prediction from files, folders, globs and arrays: at the picture's own size, and written without overwriting."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib import pyplot
 from PIL import Image
 
 import densemble as de
@@ -134,8 +136,13 @@ def test_depth_is_saved_in_the_unit_of_the_training_maps(photos: Path, tmp_path:
 
 
 def test_figure(ensemble: de.Ensemble, photos: Path) -> None:
-    figure = next(iter(de.predict(ensemble, photos / "a.jpg"))).show()
-    assert [axis.get_title() for axis in figure.axes] == ["a", "saliency", "uncertainty"]
+    p = next(iter(de.predict(ensemble, photos / "a.jpg")))
+    assert [axis.get_title() for axis in p.figure().axes] == ["a", "saliency", "uncertainty"]
+    assert Image.open(BytesIO(p._repr_jpeg_())).size[0] == 12 * 80
+    assert repr(p) == "<PicturePrediction of 'a': saliency, 1x50x70>"
+    p.show()
+    assert len(pyplot.gcf().axes) == 3
+    pyplot.close()
 
 
 def test_wrong_arguments(ensemble: de.Ensemble) -> None:

@@ -106,6 +106,7 @@ def test_a_users_own_module_and_one_that_cannot_be_traced() -> None:
 def test_a_table_for_terminal_and_notebook() -> None:
     found = de.cuts("alexnet", (240, 320))
     assert "features.12" in str(found) and "256" in str(found)
+    assert str(found[:3]).count("\n") == 3
     html = found._repr_html_()
     assert html.count("<tr>") == len(found) + 1 and "<code>features.12</code>" in html
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -17,11 +18,14 @@ from densemble.storage.images import write_npy, write_png
 from densemble.storage.runs import require_writable
 from densemble.tasks import RegressionTask, SegmentationTask, Task
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Array = np.ndarray[Any, Any]
 SAVE = ("map", "overlay", "uncertainty", "npy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PicturePrediction(Prediction):
     """A :class:`Prediction` of one picture: all maps have no batch axis and the picture's own H x W.
 
@@ -71,20 +75,46 @@ class PicturePrediction(Prediction):
             highest = float(np.log(max(self.task.out_channels, 2)))
         return drawing.colour_values(self.uncertainty, 0, highest, "magma")
 
-    def show(self) -> Any:
-        """Picture, overlay and uncertainty side by side: a matplotlib figure, shown by itself in a notebook."""
+    def figure(self) -> "Figure":
+        """Picture, overlay and uncertainty side by side."""
         from matplotlib.figure import Figure
 
+        figure = Figure(figsize=self._figure_size(), layout="constrained")
+        self._draw(figure)
+        return figure
+
+    def show(self) -> None:
+        """Shows :meth:`figure`: below the cell in a notebook, elsewhere in a window of matplotlib."""
+        if _in_notebook():
+            from IPython.display import display
+
+            display(self)  # type: ignore[no-untyped-call]
+            return
+        from matplotlib import pyplot
+
+        self._draw(pyplot.figure(figsize=self._figure_size(), layout="constrained"))
+        pyplot.show()
+
+    def __repr__(self) -> str:
+        shape = "x".join(str(length) for length in self.mean.shape)
+        return f"<{type(self).__name__} of '{self.name}': {self.task.name}, {shape}>"
+
+    def _repr_jpeg_(self) -> bytes:
+        file = BytesIO()
+        self.figure().savefig(file, format="jpeg", dpi=80)
+        return file.getvalue()
+
+    def _figure_size(self) -> tuple[float, float]:
         height, width = self.image.shape[:2]
-        figure = Figure(figsize=(12, 12 / 3 * height / width + 0.4), layout="constrained")
+        return 12, 12 / 3 * height / width + 0.4
+
+    def _draw(self, figure: "Figure") -> None:
         axes = figure.subplots(1, 3)
         shown = ((self.image, self.name), (self.overlay(), self.task.name), (self.uncertainty_picture(), "uncertainty"))
         for axis, (pixels, title) in zip(axes, shown, strict=True):
             axis.imshow(pixels)
             axis.set_title(title)
             axis.set_axis_off()
-        _display(figure)
-        return figure
 
     def save(
         self, folder: str | Path, what: tuple[str, ...] = ("map", "overlay"), name: str | None = None
@@ -120,15 +150,13 @@ class PicturePrediction(Prediction):
         return written
 
 
-def _display(figure: Any) -> None:
-    """Shows a figure where there is a notebook; a Figure made without pyplot does not show itself."""
+def _in_notebook() -> bool:
     try:
         from IPython.core.getipython import get_ipython
-        from IPython.display import display
     except ImportError:
-        return
-    if get_ipython() is not None:
-        display(figure)  # type: ignore[no-untyped-call]
+        return False
+    shell = get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def at_picture_size(

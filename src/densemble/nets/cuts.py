@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import torch
 from torch import Tensor, fx, nn
@@ -56,6 +56,14 @@ class Cut:
 
 class CutList(list[Cut]):
     """Cuts in the order of the network; a table in a terminal and in a notebook."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Cut: ...
+    @overload
+    def __getitem__(self, index: slice) -> "CutList": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Cut | CutList":
+        found = super().__getitem__(index)
+        return CutList(found) if isinstance(found, list) else found
 
     def __str__(self) -> str:
         rows = [("node", "channels", "H x W", "stride", "MMACs")]
