@@ -1,6 +1,6 @@
 """Run: what a run folder holds, as a table and as an ensemble."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,7 @@ def _open_predictions(path: Path) -> np.ndarray[Any, Any]:
 
 def train(
     data: FolderData | str | Path,
-    members: Sequence[str] | None = None,
+    members: Sequence[str | Mapping[str, Any]] | None = None,
     out: str | Path = "runs/run",
     task: str | None = None,
     time: str | float | None = None,
@@ -214,7 +214,7 @@ def train(
 
     Args:
         data: a :class:`FolderData`, or the path of one together with ``task``.
-        members: backbone names; default the seven of the story.
+        members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
         out: run folder.
         task: row of ``TASKS``, where ``data`` is a path.
         time: budget shared among the members: seconds, or ``"30m"``.

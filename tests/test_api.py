@@ -1,0 +1,53 @@
+"""The public names, and the lines of the README as a user writes them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import densemble as de
+from densemble.errors import PartialError, UsageError
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(de.__all__) <= set(dir(de))
+    assert all(getattr(de, name) is not None for name in de.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        de.nonsense  # noqa: B018
+
+
+def test_importing_densemble_does_not_import_torch() -> None:
+    code = "import sys, densemble; print('torch' in sys.modules, densemble.__version__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", de.__version__]
+
+
+def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
+    data = de.FolderData(scenes, task="saliency")
+    members = ["resdeconv", {"backbone": "squeezenet1_1", "weights": None}]
+    settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
+    run = de.train(data, members=members, out=tmp_path / "run", report=lambda line: None, **settings)
+    assert set(run.leaderboard().index) == {"resdeconv", "squeezenet1_1"}
+    ens = run.assemble(select="all", combine="mean")
+    de.save(ens, tmp_path / "gaze.safetensors")
+    again = de.load(tmp_path / "gaze.safetensors")
+    x = torch.rand(2, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), ens(x))
+        again.load_state_dict(ens.state_dict())
+    for p in de.predict(again, f"{scenes}/val/images/*.jpg"):
+        p.save(tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*_map.png"))) == 8
+    assert de.evaluate(again, data)["cc"] == pytest.approx(ens.metrics["val"]["cc"], abs=2e-3)
+
+
+def test_a_failed_member_is_raised_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:
+    members = ["resdeconv", {"backbone": "squeezenet1_1", "weights": str(tmp_path / "absent.pth")}]
+    settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
+    with pytest.raises(PartialError, match=r"absent\.pth"):
+        de.train(scenes, members, tmp_path / "run", "saliency", report=lambda line: None, **settings)
+    assert list(de.Run(tmp_path / "run").trained()) == ["resdeconv"]
+    with pytest.raises(UsageError, match="needs task="):
+        de.train(scenes, members, tmp_path / "other")

@@ -1,0 +1,51 @@
+"""The examples: their settings are valid, the story's script runs, the notebook was executed to its end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import densemble as de
+from densemble.config import SEVEN, make_config, read_config
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+STORY = EXAMPLES / "all7models"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
+def test_settings_are_valid(path: Path) -> None:
+    config = make_config(read_config(path), str(path))
+    assert len(config.members) >= 3 and len(set(config.member_names())) == len(config.members)
+
+
+def test_the_story_has_its_seven_members_and_size() -> None:
+    config = make_config(read_config(STORY / "run.yaml"))
+    assert tuple(member.backbone for member in config.members) == SEVEN
+    assert config.out_size == (48, 64) and config.task == "saliency"
+
+
+def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
+    small = ["input_size=96x128", "out_size=12x16", "training.epochs=1", "training.batch_size=12"]
+    small += [f"members.{i}.epochs=1" for i in range(7)]
+    words = [sys.executable, str(STORY / "all7models.py"), str(scenes), "-o", str(tmp_path / "run"), "--from-scratch"]
+    for setting in small:
+        words += ["--set", setting]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "by-hand: 5 networks" in done.stdout and "by-score" in done.stdout
+    by_hand = de.load(tmp_path / "run" / "by-hand.safetensors")
+    assert list(by_hand.members) == ["densenet201", "inception_v3", "resnet152", "vgg19_bn", "resdeconv"]
+    assert len(list((tmp_path / "run" / "predictions").glob("*_overlay.png"))) == 4
+
+
+def test_the_notebook_was_executed_to_its_end_without_an_error() -> None:
+    notebook = nbformat.read(STORY / "all7models.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert any("image/jpeg" in output.get("data", {}) for output in outputs)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "vgg19_bn: done" in text and "chosen:" in text
