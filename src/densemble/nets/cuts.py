@@ -200,8 +200,16 @@ def cuts(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> CutList:
 
     Raises:
         UsageError: unknown name, or a network that cannot be traced or run at this size.
+        CutError: no tensor of the network is a map, as in a vision transformer.
     """
-    return CutList(cut for cut in all_nodes(backbone, size) if cut.separates)
+    found = CutList(cut for cut in all_nodes(backbone, size) if cut.separates)
+    if not found:
+        raise CutError(_no_map(backbone if isinstance(backbone, str) else type(backbone).__name__))
+    return found
+
+
+def _no_map(backbone: str) -> str:
+    return f"{backbone} has no feature map that alone holds all that was computed before, so it cannot be cut; take another"
 
 
 def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wanted: str) -> Cut:
@@ -217,6 +225,8 @@ def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wante
     Raises:
         CutError: the node does not exist or its map is too small; names cuts that fit.
     """
+    if not any(c.separates for c in found):
+        raise CutError(_no_map(backbone))
     fitting = [c for c in found if c.separates and c.height >= min_size[0] and c.width >= min_size[1]]
     if not fitting:
         raise CutError(
