@@ -62,8 +62,16 @@ def require_name(name: str) -> None:
 
 
 def build_classifier(name: str, device: str = "cpu") -> nn.Module:
-    """The whole network with random weights, in eval mode; ``device="meta"`` allocates nothing."""
+    """The whole network with random weights, in eval mode; ``device="meta"`` keeps no weights."""
     require_name(name)
+    try:
+        return _build(name, device)
+    except NotImplementedError:
+        # Some networks compute their widths with tensors (torchvision's RegNets): they need real ones to be built.
+        return _build(name, "cpu").to(device)
+
+
+def _build(name: str, device: str) -> nn.Module:
     with torch.device(device):
         if name in OWN:
             model = OWN[name]()

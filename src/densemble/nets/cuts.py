@@ -209,7 +209,9 @@ def cuts(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> CutList:
 
 
 def _no_map(backbone: str) -> str:
-    return f"{backbone} has no feature map that alone holds all that was computed before, so it cannot be cut; take another"
+    return (
+        f"{backbone} has no feature map that alone holds all that was computed before: it cannot be cut; take another"
+    )
 
 
 def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wanted: str) -> Cut:
