@@ -60,7 +60,7 @@ class EpochRecord(Callback):
                 )
         self._write_rows(self.folder.metrics)
         with atomic_path(self.folder.last) as temporary:
-            # Lightning may stage on another file system, in $TMPDIR: only our own rename makes the file whole or absent.
+            # Lightning may stage in $TMPDIR, on another file system: only this rename makes the file whole or absent.
             trainer.save_checkpoint(temporary)
 
     def _better(self, module: MemberModule, row: dict[str, float]) -> bool:
