@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from small_run import SMALL_RUN
+from torchvision.models import squeezenet1_1
 
 PROGRAM = [sys.executable, "-m", "densemble"]
 Command = Callable[..., Any]
@@ -92,6 +94,21 @@ def test_networks_and_machine(command: Command) -> None:
     assert "features.12" in command("cuts", "alexnet").stdout
     facts = json.loads(command("doctor", "--json").stdout)
     assert facts["ok"] and facts["versions"]["torch"] and facts["backbones"] > 1000
+
+
+def test_weights_that_were_missing_can_be_named_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
+    members = ["squeezenet1_1", "resdeconv"]
+    values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "torchvision-squeezenet1_1.pth").write_bytes(b"a download that broke off")
+    failed = command("train", scenes, "--config", tmp_path / "run.yaml", "-o", tmp_path / "run", code=5)
+    assert "torchvision-squeezenet1_1.pth" in failed.stderr and "resdeconv: done" in failed.stderr
+    (tmp_path / "good").mkdir()
+    save_file(squeezenet1_1(weights=None).state_dict(), tmp_path / "good" / "torchvision-squeezenet1_1.safetensors")
+    resume = ("train", scenes, "-o", tmp_path / "run", "--resume")
+    done = command(*resume, "--set", f"weights_dir={tmp_path / 'good'}")
+    assert "squeezenet1_1: done" in done.stderr and "resdeconv: already trained, kept" in done.stderr
+    assert "differs from the settings" in command(*resume, "--set", "training.epochs=2", code=2).stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

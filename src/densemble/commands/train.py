@@ -23,7 +23,7 @@ def train(
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
     """Train every member on its own into a run folder."""
-    from densemble.config import make_config, read_config
+    from densemble.config import make_config, read_config, with_settings
     from densemble.data.folder import FolderData
     from densemble.engines.local import train_members
     from densemble.errors import UsageError
@@ -32,8 +32,8 @@ def train(
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")
     stored = out / "run.yaml"
-    if resume and stored.is_file() and config is None and members is None and not setting:
-        values = read_config(stored)
+    if resume and stored.is_file() and config is None and members is None:
+        values = with_settings(read_config(stored), setting or [])
         if task is not None and task != values.get("task"):
             raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
         source = str(stored)

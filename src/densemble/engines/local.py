@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from densemble.config import MemberConfig, RunConfig
+from densemble.config import MemberConfig, RunConfig, make_config, read_config
 from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.errors import DensembleError, UsageError
@@ -117,14 +117,15 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     if run.config.exists() and not resume:
         raise UsageError(f"'{run.path}' holds a run already; go on with --resume, or choose another folder with -o")
     require_writable(run.path)
-    text = config.to_yaml()
-    if run.config.exists() and run.config.read_text(encoding="utf-8") != text:
+    if run.config.exists() and _trained_by(make_config(read_config(run.config), str(run.config))) != _trained_by(
+        config
+    ):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
         )
     task = data.task.describe()
-    write_text(run.config, text)
+    write_text(run.config, config.to_yaml())
     write_json(run.state, {"data": str(data.path.resolve()), "task": task, "val": [s.stem for s in data.val]})
     packages = ("densemble", "torch", "torchvision", "timm", "lightning", "numpy")
     environment = {
@@ -141,6 +142,11 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     write_json(
         run.path / "data_report.json", {"splits": splits, "split_by": data.layout.split_by, "left_out": unpaired}
     )
+
+
+def _trained_by(config: RunConfig) -> RunConfig:
+    """The settings that decide what comes out; where weights lie on this machine is none of them."""
+    return config.model_copy(update={"weights_dir": None})
 
 
 def _event(run: RunFolder, values: dict[str, Any]) -> None:
