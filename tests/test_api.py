@@ -1,5 +1,6 @@
 """The public names, and the lines of the README as a user writes them."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
         p.save(tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*_map.png"))) == 8
     assert de.evaluate(again, data)["cc"] == pytest.approx(ens.metrics["val"]["cc"], abs=2e-3)
+
+
+def test_a_folder_keeps_its_own_split_through_training_and_assembly(scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(scenes / "train", tmp_path / "data")
+    data = de.FolderData(tmp_path / "data", "saliency", val_fraction=0.5, seed=3)
+    settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
+    run = de.train(data, ["resdeconv"], tmp_path / "run", report=lambda line: None, **settings)
+    assert len(data.val) == 12 and run.assemble("all").metrics["val"]["cc"] is not None
+    with pytest.raises(UsageError, match="contradicts the FolderData's 'saliency'"):
+        de.train(data, ["resdeconv"], tmp_path / "other", task="depth")
 
 
 def test_a_failed_member_is_raised_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:

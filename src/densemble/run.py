@@ -213,7 +213,8 @@ def train(
     """Trains members one by one and returns the run.
 
     Args:
-        data: a :class:`FolderData`, or the path of one together with ``task``.
+        data: a :class:`FolderData`, or the path of one together with ``task``. How pictures are split and maps are read
+            is said to the FolderData.
         members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
         out: run folder.
         task: row of ``TASKS``, where ``data`` is a path.
@@ -234,8 +235,9 @@ def train(
     if members is not None:
         values["members"] = list(members)
     if isinstance(data, FolderData):
-        own = {key: getattr(data, key) for key in ("ignore_index", "scale", "invalid_below")}
-        values = {"task": data.task_name, "data": {**own, "classes": data.classes}, **values}
+        if task not in (None, data.task_name):
+            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
+        values |= {"task": data.task_name, "data": data.options}
         folder = data
         config = make_config(values)
     else:

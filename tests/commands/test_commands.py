@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -33,13 +34,13 @@ def command(densemble: Command) -> Command:
 
 def test_help_is_quick() -> None:
     seconds = []
-    for _ in range(6):
+    for _ in range(8):
         started = time.perf_counter()
         shown = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
         seconds.append(time.perf_counter() - started)
     for name in ("demo", "doctor", "backbones", "cuts", "data", "train", "assemble", "leaderboard", "evaluate"):
         assert name in shown
-    assert min(seconds) < 1.0, seconds  # the quickest: other work on the machine only ever adds
+    assert statistics.median(seconds[1:]) < 1.0, seconds
 
 
 def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class FolderData:
         self.ignore_index = ignore_index
         self.scale = scale
         self.invalid_below = invalid_below
+        self._split_options = {"val_fraction": val_fraction, "seed": seed, "skip_unpaired": skip_unpaired}
         if self.layout.unpaired and not skip_unpaired:
             raise DataError(
                 f"{len(self.layout.unpaired)} files in '{self.path}' have no partner of the same stem: "
@@ -60,6 +61,12 @@ class FolderData:
             )
         self.classes = classes or (list(self.layout.classes) if self.layout.classes else None)
         self._task: Task | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that open the same folder in the same way again, by name."""
+        own = {key: getattr(self, key) for key in ("classes", "ignore_index", "scale", "invalid_below")}
+        return {**own, **self._split_options}
 
     @property
     def train(self) -> tuple[Sample, ...]:
