@@ -1,15 +1,17 @@
 """The one door to torchvision's and timm's classifiers: names, networks, FX graphs, pretrained weights.
 
-A backbone is named ``alexnet`` (torchvision), ``timm/NAME`` or ``timm/NAME.TAG`` (timm), or ``resdeconv`` (ours);
-any ``nn.Module`` that maps an image to features may stand in for a name.
+A backbone is named ``alexnet`` (torchvision), ``timm/NAME`` or ``timm/NAME.TAG`` (timm), ``resdeconv`` (ours), or
+``package.module:function`` (yours: the function is called and returns a classifier).
 """
 
 import contextlib
 import difflib
 import fnmatch
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError, WeightsError
 from densemble.nets import weights as local_weights
+from densemble.nets.channels import cycled
 from densemble.nets.resdeconv import ResDeconv
+from densemble.nets.vision_transformer import ResamplingTransformer
+from densemble.shapes import Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 OWN: dict[str, type[nn.Module]] = {"resdeconv": ResDeconv}
+PORTED = ("inception_v3", "googlenet")
 
 
 @dataclass(frozen=True)
@@ -54,51 +60,109 @@ def require_name(name: str) -> None:
         UsageError: it is not; the nearest names are given.
     """
     plain = name.split(".")[0] if name.startswith("timm/") else name
-    if plain in _all_names():
+    if plain in _all_names() or is_user_function(name):
         return
     near = difflib.get_close_matches(plain, _all_names(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see `densemble backbones`"
     raise UsageError(f"no backbone is named '{name}'; {hint}")
 
 
-def build_classifier(name: str, device: str = "cpu") -> nn.Module:
-    """The whole network with random weights, in eval mode; ``device="meta"`` keeps no weights."""
+def build_classifier(name: str, device: str = "cpu", in_channels: int = 3) -> nn.Module:
+    """The whole network with random weights, in eval mode; ``device="meta"`` keeps no weights.
+
+    It takes RGB whatever ``in_channels`` is; the number decides only whether InceptionV3 and GoogLeNet shift RGB from
+    one normalization to another inside, which they cannot do to other channels.
+    """
     require_name(name)
     try:
-        return _build(name, device)
+        return _build(name, device, in_channels)
     except NotImplementedError:
         # Some networks compute their widths with tensors (torchvision's RegNets): they need real ones to be built.
-        return _build(name, "cpu").to(device)
+        return _build(name, "cpu", in_channels).to(device)
 
 
-def _build(name: str, device: str) -> nn.Module:
+def _build(name: str, device: str, in_channels: int) -> nn.Module:
     with torch.device(device):
-        if name in OWN:
+        if is_user_function(name):
+            model = _call_user_function(name)
+        elif name in OWN:
             model = OWN[name]()
         elif name.startswith("timm/"):
-            import timm
-
-            model = timm.create_model(name.removeprefix("timm/"), pretrained=False)
-            if getattr(model, "output_fmt", "NCHW") not in ("NCHW", "Format.NCHW"):
-                raise UsageError(f"'{name}' computes with channels last inside; it cannot be cut yet: take another one")
+            model = _build_timm(name.removeprefix("timm/"))
         else:
             import torchvision
 
             # Both Inception networks were ported from TensorFlow: their pretrained weights expect inputs that the
             # network itself shifts from ImageNet's normalization. torchvision turns that on only with weights.
-            ported = {"init_weights": True, "transform_input": True} if name in ("inception_v3", "googlenet") else {}
-            model = torchvision.models.get_model(name, weights=None, **ported)
+            shifted = {"init_weights": True, "transform_input": in_channels == 3} if name in PORTED else {}
+            model = torchvision.models.get_model(name, weights=None, **shifted)
+            if isinstance(model, torchvision.models.VisionTransformer):
+                model = ResamplingTransformer(model)
     return model.eval()
 
 
-def normalization(name: str) -> Normalization:
-    """Mean and standard deviation that the backbone's pretrained weights expect."""
-    if not name.startswith("timm/"):
-        return Normalization()
+def _build_timm(name: str) -> nn.Module:
+    """A network of timm, told to take images of any size where it can be told."""
     import timm
 
-    config = timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    for options in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False}, {}):
+        with contextlib.suppress(TypeError):  # an option that this architecture does not have
+            model: nn.Module = timm.create_model(name, pretrained=False, **options)
+            return model
+    raise UsageError(f"timm cannot build '{name}'; try it with timm.create_model('{name}')")
+
+
+def is_user_function(name: str) -> bool:
+    """Whether the name is ``package.module:function``."""
+    module, colon, function = name.partition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def _call_user_function(name: str) -> nn.Module:
+    module_name, _, function = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the user's module lies in the folder where densemble is called, as with python -m
+    try:
+        model = getattr(import_module(module_name), function)()
+    except Exception as error:  # the user's own code may raise anything
+        raise UsageError(
+            f"backbone '{name}': calling {function}() of module {module_name} failed with {type(error).__name__}: "
+            f"{error}; it must be importable from this folder and return a torch.nn.Module"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"backbone '{name}' returned a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def normalization(name: str, in_channels: int = 3) -> Normalization:
+    """Mean and standard deviation that the backbone's pretrained weights expect, for so many channels."""
+    own = _normalization(name)
+    if in_channels == 3:
+        return own
+    if name in PORTED:
+        own = Normalization((0.5,) * 3, (0.5,) * 3)
+    return Normalization(cycled(own.mean, in_channels), cycled(own.std, in_channels))
+
+
+def _normalization(name: str) -> Normalization:
+    config = _timm_config(name)
     return Normalization(tuple(config.mean), tuple(config.std)) if config is not None else Normalization()
+
+
+def own_size(name: str) -> Size:
+    """(H, W) of the images that the network was made for."""
+    config = _timm_config(name)
+    if config is None:
+        return (299, 299) if name == "inception_v3" else (224, 224)
+    return int(config.input_size[1]), int(config.input_size[2])
+
+
+def _timm_config(name: str) -> Any:
+    if not name.startswith("timm/"):
+        return None
+    import timm
+
+    return timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
 
 
 def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
@@ -136,27 +200,57 @@ def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     return fx.GraphModule(tracer.root, graph), dict(tracer.node_to_qualname)
 
 
-def truncate(model: nn.Module, node: str) -> nn.Module:
-    """The network up to ``node`` and no further; modules after it are dropped. Returns ``{node: (B, C, H, W)}``."""
+def truncate(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
+    """The network up to ``nodes`` and no further; modules after them are dropped. Returns ``{node: tensor}``."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     extractor: nn.Module = create_feature_extractor(
-        model, [node], tracer_kwargs=_tracer_arguments(model), suppress_diff_warning=True
+        model, list(nodes), tracer_kwargs=_tracer_arguments(model), suppress_diff_warning=True
     )
     return extractor
 
 
+def resolve(backbone: str, weights: str | Path | None) -> tuple[str, str | Path | None]:
+    """The architecture of an ``hf-hub:`` id and where its weights are; other names as they are.
+
+    Raises:
+        UsageError: no such backbone.
+        WeightsError: the hub cannot be asked.
+    """
+    if not backbone.startswith(local_weights.HUB):
+        require_name(backbone)
+        return backbone, weights
+    import timm
+
+    try:
+        _, architecture, _ = timm.models.load_model_config_from_hf(backbone.removeprefix(local_weights.HUB))
+    except Exception as error:  # the hub's client raises a dozen unrelated classes
+        raise WeightsError(
+            f"cannot ask the hub what '{backbone}' is ({type(error).__name__}); name the architecture, "
+            "as timm/NAME, and give its file as weights"
+        ) from error
+    name = f"timm/{architecture}"
+    require_name(name)
+    return name, backbone if weights == "DEFAULT" else weights
+
+
 def load_weights(
-    network: nn.Module, name: str, weights: str | Path | None, weights_dir: str | Path | None = None
+    network: nn.Module,
+    name: str,
+    weights: str | Path | None,
+    weights_dir: str | Path | None = None,
+    allow_partial: bool = False,
 ) -> str:
     """Puts pretrained weights into a truncated backbone.
 
     Args:
-        network: what :func:`truncate` returned.
+        network: a truncated classifier, its keys those of the whole one.
         name: the backbone's name.
-        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, a local file, or ``None`` for random weights.
+        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None`` for
+            random weights. ``"DEFAULT"`` of a user's function: those that it returned.
         weights_dir: a folder looked into before any download: ``torchvision-NAME.safetensors`` /
             ``timm-NAME.safetensors`` (or ``.pth``); ``NAME.TAG`` where a tag is asked for.
+        allow_partial: take weights that cover little, or hold more than the network knows.
 
     Returns:
         One line that says what was loaded from where.
@@ -164,6 +258,8 @@ def load_weights(
     Raises:
         WeightsError: absent, unreadable, not downloadable, or not fitting the network.
     """
+    if is_user_function(name) and weights == "DEFAULT":
+        return f"the weights that {name} returned"
     if weights is None or (name in OWN and weights == "DEFAULT"):
         return "random weights"
     known = set(build_classifier(name, "meta").state_dict())
@@ -172,13 +268,17 @@ def load_weights(
     else:
         path = local_weights.find_local(_stems(name, weights), weights_dir)
     if path is not None:
-        return local_weights.load_checked(network, local_weights.read_state(path), known, str(path))
-    return local_weights.load_checked(network, _download(name, weights), known, f"{name} {weights}")
+        state, source = local_weights.read_state(path), str(path)
+    else:
+        state, source = _download(name, weights), f"{name} {weights}"
+    return local_weights.load_checked(network, state, known, source, allow_partial)
 
 
 def _stems(name: str, weights: str) -> list[str]:
     """File names, without ending, under which ``weights`` of ``name`` may lie in a weights folder."""
     stem = name.replace("/", "-") if name.startswith("timm/") else f"torchvision-{name}"
+    if weights.startswith(local_weights.HUB):
+        return [f"timm-{weights.removeprefix(local_weights.HUB).replace('/', '-')}"]
     return [stem, stem.split(".")[0]] if weights == "DEFAULT" else [f"{stem}.{weights}"]
 
 
@@ -186,14 +286,10 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
     """Pretrained weights from where torchvision and timm publish them."""
     wanted = f"{_stems(name, str(weights))[0]}.pth"
     try:
-        if name in OWN:
+        if name in OWN or is_user_function(name):
             raise WeightsError(f"'{name}' has no pretrained weights named '{weights}'; set weights to null")
         if name.startswith("timm/"):
-            import timm
-
-            plain = name.removeprefix("timm/")
-            tagged = plain if str(weights) == "DEFAULT" else f"{plain.split('.')[0]}.{weights}"
-            return dict(timm.create_model(tagged, pretrained=True).state_dict())
+            return _download_timm(name.removeprefix("timm/"), str(weights))
         import torchvision
 
         entry = torchvision.models.get_model_weights(name)[str(weights)]
@@ -212,3 +308,12 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
             f"folder and name that folder with weights_dir or ${local_weights.WEIGHTS_DIR_VARIABLE}, "
             "or set weights to null to train from scratch"
         ) from error
+
+
+def _download_timm(name: str, weights: str) -> dict[str, Tensor]:
+    import timm
+
+    if weights.startswith(local_weights.HUB):
+        return dict(timm.create_model(weights, pretrained=True).state_dict())
+    tagged = name if weights == "DEFAULT" else f"{name.split('.')[0]}.{weights}"
+    return dict(timm.create_model(tagged, pretrained=True).state_dict())

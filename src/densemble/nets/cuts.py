@@ -1,192 +1,48 @@
-"""Cuts: where a backbone may end, measured by running it, and which place is the automatic choice."""
+"""Cuts: where a backbone may end, which place is the automatic choice, which earlier maps go with it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any, SupportsIndex, overload
 
-import torch
-from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from densemble.errors import CutError, UsageError
 from densemble.nets import backbones
+from densemble.nets.cut import Cut, CutList
+from densemble.nets.measure import Measured, Traced, measure
 from densemble.shapes import Size, format_size
 
 REFERENCE_SIZE: Size = (240, 320)
+SINGLE_SIZE_LEVELS = 4
+UNPADDED = 1.3
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A place where a backbone can end and what was measured there.
-
-    Attributes:
-        node: qualified name, as in torchvision's feature extraction (``features.4``, ``layer2``).
-        channels: C of the feature map.
-        height: rows of the feature map for an input of ``input_size``.
-        width: columns.
-        stride: input pixels per feature pixel, (vertical, horizontal), measured as the ratio of sizes.
-        macs: multiply-accumulates from the image up to here, for one image.
-        separates: nothing that was computed before this node is needed after it; inside a residual or dense
-            block that is false, and a network cut there loses a branch.
-        input_size: (H, W) it was measured at.
-    """
-
-    node: str
-    channels: int
-    height: int
-    width: int
-    stride: tuple[float, float]
-    macs: int
-    separates: bool
-    input_size: Size
-    graph_node: str
-
-    @property
-    def size(self) -> Size:
-        """(height, width) of the feature map."""
-        return self.height, self.width
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        values = asdict(self)
-        values.pop("graph_node")
-        return values
-
-
-class CutList(list[Cut]):
-    """Cuts in the order of the network; a table in a terminal and in a notebook."""
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> Cut: ...
-    @overload
-    def __getitem__(self, index: slice) -> "CutList": ...
-    def __getitem__(self, index: SupportsIndex | slice) -> "Cut | CutList":
-        found = super().__getitem__(index)
-        return CutList(found) if isinstance(found, list) else found
-
-    def __str__(self) -> str:
-        rows = [("node", "channels", "H x W", "stride", "MMACs")]
-        rows += [
-            (
-                c.node,
-                str(c.channels),
-                format_size(c.size),
-                f"{c.stride[0]:.3g}x{c.stride[1]:.3g}",
-                f"{c.macs / 1e6:,.0f}",
-            )
-            for c in self
-        ]
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("node", "channels", "H x W", "stride", "MMACs"))
-        body = "".join(
-            f"<tr><td><code>{c.node}</code></td><td>{c.channels}</td><td>{format_size(c.size)}</td>"
-            f"<td>{c.stride[0]:.3g}x{c.stride[1]:.3g}</td><td>{c.macs / 1e6:,.0f}</td></tr>"
-            for c in self
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
-
-
-class _Measure(fx.Interpreter):
-    """Runs a graph and notes shape and work at every node."""
-
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
-        super().__init__(module)
-        self.counter = counter
-        self.seen: list[tuple[fx.Node, tuple[int, ...] | None, int]] = []
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        shape = tuple(result.shape) if isinstance(result, Tensor) else None
-        self.seen.append((n, shape, self.counter.get_total_flops() // 2))
-        return result
-
-
-def _short_names(graph: fx.Graph, names: dict[fx.Node, str], modules: set[str]) -> dict[fx.Node, str]:
-    """A module's own path for a module's node; for an operator, the widest block whose last node it is."""
-    last: dict[str, fx.Node] = {}
-    for node in graph.nodes:
-        parts = names.get(node, "").split(".")
-        for depth in range(1, len(parts) + 1):
-            last[".".join(parts[:depth])] = node
-    short = {}
-    for node in graph.nodes:
-        name = names.get(node, "")
-        parts = name.split(".")
-        prefixes = [".".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
-        short[node] = name if name in modules else next((p for p in prefixes if last[p] is node), name)
-    return short
-
-
-def _separating(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes after which nothing older is used: the places where exactly one tensor is alive."""
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    alive_until, found = -1, set()
-    for node, i in order.items():
-        if node.op in ("get_attr", "output"):
-            continue
-        if alive_until <= i:
-            found.add(node)
-        alive_until = max([alive_until, *(order[user] for user in node.users)])
-    return found
-
-
-def _measure(model: nn.Module, size: Size, device: str) -> list[Cut]:
-    module, names = backbones.trace(model)
+def _measure(model: nn.Module, size: Size, own_size: Size | None) -> Measured:
+    graph: Traced | UsageError
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run = _Measure(module, counter)
-            run.run(torch.zeros(1, 3, *size, device=device))
-    except (RuntimeError, ValueError) as error:
-        if not run.seen or not any(shape is not None and len(shape) == 4 for _, shape, _ in run.seen[1:]):
-            raise UsageError(
-                f"{type(model).__name__} does not run on a 3-channel image of {format_size(size)}: "
-                f"{str(error).splitlines()[0]}"
-            ) from error
-        # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
-    short = _short_names(module.graph, names, {name for name, _ in module.named_modules()})
-    separating = _separating(module.graph)
-    return [
-        Cut(
-            short[node],
-            shape[1],
-            shape[2],
-            shape[3],
-            (size[0] / shape[2], size[1] / shape[3]),
-            macs,
-            node in separating,
-            size,
-            names[node],
-        )
-        for node, shape, macs in run.seen
-        if node.op in ("call_module", "call_function", "call_method")
-        and shape is not None
-        and len(shape) == 4
-        and 0 not in shape
-        and node in names
-    ]
+        graph = Traced(*backbones.trace(model))
+    except UsageError as error:
+        graph = error
+    return measure(model, graph, size, own_size)
 
 
 @lru_cache(maxsize=64)
-def _measure_named(name: str, size: Size) -> tuple[Cut, ...]:
-    return tuple(_measure(backbones.build_classifier(name, "meta"), size, "meta"))
+def _measure_named(name: str, size: Size) -> Measured:
+    return _measure(backbones.build_classifier(name, "meta"), size, backbones.own_size(name))
+
+
+def measured(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> Measured:
+    """Everything measured on a backbone: its cuts, the sizes it takes, its whole work and parameters.
+
+    Raises:
+        UsageError: unknown name, or a network that cannot be traced or run.
+    """
+    return _measure_named(backbone, size) if isinstance(backbone, str) else _measure(backbone.eval(), size, None)
 
 
 def all_nodes(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> list[Cut]:
     """Every node with a feature map, those inside blocks included."""
-    if isinstance(backbone, str):
-        return list(_measure_named(backbone, size))
-    device = next((str(p.device) for p in backbone.parameters()), "cpu")
-    return _measure(backbone, size, device)
+    return list(measured(backbone, size).cuts)
 
 
 def cuts(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> CutList:
@@ -195,12 +51,12 @@ def cuts(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> CutList:
     A place is listed when nothing computed before it is needed after it, so not inside a residual or dense block.
 
     Args:
-        backbone: a name (see :func:`backbones`) or a classifier that takes ``(1, 3, H, W)``.
-        size: (H, W) of the input in pixels.
+        backbone: a name (see :func:`backbones`) or a classifier that takes ``(B, 3, H, W)``.
+        size: (H, W) of the input in pixels; networks that take only some sizes are measured at the nearest.
 
     Raises:
         UsageError: unknown name, or a network that cannot be traced or run at this size.
-        CutError: no tensor of the network is a map, as in a vision transformer.
+        CutError: no tensor of the network is a map.
     """
     found = CutList(cut for cut in all_nodes(backbone, size) if cut.separates)
     if not found:
@@ -214,8 +70,16 @@ def _no_map(backbone: str) -> str:
     )
 
 
-def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wanted: str) -> Cut:
-    """The cut named ``node``; for ``"auto"`` the deepest one whose map is at least ``min_size``.
+def choose(
+    found: Sequence[Cut],
+    node: str,
+    min_size: Size,
+    backbone: str,
+    wanted: str,
+    max_stride: float | None = None,
+    max_macs: float | None = None,
+) -> Cut:
+    """The cut named ``node``; for ``"auto"`` the deepest one that every limit permits.
 
     Args:
         found: what :func:`all_nodes` measured.
@@ -223,21 +87,32 @@ def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wante
         min_size: smallest permitted (H, W) of the feature map.
         backbone: its name, for the messages.
         wanted: what ``min_size`` comes from, for the messages (``half of the 48x64 output``).
+        max_stride: most input pixels per feature pixel, either axis; a map made smaller by unpadded convolutions
+            counts as the stride it was built with.
+        max_macs: most multiply-accumulates up to the cut, for one image.
+
+    Returns:
+        The cut, with the rule that chose it in ``why``.
 
     Raises:
         CutError: the node does not exist or its map is too small; names cuts that fit.
     """
     if not any(c.separates for c in found):
         raise CutError(_no_map(backbone))
-    fitting = [c for c in found if c.separates and c.height >= min_size[0] and c.width >= min_size[1]]
+    large = [c for c in found if c.separates and c.height >= min_size[0] and c.width >= min_size[1]]
+    fitting = [c for c in large if _within(c, max_stride, max_macs)]
+    limits = [f"keeps {format_size(min_size)} ({wanted})"]
+    limits += [f"has a stride of at most {max_stride:g}"] if max_stride is not None else []
+    limits += [f"takes at most {max_macs / 1e6:,.0f} MMACs"] if max_macs is not None else []
     if not fitting:
         raise CutError(
-            f"no feature map of {backbone} at {_input(found)} keeps {format_size(min_size)} ({wanted}); "
-            "take a larger input, a smaller output or a smaller min_size"
+            f"no feature map of {backbone} at {_input(found)} {' and '.join(limits)}; take a larger input, a smaller "
+            "output or a smaller min_size" + (", a larger max_stride or max_macs" if len(limits) > 1 else "")
         )
     deepest = fitting[-1]
     if node == "auto":
-        return deepest
+        places = f"{len(fitting)} place{'s' if len(fitting) > 1 else ''}"
+        return replace(deepest, why=f"the deepest of {places} whose map {' and '.join(limits)}")
     offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting))
     named = [c for c in found if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
     if not named:
@@ -249,7 +124,13 @@ def choose(found: Sequence[Cut], node: str, min_size: Size, backbone: str, wante
             f"{format_size(min_size)} is '{deepest.node}' ({deepest.channels} channels); cuts that fit: {offered}; "
             "or permit it with a smaller min_size"
         )
-    return cut
+    return replace(cut, why="named by the user")
+
+
+def _within(cut: Cut, max_stride: float | None, max_macs: float | None) -> bool:
+    # Unpadded convolutions leave a map smaller than the image divided by the stride they were built with.
+    narrow = max_stride is None or max(cut.stride) <= UNPADDED * max_stride
+    return narrow and (max_macs is None or cut.macs <= max_macs)
 
 
 def _input(found: Sequence[Cut]) -> str:
@@ -260,3 +141,34 @@ def _spread(fitting: list[Cut]) -> list[Cut]:
     """The deepest cut of each size, at most four: enough to choose from."""
     by_size = {c.size: c for c in fitting}
     return list(by_size.values())[-4:]
+
+
+def levels(found: Sequence[Cut], cut: Cut, finest: Size) -> list[Cut]:
+    """The cut and the maps before it that a head with skips can use, deepest first.
+
+    Of each size the deepest map, down from ``cut`` to the first that reaches ``finest``. A network of one size
+    (a vision transformer) gives maps from evenly spaced depths instead.
+
+    Args:
+        found: what :func:`all_nodes` measured.
+        cut: where the backbone ends.
+        finest: (H, W) beyond which more detail is of no use.
+    """
+    before = [c for c in found[: _position(found, cut)] if c.separates and c.size != c.input_size]
+    by_size = {c.size: c for c in before if c.height >= cut.height and c.width >= cut.width}
+    larger = sorted((c for c in by_size.values() if c.size != cut.size), key=lambda c: c.height * c.width)
+    if not larger:
+        same = [c for c in before if c.size == cut.size]
+        count = min(SINGLE_SIZE_LEVELS - 1, len(same))
+        return [cut, *(same[len(same) * i // count] for i in reversed(range(count)))]
+    kept = [cut]
+    for level in larger:
+        if kept[-1].height >= finest[0] and kept[-1].width >= finest[1]:
+            break
+        if level.height > 1.25 * kept[-1].height or level.width > 1.25 * kept[-1].width:
+            kept.append(level)  # sizes a pixel or two apart, as unpadded convolutions leave them, are one level
+    return kept
+
+
+def _position(found: Sequence[Cut], cut: Cut) -> int:
+    return next(i for i, c in enumerate(found) if c.graph_node == cut.graph_node)

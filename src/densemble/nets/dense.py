@@ -1,7 +1,8 @@
 """DenseModel: normalization + cut backbone + head, the network of one member."""
 
+import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
-from densemble.nets.cuts import REFERENCE_SIZE, Cut, all_nodes, choose
-from densemble.nets.heads import HEADS
+from densemble.nets.channels import adapt, projection, widen
+from densemble.nets.cut import Cut, Kind, Layout
+from densemble.nets.cuts import REFERENCE_SIZE, choose, levels, measured
+from densemble.nets.heads import HEADS, WITH_SKIPS
+from densemble.nets.sizes import InputRule, with_smallest
+from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
 
 DEFAULT_HEADS = {"resdeconv": "deconv"}
@@ -20,7 +25,23 @@ DEFAULT_HEADS = {"resdeconv": "deconv"}
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """All that is needed to build the same network again, without its weights; plain values only."""
+    """All that is needed to build the same network again, without its weights; plain values only.
+
+    Attributes:
+        backbone: name.
+        node, channels: of the cut.
+        head: row of ``HEADS``.
+        doublings: how often the head doubles the map.
+        out_channels, out_size: of the logits; ``None``: the input's own size.
+        input_size: images are resized to it; ``None``: to the nearest size that the backbone takes.
+        mean, std: normalization, one value per channel.
+        skip_nodes, skip_channels: of the earlier maps, deepest first, for a head with skips.
+        kind: where nodes are looked for: in the traced ``graph``, or among the network's own ``stages``.
+        layouts: axes of each node, the cut's first.
+        in_channels: of the images.
+        stem: the first convolutions that were widened for them; empty where a projection to RGB was put before.
+        multiple, smallest, fixed: sizes that the backbone takes, see :class:`InputRule`.
+    """
 
     backbone: str
     node: str
@@ -32,6 +53,20 @@ class DenseSpec:
     input_size: Size | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    skip_nodes: tuple[str, ...] = ()
+    skip_channels: tuple[int, ...] = ()
+    kind: Kind = "graph"
+    layouts: tuple[Layout, ...] = ("NCHW",)
+    in_channels: int = 3
+    stem: tuple[str, ...] = ()
+    multiple: int = 1
+    smallest: int = 1
+    fixed: Size | None = None
+
+    @property
+    def rule(self) -> InputRule:
+        """Sizes that the backbone takes."""
+        return InputRule(self.multiple, self.smallest, self.fixed)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -44,35 +79,30 @@ class DenseSpec:
         return cls(**plain)
 
 
-class CutBackbone(nn.Module):
-    """A backbone up to its cut: ``(B, 3, H, W)`` -> feature map ``(B, C, H', W')``."""
-
-    def __init__(self, network: nn.Module, node: str) -> None:
-        super().__init__()
-        self.network = network
-        self.node = node
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.network(x)[self.node]
-        return features
-
-
 class DenseModel(nn.Module):
-    """A classifier turned into a dense predictor: images ``(B, 3, H, W)`` RGB in [0, 1] -> logits ``(B, K, h, w)``.
+    """A dense predictor made from a classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``.
+
+    Images of any size from 1x1 up are taken: those that the backbone cannot take are resized to the nearest size
+    that it can (``model.spec.rule``).
 
     Args:
-        backbone: ``alexnet`` (torchvision), ``timm/NAME``, ``resdeconv``, or a module that takes ``(B, 3, H, W)``.
+        backbone: a name (see :func:`densemble.backbones`), ``package.module:function`` that returns a classifier, or
+            a classifier itself, whose own weights are kept.
         out_channels: K.
-        out_size: (h, w) of the map; ``None``: the image's own size.
-        cut: node where the backbone ends, or ``"auto"``: the deepest whose map is at least ``min_size``.
-        head: a name of ``HEADS``; ``None``: ``deconv`` for ``resdeconv``, else ``upsample``.
-        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, a local file, or ``None`` for random weights.
-        input_size: (H, W) that images are resized to first; ``None``: images are taken as they are, and the cut
-            is measured at 240x320.
-        min_size: smallest feature map permitted at the cut, (H, W); default half of ``out_size``, or an eighth
-            of the input where ``out_size`` is ``None``.
+        out_size: (h, w) of the map; ``None``: the input's own H x W.
+        cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit;
+            ``model.cut.why`` says how it was chosen.
+        head: row of :data:`HEADS`; default ``upsample``, for ``resdeconv`` ``deconv``.
+        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None``.
+        input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
+        min_size: smallest (H, W) permitted at the cut; default half of ``out_size``, or an eighth of the input
+            where ``out_size`` is ``None``.
+        max_stride: most input pixels per feature pixel at an automatic cut.
+        max_macs: most multiply-accumulates up to an automatic cut, for one image.
+        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
         weights_dir: folder looked into before any download.
-        mean, std: normalization; default that of the backbone's pretrained weights.
+        allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
+        mean, std: normalization, one value per channel; default that of the backbone's pretrained weights.
 
     Raises:
         UsageError: unknown backbone or head.
@@ -94,45 +124,102 @@ class DenseModel(nn.Module):
         weights: str | Path | None = "DEFAULT",
         input_size: Size | None = None,
         min_size: Size | None = None,
+        max_stride: float | None = None,
+        max_macs: float | None = None,
+        in_channels: int = 3,
         weights_dir: str | Path | None = None,
+        allow_partial: bool = False,
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
-        name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
         if isinstance(backbone, str):
-            door.require_name(backbone)
+            backbone, weights = door.resolve(backbone, weights)
+        name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
+        if head is not None and head not in HEADS:
+            raise UsageError(f"no head is named '{head}'; there are: {', '.join(HEADS)}")
         size = input_size or REFERENCE_SIZE
         least, wanted = smallest_feature_map(size, out_size, min_size)
-        found = choose(all_nodes(backbone, size), cut, least, name, wanted)
-        own = door.normalization(name) if isinstance(backbone, str) else door.Normalization()
+        known = measured(backbone, size)
+        found = choose(known.cuts, cut, least, name, wanted, max_stride, max_macs)
         self.cut: Cut = found
+        head = head or DEFAULT_HEADS.get(name, "upsample")
+        chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
+        own = door.normalization(name, in_channels)
         self.spec = DenseSpec(
             backbone=name,
             node=found.graph_node,
             channels=found.channels,
-            head=head or DEFAULT_HEADS.get(name, "upsample"),
+            head=head,
             doublings=_doublings(found.size, out_size, size),
             out_channels=out_channels,
             out_size=out_size,
             input_size=input_size,
             mean=mean or own.mean,
             std=std or own.std,
+            skip_nodes=tuple(level.graph_node for level in chain[1:]),
+            skip_channels=tuple(level.channels for level in chain[1:]),
+            kind=found.kind,
+            layouts=tuple(level.layout for level in chain),
+            in_channels=in_channels,
+            multiple=known.rule.multiple,
+            smallest=known.rule.smallest,
+            fixed=known.rule.fixed,
         )
-        classifier = door.build_classifier(backbone) if isinstance(backbone, str) else backbone
+        classifier = door.build_classifier(backbone, "cpu", in_channels) if isinstance(backbone, str) else backbone
+        if not isinstance(backbone, str) and found.kind == "stages":
+            classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
-            self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir)
+            self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
+        self._take_channels()
+        rule = with_smallest(known.rule, self._runs_at)
+        self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
         if spec.head not in HEADS:
             raise UsageError(f"no head is named '{spec.head}'; there are: {', '.join(HEADS)}")
-        self.backbone = CutBackbone(door.truncate(classifier, spec.node), spec.node)
-        self.head = HEADS[spec.head](spec.channels, spec.out_channels, spec.doublings)
+        runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
+        self.backbone = truncate(classifier, spec.kind, (spec.node, *spec.skip_nodes), spec.layouts, runs_at)
+        self.head = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
+
+    def _take_channels(self) -> None:
+        """Makes the backbone, whose weights are loaded, take images of other channels than RGB."""
+        channels = self.spec.in_channels
+        if channels == 3:
+            return
+        stem = adapt(self.backbone.network, channels, lambda: self._runs_at(self.spec.rule.nearest(self.cut.input_size)))
+        if not stem:
+            self.backbone.adapter = projection(channels)
+        self.spec = replace(self.spec, stem=stem)
+
+    @torch.no_grad()
+    def _runs_at(self, size: Size) -> bool:
+        """Whether the backbone gives maps for images of a size."""
+        was_training = self.backbone.training
+        self.backbone.eval()
+        try:
+            maps = self.backbone(torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device))
+            return all(0 not in found.shape for found in maps)
+        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            return False
+        finally:
+            self.backbone.train(was_training)
+
+    @property
+    def adapted(self) -> str:
+        """How the backbone was made to take its channels, in words."""
+        spec = self.spec
+        if spec.in_channels == 3:
+            return "RGB, as pretrained"
+        if not spec.stem:
+            return f"a 1x1 convolution from {spec.in_channels} channels to RGB, learned, before the network"
+        how = "RGB filters summed" if spec.in_channels == 1 else f"RGB filters in turn, times 3/{spec.in_channels}"
+        return f"{', '.join(spec.stem)}: 3 -> {spec.in_channels} input channels, {how}"
 
     @classmethod
     def from_spec(cls, spec: DenseSpec, device: Literal["cpu", "meta"] = "cpu") -> "DenseModel":
@@ -142,25 +229,31 @@ class DenseModel(nn.Module):
         model.spec = spec
         model.loaded = "random weights"
         with torch.device(device):
-            model._assemble(door.build_classifier(spec.backbone, device))
+            model._assemble(door.build_classifier(spec.backbone, device, spec.in_channels))
+            if spec.stem:
+                widen(model.backbone.network, list(spec.stem), spec.in_channels)
+            elif spec.in_channels != 3:
+                model.backbone.adapter = projection(spec.in_channels)
         return model.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` RGB in [0, 1] -> logits ``(B, K, h, w)``.
+        """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.
 
         Raises:
             UsageError: the images have another number of channels or of axes.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UsageError(
-                f"images must be (B, 3, H, W), got {tuple(images.shape)}; add the batch axis, convert to RGB"
-            )
         spec = self.spec
+        if images.ndim != 4 or images.shape[1] != spec.in_channels:
+            raise UsageError(
+                f"images must be (B, {spec.in_channels}, H, W), got {tuple(images.shape)}; add the batch axis"
+                + (", convert to RGB" if spec.in_channels == 3 else "")
+            )
         own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
-        if spec.input_size is not None and own_size != spec.input_size:
-            images = F.interpolate(images, size=spec.input_size, mode="bilinear", align_corners=False, antialias=True)
-        features = self.backbone((images - self.mean) / self.std)
-        logits: Tensor = self.head(features, spec.out_size or own_size)
+        taken = spec.rule.nearest(spec.input_size or own_size)
+        if own_size != taken:
+            images = F.interpolate(images, size=taken, mode="bilinear", align_corners=False, antialias=True)
+        maps = self.backbone((images - self.mean) / self.std)
+        logits: Tensor = self.head(maps, spec.out_size or own_size)
         return logits
 
     def extra_repr(self) -> str:

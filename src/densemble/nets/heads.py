@@ -1,74 +1,95 @@
-"""Heads: a feature map goes in, logits of the wanted channels and size come out.
+"""Heads: feature maps go in, logits of the wanted channels and size come out.
 
-A head is called as ``head(features, size)``: features ``(B, C, H, W)``, size = the wanted (h, w); it returns
-``(B, K, h, w)``. It doubles the map step by step towards the output it was built for and ends with one exact
-resize, so it answers rightly to feature maps of any size.
+A head is called as ``head(maps, size)``: maps ``[(B, C, H, W), ...]`` deepest first, size = the wanted (h, w); it
+returns ``(B, K, h, w)``. Heads of one map use the deepest; heads with skips use all. Every head ends with one exact
+resize, so it answers rightly to feature maps of any size; maps that are off by a pixel are aligned on the way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from densemble.nets.context import PoolingPyramid, SpatialPyramid
+from densemble.nets.layers import DeconvStep, ResizeStep, SubpixelStep, normalized, resize
+from densemble.nets.smp_decoders import DECODERS, SmpHead
 from densemble.shapes import Size
 
 WIDTH = 128
 NARROWEST = 32
+LATERAL = 48
+SKIP_WIDTHS = (128, 96, 64, 48, 32)
+
+Head = Callable[[Sequence[int], int, int], nn.Module]
 
 
-def _resize(x: Tensor, size: Size) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+class StepHead(nn.Module):
+    """A first layer at the map's own size, one step per doubling, a 1x1 convolution to logits."""
 
-
-def _normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
-
-
-def _widths(doublings: int) -> list[int]:
-    return [max(WIDTH >> step, NARROWEST) for step in range(doublings + 1)]
-
-
-class UpsampleHead(nn.Module):
-    """3x3 convolution, then (upsample x2, 3x3 convolution, BN, ReLU) per doubling, then a 1x1 convolution to logits."""
-
-    def __init__(self, in_channels: int, out_channels: int, doublings: int) -> None:
+    def __init__(self, first: nn.Module, steps: Iterable[nn.Module], logits: nn.Module) -> None:
         super().__init__()
-        widths = _widths(doublings)
-        self.first = _normalized(nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), widths[0])
-        self.steps = nn.ModuleList(
-            _normalized(nn.Conv2d(a, b, 3, padding=1, bias=False), b) for a, b in pairwise(widths)
-        )
-        self.logits = nn.Conv2d(widths[-1], out_channels, 1)
+        self.first = first
+        self.steps = nn.ModuleList(steps)
+        self.logits = logits
 
-    def forward(self, features: Tensor, size: Size) -> Tensor:
-        """``(B, C, H, W)`` -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
-        x = self.first(features)
+    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
+        """``[(B, C, H, W), ...]`` -> logits ``(B, K, h, w)`` with (h, w) = ``size``; only the deepest map is used."""
+        x = self.first(maps[0])
         for step in self.steps:
-            doubled = (min(x.shape[-2] * 2, size[0]), min(x.shape[-1] * 2, size[1]))
-            x = step(_resize(x, doubled))
-        return _resize(self.logits(x), size)
+            x = step(x, size)
+        return resize(self.logits(x), size)
 
 
-class DeconvHead(nn.Module):
-    """3x3 convolution, then (4x4 transposed convolution of stride 2, BN, ReLU) per doubling, then 1x1 to logits."""
+class SkipHead(nn.Module):
+    """U-Net-like (Ronneberger et al. 2015): from the deepest map up, every larger map joins at its own size."""
 
-    def __init__(self, in_channels: int, out_channels: int, doublings: int) -> None:
+    def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
         super().__init__()
-        widths = _widths(doublings)
-        self.first = _normalized(nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), widths[0])
-        self.steps = nn.Sequential(
-            *(_normalized(nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False), b) for a, b in pairwise(widths))
+        deepest, *larger = channels
+        widths = [SKIP_WIDTHS[min(i, len(SKIP_WIDTHS) - 1)] for i in range(len(channels))]
+        self.first = normalized(nn.Conv2d(deepest, widths[0], 3, padding=1, bias=False), widths[0])
+        self.laterals = nn.ModuleList(normalized(nn.Conv2d(c, LATERAL, 1, bias=False), LATERAL) for c in larger)
+        self.steps = nn.ModuleList(
+            normalized(nn.Conv2d(a + LATERAL, b, 3, padding=1, bias=False), b) for a, b in pairwise(widths)
         )
         self.logits = nn.Conv2d(widths[-1], out_channels, 1)
 
-    def forward(self, features: Tensor, size: Size) -> Tensor:
-        """``(B, C, H, W)`` -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
-        return _resize(self.logits(self.steps(self.first(features))), size)
+    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
+        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
+        x = self.first(maps[0])
+        for larger, lateral, step in zip(maps[1:], self.laterals, self.steps, strict=True):
+            x = step(torch.cat([resize(x, (larger.shape[-2], larger.shape[-1])), lateral(larger)], 1))
+        return resize(self.logits(x), size)
 
 
-HEADS: dict[str, Callable[[int, int, int], nn.Module]] = {
-    "upsample": UpsampleHead,
-    "deconv": DeconvHead,
+def _step_head(first: Callable[[int, int], nn.Module], step: Callable[[int, int], nn.Module]) -> Head:
+    def build(channels: Sequence[int], out_channels: int, doublings: int) -> nn.Module:
+        widths = [max(WIDTH >> number, NARROWEST) for number in range(doublings + 1)]
+        steps = [step(a, b) for a, b in pairwise(widths)]
+        return StepHead(first(channels[0], widths[0]), steps, nn.Conv2d(widths[-1], out_channels, 1))
+
+    return build
+
+
+def _convolution(in_channels: int, width: int) -> nn.Module:
+    return normalized(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), width)
+
+
+def _smp(decoder: str) -> Head:
+    return lambda channels, out_channels, doublings: SmpHead(decoder, channels, out_channels)
+
+
+HEADS: dict[str, Head] = {
+    "upsample": _step_head(_convolution, ResizeStep),
+    "deconv": _step_head(_convolution, DeconvStep),
+    "subpixel": _step_head(_convolution, SubpixelStep),
+    "aspp": _step_head(SpatialPyramid, ResizeStep),
+    "ppm": _step_head(PoolingPyramid, ResizeStep),
+    "skip": SkipHead,
+    **{f"smp-{decoder}": _smp(decoder) for decoder in DECODERS},
 }
-"""Head by name: called with (in_channels, out_channels, doublings)."""
+"""Head by name: called with (channels of the maps, deepest first; out_channels; doublings)."""
+
+WITH_SKIPS = frozenset(name for name in HEADS if name == "skip" or name.startswith("smp-"))
+"""Heads that use several maps."""

@@ -12,10 +12,14 @@ from densemble.errors import WeightsError
 
 WEIGHTS_DIR_VARIABLE = "DENSEMBLE_WEIGHTS_DIR"
 SUFFIXES = (".safetensors", ".pth", ".pt")
+HUB = "hf-hub:"
+ENOUGH = 0.9
 
 
 def is_file_name(weights: str) -> bool:
-    """Whether ``weights`` names a file and not a tag: it ends like one or has a folder in it."""
+    """Whether ``weights`` names a file and not a tag or a hub's id: it ends like one or has a folder in it."""
+    if weights.startswith(HUB):
+        return False
     return weights.endswith(SUFFIXES) or "/" in weights or os.sep in weights
 
 
@@ -66,37 +70,48 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
 
 
-def load_checked(network: nn.Module, state: dict[str, Tensor], known: set[str], source: str) -> str:
-    """Copies ``state`` into ``network``; everything up to the cut has to be there and to fit.
+def load_checked(
+    network: nn.Module, state: dict[str, Tensor], known: set[str], source: str, allow_partial: bool = False
+) -> str:
+    """Copies ``state`` into ``network`` and counts.
 
     Args:
         network: the truncated backbone; its keys are those of the classifier.
         state: tensors by the classifier's own key names; the classifier's part may be absent.
         known: all keys of the whole classifier; a key outside them is an error, for it is a misspelt or a wrong file.
         source: where the tensors came from, for the messages.
+        allow_partial: take what fits, however little that is.
 
     Returns:
-        One line that says how many tensors were loaded.
+        One line that says how many tensors were loaded, and which of them were not.
 
     Raises:
-        WeightsError: names missing, unexpected or wrongly shaped tensors.
+        WeightsError: less than ``ENOUGH`` of the tensors up to the cut are there, or some are unknown to the network
+            or wrongly shaped.
     """
     own = network.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}
-    missing = sorted(set(own) - set(state) - optional)
+    needed = [key for key in own if key not in optional]
+    missing = sorted(key for key in needed if key not in state)
     unexpected = sorted(set(state) - known - set(own))
     misshapen = sorted(key for key in own if key in state and own[key].shape != state[key].shape)
+    fitting = {key: state[key] for key in own if key in state and key not in misshapen}
     problems = []
-    if missing:
-        problems.append(f"{len(missing)} of {len(own)} tensors are missing ({_some(missing)})")
+    if len(missing) > (1 - ENOUGH) * len(needed):
+        problems.append(f"{len(missing)} of {len(needed)} tensors are missing ({_some(missing)})")
     if unexpected:
         problems.append(f"{len(unexpected)} are unknown to the network ({_some(unexpected)})")
     if misshapen:
         key = misshapen[0]
         shapes = f"{key} is {tuple(state[key].shape)}, needed {tuple(own[key].shape)}"
         problems.append(f"{len(misshapen)} have another shape ({shapes})")
-    if problems:
-        raise WeightsError(f"weights '{source}' do not fit: {'; '.join(problems)}; is it another architecture's file?")
-    taken = {key: state[key] for key in own if key in state}
-    network.load_state_dict({**own, **taken})
-    return f"loaded {len(taken)}/{len(own)} tensors from {source}"
+    if problems and not (allow_partial and fitting):
+        raise WeightsError(
+            f"weights '{source}' do not fit: {'; '.join(problems)}; is it another architecture's file? "
+            "If not, take what fits with allow_partial"
+        )
+    network.load_state_dict({**own, **fitting})
+    loaded = len(own) - len(missing) - len(misshapen) - sum(key not in state for key in optional)
+    line = f"loaded {loaded}/{len(own)} tensors from {source}"
+    left = [*missing, *misshapen]
+    return f"{line}; left at random: {_some(left)}" if left else line

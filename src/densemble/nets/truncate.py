@@ -1,0 +1,30 @@
+"""Truncation: a whole classifier becomes a backbone that ends at its cut and holds nothing that the cut does not need."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from densemble.nets import backbones
+from densemble.nets.cut import Kind, Layout
+from densemble.nets.measure import probe, used_parameters, without_values
+from densemble.nets.trunks import CutBackbone, GraphBackbone, StageBackbone, drop_unused, stage_names, stages
+from densemble.shapes import Size
+
+
+def truncate(classifier: nn.Module, kind: Kind, nodes: Sequence[str], layouts: Sequence[Layout], size: Size) -> CutBackbone:
+    """The classifier up to ``nodes``.
+
+    Args:
+        classifier: taken apart; it cannot be used by itself afterwards.
+        kind: whether the nodes are the graph's or the network's own stages.
+        nodes: deepest first.
+        layouts: of the nodes, in their order.
+        size: (H, W) that the classifier runs at.
+    """
+    if kind == "graph":
+        return GraphBackbone(backbones.truncate(classifier, nodes), nodes, layouts)
+    names = stage_names(classifier)
+    twin = without_values(classifier).requires_grad_(True)
+    maps = stages(twin, probe(size, "meta"), sorted({names.index(node) for node in nodes}))
+    drop_unused(classifier, used_parameters(twin, maps))
+    return StageBackbone(classifier, nodes)

@@ -1,0 +1,94 @@
+"""Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from densemble.nets.cut import Layout
+
+
+def stage_names(model: nn.Module) -> list[str]:
+    """Names of the stages that the network's ``forward_intermediates`` gives out, in order."""
+    return [str(stage["module"]) for stage in model.feature_info]  # type: ignore[union-attr]
+
+
+def stages(model: nn.Module, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
+    """Maps ``(B, C, h, w)`` of the chosen stages, in ascending order; later stages do not run."""
+    maps: Any = model.forward_intermediates(  # type: ignore[operator]
+        images, indices=sorted(indices), stop_early=True, intermediates_only=True
+    )
+    return list(maps)
+
+
+class CutBackbone(nn.Module, ABC):
+    """A classifier up to some of its nodes: normalized images ``(B, C, H, W)`` -> one map ``(B, C', h, w)`` per node.
+
+    ``network`` is the truncated classifier with the whole one's key names; ``adapter``, where there is one, turns
+    other channels than RGB into three.
+    """
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.nodes = tuple(nodes)
+        self.adapter: nn.Module | None = None
+
+    @abstractmethod
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The network's maps, in the order of the nodes."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The maps, in the order of the nodes."""
+        return self.maps(x if self.adapter is None else self.adapter(x))
+
+
+class GraphBackbone(CutBackbone):
+    """Nodes of the traced graph; a node that computes with channels last is turned to NCHW."""
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
+        super().__init__(network, nodes)
+        self.layouts = tuple(layouts)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        found = self.network(x)
+        return [
+            found[node].permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else found[node]
+            for node, layout in zip(self.nodes, self.layouts, strict=True)
+        ]
+
+
+class StageBackbone(CutBackbone):
+    """Stages that the network itself gives out."""
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
+        super().__init__(network, nodes)
+        names = stage_names(network)
+        self.indices = tuple(names.index(node) for node in nodes)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        wanted = sorted(set(self.indices))
+        found = dict(zip(wanted, stages(self.network, x, wanted), strict=True))
+        return [found[i] for i in self.indices]
+
+
+def drop_unused(network: nn.Module, used: set[str]) -> None:
+    """Replaces every module none of whose parameters is used by an identity; clears the unused ones that are left.
+
+    Args:
+        network: changed in place.
+        used: names of the parameters that the output depends on.
+    """
+    gone: tuple[str, ...] = ()
+    for name, module in list(network.named_modules()):
+        own = [f"{name}.{key}" for key, _ in module.named_parameters()]
+        if not name or not own or any(key in used for key in own) or name.startswith(gone):
+            continue
+        parent, _, last = name.rpartition(".")
+        setattr(network.get_submodule(parent), last, nn.Identity())
+        gone = (*gone, f"{name}.")
+    for name, _ in list(network.named_parameters()):
+        if name not in used:
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, None)

@@ -1,0 +1,68 @@
+"""torchvision's vision transformers at any size: position embeddings are resampled to the image's own grid."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResamplingTransformer(nn.Module):
+    """A torchvision ``VisionTransformer`` with its own key names, for images of any size (Dosovitskiy et al. 2021).
+
+    The image is padded with zeros to whole patches; position embeddings are resampled bicubically.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.conv_proj = transformer.conv_proj
+        self.class_token = transformer.class_token
+        self.encoder = transformer.encoder
+        self.heads = transformer.heads
+        self.patch = int(transformer.patch_size)  # type: ignore[arg-type]
+        self.grid = int(transformer.image_size) // self.patch  # type: ignore[arg-type]
+        self.feature_info = [{"module": f"encoder.layers.{name}"} for name, _ in self._layers()]
+
+    def _layers(self) -> list[tuple[str, nn.Module]]:
+        return list(self.encoder.layers.named_children())  # type: ignore[union-attr,operator]
+
+    def _tokens(self, images: Tensor) -> tuple[Tensor, int, int]:
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % self.patch, 0, -height % self.patch))
+        patches: Tensor = self.conv_proj(images)  # type: ignore[operator]
+        rows, columns = patches.shape[-2:]
+        tokens = patches.flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)  # type: ignore[operator]
+        return self.encoder.dropout(tokens + self._positions(rows, columns)), rows, columns  # type: ignore[operator,union-attr]
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        stored: Tensor = self.encoder.pos_embedding  # type: ignore[assignment,union-attr]
+        if (rows, columns) == (self.grid, self.grid):
+            return stored
+        first, grid = stored[:, :1], stored[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        resampled = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=True, align_corners=False)
+        return torch.cat([first, resampled.flatten(2).transpose(1, 2)], 1)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: Sequence[int], stop_early: bool = True, intermediates_only: bool = True
+    ) -> list[Tensor]:
+        """Maps ``(B, D, H / patch, W / patch)`` after the chosen layers; called as timm's networks are.
+
+        Both flags are there for that: nothing runs after the last of the layers, and only the maps are given out.
+        """
+        layers, chosen = self._layers(), list(indices)
+        tokens, rows, columns = self._tokens(x)
+        maps = {}
+        for i, (_, layer) in enumerate(layers[: max(chosen) + 1]):
+            tokens = layer(tokens)
+            if i in chosen:
+                maps[i] = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))
+        return [maps[i] for i in chosen]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores, as the classifier's."""
+        tokens, _, _ = self._tokens(x)
+        for _, layer in self._layers():
+            tokens = layer(tokens)
+        scores: Tensor = self.heads(self.encoder.ln(tokens)[:, 0])  # type: ignore[operator,union-attr]
+        return scores
