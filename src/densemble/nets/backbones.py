@@ -200,14 +200,31 @@ def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     return fx.GraphModule(tracer.root, graph), dict(tracer.node_to_qualname)
 
 
-def truncate(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
+def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
     """The network up to ``nodes`` and no further; modules after them are dropped. Returns ``{node: tensor}``."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    extractor: nn.Module = create_feature_extractor(
+    extractor = create_feature_extractor(
         model, list(nodes), tracer_kwargs=_tracer_arguments(model), suppress_diff_warning=True
     )
+    # Assertions on sizes count as having an effect: what they look at stays in the graph, behind the cut too.
+    graphs = (extractor.train_graph, extractor.eval_graph)
+    for graph in graphs:
+        for node in reversed(graph.nodes):
+            if node.target is torch._assert:
+                graph.erase_node(node)
+        graph.eliminate_dead_code()
+    needed = {str(node.target) for graph in graphs for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    for name, _ in list(extractor.named_modules()):
+        kept = any(name == own or own.startswith(f"{name}.") or name.startswith(f"{own}.") for own in needed)
+        if name and not kept and _has(extractor, name):
+            extractor.delete_submodule(name)
+    extractor.recompile()
     return extractor
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    return any(own == name for own, _ in model.named_modules())
 
 
 def resolve(backbone: str, weights: str | Path | None) -> tuple[str, str | Path | None]:

@@ -78,6 +78,7 @@ def choose(
     wanted: str,
     max_stride: float | None = None,
     max_macs: float | None = None,
+    strict: bool = True,
 ) -> Cut:
     """The cut named ``node``; for ``"auto"`` the deepest one that every limit permits.
 
@@ -90,6 +91,8 @@ def choose(
         max_stride: most input pixels per feature pixel, either axis; a map made smaller by unpadded convolutions
             counts as the stride it was built with.
         max_macs: most multiply-accumulates up to the cut, for one image.
+        strict: refuse where no map is large enough; else the deepest of the largest maps is taken, as for a vision
+            transformer, which has but one size.
 
     Returns:
         The cut, with the rule that chose it in ``why``.
@@ -99,9 +102,14 @@ def choose(
     """
     if not any(c.separates for c in found):
         raise CutError(_no_map(backbone))
-    large = [c for c in found if c.separates and c.height >= min_size[0] and c.width >= min_size[1]]
-    fitting = [c for c in large if _within(c, max_stride, max_macs)]
+    within = [c for c in found if c.separates and _within(c, max_stride, max_macs)]
+    fitting = [c for c in within if c.height >= min_size[0] and c.width >= min_size[1]]
     limits = [f"keeps {format_size(min_size)} ({wanted})"]
+    if not (strict or fitting) and within:
+        largest = max(within, key=lambda c: c.height * c.width).size
+        fitting = [c for c in within if c.size == largest]
+        limits = [f"is {format_size(largest)}, the largest there is, for none {limits[0]}"]
+        min_size = largest
     limits += [f"has a stride of at most {max_stride:g}"] if max_stride is not None else []
     limits += [f"takes at most {max_macs / 1e6:,.0f} MMACs"] if max_macs is not None else []
     if not fitting:

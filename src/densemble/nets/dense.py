@@ -141,7 +141,7 @@ class DenseModel(nn.Module):
         size = input_size or REFERENCE_SIZE
         least, wanted = smallest_feature_map(size, out_size, min_size)
         known = measured(backbone, size)
-        found = choose(known.cuts, cut, least, name, wanted, max_stride, max_macs)
+        found = choose(known.cuts, cut, least, name, wanted, max_stride, max_macs, strict=min_size is not None)
         self.cut: Cut = found
         head = head or DEFAULT_HEADS.get(name, "upsample")
         chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
@@ -166,7 +166,8 @@ class DenseModel(nn.Module):
             smallest=known.rule.smallest,
             fixed=known.rule.fixed,
         )
-        classifier = door.build_classifier(backbone, "cpu", in_channels) if isinstance(backbone, str) else backbone
+        device = str(torch.get_default_device())
+        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
         if not isinstance(backbone, str) and found.kind == "stages":
             classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)

@@ -1,5 +1,6 @@
 """Measuring: a classifier runs once on a probe image and every place in it notes what it is worth as a cut."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -92,11 +93,24 @@ def _failure(model: nn.Module, size: Size, device: str) -> str | None:
     return None
 
 
-@torch.no_grad()
 def _all_macs(model: nn.Module, size: Size, device: str) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with _counting(model) as counter:
         model(probe(size, device))
     return int(counter.get_total_flops()) // (2 * BATCH)
+
+
+@contextlib.contextmanager
+def _counting(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Counts the work done inside; the counter stumbles over a parameter that is handed to a module as its input."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    try:
+        for p in learned:
+            p.requires_grad_(False)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        for p in learned:
+            p.requires_grad_(True)
 
 
 # --- the traced graph ------------------------------------------------------------------------------------------------
@@ -144,7 +158,7 @@ class _Measure(fx.Interpreter):
 
 def _measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], int, str]:
     failure = ""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with _counting(graph.module) as counter:
         run = _Measure(graph.module, counter)
         try:
             run.run(probe(size, device))
@@ -284,17 +298,18 @@ def _separating(graph: fx.Graph) -> set[fx.Node]:
 def _measure_stages(model: nn.Module, size: Size, device: str) -> list[Cut]:
     names = stage_names(model)
     totals: dict[str, int] = {}
-    with FlopCounterMode(display=False) as counter:
+    with _counting(model) as counter:
         hooks = [
             module.register_forward_hook(lambda *_, name=name: totals.__setitem__(name, counter.get_total_flops()))
             for name, module in model.named_modules()
             if name in names
         ]
         try:
-            maps = stages(model, probe(size, device), range(len(names)))
+            stages(model, probe(size, device), range(len(names)))
         finally:
             for hook in hooks:
                 hook.remove()
+    maps = stages(model, probe(size, device), range(len(names)))  # again, for autograd's own graph of parameters
     reach = _Leaves(model)
     cuts, macs = [], 0
     for name, found in zip(names, maps, strict=True):

@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from densemble.nets import backbones
 from densemble.nets.cut import Kind, Layout
 from densemble.nets.measure import probe, used_parameters, without_values
-from densemble.nets.trunks import CutBackbone, GraphBackbone, StageBackbone, drop_unused, stage_names, stages
+from densemble.nets.trunks import (
+    CutBackbone,
+    GraphBackbone,
+    StageBackbone,
+    called_modules,
+    drop_unused,
+    stage_names,
+    stages,
+)
 from densemble.shapes import Size
 
 
@@ -24,7 +32,9 @@ def truncate(classifier: nn.Module, kind: Kind, nodes: Sequence[str], layouts: S
     if kind == "graph":
         return GraphBackbone(backbones.truncate(classifier, nodes), nodes, layouts)
     names = stage_names(classifier)
+    indices = sorted({names.index(node) for node in nodes})
     twin = without_values(classifier).requires_grad_(True)
-    maps = stages(twin, probe(size, "meta"), sorted({names.index(node) for node in nodes}))
-    drop_unused(classifier, used_parameters(twin, maps))
+    maps: list[Tensor] = []
+    called = called_modules(twin, lambda: maps.extend(stages(twin, probe(size, "meta"), indices)))
+    drop_unused(classifier, used_parameters(twin, maps), called)
     return StageBackbone(classifier, nodes)

@@ -1,7 +1,7 @@
 """Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,8 +10,17 @@ from densemble.nets.cut import Layout
 
 
 def stage_names(model: nn.Module) -> list[str]:
-    """Names of the stages that the network's ``forward_intermediates`` gives out, in order."""
-    return [str(stage["module"]) for stage in model.feature_info]  # type: ignore[union-attr]
+    """Names of the stages that the network's ``forward_intermediates`` gives out, in order.
+
+    A stage of a second branch has the same name again and gets ``#2`` (CrossViT).
+    """
+    names: list[str] = []
+    for stage in model.feature_info:  # type: ignore[union-attr]
+        name, count = str(stage["module"]), 2
+        while name in names:
+            name, count = f"{stage['module']}#{count}", count + 1
+        names.append(name)
+    return names
 
 
 def stages(model: nn.Module, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
@@ -73,22 +82,46 @@ class StageBackbone(CutBackbone):
         return [found[i] for i in self.indices]
 
 
-def drop_unused(network: nn.Module, used: set[str]) -> None:
-    """Replaces every module none of whose parameters is used by an identity; clears the unused ones that are left.
+def drop_unused(network: nn.Module, used: set[str], called: set[str]) -> None:
+    """Replaces modules that neither run nor lend their parameters by identities.
+
+    What runs although the output does not depend on it (the other branch of a network with two) has to stay; it is no
+    longer learned: its parameters become buffers.
 
     Args:
         network: changed in place.
         used: names of the parameters that the output depends on.
+        called: names of the modules that run.
     """
     gone: tuple[str, ...] = ()
     for name, module in list(network.named_modules()):
         own = [f"{name}.{key}" for key, _ in module.named_parameters()]
-        if not name or not own or any(key in used for key in own) or name.startswith(gone):
+        inside = {f"{name}.{child}" if child else name for child, _ in module.named_modules()}
+        if not name or not own or used & set(own) or called & inside or name.startswith(gone):
             continue
+        if isinstance(module, nn.ModuleList | nn.ModuleDict):
+            continue  # it is gone through by the network's own code; what hangs in it is replaced instead
         parent, _, last = name.rpartition(".")
         setattr(network.get_submodule(parent), last, nn.Identity())
         gone = (*gone, f"{name}.")
-    for name, _ in list(network.named_parameters()):
+    for name, parameter in list(network.named_parameters()):
         if name not in used:
             parent, _, last = name.rpartition(".")
-            setattr(network.get_submodule(parent), last, None)
+            owner = network.get_submodule(parent)
+            delattr(owner, last)
+            owner.register_buffer(last, parameter.detach())
+
+
+def called_modules(network: nn.Module, run: Callable[[], object]) -> set[str]:
+    """Names of the modules that ``run`` calls."""
+    called: set[str] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: called.add(name))
+        for name, module in network.named_modules()
+    ]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called

@@ -1,0 +1,207 @@
+"""Every backbone there is: can it be cut, where, what is left of it, and does it give exactly the map that is asked for.
+
+Networks are built and run on the meta device: shapes are computed, numbers are not (--real computes them). Each line of
+the result is one backbone. Shards may run side by side; what a shard has written is not done again.
+
+    python benchmarks/sweep_backbones.py -o SWEEP [--shard 0/2] [--pattern 'timm/res*'] [--real]
+    python benchmarks/sweep_backbones.py -o SWEEP --publish     writes the table that `densemble backbones` shows
+                                                                and docs/reference/backbones.md
+"""
+
+import argparse
+import json
+import time
+from collections import Counter
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import densemble as de
+from densemble.errors import CutError, DensembleError
+from densemble.nets.cut import Cut
+from densemble.nets.cuts import choose, measured
+from densemble.shapes import format_size
+from densemble.storage.coverage import COVERAGE
+
+SIZE = (240, 320)
+STRIDES = (4, 8, 16)
+ASKED = (((240, 320), (48, 64)), ((225, 301), None), ((97, 131), (48, 64)))
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "backbones.md"
+
+
+def automatic(known: tuple[Cut, ...], name: str, stride: int) -> Cut | None:
+    """The automatic cut with a stride of at most ``stride``."""
+    try:
+        return choose(known, "auto", (1, 1), name, "any", max_stride=stride)
+    except CutError:
+        return None
+
+
+def row(name: str, device: str) -> dict[str, Any]:
+    """What is known of one backbone, or why it cannot be cut."""
+    started = time.perf_counter()
+    try:
+        known = measured(name, SIZE)
+        usable = [cut for cut in known.cuts if cut.separates]
+        if not usable:
+            de.cuts(name, SIZE)
+        found = {stride: automatic(known.cuts, name, stride) for stride in STRIDES}
+        deepest = usable[-1]
+        result = {
+            "name": name,
+            "ok": True,
+            "nodes": len(usable),
+            "kind": usable[-1].kind,
+            "sizes": str(known.rule),
+            "parameters": known.parameters,
+            "macs": known.macs,
+            "cuts": {f"1/{stride}": describe(cut) for stride, cut in found.items() if cut is not None},
+            "deepest": describe(deepest),
+            "outputs": outputs(name, device),
+        }
+    except DensembleError as error:
+        result = {"name": name, "ok": False, "reason": str(error)}
+    except Exception as error:  # a sweep goes on, and names what it met
+        result = {"name": name, "ok": False, "reason": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+    return {**result, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def describe(cut: Cut) -> dict[str, Any]:
+    return {
+        "node": cut.node,
+        "channels": cut.channels,
+        "size": format_size(cut.size),
+        "parameters": cut.parameters,
+        "macs": cut.macs,
+    }
+
+
+def outputs(name: str, device: str) -> list[str]:
+    """Sizes of the maps for the sizes in ``ASKED``, with the cut and the head that a user gets unasked.
+
+    Raises:
+        ValueError: one is not what was asked for, or a parameter is not used.
+    """
+    given = []
+    for out_size in dict.fromkeys(asked for _, asked in ASKED):
+        with torch.device(device):
+            model = de.DenseModel(name, weights=None, out_size=out_size, out_channels=2).eval()
+        for size in (size for size, asked in ASKED if asked == out_size):
+            logits = model(torch.rand(2, 3, *size, device=device))
+            wanted = (2, 2, *(out_size or size))
+            if tuple(logits.shape) != wanted:
+                raise ValueError(f"{format_size(size)} gave {tuple(logits.shape)} instead of {wanted}")
+            if device != "meta" and not torch.isfinite(logits).all():
+                raise ValueError(f"{format_size(size)} gave values that are not finite")
+            given.append(f"{format_size(size)} -> {format_size(out_size or size)}")
+        logits.sum().backward()
+        unused = [key for key, p in model.named_parameters() if p.grad is None]
+        if unused:
+            raise ValueError(f"the cut network holds {len(unused)} parameters that its output does not use: {unused[:3]}")
+    return given
+
+
+def sweep(folder: Path, names: list[str], shard: tuple[int, int], device: str) -> None:
+    """Writes one line per backbone that no shard has written yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {entry["name"] for entry in read(folder)}
+    mine = [name for i, name in enumerate(names) if i % shard[1] == shard[0] and name not in done]
+    path = folder / f"shard-{shard[0]}-of-{shard[1]}.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        for number, name in enumerate(mine, 1):
+            entry = row(name, device)
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            state = "ok" if entry["ok"] else f"NOT: {entry['reason']}"
+            print(f"{number}/{len(mine)} {name} {entry['seconds']:.1f} s {state}", flush=True)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All lines of all shards; a line that a kill cut off is not one."""
+    entries = []
+    for path in sorted(folder.glob("shard-*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+    return sorted(entries, key=lambda entry: str(entry["name"]))
+
+
+def publish(folder: Path) -> None:
+    """The table of the package and the page of the documentation."""
+    entries = read(folder)
+    missing = sorted(set(de.backbones()) - {entry["name"] for entry in entries})
+    if missing:
+        raise SystemExit(f"{len(missing)} backbones are not swept yet, first {missing[0]}; sweep them, then publish")
+    kept = [{key: value for key, value in entry.items() if key != "seconds"} for entry in entries]
+    COVERAGE.write_text("".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in kept), encoding="utf-8")
+    PAGE.write_text(page(kept), encoding="utf-8")
+    print(f"wrote {COVERAGE} and {PAGE}")
+
+
+def page(entries: list[dict[str, Any]]) -> str:
+    """docs/reference/backbones.md."""
+    good, bad = [e for e in entries if e["ok"]], [e for e in entries if not e["ok"]]
+    families = Counter("timm" if e["name"].startswith("timm/") else "torchvision and own" for e in good)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+    lines = [
+        "# Backbones",
+        "",
+        f"Generated by `benchmarks/sweep_backbones.py` with {versions}; `densemble backbones --json` prints the same.",
+        "",
+        f"{len(good)} of {len(entries)} backbones are cut and give exactly the map that is asked for "
+        f"({', '.join(f'{count} of {name}' for name, count in sorted(families.items()))}): "
+        + ", ".join(f"`{e}`" for e in good[0]["outputs"])
+        + ". Measured for one image of 240x320, or the nearest size that the network takes.",
+        "",
+        "- *nodes*: places where it can end. *sizes*: what it takes; other images are resized to the nearest.",
+        "- *1/4*, *1/8*, *1/16*: the automatic cut with at most that stride, its share of the network's parameters that is",
+        "  kept, and the share of its multiply-accumulates that is saved. A dash: no map is that large.",
+        "",
+        "## That cannot be cut",
+        "",
+        *([f"- `{e['name']}`: {e['reason']}" for e in bad] or ["None."]),
+        "",
+        "## That can",
+        "",
+        "| backbone | nodes | sizes | 1/4 | 1/8 | 1/16 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for e in good:
+        cells = [cell(e, f"1/{stride}") for stride in STRIDES]
+        lines.append(f"| {e['name']} | {e['nodes']} | {e['sizes']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(entry: dict[str, Any], stride: str) -> str:
+    cut = entry["cuts"].get(stride)
+    if cut is None:
+        return "-"
+    kept, saved = cut["parameters"] / max(entry["parameters"], 1), 1 - cut["macs"] / max(entry["macs"], 1)
+    return f"`{cut['node']}` {cut['channels']}x{cut['size']}, {kept:.0%} kept, {saved:.0%} saved"
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    return int(number), int(count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder of the shards' results")
+    parser.add_argument("--shard", type=parse_shard, default=(0, 1), help="this shard of how many: 0/2")
+    parser.add_argument("--pattern", default="*", help="backbones to sweep")
+    parser.add_argument("--real", action="store_true", help="compute numbers too, not only shapes")
+    parser.add_argument("--publish", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.publish:
+        publish(arguments.out)
+    else:
+        sweep(arguments.out, de.backbones(arguments.pattern), arguments.shard, "cpu" if arguments.real else "meta")
+
+
+if __name__ == "__main__":
+    main()
