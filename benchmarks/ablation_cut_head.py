@@ -22,7 +22,7 @@ from densemble.nets.heads import HEADS
 RESULT = Path(__file__).parent / "results" / "ablation_cut_head.json"
 INPUT_SIZE = (192, 256)
 STRIDES = (4, 8, 16, 32)
-CAMVID = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
+CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 FOLDERS: dict[str, dict[str, Any]] = {
     "saliency-osie": {"task": "saliency"},
     "segmentation-camvid": {"task": "segmentation", "classes": CAMVID, "ignore_index": 11},

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from densemble.evaluation import evaluate
     from densemble.inference.predictor import predict
     from densemble.nets.backbones import backbones
-    from densemble.nets.cuts import Cut, cuts
+    from densemble.nets.cut import Cut
+    from densemble.nets.cuts import cuts
     from densemble.nets.dense import DenseModel
     from densemble.run import Run, train
     from densemble.storage.artifact import load, save
 
 _HOME = {
-    "Cut": "nets.cuts",
+    "Cut": "nets.cut",
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
     "Ensemble": "ensemble.ensemble",

@@ -1,6 +1,7 @@
 """run.yaml as pydantic models: the settings of one run, checked, with the nearest name for a misspelt key."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -52,7 +53,37 @@ class TrainingConfig(_Strict):
     freeze_statistics: bool | None = Field(
         None, description="keep the backbone's batch normalization statistics; default: where it is pretrained"
     )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on the learning rate per block of the backbone, from its end to its start"
+    )
+    freeze_epochs: int = Field(0, ge=0, description="epochs in which only the head learns")
+    gradient_checkpointing: bool = Field(
+        False, description="compute features twice instead of keeping them: less memory"
+    )
+    channels_last: bool = Field(True, description="keep tensors as NHWC in memory, which is faster on most hardware")
+    cache_features: bool = Field(
+        False, description="compute a frozen backbone's features once and keep them on disk; needs augment: none"
+    )
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _cacheable(self) -> "TrainingConfig":
+        require_cacheable(self)
+        return self
+
+
+def require_cacheable(settings: "TrainingConfig") -> None:
+    """Features can be kept only where they do not change.
+
+    Raises:
+        ValueError: the backbone learns in some epoch, or pictures change from epoch to epoch.
+    """
+    if settings.cache_features and settings.freeze_epochs < settings.epochs:
+        raise ValueError(
+            f"cache_features needs a backbone that never learns: set freeze_epochs to epochs ({settings.epochs}) at least"
+        )
+    if settings.cache_features and settings.augment != "none":
+        raise ValueError("cache_features needs pictures that do not change: set augment to none")
 
 
 class MemberConfig(_Strict):
@@ -62,8 +93,11 @@ class MemberConfig(_Strict):
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")
     cut: str = "auto"
     min_size: SizeField | None = None
+    max_stride: PositiveFloat | None = None
+    max_macs: PositiveFloat | None = None
     head: str | None = None
     weights: str | None = "DEFAULT"
+    allow_partial: bool = False
     input_size: SizeField | None = None
     epochs: PositiveInt | None = None
     learning_rate: PositiveFloat | None = None
@@ -73,6 +107,11 @@ class MemberConfig(_Strict):
     augment: Literal["none", "light", "strong"] | None = None
     precision: Literal["auto", "fp32", "bf16"] | None = None
     freeze_statistics: bool | None = None
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    freeze_epochs: int | None = Field(None, ge=0)
+    gradient_checkpointing: bool | None = None
+    channels_last: bool | None = None
+    cache_features: bool | None = None
     seed: int | None = None
 
     @model_validator(mode="before")
@@ -124,13 +163,17 @@ class RunConfig(_Strict):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"two members are named '{doubled[0]}'; give each its own name")
+        for member in self.members:
+            require_cacheable(member.training(self.training))
         return self
 
     def member_names(self) -> list[str]:
         """One name per member: its own, or its backbone's, numbered where a backbone occurs twice."""
         names: list[str] = []
         for member in self.members:
-            plain = member.name or member.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
+            plain = member.name or re.sub(
+                r"[^A-Za-z0-9_-]", "_", member.backbone.removeprefix("timm/").replace("/", "-")
+            )
             name, count = plain, 2
             while name in names:
                 name, count = f"{plain}-{count}", count + 1

@@ -89,7 +89,8 @@ def cuts(
     json: Json = False,
 ) -> None:
     """Measure where a backbone can be cut: channels, size, stride and work at every place."""
-    from densemble.nets.cuts import CutList, all_nodes
+    from densemble.nets.cut import CutList
+    from densemble.nets.cuts import all_nodes
     from densemble.nets.cuts import cuts as measure
     from densemble.shapes import parse_size
 

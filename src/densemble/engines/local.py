@@ -19,7 +19,7 @@ from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.errors import DensembleError, UsageError
 from densemble.evaluation import predict_split
-from densemble.nets.backbones import OWN, require_name
+from densemble.nets.backbones import OWN, resolve
 from densemble.nets.cuts import all_nodes, choose
 from densemble.nets.dense import DenseModel, smallest_feature_map
 from densemble.nets.heads import HEADS
@@ -103,14 +103,17 @@ def train_members(
 def _check_members(config: RunConfig) -> None:
     """Finds misspelt names and impossible cuts of all members before any of them is trained."""
     for member in config.members:
-        require_name(member.backbone)
+        backbone, _ = resolve(member.backbone, member.weights)
         if member.head is not None and member.head not in HEADS:
             raise UsageError(
                 f"member '{member.backbone}': no head is named '{member.head}'; there are: {', '.join(HEADS)}"
             )
         size = member.input_size or config.input_size
         least, wanted = smallest_feature_map(size, config.out_size, member.min_size)
-        choose(all_nodes(member.backbone, size), member.cut, least, member.backbone, wanted)
+        limits = (member.max_stride, member.max_macs)
+        choose(
+            all_nodes(backbone, size), member.cut, least, backbone, wanted, *limits, strict=member.min_size is not None
+        )
 
 
 def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool) -> None:
@@ -200,12 +203,15 @@ def _train_one(
             weights=member.weights,
             input_size=size,
             min_size=member.min_size,
+            max_stride=member.max_stride,
+            max_macs=member.max_macs,
+            allow_partial=member.allow_partial,
             weights_dir=config.weights_dir,
         )
         cut = model.cut
         report(f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}")
         splits = [decode_split(data, split, size, target_size, run.cache) for split in ("train", "val")]
-        fitted = fit_member(model, data.task, splits[0], splits[1], settings, folder, name)
+        fitted = fit_member(model, data.task, splits[0], splits[1], settings, folder, name, run.cache)
         model.load_state_dict(read_state(folder.weights))
         maps, scores = predict_split(model.float().eval(), data.task, data, "val", map_size)
         with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
@@ -256,5 +262,10 @@ def _settings(config: RunConfig, member: MemberConfig, seconds: float | None) ->
         bf16=own.precision == "bf16" or (own.precision == "auto" and bf16_is_fast()),
         freeze_statistics=pretrained if own.freeze_statistics is None else own.freeze_statistics,
         seed=own.seed,
+        layer_decay=own.layer_decay,
+        freeze_epochs=own.freeze_epochs,
+        gradient_checkpointing=own.gradient_checkpointing,
+        channels_last=own.channels_last,
+        cache_features=own.cache_features,
         seconds=seconds,
     )

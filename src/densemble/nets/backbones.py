@@ -204,7 +204,7 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
     """The network up to ``nodes`` and no further; modules after them are dropped. Returns ``{node: tensor}``."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
-    extractor = create_feature_extractor(
+    extractor: Any = create_feature_extractor(
         model, list(nodes), tracer_kwargs=_tracer_arguments(model), suppress_diff_warning=True
     )
     # Assertions on sizes count as having an effect: what they look at stays in the graph, behind the cut too.
@@ -220,7 +220,8 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
         if name and not kept and _has(extractor, name):
             extractor.delete_submodule(name)
     extractor.recompile()
-    return extractor
+    truncated: fx.GraphModule = extractor
+    return truncated
 
 
 def _has(model: nn.Module, name: str) -> bool:

@@ -25,8 +25,8 @@ class Cut:
         receptive_field: (vertical, horizontal) pixels of the image that one feature pixel sees; ``None`` where it
             sees the whole image (attention, global pooling) or where an operation is not known.
         offset: (vertical, horizontal) image coordinate of the centre of what feature pixel (0, 0) sees; the centre
-            of the first image pixel is 0. A grid that divides the image evenly has ``(stride - 1) / 2``; less means that
-            padding moved it outwards, more that unpadded convolutions moved it inwards.
+            of the first image pixel is 0. A grid that divides the image evenly has ``(stride - 1) / 2``; less means
+            that padding moved it outwards, more that unpadded convolutions moved it inwards.
         separates: nothing that was computed before this node is needed after it; inside a residual or dense
             block that is false, and a network cut there loses a branch.
         input_size: (H, W) it was measured at.

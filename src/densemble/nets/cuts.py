@@ -28,7 +28,12 @@ def _measure(model: nn.Module, size: Size, own_size: Size | None) -> Measured:
 
 @lru_cache(maxsize=64)
 def _measure_named(name: str, size: Size) -> Measured:
-    return _measure(backbones.build_classifier(name, "meta"), size, backbones.own_size(name))
+    own_size = backbones.own_size(name)
+    try:
+        return _measure(backbones.build_classifier(name, "meta"), size, own_size)
+    except (RuntimeError, NotImplementedError):
+        # A few networks look at values while they run, of which there are none on the meta device.
+        return _measure(backbones.build_classifier(name, "cpu"), size, own_size)
 
 
 def measured(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> Measured:

@@ -193,7 +193,9 @@ class DenseModel(nn.Module):
         channels = self.spec.in_channels
         if channels == 3:
             return
-        stem = adapt(self.backbone.network, channels, lambda: self._runs_at(self.spec.rule.nearest(self.cut.input_size)))
+        stem = adapt(
+            self.backbone.network, channels, lambda: self._runs_at(self.spec.rule.nearest(self.cut.input_size))
+        )
         if not stem:
             self.backbone.adapter = projection(channels)
         self.spec = replace(self.spec, stem=stem)
@@ -205,7 +207,8 @@ class DenseModel(nn.Module):
         self.backbone.eval()
         try:
             maps = self.backbone(torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device))
-            return all(0 not in found.shape for found in maps)
+            wanted = (self.spec.channels, *self.spec.skip_channels)
+            return all(found.shape[1] == c and 0 not in found.shape for found, c in zip(maps, wanted, strict=True))
         except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
             return False
         finally:
@@ -237,8 +240,8 @@ class DenseModel(nn.Module):
                 model.backbone.adapter = projection(spec.in_channels)
         return model.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.
 
         Raises:
             UsageError: the images have another number of channels or of axes.
@@ -253,8 +256,17 @@ class DenseModel(nn.Module):
         taken = spec.rule.nearest(spec.input_size or own_size)
         if own_size != taken:
             images = F.interpolate(images, size=taken, mode="bilinear", align_corners=False, antialias=True)
-        maps = self.backbone((images - self.mean) / self.std)
-        logits: Tensor = self.head(maps, spec.out_size or own_size)
+        maps: list[Tensor] = self.backbone((images - self.mean) / self.std)
+        return maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.
+
+        Raises:
+            UsageError: the images have another number of channels or of axes.
+        """
+        maps = self.features(images)
+        logits: Tensor = self.head(maps, self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1])))
         return logits
 
     def extra_repr(self) -> str:

@@ -35,9 +35,9 @@ class ResizeConvolution(nn.Conv2d):
             return super().forward(resize(x, size))
         taps = self.weight.permute(2, 3, 0, 1).reshape(9 * self.out_channels, self.in_channels, 1, 1)
         parts = F.pad(resize(F.conv2d(x, taps), size), (1, 1, 1, 1))
-        parts = parts.unflatten(1, (3, 3, self.out_channels))
+        parts = parts.view(parts.shape[0], 3, 3, self.out_channels, *parts.shape[-2:])
         height, width = size
-        total = parts[:, 0, 0, :, :height, :width]
+        total: Tensor = parts[:, 0, 0, :, :height, :width]
         for row in range(3):
             for column in range(3):
                 if row or column:
@@ -67,7 +67,9 @@ class DeconvStep(nn.Sequential):
 
     def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
         """Doubles whatever ``size`` is."""
-        return super().forward(x)  # type: ignore[no-any-return]
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class SubpixelStep(nn.Sequential):
@@ -84,4 +86,6 @@ class SubpixelStep(nn.Sequential):
 
     def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
         """``(B, C, H, W)`` -> ``(B, K, 2H, 2W)`` whatever ``size`` is."""
-        return super().forward(x)  # type: ignore[no-any-return]
+        for layer in self:
+            x = layer(x)
+        return x

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densemble.errors import UsageError
 from densemble.nets import receptive_field as fields
+from densemble.nets.checkpointing import separating
 from densemble.nets.cut import Cut, Layout
 from densemble.nets.sizes import InputRule, find_rule
 from densemble.nets.trunks import stage_names, stages
@@ -66,13 +67,17 @@ def measure(model: nn.Module, graph: "Traced | UsageError", size: Size, own_size
     rule = found or InputRule()
     actual = rule.nearest(size)
     parameters = sum(p.numel() for p in model.parameters())
-    cuts, macs, failure = [], 0, ""
+    cuts: list[Cut] = []
+    macs, failure = 0, ""
     if not isinstance(graph, UsageError):
         cuts, macs, failure = _measure_graph(graph, actual, device)
     reach = max((cut.macs for cut in cuts if cut.separates), default=0)
     if (not macs or reach < GRAPH_SHARE * macs) and hasattr(model, "forward_intermediates"):
         # A transformer's graph has no map after its patches; its own stages do.
-        return Measured(tuple(_measure_stages(model, actual, device)), rule, _all_macs(model, actual, device), parameters)
+        rule = _stage_rule(model, own_size or actual, device) or rule
+        actual = rule.nearest(size)
+        macs = _all_macs(model, actual, device)
+        return Measured(tuple(_measure_stages(model, actual, device)), rule, macs, parameters)
     if isinstance(graph, UsageError):
         raise graph
     if failure and not cuts:
@@ -166,7 +171,7 @@ def _measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], i
             # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
             failure = (str(error).splitlines() or [type(error).__name__])[0]
     short = _short_names(graph)
-    separating = _separating(graph.module.graph)
+    alone = separating(graph.module.graph)
     work = _Work(graph.module, run.macs)
     cuts = []
     for node, shape in run.shapes.items():
@@ -189,7 +194,7 @@ def _measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], i
                 parameters=seen[1],
                 receptive_field=_extent(field),
                 offset=_centre(field),
-                separates=node in separating,
+                separates=node in alone,
                 input_size=size,
                 graph_node=graph.names[node],
                 layout=layout,
@@ -279,20 +284,25 @@ def _prefixes(name: str) -> Iterator[str]:
     return (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
 
 
-def _separating(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes after which nothing older is used: the places where exactly one tensor is alive."""
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    alive_until, found = -1, set()
-    for node, i in order.items():
-        if node.op in ("get_attr", "output"):
-            continue
-        if alive_until <= i:
-            found.add(node)
-        alive_until = max([alive_until, *(order[user] for user in node.users)])
-    return found
-
-
 # --- the network's own stages ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def _stage_rule(model: nn.Module, own_size: Size, device: str) -> InputRule | None:
+    """The rule under which the stages have the channels that they have at the network's own size.
+
+    Some hybrids of convolutions and attention run at any size and, where it does not divide, shape tokens wrongly.
+    """
+    indices = range(len(stage_names(model)))
+    wanted = [found.shape[1] for found in stages(model, probe(own_size, device), indices)]
+
+    def runs(tried: Size) -> bool:
+        try:
+            return [found.shape[1] for found in stages(model, probe(tried, device), indices)] == wanted
+        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            return False
+
+    return find_rule(runs, own_size)
 
 
 def _measure_stages(model: nn.Module, size: Size, device: str) -> list[Cut]:

@@ -49,10 +49,12 @@ _POINTWISE_FUNCTIONS: set[Any] = {
     operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, operator.truediv,
     torch.add, torch.sub, torch.mul, torch.div, torch.cat, torch.concat, torch.relu, torch.sigmoid, torch.tanh,
     torch.chunk, torch.split,
-    F.relu, F.relu6, F.silu, F.gelu, F.elu, F.leaky_relu, F.hardswish, F.hardsigmoid, F.sigmoid, F.dropout, F.batch_norm,
+    F.relu, F.relu6, F.silu, F.gelu, F.elu, F.leaky_relu, F.hardswish, F.hardsigmoid, F.sigmoid,
+    F.dropout, F.batch_norm,
 }  # fmt: skip
 _POINTWISE_METHODS = {
-    "add", "add_", "sub", "mul", "mul_", "div", "relu", "relu_", "sigmoid", "chunk", "split", "contiguous", "clone", "to",
+    "add", "add_", "sub", "mul", "mul_", "div", "relu", "relu_", "sigmoid", "chunk", "split",
+    "contiguous", "clone", "to",
 }  # fmt: skip
 # These may move axes about; where height and width stay the last two, every pixel stays where it was.
 _AXES_FUNCTIONS: set[Any] = {operator.getitem, torch.unsqueeze, torch.reshape, torch.flatten, torch.transpose}
@@ -127,9 +129,7 @@ def _pair(value: Any) -> tuple[int, int]:
 def _apply(
     field: tuple[Interval, Interval], kernel: tuple[int, int], stride: tuple[int, int], before: tuple[int, int]
 ) -> Field:
-    vertical, horizontal = (
-        field[axis].window(kernel[axis], stride[axis], before[axis]) for axis in (0, 1)
-    )
+    vertical, horizontal = (field[axis].window(kernel[axis], stride[axis], before[axis]) for axis in (0, 1))
     return vertical, horizontal
 
 
@@ -138,7 +138,9 @@ def _windowed(module: nn.Module, field: tuple[Interval, Interval], x: Tensor) ->
     dilation = _pair(getattr(module, "dilation", 1))
     span = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
     padding = module.padding
-    if type(module).__name__.endswith("Same"):  # TensorFlow's rule: as much as makes ceil(size / stride), the odd one last
+    if type(module).__name__.endswith(
+        "Same"
+    ):  # TensorFlow's rule: as much as makes ceil(size / stride), the odd one last
         sizes = x.shape[-2:]
         missing = [(math.ceil(n / s) - 1) * s + k - n for n, s, k in zip(sizes, stride, span, strict=True)]
         return _apply(field, span, stride, (max(missing[0], 0) // 2, max(missing[1], 0) // 2))

@@ -7,7 +7,8 @@ from densemble.shapes import Size, format_size
 
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 64, 128)
 SMALL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 384, 512)
-_PROBE: Size = (193, 257)
+# Odd in every halving; odd in some; odd and then even: what networks with two branches stumble over.
+_PROBES: tuple[Size, ...] = ((193, 257), (97, 131), (222, 301))
 
 Runs = Callable[[Size], bool]
 
@@ -49,7 +50,7 @@ def find_rule(runs: Runs, own: Size | None) -> InputRule | None:
         own: the size it was pretrained at, tried where no small multiple works.
     """
     for multiple in MULTIPLES:
-        if runs((multiple * -(-_PROBE[0] // multiple), multiple * -(-_PROBE[1] // multiple))):
+        if all(runs((multiple * -(-h // multiple), multiple * -(-w // multiple))) for h, w in _PROBES):
             return InputRule(multiple)
     if own is None:
         return None

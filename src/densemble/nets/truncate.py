@@ -1,5 +1,6 @@
-"""Truncation: a whole classifier becomes a backbone that ends at its cut and holds nothing that the cut does not need."""
+"""Truncation: a classifier becomes a backbone that ends at its cut and holds nothing that the cut does not need."""
 
+import copy
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -19,7 +20,9 @@ from densemble.nets.trunks import (
 from densemble.shapes import Size
 
 
-def truncate(classifier: nn.Module, kind: Kind, nodes: Sequence[str], layouts: Sequence[Layout], size: Size) -> CutBackbone:
+def truncate(
+    classifier: nn.Module, kind: Kind, nodes: Sequence[str], layouts: Sequence[Layout], size: Size
+) -> CutBackbone:
     """The classifier up to ``nodes``.
 
     Args:
@@ -33,8 +36,17 @@ def truncate(classifier: nn.Module, kind: Kind, nodes: Sequence[str], layouts: S
         return GraphBackbone(backbones.truncate(classifier, nodes), nodes, layouts)
     names = stage_names(classifier)
     indices = sorted({names.index(node) for node in nodes})
-    twin = without_values(classifier).requires_grad_(True)
-    maps: list[Tensor] = []
-    called = called_modules(twin, lambda: maps.extend(stages(twin, probe(size, "meta"), indices)))
-    drop_unused(classifier, used_parameters(twin, maps), called)
+    try:
+        used, called = _needed(without_values(classifier), indices, probe(size, "meta"))
+    except RuntimeError:  # it looks at values while it runs
+        used, called = _needed(copy.deepcopy(classifier), indices, probe(size, "cpu"))
+    drop_unused(classifier, used, called)
     return StageBackbone(classifier, nodes)
+
+
+def _needed(twin: nn.Module, indices: Sequence[int], images: Tensor) -> tuple[set[str], set[str]]:
+    """Names of the parameters that the stages depend on, and of the modules that run for them."""
+    twin.requires_grad_(True)
+    maps: list[Tensor] = []
+    called = called_modules(twin, lambda: maps.extend(stages(twin, images, indices)))
+    return used_parameters(twin, maps), called

@@ -4,8 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor, fx, nn
 
+from densemble.errors import UsageError
+from densemble.nets.checkpointing import SegmentedRun
 from densemble.nets.cut import Layout
 
 
@@ -48,6 +51,16 @@ class CutBackbone(nn.Module, ABC):
     def maps(self, x: Tensor) -> list[Tensor]:
         """The network's maps, in the order of the nodes."""
 
+    @abstractmethod
+    def checkpoint_gradients(self) -> None:
+        """From now on, inner maps are computed again for the gradient instead of kept: less memory, more time.
+
+        Batch normalization that still gathers statistics sees each batch twice.
+
+        Raises:
+            UsageError: the network cannot.
+        """
+
     def forward(self, x: Tensor) -> list[Tensor]:
         """The maps, in the order of the nodes."""
         return self.maps(x if self.adapter is None else self.adapter(x))
@@ -56,12 +69,19 @@ class CutBackbone(nn.Module, ABC):
 class GraphBackbone(CutBackbone):
     """Nodes of the traced graph; a node that computes with channels last is turned to NCHW."""
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
+    network: fx.GraphModule
+
+    def __init__(self, network: fx.GraphModule, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
         super().__init__(network, nodes)
         self.layouts = tuple(layouts)
+        self.checkpointing = False
+
+    def checkpoint_gradients(self) -> None:
+        self.checkpointing = True
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        found = self.network(x)
+        segmented = self.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        found = SegmentedRun(self.network)(x) if segmented else self.network(x)
         return [
             found[node].permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else found[node]
             for node, layout in zip(self.nodes, self.layouts, strict=True)
@@ -75,6 +95,12 @@ class StageBackbone(CutBackbone):
         super().__init__(network, nodes)
         names = stage_names(network)
         self.indices = tuple(names.index(node) for node in nodes)
+
+    def checkpoint_gradients(self) -> None:
+        switch = getattr(self.network, "set_grad_checkpointing", None)
+        if switch is None:
+            raise UsageError(f"{type(self.network).__name__} has no gradient checkpointing; set it to false")
+        switch(True)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         wanted = sorted(set(self.indices))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class ResamplingTransformer(nn.Module):
@@ -21,10 +22,11 @@ class ResamplingTransformer(nn.Module):
         self.heads = transformer.heads
         self.patch = int(transformer.patch_size)  # type: ignore[arg-type]
         self.grid = int(transformer.image_size) // self.patch  # type: ignore[arg-type]
+        self.checkpointing = False
         self.feature_info = [{"module": f"encoder.layers.{name}"} for name, _ in self._layers()]
 
     def _layers(self) -> list[tuple[str, nn.Module]]:
-        return list(self.encoder.layers.named_children())  # type: ignore[union-attr,operator]
+        return list(self.encoder.layers.named_children())  # type: ignore[union-attr]
 
     def _tokens(self, images: Tensor) -> tuple[Tensor, int, int]:
         height, width = images.shape[-2:]
@@ -39,7 +41,7 @@ class ResamplingTransformer(nn.Module):
         stored: Tensor = self.encoder.pos_embedding  # type: ignore[assignment,union-attr]
         if (rows, columns) == (self.grid, self.grid):
             return stored
-        first, grid = stored[:, :1], stored[:, 1:].transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        first, grid = stored[:, :1], stored[:, 1:].transpose(1, 2).reshape(1, -1, self.grid, self.grid)
         resampled = F.interpolate(grid, (rows, columns), mode="bicubic", antialias=True, align_corners=False)
         return torch.cat([first, resampled.flatten(2).transpose(1, 2)], 1)
 
@@ -54,10 +56,17 @@ class ResamplingTransformer(nn.Module):
         tokens, rows, columns = self._tokens(x)
         maps = {}
         for i, (_, layer) in enumerate(layers[: max(chosen) + 1]):
-            tokens = layer(tokens)
+            tokens = checkpoint(layer, tokens, use_reentrant=False) if self._recomputes() else layer(tokens)
             if i in chosen:
                 maps[i] = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))
         return [maps[i] for i in chosen]
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each layer again for the gradient instead of keeping its inner tensors."""
+        self.checkpointing = enable
+
+    def _recomputes(self) -> bool:
+        return self.checkpointing and torch.is_grad_enabled()
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores, as the classifier's."""

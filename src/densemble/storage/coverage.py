@@ -1,4 +1,4 @@
-"""The table of backbones that can be cut, as the last sweep over all of them found it (benchmarks/sweep_backbones.py)."""
+"""The table of backbones that can be cut, as the last sweep found it (benchmarks/sweep_backbones.py)."""
 
 import fnmatch
 import json

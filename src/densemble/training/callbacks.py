@@ -46,7 +46,7 @@ class EpochRecord(Callback):
             "train_loss": _mean(pl_module.training_loss),
             "val_loss": _mean(pl_module.validation_loss),
             **{f"val_{key}": value for key, value in scalars(pl_module.scores.compute()).items()},
-            "learning_rate": trainer.optimizers[0].param_groups[1]["lr"],
+            "learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
             "seconds": time.monotonic() - self._started,
         }
         pl_module.training_loss = []

@@ -59,11 +59,15 @@ def batches(
 
     A last batch of a single sample is left out of training: batch normalization cannot work on it.
     """
-    drop = shuffled and len(split) % batch_size == 1 and len(split) > 1
     return DataLoader(
         DecodedSamples(split, how, seed, fill),
         batch_size=batch_size,
         sampler=EpochSampler(len(split), seed if shuffled else None),
         num_workers=0,
-        drop_last=drop,
+        drop_last=shuffled and last_is_single(len(split), batch_size),
     )
+
+
+def last_is_single(length: int, batch_size: int) -> bool:
+    """Whether the last of several batches would hold one sample."""
+    return length % batch_size == 1 and length > 1

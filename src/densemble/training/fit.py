@@ -3,11 +3,13 @@
 import logging
 import random
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from densemble.data.cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
@@ -17,6 +19,7 @@ from densemble.storage.runs import MemberFolder
 from densemble.tasks import SegmentationTask, Task
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit
 from densemble.training.dataset import batches
+from densemble.training.features import feature_batches
 from densemble.training.module import FitSettings, MemberModule
 
 
@@ -42,8 +45,9 @@ def fit_member(
     settings: FitSettings,
     folder: MemberFolder,
     title: str,
+    cache: Path,
 ) -> dict[str, Any]:
-    """Trains ``model``; goes on from ``last.ckpt`` where the folder has one.
+    """Trains ``model``; goes on from ``last.ckpt`` where the folder has one. Features that are kept go to ``cache``.
 
     Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch.
 
@@ -54,10 +58,11 @@ def fit_member(
         DivergedError: the loss became NaN or infinite.
         ResourceError: out of memory, or the folder cannot be written.
     """
-    fill = float(task.ignore_index) if isinstance(task, SegmentationTask) else 0.0
-    how = AUGMENT[settings.augment]
-    feed = batches(train, how, settings.batch_size, fill, settings.seed, shuffled=True)
-    check = batches(val, AUGMENT["none"], settings.batch_size, fill)
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if settings.gradient_checkpointing:
+        model.backbone.checkpoint_gradients()
+    feed, check = _feeds(model, task, train, val, settings, cache)
     module = MemberModule(model, task, settings, steps=settings.epochs * len(feed))
     record = EpochRecord(folder)
     callbacks = [record, LiveProgress(title)]
@@ -78,13 +83,7 @@ def fit_member(
         gradient_clip_val=1.0,
         default_root_dir=str(folder.path),
     )
-    model.to(memory_format=torch.channels_last)
     model.train()
-    if settings.freeze_statistics:
-        # Set once is set for good: the trainer restores every module's own mode after each validation.
-        for part in model.backbone.modules():
-            if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
-                part.eval()
     resume = str(folder.last) if folder.last.is_file() else None
     try:
         trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
@@ -99,6 +98,22 @@ def fit_member(
         raise
     assert record.best is not None
     return {"epochs": len(record.rows), "best": record.best}
+
+
+def _feeds(
+    model: DenseModel, task: Task, train: DecodedSplit, val: DecodedSplit, settings: FitSettings, cache: Path
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    size, seed = settings.batch_size, settings.seed
+    if settings.cache_features:
+        return (
+            feature_batches(model, train, cache, size, settings.bf16, seed, shuffled=True),
+            feature_batches(model, val, cache, size, settings.bf16),
+        )
+    fill = float(task.ignore_index) if isinstance(task, SegmentationTask) else 0.0
+    return (
+        batches(train, AUGMENT[settings.augment], size, fill, seed, shuffled=True),
+        batches(val, AUGMENT["none"], size, fill),
+    )
 
 
 def _quieten() -> None:

@@ -1,0 +1,112 @@
+"""Features of a backbone that never learns: computed once, kept on disk, shared by members with the same backbone."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from densemble.data.cache import DecodedSplit
+from densemble.errors import ResourceError
+from densemble.nets.dense import DenseModel
+from densemble.training.dataset import EpochSampler, last_is_single
+
+Array = np.ndarray[Any, Any]
+FORMAT = 1
+HEAD_ONLY = ("head", "doublings", "out_channels", "out_size")
+
+
+class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
+    """Feature maps ``[(C, h, w), ...]``, deepest first, and targets ``(h, w)``."""
+
+    def __init__(self, maps: list[Array], targets: Array) -> None:
+        self.maps = maps
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
+        _, index = key
+        found = [torch.from_numpy(np.array(level[index])) for level in self.maps]
+        return found, torch.from_numpy(np.array(self.targets[index]))
+
+
+def feature_batches(
+    model: DenseModel,
+    split: DecodedSplit,
+    folder: Path,
+    batch_size: int,
+    bf16: bool,
+    seed: int = 0,
+    shuffled: bool = False,
+) -> DataLoader[tuple[list[Tensor], Tensor]]:
+    """Batches of features and targets; features are computed where ``folder`` does not hold them yet.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    place = folder / f"features-{_key(model, split, bf16)}"
+    if not place.is_dir():
+        _compute(model, split, place, batch_size, bf16)
+    count = 1 + len(model.spec.skip_nodes)
+    maps = [np.load(place / f"{level}.npy", mmap_mode="r") for level in range(count)]
+    return DataLoader(
+        FeatureSamples(maps, split.targets),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(split), seed if shuffled else None),
+        drop_last=shuffled and last_is_single(len(split), batch_size),
+    )
+
+
+def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:
+    spec = {key: value for key, value in model.spec.as_dict().items() if key not in HEAD_ONLY}
+    digest = hashlib.sha256(json.dumps([FORMAT, spec, split.stems, bf16, torch.__version__]).encode())
+    digest.update(str(getattr(split.images, "filename", "")).encode())
+    for name, tensor in sorted(model.backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@torch.no_grad()
+def _compute(model: DenseModel, split: DecodedSplit, place: Path, batch_size: int, bf16: bool) -> None:
+    building = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    arrays: list[np.memmap[Any, Any]] = []
+    try:
+        building.mkdir(parents=True, exist_ok=True)
+        for start in range(0, len(split), batch_size):
+            images = torch.from_numpy(np.array(split.images[start : start + batch_size])).float().to(device) / 255
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                maps = [found.float().cpu().numpy() for found in model.features(images)]
+            if not arrays:
+                arrays = [
+                    np.lib.format.open_memmap(
+                        building / f"{level}.npy", mode="w+", dtype=np.float32, shape=(len(split), *found.shape[1:])
+                    )
+                    for level, found in enumerate(maps)
+                ]
+            for array, found in zip(arrays, maps, strict=True):
+                array[start : start + len(found)] = found
+        for array in arrays:
+            array.flush()
+        if not place.is_dir():
+            building.rename(place)
+    except OSError as error:
+        if not place.is_dir():  # another process may have finished the same features first
+            raise ResourceError(
+                f"cannot write features to '{place}': {error.strerror or error}; free some space, "
+                "or train without cache_features"
+            ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+        model.train(was_training)
