@@ -80,7 +80,7 @@ def require_cacheable(settings: "TrainingConfig") -> None:
     """
     if settings.cache_features and settings.freeze_epochs < settings.epochs:
         raise ValueError(
-            f"cache_features needs a backbone that never learns: set freeze_epochs to epochs ({settings.epochs}) at least"
+            f"cache_features needs a backbone that never learns: set freeze_epochs to epochs ({settings.epochs})"
         )
     if settings.cache_features and settings.augment != "none":
         raise ValueError("cache_features needs pictures that do not change: set augment to none")

@@ -69,34 +69,50 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, for instance 'res*' or 'timm/*lite*'.")] = "*",
     json: Json = False,
 ) -> None:
-    """List the backbones that can be cut."""
+    """List the backbones, and with --json what the sweep over all of them found: cuts, what is kept and saved."""
     from densemble.errors import UsageError
     from densemble.nets.backbones import backbones as find
+    from densemble.storage.coverage import read_coverage
 
     names = find(pattern)
     if not names:
         raise UsageError(f"no backbone matches '{pattern}'; timm's are named timm/NAME, put * around a part of a name")
+    known = {entry["name"]: entry for entry in read_coverage(pattern)}
     if json:
-        print_json({"backbones": names})
-    else:
-        typer.echo("\n".join(names))
+        print_json({"backbones": names, "coverage": [known[name] for name in names if name in known]})
+        return
+    for name in names:
+        refused = name in known and not known[name]["ok"]
+        typer.echo(f"{name}  (cannot be cut: {known[name]['reason']})" if refused else name)
 
 
 def cuts(
-    backbone: Annotated[str, typer.Argument(help="Name of a backbone.")],
+    backbone: Annotated[str, typer.Argument(help="Name of a backbone, or package.module:function.")],
     size: Annotated[str, typer.Option(help="Input height x width in pixels.")] = "240x320",
     every: Annotated[bool, typer.Option("--every", help="Nodes inside blocks too.")] = False,
+    out_size: Annotated[str | None, typer.Option(help="Map wanted of the automatic cut; default the input's.")] = None,
+    min_size: Annotated[str | None, typer.Option(help="Smallest feature map of the automatic cut.")] = None,
+    max_stride: Annotated[float | None, typer.Option(help="Largest stride of the automatic cut.")] = None,
+    max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates up to the automatic cut.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure where a backbone can be cut: channels, size, stride and work at every place."""
+    """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
     from densemble.nets.cut import CutList
-    from densemble.nets.cuts import all_nodes
-    from densemble.nets.cuts import cuts as measure
+    from densemble.nets.cuts import choose, measured
+    from densemble.nets.cuts import cuts as separating
+    from densemble.nets.dense import smallest_feature_map
     from densemble.shapes import parse_size
 
     wanted = parse_size(size)
-    found = CutList(all_nodes(backbone, wanted)) if every else measure(backbone, wanted)
+    known = measured(backbone, wanted)
+    found = CutList(known.cuts) if every else separating(backbone, wanted)
+    least, reason = smallest_feature_map(
+        wanted, parse_size(out_size) if out_size else None, parse_size(min_size) if min_size else None
+    )
+    auto = choose(known.cuts, "auto", least, backbone, reason, max_stride, max_macs, strict=min_size is not None)
     if json:
-        print_json({"backbone": backbone, "size": list(wanted), "cuts": [cut.as_dict() for cut in found]})
-    else:
-        typer.echo(str(found))
+        facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}
+        print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in found]})
+        return
+    typer.echo(str(found))
+    typer.echo(f"\n{backbone} takes {known.rule}; auto: {auto.node}, {auto.why}")

@@ -219,6 +219,10 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
         kept = any(name == own or own.startswith(f"{name}.") or name.startswith(f"{own}.") for own in needed)
         if name and not kept and _has(extractor, name):
             extractor.delete_submodule(name)
+    for name, _ in list(extractor.named_parameters()):
+        if not any(name == own or name.startswith(f"{own}.") for own in needed):
+            parent, _, last = name.rpartition(".")
+            delattr(extractor.get_submodule(parent), last)
     extractor.recompile()
     truncated: fx.GraphModule = extractor
     return truncated

@@ -76,7 +76,7 @@ def measure(model: nn.Module, graph: "Traced | UsageError", size: Size, own_size
         # A transformer's graph has no map after its patches; its own stages do.
         rule = _stage_rule(model, own_size or actual, device) or rule
         actual = rule.nearest(size)
-        macs = _all_macs(model, actual, device)
+        macs = count_macs(model, actual, device)
         return Measured(tuple(_measure_stages(model, actual, device)), rule, macs, parameters)
     if isinstance(graph, UsageError):
         raise graph
@@ -98,9 +98,10 @@ def _failure(model: nn.Module, size: Size, device: str) -> str | None:
     return None
 
 
-def _all_macs(model: nn.Module, size: Size, device: str) -> int:
+def count_macs(model: nn.Module, size: Size, device: str, channels: int = 3) -> int:
+    """Multiply-accumulates of a model for one image of a size; what the counter does not know counts as none."""
     with _counting(model) as counter:
-        model(probe(size, device))
+        model(probe(size, device, channels))
     return int(counter.get_total_flops()) // (2 * BATCH)
 
 
