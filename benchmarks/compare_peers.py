@@ -7,7 +7,7 @@ one combination after the other; the whole default table takes about half an hou
 
     python benchmarks/compare_peers.py [--backbones resnet18 ...] [--sizes 360x480 ...] [-o RESULT]
 
-- densemble: every row of ``HEADS``, those named smp-... being segmentation-models-pytorch's decoders over our backbones.
+- densemble: every row of ``HEADS``; those named smp-... are segmentation-models-pytorch's decoders over our backbones.
 - smp: its twelve architectures over its own encoder of that name, or else over timm's (``tu-NAME``).
 - fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It builds without an error where it
   finds no skip connection, too; such a network is not a U-Net and is counted as ``no skips``.
@@ -247,7 +247,7 @@ def show(lines: list[Row]) -> None:
             print(f"\n{line['system']} {line['size']}, what does not work")
         for backbone, reasons in line["failed"].items():
             for reason, heads in reasons.items():
-                print(f"  {backbone:16} {textwrap.shorten(reason, 88)} [{', '.join(heads)}]")
+                print(f"  {backbone:16} {textwrap.shorten(reason, 160)} [{', '.join(heads)}]")
 
 
 def main() -> None:
@@ -265,7 +265,7 @@ def main() -> None:
         gc.collect()  # networks with hooks hold themselves in cycles
         rows.append(row)
         what = f"{row['system']} {row['head']} {row['backbone']} {row['size']}"
-        print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 100)}", flush=True)
+        print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
     lines = summarize(rows)
     result = {
         "commit": commit.strip(),

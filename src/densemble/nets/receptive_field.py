@@ -80,6 +80,12 @@ def through(
     joined = _union([field for field in fields if field is not None])
     if joined is None:
         return None
+    if isinstance(operation, nn.Sequential):
+        # torchvision's tracer takes its own blocks as one piece. Their convolutions do not look at sizes.
+        passed: Field = joined
+        for layer in operation:
+            passed = through(layer, [passed], inputs, {}, output)
+        return passed
     if isinstance(operation, _WINDOWS):
         return _windowed(operation, joined, inputs[0])
     if _keeps_pixels(operation):
