@@ -73,15 +73,40 @@ def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
     assert allowed.cut.node == "features.12"
 
 
-def test_a_vision_transformer_is_refused_with_the_reason() -> None:
-    for refused in (lambda: de.cuts("vit_b_16", (224, 224)), lambda: de.DenseModel("vit_b_16", input_size=(224, 224))):
-        with pytest.raises(CutError, match="vit_b_16 has no feature map"):
-            refused()
+def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_is_large_enough() -> None:
+    found = de.cuts("vit_b_16", (240, 320))
+    assert [cut.size for cut in found] == [(15, 20)] * 12 and {cut.kind for cut in found} == {"stages"}
+    model = de.DenseModel("vit_b_16", weights=None)
+    assert model.cut.node == found[-1].node
+    assert "15x20, the largest there is, for none keeps 24x32 (half of the 48x64 output)" in model.cut.why
 
 
-def test_no_cut_fits_a_small_input() -> None:
+def test_a_small_input_takes_the_largest_map_unless_min_size_is_named() -> None:
+    model = de.DenseModel("alexnet", input_size=(64, 64), weights=None)
+    assert model.cut.size == (15, 15) and "the largest there is" in model.cut.why
     with pytest.raises(CutError, match="larger input"):
-        de.DenseModel("alexnet", input_size=(64, 64), weights=None)
+        de.DenseModel("alexnet", input_size=(64, 64), weights=None, min_size=(24, 32))
+
+
+def test_limits_steer_the_automatic_cut() -> None:
+    """ResNet-18 at 240x320 by hand: conv1 is 120*160*64*3*49 multiply-accumulates; each stage halves the map."""
+    stem = 120 * 160 * 64 * 3 * 49
+    layer1 = stem + 4 * 60 * 80 * 64 * 64 * 9
+    layer2 = layer1 + 30 * 40 * 128 * (64 * 9 + 3 * 128 * 9 + 64)
+    found = all_nodes("resnet18", (240, 320))
+
+    def auto(**limits: float) -> de.Cut:
+        return choose(found, "auto", (1, 1), "resnet18", "any", **limits)
+
+    assert auto().node == "layer4"
+    assert auto(max_stride=8).node == "layer2" and auto(max_stride=8).macs == layer2
+    assert auto(max_macs=layer1).node == "layer1" and auto(max_macs=layer1 - 1).node != "layer1"
+    assert auto(max_stride=16, max_macs=layer2).why == (
+        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places whose map "
+        f"keeps 1x1 (any) and has a stride of at most 16 and takes at most {layer2 / 1e6:,.0f} MMACs"
+    )
+    with pytest.raises(CutError, match="a larger max_stride or max_macs"):
+        auto(max_macs=10)
 
 
 def test_a_users_own_module_and_one_that_cannot_be_traced() -> None:
@@ -100,7 +125,8 @@ def test_a_users_own_module_and_one_that_cannot_be_traced() -> None:
         ("body.1", 4, (20, 30)),
         ("body.2", 8, (10, 15)),
         ("body.3", 8, (10, 15)),
-    ] or [c.node for c in found][-1] in ("body", "body.3")
+    ]
+    assert [c.parameters for c in found] == [3 * 4 * 9 + 4] * 2 + [3 * 4 * 9 + 4 + 4 * 8 * 9 + 8] * 2
 
     class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

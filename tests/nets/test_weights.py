@@ -64,7 +64,7 @@ def test_a_file_without_the_classifier_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("features.0.weight"), r"1 of \d+ tensors are missing \(features\.0\.weight\)"),
+        (lambda s: [s.pop(key) for key in list(s)[:4]], r"4 of \d+ tensors are missing \(features\.0\.bias, "),
         (lambda s: s.update(nonsense=torch.zeros(1)), r"1 are unknown to the network \(nonsense\)"),
         (lambda s: s.update({"features.0.bias": torch.zeros(3)}), r"features\.0\.bias is \(3,\), needed \(64,\)"),
     ],
@@ -75,6 +75,27 @@ def test_weights_that_do_not_fit(change, message: str, tmp_path: Path) -> None: 
     save_file(values, tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=message):
         build(tmp_path / "w.safetensors")
+
+
+def test_a_few_missing_tensors_are_counted_and_named(tmp_path: Path) -> None:
+    values = state()
+    values.pop("features.0.weight")
+    save_file(values, tmp_path / "w.safetensors")
+    model = build(tmp_path / "w.safetensors")
+    count = len(model.backbone.network.state_dict())
+    assert model.loaded.startswith(f"loaded {count - 1}/{count} tensors from ")
+    assert model.loaded.endswith("left at random: features.0.weight")
+
+
+def test_a_poor_load_is_taken_only_where_it_is_allowed(tmp_path: Path) -> None:
+    values = {key: value for key, value in state().items() if key.startswith("features.0.")} | {"odd": torch.zeros(2)}
+    save_file(values, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="take what fits with allow_partial"):
+        build(tmp_path / "w.safetensors")
+    model = build(tmp_path / "w.safetensors", allow_partial=True)
+    count = len(model.backbone.network.state_dict())
+    assert model.loaded.startswith(f"loaded 2/{count} tensors from ")
+    assert torch.equal(model.backbone.network.get_parameter("features.0.bias"), values["features.0.bias"])
 
 
 class Evil:

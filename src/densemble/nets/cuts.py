@@ -15,6 +15,7 @@ from densemble.shapes import Size, format_size
 REFERENCE_SIZE: Size = (240, 320)
 SINGLE_SIZE_LEVELS = 4
 UNPADDED = 1.3
+SAME_LEVEL = 1.25
 
 
 def _measure(model: nn.Module, size: Size, own_size: Size | None) -> Measured:
@@ -176,11 +177,16 @@ def levels(found: Sequence[Cut], cut: Cut, finest: Size) -> list[Cut]:
         return [cut, *(same[len(same) * i // count] for i in reversed(range(count)))]
     kept = [cut]
     for level in larger:
-        if kept[-1].height >= finest[0] and kept[-1].width >= finest[1]:
+        if not _is_larger(finest, kept[-1].size):
             break
-        if level.height > 1.25 * kept[-1].height or level.width > 1.25 * kept[-1].width:
-            kept.append(level)  # sizes a pixel or two apart, as unpadded convolutions leave them, are one level
+        if _is_larger(level.size, kept[-1].size):
+            kept.append(level)
     return kept
+
+
+def _is_larger(size: Size, than: Size) -> bool:
+    """Sizes a pixel or two apart, as unpadded convolutions leave them, count as equal."""
+    return size[0] > SAME_LEVEL * than[0] or size[1] > SAME_LEVEL * than[1]
 
 
 def _position(found: Sequence[Cut], cut: Cut) -> int:

@@ -8,11 +8,10 @@ resize, so it answers rightly to feature maps of any size; maps that are off by 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from densemble.nets.context import PoolingPyramid, SpatialPyramid
-from densemble.nets.layers import DeconvStep, ResizeStep, SubpixelStep, normalized, resize
+from densemble.nets.layers import DeconvStep, JoinStep, ResizeStep, SubpixelStep, normalized, resize
 from densemble.nets.smp_decoders import DECODERS, SmpHead
 from densemble.shapes import Size
 
@@ -50,16 +49,14 @@ class SkipHead(nn.Module):
         widths = [SKIP_WIDTHS[min(i, len(SKIP_WIDTHS) - 1)] for i in range(len(channels))]
         self.first = normalized(nn.Conv2d(deepest, widths[0], 3, padding=1, bias=False), widths[0])
         self.laterals = nn.ModuleList(normalized(nn.Conv2d(c, LATERAL, 1, bias=False), LATERAL) for c in larger)
-        self.steps = nn.ModuleList(
-            normalized(nn.Conv2d(a + LATERAL, b, 3, padding=1, bias=False), b) for a, b in pairwise(widths)
-        )
+        self.steps = nn.ModuleList(JoinStep(a, LATERAL, b) for a, b in pairwise(widths))
         self.logits = nn.Conv2d(widths[-1], out_channels, 1)
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
         """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
         x = self.first(maps[0])
         for larger, lateral, step in zip(maps[1:], self.laterals, self.steps, strict=True):
-            x = step(torch.cat([resize(x, (larger.shape[-2], larger.shape[-1])), lateral(larger)], 1))
+            x = step(x, lateral(larger))
         return resize(self.logits(x), size)
 
 

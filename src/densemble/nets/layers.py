@@ -1,5 +1,7 @@
 """Layers that several heads are made of."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,29 +22,55 @@ def normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
 class ResizeConvolution(nn.Conv2d):
     """Bilinear resize, then a 3x3 convolution: ``(B, C, H, W)`` -> ``(B, K, h, w)``.
 
-    ``at_low_resolution`` computes exactly the same the other way round. A 1x1 convolution commutes with bilinear
-    resizing, and a 3x3 convolution is nine 1x1 convolutions whose results are shifted and added: so the nine run
-    before the resize, on fewer pixels, and the shifts after it.
+    ``at_low_resolution`` computes exactly the same the other way round, where that is less work. A 3x3 convolution is
+    nine 1x1 convolutions whose results are shifted and added, and a 1x1 convolution commutes with resizing: so the
+    nine run on the small map. Resizing, shifting and adding are linear along each axis: one small matrix for the three
+    shifts of the rows, one for those of the columns.
+
+    Args:
+        in_channels: C, and those of the map beside it.
+        out_channels: K.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
         self.at_low_resolution = False
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
-        """The convolution of ``x`` resized to ``size``."""
-        if not self.at_low_resolution or x.shape[-2:] == size:
-            return super().forward(resize(x, size))
-        taps = self.weight.permute(2, 3, 0, 1).reshape(9 * self.out_channels, self.in_channels, 1, 1)
-        parts = F.pad(resize(F.conv2d(x, taps), size), (1, 1, 1, 1))
-        parts = parts.view(parts.shape[0], 3, 3, self.out_channels, *parts.shape[-2:])
-        height, width = size
-        total: Tensor = parts[:, 0, 0, :, :height, :width]
-        for row in range(3):
-            for column in range(3):
-                if row or column:
-                    total = total + parts[:, row, column, :, row : row + height, column : column + width]
+    def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """The convolution of ``x`` resized to ``size``, and of ``beside``, which has that size, where there is one."""
+        if not (self.at_low_resolution and self.saves(x.shape, size)):
+            resized = resize(x, size)
+            return super().forward(resized if beside is None else torch.cat([resized, beside], 1))
+        resized, rest = torch.split(self.weight, [x.shape[1], self.in_channels - x.shape[1]], 1)
+        total = _at_low_resolution(x, resized, size)
+        if beside is not None:
+            return total + F.conv2d(beside, rest, self.bias, padding=1)
         return total if self.bias is None else total + self.bias.view(1, -1, 1, 1)
+
+    def saves(self, shape: Sequence[int], size: Size) -> bool:
+        """Whether the nine 1x1 convolutions and the two matrices take fewer multiply-accumulates at these sizes."""
+        (_, channels, height, width), (rows, columns) = shape, size
+        plain = rows * columns * 9 * channels
+        small = height * width * 9 * channels + 9 * rows * height * width + 3 * rows * width * columns
+        return (height, width) != size and small < plain
+
+
+def _at_low_resolution(x: Tensor, weight: Tensor, size: Size) -> Tensor:
+    out_channels, in_channels, _, _ = weight.shape
+    batch, (height, width) = x.shape[0], x.shape[-2:]
+    taps = weight.permute(0, 3, 2, 1).reshape(9 * out_channels, in_channels, 1, 1)  # K x columns x rows
+    parts = F.conv2d(x, taps).contiguous().view(batch, out_channels, 3, 3 * height, width)
+    parts = torch.matmul(_resize_and_shift(height, size[0], x), parts)
+    parts = parts.transpose(2, 3).reshape(batch, out_channels, size[0], 3 * width)
+    return torch.matmul(parts, _resize_and_shift(width, size[1], x).T)
+
+
+def _resize_and_shift(length: int, resized: int, like: Tensor) -> Tensor:
+    """``(resized, 3 * length)``: bilinear resizing of one axis, read one pixel before, at, and one after; 0 outside."""
+    unit = torch.eye(length, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))[None]
+    matrix = F.interpolate(unit, size=resized, mode="linear", align_corners=False)[0].T
+    shifted = [F.pad(matrix[:-1], (0, 0, 1, 0)), matrix, F.pad(matrix[1:], (0, 0, 0, 1))]
+    return torch.cat(shifted, 1).to(like.dtype)
 
 
 class ResizeStep(nn.Sequential):
@@ -56,6 +84,19 @@ class ResizeStep(nn.Sequential):
         convolution, normalization, activation = self
         x = convolution(x, (min(x.shape[-2] * 2, size[0]), min(x.shape[-1] * 2, size[1])))
         return activation(normalization(x))  # type: ignore[no-any-return]
+
+
+class JoinStep(nn.Sequential):
+    """Resize, a larger map beside it, 3x3 convolution, batch normalization, ReLU."""
+
+    def __init__(self, in_channels: int, beside_channels: int, out_channels: int) -> None:
+        super().__init__(*normalized(ResizeConvolution(in_channels + beside_channels, out_channels), out_channels))
+
+    def forward(self, x: Tensor, beside: Tensor) -> Tensor:  # type: ignore[override]
+        """``(B, C, H, W)`` and ``(B, C', h, w)`` -> ``(B, K, h, w)``."""
+        convolution, normalization, activation = self
+        joined = convolution(x, (beside.shape[-2], beside.shape[-1]), beside)
+        return activation(normalization(joined))  # type: ignore[no-any-return]
 
 
 class DeconvStep(nn.Sequential):

@@ -1,7 +1,7 @@
 """The same map for less: a trained model becomes one that computes exactly the same with fewer operations.
 
 - Batch normalization is folded into the convolution before it.
-- A resize followed by a 3x3 convolution runs the convolution first, on fewer pixels, where that is less work.
+- A resize followed by a 3x3 convolution runs the convolution on the small map, where that is less work.
 
 The plain model stays as it is and is the reference: both give the same map up to rounding.
 """
@@ -28,9 +28,9 @@ def for_inference(model: DenseModel, resizes: Resizes = "narrower") -> DenseMode
 
     Args:
         model: left as it is.
-        resizes: which resize-then-convolve pairs are turned round: all that save multiply-accumulates, those whose
-            resized tensor becomes narrower too, or none. Nine narrow maps can take longer to resize than one wide map
-            takes to convolve: see docs/decisions/0004.
+        resizes: which resize-then-convolve pairs are turned round: all that save multiply-accumulates, only those
+            whose nine narrow maps are together no wider than the one they replace, or none. Fewer operations can take
+            longer: see docs/decisions/0004.
 
     Returns:
         A model whose ``state_dict`` differs from the plain one's.

@@ -1,0 +1,100 @@
+"""The inference form against the plain one: the same map, fewer operations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import densemble as de
+from densemble.config import SEVEN
+from densemble.nets.heads import HEADS
+from densemble.nets.layers import ResizeConvolution
+from densemble.nets.measure import count_macs
+from densemble.nets.rewrite import for_inference
+
+SIZE = (192, 256)
+
+
+def with_lived_statistics(model: de.DenseModel) -> de.DenseModel:
+    """Batch normalization as after a training: fresh statistics would make folding trivial."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    return model.eval()
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("size", [(24, 32), (17, 29), (9, 12), (13, 11), (40, 7)])
+@pytest.mark.parametrize("beside", [0, 5])
+def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], beside: int) -> None:
+    layer = ResizeConvolution(7 + beside, 3).double()
+    layer.bias = nn.Parameter(torch.randn(3, dtype=torch.float64))
+    x = torch.randn(2, 7, 9, 12, dtype=torch.float64)
+    other = torch.randn(2, beside, *size, dtype=torch.float64) if beside else None
+    resized = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    wanted = F.conv2d(resized if other is None else torch.cat([resized, other], 1), layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x, size, other), wanted)
+    layer.at_low_resolution, layer.saves = True, lambda *_: True  # type: ignore[method-assign,assignment]
+    torch.testing.assert_close(layer(x, size, other), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_work_by_hand() -> None:
+    """From 512 channels on 28x28 to 21 on 224x224: 21 * 9 * 512 * 224^2 plain; the other way round 63 times less."""
+    layer = ResizeConvolution(512, 21)
+    plain = 21 * 9 * 512 * 224 * 224
+    small = 21 * (28 * 28 * 9 * 512 + 3 * 224 * 3 * 28 * 28 + 224 * 3 * 28 * 224)
+    assert layer.saves((1, 512, 28, 28), (224, 224)) and plain > 24 * small
+    assert not layer.saves((1, 512, 28, 28), (28, 28))
+    assert not layer.saves((1, 8, 200, 200), (400, 400))  # few channels: the matrices would be the larger part
+
+    class Alone(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return layer(x.new_zeros(2, 512, 28, 28), (224, 224))
+
+    layer.to("meta")
+    assert count_macs(Alone(), (8, 8), "meta") == plain
+    layer.at_low_resolution = True
+    assert count_macs(Alone(), (8, 8), "meta") == small
+
+
+@pytest.mark.parametrize("name", [*SEVEN, "timm/tf_efficientnet_lite0"])
+def test_the_seven_give_the_same_map_for_less(name: str) -> None:
+    model = with_lived_statistics(de.DenseModel(name, weights=None, min_size=(12, 16), head="skip"))
+    x = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        wanted = model(x)
+        for resizes in ("narrower", "fewer_operations"):
+            assert relative_error(for_inference(model, resizes)(x), wanted) <= 1e-5  # type: ignore[arg-type]
+        torch.testing.assert_close(model(x), wanted, rtol=0, atol=0)  # the plain form is left as it was
+    empty = de.DenseModel.from_spec(model.spec, "meta")
+    plain = count_macs(empty, SIZE, "meta")
+    assert count_macs(for_inference(empty, "fewer_operations"), SIZE, "meta") < plain
+    assert count_macs(for_inference(empty, "narrower"), SIZE, "meta") <= plain
+
+
+@pytest.mark.parametrize("head", list(HEADS))
+def test_every_head_gives_the_same_map(head: str) -> None:
+    model = with_lived_statistics(de.DenseModel("squeezenet1_1", weights=None, min_size=(6, 8), head=head))
+    x = torch.rand(2, 3, 131, 97)
+    with torch.no_grad():
+        assert relative_error(for_inference(model, "fewer_operations")(x), model(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "timm/tf_efficientnet_lite0", "resdeconv"])
+def test_normalization_after_a_convolution_is_gone(name: str) -> None:
+    model = de.DenseModel(name, weights=None, min_size=(12, 16))
+
+    def count(net: nn.Module) -> int:
+        return sum(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
+
+    left = count(for_inference(model))
+    assert left < count(model)
+    if name != "densenet121":  # normalizes before it convolves
+        assert left == 0
