@@ -1,0 +1,64 @@
+"""Gradient checkpointing: the same gradients, fewer tensors kept; where a graph separates, by hand."""
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import densemble as de
+from densemble.nets.checkpointing import separating
+
+NETWORKS = ["resnet18", "densenet121", "squeezenet1_1", "googlenet", "timm/tf_efficientnet_lite0"]
+
+
+def gradients(model: de.DenseModel, images: Tensor) -> tuple[dict[str, Tensor], int]:
+    """Gradients, and the bytes that autograd keeps for them."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(images).square().mean()
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, sum(kept.values())
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "timm/vit_tiny_patch16_224", "timm/resnet26d"])
+def test_the_same_gradients_for_less_memory(name: str) -> None:
+    model = de.DenseModel(name, weights=None, min_size=(3, 4), head="skip").train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | nn.modules.batchnorm._BatchNorm):
+            module.eval()  # statistics that are still gathered would see the batch twice
+    images = torch.rand(2, 3, 96, 128)
+    plain, kept = gradients(model, images)
+    model.backbone.checkpoint_gradients()
+    again, kept_less = gradients(model, images)
+    assert plain.keys() == again.keys() and len(plain) > 10
+    for key, wanted in plain.items():
+        torch.testing.assert_close(again[key], wanted, rtol=1e-4, atol=1e-7)
+    assert kept_less < 0.75 * kept
+
+
+def test_without_gradients_nothing_changes() -> None:
+    model = de.DenseModel("resnet18", weights=None).eval()
+    images = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        wanted = model(images)
+        model.backbone.checkpoint_gradients()
+        assert torch.equal(model(images), wanted)
+
+
+def test_separating_by_hand() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            start = self.a(x)
+            return self.c(start + self.b(start))
+
+    graph = fx.symbolic_trace(Residual()).graph
+    assert {node.name for node in separating(graph)} == {"x", "a", "add", "c"}
