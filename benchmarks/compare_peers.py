@@ -151,12 +151,12 @@ def run(model: nn.Module, images: Tensor) -> tuple[Tensor, nn.Conv2d | None]:
     return logits, called[0] if called else None
 
 
-def judge(model: nn.Module, size: Size) -> str:
-    """``works``, or what is wrong with the network's map or gradient."""
+def judge(model: nn.Module, size: Size, out_size: Size | None = None) -> str:
+    """``works``, or what is wrong with the network's map of ``out_size`` (``None``: the input's) or its gradient."""
     logits, first = run(model.train(), torch.rand(BATCH, 3, *size))
     if not isinstance(logits, Tensor):
         return f"gives a {type(logits).__name__} instead of a map"
-    if tuple(logits.shape[2:]) != size:
+    if tuple(logits.shape[2:]) != (out_size or size):
         return f"wrong size {'x'.join(str(side) for side in logits.shape[2:])}"
     if tuple(logits.shape[:2]) != (BATCH, CLASSES):
         return f"wrong shape {tuple(logits.shape)}"

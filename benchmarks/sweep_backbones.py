@@ -20,8 +20,9 @@ import torch
 
 import densemble as de
 from densemble.errors import CutError, DensembleError
+from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut
-from densemble.nets.cuts import choose, measured
+from densemble.nets.cuts import measured
 from densemble.shapes import format_size
 from densemble.storage.coverage import COVERAGE
 
@@ -34,7 +35,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "backbones.md"
 def automatic(known: tuple[Cut, ...], name: str, stride: int) -> Cut | None:
     """The automatic cut with a stride of at most ``stride``."""
     try:
-        return choose(known, "auto", (1, 1), name, "any", max_stride=stride)
+        return choose(known, "auto", Limits(max_stride=stride), name)
     except CutError:
         return None
 

@@ -11,8 +11,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import densemble as de
 from densemble.errors import CutError, UsageError
-from densemble.nets.cuts import all_nodes, choose
-from densemble.nets.dense import smallest_feature_map
+from densemble.nets.choose import Limits, choose, limits
+from densemble.nets.cuts import all_nodes
 
 STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn"]
 
@@ -42,14 +42,26 @@ def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*STORY, "resdeconv", "timm/tf_efficientnet_lite0"])
-def test_auto_is_the_deepest_cut_of_at_least_half_the_output(name: str) -> None:
-    least, wanted = smallest_feature_map((240, 320), (48, 64), None)
-    assert least == (24, 32)
+def test_auto_is_the_deepest_cut_with_a_stride_of_sixteen(name: str) -> None:
     nodes = all_nodes(name, (240, 320))
-    cut = choose(nodes, "auto", least, name, wanted)
-    assert cut.height >= 24 and cut.width >= 32 and cut.separates
+    cut = choose(nodes, "auto", limits((240, 320), (48, 64)), name)
+    assert cut.separates and cut.height >= 240 // 16 - 2 and cut.width >= 320 // 16 - 2  # unpadded: a pixel or two less
     deeper = [c for c in nodes[nodes.index(cut) + 1 :] if c.separates]
-    assert deeper and all(c.height < 24 or c.width < 32 for c in deeper)
+    assert all(c.height < 12 for c in deeper) and (deeper or name == "squeezenet1_1")  # it ends at a stride of 16
+    assert "deepest of" in cut.why and "a stride of at most 16" in cut.why
+
+
+def test_class_scores_and_dropout_are_no_places_to_cut() -> None:
+    """SqueezeNet's classifier is a convolution over its last map, after a dropout."""
+    deepest = de.cuts("squeezenet1_1", (240, 320))[-1]
+    assert (deepest.node, deepest.channels) == ("features", 512)
+    assert not [cut.node for cut in all_nodes("squeezenet1_1", (240, 320)) if cut.node.startswith("classifier")]
+
+
+def test_a_small_map_may_be_cut_deeper() -> None:
+    assert limits((240, 320), (48, 64)).max_stride == limits((240, 320), None).max_stride == 16
+    assert limits((240, 320), (8, 8)).max_stride == 30
+    assert choose(all_nodes("resnet18", (240, 320)), "auto", limits((240, 320), (7, 10)), "resnet18").node == "layer4"
 
 
 def test_nothing_is_cut_inside_a_residual_or_dense_block() -> None:
@@ -67,23 +79,23 @@ def test_a_cut_that_does_not_exist_names_those_that_fit() -> None:
 
 
 def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
-    with pytest.raises(CutError, match=r"6x9, smaller than half of the 48x64 output.*deepest cut.*'features\.4'"):
-        de.DenseModel("alexnet", cut="features.12", weights=None)
+    with pytest.raises(CutError, match=r"6x9, smaller than min_size 24x32.*deepest cut.*'features\.4' \(192 channels"):
+        de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(24, 32))
     allowed = de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(6, 8))
     assert allowed.cut.node == "features.12"
 
 
 def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_is_large_enough() -> None:
-    found = de.cuts("vit_b_16", (240, 320))
-    assert [cut.size for cut in found] == [(15, 20)] * 12 and {cut.kind for cut in found} == {"stages"}
-    model = de.DenseModel("vit_b_16", weights=None)
+    found = de.cuts("vit_b_32", (256, 320))
+    assert [cut.size for cut in found] == [(8, 10)] * 12 and {cut.kind for cut in found} == {"stages"}
+    model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320))
     assert model.cut.node == found[-1].node
-    assert "15x20, the largest there is, for none keeps 24x32 (half of the 48x64 output)" in model.cut.why
+    assert "a map of 8x10, the largest there is: none has a stride of at most 16" in model.cut.why
+    with pytest.raises(CutError, match="vit_b_32 at 256x320 has a stride of at most 16; take a larger"):
+        de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), max_stride=16)
 
 
-def test_a_small_input_takes_the_largest_map_unless_min_size_is_named() -> None:
-    model = de.DenseModel("alexnet", input_size=(64, 64), weights=None)
-    assert model.cut.size == (15, 15) and "the largest there is" in model.cut.why
+def test_no_cut_fits_a_small_input() -> None:
     with pytest.raises(CutError, match="larger input"):
         de.DenseModel("alexnet", input_size=(64, 64), weights=None, min_size=(24, 32))
 
@@ -95,15 +107,15 @@ def test_limits_steer_the_automatic_cut() -> None:
     layer2 = layer1 + 30 * 40 * 128 * (64 * 9 + 3 * 128 * 9 + 64)
     found = all_nodes("resnet18", (240, 320))
 
-    def auto(**limits: float) -> de.Cut:
-        return choose(found, "auto", (1, 1), "resnet18", "any", **limits)
+    def auto(**given: float) -> de.Cut:
+        return choose(found, "auto", Limits(**given), "resnet18")
 
     assert auto().node == "layer4"
     assert auto(max_stride=8).node == "layer2" and auto(max_stride=8).macs == layer2
     assert auto(max_macs=layer1).node == "layer1" and auto(max_macs=layer1 - 1).node != "layer1"
     assert auto(max_stride=16, max_macs=layer2).why == (
-        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places whose map "
-        f"keeps 1x1 (any) and has a stride of at most 16 and takes at most {layer2 / 1e6:,.0f} MMACs"
+        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places "
+        f"with a stride of at most 16 and at most {layer2 / 1e6:,.0f} MMACs"
     )
     with pytest.raises(CutError, match="a larger max_stride or max_macs"):
         auto(max_macs=10)

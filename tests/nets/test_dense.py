@@ -45,7 +45,7 @@ def test_the_cut_backbone_computes_what_the_classifier_computes() -> None:
     model = de.DenseModel(whole, cut="features.5", weights=None, min_size=(14, 19)).eval()
     x = torch.rand(2, 3, 240, 320)
     with torch.no_grad():
-        (features,) = model.backbone(x)
+        features, *_ = model.backbone(x)
         torch.testing.assert_close(features, whole.features[:6](x), rtol=0, atol=0)
 
 
@@ -56,7 +56,7 @@ def test_inception_shifts_its_input_as_its_weights_expect() -> None:
     x = torch.rand(1, 3, 240, 320)
     with torch.no_grad():
         wanted = whole.Conv2d_1a_3x3(whole._transform_input(x))
-        (features,) = model.backbone(x)
+        features, *_ = model.backbone(x)
         torch.testing.assert_close(features, wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -7,9 +7,9 @@ from torch import nn
 
 import densemble as de
 from densemble.config import SEVEN
+from densemble.nets.counting import count_macs
 from densemble.nets.heads import HEADS
 from densemble.nets.layers import ResizeConvolution
-from densemble.nets.measure import count_macs
 from densemble.nets.rewrite import for_inference
 
 SIZE = (192, 256)

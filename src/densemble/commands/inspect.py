@@ -97,19 +97,17 @@ def cuts(
     json: Json = False,
 ) -> None:
     """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
+    from densemble.nets.choose import choose, limits
     from densemble.nets.cut import CutList
-    from densemble.nets.cuts import choose, measured
     from densemble.nets.cuts import cuts as separating
-    from densemble.nets.dense import smallest_feature_map
+    from densemble.nets.cuts import measured
     from densemble.shapes import parse_size
 
     wanted = parse_size(size)
     known = measured(backbone, wanted)
     found = CutList(known.cuts) if every else separating(backbone, wanted)
-    least, reason = smallest_feature_map(
-        wanted, parse_size(out_size) if out_size else None, parse_size(min_size) if min_size else None
-    )
-    auto = choose(known.cuts, "auto", least, backbone, reason, max_stride, max_macs, strict=min_size is not None)
+    asked, least = (parse_size(text) if text else None for text in (out_size, min_size))
+    auto = choose(known.cuts, "auto", limits(wanted, asked, least, max_stride, max_macs), backbone)
     if json:
         facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}
         print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in found]})

@@ -20,8 +20,9 @@ from densemble.data.folder import FolderData
 from densemble.errors import DensembleError, UsageError
 from densemble.evaluation import predict_split
 from densemble.nets.backbones import OWN, resolve
-from densemble.nets.cuts import all_nodes, choose
-from densemble.nets.dense import DenseModel, smallest_feature_map
+from densemble.nets.choose import choose, limits
+from densemble.nets.cuts import all_nodes
+from densemble.nets.dense import DenseModel
 from densemble.nets.heads import HEADS
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
@@ -109,11 +110,8 @@ def _check_members(config: RunConfig) -> None:
                 f"member '{member.backbone}': no head is named '{member.head}'; there are: {', '.join(HEADS)}"
             )
         size = member.input_size or config.input_size
-        least, wanted = smallest_feature_map(size, config.out_size, member.min_size)
-        limits = (member.max_stride, member.max_macs)
-        choose(
-            all_nodes(backbone, size), member.cut, least, backbone, wanted, *limits, strict=member.min_size is not None
-        )
+        within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs)
+        choose(all_nodes(backbone, size), member.cut, within, backbone)
 
 
 def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool) -> None:

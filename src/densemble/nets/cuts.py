@@ -1,20 +1,20 @@
-"""Cuts: where a backbone may end, which place is the automatic choice, which earlier maps go with it."""
+"""Cuts: where a backbone may end, and which earlier maps go with a cut."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from torch import nn
 
 from densemble.errors import CutError, UsageError
 from densemble.nets import backbones
+from densemble.nets.choose import no_map
 from densemble.nets.cut import Cut, CutList
-from densemble.nets.measure import Measured, Traced, measure
-from densemble.shapes import Size, format_size
+from densemble.nets.measure import Measured, measure
+from densemble.nets.measure_graph import Traced
+from densemble.shapes import Size
 
 REFERENCE_SIZE: Size = (240, 320)
 SINGLE_SIZE_LEVELS = 4
-UNPADDED = 1.3
 SAME_LEVEL = 1.25
 
 
@@ -66,95 +66,8 @@ def cuts(backbone: str | nn.Module, size: Size = REFERENCE_SIZE) -> CutList:
     """
     found = CutList(cut for cut in all_nodes(backbone, size) if cut.separates)
     if not found:
-        raise CutError(_no_map(backbone if isinstance(backbone, str) else type(backbone).__name__))
+        raise CutError(no_map(backbone if isinstance(backbone, str) else type(backbone).__name__))
     return found
-
-
-def _no_map(backbone: str) -> str:
-    return (
-        f"{backbone} has no feature map that alone holds all that was computed before: it cannot be cut; take another"
-    )
-
-
-def choose(
-    found: Sequence[Cut],
-    node: str,
-    min_size: Size,
-    backbone: str,
-    wanted: str,
-    max_stride: float | None = None,
-    max_macs: float | None = None,
-    strict: bool = True,
-) -> Cut:
-    """The cut named ``node``; for ``"auto"`` the deepest one that every limit permits.
-
-    Args:
-        found: what :func:`all_nodes` measured.
-        node: qualified name, or ``"auto"``.
-        min_size: smallest permitted (H, W) of the feature map.
-        backbone: its name, for the messages.
-        wanted: what ``min_size`` comes from, for the messages (``half of the 48x64 output``).
-        max_stride: most input pixels per feature pixel, either axis; a map made smaller by unpadded convolutions
-            counts as the stride it was built with.
-        max_macs: most multiply-accumulates up to the cut, for one image.
-        strict: refuse where no map is large enough; else the deepest of the largest maps is taken, as for a vision
-            transformer, which has but one size.
-
-    Returns:
-        The cut, with the rule that chose it in ``why``.
-
-    Raises:
-        CutError: the node does not exist or its map is too small; names cuts that fit.
-    """
-    if not any(c.separates for c in found):
-        raise CutError(_no_map(backbone))
-    within = [c for c in found if c.separates and _within(c, max_stride, max_macs)]
-    fitting = [c for c in within if c.height >= min_size[0] and c.width >= min_size[1]]
-    limits = [f"keeps {format_size(min_size)} ({wanted})"]
-    if not (strict or fitting) and within:
-        largest = max(within, key=lambda c: c.height * c.width).size
-        fitting = [c for c in within if c.size == largest]
-        limits = [f"is {format_size(largest)}, the largest there is, for none {limits[0]}"]
-        min_size = largest
-    limits += [f"has a stride of at most {max_stride:g}"] if max_stride is not None else []
-    limits += [f"takes at most {max_macs / 1e6:,.0f} MMACs"] if max_macs is not None else []
-    if not fitting:
-        raise CutError(
-            f"no feature map of {backbone} at {_input(found)} {' and '.join(limits)}; take a larger input, a smaller "
-            "output or a smaller min_size" + (", a larger max_stride or max_macs" if len(limits) > 1 else "")
-        )
-    deepest = fitting[-1]
-    if node == "auto":
-        places = f"{len(fitting)} place{'s' if len(fitting) > 1 else ''}"
-        return replace(deepest, why=f"the deepest of {places} whose map {' and '.join(limits)}")
-    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting))
-    named = [c for c in found if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
-    if not named:
-        raise CutError(f"{backbone} has no node '{node}'; cuts that fit: {offered}")
-    cut = named[-1]
-    if cut.height < min_size[0] or cut.width < min_size[1]:
-        raise CutError(
-            f"cut '{node}' of {backbone} is {format_size(cut.size)}, smaller than {wanted}; the deepest cut that keeps "
-            f"{format_size(min_size)} is '{deepest.node}' ({deepest.channels} channels); cuts that fit: {offered}; "
-            "or permit it with a smaller min_size"
-        )
-    return replace(cut, why="named by the user")
-
-
-def _within(cut: Cut, max_stride: float | None, max_macs: float | None) -> bool:
-    # Unpadded convolutions leave a map smaller than the image divided by the stride they were built with.
-    narrow = max_stride is None or max(cut.stride) <= UNPADDED * max_stride
-    return narrow and (max_macs is None or cut.macs <= max_macs)
-
-
-def _input(found: Sequence[Cut]) -> str:
-    return format_size(found[0].input_size) if found else "this size"
-
-
-def _spread(fitting: list[Cut]) -> list[Cut]:
-    """The deepest cut of each size, at most four: enough to choose from."""
-    by_size = {c.size: c for c in fitting}
-    return list(by_size.values())[-4:]
 
 
 def levels(found: Sequence[Cut], cut: Cut, finest: Size) -> list[Cut]:

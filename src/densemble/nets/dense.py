@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
 from densemble.nets.channels import adapt, projection, widen
+from densemble.nets.choose import choose, limits
 from densemble.nets.cut import Cut, Kind, Layout
-from densemble.nets.cuts import REFERENCE_SIZE, choose, levels, measured
+from densemble.nets.cuts import REFERENCE_SIZE, levels, measured
 from densemble.nets.heads import HEADS, WITH_SKIPS
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
 
-DEFAULT_HEADS = {"resdeconv": "deconv"}
+DEFAULT_HEAD = "skip"
+OWN_HEADS = {"resdeconv": "deconv"}
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,12 @@ class DenseModel(nn.Module):
             a classifier itself, whose own weights are kept.
         out_channels: K.
         out_size: (h, w) of the map; ``None``: the input's own H x W.
-        cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit;
-            ``model.cut.why`` says how it was chosen.
-        head: row of :data:`HEADS`; default ``upsample``, for ``resdeconv`` ``deconv``.
+        cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit,
+            without them the deepest with a stride of at most 16; ``model.cut.why`` says how it was chosen.
+        head: row of :data:`HEADS`; default ``skip``, for ``resdeconv`` ``deconv``.
         weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None``.
         input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
-        min_size: smallest (H, W) permitted at the cut; default half of ``out_size``, or an eighth of the input
-            where ``out_size`` is ``None``.
+        min_size: smallest (H, W) permitted at the cut.
         max_stride: most input pixels per feature pixel at an automatic cut.
         max_macs: most multiply-accumulates up to an automatic cut, for one image.
         in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
@@ -139,11 +140,11 @@ class DenseModel(nn.Module):
         if head is not None and head not in HEADS:
             raise UsageError(f"no head is named '{head}'; there are: {', '.join(HEADS)}")
         size = input_size or REFERENCE_SIZE
-        least, wanted = smallest_feature_map(size, out_size, min_size)
+        within = limits(size, out_size, min_size, max_stride, max_macs)
         known = measured(backbone, size)
-        found = choose(known.cuts, cut, least, name, wanted, max_stride, max_macs, strict=min_size is not None)
+        found = choose(known.cuts, cut, within, name)
         self.cut: Cut = found
-        head = head or DEFAULT_HEADS.get(name, "upsample")
+        head = head or OWN_HEADS.get(name, DEFAULT_HEAD)
         chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
         own = door.normalization(name, in_channels)
         self.spec = DenseSpec(
@@ -272,15 +273,6 @@ class DenseModel(nn.Module):
     def extra_repr(self) -> str:
         size = "own" if self.spec.out_size is None else format_size(self.spec.out_size)
         return f"{self.spec.backbone} cut at {self.spec.node}, {self.spec.out_channels} x {size}"
-
-
-def smallest_feature_map(size: Size, out_size: Size | None, min_size: Size | None) -> tuple[Size, str]:
-    """Smallest permitted feature map, and in words where that comes from."""
-    if min_size is not None:
-        return min_size, f"min_size {format_size(min_size)}"
-    if out_size is None:
-        return (max(size[0] // 8, 1), max(size[1] // 8, 1)), f"an eighth of the {format_size(size)} input"
-    return (-(-out_size[0] // 2), -(-out_size[1] // 2)), f"half of the {format_size(out_size)} output"
 
 
 def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> int:

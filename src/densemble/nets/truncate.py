@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from densemble.nets import backbones
+from densemble.nets.counting import probe
 from densemble.nets.cut import Kind, Layout
-from densemble.nets.measure import probe, used_parameters, without_values
+from densemble.nets.leaves import used_parameters, without_values
 from densemble.nets.trunks import (
     CutBackbone,
     GraphBackbone,

@@ -1,0 +1,81 @@
+"""Every head over twelve backbones that have little in common, at sizes from one pixel up: does it give the map?
+
+A combination works if its map has exactly the asked size, is finite, and its gradient reaches the first convolution.
+Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json; the whole
+table takes about half an hour on one core.
+
+    python benchmarks/every_head.py [--backbones alexnet ...] [--heads skip ...]
+"""
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from compare_peers import CLASSES, WORKS, judge
+
+import densemble as de
+from densemble.nets.heads import HEADS
+from densemble.shapes import Size, format_size
+
+RESULT = Path(__file__).parent / "results" / "every_head.json"
+BACKBONES = (
+    "alexnet", "vgg11_bn", "resnet18", "densenet121", "inception_v3", "squeezenet1_1", "mobilenet_v3_small", "swin_t",
+    "timm/tf_efficientnet_lite0", "timm/convnext_atto", "timm/vit_tiny_patch16_224", "resdeconv",
+)  # fmt: skip
+SIZES: tuple[Size, ...] = ((1, 1), (7, 5), (97, 131), (224, 224), (225, 301), (360, 480))
+OUT_SIZES: tuple[Size | None, ...] = (None, (48, 64))
+
+
+def outcomes(
+    backbone: str, head: str, sizes: Sequence[Size] = SIZES, out_sizes: Sequence[Size | None] = OUT_SIZES
+) -> Iterator[tuple[Size, Size | None, str]]:
+    """(input size, asked size, ``works`` or what is wrong) of one head over one backbone."""
+    for out_size in out_sizes:
+        model = de.DenseModel(backbone, head=head, weights=None, out_channels=CLASSES, out_size=out_size)
+        for size in sizes:
+            try:
+                yield size, out_size, judge(model, size, out_size)
+            except Exception as error:  # the table goes on, and names what it met
+                yield size, out_size, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
+    parser.add_argument("--heads", nargs="+", default=list(HEADS))
+    parser.add_argument("-o", "--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    works, failed = {}, []
+    for backbone in arguments.backbones:
+        for head in arguments.heads:
+            found = list(outcomes(backbone, head))
+            works[f"{head} x {backbone}"] = sum(outcome == WORKS for _, _, outcome in found)
+            for size, out_size, outcome in found:
+                if outcome != WORKS:
+                    asked = format_size(out_size or size)
+                    failed.append(f"{head} x {backbone}, {format_size(size)} -> {asked}: {outcome}")
+                    print(failed[-1], flush=True)
+            print(f"{head} x {backbone}: {works[f'{head} x {backbone}']} of {len(found)} work", flush=True)
+    total = len(works) * len(SIZES) * len(OUT_SIZES)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
+    result = {
+        "commit": commit.strip(),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch")},
+        "sizes": [format_size(size) for size in SIZES],
+        "out_sizes": [out_size and format_size(out_size) for out_size in OUT_SIZES],
+        "combinations": total,
+        "work": sum(works.values()),
+        "failed": failed,
+        "working sizes of each": works,
+    }
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{result['work']} of {total} combinations work; {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Which cut: the rule of the automatic choice, the limits that steer it, and what is said where none fits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from densemble.errors import CutError
+from densemble.nets.cut import Cut
+from densemble.shapes import Size, format_size
+
+DEFAULT_STRIDE = 16.0
+"""Chosen by docs/decisions/0005: deep enough for meaning; the detail comes from the maps before it."""
+UNPADDED = 1.3
+"""Unpadded convolutions leave a map smaller than the image divided by the stride they were built with."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an automatic cut must keep to.
+
+    Attributes:
+        min_size: smallest (H, W) of the feature map.
+        max_stride: most input pixels per feature pixel, either axis; maps that unpadded convolutions made smaller
+            count as the stride they were built with.
+        max_macs: most multiply-accumulates up to the cut, for one image.
+        lenient: take the largest map where none is large enough, as for a network that has but one size.
+    """
+
+    min_size: Size | None = None
+    max_stride: float | None = None
+    max_macs: float | None = None
+    lenient: bool = False
+
+    def large_enough(self, cut: Cut) -> bool:
+        """Whether the map keeps to ``min_size`` and ``max_stride``."""
+        least = self.min_size or (1, 1)
+        narrow = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
+        return narrow and cut.height >= least[0] and cut.width >= least[1]
+
+    def affordable(self, cut: Cut) -> bool:
+        """Whether the work keeps to ``max_macs``."""
+        return self.max_macs is None or cut.macs <= self.max_macs
+
+    def __str__(self) -> str:
+        size = [f"a map of at least {format_size(self.min_size)}"] if self.min_size else []
+        stride = [f"a stride of at most {self.max_stride:g}"] if self.max_stride is not None else []
+        return " and ".join([*size, *stride, *self._work()]) or "a map"
+
+    def _work(self) -> list[str]:
+        return [f"at most {self.max_macs / 1e6:,.0f} MMACs"] if self.max_macs is not None else []
+
+
+def limits(
+    size: Size,
+    out_size: Size | None,
+    min_size: Size | None = None,
+    max_stride: float | None = None,
+    max_macs: float | None = None,
+) -> Limits:
+    """The limits that a user set; without ``min_size`` and ``max_stride``, a stride of at most 16.
+
+    Args:
+        size: (H, W) of the input.
+        out_size: (h, w) of the wanted map; one that is smaller than a sixteenth of the input permits a larger stride.
+        min_size, max_stride, max_macs: see :class:`Limits`.
+    """
+    if min_size is not None or max_stride is not None:
+        return Limits(min_size, max_stride, max_macs)
+    wanted = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
+    return Limits(None, max(DEFAULT_STRIDE, wanted), max_macs, lenient=True)
+
+
+def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
+    """The cut named ``node``; for ``"auto"`` the deepest one that the limits permit.
+
+    Args:
+        found: what was measured at every node.
+        node: qualified name, or ``"auto"``.
+        within: limits of the automatic choice; a named node must keep to ``min_size`` too.
+        backbone: its name, for the messages.
+
+    Returns:
+        The cut, with the rule that chose it in ``why``.
+
+    Raises:
+        CutError: the node does not exist or its map is too small; names cuts that fit.
+    """
+    usable = [c for c in found if c.separates]
+    if not usable:
+        raise CutError(no_map(backbone))
+    fitting = [c for c in usable if within.affordable(c) and within.large_enough(c)]
+    if node != "auto":
+        return _named(found, fitting or usable, node, within, backbone)
+    if fitting:
+        return replace(fitting[-1], why=f"the deepest of {_places(fitting)} with {within}")
+    affordable = [c for c in usable if within.affordable(c)]
+    if not (within.lenient and affordable):
+        raise CutError(
+            f"no feature map of {backbone} at {format_size(found[0].input_size)} has {within}; take a larger input, "
+            "a smaller min_size, or a larger max_stride or max_macs"
+        )
+    largest = max(affordable, key=lambda c: c.height * c.width).size
+    same = [c for c in affordable if c.size == largest]
+    why = (
+        f"the deepest of {_places(same)} with a map of {format_size(largest)}, the largest there is: none has {within}"
+    )
+    return replace(same[-1], why=why)
+
+
+def _named(found: Sequence[Cut], fitting: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
+    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting))
+    named = [c for c in found if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
+    if not named:
+        raise CutError(f"{backbone} has no node '{node}'; cuts that fit: {offered}")
+    cut, least = named[-1], within.min_size or (1, 1)
+    if cut.height < least[0] or cut.width < least[1]:
+        deepest = fitting[-1]
+        raise CutError(
+            f"cut '{node}' of {backbone} is {format_size(cut.size)}, smaller than min_size {format_size(least)}; "
+            f"the deepest cut that keeps it is '{deepest.node}' ({deepest.channels} channels); cuts that fit: "
+            f"{offered}; or permit it with a smaller min_size"
+        )
+    return replace(cut, why="named by the user")
+
+
+def no_map(backbone: str) -> str:
+    """What is said of a network that has no place to cut."""
+    return (
+        f"{backbone} has no feature map that alone holds all that was computed before: it cannot be cut; take another"
+    )
+
+
+def _places(cuts: Sequence[Cut]) -> str:
+    return f"{len(cuts)} place{'s' if len(cuts) > 1 else ''}"
+
+
+def _spread(fitting: Sequence[Cut]) -> list[Cut]:
+    """The deepest cut of each size, at most four: enough to choose from."""
+    by_size = {c.size: c for c in fitting}
+    return list(by_size.values())[-4:]

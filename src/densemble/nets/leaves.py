@@ -1,0 +1,48 @@
+"""Which parameters a tensor was computed from, read from autograd's own graph."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Leaves:
+    """Parameters that a tensor was computed from, read from autograd's own graph."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = {id(p): p for p in model.parameters()}
+        self.seen: set[Any] = set()
+        self.found: dict[int, nn.Parameter] = {}
+
+    def of(self, tensor: Tensor) -> list[nn.Parameter]:
+        """Those of ``tensor`` and of all tensors asked for before, which lie above it in a network."""
+        todo = [tensor.grad_fn]
+        while todo:
+            step = todo.pop()
+            if step is None or step in self.seen:
+                continue
+            self.seen.add(step)
+            leaf = getattr(step, "variable", None)
+            if leaf is not None and id(leaf) in self.parameters:
+                self.found[id(leaf)] = leaf
+            todo.extend(earlier for earlier, _ in step.next_functions)
+        return list(self.found.values())
+
+
+def used_parameters(model: nn.Module, maps: list[Tensor]) -> set[str]:
+    """Names of the parameters that ``maps`` were computed from."""
+    reach = Leaves(model)
+    for found in maps:
+        reach.of(found)
+    return {name for name, p in model.named_parameters() if id(p) in reach.found}
+
+
+def without_values(model: nn.Module) -> nn.Module:
+    """A copy on the meta device; no second set of weights comes to be."""
+    memo: dict[int, Any] = {}
+    for p in model.parameters():
+        memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
+    for b in model.buffers():
+        memo[id(b)] = torch.empty_like(b, device="meta")
+    return copy.deepcopy(model, memo)

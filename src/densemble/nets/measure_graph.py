@@ -1,0 +1,198 @@
+"""Measuring a network by its traced graph: what every node is worth as a cut."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.flop_counter import FlopCounterMode
+
+from densemble.nets import receptive_field as fields
+from densemble.nets.checkpointing import separating
+from densemble.nets.counting import BATCH, counting, probe
+from densemble.nets.cut import Cut, Layout
+from densemble.shapes import Size
+
+POOLED_FROM = 96  # a map of one pixel is what is left of a small image, and of a larger one its average
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A graph module and the qualified name of each of its nodes."""
+
+    module: fx.GraphModule
+    names: dict[fx.Node, str]
+
+
+class _Measure(fx.Interpreter):
+    """Runs a graph and notes shape, work and receptive field at every node."""
+
+    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+        super().__init__(module)
+        self.counter = counter
+        self.before = 0
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+        self.macs: dict[fx.Node, int] = {}
+        self.fields: dict[fx.Node, fields.Field] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.fields[n] = None
+        result = super().run_node(n)
+        total = int(self.counter.get_total_flops())
+        self.macs[n], self.before = (total - self.before) // (2 * BATCH), total
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        self.fields[n] = self._field(n, result)
+        return result
+
+    def _field(self, n: fx.Node, result: Any) -> fields.Field:
+        if n.op == "placeholder":
+            return fields.IMAGE
+        if n.op not in ("call_module", "call_function", "call_method"):
+            return None
+        target = self.fetch_attr(str(n.target)) if n.op == "call_module" else n.target
+        before = [self.fields[node] for node in n.all_input_nodes if node in self.shapes or node.op != "get_attr"]
+        inputs, options = self.fetch_args_kwargs_from_env(n)
+        return fields.through(target, before, inputs, options, result)
+
+
+def measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], int, str]:
+    """Every node with a feature map, the work of the whole, and what stopped the run, if anything did."""
+    failure = ""
+    with counting(graph.module) as counter:
+        run, result = _Measure(graph.module, counter), None
+        try:
+            result = run.run(probe(size, device))
+        except Exception as error:
+            # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
+            failure = (str(error).splitlines() or [type(error).__name__])[0]
+    short = _short_names(graph)
+    alone = separating(graph.module.graph)
+    work = _Work(graph.module, run.macs)
+    scores = _first_scores(graph.module, result)
+    cuts = []
+    for node, shape in run.shapes.items():
+        if node is scores:
+            break
+        seen = work.add(node)
+        if node.op not in ("call_module", "call_function", "call_method") or node not in graph.names:
+            continue
+        if node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd):
+            continue  # the same map as before, and less of it while the head learns
+        layout = _layout(shape, size)
+        if layout is None:
+            continue
+        channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
+        field = run.fields[node] if layout == "NCHW" else None
+        cuts.append(
+            Cut(
+                node=short[node],
+                channels=channels,
+                height=height,
+                width=width,
+                stride=(size[0] / height, size[1] / width),
+                macs=seen[0],
+                parameters=seen[1],
+                receptive_field=_extent(field),
+                offset=_centre(field),
+                separates=node in alone,
+                input_size=size,
+                graph_node=graph.names[node],
+                layout=layout,
+            )
+        )
+    return cuts, sum(run.macs.values()), failure
+
+
+def _first_scores(module: fx.GraphModule, result: Any) -> fx.Node | None:
+    """The 1x1 convolution that ends a network as its classifier, before the pooling (SqueezeNet): no feature map."""
+    called = [node for node in module.graph.nodes if node.op == "call_module"]
+    learned = [node for node in called if any(True for _ in module.get_submodule(str(node.target)).parameters())]
+    if not learned or not isinstance(result, Tensor) or result.ndim != 2:
+        return None
+    last = module.get_submodule(str(learned[-1].target))
+    is_classifier = isinstance(last, nn.Conv2d) and last.kernel_size == (1, 1) and last.out_channels == result.shape[1]
+    return learned[-1] if is_classifier else None
+
+
+def _extent(field: fields.Field) -> Size | None:
+    return None if field is None else (field[0].high - field[0].low + 1, field[1].high - field[1].low + 1)
+
+
+def _centre(field: fields.Field) -> tuple[float, float] | None:
+    return None if field is None else ((field[0].low + field[0].high) / 2, (field[1].low + field[1].high) / 2)
+
+
+class _Work:
+    """Multiply-accumulates and parameters that a node needs, itself and everything before it."""
+
+    def __init__(self, module: fx.GraphModule, macs: dict[fx.Node, int]) -> None:
+        self.module = module
+        self.macs = macs
+        self.order = list(macs)
+        self.index = {node: i for i, node in enumerate(self.order)}
+        self.before: dict[fx.Node, int] = {}  # a set of nodes, as bits
+        self.owned = [self._own_parameters(node) for node in self.order]
+
+    def _own_parameters(self, node: fx.Node) -> dict[int, int]:
+        if node.op == "call_module":
+            return {id(p): p.numel() for p in self.module.get_submodule(str(node.target)).parameters()}
+        if node.op == "get_attr":
+            value: Any = self.module
+            for part in str(node.target).split("."):
+                value = getattr(value, part)
+            return {id(value): value.numel()} if isinstance(value, nn.Parameter) else {}
+        return {}
+
+    def add(self, node: fx.Node) -> tuple[int, int]:
+        bits = 0
+        for earlier in self.order[len(self.before) : self.index[node] + 1]:
+            own = 1 << self.index[earlier]
+            for source in earlier.all_input_nodes:
+                own |= self.before[source]
+            self.before[earlier] = own
+        bits = self.before[node]
+        used = [i for i in range(self.index[node] + 1) if bits >> i & 1]
+        owned: dict[int, int] = {}
+        for i in used:
+            owned.update(self.owned[i])
+        return sum(self.macs[self.order[i]] for i in used), sum(owned.values())
+
+
+def _layout(shape: tuple[int, ...], size: Size) -> Layout | None:
+    """Where the axes of a tensor are those of the image at a smaller scale."""
+    if len(shape) != 4 or shape[0] != BATCH or 0 in shape:
+        return None
+    if shape.count(1) >= 2 and min(size) >= POOLED_FROM:
+        return None
+    if _is_scaled(shape[2], shape[3], size):
+        return "NCHW"
+    return "NHWC" if _is_scaled(shape[1], shape[2], size) else None
+
+
+def _is_scaled(height: int, width: int, size: Size) -> bool:
+    if height > size[0] or width > size[1]:
+        return height <= size[0] + 8 and width <= size[1] + 8 and (height - size[0]) == (width - size[1])
+    return abs(math.log((size[0] / height) / (size[1] / width))) <= math.log(1 + 1.5 / min(height, width))
+
+
+def _short_names(graph: Traced) -> dict[fx.Node, str]:
+    """A module's own path for a module's node; for an operator, the widest block whose last node it is."""
+    names, nodes = graph.names, graph.module.graph.nodes
+    modules = {name for name, _ in graph.module.named_modules()}
+    last: dict[str, fx.Node] = {}
+    for node in nodes:
+        for prefix in _prefixes(names.get(node, "")):
+            last[prefix] = node
+    short = {}
+    for node in nodes:
+        name = names.get(node, "")
+        short[node] = name if name in modules else next((p for p in _prefixes(name) if last[p] is node), name)
+    return short
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))

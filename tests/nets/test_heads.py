@@ -1,0 +1,103 @@
+"""Heads: every one over twelve backbones (the whole table is benchmarks/every_head.py), and what is special to each."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from compare_peers import WORKS
+from every_head import BACKBONES, outcomes
+
+import densemble as de
+from densemble.nets.choose import Limits, choose
+from densemble.nets.cuts import all_nodes, levels
+from densemble.nets.heads import HEADS, WITH_SKIPS
+from densemble.nets.layers import SubpixelStep, resize
+from densemble.nets.smp_decoders import DECODERS
+
+OWN = [head for head in HEADS if not head.startswith("smp-")]
+
+
+@pytest.mark.parametrize("head", OWN)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_any_head_over_any_backbone(backbone: str, head: str) -> None:
+    """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
+    found = [
+        *outcomes(backbone, head, [(1, 1), (225, 301)], [None]),
+        *outcomes(backbone, head, [(7, 5), (97, 131)], [(48, 64)]),
+    ]
+    assert {outcome for _, _, outcome in found} == {WORKS}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("backbone", ["alexnet", "inception_v3", "timm/vit_tiny_patch16_224"])
+def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(backbone: str, decoder: str) -> None:
+    found = list(outcomes(backbone, f"smp-{decoder}", [(1, 1), (97, 131)], [None]))
+    assert {outcome for _, _, outcome in found} == {WORKS}
+
+
+def test_maps_that_are_off_by_a_pixel_are_aligned() -> None:
+    """InceptionV3's unpadded convolutions give maps that are no halves of one another."""
+    model = de.DenseModel("inception_v3", head="skip", weights=None, min_size=(6, 8), out_size=None).eval()
+    sizes = [tuple(found.shape[-2:]) for found in model.features(torch.rand(1, 3, 225, 301))]
+    assert len(sizes) >= 4 and any(b[0] != 2 * a[0] for a, b in pairwise(sizes))
+    assert model(torch.rand(1, 3, 225, 301)).shape == (1, 1, 225, 301)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg19_bn", "densenet201", "squeezenet1_1", "inception_v3", "googlenet"])
+def test_levels_are_found_where_fastai_finds_none(name: str) -> None:
+    found = all_nodes(name, (240, 320))
+    deepest = choose(found, "auto", Limits(), name)
+    chain = levels(found, deepest, (240, 320))
+    assert chain[0] == deepest and len(chain) >= 3
+    heights = [cut.height for cut in chain]
+    assert heights == sorted(set(heights)) and heights[-1] >= 240 // 4 - 2
+    assert all(cut.separates for cut in chain)
+    assert [cut.macs for cut in chain] == sorted((cut.macs for cut in chain), reverse=True)
+
+
+def test_levels_stop_at_the_size_that_is_wanted() -> None:
+    found = all_nodes("resnet18", (192, 256))
+    deepest = choose(found, "auto", Limits(), "resnet18")
+    assert [cut.size for cut in levels(found, deepest, (48, 64))] == [(6, 8), (12, 16), (24, 32), (48, 64)]
+    assert [cut.size for cut in levels(found, deepest, (20, 20))] == [(6, 8), (12, 16), (24, 32)]
+    # AlexNet's 47x63 is as good as 48x64
+    alexnet = all_nodes("alexnet", (192, 256))
+    assert levels(alexnet, choose(alexnet, "auto", Limits(), "alexnet"), (48, 64))[-1].size == (47, 63)
+
+
+def test_a_skip_head_sees_every_level() -> None:
+    model = de.DenseModel("resnet18", head="skip", weights=None, min_size=(6, 8), input_size=(192, 256)).train()
+    maps = [m.detach().requires_grad_(True) for m in model.features(torch.rand(2, 3, 192, 256))]
+    model.head(maps, (48, 64)).square().sum().backward()
+    assert len(maps) == 4 and all(m.grad is not None and m.grad.abs().sum() > 0 for m in maps)
+
+
+def test_subpixel_starts_without_a_checkerboard() -> None:
+    """Shi et al. 2016 with ICNR: at the start every 2x2 block holds one value, as after nearest upsampling."""
+    found = SubpixelStep(8, 4).eval()(torch.randn(1, 8, 6, 7), (12, 14))
+    torch.testing.assert_close(found, found[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+@pytest.mark.parametrize("head", ["aspp", "ppm"])
+def test_context_reaches_the_whole_map(head: str) -> None:
+    """A change of one corner is felt in the other; a head of 3x3 convolutions alone does not reach so far."""
+
+    def reaches(name: str) -> bool:
+        torch.manual_seed(0)
+        net = HEADS[name]((16,), 1, 1).eval()
+        x = torch.rand(1, 16, 40, 40)
+        other = x.clone()
+        other[..., 0, 0] += 10
+        change = (net([x], (80, 80)) - net([other], (80, 80))).abs()
+        return bool(change[..., -1, -1] > 0)
+
+    assert reaches(head) and not reaches("upsample")
+
+
+def test_heads_with_skips_are_known_by_name() -> None:
+    assert {"skip", *(f"smp-{decoder}" for decoder in DECODERS)} == WITH_SKIPS
+
+
+def test_resize_leaves_a_map_of_the_right_size_alone() -> None:
+    x = torch.rand(1, 2, 5, 7)
+    assert resize(x, (5, 7)) is x
