@@ -23,12 +23,12 @@ from densemble.errors import CutError, DensembleError
 from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import measured
-from densemble.shapes import format_size
+from densemble.shapes import Size, format_size
 from densemble.storage.coverage import COVERAGE
 
 SIZE = (240, 320)
 STRIDES = (4, 8, 16)
-ASKED = (((240, 320), (48, 64)), ((225, 301), None), ((97, 131), (48, 64)))
+ASKED: tuple[tuple[Size, Size | None], ...] = (((240, 320), (48, 64)), ((225, 301), None), ((97, 131), (48, 64)))
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "backbones.md"
 
 
@@ -93,17 +93,17 @@ def outputs_anywhere(name: str, device: str) -> list[str]:
         return outputs(name, "cpu")
 
 
-def outputs(name: str, device: str) -> list[str]:
-    """Sizes of the maps for the sizes in ``ASKED``, with the cut and the head that a user gets unasked.
+def outputs(name: str, device: str, sizes: tuple[tuple[Size, Size | None], ...] = ASKED) -> list[str]:
+    """Sizes of the maps for (input, asked) sizes, with the cut and the head that a user gets unasked.
 
     Raises:
         ValueError: one is not what was asked for, or a parameter is not used.
     """
     given = []
-    for out_size in dict.fromkeys(asked for _, asked in ASKED):
+    for out_size in dict.fromkeys(asked for _, asked in sizes):
         with torch.device(device):
             model = de.DenseModel(name, weights=None, out_size=out_size, out_channels=2).eval()
-        for size in (size for size, asked in ASKED if asked == out_size):
+        for size in (size for size, asked in sizes if asked == out_size):
             logits = model(torch.rand(2, 3, *size, device=device))
             wanted = (2, 2, *(out_size or size))
             if tuple(logits.shape) != wanted:
@@ -126,7 +126,9 @@ def sweep(folder: Path, names: list[str], shard: tuple[int, int], device: str) -
     done = {entry["name"] for entry in read(folder)}
     mine = [name for i, name in enumerate(names) if i % shard[1] == shard[0] and name not in done]
     path = folder / f"shard-{shard[0]}-of-{shard[1]}.jsonl"
+    cut_off = path.is_file() and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
+        file.write("\n" if cut_off else "")
         for number, name in enumerate(mine, 1):
             entry = row(name, device)
             file.write(json.dumps(entry) + "\n")

@@ -28,7 +28,7 @@ def test_the_story_has_its_seven_members_and_size() -> None:
 
 def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
     small = ["input_size=96x128", "out_size=12x16", "training.epochs=1", "training.batch_size=12"]
-    small += [f"members.{i}.epochs=1" for i in range(7)]
+    small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=6x8")]
     words = [sys.executable, str(STORY / "all7models.py"), str(scenes), "-o", str(tmp_path / "run"), "--from-scratch"]
     for setting in small:
         words += ["--set", setting]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, fx, nn
 
 import densemble as de
-from densemble.nets.checkpointing import separating
+from densemble.nets.checkpointing import SegmentedRun, separating
 
 NETWORKS = ["resnet18", "densenet121", "squeezenet1_1", "googlenet", "timm/tf_efficientnet_lite0"]
 
@@ -39,6 +39,17 @@ def test_the_same_gradients_for_less_memory(name: str) -> None:
     for key, wanted in plain.items():
         torch.testing.assert_close(again[key], wanted, rtol=1e-4, atol=1e-7)
     assert kept_less < 0.75 * kept
+
+
+def test_a_segment_never_starts_from_what_is_overwritten() -> None:
+    """SqueezeNet's activations work in place: a convolution's output is gone when its segment is computed again."""
+    model = de.DenseModel("squeezenet1_1", weights=None, min_size=(3, 4), head="upsample").train()
+    nodes = {node.name: node for node in model.backbone.network.graph.nodes}
+    segments = SegmentedRun(model.backbone.network).segments
+    modules = dict(model.backbone.network.named_modules())
+    starts = [str(segment[0].target) for segment in segments[1:]]
+    assert len(segments) >= 3 and not any(getattr(modules[start], "inplace", False) for start in starts)
+    assert any(getattr(modules.get(str(node.target)), "inplace", False) for node in nodes.values())
 
 
 def test_without_gradients_nothing_changes() -> None:

@@ -64,7 +64,7 @@ def test_a_file_without_the_classifier_is_complete(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: [s.pop(key) for key in list(s)[:4]], r"4 of \d+ tensors are missing \(features\.0\.bias, "),
+        (lambda s: [s.pop(key) for key in list(s)[:8]], r"8 of \d+ tensors are missing \(features\.0\.bias, "),
         (lambda s: s.update(nonsense=torch.zeros(1)), r"1 are unknown to the network \(nonsense\)"),
         (lambda s: s.update({"features.0.bias": torch.zeros(3)}), r"features\.0\.bias is \(3,\), needed \(64,\)"),
     ],

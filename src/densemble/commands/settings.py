@@ -9,6 +9,10 @@ DataPath = Annotated[Path, typer.Argument(help="Folder with train/images, train/
 RunPath = Annotated[Path, typer.Argument(help="Run folder of `densemble train`.")]
 ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors of `densemble assemble`.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Function = Annotated[
+    list[str] | None,
+    typer.Option("--function", metavar="MODULE:NAME", help="Code of yours that the artifact may call for a backbone."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting of run.yaml, for instance training.epochs=5."),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.settings import ArtifactPath, DataPath, Json
+from densemble.commands.settings import ArtifactPath, DataPath, Function, Json
 
 
 def evaluate(
@@ -15,6 +15,7 @@ def evaluate(
     data: DataPath,
     split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    function: Function = None,
     json: Json = False,
 ) -> None:
     """Score an ensemble and each of its members on a split."""
@@ -25,7 +26,7 @@ def evaluate(
 
     if split not in (None, "train", "val", "test"):
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
-    ensemble = load(artifact, device)
+    ensemble = load(artifact, device, function or ())
     task = ensemble.task.describe()
     options = {
         "classes": task.get("classes"),
@@ -54,11 +55,12 @@ def predict(
     backend: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    function: Function = None,
 ) -> None:
     """Predict pictures; maps and overlays are written at each picture's own size."""
     from densemble.errors import DataError, PartialError, UsageError
     from densemble.inference.picture import SAVE
-    from densemble.inference.predictor import check_execution, find_pictures, predict_one
+    from densemble.inference.predictor import check_execution, find_pictures, predict_one, prepared
     from densemble.storage.artifact import load
     from densemble.storage.runs import require_writable
 
@@ -69,7 +71,7 @@ def predict(
         raise UsageError(f"--save {save}: there are: {', '.join(SAVE)}, joined by commas")
     pictures = [path for item in source for path in find_pictures(item)]
     require_writable(out)
-    ensemble = load(artifact, device)
+    ensemble = prepared(load(artifact, device, function or ()))
     failed: list[str] = []
     for path, name in zip(pictures, _output_names(pictures), strict=True):
         try:

@@ -12,6 +12,8 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble, as_images
 from densemble.errors import DataError, UsageError
 from densemble.inference.picture import PicturePrediction, at_picture_size
+from densemble.nets.dense import DenseModel
+from densemble.nets.rewrite import for_inference
 from densemble.storage.images import IMAGE_SUFFIXES, read_image
 
 Array = np.ndarray[Any, Any]
@@ -69,13 +71,20 @@ def check_execution(backend: str, precision: str) -> None:
         raise UsageError(f"no precision is named '{precision}'; there are: {', '.join(PRECISIONS)}")
 
 
+def prepared(ensemble: Ensemble) -> Ensemble:
+    """A copy in eval mode that gives the same maps with less work (see :mod:`densemble.nets.rewrite`); only for use."""
+    members = {name: for_inference(m) for name, m in ensemble.members.items() if isinstance(m, DenseModel)}
+    weights = list(ensemble.weights.values())
+    return Ensemble(members, weights, ensemble.task, ensemble.combine, ensemble.metrics).eval()
+
+
 def predict_one(
     ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", precision: str = "auto"
 ) -> PicturePrediction:
     """Predicts one picture.
 
     Args:
-        ensemble: in eval mode.
+        ensemble: in eval mode, best :func:`prepared`.
         picture: a file, an array ``(H, W, 3)`` or a tensor ``(3, H, W)``.
         name: of a picture that is no file.
         precision: ``bf16`` computes in bfloat16; ``auto`` and ``fp32`` in float32.
@@ -114,4 +123,5 @@ def predict(
     check_execution(backend, precision)
     pictures = expand(source)
     ensemble.eval()
-    return (predict_one(ensemble, picture, str(i), precision) for i, picture in enumerate(pictures))
+    lean = prepared(ensemble)
+    return (predict_one(lean, picture, str(i), precision) for i, picture in enumerate(pictures))

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils.checkpoint import checkpoint
 
+_IN_PLACE = {"iadd", "isub", "imul", "itruediv"}
+
 
 def separating(graph: fx.Graph, outputs_live: bool = True) -> set[fx.Node]:
     """Nodes after which nothing older is used: the places where exactly one tensor is alive.
@@ -39,7 +41,8 @@ class SegmentedRun:
         self.wanted: dict[str, fx.Node] = dict(self.output.args[0])
         body = [node for node in nodes if node.op not in ("placeholder", "output")]
         self.placeholder = next(node for node in nodes if node.op == "placeholder")
-        ends = [node for node in body if node in separating(module.graph, outputs_live=False)]
+        alone = separating(module.graph, outputs_live=False)
+        ends = [node for node in body if node in alone and not any(self._overwrites(user) for user in node.users)]
         count = max(int(math.sqrt(len(ends))), 1)
         borders = {ends[i * len(ends) // count - 1] for i in range(1, count)} if ends else set()
         self.segments: list[list[fx.Node]] = [[]]
@@ -59,6 +62,13 @@ class SegmentedRun:
             found.update(zip(wanted, maps, strict=True))
             start = segment[-1]
         return {name: found[node] for name, node in self.wanted.items()}
+
+    def _overwrites(self, node: fx.Node) -> bool:
+        """Whether a node changes its input in place: the start of a segment is needed again for the gradient."""
+        if node.op == "call_module":
+            return bool(getattr(self.module.get_submodule(str(node.target)), "inplace", False))
+        name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+        return bool(node.kwargs.get("inplace", False)) or name in _IN_PLACE or name.endswith("_")
 
     def _run(self, segment: list[fx.Node], wanted: list[fx.Node], start: fx.Node, border: Tensor) -> list[Tensor]:
         interpreter = fx.Interpreter(self.module, garbage_collect_values=False)

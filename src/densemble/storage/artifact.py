@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.storage.runs import atomic_path, require_writable
 from densemble.tasks import make_task
@@ -127,15 +129,23 @@ def describe(path: str | Path) -> dict[str, Any]:
     return dict(values)
 
 
-def load(path: str | Path, device: str = "cpu") -> Ensemble:
+def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -> Ensemble:
     """Reads an artifact: an :class:`Ensemble` in eval mode, one member at a time, every tensor checked.
 
+    Args:
+        path: ``NAME.safetensors``.
+        device: where it is put.
+        functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
+            yours; a file alone can never have code called.
+
     Raises:
-        ArtifactError: absent, damaged, no artifact, or of a newer schema.
+        ArtifactError: absent, damaged, no artifact, of a newer schema, or with a function that is not in ``functions``.
     """
     path = Path(path)
     values = describe(path)
     try:
+        for entry in values["members"]:
+            _check_function(path, entry, functions)
         members = {entry["name"]: _load_member(path, entry, values["sha256"]) for entry in values["members"]}
         ensemble = Ensemble(
             members,
@@ -150,6 +160,15 @@ def load(path: str | Path, device: str = "cpu") -> Ensemble:
         return ensemble.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _check_function(path: Path, entry: dict[str, Any], functions: Sequence[str]) -> None:
+    backbone = entry["backbone"]
+    if is_user_function(backbone) and backbone not in functions:
+        raise ArtifactError(
+            f"artifact '{path}': member '{entry['name']}' is built by calling {backbone}, code that is not in it; "
+            f"if you trust it, load with functions=['{backbone}'], on the command line --function {backbone}"
+        )
 
 
 def _load_member(path: Path, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:

@@ -1,0 +1,126 @@
+"""Networks of the user's own: a module, and module:function from the command line to the artifact."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import SMALL_RUN
+from torch import nn
+
+import densemble as de
+from densemble.config import make_config
+from densemble.engines.local import train_members
+from densemble.errors import ArtifactError, UsageError
+
+CODE = """
+import torch
+from torch import nn
+
+calls = []
+
+
+def make():
+    calls.append(1)
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+
+def broken():
+    raise RuntimeError("no such luck")
+
+
+def number():
+    return 7
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The name of a module of the user's, in the folder where the program runs."""
+    name = f"own_nets_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    return name
+
+
+def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]) -> None:
+    backbone = f"{own}:make"
+    done = densemble("cuts", backbone, "--size", "96x128", "--json")
+    found = json.loads(done.stdout)
+    assert [(cut["channels"], cut["height"], cut["width"]) for cut in found["cuts"]] == [
+        *[(8, 48, 64)] * 3,
+        *[(16, 24, 32)] * 2,
+    ]
+    values = {**SMALL_RUN, "members": [{"backbone": backbone, "name": "mine"}]}
+    (outcome,) = train_members(de.FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
+    assert outcome.state == "done", outcome.error
+    path = de.save(de.Run(tmp_path / "run").assemble("all"), tmp_path / "mine.safetensors")
+
+    module = __import__(own)
+    module.calls.clear()
+    with pytest.raises(
+        ArtifactError, match=rf"calling {backbone}, code that is not in it.*--function {backbone}"
+    ):
+        de.load(path)
+    assert module.calls == []
+    ensemble = de.load(path, functions=[backbone])
+    with torch.no_grad():
+        assert ensemble(torch.rand(1, 3, 48, 64)).shape == (1, 1, 12, 16)
+    picture = next((scenes / "val" / "images").iterdir())
+    refused = densemble("predict", path, picture, "-o", tmp_path / "out")
+    assert refused.returncode == 4 and "--function" in refused.stderr
+    assert densemble("predict", path, picture, "-o", tmp_path / "out", "--function", backbone).returncode == 0
+
+
+def test_no_file_can_call_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that names a function of the standard library: nothing is imported, nothing called."""
+    from densemble.storage import artifact
+
+    ensemble = de.Ensemble([de.DenseModel("resdeconv", out_size=(12, 16), min_size=(3, 4))])
+    (member,) = ensemble.members.values()
+    object.__setattr__(member.spec, "backbone", "antigravity:geohash")  # opens a browser when it is imported
+    path = artifact.save(ensemble, tmp_path / "evil.safetensors")
+    monkeypatch.setattr("densemble.nets.backbones.import_module", lambda name: pytest.fail(f"imported {name}"))
+    with pytest.raises(ArtifactError, match="antigravity:geohash, code that is not in it"):
+        de.load(path)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("broken", r"calling broken\(\) of module .* failed with RuntimeError: no such luck"),
+        ("number", "returned a int, not a torch.nn.Module"),
+        ("absent", "failed with AttributeError"),
+    ],
+)
+def test_functions_that_make_no_network(own: str, function: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        de.cuts(f"{own}:{function}")
+    with pytest.raises(UsageError, match="ModuleNotFoundError"):
+        de.cuts("no_such_module_anywhere:make")
+
+
+def test_a_module_keeps_its_weights_and_is_left_as_it_was() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
+            self.fc = nn.Linear(8, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.body(x).mean((2, 3)))
+
+    whole = Own().eval()
+    x = torch.rand(2, 3, 40, 60)
+    scores = whole(x)
+    model = de.DenseModel(whole, out_size=None, cut="body.3", mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    features, *_ = model.backbone(x)
+    torch.testing.assert_close(features, whole.body(x), rtol=0, atol=0)
+    torch.testing.assert_close(whole(x), scores, rtol=0, atol=0)
+    assert model(x).shape == (2, 1, 40, 60) and model.loaded == "the module's own weights"
+    with pytest.raises(UsageError, match="no file can rebuild it"):
+        de.save(de.Ensemble([model]), "own.safetensors")
