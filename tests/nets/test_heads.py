@@ -65,6 +65,17 @@ def test_levels_stop_at_the_size_that_is_wanted() -> None:
     assert levels(alexnet, choose(alexnet, "auto", Limits(), "alexnet"), (48, 64))[-1].size == (47, 63)
 
 
+def test_doublings_by_hand() -> None:
+    def doublings(name: str, head: str, out_size: tuple[int, int] | None, **limits: object) -> int:
+        return de.DenseModel(name, head=head, weights=None, out_size=out_size, **limits).spec.doublings  # type: ignore[arg-type]
+
+    assert doublings("resnet18", "upsample", (48, 64)) == 2  # 15x20, 30x40, 60x80 at most: the step stops at 48x64
+    assert doublings("resnet18", "upsample", None) == 2  # to a quarter of 240x320
+    assert doublings("resnet18", "skip", (48, 64)) == 0  # its levels reach 60x80
+    assert doublings("alexnet", "upsample", (48, 64), min_size=(40, 50)) == 0  # 59x79
+    assert doublings("vit_b_16", "skip", (48, 64)) == 2  # all of its maps are 15x20
+
+
 def test_a_skip_head_sees_every_level() -> None:
     model = de.DenseModel("resnet18", head="skip", weights=None, min_size=(6, 8), input_size=(192, 256)).train()
     maps = [m.detach().requires_grad_(True) for m in model.features(torch.rand(2, 3, 192, 256))]

@@ -62,9 +62,7 @@ def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, 
 
     module = __import__(own)
     module.calls.clear()
-    with pytest.raises(
-        ArtifactError, match=rf"calling {backbone}, code that is not in it.*--function {backbone}"
-    ):
+    with pytest.raises(ArtifactError, match=rf"calling {backbone}, code that is not in it.*--function {backbone}"):
         de.load(path)
     assert module.calls == []
     ensemble = de.load(path, functions=[backbone])

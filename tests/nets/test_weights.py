@@ -132,6 +132,24 @@ def test_without_a_way_out_the_wanted_file_and_its_place_are_named(
             de.DenseModel(name, weights_dir=tmp_path)
 
 
+def test_a_hub_id_names_architecture_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's answer is stood in for; the file lies in the folder that is looked into before any download."""
+    import timm
+
+    monkeypatch.setattr(timm.models, "load_model_config_from_hf", lambda name: ({}, "tf_efficientnet_lite0", {}))
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    save_file(whole.state_dict(), tmp_path / "timm-someone-lite.safetensors")
+    model = de.DenseModel("hf-hub:someone/lite", weights_dir=tmp_path)
+    assert model.spec.backbone == "timm/tf_efficientnet_lite0" and "timm-someone-lite.safetensors" in model.loaded
+    assert_loaded(model, whole.state_dict())
+
+
+def test_a_hub_that_cannot_be_asked_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(WeightsError, match=r"cannot ask the hub what 'hf-hub:someone/lite' is.*as timm/NAME"):
+        de.DenseModel("hf-hub:someone/lite")
+
+
 def test_unknown_weights_name_and_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no pretrained weights named 'V9'; there are: IMAGENET1K_V1"):
         build("V9")

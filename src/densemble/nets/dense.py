@@ -15,7 +15,7 @@ from densemble.nets import backbones as door
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.choose import choose, limits
 from densemble.nets.cut import Cut, Kind, Layout
-from densemble.nets.cuts import REFERENCE_SIZE, levels, measured
+from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.heads import HEADS, WITH_SKIPS
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
@@ -33,7 +33,7 @@ class DenseSpec:
         backbone: name.
         node, channels: of the cut.
         head: row of ``HEADS``.
-        doublings: how often the head doubles the map.
+        doublings: how often the head doubles the map, for a head with skips the largest one.
         out_channels, out_size: of the logits; ``None``: the input's own size.
         input_size: images are resized to it; ``None``: to the nearest size that the backbone takes.
         mean, std: normalization, one value per channel.
@@ -152,7 +152,7 @@ class DenseModel(nn.Module):
             node=found.graph_node,
             channels=found.channels,
             head=head,
-            doublings=_doublings(found.size, out_size, size),
+            doublings=_doublings(chain[-1].size, out_size, size),
             out_channels=out_channels,
             out_size=out_size,
             input_size=input_size,
@@ -278,5 +278,5 @@ class DenseModel(nn.Module):
 def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> int:
     """How often a head doubles the map; an output at the image's own size is refined up to a quarter of it."""
     target = out_size or (input_size[0] // 4, input_size[1] // 4)
-    ratio = max(target[0] / feature_size[0], target[1] / feature_size[1])
-    return max(0, math.ceil(math.log2(ratio) - 1e-9)) if ratio > 1 else 0
+    ratio = max(target[0] / feature_size[0], target[1] / feature_size[1]) / SAME_LEVEL
+    return max(0, math.ceil(math.log2(ratio))) if ratio > 1 else 0

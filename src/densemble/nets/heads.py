@@ -41,7 +41,10 @@ class StepHead(nn.Module):
 
 
 class SkipHead(nn.Module):
-    """U-Net-like (Ronneberger et al. 2015): from the deepest map up, every larger map joins at its own size."""
+    """U-Net-like (Ronneberger et al. 2015): from the deepest map up, every larger map joins at its own size.
+
+    Where the largest map is smaller than what is wanted, as a vision transformer's, one step per doubling follows.
+    """
 
     def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
         super().__init__()
@@ -50,13 +53,17 @@ class SkipHead(nn.Module):
         self.first = normalized(nn.Conv2d(deepest, widths[0], 3, padding=1, bias=False), widths[0])
         self.laterals = nn.ModuleList(normalized(nn.Conv2d(c, LATERAL, 1, bias=False), LATERAL) for c in larger)
         self.steps = nn.ModuleList(JoinStep(a, LATERAL, b) for a, b in pairwise(widths))
-        self.logits = nn.Conv2d(widths[-1], out_channels, 1)
+        grown = [max(widths[-1] >> number, NARROWEST) for number in range(doublings + 1)]
+        self.grow = nn.ModuleList(ResizeStep(a, b) for a, b in pairwise(grown))
+        self.logits = nn.Conv2d(grown[-1], out_channels, 1)
 
     def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
         """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
         x = self.first(maps[0])
         for larger, lateral, step in zip(maps[1:], self.laterals, self.steps, strict=True):
             x = step(x, lateral(larger))
+        for step in self.grow:
+            x = step(x, size)
         return resize(self.logits(x), size)
 
 
@@ -86,7 +93,7 @@ HEADS: dict[str, Head] = {
     "skip": SkipHead,
     **{f"smp-{decoder}": _smp(decoder) for decoder in DECODERS},
 }
-"""Head by name: called with (channels of the maps, deepest first; out_channels; doublings)."""
+"""Head by name: called with (channels of the maps, deepest first; out_channels; doublings of the largest of them)."""
 
 WITH_SKIPS = frozenset(name for name in HEADS if name == "skip" or name.startswith("smp-"))
 """Heads that use several maps."""
