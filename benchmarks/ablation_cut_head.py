@@ -8,13 +8,11 @@ call goes on. Writes benchmarks/results/ablation_cut_head.json. DATA holds salie
 
 import argparse
 import json
-import platform
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from environment import environment
 
 import densemble as de
 from densemble.nets.heads import HEADS
@@ -84,15 +82,11 @@ def main() -> None:
         for backbone in arguments.backbones
         for row in train(arguments.data, name, arguments, backbone, head)
     ]
-    root = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=root).stdout.strip()
     kept = json.loads(RESULT.read_text())["rows"] if RESULT.is_file() else []
     keys = ("set", "backbone", "head", "stride")
     merged = {tuple(row[key] for key in keys): row for row in (*kept, *rows)}
     result = {
-        "commit": commit,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm")},
+        **environment("lightning"),
         "input_size": INPUT_SIZE,
         "epochs": arguments.epochs,
         "rows": list(merged.values()),

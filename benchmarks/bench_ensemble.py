@@ -8,16 +8,13 @@ benchmarks/results/ensemble.json with the raw samples.
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from environment import environment
 
 import densemble as de
 from densemble.config import SEVEN
@@ -61,13 +58,8 @@ def main() -> None:
             if round_number:  # the first round warms up
                 samples[name].append(taken)
     medians = {name: statistics.median(values) for name, values in samples.items()}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
     result = {
-        "commit": commit.strip(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm")},
+        **environment(),
         "members": list(SEVEN),
         "size": list(arguments.size),
         "batch": arguments.batch,

@@ -10,16 +10,13 @@ in one process. Writes benchmarks/results/rewrite.json with the raw samples.
 import argparse
 import copy
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from environment import environment
 from torch import nn
 
 import densemble as de
@@ -106,13 +103,8 @@ def main() -> None:
         }
         for head in arguments.heads
     }
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
     result = {
-        "commit": commit.strip(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm")},
+        **environment(),
         "size": list(arguments.size),
         "out_size": list(OUT_SIZE),
         "batch": arguments.batch,

@@ -23,7 +23,6 @@ fastai brings some fifty packages:
 import argparse
 import gc
 import json
-import subprocess
 import textwrap
 import time
 import traceback
@@ -33,11 +32,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from environment import environment
 from torch import Tensor, nn
 
 import densemble as de
@@ -52,7 +51,6 @@ BACKBONES = (
 SIZES = ((360, 480), (225, 301))
 BATCH = 2
 CLASSES = 11
-PACKAGES = ("densemble", "torch", "torchvision", "timm", "segmentation-models-pytorch", "fastai")
 PEERS = {"smp": "segmentation_models_pytorch", "fastai": "fastai.vision.learner"}
 SYSTEMS = ("densemble", *PEERS)
 SMP_ARCHITECTURES = (
@@ -206,16 +204,6 @@ def importable(module: str) -> bool:
     return True
 
 
-def versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
-
-
 def summarize(rows: list[Row]) -> list[Row]:
     """Per system and size: how many work, and which reasons the others have, per backbone."""
     lines = []
@@ -257,7 +245,6 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers build with deprecated options, which is told at every single build
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
     absent = [system for system, module in PEERS.items() if not importable(module)]
     rows = []
     for combination in combinations(arguments.backbones, arguments.sizes, [s for s in PEERS if s not in absent]):
@@ -268,8 +255,7 @@ def main() -> None:
         print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
     lines = summarize(rows)
     result = {
-        "commit": commit.strip(),
-        "versions": versions(),
+        **environment("segmentation-models-pytorch", "fastai"),
         "absent": absent,
         "sizes": [list(size) for size in arguments.sizes],
         "batch": BATCH,

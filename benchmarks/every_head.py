@@ -9,13 +9,12 @@ table takes about half an hour on one core.
 
 import argparse
 import json
-import subprocess
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from compare_peers import CLASSES, WORKS, judge
+from environment import environment
 
 import densemble as de
 from densemble.nets.heads import HEADS
@@ -62,10 +61,8 @@ def main() -> None:
                     print(failed[-1], flush=True)
             print(f"{head} x {backbone}: {works[f'{head} x {backbone}']} of {len(found)} work", flush=True)
     total = len(works) * len(SIZES) * len(OUT_SIZES)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RESULT.parent).stdout
     result = {
-        "commit": commit.strip(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "segmentation-models-pytorch")},
+        **environment("segmentation-models-pytorch"),
         "sizes": [format_size(size) for size in SIZES],
         "out_sizes": [out_size and format_size(out_size) for out_size in OUT_SIZES],
         "combinations": total,

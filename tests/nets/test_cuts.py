@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
 from torchvision.models import get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -119,33 +118,6 @@ def test_limits_steer_the_automatic_cut() -> None:
     )
     with pytest.raises(CutError, match="a larger max_stride or max_macs"):
         auto(max_macs=10)
-
-
-def test_a_users_own_module_and_one_that_cannot_be_traced() -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
-            self.fc = nn.Linear(8, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fc(self.body(x).mean((2, 3)))
-
-    found = de.cuts(Own(), (40, 60))
-    assert [(c.node, c.channels, c.size) for c in found] == [
-        ("body.0", 4, (20, 30)),
-        ("body.1", 4, (20, 30)),
-        ("body.2", 8, (10, 15)),
-        ("body.3", 8, (10, 15)),
-    ]
-    assert [c.parameters for c in found] == [3 * 4 * 9 + 4] * 2 + [3 * 4 * 9 + 4 + 4 * 8 * 9 + 8] * 2
-
-    class Branching(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if x.sum() > 0 else -x
-
-    with pytest.raises(UsageError, match="cannot be traced"):
-        de.cuts(Branching())
 
 
 def test_a_table_for_terminal_and_notebook() -> None:

@@ -102,16 +102,37 @@ def test_functions_that_make_no_network(own: str, function: str, message: str) -
         de.cuts("no_such_module_anywhere:make")
 
 
-def test_a_module_keeps_its_weights_and_is_left_as_it_was() -> None:
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
-            self.fc = nn.Linear(8, 10)
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU())
+        self.fc = nn.Linear(8, 10)
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.body(x).mean((2, 3)))
+
+
+def test_cuts_of_a_module_by_hand() -> None:
+    found = de.cuts(Own(), (40, 60))
+    first, second = 3 * 4 * 9, 4 * 8 * 9
+    assert [(c.node, c.channels, c.size, c.parameters, c.macs) for c in found] == [
+        ("body.0", 4, (20, 30), first + 4, first * 600),
+        ("body.1", 4, (20, 30), first + 4, first * 600),
+        ("body.2", 8, (10, 15), first + 4 + second + 8, first * 600 + second * 150),
+        ("body.3", 8, (10, 15), first + 4 + second + 8, first * 600 + second * 150),
+    ]
+
+
+def test_a_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
+    class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fc(self.body(x).mean((2, 3)))
+            return x if x.sum() > 0 else -x
 
+    with pytest.raises(UsageError, match=r"Branching cannot be traced into a graph \(.*must not branch on values"):
+        de.cuts(Branching())
+
+
+def test_a_module_keeps_its_weights_and_is_left_as_it_was() -> None:
     whole = Own().eval()
     x = torch.rand(2, 3, 40, 60)
     scores = whole(x)

@@ -1,0 +1,31 @@
+"""What a figure was measured with: commit, machine, threads, versions."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    """Facts for a result file; a package that is not installed has no version."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    ).stdout
+    return {
+        "commit": commit.strip(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in ("torch", "torchvision", "timm", *packages)},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
