@@ -53,6 +53,7 @@ def train(data: Path, name: str, arguments: argparse.Namespace, backbone: str, h
                 "backbone": backbone,
                 "head": head,
                 "stride": int(trained.removeprefix("s")),
+                "epochs": arguments.epochs,
                 "node": spec["node"],
                 "parameters": record["parameters"],
                 "seconds": record["seconds"],
@@ -83,12 +84,11 @@ def main() -> None:
         for row in train(arguments.data, name, arguments, backbone, head)
     ]
     kept = json.loads(RESULT.read_text())["rows"] if RESULT.is_file() else []
-    keys = ("set", "backbone", "head", "stride")
+    keys = ("set", "backbone", "head", "stride", "epochs")
     merged = {tuple(row[key] for key in keys): row for row in (*kept, *rows)}
     result = {
         **environment("lightning"),
         "input_size": INPUT_SIZE,
-        "epochs": arguments.epochs,
         "rows": list(merged.values()),
     }
     RESULT.parent.mkdir(exist_ok=True)

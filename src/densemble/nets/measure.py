@@ -68,7 +68,10 @@ def measure(model: nn.Module, graph: "Traced | UsageError", size: Size, own_size
     if isinstance(graph, UsageError):
         raise graph
     if failure and not cuts:
-        raise UsageError(f"{type(model).__name__} does not run on a 3-channel image of {format_size(size)}: {failure}")
+        raise UsageError(
+            f"{type(model).__name__} does not run on a 3-channel image of {format_size(size)} ({failure}); "
+            "take a larger one"
+        )
     return Measured(tuple(cuts), rule, macs, parameters)
 
 
