@@ -4,15 +4,19 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from compare_peers import WORKS
 from every_head import BACKBONES, outcomes
+from torch import nn
 
 import densemble as de
+from densemble.nets.backbones import build_classifier
 from densemble.nets.choose import Limits, choose
 from densemble.nets.cuts import all_nodes, levels
 from densemble.nets.heads import HEADS, WITH_SKIPS
 from densemble.nets.layers import SubpixelStep, resize
 from densemble.nets.smp_decoders import DECODERS
+from densemble.nets.truncate import truncate
 
 OWN = [head for head in HEADS if not head.startswith("smp-")]
 
@@ -53,6 +57,59 @@ def test_levels_are_found_where_fastai_finds_none(name: str) -> None:
     assert heights == sorted(set(heights)) and heights[-1] >= 240 // 4 - 2
     assert all(cut.separates for cut in chain)
     assert [cut.macs for cut in chain] == sorted((cut.macs for cut in chain), reverse=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alexnet", "vgg11", "resnet18", "densenet121", "squeezenet1_1", "googlenet", "mobilenet_v2", "shufflenet_v2_x1_0",
+     "timm/tf_efficientnet_lite0", "timm/resnetv2_50", "timm/dla34", "timm/inception_v4", "timm/regnety_002"],
+)  # fmt: skip
+def test_a_level_is_not_overwritten_by_what_runs_after_it(name: str) -> None:
+    """Activations that work in place would change an earlier map that is handed out: each level alone is the truth."""
+    size = (96, 128)
+    found = all_nodes(name, size)
+    chain = levels(found, choose(found, "auto", Limits(), name), size)
+    x = torch.rand(1, 3, *size)
+
+    def maps(nodes: list[de.Cut]) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        whole = build_classifier(name)
+        with torch.no_grad():
+            return truncate(whole, "graph", [c.graph_node for c in nodes], [c.layout for c in nodes], size).eval()(x)
+
+    assert len(chain) >= 3
+    for level, together in zip(chain, maps(chain), strict=True):
+        torch.testing.assert_close(together, maps([level])[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("how", ["module", "function", "method"])
+def test_a_level_that_the_network_overwrites_is_kept(how: str) -> None:
+    class Overwriting(nn.Module):
+        """The first map is alive twice, once overwritten: it is the last of its size that alone holds everything."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 3, 2, 1)
+            self.relu = nn.ReLU(inplace=True)
+            self.left, self.right = nn.Conv2d(4, 8, 3, 2, 1), nn.Conv2d(4, 8, 3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            if how == "module":
+                y = self.relu(x)
+            elif how == "function":
+                y = F.relu(x, inplace=True)
+            else:
+                y = x.relu_()
+            return self.left(x) + self.right(y)
+
+    net = Overwriting().eval()
+    x = torch.rand(1, 3, 96, 128)
+    model = de.DenseModel(net, head="skip", out_size=None, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    with torch.no_grad():
+        deepest, larger = model.backbone(x)
+        torch.testing.assert_close(deepest, net(x), rtol=0, atol=0)
+        torch.testing.assert_close(larger, net.first(x), rtol=0, atol=0)
 
 
 def test_levels_stop_at_the_size_that_is_wanted() -> None:

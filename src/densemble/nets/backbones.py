@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 from densemble.errors import UsageError, WeightsError
 from densemble.nets import weights as local_weights
 from densemble.nets.channels import cycled
+from densemble.nets.in_place import copy_overwritten_outputs
 from densemble.nets.resdeconv import ResDeconv
 from densemble.nets.vision_transformer import ResamplingTransformer
 from densemble.shapes import Size
@@ -214,6 +215,7 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
             if node.target is torch._assert:
                 graph.erase_node(node)
         graph.eliminate_dead_code()
+        copy_overwritten_outputs(extractor, graph)
     needed = {str(node.target) for graph in graphs for node in graph.nodes if node.op in ("call_module", "get_attr")}
     for name, _ in list(extractor.named_modules()):
         kept = any(name == own or own.startswith(f"{name}.") or name.startswith(f"{own}.") for own in needed)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, fx
 from torch.utils.checkpoint import checkpoint
 
-_IN_PLACE = {"iadd", "isub", "imul", "itruediv"}
+from densemble.nets.in_place import overwrites
 
 
 def separating(graph: fx.Graph, outputs_live: bool = True) -> set[fx.Node]:
@@ -42,7 +42,8 @@ class SegmentedRun:
         body = [node for node in nodes if node.op not in ("placeholder", "output")]
         self.placeholder = next(node for node in nodes if node.op == "placeholder")
         alone = separating(module.graph, outputs_live=False)
-        ends = [node for node in body if node in alone and not any(self._overwrites(user) for user in node.users)]
+        # What a segment starts from is needed again for the gradient.
+        ends = [node for node in body if node in alone and not any(overwrites(module, user) for user in node.users)]
         count = max(int(math.sqrt(len(ends))), 1)
         borders = {ends[i * len(ends) // count - 1] for i in range(1, count)} if ends else set()
         self.segments: list[list[fx.Node]] = [[]]
@@ -62,13 +63,6 @@ class SegmentedRun:
             found.update(zip(wanted, maps, strict=True))
             start = segment[-1]
         return {name: found[node] for name, node in self.wanted.items()}
-
-    def _overwrites(self, node: fx.Node) -> bool:
-        """Whether a node changes its input in place: the start of a segment is needed again for the gradient."""
-        if node.op == "call_module":
-            return bool(getattr(self.module.get_submodule(str(node.target)), "inplace", False))
-        name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
-        return bool(node.kwargs.get("inplace", False)) or name in _IN_PLACE or name.endswith("_")
 
     def _run(self, segment: list[fx.Node], wanted: list[fx.Node], start: fx.Node, border: Tensor) -> list[Tensor]:
         interpreter = fx.Interpreter(self.module, garbage_collect_values=False)
