@@ -77,8 +77,8 @@ class Combination:
     build: Callable[[], nn.Module]
 
 
-def smp_encoder(backbone: str) -> str:
-    """smp's own encoder of that name, or else timm's.
+def smp_encoder(backbone: str, architecture: str) -> str:
+    """smp's own encoder of that name, or else timm's, which is what DPT takes alone.
 
     Raises:
         NoEncoderError: neither has one.
@@ -87,7 +87,7 @@ def smp_encoder(backbone: str) -> str:
     from segmentation_models_pytorch.encoders import get_encoder_names
 
     own = backbone.replace("efficientnet_b", "efficientnet-b")
-    if own in get_encoder_names():
+    if own in get_encoder_names() and not (architecture == "DPT" and timm.is_model(backbone)):
         return own
     if timm.is_model(backbone):
         return f"tu-{backbone}"
@@ -97,7 +97,7 @@ def smp_encoder(backbone: str) -> str:
 def build_smp(architecture: str, backbone: str) -> nn.Module:
     import segmentation_models_pytorch as smp
 
-    name = smp_encoder(backbone)
+    name = smp_encoder(backbone, architecture)
     model: nn.Module = getattr(smp, architecture)(encoder_name=name, encoder_weights=None, classes=CLASSES)
     return model
 
@@ -219,6 +219,13 @@ def summarize(rows: list[Row]) -> list[Row]:
     return lines
 
 
+def merged(before: list[Row], now: list[Row]) -> list[Row]:
+    """The rows of a result, those that were tried again in their places."""
+    keys = ("system", "head", "backbone", "size")
+    again = {tuple(row[key] for key in keys): row for row in now}
+    return [again.get(tuple(row[key] for key in keys), row) for row in before]
+
+
 def rank(row: Row) -> int:
     return SYSTEMS.index(row["system"])
 
@@ -242,17 +249,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="torchvision's names")
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=list(SIZES), help="inputs, height x width")
+    parser.add_argument("--heads", nargs="+", help="only these, of any system; other rows of the result file stay")
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers build with deprecated options, which is told at every single build
     absent = [system for system, module in PEERS.items() if not importable(module)]
     rows = []
     for combination in combinations(arguments.backbones, arguments.sizes, [s for s in PEERS if s not in absent]):
+        if arguments.heads and combination.head not in arguments.heads:
+            continue
         row = attempt(combination)
         gc.collect()  # networks with hooks hold themselves in cycles
         rows.append(row)
         what = f"{row['system']} {row['head']} {row['backbone']} {row['size']}"
         print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
+    if arguments.heads:
+        rows = merged(json.loads(arguments.out.read_text(encoding="utf-8"))["rows"], rows)
     lines = summarize(rows)
     result = {
         **environment("segmentation-models-pytorch", "fastai"),
