@@ -90,3 +90,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="no keys"):
         read_config(tmp_path / "list.yaml")
+
+
+def test_a_setting_reaches_into_a_member_that_is_only_a_name() -> None:
+    values = with_settings({"task": "saliency", "members": ["alexnet", "resnet18"]}, ["members.1.weights=null"])
+    assert values["members"] == ["alexnet", {"backbone": "resnet18", "weights": None}]

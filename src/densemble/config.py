@@ -78,12 +78,15 @@ def require_cacheable(settings: "TrainingConfig") -> None:
     Raises:
         ValueError: the backbone learns in some epoch, or pictures change from epoch to epoch.
     """
-    if settings.cache_features and settings.freeze_epochs < settings.epochs:
-        raise ValueError(
-            f"cache_features needs a backbone that never learns: set freeze_epochs to epochs ({settings.epochs})"
-        )
-    if settings.cache_features and settings.augment != "none":
-        raise ValueError("cache_features needs pictures that do not change: set augment to none")
+    if not settings.cache_features:
+        return
+    problems = []
+    if settings.freeze_epochs < settings.epochs:
+        problems.append(f"a backbone that never learns: set freeze_epochs to epochs ({settings.epochs})")
+    if settings.augment != "none":
+        problems.append("pictures that do not change: set augment to none")
+    if problems:
+        raise ValueError(f"cache_features needs {' and '.join(problems)}")
 
 
 class MemberConfig(_Strict):
@@ -217,6 +220,8 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
         place: Any = result
         try:
             for key in parents:
+                if isinstance(place, list) and isinstance(place[int(key)], str):
+                    place[int(key)] = {"backbone": place[int(key)]}  # a member that is only a name
                 place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
             place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
         except (ValueError, IndexError, TypeError, AttributeError) as error:

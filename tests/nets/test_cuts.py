@@ -73,15 +73,24 @@ def test_nothing_is_cut_inside_a_residual_or_dense_block() -> None:
 
 
 def test_a_cut_that_does_not_exist_names_those_that_fit() -> None:
-    with pytest.raises(CutError, match=r"no node 'features\.99'; cuts that fit: .*'features"):
+    with pytest.raises(CutError, match=r"no node 'features\.99'; did you mean 'features\..*cuts that fit: .*'features"):
         de.DenseModel("alexnet", cut="features.99", weights=None)
 
 
 def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
-    with pytest.raises(CutError, match=r"6x9, smaller than min_size 24x32.*deepest cut.*'features\.4' \(192 channels"):
+    with pytest.raises(
+        CutError, match=r"6x9.*you ask for a map of at least 24x32.*deepest.*'features\.4' \(192 channels"
+    ):
         de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(24, 32))
-    allowed = de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(6, 8))
-    assert allowed.cut.node == "features.12"
+    with pytest.raises(CutError, match=r"\d+ MMACs, and you ask for at most 100 MMACs; the deepest .* is none"):
+        de.DenseModel("alexnet", cut="features.8", weights=None, max_macs=1e8)
+    for limit in ({}, {"min_size": (6, 8)}):
+        assert de.DenseModel("alexnet", cut="features.12", weights=None, **limit).cut.node == "features.12"
+
+
+def test_a_misspelt_node_is_answered_with_the_nearest() -> None:
+    with pytest.raises(CutError, match=r"no node 'layr3'; did you mean 'layer3'"):
+        de.DenseModel("resnet18", cut="layr3", weights=None)
 
 
 def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_is_large_enough() -> None:
@@ -90,7 +99,7 @@ def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_i
     model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320))
     assert model.cut.node == found[-1].node
     assert "a map of 8x10, the largest there is: none has a stride of at most 16" in model.cut.why
-    with pytest.raises(CutError, match="vit_b_32 at 256x320 has a stride of at most 16; take a larger"):
+    with pytest.raises(CutError, match="vit_b_32 at 256x320 has no place with a stride of at most 16; take a"):
         de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), max_stride=16)
 
 
@@ -116,7 +125,7 @@ def test_limits_steer_the_automatic_cut() -> None:
         f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places "
         f"with a stride of at most 16 and at most {layer2 / 1e6:,.0f} MMACs"
     )
-    with pytest.raises(CutError, match="a larger max_stride or max_macs"):
+    with pytest.raises(CutError, match="resnet18 at 240x320 has no place with at most 0 MMACs; take a larger max_macs"):
         auto(max_macs=10)
 
 

@@ -112,3 +112,46 @@ def test_images_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
 def test_unknown_head() -> None:
     with pytest.raises(UsageError, match="no head is named 'hat'; there are: upsample, deconv"):
         de.DenseModel("alexnet", head="hat", weights=None)
+    with pytest.raises(UsageError, match=r"no head is named 'unet'; did you mean smp-unet"):
+        de.DenseModel("alexnet", head="unet", weights=None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"out_size": 48}, r"out_size=48 is not a height and a width in pixels; write \(48, 64\) or '48x64'"),
+        ({"out_size": (0, 5)}, r"out_size=\(0, 5\) is not"),
+        ({"min_size": "60"}, "size '60' is not HEIGHTxWIDTH"),
+        ({"max_stride": "8"}, "max_stride='8' is no limit; give a positive number"),
+        ({"max_macs": -3}, "max_macs=-3 is no limit"),
+        ({"in_channels": 0}, "in_channels=0 is not a number of channels"),
+        ({"out_channels": 2.5}, r"out_channels=2\.5 is not a number of channels"),
+        ({"in_channels": 4, "mean": (0.5,) * 3}, r"mean=.* must have one number for each of the 4 channels"),
+        ({"std": (0.2, 0, 0.2)}, "must be finite and positive"),
+    ],
+)
+def test_wrong_arguments_are_named(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        de.DenseModel("alexnet", weights=None, **wrong)  # type: ignore[arg-type]
+
+
+def test_sizes_may_be_text() -> None:
+    spec = de.DenseModel("alexnet", weights=None, out_size="24x32", min_size=[10, 10], input_size="96x128").spec  # type: ignore[arg-type]
+    assert (spec.out_size, spec.input_size) == ((24, 32), (96, 128))
+
+
+def test_what_makes_a_network_is_none() -> None:
+    with pytest.raises(UsageError, match=r"alexnet makes a network and is none; .* name it: 'torchvision"):
+        de.DenseModel(alexnet, weights=None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"a name or a torch.nn.Module, got a int"):
+        de.DenseModel(7, weights=None)  # type: ignore[arg-type]
+
+
+def test_images_that_are_no_floats_or_empty() -> None:
+    net = de.DenseModel("resdeconv")
+    with pytest.raises(UsageError, match=r"float in .0, 1., got torch.uint8; divide by 255"):
+        net(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    with pytest.raises(UsageError, match=r"got \(1, 3, 0, 64\)"):
+        net(torch.zeros(1, 3, 0, 64))
+    with pytest.raises(UsageError, match=r"got \(1, 4, 64, 64\); give 3 channels first, convert to RGB"):
+        net(torch.zeros(1, 4, 64, 64))

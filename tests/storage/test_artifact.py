@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import densemble as de
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, ResourceError, UsageError
 from densemble.nets.dense import DenseModel
@@ -159,3 +160,14 @@ def test_a_failed_save_leaves_the_old_file_whole(
         save(ensemble, artifact)
     assert artifact.read_bytes() == before
     assert [path.name for path in artifact.parent.iterdir()] == ["e.safetensors"]
+
+
+def test_a_single_network_is_saved_as_an_ensemble_of_one(tmp_path: Path) -> None:
+    net = de.DenseModel("resdeconv").eval()
+    again = de.load(de.save(net, tmp_path / "one.safetensors"))
+    x = torch.rand(1, 3, 64, 80)
+    with torch.no_grad():
+        assert list(again.members) == ["resdeconv"]
+        torch.testing.assert_close(again(x), torch.sigmoid(net(x)), rtol=0, atol=0)
+    (prediction,) = de.predict(net, torch.rand(3, 64, 80))
+    assert prediction.mean.shape == (1, 64, 80)

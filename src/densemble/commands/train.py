@@ -61,8 +61,9 @@ def assemble(
     """Choose members by their held-out predictions and write the ensemble as one file."""
     from densemble.errors import UsageError
     from densemble.run import Run
-    from densemble.storage.artifact import save
+    from densemble.storage.artifact import require_artifact_name, save
 
+    require_artifact_name(out)
     try:
         numbers = [float(part) for part in weights.split(",")] if weights else None
     except ValueError:

@@ -23,7 +23,7 @@ from densemble.nets.backbones import OWN, resolve
 from densemble.nets.choose import choose, limits
 from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import DenseModel
-from densemble.nets.heads import HEADS
+from densemble.nets.heads import require_head
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.shapes import Size
@@ -105,10 +105,8 @@ def _check_members(config: RunConfig) -> None:
     """Finds misspelt names and impossible cuts of all members before any of them is trained."""
     for member in config.members:
         backbone, _ = resolve(member.backbone, member.weights)
-        if member.head is not None and member.head not in HEADS:
-            raise UsageError(
-                f"member '{member.backbone}': no head is named '{member.head}'; there are: {', '.join(HEADS)}"
-            )
+        if member.head is not None:
+            require_head(member.head)
         size = member.input_size or config.input_size
         within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs)
         choose(all_nodes(backbone, size), member.cut, within, backbone)

@@ -104,13 +104,13 @@ def predict_one(
 
 
 def predict(
-    ensemble: Ensemble, source: Source | Iterable[Source], backend: str = "auto", precision: str = "auto"
+    ensemble: Ensemble | DenseModel, source: Source | Iterable[Source], backend: str = "auto", precision: str = "auto"
 ) -> Iterator[PicturePrediction]:
     """Predictions one by one, each at its picture's own size; a generator, so that a folder needs no more memory
     than a picture.
 
     Args:
-        ensemble: see :class:`Ensemble`; is put into eval mode.
+        ensemble: see :class:`Ensemble`, or a single network; is put into eval mode.
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
             ``(B, 3, H, W)``, or any mixture of these in a list.
         backend: ``auto`` or ``eager``.
@@ -123,5 +123,5 @@ def predict(
     check_execution(backend, precision)
     pictures = expand(source)
     ensemble.eval()
-    lean = prepared(ensemble)
+    lean = prepared(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble)
     return (predict_one(lean, picture, str(i), precision) for i, picture in enumerate(pictures))

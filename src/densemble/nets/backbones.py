@@ -64,7 +64,8 @@ def require_name(name: str) -> None:
     if plain in _all_names() or is_user_function(name):
         return
     near = difflib.get_close_matches(plain, _all_names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `densemble backbones`"
+    near = [f"timm/{name}"] if f"timm/{plain.split('.')[0]}" in _all_names() else near
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `densemble backbones`; your own is module:function"
     raise UsageError(f"no backbone is named '{name}'; {hint}")
 
 

@@ -1,5 +1,6 @@
 """Which cut: the rule of the automatic choice, the limits that steer it, and what is said where none fits."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,10 @@ class Limits:
         """Whether the work keeps to ``max_macs``."""
         return self.max_macs is None or cut.macs <= self.max_macs
 
+    def permits(self, cut: Cut) -> bool:
+        """Whether the cut keeps to all limits."""
+        return self.affordable(cut) and self.large_enough(cut)
+
     def __str__(self) -> str:
         size = [f"a map of at least {format_size(self.min_size)}"] if self.min_size else []
         stride = [f"a stride of at most {self.max_stride:g}"] if self.max_stride is not None else []
@@ -75,7 +80,7 @@ def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cu
     Args:
         found: what was measured at every node.
         node: qualified name, or ``"auto"``.
-        within: limits of the automatic choice; a named node must keep to ``min_size`` too.
+        within: limits of the automatic choice; a named node must keep to those that the user set, too.
         backbone: its name, for the messages.
 
     Returns:
@@ -87,16 +92,15 @@ def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cu
     usable = [c for c in found if c.separates]
     if not usable:
         raise CutError(no_map(backbone))
-    fitting = [c for c in usable if within.affordable(c) and within.large_enough(c)]
     if node != "auto":
-        return _named(found, fitting or usable, node, within, backbone)
+        return _named(found, node, within, backbone)
+    fitting = [c for c in usable if within.permits(c)]
     if fitting:
         return replace(fitting[-1], why=f"the deepest of {_places(fitting)} with {within}")
     affordable = [c for c in usable if within.affordable(c)]
     if not (within.lenient and affordable):
         raise CutError(
-            f"no feature map of {backbone} at {format_size(found[0].input_size)} has {within}; take a larger input, "
-            "a smaller min_size, or a larger max_stride or max_macs"
+            f"{backbone} at {format_size(found[0].input_size)} has no place with {within}; {_remedies(within)}"
         )
     largest = max(affordable, key=lambda c: c.height * c.width).size
     same = [c for c in affordable if c.size == largest]
@@ -106,20 +110,31 @@ def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cu
     return replace(same[-1], why=why)
 
 
-def _named(found: Sequence[Cut], fitting: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
-    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting))
+def _named(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
+    asked = replace(within, max_stride=None) if within.lenient else within  # nobody asked for the default stride
+    fitting = [c for c in found if c.separates and asked.permits(c)]
+    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting)) or "none"
     named = [c for c in found if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
     if not named:
-        raise CutError(f"{backbone} has no node '{node}'; cuts that fit: {offered}")
-    cut, least = named[-1], within.min_size or (1, 1)
-    if cut.height < least[0] or cut.width < least[1]:
-        deepest = fitting[-1]
+        near = difflib.get_close_matches(node, [c.node for c in found], n=2, cutoff=0.6)
+        hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+        raise CutError(f"{backbone} has no node '{node}'; {hint}cuts that fit: {offered}")
+    cut = named[-1]
+    if not asked.permits(cut):
+        deepest = f"'{fitting[-1].node}' ({fitting[-1].channels} channels)" if fitting else "none"
         raise CutError(
-            f"cut '{node}' of {backbone} is {format_size(cut.size)}, smaller than min_size {format_size(least)}; "
-            f"the deepest cut that keeps it is '{deepest.node}' ({deepest.channels} channels); cuts that fit: "
-            f"{offered}; or permit it with a smaller min_size"
+            f"cut '{node}' of {backbone} is {format_size(cut.size)}, with a stride of {max(cut.stride):.3g} and "
+            f"{cut.macs / 1e6:,.0f} MMACs, and you ask for {asked}; the deepest cut that keeps to that is {deepest}; "
+            f"cuts that fit: {offered}; or name no limit"
         )
     return replace(cut, why="named by the user")
+
+
+def _remedies(within: Limits) -> str:
+    ways = ["a larger input", "a smaller min_size"] if within.min_size else []
+    ways += ["a larger max_stride"] if within.max_stride is not None else []
+    ways += ["a larger max_macs"] if within.max_macs is not None else []
+    return "take " + " or ".join(ways)
 
 
 def no_map(backbone: str) -> str:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
+from densemble.nets.arguments import channel_values, count_of, limit_of, require_network, size_of
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.choose import choose, limits
 from densemble.nets.cut import Cut, Kind, Layout
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
-from densemble.nets.heads import HEADS, WITH_SKIPS
+from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
@@ -91,7 +92,7 @@ class DenseModel(nn.Module):
         backbone: a name (see :func:`densemble.backbones`), ``package.module:function`` that returns a classifier, or
             a classifier itself, whose own weights are kept.
         out_channels: K.
-        out_size: (h, w) of the map; ``None``: the input's own H x W.
+        out_size: (h, w) of the map, default (48, 64); ``None``: the input's own H x W. Sizes may be text: ``48x64``.
         cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit,
             without them the deepest with a stride of at most 16; ``model.cut.why`` says how it was chosen.
         head: row of :data:`HEADS`; default ``skip``, for ``resdeconv`` ``deconv``.
@@ -134,11 +135,16 @@ class DenseModel(nn.Module):
         std: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
+        require_network(backbone)
+        in_channels, out_channels = count_of("in_channels", in_channels), count_of("out_channels", out_channels)
+        out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
+        min_size = size_of("min_size", min_size)
+        max_stride, max_macs = limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
         if isinstance(backbone, str):
             backbone, weights = door.resolve(backbone, weights)
         name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
-        if head is not None and head not in HEADS:
-            raise UsageError(f"no head is named '{head}'; there are: {', '.join(HEADS)}")
+        if head is not None:
+            require_head(head)
         size = input_size or REFERENCE_SIZE
         within = limits(size, out_size, min_size, max_stride, max_macs)
         known = measured(backbone, size)
@@ -156,8 +162,8 @@ class DenseModel(nn.Module):
             out_channels=out_channels,
             out_size=out_size,
             input_size=input_size,
-            mean=mean or own.mean,
-            std=std or own.std,
+            mean=channel_values("mean", mean, in_channels, own.mean),
+            std=channel_values("std", std, in_channels, own.std),
             skip_nodes=tuple(level.graph_node for level in chain[1:]),
             skip_channels=tuple(level.channels for level in chain[1:]),
             kind=found.kind,
@@ -181,8 +187,7 @@ class DenseModel(nn.Module):
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
-        if spec.head not in HEADS:
-            raise UsageError(f"no head is named '{spec.head}'; there are: {', '.join(HEADS)}")
+        require_head(spec.head)
         runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
         self.backbone = truncate(classifier, spec.kind, (spec.node, *spec.skip_nodes), spec.layouts, runs_at)
         self.head = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
@@ -248,11 +253,14 @@ class DenseModel(nn.Module):
             UsageError: the images have another number of channels or of axes.
         """
         spec = self.spec
-        if images.ndim != 4 or images.shape[1] != spec.in_channels:
+        if images.ndim != 4 or images.shape[1] != spec.in_channels or 0 in images.shape:
+            remedy = "add the batch axis" if images.ndim == 3 else f"give {spec.in_channels} channels first"
             raise UsageError(
-                f"images must be (B, {spec.in_channels}, H, W), got {tuple(images.shape)}; add the batch axis"
+                f"images must be (B, {spec.in_channels}, H, W), got {tuple(images.shape)}; {remedy}"
                 + (", convert to RGB" if spec.in_channels == 3 else "")
             )
+        if not images.is_floating_point():
+            raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
         own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
         taken = spec.rule.nearest(spec.input_size or own_size)
         if own_size != taken:
@@ -271,7 +279,7 @@ class DenseModel(nn.Module):
         return logits
 
     def extra_repr(self) -> str:
-        size = "own" if self.spec.out_size is None else format_size(self.spec.out_size)
+        size = "the image's own size" if self.spec.out_size is None else format_size(self.spec.out_size)
         return f"{self.spec.backbone} cut at {self.spec.node}, {self.spec.out_channels} x {size}"
 
 

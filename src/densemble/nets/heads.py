@@ -5,11 +5,13 @@ returns ``(B, K, h, w)``. Heads of one map use the deepest; heads with skips use
 resize, so it answers rightly to feature maps of any size; maps that are off by a pixel are aligned on the way.
 """
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
+from densemble.errors import UsageError
 from densemble.nets.context import PoolingPyramid, SpatialPyramid
 from densemble.nets.layers import DeconvStep, JoinStep, ResizeStep, SubpixelStep, normalized, resize
 from densemble.nets.smp_decoders import DECODERS, SmpHead
@@ -94,6 +96,19 @@ HEADS: dict[str, Head] = {
     **{f"smp-{decoder}": _smp(decoder) for decoder in DECODERS},
 }
 """Head by name: called with (channels of the maps, deepest first; out_channels; doublings of the largest of them)."""
+
+
+def require_head(name: str) -> None:
+    """Checks that ``name`` is a head.
+
+    Raises:
+        UsageError: it is not; the nearest names are given.
+    """
+    if name not in HEADS:
+        near = difflib.get_close_matches(name, HEADS, n=2, cutoff=0.5) or [head for head in HEADS if name in head]
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UsageError(f"no head is named '{name}'; {hint}there are: {', '.join(HEADS)}")
+
 
 WITH_SKIPS = frozenset(name for name in HEADS if name == "skip" or name.startswith("smp-"))
 """Heads that use several maps."""

@@ -114,4 +114,5 @@ def load_checked(
     loaded = len(own) - len(missing) - len(misshapen) - sum(key not in state for key in optional)
     line = f"loaded {loaded}/{len(own)} tensors from {source}"
     left = [*missing, *misshapen]
-    return f"{line}; left at random: {_some(left)}" if left else line
+    line += f"; left at random: {_some(left)}" if left else ""
+    return line + (f"; {len(unexpected)} not known to the network: {_some(unexpected)}" if unexpected else "")

@@ -48,11 +48,21 @@ def metadata(description: dict[str, Any]) -> dict[str, str]:
     return {KEY: text, CHECKSUM_KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
-def save(ensemble: Ensemble, path: str | Path) -> Path:
+def require_artifact_name(path: Path) -> None:
+    """Checks the ending of an artifact's name.
+
+    Raises:
+        UsageError: it is not ``.safetensors``.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"'{path}': an artifact is named NAME.safetensors")
+
+
+def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     """Writes an ensemble to one file, as a whole or not at all.
 
     Args:
-        ensemble: its members must be made from named backbones.
+        ensemble: its members must be made from named backbones. A single network is saved as an ensemble of one.
         path: ``NAME.safetensors``.
 
     Raises:
@@ -60,8 +70,9 @@ def save(ensemble: Ensemble, path: str | Path) -> Path:
         ResourceError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise UsageError(f"'{path}': an artifact is named NAME.safetensors")
+    require_artifact_name(path)
+    if isinstance(ensemble, DenseModel):
+        ensemble = Ensemble([ensemble])
     tensors: dict[str, Tensor] = {}
     members = []
     for name, member in ensemble.members.items():

@@ -1,0 +1,82 @@
+"""Checks of what a user hands to a network: sizes, counts, limits, normalization."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from densemble.errors import UsageError
+from densemble.shapes import Size, parse_size
+
+
+def size_of(name: str, value: Any) -> Size | None:
+    """(height, width) from a pair of positive integers or text like ``48x64``; ``None`` stays ``None``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(value, str):
+        return parse_size(value)
+    if value is None:
+        return None
+    pair = tuple(value) if isinstance(value, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
+        raise UsageError(f"{name}={value!r} is not a height and a width in pixels; write (48, 64) or '48x64'")
+    return pair[0], pair[1]
+
+
+def count_of(name: str, value: Any) -> int:
+    """A positive whole number.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"{name}={value!r} is not a number of channels; give a whole number from 1 up")
+    return value
+
+
+def limit_of(name: str, value: Any) -> float | None:
+    """A positive number; ``None`` stays ``None``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise UsageError(f"{name}={value!r} is no limit; give a positive number, or leave it out")
+    return float(value)
+
+
+def channel_values(name: str, value: Any, channels: int, default: tuple[float, ...]) -> tuple[float, ...]:
+    """One finite number per channel; ``None`` is the default. A standard deviation must be positive.
+
+    Raises:
+        UsageError: another number of values, or one that cannot be divided by.
+    """
+    if value is None:
+        return default
+    values = tuple(float(v) for v in value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(values) != channels:
+        raise UsageError(f"{name}={value!r} must have one number for each of the {channels} channels")
+    if not all(math.isfinite(v) and (name != "std" or v > 0) for v in values):
+        raise UsageError(f"{name}={value!r} must be finite" + (" and positive" if name == "std" else ""))
+    return values
+
+
+def require_network(backbone: Any) -> None:
+    """Checks that a backbone is a name or a network, not the class or function that makes one.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if isinstance(backbone, str | nn.Module):
+        return
+    if callable(backbone):
+        module, name = getattr(backbone, "__module__", "package.module"), getattr(backbone, "__qualname__", "function")
+        raise UsageError(
+            f"backbone {name} makes a network and is none; hand over what it returns, or name it: '{module}:{name}'"
+        )
+    raise UsageError(f"backbone must be a name or a torch.nn.Module, got a {type(backbone).__name__}")
