@@ -1,5 +1,7 @@
 """DenseModel: exact output sizes, nothing carried that is not used, the same features as the whole classifier."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -155,3 +157,21 @@ def test_images_that_are_no_floats_or_empty() -> None:
         net(torch.zeros(1, 3, 0, 64))
     with pytest.raises(UsageError, match=r"got \(1, 4, 64, 64\); give 3 channels first, convert to RGB"):
         net(torch.zeros(1, 4, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"])
+def test_a_copy_computes_the_same_in_the_same_mode(name: str) -> None:
+    """torchvision's graph modules forget their mode in a copy: batch statistics would be used, and changed, in eval."""
+    model = de.DenseModel(name, weights=None).eval()
+    x = torch.rand(2, 3, 96, 128)
+    with torch.no_grad():
+        wanted = model(x)
+        copied = copy.deepcopy(model)
+        torch.testing.assert_close(copied(x), wanted, rtol=0, atol=0)
+    assert {m.training for m in copied.modules()} == {False}
+    model.train()
+    frozen = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)][:3]
+    for module in frozen:
+        module.eval()
+    modes = {key: module.training for key, module in model.named_modules()}
+    assert {key: module.training for key, module in copy.deepcopy(model).named_modules()} == modes

@@ -1,5 +1,6 @@
 """Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,6 +76,17 @@ class GraphBackbone(CutBackbone):
         super().__init__(network, nodes)
         self.layouts = tuple(layouts)
         self.checkpointing = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GraphBackbone":
+        """A copy in the same mode; torchvision's graph modules come out of a copy in training mode, whole and part."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied.network.train(self.network.training)
+        parts = dict(self.network.named_modules())
+        for name, part in copied.network.named_modules():
+            part.training = parts[name].training
+        return copied
 
     def checkpoint_gradients(self) -> None:
         self.checkpointing = True
