@@ -70,6 +70,13 @@ def test_the_command_prints_it(densemble: Callable[..., Any]) -> None:
     assert cut["node"] == "features" and cut["parameters"] < entry["parameters"] and cut["macs"] < entry["macs"]
 
 
+def test_a_part_of_a_name_is_enough(densemble: Callable[..., Any]) -> None:
+    said = densemble("backbones", "efficientnet_lite4").stdout.split()
+    assert said == ["timm/efficientnet_lite4", "timm/tf_efficientnet_lite4"]
+    refused = densemble("backbones", "nosuchnet")
+    assert refused.returncode == 2 and "no backbone matches 'nosuchnet'" in refused.stderr
+
+
 def test_a_sweep_is_sharded_and_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     names = ["alexnet", "resdeconv", "squeezenet1_1"]
     sweep(tmp_path, names, (0, 2), "meta")

@@ -66,7 +66,7 @@ def doctor(json: Json = False) -> None:
 
 
 def backbones(
-    pattern: Annotated[str, typer.Argument(help="Shell pattern, for instance 'res*' or 'timm/*lite*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern like 'timm/*lite*'.")] = "*",
     json: Json = False,
 ) -> None:
     """List the backbones, and with --json what the sweep over all of them found: cuts, what is kept and saved."""
@@ -74,10 +74,10 @@ def backbones(
     from densemble.nets.backbones import backbones as find
     from densemble.storage.coverage import read_coverage
 
-    names = find(pattern)
+    names = find(pattern) or find(f"*{pattern}*")
     if not names:
-        raise UsageError(f"no backbone matches '{pattern}'; timm's are named timm/NAME, put * around a part of a name")
-    known = {entry["name"]: entry for entry in read_coverage(pattern)}
+        raise UsageError(f"no backbone matches '{pattern}'; timm's are named timm/NAME")
+    known = {entry["name"]: entry for entry in read_coverage()}
     if json:
         print_json({"backbones": names, "coverage": [known[name] for name in names if name in known]})
         return

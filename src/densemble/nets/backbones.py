@@ -331,7 +331,7 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"cannot download weights '{weights}' of {name} ({type(error).__name__}); put the file {wanted} into a "
             f"folder and name that folder with weights_dir or ${local_weights.WEIGHTS_DIR_VARIABLE}, "
-            "or set weights to null to train from scratch"
+            "or set weights to null (in Python: None) to train from scratch"
         ) from error
 
 
