@@ -66,7 +66,7 @@ class Cut:
 
 
 def _two(values: tuple[float, float] | None, text: str) -> str:
-    return "whole" if values is None else f"{values[0]:{text}}x{values[1]:{text}}"
+    return "-" if values is None else f"{values[0]:{text}}x{values[1]:{text}}"
 
 
 _COLUMNS: dict[str, Callable[[Cut], str]] = {
