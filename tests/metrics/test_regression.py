@@ -16,6 +16,9 @@ def test_by_hand() -> None:
         "rmse": pytest.approx(0.5**0.5),
         "absrel": pytest.approx(0.25),
         "delta1": pytest.approx(0.5),  # 2/1 is over 1.25, 3/3 is not
+        "delta2": pytest.approx(0.5),
+        "delta3": pytest.approx(0.5),  # 1.25^3 = 1.95
+        "silog": pytest.approx(100 * np.log(2) / 2),  # half the distance of two log ratios, -log 2 and 0
     }
 
 
@@ -31,7 +34,27 @@ def test_every_pixel_of_the_set_weighs_the_same() -> None:
     assert found["mae"] == pytest.approx(np.abs(p - t).mean())
     assert found["rmse"] == pytest.approx(np.sqrt(((p - t) ** 2).mean()))
     assert found["absrel"] == pytest.approx((np.abs(p - t) / t).mean())
-    assert found["delta1"] == pytest.approx((np.maximum(p / t, t / p) < 1.25).mean())
+    ratio = np.where(p > 0, np.maximum(p / t, t / p), np.inf)
+    for power in (1, 2, 3):
+        assert found[f"delta{power}"] == pytest.approx((ratio < 1.25**power).mean())
+
+
+def test_what_is_not_positive_has_no_logarithm() -> None:
+    metric = RegressionMetrics()
+    metric.update(torch.tensor([[[2.0, -1.0]]]), torch.tensor([[2.0, 1.0]]))
+    found = metric.compute()
+    assert found["silog"] is None and found["delta1"] == 0.5
+
+
+def test_silog_is_kittis_and_does_not_see_the_scale_of_a_picture() -> None:
+    random = np.random.default_rng(0)
+    pairs = [(random.uniform(0.5, 9, s), random.uniform(0.5, 9, s)) for s in ((4, 5), (20, 30))]
+    metric = RegressionMetrics()
+    for factor, (prediction, target) in zip((1.0, 7.0), pairs, strict=True):
+        metric.update(torch.from_numpy(prediction)[None] * factor, torch.from_numpy(target))
+    logs = [np.log(prediction) - np.log(target) for prediction, target in pairs]
+    reference = np.mean([100 * np.sqrt((d**2).mean() - d.mean() ** 2) for d in logs])
+    assert metric.compute()["silog"] == pytest.approx(reference)
 
 
 def test_negative_targets_count_where_they_are_valid() -> None:

@@ -1,8 +1,21 @@
 """Streaming metrics: pictures go in one by one, only sums are kept."""
 
 from densemble.metrics.base import Metric, MetricValues
+from densemble.metrics.heatmap import DensityMetrics, KeypointMetrics
+from densemble.metrics.image import ImageMetrics
+from densemble.metrics.multilabel import MultilabelMetrics
 from densemble.metrics.regression import RegressionMetrics
 from densemble.metrics.saliency import SaliencyMetrics
 from densemble.metrics.segmentation import SegmentationMetrics
 
-__all__ = ["Metric", "MetricValues", "RegressionMetrics", "SaliencyMetrics", "SegmentationMetrics"]
+__all__ = [
+    "DensityMetrics",
+    "ImageMetrics",
+    "KeypointMetrics",
+    "Metric",
+    "MetricValues",
+    "MultilabelMetrics",
+    "RegressionMetrics",
+    "SaliencyMetrics",
+    "SegmentationMetrics",
+]

@@ -1,0 +1,40 @@
+"""Sums of losses, written as ``cross_entropy+0.5*dice``."""
+
+import math
+
+from densemble.errors import UsageError
+
+
+def parse_mixture(text: str, known: tuple[str, ...], task: str) -> tuple[tuple[float, str], ...]:
+    """``"cross_entropy+0.5*dice"`` -> ``((1.0, "cross_entropy"), (0.5, "dice"))``.
+
+    Args:
+        text: names joined by ``+``, each with a weight before ``*`` or none, which is 1.
+        known: the names there are.
+        task: whose losses they are, for the message.
+
+    Raises:
+        UsageError: an unknown name, or a weight that is no positive number.
+    """
+    return tuple(_parse_term(term.strip(), known, task) for term in text.split("+"))
+
+
+def _parse_term(term: str, known: tuple[str, ...], task: str) -> tuple[float, str]:
+    number, times, name = term.rpartition("*")
+    name = name.strip()
+    if name not in known:
+        raise UsageError(
+            f"no loss of {task} is named '{name}'; there are: {', '.join(known)}; "
+            f"join several as {known[0]}+0.5*{known[-1]}"
+        )
+    return (_parse_weight(number, term) if times else 1.0), name
+
+
+def _parse_weight(number: str, term: str) -> float:
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise UsageError(f"'{number.strip()}' in the loss '{term}' is no positive number; write it as 0.5*NAME")
+    return weight

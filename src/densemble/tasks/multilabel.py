@@ -1,0 +1,90 @@
+"""Multilabel segmentation: a pixel may have several classes, or none."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from densemble.metrics import Metric, MultilabelMetrics
+from densemble.metrics.multilabel import IGNORED
+from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.tasks.classes import require_classes, require_weights
+from densemble.tasks.losses.binary import binary_cross_entropy, binary_focal
+from densemble.tasks.losses.dice import dice
+
+_WEIGHTED = ("bce", "focal")
+
+
+@dataclass(frozen=True)
+class MultilabelTask(Task):
+    """K independent sigmoids. Targets: masks ``(K, h, w)`` of 0 and 1, 255 is ignored.
+
+    Attributes:
+        classes: names.
+        class_weights: how often a positive pixel of each class counts, for binary cross-entropy and focal.
+
+    Raises:
+        UsageError: no classes, weights that do not fit, or an unknown loss.
+    """
+
+    classes: tuple[str, ...]
+    class_weights: tuple[float, ...] | None = None
+    loss_name: str = ""
+
+    name = "multilabel"
+    planes = True
+    target_kind: ClassVar[TargetKind] = "masks"
+    fill = float(IGNORED)
+    distribution: ClassVar[Distribution] = "bernoulli"
+    primary = "miou"
+    higher_is_better = True
+    losses = ("bce", "dice", "focal")
+    default_loss = "bce"
+
+    def __post_init__(self) -> None:
+        require_classes(self.name, self.classes)
+        weighted = any(name in _WEIGHTED for _, name in self.mixture)
+        require_weights(self.class_weights, self.classes, weighted, " or ".join(_WEIGHTED))
+
+    @property
+    def out_channels(self) -> int:
+        return len(self.classes)
+
+    def activation(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits)
+
+    def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
+        valid = target != IGNORED
+        wanted = ((target != 0) & valid).float()
+        match name:
+            case "bce":
+                return binary_cross_entropy(logits, wanted, valid, self._positive_weight(logits))
+            case "focal":
+                return binary_focal(logits, wanted, valid, self._positive_weight(logits))
+            case _:
+                return dice(torch.sigmoid(logits), wanted, valid)
+
+    def _positive_weight(self, logits: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else logits.new_tensor(self.class_weights)[:, None, None]
+
+    def as_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        valid = target != IGNORED
+        return ((target != 0) & valid).float(), valid
+
+    def metrics(self) -> Metric:
+        return MultilabelMetrics(len(self.classes))
+
+    def describe(self) -> dict[str, Any]:
+        chosen = without_defaults({"class_weights": self.class_weights, "loss_name": self.loss_name})
+        return {"name": self.name, "classes": list(self.classes), **chosen}
+
+
+def make_multilabel(values: dict[str, Any]) -> Task:
+    """From the plain values of ``describe``."""
+    weights = values.get("class_weights")
+    return MultilabelTask(
+        tuple(values.get("classes") or ()),
+        None if weights is None else tuple(float(weight) for weight in weights),
+        values.get("loss_name", ""),
+    )

@@ -1,0 +1,69 @@
+"""Saliency: where people look."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from densemble.metrics import Metric, SaliencyMetrics
+from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.tasks.losses.saliency import decorrelation, divergence
+
+
+@dataclass(frozen=True)
+class SaliencyTask(Task):
+    """One channel, sigmoid. Targets: density maps in [0, 1].
+
+    The default loss is KL divergence + (1 - correlation) of the maps as distributions, as is usual in saliency
+    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which fixes the scale that both leave open.
+
+    Raises:
+        UsageError: ``loss_name`` names no loss of the task.
+    """
+
+    loss_name: str = ""
+
+    name = "saliency"
+    planes = False
+    out_channels = 1
+    target_kind: ClassVar[TargetKind] = "heat"
+    fill = 0.0
+    distribution: ClassVar[Distribution] = "bernoulli"
+    primary = "cc"
+    higher_is_better = True
+    losses = ("kld", "cc", "bce", "mse")
+    default_loss = "kld+cc+bce"
+
+    def __post_init__(self) -> None:
+        _ = self.mixture  # an unknown loss is refused here, not at the first step
+
+    def activation(self, logits: Tensor) -> Tensor:
+        return torch.sigmoid(logits)
+
+    def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
+        flat, wanted = logits.flatten(1), target.float().flatten(1)
+        match name:
+            case "kld":
+                return divergence(torch.sigmoid(flat), wanted)
+            case "cc":
+                return decorrelation(torch.sigmoid(flat), wanted)
+            case "bce":
+                return F.binary_cross_entropy_with_logits(flat, wanted)
+            case _:
+                return F.mse_loss(torch.sigmoid(flat), wanted)
+
+    def as_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        return target.float()[None], torch.ones_like(target, dtype=torch.bool)[None]
+
+    def metrics(self) -> Metric:
+        return SaliencyMetrics()
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, **without_defaults({"loss_name": self.loss_name})}
+
+
+def make_saliency(values: dict[str, Any]) -> Task:
+    """From the plain values of ``describe``."""
+    return SaliencyTask(loss_name=values.get("loss_name", ""))
