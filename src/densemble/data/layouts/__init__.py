@@ -1,0 +1,128 @@
+"""Data sets on disk: which picture belongs to which map, to which split, and what the labels mean.
+
+One module a format; each has ``find(path) -> Layout | None``. ``DETECTORS`` is the list of them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from densemble.data.layouts import (
+    archive,
+    cityscapes,
+    coco,
+    cvat,
+    imagefolder,
+    images_targets,
+    label_studio,
+    nnunet,
+    pairs_csv,
+    voc,
+)
+from densemble.data.layouts.base import SPLITS, Drawing, Layout, Sample
+from densemble.data.layouts.folders import subfolders, walk
+from densemble.errors import DataError
+from densemble.storage.images import IMAGE_SUFFIXES
+
+__all__ = ["DETECTORS", "SPLITS", "Drawing", "Layout", "Sample", "find_layout"]
+
+# The first that recognizes a folder is taken: from files that name the pairs to folders that only look like something.
+DETECTORS: dict[str, Callable[[Path], Layout | None]] = {
+    "pairs csv": pairs_csv.find,
+    "imagefolder": imagefolder.find,
+    "voc": voc.find,
+    "cityscapes": cityscapes.find,
+    "nnu-net": nnunet.find,
+    "images + targets": images_targets.find,
+    "coco": coco.find,
+    "cvat": cvat.find,
+    "label studio": label_studio.find,
+}
+_NAMES_SHOWN = 5
+
+
+def find_layout(path: Path, cache: Path | None = None) -> Layout:
+    """Finds out how a data set is laid out.
+
+    Args:
+        path: a folder, a CSV file of pairs, or a ZIP file of any layout.
+        cache: where a ZIP file is extracted to; default ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
+
+    Raises:
+        DataError: nothing there, no known layout, no pictures, or files of the layout that cannot be read.
+        ResourceError: the cache cannot be written.
+    """
+    if path.is_file() and path.suffix.lower() == ".zip":
+        return _find_extracted(path, cache)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+        layout = _readable(path)
+        if layout is not None:
+            return layout
+        raise DataError(_unknown(path))
+    raise DataError(
+        f"no data folder at '{path}'; give a folder with train/images and train/targets in it, a ZIP file of one, or a "
+        "CSV file of pairs"
+    )
+
+
+def _readable(path: Path) -> Layout | None:
+    try:
+        return _detect(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot read '{error.filename or path}': {error.strerror or error}; check its permissions"
+        ) from error
+
+
+def _detect(path: Path) -> Layout | None:
+    found = (find(path) for find in DETECTORS.values())
+    layout = next((layout for layout in found if layout is not None), None)
+    if layout is not None and not any(layout.splits.values()) and not layout.unpaired:
+        raise DataError(_no_pictures(path))
+    return layout
+
+
+def _find_extracted(path: Path, cache: Path | None) -> Layout:
+    folder = archive.extract(path, cache)
+    layout = _readable(folder)
+    inside = list(folder.iterdir())
+    if layout is None and len(inside) == 1 and inside[0].is_dir():
+        folder = inside[0]
+        layout = _readable(folder)
+    if layout is None:
+        raise DataError(f"'{path}' was extracted, but: {_unknown(folder)}")
+    return layout
+
+
+def _no_pictures(path: Path) -> str:
+    return f"'{path}' holds no pictures; put {', '.join(IMAGE_SUFFIXES)} files into its images folder"
+
+
+def _seen(folders: list[str], files: list[str]) -> str:
+    there = [f"{kind} {_some(names)}" for kind, names in (("folders", folders), ("files", files)) if names]
+    return f"it holds the {' and the '.join(there)}" if there else "it is empty"
+
+
+def _unknown(path: Path) -> str:
+    """What is there, and how to arrange it."""
+    images = images_targets.find_images(path) if path.is_dir() else ()
+    if images and not any(True for folder in images for _ in walk(folder, IMAGE_SUFFIXES)):
+        return _no_pictures(path)
+    if images:
+        places = ", ".join(f"'{folder}'" for folder in images)
+        return (
+            f"pictures in {places} have no maps beside them; put the maps into a folder 'targets' beside it (or "
+            f"{', '.join(images_targets.TARGET_FOLDERS[1:9])}) with equal stems"
+        )
+    folders = [f"{folder.name}/" for folder in subfolders(path).values()]
+    files = [child.name for child in sorted(path.iterdir()) if child.is_file()] if path.is_dir() else []
+    return (
+        f"'{path}' has none of the known layouts: {_seen(folders, files)}; "
+        f"arrange it as {path.name}/train/images, {path.name}/train/targets, {path.name}/val/images, "
+        f"{path.name}/val/targets with equal stems, or name the pairs in {path.name}/pairs.csv with the columns "
+        "image,target"
+    )
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - _NAMES_SHOWN
+    return (", ".join(names[:_NAMES_SHOWN]) or "none") + (f" and {rest} more" if rest > 0 else "")

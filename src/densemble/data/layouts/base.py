@@ -1,0 +1,83 @@
+"""What a data set on disk is made of: samples, and the layout that they were found in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from densemble.shapes import Size
+
+Array = np.ndarray[Any, Any]
+SPLITS = ("train", "val", "test")
+
+
+class Drawing(Protocol):
+    """Draws a label map where no file holds it."""
+
+    def labels(self, size: Size) -> Array:
+        """The label map of a picture of that (H, W), int64 ``(H, W)``.
+
+        Raises:
+            DataError: what the annotation file says cannot be drawn; names that file.
+        """
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with its map.
+
+    Attributes:
+        image: the picture.
+        target: the file that holds the map; or the annotation file that ``drawing`` draws from, or the folder of
+            ``planes``.
+        points: 1-bit map of fixations (folder ``fixations/``), saliency only.
+        drawing: draws the map where no file holds it.
+        bands: more files whose channels follow those of ``image``.
+        planes: (class name, file) for each class, where every class has a file of its own (multilabel).
+        group: pictures of one group (a city, a patient, a video) belong into one split.
+        name: unique name, where the picture's stem is not.
+    """
+
+    image: Path
+    target: Path
+    points: Path | None = None
+    drawing: Drawing | None = None
+    bands: tuple[Path, ...] = ()
+    planes: tuple[tuple[str, Path], ...] = ()
+    group: str | None = None
+    name: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """The name of the sample: no other sample of its split has it."""
+        return self.name or self.image.stem
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found in a data folder.
+
+    Attributes:
+        path: the folder.
+        name: of the layout, such as ``images + targets`` or ``coco``.
+        splits: samples by split name, only splits that exist; ``{"all": samples}`` where the folder has none itself.
+        unpaired: files without their partner; also files that a list names and that are not there.
+        split_by: ``folders``, ``files``, ``column``, or ``none``.
+        classes: names of the classes, by number, where the layout says them.
+        ignore_index: label that is neither trained on nor scored, where the format says so.
+        label_map: label in the files -> class number, where they differ.
+        color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
+        doubled: pairs of files that claim the same name; the first of each is used.
+    """
+
+    path: Path
+    name: str
+    splits: dict[str, tuple[Sample, ...]]
+    unpaired: tuple[Path, ...]
+    split_by: str
+    classes: tuple[str, ...] | None
+    ignore_index: int | None = None
+    label_map: dict[int, int] | None = None
+    color_map: dict[tuple[int, int, int], int] | None = None
+    doubled: tuple[tuple[Path, Path], ...] = ()

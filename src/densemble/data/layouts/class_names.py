@@ -1,0 +1,86 @@
+"""Names of the classes and the colours of their masks, from the files that tools write beside the pictures."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from densemble.data.layouts.reading import read_lines, read_table, well_formed
+from densemble.errors import DataError
+
+Color = tuple[int, int, int]
+VOID = 255
+VOID_COLOR: Color = (224, 224, 192)  # the border of objects in Pascal VOC
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names by class number; colours of the masks -> class number, where masks are colour-coded."""
+
+    names: tuple[str, ...] | None = None
+    colors: dict[Color, int] | None = None
+
+
+def read_classes(folder: Path) -> Classes:
+    """What ``classes.txt``, ``class_dict.csv`` or ``labelmap.txt`` in a folder say; the first gives the order.
+
+    Raises:
+        DataError: one cannot be read, or they name different classes.
+    """
+    names = tuple(read_lines(folder / "classes.txt")) if (folder / "classes.txt").is_file() else None
+    if (folder / "class_dict.csv").is_file():
+        file, colors = folder / "class_dict.csv", _read_class_dict(folder / "class_dict.csv")
+    elif (folder / "labelmap.txt").is_file():
+        file, colors = folder / "labelmap.txt", _read_labelmap(folder / "labelmap.txt")
+    else:
+        return Classes(names)
+    known = [name for name, color in colors if color != VOID_COLOR]
+    if names is not None and set(names) != set(known):
+        raise DataError(f"'{folder / 'classes.txt'}' and '{file}' name different classes; make them agree")
+    names = names or tuple(known)
+    numbers = {name: number for number, name in enumerate(names)}
+    return Classes(names, {color: numbers.get(name, VOID) for name, color in colors})
+
+
+def _read_class_dict(path: Path) -> list[tuple[str, Color]]:
+    """Rows of ``name,r,g,b`` below a header."""
+    with well_formed(path, "table of name, r, g, b"):
+        return _unique(path, ((row[0], _color(row[1:4])) for row in read_table(path)[1:]))
+
+
+def _read_labelmap(path: Path) -> list[tuple[str, Color]]:
+    """Lines of ``name:r,g,b:parts:actions``; ``#`` starts a comment."""
+    with well_formed(path, "list of name:r,g,b:parts:actions"):
+        lines = (line.split(":") for line in read_lines(path) if not line.startswith("#"))
+        return _unique(path, ((line[0].strip(), _color(line[1].split(","))) for line in lines))
+
+
+def _color(cells: Sequence[str]) -> Color:
+    red, green, blue = (int(cell) for cell in cells)
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f"{red},{green},{blue} is no colour of 0..255")
+    return red, green, blue
+
+
+def _unique(path: Path, rows: Iterable[tuple[str, Color]]) -> list[tuple[str, Color]]:
+    found = list(rows)
+    if len({name for name, _ in found}) < len(found) or len({color for _, color in found}) < len(found):
+        raise DataError(f"'{path}' gives two classes the same name or colour; give each its own")
+    return found
+
+
+def with_background(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names where shapes are drawn on a background: that is class 0, the others follow in their order."""
+    return ("background", *(name for name in names if name.lower() != "background"))
+
+
+def class_number(name: str, classes: Sequence[str]) -> int:
+    """The number of a class from ``with_background``.
+
+    Raises:
+        ValueError: no such class.
+    """
+    if name.lower() == "background":
+        return 0
+    if name not in classes:
+        raise ValueError(f"'{name}' is none of the classes {', '.join(classes)}")
+    return classes.index(name)

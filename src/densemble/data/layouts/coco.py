@@ -1,0 +1,156 @@
+"""COCO: JSON files of instances, drawn as one label map, or of panoptic segments.
+
+Source: https://cocodataset.org/#format-data
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densemble.data.layouts.annotated import AnnotatedPictures
+from densemble.data.layouts.base import Layout
+from densemble.data.layouts.class_names import VOID, class_number, with_background
+from densemble.data.layouts.folders import PictureIndex, split_folders, split_in
+from densemble.data.layouts.panoptic import PanopticDrawing, find_panoptic_folder, panoptic_folders
+from densemble.data.layouts.reading import read_json, well_formed
+from densemble.data.layouts.shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.errors import DataError
+
+_OTHER_TASKS = ("captions", "person_keypoints", "stuff", "image_info")  # in annotations/ of the original download
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """One JSON file."""
+
+    path: Path
+    content: dict[str, Any]
+    split: str
+
+    @property
+    def is_panoptic(self) -> bool:
+        with well_formed(self.path, "COCO file"):
+            return any("segments_info" in annotation for annotation in self.content["annotations"])
+
+
+def find(path: Path) -> Layout | None:
+    """``annotations/*.json``, or a JSON file beside the pictures, with the keys images, annotations and categories.
+
+    Instances: class 0 is the background, then the categories in the order of their ids; smaller regions are drawn
+    over larger ones. Panoptic: the categories from 0 in the order of their ids, void is 255; preferred where both
+    are there. The file's name (``instances_train2017.json``) or its folder's (``train/``) is the split.
+
+    Raises:
+        DataError: files that cannot be read, or categories that differ between the files.
+    """
+    files = [annotations for file in _json_files(path) if (annotations := _open(file, path))]
+    if not files:
+        return None
+    files = _with_splits(path, files)
+    panoptic = any(file.is_panoptic for file in files)
+    if panoptic and not all(file.is_panoptic for file in files):
+        raise DataError(f"'{path}' mixes panoptic and instance files; keep one kind")
+    names = _category_names(files)
+    index = PictureIndex(path, without=panoptic_folders)
+    pictures = AnnotatedPictures(index)
+    for file in files:
+        with well_formed(file.path, "COCO file"):
+            _add_panoptic(file, names, path, pictures) if panoptic else _add_instances(file, names, pictures)
+    if panoptic:
+        return pictures.layout("coco", tuple(names.values()), VOID)
+    return pictures.layout("coco", with_background(names.values()))
+
+
+def _json_files(path: Path) -> list[Path]:
+    places = (path / "annotations", path, *split_folders(path).values())
+    files = [file for place in places for file in sorted(place.glob("*.json")) if not file.name.startswith(".")]
+    panoptic = [file for file in files if file.name.startswith("panoptic") and find_panoptic_folder(file, path)]
+    instances = [file for file in files if file.name.startswith("instances")]
+    return panoptic or instances or [file for file in files if not file.name.startswith(_OTHER_TASKS)]
+
+
+def _open(path: Path, root: Path) -> _Annotations | None:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return None
+    if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
+        return None
+    folder = path.parent.relative_to(root).name  # the root's own name may be anything
+    return _Annotations(path, content, split_in(path.stem) or split_in(folder) or "all")
+
+
+def _with_splits(path: Path, files: list[_Annotations]) -> list[_Annotations]:
+    unnamed = [file.path.name for file in files if file.split == "all"]
+    if unnamed and len(unnamed) < len(files):
+        raise DataError(
+            f"'{path}' has annotation files of a split beside others ({', '.join(unnamed)}); put train, val or test "
+            "into the name of each"
+        )
+    return files
+
+
+def _category_names(files: Iterable[_Annotations]) -> dict[int, str]:
+    """Names by id, in the order of the ids."""
+    names: dict[int, str] = {}
+    for file in files:
+        with well_formed(file.path, "COCO file"):
+            for category in file.content["categories"]:
+                number, name = int(category["id"]), str(category["name"])
+                if names.setdefault(number, name) != name:
+                    raise DataError(
+                        f"'{file.path}' calls category {number} '{name}', another '{names[number]}'; make them agree"
+                    )
+    if len(set(names.values())) < len(names):
+        raise DataError(f"categories of '{file.path}' share a name; give each its own")
+    return dict(sorted(names.items()))
+
+
+def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
+    found: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+    for annotation in content["annotations"]:
+        found[annotation["image_id"]].append(annotation)
+    return found
+
+
+def _add_instances(file: _Annotations, names: dict[int, str], pictures: AnnotatedPictures) -> None:
+    annotations, classes = _by_image(file.content), with_background(names.values())
+    labels = {number: class_number(name, classes) for number, name in names.items()}
+    if file.content["annotations"] and not any(item.get("segmentation") for item in file.content["annotations"]):
+        raise DataError(f"'{file.path}' holds boxes but no outlines; export the data set as segmentation")
+    for image in file.content["images"]:
+        largest_first = sorted(annotations[image["id"]], key=_area, reverse=True)
+        shapes = tuple(_shape(item, labels[item["category_id"]], file.path) for item in largest_first)
+        size = (int(image["height"]), int(image["width"]))
+        name = str(image["file_name"])
+        pictures.add(file.split, name, file.path, ShapeDrawing(file.path, name, size, shapes))
+
+
+def _area(annotation: dict[str, Any]) -> float:
+    if "area" in annotation:
+        return float(annotation["area"])
+    width, height = annotation["bbox"][2:]
+    return float(width) * float(height)
+
+
+def _shape(annotation: dict[str, Any], label: int, path: Path) -> Shape:
+    segmentation = annotation.get("segmentation") or []
+    if isinstance(segmentation, list):
+        return Polygons(label, tuple(map(outline, segmentation)))
+    counts = segmentation["counts"]
+    if isinstance(counts, str):
+        return CompressedRuns(label, counts)
+    return Runs(label, tuple(map(int, counts)), by_columns=True)
+
+
+def _add_panoptic(file: _Annotations, names: dict[int, str], path: Path, pictures: AnnotatedPictures) -> None:
+    folder = find_panoptic_folder(file.path, path)
+    if folder is None:
+        raise DataError(f"'{file.path}' needs the folder '{file.path.stem}' of its PNG maps beside it; add it")
+    labels = {number: label for label, number in enumerate(names)}
+    annotations = _by_image(file.content)
+    for image in file.content["images"]:
+        for item in annotations[image["id"]]:
+            segments = tuple((int(one["id"]), labels[one["category_id"]]) for one in item["segments_info"])
+            drawing = PanopticDrawing(file.path, folder / Path(item["file_name"]).name, segments)
+            pictures.add(file.split, str(image["file_name"]), file.path, drawing)

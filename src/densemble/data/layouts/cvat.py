@@ -1,0 +1,71 @@
+"""CVAT's own format, "CVAT for images 1.1": annotations.xml beside the pictures.
+
+Source: https://docs.cvat.ai/docs/dataset_management/formats/xml_format
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from densemble.data.layouts.annotated import AnnotatedPictures
+from densemble.data.layouts.base import Layout
+from densemble.data.layouts.class_names import class_number, with_background
+from densemble.data.layouts.folders import PictureIndex, split_word
+from densemble.data.layouts.reading import read_xml, well_formed
+from densemble.data.layouts.shapes import Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.errors import DataError
+
+_DRAWN = ("polygon", "mask")
+
+
+def find(path: Path) -> Layout | None:
+    """``annotations.xml`` with the pictures anywhere below its folder.
+
+    Polygons and masks are drawn in the order of their ``z_order``; boxes, lines and points are no regions and are left
+    out. Class 0 is the background, then the labels as the file lists them. Subsets named train, val and test are the
+    splits, where every picture has one.
+
+    Raises:
+        DataError: no such XML, tracks of a video, or no region at all.
+    """
+    file = path / "annotations.xml"
+    if not file.is_file():
+        return None
+    root = read_xml(file)
+    if root.tag != "annotations":
+        return None
+    if root.find("track") is not None:
+        raise DataError(f"'{file}' holds tracks of a video; export it as 'CVAT for images 1.1'")
+    images = root.findall("image")
+    if not any(image.find(tag) is not None for image in images for tag in _DRAWN):
+        raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
+    classes = with_background(_label_names(root))
+    subsets = [split_word(image.get("subset", "")) for image in images]
+    pictures = AnnotatedPictures(PictureIndex(path))
+    for image, subset in zip(images, subsets, strict=True):
+        with well_formed(file, "file of 'CVAT for images 1.1'"):
+            name, size = image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"]))
+            drawing = ShapeDrawing(file, name, size, _shapes(image, classes))
+        pictures.add((subset or "all") if None not in subsets else "all", name, file, drawing)
+    return pictures.layout("cvat", classes)
+
+
+def _label_names(root: Element) -> list[str]:
+    listed = (label.findtext("name") for label in root.iterfind("meta//labels/label"))
+    drawn = (shape.get("label") for tag in _DRAWN for shape in root.iterfind(f"image/{tag}"))
+    return list(dict.fromkeys(name for name in listed if name)) or sorted({name for name in drawn if name})
+
+
+def _shapes(image: Element, classes: Sequence[str]) -> tuple[Shape, ...]:
+    drawn = [element for element in image if element.tag in _DRAWN]
+    drawn.sort(key=lambda element: int(element.get("z_order", "0")))
+    return tuple(_shape(element, class_number(element.attrib["label"], classes)) for element in drawn)
+
+
+def _shape(element: Element, label: int) -> Shape:
+    if element.tag == "polygon":
+        points = element.attrib["points"].replace(";", ",").split(",")
+        return Polygons(label, (outline([float(number) for number in points]),))
+    left, top, height, width = (int(element.attrib[name]) for name in ("left", "top", "height", "width"))
+    counts = tuple(int(count) for count in element.attrib["rle"].split(","))
+    return Runs(label, counts, by_columns=False, box=(left, top, height, width))

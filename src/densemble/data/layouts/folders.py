@@ -1,0 +1,168 @@
+"""Folders: which files they hold, under which name, and which split their own names mean."""
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from densemble.data.layouts.base import SPLITS, Sample
+from densemble.errors import DataError
+from densemble.storage.images import IMAGE_SUFFIXES
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_word(text: str) -> str | None:
+    """The split that a folder, file or cell names: ``Validation`` -> ``val``; ``None`` where it names none."""
+    return _SPLIT_WORDS.get(text.strip().lower())
+
+
+def split_in(text: str) -> str | None:
+    """The split that one word of a longer name says: ``instances_train2017`` -> ``train``."""
+    found = {split for word in re.findall(r"[A-Za-z]+", text) if (split := split_word(word))}
+    return found.pop() if len(found) == 1 else None
+
+
+def subfolders(folder: Path) -> dict[str, Path]:
+    """The visible folders in a folder, by lower-case name, sorted."""
+    if not folder.is_dir():
+        return {}
+    return {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir() and _visible(child.name)}
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The folders in a folder that are named after a split, by split, in the order of ``SPLITS``.
+
+    Raises:
+        DataError: two folders name the same split.
+    """
+    return one_each(child for child in subfolders(folder).values() if split_word(child.name))
+
+
+def one_each(named: Iterable[Path]) -> dict[str, Path]:
+    """Files or folders by the split that their stem names, in the order of ``SPLITS``.
+
+    Raises:
+        DataError: two of them name the same split.
+    """
+    found: dict[str, Path] = {}
+    for path in named:
+        split = split_word(path.stem)
+        if split in found:
+            raise DataError(f"'{found[split]}' and '{path}' both name the {split} split; keep one of them")
+        if split:
+            found[split] = path
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """The visible files below a folder that end in one of the suffixes, in the order of their paths in each folder."""
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if _visible(name))
+        for name in sorted(files):
+            if _visible(name) and name.lower().endswith(endings):
+                yield Path(place, name)
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def name_below(file: Path, folder: Path) -> str:
+    """A file's name as seen from a folder, without its suffix: ``rome/day/1.png`` -> ``rome__day__1``."""
+    return "__".join(file.relative_to(folder).with_suffix("").parts)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files by their name below a folder, and those that claim a name which is taken."""
+
+    files: dict[str, Path]
+    doubled: tuple[tuple[Path, Path], ...]
+
+
+def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
+    """The files below a folder by name; see ``name_below``."""
+    files: dict[str, Path] = {}
+    doubled = []
+    for file in walk(folder, suffixes):
+        first = files.setdefault(name_below(file, folder), file)
+        if first is not file:
+            doubled.append((first, file))
+    return Listing(files, tuple(doubled))
+
+
+def uniquely_named(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
+    """The samples; those whose stem is not unique are named after their picture's place below the root."""
+    samples = tuple(samples)
+    times = Counter(sample.stem for sample in samples)
+    return tuple(
+        replace(sample, name=_place(sample.image, root)) if times[sample.stem] > 1 else sample for sample in samples
+    )
+
+
+def _place(file: Path, root: Path) -> str:
+    return name_below(file, root if file.is_relative_to(root) else Path(file.anchor))
+
+
+class PictureIndex:
+    """The pictures below a folder, found by the name that an annotation file gives them.
+
+    Names are only looked up, never joined to a folder: a name such as ``../../secret.png`` finds nothing.
+    """
+
+    def __init__(self, root: Path, without: re.Pattern[str] | None = None) -> None:
+        self.root = root
+        self.doubled: list[tuple[Path, Path]] = []
+        self._used: set[Path] = set()
+        self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
+        for file in walk(root, IMAGE_SUFFIXES):
+            if without is None or not without.search(file.relative_to(root).as_posix()):
+                self._by_name[file.name].append(file)
+
+    def knows(self, name: str) -> bool:
+        """Whether there is a picture of that file name."""
+        return name in self._by_name
+
+    def find(self, name: str, split: str | None = None) -> Path | None:
+        """The picture of that name or path: of several, the one with most folders in common, then of that split."""
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        files = self._by_name.get(parts[-1], []) if parts else []
+        if len(files) > 1:
+            files = self._nearest(files, parts, split)
+        if not files:
+            return None
+        self.doubled += [(files[0], other) for other in files[1:]]
+        self._used.add(files[0])
+        return files[0]
+
+    def _nearest(self, files: Sequence[Path], parts: Sequence[str], split: str | None) -> list[Path]:
+        def closeness(file: Path) -> tuple[int, bool]:
+            common = 0
+            for ours, theirs in zip(reversed(file.parts), reversed(parts), strict=False):
+                if ours != theirs:
+                    break
+                common += 1
+            folders = file.relative_to(self.root).parent.parts
+            return common, split is not None and split in map(split_in, folders)
+
+        best = max(map(closeness, files))
+        return [file for file in files if closeness(file) == best]
+
+    def unlisted(self) -> tuple[Path, ...]:
+        """Pictures that nobody asked for, in the folders of those that somebody did."""
+        folders = {file.parent for file in self._used}
+        files = (file for same_name in self._by_name.values() for file in same_name)
+        return tuple(sorted(file for file in files if file.parent in folders and file not in self._used))

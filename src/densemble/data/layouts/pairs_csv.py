@@ -1,0 +1,61 @@
+"""A CSV file that names pictures and maps."""
+
+from pathlib import Path
+
+from densemble.data.layouts.base import Layout
+from densemble.data.layouts.class_names import read_classes
+from densemble.data.layouts.folders import uniquely_named
+from densemble.data.layouts.reading import read_table
+from densemble.data.layouts.tables import Row, Rows, image_column, in_order, read_split, target_column
+from densemble.errors import DataError
+
+
+def find(path: Path) -> Layout | None:
+    """A CSV file, or ``pairs.csv`` in a folder: columns image, target and, if you like, split, group and points.
+
+    Without a header it has two columns. Names are relative to the file's folder; rows that name absent files are
+    reported as unpaired.
+
+    Raises:
+        DataError: no CSV, no such columns, or a split of another name.
+    """
+    file = path if path.suffix.lower() == ".csv" and path.is_file() else path / "pairs.csv"
+    if not file.is_file():
+        return None
+    folder, rows = file.parent, Rows()
+    for row in _read_rows(file):
+        target, points = (folder / row[key] if row.get(key) else None for key in ("target", "points"))
+        rows.add(read_split(row, file), folder / row["image"], target, points, row.get("group") or None)
+    classes = read_classes(folder)
+    return Layout(
+        folder,
+        "pairs csv",
+        {split: uniquely_named(samples, folder) for split, samples in in_order(rows.splits).items()},
+        tuple(dict.fromkeys(rows.missing)),
+        "none" if "all" in rows.splits else "column",
+        classes.names,
+        color_map=classes.colors,
+    )
+
+
+def _read_rows(path: Path) -> list[Row]:
+    table = read_table(path)
+    if not table:
+        raise DataError(f"'{path}' is empty; write a line image,target and one line for each pair")
+    columns = [cell.lower() for cell in table[0]]
+    image = image_column(columns)
+    if image is None:
+        columns, body = ["image", "target"], table
+    else:
+        target = target_column(columns, image)
+        if target is None:
+            raise DataError(f"'{path}' has the columns {', '.join(columns)} but none for the maps; name it 'target'")
+        columns = [{image: "image", target: "target"}.get(name, name) for name in columns]
+        body = table[1:]
+    for cells in body:
+        if len(cells) != len(columns):
+            raise DataError(
+                f"'{path}' has the line '{','.join(cells)}' of {len(cells)} cells, wanted {len(columns)}: "
+                f"{', '.join(columns)}"
+            )
+    return [dict(zip(columns, cells, strict=True)) for cells in body]

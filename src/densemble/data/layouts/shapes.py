@@ -1,0 +1,225 @@
+"""Label maps drawn from shapes: polygons, runs of pixels, brush strokes and masks in files."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from densemble.data.layouts.base import Array
+from densemble.data.layouts.brush import decode_brush
+from densemble.errors import DataError, UsageError
+from densemble.shapes import Size, format_size
+from densemble.storage.images import read_labels
+
+_FARTHEST = 1 << 20  # pixels outside the picture; the rasterizer's memory grows with the length of the outline
+
+
+class Shape(Protocol):
+    """One region of one class."""
+
+    @property
+    def label(self) -> int:
+        """Number of the class."""
+
+    def mask(self, size: Size) -> Array:
+        """The region in a picture of that (H, W), bool ``(H, W)``.
+
+        Raises:
+            ValueError: the shape cannot be drawn; the message is the reason alone.
+        """
+
+
+@dataclass(frozen=True)
+class ShapeDrawing:
+    """Draws shapes one over the other, the last on top.
+
+    Attributes:
+        source: the annotation file.
+        picture: what that file calls the picture.
+        size: (H, W) of the picture as the file says, if it does.
+        shapes: from the bottom to the top; where there is none, the class is 0.
+    """
+
+    source: Path
+    picture: str
+    size: Size | None
+    shapes: tuple[Shape, ...]
+
+    def labels(self, size: Size) -> Array:
+        """The label map, int64 ``(H, W)``.
+
+        Raises:
+            DataError: a shape cannot be drawn, or the picture has another size than the file says.
+            UsageError: polygons need the package pycocotools.
+        """
+        if self.size not in (None, size):
+            raise DataError(
+                f"'{self.source}' says that '{self.picture}' is {format_size(self.size or size)}, "
+                f"but it is {format_size(size)}; use the pictures that were annotated"
+            )
+        labels = np.zeros(size, np.int64)
+        for shape in self.shapes:
+            try:
+                labels[shape.mask(size)] = shape.label
+            except ValueError as error:
+                raise DataError(
+                    f"'{self.source}': a shape of '{self.picture}' cannot be drawn: {error}; correct or delete it"
+                ) from error
+        return labels
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """What lies in any of some outlines; drawn as the COCO tools do. See ``outline`` for how they are held."""
+
+    label: int
+    outlines: tuple[bytes, ...]
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: no outline, fewer than three points, or points far from the picture.
+            UsageError: pycocotools is not installed.
+        """
+        if not self.outlines:
+            raise ValueError("it has no outline (a box alone is no mask)")
+        points = [np.frombuffer(outline, np.float64) for outline in self.outlines]
+        for values in points:
+            if values.size < 6 or values.size % 2:
+                raise ValueError(f"an outline of {values.size} numbers is no polygon of three points or more")
+            if not (np.abs(values) <= max(size) + _FARTHEST).all():
+                raise ValueError("an outline is not finite or lies far outside the picture")
+        codec = _coco_masks()
+        runs = codec.frPyObjects([values.tolist() for values in points], *size)
+        drawn: Array = codec.decode(codec.merge(runs)).astype(bool)
+        return drawn
+
+
+def outline(numbers: Sequence[float]) -> bytes:
+    """x, y, x, y, ... in pixels as bytes of float64: a quarter of the memory of a list, and it can be hashed.
+
+    Raises:
+        TypeError: something else than numbers.
+    """
+    return array("d", numbers).tobytes()
+
+
+def _coco_masks() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise UsageError(
+            'drawing polygons needs the package pycocotools: install it with pip install "densemble[coco]"'
+        ) from error
+    return mask
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Numbers of pixels off, on, off, ... in a box.
+
+    Attributes:
+        label: number of the class.
+        counts: lengths of the runs; the first is off.
+        by_columns: runs go down the columns (COCO) instead of along the rows (CVAT).
+        box: (left, top, height, width) in pixels; ``None`` is the whole picture.
+    """
+
+    label: int
+    counts: tuple[int, ...]
+    by_columns: bool
+    box: tuple[int, int, int, int] | None = None
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: the runs do not fill the box, or the box leaves the picture.
+        """
+        left, top, height, width = self.box or (0, 0, *size)
+        if min(left, top, height, width) < 0 or left + width > size[1] or top + height > size[0]:
+            raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the picture")
+        if min(self.counts, default=0) < 0 or sum(self.counts) != height * width:
+            raise ValueError(f"its runs hold {sum(self.counts)} pixels, wanted {height * width}")
+        values = np.repeat(np.arange(len(self.counts)) % 2 == 1, np.array(self.counts, np.int64))
+        region = np.zeros(size, bool)
+        region[top : top + height, left : left + width] = values.reshape(
+            (height, width), order="F" if self.by_columns else "C"
+        )
+        return region
+
+
+@dataclass(frozen=True)
+class CompressedRuns:
+    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one."""
+
+    label: int
+    text: str
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: no such text, or the runs do not fill the picture.
+        """
+        # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the picture.
+        return Runs(self.label, _read_runs(self.text), by_columns=True).mask(size)
+
+
+def _read_runs(text: str) -> tuple[int, ...]:
+    counts: list[int] = []
+    value, shift = 0, 0
+    for character in text:
+        group = ord(character) - 48
+        if not 0 <= group < 64 or shift > 60:
+            raise ValueError("its compressed runs are damaged")
+        value |= (group & 0x1F) << shift
+        shift += 5
+        if not group & 0x20:
+            value -= (group & 0x10) << (shift - 4)  # sign of the last group
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value, shift = 0, 0
+    if shift:
+        raise ValueError("its compressed runs end too early")
+    return tuple(counts)
+
+
+@dataclass(frozen=True)
+class Brush:
+    """A Label Studio brush stroke: runs of an RGBA picture; where alpha is not 0 is the region."""
+
+    label: int
+    code: bytes
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: damaged, or of another size.
+        """
+        region: Array = decode_brush(self.code, size[0] * size[1] * 4).reshape(*size, 4)[..., 3] != 0
+        return region
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """A mask in a file of its own: where it is not 0 is the region."""
+
+    label: int
+    file: Path
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            DataError: unreadable.
+            ValueError: of another size.
+        """
+        region: Array = read_labels(self.file) != 0
+        if region.shape != size:
+            raise ValueError(f"mask '{self.file.name}' is {format_size(region.shape)}, wanted {format_size(size)}")
+        return region

@@ -1,0 +1,63 @@
+"""Tables that name a picture and its map in each row."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from densemble.data.layouts.base import SPLITS, Sample
+from densemble.data.layouts.folders import split_word
+from densemble.errors import DataError
+
+IMAGE_COLUMNS = ("image", "file_name", "image_file_name", "input_file_name", "input", "img", "picture")
+TARGET_COLUMNS = ("target", "mask", "label", "map", "depth", "annotation", "segmentation", "density", "gt")
+
+Row = Mapping[str, str]
+
+
+@dataclass
+class Rows:
+    """Samples by split (``all`` where the rows say none), and the files that rows name in vain."""
+
+    splits: dict[str, list[Sample]] = field(default_factory=dict)
+    missing: list[Path] = field(default_factory=list)
+
+    def add(self, split: str, image: Path, target: Path | None, points: Path | None, group: str | None) -> None:
+        """Takes a pair; a file that is not there, or a picture without a map, counts as missing its partner."""
+        absent = [file for file in (image, target, points) if file is not None and not file.is_file()]
+        self.splits.setdefault(split, [])
+        if target is None or absent:
+            self.missing += absent or [image]
+        else:
+            self.splits[split].append(Sample(image, target, points, group=group))
+
+
+def image_column(columns: Sequence[str]) -> str | None:
+    """The column that names the pictures."""
+    return next((name for name in IMAGE_COLUMNS if name in columns), None)
+
+
+def target_column(columns: Sequence[str], image: str) -> str | None:
+    """The column that names the maps: ``mask_file_name`` before ``mask``, and any other ``*_file_name`` last."""
+    wanted = [f"{name}_file_name" for name in TARGET_COLUMNS] + list(TARGET_COLUMNS)
+    wanted += [name for name in columns if name.endswith("_file_name")]
+    return next((name for name in wanted if name in columns and name != image), None)
+
+
+def read_split(row: Row, path: Path) -> str:
+    """The split in a row's ``split`` cell; ``all`` where there is no such column.
+
+    Raises:
+        DataError: the cell names no split.
+    """
+    if "split" not in row:
+        return "all"
+    split = split_word(row["split"])
+    if split is None:
+        raise DataError(f"'{path}' has '{row['split']}' in its column split; write one of {', '.join(SPLITS)}")
+    return split
+
+
+def in_order(splits: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[Sample, ...]]:
+    """Samples by split in the order of ``SPLITS``, and of their names."""
+    ordered = [name for name in (*SPLITS, "all") if name in splits]
+    return {name: tuple(sorted(splits[name], key=lambda sample: (sample.stem, sample.image))) for name in ordered}

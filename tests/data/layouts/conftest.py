@@ -1,0 +1,34 @@
+"""Small pictures and maps in the place and form that a data set wants."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIZE = (12, 16)
+
+
+@pytest.fixture
+def picture() -> Callable[..., Path]:
+    """``picture(path)`` writes a grey-blue picture of 12x16; with ``pixels`` that array instead."""
+
+    def write(path: Path, pixels: Any = None) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.full((*SIZE, 3), (90, 100, 130)) if pixels is None else pixels
+        Image.fromarray(np.asarray(values, np.uint8)).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def label_map(picture: Callable[..., Path]) -> Callable[..., Path]:
+    """``label_map(path, label)`` writes a map of 12x16 that holds one label."""
+
+    def write(path: Path, label: int = 1) -> Path:
+        return picture(path, np.full(SIZE, label))
+
+    return write

@@ -1,0 +1,221 @@
+"""Folders of pictures beside folders of maps: names, nestings, split files, classes, what fits nothing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from densemble.data.layouts import Layout, find_layout
+from densemble.errors import DataError
+
+Write = Callable[..., Path]
+
+
+def stems(layout: Layout) -> dict[str, list[str]]:
+    return {split: [sample.stem for sample in samples] for split, samples in layout.splits.items()}
+
+
+@pytest.mark.parametrize("images", ["images", "image", "imgs", "img", "inputs", "rgb", "Images"])
+def test_names_of_picture_folders(images: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / images / "b.jpg")
+    picture(tmp_path / images / "a.jpg")
+    label_map(tmp_path / "targets" / "a.png")
+    label_map(tmp_path / "targets" / "b.png")
+    layout = find_layout(tmp_path)
+    assert (layout.name, layout.split_by, stems(layout)) == ("images + targets", "none", {"all": ["a", "b"]})
+    assert [sample.target.name for sample in layout.splits["all"]] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    ["targets", "masks", "labels", "depth", "maps", "annotations", "gt", "density", "points", "mask", "label", "map"],
+)
+def test_names_of_map_folders(targets: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    made = label_map(tmp_path / targets / "a.png")
+    assert [sample.target for sample in find_layout(tmp_path).splits["all"]] == [made]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_both_nestings_of_splits_and_their_synonyms(
+    inside: bool, tmp_path: Path, picture: Write, label_map: Write
+) -> None:
+    for split in ("training", "Valid", "testing"):
+        for kind, write, suffix in (
+            ("images", picture, "jpg"),
+            ("masks", label_map, "png"),
+            ("fixations", label_map, "png"),
+        ):
+            folder = tmp_path / split / kind if inside else tmp_path / kind / split
+            write(folder / f"{split}.{suffix}")
+    layout = find_layout(tmp_path)
+    assert stems(layout) == {"train": ["training"], "val": ["Valid"], "test": ["testing"]}
+    assert layout.split_by == "folders" and layout.unpaired == ()
+    for split in layout.splits.values():
+        assert split[0].target.parent != split[0].points.parent and split[0].points.stem == split[0].stem
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for split in ("val", "validation"):
+        picture(tmp_path / split / "images" / "a.jpg")
+        label_map(tmp_path / split / "masks" / "a.png")
+    with pytest.raises(DataError, match="both name the val split"):
+        find_layout(tmp_path)
+
+
+def test_files_without_partner_and_files_of_one_name_are_reported(
+    tmp_path: Path, picture: Write, label_map: Write
+) -> None:
+    alone = [picture(tmp_path / "images" / "b.jpg"), label_map(tmp_path / "masks" / "c.png")]
+    first, second = picture(tmp_path / "images" / "a.jpg"), picture(tmp_path / "images" / "a.png")
+    label_map(tmp_path / "masks" / "a.png")
+    picture(tmp_path / "images" / ".hidden.jpg")
+    layout = find_layout(tmp_path)
+    assert list(layout.unpaired) == alone
+    assert layout.doubled == ((first, second),)
+    assert [sample.image for sample in layout.splits["all"]] == [first]
+
+
+def test_nested_folders_are_followed_and_give_the_name(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for place in ("rome/day/1", "rome/night/1", "2"):
+        picture(tmp_path / "images" / f"{place}.jpg")
+        label_map(tmp_path / "masks" / f"{place}.png")
+    layout = find_layout(tmp_path)
+    assert stems(layout) == {"all": ["2", "rome__day__1", "rome__night__1"]}
+    assert layout.splits["all"][1].target == tmp_path / "masks" / "rome" / "day" / "1.png"
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_label", "_labels", "_gt", "_depth", "_seg", "-mask"])
+def test_one_common_ending_of_the_maps(ending: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for stem in "ab":
+        picture(tmp_path / "images" / f"{stem}.jpg")
+        label_map(tmp_path / "masks" / f"{stem}{ending}.png")
+    assert stems(find_layout(tmp_path)) == {"all": ["a", "b"]}
+    label_map(tmp_path / "masks" / "a.png")  # one equal stem: endings mean something else here
+    layout = find_layout(tmp_path)
+    assert stems(layout) == {"all": ["a"]} and len(layout.unpaired) == 3
+
+
+def test_a_folder_for_each_class(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for stem in "ab":
+        picture(tmp_path / "images" / f"{stem}.jpg")
+        for name in ("tree", "car"):
+            label_map(tmp_path / "masks" / name / f"{stem}.png")
+    (tmp_path / "masks" / "car" / "b.png").unlink()
+    layout = find_layout(tmp_path)
+    (sample,) = layout.splits["all"]
+    assert layout.classes == ("car", "tree") and sample.target == tmp_path / "masks"
+    assert sample.planes == tuple((name, tmp_path / "masks" / name / "a.png") for name in ("car", "tree"))
+    assert layout.unpaired == (tmp_path / "images" / "b.jpg",)  # it has no car/b.png
+
+
+def test_several_folders_of_maps_are_refused_unless_one_is_called_targets(
+    tmp_path: Path, picture: Write, label_map: Write
+) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    label_map(tmp_path / "masks" / "a.png")
+    label_map(tmp_path / "depth" / "a.png")
+    with pytest.raises(DataError, match=r"\(masks, depth\).*pairs\.csv"):
+        find_layout(tmp_path)
+    made = label_map(tmp_path / "targets" / "a.png")
+    assert find_layout(tmp_path).splits["all"][0].target == made
+
+
+def test_tables_of_points_are_maps(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "points").mkdir()
+    (tmp_path / "points" / "a.csv").write_text("x,y\n1,2\n")
+    assert find_layout(tmp_path).splits["all"][0].target.name == "a.csv"
+
+
+def test_classes_and_colours(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    label_map(tmp_path / "masks" / "a.png")
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\ncar,4,5,6\n")
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("road", "car") and layout.color_map == {(1, 2, 3): 0, (4, 5, 6): 1}
+    (tmp_path / "classes.txt").write_text("car\n\nroad\n")
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("car", "road") and layout.color_map == {(1, 2, 3): 1, (4, 5, 6): 0}
+    (tmp_path / "classes.txt").write_text("car\n")
+    with pytest.raises(DataError, match="name different classes"):
+        find_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["name,r,g,b\nroad,1,2\n", "name,r,g,b\nroad,1,2,300\n", 'name\n"road\n', "h\na,1,1,1\nb,1,1,1"]
+)
+def test_class_tables_that_cannot_be_read(text: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    label_map(tmp_path / "masks" / "a.png")
+    (tmp_path / "class_dict.csv").write_text(text)
+    with pytest.raises(DataError, match="class_dict"):
+        find_layout(tmp_path)
+
+
+# --- split files ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def five(tmp_path: Path, picture: Write, label_map: Write) -> Path:
+    for stem in "abcde":
+        picture(tmp_path / "images" / f"{stem}.jpg")
+        label_map(tmp_path / "masks" / f"{stem}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["", "splits", "ImageSets", "ImageSets/Segmentation"])
+def test_split_files_of_stems_names_and_pairs(place: str, five: Path, label_map: Write) -> None:
+    other = label_map(five / "corrected" / "z.png")
+    (five / place).mkdir(parents=True, exist_ok=True)
+    (five / place / "train.txt").write_text("c\na.jpg\nimages/b.jpg masks/b.png\nlost\n")
+    (five / place / "val.txt").write_text("/elsewhere/images/d.jpg\na\nimages/e.jpg corrected/z.png\n")
+    layout = find_layout(five)
+    assert stems(layout) == {"train": ["a", "b", "c"], "val": ["a", "d", "e"]}  # a is in both: the check tells
+    assert layout.splits["val"][2].target == other
+    assert layout.split_by == "files" and layout.unpaired == (five / "images" / "lost",)
+
+
+def test_a_listed_picture_without_a_map_is_reported_and_an_unlisted_one_is_not(five: Path, picture: Write) -> None:
+    listed, _ = picture(five / "images" / "x.jpg"), picture(five / "images" / "y.jpg")
+    (five / "train.txt").write_text("a\nx\n")
+    assert find_layout(five).unpaired == (listed,)
+
+
+def test_splits_json(five: Path) -> None:
+    (five / "splits.json").write_text(json.dumps({"validation": ["b"], "train": ["c", "a"]}))
+    assert stems(find_layout(five)) == {"train": ["a", "c"], "val": ["b"]}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"holdout": ["a"]}', '{"train": "a"}', '{"train": [1]}', "[" * 100_000])
+def test_splits_json_that_cannot_be_read(text: str, five: Path) -> None:
+    (five / "splits.json").write_text(text)
+    with pytest.raises(DataError, match=r"splits\.json"):
+        find_layout(five)
+
+
+# --- what fits nothing ----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_folder_is_described(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "readme.md").write_text("hello")
+    with pytest.raises(DataError, match=r"photos/.*readme\.md.*train/images.*pairs\.csv"):
+        find_layout(tmp_path)
+
+
+def test_pictures_without_a_folder_of_maps(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "train" / "images" / "a.jpg")
+    (tmp_path / "train" / "labels").mkdir()
+    (tmp_path / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match=r"train/images.*no maps beside"):
+        find_layout(tmp_path)
+
+
+def test_absent_and_empty(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data folder"):
+        find_layout(tmp_path / "absent")
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="holds no pictures"):
+        find_layout(tmp_path)
