@@ -89,7 +89,8 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
         "task": ensemble.task.describe(),
         "members": members,
         "combine": ensemble.combine,
-        "temperatures": dict.fromkeys(ensemble.members, 1.0),
+        "temperatures": ensemble.temperatures,
+        "reading": ensemble.reading,
         "metrics": ensemble.metrics,
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
         "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
@@ -164,6 +165,8 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
             task=make_task(values["task"]),
             combine=values["combine"],
             metrics=values["metrics"],
+            temperatures=values["temperatures"],
+            reading=values.get("reading", {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error

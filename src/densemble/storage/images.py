@@ -1,45 +1,76 @@
-"""The one door to image codecs: pictures and maps in, maps out."""
+"""The one door to image codecs: pictures and maps in, maps out.
 
+A picture is what a viewer would show: palettes become colours, 1 bit becomes black and white, alpha is left out, and
+the EXIF orientation is applied. A map is the numbers that the file holds: palettes give their indices, 1 bit gives
+0 and 1, a grey PNG of 4 bits gives 0..15. ``turn=False`` leaves the EXIF orientation out.
+
+Values are kept at the file's own depth. Pillow cuts PNG colours of 16 bits to 8; here their high and low bytes are
+read in turn. torchvision reads them too, but its decoders are deprecated since 0.29.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from densemble.errors import DataError, ResourceError
+from densemble.errors import DataError, ResourceError, UsageError
 from densemble.shapes import Size
+from densemble.storage import tiff
+from densemble.storage.arrays import array_shape, read_array
+from densemble.storage.geo import Georeference, write_geotiff
+from densemble.storage.pixels import Array, Pixels, as_shown, as_unit, channels_last, turned
 
-Array = np.ndarray[Any, Any]
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".bmp", ".jpg", ".jpeg")
-_MAX_MAP_BYTES = 4 << 30
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "TARGET_SUFFIXES",
+    "as_unit",
+    "image_size",
+    "orientation",
+    "palette_of",
+    "read_colours",
+    "read_image",
+    "read_labels",
+    "read_planes",
+    "read_points",
+    "read_values",
+    "turned",
+    "write_npy",
+    "write_png",
+    "write_tiff",
+]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz")
+TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".bmp", ".webp", ".jpg", ".jpeg")
+
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # others stay shut: Pillow runs Ghostscript for some
+_PICTURE_NAMES = ("image", "arr_0")  # inside an NPZ of several arrays
+_MAP_NAMES = ("target", "arr_0")
+_EXACT_FLOAT = 1 << 53
+_EXIF_ORIENTATION = 0x0112
+_PNG_NOTES = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+# Pillow's unpackers that scale grey of few bits to 0..255: bits, and what one step became.
+_FEW_BITS = {"L;2": (2, 85), "L;4": (4, 17)}
+# Pillow's unpackers that keep the high bytes of 16-bit colours -> those that keep the low bytes.
+_LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError as error:
-        raise DataError(f"no file at '{path}'") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"'{path}' is not a picture that can be read; replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read '{path}': {error}; the file is damaged or cut short: copy it again") from error
-    return image
+def read_image(path: Path, turn: bool = True) -> Array:
+    """A picture as ``(H, W, C)`` RGB in the file's own depth: uint8, uint16, or float32 for any other number.
 
-
-def read_image(path: Path) -> Array:
-    """A picture as uint8 ``(H, W, 3)`` RGB, turned as its EXIF orientation says; 16-bit grey is reduced to 8 bits.
+    Grey becomes three equal channels; pictures of 2 or of more than 3 bands keep them. NPY and NPZ hold ``(H, W)``,
+    ``(H, W, C)`` or, where the first axis is clearly the channel, ``(C, H, W)``; an NPZ of several arrays has its
+    picture under ``image`` or ``arr_0``.
 
     Raises:
-        DataError: absent, damaged, cut short, or no picture.
+        DataError: absent, damaged, cut short, too large, or no picture.
     """
-    image = ImageOps.exif_transpose(_open(path))
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image).astype(np.float64)
-        values = values / 257 if values.max(initial=0) > 255 else values
-        return np.repeat(values.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
-    return np.asarray(image.convert("RGB"))
+    pixels = _decode(path, _PICTURE_NAMES)
+    picture = as_shown(pixels)
+    return turned(picture, pixels.orientation) if turn else picture
 
 
 def image_size(path: Path) -> Size:
@@ -48,84 +79,115 @@ def image_size(path: Path) -> Size:
     Raises:
         DataError: absent or no picture.
     """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"'{path}' is not a picture that can be read ({error}); replace or remove it") from error
+    match _format(path):
+        case "tiff":
+            (height, width), orientation = tiff.page_header(path)
+        case "array":
+            shape = array_shape(path, _PICTURE_NAMES)
+            height, width = channels_last(np.broadcast_to(np.uint8(0), shape), path).shape[:2]
+            orientation = 1
+        case _:
+            with _opened(path) as image:
+                height, width, orientation = image.height, image.width, _orientation_in_header(path, image)
+    return (width, height) if orientation >= 5 else (height, width)
 
 
-def read_labels(path: Path) -> Array:
-    """A label map as integers ``(H, W)``; a palette picture gives its indices, never its colours.
+def orientation(path: Path) -> int:
+    """The EXIF orientation of a picture, 1..8; 1 where none is given.
 
     Raises:
-        DataError: unreadable, or no single-channel integer map.
+        DataError: absent or no picture.
     """
-    values = _read_single_channel(path)
-    if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
-        raise DataError(f"labels '{path}' hold fractions; save them as whole numbers")
+    match _format(path):
+        case "tiff":
+            return tiff.page_header(path)[1]
+        case "array":
+            return 1
+        case _:
+            with _opened(path) as image:
+                return _orientation_in_header(path, image)
+
+
+def read_labels(path: Path, turn: bool = True) -> Array:
+    """A label map as int64 ``(H, W)``; a palette picture gives its indices, never its colours.
+
+    Raises:
+        DataError: unreadable, colours, or numbers that are not whole.
+    """
+    values = _single_channel(
+        path, _decode(path, _MAP_NAMES), turn, "map its colours to labels with --set data.color_map=FILE"
+    )
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.array_equal(values, np.round(values))):
+        raise DataError(f"labels '{path}' hold fractions or undefined values; save them as whole numbers")
+    if values.dtype.itemsize > 2 and max(values.max(), -values.min().astype(np.float64)) > _EXACT_FLOAT:
+        raise DataError(f"labels '{path}' reach {values.max()}; save them as small whole numbers")
     return values.astype(np.int64)
 
 
-def read_values(path: Path) -> Array:
-    """A map of values as float32 ``(H, W)``, in the file's own numbers (8-bit 0..255, 16-bit 0..65535, float as is).
+def read_colours(path: Path, turn: bool = True) -> Array:
+    """A colour-coded map as uint8 ``(H, W, 3)`` RGB; a palette is expanded to its colours.
 
     Raises:
-        DataError: unreadable, or not a single channel.
+        DataError: unreadable, not three channels, or colours that are not whole numbers of 0..255.
     """
-    return _read_single_channel(path).astype(np.float32)
+    pixels = _decode(path, _MAP_NAMES)
+    colours = as_shown(pixels)
+    whole = (colours >= 0) & (colours <= 255) & (colours == np.round(colours))
+    if colours.shape[2] != 3 or not whole.all():
+        raise DataError(
+            f"'{path}' holds {colours.shape[2]} channels of {colours.dtype}, wanted a colour-coded map; save it as "
+            "RGB of 8 bits"
+        )
+    colours = colours.astype(np.uint8)
+    return turned(colours, pixels.orientation) if turn else colours
 
 
-def read_points(path: Path) -> Array:
+def palette_of(path: Path) -> tuple[tuple[int, int, int], ...] | None:
+    """The colours of a palette picture, RGB in 0..255, in the order of its indices; ``None`` where it has no palette.
+
+    Raises:
+        DataError: absent, damaged, or no picture.
+    """
+    palette = _decode(path, _MAP_NAMES).palette
+    return None if palette is None else tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
+
+
+def read_values(path: Path, turn: bool = True) -> Array:
+    """A map of values as float32 ``(H, W)``, in the file's own numbers (8-bit 0..255, 16-bit 0..65535, float as is).
+
+    Of a palette of greys the greys count, not the indices.
+
+    Raises:
+        DataError: unreadable, colours, or not a single channel.
+    """
+    pixels = _decode(path, _MAP_NAMES)
+    if pixels.palette is not None:  # an index is no quantity; the grey that it stands for is
+        pixels = replace(pixels, values=as_shown(pixels))
+    return _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
+
+
+def read_planes(path: Path, turn: bool = True) -> Array:
+    """A map of several channels as ``(H, W, K)``, in the file's own numbers and dtype; a single channel gives K = 1.
+
+    The planes are the bands of a TIFF or its pages of equal size, the channels of a PNG without alpha, or the axes of
+    an NPY ``(H, W, K)``. An NPY ``(K, H, W)`` is accepted where K is clearly the channel: it is below 64, H and W are
+    larger, and W is at least 64.
+
+    Raises:
+        DataError: unreadable, or more than one axis besides height and width.
+    """
+    pixels = tiff.read_bands(path) if _format(path) == "tiff" else _decode(path, _MAP_NAMES)
+    return turned(pixels.values, pixels.orientation) if turn else pixels.values
+
+
+def read_points(path: Path, turn: bool = True) -> Array:
     """A map of points (fixations) as bool ``(H, W)``: true where the file is not 0.
 
     Raises:
         DataError: unreadable, or not a single channel.
     """
-    points: Array = _read_single_channel(path) != 0
+    points: Array = _single_channel(path, _decode(path, _MAP_NAMES), turn, "save one channel") != 0
     return points
-
-
-def _read_single_channel(path: Path) -> Array:
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        values = _read_npy(path)
-    elif suffix in (".tif", ".tiff"):
-        values = _read_tiff(path)
-    else:
-        values = np.asarray(_open(path))
-    if values.ndim == 3 and values.shape[2] in (3, 4) and (values[..., :1] == values[..., :3]).all():
-        values = values[..., 0]
-    values = values.squeeze()
-    if values.ndim != 2:
-        raise DataError(f"map '{path}' has shape {values.shape}, wanted one channel (H, W); colour maps cannot be read")
-    return values
-
-
-def _read_npy(path: Path) -> Array:
-    try:
-        lazily: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if lazily.nbytes > _MAX_MAP_BYTES:
-            raise DataError(f"'{path}' claims {lazily.nbytes >> 20} MiB for one map; it is damaged or no map")
-        return np.array(lazily)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read '{path}': {error}; save it with numpy.save") from error
-
-
-def _read_tiff(path: Path) -> Array:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(path) as file:
-            page = file.pages.first
-            if int(np.prod(page.shape)) * page.dtype.itemsize > _MAX_MAP_BYTES:
-                raise DataError(f"'{path}' claims {page.shape} values for one map; it is damaged or no map")
-            return np.asarray(page.asarray())
-    except DataError:
-        raise
-    except Exception as error:  # tifffile lets its decoders' own errors through
-        raise DataError(f"cannot read '{path}': {error}; the file is damaged or no TIFF") from error
 
 
 def write_png(path: Path, pixels: Array) -> None:
@@ -150,3 +212,143 @@ def write_npy(path: Path, values: Array) -> None:
         np.save(path, values, allow_pickle=False)
     except OSError as error:
         raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
+
+
+def write_tiff(path: Path, array: Array, georeference: Georeference | None = None) -> None:
+    """Writes a map ``(H, W)`` or ``(K, H, W)`` as TIFF with K bands, as GeoTIFF where it has a georeference.
+
+    Raises:
+        UsageError: another shape, a dtype that TIFF does not have, or a georeference without rasterio.
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "uif":
+        raise UsageError(f"a TIFF holds numbers of shape (H, W) or (K, H, W), not {array.dtype} {array.shape}")
+    if georeference is None:
+        tiff.write_bands(path, array)
+    else:
+        write_geotiff(path, array, georeference)
+
+
+def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Array:
+    values = pixels.values
+    if values.shape[2] == 3 and (values[..., :1] == values[..., 1:]).all():
+        values = values[..., :1]
+    if values.shape[2] != 1:
+        raise DataError(f"map '{path}' has {values.shape[2]} different channels, wanted one (H, W); {remedy}")
+    values = values[..., 0]
+    return turned(values, pixels.orientation) if turn else values
+
+
+def _format(path: Path) -> str:
+    """``tiff``, ``array`` (NPY, NPZ) or ``picture``, by the first bytes: names may say anything."""
+    if path.is_dir():
+        raise DataError(f"'{path}' is a folder, not a picture or map; name a file in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except FileNotFoundError as error:
+        raise DataError(f"no file at '{path}'") from error
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+    if not start:
+        raise DataError(f"'{path}' is empty (0 bytes); copy it again or remove it")
+    if start.startswith(tiff.SIGNATURES):
+        return "tiff"
+    return "array" if start == b"\x93NUMPY" or start.startswith(b"PK\3\4") else "picture"
+
+
+def _decode(path: Path, names: tuple[str, ...]) -> Pixels:
+    match _format(path):
+        case "tiff":
+            return tiff.read_page(path)
+        case "array":
+            return Pixels(channels_last(read_array(path, names), path))
+        case _:
+            return _decode_picture(path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        raise DataError(f"'{path}' is not a picture that can be read; replace or remove it") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"'{path}' is too large: {error}; cut it into tiles or save it as TIFF") from error
+    except DataError:
+        raise
+    except Exception as error:  # damage in a chunk raises struct, zlib and syntax errors too
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot read '{path}': {reason}; the file is damaged or cut short: copy it again") from error
+
+
+def _decode_picture(path: Path) -> Pixels:
+    with _opened(path) as image:
+        storage = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
+        image.load()
+        turn = _orientation_of(image)
+        if image.mode == "P":
+            return Pixels(np.asarray(image)[:, :, None], palette=_palette(image), orientation=turn)
+        if storage in _FEW_BITS:
+            bits, step = _FEW_BITS[storage]
+            return Pixels(np.asarray(image)[:, :, None] // step, bits, orientation=turn)
+        if storage in _LOW_BYTES:
+            low = _unpacked(path, _LOW_BYTES[storage])
+            return Pixels((np.asarray(image).astype(np.uint16) << 8 | low)[:, :, :3], orientation=turn)
+        if storage == "LA;16B":  # its four bytes, as if they were R, G, B, A
+            high_low = _unpacked(path, "RGBA").astype(np.uint16)
+            return Pixels(high_low[:, :, :1] << 8 | high_low[:, :, 1:2], orientation=turn)
+        return Pixels(_eight_bits_or_grey(image), orientation=turn)
+
+
+def _unpacked(path: Path, unpacker: str) -> Array:
+    with _opened(path) as image:
+        image.tile = [tile._replace(args=unpacker) for tile in image.tile]
+        return np.asarray(image)
+
+
+def _eight_bits_or_grey(image: Image.Image) -> Array:
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.ndim == 2:
+        return values[:, :, None]
+    return values[:, :, :-1] if image.mode in ("LA", "La", "RGBA", "RGBa", "RGBX", "PA") else values
+
+
+def _palette(image: Image.Image) -> Array:
+    """The palette, uint8 ``(N, 3)``; black for pixels that point behind its end, as viewers show them."""
+    colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    highest = image.getextrema()[1]
+    missing = max(0, int(highest) + 1 - len(colours))  # type: ignore[arg-type]
+    return np.concatenate([colours, np.zeros((missing, 3), np.uint8)])
+
+
+def _orientation_in_header(path: Path, image: Image.Image) -> int:
+    """The EXIF orientation without decoding: Pillow decodes a whole PNG to look for notes behind its pixels."""
+    if image.format == "PNG" and not _has_notes(path):
+        return 1
+    return _orientation_of(image)
+
+
+def _has_notes(path: Path) -> bool:
+    """Whether a PNG has a chunk that can hold an EXIF orientation."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            start = file.read(min(length, 32))
+            if kind == b"eXIf" or start.startswith(_PNG_NOTES):
+                return True
+            file.seek(length - len(start) + 4, 1)
+    return False
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # a damaged EXIF block hides no pixel: viewers show the picture as it lies
+        return 1
+    return int(value) if value in range(1, 9) else 1

@@ -137,6 +137,16 @@ class RunFolder:
         return self.path / "leaderboard.csv"
 
     @property
+    def baselines(self) -> Path:
+        """``baselines.json``: scores of predictions that need no training."""
+        return self.path / "baselines.json"
+
+    @property
+    def artifact(self) -> Path:
+        """``ensemble.safetensors``: the ensemble that the training ended with."""
+        return self.path / "ensemble.safetensors"
+
+    @property
     def state(self) -> Path:
         """``run.json``: data, task, and names of the validation pictures."""
         return self.path / "run.json"

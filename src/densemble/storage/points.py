@@ -1,0 +1,108 @@
+"""Tables of points: keypoints and fixations as CSV, JSON or NPY."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.errors import DataError
+from densemble.storage.arrays import read_array
+
+Array = np.ndarray[Any, Any]
+_Rows = Sequence[Sequence[float] | Array]
+POINT_SUFFIXES = (".csv", ".json", ".npy")
+_COLUMNS = ("x", "y", "label")
+_DELIMITERS = ",;\t"
+
+
+def read_point_table(path: Path) -> tuple[Array, Array]:
+    """Points as float64 ``(N, 2)``, x to the right and y down in pixels of the picture, and labels as int64 ``(N,)``.
+
+    A CSV has columns x, y and, if it likes, label, named in a header in any order or unnamed in this one, between
+    commas, semicolons or tabs. A JSON file is a list of ``[x, y]`` or ``[x, y, label]``, or of objects with these
+    names. An NPY holds ``(N, 2)`` or ``(N, 3)``. Without labels all are 0; an empty file has no points.
+
+    Raises:
+        DataError: absent, unreadable, another shape, coordinates that are not finite, or labels that are not whole.
+    """
+    if path.suffix.lower() not in POINT_SUFFIXES:
+        raise DataError(f"points '{path}' are no {', '.join(POINT_SUFFIXES)} file; save them as one")
+    try:
+        rows = _rows(path)
+    except (OSError, ValueError, OverflowError, RecursionError, csv.Error) as error:
+        raise DataError(f"cannot read points '{path}': {error}; save them as x,y[,label]") from error
+    return _checked(path, rows)
+
+
+def _rows(path: Path) -> _Rows:
+    if path.stat().st_size == 0:
+        return []
+    match path.suffix.lower():
+        case ".npy":
+            return _array_rows(path)
+        case ".json":
+            return [_json_row(path, row) for row in _json_list(path)]
+        case _:
+            return _csv_rows(path)
+
+
+def _checked(path: Path, rows: _Rows) -> tuple[Array, Array]:
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or not widths <= {2, 3}:
+        raise DataError(
+            f"points '{path}' have rows of {sorted(widths)} numbers; give every point x, y and maybe a label"
+        )
+    table = np.array(rows, np.float64).reshape(len(rows), *widths or (2,))
+    for number, row in enumerate(table):
+        if not np.isfinite(row).all():
+            raise DataError(f"point {number + 1} of '{path}' is not finite: {row.tolist()}; correct or remove it")
+    labels = table[:, 2] if table.shape[1] == 3 else np.zeros(len(table))
+    if not np.array_equal(labels, np.round(labels)):
+        raise DataError(f"points '{path}' have labels that are not whole numbers; number the kinds of points 0, 1, 2")
+    return table[:, :2].copy(), labels.astype(np.int64)
+
+
+def _array_rows(path: Path) -> list[Array]:
+    values = read_array(path, ())
+    if values.size and values.ndim != 2:
+        raise DataError(f"points '{path}' have the shape {values.shape}, wanted (N, 2) or (N, 3)")
+    return list(values.astype(np.float64))
+
+
+def _json_list(path: Path) -> list[Any]:
+    values = json.loads(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(values, list):
+        raise DataError(f'points \'{path}\' are no JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
+    return values
+
+
+def _json_row(path: Path, row: Any) -> list[float]:
+    if isinstance(row, dict) and {"x", "y"} <= row.keys():
+        row = [row[name] for name in _COLUMNS if name in row]
+    if not isinstance(row, list) or not all(type(number) in (int, float) for number in row):
+        raise DataError(f'points \'{path}\' hold {row!r:.80}, which is neither [x, y] nor {{"x": ..., "y": ...}}')
+    return [float(number) for number in row]
+
+
+def _csv_rows(path: Path) -> list[list[float]]:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(_DELIMITERS, key=first.count)
+    names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    places = [names.index(name) for name in _COLUMNS if name in names]
+    has_header = {"x", "y"} <= set(names)
+    rows = []
+    for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+        if not any(cell.strip() for cell in cells) or (has_header and [c.strip().lower() for c in cells] == names):
+            continue
+        try:
+            rows.append([float(cells[place]) for place in places] if has_header else [float(cell) for cell in cells])
+        except (ValueError, IndexError) as error:
+            raise DataError(
+                f"line {number} of points '{path}' is '{delimiter.join(cells)}', wanted numbers x,y[,label] below a "
+                "header x,y[,label] or none"
+            ) from error
+    return rows

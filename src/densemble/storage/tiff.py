@@ -1,0 +1,189 @@
+"""The one door to TIFF files: one page, all bands, and back."""
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.errors import DataError, ResourceError
+from densemble.shapes import Size
+from densemble.storage.pixels import Array, Pixels, require_numbers, require_plausible
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
+_MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
+_UNCOMPRESSED, _JPEG = 1, 7
+_ORIENTATION_TAG = 274
+_GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
+
+
+def read_page(path: Path) -> Pixels:
+    """The first picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
+
+    Channels that OME and ImageJ store as pages of their own (axis C) belong to the picture; other pages do not.
+
+    Raises:
+        DataError: absent, damaged, or in a colour space other than grey, RGB and palette.
+    """
+    with _opened(path) as file:
+        page = file.pages.first
+        _require_known_colours(path, page)
+        if (file.is_ome or file.is_imagej) and set(file.series[0].axes) == set("CYX"):
+            return Pixels(_read_series(path, file.series[0]), orientation=_orientation(page))
+        values = _read(path, [page], page.shape, page.axes, page.asarray)
+        alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
+        return Pixels(
+            values[:, :, : values.shape[2] - alpha],
+            None if values.dtype.kind != "u" or page.bitspersample == values.itemsize * 8 else page.bitspersample,
+            _palette(page),
+            page.photometric == _MINISWHITE,
+            _orientation(page),
+        )
+
+
+def read_bands(path: Path) -> Pixels:
+    """All bands or pages of a TIFF that share the first page's size, as channels; nothing counts as alpha.
+
+    Raises:
+        DataError: absent, damaged, or with more than one axis besides height and width.
+    """
+    with _opened(path) as file:
+        _require_all_pages(path, file)
+        return Pixels(_read_series(path, file.series[0]), orientation=_orientation(file.pages.first))
+
+
+def page_header(path: Path) -> tuple[Size, int]:
+    """(H, W) of the first page as stored, and its EXIF orientation, without decoding.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    with _opened(path) as file:
+        page = file.pages.first
+        return (page.imagelength, page.imagewidth), _orientation(page)
+
+
+def is_geotiff(path: Path) -> bool:
+    """Whether a file is a TIFF with GeoTIFF tags.
+
+    Raises:
+        DataError: absent, or a damaged TIFF.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(4) not in SIGNATURES:
+                return False
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+    with _opened(path) as file:
+        return _lies_on_earth(file.pages.first)
+
+
+def write_bands(path: Path, bands: Array) -> None:
+    """Writes ``(H, W)`` or ``(K, H, W)`` as one page with K bands, compressed by deflate.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    import tifffile
+
+    layout = {"planarconfig": "separate"} if len(bands) > 1 and bands.ndim == 3 else {}
+    try:
+        tifffile.imwrite(path, bands, photometric="minisblack", compression="zlib", metadata=None, **layout)
+    except OSError as error:
+        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:  # tifffile lets its decoders' own errors through
+        if "imagecodecs" in str(error):
+            raise DataError(
+                f"cannot read '{path}': {error}; pip install imagecodecs, or save it with deflate"
+            ) from error
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot read '{path}': {reason}; the file is damaged or no TIFF: copy it again") from error
+
+
+def _require_all_pages(path: Path, file: Any) -> None:
+    """Refuses a chain of pages that breaks off: tifffile logs it and goes on with the pages that are left."""
+    offset_format, count_format = ("Q", "Q") if file.is_bigtiff else ("I", "H")
+    entry_size = 20 if file.is_bigtiff else 12
+    handle, last = file.filehandle, file.pages[len(file.pages) - 1]
+    handle.seek(last.offset)
+    (entries,) = struct.unpack(file.byteorder + count_format, handle.read(struct.calcsize(count_format)))
+    handle.seek(entries * entry_size, 1)
+    (following,) = struct.unpack(file.byteorder + offset_format, handle.read(struct.calcsize(offset_format)))
+    if following:
+        raise DataError(f"'{path}' is cut short behind page {len(file.pages)}; copy it again")
+
+
+def _read_series(path: Path, series: Any) -> Array:
+    level = series.levels[0]
+    pages = [page for page in level.pages if page is not None]
+    return _read(path, pages, level.shape, level.axes, level.asarray)
+
+
+def _read(path: Path, pages: Sequence[Any], shape: tuple[int, ...], axes: str, decode: Callable[[], Array]) -> Array:
+    first = pages[0]
+    require_numbers(path, first.dtype)
+    claimed, stored = math.prod(shape) * first.dtype.itemsize, path.stat().st_size
+    if not claimed:
+        raise DataError(f"'{path}' has no pixels; save it again")
+    require_plausible(path, claimed, stored)
+    for page in pages:
+        segments = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if max((offset + count for offset, count in segments), default=0) > stored:
+            raise DataError(f"'{path}' is cut short: it ends before its pixels do; copy it again")
+    complete = all(first.databytecounts)  # GDAL leaves out empty tiles
+    if first.compression == _UNCOMPRESSED and complete and math.prod(shape) * first.bitspersample > stored * 8:
+        raise DataError(
+            f"'{path}' claims {claimed} bytes of pixels in a file of {stored}; it is damaged: copy it again"
+        )
+    values = np.asarray(decode())
+    return _by_channel(path, values.astype(values.dtype.newbyteorder("="), copy=False), axes)
+
+
+def _by_channel(path: Path, values: Array, axes: str) -> Array:
+    """Axes as tifffile names them (``SYX``, ``QYX``, ``ZYXS``) -> ``(H, W, C)``."""
+    kept = [index for index, axis in enumerate(axes) if axis in "YX" or values.shape[index] != 1]
+    values, named = values.reshape([values.shape[index] for index in kept]), "".join(axes[index] for index in kept)
+    others = [index for index, axis in enumerate(named) if axis not in "YX"]
+    if len(others) > 1:
+        raise DataError(f"'{path}' has the axes {axes} {values.shape}; save one channel axis beside height and width")
+    return np.moveaxis(values, others[0], -1) if others else values[:, :, None]
+
+
+def _require_known_colours(path: Path, page: Any) -> None:
+    decoded_to_rgb = page.photometric == _YCBCR and page.compression == _JPEG
+    if page.photometric in (_SEPARATED, _YCBCR, _CIELAB) and not decoded_to_rgb:
+        raise DataError(f"'{path}' has the colour space {page.photometric.name}; convert it to RGB")
+
+
+def _palette(page: Any) -> Array | None:
+    if page.photometric != _PALETTE or page.colormap is None:
+        return None
+    colours: Array = np.asarray(page.colormap) // 256  # TIFF stores 16 bits a colour
+    return colours.T.astype(np.uint8)
+
+
+def _lies_on_earth(page: Any) -> bool:
+    return any(tag in page.tags for tag in _GEOTIFF_TAGS)
+
+
+def _orientation(page: Any) -> int:
+    if _lies_on_earth(page):  # geographic software ignores the tag; turned pixels would leave their georeference
+        return 1
+    tag = page.tags.get(_ORIENTATION_TAG)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1

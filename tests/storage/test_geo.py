@@ -1,0 +1,99 @@
+"""GeoTIFF: a map lies where its picture does."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from densemble.errors import DataError, ResourceError, UsageError
+from densemble.storage.geo import Georeference, read_georeference
+from densemble.storage.images import orientation, read_image, read_planes, write_tiff
+
+rasterio = pytest.importorskip("rasterio")
+WKT = rasterio.crs.CRS.from_epsg(32632).to_wkt()
+TURNED = (10.0, 1.5, 500_000.0, 2.5, -10.0, 5_200_000.0)
+
+
+def write_picture(path: Path, crs: str | None = WKT, bands: int = 3) -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 256, (bands, 6, 8), dtype=np.uint8)
+    layout = {"driver": "GTiff", "height": 6, "width": 8, "count": bands, "dtype": "uint8", "crs": crs}
+    with rasterio.open(path, "w", transform=rasterio.Affine(*TURNED), **layout) as file:
+        file.write(values)
+    return values
+
+
+@pytest.mark.parametrize("crs", [WKT, None])
+def test_a_map_carries_the_georeference_of_its_picture(crs: str | None, tmp_path: Path) -> None:
+    values = write_picture(tmp_path / "picture.tif", crs)
+    np.testing.assert_array_equal(read_image(tmp_path / "picture.tif"), values.transpose(1, 2, 0))
+    georeference = read_georeference(tmp_path / "picture.tif")
+    assert georeference is not None and georeference.transform == TURNED
+    for shape in ((6, 8), (1, 6, 8), (4, 6, 8)):
+        drawn = np.random.default_rng(1).random(shape).astype(np.float32)
+        write_tiff(tmp_path / "map.tif", drawn, georeference)
+        with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "picture.tif") as picture:
+            assert (file.crs, file.transform, file.shape) == (picture.crs, picture.transform, picture.shape)
+            np.testing.assert_array_equal(file.read(), drawn.reshape(-1, 6, 8))
+        assert read_georeference(tmp_path / "map.tif") == georeference
+        np.testing.assert_array_equal(read_planes(tmp_path / "map.tif"), drawn.reshape(-1, 6, 8).transpose(1, 2, 0))
+
+
+def test_four_bands_of_eight_bits_are_no_picture_with_alpha(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype=np.uint8)
+    write_tiff(tmp_path / "map.tif", values, Georeference(WKT, TURNED))
+    np.testing.assert_array_equal(read_image(tmp_path / "map.tif"), values.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("to_size", [(3, 2), (12, 16), (5, 7)])
+def test_a_scaled_map_covers_the_same_ground(to_size: tuple[int, int]) -> None:
+    def place(transform: tuple[float, ...], column: float, row: float) -> np.ndarray:
+        return np.reshape(transform, (2, 3)) @ (column, row, 1)
+
+    scaled = Georeference(WKT, TURNED).scaled((6, 8), to_size).transform
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1), (0.3, 0.7)):  # corners and a point between, as shares
+        assert place(scaled, column * to_size[1], row * to_size[0]) == pytest.approx(place(TURNED, column * 8, row * 6))
+
+
+def test_files_without_a_georeference(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "p.png")
+    tifffile.imwrite(tmp_path / "p.tif", np.zeros((6, 8), np.uint8))
+    (tmp_path / "empty.tif").touch()
+    for name in ("p.png", "p.tif", "empty.tif"):
+        assert read_georeference(tmp_path / name) is None
+    with pytest.raises(DataError, match=r"absent\.tif"):
+        read_georeference(tmp_path / "absent.tif")
+
+
+def test_rasterio_is_asked_for_where_it_is_needed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_picture(tmp_path / "geo.tif")
+    tifffile.imwrite(tmp_path / "plain.tif", np.zeros((6, 8), np.uint8))
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    assert read_georeference(tmp_path / "plain.tif") is None
+    assert read_image(tmp_path / "geo.tif").shape == (6, 8, 3)
+    with pytest.raises(UsageError, match=r"geo\.tif.*pip install \"densemble\[geo\]\""):
+        read_georeference(tmp_path / "geo.tif")
+    with pytest.raises(UsageError, match=r"densemble\[geo\]"):
+        write_tiff(tmp_path / "map.tif", np.zeros((6, 8), np.uint8), Georeference(WKT, TURNED))
+
+
+def test_pixels_stay_with_their_georeference(tmp_path: Path) -> None:
+    """Geographic software does not apply the TIFF tag of orientation, and neither does the reader of a GeoTIFF."""
+    values = write_picture(tmp_path / "p.tif")
+    with tifffile.TiffFile(tmp_path / "p.tif") as file:
+        keys = [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in file.pages.first.tags if tag.code > 33000]
+    turn = (274, "H", 1, 6, True)
+    tifffile.imwrite(tmp_path / "geo.tif", values.transpose(1, 2, 0), extratags=[*keys, turn])
+    assert orientation(tmp_path / "geo.tif") == 1
+    np.testing.assert_array_equal(read_image(tmp_path / "geo.tif"), values.transpose(1, 2, 0))
+
+
+def test_maps_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="choose another folder"):
+        write_tiff(tmp_path / "absent" / "m.tif", np.zeros((2, 3), np.uint8), Georeference(WKT, TURNED))
+    with pytest.raises(UsageError, match="float16"):
+        write_tiff(tmp_path / "m.tif", np.zeros((2, 3), np.float16), Georeference(WKT, TURNED))
+    with pytest.raises(UsageError, match="WKT"):
+        write_tiff(tmp_path / "m.tif", np.zeros((2, 3), np.uint8), Georeference("nowhere", TURNED))

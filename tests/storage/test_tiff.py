@@ -1,0 +1,201 @@
+"""TIFF: depths, bands, pages, tiles, pyramids, palettes, compressions; rasterio and Pillow as other readers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from densemble.errors import DataError, ResourceError, UsageError
+from densemble.storage.images import (
+    Array,
+    image_size,
+    orientation,
+    palette_of,
+    read_colours,
+    read_image,
+    read_labels,
+    read_planes,
+    read_values,
+    turned,
+    write_tiff,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def samples(*shape: int, dtype: str = "uint8") -> Array:
+    return (RANDOM.random(shape) * (1 if dtype == "float32" else 2 ** (8 * np.dtype(dtype).itemsize))).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize(
+    "extra", [{}, {"tile": (16, 16)}, {"byteorder": ">"}, {"compression": "zlib", "bigtiff": True}]
+)
+def test_depths_and_bands(dtype: str, channels: int, planar: str, extra: dict[str, Any], tmp_path: Path) -> None:
+    values = samples(20, 30, channels, dtype=dtype)
+    stored = values[:, :, 0] if channels == 1 else values if planar == "contig" else values.transpose(2, 0, 1)
+    layout = {} if channels == 1 else {"planarconfig": planar}
+    tifffile.imwrite(tmp_path / "p.tif", stored, photometric="minisblack", **layout, **extra)
+    image = read_image(tmp_path / "p.tif")
+    assert image.dtype == np.dtype(dtype)  # in this machine's byte order
+    np.testing.assert_array_equal(image, values.repeat(3, 2) if channels == 1 else values)
+    np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values)
+    assert image_size(tmp_path / "p.tif") == (20, 30)
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "zstd", "lzma"])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_compressions(compression: str, predictor: bool, tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    values = samples(20, 30, 3)
+    tifffile.imwrite(tmp_path / "p.tif", values, compression=compression, predictor=predictor)
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values)
+
+
+def test_a_compression_without_its_decoder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(samples(4, 6)).save(tmp_path / "p.tif", compression="tiff_lzw")
+
+    def refuse(*_: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", refuse)
+    with pytest.raises(DataError, match=r"p\.tif.*LZW.*pip install imagecodecs"):
+        read_image(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize(("extrasample", "kept"), [("unspecified", 4), ("assocalpha", 3), ("unassalpha", 3)])
+def test_only_declared_alpha_is_left_out_of_pictures(extrasample: str, kept: int, tmp_path: Path) -> None:
+    values = samples(5, 7, 4)
+    tifffile.imwrite(tmp_path / "p.tif", values, photometric="rgb", extrasamples=[extrasample])
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values[:, :, :kept])
+    np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values)
+
+
+def test_pages_are_planes_of_a_map_and_the_first_is_the_picture(tmp_path: Path) -> None:
+    values = samples(6, 20, 30, dtype="uint16")
+    tifffile.imwrite(tmp_path / "p.tif", values, photometric="minisblack")
+    np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values.transpose(1, 2, 0))
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values[0][:, :, None].repeat(3, 2))
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), values[0])
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("CYX", (5, 20, 30)), ("ZYX", (5, 20, 30)), ("TCYX", (2, 3, 20, 30))])
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_only_channels_in_pages_belong_to_the_picture(
+    axes: str, shape: tuple[int, ...], kind: str, tmp_path: Path
+) -> None:
+    values = samples(*shape)
+    path = tmp_path / ("p.ome.tif" if kind == "ome" else "p.tif")
+    tifffile.imwrite(path, values, photometric="minisblack", metadata={"axes": axes}, imagej=kind == "imagej")
+    first = values.reshape(-1, 20, 30)[0][:, :, None].repeat(3, 2)
+    np.testing.assert_array_equal(read_image(path), values.transpose(1, 2, 0) if axes == "CYX" else first)
+    if axes == "TCYX":
+        with pytest.raises(DataError, match="one channel axis"):
+            read_planes(path)
+
+
+@pytest.mark.parametrize("in_subifds", [True, False])
+def test_the_full_resolution_of_a_pyramid(in_subifds: bool, tmp_path: Path) -> None:
+    values = samples(64, 96, 3)
+    with tifffile.TiffWriter(tmp_path / "p.tif") as writer:
+        writer.write(values, tile=(16, 16), subifds=1 if in_subifds else None)
+        writer.write(values[::2, ::2].copy(), tile=(16, 16), subfiletype=1)
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values)
+    np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values)
+
+
+def test_palette(tmp_path: Path) -> None:
+    indices, colours = samples(5, 7), samples(256, 3)
+    tifffile.imwrite(
+        tmp_path / "p.tif", indices, photometric="palette", colormap=(colours.astype(np.uint16) * 257).transpose()
+    )
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), colours[indices])
+    np.testing.assert_array_equal(read_colours(tmp_path / "p.tif"), colours[indices])
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), indices)
+    assert palette_of(tmp_path / "p.tif") == tuple(map(tuple, colours.tolist()))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "group4"])
+def test_one_bit(compression: str | None, tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    mask = RANDOM.random((6, 11)) > 0.5
+    Image.fromarray(mask).save(tmp_path / "p.tif", compression=compression)
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), mask)
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), (mask * np.uint8(255))[:, :, None].repeat(3, 2))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 12])
+def test_few_bits_are_scaled_in_pictures_alone(bits: int, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    dtype = "uint8" if bits < 8 else "uint16"
+    values = RANDOM.integers(0, 2**bits, (6, 10)).astype(dtype)
+    values[0, 0] = 2**bits - 1
+    shape = {"height": 6, "width": 10, "count": 1, "dtype": dtype, "transform": rasterio.Affine(2, 0, 0, 0, 2, 0)}
+    with rasterio.open(tmp_path / "p.tif", "w", driver="GTiff", nbits=bits, **shape) as file:
+        file.write(values, 1)
+    np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), values)
+    full = np.iinfo(dtype).max
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "p.tif")[:, :, 2], np.round(values.astype(float) * full / (2**bits - 1))
+    )
+
+
+def test_dark_counts_are_turned_into_light_in_pictures_alone(tmp_path: Path) -> None:
+    values = samples(5, 7)
+    tifffile.imwrite(tmp_path / "p.tif", values, photometric="miniswhite")
+    with Image.open(tmp_path / "p.tif") as reference:
+        np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), np.asarray(reference.convert("RGB")))
+    np.testing.assert_array_equal(read_values(tmp_path / "p.tif"), values)
+
+
+def test_jpeg_in_tiff_is_rgb(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    rasterio = pytest.importorskip("rasterio")
+    smooth = np.linspace(0, 255, 32 * 48 * 3).reshape(32, 48, 3).astype(np.uint8)
+    smooth[:, :, 1] = smooth[::-1, :, 1]  # YCbCr taken for RGB would look quite different
+    shape = {"height": 32, "width": 48, "count": 3, "dtype": "uint8", "transform": rasterio.Affine(2, 0, 0, 0, 2, 0)}
+    with rasterio.open(tmp_path / "p.tif", "w", driver="GTiff", photometric="ycbcr", compress="jpeg", **shape) as file:
+        file.write(smooth.transpose(2, 0, 1))
+    assert np.abs(read_image(tmp_path / "p.tif").astype(int) - smooth).max() < 12
+
+
+def test_colour_spaces_that_are_not_converted_are_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "p.tif", samples(5, 7, 4), photometric="separated")
+    with pytest.raises(DataError, match="SEPARATED; convert it to RGB"):
+        read_image(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_orientation(turn: int, tmp_path: Path) -> None:
+    values, path = samples(5, 7, 3), tmp_path / "p.tif"
+    tifffile.imwrite(path, values, extratags=[(274, "H", 1, turn, True)])
+    assert orientation(path) == turn
+    np.testing.assert_array_equal(read_image(path), turned(values, turn))
+    np.testing.assert_array_equal(read_image(path, turn=False), values)
+    np.testing.assert_array_equal(read_planes(path), turned(values, turn))
+    assert image_size(path) == turned(values, turn).shape[:2]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (1, 5, 7), (3, 5, 7), (4, 5, 7), (6, 5, 7)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_written_maps_are_read_by_others(shape: tuple[int, ...], dtype: str, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values, path = samples(*shape, dtype=dtype), tmp_path / "m.tif"
+    write_tiff(path, values)
+    bands = values.reshape(-1, 5, 7)
+    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(path) as file:
+        np.testing.assert_array_equal(file.read(), bands)
+    np.testing.assert_array_equal(read_planes(path), bands.transpose(1, 2, 0))
+
+
+def test_maps_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="choose another folder"):
+        write_tiff(tmp_path / "absent" / "m.tif", samples(4, 6))
+    for values in (samples(6), np.ones((3, 4), complex), np.ones((0, 4))):
+        with pytest.raises(UsageError, match=r"\(K, H, W\)"):
+            write_tiff(tmp_path / "m.tif", values)
