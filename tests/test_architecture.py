@@ -19,7 +19,7 @@ TOP = "densemble"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("shapes",),
-    ("config", "nets"),
+    ("config", "nets", "presets"),
     ("metrics",),
     ("tasks",),
     ("ensemble",),
@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("engines",),
     ("run",),
+    ("launch",),
     ("exporters", "serve"),
     ("commands",),
     ("cli",),
@@ -47,7 +48,10 @@ DOORS: dict[str, tuple[str, ...]] = {
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
     "PIL": ("storage/images.py", "data/synthetic.py", "report/"),
-    "tifffile": ("storage/images.py", "data/synthetic.py", "report/"),
+    "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
+    "rasterio": ("storage/geo.py",),
+    "pycocotools": ("data/layouts/shapes.py",),
+    "sklearn": ("data/splits.py",),
     "ray": ("engines/ray.py",),
     "onnx": ("inference/backends/", "exporters/"),
     "onnxscript": ("inference/backends/", "exporters/"),
@@ -63,7 +67,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "safetensors": ("nets/weights.py", "storage/", "training/"),
 }
 
-PURE = ("nets/", "metrics/", "metrics.py", "tasks.py", "ensemble/")
+PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")
 NOT_PURE = ("nets/backbones.py", "nets/weights.py")  # pretrained weights are found and read here: the one exception
 DISK_LIBRARIES = ("PIL", "yaml", "lightning", "safetensors", "json")
 DISK_CALLS = ("open", "read_text", "write_text", "read_bytes", "write_bytes")
@@ -379,13 +383,13 @@ def test_doors_of_a_divided_dependency(tmp_path: Path, place: str, text: str, fo
 @pytest.mark.parametrize(
     ("place", "text", "found"),
     [
-        ("tasks.py", "open('x')", 1),
+        ("tasks/base.py", "open('x')", 1),
         ("ensemble/select.py", "def f(path):\n    with path.open() as file:\n        return file", 1),
         ("metrics/saliency.py", "import json", 1),
         ("nets/heads.py", "from safetensors.torch import load_file", 1),
         ("nets/weights.py", "from safetensors.torch import load_file\nopen('x')", 0),
         ("storage/runs.py", "import json\nopen('x')", 0),
-        ("tasks.py", "opened = reopen('x')", 0),
+        ("tasks/base.py", "opened = reopen('x')", 0),
     ],
 )
 def test_planted_disk_access_is_found(tmp_path: Path, place: str, text: str, found: int) -> None:

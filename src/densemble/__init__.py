@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from densemble.errors import DensembleError
     from densemble.evaluation import evaluate
     from densemble.inference.predictor import predict
+    from densemble.launch import train
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
     from densemble.nets.cuts import cuts
     from densemble.nets.dense import DenseModel
-    from densemble.run import Run, train
+    from densemble.run import Run
     from densemble.storage.artifact import load, save
 
 _HOME = {
@@ -37,7 +38,7 @@ _HOME = {
     "load": "storage.artifact",
     "predict": "inference.predictor",
     "save": "storage.artifact",
-    "train": "run",
+    "train": "launch",
 }
 
 __version__ = "0.1.0"

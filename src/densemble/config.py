@@ -20,6 +20,9 @@ from pydantic import (
 from densemble.errors import ConfigError, UsageError
 from densemble.shapes import Size, parse_size
 
+AugmentName = Literal["none", "light", "strong"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+AveragingName = Literal["none", "ema", "swa"]
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
 SALIENCY_OUT_SIZE: Size = (48, 64)
 
@@ -42,14 +45,22 @@ class TrainingConfig(_Strict):
     """How members are trained; a member may override each value for itself."""
 
     epochs: PositiveInt = 12
-    learning_rate: PositiveFloat = Field(1e-3, description="peak learning rate of the head")
+    learning_rate: PositiveFloat | Literal["auto"] = Field(
+        1e-3, description="peak learning rate of the head; auto: found by a range test"
+    )
     backbone_learning_rate: PositiveFloat | None = Field(
         None, description="peak learning rate of a pretrained backbone; default a fifth of the head's"
     )
-    batch_size: PositiveInt = 8
+    batch_size: PositiveInt | Literal["auto"] = Field(
+        8, description="pictures per step; auto: as many as fit, up to 32 on a GPU and 8 on a CPU"
+    )
     weight_decay: float = Field(1e-4, ge=0)
-    augment: Literal["none", "light", "strong"] = "light"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    augment: AugmentName = "light"
+    precision: PrecisionName = "auto"
+    averaging: AveragingName = Field(
+        "none", description="average weights over steps (ema) or over the last quarter of the epochs (swa)"
+    )
+    patience: PositiveInt | None = Field(None, description="epochs without a better score after which training ends")
     freeze_statistics: bool | None = Field(
         None, description="keep the backbone's batch normalization statistics; default: where it is pretrained"
     )
@@ -103,12 +114,14 @@ class MemberConfig(_Strict):
     allow_partial: bool = False
     input_size: SizeField | None = None
     epochs: PositiveInt | None = None
-    learning_rate: PositiveFloat | None = None
+    learning_rate: PositiveFloat | Literal["auto"] | None = None
     backbone_learning_rate: PositiveFloat | None = None
-    batch_size: PositiveInt | None = None
+    batch_size: PositiveInt | Literal["auto"] | None = None
     weight_decay: float | None = Field(None, ge=0)
-    augment: Literal["none", "light", "strong"] | None = None
-    precision: Literal["auto", "fp32", "bf16"] | None = None
+    augment: AugmentName | None = None
+    precision: PrecisionName | None = None
+    averaging: AveragingName | None = None
+    patience: PositiveInt | None = None
     freeze_statistics: bool | None = None
     layer_decay: float | None = Field(None, gt=0, le=1)
     freeze_epochs: int | None = Field(None, ge=0)
@@ -129,33 +142,76 @@ class MemberConfig(_Strict):
 
 
 class DataConfig(_Strict):
-    """How pictures and maps are read."""
+    """How pictures and maps are found, split and read."""
 
-    classes: list[str] | None = Field(None, description="class names; default classes.txt, else counted")
-    ignore_index: int = Field(255, ge=0, le=255, description="label that is neither trained on nor scored")
+    classes: list[str] | None = Field(None, description="class names; default what the folder says, else counted")
+    ignore_index: int | None = Field(
+        None, ge=0, le=65535, description="label that is neither trained on nor scored; default the format's, else 255"
+    )
+    label_map: dict[int, int] | None = Field(None, description="label in the files -> class number")
+    color_map: str | dict[str, list[int] | str] | None = Field(
+        None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
+    )
     scale: PositiveFloat = Field(1.0, description="float targets are multiplied by this when read")
     invalid_below: float | None = Field(0.0, description="regression targets up to this value are invalid; null: none")
-    val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")
+    unit: str = Field("", description="of the values, after the scale; for instance m")
+    heatmap: Literal["keypoints", "density"] = Field("keypoints", description="what a heatmap's maps or points are")
+    sigma: float = Field(0.015, gt=0, le=0.5, description="spread of a drawn point, as a share of the diagonal")
+    bands: list[int] | None = Field(None, description="channels of the pictures that are used, counted from 0")
+    image_range: tuple[float, float] | None = Field(None, description="values of float pictures that become 0 and 1")
+    exif: Literal["auto", "image", "both", "ignore"] = Field(
+        "auto", description="what a picture's EXIF orientation turns; auto: the map too where only that makes it fit"
+    )
+    resize_targets: bool = Field(False, description="resize maps of another size to their picture's")
     skip_unpaired: bool = Field(False, description="leave out pictures without a map, and maps without a picture")
+    leave_out: list[str] | str | None = Field(None, description="names or patterns left out, or a file of them")
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")
+    test_fraction: float = Field(0.0, ge=0, lt=1, description="share of test pairs where DATA has no split")
+    group_by: str | None = Field(None, description="expression whose match in a name is its group; or: folder")
+    stratify: bool = Field(False, description="split so that every part holds the same share of each class")
+    folds: int | None = Field(None, ge=2, description="number of folds for cross-validation")
+    fold: int = Field(0, ge=0, description="the fold that is held out for validation")
     seed: int = 0
+
+
+class TrainerConfig(_Strict):
+    """The machine: flags of Lightning's Trainer, workers, loggers."""
+
+    accelerator: str = "auto"
+    devices: int | str | list[int] = 1
+    num_nodes: PositiveInt = 1
+    strategy: str = "auto"
+    deterministic: bool = False
+    workers: int | None = Field(None, ge=0, description="processes that load pictures; default 0 on CPU, 4 on a GPU")
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
+    cache_dir: str | None = Field(None, description="folder of decoded pictures; default RUN/cache")
 
 
 class RunConfig(_Strict):
     """Everything that one run is made of."""
 
     task: str
+    preset: Literal["fast", "balanced", "best"] | None = None
+    loss: str = Field("", description="of the task's losses, joined by +; default the task's own")
+    class_weights: Literal["balanced"] | list[PositiveFloat] | None = None
     input_size: SizeField = (240, 320)
     out_size: SizeField | None = None
     members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
     training: TrainingConfig = TrainingConfig()
     data: DataConfig = DataConfig()
+    trainer: TrainerConfig = TrainerConfig()
     weights_dir: str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _task_defaults(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("task") == "saliency" and "out_size" not in value:
+        if not isinstance(value, dict) or "out_size" in value:
+            return value
+        if value.get("task") == "saliency":
             return {**value, "out_size": SALIENCY_OUT_SIZE}
+        if value.get("task") == "heatmap":
+            height, width = parse_size(size) if isinstance(size := value.get("input_size", (240, 320)), str) else size
+            return {**value, "out_size": (max(height // 4, 1), max(width // 4, 1))}
         return value
 
     @model_validator(mode="after")
@@ -168,6 +224,8 @@ class RunConfig(_Strict):
             raise ValueError(f"two members are named '{doubled[0]}'; give each its own name")
         for member in self.members:
             require_cacheable(member.training(self.training))
+        if self.task == "heatmap" and self.data.heatmap == "density" and self.out_size is None:
+            raise ValueError("out_size must be fixed for densities, for their sum is a count; set it to 60x80 or so")
         return self
 
     def member_names(self) -> list[str]:
@@ -260,6 +318,11 @@ def _explain(item: dict[str, Any]) -> str:
 
 
 def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    models: dict[Any, type[BaseModel]] = {"training": TrainingConfig, "data": DataConfig, "members": MemberConfig}
+    models: dict[Any, type[BaseModel]] = {
+        "training": TrainingConfig,
+        "data": DataConfig,
+        "trainer": TrainerConfig,
+        "members": MemberConfig,
+    }
     model = models.get(location[0], RunConfig) if location else RunConfig
     return list(model.model_fields)

@@ -1,20 +1,23 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
-from densemble.data.layouts import Sample
+from densemble.data.targets import resize_target
+from densemble.ensemble.calibrate import temper
 from densemble.ensemble.combine import COMBINE
-from densemble.ensemble.ensemble import Ensemble, as_images
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.resize import resize_maps
 from densemble.metrics import Metric
 from densemble.shapes import Size
 from densemble.tasks import Task
+from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
 Scores = dict[str, Any]
 
@@ -24,19 +27,22 @@ def default_split(data: FolderData) -> str:
     return "test" if data.layout.splits.get("test") else "val"
 
 
-def _score(metric: Metric, maps: Tensor, target: Tensor, points: Tensor | None) -> None:
+def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None) -> None:
     """Adds one picture's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
-    if maps.shape[-2:] != size:
-        maps = F.interpolate(maps.float(), size=size, mode="bilinear", align_corners=False)
+    maps = resize_maps(maps.float(), size, task.target_kind == "density")
     metric.update(maps[0].cpu(), target, points)
 
 
-def _truths(data: FolderData, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Tensor, Tensor | None]]:
-    for sample in samples:
-        points = data.read_points(sample)
-        target = torch.from_numpy(data.read_target(sample))
-        yield sample, target, None if points is None else torch.from_numpy(points)
+Truth = tuple[Tensor, Tensor, Tensor | None]
+
+
+def truths(data: FolderData, split: str) -> Iterator[Truth]:
+    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, one by one."""
+    for _, image, target, points in data.truths(split):
+        images = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        wanted = torch.from_numpy(np.ascontiguousarray(target))
+        yield images, wanted, None if points is None else torch.from_numpy(points)
 
 
 @torch.no_grad()
@@ -58,16 +64,15 @@ def evaluate(
         DataError: no such split, or files that cannot be used.
     """
     split = split or default_split(data)
-    samples = data.split(split)
-    task = ensemble.task
+    samples, task = data.split(split), ensemble.task
     whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
     device = next(ensemble.parameters()).device
-    for done, (sample, target, points) in enumerate(_truths(data, samples)):
+    for done, (images, target, points) in enumerate(truths(data, split)):
         rule = COMBINE[ensemble.combine]()
-        for name, maps in ensemble.member_maps(as_images(data.read_image(sample)).to(device)):
+        for name, maps in ensemble.member_maps(images.to(device)):
             rule.add(maps, ensemble.weights[name])
-            _score(single[name], maps, target, points)
-        _score(whole, rule.result(), target, points)
+            _score(single[name], task, maps, target, points)
+        _score(whole, task, rule.result(), target, points)
         if progress is not None:
             progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
@@ -79,16 +84,14 @@ def predict_split(
     model: torch.nn.Module, task: Task, data: FolderData, split: str, map_size: Size
 ) -> tuple[np.ndarray[Any, Any], Scores]:
     """One member's activated maps on a split, fp16 ``(N, K, h, w)``, and its scores at the maps' own size."""
-    samples = data.split(split)
     metric = task.metrics()
-    kept = np.empty((len(samples), task.out_channels, *map_size), dtype=np.float16)
+    kept = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=np.float16)
     device = next(model.parameters()).device
-    for number, (sample, target, points) in enumerate(_truths(data, samples)):
-        maps = task.activation(model(as_images(data.read_image(sample)).to(device)).float())
-        _score(metric, maps, target, points)
-        if maps.shape[-2:] != map_size:
-            maps = F.interpolate(maps, size=map_size, mode="bilinear", align_corners=False, antialias=True)
-        kept[number] = maps[0].cpu().numpy()
+    density = task.target_kind == "density"
+    for number, (images, target, points) in enumerate(truths(data, split)):
+        maps = task.activation(model(images.to(device)).float())
+        _score(metric, task, maps, target, points)
+        kept[number] = resize_maps(maps, map_size, density, antialias=True)[0].cpu().numpy()
     return kept, metric.compute()
 
 
@@ -96,19 +99,34 @@ def score_mixture(
     predictions: Sequence[np.ndarray[Any, Any]],
     weights: Sequence[float],
     task: Task,
-    targets: Sequence[Tensor],
-    points: Sequence[Tensor | None] | None = None,
+    targets: Iterable[tuple[Tensor, Tensor | None]],
+    temperature: float = 1.0,
 ) -> Scores:
-    """Scores of a weighted mean of cached predictions ``(N, K, h, w)`` against targets ``(H, W)`` of any size."""
+    """Scores of a weighted mean of cached predictions ``(N, K, h, w)`` against targets of any size and fixations."""
     metric = task.metrics()
     taken = [(maps, weight) for maps, weight in zip(predictions, weights, strict=True) if weight > 0]
-    size = taken[0][0].shape[-2:]
-    for number, target in enumerate(targets):
+    size: Size = (int(taken[0][0].shape[-2]), int(taken[0][0].shape[-1]))
+    for number, (target, points) in enumerate(targets):
         mean = torch.zeros(1, *taken[0][0].shape[1:])
         for maps, weight in taken:
             own = torch.from_numpy(np.array(maps[number], dtype=np.float32))[None]
-            if own.shape[-2:] != size:
-                own = F.interpolate(own, size=size, mode="bilinear", align_corners=False)
-            mean += weight * own
-        _score(metric, mean, target, points[number] if points is not None else None)
+            own = temper(own, temperature, task.distribution)
+            mean += weight * resize_maps(own, size, task.target_kind == "density")
+        _score(metric, task, mean, target, points)
     return metric.compute()
+
+
+def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_size: Size) -> dict[str, Scores]:
+    """Scores on the validation pictures of predictions that need no training, by the name of the baseline."""
+    targets = (
+        resize_target(torch.from_numpy(np.array(target)), target_size, task.target_kind) for target in train.targets
+    )
+    mean = mean_map(task, targets, target_size)
+    found = {}
+    for name in baseline_names(task):
+        maps = BASELINES[name](mean)
+        metric = task.metrics()
+        for _, target, points in truths(data, "val"):
+            _score(metric, task, maps[None], target, points)
+        found[name] = metric.compute()
+    return found

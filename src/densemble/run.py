@@ -1,6 +1,6 @@
 """Run: what a run folder holds, as a table and as an ensemble."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from densemble.config import RunConfig, make_config, read_config
-from densemble.data.cache import resize_target
 from densemble.data.folder import FolderData
+from densemble.data.targets import resize_target
+from densemble.ensemble.calibrate import fit_temperature
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.select import greedy
-from densemble.errors import ArtifactError, DensembleError, PartialError, UsageError
+from densemble.errors import ArtifactError, UsageError
 from densemble.evaluation import Scores, score_mixture
 from densemble.nets.dense import DenseSpec
 from densemble.nets.weights import read_state
@@ -23,6 +25,12 @@ from densemble.tasks import Task, make_task
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SELECTION_ROUNDS = 30
+CALIBRATED = ("labels", "masks")
+"""Kinds of maps whose predictions are probabilities of something that was observed."""
+CALIBRATION_PIXELS = 2000
 
 
 class Run:
@@ -60,8 +68,12 @@ class Run:
         """Records of the members whose training is finished, by name."""
         return {name: record for name, (_, record) in self._members().items() if record.get("state") == "done"}
 
+    def baselines(self) -> dict[str, Scores]:
+        """Held-out scores of predictions that need no training, such as the mean of the training maps."""
+        return read_json(self.folder.baselines) if self.folder.baselines.is_file() else {}
+
     def leaderboard(self) -> "pd.DataFrame":
-        """Held-out scores, best first: one row per member, and one for the last assembled ensemble.
+        """Held-out scores, best first: one row per member and baseline, and one for the last assembled ensemble.
 
         Raises:
             ArtifactError: no member is trained yet.
@@ -84,6 +96,7 @@ class Run:
                 {"name": f"ensemble ({chosen['select']})", **_plain(chosen["val"]),
                  "parameters": sum(row["parameters"] for row in rows if row["name"] in used)}
             )  # fmt: skip
+        rows += [{"name": f"baseline ({name})", **_plain(scores)} for name, scores in self.baselines().items()]
         table = pd.DataFrame(rows).set_index("name")
         return table.sort_values(self.task.primary, ascending=not self.task.higher_is_better)
 
@@ -121,7 +134,10 @@ class Run:
         data = self._open_data()
         shares = self._choose(select, names, maps, data, weights)
         report("chosen: " + ", ".join(f"{n} {w:.2f}" for n, w in zip(names, shares, strict=True) if w > 0))
-        scores = self._score(maps, shares, data)
+        temperature = self._temperature(maps, shares, data)
+        if temperature != 1:
+            report(f"calibrated: temperature {temperature:.2f}")
+        scores = self._score(maps, shares, data, temperature)
         chosen = {name: share for name, share in zip(names, shares, strict=True) if share > 0}
         members = {
             name: restore(
@@ -132,11 +148,14 @@ class Run:
         ensemble = Ensemble(
             members, list(chosen.values()), task=self.task, combine=combine,
             metrics={"val": scores, "members": {name: trained[name]["val"] for name in chosen}},
+            temperatures=dict.fromkeys(chosen, temperature),
+            reading={key: data.options[key] for key in ("bands", "image_range") if data.options[key] is not None},
         )  # fmt: skip
         write_json(
             self.folder.ensemble,
-            {"select": select, "combine": combine, "weights": dict(zip(names, shares, strict=True)), "val": scores},
-        )
+            {"select": select, "combine": combine, "weights": dict(zip(names, shares, strict=True)),
+             "temperature": temperature, "val": scores},
+        )  # fmt: skip
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
         return ensemble.eval()
 
@@ -157,14 +176,14 @@ class Run:
         weights: Sequence[float] | None,
     ) -> list[float]:  # fmt: skip
         if select == "greedy":
-            size = maps[0].shape[-2:]
-            targets = [resize_target(data.read_target(sample), size, self.config.task) for sample in data.val]
+            size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+            targets = [(resize_target(target, size, data.kind), None) for target, _ in self._targets(data)]
             sign = 1.0 if self.task.higher_is_better else -1.0
 
             def score(shares: Sequence[float]) -> float:
-                return sign * float(score_mixture(maps, shares, self.task, targets)[self.task.primary])
+                return sign * _primary(score_mixture(maps, shares, self.task, targets), self.task)
 
-            return list(greedy(len(names), score).weights)
+            return list(greedy(len(names), score, SELECTION_ROUNDS).weights)
         if select == "best":
             order = self.leaderboard().index
             best = next(name for name in order if name in names)
@@ -182,10 +201,47 @@ class Run:
         total = sum(given)
         return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
 
-    def _score(self, maps: list[np.ndarray[Any, Any]], shares: list[float], data: FolderData) -> Scores:
-        targets: list[Tensor] = [torch.from_numpy(data.read_target(sample)) for sample in data.val]
-        points = [None if (p := data.read_points(sample)) is None else torch.from_numpy(p) for sample in data.val]
-        return score_mixture(maps, shares, self.task, targets, points)
+    def _targets(self, data: FolderData) -> Iterator[tuple[Tensor, Tensor | None]]:
+        for sample in data.val:
+            _, target = data.read_pair(sample)
+            points = data.read_points(sample)
+            wanted = torch.from_numpy(np.ascontiguousarray(target))
+            yield wanted, None if points is None else torch.from_numpy(points)
+
+    def _score(
+        self, maps: list[np.ndarray[Any, Any]], shares: list[float], data: FolderData, temperature: float
+    ) -> Scores:
+        return score_mixture(maps, shares, self.task, self._targets(data), temperature)
+
+    def _temperature(self, maps: list[np.ndarray[Any, Any]], shares: list[float], data: FolderData) -> float:
+        """Fitted on up to 2000 pixels of every validation picture; 1 where values are no probabilities of something."""
+        if self.task.target_kind not in CALIBRATED:
+            return 1.0
+        taken = [(own, share) for own, share in zip(maps, shares, strict=True) if share > 0]
+        size = (int(taken[0][0].shape[-2]), int(taken[0][0].shape[-1]))
+        random = np.random.default_rng(0)
+        pixels: list[list[Tensor]] = [[] for _ in taken]
+        truth = []
+        for number, (target, _) in enumerate(self._targets(data)):
+            wanted = resize_target(target, size, self.task.target_kind).flatten(-2)
+            known = wanted != 255 if self.task.distribution == "bernoulli" else wanted < self.task.out_channels
+            places = (known if known.ndim == 1 else known.any(0)).nonzero().flatten().numpy()
+            places = random.permutation(places)[:CALIBRATION_PIXELS]
+            truth.append(wanted[..., places].movedim(-1, 0))
+            for own, (predicted, _) in zip(pixels, taken, strict=True):
+                one = torch.from_numpy(np.array(predicted[number], np.float32))[None]
+                own.append(resize_maps(one, size)[0].flatten(1)[:, places].T)
+        if not sum(len(part) for part in truth):
+            return 1.0
+        members = [torch.cat(parts) for parts in pixels]
+        return fit_temperature(members, [share for _, share in taken], torch.cat(truth), self.task.distribution)
+
+
+def _primary(scores: Scores, task: Task) -> float:
+    """The score that is chosen by; the worst where there is none."""
+    value = scores.get(task.primary)
+    worst = float("-inf") if task.higher_is_better else float("inf")
+    return worst if value is None else float(value)
 
 
 def _plain(scores: Scores) -> dict[str, float]:
@@ -198,90 +254,3 @@ def _open_predictions(path: Path) -> np.ndarray[Any, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"cannot read predictions '{path}': {error}; train that member again") from error
     return maps
-
-
-def train(
-    data: FolderData | str | Path,
-    members: Sequence[str | Mapping[str, Any]] | None = None,
-    out: str | Path = "runs/run",
-    task: str | None = None,
-    time: str | float | None = None,
-    resume: bool = False,
-    report: Callable[[str], None] = print,
-    **settings: Any,
-) -> Run:
-    """Trains members one by one and returns the run.
-
-    Args:
-        data: a :class:`FolderData`, or the path of one together with ``task``. How pictures are split and maps are read
-            is said to the FolderData.
-        members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
-        out: run folder.
-        task: row of ``TASKS``, where ``data`` is a path.
-        time: budget shared among the members: seconds, or ``"30m"``.
-        resume: go on with a run that was cut off.
-        report: called with one line of text at every step.
-        settings: keys of run.yaml, for instance ``input_size=(240, 320)`` or ``training={"epochs": 5}``.
-
-    Raises:
-        ConfigError: unknown or wrong settings.
-        DataError: pictures or maps that cannot be used.
-        PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
-        DensembleError: every member failed: the first one's reason.
-    """
-    from densemble.engines.local import train_members
-
-    values: dict[str, Any] = dict(settings)
-    if members is not None:
-        values["members"] = list(members)
-    if isinstance(data, FolderData):
-        if task not in (None, data.task_name):
-            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
-        values |= {"task": data.task_name, "data": data.options}
-        folder = data
-        config = make_config(values)
-    else:
-        if task is None:
-            raise UsageError("train needs task= where data is a path; for instance task='saliency'")
-        config = make_config({"task": task, **values})
-        folder = FolderData(data, config.task, **config.data.model_dump())
-    outcomes = train_members(folder, config, Path(out), resume, parse_time(time), report)
-    raise_failures(outcomes)
-    return Run(out)
-
-
-def raise_failures(outcomes: Sequence[Any]) -> None:
-    """Raises for members that failed.
-
-    Raises:
-        PartialError: some did.
-        DensembleError: all did: the first one's own error.
-    """
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if not failed:
-        return
-    reasons = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
-    if len(failed) < len(outcomes):
-        raise PartialError(f"{len(failed)} of {len(outcomes)} members failed, the others are done: {reasons}")
-    first = failed[0].cause
-    kind = type(first) if isinstance(first, DensembleError) else DensembleError
-    raise kind(f"every member failed: {reasons}") from first
-
-
-def parse_time(text: str | float | None) -> float | None:
-    """``"30m"``, ``"90s"``, ``"2h"`` or a number of seconds -> seconds.
-
-    Raises:
-        UsageError: none of these.
-    """
-    if text is None or isinstance(text, int | float):
-        return text
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"time '{text}' is not a duration; write it as 30m, 90s or 2h")
-    return seconds

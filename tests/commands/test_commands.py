@@ -48,12 +48,13 @@ def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Pat
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
     done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
     assert done.stdout == "" and "squeezenet1_1: epoch 1/1 loss" in done.stderr
-    assert "densemble assemble" in done.stderr
+    assert "ensemble of" in done.stderr and (run / "ensemble.safetensors").is_file()
     assert yaml.safe_load((run / "run.yaml").read_text())["training"]["epochs"] == 1
 
     command("assemble", run, "-o", artifact, "--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
     rows = json.loads(command("leaderboard", run, "--json").stdout)["leaderboard"]
-    assert {row["name"] for row in rows} == {"resdeconv", "squeezenet1_1", "ensemble (resdeconv,squeezenet1_1)"}
+    names = {"resdeconv", "squeezenet1_1", "ensemble (resdeconv,squeezenet1_1)", "baseline (mean map)"}
+    assert {row["name"] for row in rows} == names
     assert "cc" in command("leaderboard", run).stdout.splitlines()[0]
 
     scores = json.loads(command("evaluate", artifact, scenes, "--json").stdout)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from densemble.data.cache import decode_split, resize_target
+from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
+from densemble.data.targets import resize_target
 from densemble.errors import DataError, UsageError
 
 
@@ -123,25 +124,25 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
 def test_cache_holds_every_sample_once_and_is_used_again(folder: Path, tmp_path: Path) -> None:
     data = FolderData(folder, "segmentation")
     cache = tmp_path / "cache"
-    split = decode_split(data, "train", (12, 16), (6, 8), cache)
-    assert split.images.shape == (3, 3, 12, 16) and split.targets.shape == (3, 6, 8)
+    split = decode_split(data, "train", (12, 16), cache)
+    assert split.images.shape == (3, 3, 12, 16) and split.targets.shape == (3, 12, 16)
     assert split.stems == ("a", "b", "c")
     labels = torch.from_numpy(data.read_target(data.train[1]))
-    assert torch.equal(torch.from_numpy(np.array(split.targets[1])).long(), labels[2::4, 2::4])
+    assert torch.equal(torch.from_numpy(np.array(split.targets[1])).long(), labels[1::2, 1::2])
 
     def refuse(*args: object) -> None:
         raise AssertionError("decoded again")
 
     data.read_pair = refuse  # type: ignore[method-assign, assignment]
-    decode_split(data, "train", (12, 16), (6, 8), cache)
+    decode_split(data, "train", (12, 16), cache)
     with pytest.raises(AssertionError, match="decoded again"):
-        decode_split(data, "train", (12, 20), (6, 8), cache)
+        decode_split(data, "train", (12, 20), cache)
 
 
 def test_cache_notices_a_changed_file(folder: Path, tmp_path: Path) -> None:
-    first = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+    first = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), tmp_path / "cache")
     Image.new("RGB", (32, 24), (255, 0, 0)).save(folder / "train" / "images" / "a.jpg")
-    second = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+    second = decode_split(FolderData(folder, "segmentation"), "train", (12, 16), tmp_path / "cache")
     assert not np.array_equal(first.images[0], second.images[0])
 
 
@@ -149,17 +150,22 @@ def test_cache_names_all_bad_files_and_leaves_nothing_behind(folder: Path, tmp_p
     for stem in "ac":
         (folder / "train" / "images" / f"{stem}.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"2 of 3 pairs.*a\.jpg.*c\.jpg"):
-        decode_split(FolderData(folder, "segmentation"), "train", (12, 16), (6, 8), tmp_path / "cache")
+        decode_split(FolderData(folder, "segmentation"), "train", (12, 16), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_resized_maps() -> None:
-    labels = np.random.default_rng(0).integers(0, 5, (37, 53))
-    assert set(resize_target(labels, (10, 11), "segmentation").unique().tolist()) <= set(range(5))
-    flat = np.full((40, 60), 0.25, np.float32)
-    assert torch.allclose(resize_target(flat, (7, 9), "saliency"), torch.tensor(0.25))
-    depth = np.where(np.arange(64).reshape(8, 8) % 2, 5.0, 0.0)
-    assert set(resize_target(depth, (3, 3), "depth").unique().tolist()) <= {0.0, 5.0}
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (37, 53)))
+    assert set(resize_target(labels, (10, 11), "labels").unique().tolist()) <= set(range(5))
+    assert torch.allclose(resize_target(torch.full((40, 60), 0.25), (7, 9), "heat"), torch.tensor(0.25))
+    depth = torch.where(torch.arange(64).reshape(8, 8) % 2 == 1, 5.0, 0.0)
+    assert set(resize_target(depth, (3, 3), "values").unique().tolist()) <= {0.0, 5.0}
+    counts = torch.rand(2, 40, 60)
+    torch.testing.assert_close(resize_target(counts, (7, 9), "density").sum((1, 2)), counts.sum((1, 2)))
+    hole = torch.full((3, 40, 60), 0.5)
+    hole[:, :8, :12] = torch.nan
+    small = resize_target(hole, (10, 15), "pixels")
+    assert small[:, :2, :3].isnan().all() and torch.allclose(small[:, 2:, 3:], torch.tensor(0.5))
 
 
 def test_check_lists_all_problems_at_once(folder: Path) -> None:
@@ -169,7 +175,7 @@ def test_check_lists_all_problems_at_once(folder: Path) -> None:
     facts = FolderData(folder, "segmentation", skip_unpaired=True, classes=["x", "y", "z"]).check()
     assert not facts["ok"]
     found = {(problem["kind"], Path(problem["file"]).name) for problem in facts["problems"]}
-    assert found == {("unusable pair", "a.jpg"), ("unusable pair", "b.jpg"), ("unpaired", "e.jpg")}
+    assert {("unreadable", "a.jpg"), ("unequal sizes", "b.png"), ("unpaired", "e.jpg")} <= found
 
 
 @pytest.mark.parametrize(

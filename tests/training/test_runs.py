@@ -19,7 +19,8 @@ from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
 from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
-from densemble.run import Run, parse_time, raise_failures
+from densemble.launch import parse_time, raise_failures
+from densemble.run import Run
 from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
 from densemble.training.module import Progress, schedule

@@ -28,7 +28,8 @@ def demo(
     from densemble.errors import UsageError
     from densemble.evaluation import evaluate
     from densemble.inference.predictor import predict
-    from densemble.run import Run, raise_failures
+    from densemble.launch import raise_failures
+    from densemble.run import Run
     from densemble.storage.artifact import load, save
 
     if (out / "run" / "run.yaml").exists():

@@ -12,25 +12,27 @@ from densemble.commands.settings import DataPath, Json, RunPath, Set, read_setti
 def train(
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
-    task: Annotated[str | None, typer.Option(help="saliency, segmentation, regression or depth.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="saliency, segmentation, multilabel, depth, regression, heatmap or image.")
+    ] = None,
     members: Annotated[
         str | None, typer.Option(help="Backbones, joined by commas; default the seven of the story.")
     ] = None,
+    preset: Annotated[str | None, typer.Option(help="fast, balanced or best: settings that need no expert.")] = None,
     config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
     setting: Set = None,
     time: Annotated[str | None, typer.Option(help="Budget shared among the members, for instance 30m.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
-    """Train every member on its own into a run folder."""
-    from densemble.config import make_config, read_config, with_settings
-    from densemble.data.folder import FolderData
-    from densemble.engines.local import train_members
+    """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
+    from densemble.config import read_config, with_settings
     from densemble.errors import UsageError
-    from densemble.run import parse_time, raise_failures
+    from densemble.launch import open_data, parse_time, run_members
 
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")
+    seconds = parse_time(time)
     stored = out / "run.yaml"
     if resume and stored.is_file() and config is None and members is None:
         values = with_settings(read_config(stored), setting or [])
@@ -39,15 +41,17 @@ def train(
         source = str(stored)
     else:
         values, source = read_settings(config, task, members, setting), str(config or "the settings")
-    settings = make_config(values, source)
-    folder = FolderData(data, settings.task, **settings.data.model_dump())
+    if preset is not None:
+        values["preset"] = preset
+    folder, settings = open_data(data, values, source)
     try:
-        outcomes = train_members(folder, settings, out, resume, parse_time(time), say)
+        run_members(folder, settings, out, resume, seconds, say)
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume`")
         raise
-    raise_failures(outcomes)
-    say(f"run in {out}; next: densemble assemble {out} -o NAME.safetensors")
+    say(
+        f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors PICTURES -o OUT"
+    )
 
 
 def assemble(
@@ -73,8 +77,8 @@ def assemble(
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
     say(f"val {shown}")
-    path = save(ensemble, out)
-    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {len(ensemble.members)} members)")
+    path, count = save(ensemble, out), len(ensemble.members)
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
 
 
 def leaderboard(run: RunPath, json: Json = False) -> None:

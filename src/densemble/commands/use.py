@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.settings import ArtifactPath, DataPath, Function, Json
+from densemble.commands.settings import ArtifactPath, DataPath, Function, Json, Set
+
+if TYPE_CHECKING:
+    from densemble.ensemble.ensemble import Ensemble
 
 
 def evaluate(
@@ -16,9 +19,11 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     function: Function = None,
+    setting: Set = None,
     json: Json = False,
 ) -> None:
     """Score an ensemble and each of its members on a split."""
+    from densemble.config import make_config, with_settings
     from densemble.data.folder import FolderData
     from densemble.errors import UsageError
     from densemble.evaluation import evaluate as score
@@ -27,14 +32,8 @@ def evaluate(
     if split not in (None, "train", "val", "test"):
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
     ensemble = load(artifact, device, function or ())
-    task = ensemble.task.describe()
-    options = {
-        "classes": task.get("classes"),
-        "ignore_index": task.get("ignore_index", 255),
-        "scale": task.get("file_scale", 1.0),
-        "invalid_below": task.get("invalid_below", 0.0),
-    }
-    folder = FolderData(data, ensemble.task.name, **options)
+    config = make_config(with_settings({"task": ensemble.task.name}, setting or []))
+    folder = FolderData(data, ensemble.task.name, **_reading(ensemble, config.data.model_dump(exclude_unset=True)))
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
@@ -45,6 +44,14 @@ def evaluate(
         print_json(scores)
     else:
         print_scores(scores)
+
+
+def _reading(ensemble: "Ensemble", given: dict[str, Any]) -> dict[str, Any]:
+    """How the data is read: as in training, unless something else is said."""
+    task = ensemble.task.describe()
+    names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
+    known = {ours: task[theirs] for theirs, ours in names.items() if theirs in task}
+    return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading, **given}
 
 
 def predict(

@@ -1,32 +1,60 @@
 """FolderData: a folder of pictures and maps with what is needed to read it."""
 
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from densemble.data.check import check
+from densemble.data.color_map import ColourMap, make_color_map
+from densemble.data.facts import task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
+from densemble.data.reading import Reading, some
+from densemble.data.splits import SplitOptions, make_splits
 from densemble.errors import DataError
 from densemble.storage import images as codec
 from densemble.tasks import Task, make_task, require_task
+from densemble.tasks.base import TargetKind
 
 Array = np.ndarray[Any, Any]
-_FAULTS_SHOWN = 5
+IGNORE = 255
+KINDS: dict[str, TargetKind] = {
+    "saliency": "heat",
+    "segmentation": "labels",
+    "multilabel": "masks",
+    "regression": "values",
+    "depth": "values",
+    "heatmap": "heat",
+    "image": "pixels",
+}
+WITH_PLANES = ("multilabel", "heatmap", "image")
 
 
 class FolderData:
     """A folder of pictures and maps for one task.
 
     Args:
-        path: ``DATA/{train,val[,test]}/{images,targets}/``, or ``DATA/{images,targets}/`` with a seeded split.
+        path: a folder, a CSV of pairs, or a zip; layouts: docs/reference/data.md.
         task: row of ``TASKS``.
-        classes: names of the classes (segmentation); default ``DATA/classes.txt``, else counted in the maps.
-        ignore_index: label that is neither trained on nor scored.
+        classes: names of the classes or channels; default what the folder says, else counted in the maps.
+        ignore_index: label that is neither trained on nor scored; default what the format says, else 255.
+        label_map: label in the files -> class number.
+        color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
         invalid_below: regression targets up to this value are invalid; ``None``: only NaN is.
-        val_fraction, seed: of the seeded split, where the folder has none.
+        unit: of the values after the scale.
+        heatmap: ``keypoints`` or ``density``: what the maps or points of a heatmap are.
+        sigma: standard deviation of a drawn point, as a share of the picture's diagonal.
+        bands: channels of the pictures that are used.
+        image_range: values of float pictures that become 0 and 1.
+        exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
+        resize_targets: resize maps of another size to their picture's.
         skip_unpaired: leave out files without a partner instead of refusing the folder.
+        leave_out: names or patterns of pairs to leave out, or a text file of them.
+        val_fraction, test_fraction, group_by, stratify, folds, fold, seed: of the split, where the folder has none;
+            ``folds`` splits again what the folder holds. See :class:`SplitOptions`.
 
     Raises:
         DataError: no pictures, or files without their partner.
@@ -39,34 +67,115 @@ class FolderData:
         task: str,
         *,
         classes: list[str] | None = None,
-        ignore_index: int = 255,
+        ignore_index: int | None = None,
+        label_map: dict[int, int] | None = None,
+        color_map: str | Mapping[str, Sequence[int] | str] | None = None,
         scale: float = 1.0,
         invalid_below: float | None = 0.0,
-        val_fraction: float = 0.2,
-        seed: int = 0,
+        unit: str = "",
+        heatmap: str = "keypoints",
+        sigma: float = 0.015,
+        bands: list[int] | None = None,
+        image_range: tuple[float, float] | None = None,
+        exif: str = "auto",
+        resize_targets: bool = False,
         skip_unpaired: bool = False,
+        leave_out: list[str] | str | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.0,
+        group_by: str | None = None,
+        stratify: bool = False,
+        folds: int | None = None,
+        fold: int = 0,
+        seed: int = 0,
     ) -> None:
+        self.options: dict[str, Any] = {
+            "classes": classes, "ignore_index": ignore_index, "label_map": label_map, "color_map": color_map,
+            "scale": scale, "invalid_below": invalid_below, "unit": unit, "heatmap": heatmap, "sigma": sigma,
+            "bands": bands, "image_range": image_range, "exif": exif, "resize_targets": resize_targets,
+            "skip_unpaired": skip_unpaired, "leave_out": leave_out, "val_fraction": val_fraction,
+            "test_fraction": test_fraction, "group_by": group_by, "stratify": stratify, "folds": folds, "fold": fold,
+            "seed": seed,
+        }  # fmt: skip
         self.path = Path(path).expanduser()
         self.task_name = require_task(task)
-        self.layout: Layout = find_layout(self.path, val_fraction, seed)
-        self.ignore_index = ignore_index
-        self.scale = scale
-        self.invalid_below = invalid_below
-        self._split_options = {"val_fraction": val_fraction, "seed": seed, "skip_unpaired": skip_unpaired}
-        if self.layout.unpaired and not skip_unpaired:
+        found = find_layout(self.path)
+        if found.unpaired and not skip_unpaired:
             raise DataError(
-                f"{len(self.layout.unpaired)} files in '{self.path}' have no partner of the same stem: "
-                f"{some([str(file.relative_to(self.path)) for file in self.layout.unpaired])}; add the missing "
+                f"{len(found.unpaired)} files in '{self.path}' have no partner of the same stem: "
+                f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
                 "picture or map, or leave them out with --set data.skip_unpaired=true"
             )
-        self.classes = classes or (list(self.layout.classes) if self.layout.classes else None)
+        if found.doubled and not skip_unpaired:
+            one, two = found.doubled[0]
+            raise DataError(
+                f"{len(found.doubled)} files in '{self.path}' have the same stem as another, as '{_short(one, found.path)}' "
+                f"and '{_short(two, found.path)}'; pairs are matched by stem: rename or remove one"
+            )
+        self.color_map, named = self._colours(found, color_map)
+        self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
+        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
+        self.scale = scale
+        self.invalid_below = invalid_below
+        self.reading = self._make_reading(found)
+        self.layout = self._with_splits(_without(found, leave_out, self.path), folds is not None)
         self._task: Task | None = None
 
+    def _colours(self, found: Layout, given: Any) -> tuple[ColourMap | None, tuple[str, ...]]:
+        if given is None:
+            return found.color_map, ()
+        return make_color_map(given, found.path)
+
+    def _make_reading(self, found: Layout) -> Reading:
+        given = self.options
+        density = self.task_name == "heatmap" and given["heatmap"] == "density"
+        return Reading(
+            kind="density" if density else KINDS[self.task_name],
+            planes=self.task_name in WITH_PLANES,
+            classes=tuple(self.classes) if self.classes else None,
+            channels=len(self.classes) if self.classes else 1,
+            ignore_index=self.ignore_index,
+            label_map=given["label_map"] if given["label_map"] is not None else found.label_map,
+            color_map=self.color_map,
+            scale=self.scale,
+            bands=tuple(given["bands"]) if given["bands"] is not None else None,
+            image_range=given["image_range"],
+            exif=given["exif"],
+            resize_targets=given["resize_targets"],
+            sigma=given["sigma"],
+        )
+
+    def _with_splits(self, found: Layout, again: bool) -> Layout:
+        """The layout with train and val, which are drawn where the folder has none or folds are wanted."""
+        given = self.options
+        keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
+        options = SplitOptions(**{key: given[key] for key in keys})
+        stratum = self._stratum if given["stratify"] else None
+        if "all" in found.splits:
+            return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
+        if again:
+            pool = [sample for name in ("train", "val") for sample in found.splits.get(name, ())]
+            drawn = make_splits(pool, options, stratum)
+            return replace(found, splits={**drawn, **{k: v for k, v in found.splits.items() if k == "test"}})
+        if "val" not in found.splits and found.splits.get("train"):
+            drawn = make_splits(found.splits["train"], options, stratum)
+            return replace(found, splits={**found.splits, **{k: v for k, v in drawn.items() if k != "test"}})
+        return found
+
+    def _stratum(self, sample: Sample) -> str:
+        """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
+        target = self.reading.target(sample)
+        if self.reading.kind in ("labels", "masks"):
+            labels = target if target.ndim == 2 else np.where(target == 1, np.arange(len(target))[:, None, None] + 1, 0)
+            values, counts = np.unique(labels[labels != self.ignore_index], return_counts=True)
+            return str(values[counts.argmin()]) if values.size else "none"
+        mean = float(np.nanmean(target)) if np.isfinite(target).any() else 0.0
+        return str(int(np.log2(mean))) if mean > 0 else "none"
+
     @property
-    def options(self) -> dict[str, Any]:
-        """The arguments that open the same folder in the same way again, by name."""
-        own = {key: getattr(self, key) for key in ("classes", "ignore_index", "scale", "invalid_below")}
-        return {**own, **self._split_options}
+    def kind(self) -> TargetKind:
+        """Of the maps."""
+        return self.reading.kind
 
     @property
     def train(self) -> tuple[Sample, ...]:
@@ -94,102 +203,102 @@ class FolderData:
     def task(self) -> Task:
         """The task with what the training maps say: how many classes, the scale of the values."""
         if self._task is None:
-            self._task = make_task({"name": self.task_name, **self._facts()})
+            facts = task_facts(self)
+            self._task = make_task({"name": self.task_name, **facts})
+            if self.classes is None and "classes" in facts:
+                self.reading = replace(self.reading, channels=len(facts["classes"]))
+            elif "channels" in facts:
+                self.reading = replace(self.reading, channels=facts["channels"])
         return self._task
 
-    def _facts(self) -> dict[str, Any]:
-        if self.task_name == "segmentation":
-            classes = self.classes or [str(label) for label in range(self._count_labels())]
-            return {"classes": classes, "ignore_index": self.ignore_index}
-        if self.task_name in ("regression", "depth"):
-            return {"scale": self._typical_value(), "invalid_below": self.invalid_below, "file_scale": self.scale}
-        return {}
+    @property
+    def channels(self) -> int:
+        """C of the pictures: of the first one that can be read; all must have as many.
 
-    def _count_labels(self) -> int:
-        highest = -1
+        Raises:
+            DataError: none can be read.
+        """
+        first: DataError | None = None
         for sample in self.train:
-            labels = codec.read_labels(sample.target)
-            labels = labels[labels != self.ignore_index]
-            highest = max(highest, int(labels.max(initial=-1)))
-        if highest < 1:
-            raise DataError(
-                f"the training maps of '{self.path}' hold no label but 0 and {self.ignore_index}; masks of 0 and 255 "
-                "need --set data.ignore_index=254 and labels 0 and 1"
-            )
-        return highest + 1
-
-    def _typical_value(self) -> float:
-        means = []
-        for sample in self.train[:: max(1, len(self.train) // 50)]:
-            values = self.read_target(sample)
-            valid = np.isfinite(values) if self.invalid_below is None else values > self.invalid_below
-            if valid.any():
-                means.append(float(np.abs(values[valid]).mean()))
-        if not means:
-            raise DataError(
-                f"no training map of '{self.path}' has a valid value; values up to {self.invalid_below} count as "
-                "invalid: change that with --set data.invalid_below=null"
-            )
-        return float(np.mean(means)) or 1.0
+            try:
+                return int(self.read_image(sample).shape[2])
+            except DataError as error:
+                first = first or error
+        assert first is not None
+        raise first
 
     def read_image(self, sample: Sample) -> Array:
-        """The picture, uint8 ``(H, W, 3)``."""
-        return codec.read_image(sample.image)
+        """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values."""
+        return self.reading.image(sample)
+
+    def unit_image(self, sample: Sample) -> Array:
+        """The picture as float32 ``(H, W, C)`` in [0, 1]."""
+        return codec.as_unit(self.read_image(sample), self.reading.image_range)
 
     def read_target(self, sample: Sample) -> Array:
-        """The map in the task's terms: saliency float32 in [0, 1], labels int64, regression float32 in its unit.
+        """The map in the task's terms: see ``Task.target_kind``.
 
         Raises:
             DataError: unreadable, or labels outside the classes.
         """
-        if self.task_name == "segmentation":
-            return self._checked_labels(sample)
-        values = codec.read_values(sample.target)
-        if self.task_name != "saliency":
-            return values * np.float32(self.scale)
-        if not np.isfinite(values).all() or values.min(initial=0) < 0:
-            raise DataError(f"saliency map '{sample.target}' holds negative or undefined values; save densities >= 0")
-        peak = float(values.max(initial=0))
-        limit = 1.0 if peak <= 1 else 255.0 if peak <= 255 else 65535.0
-        return values / np.float32(max(limit, peak))
-
-    def _checked_labels(self, sample: Sample) -> Array:
-        labels = codec.read_labels(sample.target)
-        if self.classes is not None:
-            wrong = np.unique(labels[((labels < 0) | (labels >= len(self.classes))) & (labels != self.ignore_index)])
-            if wrong.size:
-                found = some([str(value) for value in wrong])
-                raise DataError(
-                    f"map '{sample.target}' has labels {found} outside the {len(self.classes)} classes "
-                    f"0..{len(self.classes) - 1}; name more classes, or ignore one with "
-                    f"--set data.ignore_index={wrong[0]}"
-                )
-        return labels
+        return self.reading.target(sample)
 
     def read_points(self, sample: Sample) -> Array | None:
         """Fixations as bool ``(H, W)``, where there are any."""
         return None if sample.points is None else codec.read_points(sample.points)
 
     def read_pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Picture and map, of equal size.
+        """Picture and map, of equal height and width.
 
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
-        image, target = self.read_image(sample), self.read_target(sample)
-        if image.shape[:2] != target.shape[:2]:
-            raise DataError(
-                f"'{sample.image}' is {image.shape[0]}x{image.shape[1]} but its map '{sample.target}' is "
-                f"{target.shape[0]}x{target.shape[1]} (height x width); they must be equal: make the map again"
-            )
-        return image, target
+        return self.reading.pair(sample)
+
+    def truths(self, split: str) -> Iterator[tuple[Sample, Array, Array, Array | None]]:
+        """Sample, picture in [0, 1], map and fixations of a split, one by one."""
+        for sample in self.split(split):
+            image, target = self.read_pair(sample)
+            yield sample, codec.as_unit(image, self.reading.image_range), target, self.read_points(sample)
 
     def check(self) -> dict[str, Any]:
         """Reads everything once and lists all problems; see :func:`densemble.data.check.check`."""
-        return check(self)
+        from densemble.data.check import check  # only this needs it, and it knows every format
+
+        report: dict[str, Any] = check(self)
+        return report
 
 
-def some(names: list[str]) -> str:
-    """The first names and how many more there are."""
-    shown = ", ".join(names[:_FAULTS_SHOWN])
-    return f"{shown} and {len(names) - _FAULTS_SHOWN} more" if len(names) > _FAULTS_SHOWN else shown
+def _short(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
+
+
+def _without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:
+    """The layout without the pairs that are named.
+
+    Raises:
+        DataError: the file of names is not there, or a name matches nothing.
+    """
+    patterns = _patterns(leave_out, folder)
+    if not patterns:
+        return found
+    stems = [sample.stem for samples in found.splits.values() for sample in samples]
+    useless = [pattern for pattern in patterns if not any(fnmatch.fnmatchcase(stem, pattern) for stem in stems)]
+    if useless:
+        raise DataError(
+            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem"
+        )
+    kept = {
+        name: tuple(s for s in samples if not any(fnmatch.fnmatchcase(s.stem, pattern) for pattern in patterns))
+        for name, samples in found.splits.items()
+    }
+    return replace(found, splits=kept)
+
+
+def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
+    if leave_out is None or isinstance(leave_out, list):
+        return list(leave_out or [])
+    for path in (Path(leave_out).expanduser(), folder / leave_out):
+        if path.is_file():
+            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    raise DataError(f"data.leave_out: no file at '{leave_out}'; write a list, or one name per line into a file")

@@ -6,7 +6,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ import numpy as np
 import torch
 
 from densemble.config import MemberConfig, RunConfig, make_config, read_config
-from densemble.data.cache import decode_split
+from densemble.data.cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
-from densemble.errors import DensembleError, UsageError
-from densemble.evaluation import predict_split
-from densemble.nets.backbones import OWN, resolve
+from densemble.engines.budget import Budget
+from densemble.engines.plan import fit_settings, sizes, trained_task
+from densemble.errors import DensembleError, ResourceError, UsageError
+from densemble.evaluation import predict_split, score_baselines
+from densemble.nets.backbones import resolve
 from densemble.nets.choose import choose, limits
 from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import DenseModel
 from densemble.nets.heads import require_head
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
-from densemble.shapes import Size
 from densemble.storage.runs import (
     MemberFolder,
     RunFolder,
@@ -36,17 +37,17 @@ from densemble.storage.runs import (
     write_json,
     write_text,
 )
-from densemble.training.callbacks import read_rows, scalars
-from densemble.training.fit import bf16_is_fast, fit_member, seed_everything
-from densemble.training.module import FitSettings
+from densemble.tasks import Task
+from densemble.training.callbacks import read_rows
+from densemble.training.fit import fit_member, seed_everything
+from densemble.training.module import scalars
 
 Report = Callable[[str], None]
-BACKBONE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one member ended: ``done``, ``kept`` (finished before) or ``failed`` with the reason."""
+    """How one member ended: ``done``, ``kept`` (finished before), or ``failed`` with the reason."""
 
     name: str
     state: str
@@ -69,7 +70,7 @@ def train_members(
         config: the run.
         out: run folder; must be new unless ``resume``.
         resume: finished members are kept, a member that was cut off goes on from its last epoch.
-        seconds: shared among the members that are still to be trained.
+        seconds: shared among the members that are still to be trained, the cheapest first; see :class:`Budget`.
         report: called with one line of text at every step.
 
     Raises:
@@ -78,38 +79,46 @@ def train_members(
         ResourceError: the folder cannot be written.
     """
     run = RunFolder(out)
-    _check_members(config)
+    budget = Budget(seconds)
+    costs = _check_members(config)
     _open_run(run, data, config, resume)
-    started = time.monotonic()
-    _decode_all(data, config, run, report)
+    train = _decode_all(data, config, run, report)
+    task = trained_task(data.task, config, train)
+    write_json(
+        run.state, {"data": str(data.path.resolve()), "task": task.describe(), "val": [s.stem for s in data.val]}
+    )
+    _keep_baselines(run, task, data, train, config)
     names = config.member_names()
     todo = [i for i, name in enumerate(names) if not _is_done(run.member(i, name))]
-    outcomes: list[Outcome] = []
-    for number, (name, member) in enumerate(zip(names, config.members, strict=True)):
-        folder = run.member(number, name)
-        if number not in todo:
-            report(f"{name}: already trained, kept")
-            outcomes.append(Outcome(name, "kept"))
-            continue
-        share = None
-        if seconds is not None:
-            left = sum(i >= number for i in todo)
-            share = max(seconds - (time.monotonic() - started), 1.0) / left * (0.95 if left > 1 else 0.9)
-        outcome = _train_one(data, config, member, name, folder, run, share, report)
-        _event(run, {"member": name, "state": outcome.state, "error": outcome.error})
-        outcomes.append(outcome)
-    return outcomes
+    outcomes = {i: Outcome(name, "kept") for i, name in enumerate(names) if i not in todo}
+    for number in outcomes:
+        report(f"{names[number]}: already trained, kept")
+    order = sorted(todo, key=lambda i: costs[i]) if budget.limited else todo
+    for place, number in enumerate(order):
+        name, member, folder = names[number], config.members[number], run.member(number, names[number])
+        share = budget.share(len(order) - place)
+        outcomes[number] = _train_one(data, task, config, member, name, folder, run, share, report)
+        _event(run, {"member": name, "state": outcomes[number].state, "error": outcomes[number].error})
+    return [outcomes[number] for number in range(len(names))]
 
 
-def _check_members(config: RunConfig) -> None:
-    """Finds misspelt names and impossible cuts of all members before any of them is trained."""
+def _check_members(config: RunConfig) -> list[float]:
+    """Finds misspelt names and impossible cuts of all members before any of them is trained.
+
+    Returns:
+        Multiply-accumulates of each member up to its cut.
+    """
+    if config.weights_dir is not None and not Path(config.weights_dir).expanduser().is_dir():
+        raise ResourceError(f"weights_dir '{config.weights_dir}' is no folder; create it or leave it out")
+    costs = []
     for member in config.members:
         backbone, _ = resolve(member.backbone, member.weights)
         if member.head is not None:
             require_head(member.head)
         size = member.input_size or config.input_size
         within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs)
-        choose(all_nodes(backbone, size), member.cut, within, backbone)
+        costs.append(float(choose(all_nodes(backbone, size), member.cut, within, backbone).macs))
+    return costs
 
 
 def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool) -> None:
@@ -123,9 +132,7 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
         )
-    task = data.task.describe()
     write_text(run.config, config.to_yaml())
-    write_json(run.state, {"data": str(data.path.resolve()), "task": task, "val": [s.stem for s in data.val]})
     packages = ("densemble", "torch", "torchvision", "timm", "lightning", "numpy")
     environment = {
         "python": platform.python_version(),
@@ -138,9 +145,8 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     write_json(run.path / "env.json", environment)
     splits = {name: len(samples) for name, samples in data.layout.splits.items()}
     unpaired = [str(file) for file in data.layout.unpaired]
-    write_json(
-        run.path / "data_report.json", {"splits": splits, "split_by": data.layout.split_by, "left_out": unpaired}
-    )
+    layout = {"layout": data.layout.name, "split_by": data.layout.split_by}
+    write_json(run.path / "data_report.json", {"splits": splits, **layout, "left_out": unpaired})
 
 
 def _trained_by(config: RunConfig) -> RunConfig:
@@ -157,23 +163,36 @@ def _is_done(folder: MemberFolder) -> bool:
     return folder.record.is_file() and read_json(folder.record).get("state") == "done"
 
 
-def _sizes(config: RunConfig, member: MemberConfig) -> tuple[Size, Size, Size]:
-    """Sizes of a member's pictures, of the maps it is trained on, and of the maps that are kept of it."""
-    size = member.input_size or config.input_size
-    return size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1))
+def _cache(config: RunConfig, run: RunFolder) -> Path:
+    return Path(config.trainer.cache_dir).expanduser() if config.trainer.cache_dir else run.cache
 
 
-def _decode_all(data: FolderData, config: RunConfig, run: RunFolder, report: Report) -> None:
-    """Decodes for every size that occurs: what is wrong with the data shows before hours are spent."""
+def _decode_all(data: FolderData, config: RunConfig, run: RunFolder, report: Report) -> DecodedSplit:
+    """Decodes for every size that occurs: what is wrong with the data shows before hours are spent.
+
+    Returns:
+        The training split in the size of the first member.
+    """
     started = time.monotonic()
-    for size, target_size in sorted({_sizes(config, member)[:2] for member in config.members}):
-        for split in ("train", "val"):
-            decode_split(data, split, size, target_size, run.cache)
+    first = sizes(config, config.members[0])[0]
+    decoded = {
+        (size, split): decode_split(data, split, size, _cache(config, run))
+        for size in sorted({sizes(config, member)[0] for member in config.members})
+        for split in ("train", "val")
+    }
     report(f"{len(data.train)} + {len(data.val)} pictures decoded in {time.monotonic() - started:.1f} s")
+    return decoded[first, "train"]
+
+
+def _keep_baselines(run: RunFolder, task: Task, data: FolderData, train: DecodedSplit, config: RunConfig) -> None:
+    if not run.baselines.is_file():
+        target_size = sizes(config, config.members[0])[1]
+        write_json(run.baselines, score_baselines(task, data, train, target_size))
 
 
 def _train_one(
     data: FolderData,
+    task: Task,
     config: RunConfig,
     member: MemberConfig,
     name: str,
@@ -187,12 +206,15 @@ def _train_one(
     try:
         require_writable(folder.path)
         write_json(folder.record, record)
-        settings = _settings(config, member, seconds)
+        settings = fit_settings(config, member, seconds)
         seed_everything(settings.seed)
-        size, target_size, map_size = _sizes(config, member)
+        size, target_size, map_size = sizes(config, member)
+        cache = _cache(config, run)
+        splits = [decode_split(data, split, size, cache) for split in ("train", "val")]
         model = DenseModel(
             member.backbone,
-            out_channels=data.task.out_channels,
+            out_channels=task.out_channels,
+            in_channels=splits[0].images.shape[1],
             out_size=config.out_size,
             cut=member.cut,
             head=member.head,
@@ -206,10 +228,11 @@ def _train_one(
         )
         cut = model.cut
         report(f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}")
-        splits = [decode_split(data, split, size, target_size, run.cache) for split in ("train", "val")]
-        fitted = fit_member(model, data.task, splits[0], splits[1], settings, folder, name, run.cache)
+        if settings.seconds is not None:
+            settings = replace(settings, seconds=max(settings.seconds - (time.monotonic() - started), 1.0))
+        fitted = fit_member(model, task, splits[0], splits[1], target_size, settings, folder, name, cache)
         model.load_state_dict(read_state(folder.weights))
-        maps, scores = predict_split(model.float().eval(), data.task, data, "val", map_size)
+        maps, scores = predict_split(model.float().eval(), task, data, "val", map_size)
         with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
             np.save(file, maps)
         draw_curves(read_rows(folder.metrics), name, folder.plots / "curves.png")
@@ -218,7 +241,7 @@ def _train_one(
             "spec": model.spec.as_dict(),
             "loaded": model.loaded,
             "parameters": sum(p.numel() for p in model.parameters()),
-            "epochs": fitted["epochs"],
+            **{key: value for key, value in fitted.items() if key != "best"},
             "best_epoch": int(fitted["best"]["epoch"]),
             "seconds": round(time.monotonic() - started, 1),
             "val": scores,
@@ -242,26 +265,3 @@ def _failed(folder: MemberFolder, record: dict[str, Any], name: str, error: Exce
     except DensembleError as second:
         report(f"{name}: {second}")
     return Outcome(name, "failed", message, error)
-
-
-def _settings(config: RunConfig, member: MemberConfig, seconds: float | None) -> FitSettings:
-    own = member.training(config.training)
-    pretrained = member.weights is not None and member.backbone not in OWN
-    backbone_rate = own.backbone_learning_rate or own.learning_rate * (BACKBONE_SHARE if pretrained else 1.0)
-    return FitSettings(
-        epochs=own.epochs,
-        learning_rate=own.learning_rate,
-        backbone_learning_rate=backbone_rate,
-        batch_size=own.batch_size,
-        weight_decay=own.weight_decay,
-        augment=own.augment,
-        bf16=own.precision == "bf16" or (own.precision == "auto" and bf16_is_fast()),
-        freeze_statistics=pretrained if own.freeze_statistics is None else own.freeze_statistics,
-        seed=own.seed,
-        layer_decay=own.layer_decay,
-        freeze_epochs=own.freeze_epochs,
-        gradient_checkpointing=own.gradient_checkpointing,
-        channels_last=own.channels_last,
-        cache_features=own.cache_features,
-        seconds=seconds,
-    )

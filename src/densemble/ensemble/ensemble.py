@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
@@ -30,9 +30,12 @@ class Ensemble(nn.Module):
         task: what the maps mean; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
         metrics: what was measured on held-out data, kept with the ensemble.
+        temperatures: each member's logits are divided by its own; default 1.
+        reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
 
     Raises:
-        UsageError: no members, unequal channels, weights that are negative, not finite or of another number.
+        UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
+            temperatures that are not positive.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Ensemble(nn.Module):
         task: Task | None = None,
         combine: str = "mean",
         metrics: dict[str, Any] | None = None,
+        temperatures: Mapping[str, float] | None = None,
+        reading: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         named = dict(members) if isinstance(members, Mapping) else _name(members)
@@ -58,22 +63,31 @@ class Ensemble(nn.Module):
         channels = {name: member.spec.out_channels for name, (member, _) in kept.items()}
         if len(set(channels.values())) > 1:
             raise UsageError(f"members give different numbers of channels: {channels}")
+        taken = {name: member.spec.in_channels for name, (member, _) in kept.items()}
+        if len(set(taken.values())) > 1:
+            raise UsageError(f"members take images of different numbers of channels: {taken}")
+        warm = dict.fromkeys(kept, 1.0) | {name: float(t) for name, t in (temperatures or {}).items() if name in kept}
+        if any(not math.isfinite(value) or value <= 0 for value in warm.values()):
+            raise UsageError(f"temperatures {warm} must be positive and finite")
         self.members = nn.ModuleDict({name: member for name, (member, _) in kept.items()})
         total = sum(weight for _, weight in kept.values())
         self.weights = {name: weight / total for name, (_, weight) in kept.items()}
         self.combine = combine
         self.task = task or _guess_task(next(iter(channels.values())))
         self.metrics = dict(metrics or {})
+        self.temperatures = warm
+        self.in_channels = next(iter(taken.values()))
+        self.reading = dict(reading or {})
 
     def member_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size."""
         size: Size | None = None
         for name, member in self.members.items():
-            maps = self.task.activation(member(images).float())
+            logits = member(images).float()
+            temperature = self.temperatures[name]
+            maps = self.task.activation(logits / temperature if temperature != 1 else logits)
             size = size or (int(maps.shape[-2]), int(maps.shape[-1]))
-            if maps.shape[-2:] != size:
-                maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-            yield name, maps
+            yield name, resize_maps(maps, size, self.task.target_kind == "density")
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` RGB in [0, 1] -> combined activated maps ``(B, K, h, w)``.
@@ -91,13 +105,13 @@ class Ensemble(nn.Module):
         """Combined map with uncertainty for images in memory.
 
         Args:
-            images: tensor ``(B, 3, H, W)`` or ``(3, H, W)``; array ``(B, H, W, 3)`` or ``(H, W, 3)``; uint8, or
-                float in [0, 1].
+            images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; uint8, or
+                float in [0, 1]; C is 3, RGB, unless the members were made for other channels.
 
         Raises:
             UsageError: another shape, another type, or float values outside [0, 1].
         """
-        batch = as_images(images).to(next(self.parameters()).device)
+        batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         return self.predict_members(batch)
 
     @torch.no_grad()
@@ -122,23 +136,25 @@ class Ensemble(nn.Module):
         )
 
 
-def as_images(images: Tensor | np.ndarray[Any, Any]) -> Tensor:
-    """One image or a batch, tensor (channels first) or array (channels last) -> float ``(B, 3, H, W)`` in [0, 1].
+def as_images(images: Tensor | np.ndarray[Any, Any], channels: int = 3) -> Tensor:
+    """One image or a batch, tensor (channels first) or array (channels last) -> float ``(B, C, H, W)`` in [0, 1].
 
     Raises:
         UsageError: another shape, another type, or float values outside [0, 1].
     """
+    remedy = "convert it to RGB" if channels == 3 else f"give {channels} channels"
+    c = channels
     if isinstance(images, np.ndarray):
         array = np.array(images)
-        if array.ndim not in (3, 4) or array.shape[-1] != 3:
-            raise UsageError(f"an array must be (H, W, 3) or (B, H, W, 3), got {array.shape}; convert it to RGB")
+        if array.ndim not in (3, 4) or array.shape[-1] != c:
+            raise UsageError(f"an array must be (H, W, {c}) or (B, H, W, {c}), got {array.shape}; {remedy}")
         tensor = torch.from_numpy(array).movedim(-1, -3)
     else:
         tensor = images
     if tensor.ndim == 3:
         tensor = tensor[None]
-    if tensor.ndim != 4 or tensor.shape[1] != 3:
-        raise UsageError(f"a tensor must be (3, H, W) or (B, 3, H, W), got {tuple(images.shape)}; convert it to RGB")
+    if tensor.ndim != 4 or tensor.shape[1] != c:
+        raise UsageError(f"a tensor must be ({c}, H, W) or (B, {c}, H, W), got {tuple(images.shape)}; {remedy}")
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     if not tensor.is_floating_point():

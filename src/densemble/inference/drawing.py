@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from densemble.tasks import TargetKind
+
 Array = np.ndarray[Any, Any]
 
 
@@ -42,3 +44,34 @@ def heat_overlay(image: Array, heat: Array) -> Array:
     """A heat map ``(H, W)`` over its picture: transparent where it is low, scaled to its own maximum."""
     share = heat / max(float(heat.max()), 1e-12)
     return blend(image, colour_values(share, 0, 1, "inferno"), np.clip(share * 1.2, 0, 0.75))
+
+
+def colour_masks(masks: Array) -> tuple[Array, Array]:
+    """Masks ``(K, H, W)`` in [0, 1] -> colours uint8 ``(H, W, 3)``, mixed where they overlap, and opacity ``(H, W)``."""
+    colours = palette(len(masks)).astype(np.float32)
+    total = masks.sum(0)
+    mixed = np.einsum("khw,kc->hwc", masks, colours) / np.maximum(total, 1e-6)[..., None]
+    return mixed.round().clip(0, 255).astype(np.uint8), np.clip(masks.max(0), 0, 1) * 0.6
+
+
+def draw_map(image: Array, maps: Array, kind: TargetKind, label: Array | None = None) -> Array:
+    """A map ``(K, H, W)`` of any kind drawn over its picture, both uint8 ``(H, W, 3)``.
+
+    Args:
+        image: uint8 ``(H, W, 3)``.
+        maps: activated.
+        kind: what they are.
+        label: classes ``(H, W)``, for labels.
+    """
+    if kind == "pixels":
+        rgb = maps[:3] if len(maps) >= 3 else np.repeat(maps[:1], 3, axis=0)
+        return (np.nan_to_num(np.moveaxis(rgb, 0, -1)) * 255).round().clip(0, 255).astype(np.uint8)
+    if kind == "labels" and label is not None:
+        return blend(image, colour_labels(label, len(maps)), 0.55)
+    if kind == "values":
+        valid = maps[0][np.isfinite(maps[0])]
+        low, high = np.percentile(valid, [1, 99]) if valid.size else (0.0, 1.0)
+        return blend(image, colour_values(np.nan_to_num(maps[0]), float(low), float(high)), 0.7)
+    if kind == "masks":
+        return blend(image, *colour_masks(maps))
+    return heat_overlay(image, maps.max(0))

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
 
 from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.shapes import Size
-from densemble.storage.images import write_npy, write_png
+from densemble.storage.geo import Georeference, read_georeference, write_geotiff
+from densemble.storage.images import write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
-from densemble.tasks import RegressionTask, SegmentationTask, Task
+from densemble.tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,24 +50,29 @@ class PicturePrediction(Prediction):
         return self.variance[0].sqrt().cpu().numpy()
 
     def map_picture(self) -> Array:
-        """The map as it is saved: labels uint8, saliency 0..255 uint8, values uint16 in the training maps' own unit."""
+        """The map as it is saved.
+
+        Returns:
+            ``(H, W)`` or ``(K, H, W)``: labels uint8 (uint16 above 255), probabilities and heat 0..255 uint8, values
+            uint16 in the training maps' own unit, densities float32, pixels 0..255 uint8.
+        """
         if self.label is not None:
-            return self.label.cpu().numpy().astype(np.uint8)
-        values = self.mean[0].cpu().numpy()
-        if isinstance(self.task, RegressionTask):
-            return (values / self.task.file_scale).round().clip(0, 65535).astype(np.uint16)
-        return (values * 255).round().clip(0, 255).astype(np.uint8)
+            labels = self.label.cpu().numpy()
+            return labels.astype(np.uint8 if len(self.mean) <= 256 else np.uint16)
+        maps = self.mean.cpu().numpy()
+        if self.task.target_kind == "values":
+            whole = (maps / self.task.describe()["file_scale"]).round().clip(0, 65535).astype(np.uint16)
+        elif self.task.target_kind == "density":
+            whole = maps.astype(np.float32)
+        else:
+            whole = (maps * 255).round().clip(0, 255).astype(np.uint8)
+        picture: Array = whole[0] if len(whole) == 1 else whole
+        return picture
 
     def overlay(self) -> Array:
         """The map drawn over the picture, uint8 ``(H, W, 3)``."""
-        if isinstance(self.task, SegmentationTask) and self.label is not None:
-            colours = drawing.colour_labels(self.label.cpu().numpy(), len(self.task.classes))
-            return drawing.blend(self.image, colours, 0.55)
-        values = self.mean[0].cpu().numpy()
-        if isinstance(self.task, RegressionTask):
-            low, high = np.percentile(values, [1, 99])
-            return drawing.blend(self.image, drawing.colour_values(values, float(low), float(high)), 0.7)
-        return drawing.heat_overlay(self.image, values)
+        label = None if self.label is None else self.label.cpu().numpy()
+        return drawing.draw_map(self.image, self.mean.cpu().numpy(), self.task.target_kind, label)
 
     def uncertainty_picture(self) -> Array:
         """The uncertainty in colours, dark = sure, uint8 ``(H, W, 3)``; full scale is the largest possible entropy."""
@@ -121,6 +127,9 @@ class PicturePrediction(Prediction):
     ) -> list[Path]:
         """Writes ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png`` and ``NAME.npy`` as asked for.
 
+        The map is ``NAME_map.tif`` where no PNG can hold it (densities, several channels), and where the picture is a
+        GeoTIFF: the map then lies at the same place.
+
         Args:
             folder: made if it is missing.
             what: of ``SAVE``.
@@ -141,13 +150,28 @@ class PicturePrediction(Prediction):
         draw = {"map": self.map_picture, "overlay": self.overlay, "uncertainty": self.uncertainty_picture}
         written = []
         for kind in what:
-            path = place / (f"{stem}.npy" if kind == "npy" else f"{stem}_{kind}.png")
             if kind == "npy":
-                write_npy(path, self.mean.cpu().numpy().astype(np.float32))
+                write_npy(path := place / f"{stem}.npy", self.mean.cpu().numpy().astype(np.float32))
             else:
-                write_png(path, draw[kind]())
+                path = _write(place / f"{stem}_{kind}", draw[kind](), self._georeference() if kind == "map" else None)
             written.append(path)
         return written
+
+    def _georeference(self) -> Georeference | None:
+        return None if self.path is None else read_georeference(self.path)
+
+
+def _write(place: Path, pixels: Array, georeference: Georeference | None) -> Path:
+    """As PNG where a PNG can hold it, else as TIFF: floats, channels that are no colours, and maps with a place."""
+    colours = pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.dtype == np.uint8
+    if georeference is not None:
+        write_geotiff(path := place.with_name(f"{place.name}.tif"), pixels, georeference)
+    elif pixels.dtype.kind == "f" or (pixels.ndim == 3 and pixels.shape[-1] != 3 and not colours):
+        write_tiff(path := place.with_name(f"{place.name}.tif"), pixels)
+    else:
+        planes_last = pixels.ndim == 3 and pixels.shape[-1] != 3
+        write_png(path := place.with_name(f"{place.name}.png"), np.moveaxis(pixels, 0, -1) if planes_last else pixels)
+    return path
 
 
 def _in_notebook() -> bool:
@@ -165,18 +189,15 @@ def at_picture_size(
     """A prediction for a batch of one, its maps resized (bilinear) to the picture's own size."""
     size: Size = (int(image.shape[0]), int(image.shape[1]))
 
-    def grow(maps: Tensor) -> Tensor:
-        if maps.shape[-2:] == size:
-            return maps
-        return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-
     def grow_plane(plane: Tensor | None) -> Tensor | None:
-        return None if plane is None else grow(plane[:, None])[0, 0]
+        return None if plane is None else resize_maps(plane[:, None], size)[0, 0]
 
-    mean = grow(prediction.mean)[0]
+    density = task.target_kind == "density"
+    area = prediction.mean[0, 0].numel() / (size[0] * size[1]) if density else 1.0
+    mean = resize_maps(prediction.mean, size, density)[0]
     return PicturePrediction(
         mean=mean,
-        variance=grow(prediction.variance)[0],
+        variance=resize_maps(prediction.variance, size)[0] * area**2,
         entropy=grow_plane(prediction.entropy),
         expected_entropy=grow_plane(prediction.expected_entropy),
         mutual_information=grow_plane(prediction.mutual_information),

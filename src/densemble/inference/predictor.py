@@ -14,7 +14,7 @@ from densemble.errors import DataError, UsageError
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
-from densemble.storage.images import IMAGE_SUFFIXES, read_image
+from densemble.storage.images import IMAGE_SUFFIXES, as_unit, read_image
 
 Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor
@@ -75,7 +75,31 @@ def prepared(ensemble: Ensemble) -> Ensemble:
     """A copy in eval mode that gives the same maps with less work (see :mod:`densemble.nets.rewrite`); only for use."""
     members = {name: for_inference(m) for name, m in ensemble.members.items() if isinstance(m, DenseModel)}
     weights = list(ensemble.weights.values())
-    return Ensemble(members, weights, ensemble.task, ensemble.combine, ensemble.metrics).eval()
+    kept = (ensemble.metrics, ensemble.temperatures, ensemble.reading)
+    return Ensemble(members, weights, ensemble.task, ensemble.combine, *kept).eval()
+
+
+def read_picture(path: Path, ensemble: Ensemble) -> Array:
+    """A file as the ensemble's members were trained on it: float32 ``(H, W, C)`` in [0, 1].
+
+    Raises:
+        DataError: a file that cannot be read, or without the channels that are needed.
+    """
+    image = read_image(path)
+    bands = ensemble.reading.get("bands")
+    if bands is not None and max(bands) < image.shape[2]:
+        image = image[..., list(bands)]
+    if image.shape[2] != ensemble.in_channels:
+        raise DataError(f"'{path}' has {image.shape[2]} channels, the ensemble takes {ensemble.in_channels}")
+    value_range = ensemble.reading.get("image_range")
+    return as_unit(image, tuple(value_range) if value_range is not None else None)
+
+
+def shown(image: Tensor) -> Array:
+    """An image ``(C, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``: its first three channels, or its first one as grey."""
+    rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
+    pixels: Array = (rgb.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return pixels
 
 
 def predict_one(
@@ -85,7 +109,7 @@ def predict_one(
 
     Args:
         ensemble: in eval mode, best :func:`prepared`.
-        picture: a file, an array ``(H, W, 3)`` or a tensor ``(3, H, W)``.
+        picture: a file, an array ``(H, W, C)`` or a tensor ``(C, H, W)``.
         name: of a picture that is no file.
         precision: ``bf16`` computes in bfloat16; ``auto`` and ``fp32`` in float32.
 
@@ -94,9 +118,9 @@ def predict_one(
         UsageError: an array of another shape or type.
     """
     path = picture if isinstance(picture, Path) else None
-    pixels = read_image(picture) if isinstance(picture, Path) else picture
-    batch = as_images(pixels)
-    image = (batch[0].permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    pixels = read_picture(picture, ensemble) if isinstance(picture, Path) else picture
+    batch = as_images(pixels, ensemble.in_channels)
+    image = shown(batch[0])
     device = next(ensemble.parameters()).device
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         prediction = ensemble.predict_members(batch.to(device))

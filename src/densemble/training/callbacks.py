@@ -13,22 +13,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from safetensors.torch import save_file
 
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
-from densemble.training.module import MemberModule
-
-
-def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """The entries that are single numbers."""
-    return {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+from densemble.training.module import MemberModule, mean, scalars
 
 
 class EpochRecord(Callback):
-    """Writes ``metrics.csv``, the best weights and ``last.ckpt`` after every epoch, each as a whole or not at all."""
+    """Writes ``metrics.csv``, the best weights and ``last.ckpt`` after every epoch, each as a whole or not at all.
+
+    It must come before a callback that averages weights: what was validated is what is kept.
+    """
 
     def __init__(self, folder: MemberFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
-        self._started = time.monotonic()
+        self._started = self._ended = time.monotonic()
+        self._waited = self._training = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "best": self.best}
@@ -37,27 +36,42 @@ class EpochRecord(Callback):
         self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._started = time.monotonic()
+        self._started = self._ended = time.monotonic()
+        self._waited = self._training = 0.0
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_batch_start(self, *args: Any) -> None:
+        self._waited += time.monotonic() - self._ended
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self._ended = time.monotonic()
+        self._training = self._ended - self._started
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, MemberModule)
         row = {
             "epoch": float(trainer.current_epoch + 1),
-            "train_loss": _mean(pl_module.training_loss),
-            "val_loss": _mean(pl_module.validation_loss),
+            "train_loss": mean(pl_module.training_loss),
+            "val_loss": mean(pl_module.validation_loss),
             **{f"val_{key}": value for key, value in scalars(pl_module.scores.compute()).items()},
             "learning_rate": trainer.optimizers[0].param_groups[-1]["lr"],
-            "seconds": time.monotonic() - self._started,
+            "data_share": self._waited / max(self._training, 1e-9),
         }
         pl_module.training_loss = []
         self.rows.append(row)
         if self.best is None or self._better(pl_module, row):
             self.best = row
-            with atomic_path(self.folder.weights) as temporary:
-                save_file(
-                    {key: v.detach().cpu().contiguous().clone() for key, v in pl_module.model.state_dict().items()},
-                    temporary,
-                )
+            if trainer.is_global_zero:
+                self._keep(pl_module)
+
+    def _keep(self, module: MemberModule) -> None:
+        state = {key: v.detach().cpu().contiguous().clone() for key, v in module.model.state_dict().items()}
+        with atomic_path(self.folder.weights) as temporary:
+            save_file(state, temporary)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.rows[-1]["seconds"] = time.monotonic() - self._started
+        if not trainer.is_global_zero:
+            return
         self._write_rows(self.folder.metrics)
         with atomic_path(self.folder.last) as temporary:
             # Lightning may stage in $TMPDIR, on another file system: only this rename makes the file whole or absent.
@@ -80,10 +94,6 @@ def _csv_line(cells: list[str]) -> str:
     return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
-
-
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a ``metrics.csv``."""
     with path.open(encoding="utf-8", newline="") as file:
@@ -91,21 +101,45 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 class TimeLimit(Callback):
-    """Ends a training after the epoch in which its time runs out, or when one more epoch would not fit."""
+    """Ends a training so that it is validated and its predictions are written before its time runs out.
 
-    def __init__(self, seconds: float) -> None:
+    Args:
+        seconds: that all of it may take.
+        held_out: number of validation pictures.
+    """
+
+    def __init__(self, seconds: float, held_out: int) -> None:
         self.seconds = seconds
-        self.started = time.monotonic()
-        self.epochs = 0
+        self.held_out = held_out
+        self.started = self._batch = time.monotonic()
+        self._fastest = float("inf")
+        self._validation = 0.0
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
-        if time.monotonic() - self.started > self.seconds:
+    def on_train_batch_start(self, *args: Any) -> None:
+        self._batch = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        self._fastest = min(self._fastest, (time.monotonic() - self._batch) / len(batch[1]))
+        if time.monotonic() - self.started + self.reserve > self.seconds:
             trainer.should_stop = True
 
+    @property
+    def reserve(self) -> float:
+        """Seconds that validation and the predictions for assembly will take."""
+        # A step computes a picture's maps and about twice as much again for its gradient.
+        computing = self._validation or self.held_out * self._fastest / 3
+        return 2.5 * computing
+
+    def on_validation_start(self, *args: Any) -> None:
+        self._batch = time.monotonic()
+
+    def on_validation_end(self, *args: Any) -> None:
+        self._validation = time.monotonic() - self._batch
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.epochs += 1
-        used = time.monotonic() - self.started
-        if used + 0.5 * used / self.epochs > self.seconds:
+        if time.monotonic() - self.started + self.reserve > self.seconds:
             trainer.should_stop = True
 
 

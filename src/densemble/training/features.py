@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from densemble.data.cache import DecodedSplit
+from densemble.data.cache import DecodedSplit, unit
+from densemble.data.targets import resize_target
 from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
-from densemble.training.dataset import EpochSampler, last_is_single
+from densemble.shapes import Size
+from densemble.tasks.base import TargetKind
+from densemble.training.dataset import EpochSampler, batches
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1
@@ -23,25 +26,30 @@ HEAD_ONLY = ("head", "doublings", "out_channels", "out_size")
 
 
 class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
-    """Feature maps ``[(C, h, w), ...]``, deepest first, and targets ``(h, w)``."""
+    """Feature maps ``[(C, h, w), ...]``, deepest first, and targets ``(h, w)`` or ``(K, h, w)``."""
 
-    def __init__(self, maps: list[Array], targets: Array) -> None:
+    def __init__(self, maps: list[Array], split: DecodedSplit, target_size: Size, kind: TargetKind) -> None:
         self.maps = maps
-        self.targets = targets
+        self.split = split
+        self.target_size = target_size
+        self.kind = kind
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.split)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
         _, index = key
         found = [torch.from_numpy(np.array(level[index])) for level in self.maps]
-        return found, torch.from_numpy(np.array(self.targets[index]))
+        target = torch.from_numpy(np.array(self.split.targets[index]))
+        return found, resize_target(target, self.target_size, self.kind)
 
 
 def feature_batches(
     model: DenseModel,
     split: DecodedSplit,
     folder: Path,
+    target_size: Size,
+    kind: TargetKind,
     batch_size: int,
     bf16: bool,
     seed: int = 0,
@@ -57,12 +65,8 @@ def feature_batches(
         _compute(model, split, place, batch_size, bf16)
     count = 1 + len(model.spec.skip_nodes)
     maps = [np.load(place / f"{level}.npy", mmap_mode="r") for level in range(count)]
-    return DataLoader(
-        FeatureSamples(maps, split.targets),
-        batch_size=batch_size,
-        sampler=EpochSampler(len(split), seed if shuffled else None),
-        drop_last=shuffled and last_is_single(len(split), batch_size),
-    )
+    samples = FeatureSamples(maps, split, target_size, kind)
+    return batches(samples, EpochSampler(len(split), seed if shuffled else None), batch_size)
 
 
 def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:
@@ -85,7 +89,7 @@ def _compute(model: DenseModel, split: DecodedSplit, place: Path, batch_size: in
     try:
         building.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(split), batch_size):
-            images = torch.from_numpy(np.array(split.images[start : start + batch_size])).float().to(device) / 255
+            images = unit(split.images[start : start + batch_size]).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 maps = [found.float().cpu().numpy() for found in model.features(images)]
             if not arrays:

@@ -3,24 +3,39 @@
 import logging
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.utils.data import DataLoader
 
 from densemble.data.cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
-from densemble.errors import ResourceError
+from densemble.errors import ResourceError, UsageError
 from densemble.nets.dense import DenseModel
+from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder
-from densemble.tasks import SegmentationTask, Task
-from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit
-from densemble.training.dataset import batches
+from densemble.tasks import Task
+from densemble.training.averaging import AVERAGING
+from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
+from densemble.training.dataset import DecodedSamples, EpochSampler, batches
 from densemble.training.features import feature_batches
-from densemble.training.module import FitSettings, MemberModule
+from densemble.training.loggers import make_loggers
+from densemble.training.module import MemberModule
+from densemble.training.rate import find_learning_rate
+from densemble.training.settings import FitSettings, Machine
+
+LARGEST_BATCH = {"cuda": 32, "cpu": 8}
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 
 
 def bf16_is_fast() -> bool:
@@ -42,77 +57,182 @@ def fit_member(
     task: Task,
     train: DecodedSplit,
     val: DecodedSplit,
+    target_size: Size,
     settings: FitSettings,
     folder: MemberFolder,
     title: str,
     cache: Path,
+    watch: tuple[Callback, ...] = (),
 ) -> dict[str, Any]:
     """Trains ``model``; goes on from ``last.ckpt`` where the folder has one. Features that are kept go to ``cache``.
 
     Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch.
+    A batch that does not fit into memory is halved, and as many more are summed for a step, until it fits.
+
+    Args:
+        target_size: (h, w) of the maps that the model is trained on.
+        watch: more callbacks of Lightning.
 
     Returns:
-        ``{"epochs": done, "best": row of metrics.csv}``.
+        ``{"epochs": done, "best": row of metrics.csv, "batch_size", "accumulate", "learning_rate", "data_share"}``.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
-        ResourceError: out of memory, or the folder cannot be written.
+        ResourceError: out of memory even with single pictures, or the folder cannot be written.
+        UsageError: flags that Lightning refuses.
     """
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
-    feed, check = _feeds(model, task, train, val, settings, cache)
-    module = MemberModule(model, task, settings, steps=settings.epochs * len(feed))
-    record = EpochRecord(folder)
-    callbacks = [record, LiveProgress(title)]
-    if settings.seconds is not None:
-        callbacks.append(TimeLimit(settings.seconds))
     _quieten()
-    trainer = lightning.Trainer(
-        max_epochs=settings.epochs,
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if settings.bf16 else "32-true",
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        gradient_clip_val=1.0,
-        default_root_dir=str(folder.path),
+    device = "cuda" if torch.cuda.is_available() and settings.machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
+    batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1
+    before = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    while True:
+        own = replace(settings, batch_size=batch)
+        try:
+            rate = _fit_once(model, task, train, val, target_size, own, accumulate, folder, title, cache, watch)
+            break
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if batch == 1:
+                raise ResourceError(
+                    f"{title}: out of memory even with one picture at a time; lower input_size, or set "
+                    "gradient_checkpointing"
+                ) from error
+        batch, accumulate = -(-batch // 2), accumulate * 2
+        model.load_state_dict(before)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+        logging.getLogger("densemble").warning(
+            "%s: out of memory; now %d x %d pictures a step", title, accumulate, batch
+        )
+    rows = read_rows(folder.metrics)
+    best = (max if task.higher_is_better else min)(rows, key=lambda row: _score_of(row, task))
+    share = float(np.mean([row["data_share"] for row in rows]))
+    return {
+        "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
+        "data_share": round(share, 4),
+    }  # fmt: skip
+
+
+def _score_of(row: dict[str, float], task: Task) -> float:
+    worst = float("-inf") if task.higher_is_better else float("inf")
+    return row.get(f"val_{task.primary}", worst)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """torch has a type for it on GPUs, and only words on CPUs."""
+    words = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in words or "can't allocate memory" in words
     )
+
+
+def _fit_once(
+    model: DenseModel,
+    task: Task,
+    train: DecodedSplit,
+    val: DecodedSplit,
+    target_size: Size,
+    settings: FitSettings,
+    accumulate: int,
+    folder: MemberFolder,
+    title: str,
+    cache: Path,
+    watch: tuple[Callback, ...],
+) -> float:
+    """One attempt; gives the peak learning rate that was used."""
+    feed, check = _feeds(model, task, train, val, target_size, settings, cache)
+    rate = settings.learning_rate
+    if rate is None:
+        rate, _ = find_learning_rate(model, task, settings, feed)
+    callbacks: list[Callback] = [EpochRecord(folder), LiveProgress(title), *watch]
+    if settings.averaging in AVERAGING:
+        callbacks.append(AVERAGING[settings.averaging]())
+    if settings.patience is not None:
+        mode = "max" if task.higher_is_better else "min"
+        callbacks.append(EarlyStopping(f"val_{task.primary}", mode=mode, patience=settings.patience, strict=False))
+    if settings.seconds is not None:
+        callbacks.append(TimeLimit(settings.seconds, len(val)))
+    trainer = _trainer(settings, accumulate, callbacks, folder, title)
+    steps = settings.epochs * -(-len(feed) // (accumulate * trainer.world_size))
+    module = MemberModule(model, task, settings, steps, rate)
     model.train()
     resume = str(folder.last) if folder.last.is_file() else None
     try:
         trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise ResourceError(
-            f"{title}: out of memory; lower batch_size ({settings.batch_size}) or input_size"
-        ) from error
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1); the caller has to learn what it was.
         if stop.code == 1:
             raise KeyboardInterrupt from None
         raise
-    assert record.best is not None
-    return {"epochs": len(record.rows), "best": record.best}
+    return rate
+
+
+def _trainer(
+    settings: FitSettings, accumulate: int, callbacks: list[Callback], folder: MemberFolder, title: str
+) -> lightning.Trainer:
+    machine = settings.machine
+    loggers = make_loggers(machine.loggers, folder.path.parent.parent / "logs", title)
+    try:
+        return lightning.Trainer(
+            max_epochs=settings.epochs,
+            min_epochs=0,
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            strategy=_strategy(machine),
+            deterministic=machine.deterministic,
+            precision=PRECISIONS[settings.precision],
+            accumulate_grad_batches=accumulate,
+            use_distributed_sampler=False,  # EpochSampler deals the samples out itself
+            callbacks=callbacks,
+            logger=loggers or False,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            default_root_dir=str(folder.path),
+        )
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UsageError(f"trainer: {' '.join(str(error).split())}; mend accelerator, devices or strategy") from error
+
+
+def _strategy(machine: Machine) -> str:
+    """Several devices of one machine become processes that only train: the rest of the program runs once."""
+    single = machine.devices in (1, "1") or (isinstance(machine.devices, list) and len(machine.devices) == 1)
+    return "ddp_spawn" if machine.strategy == "auto" and not single and machine.num_nodes == 1 else machine.strategy
 
 
 def _feeds(
-    model: DenseModel, task: Task, train: DecodedSplit, val: DecodedSplit, settings: FitSettings, cache: Path
+    model: DenseModel,
+    task: Task,
+    train: DecodedSplit,
+    val: DecodedSplit,
+    target_size: Size,
+    settings: FitSettings,
+    cache: Path,
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    size, seed = settings.batch_size, settings.seed
+    assert settings.batch_size is not None
+    size, seed, kind, fill = settings.batch_size, settings.seed, task.target_kind, task.fill
     if settings.cache_features:
+        bf16 = settings.precision == "bf16"
         return (
-            feature_batches(model, train, cache, size, settings.bf16, seed, shuffled=True),
-            feature_batches(model, val, cache, size, settings.bf16),
+            feature_batches(model, train, cache, target_size, kind, size, bf16, seed, shuffled=True),
+            feature_batches(model, val, cache, target_size, kind, size, bf16),
         )
-    fill = float(task.ignore_index) if isinstance(task, SegmentationTask) else 0.0
+    gpu = torch.cuda.is_available()
+    workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
+    samples = DecodedSamples(train, target_size, kind, fill, AUGMENT[settings.augment], seed)
+    held_out = DecodedSamples(val, target_size, kind, fill, AUGMENT["none"], seed)
     return (
-        batches(train, AUGMENT[settings.augment], size, fill, seed, shuffled=True),
-        batches(val, AUGMENT["none"], size, fill),
+        batches(samples, EpochSampler(len(train), seed), size, workers, pinned=gpu),
+        batches(held_out, EpochSampler(len(val), None), size, workers, pinned=gpu),
     )
 
 

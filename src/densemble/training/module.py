@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import lightning
@@ -14,47 +13,9 @@ from densemble.metrics import Metric
 from densemble.nets.blocks import blocks
 from densemble.nets.dense import DenseModel
 from densemble.tasks import Task
+from densemble.training.settings import FitSettings
 
 WARMUP = 0.05
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How one member is trained.
-
-    Attributes:
-        epochs: passes over the training data.
-        learning_rate: peak, of the head.
-        backbone_learning_rate: peak, of the backbone.
-        batch_size: pictures per step.
-        weight_decay: of AdamW.
-        augment: row of ``AUGMENT``.
-        bf16: compute in bfloat16 with float32 weights.
-        freeze_statistics: the backbone's batch normalization keeps its pretrained mean and variance.
-        seed: of weights, order and augmentation.
-        layer_decay: factor on the learning rate per block of the backbone, counted from the head.
-        freeze_epochs: epochs in which only the head learns.
-        gradient_checkpointing: compute the backbone's inner maps again for the gradient instead of keeping them.
-        channels_last: NHWC in memory.
-        cache_features: keep the features of a backbone that never learns on disk.
-        seconds: time that the training may take; the schedule then ends with the time.
-    """
-
-    epochs: int
-    learning_rate: float
-    backbone_learning_rate: float
-    batch_size: int
-    weight_decay: float
-    augment: str
-    bf16: bool
-    freeze_statistics: bool
-    seed: int
-    layer_decay: float = 1.0
-    freeze_epochs: int = 0
-    gradient_checkpointing: bool = False
-    channels_last: bool = True
-    cache_features: bool = False
-    seconds: float | None = None
 
 
 class Progress:
@@ -92,13 +53,20 @@ def backbone_rates(backbone: nn.Module, peak: float, decay: float) -> list[tuple
 
 
 class MemberModule(lightning.LightningModule):
-    """Trains one dense model on one task (AdamW, warm-up and cosine)."""
+    """Trains one dense model on one task (AdamW, warm-up and cosine).
 
-    def __init__(self, model: DenseModel, task: Task, settings: FitSettings, steps: int) -> None:
+    Args:
+        model, task, settings: what, for what, and how.
+        steps: of the optimizer, in the whole training.
+        learning_rate: peak, of the head.
+    """
+
+    def __init__(self, model: DenseModel, task: Task, settings: FitSettings, steps: int, learning_rate: float) -> None:
         super().__init__()
         self.model = model
         self.task = task
         self.settings = settings
+        self.learning_rate = learning_rate
         self.progress = Progress(steps, settings.seconds)
         self.scores: Metric = task.metrics()
         self.validation_loss: list[float] = []
@@ -131,6 +99,7 @@ class MemberModule(lightning.LightningModule):
                 "lower learning_rate, or train with precision fp32"
             )
         self.training_loss.append(value)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(target))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -144,13 +113,28 @@ class MemberModule(lightning.LightningModule):
         for maps, wanted in zip(self.task.activation(logits.float()), target, strict=True):
             self.scores.update(maps, wanted)
 
+    def on_validation_epoch_end(self) -> None:
+        found = {f"val_{key}": value for key, value in scalars(self.scores.compute()).items()}
+        self.log_dict({"val_loss": mean(self.validation_loss), **found})
+
     def configure_optimizers(self) -> Any:
         s = self.settings
+        peak = self.learning_rate * s.backbone_share
         groups = [
             {"params": parameters, "lr": rate}
-            for parameters, rate in backbone_rates(self.model.backbone, s.backbone_learning_rate, s.layer_decay)
+            for parameters, rate in backbone_rates(self.model.backbone, peak, s.layer_decay)
         ]
-        groups.append({"params": list(self.model.head.parameters()), "lr": s.learning_rate})
+        groups.append({"params": list(self.model.head.parameters()), "lr": self.learning_rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self.progress.at(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+
+
+def scalars(values: dict[str, Any]) -> dict[str, float]:
+    """The entries that are single numbers."""
+    return {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
+
+
+def mean(values: list[float]) -> float:
+    """Of no values: NaN."""
+    return sum(values) / len(values) if values else float("nan")

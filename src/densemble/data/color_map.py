@@ -1,0 +1,95 @@
+"""Colour maps: which colour of a colour-coded mask means which class."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from densemble.errors import DataError
+
+Colour = tuple[int, int, int]
+ColourMap = dict[Colour, int]
+_NUMBERS = r"(?P<red>\d{1,3})[\s,;]+(?P<green>\d{1,3})[\s,;]+(?P<blue>\d{1,3})"
+_FORMS = (
+    rf"(?P<name>[^:]+):{_NUMBERS}:",  # CVAT: name:r,g,b:parts:actions
+    rf"{_NUMBERS}[\s,;]+(?P<name>.*[^\d\s,;].*)$",
+    rf"(?P<name>.*[^\d\s,;].*?)[\s,;:]+{_NUMBERS}$",
+)
+_HOW = "write one line 'red,green,blue,name' per class, or a JSON object name -> [red, green, blue]"
+
+
+def make_color_map(given: str | Mapping[str, Sequence[int] | str], folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
+    """Colour -> class number, and the classes' names in their order.
+
+    Args:
+        given: name -> ``[red, green, blue]`` or ``"#rrggbb"``; or a file: JSON of the same, CSV ``name,r,g,b``, the
+            ``label_colors.txt`` of CamVid (``r g b name``), or the ``labelmap.txt`` of CVAT (``name:r,g,b::``).
+        folder: where a relative file is looked for after the working folder. Two colours of one name are one class.
+
+    Raises:
+        DataError: a file that cannot be read, something that is no colour, or one colour for two classes.
+    """
+    pairs = _read(_find(given, folder)) if isinstance(given, str) else list(given.items())
+    names: list[str] = []
+    colours: ColourMap = {}
+    for name, value in pairs:
+        colour = _colour(value, name)
+        if name not in names:
+            names.append(name)
+        number = names.index(name)
+        if colours.setdefault(colour, number) != number:
+            raise DataError(
+                f"colour {list(colour)} stands for '{names[colours[colour]]}' and '{name}'; give each its own"
+            )
+    if not colours:
+        raise DataError(f"the colour map names no colour; {_HOW}")
+    return colours, tuple(names)
+
+
+def _find(name: str, folder: Path) -> Path:
+    for path in (Path(name).expanduser(), folder / name):
+        if path.is_file():
+            return path
+    raise DataError(f"no colour map at '{name}' nor in '{folder}'; {_HOW}")
+
+
+def _read(path: Path) -> list[tuple[str, Sequence[int] | str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the colour map '{path}': {error}; {_HOW}") from error
+    if path.suffix.lower() == ".json":
+        try:
+            values = json.loads(text)
+            return [(str(name), colour) for name, colour in values.items()]
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"colour map '{path}' is no JSON object: {error}; {_HOW}") from error
+    rows: list[tuple[str, Sequence[int] | str]] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        row = _row(line.strip())
+        if row is not None:
+            rows.append(row)
+        elif rows or re.search(r"\d", line):  # else it is the header of a CSV
+            raise DataError(f"line {number} of the colour map '{path}' has no three numbers and a name; {_HOW}")
+    return rows
+
+
+def _row(line: str) -> tuple[str, Sequence[int]] | None:
+    """Name and colour of a line, whichever comes first; ``None`` where it is neither."""
+    for form in _FORMS:
+        found = re.match(form, line)
+        if found is not None:
+            name = found["name"].strip(" \t\"'")
+            return name, [int(found[colour]) for colour in ("red", "green", "blue")]
+    return None
+
+
+def _colour(value: Sequence[int] | str, name: str) -> Colour:
+    if isinstance(value, str) and re.fullmatch(r"#?[0-9a-fA-F]{6}", value):
+        digits = value.removeprefix("#")
+        return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+    if isinstance(value, list | tuple) and len(value) == 3 and all(v in range(256) for v in value):
+        return int(value[0]), int(value[1]), int(value[2])
+    raise DataError(f"colour {value!r} of '{name}' is none; write [red, green, blue] from 0 to 255, or '#rrggbb'")

@@ -1,0 +1,117 @@
+"""What the training maps say about a task: how many classes there are, and the scale of the values."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from densemble.data.layouts import Sample
+from densemble.data.reading import Reading
+from densemble.errors import DataError
+from densemble.storage.points import POINT_SUFFIXES, read_point_table
+
+Array = np.ndarray[Any, Any]
+_SAMPLED = 50
+
+
+class Learnable(Protocol):
+    """What is needed of a data folder to describe its task."""
+
+    path: Any
+    task_name: str
+    classes: list[str] | None
+    ignore_index: int
+    invalid_below: float | None
+    options: dict[str, Any]
+    reading: Reading
+
+    @property
+    def train(self) -> tuple[Sample, ...]:
+        """Samples to learn from."""
+
+
+def task_facts(data: Learnable) -> dict[str, Any]:
+    """The values that ``make_task`` needs beside the name.
+
+    Raises:
+        DataError: the training maps say nothing.
+    """
+    if data.task_name == "segmentation":
+        return {"classes": data.classes or _numbered(_count_labels(data)), "ignore_index": data.ignore_index}
+    if data.task_name == "multilabel":
+        return {"classes": data.classes or _numbered(_count_planes(data))}
+    if data.task_name in ("regression", "depth"):
+        facts: dict[str, Any] = {
+            "scale": _typical_value(data),
+            "invalid_below": data.invalid_below,
+            "file_scale": data.reading.scale,
+        }
+        return {**facts, "unit": data.options["unit"]}
+    if data.task_name == "heatmap":
+        classes = data.classes or _numbered(_count_channels(data))
+        density = data.options["heatmap"] == "density"
+        scale = {"scale": _typical_count(data, len(classes))} if density else {}
+        return {"classes": classes, "mode": data.options["heatmap"], **scale}
+    if data.task_name == "image":
+        return {"channels": int(data.reading.target(data.train[0]).shape[0])}
+    return {}
+
+
+def _numbered(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _evenly(samples: Sequence[Sample]) -> Sequence[Sample]:
+    return samples[:: max(1, len(samples) // _SAMPLED)]
+
+
+def _count_labels(data: Learnable) -> int:
+    highest = -1
+    for sample in data.train:
+        labels = data.reading.target(sample)
+        labels = labels[labels != data.ignore_index]
+        highest = max(highest, int(labels.max(initial=-1)))
+    if highest < 1:
+        raise DataError(
+            f"the training maps of '{data.path}' hold no label but 0 and {data.ignore_index}; for masks of 0 and 255 "
+            "say --set 'data.label_map={255: 1}'"
+        )
+    return highest + 1
+
+
+def _count_planes(data: Learnable) -> int:
+    return int(data.reading.target(data.train[0]).shape[0])
+
+
+def _count_channels(data: Learnable) -> int:
+    """Channels of a heatmap: the highest label of a point, or the planes of the first map."""
+    tables = [sample for sample in data.train if sample.target.suffix.lower() in POINT_SUFFIXES]
+    if not tables or tables[0].target.suffix.lower() == ".npy":
+        return _count_planes(data)
+    return 1 + max(int(read_point_table(sample.target)[1].max(initial=0)) for sample in tables)
+
+
+def _typical_value(data: Learnable) -> float:
+    means = []
+    for sample in _evenly(data.train):
+        values = data.reading.target(sample)
+        valid = np.isfinite(values)
+        if data.invalid_below is not None:
+            valid &= values > data.invalid_below
+        if valid.any():
+            means.append(float(np.abs(values[valid]).mean()))
+    if not means:
+        raise DataError(
+            f"no training map of '{data.path}' has a valid value; values up to {data.invalid_below} count as "
+            "invalid: change that with --set data.invalid_below=null"
+        )
+    return float(np.mean(means)) or 1.0
+
+
+def _typical_count(data: Learnable, channels: int) -> float:
+    """Mean count per picture and channel."""
+    if any(sample.target.suffix.lower() in POINT_SUFFIXES for sample in data.train[:1]):
+        counts = [len(read_point_table(sample.target)[1]) / channels for sample in data.train]
+    else:
+        counts = [float(data.reading.target(sample).sum()) / channels for sample in _evenly(data.train)]
+    return float(np.mean(counts)) or 1.0

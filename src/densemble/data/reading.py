@@ -1,0 +1,284 @@
+"""Reading: how files become a picture and a map in the task's terms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from densemble.data.color_map import ColourMap
+from densemble.data.layouts import Sample
+from densemble.data.targets import draw_points, resize_target
+from densemble.errors import DataError
+from densemble.shapes import Size
+from densemble.storage import images as codec
+from densemble.storage.points import POINT_SUFFIXES, read_point_table
+from densemble.tasks.base import TargetKind
+
+Array = np.ndarray[Any, Any]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the pictures and maps of a folder are read.
+
+    Attributes:
+        kind: of the maps.
+        planes: whether maps have a channel axis.
+        classes: names, where they are known.
+        channels: K of point maps.
+        ignore_index: label that counts as unknown.
+        label_map: label in the files -> class number.
+        color_map: colour of a mask -> class number; masks are then read as colours.
+        scale: values are multiplied by it.
+        bands: channels of the pictures that are kept.
+        image_range: values of float pictures that become 0 and 1.
+        exif: ``auto``, ``image``, ``both`` or ``ignore``: what a picture's EXIF orientation turns.
+        resize_targets: maps of another size than their picture's are resized.
+        sigma: standard deviation of a drawn point, as a share of the diagonal.
+    """
+
+    kind: TargetKind
+    planes: bool
+    classes: tuple[str, ...] | None
+    channels: int
+    ignore_index: int
+    label_map: dict[int, int] | None
+    color_map: ColourMap | None
+    scale: float
+    bands: tuple[int, ...] | None
+    image_range: tuple[float, float] | None
+    exif: str
+    resize_targets: bool
+    sigma: float
+
+    def image(self, sample: Sample) -> Array:
+        """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
+
+        Raises:
+            DataError: unreadable, or without one of the bands.
+        """
+        turn = self.exif != "ignore"
+        parts = [codec.read_image(path, turn) for path in (sample.image, *sample.bands)]
+        if len({part.shape[:2] for part in parts}) > 1:
+            raise DataError(f"the channels of '{sample.image}' have unequal sizes; make them again")
+        if sample.bands:  # one file per channel: a grey file was read as three equal ones
+            parts = [part[..., :1] if (part[..., :1] == part).all() else part for part in parts]
+        image = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+        if self.bands is None:
+            return image
+        if max(self.bands) >= image.shape[2]:
+            raise DataError(
+                f"'{sample.image}' has {image.shape[2]} channels, --set data.bands asks for number {max(self.bands)}; "
+                "they are counted from 0"
+            )
+        return image[..., list(self.bands)]
+
+    def target(self, sample: Sample, picture: Size | None = None) -> Array:
+        """The map in the task's terms, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
+
+        Args:
+            picture: (H, W) of the sample's picture, where it is known: maps without a size of their own get it.
+
+        Raises:
+            DataError: unreadable, or values that the task does not have.
+        """
+        target = READERS[self.kind](self, sample, picture or self._size(sample))
+        return target[None] if self.planes and target.ndim == 2 else target
+
+    def pair(self, sample: Sample) -> tuple[Array, Array]:
+        """Picture and map, of equal height and width.
+
+        Raises:
+            DataError: unreadable, or of unequal sizes.
+        """
+        image = self.image(sample)
+        size: Size = (image.shape[0], image.shape[1])
+        target = self.fitted(self.target(sample, size), sample, size)
+        if target.shape[-2:] != size:
+            raise DataError(
+                f"'{sample.image}' is {size[0]}x{size[1]} but its map '{sample.target}' is "
+                f"{target.shape[-2]}x{target.shape[-1]} (height x width); they must be equal: make the map again, or "
+                "resize maps with --set data.resize_targets=true"
+            )
+        return image, target
+
+    def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
+        """A map as ``exif`` and ``resize_targets`` bring it to its picture's (H, W), as far as they do."""
+        if self.exif in ("auto", "both"):
+            orientation = self.silent_turn(sample)
+            transposed = target.shape[-2:] != size and target.shape[-2:] == (size[1], size[0])
+            if orientation != 1 and (self.exif == "both" or transposed):
+                last = np.moveaxis(target, 0, -1) if target.ndim == 3 else target
+                last = codec.turned(last, orientation)
+                target = np.ascontiguousarray(np.moveaxis(last, -1, 0) if target.ndim == 3 else last)
+        if target.shape[-2:] != size and self.resize_targets:
+            target = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, self.kind).numpy()
+        return target
+
+    def silent_turn(self, sample: Sample) -> int:
+        """The EXIF orientation of a picture whose map is a file that says nothing of one itself; else 1."""
+        if sample.drawing is not None or is_point_table(sample.target):
+            return 1
+        orientation = codec.orientation(sample.image)
+        target = sample.planes[0][1] if sample.planes else sample.target
+        return orientation if orientation != 1 and codec.orientation(target) == 1 else 1
+
+    def _size(self, sample: Sample) -> Size:
+        """(H, W) of the picture, where the map has no size of its own."""
+        if sample.drawing is None and not is_point_table(sample.target):
+            return 0, 0
+        height, width = codec.image_size(sample.image)
+        lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
+        return (width, height) if lying else (height, width)
+
+    @property
+    def turns_files(self) -> bool:
+        """Whether a file's own EXIF orientation is applied to it."""
+        return self.exif != "ignore"
+
+
+def is_point_table(path: Path) -> bool:
+    """Whether a file lists points; an NPY is a map."""
+    return path.suffix.lower() in POINT_SUFFIXES and path.suffix.lower() != ".npy"
+
+
+def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
+    if sample.drawing is not None:
+        labels = sample.drawing.labels(picture)
+    elif reading.color_map is not None:
+        colours = codec.read_colours(sample.target, reading.turns_files)
+        return _checked(_from_colours(colours, reading, sample.target), reading, sample.target)
+    else:
+        labels = codec.read_labels(sample.target, reading.turns_files)
+    return _checked(_mapped(labels, reading.label_map), reading, sample.target)
+
+
+def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
+    assert reading.color_map is not None
+    packed = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    known = {r * 65536 + g * 256 + b: number for (r, g, b), number in reading.color_map.items()}
+    found, places = np.unique(packed, return_inverse=True)
+    strange = [value for value in found.tolist() if value not in known]
+    if strange:
+        shown = some([f"#{value:06x}" for value in strange])
+        raise DataError(
+            f"mask '{path}' has colours that the colour map does not name: {shown}; add them, or save the mask again "
+            "without smoothing or JPEG compression"
+        )
+    numbers = np.array([known[value] for value in found.tolist()], np.int64)
+    return numbers[places].reshape(packed.shape)
+
+
+def _mapped(labels: Array, label_map: dict[int, int] | None) -> Array:
+    if not label_map:
+        return labels
+    mapped = labels.copy()
+    for old, new in label_map.items():
+        mapped[labels == old] = new
+    return mapped
+
+
+def _checked(labels: Array, reading: Reading, path: Path) -> Array:
+    if reading.classes is None:
+        return labels
+    count = len(reading.classes)
+    wrong = np.unique(labels[((labels < 0) | (labels >= count)) & (labels != reading.ignore_index)])
+    if wrong.size:
+        raise DataError(
+            f"map '{path}' has labels {some([str(value) for value in wrong])} outside the {count} classes "
+            f"0..{count - 1}; name more classes, ignore one with --set data.ignore_index={wrong[0]}, or say what it "
+            f"means with --set data.label_map={{{wrong[0]}: CLASS}}"
+        )
+    return labels
+
+
+def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
+    if sample.drawing is not None:
+        labels = sample.drawing.labels(picture)
+        return np.stack([labels == number for number in range(reading.channels)]).astype(np.uint8)
+    if sample.planes:
+        planes = [codec.read_labels(path, reading.turns_files) for _, path in sample.planes]
+        if len({plane.shape for plane in planes}) > 1:
+            raise DataError(f"the masks of '{sample.stem}' in '{sample.target}' have unequal sizes; make them again")
+        masks = np.stack(planes)
+    else:
+        masks = np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0)
+    if reading.label_map:
+        masks = _mapped(masks.astype(np.int64), reading.label_map)
+    elif np.isin(masks, (0, 255)).all():
+        masks = masks == 255  # drawn as black and white; with 1 in it, 255 is unknown
+    wrong = np.unique(masks[(masks != 0) & (masks != 1) & (masks != 255)])
+    if wrong.size:
+        raise DataError(
+            f"masks '{sample.target}' hold {some([str(value) for value in wrong])}; a mask is 0 or 1, 255 where it is "
+            f"unknown, or 0 and 255 throughout: say what they mean with --set data.label_map={{{wrong[0]}: 1}}"
+        )
+    return masks.astype(np.uint8)
+
+
+def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
+    if is_point_table(sample.target):
+        return _drawn(reading, sample, picture, density=False)
+    values = _planes_of_values(reading, sample)
+    if not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
+    peak = float(values.max(initial=0))
+    limit = 1.0 if peak <= 1 else 255.0 if peak <= 255 else 65535.0
+    return values / np.float32(max(limit, peak))
+
+
+def _density(reading: Reading, sample: Sample, picture: Size) -> Array:
+    if is_point_table(sample.target):
+        return _drawn(reading, sample, picture, density=True)
+    values = _planes_of_values(reading, sample) * np.float32(reading.scale)
+    if not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
+    return values
+
+
+def _planes_of_values(reading: Reading, sample: Sample) -> Array:
+    if not reading.planes:
+        return codec.read_values(sample.target, reading.turns_files)
+    return np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0).astype(np.float32)
+
+
+def _drawn(reading: Reading, sample: Sample, picture: Size, density: bool) -> Array:
+    points, labels = read_point_table(sample.target)
+    if len(labels) and (labels.min() < 0 or labels.max() >= reading.channels):
+        raise DataError(
+            f"points '{sample.target}' have label {labels.max()}, outside the {reading.channels} channels; name more "
+            "with --set data.classes=[...]"
+        )
+    sigma = max(reading.sigma * float(np.hypot(*picture)), 0.5)
+    return draw_points(points, labels, reading.channels, picture, sigma, density)
+
+
+def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
+    return codec.read_values(sample.target, reading.turns_files) * np.float32(reading.scale)
+
+
+def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
+    pixels = codec.as_unit(codec.read_image(sample.target, reading.turns_files), reading.image_range)
+    grey = reading.channels == 1 and (pixels[..., :1] == pixels).all()
+    return np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)
+
+
+READERS: dict[TargetKind, Callable[[Reading, Sample, Size], Array]] = {
+    "labels": _labels,
+    "masks": _masks,
+    "heat": _heat,
+    "density": _density,
+    "values": _values,
+    "pixels": _pixels,
+}
+"""How each kind of map is read."""
+
+
+def some(names: list[str]) -> str:
+    """The first names and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown

@@ -1,0 +1,91 @@
+"""From a run's configuration to plain arguments: sizes, settings of a training, the task as it is trained."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from densemble.config import MemberConfig, RunConfig
+from densemble.data.cache import DecodedSplit
+from densemble.errors import UsageError
+from densemble.nets.backbones import OWN
+from densemble.shapes import Size
+from densemble.tasks import MultilabelTask, SegmentationTask, Task, balanced_weights
+from densemble.training.fit import bf16_is_fast
+from densemble.training.settings import FitSettings, Machine
+
+BACKBONE_SHARE = 0.2
+
+
+def sizes(config: RunConfig, member: MemberConfig) -> tuple[Size, Size, Size]:
+    """Sizes of a member's pictures, of the maps it is trained on, and of the maps that are kept of it."""
+    size = member.input_size or config.input_size
+    return size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1))
+
+
+def trained_task(task: Task, config: RunConfig, train: DecodedSplit) -> Task:
+    """The task with the run's loss and class weights.
+
+    Raises:
+        UsageError: a loss that the task does not know, or weights for a task without classes.
+    """
+    changes: dict[str, Any] = {"loss_name": config.loss} if config.loss else {}
+    if config.class_weights is not None:
+        if not isinstance(task, SegmentationTask | MultilabelTask):
+            raise UsageError(f"class_weights: {task.name} has no classes; leave it out")
+        given = _balanced(task, train) if config.class_weights == "balanced" else tuple(config.class_weights)
+        if len(given) != task.out_channels:
+            raise UsageError(f"class_weights: {len(given)} weights for {task.out_channels} classes; give one each")
+        changes["class_weights"] = given
+    return replace(task, **changes) if changes else task  # type: ignore[type-var]
+
+
+def _balanced(task: Task, train: DecodedSplit) -> tuple[float, ...]:
+    counts = np.zeros(task.out_channels, np.int64)
+    for target in train.targets:
+        if target.ndim == 3:
+            counts += (target == 1).sum((1, 2))
+        else:
+            counts += np.bincount(target[target < task.out_channels].ravel(), minlength=task.out_channels)
+    return balanced_weights(counts.tolist())
+
+
+def fit_settings(config: RunConfig, member: MemberConfig, seconds: float | None) -> FitSettings:
+    """How a member is trained; ``seconds`` is what it may take."""
+    own = member.training(config.training)
+    pretrained = member.weights is not None and member.backbone not in OWN
+    share = BACKBONE_SHARE if pretrained else 1.0
+    rate = None if own.learning_rate == "auto" else own.learning_rate
+    if own.backbone_learning_rate is not None:
+        if rate is None:
+            raise UsageError("learning_rate: auto finds both rates together; leave backbone_learning_rate out")
+        share = own.backbone_learning_rate / rate
+    machine = config.trainer
+    return FitSettings(
+        epochs=own.epochs,
+        learning_rate=rate,
+        backbone_share=share,
+        batch_size=None if own.batch_size == "auto" else own.batch_size,
+        weight_decay=own.weight_decay,
+        augment=own.augment,
+        precision=("bf16" if bf16_is_fast() else "fp32") if own.precision == "auto" else own.precision,
+        freeze_statistics=pretrained if own.freeze_statistics is None else own.freeze_statistics,
+        seed=own.seed,
+        averaging=own.averaging,
+        patience=own.patience,
+        layer_decay=own.layer_decay,
+        freeze_epochs=own.freeze_epochs,
+        gradient_checkpointing=own.gradient_checkpointing,
+        channels_last=own.channels_last,
+        cache_features=own.cache_features,
+        seconds=seconds,
+        machine=Machine(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            num_nodes=machine.num_nodes,
+            strategy=machine.strategy,
+            deterministic=machine.deterministic,
+            workers=machine.workers,
+            loggers=tuple(machine.loggers),
+        ),
+    )

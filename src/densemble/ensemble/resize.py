@@ -1,0 +1,20 @@
+"""Resizing of predicted maps."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from densemble.shapes import Size
+
+
+def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool = False) -> Tensor:
+    """Activated maps ``(B, K, h, w)`` -> ``(B, K, H, W)``, bilinear.
+
+    Args:
+        size: (H, W).
+        density: values are counts per pixel: they shrink as pixels become more, so that the sum stays.
+        antialias: where maps become smaller.
+    """
+    if maps.shape[-2:] == size:
+        return maps
+    resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    return resized * (maps.shape[-2] * maps.shape[-1] / (size[0] * size[1])) if density else resized

@@ -1,0 +1,155 @@
+"""launch: from a data folder and settings to a run with an ensemble in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.config import RunConfig, make_config
+from densemble.data.folder import FolderData
+from densemble.errors import DensembleError, PartialError, UsageError
+from densemble.presets import preset_settings, under
+from densemble.run import Run
+from densemble.shapes import Size
+from densemble.storage.artifact import save
+
+_SAMPLED = 20
+
+
+def with_preset(values: Mapping[str, Any], data: FolderData) -> dict[str, Any]:
+    """The mapping of a run.yaml with what its preset says for this data, below what the mapping says itself."""
+    name = values.get("preset")
+    if name is None:
+        return dict(values)
+    return under(values, preset_settings(str(name), data.task_name, typical_size(data)))
+
+
+def typical_size(data: FolderData) -> Size:
+    """Median height and width of some training pictures."""
+    shapes = [data.read_image(sample).shape[:2] for sample in data.train[:: max(1, len(data.train) // _SAMPLED)]]
+    height, width = np.median(np.array(shapes), axis=0)
+    return int(height), int(width)
+
+
+def open_data(
+    path: str | Path, values: Mapping[str, Any], source: str = "the settings"
+) -> tuple[FolderData, RunConfig]:
+    """The data folder and the checked configuration of a mapping of a run.yaml.
+
+    Raises:
+        ConfigError: unknown or wrong settings.
+        DataError: pictures or maps that cannot be used.
+    """
+    config = make_config(dict(values), source)
+    data = FolderData(path, config.task, **config.data.model_dump())
+    return data, make_config(with_preset(values, data), source)
+
+
+def run_members(
+    data: FolderData,
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    seconds: float | None = None,
+    report: Callable[[str], None] = print,
+) -> Run:
+    """Trains the members and leaves ``ensemble.safetensors`` in the run: chosen greedily, calibrated, scored.
+
+    Raises:
+        PartialError: some members failed; the ensemble of the others is there.
+        DensembleError: every member failed: the first one's reason.
+    """
+    from densemble.engines.local import train_members
+
+    outcomes = train_members(data, config, out, resume, seconds, report)
+    if any(outcome.state != "failed" for outcome in outcomes):
+        run = Run(out, data.path)
+        ensemble = run.assemble(report=report)
+        save(ensemble, run.folder.artifact)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
+        report(f"ensemble of {len(ensemble.members)}: val {shown}; {run.folder.artifact}")
+    raise_failures(outcomes)
+    return Run(out, data.path)
+
+
+def train(
+    data: FolderData | str | Path,
+    members: Sequence[str | Mapping[str, Any]] | None = None,
+    out: str | Path = "runs/run",
+    task: str | None = None,
+    time: str | float | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] = print,
+    **settings: Any,
+) -> Run:
+    """Trains members one by one, assembles them, and returns the run.
+
+    Args:
+        data: a :class:`FolderData`, or the path of one together with ``task``. How pictures are split and maps are read
+            is said to the FolderData.
+        members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
+        out: run folder.
+        task: row of ``TASKS``, where ``data`` is a path.
+        time: budget shared among the members: seconds, or ``"30m"``.
+        resume: go on with a run that was cut off.
+        report: called with one line of text at every step.
+        settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
+            ``training={"epochs": 5}``.
+
+    Raises:
+        ConfigError: unknown or wrong settings.
+        DataError: pictures or maps that cannot be used.
+        PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
+        DensembleError: every member failed: the first one's reason.
+    """
+    values: dict[str, Any] = dict(settings)
+    if members is not None:
+        values["members"] = list(members)
+    if isinstance(data, FolderData):
+        if task not in (None, data.task_name):
+            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
+        values |= {"task": data.task_name, "data": data.options}
+        folder, config = data, make_config(with_preset(values, data))
+    else:
+        if task is None:
+            raise UsageError("train needs task= where data is a path; for instance task='saliency'")
+        folder, config = open_data(data, {"task": task, **values})
+    return run_members(folder, config, Path(out), resume, parse_time(time), report)
+
+
+def raise_failures(outcomes: Sequence[Any]) -> None:
+    """Raises for members that failed.
+
+    Raises:
+        PartialError: some did.
+        DensembleError: all did: the first one's own error.
+    """
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if not failed:
+        return
+    reasons = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
+    if len(failed) < len(outcomes):
+        raise PartialError(f"{len(failed)} of {len(outcomes)} members failed, the others are done: {reasons}")
+    first = failed[0].cause
+    kind = type(first) if isinstance(first, DensembleError) else DensembleError
+    raise kind(f"every member failed: {reasons}") from first
+
+
+def parse_time(text: str | float | None) -> float | None:
+    """``"30m"``, ``"90s"``, ``"2h"`` or a number of seconds -> seconds.
+
+    Raises:
+        UsageError: none of these.
+    """
+    if text is None or isinstance(text, int | float):
+        return text
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"time '{text}' is not a duration; write it as 30m, 90s or 2h")
+    return seconds

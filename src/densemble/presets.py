@@ -1,0 +1,64 @@
+"""Presets: settings of run.yaml for those who do not want to choose them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from densemble.errors import UsageError
+from densemble.shapes import Size
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {"pixels": 36_000, "training": {"epochs": 8, "augment": "light", "batch_size": "auto"}},
+    "balanced": {
+        "pixels": 80_000,
+        "training": {"epochs": 20, "augment": "light", "batch_size": "auto", "averaging": "ema", "patience": 8},
+    },
+    "best": {
+        "pixels": 200_000,
+        "training": {"epochs": 60, "augment": "strong", "batch_size": "auto", "averaging": "ema", "patience": 20},
+    },
+}
+"""By name: the area of a picture in pixels, no larger than the pictures are, and settings of run.yaml."""
+LOSSES = {"best": {"segmentation": "cross_entropy+dice"}}
+"""Losses of a preset, by task."""
+MULTIPLE = 8
+_KEEPS_FRAME = ("saliency",)
+
+
+def preset_settings(name: str, task: str, picture: Size) -> dict[str, Any]:
+    """Settings of run.yaml.
+
+    Args:
+        name: row of ``PRESETS``.
+        task: row of ``TASKS``. Where people look depends on the frame: saliency is not augmented strongly.
+        picture: (H, W) that the pictures typically have.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"no preset is named '{name}'; there are: {', '.join(PRESETS)}")
+    preset = PRESETS[name]
+    training = dict(preset["training"])
+    if task in _KEEPS_FRAME:
+        training["augment"] = "light"
+    settings: dict[str, Any] = {"input_size": list(fitting_size(picture, preset["pixels"])), "training": training}
+    loss = LOSSES.get(name, {}).get(task)
+    return {**settings, "loss": loss} if loss else settings
+
+
+def fitting_size(picture: Size, pixels: int) -> Size:
+    """The size of about ``pixels`` with a picture's shape, in multiples of 8 and no larger than the picture."""
+    shrink = min(1.0, math.sqrt(pixels / (picture[0] * picture[1])))
+    height, width = (max(MULTIPLE * 4, round(side * shrink / MULTIPLE) * MULTIPLE) for side in picture)
+    return height, width
+
+
+def under(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``explicit`` with what it does not say taken from ``settings``, section by section."""
+    merged: dict[str, Any] = dict(settings)
+    for key, value in explicit.items():
+        known = merged.get(key)
+        both = isinstance(known, Mapping) and isinstance(value, Mapping)
+        merged[key] = under(value, known) if both and isinstance(known, Mapping) else value
+    return merged

@@ -1,0 +1,157 @@
+"""The decoded cache: whole or absent, one for all processes, keyed by what the files hold, in the pictures' own depth."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from densemble.data import cache as module
+from densemble.data.cache import decode_split, unit
+from densemble.data.folder import FolderData
+from densemble.errors import DataError, ResourceError
+
+SIZE = (24, 32)
+
+
+def write_pair(folder: Path, stem: str, image: np.ndarray, target: np.ndarray) -> None:
+    for kind, pixels in (("images", image), ("targets", target)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        name = folder / kind / stem
+        deep_colours = pixels.ndim == 3 and pixels.dtype != np.uint8
+        if deep_colours or pixels.dtype.kind == "f":
+            tifffile.imwrite(name.with_suffix(".tif"), pixels, photometric="minisblack", planarconfig="contig")
+        else:
+            Image.fromarray(pixels).save(name.with_suffix(".png"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for number in range(count):
+            image = random.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+            write_pair(
+                tmp_path / "data" / split, f"{split}{number}", image, random.integers(0, 3, SIZE, dtype=np.uint8)
+            )
+    return tmp_path / "data"
+
+
+def decode(folder: Path, cache: Path) -> tuple[str, int]:
+    split = decode_split(FolderData(folder, "segmentation"), "train", SIZE, cache)
+    return str(Path(split.images.filename).parent), int(split.images.sum(dtype=np.int64))  # type: ignore[attr-defined]
+
+
+def test_processes_that_decode_at_once_share_one_whole_cache(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        found = {future.result() for future in [pool.submit(decode, folder, cache) for _ in range(4)]}
+    assert len(found) == 1 and found == {decode(folder, cache)}
+    assert [path.name for path in cache.iterdir()] == [Path(next(iter(found))[0]).name]
+
+
+def test_a_kill_while_decoding_leaves_nothing_that_looks_finished(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import time, sys\nfrom pathlib import Path\nfrom densemble.data import cache, folder\n"
+        "read = folder.FolderData.read_pair\n"
+        "def slow(self, sample):\n    time.sleep(0.3); return read(self, sample)\n"
+        "folder.FolderData.read_pair = slow\n"
+        "data = folder.FolderData(sys.argv[1], 'segmentation')\n"
+        "cache.decode_split(data, 'train', (24, 32), Path(sys.argv[2]))\n"
+    )
+    cache = tmp_path / "cache"
+    victim = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)])
+    deadline = time.monotonic() + 60
+    while not (cache.is_dir() and any(cache.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    (left,) = cache.iterdir()
+    assert left.name.endswith(".tmp")
+    assert decode(folder, cache)[1] == decode(folder, tmp_path / "other")[1]
+    assert left.is_dir(), "half an hour later its owner might still write to it"
+    old = time.time() - 7200
+    for path in (*left.iterdir(), left):
+        os.utime(path, (old, old))
+    decode_split(FolderData(folder, "segmentation"), "val", SIZE, cache)
+    assert not left.exists()
+
+
+def test_what_was_cut_short_from_outside_is_decoded_again(folder: Path, tmp_path: Path) -> None:
+    place, total = decode(folder, tmp_path / "cache")
+    images = Path(place) / "images.npy"
+    images.write_bytes(images.read_bytes()[:100])
+    assert decode(folder, tmp_path / "cache") == (place, total)
+
+
+def test_the_key_is_the_content_not_the_date(folder: Path, tmp_path: Path) -> None:
+    place, _ = decode(folder, tmp_path / "cache")
+    picture = folder / "train" / "images" / "train0.png"
+    os.utime(picture, (1, 1))
+    assert decode(folder, tmp_path / "cache")[0] == place
+    module._digest.cache_clear()
+    pixels = np.asarray(Image.open(picture)).copy()
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(picture)
+    assert decode(folder, tmp_path / "cache")[0] != place
+
+
+def test_settings_that_change_what_is_read_change_the_key(folder: Path, tmp_path: Path) -> None:
+    place, _ = decode(folder, tmp_path / "cache")
+    other = FolderData(folder, "segmentation", label_map={2: 1})
+    mapped = decode_split(other, "train", SIZE, tmp_path / "cache")
+    assert str(Path(mapped.images.filename).parent) != place  # type: ignore[attr-defined]
+    assert set(np.unique(mapped.targets)) == {0, 1}
+
+
+def test_a_pickled_split_opens_the_same_file(folder: Path, tmp_path: Path) -> None:
+    split = decode_split(FolderData(folder, "segmentation"), "train", SIZE, tmp_path / "cache")
+    packed = pickle.dumps(split)
+    assert len(packed) < 2000, "the pixels were pickled"
+    again = pickle.loads(packed)
+    assert again.stems == split.stems and np.array_equal(again.images, split.images)
+
+
+def test_sixteen_bit_colours_stay_sixteen_bit_and_eight_bit_ones_join_them(folder: Path, tmp_path: Path) -> None:
+    deep = np.random.default_rng(1).integers(0, 65536, (*SIZE, 3), dtype=np.uint16)
+    write_pair(folder / "train", "deep", deep, np.zeros(SIZE, np.uint8))
+    data = FolderData(folder, "segmentation", classes=["a", "b", "c"])
+    split = decode_split(data, "train", SIZE, tmp_path / "cache")
+    assert split.images.dtype == np.uint16
+    assert np.array_equal(split.images[split.stems.index("deep")], deep.transpose(2, 0, 1))
+    plain = data.read_image(next(s for s in data.train if s.stem == "train1"))
+    kept = unit(split.images[split.stems.index("train1")])
+    torch.testing.assert_close(kept, torch.from_numpy(plain).permute(2, 0, 1).float() / 255)
+
+
+def test_float_pictures_of_five_bands(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(2):
+            bands = random.uniform(0, 4000, (*SIZE, 5)).astype(np.float32)
+            write_pair(
+                tmp_path / "data" / split, f"{split}{number}", bands, random.integers(0, 2, SIZE, dtype=np.uint8)
+            )
+    data = FolderData(tmp_path / "data", "segmentation", image_range=(0, 4000), bands=[4, 0])
+    split = decode_split(data, "train", SIZE, tmp_path / "cache")
+    assert split.images.shape == (2, 2, *SIZE) and split.images.dtype == np.float32
+    raw = tifffile.imread(tmp_path / "data" / "train" / "images" / "train0.tif")
+    np.testing.assert_allclose(split.images[0, 0], raw[..., 4] / 4000, rtol=1e-5)
+    with pytest.raises(DataError, match=r"image_range"):
+        decode_split(FolderData(tmp_path / "data", "segmentation"), "train", SIZE, tmp_path / "cache")
+
+
+def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ResourceError, match=r"cache_dir"):
+        decode_split(FolderData(folder, "segmentation"), "train", SIZE, tmp_path / "file" / "cache")
