@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from densemble.nets.dense import DenseModel
     from densemble.run import Run
     from densemble.storage.artifact import load, save
+    from densemble.tuning import TuneResult, tune
 
 _HOME = {
     "Cut": "nets.cut",
@@ -32,6 +33,7 @@ _HOME = {
     "FolderData": "data.folder",
     "Prediction": "ensemble.prediction",
     "Run": "run",
+    "TuneResult": "tuning",
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
     "evaluate": "evaluation",
@@ -39,6 +41,7 @@ _HOME = {
     "predict": "inference.predictor",
     "save": "storage.artifact",
     "train": "launch",
+    "tune": "tuning",
 }
 
 __version__ = "0.1.0"
@@ -50,6 +53,7 @@ __all__ = [
     "FolderData",
     "Prediction",
     "Run",
+    "TuneResult",
     "backbones",
     "cuts",
     "evaluate",
@@ -57,6 +61,7 @@ __all__ = [
     "predict",
     "save",
     "train",
+    "tune",
 ]
 
 

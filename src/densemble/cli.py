@@ -7,7 +7,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import data, demo, inspect, train, use
+from densemble.commands import data, demo, inspect, train, tune, use
 from densemble.errors import DensembleError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(inspect.backbones)
 app.command()(inspect.cuts)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
+app.command()(tune.tune)
 app.command()(train.assemble)
 app.command()(train.leaderboard)
 app.command()(use.evaluate)

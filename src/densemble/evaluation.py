@@ -1,5 +1,6 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -93,6 +94,21 @@ def predict_split(
         _score(metric, task, maps, target, points)
         kept[number] = resize_maps(maps, map_size, density, antialias=True)[0].cpu().numpy()
     return kept, metric.compute()
+
+
+@torch.no_grad()
+def seconds_to_predict(model: torch.nn.Module, task: Task, data: FolderData, split: str) -> float:
+    """How long :func:`predict_split` will take, from one picture; the model's mode stays."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    images, target, points = next(truths(data, split))
+    started = time.monotonic()
+    for _ in range(2):  # the first one pays for preparations
+        started = time.monotonic()
+        _score(task.metrics(), task, task.activation(model(images.to(device)).float()), target, points)
+    model.train(was_training)
+    return (time.monotonic() - started) * len(data.split(split))
 
 
 def score_mixture(

@@ -22,6 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 LOSSES = {"best": {"segmentation": "cross_entropy+dice"}}
 """Losses of a preset, by task."""
 MULTIPLE = 8
+SMALLEST = 32
 _KEEPS_FRAME = ("saliency",)
 
 
@@ -48,9 +49,11 @@ def preset_settings(name: str, task: str, picture: Size) -> dict[str, Any]:
 
 
 def fitting_size(picture: Size, pixels: int) -> Size:
-    """The size of about ``pixels`` with a picture's shape, in multiples of 8 and no larger than the picture."""
-    shrink = min(1.0, math.sqrt(pixels / (picture[0] * picture[1])))
-    height, width = (max(MULTIPLE * 4, round(side * shrink / MULTIPLE) * MULTIPLE) for side in picture)
+    """The size of about ``pixels`` with a picture's shape: multiples of 8, no larger than the picture, at least 32."""
+    shrink = math.sqrt(pixels / (picture[0] * picture[1]))
+    height, width = (
+        max(SMALLEST, min(round(side * shrink / MULTIPLE), side // MULTIPLE) * MULTIPLE) for side in picture
+    )
     return height, width
 
 

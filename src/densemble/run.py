@@ -179,11 +179,17 @@ class Run:
             size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
             targets = [(resize_target(target, size, data.kind), None) for target, _ in self._targets(data)]
             sign = 1.0 if self.task.higher_is_better else -1.0
+            able = self._better_than_nothing(names)
+
+            def spread(shares: Sequence[float]) -> list[float]:
+                own = dict(zip(able, shares, strict=True))
+                return [own.get(name, 0.0) for name in names]
 
             def score(shares: Sequence[float]) -> float:
                 return sign * _primary(score_mixture(maps, shares, self.task, targets), self.task)
 
-            return list(greedy(len(names), score, SELECTION_ROUNDS).weights)
+            chosen = greedy(len(able), lambda shares: score(spread(shares)), SELECTION_ROUNDS)
+            return spread(chosen.weights)
         if select == "best":
             order = self.leaderboard().index
             best = next(name for name in order if name in names)
@@ -200,6 +206,17 @@ class Run:
             raise UsageError(f"{len(given)} weights for {len(wanted)} members; give one each")
         total = sum(given)
         return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
+
+    def _better_than_nothing(self, names: list[str]) -> list[str]:
+        """Members that beat every baseline; all of them where none does.
+
+        A network that learned nothing gives even probabilities: mixed in, it hides how sure the others are, and
+        labels, which are all that mIoU sees, do not change.
+        """
+        sign = 1.0 if self.task.higher_is_better else -1.0
+        records = self.trained()
+        least = max((sign * _primary(scores, self.task) for scores in self.baselines().values()), default=-np.inf)
+        return [n for n in names if sign * _primary(records[n]["val"], self.task) > least] or names
 
     def _targets(self, data: FolderData) -> Iterator[tuple[Tensor, Tensor | None]]:
         for sample in data.val:

@@ -1,4 +1,4 @@
-"""The decoded cache: whole or absent, one for all processes, keyed by what the files hold, in the pictures' own depth."""
+"""The decoded cache: whole or absent, one for all processes, keyed by content, in the pictures' own depth."""
 
 import os
 import pickle

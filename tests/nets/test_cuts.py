@@ -41,13 +41,15 @@ def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*STORY, "resdeconv", "timm/tf_efficientnet_lite0"])
-def test_auto_is_the_deepest_cut_with_a_stride_of_sixteen(name: str) -> None:
+@pytest.mark.parametrize(("levels", "stride"), [(True, 32), (False, 16)])
+def test_auto_is_the_deepest_cut_that_the_stride_permits(name: str, levels: bool, stride: int) -> None:
     nodes = all_nodes(name, (240, 320))
-    cut = choose(nodes, "auto", limits((240, 320), (48, 64)), name)
-    assert cut.separates and cut.height >= 240 // 16 - 2 and cut.width >= 320 // 16 - 2  # unpadded: a pixel or two less
+    cut = choose(nodes, "auto", limits((240, 320), (48, 64), levels=levels), name)
+    # Unpadded convolutions leave a pixel or two less.
+    assert cut.separates and cut.height >= 240 // stride - 2 and cut.width >= 320 // stride - 2
     deeper = [c for c in nodes[nodes.index(cut) + 1 :] if c.separates]
-    assert all(c.height < 12 for c in deeper) and (deeper or name == "squeezenet1_1")  # it ends at a stride of 16
-    assert "deepest of" in cut.why and "a stride of at most 16" in cut.why
+    assert all(c.height < 0.75 * 240 / stride for c in deeper)
+    assert "deepest of" in cut.why and f"a stride of at most {stride}" in cut.why
 
 
 def test_class_scores_and_dropout_are_no_places_to_cut() -> None:
@@ -58,9 +60,11 @@ def test_class_scores_and_dropout_are_no_places_to_cut() -> None:
 
 
 def test_a_small_map_may_be_cut_deeper() -> None:
-    assert limits((240, 320), (48, 64)).max_stride == limits((240, 320), None).max_stride == 16
-    assert limits((240, 320), (8, 8)).max_stride == 30
-    assert choose(all_nodes("resnet18", (240, 320)), "auto", limits((240, 320), (7, 10)), "resnet18").node == "layer4"
+    assert limits((240, 320), (48, 64)).max_stride == limits((240, 320), None).max_stride == 32
+    assert limits((240, 320), (48, 64), levels=False).max_stride == 16
+    small = limits((240, 320), (7, 10), levels=False)
+    assert small.max_stride == 32
+    assert choose(all_nodes("resnet18", (240, 320)), "auto", small, "resnet18").node == "layer4"
 
 
 def test_nothing_is_cut_inside_a_residual_or_dense_block() -> None:
@@ -96,7 +100,7 @@ def test_a_misspelt_node_is_answered_with_the_nearest() -> None:
 def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_is_large_enough() -> None:
     found = de.cuts("vit_b_32", (256, 320))
     assert [cut.size for cut in found] == [(8, 10)] * 12 and {cut.kind for cut in found} == {"stages"}
-    model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320))
+    model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), head="upsample")
     assert model.cut.node == found[-1].node
     assert "a map of 8x10, the largest there is: none has a stride of at most 16" in model.cut.why
     with pytest.raises(CutError, match="vit_b_32 at 256x320 has no place with a stride of at most 16; take a"):

@@ -131,6 +131,7 @@ def test_one_bit(compression: str | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [2, 4, 12])
 def test_few_bits_are_scaled_in_pictures_alone(bits: int, tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
     rasterio = pytest.importorskip("rasterio")
     dtype = "uint8" if bits < 8 else "uint16"
     values = RANDOM.integers(0, 2**bits, (6, 10)).astype(dtype)

@@ -1,64 +1,133 @@
 """data check, data show: what a data folder is like, before hours are spent on it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Set, read_settings
+from densemble.commands.settings import DataPath, Json, Set, read_settings
+
+if TYPE_CHECKING:
+    from densemble.config import RunConfig
 
 app = typer.Typer(no_args_is_help=True, help="Look at a data folder.")
+
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="What the maps mean; left out, it is told by their looks."),
+]
+_LISTED = 5
 
 
 @app.command()
 def check(
     data: DataPath,
-    task: Annotated[str, typer.Option(help="What the maps mean.")] = "saliency",
+    task: TaskOption = None,
     setting: Set = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write, with examples.")] = None,
+    leave_out: Annotated[
+        Path | None, typer.Option(help="File to write: names of pairs with errors, for --set data.leave_out=FILE.")
+    ] = None,
 ) -> None:
-    """Read everything once and list all problems with their remedies (exit 3 if there are any)."""
-    from densemble.config import make_config
+    """Read everything once and list all problems with their remedies (exit 3 if there are errors)."""
+    from densemble.data.check import check as check_data
+    from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
+    from densemble.report.data_page import verdict, write_data_page
 
-    config = make_config(read_settings(None, task, None, setting))
-    folder = FolderData(data, task, **{**config.data.model_dump(), "skip_unpaired": True})
-    facts = folder.check()
+    config, guessed = _configured(data, task, setting)
+    folder = FolderData(data, config.task, **{**config.data.model_dump(), "skip_unpaired": True})
+    facts = check_data(folder, "warning" if config.data.skip_unpaired else "error")
+    if guessed:
+        facts["guessed"] = guessed
+    if page is not None:
+        write_data_page(folder, facts, page)
+        say(f"wrote {page}")
+    if leave_out is not None:
+        say(f"wrote {write_leave_out(facts, leave_out)} names into {leave_out}; use --set data.leave_out={leave_out}")
     if json:
         print_json(facts)
     else:
-        rows = []
-        for name, split in facts["splits"].items():
-            pairs, fixations, sizes = (split.pop(key) for key in ("pairs", "with_fixations", "sizes"))
-            rest = "; ".join(f"{key} {value}" for key, value in split.items())
-            rows.append([name, pairs, fixations, _short(sizes), rest])
-        print_table(["split", "pairs", "fixations", "sizes", "facts"], rows)
-        for problem in facts["problems"]:
-            typer.echo(f"{problem['kind']}: {problem['message']}")
-        typer.echo("ok" if facts["ok"] else f"{len(facts['problems'])} problems")
+        _print_facts(facts)
+        _print_problems(facts)
+        typer.echo(verdict(facts))
     if not facts["ok"]:
         raise typer.Exit(3)
-
-
-def _short(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{size} ({count})" for size, count in sizes.items())
 
 
 @app.command()
 def show(
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="PNG to write.")] = Path("preview.png"),
-    task: Annotated[str, typer.Option(help="What the maps mean.")] = "saliency",
+    task: TaskOption = None,
     count: Annotated[int, typer.Option(min=1, max=64, help="How many samples.")] = 8,
+    split: Annotated[str, typer.Option(help="Which samples: train, val or test.")] = "train",
+    augmented: Annotated[
+        str | None, typer.Option(help="Show what training will see, too: none, light or strong.")
+    ] = None,
     setting: Set = None,
 ) -> None:
     """Draw samples with their maps into one picture."""
-    from densemble.config import make_config
     from densemble.data.folder import FolderData
     from densemble.report.preview import draw_preview
 
-    config = make_config(read_settings(None, task, None, setting))
-    folder = FolderData(data, task, **config.data.model_dump())
-    draw_preview(folder, count, out)
+    config, _ = _configured(data, task, setting)
+    folder = FolderData(data, config.task, **config.data.model_dump())
+    draw_preview(folder, count, out, split, augmented, config.input_size)
     say(f"wrote {out}")
+
+
+def _configured(data: Path, task: str | None, setting: list[str] | None) -> "tuple[RunConfig, str | None]":
+    """The settings, and how the task was told where it was not named."""
+    from densemble.config import make_config
+    from densemble.data.check import guess_task
+
+    reason = None
+    if task is None:
+        task, reason = guess_task(data)
+        say(f"looks like {task}: {reason}; say --task to be sure")
+    return make_config(read_settings(None, task, None, setting)), reason
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    typer.echo(f"{facts['data']}: {facts['task']}, layout '{facts['layout']}', split by {facts['split_by']}")
+    rows = []
+    for name, split in facts["splits"].items():
+        sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
+        rows.append([name, split["pairs"], split["usable"], split["with_fixations"], sizes, _of_maps(split)])
+    print_table(["split", "pairs", "readable", "fixations", "sizes", "maps"], rows)
+    shares = {name: split["class_share"] for name, split in facts["splits"].items() if split.get("class_share")}
+    if shares:
+        typer.echo()
+        rows = [[label, *(100 * share[label] for share in shares.values())] for label in facts["classes"]]
+        print_table(["class", *(f"% of {name}" for name in shares)], rows)
+
+
+def _of_maps(split: dict[str, Any]) -> str:
+    said = []
+    if split.get("values"):
+        low, high = split["values"]
+        said.append(f"{low:g} to {high:g}, mean {split['mean']:g}")
+    if split.get("invalid_share"):
+        said.append(f"{split['invalid_share']:.1%} invalid")
+    if split.get("ignored_share"):
+        said.append(f"{split['ignored_share']:.1%} ignored")
+    if split.get("points"):
+        said.append(f"{split['points']['total']:g} points")
+    return "; ".join(said)
+
+
+def _print_problems(facts: dict[str, Any]) -> None:
+    from densemble.data.check import group
+
+    for found in group(facts["problems"]):
+        typer.echo(f"\n{found.severity}: {found.kind} ({len(found.problems)})")
+        for problem in found.problems[:_LISTED]:
+            typer.echo(f"  {problem['message']}")
+        if len(found.problems) > _LISTED:
+            typer.echo(f"  and {len(found.problems) - _LISTED} more")
+        typer.echo(f"  remedy: {found.remedy}")
+    if facts["problems"]:
+        typer.echo()

@@ -109,8 +109,9 @@ class FolderData:
         if found.doubled and not skip_unpaired:
             one, two = found.doubled[0]
             raise DataError(
-                f"{len(found.doubled)} files in '{self.path}' have the same stem as another, as '{_short(one, found.path)}' "
-                f"and '{_short(two, found.path)}'; pairs are matched by stem: rename or remove one"
+                f"{len(found.doubled)} files in '{self.path}' have the same stem as another, as "
+                f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
+                "remove one"
             )
         self.color_map, named = self._colours(found, color_map)
         self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
@@ -282,14 +283,19 @@ def _without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> 
     patterns = _patterns(leave_out, folder)
     if not patterns:
         return found
-    stems = [sample.stem for samples in found.splits.values() for sample in samples]
-    useless = [pattern for pattern in patterns if not any(fnmatch.fnmatchcase(stem, pattern) for stem in stems)]
+    named = [(f"{split}/{s.stem}", s.stem) for split, samples in found.splits.items() for s in samples]
+    useless = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for names in named for name in names)]
     if useless:
         raise DataError(
-            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem"
+            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem, or as "
+            "train/STEM where two splits have the same"
         )
+
+    def unwanted(split: str, sample: Sample) -> bool:
+        return any(fnmatch.fnmatchcase(n, p) for p in patterns for n in (sample.stem, f"{split}/{sample.stem}"))
+
     kept = {
-        name: tuple(s for s in samples if not any(fnmatch.fnmatchcase(s.stem, pattern) for pattern in patterns))
+        name: tuple(sample for sample in samples if not unwanted(name, sample))
         for name, samples in found.splits.items()
     }
     return replace(found, splits=kept)

@@ -20,12 +20,12 @@ from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.plan import fit_settings, sizes, trained_task
 from densemble.errors import DensembleError, ResourceError, UsageError
-from densemble.evaluation import predict_split, score_baselines
+from densemble.evaluation import predict_split, score_baselines, seconds_to_predict
 from densemble.nets.backbones import resolve
 from densemble.nets.choose import choose, limits
 from densemble.nets.cuts import all_nodes
-from densemble.nets.dense import DenseModel
-from densemble.nets.heads import require_head
+from densemble.nets.dense import DenseModel, default_head
+from densemble.nets.heads import WITH_SKIPS, require_head
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.storage.runs import (
@@ -116,7 +116,8 @@ def _check_members(config: RunConfig) -> list[float]:
         if member.head is not None:
             require_head(member.head)
         size = member.input_size or config.input_size
-        within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs)
+        sees_levels = (member.head or default_head(backbone)) in WITH_SKIPS
+        within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs, sees_levels)
         costs.append(float(choose(all_nodes(backbone, size), member.cut, within, backbone).macs))
     return costs
 
@@ -228,8 +229,11 @@ def _train_one(
         )
         cut = model.cut
         report(f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}")
+        if settings.channels_last:
+            model.to(memory_format=torch.channels_last)
         if settings.seconds is not None:
-            settings = replace(settings, seconds=max(settings.seconds - (time.monotonic() - started), 1.0))
+            ending = seconds_to_predict(model, task, data, "val")
+            settings = replace(settings, seconds=max(settings.seconds - ending - (time.monotonic() - started), 1.0))
         fitted = fit_member(model, task, splits[0], splits[1], target_size, settings, folder, name, cache)
         model.load_state_dict(read_state(folder.weights))
         maps, scores = predict_split(model.float().eval(), task, data, "val", map_size)

@@ -19,13 +19,14 @@ class Selection:
     order: tuple[int, ...]
 
 
-def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int = 30) -> Selection:
+def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int = 30, patience: int = 8) -> Selection:
     """Greedy selection with replacement (Caruana et al. 2004): take what helps most, keep the best prefix.
 
     Args:
         count: number of candidates.
         score: held-out score of a mixture with the given weights (one per candidate, summing to 1); higher is better.
         rounds: how many to take at most; more than 40 was seen to do harm on small sets.
+        patience: rounds without a better score after which nothing more is taken.
 
     Raises:
         ValueError: no candidates.
@@ -48,6 +49,8 @@ def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int = 
         taken.append(-candidate)
         if best is None or value > best[0]:
             best = (value, len(taken))
+        if len(taken) - best[1] >= patience:
+            break
     assert best is not None
     order = taken[: best[1]]
     return Selection(tuple(order.count(i) / len(order) for i in range(count)), best[0], tuple(order))

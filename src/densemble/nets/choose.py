@@ -9,7 +9,9 @@ from densemble.nets.cut import Cut
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
-"""Chosen by docs/decisions/0005: deep enough for meaning; the detail comes from the maps before it."""
+STRIDE_OF_LEVELS = 32.0
+"""Chosen by docs/decisions/0005 and 0006: deep enough for meaning; a head that also sees the maps before it has the
+detail from those, and can go deeper."""
 UNPADDED = 1.3
 """Unpadded convolutions leave a map smaller than the image divided by the stride they were built with."""
 
@@ -60,18 +62,20 @@ def limits(
     min_size: Size | None = None,
     max_stride: float | None = None,
     max_macs: float | None = None,
+    levels: bool = True,
 ) -> Limits:
-    """The limits that a user set; without ``min_size`` and ``max_stride``, a stride of at most 16.
+    """The limits that a user set; without ``min_size`` and ``max_stride``, a stride of at most 32 or 16.
 
     Args:
         size: (H, W) of the input.
-        out_size: (h, w) of the wanted map; one that is smaller than a sixteenth of the input permits a larger stride.
+        out_size: (h, w) of the wanted map; one that is smaller than that permits a larger stride.
         min_size, max_stride, max_macs: see :class:`Limits`.
+        levels: whether the head sees the larger maps before the cut as well: 32, else 16.
     """
     if min_size is not None or max_stride is not None:
         return Limits(min_size, max_stride, max_macs)
     wanted = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
-    return Limits(None, max(DEFAULT_STRIDE, wanted), max_macs, lenient=True)
+    return Limits(None, max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, wanted), max_macs, lenient=True)
 
 
 def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:

@@ -22,8 +22,13 @@ from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
 
-DEFAULT_HEAD = "skip"
+DEFAULT_HEAD = "fpn"
 OWN_HEADS = {"resdeconv": "deconv"}
+
+
+def default_head(backbone: str) -> str:
+    """The head that a backbone gets where none is named."""
+    return OWN_HEADS.get(backbone, DEFAULT_HEAD)
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ class DenseModel(nn.Module):
         out_channels: K.
         out_size: (h, w) of the map, default (48, 64); ``None``: the input's own H x W. Sizes may be text: ``48x64``.
         cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit,
-            without them the deepest with a stride of at most 16; ``model.cut.why`` says how it was chosen.
-        head: row of :data:`HEADS`; default ``skip``, for ``resdeconv`` ``deconv``.
+            without them the deepest with a stride of at most 32 where the head sees several maps, else 16;
+            ``model.cut.why`` says how it was chosen.
+        head: row of :data:`HEADS`; default ``fpn``, for ``resdeconv`` ``deconv``.
         weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None``.
         input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
         min_size: smallest (H, W) permitted at the cut.
@@ -145,12 +151,12 @@ class DenseModel(nn.Module):
         name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
         if head is not None:
             require_head(head)
+        head = head or default_head(name)
         size = input_size or REFERENCE_SIZE
-        within = limits(size, out_size, min_size, max_stride, max_macs)
+        within = limits(size, out_size, min_size, max_stride, max_macs, head in WITH_SKIPS)
         known = measured(backbone, size)
         found = choose(known.cuts, cut, within, name)
         self.cut: Cut = found
-        head = head or OWN_HEADS.get(name, DEFAULT_HEAD)
         chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
         own = door.normalization(name, in_channels)
         self.spec = DenseSpec(

@@ -19,6 +19,12 @@ def normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
+def separable(channels: int) -> nn.Sequential:
+    """3x3 depthwise and 1x1 convolution, batch normalization, ReLU."""
+    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    return nn.Sequential(depthwise, *normalized(nn.Conv2d(channels, channels, 1, bias=False), channels))
+
+
 class ResizeConvolution(nn.Conv2d):
     """Bilinear resize, then a 3x3 convolution: ``(B, C, H, W)`` -> ``(B, K, h, w)``.
 

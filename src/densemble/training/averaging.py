@@ -30,19 +30,13 @@ class MovingAverage(WeightAveraging):
 class LateAverage(WeightAveraging):
     """Mean over the epochs of the last quarter of the training (SWA, Izmailov et al. 2018)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._progress = 0.0
-
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return epoch_idx is not None and self._progress >= SWA_FROM
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, MemberModule)
-        self._progress = pl_module.progress.at(trainer.global_step)
-        super().on_train_epoch_end(trainer, pl_module)
+        return False  # the trainer asks after the validation, and the last epoch would be missing in what is kept
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, MemberModule) and self._average_model is not None
+        if pl_module.progress_at(trainer.global_step) >= SWA_FROM:
+            self._average_model.update_parameters(pl_module)
         if self._begun:
             super().on_validation_epoch_start(trainer, pl_module)
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
 from densemble.training.module import MemberModule, mean, scalars
+from densemble.training.quiet import quieten
 
 
 class EpochRecord(Callback):
@@ -71,6 +72,7 @@ class EpochRecord(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.rows[-1]["seconds"] = time.monotonic() - self._started
         if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.folder.last)  # writes nothing here, but the first process waits for all
             return
         self._write_rows(self.folder.metrics)
         with atomic_path(self.folder.last) as temporary:
@@ -101,7 +103,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 class TimeLimit(Callback):
-    """Ends a training so that it is validated and its predictions are written before its time runs out.
+    """Ends a training so that it is validated before its time runs out.
 
     Args:
         seconds: that all of it may take.
@@ -122,15 +124,18 @@ class TimeLimit(Callback):
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
     ) -> None:
         self._fastest = min(self._fastest, (time.monotonic() - self._batch) / len(batch[1]))
-        if time.monotonic() - self.started + self.reserve > self.seconds:
+        self._stop_in_time(trainer)
+
+    def _stop_in_time(self, trainer: lightning.Trainer) -> None:
+        over = time.monotonic() - self.started + self.reserve > self.seconds
+        # One process that stops by itself would leave the others waiting for its gradients.
+        if trainer.strategy.reduce_boolean_decision(over, all=False):
             trainer.should_stop = True
 
     @property
     def reserve(self) -> float:
-        """Seconds that validation and the predictions for assembly will take."""
-        # A step computes a picture's maps and about twice as much again for its gradient.
-        computing = self._validation or self.held_out * self._fastest / 3
-        return 2.5 * computing
+        """Seconds that a validation takes; before the first: a step costs its maps and about twice that again."""
+        return self._validation or 1.2 * self.held_out * self._fastest / 3
 
     def on_validation_start(self, *args: Any) -> None:
         self._batch = time.monotonic()
@@ -139,8 +144,7 @@ class TimeLimit(Callback):
         self._validation = time.monotonic() - self._batch
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if time.monotonic() - self.started + self.reserve > self.seconds:
-            trainer.should_stop = True
+        self._stop_in_time(trainer)
 
 
 class LiveProgress(Callback):
@@ -148,12 +152,18 @@ class LiveProgress(Callback):
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.console = Console(stderr=True)
+        self.console: Console | None = None
         self.bar: Progress | None = None
         self.row: TaskID | None = None
         self.text = ""
 
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        quieten()  # several devices train in processes of their own, where nobody has said so yet
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self.console = Console(stderr=True)  # made here: it cannot be sent to another process
         if not self.console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -175,7 +185,7 @@ class LiveProgress(Callback):
         row = record.rows[-1]
         shown = {key: value for key, value in row.items() if key.startswith("val_")}
         self.text = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
-        if self.bar is None:
+        if self.bar is None and self.console is not None:
             line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.console.print(
                 f"{line} loss {row['train_loss']:.4g} {self.text} ({row['seconds']:.0f} s)",
@@ -183,7 +193,13 @@ class LiveProgress(Callback):
                 soft_wrap=True,
             )
 
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, _: BaseException) -> None:
+        self._end()
+
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -26,11 +26,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Args:
         length: number of samples.
         seed: of the order; ``None``: in order, and all of them in every process.
+        batch_size: of a training; a last batch of a single sample is left out, for batch normalization cannot work on
+            it.
     """
 
-    def __init__(self, length: int, seed: int | None) -> None:
+    def __init__(self, length: int, seed: int | None, batch_size: int | None = None) -> None:
         self.length = length
         self.seed = seed
+        self.batch_size = batch_size
         self.epoch = 0
 
     @property
@@ -45,14 +48,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self._share[1]
+        length = self.length // self._share[1]  # equally many for each, or the others would wait for ever
+        single = self.batch_size is not None and length % self.batch_size == 1 and length > self.batch_size
+        return length - 1 if single else length
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
         rank, world = self._share
-        mine = order[rank::world][: len(self)]  # equally many for each, or the others would wait for ever
+        mine = order[rank::world][: len(self)]
         return ((self.epoch, int(index)) for index in mine)
 
 
@@ -78,11 +83,15 @@ class DecodedSamples(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
         image = unit(self.split.images[index])
-        target = torch.from_numpy(np.array(self.split.targets[index]))
-        if target.dtype == torch.uint16:
-            target = target.int()  # torch cannot index or compare 16-bit labels
+        target = read_target(self.split, index)
         image, target = augment(image, target, self.how, (self.seed, epoch, index), self.kind, self.fill)
         return image, resize_target(target, self.target_size, self.kind)
+
+
+def read_target(split: DecodedSplit, index: int) -> Tensor:
+    """The map ``(h, w)`` or ``(K, h, w)`` of a sample."""
+    target = torch.from_numpy(np.array(split.targets[index]))
+    return target.int() if target.dtype == torch.uint16 else target  # torch cannot index or compare 16-bit labels
 
 
 def batches(
@@ -94,16 +103,13 @@ def batches(
 ) -> DataLoader[Any]:
     """Batches of what ``samples`` gives.
 
-    A last batch of a single sample is left out of training: batch normalization cannot work on it.
-
     Args:
         samples: indexed by the keys of ``sampler``.
-        sampler: with a seed in training.
+        sampler: with a seed and the size of batches in training.
         batch_size: samples in a batch.
         workers: processes; 0: a thread of this process prepares batches while steps are computed.
         pinned: keep batches where a GPU can fetch them asynchronously.
     """
-    shuffled = sampler.seed is not None
     kind = ThreadedLoader if workers == 0 else DataLoader
     return kind(
         samples,
@@ -113,7 +119,6 @@ def batches(
         persistent_workers=workers > 0,
         timeout=600 if workers > 0 else 0,  # the default waits for ever for a worker that was killed
         pin_memory=pinned,
-        drop_last=shuffled and last_is_single(len(sampler), batch_size),
     )
 
 
@@ -128,8 +133,11 @@ def _ahead(source: Iterator[Any]) -> Iterator[Any]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=AHEAD)
     stopped = threading.Event()
 
+    def wanted() -> bool:
+        return not stopped.is_set() and threading.main_thread().is_alive()
+
     def put(item: tuple[Any, BaseException | None]) -> None:
-        while not stopped.is_set():
+        while wanted():
             try:
                 ready.put(item, timeout=0.1)
                 return
@@ -140,13 +148,14 @@ def _ahead(source: Iterator[Any]) -> Iterator[Any]:
         try:
             for batch in source:
                 put((batch, None))
-                if stopped.is_set():
+                if not wanted():
                     return
             put((None, StopIteration()))
         except BaseException as error:  # handed to the reader, who raises it
             put((None, error))
 
-    thread = threading.Thread(target=work, name="batches", daemon=True)
+    # A daemon would be torn out of torch's code when the program ends, which aborts the process: this one is awaited.
+    thread = threading.Thread(target=work, name="batches")
     thread.start()
     try:
         while True:
@@ -159,8 +168,3 @@ def _ahead(source: Iterator[Any]) -> Iterator[Any]:
     finally:
         stopped.set()
         thread.join(timeout=5)
-
-
-def last_is_single(length: int, batch_size: int) -> bool:
-    """Whether the last of several batches would hold one sample."""
-    return length % batch_size == 1 and length > 1

@@ -18,7 +18,7 @@ from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks.base import TargetKind
-from densemble.training.dataset import EpochSampler, batches
+from densemble.training.dataset import EpochSampler, batches, read_target
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1
@@ -40,8 +40,7 @@ class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
         _, index = key
         found = [torch.from_numpy(np.array(level[index])) for level in self.maps]
-        target = torch.from_numpy(np.array(self.split.targets[index]))
-        return found, resize_target(target, self.target_size, self.kind)
+        return found, resize_target(read_target(self.split, index), self.target_size, self.kind)
 
 
 def feature_batches(
@@ -66,7 +65,8 @@ def feature_batches(
     count = 1 + len(model.spec.skip_nodes)
     maps = [np.load(place / f"{level}.npy", mmap_mode="r") for level in range(count)]
     samples = FeatureSamples(maps, split, target_size, kind)
-    return batches(samples, EpochSampler(len(split), seed if shuffled else None), batch_size)
+    sampler = EpochSampler(len(split), seed, batch_size) if shuffled else EpochSampler(len(split), None)
+    return batches(samples, sampler, batch_size)
 
 
 def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:

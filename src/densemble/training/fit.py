@@ -2,7 +2,6 @@
 
 import logging
 import random
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +11,12 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader
 
 from densemble.data.cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
-from densemble.errors import ResourceError, UsageError
+from densemble.errors import DivergedError, ResourceError, UsageError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder
@@ -27,6 +27,7 @@ from densemble.training.dataset import DecodedSamples, EpochSampler, batches
 from densemble.training.features import feature_batches
 from densemble.training.loggers import make_loggers
 from densemble.training.module import MemberModule
+from densemble.training.quiet import quieten
 from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, Machine
 
@@ -85,8 +86,8 @@ def fit_member(
         model.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
-    _quieten()
-    device = "cuda" if torch.cuda.is_available() and settings.machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
+    quieten()
+    device = _device(settings.machine)
     batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     while True:
@@ -116,6 +117,10 @@ def fit_member(
         "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
         "data_share": round(share, 4),
     }  # fmt: skip
+
+
+def _device(machine: Machine) -> str:
+    return "cuda" if torch.cuda.is_available() and machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
 
 
 def _score_of(row: dict[str, float], task: Task) -> float:
@@ -148,15 +153,9 @@ def _fit_once(
     feed, check = _feeds(model, task, train, val, target_size, settings, cache)
     rate = settings.learning_rate
     if rate is None:
-        rate, _ = find_learning_rate(model, task, settings, feed)
-    callbacks: list[Callback] = [EpochRecord(folder), LiveProgress(title), *watch]
-    if settings.averaging in AVERAGING:
-        callbacks.append(AVERAGING[settings.averaging]())
-    if settings.patience is not None:
-        mode = "max" if task.higher_is_better else "min"
-        callbacks.append(EarlyStopping(f"val_{task.primary}", mode=mode, patience=settings.patience, strict=False))
-    if settings.seconds is not None:
-        callbacks.append(TimeLimit(settings.seconds, len(val)))
+        rate, _ = find_learning_rate(model, task, settings, feed, _device(settings.machine))
+    callbacks = _callbacks(task, settings, folder, title, watch, len(val))
+    deterministic = torch.are_deterministic_algorithms_enabled()
     trainer = _trainer(settings, accumulate, callbacks, folder, title)
     steps = settings.epochs * -(-len(feed) // (accumulate * trainer.world_size))
     module = MemberModule(model, task, settings, steps, rate)
@@ -169,7 +168,40 @@ def _fit_once(
         if stop.code == 1:
             raise KeyboardInterrupt from None
         raise
+    except ProcessException as error:
+        raise _raised_in_process(error) from error
+    finally:
+        if settings.machine.deterministic:  # Lightning sets it for the whole program
+            torch.use_deterministic_algorithms(deterministic)
     return rate
+
+
+def _callbacks(
+    task: Task, settings: FitSettings, folder: MemberFolder, title: str, watch: tuple[Callback, ...], held_out: int
+) -> list[Callback]:
+    """In the order in which they are called."""
+    callbacks: list[Callback] = [EpochRecord(folder), LiveProgress(title), *watch]
+    if settings.patience is not None:
+        mode = "max" if task.higher_is_better else "min"
+        # Checked at the end of the epoch it would come after the record, which writes down how long it has waited.
+        callbacks.append(
+            EarlyStopping(
+                f"val_{task.primary}", mode=mode, patience=settings.patience, strict=False,
+                check_on_train_epoch_end=False,
+            )
+        )  # fmt: skip
+    if settings.averaging in AVERAGING:
+        callbacks.append(AVERAGING[settings.averaging]())
+    if settings.seconds is not None:
+        callbacks.append(TimeLimit(settings.seconds, held_out))
+    return callbacks
+
+
+def _raised_in_process(error: ProcessException) -> Exception:
+    """The error of one of several processes, of which only the text comes back."""
+    last = str(error).strip().splitlines()[-1]
+    kind, _, message = last.partition(": ")
+    return DivergedError(message) if kind.endswith(DivergedError.__name__) else RuntimeError(last)
 
 
 def _trainer(
@@ -184,7 +216,7 @@ def _trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
             num_nodes=machine.num_nodes,
-            strategy=_strategy(machine),
+            strategy=_strategy(settings),
             deterministic=machine.deterministic,
             precision=PRECISIONS[settings.precision],
             accumulate_grad_batches=accumulate,
@@ -203,10 +235,14 @@ def _trainer(
         raise UsageError(f"trainer: {' '.join(str(error).split())}; mend accelerator, devices or strategy") from error
 
 
-def _strategy(machine: Machine) -> str:
+def _strategy(settings: FitSettings) -> str:
     """Several devices of one machine become processes that only train: the rest of the program runs once."""
+    machine = settings.machine
     single = machine.devices in (1, "1") or (isinstance(machine.devices, list) and len(machine.devices) == 1)
-    return "ddp_spawn" if machine.strategy == "auto" and not single and machine.num_nodes == 1 else machine.strategy
+    if machine.strategy != "auto" or single or machine.num_nodes > 1:
+        return machine.strategy
+    # Without it the processes would wait for the gradients of a backbone that does not learn.
+    return "ddp_spawn_find_unused_parameters_true" if settings.freeze_epochs else "ddp_spawn"
 
 
 def _feeds(
@@ -231,16 +267,6 @@ def _feeds(
     samples = DecodedSamples(train, target_size, kind, fill, AUGMENT[settings.augment], seed)
     held_out = DecodedSamples(val, target_size, kind, fill, AUGMENT["none"], seed)
     return (
-        batches(samples, EpochSampler(len(train), seed), size, workers, pinned=gpu),
+        batches(samples, EpochSampler(len(train), seed, size), size, workers, pinned=gpu),
         batches(held_out, EpochSampler(len(val), None), size, workers, pinned=gpu),
     )
-
-
-def _quieten() -> None:
-    """Lightning's advertisements and its advice on workers, which a memory-mapped cache has no use for."""
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*number of training batches.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

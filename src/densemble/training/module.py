@@ -52,6 +52,26 @@ def backbone_rates(backbone: nn.Module, peak: float, decay: float) -> list[tuple
     return [(group, peak * decay ** (len(groups) - 1 - i)) for i, group in enumerate(groups)]
 
 
+def let_learn(backbone: nn.Module, settings: FitSettings, epoch: int) -> None:
+    """Puts a backbone into the mode that an epoch, counted from 0, trains it in."""
+    learns = epoch >= settings.freeze_epochs
+    backbone.requires_grad_(learns)
+    backbone.train(learns)
+    if settings.freeze_statistics:
+        for part in backbone.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+
+
+def logits_of(model: DenseModel, given: Tensor | list[Tensor], target: Tensor) -> Tensor:
+    """Logits for images, or for features that were computed before."""
+    if isinstance(given, Tensor):
+        logits: Tensor = model(given)
+    else:
+        logits = model.head(given, (target.shape[-2], target.shape[-1]))
+    return logits
+
+
 class MemberModule(lightning.LightningModule):
     """Trains one dense model on one task (AdamW, warm-up and cosine).
 
@@ -72,26 +92,21 @@ class MemberModule(lightning.LightningModule):
         self.validation_loss: list[float] = []
         self.training_loss: list[float] = []
 
-    def logits(self, given: Tensor | list[Tensor], target: Tensor) -> Tensor:
-        """Logits for images, or for features that were computed before."""
-        if isinstance(given, Tensor):
-            logits: Tensor = self.model(given)
-        else:
-            logits = self.model.head(given, (target.shape[-2], target.shape[-1]))
-        return logits
+    def progress_at(self, step: int) -> float:
+        """Progress when ``step`` steps are done, the same in all processes that train together."""
+        share = self.progress.at(step)
+        if self.settings.seconds is None:
+            return share
+        # Each process reads the clock at its own moment, and rates that differ would pull their weights apart.
+        return float(self.trainer.strategy.broadcast(share))
 
     def on_train_epoch_start(self) -> None:
-        backbone, learns = self.model.backbone, self.current_epoch >= self.settings.freeze_epochs
-        backbone.requires_grad_(learns)
-        backbone.train(learns)  # the trainer restores every part's own mode after each validation
-        if self.settings.freeze_statistics:
-            for part in backbone.modules():
-                if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                    part.eval()
+        # The trainer restores every part's own mode after each validation.
+        let_learn(self.model.backbone, self.settings, self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor:
         given, target = batch
-        loss = self.task.loss(self.logits(given, target), target)
+        loss = self.task.loss(logits_of(self.model, given, target), target)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(
@@ -108,7 +123,7 @@ class MemberModule(lightning.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> None:
         given, target = batch
-        logits = self.logits(given, target)
+        logits = logits_of(self.model, given, target)
         self.validation_loss.append(float(self.task.loss(logits, target)))
         for maps, wanted in zip(self.task.activation(logits.float()), target, strict=True):
             self.scores.update(maps, wanted)
@@ -126,7 +141,7 @@ class MemberModule(lightning.LightningModule):
         ]
         groups.append({"params": list(self.model.head.parameters()), "lr": self.learning_rate})
         optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self.progress.at(step)))
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self.progress_at(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 

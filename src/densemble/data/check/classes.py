@@ -1,0 +1,169 @@
+"""Labels and masks of the whole set: numbers that are no class, and how the classes are spread."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from densemble.data.check.patterns import gaps
+from densemble.data.check.problems import Problem
+from densemble.data.check.seen import Seen
+from densemble.data.check.subject import Checkable
+
+_RARE = 0.001
+_SHOWN = 5
+
+
+def class_names(data: Checkable, seen: Sequence[Seen]) -> list[str] | None:
+    """Names of the classes: those that are known, else the numbers up to the highest label; ``None`` without any."""
+    if data.classes:
+        return list(data.classes)
+    labels = _found(data, seen)
+    if labels:
+        return [str(number) for number in range(max(labels) + 1)]
+    masks = max((len(one.map.masks) for one in seen if one.map is not None and one.map.masks is not None), default=0)
+    return [str(number) for number in range(masks)] or None
+
+
+def class_pixels(data: Checkable, seen: Sequence[Seen], count: int) -> tuple[list[int], list[int], list[int]]:
+    """Per class: its pixels, the pixels where it is known whether they are it, and the pictures that show it."""
+    pixels, known, pictures = [0] * count, [0] * count, [0] * count
+    for one in seen:
+        if one.map is None or one.map.spoilt:
+            continue
+        if one.map.labels is not None:
+            labelled = sum(n for label, n in one.map.labels.items() if label != data.ignore_index)
+            rows = [(one.map.labels.get(i, 0) if i != data.ignore_index else 0, labelled) for i in range(count)]
+        else:
+            rows = one.map.masks or []
+        for i, (own, total) in enumerate(rows[:count]):
+            pixels[i] += own
+            known[i] += total
+            pictures[i] += own > 0
+    return pixels, known, pictures
+
+
+def judge_classes(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    """What is wrong with the labels of the whole set."""
+    labels = _found(data, seen)
+    binary = list(_black_and_white(data, seen))
+    if binary:
+        yield from binary
+        return
+    outside = list(_outside(data, seen))
+    yield from outside
+    names = class_names(data, seen)
+    if names is None:
+        return
+    if data.classes is None and labels and not outside:
+        renumbered = gaps(labels)
+        if renumbered:
+            written = ", ".join(f"{label}: {number}" for label, number in renumbered.items())
+            yield Problem(
+                "gaps in labels",
+                str(data.path),
+                f"the labels are {_some(sorted(labels))}: {max(labels) + 1} classes, of which {len(labels)} occur",
+                f"number them from 0: --set 'data.label_map={{{written}}}'",
+            )
+            return
+    yield from _spread(data, seen, names)
+
+
+def _labelled(seen: Sequence[Seen]) -> list[tuple[Seen, dict[int, int]]]:
+    pairs = ((one, one.map) for one in seen if one.map is not None and not one.map.spoilt)
+    return [(one, found.labels) for one, found in pairs if found.labels is not None]
+
+
+def _found(data: Checkable, seen: Sequence[Seen]) -> set[int]:
+    """Labels that occur, without the ignored one."""
+    return {label for _, labels in _labelled(seen) for label in labels} - {data.ignore_index}
+
+
+def _black_and_white(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    pairs = _labelled(seen)
+    everything = {label for _, labels in pairs for label in labels}
+    if 255 not in everything or not everything <= {0, 255}:
+        return
+    for one, labels in pairs:
+        if 255 in labels:
+            message = f"'{one.sample.target}' holds 0 and 255: white counts as ignored, black would be the only class"
+            remedy = "say that white is class 1: --set 'data.label_map={255: 1}'"
+            yield Problem("0/255 mask", str(one.sample.target), message, remedy, split=one.split)
+
+
+def _outside(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    count = len(data.classes) if data.classes else None
+    pairs = _labelled(seen)
+    wrong = {one.name: _wrong(labels, count, data.ignore_index) for one, labels in pairs}
+    everywhere = sorted({label for labels in wrong.values() for label in labels})
+    for one, _ in pairs:
+        if not wrong[one.name]:
+            continue
+        of = f"the {count} classes 0..{count - 1}" if count else "the numbers from 0"
+        message = f"'{one.sample.target}' has labels {_some(wrong[one.name])} outside {of}"
+        remedy = _outside_remedy(data, everywhere, _found(data, seen), count)
+        file = str(one.sample.target)
+        yield Problem("labels outside classes", file, message, remedy, split=one.split, pair=one.name)
+
+
+def _wrong(labels: dict[int, int], count: int | None, ignored: int) -> list[int]:
+    return [label for label in labels if label != ignored and (label < 0 or (count is not None and label >= count))]
+
+
+def _outside_remedy(data: Checkable, wrong: list[int], found: set[int], count: int | None) -> str:
+    if count is not None and wrong == [count] and 0 not in found:
+        written = ", ".join(f"{label}: {label - 1}" for label in range(1, count + 1))
+        return f"where labels are counted from 1, say --set 'data.label_map={{{written}}}'"
+    written = ", ".join(f"{label}: {data.ignore_index}" for label in wrong)
+    ignoring = f"--set 'data.label_map={{{written}}}'"
+    if any(label < 0 for label in wrong):
+        return f"where they mean nothing, ignore them: {ignoring}"
+    return f"ignore them: {ignoring}, or name more classes in classes.txt or by --set data.classes=[...]"
+
+
+def _spread(data: Checkable, seen: Sequence[Seen], names: list[str]) -> Iterator[Problem]:
+    splits = {split: [one for one in seen if one.split == split] for split in data.layout.splits}
+    counted = {split: class_pixels(data, members, len(names)) for split, members in splits.items() if members}
+    if "train" not in counted:
+        return
+    pixels, known, pictures = counted["train"]
+    others = [split for split in counted if split != "train"]
+    here = str(data.path)
+    learnt = [i for i in range(len(names)) if pixels[i]]
+    if data.reading.kind == "labels" and len(learnt) < 2:
+        only = f"'{names[learnt[0]]}' alone" if learnt else "no class"
+        yield Problem("one class", here, f"the training maps show {only}", "add maps of what is to be found")
+        return
+    stratified = (
+        "--set data.stratify=true" if data.layout.split_by == "seed" else "move some pictures between the splits"
+    )
+    for i, name in enumerate(names):
+        where = [split for split in others if counted[split][0][i]]
+        if i == data.ignore_index:
+            continue
+        if not pixels[i] and where:
+            message = f"class '{name}' is in {' and '.join(where)}, but in no training map"
+            yield Problem("class not in train", here, message, f"it cannot be learnt: {stratified}, or ignore it")
+        elif not pixels[i]:
+            message, remedy = f"class '{name}' is in no map", "take it out of the class names, or add maps of it"
+            yield Problem("absent class", here, message, remedy, "warning")
+        elif "val" in counted and not counted["val"][0][i]:
+            message = f"class '{name}' is in no validation map: its score is unknown"
+            yield Problem("class not in val", here, message, stratified, "warning")
+        if pixels[i] and pixels[i] < _RARE * known[i]:
+            message = f"class '{name}' covers {pixels[i] / known[i]:.3%} of the training maps, in {pictures[i]} of them"
+            remedy = "weigh the classes: --set class_weights=balanced, or choose --set loss=dice"
+            yield Problem("rare class", here, message, remedy, "warning")
+
+
+def label_shares(seen: Sequence[Seen]) -> dict[int, float]:
+    """Label -> share of all pixels, the ignored ones too."""
+    total: Counter[int] = Counter()
+    for one in seen:
+        if one.map is not None and one.map.labels is not None:
+            total.update(one.map.labels)
+    pixels = max(sum(total.values()), 1)
+    return {label: total[label] / pixels for label in sorted(total)}
+
+
+def _some(labels: Sequence[int]) -> str:
+    shown = ", ".join(str(label) for label in labels[:_SHOWN])
+    return f"{shown} and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else shown

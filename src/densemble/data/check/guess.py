@@ -1,0 +1,81 @@
+"""Which task a folder's maps were made for."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.data.check.patterns import MANY_LABELS, look_like_labels
+from densemble.data.layouts import Layout, Sample, find_layout
+from densemble.data.reading import is_point_table
+from densemble.errors import DataError
+from densemble.storage import images as codec
+
+Array = np.ndarray[Any, Any]
+_LOOKED_AT = 16
+_FEW_COLOURS = 64
+_EIGHT_BITS = 255
+
+
+def guess_task(path: Path) -> tuple[str, str]:
+    """The task that the maps of a folder seem to be for, and what they look like.
+
+    Raises:
+        DataError: no such folder, or no map that can be read.
+    """
+    layout = find_layout(path)
+    samples = [sample for split in layout.splits.values() for sample in split]
+    chosen = samples[:: max(1, len(samples) // _LOOKED_AT)]
+    guesses = Counter(guess for sample in chosen if (guess := _guess(layout, sample)) is not None)
+    if not guesses:
+        raise DataError(f"no map of '{path}' can be read, so its task cannot be told; name it with --task TASK")
+    # One smooth or binary map says little, one that holds five labels says much.
+    task, reason = guesses.most_common(1)[0][0]
+    return task, reason
+
+
+def _guess(layout: Layout, sample: Sample) -> tuple[str, str] | None:
+    if sample.planes:
+        return "multilabel", "a mask per class"
+    if sample.points is not None:
+        return "saliency", "maps with fixations"
+    if sample.drawing is not None or layout.color_map is not None or layout.label_map is not None:
+        return "segmentation", f"labels of the layout '{layout.name}'"
+    if is_point_table(sample.target):
+        return "heatmap", "tables of points"
+    try:
+        planes = codec.read_planes(sample.target)
+        palette = codec.palette_of(sample.target)
+    except DataError:
+        return None
+    if palette is not None:
+        return "segmentation", "labels with a palette"
+    if planes.shape[2] > 1 and not (planes[..., :1] == planes).all():
+        return _guess_planes(planes)
+    return _guess_grey(planes[..., 0], layout)
+
+
+def _guess_planes(planes: Array) -> tuple[str, str]:
+    binary = set(np.unique(planes).tolist()) <= {0, 1, _EIGHT_BITS}
+    if binary and (planes.shape[2] != 3 or planes.max() == 1):  # else the three may be red, green and blue
+        return "multilabel", "masks of several channels"
+    if planes.shape[2] != 3:
+        return "heatmap", "values of several channels"
+    colours = len(np.unique(planes.reshape(-1, 3), axis=0))
+    if colours <= _FEW_COLOURS:
+        return "segmentation", "masks of few colours"
+    return "image", "pictures in colours"
+
+
+def _guess_grey(values: Array, layout: Layout) -> tuple[str, str]:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    high, distinct = float(finite.max(initial=0)), np.unique(finite)
+    if values.dtype.kind == "f" or high > _EIGHT_BITS:
+        named = "depth" if "depth" in str(layout.path).lower() or high > _EIGHT_BITS else "regression"
+        return ("saliency", "values from 0 to 1") if 0 < high <= 1 and finite.min() >= 0 else (named, "measured values")
+    if layout.classes is not None or set(distinct.tolist()) <= {0, 1, _EIGHT_BITS}:
+        return "segmentation", "labels of few classes"
+    if look_like_labels(values.astype(np.float32)) or len(distinct) <= min(high, MANY_LABELS) / 4:
+        return "segmentation", "few different labels"
+    return "saliency", "smooth grey maps"

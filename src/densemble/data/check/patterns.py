@@ -1,0 +1,63 @@
+"""What the numbers of a map look like: labels, smoothed labels, or measured values."""
+
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+MANY_LABELS = 100
+_HIGHEST_LABEL = 64
+_LEAPS = 0.2
+_LEAP = 0.1
+_SMOOTHED = 0.1
+_FEW = 8
+_WHOLE = 1e-3
+
+
+def count_labels(labels: Array) -> dict[int, int]:
+    """Label -> number of its pixels."""
+    if not labels.size:
+        return {}
+    low, high = int(labels.min()), int(labels.max())
+    if high - low > 1 << 20:
+        values, counts = np.unique(labels, return_counts=True)
+        return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount((labels - low).ravel())
+    return {int(place) + low: int(counts[place]) for place in np.flatnonzero(counts)}
+
+
+def look_like_labels(values: Array) -> bool:
+    """Whether values ``(H, W)`` are labels: few small whole numbers that leap from pixel to pixel.
+
+    A dark map of heat holds few small whole numbers too, but it passes from each to one near it.
+    """
+    if not np.isfinite(values).all() or not 2 <= values.max(initial=0) <= _HIGHEST_LABEL or values.min(initial=0) < 0:
+        return False
+    if np.abs(values - np.rint(values)).max() > _WHOLE:
+        return False
+    whole = np.rint(values).astype(np.int64)
+    steps = np.concatenate([np.abs(np.diff(whole, axis=axis)).ravel() for axis in (0, 1)])
+    steps = steps[steps > 0]
+    return steps.size > 0 and (steps > 1).mean() >= _LEAPS and steps.mean() >= _LEAP * whole.max()
+
+
+def are_smoothed(labels: Array) -> bool:
+    """Whether the borders of labels ``(H, W)`` were smoothed: single pixels between the two labels beside them.
+
+    Drawing with antialiasing, resizing by bilinear interpolation and JPEG all leave them.
+    """
+    if min(labels.shape) < 3 or len(count_labels(labels)) < _FEW:
+        return False
+    inside = labels[1:-1, 1:-1]
+    beside = np.stack([labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]])
+    border = (beside != inside).any(0)
+    alone = (beside != inside).sum(0) >= 3
+    between = alone & (inside > beside.min(0)) & (inside < beside.max(0))
+    return bool(between.sum() > _SMOOTHED * max(int(border.sum()), 1))
+
+
+def gaps(labels: set[int]) -> dict[int, int]:
+    """The shortest label map that leaves no gaps: empty where at least half of the numbers up to the highest occur."""
+    if not labels or 2 * len(labels) > max(labels) + 1:
+        return {}
+    return {label: number for number, label in enumerate(sorted(labels)) if label != number}

@@ -1,0 +1,93 @@
+"""What a set is like, in numbers."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from densemble.data.check.classes import class_names, class_pixels, label_shares
+from densemble.data.check.seen import Seen, SeenMap
+from densemble.data.check.subject import Checkable
+
+_SIZES = 5
+_PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+
+
+def sum_up_split(data: Checkable, seen: Sequence[Seen], names: list[str] | None) -> dict[str, Any]:
+    """Of one split.
+
+    Returns:
+        ``pairs``, ``usable`` (both files could be read), ``sizes`` (the commonest), ``channels``, ``depths``,
+        ``with_fixations``; of labels ``label_share`` (of all pixels) and ``ignored_share``; of labels and masks
+        ``class_share`` (of the pixels that are known) and ``class_pictures``; of everything else ``values`` (lowest
+        and highest), ``mean``, ``percentiles`` (of some pixels of every map) and ``invalid_share``; ``points`` per
+        map.
+    """
+    pictures = [one.picture for one in seen if one.picture is not None]
+    maps = [one.map for one in seen if one.map is not None]
+    sizes = Counter(f"{picture.size[0]}x{picture.size[1]}" for picture in pictures)
+    facts: dict[str, Any] = {
+        "pairs": len(seen),
+        "usable": sum(one.picture is not None and one.map is not None for one in seen),
+        "sizes": dict(sizes.most_common(_SIZES)),
+        "channels": {str(key): count for key, count in Counter(p.channels for p in pictures).most_common()},
+        "depths": dict(Counter(picture.depth for picture in pictures).most_common()),
+        "with_fixations": sum(one.with_points for one in seen),
+    }
+    if data.reading.kind in ("labels", "masks"):
+        facts |= _of_classes(data, seen, names or [])
+    else:
+        facts |= _of_values(maps)
+    counts = [found.points for found in maps if found.points is not None]
+    if counts:
+        facts["points"] = {"total": round(sum(counts), 3), "lowest": min(counts), "highest": max(counts)}
+    return facts
+
+
+def _of_classes(data: Checkable, seen: Sequence[Seen], names: list[str]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if data.reading.kind == "labels":
+        shares = label_shares(seen)
+        facts["label_share"] = {str(label): round(share, 5) for label, share in shares.items()}
+        facts["ignored_share"] = round(shares.get(data.ignore_index, 0.0), 5)
+    pixels, known, pictures = class_pixels(data, seen, len(names))
+    facts["class_share"] = {
+        name: round(own / total, 6) if total else 0.0 for name, own, total in zip(names, pixels, known, strict=True)
+    }
+    facts["class_pictures"] = dict(zip(names, pictures, strict=True))
+    return facts
+
+
+def _of_values(maps: Sequence[SeenMap]) -> dict[str, Any]:
+    values = [found.values for found in maps if found.values is not None]
+    valid, pixels = sum(one.valid for one in values), sum(one.pixels for one in values)
+    if not valid:
+        return {"values": None, "invalid_share": 1.0 if pixels else None}
+    some = np.concatenate([one.some for one in values])
+    at = np.percentile(some, _PERCENTILES)
+    return {
+        "values": [min(one.low for one in values), max(one.high for one in values)],
+        "mean": sum(one.total for one in values) / valid,
+        "percentiles": {str(p): float(value) for p, value in zip(_PERCENTILES, at, strict=True)},
+        "invalid_share": round(1 - valid / pixels, 5),
+    }
+
+
+def sum_up_pictures(seen: Sequence[Seen]) -> dict[str, Any]:
+    """Mean and standard deviation of all pictures per channel, in [0, 1], of those with the usual channels."""
+    pictures = [one.picture for one in seen if one.picture is not None]
+    if not pictures:
+        return {"mean": [], "std": []}
+    usual = Counter(picture.channels for picture in pictures).most_common(1)[0][0]
+    same = [picture for picture in pictures if picture.channels == usual]
+    pixels = sum(picture.pixels for picture in same)
+    mean = np.sum([picture.sums for picture in same], axis=0) / pixels
+    squares = np.sum([picture.squares for picture in same], axis=0) / pixels
+    std = np.sqrt(np.maximum(squares - mean**2, 0))
+    return {"mean": [round(float(v), 5) for v in mean], "std": [round(float(v), 5) for v in std]}
+
+
+def named_classes(data: Checkable, seen: Sequence[Seen]) -> list[str] | None:
+    """The classes that are known or were counted."""
+    return class_names(data, seen) if data.reading.kind in ("labels", "masks") or data.classes else None

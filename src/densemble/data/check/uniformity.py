@@ -1,0 +1,118 @@
+"""Whether the files of a set go together: channels, depth, sizes, palettes, and the task they were made for."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from densemble.data.check.problems import Problem, Severity
+from densemble.data.check.seen import Seen, SeenMap
+from densemble.data.check.subject import Checkable
+from densemble.data.reading import is_point_table
+
+_LABEL_LIKE = 0.9
+_VARYING = 8
+_METRES = 1000
+_CROWDED = 0.05
+
+
+def judge_uniformity(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    """What is wrong with the set as a whole, though each of its files may be right."""
+    yield from _pictures(data, seen)
+    mapped = [(one, one.map) for one in seen if one.map is not None]
+    channels = Counter(found.channels for _, found in mapped)
+    usual = channels.most_common(1)[0][0] if channels else 0
+    for one, found in mapped:
+        if found.channels != usual:
+            message = f"'{one.sample.target}' has {found.channels} channels, most maps have {usual}"
+            file = str(one.sample.target)
+            yield Problem("mixed maps", file, message, "make all maps with as many", split=one.split, pair=one.name)
+    yield from _palettes([(one, found) for one, found in mapped if found.palette is not None])
+    yield from _meaning(data, mapped)
+
+
+def _pictures(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    pictures = [(one, one.picture) for one in seen if one.picture is not None]
+    if not pictures:
+        return
+    channels = Counter(picture.channels for _, picture in pictures)
+    usual, fewest = channels.most_common(1)[0][0], min(channels)
+    remedy = f"choose channels that all have: --set 'data.bands={list(range(fewest))}'"
+    for one, picture in pictures:
+        if picture.channels != usual:
+            message = f"'{one.sample.image}' has {picture.channels} channels, most pictures have {usual}"
+            file = str(one.sample.image)
+            yield Problem("mixed channels", file, message, remedy, split=one.split, pair=one.name)
+    depths = Counter(picture.depth for _, picture in pictures)
+    if len(depths) > 1:
+        counted = ", ".join(f"{count} {depth}" for depth, count in depths.most_common())
+        message = f"pictures have different depths: {counted}; the same scene may be darker in one than in another"
+        remedy = "save all in one depth, or set what is 0 and 1: --set data.image_range=[LOW, HIGH]"
+        yield Problem("mixed depths", str(data.path), message, remedy, "warning")
+    sides = [max(picture.size) for _, picture in pictures]
+    if max(sides) > _VARYING * min(sides):
+        message = f"pictures are from {min(sides)} to {max(sides)} pixels long; all are resized to one size"
+        remedy = "cut the large ones into pieces, or choose a size for most: --set input_size=HEIGHTxWIDTH"
+        yield Problem("sizes vary", str(data.path), message, remedy, "warning")
+
+
+def _palettes(mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
+    """Two files in which one label has two colours; where a colour also has two labels, one of the files is wrong."""
+    colour_of: dict[int, bytes] = {}
+    label_of: dict[bytes, int] = {}
+    first: dict[int, Seen] = {}
+    for one, found in mapped:
+        used = [label for label in found.labels or {} if 0 <= 3 * label < len(found.palette or b"")]
+        colours = {label: (found.palette or b"")[3 * label : 3 * label + 3] for label in used}
+        other = [label for label, colour in colours.items() if colour_of.get(label, colour) != colour]
+        moved = [label for label, colour in colours.items() if label_of.get(colour, label) != label]
+        if other:
+            label = (moved or other)[0]
+            before = colour_of.get(label, label.to_bytes(3, "big"))
+            earlier = first.get(label, one).sample.target
+            message = (
+                f"label {label} is #{colours[label].hex()} in '{one.sample.target}', "
+                f"but #{before.hex()} in '{earlier}': their palettes differ"
+            )
+            remedy = (
+                "read the colours instead of the numbers: --set data.color_map=FILE with lines red,green,blue,name; "
+                "or save the masks with one palette"
+            )
+            severity: Severity = "error" if moved else "warning"
+            file = str(one.sample.target)
+            yield Problem("palettes differ", file, message, remedy, severity, one.split, partner=str(earlier))
+        for label, colour in colours.items():
+            colour_of.setdefault(label, colour)
+            label_of.setdefault(colour, label)
+            first.setdefault(label, one)
+
+
+def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
+    """Maps that seem to be made for another task or in another unit."""
+    here, kind = str(data.path), data.reading.kind
+    values = [found.values for _, found in mapped if found.values is not None and found.values.valid]
+    alike = sum(found.label_like for _, found in mapped)
+    if mapped and alike >= _LABEL_LIKE * len(mapped):
+        heat = kind == "heat"
+        message = (
+            f"the maps hold few small whole numbers, like labels of classes: they are no {'heat' if heat else kind}"
+        )
+        remedy = "choose the task that they are for: --task segmentation"
+        yield Problem(f"labels as {kind}", here, message, remedy, "error" if heat else "warning")
+    elif data.task_name == "depth" and data.scale == 1 and not data.options.get("unit") and values:
+        highest = max(one.high for one in values)
+        if highest > _METRES:
+            message = f"depths reach {highest:g}, and no unit is said: they look like millimetres"
+            remedy = "for metres --set data.scale=0.001 --set data.unit=m, or say that it is meant: --set data.unit=mm"
+            yield Problem("unit", here, message, remedy, "warning")
+    if kind == "density":
+        drawn = [found for one, found in mapped if not is_point_table(one.sample.target) and found.values is not None]
+        crowd = [float(one.points or 0) / one.values.pixels for one in drawn if one.values is not None]
+        if crowd and float(np.median(crowd)) > _CROWDED:
+            message = f"densities sum up to {np.median(crowd):.2g} objects per pixel: they seem to be scaled"
+            remedy = "the sum of a map must be a count: --set data.scale=FACTOR, or save it as TIFF or NPY of floats"
+            yield Problem("scaled densities", here, message, remedy, "warning")
+    own = sum(problem.kind == "target is its picture" for one, _ in mapped for problem in one.problems)
+    if own and own == len(mapped):
+        message, remedy = "every map is its own picture", "put what is to be made of the pictures into the other folder"
+        yield Problem("targets are the pictures", here, message, remedy)

@@ -1,0 +1,202 @@
+"""The page of a data check: what the set is like, what is wrong, and what to do about it, with pictures."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.data.check import group
+from densemble.data.folder import FolderData
+from densemble.errors import DataError
+from densemble.inference import drawing
+from densemble.report.html_page import embed, escape, table, write_page
+from densemble.report.samples import Drawn, Painter, evenly, read_usable
+from densemble.storage.images import as_unit, read_image
+
+_LISTED = 5
+_PAIRS = 12
+_EXAMPLES = 8
+_WIDTH = 320
+_MOST_CLASSES = 200
+_FACTS = {
+    "pairs": "pairs",
+    "usable": "readable pairs",
+    "sizes": "sizes",
+    "channels": "channels",
+    "depths": "depth",
+    "with_fixations": "with fixations",
+    "ignored_share": "share of ignored pixels",
+    "values": "lowest and highest value",
+    "mean": "mean value",
+    "percentiles": "percentiles of the values",
+    "invalid_share": "share of invalid pixels",
+    "points": "points",
+}
+
+
+def write_data_page(data: FolderData, facts: dict[str, Any], path: Path) -> None:
+    """Writes one self-contained HTML page.
+
+    Args:
+        data: the folder that was checked.
+        facts: of :func:`densemble.data.check.check`.
+        path: HTML file.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    parts = [_head(facts), _problems(facts), _twins(data, facts), _facts(facts), _classes(facts), _examples(data)]
+    write_page(path, f"Data check of {Path(facts['data']).name}", "\n".join(part for part in parts if part))
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """``ok``, or how many errors and warnings there are."""
+    counts = {
+        severity: sum(problem["severity"] == severity for problem in facts["problems"])
+        for severity in ("error", "warning")
+    }
+    said = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
+    return ", ".join(said if counts["error"] else ["ok", *said])
+
+
+def _head(facts: dict[str, Any]) -> str:
+    said = verdict(facts)
+    kind = "error" if not facts["ok"] else "warning" if facts["problems"] else ""
+    pairs = sum(split["pairs"] for split in facts["splits"].values())
+    return (
+        f"<h1>{escape(facts['data'])}</h1>\n<p>{pairs} pairs for <b>{escape(facts['task'])}</b>, layout "
+        f"<b>{escape(facts['layout'])}</b>, split by {escape(facts['split_by'])}: "
+        f'<span class="verdict {kind}">{escape(said)}</span></p>'
+    )
+
+
+def _problems(facts: dict[str, Any]) -> str:
+    blocks = []
+    for found in group(facts["problems"]):
+        items = [f"<li>{escape(problem['message'])}</li>" for problem in found.problems]
+        rest = items[_LISTED:]
+        more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>" if rest else ""
+        blocks.append(
+            f'<div class="problem {found.severity}"><h3>{escape(found.kind)} '
+            f'<span class="quiet">({found.severity}, {len(items)})</span></h3>'
+            f"<ul>{''.join(items[:_LISTED])}</ul>{more}"
+            f'<p class="remedy"><b>Remedy:</b> {_with_code(found.remedy)}</p></div>'
+        )
+    return f"<h2>Problems</h2>\n{''.join(blocks)}" if blocks else ""
+
+
+def _with_code(remedy: str) -> str:
+    """A remedy whose commands and flags stand out: from ``--set`` to the end of its value."""
+    parts = re.sub("`([^`]*)`", r"<code>\1</code>", escape(remedy)).split("--set ")
+    marked = [parts[0]]
+    for part in parts[1:]:
+        quote = "&#x27;" if part.startswith("&#x27;") else "&quot;" if part.startswith("&quot;") else None
+        end = part.find(quote, len(quote)) + len(quote) if quote else len(part.split(" ", 1)[0].rstrip(",;"))
+        marked.append(f"<code>--set {part[:end]}</code>{part[end:]}")
+    return "".join(marked)
+
+
+def _twins(data: FolderData, facts: dict[str, Any]) -> str:
+    """Pictures that are the same or look alike, side by side."""
+    found = [problem for problem in facts["problems"] if problem["partner"]]
+    figures = []
+    for problem in found[:_PAIRS]:
+        images = [_picture(data, Path(problem[key])) for key in ("file", "partner")]
+        if None in images:
+            continue
+        names = " · ".join(escape(_short(data, problem[key])) for key in ("file", "partner"))
+        figures.append(
+            f'<figure class="pair">{"".join(str(image) for image in images)}'
+            f"<figcaption><b>{escape(problem['kind'])}</b>: {names}</figcaption></figure>"
+        )
+    if not figures:
+        return ""
+    said = f'<p class="quiet">{len(figures)} of {len(found)} pairs.</p>' if len(found) > len(figures) else ""
+    return f'<h2>Side by side</h2>\n{said}<div class="grid">{"".join(figures)}</div>'
+
+
+def _picture(data: FolderData, path: Path) -> str | None:
+    try:
+        image = as_unit(read_image(path), data.reading.image_range)
+    except DataError:
+        return None
+    shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    return embed((shown * 255).round().astype(np.uint8), _WIDTH)
+
+
+def _short(data: FolderData, file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(data.path)) if path.is_relative_to(data.path) else file
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    splits = facts["splits"]
+    present = [key for key in _FACTS if any(key in split for split in splits.values())]
+    rows = [[_FACTS[key], *(_cell(split.get(key)) for split in splits.values())] for key in present]
+    rows = [row for row in rows if any(cell not in ("", "0") for cell in row[1:])]
+    mean, std = (", ".join(f"{value:.3f}" for value in facts["pictures"][key]) for key in ("mean", "std"))
+    note = (
+        f'<p class="quiet">Pictures per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}.</p>'
+    )
+    return f"<h2>Facts</h2>\n{table(['', *splits], rows)}{note}"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_cell(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return " to ".join(_cell(item) for item in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _classes(facts: dict[str, Any]) -> str:
+    """A bar for the share of every class in every split, on one scale."""
+    splits = {name: split for name, split in facts["splits"].items() if split.get("class_share")}
+    if not splits:
+        return ""
+    largest = max(max(split["class_share"].values()) for split in splits.values()) or 1.0
+    colours = drawing.palette(len(facts["classes"]))
+    rows = []
+    for number, name in enumerate(facts["classes"][:_MOST_CLASSES]):
+        cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))
+        rows.append(f"<tr><td>{_key(tuple(colours[number]))}{escape(name)}</td>{cells}</tr>")
+    head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">pictures</th>' for split in splits)
+    return f'<h2>Classes</h2>\n<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _share(split: dict[str, Any], name: str, largest: float, other: bool) -> str:
+    share = split["class_share"][name]
+    width = 12 * share / largest
+    bar = f'<span class="bar{" other" if other else ""}" style="width:{width:.2f}rem"></span>'
+    pictures = split["class_pictures"][name]
+    return f'<td>{bar}</td><td class="number">{share:.2%}</td><td class="number">{pictures}</td>'
+
+
+def _key(colour: tuple[int, ...]) -> str:
+    return f'<span class="key" style="background:rgb({",".join(str(int(part)) for part in colour)})"></span>'
+
+
+def _examples(data: FolderData) -> str:
+    raw = {
+        split: list(read_usable(data, evenly(samples, _EXAMPLES // 2)))
+        for split, samples in data.layout.splits.items()
+        if samples
+    }
+    painter = Painter(data, [one for members in raw.values() for one in members])
+    figures = [_example(split, painter.draw(one)) for split, members in raw.items() for one in members]
+    if not figures:
+        return ""
+    legend = "".join(f"<span>{_key(colour)}{escape(name)}</span> " for name, colour in painter.legend())
+    if painter.range is not None:
+        low, high = painter.range
+        unit = escape(data.options["unit"])
+        legend = f"From {low:.4g} (dark blue) to {high:.4g} {unit} (yellow); black is invalid."
+    return f'<h2>Examples</h2>\n<p class="legend">{legend}</p><div class="grid">{"".join(figures)}</div>'
+
+
+def _example(split: str, drawn: Drawn) -> str:
+    images = embed(drawn.picture, _WIDTH) + embed(drawn.target, _WIDTH)
+    return f"<figure>{images}<figcaption>{escape(f'{split}/{drawn.title}')}</figcaption></figure>"

@@ -1,0 +1,53 @@
+"""Tuning: searches cut, head, rates and augmentation of one backbone by training trials (Optuna)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from densemble.data.folder import FolderData
+from densemble.errors import UsageError
+from densemble.launch import open_data, parse_time
+from densemble.tuning.result import TrialRecord, TuneResult
+from densemble.tuning.search import run_search
+
+__all__ = ["TrialRecord", "TuneResult", "run_search", "tune"]
+
+
+def tune(
+    data: FolderData | str | Path,
+    backbone: str | Mapping[str, Any],
+    out: str | Path,
+    task: str | None = None,
+    trials: int = 20,
+    time: str | float | None = None,
+    space: Sequence[str] | None = None,
+    report: Callable[[str], None] = print,
+    **settings: Any,
+) -> TuneResult:
+    """Searches the best settings of one backbone; called again with the same words it goes on.
+
+    Args:
+        data: a :class:`FolderData`, or the path of one together with ``task``.
+        backbone: its name, or a mapping with the keys of a member in run.yaml.
+        out: folder of the search.
+        task: row of ``TASKS``, where ``data`` is a path.
+        trials: how many there are to be in the end, those of earlier calls included.
+        time: after which no trial begins and the running one comes to its end: seconds, or ``"30m"``.
+        space: some of ``cut``, ``head``, ``learning_rate``, ``backbone_share`` and ``augment``; default all that apply.
+        report: called with one line of text at every step.
+        settings: keys of run.yaml that are not searched.
+
+    Raises:
+        UsageError: wrong settings, Optuna is missing, or ``out`` holds another search.
+        DataError: pictures or maps that cannot be used.
+        DensembleError: every trial failed.
+    """
+    if isinstance(data, FolderData):
+        if task not in (None, data.task_name):
+            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of tune")
+        settings = {**settings, "data": data.options}
+        task, data = data.task_name, data.path
+    if task is None:
+        raise UsageError("tune needs task= where data is a path; for instance task='saliency'")
+    folder, config = open_data(data, {**settings, "task": task, "members": [backbone]})
+    return run_search(folder, config, Path(out), trials, parse_time(time), space, report)

@@ -1,0 +1,93 @@
+"""One trial: one member, trained under the watch of a study."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from densemble.config import RunConfig
+from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.folder import FolderData
+from densemble.engines.plan import fit_settings, sizes, trained_task
+from densemble.nets.dense import DenseModel
+from densemble.storage.runs import MemberFolder, require_writable
+from densemble.tasks import Task
+from densemble.training.fit import fit_member, seed_everything
+from densemble.training.watching import EpochScore
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all trials share: pictures and maps in their size, and the task as it is trained."""
+
+    task: Task
+    train: DecodedSplit
+    val: DecodedSplit
+    cache: Path
+
+    @property
+    def metric(self) -> str:
+        """What trials are compared by, as it is called in the log."""
+        return f"val_{self.task.primary}"
+
+
+def prepare(data: FolderData, config: RunConfig, cache: Path) -> Material:
+    """Decodes what the trials share, and proves that a network can be built from the settings.
+
+    Raises:
+        DataError: pictures or maps that cannot be used.
+        UsageError, WeightsError: settings with which no trial could work.
+    """
+    size = sizes(config, config.members[0])[0]
+    train, val = (decode_split(data, split, size, cache) for split in ("train", "val"))
+    material = Material(trained_task(data.task, config, train), train, val, cache)
+    build(material, config)
+    return material
+
+
+def build(material: Material, config: RunConfig) -> DenseModel:
+    """The network of the settings' first member."""
+    member, task = config.members[0], material.task
+    return DenseModel(
+        member.backbone,
+        out_channels=task.out_channels,
+        in_channels=material.train.images.shape[1],
+        out_size=config.out_size,
+        cut=member.cut,
+        head=member.head,
+        weights=member.weights,
+        input_size=sizes(config, member)[0],
+        min_size=member.min_size,
+        max_stride=member.max_stride,
+        max_macs=member.max_macs,
+        allow_partial=member.allow_partial,
+        weights_dir=config.weights_dir,
+    )
+
+
+def train_trial(
+    material: Material,
+    config: RunConfig,
+    folder: Path,
+    title: str,
+    seconds: float | None,
+    tell: Callable[[int, float], None],
+) -> dict[str, Any]:
+    """Trains the settings' first member into ``folder``; goes on where a trial was cut off.
+
+    Args:
+        seconds: that it may take at most.
+        tell: called with (epoch, score) after every epoch; what it raises ends the training.
+
+    Returns:
+        What :func:`fit_member` found.
+    """
+    settings = fit_settings(config, config.members[0], seconds)
+    seed_everything(settings.seed)
+    model = build(material, config)
+    target_size = sizes(config, config.members[0])[1]
+    place = MemberFolder(require_writable(folder))
+    watch = (EpochScore(material.metric, tell),)
+    return fit_member(
+        model, material.task, material.train, material.val, target_size, settings, place, title, material.cache, watch
+    )

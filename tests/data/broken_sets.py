@@ -1,0 +1,347 @@
+"""Broken data sets: what is wrong with each, what a check must find, and how it is mended."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from data.good_sets import SIZE, heat, image_of, labels, picture, save, target_of
+from data.spoiling import (
+    all_depths,
+    all_maps,
+    capital,
+    copied,
+    cut,
+    depths,
+    differing_palettes,
+    doubled,
+    fixations,
+    float_pictures,
+    halved,
+    heat_file,
+    in_colours,
+    masks,
+    not_in_val,
+    only,
+    only_in_val,
+    point_file,
+    rare,
+    relabelled,
+    resized,
+    same,
+    smoothed,
+    spotted,
+    turned,
+    undefined,
+    with_classes,
+)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A way to break a set.
+
+    Attributes:
+        kind: of the problem that must be found.
+        remedy: what its remedy must say.
+        spoil: breaks a good set.
+        task: of the set.
+        mends: whether the flags of the remedy, as they stand there, make the set right again.
+        severity: of the problem.
+        options: of ``FolderData``.
+    """
+
+    kind: str
+    remedy: str
+    spoil: Callable[[Path], object]
+    task: str = "segmentation"
+    mends: bool = False
+    severity: str = "error"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+BROKEN: dict[str, Broken] = {
+    # files and names
+    "map missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: target_of(f, "b").unlink(), mends=True),
+    "picture missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: image_of(f, "b").unlink(), mends=True),
+    "two files of one stem": Broken("doubled name", "rename or remove", doubled),
+    "capital letters": Broken("names differ in case", "rename one", capital, severity="warning"),
+    "text as picture": Broken(
+        "unreadable", "data.leave_out", lambda f: image_of(f, "b").write_text("no picture"), mends=True
+    ),
+    "text as map": Broken("unreadable", "data.leave_out", lambda f: target_of(f, "b").write_text("no"), mends=True),
+    "picture without bytes": Broken(
+        "empty file", "data.leave_out", lambda f: image_of(f, "b").write_bytes(b""), mends=True
+    ),
+    "map without bytes": Broken(
+        "empty file", "copy it again", lambda f: target_of(f, "b").write_bytes(b""), mends=True
+    ),
+    "picture cut short": Broken("damaged", "copy it again", lambda f: cut(image_of(f, "b"), 0.5), mends=True),
+    "map cut short": Broken("damaged", "data.leave_out", lambda f: cut(target_of(f, "b"), 0.6), mends=True),
+    "JPEG cut short": Broken(
+        "damaged",
+        "data.leave_out",
+        lambda f: (
+            save(image_of(f, "b").with_suffix(".jpg"), picture(1), quality=95),
+            cut(image_of(f, "b"), 0.7),
+        ),
+        mends=True,
+    ),
+    "NPY cut short": Broken(
+        "damaged",
+        "data.leave_out",
+        lambda f: (save(target_of(f, "b").with_suffix(".npy"), labels(1)), cut(target_of(f, "b"), 0.7)),
+        mends=True,
+    ),
+    "TIFF cut short": Broken(
+        "damaged",
+        "data.leave_out",
+        lambda f: (save(target_of(f, "b").with_suffix(".tif"), labels(1)), cut(target_of(f, "b"), 0.7)),
+        mends=True,
+    ),
+    "no validation pairs": Broken("empty split", "add some", lambda f: only(f, "val", 0)),
+    "one validation pair": Broken("tiny split", "add more", lambda f: only(f, "val", 1), severity="warning"),
+    # sizes and orientation
+    "map of half the size": Broken(
+        "unequal sizes", "data.resize_targets=true", lambda f: save(target_of(f, "b"), labels(1, (24, 32))), mends=True
+    ),
+    "map of another shape": Broken(
+        "unequal sizes", "data.leave_out", lambda f: save(target_of(f, "b"), labels(1, (48, 48)))
+    ),
+    "map on its side": Broken(
+        "unequal sizes", "data.leave_out", lambda f: save(target_of(f, "b"), labels(1, (64, 48))), mends=True
+    ),
+    "EXIF turn of the picture alone": Broken(
+        "unequal sizes", "data.exif=auto", lambda f: turned(f, "b", 6), mends=True, options={"exif": "image"}
+    ),
+    "EXIF upside down": Broken(
+        "ambiguous orientation", "data.exif=both", lambda f: turned(f, "b", 3), severity="warning"
+    ),
+    "EXIF mirrored": Broken(
+        "ambiguous orientation", "data.exif=image", lambda f: turned(f, "b", 2), severity="warning"
+    ),
+    "EXIF turn of a square": Broken(
+        "ambiguous orientation",
+        "data show",
+        lambda f: (turned(f, "b", 6, (48, 48)), save(target_of(f, "b"), labels(1, (48, 48)))),
+        severity="warning",
+    ),
+    "picture below 32 pixels": Broken(
+        "small picture", "data.leave_out", resized("b", (24, 32)), severity="warning", mends=True
+    ),
+    "panorama": Broken("oblong picture", "cut it into pieces", resized("b", (32, 160)), severity="warning", mends=True),
+    "sizes from 40 to 400": Broken(
+        "sizes vary",
+        "input_size",
+        lambda f: (resized("a", (32, 40))(f), resized("b", (300, 400))(f)),
+        severity="warning",
+    ),
+    # pictures
+    "one colour": Broken(
+        "constant picture",
+        "data.leave_out",
+        lambda f: save(image_of(f, "b"), np.full((*SIZE, 3), 7, np.uint8)),
+        mends=True,
+    ),
+    "four bands among three": Broken(
+        "mixed channels",
+        "data.bands=[0, 1, 2]",
+        lambda f: save(image_of(f, "b").with_suffix(".npy"), np.concatenate([picture(1), picture(2)[..., :1]], -1)),
+        mends=True,
+    ),
+    "16 bits among 8": Broken(
+        "mixed depths",
+        "data.image_range",
+        lambda f: save(image_of(f, "b").with_suffix(".npy"), picture(1).astype(np.uint16) * 20),
+        severity="warning",
+    ),
+    "floats above 1": Broken("picture values", "data.image_range", float_pictures(lambda x: x * 300)),
+    "undefined pixels": Broken("picture values", "fill them", float_pictures(undefined)),
+    "bands that are not there": Broken(
+        "unusable picture", "counted from 0", lambda f: None, options={"bands": [0, 1, 5]}
+    ),
+    # copies
+    "picture twice": Broken(
+        "picture twice",
+        "data.leave_out",
+        lambda f: (copied("a", "b", same, ".png")(f), save(target_of(f, "b"), labels(0))),
+        severity="warning",
+        mends=True,
+    ),
+    "picture twice with two maps": Broken(
+        "two maps for one picture", "data.leave_out", copied("a", "b", same, ".png"), mends=True
+    ),
+    "picture in train and val": Broken("leak", "--leave-out leaks.txt", copied("e", "b", same, ".png"), mends=True),
+    "mirrored in val": Broken(
+        "near-duplicate", "data.leave_out", copied("e", "b", lambda x: x[:, ::-1], ".png"), mends=True
+    ),
+    "upside down in val": Broken(
+        "near-duplicate", "data.leave_out", copied("e", "b", lambda x: x[::-1, ::-1], ".png"), mends=True
+    ),
+    "brighter in val": Broken(
+        "near-duplicate",
+        "data.leave_out",
+        copied("e", "b", lambda x: (x * 0.8 + 40).astype(np.uint8), ".png"),
+        mends=True,
+    ),
+    "compressed in val": Broken(
+        "near-duplicate", "data.leave_out", copied("e", "b", same, ".jpg", quality=60), mends=True
+    ),
+    "smaller in val": Broken("near-duplicate", "data.leave_out", copied("e", "b", halved, ".png"), mends=True),
+    # labels
+    "label outside": Broken(
+        "labels outside classes",
+        "data.label_map={7: 255}",
+        with_classes(lambda f: save(target_of(f, "b"), np.where(labels(1) == 2, 7, labels(1)).astype(np.uint8))),
+        mends=True,
+    ),
+    "labels from 1": Broken(
+        "labels outside classes", "data.label_map={1: 0, 2: 1, 3: 2}", with_classes(relabelled(1, 2, 3)), mends=True
+    ),
+    "void under another number": Broken(
+        "labels outside classes",
+        "data.label_map={255: 9}",
+        with_classes(lambda f: save(target_of(f, "b"), np.where(labels(1) == 2, 255, labels(1)).astype(np.uint8))),
+        mends=True,
+        options={"ignore_index": 9},
+    ),
+    "label -1": Broken("labels outside classes", "data.label_map={-1: 255}", relabelled(-1, 0, 1), mends=True),
+    "black and white": Broken("0/255 mask", "data.label_map={255: 1}", relabelled(0, 255, 0), mends=True),
+    "labels far apart": Broken("gaps in labels", "data.label_map={50: 1, 100: 2}", relabelled(0, 50, 100), mends=True),
+    "palettes that differ": Broken("palettes differ", "data.color_map=FILE", differing_palettes),
+    "colours": Broken("colour-coded labels", "data.color_map=FILE", in_colours(".png")),
+    "colours as JPEG": Broken("lossy labels", "save them as PNG", in_colours(".jpg")),
+    "colour that no map names": Broken(
+        "unknown colours",
+        "add them",
+        in_colours(".png"),
+        options={"color_map": {"x": "#0a141e", "y": "#c80000"}},
+    ),
+    "photographs as masks": Broken(
+        "too many colours", "photograph", lambda f: all_maps(f, lambda path, n: save(path, picture(n + 80)))
+    ),
+    "labels as JPEG": Broken(
+        "lossy labels",
+        "save it as PNG",
+        lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".jpg"), labels(n) * 60, quality=75)),
+    ),
+    "antialiased": Broken("smoothed labels", "nearest pixel", smoothed),
+    "heat as labels": Broken(
+        "values as labels",
+        "--task saliency",
+        lambda f: all_maps(f, lambda path, n: save(path, (heat(n) * 255).astype(np.uint8))),
+    ),
+    "fractions as labels": Broken(
+        "values as labels",
+        "--task depth",
+        lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".npy"), heat(n))),
+    ),
+    "all void": Broken(
+        "empty map", "data.leave_out", lambda f: save(target_of(f, "b"), np.full(SIZE, 255, np.uint8)), mends=True
+    ),
+    "class in val alone": Broken("class not in train", "move some pictures", only_in_val),
+    "class not in val": Broken("class not in val", "move some", not_in_val, severity="warning"),
+    "class nowhere": Broken(
+        "absent class", "class names", with_classes(lambda f: None, "a\nb\nc\nd\n"), severity="warning"
+    ),
+    "class of a few pixels": Broken("rare class", "class_weights=balanced", rare, severity="warning"),
+    "one class": Broken("one class", "add maps", relabelled(0, 0, 0)),
+    # masks
+    "mask of 2": Broken(
+        "mask values", "data.label_map={2: 1}", masks(lambda masks: masks * 2), "multilabel", mends=True
+    ),
+    "grey in masks": Broken(
+        "mask values",
+        "without antialiasing",
+        masks(lambda m: (heat(1) * 200).astype(np.uint8)[..., None] * m),
+        "multilabel",
+    ),
+    "mask missing": Broken("mixed maps", "as many", masks(lambda masks: masks[..., :2]), "multilabel"),
+    "unknown masks": Broken(
+        "empty map", "data.leave_out", lambda f: None, "multilabel", options={"label_map": {0: 255, 1: 255}}
+    ),
+    # heat
+    "labels as saliency": Broken(
+        "labels as heat",
+        "--task segmentation",
+        lambda f: all_maps(f, lambda path, n: save(path, labels(n) * 5)),
+        "saliency",
+    ),
+    "black map": Broken(
+        "empty map",
+        "data.leave_out",
+        lambda f: save(target_of(f, "b"), np.zeros(SIZE, np.uint8)),
+        "saliency",
+        mends=True,
+    ),
+    "grey map": Broken(
+        "constant map",
+        "make the map again",
+        lambda f: save(target_of(f, "b"), np.full(SIZE, 9, np.uint8)),
+        "saliency",
+        severity="warning",
+    ),
+    "undefined heat": Broken("not a number", "write 0", heat_file(np.full(SIZE, np.nan)), "saliency"),
+    "negative heat": Broken("negative values", "must be 0", heat_file(heat(1) - 0.5), "saliency"),
+    "heat in colours": Broken(
+        "coloured map", "--task image", lambda f: save(target_of(f, "b"), picture(90)), "saliency"
+    ),
+    "fixations of another size": Broken("fixations", "make it again", fixations(np.ones((9, 9), bool)), "saliency"),
+    "no fixations": Broken("fixations", "without fixations", fixations(np.zeros(SIZE, bool)), "saliency"),
+    # values
+    "millimetres": Broken("unit", "data.scale=0.001", all_depths(10), "depth", severity="warning", mends=True),
+    "no valid depth": Broken("empty map", "make the map again", depths(lambda x: x * 0), "depth"),
+    "negative heights": Broken("empty map", "data.invalid_below=null", all_depths(-1), "regression", mends=True),
+    "infinite depth": Broken("infinite values", "write NaN", depths(spotted(np.inf)), "depth", severity="warning"),
+    "depth of 65535": Broken(
+        "saturated values",
+        "write 0 or NaN",
+        depths(spotted(65535)),
+        "depth",
+        severity="warning",
+        options={"unit": "mm"},
+    ),
+    "flat depth": Broken("constant map", "data.leave_out", depths(lambda x: x * 0 + 4), "depth", severity="warning"),
+    "labels as depth": Broken(
+        "labels as values",
+        "--task segmentation",
+        lambda f: all_maps(f, lambda path, n: save(path, labels(n) * 5 + 1)),
+        "depth",
+        severity="warning",
+    ),
+    "depth in colours": Broken("coloured map", "grey PNG", lambda f: save(target_of(f, "b"), picture(91)), "depth"),
+    # points
+    "point outside": Broken("points outside", "to the right", point_file("x,y\n5,5\n64,3\n"), "heatmap"),
+    "points exchanged": Broken("points outside", "y down", point_file("x,y\n5,60\n3,50\n"), "heatmap"),
+    "points as shares": Broken("relative points", "width (64)", point_file("x,y\n.2,.3\n.5,.9\n"), "heatmap"),
+    "no point": Broken("no points", "data.leave_out", point_file("x,y\n"), "heatmap", severity="warning", mends=True),
+    "no table": Broken("point table", "x,y,label", point_file("x,y\n5,here\n"), "heatmap"),
+    "density as picture": Broken(
+        "scaled densities",
+        "data.scale",
+        lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".png"), (heat(n) * 255).astype(np.uint8))),
+        "heatmap",
+        severity="warning",
+        options={"heatmap": "density"},
+    ),
+    # pictures as maps
+    "one map is its picture": Broken(
+        "target is its picture",
+        "which file is which",
+        lambda f: save(target_of(f, "b"), picture(1)),
+        "image",
+        severity="warning",
+        mends=True,
+    ),
+    "all maps are their pictures": Broken(
+        "targets are the pictures",
+        "the other folder",
+        lambda f: all_maps(f, lambda path, n: save(path, picture(n))),
+        "image",
+    ),
+    "grey among colours": Broken(
+        "mixed maps", "as many", lambda f: save(target_of(f, "b").with_suffix(".npy"), picture(1)[..., :2]), "image"
+    ),
+}
+"""What is wrong -> how it is made and what must be found."""

@@ -1,0 +1,210 @@
+"""data check: every broken set is found with its remedy, the flags of the remedy mend it, and right sets are clean."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data.broken_sets import BROKEN
+from data.good_sets import heat, image_of, labels, picture, save, target_of, write_good
+from PIL import Image
+
+from densemble.config import make_config, with_settings
+from densemble.data.check import check as check_folder
+from densemble.data.check import guess_task, write_leave_out
+from densemble.data.check.names import name_pairs
+from densemble.data.folder import FolderData
+
+GOOD = ("saliency", "segmentation", "multilabel", "regression", "depth", "heatmap", "image")
+
+
+def check(folder: Path, task: str, **options: Any) -> dict[str, Any]:
+    facts = check_folder(FolderData(folder, task, **{"skip_unpaired": True, **options}), "error")
+    json.dumps(facts, allow_nan=False)
+    return facts
+
+
+def flags_of(remedy: str, task: str) -> dict[str, Any]:
+    """The data options that the first alternative of a remedy sets, read as the command line reads them."""
+    for alternative in re.split(r"; |, or ", remedy):
+        flags = re.findall(r"--set ('[^']*'|[^\s,;]+)", alternative)
+        if flags:
+            settings = [shlex.split(flag)[0] for flag in flags]
+            return make_config(with_settings({"task": task}, settings)).data.model_dump(exclude_unset=True)
+    return {}
+
+
+@pytest.mark.parametrize("task", GOOD)
+def test_a_good_set_has_no_problem(task: str, tmp_path: Path) -> None:
+    facts = check(write_good(tmp_path, task), task)
+    assert facts["problems"] == [] and facts["ok"]
+    assert facts["layout"] == "images + targets"
+    assert (facts["splits"]["train"]["pairs"], facts["splits"]["val"]["usable"]) == (4, 2)
+
+
+def test_a_good_set_of_densities_has_no_problem(tmp_path: Path) -> None:
+    facts = check(write_good(tmp_path, "heatmap"), "heatmap", heatmap="density")
+    assert facts["problems"] == []
+    assert facts["splits"]["train"]["points"] == {"total": 12.0, "lowest": 3.0, "highest": 3.0}
+
+
+def test_there_are_at_least_sixty_ways_to_break_a_set() -> None:
+    assert len(BROKEN) >= 60
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_set_is_found_with_its_remedy(name: str, tmp_path: Path) -> None:
+    case = BROKEN[name]
+    case.spoil(write_good(tmp_path, case.task))
+    facts = check(tmp_path, case.task, **case.options)
+    found = [problem for problem in facts["problems"] if problem["kind"] == case.kind]
+    assert found, facts["problems"]
+    assert any(case.remedy in problem["remedy"] for problem in found), found
+    assert {problem["severity"] for problem in found} == {case.severity}
+    assert facts["ok"] == (not any(problem["severity"] == "error" for problem in facts["problems"]))
+    assert facts["ok"] == (case.severity == "warning"), facts["problems"]
+
+
+@pytest.mark.parametrize("name", [name for name, case in BROKEN.items() if case.mends])
+def test_the_flags_of_a_remedy_mend_the_set(name: str, tmp_path: Path) -> None:
+    case = BROKEN[name]
+    case.spoil(write_good(tmp_path, case.task))
+    before = check(tmp_path, case.task, **case.options)
+    flags = {}
+    for problem in before["problems"]:
+        if problem["kind"] == case.kind:
+            flags |= flags_of(problem["remedy"], case.task)
+    assert flags
+    data = FolderData(tmp_path, case.task, **{**case.options, **flags})
+    after = data.check()
+    assert after["ok"], after["problems"]
+    assert [problem for problem in after["problems"] if problem["kind"] == case.kind] == [] or case.kind == "unpaired"
+    for sample in data.train:
+        data.read_pair(sample)
+
+
+def test_all_problems_are_found_at_once_and_errors_come_first(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    names = ("picture below 32 pixels", "map missing", "all void", "mirrored in val")
+    target_of(tmp_path, "d").unlink()
+    for name in names[:1]:
+        BROKEN[name].spoil(tmp_path)
+    save(target_of(tmp_path, "c"), np.full((48, 64), 255, np.uint8))
+    save(image_of(tmp_path, "a"), picture(4)[:, ::-1])
+    kinds = [problem["kind"] for problem in check(tmp_path, "segmentation")["problems"]]
+    assert kinds == ["unpaired", "empty map", "near-duplicate", "small picture"]
+
+
+def test_unpaired_files_are_a_warning_where_they_were_said_to_be_skipped(tmp_path: Path) -> None:
+    BROKEN["map missing"].spoil(write_good(tmp_path, "segmentation"))
+    facts = FolderData(tmp_path, "segmentation", skip_unpaired=True).check()
+    assert facts["ok"] and [problem["severity"] for problem in facts["problems"]] == ["warning"]
+
+
+def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: Path) -> None:
+    folder = write_good(tmp_path / "set", "segmentation")
+    BROKEN["picture in train and val"].spoil(folder)
+    target_of(folder, "f").write_bytes(b"")
+    BROKEN["picture below 32 pixels"].spoil(folder)  # a warning: it stays
+    save(image_of(folder, "b"), picture(4))
+    save(target_of(folder, "b"), labels(1))
+    facts = check(folder, "segmentation")
+    assert write_leave_out(facts, tmp_path / "leaks.txt") == 2
+    assert (tmp_path / "leaks.txt").read_text() == "b\nf\n"
+    assert check(folder, "segmentation", leave_out=str(tmp_path / "leaks.txt"))["ok"]
+
+
+def test_a_name_with_signs_of_a_pattern_is_left_out_alone(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    for kind, array in (("images", picture(9)), ("targets", np.full((48, 64), 255, np.uint8))):
+        save(tmp_path / "train" / kind / "[a]*.png", array)
+    problem = check(tmp_path, "segmentation")["problems"][0]
+    left = FolderData(tmp_path, "segmentation", **flags_of(problem["remedy"], "segmentation"))
+    assert [sample.stem for sample in left.train] == ["a", "b", "c", "d"]
+
+
+def test_pairs_are_named_by_their_split_where_stems_occur_twice(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    for kind, array in (("images", picture(9)), ("targets", labels(9))):
+        save(tmp_path / "val" / kind / "a.png", array)
+    named = name_pairs(FolderData(tmp_path, "segmentation").layout)
+    assert [name for name, _ in named["train"]] == ["train/a", "b", "c", "d"]
+    assert [name for name, _ in named["val"]] == ["val/a", "e", "f"]
+
+
+@pytest.mark.parametrize("task", ["saliency", "segmentation", "multilabel", "depth", "heatmap", "image"])
+def test_the_task_is_told_by_the_maps(task: str, tmp_path: Path) -> None:
+    assert guess_task(write_good(tmp_path, task))[0] == task
+
+
+def test_facts_of_values_and_pictures_equal_those_of_numpy(tmp_path: Path) -> None:
+    write_good(tmp_path, "depth")
+    values = (300 + 500 * heat(1)).astype(np.uint16)
+    values[:7] = 0
+    save(target_of(tmp_path, "b"), values)
+    facts = check(tmp_path, "depth", scale=0.01)
+    every = np.stack([np.asarray(Image.open(target_of(tmp_path, stem))) for stem in "abcd"]) * 0.01
+    train = facts["splits"]["train"]
+    assert train["invalid_share"] == pytest.approx(7 * 64 / (4 * 48 * 64), abs=1e-5)
+    assert train["values"] == pytest.approx([every[every > 0].min(), every.max()])
+    assert train["mean"] == pytest.approx(every[every > 0].mean())
+    assert train["percentiles"]["50"] == pytest.approx(np.median(every[every > 0]), rel=1e-3)
+    pictures = np.stack([np.asarray(Image.open(image_of(tmp_path, stem))) for stem in "abcdef"]) / 255
+    assert facts["pictures"]["mean"] == pytest.approx(pictures.mean((0, 1, 2)), abs=1e-5)
+    assert facts["pictures"]["std"] == pytest.approx(pictures.std((0, 1, 2)), abs=1e-5)
+
+
+def test_facts_of_classes(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    save(target_of(tmp_path, "a"), np.repeat([0, 1, 255, 255], 12 * 64).reshape(48, 64).astype(np.uint8))
+    facts = check(tmp_path, "segmentation", classes=["sky", "road", "car"])
+    every = np.stack([np.asarray(Image.open(target_of(tmp_path, stem))) for stem in "abcd"])
+    train = facts["splits"]["train"]
+    assert train["ignored_share"] == pytest.approx(0.125)
+    assert train["label_share"]["2"] == pytest.approx((every == 2).mean(), abs=1e-5)
+    assert train["class_share"]["car"] == pytest.approx((every == 2).sum() / (every != 255).sum(), abs=1e-6)
+    assert train["class_pictures"] == {"sky": 4, "road": 4, "car": 3}
+
+
+def test_facts_of_masks(tmp_path: Path) -> None:
+    write_good(tmp_path, "multilabel")
+    train = check(tmp_path, "multilabel")["splits"]["train"]
+    every = np.stack([np.load(target_of(tmp_path, stem)) for stem in "abcd"])
+    shares = every.mean((0, 1, 2))
+    assert list(train["class_share"].values()) == pytest.approx(shares, abs=1e-6)
+
+
+def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) -> None:
+    folder = shared_data("segmentation-camvid")
+    facts = FolderData(folder, "segmentation", ignore_index=11).check()
+    assert facts["ok"] and facts["problems"] == []
+    for split, pairs in (("train", 367), ("val", 101)):
+        counts = np.zeros(12)
+        for file in (folder / split / "targets").glob("*.png"):
+            counts += np.array(Image.open(file).histogram()[:12])
+        told = facts["splits"][split]
+        assert told["pairs"] == told["usable"] == pairs
+        assert told["ignored_share"] == pytest.approx(counts[11] / counts.sum(), abs=1e-5)
+        assert list(told["class_share"].values()) == pytest.approx(counts[:11] / counts[:11].sum(), abs=1e-6)
+
+
+def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) -> None:
+    folder = shared_data("depth-redkitchen")
+    facts = FolderData(folder, "depth").check()
+    assert facts["ok"] and [problem["kind"] for problem in facts["problems"]] == ["unit"]
+    zeros = {
+        split: np.mean([(np.asarray(Image.open(file)) == 0).mean() for file in (folder / split / "targets").iterdir()])
+        for split in ("train", "val")
+    }
+    told = {split: facts["splits"][split]["invalid_share"] for split in zeros}
+    assert told == pytest.approx(zeros, abs=1e-5)
+    assert (160 * told["train"] + 30 * told["val"]) / 190 == pytest.approx(0.11, abs=0.01)
+
+
+def test_osie_is_clean(shared_data: Any) -> None:
+    facts = FolderData(shared_data("saliency-osie"), "saliency").check()
+    assert facts["ok"] and facts["problems"] == []
+    assert [facts["splits"][split]["with_fixations"] for split in ("train", "val")] == [480, 80]

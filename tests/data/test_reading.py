@@ -1,0 +1,160 @@
+"""Reading: files become maps in the task's terms."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data.good_sets import SIZE, image_of, labels, picture, save, target_of, write_good, write_points
+from PIL import Image
+
+from densemble.data.folder import FolderData
+from densemble.errors import DataError
+
+TURNS = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: np.rot90(x, 2),
+    4: lambda x: x[::-1],
+    5: lambda x: np.swapaxes(x, 0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    8: lambda x: np.rot90(x, 1),
+}
+
+
+def first(folder: Path, task: str, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    data = FolderData(folder, task, **options)
+    return data.read_pair(data.train[0])
+
+
+def turned_set(folder: Path, orientation: int) -> Path:
+    """A set whose first picture is stored lying, with its map made of the stored pixels."""
+    write_good(folder, "segmentation")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(image_of(folder, "a"), picture(0), exif=exif)
+    return folder
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_both_turns_the_map_as_its_picture(orientation: int, tmp_path: Path) -> None:
+    image, target = first(turned_set(tmp_path, orientation), "segmentation", exif="both")
+    np.testing.assert_array_equal(image, TURNS[orientation](picture(0)))
+    np.testing.assert_array_equal(target, TURNS[orientation](labels(0)))
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_auto_turns_the_map_where_only_that_makes_it_fit(orientation: int, tmp_path: Path) -> None:
+    image, target = first(turned_set(tmp_path, orientation), "segmentation")
+    np.testing.assert_array_equal(image, TURNS[orientation](picture(0)))
+    expected = TURNS[orientation](labels(0)) if orientation >= 5 else labels(0)
+    np.testing.assert_array_equal(target, expected)
+
+
+def test_ignore_leaves_both_as_they_are_stored(tmp_path: Path) -> None:
+    image, target = first(turned_set(tmp_path, 6), "segmentation", exif="ignore")
+    np.testing.assert_array_equal(image, picture(0))
+    np.testing.assert_array_equal(target, labels(0))
+
+
+@pytest.mark.parametrize(("exif", "shape"), [("auto", (64, 48)), ("ignore", (48, 64))])
+def test_points_are_drawn_at_the_size_of_their_picture(exif: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    write_good(tmp_path, "heatmap")
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    save(image_of(tmp_path, "a"), picture(0), exif=tag)
+    write_points(target_of(tmp_path, "a"), [(5, 40)])
+    data = FolderData(tmp_path, "heatmap", exif=exif)
+    assert data.read_target(data.train[0]).shape == (1, *shape)
+    assert data.read_pair(data.train[0])[1].shape == (1, *shape)
+
+
+def test_planes_of_a_turned_picture_are_turned(tmp_path: Path) -> None:
+    write_good(tmp_path, "multilabel")
+    tag = Image.Exif()
+    tag[0x0112] = 8
+    save(image_of(tmp_path, "a"), picture(0), exif=tag)
+    stored = np.load(target_of(tmp_path, "a"))
+    _, masks = first(tmp_path, "multilabel")
+    np.testing.assert_array_equal(masks, np.moveaxis(np.rot90(stored, 1), -1, 0))
+
+
+def test_labels_are_renamed_all_at_once(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    _, target = first(tmp_path, "segmentation", label_map={0: 1, 1: 0, 2: 255})
+    np.testing.assert_array_equal(target, np.array([1, 0, 255])[labels(0)])
+
+
+def test_colours_become_the_numbers_of_their_map(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    colours = np.array([[9, 8, 7], [250, 0, 1], [0, 0, 255]], np.uint8)
+    save(target_of(tmp_path, "a"), colours[labels(0)])
+    given = {"car": "#fa0001", "sky": [9, 8, 7], "road": [0, 0, 255]}
+    _, target = first(tmp_path, "segmentation", color_map=given)
+    np.testing.assert_array_equal(target, np.array([1, 0, 2])[labels(0)])
+    with pytest.raises(DataError, match="#0000ff"):
+        first(tmp_path, "segmentation", color_map={"car": "#fa0001", "sky": [9, 8, 7]})
+
+
+def test_a_colour_beyond_the_named_classes_is_refused(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    colours = np.array([[9, 8, 7], [250, 0, 1], [0, 0, 255]], np.uint8)
+    save(target_of(tmp_path, "a"), colours[labels(0)])
+    given = {"a": [9, 8, 7], "b": [250, 0, 1], "c": [0, 0, 255]}
+    with pytest.raises(DataError, match="labels 2 outside the 2 classes"):
+        first(tmp_path, "segmentation", color_map=given, classes=["a", "b"])
+
+
+@pytest.mark.parametrize("other", [127, 2])
+def test_a_mask_of_another_grey_is_refused_not_dropped(other: int, tmp_path: Path) -> None:
+    write_good(tmp_path, "multilabel")
+    masks = np.load(target_of(tmp_path, "a"))
+    save(target_of(tmp_path, "a"), masks * other)
+    with pytest.raises(DataError, match=f"hold {other};.*label_map={{{other}: 1}}"):
+        first(tmp_path, "multilabel")
+    save(target_of(tmp_path, "a"), np.where(masks == 1, 255, np.roll(masks, 5, 0) * other).astype(np.uint8))
+    with pytest.raises(DataError, match=f"hold {other}"):
+        first(tmp_path, "multilabel")
+
+
+def test_black_and_white_masks_are_ones_and_unknown_stays_unknown(tmp_path: Path) -> None:
+    write_good(tmp_path, "multilabel")
+    masks = np.load(target_of(tmp_path, "a"))
+    save(target_of(tmp_path, "a"), masks * 255)
+    np.testing.assert_array_equal(first(tmp_path, "multilabel")[1], np.moveaxis(masks, -1, 0))
+    masks[:3, :3] = 255
+    save(target_of(tmp_path, "a"), masks)
+    np.testing.assert_array_equal(first(tmp_path, "multilabel")[1], np.moveaxis(masks, -1, 0))
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(1, np.float32), (255, np.uint8), (65535, np.uint16)])
+def test_heat_is_read_from_0_to_1_at_every_depth(top: float, dtype: type, tmp_path: Path) -> None:
+    write_good(tmp_path, "saliency")
+    ramp = np.linspace(0, 1, SIZE[0] * SIZE[1]).reshape(SIZE)
+    save(target_of(tmp_path, "a").with_suffix(".npy"), (ramp * top).astype(dtype))
+    np.testing.assert_allclose(first(tmp_path, "saliency")[1], ramp, atol=1.01 / max(top, 1e6 if top == 1 else top))
+
+
+def test_maps_of_another_size_are_resized_on_demand_only(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    save(target_of(tmp_path, "a"), labels(0)[::2, ::2])
+    with pytest.raises(DataError, match=r"48x64.*24x32.*resize_targets=true"):
+        first(tmp_path, "segmentation")
+    _, target = first(tmp_path, "segmentation", resize_targets=True)
+    np.testing.assert_array_equal(target, labels(0)[::2, ::2].repeat(2, 0).repeat(2, 1))
+
+
+def test_bands_are_chosen_in_their_order_and_missing_ones_named(tmp_path: Path) -> None:
+    write_good(tmp_path, "segmentation")
+    np.testing.assert_array_equal(first(tmp_path, "segmentation", bands=[2, 0])[0], picture(0)[..., [2, 0]])
+    with pytest.raises(DataError, match=r"has 3 channels.*asks for number 3"):
+        first(tmp_path, "segmentation", bands=[3])
+
+
+def test_pictures_as_maps_keep_grey_grey(tmp_path: Path) -> None:
+    write_good(tmp_path, "image")
+    for stem in "abcdef":
+        save(target_of(tmp_path, stem), picture(3)[..., 0])
+    data = FolderData(tmp_path, "image")
+    assert data.task.out_channels == 1
+    np.testing.assert_allclose(data.read_pair(data.train[0])[1], picture(3)[None, ..., 0] / 255, atol=1e-6)

@@ -1,0 +1,33 @@
+"""One small network, trained directly: no run folder, no scores at the pictures' own size."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemble.nets.dense import DenseModel
+from densemble.storage.runs import MemberFolder
+from densemble.training.fit import seed_everything
+from densemble.training.settings import FitSettings
+
+SETTINGS = FitSettings(2, 1e-3, 1.0, 8, 1e-4, "light", "fp32", freeze_statistics=False, seed=0)
+
+Fit = Callable[..., dict[str, Any]]
+"""``fit(RUN, settings, task=..., watch=(...))``: see the fixture."""
+
+
+def small_model() -> DenseModel:
+    seed_everything(0)
+    return DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64))
+
+
+def member_folder(run: Path) -> MemberFolder:
+    return MemberFolder(run / "members" / "01-small")
+
+
+def last_weights(run: Path) -> dict[str, Tensor]:
+    """What the last epoch left, by the names of the network."""
+    kept = torch.load(member_folder(run).last, weights_only=True)["state_dict"]
+    return {key.removeprefix("model."): value for key, value in kept.items()}

@@ -1,0 +1,78 @@
+"""Every task, from files to predictions on disk: trains, beats what needs no training, and is told so."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from task_sets import SIZE, TASK_SETS, write
+
+import densemble as de
+
+EPOCHS = {"keypoints": 14, "density": 8}
+
+
+@pytest.fixture(scope="module", params=list(TASK_SETS))
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, de.FolderData, Any]:
+    task, options, draw = TASK_SETS[request.param]
+    out = tmp_path_factory.mktemp(request.param)
+    data = de.FolderData(write(out / "data", draw), task, **options)
+    epochs = EPOCHS.get(request.param, 6)
+    training = {"epochs": epochs, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "augment": "none"}
+    out_size = None if task != "heatmap" else (24, 32)
+    run = de.train(
+        data,
+        ["resdeconv"],
+        out / "run",
+        report=lambda line: None,
+        input_size=SIZE,
+        out_size=out_size,
+        training=training,
+    )
+    return request.param, data, run
+
+
+def test_it_beats_the_baseline_that_stands_in_the_leaderboard(trained: tuple[str, de.FolderData, Any]) -> None:
+    _, _, run = trained
+    table = run.leaderboard()[run.task.primary]
+    baselines = [value for name, value in table.items() if str(name).startswith("baseline")]
+    assert baselines and table["resdeconv"] == table["resdeconv"]
+    better = max if run.task.higher_is_better else min
+    assert better([table["resdeconv"], *baselines]) == table["resdeconv"], table
+    assert str(table.index[0]) in ("resdeconv", "ensemble (greedy)")
+
+
+def test_the_artifact_gives_the_same_scores_again(trained: tuple[str, de.FolderData, Any]) -> None:
+    _, data, run = trained
+    ensemble = de.load(run.folder.artifact)
+    scores = de.evaluate(ensemble, data, "val")
+    kept = run.trained()["resdeconv"]["val"][run.task.primary]
+    if ensemble.temperatures["resdeconv"] == 1:
+        assert scores["members"]["resdeconv"][run.task.primary] == pytest.approx(kept, rel=1e-3, abs=1e-4)
+    assert scores[run.task.primary] == pytest.approx(kept, rel=0.05, abs=0.02)
+
+
+def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.FolderData, Any], tmp_path: Path) -> None:
+    name, data, run = trained
+    ensemble = de.load(run.folder.artifact)
+    sample = data.val[0]
+    (prediction,) = de.predict(ensemble, sample.image)
+    files = prediction.save(tmp_path, ("map", "overlay", "uncertainty", "npy"))
+    assert [file.name for file in files[1:]] == ["000_overlay.png", "000_uncertainty.png", "000.npy"]
+    maps = np.load(files[3])
+    assert maps.shape == (ensemble.task.out_channels, *SIZE) and np.isfinite(maps).all()
+    wanted = data.read_target(sample)
+    if name == "segmentation":
+        assert set(np.unique(Image.open(files[0]))) <= {0, 1, 2}
+    elif name == "depth":
+        assert files[0].suffix == ".png" and abs(np.median(maps[0]) - np.median(wanted[wanted > 0])) < 1.0
+    elif name == "density":
+        assert files[0].suffix == ".tif" and tifffile.imread(files[0]).sum() == pytest.approx(maps.sum(), rel=1e-4)
+        assert abs(maps.sum() - wanted.sum()) < 5
+    elif name == "image":
+        assert np.asarray(Image.open(files[0])).shape == (*SIZE, 3)
+    else:
+        assert tifffile.imread(files[0]).shape == maps.shape
+    assert np.asarray(Image.open(files[1])).shape == (*SIZE, 3)

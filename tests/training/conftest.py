@@ -1,0 +1,35 @@
+"""The small network of ``small_training``, ready to be trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.callbacks import Callback
+from small_training import SETTINGS, Fit, member_folder, small_model
+
+from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.folder import FolderData
+from densemble.tasks import SaliencyTask, Task
+from densemble.training.fit import fit_member
+from densemble.training.settings import FitSettings
+
+
+@pytest.fixture(scope="session")
+def splits(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DecodedSplit, DecodedSplit]:
+    data, cache = FolderData(scenes, "saliency"), tmp_path_factory.mktemp("cache")
+    return decode_split(data, "train", (48, 64), cache), decode_split(data, "val", (48, 64), cache)
+
+
+@pytest.fixture
+def fit(splits: tuple[DecodedSplit, DecodedSplit]) -> Fit:
+    """``fit(RUN, settings, task=..., watch=(...))``: trains into ``RUN/members/01-small``."""
+
+    def train(
+        run: Path, settings: FitSettings = SETTINGS, task: Task | None = None, watch: tuple[Callback, ...] = ()
+    ) -> dict[str, Any]:
+        place, model = member_folder(run), small_model()
+        place.path.mkdir(parents=True, exist_ok=True)
+        task = task or SaliencyTask()
+        return fit_member(model, task, *splits, (12, 16), settings, place, "small", run / "cache", watch)
+
+    return train

@@ -1,0 +1,167 @@
+"""Batches: the same from threads and processes, errors reach the reader, nothing runs on unread, dealt among ranks."""
+
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from densemble.data.cache import DecodedSplit
+from densemble.data.transforms import AUGMENT
+from densemble.training import dataset
+from densemble.training.dataset import AHEAD, DecodedSamples, EpochSampler, batches
+from densemble.training.features import FeatureSamples
+
+Splits = tuple[DecodedSplit, DecodedSplit]
+
+
+def all_batches(splits: Splits, workers: int) -> list[tuple[Tensor, Tensor]]:
+    """The batches of two epochs."""
+    samples = DecodedSamples(splits[0], (12, 16), "heat", 0.0, AUGMENT["strong"], 7)
+    sampler = EpochSampler(len(splits[0]), 7, 5)
+    loader, found = batches(samples, sampler, 5, workers), []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        found += list(loader)
+    return found
+
+
+def test_threads_and_processes_give_the_same_batches(splits: Splits) -> None:
+    here, there = all_batches(splits, 0), all_batches(splits, 2)
+    assert len(here) == len(there) == 2 * 5
+    for (image, target), (other_image, other_target) in zip(here, there, strict=True):
+        assert torch.equal(image, other_image) and torch.equal(target, other_target)
+    assert not torch.equal(here[0][0], here[5][0]), "epochs differ"
+
+
+class Numbers(Dataset[Tensor]):
+    """Its numbers; one of them is broken."""
+
+    def __init__(self, length: int, broken: int | None = None) -> None:
+        self.length = length
+        self.broken = broken
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        self.read.append(key[1])
+        if key[1] == self.broken:
+            raise OSError("disk gone")
+        return torch.tensor(key[1])
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "batches"]
+
+
+def wait_for_no_threads() -> None:
+    deadline = time.monotonic() + 5
+    while threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not threads()
+
+
+def test_an_error_in_the_thread_reaches_the_reader() -> None:
+    source = iter(batches(Numbers(12, broken=7), EpochSampler(12, None), 3))
+    assert [next(source).tolist(), next(source).tolist()] == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(OSError, match="disk gone"):
+        next(source)
+    wait_for_no_threads()
+
+
+def test_all_is_read_and_the_thread_ends() -> None:
+    loader = batches(Numbers(7), EpochSampler(7, None), 3)
+    for _ in range(2):
+        assert [batch.tolist() for batch in loader] == [[0, 1, 2], [3, 4, 5], [6]]
+    wait_for_no_threads()
+
+
+def test_a_reader_that_leaves_ends_the_thread() -> None:
+    numbers = Numbers(1000)
+    source: Any = iter(batches(numbers, EpochSampler(1000, None), 2))
+    next(source)
+    deadline = time.monotonic() + 2
+    while len(numbers.read) < 2 * (AHEAD + 2) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert len(threads()) == 1 and len(numbers.read) == 2 * (AHEAD + 2), "read, waiting, and one in hand"
+    del source
+    wait_for_no_threads()
+
+
+def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
+    monkeypatch.setattr(dataset.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(dataset.distributed, "get_rank", lambda: rank)
+    monkeypatch.setattr(dataset.distributed, "get_world_size", lambda: world)
+
+
+@pytest.mark.parametrize(("length", "world"), [(24, 2), (25, 2), (26, 3), (7, 4)])
+def test_samples_are_dealt_among_ranks(monkeypatch: pytest.MonkeyPatch, length: int, world: int) -> None:
+    sampler = EpochSampler(length, 3)  # made before the processes know of one another
+    sampler.set_epoch(2)
+    alone, dealt = [index for _, index in sampler], []
+    for rank in range(world):
+        as_rank(monkeypatch, rank, world)
+        own = list(sampler)
+        assert len(own) == len(sampler) == length // world and {epoch for epoch, _ in own} <= {2}
+        dealt.append([index for _, index in own])
+    flat = [index for own in dealt for index in own]
+    assert len(set(flat)) == len(flat), "no sample is trained on twice"
+    assert set(flat) == set(alone[: len(flat)]), "what is left over is the end of the order, another one every epoch"
+
+
+def test_every_rank_validates_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_rank(monkeypatch, 1, 2)
+    assert list(EpochSampler(5, None)) == [(0, index) for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("length", "world", "kept"), [(17, 1, 16), (16, 1, 16), (18, 2, 8), (18, 1, 18), (1, 1, 1), (2, 2, 1)]
+)
+def test_a_last_batch_of_one_is_not_trained_on(
+    monkeypatch: pytest.MonkeyPatch, length: int, world: int, kept: int
+) -> None:
+    as_rank(monkeypatch, 0, world)
+    sizes = [len(batch) for batch in batches(Numbers(length), EpochSampler(length, 0, 8), 8)]
+    assert sum(sizes) == kept and len(EpochSampler(length, 0, 8)) == kept
+    validated = batches(Numbers(17), EpochSampler(17, None), 8)
+    assert [len(batch) for batch in validated] == [8, 8, 1]
+
+
+def test_16_bit_labels_become_integers_that_torch_can_index() -> None:
+    labels = np.array([[[300, 65535], [0, 1]]], np.uint16)
+    split = DecodedSplit(np.zeros((1, 3, 2, 2), np.uint8), labels, ("a",))
+    _, decoded = DecodedSamples(split, (2, 2), "labels", 255, AUGMENT["none"], 0)[0, 0]
+    _, kept = FeatureSamples([np.zeros((1, 4, 1, 1), np.float32)], split, (2, 2), "labels")[0, 0]
+    for target in (decoded, kept):
+        assert target.dtype == torch.int32 and target.tolist() == labels[0].tolist()
+
+
+PROGRAM = """
+import sys
+import torch
+from torch.utils.data import Dataset
+from densemble.training.dataset import EpochSampler, batches
+
+class Pictures(Dataset):
+    def __getitem__(self, key):
+        return torch.nn.functional.interpolate(torch.rand(1, 3, 300, 300), size=(200, 200), mode="bicubic")[0]
+
+source = iter(batches(Pictures(), EpochSampler(1000, 0), 8))
+next(source)
+sys.exit(3)  # as an interrupted training does: the traceback still holds the batches
+"""
+
+
+def test_a_program_that_ends_in_the_middle_ends_well() -> None:
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
+        assert (ended.returncode, ended.stderr) == (3, "")

@@ -1,0 +1,116 @@
+"""What is searched, and what a choice makes of the settings."""
+
+from typing import Any
+
+import pytest
+
+from densemble.config import RunConfig, make_config
+from densemble.engines.plan import fit_settings
+from densemble.errors import ConfigError, UsageError
+from densemble.nets.cuts import cuts
+from densemble.nets.dense import DenseModel
+from densemble.nets.heads import HEADS
+from densemble.tuning.space import (
+    AUGMENTATIONS,
+    NAMES,
+    TRIED_HEADS,
+    LogRange,
+    make_space,
+    own_values,
+    tried_cuts,
+    with_values,
+)
+
+
+def settings(backbone: str = "resnet18", weights: str | None = "DEFAULT", **member: Any) -> RunConfig:
+    own = {"backbone": backbone, "weights": weights, **member}
+    return make_config({"task": "saliency", "input_size": [96, 128], "out_size": [24, 32], "members": [own]})
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "alexnet", "vgg19_bn", "resdeconv"])
+def test_cuts_are_separating_and_of_the_wanted_strides(backbone: str) -> None:
+    found = tried_cuts(settings(backbone))
+    known = {cut.node: cut for cut in cuts(backbone, (96, 128))}
+    assert 0 < len(found) <= 12
+    for cut in found:
+        assert known[cut.node].separates and 3.6 <= min(cut.stride) <= max(cut.stride) <= 35
+    sizes = [cut.size for cut in found]
+    assert max(sizes.count(size) for size in sizes) <= 3
+    deepest = {cut.size: cut.node for cut in known.values() if cut.size in sizes}
+    assert set(deepest.values()) <= {cut.node for cut in found}, "the deepest of each size is tried"
+
+
+def test_every_tried_cut_and_head_builds_a_network() -> None:
+    config = settings("resdeconv")
+    space = make_space(config)
+    for cut in space["cut"]:
+        for head in space["head"]:
+            DenseModel("resdeconv", out_size=(24, 32), cut=cut, head=head, weights=None, input_size=(96, 128))
+    assert set(TRIED_HEADS) <= set(HEADS)
+
+
+def test_limits_of_the_member_bound_its_cuts() -> None:
+    assert all(max(cut.stride) <= 8 * 1.3 for cut in tried_cuts(settings(max_stride=8)))
+    cheap = tried_cuts(settings(max_macs=3e8))
+    assert 0 < len(cheap) < len(tried_cuts(settings())) and all(cut.macs <= 3e8 for cut in cheap)
+    with pytest.raises(UsageError, match="no cut with a stride from 4 to 32"):
+        make_space(settings(max_macs=10))
+
+
+def test_what_means_nothing_is_not_searched() -> None:
+    assert tuple(make_space(settings())) == NAMES
+    assert tuple(make_space(settings(weights=None))) == ("cut", "head", "learning_rate", "augment")
+    frozen = {"freeze_epochs": 3, "epochs": 3, "augment": "none", "cache_features": True}
+    assert tuple(make_space(settings(**frozen))) == ("cut", "head", "learning_rate")
+    assert tuple(make_space(settings(), ["learning_rate", "head"])) == ("head", "learning_rate")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"), [(["cuts"], "'cuts' is nothing to search; there are: cut"), ([], "'' is nothing to search")]
+)
+def test_misspelt_names(names: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_space(settings(), names)
+
+
+def test_a_share_needs_its_whole() -> None:
+    with pytest.raises(UsageError, match="search learning_rate too"):
+        make_space(settings(learning_rate="auto"), ["backbone_share"])
+    assert list(make_space(settings(learning_rate="auto"), ["learning_rate", "backbone_share"]))
+
+
+def test_a_search_begins_with_what_the_settings_say() -> None:
+    config = settings(backbone_learning_rate=1e-4)
+    own = own_values(config, make_space(config))
+    model = DenseModel("resnet18", out_size=(24, 32), weights=None, input_size=(96, 128))
+    assert own == {
+        "cut": model.cut.node, "head": model.spec.head, "learning_rate": 1e-3, "backbone_share": 0.1, "augment": "light"
+    }  # fmt: skip
+    asked = settings(head="smp-unet")
+    assert own_values(asked, make_space(asked))["head"] == "smp-unet", "a head that was asked for is among the tried"
+    assert "learning_rate" not in own_values(settings(learning_rate=1.0), make_space(settings()))
+
+
+def test_values_become_settings_of_the_member() -> None:
+    config = settings(name="mine", epochs=7)
+    values = {"cut": "layer2", "head": "aspp", "learning_rate": 4e-3, "backbone_share": 0.25, "augment": "none"}
+    changed = with_values(config, values)
+    (member,) = changed.members
+    assert (member.cut, member.head, member.name, member.epochs) == ("layer2", "aspp", "mine", 7)
+    fitted = fit_settings(changed, member, None)
+    assert (fitted.learning_rate, fitted.backbone_share, fitted.augment) == (4e-3, 0.25, "none")
+    assert changed.model_copy(update={"members": config.members}) == config, "nothing else changes"
+    alone = with_values(config, {"backbone_share": 0.5}).members[0]
+    assert alone.backbone_learning_rate == 0.5e-3 and alone.learning_rate is None
+
+
+def test_values_that_the_settings_exclude_are_refused() -> None:
+    frozen = {"freeze_epochs": 3, "epochs": 3, "augment": "none", "cache_features": True}
+    with pytest.raises(ConfigError, match="set augment to none"):
+        with_values(settings(**frozen), {"augment": "strong"})
+
+
+def test_ranges() -> None:
+    space = make_space(settings())
+    assert space["learning_rate"] == LogRange(1e-4, 1e-2) and space["backbone_share"] == LogRange(0.02, 1.0)
+    assert space["augment"] == AUGMENTATIONS
