@@ -95,3 +95,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_a_setting_reaches_into_a_member_that_is_only_a_name() -> None:
     values = with_settings({"task": "saliency", "members": ["alexnet", "resnet18"]}, ["members.1.weights=null"])
     assert values["members"] == ["alexnet", {"backbone": "resnet18", "weights": None}]
+
+
+def test_settings_keep_the_order_that_numbers_classes() -> None:
+    values = {"task": "segmentation", "data": {"color_map": {"road": [1, 2, 3], "car": [4, 5, 6]}}}
+    changed = with_settings(values, ["training.epochs=3"])
+    assert list(changed["data"]["color_map"]) == ["road", "car"]
+    assert changed["training"] == {"epochs": 3} and "training" not in values

@@ -1,5 +1,6 @@
 """run.yaml as pydantic models: the settings of one run, checked, with the nearest name for a misspelt key."""
 
+import copy
 import difflib
 import re
 from pathlib import Path
@@ -149,7 +150,7 @@ class DataConfig(_Strict):
         None, ge=0, le=65535, description="label that is neither trained on nor scored; default the format's, else 255"
     )
     label_map: dict[int, int] | None = Field(None, description="label in the files -> class number")
-    color_map: str | dict[str, list[int] | str] | None = Field(
+    color_map: str | dict[str, list[int] | list[list[int]] | str] | None = Field(
         None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
     )
     scale: PositiveFloat = Field(1.0, description="float targets are multiplied by this when read")
@@ -158,7 +159,9 @@ class DataConfig(_Strict):
     heatmap: Literal["keypoints", "density"] = Field("keypoints", description="what a heatmap's maps or points are")
     sigma: float = Field(0.015, gt=0, le=0.5, description="spread of a drawn point, as a share of the diagonal")
     bands: list[int] | None = Field(None, description="channels of the pictures that are used, counted from 0")
-    image_range: tuple[float, float] | None = Field(None, description="values of float pictures that become 0 and 1")
+    image_range: tuple[float, float] | None = Field(
+        None, description="values of 16-bit and float pictures that become 0 and 1"
+    )
     exif: Literal["auto", "image", "both", "ignore"] = Field(
         "auto", description="what a picture's EXIF orientation turns; auto: the map too where only that makes it fit"
     )
@@ -269,7 +272,7 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
     Raises:
         ConfigError: a setting without ``=``, or a path that leads nowhere.
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(values))
+    result = copy.deepcopy(values)
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:

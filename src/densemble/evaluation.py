@@ -21,6 +21,7 @@ from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
 Scores = dict[str, Any]
+BATCH, BATCH_PIXELS = 8, 2_000_000
 
 
 def default_split(data: FolderData) -> str:
@@ -89,26 +90,44 @@ def predict_split(
     kept = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=np.float16)
     device = next(model.parameters()).device
     density = task.target_kind == "density"
-    for number, (images, target, points) in enumerate(truths(data, split)):
+    number = 0
+    for batch in alike(truths(data, split)):
+        images = torch.cat([images for images, _, _ in batch])
         maps = task.activation(model(images.to(device)).float())
-        _score(metric, task, maps, target, points)
-        kept[number] = resize_maps(maps, map_size, density, antialias=True)[0].cpu().numpy()
+        small = resize_maps(maps, map_size, density, antialias=True)
+        for one, own, (_, target, points) in zip(maps, small, batch, strict=True):
+            _score(metric, task, one[None], target, points)
+            kept[number] = own.cpu().numpy()
+            number += 1
     return kept, metric.compute()
+
+
+def alike(samples: Iterable[Truth]) -> Iterator[list[Truth]]:
+    """Neighbours of equal picture size together, as many as are worth a batch: small pictures pay little each then."""
+    batch: list[Truth] = []
+    for sample in samples:
+        pixels = sample[0].shape[-1] * sample[0].shape[-2]
+        if batch and (sample[0].shape != batch[0][0].shape or len(batch) >= min(BATCH, BATCH_PIXELS // pixels)):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
 
 
 @torch.no_grad()
 def seconds_to_predict(model: torch.nn.Module, task: Task, data: FolderData, split: str) -> float:
-    """How long :func:`predict_split` will take, from one picture; the model's mode stays."""
+    """How long :func:`predict_split` will take, from one batch; the model's mode stays."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    images, target, points = next(truths(data, split))
+    batch = next(alike(truths(data, split)))
     started = time.monotonic()
-    for _ in range(2):  # the first one pays for preparations
-        started = time.monotonic()
-        _score(task.metrics(), task, task.activation(model(images.to(device)).float()), target, points)
+    maps = task.activation(model(torch.cat([images for images, _, _ in batch]).to(device)).float())
+    for one, (_, target, points) in zip(maps, batch, strict=True):
+        _score(task.metrics(), task, one[None], target, points)
     model.train(was_training)
-    return (time.monotonic() - started) * len(data.split(split))
+    return (time.monotonic() - started) / len(batch) * len(data.split(split))
 
 
 def score_mixture(

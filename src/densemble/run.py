@@ -149,7 +149,7 @@ class Run:
             members, list(chosen.values()), task=self.task, combine=combine,
             metrics={"val": scores, "members": {name: trained[name]["val"] for name in chosen}},
             temperatures=dict.fromkeys(chosen, temperature),
-            reading={key: data.options[key] for key in ("bands", "image_range") if data.options[key] is not None},
+            reading=data.said,
         )  # fmt: skip
         write_json(
             self.folder.ensemble,

@@ -155,3 +155,15 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ResourceError, match=r"cache_dir"):
         decode_split(FolderData(folder, "segmentation"), "train", SIZE, tmp_path / "file" / "cache")
+
+
+def test_a_range_of_sixteen_bit_pictures_is_the_same_in_training_and_scoring(folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for path in (folder / split / "images").iterdir():
+            deep = np.asarray(Image.open(path))[..., 0].astype(np.uint16) * 16
+            Image.fromarray(deep).save(path)
+    data = FolderData(folder, "segmentation", image_range=(0, 4095))
+    split = decode_split(data, "train", SIZE, tmp_path / "cache")
+    seen = unit(split.images[0])
+    assert 0.3 < float(seen.mean()) < 0.7
+    torch.testing.assert_close(seen, torch.from_numpy(data.unit_image(data.train[0])).permute(2, 0, 1))

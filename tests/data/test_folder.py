@@ -1,5 +1,6 @@
 """Layouts, pairing, reading, the decoded cache and the check."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from densemble.config import make_config
 from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
@@ -191,3 +193,78 @@ def test_the_real_sets_are_clean(name: str, task: str, options: dict, pairs: tup
     assert facts["ok"] and (facts["splits"]["train"]["pairs"], facts["splits"]["val"]["pairs"]) == pairs
     if task == "depth":
         assert facts["splits"]["train"]["invalid_share"] == pytest.approx(0.11, abs=0.03)
+
+
+def test_what_was_said_about_reading_does_for_another_folder(folder: Path, tmp_path: Path) -> None:
+    """An artifact keeps it as JSON: colour files and numbers as keys must survive that."""
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
+    for split in ("train", "val"):
+        for path in (folder / split / "targets").iterdir():
+            Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    (folder / "colours.txt").write_text("0,0,0,ground\n255,0,0,car\n0,0,255,tree\n")
+    data = FolderData(folder, "segmentation", color_map="colours.txt", exif="ignore")
+    (folder / "colours.txt").unlink()
+    said = json.loads(json.dumps(data.said))
+    assert set(said) == {"color_map", "exif"}
+    again = FolderData(folder, "segmentation", **make_config({"task": "segmentation", "data": said}).data.model_dump())
+    assert again.classes == data.classes == ["ground", "car", "tree"]
+    assert all(np.array_equal(again.read_target(s), data.read_target(s)) for s in data.train)
+    plain = FolderData(folder, "depth", label_map={3: 4}, scale=0.5)
+    kept = make_config({"task": "depth", "data": json.loads(json.dumps(plain.said))}).data
+    assert kept.label_map == {3: 4} and kept.scale == 0.5 and FolderData(folder, "depth").said == {}
+
+
+def test_two_colours_of_one_class_and_a_void_colour(folder: Path) -> None:
+    colours = np.array([[255, 255, 255], [255, 0, 0], [0, 0, 255]], np.uint8)
+    for split in ("train", "val"):
+        for path in (folder / split / "targets").iterdir():
+            Image.fromarray(colours[np.asarray(Image.open(path))]).save(path)
+    given = {"ground": [255, 255, 255], "car": [[255, 0, 0], [128, 0, 0]], "void": "#0000ff"}
+    options = {"color_map": given, "classes": ["ground", "car"], "label_map": {2: 255}}
+    data = FolderData(folder, "segmentation", **options)
+    labels = data.read_target(data.train[0])
+    assert set(np.unique(labels)) == {0, 1, 255} and data.task.out_channels == 2
+    assert data.said["color_map"] == {
+        "ground": [[255, 255, 255]],
+        "car": [[255, 0, 0], [128, 0, 0]],
+        "void": [[0, 0, 255]],
+    }
+    again = FolderData(folder, "segmentation", **{**options, "color_map": data.said["color_map"]})
+    assert np.array_equal(again.read_target(again.train[0]), labels)
+
+
+def test_no_pair_is_lost_where_parts_are_drawn(tmp_path: Path) -> None:
+    write(tmp_path / "train", [f"{i:02d}" for i in range(20)])
+    drawn = FolderData(tmp_path, "segmentation", test_fraction=0.2).layout
+    assert {name: len(samples) for name, samples in drawn.splits.items()} == {"train": 12, "val": 4, "test": 4}
+    assert drawn.split_by == "seed"
+    write(tmp_path / "test", ["t1", "t2"])
+    for options in ({"test_fraction": 0.2}, {"test_fraction": 0.2, "folds": 4}):
+        layout = FolderData(tmp_path, "segmentation", **options).layout
+        assert len(layout.splits["train"]) + len(layout.splits["val"]) == 20
+        assert [sample.stem for sample in layout.splits["test"]] == ["t1", "t2"]
+
+
+def test_leaving_pairs_out_does_not_draw_the_others_anew(tmp_path: Path) -> None:
+    write(tmp_path, [f"{i:02d}" for i in range(20)])
+    whole = FolderData(tmp_path, "segmentation")
+    less = FolderData(tmp_path, "segmentation", leave_out=[whole.train[0].stem])
+    assert less.val == whole.val and less.train == whole.train[1:]
+
+
+def test_test_pictures_without_maps_are_no_fault(folder: Path) -> None:
+    (folder / "test" / "images").mkdir(parents=True)
+    Image.new("RGB", (32, 24)).save(folder / "test" / "images" / "x.jpg")
+    assert set(FolderData(folder, "segmentation").layout.splits) == {"train", "val"}
+
+
+def test_points_in_an_npy(tmp_path: Path) -> None:
+    write(tmp_path / "train", ["a"])
+    write(tmp_path / "val", ["b"])
+    for split, stem in (("train", "a"), ("val", "b")):
+        (tmp_path / split / "targets" / f"{stem}.png").unlink()
+        np.save(tmp_path / split / "targets" / f"{stem}.npy", np.array([[3.0, 5.0, 0.0], [20.0, 10.0, 1.0]]))
+    data = FolderData(tmp_path, "heatmap")
+    assert data.task.out_channels == 2
+    maps = data.read_target(data.train[0])
+    assert np.unravel_index(maps[1].argmax(), maps[1].shape) == (10, 20)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,13 @@ def test_other_settings_are_refused_on_resume(finished_run: Path, scenes: Path) 
     other = {**SMALL_RUN, "training": {**SMALL_RUN["training"], "epochs": 3}}
     with pytest.raises(UsageError, match="differs from the settings"):
         train_members(FolderData(scenes, "saliency"), make_config(other), finished_run, resume=True)
+
+
+def test_another_machine_may_go_on(finished_run: Path, scenes: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "run")
+    other = {**SMALL_RUN, "trainer": {"workers": 1, "loggers": ["tensorboard"]}, "weights_dir": str(tmp_path)}
+    outcomes = train_members(FolderData(scenes, "saliency"), make_config(other), tmp_path / "run", resume=True)
+    assert [outcome.state for outcome in outcomes] == ["kept"] * 3
 
 
 @pytest.mark.parametrize(

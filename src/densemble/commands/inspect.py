@@ -57,7 +57,11 @@ def doctor(json: Json = False) -> None:
     if json:
         print_json(facts)
     else:
-        flat = [[key, str(value)] for key, value in facts.items() if key not in ("versions", "problems")]
+        flat = [
+            [key, "none" if value is None else str(value)]
+            for key, value in facts.items()
+            if key not in ("versions", "problems")
+        ]
         print_table(["", ""], [*flat, *([name, installed(name) or "missing"] for name in PACKAGES)])
         for problem in problems:
             typer.echo(f"problem: {problem}")

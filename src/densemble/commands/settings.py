@@ -30,14 +30,14 @@ def read_settings(
     """
     from densemble.config import read_config, with_settings
     from densemble.errors import UsageError
-    from densemble.tasks import require_task
+    from densemble.tasks import TASKS, require_task
 
     values = read_config(config) if config is not None else {}
     written = values.get("task")
     if task is not None and written is not None and task != written:
         raise UsageError(f"--task {task} contradicts 'task: {written}' in '{config}'; leave one of them out")
     if task is None and written is None:
-        raise UsageError("no task is named; add --task saliency, segmentation or regression")
+        raise UsageError(f"no task is named; add --task with one of {', '.join(TASKS)}")
     values["task"] = require_task(str(task or written))
     if members is not None:
         values["members"] = [name.strip() for name in members.split(",") if name.strip()]

@@ -32,8 +32,8 @@ def evaluate(
     if split not in (None, "train", "val", "test"):
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
     ensemble = load(artifact, device, function or ())
-    config = make_config(with_settings({"task": ensemble.task.name}, setting or []))
-    folder = FolderData(data, ensemble.task.name, **_reading(ensemble, config.data.model_dump(exclude_unset=True)))
+    config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, setting or []))
+    folder = FolderData(data, ensemble.task.name, **config.data.model_dump())
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
@@ -46,12 +46,12 @@ def evaluate(
         print_scores(scores)
 
 
-def _reading(ensemble: "Ensemble", given: dict[str, Any]) -> dict[str, Any]:
-    """How the data is read: as in training, unless something else is said."""
+def _reading(ensemble: "Ensemble") -> dict[str, Any]:
+    """How the data is read: as in training."""
     task = ensemble.task.describe()
     names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
     known = {ours: task[theirs] for theirs, ours in names.items() if theirs in task}
-    return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading, **given}
+    return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading}
 
 
 def predict(

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from densemble.errors import DataError
 
@@ -18,18 +19,21 @@ _FORMS = (
 _HOW = "write one line 'red,green,blue,name' per class, or a JSON object name -> [red, green, blue]"
 
 
-def make_color_map(given: str | Mapping[str, Sequence[int] | str], folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
+Given = Sequence[int] | Sequence[Sequence[int]] | str
+
+
+def make_color_map(given: str | Mapping[str, Given], folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
     """Colour -> class number, and the classes' names in their order.
 
     Args:
-        given: name -> ``[red, green, blue]`` or ``"#rrggbb"``; or a file: JSON of the same, CSV ``name,r,g,b``, the
-            ``label_colors.txt`` of CamVid (``r g b name``), or the ``labelmap.txt`` of CVAT (``name:r,g,b::``).
+        given: name -> ``[red, green, blue]``, several of these, or ``"#rrggbb"``; or a file: JSON of the same, CSV
+            ``name,r,g,b``, CamVid's ``label_colors.txt`` (``r g b name``), CVAT's ``labelmap.txt`` (``name:r,g,b::``).
         folder: where a relative file is looked for after the working folder. Two colours of one name are one class.
 
     Raises:
         DataError: a file that cannot be read, something that is no colour, or one colour for two classes.
     """
-    pairs = _read(_find(given, folder)) if isinstance(given, str) else list(given.items())
+    pairs = _read(_find(given, folder)) if isinstance(given, str) else _one_by_one(given)
     names: list[str] = []
     colours: ColourMap = {}
     for name, value in pairs:
@@ -44,6 +48,14 @@ def make_color_map(given: str | Mapping[str, Sequence[int] | str], folder: Path)
     if not colours:
         raise DataError(f"the colour map names no colour; {_HOW}")
     return colours, tuple(names)
+
+
+def _one_by_one(given: Mapping[str, Given]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for name, value in given.items():
+        several = not isinstance(value, str) and len(value) > 0 and not isinstance(value[0], int)
+        pairs += [(name, one) for one in value] if several else [(name, value)]
+    return pairs
 
 
 def _find(name: str, folder: Path) -> Path:

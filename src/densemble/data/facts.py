@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from densemble.data.layouts import Sample
-from densemble.data.reading import Reading
+from densemble.data.reading import Reading, is_point_table
 from densemble.errors import DataError
-from densemble.storage.points import POINT_SUFFIXES, read_point_table
+from densemble.storage.points import read_point_table
 
 Array = np.ndarray[Any, Any]
 _SAMPLED = 50
@@ -46,7 +46,7 @@ def task_facts(data: Learnable) -> dict[str, Any]:
             "invalid_below": data.invalid_below,
             "file_scale": data.reading.scale,
         }
-        return {**facts, "unit": data.options["unit"]}
+        return {**facts, "unit": data.options["unit"], "whole": _is_whole(data)}
     if data.task_name == "heatmap":
         classes = data.classes or _numbered(_count_channels(data))
         density = data.options["heatmap"] == "density"
@@ -85,8 +85,8 @@ def _count_planes(data: Learnable) -> int:
 
 def _count_channels(data: Learnable) -> int:
     """Channels of a heatmap: the highest label of a point, or the planes of the first map."""
-    tables = [sample for sample in data.train if sample.target.suffix.lower() in POINT_SUFFIXES]
-    if not tables or tables[0].target.suffix.lower() == ".npy":
+    tables = [sample for sample in data.train if is_point_table(sample.target)]
+    if not tables:
         return _count_planes(data)
     return 1 + max(int(read_point_table(sample.target)[1].max(initial=0)) for sample in tables)
 
@@ -108,9 +108,19 @@ def _typical_value(data: Learnable) -> float:
     return float(np.mean(means)) or 1.0
 
 
+def _is_whole(data: Learnable) -> bool:
+    """Whether the files hold whole numbers: predictions are then saved as such, in the same unit."""
+    for sample in _evenly(data.train)[:5]:
+        values = data.reading.target(sample) / data.reading.scale
+        known = values[np.isfinite(values)]
+        if not np.allclose(known, known.round(), atol=1e-3):
+            return False
+    return True
+
+
 def _typical_count(data: Learnable, channels: int) -> float:
     """Mean count per picture and channel."""
-    if any(sample.target.suffix.lower() in POINT_SUFFIXES for sample in data.train[:1]):
+    if is_point_table(data.train[0].target):
         counts = [len(read_point_table(sample.target)[1]) / channels for sample in data.train]
     else:
         counts = [float(data.reading.target(sample).sum()) / channels for sample in _evenly(data.train)]

@@ -1,14 +1,15 @@
 """FolderData: a folder of pictures and maps with what is needed to read it."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from densemble.data.color_map import ColourMap, make_color_map
+from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.reading import Reading, some
@@ -29,6 +30,8 @@ KINDS: dict[str, TargetKind] = {
     "heatmap": "heat",
     "image": "pixels",
 }
+_READING = ("label_map", "scale", "bands", "image_range", "exif", "resize_targets", "heatmap", "sigma", "unit")
+_DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
 WITH_PLANES = ("multilabel", "heatmap", "image")
 
 
@@ -69,7 +72,7 @@ class FolderData:
         classes: list[str] | None = None,
         ignore_index: int | None = None,
         label_map: dict[int, int] | None = None,
-        color_map: str | Mapping[str, Sequence[int] | str] | None = None,
+        color_map: str | Mapping[str, Given] | None = None,
         scale: float = 1.0,
         invalid_below: float | None = 0.0,
         unit: str = "",
@@ -114,12 +117,13 @@ class FolderData:
                 "remove one"
             )
         self.color_map, named = self._colours(found, color_map)
+        self.color_names = named
         self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
         self.scale = scale
         self.invalid_below = invalid_below
         self.reading = self._make_reading(found)
-        self.layout = self._with_splits(_without(found, leave_out, self.path), folds is not None)
+        self.layout = _without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
 
     def _colours(self, found: Layout, given: Any) -> tuple[ColourMap | None, tuple[str, ...]]:
@@ -154,24 +158,43 @@ class FolderData:
         stratum = self._stratum if given["stratify"] else None
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
-        if again:
-            pool = [sample for name in ("train", "val") for sample in found.splits.get(name, ())]
-            drawn = make_splits(pool, options, stratum)
-            return replace(found, splits={**drawn, **{k: v for k, v in found.splits.items() if k == "test"}})
-        if "val" not in found.splits and found.splits.get("train"):
-            drawn = make_splits(found.splits["train"], options, stratum)
-            return replace(found, splits={**found.splits, **{k: v for k, v in drawn.items() if k != "test"}})
-        return found
+        if not again and ("val" in found.splits or not found.splits.get("train")):
+            return found
+        if "test" in found.splits:
+            options = replace(options, test_fraction=0.0)  # the folder's own test part is the one
+        pool = [sample for name in ("train", "val") for sample in found.splits.get(name, ())]
+        drawn = make_splits(pool, options, stratum)
+        return replace(
+            found, splits={**{k: v for k, v in found.splits.items() if k == "test"}, **drawn}, split_by="seed"
+        )
 
     def _stratum(self, sample: Sample) -> str:
         """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
-        target = self.reading.target(sample)
+        try:
+            target = self.reading.target(sample)
+        except DataError:
+            return "unreadable"  # whoever reads it for training says so; it may be left out before
         if self.reading.kind in ("labels", "masks"):
             labels = target if target.ndim == 2 else np.where(target == 1, np.arange(len(target))[:, None, None] + 1, 0)
             values, counts = np.unique(labels[labels != self.ignore_index], return_counts=True)
             return str(values[counts.argmin()]) if values.size else "none"
         mean = float(np.nanmean(target)) if np.isfinite(target).any() else 0.0
         return str(int(np.log2(mean))) if mean > 0 else "none"
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What was said about reading, without defaults, as plain values that do for another folder of its kind."""
+        parameters = inspect.signature(FolderData).parameters
+        drawn = _DRAWING if self.layout.split_by == "seed" else ()
+        said = {k: self.options[k] for k in (*_READING, *drawn) if self.options[k] != parameters[k].default}
+        if self.options["color_map"] is not None and self.color_map is not None:
+            said["color_map"] = {
+                name: [list(colour) for colour, own in self.color_map.items() if own == number]
+                for number, name in enumerate(self.color_names)
+            }
+        if "label_map" in said:
+            said["label_map"] = {str(old): new for old, new in said["label_map"].items()}
+        return said
 
     @property
     def kind(self) -> TargetKind:

@@ -14,7 +14,7 @@ from densemble.data.targets import draw_points, resize_target
 from densemble.errors import DataError
 from densemble.shapes import Size
 from densemble.storage import images as codec
-from densemble.storage.points import POINT_SUFFIXES, read_point_table
+from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
 from densemble.tasks.base import TargetKind
 
 Array = np.ndarray[Any, Any]
@@ -142,8 +142,10 @@ class Reading:
 
 
 def is_point_table(path: Path) -> bool:
-    """Whether a file lists points; an NPY is a map."""
-    return path.suffix.lower() in POINT_SUFFIXES and path.suffix.lower() != ".npy"
+    """Whether a file lists points: a table does, and an NPY of two or three columns."""
+    if path.suffix.lower() == ".npy":
+        return is_point_array(path)
+    return path.suffix.lower() in POINT_SUFFIXES
 
 
 def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
@@ -151,7 +153,7 @@ def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
         labels = sample.drawing.labels(picture)
     elif reading.color_map is not None:
         colours = codec.read_colours(sample.target, reading.turns_files)
-        return _checked(_from_colours(colours, reading, sample.target), reading, sample.target)
+        labels = _from_colours(colours, reading, sample.target)
     else:
         labels = codec.read_labels(sample.target, reading.turns_files)
     return _checked(_mapped(labels, reading.label_map), reading, sample.target)
@@ -262,7 +264,10 @@ def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
 
 
 def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
-    pixels = codec.as_unit(codec.read_image(sample.target, reading.turns_files), reading.image_range)
+    image = codec.read_image(sample.target, reading.turns_files)
+    unknown = np.isnan(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
+    pixels = codec.as_unit(np.where(unknown, image.dtype.type(0), image), reading.image_range)
+    pixels = np.where(unknown, np.float32(np.nan), pixels)
     grey = reading.channels == 1 and (pixels[..., :1] == pixels).all()
     return np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from densemble.config import MemberConfig, RunConfig, make_config, read_config
+from densemble.config import MemberConfig, RunConfig, TrainerConfig, make_config, read_config
 from densemble.data.cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
@@ -126,9 +126,8 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     if run.config.exists() and not resume:
         raise UsageError(f"'{run.path}' holds a run already; go on with --resume, or choose another folder with -o")
     require_writable(run.path)
-    if run.config.exists() and _trained_by(make_config(read_config(run.config), str(run.config))) != _trained_by(
-        config
-    ):
+    stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
+    if _trained_by(stored) != _trained_by(config):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
@@ -150,9 +149,11 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool)
     write_json(run.path / "data_report.json", {"splits": splits, **layout, "left_out": unpaired})
 
 
-def _trained_by(config: RunConfig) -> RunConfig:
-    """The settings that decide what comes out; where weights lie on this machine is none of them."""
-    return config.model_copy(update={"weights_dir": None})
+def _trained_by(config: RunConfig) -> str:
+    """The settings that decide what comes out, in their order; what the machine is like is none of them."""
+    deterministic = config.trainer.deterministic
+    machine = {"weights_dir": None, "trainer": TrainerConfig(deterministic=deterministic)}
+    return config.model_copy(update=machine).to_yaml()
 
 
 def _event(run: RunFolder, values: dict[str, Any]) -> None:

@@ -47,21 +47,24 @@ class PicturePrediction(Prediction):
         """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values."""
         if self.entropy is not None:
             return self.entropy.cpu().numpy()
-        return self.variance[0].sqrt().cpu().numpy()
+        return self.variance.mean(0).sqrt().cpu().numpy()
 
     def map_picture(self) -> Array:
         """The map as it is saved.
 
         Returns:
-            ``(H, W)`` or ``(K, H, W)``: labels uint8 (uint16 above 255), probabilities and heat 0..255 uint8, values
-            uint16 in the training maps' own unit, densities float32, pixels 0..255 uint8.
+            ``(H, W)`` or ``(K, H, W)``: labels uint8 (uint16 above 255), probabilities, heat and pixels 0..255 uint8,
+            values in the training maps' own unit, uint16 where those were whole numbers, else float32, densities
+            float32.
         """
         if self.label is not None:
             labels = self.label.cpu().numpy()
             return labels.astype(np.uint8 if len(self.mean) <= 256 else np.uint16)
         maps = self.mean.cpu().numpy()
         if self.task.target_kind == "values":
-            whole = (maps / self.task.describe()["file_scale"]).round().clip(0, 65535).astype(np.uint16)
+            about = self.task.describe()
+            whole = (maps / about["file_scale"]).astype(np.float32)
+            whole = whole.round().clip(0, 65535).astype(np.uint16) if about.get("whole", True) else whole
         elif self.task.target_kind == "density":
             whole = maps.astype(np.float32)
         else:
@@ -78,7 +81,8 @@ class PicturePrediction(Prediction):
         """The uncertainty in colours, dark = sure, uint8 ``(H, W, 3)``; full scale is the largest possible entropy."""
         highest = float(self.uncertainty.max())
         if self.entropy is not None:
-            highest = float(np.log(max(self.task.out_channels, 2)))
+            classes = self.task.out_channels if self.task.distribution == "categorical" else 2
+            highest = float(np.log(max(classes, 2)))
         return drawing.colour_values(self.uncertainty, 0, highest, "magma")
 
     def figure(self) -> "Figure":

@@ -37,6 +37,15 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
     return _checked(path, rows)
 
 
+def is_point_array(path: Path) -> bool:
+    """Whether an NPY holds rows of two or three numbers, from its header; no map is that narrow."""
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError, EOFError):
+        return False  # whoever reads it says what is wrong with it
+    return len(shape) == 2 and shape[1] in (2, 3)
+
+
 def _rows(path: Path) -> _Rows:
     if path.stat().st_size == 0:
         return []

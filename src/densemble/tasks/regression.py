@@ -39,6 +39,7 @@ class RegressionTask(Task):
     unit: str = ""
     loss_name: str = ""
     name: str = "regression"
+    whole: bool = True
 
     planes = False
     out_channels = 1
@@ -94,7 +95,9 @@ class RegressionTask(Task):
 
     def describe(self) -> dict[str, Any]:
         kept = {"scale": self.scale, "invalid_below": self.invalid_below, "file_scale": self.file_scale}
-        return {"name": self.name, **kept, **without_defaults({"unit": self.unit, "loss_name": self.loss_name})}
+        fractions = {} if self.whole else {"whole": False}
+        chosen = without_defaults({"unit": self.unit, "loss_name": self.loss_name})
+        return {"name": self.name, **kept, **fractions, **chosen}
 
 
 def make_regression(values: dict[str, Any]) -> Task:
@@ -106,4 +109,5 @@ def make_regression(values: dict[str, Any]) -> Task:
         unit=values.get("unit", ""),
         loss_name=values.get("loss_name", ""),
         name=values["name"],
+        whole=bool(values.get("whole", True)),
     )

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -90,8 +91,9 @@ def fit_member(
     device = _device(settings.machine)
     batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    started = time.monotonic()
     while True:
-        own = replace(settings, batch_size=batch)
+        own = replace(settings, batch_size=batch, seconds=_left(settings, started))
         try:
             rate = _fit_once(model, task, train, val, target_size, own, accumulate, folder, title, cache, watch)
             break
@@ -117,6 +119,11 @@ def fit_member(
         "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
         "data_share": round(share, 4),
     }  # fmt: skip
+
+
+def _left(settings: FitSettings, started: float) -> float | None:
+    """What is left of the time: attempts that ran out of memory and the range test took of it."""
+    return None if settings.seconds is None else max(settings.seconds - (time.monotonic() - started), 1.0)
 
 
 def _device(machine: Machine) -> str:
@@ -151,9 +158,10 @@ def _fit_once(
 ) -> float:
     """One attempt; gives the peak learning rate that was used."""
     feed, check = _feeds(model, task, train, val, target_size, settings, cache)
-    rate = settings.learning_rate
+    rate, started = settings.learning_rate, time.monotonic()
     if rate is None:
         rate, _ = find_learning_rate(model, task, settings, feed, _device(settings.machine))
+    settings = replace(settings, seconds=_left(settings, started))
     callbacks = _callbacks(task, settings, folder, title, watch, len(val))
     deterministic = torch.are_deterministic_algorithms_enabled()
     trainer = _trainer(settings, accumulate, callbacks, folder, title)

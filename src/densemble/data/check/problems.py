@@ -117,7 +117,10 @@ class Group:
         """Of all of them, or of the first where every one has its own."""
         first: str = self.problems[0]["remedy"]
         own = len({problem["remedy"] for problem in self.problems}) > 1
-        return f"{first}; the others alike, or all at once with --leave-out FILE" if own else first
+        if not own:
+            return first
+        left_out = ", or all at once with --leave-out FILE" if self.problems[0]["severity"] == "error" else ""
+        return f"{first}; the others alike{left_out}"
 
 
 def group(problems: Sequence[dict[str, Any]]) -> list[Group]:

@@ -52,6 +52,8 @@ def find(path: Path) -> Layout | None:
     places = _find_places(path)
     if not any(place.targets for place in places.values()):
         return None
+    # Test pictures often come without maps, which somebody else keeps: they are there to be predicted.
+    places = {split: place for split, place in places.items() if place.targets or split != "test"}
     pairs = {split: _pair(place) for split, place in places.items()}
     splits = {split: found.samples for split, found in pairs.items()}
     unpaired = tuple(file for found in pairs.values() for file in found.unpaired)

@@ -35,7 +35,7 @@ def augment(
 
 
 def apply_change(change: Change, image: Tensor, target: Tensor, kind: TargetKind, fill: float) -> tuple[Tensor, Tensor]:
-    """One geometry for image and target, each resampled once; colours of the image alone.
+    """One geometry for image and target, each resampled once; colours of the image alone, and not for pixels.
 
     ========  =========  ================  ======================================================================
     kind      resampled  outside           remarks
@@ -68,7 +68,10 @@ def apply_change(change: Change, image: Tensor, target: Tensor, kind: TargetKind
     _require_fitting_type(target, kind, fill)
     target = move_target(change, target, kind, fill)
     image = move_image(change, image)
-    return (image if change.look is None else change_look(image, change.look)), target
+    # The other picture is made of this one's colours: changed on one side only, nothing could be learned from them.
+    if change.look is not None and kind != "pixels":
+        image = change_look(image, change.look)
+    return image, target
 
 
 def _require_equal_sizes(image: Tensor, target: Tensor) -> None:
