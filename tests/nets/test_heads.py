@@ -163,7 +163,7 @@ def test_context_reaches_the_whole_map(head: str) -> None:
 
 
 def test_heads_with_skips_are_known_by_name() -> None:
-    assert {"skip", *(f"smp-{decoder}" for decoder in DECODERS)} == WITH_SKIPS
+    assert {"fpn", "skip", *(f"smp-{decoder}" for decoder in DECODERS)} == WITH_SKIPS
 
 
 def test_resize_leaves_a_map_of_the_right_size_alone() -> None:

@@ -53,7 +53,7 @@ def make_color_map(given: str | Mapping[str, Given], folder: Path) -> tuple[Colo
 def _one_by_one(given: Mapping[str, Given]) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for name, value in given.items():
-        several = not isinstance(value, str) and len(value) > 0 and not isinstance(value[0], int)
+        several = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], list | tuple)
         pairs += [(name, one) for one in value] if several else [(name, value)]
     return pairs
 

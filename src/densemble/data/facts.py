@@ -12,6 +12,8 @@ from densemble.storage.points import read_point_table
 
 Array = np.ndarray[Any, Any]
 _SAMPLED = 50
+_FINE = 20
+"""Below a typical value of so many units, rounding to whole ones costs more than 2 %."""
 
 
 class Learnable(Protocol):
@@ -109,7 +111,12 @@ def _typical_value(data: Learnable) -> float:
 
 
 def _is_whole(data: Learnable) -> bool:
-    """Whether the files hold whole numbers: predictions are then saved as such, in the same unit."""
+    """Whether the files hold whole numbers in a fine unit: predictions are then saved as such, in the same one.
+
+    Whole metres are no reason to round predictions to metres.
+    """
+    if _typical_value(data) / data.reading.scale < _FINE:
+        return False
     for sample in _evenly(data.train)[:5]:
         values = data.reading.target(sample) / data.reading.scale
         known = values[np.isfinite(values)]
