@@ -102,3 +102,17 @@ def test_settings_keep_the_order_that_numbers_classes() -> None:
     changed = with_settings(values, ["training.epochs=3"])
     assert list(changed["data"]["color_map"]) == ["road", "car"]
     assert changed["training"] == {"epochs": 3} and "training" not in values
+
+
+def test_a_member_is_reached_by_its_name_or_backbone() -> None:
+    values = {"task": "saliency", "members": ["alexnet", {"backbone": "resdeconv", "name": "own"}]}
+    changed = with_settings(values, ["members.alexnet.weights=null", "members.own.epochs=3"])
+    assert changed["members"][0] == {"backbone": "alexnet", "weights": None}
+    assert changed["members"][1]["epochs"] == 3
+    with pytest.raises(ConfigError, match="member by its name or its number"):
+        with_settings(values, ["members.nobody.epochs=3"])
+
+
+def test_a_setting_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        with_settings({"task": "saliency"}, ["data.leave_out=[a]", "data.leave_out=[b]"])

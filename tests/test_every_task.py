@@ -77,3 +77,21 @@ def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.Fol
     else:
         assert tifffile.imread(files[0]).shape == maps.shape
     assert np.asarray(Image.open(files[1])).shape == (*SIZE, 3)
+
+
+def test_an_ensemble_no_better_than_nothing_is_called_so(tmp_path: Path) -> None:
+    task, options, draw = TASK_SETS["keypoints"]
+    data = de.FolderData(write(tmp_path / "data", draw, 8, 4), task, **options)
+    assert data.read_target(data.train[0]).shape == (2, *SIZE)  # without anybody asking for the task before
+    said: list[str] = []
+    run = de.train(
+        data,
+        ["resdeconv"],
+        tmp_path / "run",
+        report=said.append,
+        input_size=SIZE,
+        training={"epochs": 1, "learning_rate": 1e-6},
+    )
+    better = run.trained()["resdeconv"]["val"]["pck"] > run.baselines()["mean map"]["pck"]
+    assert better != any("no better than the baseline 'mean map'" in line for line in said)
+    assert de.load(tmp_path / "run").members.keys() == {"resdeconv"}

@@ -273,25 +273,43 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
         ConfigError: a setting without ``=``, or a path that leads nowhere.
     """
     result = copy.deepcopy(values)
+    said: set[str] = set()
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
             raise ConfigError(f"--set {setting}: write it as key=value, for instance training.epochs=5")
+        if path in said:
+            raise ConfigError(f"--set {path} is given twice, and only one can hold; join them into one value")
+        said.add(path)
         *parents, last = path.split(".")
         place: Any = result
         try:
             for key in parents:
-                if isinstance(place, list) and isinstance(place[int(key)], str):
-                    place[int(key)] = {"backbone": place[int(key)]}  # a member that is only a name
-                place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-            place[int(last) if isinstance(place, list) else last] = yaml.safe_load(text)
+                if not isinstance(place, list):
+                    place = place.setdefault(key, {})
+                    continue
+                number = _member_number(place, key)
+                if isinstance(place[number], str):
+                    place[number] = {"backbone": place[number]}  # a member that is only a name
+                place = place[number]
+            place[_member_number(place, last) if isinstance(place, list) else last] = yaml.safe_load(text)
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"--set {setting}: '{path}' leads nowhere ({error}); members are counted from 0"
+                f"--set {setting}: '{path}' leads nowhere; name a key of run.yaml, and a member by its name or its "
+                "number from 0"
             ) from error
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: '{text}' cannot be read as a value") from error
     return result
+
+
+def _member_number(members: list[Any], key: str) -> int:
+    """Place of a member by its number, its name or its backbone."""
+    for number, member in enumerate(members):
+        names = (member,) if isinstance(member, str) else (member.get("name"), member.get("backbone"))
+        if key in names:
+            return number
+    return int(key)
 
 
 def make_config(values: dict[str, Any], source: str = "the settings") -> RunConfig:

@@ -69,8 +69,20 @@ def run_members(
         save(ensemble, run.folder.artifact)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
         report(f"ensemble of {len(ensemble.members)}: val {shown}; {run.folder.artifact}")
+        warn_of_baselines(run, ensemble.metrics["val"], report)
     raise_failures(outcomes)
     return Run(out, data.path)
+
+
+def warn_of_baselines(run: Run, scores: Mapping[str, Any], report: Callable[[str], None]) -> None:
+    """Says so where a prediction that needs no training scores as well as the ensemble."""
+    name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
+    for baseline, own in run.baselines().items():
+        if own.get(name) is not None and scores.get(name) is not None and sign * scores[name] <= sign * own[name]:
+            report(
+                f"warning: {name} {scores[name]:.4f} is no better than the baseline '{baseline}' ({own[name]:.4f}), "
+                "which needs no training: train longer, start from pretrained weights, or look at the data"
+            )
 
 
 def train(

@@ -265,7 +265,13 @@ class FolderData:
         Raises:
             DataError: unreadable, or labels outside the classes.
         """
+        self._count_channels()
         return self.reading.target(sample)
+
+    def _count_channels(self) -> None:
+        """Lets the reading know of how many channels point tables speak, which no single one says."""
+        if self.reading.planes and self.classes is None:
+            _ = self.task
 
     def read_points(self, sample: Sample) -> Array | None:
         """Fixations as bool ``(H, W)``, where there are any."""
@@ -277,6 +283,7 @@ class FolderData:
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
+        self._count_channels()
         return self.reading.pair(sample)
 
     def truths(self, split: str) -> Iterator[tuple[Sample, Array, Array, Array | None]]:
@@ -330,4 +337,7 @@ def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
     for path in (Path(leave_out).expanduser(), folder / leave_out):
         if path.is_file():
             return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    raise DataError(f"data.leave_out: no file at '{leave_out}'; write a list, or one name per line into a file")
+    raise DataError(
+        f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
+        "line into a file"
+    )

@@ -312,7 +312,10 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
     wanted = f"{_stems(name, str(weights))[0]}.pth"
     try:
         if name in OWN or is_user_function(name):
-            raise WeightsError(f"'{name}' has no pretrained weights named '{weights}'; set weights to null")
+            raise WeightsError(
+                f"'{name}' has no pretrained weights named '{weights}'; set weights to null: "
+                "--set members.0.weights=null"
+            )
         if name.startswith("timm/"):
             return _download_timm(name.removeprefix("timm/"), str(weights))
         import torchvision
@@ -331,7 +334,7 @@ def _download(name: str, weights: str | Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"cannot download weights '{weights}' of {name} ({type(error).__name__}); put the file {wanted} into a "
             f"folder and name that folder with weights_dir or ${local_weights.WEIGHTS_DIR_VARIABLE}, "
-            "or set weights to null (in Python: None) to train from scratch"
+            "or set weights to null to train from scratch: --set members.0.weights=null, in Python weights=None"
         ) from error
 
 

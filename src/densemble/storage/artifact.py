@@ -145,7 +145,7 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
     """Reads an artifact: an :class:`Ensemble` in eval mode, one member at a time, every tensor checked.
 
     Args:
-        path: ``NAME.safetensors``.
+        path: ``NAME.safetensors``, or a run folder: the ensemble that its training ended with.
         device: where it is put.
         functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
             yours; a file alone can never have code called.
@@ -153,7 +153,7 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
     Raises:
         ArtifactError: absent, damaged, no artifact, of a newer schema, or with a function that is not in ``functions``.
     """
-    path = Path(path)
+    path = _in_run(Path(path))
     values = describe(path)
     try:
         for entry in values["members"]:
@@ -174,6 +174,11 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
         return ensemble.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _in_run(path: Path) -> Path:
+    inside = path / "ensemble.safetensors"
+    return inside if path.is_dir() and inside.is_file() else path
 
 
 def _check_function(path: Path, entry: dict[str, Any], functions: Sequence[str]) -> None:
