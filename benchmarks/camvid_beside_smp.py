@@ -32,7 +32,7 @@ RESULT = Path(__file__).parent / "results" / "camvid_beside_smp.json"
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 SIZE = (360, 480)
 MULTIPLE = 32
-MEMBERS = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1", "timm/tf_efficientnet_lite2")
+MEMBERS = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1")
 PEERS = ("FPN", "Unet")
 BACKBONE = MEMBERS[0]
 
