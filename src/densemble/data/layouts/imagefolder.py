@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.base import Layout
-from densemble.data.layouts.class_names import read_classes
-from densemble.data.layouts.folders import split_folders, split_word, uniquely_named
+from densemble.data.layouts.folders import split_folders, split_word
 from densemble.data.layouts.reading import read_json_lines, read_table, well_formed
-from densemble.data.layouts.tables import Row, Rows, image_column, in_order, target_column
+from densemble.data.layouts.tables import Row, Rows, image_column, target_column
 from densemble.errors import DataError
 from densemble.storage.images import TARGET_SUFFIXES
 
@@ -30,16 +29,7 @@ def find(path: Path) -> Layout | None:
         found |= _read_folder(split, folder, rows)
     if not found:
         return None
-    classes = read_classes(path)
-    return Layout(
-        path,
-        "imagefolder",
-        {split: uniquely_named(samples, path) for split, samples in in_order(rows.splits).items()},
-        tuple(dict.fromkeys(rows.missing)),
-        "none" if "all" in rows.splits else "folders",
-        classes.names,
-        color_map=classes.colors,
-    )
+    return rows.layout(path, "imagefolder", "folders")
 
 
 def _metadata_file(folder: Path) -> Path | None:

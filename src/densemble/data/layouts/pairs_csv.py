@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from densemble.data.layouts.base import Layout
-from densemble.data.layouts.class_names import read_classes
-from densemble.data.layouts.folders import uniquely_named
 from densemble.data.layouts.reading import read_table
-from densemble.data.layouts.tables import Row, Rows, image_column, in_order, read_split, target_column
+from densemble.data.layouts.tables import Row, Rows, image_column, read_split, target_column
 from densemble.errors import DataError
 
 
@@ -26,16 +24,7 @@ def find(path: Path) -> Layout | None:
     for row in _read_rows(file):
         target, points = (folder / row[key] if row.get(key) else None for key in ("target", "points"))
         rows.add(read_split(row, file), folder / row["image"], target, points, row.get("group") or None)
-    classes = read_classes(folder)
-    return Layout(
-        folder,
-        "pairs csv",
-        {split: uniquely_named(samples, folder) for split, samples in in_order(rows.splits).items()},
-        tuple(dict.fromkeys(rows.missing)),
-        "none" if "all" in rows.splits else "column",
-        classes.names,
-        color_map=classes.colors,
-    )
+    return rows.layout(folder, "pairs csv", "column")
 
 
 def _read_rows(path: Path) -> list[Row]:

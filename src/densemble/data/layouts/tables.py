@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densemble.data.layouts.base import SPLITS, Sample
-from densemble.data.layouts.folders import split_word
+from densemble.data.layouts.base import SPLITS, Layout, Sample
+from densemble.data.layouts.class_names import read_classes
+from densemble.data.layouts.folders import split_word, uniquely_named
 from densemble.errors import DataError
 
 IMAGE_COLUMNS = ("image", "file_name", "image_file_name", "input_file_name", "input", "img", "picture")
@@ -29,6 +30,19 @@ class Rows:
             self.missing += absent or [image]
         else:
             self.splits[split].append(Sample(image, target, points, group=group))
+
+    def layout(self, path: Path, name: str, split_by: str) -> Layout:
+        """What the rows say, with the classes that ``path`` names; ``split_by`` holds where they say a split."""
+        classes = read_classes(path)
+        return Layout(
+            path,
+            name,
+            {split: uniquely_named(samples, path) for split, samples in in_order(self.splits).items()},
+            tuple(dict.fromkeys(self.missing)),
+            "none" if "all" in self.splits else split_by,
+            classes.names,
+            color_map=classes.colors,
+        )
 
 
 def image_column(columns: Sequence[str]) -> str | None:
