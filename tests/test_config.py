@@ -116,3 +116,58 @@ def test_a_member_is_reached_by_its_name_or_backbone() -> None:
 def test_a_setting_given_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="given twice"):
         with_settings({"task": "saliency"}, ["data.leave_out=[a]", "data.leave_out=[b]"])
+
+
+def test_copies_are_members_with_seeds_and_names_of_their_own(tmp_path: Path) -> None:
+    values = {
+        "task": "saliency",
+        "training": {"seed": 4},
+        "members": ["resnet18*3", {"backbone": "vgg16", "copies": 2, "name": "own", "seed": 7}, "alexnet", "resnet18"],
+    }
+    config = make_config(values)
+    assert config.member_names() == [
+        "resnet18", "resnet18-2", "resnet18-3", "own", "own-2", "alexnet", "resnet18-4",
+    ]  # fmt: skip
+    assert [member.backbone for member in config.members] == [*["resnet18"] * 3, *["vgg16"] * 2, "alexnet", "resnet18"]
+    assert [member.training(config.training).seed for member in config.members] == [4, 5, 6, 7, 8, 4, 4]
+    (tmp_path / "run.yaml").write_text(config.to_yaml())
+    again = make_config(read_config(tmp_path / "run.yaml"))
+    assert again == config == make_config(values), "a run that is gone on with is the same run"
+
+
+def test_copies_differ_in_nothing_but_seed_and_name() -> None:
+    member = {"backbone": "resnet18", "epochs": 3, "head": "ppm", "snapshots": 2}
+    copies = make_config({"task": "saliency", "members": [{**member, "copies": 2}]}).members
+    (alone,) = make_config({"task": "saliency", "members": [member]}).members
+    assert [copy.model_copy(update={"seed": None}) for copy in copies] == [alone, alone]
+
+
+@pytest.mark.parametrize("path", ["members.0.epochs", "members.resnet18.epochs", "members.resnet18*2.epochs"])
+def test_a_setting_reaches_all_copies(path: str) -> None:
+    config = make_config(with_settings({"task": "saliency", "members": ["resnet18*2"]}, [f"{path}=3"]))
+    assert [(member.backbone, member.epochs) for member in config.members] == [("resnet18", 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("member", "words"),
+    [
+        ("resnet18*0", "copies.*greater than 0"),
+        ({"backbone": "resnet18*2", "copies": 3}, "'resnet18\\*2'.*keep one"),
+        ({"backbone": "resnet18", "copies": "many"}, "copies.*valid integer"),
+        ({"backbone": "resnet18", "snapshots": -1}, "snapshots.*greater than or equal to 0"),
+    ],
+)
+def test_impossible_copies_and_snapshots_are_refused(member: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make_config({"task": "saliency", "members": [member]})
+
+
+def test_copies_do_not_take_the_name_of_another_member() -> None:
+    members = [{"backbone": "resnet18", "copies": 2, "name": "own"}, {"backbone": "alexnet", "name": "own-2"}]
+    with pytest.raises(ConfigError, match="two members are named 'own-2'"):
+        make_config({"task": "saliency", "members": members})
+
+
+def test_a_wrong_training_is_named_where_there_are_copies() -> None:
+    with pytest.raises(ConfigError, match=r"training\.epochs"):
+        make_config({"task": "saliency", "training": {"epochs": 0}, "members": ["resnet18*2"]})

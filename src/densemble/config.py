@@ -15,6 +15,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -26,6 +28,8 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 AveragingName = Literal["none", "ema", "swa"]
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
 SALIENCY_OUT_SIZE: Size = (48, 64)
+COPIED = re.compile(r"(?P<backbone>.+)\*(?P<copies>\d+)")
+"""``resnet18*5``: five members."""
 
 
 def _read_size(value: Any) -> Any:
@@ -76,6 +80,9 @@ class TrainingConfig(_Strict):
     cache_features: bool = Field(
         False, description="compute a frozen backbone's features once and keep them on disk; needs augment: none"
     )
+    snapshots: int = Field(
+        0, ge=0, description="weights kept from the second half of the training, as further candidates"
+    )
     seed: int = 0
 
     @model_validator(mode="after")
@@ -105,6 +112,7 @@ class MemberConfig(_Strict):
     """One member: which backbone, where it is cut, which head, and its own training settings."""
 
     backbone: str
+    copies: PositiveInt = Field(1, description="members of this kind, each with its own seed and name")
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")
     cut: str = "auto"
     min_size: SizeField | None = None
@@ -129,17 +137,41 @@ class MemberConfig(_Strict):
     gradient_checkpointing: bool | None = None
     channels_last: bool | None = None
     cache_features: bool | None = None
+    snapshots: int | None = Field(None, ge=0)
     seed: int | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
-        return {"backbone": value} if isinstance(value, str) else value
+        values = {"backbone": value} if isinstance(value, str) else value
+        if not isinstance(values, dict) or not (copied := COPIED.fullmatch(str(values.get("backbone")))):
+            return values
+        if "copies" in values:
+            raise ValueError(f"'{copied[0]}' says how many copies, and 'copies' says so again; keep one of them")
+        return {**values, "backbone": copied["backbone"], "copies": int(copied["copies"])}
 
     def training(self, common: TrainingConfig) -> TrainingConfig:
         """The run's training settings with this member's own ones on top."""
         own = {key: getattr(self, key) for key in TrainingConfig.model_fields}
         return common.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def spread(self, seed: int) -> "list[MemberConfig]":
+        """Its copies as members of their own, numbered, with seeds counted up from its own, or from ``seed``.
+
+        The same network trained from several seeds: deep ensembles (Lakshminarayanan et al. 2017).
+        """
+        if self.copies == 1:
+            return [self]
+        first = seed if self.seed is None else self.seed
+        return [
+            self.model_copy(update={"copies": 1, "seed": first + number, "name": name})
+            for number, name in enumerate(_numbered(self.name, self.copies))
+        ]
+
+
+def _numbered(name: str | None, count: int) -> list[str | None]:
+    """``name``, ``name-2``, ...; members without a name of their own are numbered with all others of their kind."""
+    return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
 
 
 class DataConfig(_Strict):
@@ -199,11 +231,11 @@ class RunConfig(_Strict):
     class_weights: Literal["balanced"] | list[PositiveFloat] | None = None
     input_size: SizeField = (240, 320)
     out_size: SizeField | None = None
-    members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
     training: TrainingConfig = TrainingConfig()
     data: DataConfig = DataConfig()
     trainer: TrainerConfig = TrainerConfig()
     weights_dir: str | None = None
+    members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +248,12 @@ class RunConfig(_Strict):
             height, width = parse_size(size) if isinstance(size := value.get("input_size", (240, 320)), str) else size
             return {**value, "out_size": (max(height // 4, 1), max(width // 4, 1))}
         return value
+
+    @field_validator("members")
+    @classmethod
+    def _spread(cls, members: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
+        training: TrainingConfig = info.data.get("training", TrainingConfig())
+        return [copy for member in members for copy in member.spread(training.seed)]
 
     @model_validator(mode="after")
     def _own_names(self) -> "RunConfig":
@@ -306,8 +344,10 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
 def _member_number(members: list[Any], key: str) -> int:
     """Place of a member by its number, its name or its backbone."""
     for number, member in enumerate(members):
-        names = (member,) if isinstance(member, str) else (member.get("name"), member.get("backbone"))
-        if key in names:
+        own = {"backbone": member} if isinstance(member, str) else member
+        backbone = str(own.get("backbone"))
+        copied = COPIED.fullmatch(backbone)
+        if key in (own.get("name"), backbone, copied and copied["backbone"]):
             return number
     return int(key)
 

@@ -1,7 +1,7 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,9 @@ from torch import Tensor
 from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
-from densemble.ensemble.calibrate import temper
-from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.resize import resize_maps
+from densemble.heldout.trust import Trust, reliability_table
 from densemble.metrics import Metric
 from densemble.shapes import Size
 from densemble.tasks import Task
@@ -60,7 +59,9 @@ def evaluate(
         progress: called with (done, all) after every picture.
 
     Returns:
-        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``.
+        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; and as far as the task
+        has them ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and
+        ``guarantee`` with what it held.
 
     Raises:
         DataError: no such split, or files that cannot be used.
@@ -68,17 +69,27 @@ def evaluate(
     split = split or default_split(data)
     samples, task = data.split(split), ensemble.task
     whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
+    extra = Trust(task, ensemble.guarantee)
     device = next(ensemble.parameters()).device
     for done, (images, target, points) in enumerate(truths(data, split)):
-        rule = COMBINE[ensemble.combine]()
-        for name, maps in ensemble.member_maps(images.to(device)):
-            rule.add(maps, ensemble.weights[name])
-            _score(single[name], task, maps, target, points)
-        _score(whole, task, rule.result(), target, points)
+        prediction = ensemble.predict_maps(_scoring(ensemble, images.to(device), single, target, points))
+        _score(whole, task, prediction.mean, target, points)
+        extra.update(prediction, target)
         if progress is not None:
             progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
-    return {"task": task.name, "split": split, "images": len(samples), **whole.compute(), "members": members}
+    scores = {"task": task.name, "split": split, "images": len(samples), **whole.compute()}
+    table = reliability_table(whole)
+    return {**scores, **extra.compute(), **({} if table is None else {"reliability": table}), "members": members}
+
+
+def _scoring(
+    ensemble: Ensemble, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
+) -> Iterator[tuple[str, Tensor]]:
+    """The members' maps of one picture, each scored on its way into the ensemble."""
+    for name, maps in ensemble.member_maps(images):
+        _score(single[name], ensemble.task, maps, target, points)
+        yield name, maps
 
 
 @torch.no_grad()
@@ -128,27 +139,6 @@ def seconds_to_predict(model: torch.nn.Module, task: Task, data: FolderData, spl
         _score(task.metrics(), task, one[None], target, points)
     model.train(was_training)
     return (time.monotonic() - started) / len(batch) * len(data.split(split))
-
-
-def score_mixture(
-    predictions: Sequence[np.ndarray[Any, Any]],
-    weights: Sequence[float],
-    task: Task,
-    targets: Iterable[tuple[Tensor, Tensor | None]],
-    temperature: float = 1.0,
-) -> Scores:
-    """Scores of a weighted mean of cached predictions ``(N, K, h, w)`` against targets of any size and fixations."""
-    metric = task.metrics()
-    taken = [(maps, weight) for maps, weight in zip(predictions, weights, strict=True) if weight > 0]
-    size: Size = (int(taken[0][0].shape[-2]), int(taken[0][0].shape[-1]))
-    for number, (target, points) in enumerate(targets):
-        mean = torch.zeros(1, *taken[0][0].shape[1:])
-        for maps, weight in taken:
-            own = torch.from_numpy(np.array(maps[number], dtype=np.float32))[None]
-            own = temper(own, temperature, task.distribution)
-            mean += weight * resize_maps(own, size, task.target_kind == "density")
-        _score(metric, task, mean, target, points)
-    return metric.compute()
 
 
 def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_size: Size) -> dict[str, Scores]:

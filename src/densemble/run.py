@@ -1,36 +1,23 @@
 """Run: what a run folder holds, as a table and as an ensemble."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from densemble.assembly.assemble import Source, assemble
+from densemble.assembly.candidates import find_candidates, member_records
+from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
 from densemble.data.folder import FolderData
-from densemble.data.targets import resize_target
-from densemble.ensemble.calibrate import fit_temperature
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.select import greedy
-from densemble.errors import ArtifactError, UsageError
-from densemble.evaluation import Scores, score_mixture
-from densemble.nets.dense import DenseSpec
-from densemble.nets.weights import read_state
-from densemble.storage.artifact import restore
-from densemble.storage.runs import MemberFolder, RunFolder, read_json, write_json, write_text
+from densemble.errors import ArtifactError
+from densemble.evaluation import Scores
+from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
+from densemble.variants import make_snapshots, make_soups, make_views
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-SELECTION_ROUNDS = 30
-CALIBRATED = ("labels", "masks")
-"""Kinds of maps whose predictions are probabilities of something that was observed."""
-CALIBRATION_PIXELS = 2000
 
 
 class Run:
@@ -55,25 +42,16 @@ class Run:
         self.data_path = Path(data or self._state["data"])
         self.task: Task = make_task(self._state["task"])
 
-    def _members(self) -> dict[str, tuple[MemberFolder, dict[str, Any]]]:
-        found = {}
-        for number, name in enumerate(self.config.member_names()):
-            folder = self.folder.member(number, name)
-            if folder.record.is_file():
-                record = read_json(folder.record)
-                found[name] = (folder, record)
-        return found
-
     def trained(self) -> dict[str, dict[str, Any]]:
         """Records of the members whose training is finished, by name."""
-        return {name: record for name, (_, record) in self._members().items() if record.get("state") == "done"}
+        return member_records(self.folder, self.config)
 
     def baselines(self) -> dict[str, Scores]:
         """Held-out scores of predictions that need no training, such as the mean of the training maps."""
         return read_json(self.folder.baselines) if self.folder.baselines.is_file() else {}
 
     def leaderboard(self) -> "pd.DataFrame":
-        """Held-out scores, best first: one row per member and baseline, and one for the last assembled ensemble.
+        """Held-out scores, best first: members, their variants, baselines, and the last assembled ensemble.
 
         Raises:
             ArtifactError: no member is trained yet.
@@ -81,9 +59,9 @@ class Run:
         import pandas as pd
 
         rows = [
-            {"name": name, **_plain(record["val"]), "parameters": record["parameters"], "epochs": record["epochs"],
-             "seconds": record["seconds"]}
-            for name, record in self.trained().items()
+            {"name": one.name, **_plain(one.val), "parameters": one.record["parameters"],
+             **({"epochs": one.record["epochs"], "seconds": one.record["seconds"]} if one.kind == "member" else {})}
+            for one in find_candidates(self.folder, self.config)
         ]  # fmt: skip
         if not rows:
             raise ArtifactError(
@@ -92,13 +70,19 @@ class Run:
         if self.folder.ensemble.is_file():
             chosen = read_json(self.folder.ensemble)
             used = [name for name, weight in chosen["weights"].items() if weight > 0]
+            label = chosen["select"] if chosen["combine"] == "mean" else f"{chosen['select']}, {chosen['combine']}"
             rows.append(
-                {"name": f"ensemble ({chosen['select']})", **_plain(chosen["val"]),
+                {"name": f"ensemble ({label})", **_plain(chosen["val"]),
                  "parameters": sum(row["parameters"] for row in rows if row["name"] in used)}
             )  # fmt: skip
         rows += [{"name": f"baseline ({name})", **_plain(scores)} for name, scores in self.baselines().items()]
         table = pd.DataFrame(rows).set_index("name")
         return table.sort_values(self.task.primary, ascending=not self.task.higher_is_better)
+
+    def analysis(self) -> dict[str, Any]:
+        """What the last assembly was made of and what it is worth: ways of choosing and rules scored on pictures that
+        they were not chosen by, members, errors, calibration; plain values. Empty before the first assembly."""
+        return read_json(self.folder.analysis) if self.folder.analysis.is_file() else {}
 
     def assemble(
         self,
@@ -106,58 +90,78 @@ class Run:
         combine: str = "mean",
         weights: Sequence[float] | None = None,
         report: Callable[[str], None] = lambda line: None,
+        *,
+        metric: str | None = None,
+        budget: float | None = None,
+        calibrate: str = "auto",
+        guarantee: str = "none",
+        level: float = 0.1,
+        confidence: float = 0.95,
+        min_members: int = 1,
+        seed: int = 0,
     ) -> Ensemble:
         """Chooses members by their validation predictions and builds the ensemble.
 
+        ``ensemble.json``, ``analysis.json``, ``leaderboard.csv`` and ``report.html`` are written into the run.
+
         Args:
-            select: ``greedy`` (Caruana et al. 2004), ``all``, ``best``, or names joined by commas.
-            combine: row of ``COMBINE``.
+            select: ``greedy`` (Caruana et al. 2004), ``all``, ``best``, ``exhaustive``, or names joined by commas.
+            combine: row of ``COMBINE``, or ``auto``: the rule of the best score on pictures it did not learn from.
             weights: one per member where names or ``all`` are given; default equal.
             report: called with one line of text at every step.
+            metric: that is chosen by; default the task's own.
+            budget: milliseconds per picture that the chosen members may take together on this machine.
+            calibrate: ``auto``, ``none``, ``temperature``, ``vector``, or ``variance`` for values.
+            guarantee: ``none``, ``set``, ``interval`` or ``risk``, fitted on a random half of the validation pictures,
+                by which nothing else is chosen then.
+            level: what the guarantee allows to be missed, 0.1 for 10 %.
+            confidence: in a guarantee about risk.
+            min_members: how many usable members there must be; those that are missing or damaged are dropped.
+            seed: of random halves and intervals.
 
         Returns:
             An :class:`Ensemble` whose ``metrics`` are its scores on the validation split. Where members were
-            chosen by those scores they flatter a little: a test split tells.
+            chosen by those scores they flatter a little: ``analysis.json`` says what the same way of choosing scores
+            on pictures that it has not seen.
 
         Raises:
-            UsageError: a member that is not there or not trained.
-            ArtifactError: no member is trained yet, or files are damaged.
+            UsageError: a member that is not there or not trained, or options that do not fit.
+            ArtifactError: fewer usable members than are needed.
         """
-        trained = self.trained()
-        if not trained:
+        if not self.trained():
             raise ArtifactError(
                 f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`"
             )
-        names = list(trained)
-        folders = {name: folder for name, (folder, _) in self._members().items()}
-        maps = [_open_predictions(folders[name].predictions) for name in names]
-        data = self._open_data()
-        shares = self._choose(select, names, maps, data, weights)
-        report("chosen: " + ", ".join(f"{n} {w:.2f}" for n, w in zip(names, shares, strict=True) if w > 0))
-        temperature = self._temperature(maps, shares, data)
-        if temperature != 1:
-            report(f"calibrated: temperature {temperature:.2f}")
-        scores = self._score(maps, shares, data, temperature)
-        chosen = {name: share for name, share in zip(names, shares, strict=True) if share > 0}
-        members = {
-            name: restore(
-                DenseSpec.from_dict(trained[name]["spec"]), read_state(folders[name].weights), f"member '{name}'"
-            )
-            for name in chosen
-        }
-        ensemble = Ensemble(
-            members, list(chosen.values()), task=self.task, combine=combine,
-            metrics={"val": scores, "members": {name: trained[name]["val"] for name in chosen}},
-            temperatures=dict.fromkeys(chosen, temperature),
-            reading=data.said,
-        )  # fmt: skip
-        write_json(
-            self.folder.ensemble,
-            {"select": select, "combine": combine, "weights": dict(zip(names, shares, strict=True)),
-             "temperature": temperature, "val": scores},
-        )  # fmt: skip
+        source = Source(self.folder, self.config, self.task, self._open_data(), self.baselines(), report)
+        given = None if weights is None else tuple(float(weight) for weight in weights)
+        ensemble = assemble(
+            source,
+            Options(
+                select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
+            ),
+        )
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
-        return ensemble.eval()
+        return ensemble
+
+    def add_views(self, views: Sequence[str], report: Callable[[str], None] = lambda line: None) -> None:
+        """Makes every member seen through each view a candidate of its own (test-time augmentation).
+
+        Args:
+            views: rows of ``VIEWS``, or ``scaleN``.
+            report: called with one line of text at every step.
+
+        Raises:
+            UsageError: no such view.
+        """
+        make_views(self.folder, self.config, self.task, self._open_data(), views, report)
+
+    def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
+        """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own."""
+        make_snapshots(self.folder, self.config, self.task, self._open_data(), report)
+
+    def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
+        """Makes greedy soups of members of one architecture candidates: one network with averaged weights each."""
+        make_soups(self.folder, self.config, self.task, self._open_data(), report)
 
     def _open_data(self) -> FolderData:
         options = self.config.data.model_dump()
@@ -171,103 +175,6 @@ class Run:
             )
         return data
 
-    def _choose(
-        self, select: str, names: list[str], maps: list[np.ndarray[Any, Any]], data: FolderData,
-        weights: Sequence[float] | None,
-    ) -> list[float]:  # fmt: skip
-        if select == "greedy":
-            size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
-            targets = [(resize_target(target, size, data.kind), None) for target, _ in self._targets(data)]
-            sign = 1.0 if self.task.higher_is_better else -1.0
-            able = self._better_than_nothing(names)
-
-            def spread(shares: Sequence[float]) -> list[float]:
-                own = dict(zip(able, shares, strict=True))
-                return [own.get(name, 0.0) for name in names]
-
-            def score(shares: Sequence[float]) -> float:
-                return sign * _primary(score_mixture(maps, shares, self.task, targets), self.task)
-
-            chosen = greedy(len(able), lambda shares: score(spread(shares)), SELECTION_ROUNDS)
-            return spread(chosen.weights)
-        if select == "best":
-            order = self.leaderboard().index
-            best = next(name for name in order if name in names)
-            return [float(name == best) for name in names]
-        wanted = names if select == "all" else [name.strip() for name in select.split(",") if name.strip()]
-        missing = [name for name in wanted if name not in names]
-        if missing or not wanted:
-            raise UsageError(
-                f"no trained member is named '{missing[0] if missing else select}'; there are: {', '.join(names)}; "
-                "or select greedy, all, best"
-            )
-        given = list(weights) if weights is not None else [1.0] * len(wanted)
-        if len(given) != len(wanted):
-            raise UsageError(f"{len(given)} weights for {len(wanted)} members; give one each")
-        total = sum(given)
-        return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
-
-    def _better_than_nothing(self, names: list[str]) -> list[str]:
-        """Members that beat every baseline; all of them where none does.
-
-        A network that learned nothing gives even probabilities: mixed in, it hides how sure the others are, and
-        labels, which are all that mIoU sees, do not change.
-        """
-        sign = 1.0 if self.task.higher_is_better else -1.0
-        records = self.trained()
-        least = max((sign * _primary(scores, self.task) for scores in self.baselines().values()), default=-np.inf)
-        return [n for n in names if sign * _primary(records[n]["val"], self.task) > least] or names
-
-    def _targets(self, data: FolderData) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for sample in data.val:
-            _, target = data.read_pair(sample)
-            points = data.read_points(sample)
-            wanted = torch.from_numpy(np.ascontiguousarray(target))
-            yield wanted, None if points is None else torch.from_numpy(points)
-
-    def _score(
-        self, maps: list[np.ndarray[Any, Any]], shares: list[float], data: FolderData, temperature: float
-    ) -> Scores:
-        return score_mixture(maps, shares, self.task, self._targets(data), temperature)
-
-    def _temperature(self, maps: list[np.ndarray[Any, Any]], shares: list[float], data: FolderData) -> float:
-        """Fitted on up to 2000 pixels of every validation picture; 1 where values are no probabilities of something."""
-        if self.task.target_kind not in CALIBRATED:
-            return 1.0
-        taken = [(own, share) for own, share in zip(maps, shares, strict=True) if share > 0]
-        size = (int(taken[0][0].shape[-2]), int(taken[0][0].shape[-1]))
-        random = np.random.default_rng(0)
-        pixels: list[list[Tensor]] = [[] for _ in taken]
-        truth = []
-        for number, (target, _) in enumerate(self._targets(data)):
-            wanted = resize_target(target, size, self.task.target_kind).flatten(-2)
-            known = wanted != 255 if self.task.distribution == "bernoulli" else wanted < self.task.out_channels
-            places = (known if known.ndim == 1 else known.any(0)).nonzero().flatten().numpy()
-            places = random.permutation(places)[:CALIBRATION_PIXELS]
-            truth.append(wanted[..., places].movedim(-1, 0))
-            for own, (predicted, _) in zip(pixels, taken, strict=True):
-                one = torch.from_numpy(np.array(predicted[number], np.float32))[None]
-                own.append(resize_maps(one, size)[0].flatten(1)[:, places].T)
-        if not sum(len(part) for part in truth):
-            return 1.0
-        members = [torch.cat(parts) for parts in pixels]
-        return fit_temperature(members, [share for _, share in taken], torch.cat(truth), self.task.distribution)
-
-
-def _primary(scores: Scores, task: Task) -> float:
-    """The score that is chosen by; the worst where there is none."""
-    value = scores.get(task.primary)
-    worst = float("-inf") if task.higher_is_better else float("inf")
-    return worst if value is None else float(value)
-
 
 def _plain(scores: Scores) -> dict[str, float]:
     return {key: value for key, value in scores.items() if isinstance(value, int | float)}
-
-
-def _open_predictions(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        maps: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read predictions '{path}': {error}; train that member again") from error
-    return maps

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE
-from densemble.ensemble.ensemble import Ensemble, as_images
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.images import as_images
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
@@ -109,18 +109,6 @@ def test_wrong_weights_are_refused(weights: list[float], word: str) -> None:
 def test_unequal_channels_are_refused() -> None:
     with pytest.raises(UsageError, match="channels"):
         Ensemble([net(0, 1), net(1, 2)])
-
-
-@pytest.mark.parametrize("rule", COMBINE)
-def test_rules_keep_a_constant_and_ignore_order(rule: str) -> None:
-    maps = [torch.rand(2, 3, 4, 5) for _ in range(4)]
-    forth, back, same = COMBINE[rule](), COMBINE[rule](), COMBINE[rule]()
-    for i in range(4):
-        forth.add(maps[i], i + 1.0)
-        back.add(maps[3 - i], 4.0 - i)
-        same.add(maps[0], 0.7)
-    torch.testing.assert_close(forth.result(), back.result())
-    torch.testing.assert_close(same.result(), maps[0])
 
 
 def test_images_in_every_form_are_the_same_images() -> None:

@@ -1,12 +1,21 @@
 """Greedy selection against brute force and by its properties."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
 
-from densemble.ensemble.select import greedy
+from densemble.ensemble.select import Counts, Selection, better, forward, most
+
+
+def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int) -> Selection:
+    """Mixtures scored one by one by their weights."""
+
+    def each(counts: Counts) -> list[float]:
+        return [score((np.array(counts) + own) / (sum(counts) + 1)) for own in np.eye(count)]
+
+    return forward(count, each, rounds)
 
 
 def quadratic(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,4 +62,48 @@ def test_a_tie_takes_a_member_that_is_in_already_and_the_first_prefix_is_kept() 
 
 def test_nothing_to_select_from() -> None:
     with pytest.raises(ValueError, match="nothing"):
-        greedy(0, lambda weights: 0.0)
+        forward(0, lambda counts: [])
+
+
+def test_all_next_mixtures_are_scored_at_once() -> None:
+    errors, asked = np.array([1.0, -1.5, 9.0]), []
+
+    def score(counts: Counts) -> list[float]:
+        asked.append(counts)
+        return [-abs(float((np.array(counts) + own) @ errors)) / (sum(counts) + 1) for own in np.eye(3)]
+
+    assert forward(3, score, rounds=5).order == (0, 1, 0, 1, 0)
+    assert asked == [(0, 0, 0), (1, 0, 0), (1, 1, 0), (2, 1, 0), (2, 2, 0)]
+
+
+def test_it_stops_when_patience_is_over_and_keeps_the_best_prefix() -> None:
+    rounds = []
+
+    def score(counts: Counts) -> list[float]:
+        rounds.append(counts)
+        return [-abs(sum(counts) - 2.0)]
+
+    found = forward(1, score, rounds=30, patience=4)
+    assert len(rounds) == 5  # the first, whose mixture is that of every later one
+    assert found.order == (0,)
+
+
+def test_rounding_is_no_gain() -> None:
+    random = np.random.default_rng(0)
+    noise = iter(random.uniform(-1e-9, 1e-9, 1000))
+    found = forward(2, lambda counts: [0.5 + next(noise), 0.5 + next(noise)], rounds=10)
+    assert found.order == (0,)
+
+
+@pytest.mark.parametrize(
+    ("score", "other", "wanted"),
+    [(2.0, 1.0, True), (1.0, 2.0, False), (1.0, 1.0, False), (1 + 1e-9, 1.0, False), (1e-9, 0.0, True),
+     (-1.0, -2.0, True), (-1 + 1e-9, -1.0, False), (0.0, -np.inf, True), (-np.inf, -np.inf, False)],
+)  # fmt: skip
+def test_better(score: float, other: float, wanted: bool) -> None:
+    assert better(score, other) == wanted
+
+
+@pytest.mark.parametrize(("counts", "wanted"), [((0, 0, 0), 1), ((0, 0, 1), 2), ((1, 0, 0), 1)])
+def test_the_highest_is_taken_and_of_equal_ones_what_is_in(counts: Counts, wanted: int) -> None:
+    assert most([0.1, 0.7, 0.7], counts, 0.0) == wanted

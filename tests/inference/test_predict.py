@@ -102,7 +102,7 @@ def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:
 
 def test_saved_files(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
     p = next(iter(de.predict(ensemble, photos / "a.jpg")))
-    written = p.save(tmp_path / "out", SAVE)
+    written = p.save(tmp_path / "out", tuple(kind for kind in SAVE if kind != "guarantee"))
     assert [path.name for path in written] == ["a_map.png", "a_overlay.png", "a_uncertainty.png", "a.npy"]
     stored = np.asarray(Image.open(tmp_path / "out" / "a_map.png"))
     assert stored.shape == (50, 70) and stored.dtype == np.uint8

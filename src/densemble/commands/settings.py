@@ -13,6 +13,12 @@ Function = Annotated[
     list[str] | None,
     typer.Option("--function", metavar="MODULE:NAME", help="Code of yours that the artifact may call for a backbone."),
 ]
+MinMembers = Annotated[
+    int | None,
+    typer.Option(
+        "--min-members", help="Go on without members that are damaged or give NaN while this many remain; default all."
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="One setting of run.yaml, for instance training.epochs=5."),

@@ -1,7 +1,7 @@
 """train, assemble, leaderboard: from a data folder to one file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,13 +57,42 @@ def train(
 def assemble(
     run: RunPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="NAME.safetensors to write.")],
-    select: Annotated[str, typer.Option(help="greedy, all, best, or member names joined by commas.")] = "greedy",
+    select: Annotated[
+        str, typer.Option(help="greedy, all, best, exhaustive, or member names joined by commas.")
+    ] = "greedy",
     weights: Annotated[str | None, typer.Option(help="One number per named member, joined by commas.")] = None,
-    combine: Annotated[str, typer.Option(help="Combination rule: mean.")] = "mean",
+    combine: Annotated[
+        str,
+        typer.Option(
+            help="mean, logits, median, trimmed, vote, class_weights, stacking, inverse_variance, rank, histogram; or "
+            "auto: what scores best where it did not learn."
+        ),
+    ] = "mean",
+    metric: Annotated[str | None, typer.Option(help="Metric that is chosen by; default the task's own.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Milliseconds per picture that the members may take.")] = None,
+    views: Annotated[
+        str | None, typer.Option(help="Members seen mirrored, turned or scaled as further candidates: hflip,scale125.")
+    ] = None,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Snapshots of the trainings as further candidates.")
+    ] = False,
+    soups: Annotated[
+        bool, typer.Option("--soups", help="Networks with averaged weights as further candidates.")
+    ] = False,
+    calibrate: Annotated[str, typer.Option(help="auto, none, temperature, vector; variance for values.")] = "auto",
+    guarantee: Annotated[
+        str, typer.Option(help="none; set or risk for classes, interval for values: fitted on half the pictures.")
+    ] = "none",
+    level: Annotated[float, typer.Option(help="What the guarantee allows to be missed.")] = 0.1,
+    confidence: Annotated[float, typer.Option(help="In a guarantee about risk.")] = 0.95,
+    min_members: Annotated[
+        int, typer.Option(help="Members that are missing or damaged are dropped as long as this many remain.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Of random halves and intervals.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Where the pictures lie now, if they moved.")] = None,
 ) -> None:
-    """Choose members by their held-out predictions and write the ensemble as one file."""
-    from densemble.errors import UsageError
+    """Choose members by their held-out predictions and write the ensemble as one file, with RUN/report.html."""
+    from densemble.errors import PartialError, UsageError
     from densemble.run import Run
     from densemble.storage.artifact import require_artifact_name, save
 
@@ -73,23 +102,60 @@ def assemble(
     except ValueError:
         raise UsageError(f"--weights {weights}: write numbers joined by commas, for instance 2,1,1") from None
     opened = Run(run, data)
-    ensemble = opened.assemble(select, combine, numbers, say)
+    if views is not None:
+        opened.add_views([view.strip() for view in views.split(",") if view.strip()], say)
+    if snapshots:
+        opened.add_snapshots(say)
+    if soups:
+        opened.add_soups(say)
+    ensemble = opened.assemble(
+        select, combine, numbers, say, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
+        level=level, confidence=confidence, min_members=min_members, seed=seed,
+    )  # fmt: skip
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
     say(f"val {shown}")
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
+    say(f"why, and what it is worth: {opened.folder.report}")
+    dropped = opened.analysis()["dropped"]
+    if dropped:
+        names = ", ".join(row["name"] for row in dropped)
+        raise PartialError(f"{len(dropped)} of the members could not be used, the ensemble was made without: {names}")
 
 
 def leaderboard(run: RunPath, json: Json = False) -> None:
-    """Held-out scores of all members and of the assembled ensemble, best first."""
+    """Held-out scores of all members and of the assembled ensemble; ways of choosing and rules on unseen pictures."""
     from densemble.run import Run
 
-    table = Run(run).leaderboard()
+    opened = Run(run)
+    table, analysis = opened.leaderboard(), opened.analysis()
     rows = table.reset_index().astype(object).where(table.reset_index().notna(), None).to_dict("records")
     for row in rows:
         row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
+    compared = {key: analysis[key] for key in ("strategies", "rules", "pareto", "dropped") if analysis.get(key)}
     if json:
-        print_json({"run": str(run), "leaderboard": rows})
-    else:
-        print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])
+        print_json({"run": str(run), "leaderboard": rows, **compared})
+        return
+    print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])
+    if "strategies" in compared:
+        _print_strategies(analysis)
+    if "rules" in compared:
+        typer.echo("\nrules; those that learn are scored on pictures that they did not learn from")
+        more = [key for key in ("nll", "ece") if key in compared["rules"][0]]
+        rules = [[row.get(key) for key in ("name", "score", "low", "high", *more)] for row in compared["rules"]]
+        print_table(["rule", analysis["metric"], "low", "high", *more], rules)
+
+
+def _print_strategies(analysis: dict[str, Any]) -> None:
+    height, width = analysis["map_size"]
+    typer.echo(
+        f"\nways of choosing, on pictures that they were not chosen by (maps of {height}x{width}); 95 % intervals"
+    )
+    columns = ["choice", analysis["metric"], "low", "high", "over best", "from", "to", "members", "ms"]
+    keys = ("name", "score", "low", "high")
+    rows = [
+        [*(row[key] for key in keys), *row["gain_over_best"].values(), row["members"], row["milliseconds"]]
+        for row in analysis["strategies"]
+    ]
+    print_table(columns, rows)

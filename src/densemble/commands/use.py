@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.settings import ArtifactPath, DataPath, Function, Json, Set
+from densemble.commands.settings import ArtifactPath, DataPath, Function, Json, MinMembers, Set
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -19,6 +19,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     function: Function = None,
+    min_members: MinMembers = None,
     setting: Set = None,
     json: Json = False,
 ) -> None:
@@ -31,7 +32,7 @@ def evaluate(
 
     if split not in (None, "train", "val", "test"):
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
-    ensemble = load(artifact, device, function or ())
+    ensemble = load(artifact, device, function or (), min_members)
     config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, setting or []))
     folder = FolderData(data, ensemble.task.name, **config.data.model_dump())
 
@@ -58,16 +59,26 @@ def predict(
     artifact: ArtifactPath,
     source: Annotated[list[str], typer.Argument(help="Pictures, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
-    save: Annotated[str, typer.Option(help="Of map, overlay, uncertainty, npy; joined by commas.")] = "map,overlay",
+    save: Annotated[
+        str, typer.Option(help="Of map, overlay, uncertainty, npy, guarantee; joined by commas.")
+    ] = "map,overlay",
     backend: Annotated[str, typer.Option(help="auto or eager.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    rank_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Write ranking.csv, the least sure picture first: entropy, mutual_information, disagreement, variance."
+        ),
+    ] = None,
     function: Function = None,
+    min_members: MinMembers = None,
 ) -> None:
     """Predict pictures; maps and overlays are written at each picture's own size."""
     from densemble.errors import DataError, PartialError, UsageError
-    from densemble.inference.picture import SAVE
+    from densemble.inference.picture import SAVE, require_saved
     from densemble.inference.predictor import check_execution, find_pictures, predict_one, prepared
+    from densemble.inference.ranking import require_ranked, write_ranking
     from densemble.storage.artifact import load
     from densemble.storage.runs import require_writable
 
@@ -78,15 +89,24 @@ def predict(
         raise UsageError(f"--save {save}: there are: {', '.join(SAVE)}, joined by commas")
     pictures = [path for item in source for path in find_pictures(item)]
     require_writable(out)
-    ensemble = prepared(load(artifact, device, function or ()))
+    ensemble = prepared(load(artifact, device, function or (), min_members))
+    if rank_by is not None:
+        require_ranked(rank_by, ensemble.task)
+    require_saved(what, ensemble)
     failed: list[str] = []
+    ranked: list[tuple[Path, float]] = []
     for path, name in zip(pictures, _output_names(pictures), strict=True):
         try:
-            predict_one(ensemble, path, precision=precision).save(out, what, name)
+            prediction = predict_one(ensemble, path, precision=precision)
+            prediction.save(out, what, name)
+            if rank_by is not None:
+                ranked.append((path, prediction.unsureness(rank_by)))
         except DataError as error:
             failed.append(str(error))
             say(f"failed: {error}")
     say(f"{len(pictures) - len(failed)} of {len(pictures)} pictures predicted into {out}")
+    if rank_by is not None and ranked:
+        say(f"least sure first: {write_ranking(out / 'ranking.csv', ranked, rank_by)}")
     if failed and len(failed) == len(pictures):
         raise DataError(f"no picture could be read: {failed[0]}")
     if failed:

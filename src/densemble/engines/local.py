@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from densemble.config import MemberConfig, RunConfig, TrainerConfig, make_config, read_config
@@ -31,12 +30,12 @@ from densemble.report.curves import draw_curves
 from densemble.storage.runs import (
     MemberFolder,
     RunFolder,
-    atomic_path,
     read_json,
     require_writable,
     write_json,
     write_text,
 )
+from densemble.storage.weights import write_maps
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, seed_everything
@@ -238,8 +237,7 @@ def _train_one(
         fitted = fit_member(model, task, splits[0], splits[1], target_size, settings, folder, name, cache)
         model.load_state_dict(read_state(folder.weights))
         maps, scores = predict_split(model.float().eval(), task, data, "val", map_size)
-        with atomic_path(folder.predictions) as temporary, temporary.open("wb") as file:
-            np.save(file, maps)
+        write_maps(folder.predictions, maps)
         draw_curves(read_rows(folder.metrics), name, folder.plots / "curves.png")
         record |= {
             "state": "done",

@@ -78,6 +78,7 @@ def fit_settings(config: RunConfig, member: MemberConfig, seconds: float | None)
         gradient_checkpointing=own.gradient_checkpointing,
         channels_last=own.channels_last,
         cache_features=own.cache_features,
+        snapshots=own.snapshots,
         seconds=seconds,
         machine=Machine(
             accelerator=machine.accelerator,

@@ -1,6 +1,7 @@
-"""The ensemble: members, weights and a rule as one ``nn.Module``."""
+"""The ensemble: members, weights, a rule and calibration as one ``nn.Module``."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,52 +9,66 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.calibrate import Calibration, VarianceScaling
+from densemble.ensemble.combine import COMBINE, Rule, make_rule, require_rule
+from densemble.ensemble.guarantee import ConformalInterval, Guarantee
+from densemble.ensemble.images import as_images
+from densemble.ensemble.membership import unusable
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
-from densemble.errors import UsageError
+from densemble.ensemble.views import Viewed
+from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks import SaliencyTask, SegmentationTask, Task
+
+Member = DenseModel | Viewed
 
 
 class Ensemble(nn.Module):
     """Several members that answer as one: images ``(B, 3, H, W)`` RGB in [0, 1] -> activated maps ``(B, K, h, w)``.
 
-    Members run one after the other into running sums: memory does not grow with their number. A member whose map
-    has another size than the first one's is resized to it.
+    Members run one after the other into running sums: with most rules memory does not grow with their number. A member
+    whose map has another size than the first one's is resized to it.
 
     Args:
-        members: dense models, by name or in a row; all with the same K.
+        members: dense models, or views of them, by name or in a row; all with the same K.
         weights: one positive number each; default all 1. A member of weight 0 is left out: not run, not saved.
         task: what the maps mean; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
+        fitted: what a rule that is fitted learned from held-out data; one row per member that is left in.
         metrics: what was measured on held-out data, kept with the ensemble.
         temperatures: each member's logits are divided by its own; default 1.
+        calibration: of the combined map, or of the variance of values.
+        guarantee: what the sets of classes or the intervals of a prediction promise.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
+        min_members: a member whose map is not finite or of a wrong shape is left out of that prediction with a
+            warning, as long as this many remain; default: all are needed.
 
     Raises:
         UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
-            temperatures that are not positive.
+            temperatures that are not positive, a rule that does not suit the task, more ``min_members`` than members.
     """
 
     def __init__(
         self,
-        members: Sequence[DenseModel] | Mapping[str, DenseModel],
+        members: Sequence[Member] | Mapping[str, Member],
         weights: Sequence[float] | None = None,
         task: Task | None = None,
         combine: str = "mean",
         metrics: dict[str, Any] | None = None,
         temperatures: Mapping[str, float] | None = None,
         reading: dict[str, Any] | None = None,
+        fitted: Mapping[str, Tensor] | None = None,
+        calibration: Calibration | None = None,
+        guarantee: Guarantee | None = None,
+        min_members: int | None = None,
     ) -> None:
         super().__init__()
         named = dict(members) if isinstance(members, Mapping) else _name(members)
         if not named:
             raise UsageError("an ensemble needs at least one member")
-        if combine not in COMBINE:
-            raise UsageError(f"no combination rule is named '{combine}'; there are: {', '.join(COMBINE)}")
         given = [1.0] * len(named) if weights is None else [float(weight) for weight in weights]
         if len(given) != len(named):
             raise UsageError(f"{len(given)} weights for {len(named)} members; give one each")
@@ -69,36 +84,86 @@ class Ensemble(nn.Module):
         warm = dict.fromkeys(kept, 1.0) | {name: float(t) for name, t in (temperatures or {}).items() if name in kept}
         if any(not math.isfinite(value) or value <= 0 for value in warm.values()):
             raise UsageError(f"temperatures {warm} must be positive and finite")
+        if min_members is not None and not 1 <= min_members <= len(kept):
+            raise UsageError(f"min_members = {min_members} of {len(kept)} members; give 1 to {len(kept)}")
         self.members = nn.ModuleDict({name: member for name, (member, _) in kept.items()})
         total = sum(weight for _, weight in kept.values())
         self.weights = {name: weight / total for name, (_, weight) in kept.items()}
         self.combine = combine
         self.task = task or _guess_task(next(iter(channels.values())))
+        require_rule(combine, self.task)
+        self.fitted = dict(fitted or {})
         self.metrics = dict(metrics or {})
         self.temperatures = warm
+        self.calibration = calibration
+        self.guarantee = guarantee
         self.in_channels = next(iter(taken.values()))
         self.reading = dict(reading or {})
+        self.min_members = min_members
+
+    def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
+        """The same weights, rule and calibration over other networks of the same names."""
+        return Ensemble(
+            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
+            self.reading, self.fitted, self.calibration, self.guarantee, self.min_members,
+        )  # fmt: skip
+
+    def rule(self) -> Rule:
+        """A fresh accumulator of the members' maps."""
+        return make_rule(self.combine, self.task, self.fitted)
 
     def member_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size."""
+        """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size.
+
+        Raises:
+            ArtifactError: a member's map is not finite or of a wrong shape, and it cannot be done without.
+        """
         size: Size | None = None
+        left = len(self.members)
         for name, member in self.members.items():
             logits = member(images).float()
+            reason = unusable(logits, len(images), self.task.out_channels)
+            if reason is not None:
+                left -= 1
+                self._do_without(name, reason, left)
+                continue
             temperature = self.temperatures[name]
             maps = self.task.activation(logits / temperature if temperature != 1 else logits)
             size = size or (int(maps.shape[-2]), int(maps.shape[-1]))
             yield name, resize_maps(maps, size, self.task.target_kind == "density")
+
+    def _do_without(self, name: str, reason: str, left: int) -> None:
+        if self.min_members is None or left < self.min_members:
+            least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
+            raise ArtifactError(
+                f"member '{name}' {reason}, {left} usable of {len(self.members)} remain and {least}; check the "
+                "picture, leave the member out (`densemble assemble`), or go on without it: --min-members"
+            )
+        if COMBINE[self.combine].needs_all:
+            raise ArtifactError(
+                f"member '{name}' {reason}, and the rule '{self.combine}' was fitted for all members: assemble again "
+                "without it, or with --combine mean"
+            )
+        warnings.warn(f"member '{name}' {reason}: left out of this prediction", stacklevel=4)
+
+    def combined(self, rule: Rule) -> Tensor:
+        """The rule's map ``(B, K, h, w)``, calibrated."""
+        maps = rule.result()
+        if self.calibration is None or isinstance(self.calibration, VarianceScaling):
+            return maps
+        return self.calibration.apply(maps)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` RGB in [0, 1] -> combined activated maps ``(B, K, h, w)``.
 
         Raises:
             UsageError: the images have another shape.
+            ArtifactError: a member that yields no usable map, and cannot be done without.
         """
-        rule = COMBINE[self.combine]()
+        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
         for name, maps in self.member_maps(images):
-            rule.add(maps, self.weights[name])
-        return rule.result()
+            rule.add(maps, self.weights[name], places[name])
+        return self.combined(rule)
 
     @torch.no_grad()
     def predict(self, images: Tensor | np.ndarray[Any, Any]) -> Prediction:
@@ -110,6 +175,7 @@ class Ensemble(nn.Module):
 
         Raises:
             UsageError: another shape, another type, or float values outside [0, 1].
+            ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         return self.predict_members(batch)
@@ -117,56 +183,46 @@ class Ensemble(nn.Module):
     @torch.no_grad()
     def predict_members(self, batch: Tensor) -> Prediction:
         """:meth:`predict` for a float batch ``(B, 3, H, W)`` that already lies on the ensemble's device."""
-        rule = COMBINE[self.combine]()
+        return self.predict_maps(self.member_maps(batch))
+
+    def predict_maps(self, members: Iterator[tuple[str, Tensor]]) -> Prediction:
+        """The prediction from what :meth:`member_maps` gives."""
+        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
         running = RunningUncertainty(self.task.distribution)
-        for name, maps in self.member_maps(batch):
-            rule.add(maps, self.weights[name])
+        for name, maps in members:
+            rule.add(maps, self.weights[name], places[name])
             running.add(maps, self.weights[name])
-        mean, expected = rule.result(), running.expected_entropy()
-        predictive = entropy(mean, self.task.distribution) if expected is not None else None
+        mean, spread = self.combined(rule), running.variance()
+        scaled = isinstance(self.calibration, VarianceScaling)
+        bounds = self.bounds(mean, spread)
         return Prediction(
             mean=mean,
-            variance=running.variance(),
-            entropy=predictive,
-            expected_entropy=expected,
-            mutual_information=(predictive - expected).clamp(min=0)
-            if predictive is not None and expected is not None
-            else None,
-            label=mean.argmax(1) if self.task.distribution == "categorical" else None,
+            variance=self.calibration.apply(spread) if scaled and self.calibration else spread,
+            entropy=None if self.task.distribution == "none" else entropy(mean, self.task.distribution),
+            expected_entropy=running.expected_entropy(),
+            mutual_information=running.mutual_information(),
+            disagreement=running.disagreement(),
+            label=mean.max(1).indices if self.task.distribution == "categorical" else None,
+            included=self.included(mean),
+            lower=None if bounds is None else bounds[0],
+            upper=None if bounds is None else bounds[1],
         )
 
+    def included(self, mean: Tensor) -> Tensor | None:
+        """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
+        if self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
+            return None
+        return self.guarantee.apply(mean)
 
-def as_images(images: Tensor | np.ndarray[Any, Any], channels: int = 3) -> Tensor:
-    """One image or a batch, tensor (channels first) or array (channels last) -> float ``(B, C, H, W)`` in [0, 1].
-
-    Raises:
-        UsageError: another shape, another type, or float values outside [0, 1].
-    """
-    remedy = "convert it to RGB" if channels == 3 else f"give {channels} channels"
-    c = channels
-    if isinstance(images, np.ndarray):
-        array = np.array(images)
-        if array.ndim not in (3, 4) or array.shape[-1] != c:
-            raise UsageError(f"an array must be (H, W, {c}) or (B, H, W, {c}), got {array.shape}; {remedy}")
-        tensor = torch.from_numpy(array).movedim(-1, -3)
-    else:
-        tensor = images
-    if tensor.ndim == 3:
-        tensor = tensor[None]
-    if tensor.ndim != 4 or tensor.shape[1] != c:
-        raise UsageError(f"a tensor must be ({c}, H, W) or (B, {c}, H, W), got {tuple(images.shape)}; {remedy}")
-    if tensor.dtype == torch.uint8:
-        return tensor.float() / 255
-    if not tensor.is_floating_point():
-        raise UsageError(f"images must be uint8, or float in [0, 1], got {tensor.dtype}")
-    low, high = (float(value) for value in tensor.aminmax()) if tensor.numel() else (0.0, 0.0)
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise UsageError(f"float images must be in [0, 1], got values from {low:g} to {high:g}; divide by 255?")
-    return tensor.float()
+    def bounds(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Lower and upper end of the guaranteed interval ``(B, 1, h, w)``, of values and the members' variance."""
+        if not isinstance(self.guarantee, ConformalInterval):
+            return None
+        return self.guarantee.apply(mean if self.guarantee.floor is None else torch.cat([mean, spread], dim=1))
 
 
-def _name(members: Sequence[DenseModel]) -> dict[str, DenseModel]:
-    named: dict[str, DenseModel] = {}
+def _name(members: Sequence[Member]) -> dict[str, Member]:
+    named: dict[str, Member] = {}
     for number, member in enumerate(members):
         plain = member.spec.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
         named[plain if plain not in named else f"{plain}-{number}"] = member

@@ -10,12 +10,18 @@ class Prediction:
     """Combined map and uncertainty of a batch.
 
     Attributes:
-        mean: activated map ``(B, K, h, w)``: probabilities, or values in the target's unit.
-        variance: over the members, ``(B, K, h, w)``.
-        entropy: predictive entropy in nats ``(B, h, w)``; ``None`` for regression.
+        mean: combined and calibrated activated map ``(B, K, h, w)``: probabilities, or values in the target's unit.
+        variance: over the members, ``(B, K, h, w)``; of values, calibrated where the ensemble is: their expected
+            squared error.
+        entropy: predictive entropy of ``mean`` in nats ``(B, h, w)``; ``None`` for regression.
         expected_entropy: mean of the members' entropies ``(B, h, w)``; ``None`` for regression.
-        mutual_information: their difference, >= 0, ``(B, h, w)``: the disagreement; ``None`` for regression.
+        mutual_information: entropy of the members' arithmetic mean less their expected entropy, >= 0, ``(B, h, w)``:
+            what they disagree about, whatever the rule and the calibration; ``None`` for regression.
+        disagreement: share of the members that decide otherwise than most of them, 0..1, ``(B, h, w)``; ``None`` for
+            regression.
         label: most probable class ``(B, h, w)``, integer; ``None`` where there are no classes.
+        included: classes that the guaranteed set holds, bool ``(B, K, h, w)``; ``None`` without such a guarantee.
+        lower, upper: guaranteed interval of the values, ``(B, K, h, w)``; ``None`` without such a guarantee.
     """
 
     mean: Tensor
@@ -23,4 +29,8 @@ class Prediction:
     entropy: Tensor | None
     expected_entropy: Tensor | None
     mutual_information: Tensor | None
+    disagreement: Tensor | None
     label: Tensor | None
+    included: Tensor | None = None
+    lower: Tensor | None = None
+    upper: Tensor | None = None

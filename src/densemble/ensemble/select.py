@@ -2,6 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd, inf
+
+_ROUNDING = 1e-7
+"""Scores that differ by less than this share are equal: mixtures are computed in float32, in any order."""
+
+Counts = tuple[int, ...]
+"""How often each candidate was taken."""
+
+Choose = Callable[[Sequence[float], Counts, float], int]
+"""Scores with each candidate taken once more, counts so far and the score so far -> the candidate to take."""
 
 
 @dataclass(frozen=True)
@@ -19,38 +29,62 @@ class Selection:
     order: tuple[int, ...]
 
 
-def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int = 30, patience: int = 8) -> Selection:
-    """Greedy selection with replacement (Caruana et al. 2004): take what helps most, keep the best prefix.
+def better(score: float, other: float) -> bool:
+    """Whether a score is higher by more than rounding explains."""
+    return score > other and (other == -inf or score - other > _ROUNDING * abs(other))
+
+
+def most(scores: Sequence[float], counts: Counts, score: float) -> int:
+    """The candidate of the highest score. Ties go to a member that is already in: it costs nothing more to run."""
+    top = max(scores)
+    return min(
+        (number for number, value in enumerate(scores) if not better(top, value)),
+        key=lambda number: (counts[number] == 0, number),
+    )
+
+
+def forward(
+    count: int,
+    score: Callable[[Counts], Sequence[float]],
+    rounds: int = 30,
+    patience: int = 8,
+    choose: Choose = most,
+) -> Selection:
+    """Takes one candidate after the other, with replacement, and keeps the best prefix (Caruana et al. 2004).
 
     Args:
         count: number of candidates.
-        score: held-out score of a mixture with the given weights (one per candidate, summing to 1); higher is better.
+        score: counts so far -> held-out score with each candidate taken once more; higher is better.
         rounds: how many to take at most; more than 40 was seen to do harm on small sets.
         patience: rounds without a better score after which nothing more is taken.
+        choose: which candidate is taken; default the one of the highest score.
 
     Raises:
         ValueError: no candidates.
     """
     if count < 1:
         raise ValueError("nothing to select from")
+    counts: Counts = (0,) * count
     taken: list[int] = []
-    best: tuple[float, int] | None = None
-    remembered: dict[tuple[int, ...], float] = {}
-
-    def mixture(order: Sequence[int]) -> float:
-        key = tuple(order.count(i) for i in range(count))
-        if key not in remembered:
-            remembered[key] = score([n / len(order) for n in key])
-        return remembered[key]
-
+    last, best, length = -inf, -inf, 0
+    known: dict[Counts, float] = {}  # 2 of 4 is 1 of 2: what differs between the two is rounding
     for _ in range(rounds):
-        # Ties go to a member that is already in: it costs nothing more to run.
-        value, _, candidate = max((mixture([*taken, i]), i in taken, -i) for i in range(count))
-        taken.append(-candidate)
-        if best is None or value > best[0]:
-            best = (value, len(taken))
-        if len(taken) - best[1] >= patience:
+        found = [known.setdefault(_reduced(_with(counts, number)), value) for number, value in enumerate(score(counts))]
+        number = choose(found, counts, last)
+        taken.append(number)
+        counts, last = _with(counts, number), found[number]
+        if not length or better(last, best):
+            best, length = last, len(taken)
+        if len(taken) - length >= patience:
             break
-    assert best is not None
-    order = taken[: best[1]]
-    return Selection(tuple(order.count(i) / len(order) for i in range(count)), best[0], tuple(order))
+    order = tuple(taken[:length])
+    return Selection(tuple(order.count(number) / length for number in range(count)), best, order)
+
+
+def _with(counts: Counts, number: int) -> Counts:
+    return (*counts[:number], counts[number] + 1, *counts[number + 1 :])
+
+
+def _reduced(counts: Counts) -> Counts:
+    common = gcd(*counts)
+    return tuple(n // common for n in counts)

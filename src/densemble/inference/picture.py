@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference import drawing
+from densemble.inference.ranking import require_ranked
 from densemble.shapes import Size
 from densemble.storage.geo import Georeference, read_georeference, write_geotiff
 from densemble.storage.images import write_npy, write_png, write_tiff
@@ -23,10 +25,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
-SAVE = ("map", "overlay", "uncertainty", "npy")
+SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
 
 
-@dataclass(frozen=True, repr=False)
+_IN_PLACE = ("map", "guarantee")
+_NO_GUARANTEE = "the ensemble guarantees nothing; make one that does with `densemble assemble RUN --guarantee set`"
+
+
+def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
+    """Checks that an ensemble can give what is to be saved.
+
+    Raises:
+        UsageError: a guarantee, where there is none.
+    """
+    if "guarantee" in what and ensemble.guarantee is None:
+        raise UsageError(_NO_GUARANTEE)
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
 class PicturePrediction(Prediction):
     """A :class:`Prediction` of one picture: all maps have no batch axis and the picture's own H x W.
 
@@ -85,6 +101,29 @@ class PicturePrediction(Prediction):
             highest = float(np.log(max(classes, 2)))
         return drawing.colour_values(self.uncertainty, 0, highest, "magma")
 
+    def guarantee_picture(self) -> Array:
+        """What is guaranteed: which classes are in each pixel's set, 0 or 255 uint8 ``(K, H, W)``; or lower and upper
+        end of the interval, float32 ``(2K, H, W)`` in the value's unit.
+
+        Raises:
+            UsageError: the ensemble guarantees nothing.
+        """
+        if self.included is not None:
+            return self.included.cpu().numpy().astype(np.uint8) * 255
+        if self.lower is None or self.upper is None:
+            raise UsageError(_NO_GUARANTEE)
+        return np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
+
+    def unsureness(self, by: str) -> float:
+        """Mean over the pixels of ``entropy``, ``mutual_information``, ``disagreement`` or ``variance``.
+
+        Raises:
+            UsageError: there is no such map.
+        """
+        require_ranked(by, self.task)
+        values: Tensor = getattr(self, by)
+        return float(values.float().mean())
+
     def figure(self) -> "Figure":
         """Picture, overlay and uncertainty side by side."""
         from matplotlib.figure import Figure
@@ -129,7 +168,8 @@ class PicturePrediction(Prediction):
     def save(
         self, folder: str | Path, what: tuple[str, ...] = ("map", "overlay"), name: str | None = None
     ) -> list[Path]:
-        """Writes ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png`` and ``NAME.npy`` as asked for.
+        """Writes ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png``, ``NAME.npy`` and
+        ``NAME_guarantee.tif`` as asked for.
 
         The map is ``NAME_map.tif`` where no PNG can hold it (densities, several channels), and where the picture is a
         GeoTIFF: the map then lies at the same place.
@@ -151,13 +191,18 @@ class PicturePrediction(Prediction):
             raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
         place = require_writable(Path(folder))
         stem = name or self.name
-        draw = {"map": self.map_picture, "overlay": self.overlay, "uncertainty": self.uncertainty_picture}
+        draw = {
+            "map": self.map_picture, "overlay": self.overlay, "uncertainty": self.uncertainty_picture,
+            "guarantee": self.guarantee_picture,
+        }  # fmt: skip
         written = []
         for kind in what:
             if kind == "npy":
                 write_npy(path := place / f"{stem}.npy", self.mean.cpu().numpy().astype(np.float32))
             else:
-                path = _write(place / f"{stem}_{kind}", draw[kind](), self._georeference() if kind == "map" else None)
+                path = _write(
+                    place / f"{stem}_{kind}", draw[kind](), self._georeference() if kind in _IN_PLACE else None
+                )
             written.append(path)
         return written
 
@@ -188,9 +233,10 @@ def _in_notebook() -> bool:
 
 
 def at_picture_size(
-    prediction: Prediction, image: Array, name: str, path: Path | None, task: Task
+    prediction: Prediction, image: Array, name: str, path: Path | None, ensemble: Ensemble
 ) -> PicturePrediction:
-    """A prediction for a batch of one, its maps resized (bilinear) to the picture's own size."""
+    """An ensemble's prediction for a batch of one, its maps resized (bilinear) to the picture's own size."""
+    task = ensemble.task
     size: Size = (int(image.shape[0]), int(image.shape[1]))
 
     def grow_plane(plane: Tensor | None) -> Tensor | None:
@@ -198,14 +244,23 @@ def at_picture_size(
 
     density = task.target_kind == "density"
     area = prediction.mean[0, 0].numel() / (size[0] * size[1]) if density else 1.0
-    mean = resize_maps(prediction.mean, size, density)[0]
+
+    def grow_maps(maps: Tensor | None) -> Tensor | None:
+        return None if maps is None else resize_maps(maps, size, density)[0]
+
+    whole = resize_maps(prediction.mean, size, density)
+    mean, included = whole[0], ensemble.included(whole)
     return PicturePrediction(
         mean=mean,
         variance=resize_maps(prediction.variance, size)[0] * area**2,
         entropy=grow_plane(prediction.entropy),
         expected_entropy=grow_plane(prediction.expected_entropy),
         mutual_information=grow_plane(prediction.mutual_information),
+        disagreement=grow_plane(prediction.disagreement),
         label=mean.argmax(0) if prediction.label is not None else None,
+        included=None if included is None else included[0],
+        lower=grow_maps(prediction.lower),
+        upper=grow_maps(prediction.upper),
         image=image,
         name=name,
         path=path,

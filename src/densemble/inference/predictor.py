@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from densemble.ensemble.ensemble import Ensemble, as_images
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.images import as_images
+from densemble.ensemble.views import Viewed
 from densemble.errors import DataError, UsageError
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.nets.dense import DenseModel
@@ -73,10 +75,17 @@ def check_execution(backend: str, precision: str) -> None:
 
 def prepared(ensemble: Ensemble) -> Ensemble:
     """A copy in eval mode that gives the same maps with less work (see :mod:`densemble.nets.rewrite`); only for use."""
-    members = {name: for_inference(m) for name, m in ensemble.members.items() if isinstance(m, DenseModel)}
-    weights = list(ensemble.weights.values())
-    kept = (ensemble.metrics, ensemble.temperatures, ensemble.reading)
-    return Ensemble(members, weights, ensemble.task, ensemble.combine, *kept).eval()
+    rewritten: dict[int, DenseModel] = {}
+
+    def lean(member: nn.Module) -> DenseModel | Viewed:
+        network = member.member if isinstance(member, Viewed) else member
+        assert isinstance(network, DenseModel)
+        if id(network) not in rewritten:
+            rewritten[id(network)] = for_inference(network)
+        found = rewritten[id(network)]
+        return Viewed(found, member.view.name) if isinstance(member, Viewed) else found
+
+    return ensemble.with_members({name: lean(member) for name, member in ensemble.members.items()}).eval()
 
 
 def read_picture(path: Path, ensemble: Ensemble) -> Array:
@@ -124,7 +133,7 @@ def predict_one(
     device = next(ensemble.parameters()).device
     with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         prediction = ensemble.predict_members(batch.to(device))
-    return at_picture_size(prediction, image, path.stem if path else name, path, ensemble.task)
+    return at_picture_size(prediction, image, path.stem if path else name, path, ensemble)
 
 
 def predict(

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from densemble.metrics.base import MetricValues
 
-_REACH = 0.05
+REACH = 0.05
 
 
 class KeypointMetrics:
@@ -27,12 +27,12 @@ class KeypointMetrics:
         self._pixels += t.numel()
         self._squared += float((p - t).square().sum())
         height, width = t.shape[-2:]
-        reach = _REACH * (height**2 + width**2) ** 0.5
+        reach = REACH * (height**2 + width**2) ** 0.5
         for channel, wanted in zip(p, t, strict=True):
             if wanted.max() <= 0:
                 continue
             row, column = divmod(int(channel.argmax()), width)
-            peaks = _peaks(wanted).double()
+            peaks = peaks_of(wanted).double()
             distance = float((peaks - peaks.new_tensor([row, column])).norm(dim=1).min())
             self._channels += 1
             self._distance += distance
@@ -47,7 +47,7 @@ class KeypointMetrics:
         }
 
 
-def _peaks(wanted: Tensor) -> Tensor:
+def peaks_of(wanted: Tensor) -> Tensor:
     """Row and column of each pixel that is the highest of its neighbours, ``(H, W)`` -> ``(N, 2)``."""
     highest = F.max_pool2d(wanted[None], 3, stride=1, padding=1)[0]
     return ((wanted == highest) & (wanted >= wanted.max() / 2)).nonzero()

@@ -6,7 +6,7 @@ from torch import Tensor
 from densemble.metrics.base import MetricValues
 from densemble.metrics.structural_similarity import similarity_map
 
-_LEAST_ERROR = 1e-10
+LEAST_ERROR = 1e-10
 
 
 class ImageMetrics:
@@ -29,7 +29,7 @@ class ImageMetrics:
             return
         t = torch.where(valid, t, 0.0)
         error = (p - t)[valid]
-        self._add("psnr", -10 * torch.log10(error.square().mean().clamp(min=_LEAST_ERROR)))
+        self._add("psnr", -10 * torch.log10(error.square().mean().clamp(min=LEAST_ERROR)))
         self._add("mae", error.abs().mean())
         similarity, whole = similarity_map(p[None], t[None], valid[None])
         if whole.any():

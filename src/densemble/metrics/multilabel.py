@@ -5,6 +5,7 @@ from torch import Tensor
 
 from densemble.errors import DataError
 from densemble.metrics.base import MetricValues
+from densemble.metrics.reliability import BernoulliScores, Reliability
 
 IGNORED = 255
 _BINS = 16384
@@ -14,18 +15,24 @@ elsewhere. float32 knows no probability nearer to 1, but far smaller ones."""
 
 
 class MultilabelMetrics:
-    """``miou f1 map iou_per_class``.
+    """``miou f1 map ece brier nll iou_per_class``.
 
     A class is found where its probability is at least 0.5; ``miou`` and ``f1`` are means over the classes that occur
     in the targets or the predictions. ``map`` is the mean over the classes that occur in the targets of the average
     precision, the sum of precision times gain of recall over all thresholds; probabilities whose log-odds differ by
-    less than 0.003 count as equal, which keeps it within about 0.001 of the exact value.
+    less than 0.003 count as equal, which keeps it within about 0.001 of the exact value. ``ece`` (in bins of equal
+    width of the probability), ``brier`` and ``nll`` are over the values of all classes.
+
+    Attributes:
+        reliability: probability and share of positives, bin by bin.
 
     Args:
         classes: K.
     """
 
     def __init__(self, classes: int) -> None:
+        self.reliability = Reliability()
+        self._scores = BernoulliScores()
         self._positives = torch.zeros(classes, _BINS, dtype=torch.int64)
         self._negatives = torch.zeros(classes, _BINS, dtype=torch.int64)
         self._hits, self._predicted, self._wanted = torch.zeros(3, classes, dtype=torch.int64)
@@ -44,7 +51,11 @@ class MultilabelMetrics:
                 "data.label_map"
             )
         for number, (p, t) in enumerate(zip(prediction.double(), wanted, strict=True)):
-            self._add(number, p[t != IGNORED], t[t != IGNORED] == 1)
+            valid = t != IGNORED
+            p, positive = p[valid], t[valid] == 1
+            self._add(number, p, positive)
+            self.reliability.update(p, positive)
+            self._scores.update(p, positive)
 
     def _add(self, number: int, p: Tensor, positive: Tensor) -> None:
         share = (torch.logit(p).clamp(_LOWEST, _HIGHEST) - _LOWEST) / (_HIGHEST - _LOWEST)
@@ -64,6 +75,8 @@ class MultilabelMetrics:
             "miou": _mean(iou),
             "f1": _mean(_ratios(2 * self._hits, both)),
             "map": _mean(self._average_precision()),
+            "ece": self.reliability.ece(),
+            **self._scores.compute(),
             "iou_per_class": iou,
         }
 

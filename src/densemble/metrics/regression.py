@@ -5,7 +5,7 @@ from torch import Tensor
 
 from densemble.metrics.base import MetricValues
 
-_FACTOR = 1.25
+FACTOR = 1.25
 _KEYS = ("mae", "rmse", "absrel", "delta1", "delta2", "delta3", "silog")
 
 
@@ -45,7 +45,7 @@ class RegressionMetrics:
         self._positive += t.numel()
         self._relative += float(((p - t).abs() / t).sum())
         ratio = torch.where(p > 0, torch.maximum(p / t, t / p), torch.inf)
-        self._near = [near + int((ratio < _FACTOR ** (n + 1)).sum()) for n, near in enumerate(self._near)]
+        self._near = [near + int((ratio < FACTOR ** (n + 1)).sum()) for n, near in enumerate(self._near)]
         self._pictures += 1
         defined = bool((p > 0).all())
         self._log_spread += float((p / t).log().std(correction=0)) if defined else torch.nan

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from densemble.metrics.base import MetricValues
 
-_EPSILON = 2.2204e-16
+EPSILON = 2.2204e-16
 
 
 def correlation(prediction: Tensor, target: Tensor) -> float:
@@ -25,7 +25,7 @@ def similarity(prediction: Tensor, target: Tensor) -> float:
 def divergence(prediction: Tensor, target: Tensor) -> float:
     """KLD of the prediction from the target, in nats, as distributions; 0 is perfect."""
     p, q = _distribution(prediction), _distribution(target)
-    return float((q * torch.log(_EPSILON + q / (p + _EPSILON))).sum())
+    return float((q * torch.log(EPSILON + q / (p + EPSILON))).sum())
 
 
 def scanpath(prediction: Tensor, points: Tensor) -> float:

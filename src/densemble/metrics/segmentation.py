@@ -5,13 +5,18 @@ from torch import Tensor
 
 from densemble.errors import DataError
 from densemble.metrics.base import MetricValues
+from densemble.metrics.reliability import BINS, CategoricalScores, Reliability, where
 
 
 class SegmentationMetrics:
-    """``miou pixel_accuracy iou_per_class ece``; ignored pixels count nowhere.
+    """``miou pixel_accuracy ece classwise_ece brier nll iou_per_class``; ignored pixels count nowhere.
 
     ``miou`` is the mean over classes that occur in the targets or the predictions; ``ece`` is the expected
-    calibration error with equal-width bins of the confidence (Guo et al. 2017).
+    calibration error with equal-width bins of the confidence (Guo et al. 2017), the others are those of
+    :class:`CategoricalScores`.
+
+    Attributes:
+        reliability: confidence and accuracy, bin by bin.
 
     Args:
         classes: K.
@@ -19,14 +24,12 @@ class SegmentationMetrics:
         bins: of the confidence.
     """
 
-    def __init__(self, classes: int, ignore_index: int, bins: int = 15) -> None:
+    def __init__(self, classes: int, ignore_index: int, bins: int = BINS) -> None:
         self._classes = classes
         self._ignore = ignore_index
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        self._edges = torch.linspace(0, 1, bins + 1)
-        self._in_bin = torch.zeros(bins, dtype=torch.float64)
-        self._right = torch.zeros(bins, dtype=torch.float64)
-        self._confidence = torch.zeros(bins, dtype=torch.float64)
+        self.reliability = Reliability(bins)
+        self._scores = CategoricalScores(classes, bins)
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
         """Adds one picture: probabilities ``(K, H, W)``, labels ``(H, W)``.
@@ -34,23 +37,21 @@ class SegmentationMetrics:
         Raises:
             DataError: a label outside 0..K-1 that is not the ignored one.
         """
-        labels = target.long()
-        valid = labels != self._ignore
-        wrong = valid & ((labels < 0) | (labels >= self._classes))
+        flat = target.flatten()
+        pixels = where(flat != self._ignore)
+        labels = flat.index_select(0, pixels).long()
+        wrong = (labels < 0) | (labels >= self._classes)
         if wrong.any():
             raise DataError(
                 f"label {int(labels[wrong][0])} is outside the {self._classes} classes; "
                 "name more classes or ignore it with data.ignore_index"
             )
-        confidence, predicted = prediction.float().max(0)
-        labels, predicted, confidence = labels[valid], predicted[valid], confidence[valid]
+        probabilities = prediction.float().flatten(1)
+        self._scores.update(probabilities, pixels, labels)
+        confidence, predicted = (best.index_select(0, pixels) for best in probabilities.max(0))
         pairs = torch.bincount(labels * self._classes + predicted, minlength=self._classes**2)
         self._confusion += pairs.view(self._classes, self._classes)
-        bins = len(self._in_bin)
-        place = (torch.bucketize(confidence, self._edges, right=True) - 1).clamp(0, bins - 1)
-        self._in_bin += torch.bincount(place, minlength=bins)
-        self._right += torch.bincount(place, weights=(predicted == labels).double(), minlength=bins)
-        self._confidence += torch.bincount(place, weights=confidence.double(), minlength=bins)
+        self.reliability.update(confidence, predicted == labels)
 
     def compute(self) -> MetricValues:
         """The metrics; an absent class has IoU ``None``."""
@@ -59,10 +60,10 @@ class SegmentationMetrics:
         total = max(int(self._confusion.sum()), 1)
         per_class = [float(h / u) if u > 0 else None for h, u in zip(hit, union, strict=True)]
         present = [value for value in per_class if value is not None]
-        gap = (self._right - self._confidence).abs().sum() / total
         return {
             "miou": sum(present) / len(present) if present else 0.0,
             "pixel_accuracy": float(hit.sum()) / total,
-            "ece": float(gap),
+            "ece": self.reliability.ece(),
+            **self._scores.compute(),
             "iou_per_class": list(per_class),
         }

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ Array = np.ndarray[Any, Any]
 _QUALITY = 82
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c0392b; --care: #b9770e; --good: #1e8449;
-  --bar: #4a7fb5; --other: #9bbad8; }
+  --bar: #4a7fb5; --other: #9bbad8; --second: #c2571a; --third: #6b6f76; --page: #fff; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff7b6b; --care: #f0b43c; --good: #5fd08a; --bar: #6ea6dc;
-  --other: #3c5f80; } body { background: #16181c; color: #dfe3e8; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto; padding: 1.5rem 1.2rem 4rem; }
+  --other: #3c5f80; --second: #f29a5c; --third: #a3a9b2; --page: #16181c; } body { color: #dfe3e8; } }
+body { background: var(--page); font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 0 auto;
+  padding: 1.5rem 1.2rem 4rem; }
 h1 { font-size: 1.5rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 h3 { font-size: 1rem; margin: 0 0 .3rem; }
@@ -30,7 +32,7 @@ code { font: .9em ui-monospace, monospace; overflow-wrap: anywhere; }
 .problem { border-left: 4px solid var(--care); background: var(--soft); padding: .6rem .9rem; margin: .7rem 0;
   border-radius: 3px; overflow-wrap: anywhere; }
 .problem.error { border-color: var(--bad); } .problem ul { margin: .3rem 0; padding-left: 1.2rem; }
-.remedy { margin: .4rem 0 0; } .remedy b { color: var(--good); }
+.problem p { margin: .3rem 0; } .problem .remedy { margin: .4rem 0 0; } .remedy b { color: var(--good); }
 .error > h3, .verdict.error { color: var(--bad); } .warning > h3, .verdict.warning { color: var(--care); }
 .verdict { font-weight: 600; color: var(--good); } .quiet { opacity: .7; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 1rem; }
@@ -41,7 +43,38 @@ figure img { width: 100%; display: block; border-radius: 3px; } figure img + img
 .bar { display: inline-block; height: .65rem; background: var(--bar); border-radius: 2px; min-width: 1px; }
 .bar.other { background: var(--other); } .key { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px;
   margin: 0 .3rem -1px 0; border: 1px solid var(--line); } .legend > span { margin-right: 1rem; white-space: nowrap; }
+.wide td:first-child, .wide th:first-child { position: sticky; left: 0; background: var(--page); }
+.name { width: max-content; max-width: min(20rem, 34vw); overflow-wrap: anywhere; } td.number { white-space: nowrap; }
+.tall { max-height: 34rem; overflow-y: auto; } .tall th { position: sticky; top: 0; background: var(--page); }
+.tall th:first-child { z-index: 1; }
+nav { font-size: .9rem; margin: 1rem 0; } nav a { margin-right: .9rem; color: var(--bar); white-space: nowrap; }
+.note { opacity: .8; max-width: 46rem; margin: .3rem 0 .8rem; } .small { font-size: .85rem; margin: 0 0 .2rem; }
+.answer { font-size: 1.08rem; max-width: 46rem; } .answer p { margin: .5rem 0; }
+.figures { display: flex; flex-wrap: wrap; gap: 1rem 1.6rem; margin: .6rem 0 1rem; }
+.figures > figure { max-width: 100%; overflow-x: auto; }
+svg { display: block; max-width: 100%; height: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: currentColor; }
+td svg { max-width: none; margin: .2rem 0; } svg .level { stroke: var(--line); stroke-width: 1; }
+svg polyline { fill: none; stroke-width: 1.8; } svg line.first { stroke-width: 1.8; }
+svg .first { stroke: var(--bar); } svg .second { stroke: var(--second); } svg .third { stroke: var(--third); }
+svg polyline.third { stroke-dasharray: 5 4; } svg .diagonal { stroke: var(--third); stroke-dasharray: 2 3; }
+circle.first, rect.first { fill: var(--bar); } circle.second { fill: var(--second); }
+circle.third { fill: var(--third); } rect.first { stroke: none; }
+.stroke { display: inline-block; width: 1.1rem; height: .2rem; vertical-align: middle; margin-right: .35rem; }
+.stroke.first { background: var(--bar); } .stroke.second { background: var(--second); }
+.stroke.third { background: var(--third); }
+.matrix td { text-align: center; padding: .25rem .5rem; border: 1px solid var(--page); }
+.matrix th { font-weight: normal; vertical-align: bottom; padding: .25rem .5rem; border: 0; }
+.matrix .upright { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
+h3 .quiet, .spread { font-weight: normal; } .spread { font-size: .82rem; opacity: .75; }
+.track { display: inline-block; width: 4rem; text-align: left; }
+.strip { display: flex; gap: .5rem; overflow-x: auto; margin: .3rem 0 1.4rem; padding-bottom: .3rem; }
+.strip figure { flex: 0 0 200px; } details { margin: .5rem 0; } summary { cursor: pointer; }
 """
+
+
+class Markup(str):
+    """HTML that can stand in a page as it is: everything in it that is not ours is escaped."""
 
 
 def escape(text: object) -> str:
@@ -62,20 +95,46 @@ def embed(pixels: Array, width: int) -> str:
     return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'
 
 
+def strong(text: object) -> Markup:
+    """Text that stands out."""
+    return Markup(f"<b>{escape(text)}</b>")
+
+
+def note(text: str) -> str:
+    """How to read what follows."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def swatch(colour: Iterable[int]) -> Markup:
+    """A small square of a colour, red, green and blue in 0..255, before what it stands for."""
+    return Markup(f'<span class="key" style="background:rgb({",".join(str(int(part)) for part in colour)})"></span>')
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of text; cells that begin with a digit or a sign stand to the right."""
-    texts = [[escape("" if cell is None else cell) for cell in row] for row in rows]
-    numeric = [all(_is_number(row[i]) for row in texts) for i in range(len(columns))]
+    """A table of text or :class:`Markup`; the first column names the rows, later ones of numbers stand to the right."""
+    texts = [[_cell(cell) for cell in row] for row in rows]
+    numeric = [i > 0 and all(_is_number(row[i]) for row in texts) for i in range(len(columns))]
     kinds = [' class="number"' if number else "" for number in numeric]
-    head = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
+    head = "".join(f"<th{kind}>{_breakable(name)}</th>" for kind, name in zip(kinds, columns, strict=True))
+    texts = [[f'<div class="name">{row[0]}</div>', *row[1:]] for row in texts]
     body = "".join(
         f"<tr>{''.join(f'<td{kind}>{cell}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>" for row in texts
     )
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
+def _cell(cell: object) -> str:
+    return cell if isinstance(cell, Markup) else escape("" if cell is None else cell)
+
+
+def _breakable(name: str) -> str:
+    """A heading that may go on in a new line after its underscores, dots and slashes."""
+    return re.sub(r"([_./])", r"\1<wbr>", escape(name))
+
+
 def _is_number(cell: str) -> bool:
-    return not cell or cell[0].isdigit() or (cell[0] == "-" and cell[1:2].isdigit())
+    shown = re.sub("<[^>]*>", "", cell)
+    return not shown or shown[0].isdigit() or (shown[0] in "+-" and shown[1:2].isdigit())
 
 
 def write_page(path: Path, title: str, body: str) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import struct
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densemble.ensemble.calibrate import make_calibration
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import make_guarantee
+from densemble.ensemble.membership import keep_members
+from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
@@ -34,6 +39,8 @@ LICENCE_NOTE = (
     "they were trained on."
 )
 _MAX_HEADER_BYTES = 64 << 20
+_FITTED = "combine.fitted/"
+"""Before the names of the rule's tensors; no member is named so, for modules' names hold no dot."""
 
 
 def _digest(tensor: Tensor) -> str:
@@ -73,23 +80,16 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     require_artifact_name(path)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
-    tensors: dict[str, Tensor] = {}
-    members = []
-    for name, member in ensemble.members.items():
-        assert isinstance(member, DenseModel)
-        if member.spec.backbone.startswith("module:"):
-            raise UsageError(
-                f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it"
-            )
-        own = {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in member.state_dict().items()}
-        tensors |= own
-        members.append({"name": name, "weight": ensemble.weights[name], **member.spec.as_dict()})
+    members, tensors = _members(ensemble)
+    tensors |= {f"{_FITTED}{key}": value.detach().cpu().contiguous() for key, value in ensemble.fitted.items()}
     description = {
         "schema": SCHEMA,
         "task": ensemble.task.describe(),
         "members": members,
         "combine": ensemble.combine,
         "temperatures": ensemble.temperatures,
+        "calibration": None if ensemble.calibration is None else ensemble.calibration.describe(),
+        "guarantee": None if ensemble.guarantee is None else ensemble.guarantee.describe(),
         "reading": ensemble.reading,
         "metrics": ensemble.metrics,
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
@@ -100,6 +100,28 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     with atomic_path(path) as temporary:
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata=metadata(description))
     return path
+
+
+def _members(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """What is said of each member, and all tensors; networks that several members share are kept once."""
+    entries: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    holders: dict[int, str] = {}
+    for name, member in ensemble.members.items():
+        network = member.member if isinstance(member, Viewed) else member
+        assert isinstance(network, DenseModel)
+        if network.spec.backbone.startswith("module:"):
+            raise UsageError(
+                f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it"
+            )
+        holder = holders.setdefault(id(network), name)
+        if holder == name:
+            state = network.state_dict().items()
+            tensors |= {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in state}
+        view = {"view": member.view.name} if isinstance(member, Viewed) else {}
+        shared = {"tensors": holder} if holder != name else {}
+        entries.append({"name": name, "weight": ensemble.weights[name], **view, **shared, **network.spec.as_dict()})
+    return entries, tensors
 
 
 def _finite(value: Any) -> Any:
@@ -141,7 +163,9 @@ def describe(path: str | Path) -> dict[str, Any]:
     return dict(values)
 
 
-def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -> Ensemble:
+def load(
+    path: str | Path, device: str = "cpu", functions: Sequence[str] = (), min_members: int | None = None
+) -> Ensemble:
     """Reads an artifact: an :class:`Ensemble` in eval mode, one member at a time, every tensor checked.
 
     Args:
@@ -149,6 +173,8 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
         device: where it is put.
         functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
             yours; a file alone can never have code called.
+        min_members: a member that is damaged is left out with a warning, as long as this many remain, and so is one
+            that gives NaN later; default: all are needed.
 
     Raises:
         ArtifactError: absent, damaged, no artifact, of a newer schema, or with a function that is not in ``functions``.
@@ -158,15 +184,19 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
     try:
         for entry in values["members"]:
             _check_function(path, entry, functions)
-        members = {entry["name"]: _load_member(path, entry, values["sha256"]) for entry in values["members"]}
+        members = _load_members(path, values, min_members)
         ensemble = Ensemble(
             members,
-            weights=[entry["weight"] for entry in values["members"]],
+            weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
             task=make_task(values["task"]),
             combine=values["combine"],
             metrics=values["metrics"],
             temperatures=values["temperatures"],
             reading=values.get("reading", {}),
+            fitted=_load_fitted(path, values, list(members)),
+            calibration=make_calibration(values["calibration"]) if values.get("calibration") else None,
+            guarantee=make_guarantee(values["guarantee"]) if values.get("guarantee") else None,
+            min_members=min_members,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
@@ -174,6 +204,40 @@ def load(path: str | Path, device: str = "cpu", functions: Sequence[str] = ()) -
         return ensemble.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _load_members(path: Path, values: dict[str, Any], min_members: int | None) -> dict[str, DenseModel | Viewed]:
+    networks: dict[str, DenseModel] = {}
+    members: dict[str, DenseModel | Viewed] = {}
+    damaged: list[str] = []
+    for entry in values["members"]:
+        holder = entry.get("tensors", entry["name"])
+        try:
+            if holder not in networks:
+                networks[holder] = _load_network(path, holder, entry, values["sha256"])
+        except ArtifactError as error:
+            if min_members is None:
+                raise
+            damaged.append(str(error))
+            warnings.warn(f"member '{entry['name']}' is left out: {error}", stacklevel=3)
+            continue
+        view = entry.get("view")
+        members[entry["name"]] = networks[holder] if view is None else Viewed(networks[holder], view)
+    if min_members is not None and len(members) < min_members:
+        raise ArtifactError(
+            f"artifact '{path}': {len(members)} of {len(values['members'])} members can be used and at least "
+            f"{min_members} are needed (--min-members)" + "".join(f"; {reason}" for reason in damaged)
+        )
+    return members
+
+
+def _load_fitted(path: Path, values: dict[str, Any], kept: Sequence[str]) -> dict[str, Tensor]:
+    """What the rule learned, of the members that are left."""
+    names = [entry["name"] for entry in values["members"]]
+    fitted = {
+        key.removeprefix(_FITTED): tensor for key, tensor in _read_tensors(path, _FITTED, values["sha256"]).items()
+    }
+    return fitted if list(kept) == names else keep_members(values["combine"], fitted, [names.index(k) for k in kept])
 
 
 def _in_run(path: Path) -> Path:
@@ -190,10 +254,17 @@ def _check_function(path: Path, entry: dict[str, Any], functions: Sequence[str])
         )
 
 
-def _load_member(path: Path, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
-    prefix = f"{entry['name']}/"
-    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ("name", "weight")})
-    state: dict[str, Tensor] = {}
+def _load_network(path: Path, holder: str, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
+    ours = ("name", "weight", "view", "tensors")
+    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ours})
+    tensors = _read_tensors(path, f"{holder}/", digests)
+    state = {key.removeprefix(f"{holder}/"): tensor for key, tensor in tensors.items()}
+    return restore(spec, state, f"artifact '{path}', member '{holder}'")
+
+
+def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str, Tensor]:
+    """Tensors whose names begin with ``prefix``, each checked against its digest."""
+    found: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
             for key in (key for key in digests if key.startswith(prefix)):
@@ -202,10 +273,10 @@ def _load_member(path: Path, entry: dict[str, Any], digests: dict[str, str]) -> 
                     raise ArtifactError(
                         f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again"
                     )
-                state[key.removeprefix(prefix)] = tensor
+                found[key] = tensor
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
-    return restore(spec, state, f"artifact '{path}', member '{entry['name']}'")
+    return found
 
 
 def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseModel:

@@ -106,9 +106,40 @@ class MemberFolder:
         return self.path / "val_predictions.npy"
 
     @property
+    def snapshots(self) -> Path:
+        """Folder of weights from the second half of the training."""
+        return self.path / "snapshots"
+
+    def snapshot(self, epoch: int) -> Path:
+        """The weights that an epoch, counted from 1, ended with."""
+        return self.snapshots / f"{epoch}.safetensors"
+
+    @property
     def plots(self) -> Path:
         """Folder of pictures."""
         return self.path / "plots"
+
+
+@dataclass(frozen=True)
+class VariantFolder:
+    """``RUN/variants/LABEL/``."""
+
+    path: Path
+
+    @property
+    def record(self) -> Path:
+        """``variant.json``: what it is, scores; written last."""
+        return self.path / "variant.json"
+
+    @property
+    def weights(self) -> Path:
+        """Weights of its own, where no member has them."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        """Activated maps of the validation pictures, fp16 ``(N, K, h, w)``."""
+        return self.path / "val_predictions.npy"
 
 
 @dataclass(frozen=True)
@@ -122,6 +153,15 @@ class RunFolder:
         return MemberFolder(self.path / "members" / f"{number + 1:02d}-{name}")
 
     @property
+    def variants(self) -> Path:
+        """Folder of variants of trained members."""
+        return self.path / "variants"
+
+    def variant(self, label: str) -> VariantFolder:
+        """Folder of the variant with this label."""
+        return VariantFolder(self.variants / label)
+
+    @property
     def config(self) -> Path:
         """``run.yaml``."""
         return self.path / "run.yaml"
@@ -130,6 +170,21 @@ class RunFolder:
     def ensemble(self) -> Path:
         """``ensemble.json``: the last selection."""
         return self.path / "ensemble.json"
+
+    @property
+    def analysis(self) -> Path:
+        """``analysis.json``: what the last selection was made of, and what it is worth."""
+        return self.path / "analysis.json"
+
+    @property
+    def report(self) -> Path:
+        """``report.html``: the analysis as a page."""
+        return self.path / "report.html"
+
+    @property
+    def milliseconds(self) -> Path:
+        """``milliseconds.json``: how long each candidate takes for a picture on one machine."""
+        return self.path / "milliseconds.json"
 
     @property
     def leaderboard(self) -> Path:

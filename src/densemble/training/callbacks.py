@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from safetensors.torch import save_file
 
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
+from densemble.storage.weights import write_state
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import quieten
 
@@ -62,12 +62,7 @@ class EpochRecord(Callback):
         if self.best is None or self._better(pl_module, row):
             self.best = row
             if trainer.is_global_zero:
-                self._keep(pl_module)
-
-    def _keep(self, module: MemberModule) -> None:
-        state = {key: v.detach().cpu().contiguous().clone() for key, v in module.model.state_dict().items()}
-        with atomic_path(self.folder.weights) as temporary:
-            save_file(state, temporary)
+                write_state(self.folder.weights, pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.rows[-1]["seconds"] = time.monotonic() - self._started

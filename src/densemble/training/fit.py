@@ -31,6 +31,7 @@ from densemble.training.module import MemberModule
 from densemble.training.quiet import quieten
 from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, Machine
+from densemble.training.snapshots import Snapshots
 
 LARGEST_BATCH = {"cuda": 32, "cpu": 8}
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -68,7 +69,8 @@ def fit_member(
 ) -> dict[str, Any]:
     """Trains ``model``; goes on from ``last.ckpt`` where the folder has one. Features that are kept go to ``cache``.
 
-    Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch.
+    Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch, and
+    the snapshots that the settings ask for.
     A batch that does not fit into memory is halved, and as many more are summed for a step, until it fits.
 
     Args:
@@ -189,6 +191,8 @@ def _callbacks(
 ) -> list[Callback]:
     """In the order in which they are called."""
     callbacks: list[Callback] = [EpochRecord(folder), LiveProgress(title), *watch]
+    if settings.snapshots:
+        callbacks.append(Snapshots(folder, settings.snapshots))
     if settings.patience is not None:
         mode = "max" if task.higher_is_better else "min"
         # Checked at the end of the epoch it would come after the record, which writes down how long it has waited.

@@ -44,6 +44,7 @@ class FitSettings:
         gradient_checkpointing: compute the backbone's inner maps again for the gradient instead of keeping them.
         channels_last: NHWC in memory.
         cache_features: keep the features of a backbone that never learns on disk.
+        snapshots: how often weights are kept in the second half of the training.
         seconds: time that the training may take; the schedule then ends with the time.
         machine: what it runs on.
     """
@@ -64,5 +65,6 @@ class FitSettings:
     gradient_checkpointing: bool = False
     channels_last: bool = True
     cache_features: bool = False
+    snapshots: int = 0
     seconds: float | None = None
     machine: Machine = Machine()

@@ -1,0 +1,289 @@
+"""The same members as an ensemble of torch-uncertainty, pytorch-toolbelt, MONAI and densemble, and what is equal.
+
+Members have random weights: this is about the combination.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import densemble as de
+from densemble.ensemble.calibrate import fit_temperature, temper
+from densemble.ensemble.combine import Fitted, combine
+from densemble.ensemble.uncertainty import RunningUncertainty, entropy
+from densemble.metrics.selective import RiskCoverage
+from densemble.shapes import Size
+from densemble.tasks import SaliencyTask, SegmentationTask, Task
+
+BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small")
+SEGMENTATION = SegmentationTask(tuple(f"class {number}" for number in range(11)))
+SALIENCY = SaliencyTask()
+SAME = 1e-6
+"""Largest difference of equal maps."""
+
+Maps = Callable[[Tensor], Tensor]
+"""Images ``(B, 3, H, W)`` -> mean probabilities of the members ``(B, K, h, w)``."""
+
+
+def torch_uncertainty(members: Sequence[nn.Module], task: Task) -> Maps:
+    """The mean as its ``SegmentationRoutine`` takes it; of one channel as its ``ClassificationRoutine`` does."""
+    from einops import rearrange
+    from torch_uncertainty.methods import deep_ensembles
+
+    ensemble = deep_ensembles(list(members), task="segmentation").eval()
+
+    def mean(images: Tensor) -> Tensor:
+        logits = rearrange(ensemble(images), "(m b) c h w -> b m c h w", b=len(images))
+        probabilities = logits.softmax(dim=2) if task.distribution == "categorical" else logits.sigmoid()
+        return probabilities.mean(dim=1)
+
+    return mean
+
+
+def toolbelt(members: Sequence[nn.Module], task: Task) -> Maps:
+    """``Ensembler``; its own ``ApplySoftmaxTo`` is for members that answer with a dict, ours answer with a tensor."""
+    from pytorch_toolbelt.inference.ensembling import Ensembler
+
+    activation = nn.Softmax(dim=1) if task.distribution == "categorical" else nn.Sigmoid()
+    return Ensembler([nn.Sequential(member, activation) for member in members], reduction="mean").eval()
+
+
+def monai(members: Sequence[nn.Module], task: Task) -> Maps:
+    """``MeanEnsemble``, which takes maps and knows no members."""
+    from monai.transforms import MeanEnsemble
+
+    ensemble = MeanEnsemble()
+    return lambda images: ensemble([task.activation(member(images)) for member in members])
+
+
+OTHERS: dict[str, Callable[[Sequence[nn.Module], Task], Maps]] = {
+    "torch-uncertainty": torch_uncertainty,
+    "pytorch-toolbelt": toolbelt,
+    "MONAI": monai,
+}
+MODULES = {"torch-uncertainty": "torch_uncertainty", "pytorch-toolbelt": "pytorch_toolbelt", "MONAI": "monai"}
+
+
+def installed() -> list[str]:
+    return [name for name in OTHERS if find_spec(MODULES[name])]
+
+
+@torch.no_grad()
+def make_members(
+    task: Task, size: Size, backbones: Sequence[str] = BACKBONES, out_size: Size | None = None
+) -> list[de.DenseModel]:
+    """Random networks, maps of the input's own size if not told, scaled so that every class wins somewhere."""
+    members = []
+    for seed, name in enumerate(backbones):
+        torch.manual_seed(seed)
+        member = de.DenseModel(name, out_channels=task.out_channels, out_size=out_size, weights=None, input_size=size)
+        member.eval()
+        logits = member(torch.rand(1, 3, *size))
+        spread, middle = logits.std((0, 2, 3)), logits.mean((0, 2, 3))
+        last = member.head.logits
+        last.bias.copy_((last.bias - middle) / spread)
+        last.weight.div_(spread[:, None, None, None])
+        members.append(member)
+    return members
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Something of theirs beside something of ours.
+
+    Attributes:
+        difference: the largest between two maps, or a share of pixels.
+        within: how large it may be; ``None`` where theirs means something else, and a difference has to show.
+    """
+
+    library: str
+    theirs: str
+    ours: str
+    difference: float
+    within: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.difference > 1e-3 if self.within is None else self.difference <= self.within
+
+
+Details = Callable[[Tensor, Tensor], Iterator[Comparison]]
+"""Compares on the members' probabilities: of classes ``(M, B, K, h, w)``, and of heat ``(M, B, 1, h, w)``."""
+
+
+def compare(library: str, images: Tensor) -> list[Comparison]:
+    """The mean, then whatever else the library has a word for."""
+    size = (int(images.shape[-2]), int(images.shape[-1]))
+    rows, stacks = [], []
+    with torch.no_grad():
+        for task in (SEGMENTATION, SALIENCY):
+            members = make_members(task, size)
+            ours = de.Ensemble(members, task=task).eval()(images)
+            difference = _largest(OTHERS[library](members, task)(images), ours)
+            rows.append(Comparison(library, f"mean, {task.name}", "mean", difference, SAME))
+            stacks.append(torch.stack([task.activation(member(images)) for member in members]))
+        for details in DETAILS[library]:
+            rows.extend(details(*stacks))
+    return rows
+
+
+def _means(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from pytorch_toolbelt.inference.functional import geometric_mean, logodd_mean
+
+    row = partial(Comparison, "pytorch-toolbelt")
+    ours, ours_heat = _ours(classes, "logits", SEGMENTATION), _ours(heat, "logits", SALIENCY)
+    geometric, odds = geometric_mean(classes, dim=0), logodd_mean(classes, dim=0)
+    yield row("gmean of classes, divided by its sum", "logits", _largest(_sums_to_one(geometric), ours), SAME)
+    yield row("gmean of classes, as it is", "logits", _largest(geometric, ours))
+    yield row("logodd of classes", "logits", _largest(odds, ours))
+    yield row("logodd of one channel", "logits", _largest(logodd_mean(heat, dim=0), ours_heat), SAME)
+    yield row("gmean of one channel", "logits", _largest(geometric_mean(heat, dim=0), ours_heat))
+
+
+def _weights(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from monai.transforms import MeanEnsemble
+
+    row = partial(Comparison, "MONAI")
+    theirs, ours = MeanEnsemble([3, 2, 1])(classes), _ours(classes, "mean", SEGMENTATION, weights=[3, 2, 1])
+    yield row("MeanEnsemble, a weight per member", "weights", _largest(theirs, ours), SAME)
+    weights = torch.rand(classes.shape[0], classes.shape[2]) + 0.1
+    theirs = MeanEnsemble(weights[:, None])(classes)
+    ours = _ours(classes, "class_weights", SEGMENTATION, fitted={"class_weights": weights / weights.sum(0)})
+    words = "MeanEnsemble, a weight per member and class"
+    yield row(f"{words}, divided by its sum", "class_weights", _largest(_sums_to_one(theirs), ours), SAME)
+    yield row(f"{words}, as it is", "class_weights", _largest(theirs, ours))
+
+
+def _votes(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from monai.transforms import VoteEnsemble
+
+    row = partial(Comparison, "MONAI")
+    picture = classes[:, 0]  # its votes are of one picture
+    label = VoteEnsemble(num_classes=picture.shape[1])(list(picture.argmax(1, keepdim=True)))[0]
+    most = _ours(classes, "vote", SEGMENTATION)[0].argmax(0)
+    yield row("VoteEnsemble of labels: pixels of another label", "vote", _share(label != most), 0.0)
+    marked = VoteEnsemble()(list(_one_hot(picture)))
+    yield row("VoteEnsemble of one-hot maps: pixels without a label", "vote", _share(marked.sum(0) == 0))
+
+
+def _variances(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from monai.metrics.active_learning_metrics import compute_variance
+
+    row = partial(Comparison, "MONAI")
+    theirs, ours = compute_variance(heat[:, 0].clone(), spatial_map=True), _running(heat, SALIENCY).variance()
+    yield row("VarianceMetric, one channel", "variance", _largest(theirs, ours[0, 0]), SAME)
+    theirs, ours = compute_variance(classes[:, 0].clone(), spatial_map=True), _running(classes, SEGMENTATION).variance()
+    yield row("VarianceMetric, several channels", "variance, mean over them", _largest(theirs, ours[0].mean(0)))
+
+
+def _entropies(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from torch_uncertainty.metrics import Entropy, MutualInformation
+
+    row = partial(Comparison, "torch-uncertainty")
+    classes = classes.double()  # mutual information is a small difference of large sums
+    pixels, running = _pixels(classes), _running(classes, SEGMENTATION)
+    theirs, ours = _values(Entropy("none"), pixels.mean(1)), entropy(classes.mean(0), "categorical")
+    yield row("Entropy of the mean", "entropy", _largest(theirs, ours.flatten()), SAME)
+    theirs, ours = _values(Entropy("none"), pixels), running.expected_entropy()
+    yield row("Entropy of the members", "expected_entropy", _largest(theirs, ours.flatten()), SAME)
+    theirs, ours = _values(MutualInformation("none"), pixels), running.mutual_information()
+    yield row("MutualInformation", "mutual_information", _largest(theirs, ours.flatten()), SAME)
+
+
+def _disagreements(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from torch_uncertainty.metrics import Disagreement, VariationRatio
+
+    row = partial(Comparison, "torch-uncertainty")
+    pixels, ours = _pixels(classes), _running(classes, SEGMENTATION).disagreement().flatten()
+    pairs = _values(Disagreement("none"), pixels)
+    yield row("Disagreement: share of pairs", "disagreement: share of members", _largest(pairs, ours))
+    # It documents pixels first; for that it gives as many values as there are members.
+    ratio = _values(VariationRatio(probabilistic=False, reduction="none"), pixels.transpose(0, 1))
+    for_mean = _one_hot(classes, 2).mean(0).gather(1, classes.mean(0).argmax(1, keepdim=True)).flatten()
+    words = "VariationRatio, members first"
+    yield row(words, "share of members against the mean's class", _largest(ratio, 1 - for_mean), SAME)
+    yield row(words, "disagreement: share against most members' class", _largest(ratio, ours))
+
+
+def _temperature(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    """Labels are drawn from tempered probabilities, one in nine is void: 255 for ours, -100 for theirs."""
+    from torch_uncertainty.post_processing import TemperatureScaler
+
+    maps = classes[0]
+    drawn = torch.multinomial(_pixels(temper(maps, 2.0, "categorical")[None])[:, 0], 1).view_as(maps[:, 0])
+    void = torch.rand_like(maps[:, 0]) < 1 / 9
+    targets = drawn.masked_fill(void, 255)
+    ours = fit_temperature(lambda: zip(maps, targets, strict=True), "categorical")
+    data = DataLoader(TensorDataset(maps.log(), drawn.masked_fill(void, -100)))
+    for rate, within in ((1.0, 1e-3), (0.1, 0.05)):  # its default, 0.1, stops a little before the optimum
+        theirs = TemperatureScaler(nn.Identity(), lr=rate)
+        with torch.enable_grad():
+            theirs.fit(data, progress=False)
+        difference = abs(float(theirs.temperature[0]) - ours)
+        words = f"TemperatureScaler(lr={rate:g}), void is -100"
+        yield Comparison("torch-uncertainty", words, "fit_temperature", difference, within)
+
+
+def _selective(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
+    from torch_uncertainty.metrics import AURC
+
+    probabilities = _pixels(classes).mean(1)
+    truth = torch.randint(0, probabilities.shape[1], (len(probabilities),))
+    theirs, ours = AURC(), RiskCoverage()
+    theirs.update(probabilities, truth)
+    confidence, label = probabilities.max(1)
+    ours.update(1 - confidence, (label != truth).float(), torch.ones_like(label, dtype=torch.bool))
+    difference = abs(float(theirs.compute()) - float(ours.compute()["aurc"]))
+    yield Comparison("torch-uncertainty", "AURC, of sorted pixels", "aurc, of a histogram", difference, 1e-4)
+
+
+DETAILS: dict[str, tuple[Details, ...]] = {
+    "torch-uncertainty": (_entropies, _disagreements, _temperature, _selective),
+    "pytorch-toolbelt": (_means,),
+    "MONAI": (_weights, _votes, _variances),
+}
+
+
+def _ours(
+    maps: Tensor, rule: str, task: Task, weights: Sequence[float] = (1, 1, 1), fitted: Fitted | None = None
+) -> Tensor:
+    return combine(maps, weights, rule, task, fitted)
+
+
+def _running(maps: Tensor, task: Task) -> RunningUncertainty:
+    running = RunningUncertainty(task.distribution)
+    for own in maps:
+        running.add(own, 1.0)
+    return running
+
+
+def _pixels(maps: Tensor) -> Tensor:
+    """``(M, B, K, h, w)`` -> ``(pixels, M, K)``, as torch-uncertainty's metrics take them."""
+    return maps.permute(1, 3, 4, 0, 2).flatten(0, 2)
+
+
+def _values(metric: Any, pixels: Tensor) -> Tensor:
+    metric.update(pixels)
+    return metric.compute()
+
+
+def _sums_to_one(maps: Tensor) -> Tensor:
+    return maps / maps.sum(1, keepdim=True)
+
+
+def _one_hot(maps: Tensor, axis: int = 1) -> Tensor:
+    return torch.zeros_like(maps).scatter(axis, maps.argmax(axis, keepdim=True), 1)
+
+
+def _share(pixels: Tensor) -> float:
+    return float(pixels.float().mean())
+
+
+def _largest(one: Tensor, other: Tensor) -> float:
+    return float((one.double() - other.double()).abs().max())

@@ -1,0 +1,151 @@
+"""Choosing: candidates and shares by a strategy or by name, and the rule that joins them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemble.assembly.candidates import Candidate
+from densemble.assembly.mixture import Mixture
+from densemble.assembly.options import AUTOMATIC, Options
+from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.errors import UsageError
+from densemble.heldout.choose import SELECT, greedy_by_cost
+from densemble.heldout.gain import Choice, Interval, bootstrap
+from densemble.heldout.predictions import HeldOut
+from densemble.heldout.scores import measure
+from densemble.tasks import Task
+from densemble.tasks.objectives import Objective, make_objective, objectives
+
+Scores = Mapping[str, Any]
+HONESTY = ("nll", "ece")
+"""Metrics of probabilities that are told of every rule."""
+
+
+def better_than_nothing(candidates: Sequence[Candidate], baselines: Mapping[str, Scores], task: Task) -> list[str]:
+    """Names of those that beat every baseline by the task's own metric; all of them where none does.
+
+    A network that learned nothing gives even probabilities: mixed in, it hides how sure the others are, and labels,
+    which are all that mIoU sees, do not change.
+    """
+    least = max((signed(scores, task) for scores in baselines.values()), default=-math.inf)
+    able = [candidate.name for candidate in candidates if signed(candidate.val, task) > least]
+    return able or [candidate.name for candidate in candidates]
+
+
+def signed(scores: Scores, task: Task) -> float:
+    """The task's own metric turned so that higher is better; minus infinity where there is none."""
+    value = scores.get(task.primary)
+    return -math.inf if value is None else float(value) * (1 if task.higher_is_better else -1)
+
+
+def make_choice(
+    options: Options, able: Sequence[str], objective: Objective, milliseconds: Mapping[str, float]
+) -> Choice:
+    """What the options ask for, as a function of the pictures to choose by.
+
+    Args:
+        options: of the assembly.
+        able: candidates among which a strategy chooses.
+        objective: that is chosen by.
+        milliseconds: by name, for a budget.
+    """
+
+    def choose(held: HeldOut) -> list[float]:
+        if options.named or options.weights is not None:
+            return _named(options, held.names)
+        among = held.of([name for name in held.names if name in able])
+        if options.budget is not None:
+            costs = [milliseconds[name] for name in among.names]
+            found = greedy_by_cost(among, objective, costs, options.budget)
+        else:
+            found = SELECT[options.select](among if options.select != "all" else held, objective)
+        names = among.names if options.select != "all" else held.names
+        own = dict(zip(names, found.weights, strict=True))
+        return [own.get(name, 0.0) for name in held.names]
+
+    return choose
+
+
+def _named(options: Options, names: Sequence[str]) -> list[float]:
+    wanted = options.named or tuple(names)
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise UsageError(
+            f"no trained member is named '{missing[0]}'; there are: {', '.join(names)}; or select {', '.join(SELECT)}"
+        )
+    given = list(options.weights) if options.weights is not None else [1.0] * len(wanted)
+    if len(given) != len(wanted):
+        raise UsageError(f"{len(given)} weights for {len(wanted)} members; give one each")
+    if any(not math.isfinite(weight) or weight < 0 for weight in given) or not sum(given):
+        raise UsageError(f"weights {given} must be >= 0, finite and not all 0")
+    total = sum(given)
+    return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
+
+
+def mixture_of(held: HeldOut, weights: Sequence[float]) -> Mixture:
+    """The chosen candidates with their shares, joined by the mean."""
+    names = [name for name, weight in zip(held.names, weights, strict=True) if weight > 0]
+    return Mixture(held.of(names), tuple(weight for weight in weights if weight > 0))
+
+
+def halves(held: HeldOut) -> tuple[list[int], list[int]]:
+    """First and second half of the pictures in their order: neighbours, such as frames of a film, stay together."""
+    middle = len(held) // 2
+    return list(held.pictures[:middle]), list(held.pictures[middle:])
+
+
+@dataclass(frozen=True)
+class RuleScore:
+    """What a rule scores.
+
+    Attributes:
+        score: by the metric that is chosen by, with its interval.
+        others: further metrics of the same maps, by name.
+    """
+
+    score: Interval
+    others: dict[str, float]
+
+
+def score_rules(mixture: Mixture, objective: Objective, seed: int = 0) -> dict[str, RuleScore]:
+    """Every rule that suits the task; one that learns is scored on each half as fitted on the other half."""
+    first, second = halves(mixture.held)
+    task = mixture.held.task
+    told = [make_objective(task, name) for name in HONESTY if name in objectives(task)]
+    found = {}
+    for name in rules_for(task):
+        if COMBINE[name].fit is None:
+            parts = [mixture.fit_rule(name)]
+        elif first and second:
+            crossed = ((first, second), (second, first))
+            parts = [mixture.fit_rule(name, seen).only(unseen) for unseen, seen in crossed]
+        else:
+            continue
+        rows, *sums = _statistics(parts, [objective, *told])
+        others = {one.name: float(one.value(own.sum(0))) for one, own in zip(told, sums, strict=True)}
+        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), others)
+    return found
+
+
+def _statistics(mixtures: Sequence[Mixture], wanted: Sequence[Objective]) -> list[Tensor]:
+    """Statistics of each picture ``(N, S)`` for each objective, in one pass."""
+    rows: list[list[Tensor]] = [[] for _ in wanted]
+    for mixture in mixtures:
+        for maps, truth in mixture.held:
+            joined = mixture.join(maps)
+            for own, objective in zip(rows, wanted, strict=True):
+                own.append(measure(joined, truth, mixture.held.task, objective))
+    return [torch.cat(own) for own in rows]
+
+
+def choose_rule(mixture: Mixture, options: Options, rules: Mapping[str, RuleScore], objective: Objective) -> Mixture:
+    """The mixture under the rule that was asked for, fitted on all its pictures; ``auto``: the one that scores best."""
+    if options.combine != AUTOMATIC:
+        return mixture.fit_rule(options.combine)
+    sign = 1 if objective.higher_is_better else -1
+    known = {name: sign * rule.score.value for name, rule in rules.items() if not math.isnan(rule.score.value)}
+    return mixture.fit_rule(max(known, key=lambda name: known[name]) if known else "mean")

@@ -1,0 +1,63 @@
+"""One weight per member and class: a member counts where it is good."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from densemble.ensemble.combine.held_out import as_shares, log_loss, sample_pixels
+from densemble.ensemble.combine.means import as_distribution
+from densemble.ensemble.combine.minimize import minimize
+from densemble.ensemble.combine.rule import Fitted, Pictures, learnt
+from densemble.tasks import Task
+
+_PULL = 1e-3
+"""Log-loss per squared difference of a logarithm of a weight from where it started."""
+
+
+class ClassWeights:
+    """Mean with a member's own weight for each class; classes are made to sum to 1.
+
+    Args:
+        task: whose channels are weighted.
+        fitted: ``class_weights`` ``(M, K)``, summing to 1 over the members.
+
+    Raises:
+        UsageError: they are absent or of another shape.
+    """
+
+    def __init__(self, task: Task, fitted: Fitted) -> None:
+        self._distribution = task.distribution
+        self._weights = learnt(fitted, "class_weights", None, task.out_channels)
+        self._sum: Tensor | None = None
+        self._weight: Tensor | None = None
+
+    def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
+        """Takes the maps ``(B, K, h, w)`` of member ``index``."""
+        own = self._weights[index].to(maps)[:, None, None]
+        self._sum = maps * own if self._sum is None else self._sum + maps * own
+        self._weight = own if self._weight is None else self._weight + own
+
+    def result(self) -> Tensor:
+        """Probabilities ``(B, K, h, w)``."""
+        if self._sum is None or self._weight is None:
+            raise ValueError("the mean of no maps is not defined")
+        mean = self._sum / self._weight
+        return as_distribution(mean, mean, self._distribution)
+
+
+def fit_class_weights(pictures: Pictures, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
+    """Weights that make a sample of held-out pixels likeliest, starting from ``weights``, one per member.
+
+    Raises:
+        DataError: no pixel has a known target, or a map is not finite.
+    """
+    sample = sample_pixels(pictures, task)
+    start = as_shares(weights).log()[:, None].repeat(1, task.out_channels)
+
+    def loss(logarithms: Tensor) -> Tensor:
+        mean = (sample.values * logarithms.softmax(0)).sum(1)
+        combined = as_distribution(mean, mean, task.distribution)
+        return log_loss(combined, sample, task.distribution) + _PULL * (logarithms - start).square().sum()
+
+    return {"class_weights": torch.softmax(minimize(loss, start), dim=0)}

@@ -1,0 +1,111 @@
+"""Trust: whether predictions know where they are wrong, and whether what they promise holds."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemble.ensemble.guarantee import ConformalInterval, Guarantee, binomial_interval
+from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.resize import resize_maps
+from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
+from densemble.metrics.reliability import IntervalCoverage
+from densemble.metrics.selective import RiskCoverage
+from densemble.shapes import Size
+from densemble.tasks import RegressionTask, Task
+
+TRUSTED = ("labels", "masks", "values")
+"""Kinds of targets whose predictions are right or wrong, or so far off, at each pixel."""
+
+
+class Trust:
+    """Risk against coverage, coverage of Gaussian intervals of values, and of a guarantee; pictures go in one by one.
+
+    Args:
+        task: what the maps mean.
+        guarantee: of the predictions.
+    """
+
+    def __init__(self, task: Task, guarantee: Guarantee | None = None) -> None:
+        self._task = task
+        self._guarantee = guarantee
+        self._selective = RiskCoverage()
+        self._intervals = (
+            IntervalCoverage(invalid_below=task.invalid_below) if isinstance(task, RegressionTask) else None
+        )
+        self._held: list[tuple[float, float]] = []
+
+    def update(self, prediction: Prediction, target: Tensor) -> None:
+        """Adds one picture: a prediction of a batch of one, and a target of any size."""
+        if self._task.target_kind not in TRUSTED:
+            return
+        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+        wanted, valid = self._task.as_maps(target)
+        mean = resize_maps(prediction.mean.cpu(), size)
+        self._selective.update(*_uncertainty(prediction, mean, wanted, valid, self._task, size))
+        if self._intervals is not None:
+            self._intervals.update(mean[0], resize_maps(prediction.variance.cpu(), size)[0], target)
+        if self._guarantee is not None and bool(valid.any()):
+            self._held += _held(self._guarantee, prediction, mean, wanted, valid, size)
+
+    def compute(self) -> dict[str, Any]:
+        """What the task has of ``risk_coverage``, ``interval_coverage`` and ``guarantee``, as plain values."""
+        if self._task.target_kind not in TRUSTED:
+            return {}
+        by = "variance" if self._intervals is not None else "entropy"
+        curve = [list(point) for point in self._selective.curve()]
+        found: dict[str, Any] = {"risk_coverage": {"by": by, **self._selective.compute(), "curve": curve}}
+        if self._intervals is not None:
+            found["interval_coverage"] = self._intervals.compute()
+        if self._guarantee is not None and self._held:
+            found["guarantee"] = {**self._guarantee.describe(), **self._coverage()}
+        return found
+
+    def _coverage(self) -> dict[str, Any]:
+        assert self._guarantee is not None
+        shares, widths = zip(*self._held, strict=True)
+        described = self._guarantee.describe()
+        promised = 1 - float(described.get("miscoverage", described.get("risk", 0.0)))
+        low, high = binomial_interval(promised, len(shares))
+        return {
+            "promised": promised, "coverage": sum(shares) / len(shares), "low": low, "high": high,
+            "mean_size": sum(widths) / len(widths), "checked_on": len(shares),
+        }  # fmt: skip
+
+
+def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:
+    """Bins of confidence with counts, mean confidence and accuracy; ``None`` where a task has no confidence."""
+    if not isinstance(metric, SegmentationMetrics | MultilabelMetrics):
+        return None
+    keys = ("low", "high", "count", "confidence", "accuracy")
+    return [{key: getattr(row, key) for key in keys} for row in metric.reliability.table()]
+
+
+def _uncertainty(
+    prediction: Prediction, mean: Tensor, wanted: Tensor, valid: Tensor, task: Task, size: Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Uncertainty, error and validity of each pixel, all ``(H, W)``."""
+    known = valid.all(0)
+    if prediction.entropy is None:
+        spread = resize_maps(prediction.variance.cpu(), size)[0].mean(0)
+        return spread, (mean[0] - wanted).abs().mean(0), known
+    entropy = resize_maps(prediction.entropy.cpu()[:, None], size)[0, 0]
+    if task.distribution == "categorical":
+        return entropy, (mean[0].argmax(0) != wanted.argmax(0)).double(), known
+    return entropy, ((mean[0] >= 0.5) != (wanted >= 0.5)).double().mean(0), known
+
+
+def _held(
+    guarantee: Guarantee, prediction: Prediction, mean: Tensor, wanted: Tensor, valid: Tensor, size: Size
+) -> list[tuple[float, float]]:
+    """Share of what is true that is held, and how many classes or how wide; nothing where there is nothing to hold."""
+    if isinstance(guarantee, ConformalInterval):
+        assert prediction.lower is not None and prediction.upper is not None
+        lower, upper = (resize_maps(end.cpu(), size)[0] for end in (prediction.lower, prediction.upper))
+        inside = ((lower <= wanted) & (wanted <= upper))[valid]
+        return [(float(inside.double().mean()), float((upper - lower)[valid].mean()))]
+    included, true = guarantee.apply(mean)[0], valid & (wanted > 0.5)
+    if not true.any():
+        return []
+    count = (included & valid).sum() / valid.any(0).sum()
+    return [(float(torch.as_tensor(included[true]).double().mean()), float(count))]

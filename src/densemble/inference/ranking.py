@@ -1,0 +1,37 @@
+"""Ranking: which pictures an ensemble is least sure about, and which are most worth labelling."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from densemble.errors import UsageError
+from densemble.storage.runs import write_text
+from densemble.tasks import Task
+
+RANKINGS = ("entropy", "mutual_information", "disagreement", "variance")
+
+
+def require_ranked(by: str, task: Task) -> None:
+    """Checks that a task has a map of that uncertainty.
+
+    Raises:
+        UsageError: it has not; those that it has get listed.
+    """
+    able = RANKINGS if task.distribution != "none" else ("variance",)
+    if by not in able:
+        raise UsageError(f"pictures of {task.name} cannot be ranked by '{by}'; there are: {', '.join(able)}")
+
+
+def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> Path:
+    """Writes a CSV of picture and mean uncertainty, the least sure picture first.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["picture", by])
+    writer.writerows([str(picture), f"{value:.6g}"] for picture, value in sorted(ranked, key=lambda row: -row[1]))
+    write_text(path, text.getvalue())
+    return path

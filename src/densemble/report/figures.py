@@ -1,0 +1,264 @@
+"""Figures as inline SVG: they take the page's colours, light or dark, and its font."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from densemble.report.html_page import Markup, escape
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
+_LETTER = 6.8
+"""Width of a letter of the figures' font in pixels, about."""
+_DOT = 3.5
+_BESIDE = (
+    (7, 4, "start", 0.0),
+    (-7, 4, "end", 1.0),
+    (0, -8, "middle", 0.5),
+    (0, 17, "middle", 0.5),
+    (4, -7, "start", 0.0),
+    (-4, -7, "end", 1.0),
+    (4, 15, "start", 0.0),
+)
+"""Where a name may stand, seen from its dot: shift, how it is anchored, and the share of it to the left of there."""
+_THOUSANDS = ("", "k", "M", "G", "T")
+_BAR_WIDTH, _BAR_HEIGHT = 220, 18
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+        name: for the legend.
+        points: (x, y).
+        style: class of the page's style: ``first``, ``second`` or ``third``.
+        drawn: dots alone, a line with dots, a line alone, or a staircase with dots.
+        labels: texts beside the points; none or one for each.
+    """
+
+    name: str
+    points: Sequence[Point]
+    style: Literal["first", "second", "third"] = "first"
+    drawn: Literal["dots", "marked", "line", "steps"] = "marked"
+    labels: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Values from ``low`` to ``high`` -> pixels from ``start`` to ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def padded(values: Sequence[float], share: float = 0.08) -> Point:
+    """A range in which all the values lie, with some room at both ends."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    room = (high - low) * share or abs(high) * share or share
+    return low - room, high + room
+
+
+def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> list[tuple[float, str]]:
+    """At most about ``most`` round values within a range, at least ``least_step`` apart, each with its text."""
+    rough = max((high - low) / most, least_step)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) + (1 if step / power == 2.5 else 0)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
+
+
+def chart(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    x_range: Point | None = None,
+    y_range: Point | None = None,
+    size: tuple[int, int] = (400, 280),
+    diagonal: bool = False,
+    least_step: float = 0.0,
+) -> str:
+    """Lines and dots in a frame, with a legend above where there are several series.
+
+    Args:
+        series: drawn in this order.
+        x_label: below the frame.
+        y_label: beside it.
+        x_range: default: all points and some room.
+        y_range: likewise.
+        size: width and height in pixels.
+        diagonal: a dotted line where x = y.
+        least_step: smallest distance of two marks on the x axis: 1 where x counts something.
+    """
+    points = [point for one in series for point in one.points]
+    width, height = size
+    across = Scale(*(x_range or padded([x for x, _ in points])), _LEFT, width - _RIGHT)
+    up = Scale(*(y_range or padded([y for _, y in points])), height - _BOTTOM, _TOP)
+    body = [_frame(across, up, x_label, y_label, least_step)]
+    if diagonal:
+        low, high = max(across.low, up.low), min(across.high, up.high)
+        body.append(_path([(low, low), (high, high)], across, up, "diagonal"))
+    body += [_drawn(one, across, up) for one in series]
+    body += _labels(series, across, up)
+    return legend(series) + _svg(width, height, "".join(body), f"{y_label} against {x_label}")
+
+
+def legend(series: Sequence[Series]) -> str:
+    """What the colours mean, where there is more than one."""
+    named = [f'<span><i class="stroke {one.style}"></i>{escape(one.name)}</span> ' for one in series if one.name]
+    return f'<p class="legend small">{"".join(named)}</p>' if len(named) > 1 else ""
+
+
+def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int] = (400, 110)) -> str:
+    """How many there are in each bin, on a logarithmic scale.
+
+    Args:
+        bins: ``low`` and ``high`` of each, in [0, 1], and ``count``.
+        label: beside the bars.
+        size: width and height in pixels.
+    """
+    width, height = size
+    most = max(1, math.ceil(math.log10(max([row["count"] for row in bins], default=1) + 1)))
+    across = Scale(0, 1, _LEFT, width - _RIGHT)
+    up = Scale(0, most, height - 8, _TOP)
+    marks = [(float(power), f"{10 ** (power % 3)}{_THOUSANDS[power // 3]}") for power in range(0, most + 1, 2)]
+    body = [_rule(across, up, marks)]
+    for row in bins:
+        left, top = across(row["low"]), up(math.log10(row["count"] + 1))
+        wide = max(across(row["high"]) - left - 1, 1)
+        body.append(
+            f'<rect class="first" x="{left + 0.5:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{up.start - top:.1f}">'
+            f"<title>{row['count']:,}</title></rect>"
+        )
+    body.append(_side(label, (up.start + up.end) / 2))
+    return _svg(width, height, "".join(body), label)
+
+
+def interval_bar(value: float | None, low: float | None, high: float | None, within: Point) -> Markup:
+    """A value as a dot on the line of its interval, to stand in a row of a table."""
+    scale = Scale(*within, 6, _BAR_WIDTH - 6)
+    middle = _BAR_HEIGHT / 2
+    grid = "".join(_line(scale(at), 0, scale(at), _BAR_HEIGHT, "level") for at, _ in ticks(*within, 4))
+    line = ""
+    if low is not None and high is not None:
+        ends = [_line(scale(at), middle - 4, scale(at), middle + 4, "first") for at in (low, high)]
+        line = _line(scale(low), middle, scale(high), middle, "first") + "".join(ends)
+    dot = "" if value is None else f'<circle class="first" cx="{scale(value):.1f}" cy="{middle}" r="4"/>'
+    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, grid + line + dot, "interval"))
+
+
+def interval_axis(within: Point) -> Markup:
+    """The scale below a column of interval bars."""
+    scale = Scale(*within, 6, _BAR_WIDTH - 6)
+    texts = "".join(_text(scale(at), 12, name, "middle") for at, name in ticks(*within, 4))
+    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, "scale"))
+
+
+def _svg(width: int, height: int, body: str, title: str) -> str:
+    # Smaller than this its letters are too small to read: rather scroll.
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width:{0.8 * width:.0f}px"'
+    return f'<svg {size} role="img" aria-label="{escape(title)}">{body}</svg>'
+
+
+def _frame(across: Scale, up: Scale, x_label: str, y_label: str, least_step: float) -> str:
+    wide, high = (abs(scale.end - scale.start) for scale in (across, up))
+    parts = [_rule(across, up, ticks(up.low, up.high, max(3, int(high / 34))))]
+    for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), least_step):
+        parts.append(_line(across(at), up.end, across(at), up.start, "level"))
+        parts.append(_text(across(at), up.start + 15, name, "middle"))
+    parts.append(_text((across.start + across.end) / 2, up.start + 32, x_label, "middle"))
+    parts.append(_side(y_label, (up.start + up.end) / 2))
+    return "".join(parts)
+
+
+def _rule(across: Scale, up: Scale, marks: Sequence[tuple[float, str]]) -> str:
+    """Level lines with their values."""
+    lines = "".join(_line(across.start, up(at), across.end, up(at), "level") for at, _ in marks)
+    return lines + "".join(_text(across.start - 5, up(at) + 4, name, "end") for at, name in marks)
+
+
+def _side(label: str, middle: float) -> str:
+    return (
+        f'<text x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
+        f"{escape(label)}</text>"
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
+    return f'<line class="{style}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _path(points: Sequence[Point], across: Scale, up: Scale, style: str) -> str:
+    places = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+    return f'<polyline class="{style}" points="{places}"/>'
+
+
+def _drawn(series: Series, across: Scale, up: Scale) -> str:
+    points = list(series.points)
+    match series.drawn:
+        case "dots":
+            line = ""
+        case "steps":
+            line = _path(_stairs(points), across, up, series.style)
+        case _:
+            line = _path(points, across, up, series.style)
+    if series.drawn == "line":
+        return line
+    names = series.labels or [""] * len(points)
+    return line + "".join(
+        f'<circle class="{series.style}" cx="{across(x):.2f}" cy="{up(y):.2f}" r="{_DOT}">'
+        f"{f'<title>{escape(name)}</title>' if name else ''}</circle>"
+        for (x, y), name in zip(points, names, strict=True)
+    )
+
+
+def _stairs(points: Sequence[Point]) -> list[Point]:
+    """The corners of a staircase that is level until the next point."""
+    corners = [(b[0], a[1]) for a, b in pairwise(points)]
+    return [point for pair in zip(points, corners, strict=False) for point in pair] + list(points[-1:])
+
+
+def _labels(series: Sequence[Series], across: Scale, up: Scale) -> list[str]:
+    """Names beside their dots, where they hide neither a dot nor another name; those without room are left out."""
+    taken = [_box(point, point, across, up, 4) for one in series for point in one.points]
+    for one in series:
+        if one.drawn == "steps":
+            taken += [_box(a, b, across, up, 1) for a, b in pairwise(_stairs(one.points))]
+    texts = []
+    for one in series:
+        for (x, y), name in zip(one.points, one.labels, strict=False):
+            wide = len(name) * _LETTER
+            for shift, base, anchor, part in _BESIDE:
+                at, bottom = across(x) + shift, up(y) + base
+                left = at - part * wide
+                box = (left, bottom - 10, left + wide, bottom + 2)
+                inside = box[0] >= across.start and box[2] <= across.end + _RIGHT and box[1] >= 0 and box[3] <= up.start
+                if inside and not any(_meet(box, other) for other in taken):
+                    taken.append(box)
+                    texts.append(_text(at, bottom, name, anchor))
+                    break
+    return texts
+
+
+def _box(a: Point, b: Point, across: Scale, up: Scale, room: float) -> Box:
+    """Pixels that a line between two points covers, with some room around it."""
+    xs, ys = sorted((across(a[0]), across(b[0]))), sorted((up(a[1]), up(b[1])))
+    return xs[0] - room, ys[0] - room, xs[1] + room, ys[1] + room
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,311 @@
+"""Calibrations against scipy on everything stacked, torch's derivatives, and truths that are known by construction."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize, minimize_scalar
+from torch import Tensor
+
+from densemble.ensemble.calibrate import (
+    CALIBRATIONS,
+    Temperature,
+    VarianceScaling,
+    VectorScaling,
+    fit_temperature,
+    fit_variance_scaling,
+    fit_vector_scaling,
+    make_calibration,
+    temper,
+)
+from densemble.ensemble.calibrate.evidence import read_evidence
+from densemble.ensemble.calibrate.temperature import _derivatives
+from densemble.ensemble.calibrate.vector import _measure
+from densemble.errors import ArtifactError, DataError, UsageError
+from densemble.tasks import Distribution
+
+K, VOID = 4, 9
+Sets = list[tuple[Tensor, ...]]
+
+
+def labelled(sureness: float = 2.0, bias: Tensor | None = None) -> Sets:
+    """Pictures of several sizes whose labels follow the logits; the probabilities are ``sureness`` too sure."""
+    found = []
+    for height in (30, 17, 41):
+        logits = 1.5 * torch.randn(K, height, 20)
+        labels = torch.distributions.Categorical(logits=logits.movedim(0, -1)).sample()
+        labels[torch.rand(labels.shape) < 0.1] = VOID
+        shifted = logits if bias is None else logits + bias[:, None, None]
+        found.append((torch.softmax(sureness * shifted, 0), labels.to(torch.uint8)))
+    return found
+
+
+def masked(sureness: float = 2.0) -> Sets:
+    found = []
+    for height in (30, 17, 41):
+        logits = torch.randn(K, height, 20) - 1
+        masks = (torch.rand(K, height, 20) < torch.sigmoid(logits)).to(torch.uint8)
+        masks[torch.rand(masks.shape) < 0.1] = 255
+        found.append((torch.sigmoid(sureness * logits), masks))
+    return found
+
+
+def stream(pictures: Sets) -> Callable[[], Iterator[Any]]:
+    return lambda: iter(pictures)
+
+
+def log_loss(pictures: Sets, calibrate: Callable[[Tensor], Tensor], distribution: Distribution) -> float:
+    """Mean negative log-likelihood of everything stacked, by torch's own losses in float64."""
+    total, count = 0.0, 0
+    for maps, target in pictures:
+        p = calibrate(maps[None].double())
+        if distribution == "categorical":
+            total += float(F.nll_loss(p.log(), target[None].long(), ignore_index=VOID, reduction="sum"))
+            count += int((target != VOID).sum())
+        else:
+            known = target != 255
+            total += float(F.binary_cross_entropy(p[0][known], target[known].double(), reduction="sum"))
+            count += int(known.sum())
+    return total / count
+
+
+CASES: list[tuple[Distribution, Callable[..., Sets], int]] = [
+    ("categorical", labelled, VOID),
+    ("bernoulli", masked, 255),
+]
+both = pytest.mark.parametrize(("distribution", "make", "ignored"), CASES, ids=["labels", "masks"])
+
+
+@both
+@pytest.mark.parametrize("sureness", [0.4, 1.0, 3.0])
+def test_temperature_is_scipys(
+    distribution: Distribution, make: Callable[..., Sets], ignored: int, sureness: float
+) -> None:
+    pictures = make(sureness)
+    found = fit_temperature(stream(pictures), distribution, ignored)
+    reference = minimize_scalar(
+        lambda t: log_loss(pictures, lambda p: temper(p, t, distribution), distribution), bounds=(0.2, 5)
+    )
+    assert found == pytest.approx(reference.x, rel=1e-3)
+    assert found == pytest.approx(sureness, rel=0.15)  # what was put in
+
+
+def linear_loss(pictures: Sets, distribution: Distribution, ignored: int) -> Callable[[Tensor], Tensor]:
+    """Mean negative log-likelihood as a function of scales and biases, by torch's own losses in float64."""
+    kept = []
+    for maps, target in pictures:
+        p = maps.double().flatten(1)
+        if distribution == "categorical":
+            known = target.flatten() != ignored
+            kept.append((p.log()[:, known], target.flatten()[known].long()))
+        else:
+            kept.append((torch.logit(p), torch.where(target == ignored, torch.nan, target.double()).flatten(1)))
+    scores, truth = (torch.cat([pair[i] for pair in kept], -1) for i in (0, 1))
+
+    def loss(place: Tensor) -> Tensor:
+        scale, bias = place.view(2, -1, 1)
+        logits = scores * scale + bias
+        if distribution == "categorical":
+            return F.cross_entropy(logits.T, truth)
+        known = truth.isfinite()
+        return F.binary_cross_entropy_with_logits(logits[known], truth[known])
+
+    return loss
+
+
+@both
+def test_derivatives_are_autograds(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
+    pictures = make(1.3)
+    loss = linear_loss(pictures, distribution, ignored)
+    place = torch.cat([torch.linspace(0.7, 1.2, K), torch.linspace(-0.3, 0.4, K)]).double()
+    found = _measure(stream(pictures), distribution, ignored, place)
+    assert found.loss == pytest.approx(float(loss(place)), rel=1e-5)
+    assert torch.allclose(found.gradient, torch.func.grad(loss)(place), atol=1e-5)
+    assert torch.allclose(found.hessian, torch.func.hessian(loss)(place), atol=1e-5)
+    # One temperature moves all scales together.
+    even = torch.cat([torch.full((K,), 0.8), torch.zeros(K)]).double()
+    everything = [read_evidence(maps, target, distribution, ignored) for maps, target in pictures]
+    sums = torch.tensor([_derivatives(evidence, 0.8) for evidence in everything], dtype=torch.float64).sum(0)
+    value, slope, bend = (sums / sum(evidence.size for evidence in everything)).tolist()
+    assert value == pytest.approx(float(loss(even)), rel=1e-5)
+    assert slope == pytest.approx(float(torch.func.grad(loss)(even)[:K].sum()), abs=1e-5)
+    assert bend == pytest.approx(float(torch.func.hessian(loss)(even)[:K, :K].sum()), abs=1e-5)
+
+
+def test_soft_heat_is_a_truth() -> None:
+    truth = torch.sigmoid(torch.randn(2, 40, 40))
+    maps = torch.sigmoid(1.5 * torch.logit(truth))
+    assert fit_temperature(stream([(maps, truth)]), "bernoulli") == pytest.approx(1.5, rel=1e-3)
+
+
+@both
+@pytest.mark.parametrize(("sureness", "bound"), [(20.0, 5.0), (0.05, 0.2)])
+def test_a_bound_is_told(
+    distribution: Distribution, make: Callable[..., Sets], ignored: int, sureness: float, bound: float
+) -> None:
+    said: list[str] = []
+    found = fit_temperature(stream(make(sureness)), distribution, ignored, said.append)
+    assert found == pytest.approx(bound)
+    assert len(said) == 1
+    assert f"{bound:g} or beyond" in said[0]
+    said.clear()
+    fit_temperature(stream(make(1.5)), distribution, ignored, said.append)
+    assert said == []
+
+
+@both
+def test_nothing_known_is_no_change(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
+    blank = [(maps, torch.full_like(target, ignored)) for maps, target in make()]
+    assert fit_temperature(stream(blank), distribution, ignored) == 1
+    scaling = fit_vector_scaling(stream(blank), distribution, ignored)
+    assert (scaling.scales, scaling.biases) == ((1.0,) * K, (0.0,) * K)
+
+
+def test_probabilities_that_were_rounded_to_one_are_not_certain() -> None:
+    logits = torch.where(torch.rand(1, 100, 100) < 0.5, 4.5, -4.5) + 0.3 * torch.randn(1, 100, 100)
+    truth = (torch.rand(logits.shape) < torch.sigmoid(logits)).to(torch.uint8)
+    maps = torch.sigmoid(2 * logits)
+    rounded = maps.half().float()
+    assert (rounded == 1).any()
+    exact = fit_temperature(stream([(maps.clamp(max=0.9997), truth)]), "bernoulli")
+    assert fit_temperature(stream([(rounded, truth)]), "bernoulli") == pytest.approx(exact, rel=0.1)
+
+
+@both
+def test_vector_scaling_is_scipys(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
+    pictures = labelled(2.0, torch.tensor([0.5, -0.5, 0.2, 0.0])) if distribution == "categorical" else make(2.0)
+    found = fit_vector_scaling(stream(pictures), distribution, ignored)
+    loss = linear_loss(pictures, distribution, ignored)
+    reference = minimize(
+        lambda place: float(loss(torch.tensor(place))), np.repeat([1.0, 0.0], K), method="BFGS",
+        jac=lambda place: torch.func.grad(loss)(torch.tensor(place)).numpy(),
+    )  # fmt: skip
+    own = log_loss(pictures, found.apply, distribution)
+    assert own == pytest.approx(reference.fun, abs=2e-5)  # the penalty keeps it that far away
+    warm = Temperature(fit_temperature(stream(pictures), distribution, ignored), distribution)
+    assert own <= log_loss(pictures, warm.apply, distribution)
+
+
+def test_a_class_without_pixels_keeps_the_temperature() -> None:
+    pictures = [(maps, torch.where(labels == 2, VOID, labels)) for maps, labels in labelled(2.0)]
+    temperature = fit_temperature(stream(pictures), "categorical", VOID)
+    found = fit_vector_scaling(stream(pictures), "categorical", VOID)
+    assert found.scales[2] == pytest.approx(1 / temperature)
+    assert found.biases[2] == 0
+    assert abs(found.biases[1]) > 0
+    masks = [(maps, torch.stack([m[0], m[1] * 0, m[2] * 0 + 255, m[3]])) for maps, m in masked(2.0)]
+    platt = fit_vector_scaling(stream(masks), "bernoulli")
+    assert platt.biases[1:3] == (0, 0)
+    assert platt.scales[1] == platt.scales[2] == pytest.approx(1 / fit_temperature(stream(masks), "bernoulli"))
+
+
+def test_fits_refuse_what_they_cannot_use() -> None:
+    with pytest.raises(DataError, match=r"label 7 is outside the 4 classes"):
+        fit_temperature(stream([(torch.rand(K, 2, 2), torch.full((2, 2), 7))]), "categorical")
+    with pytest.raises(UsageError, match="not 'none'"):
+        fit_temperature(stream(labelled()), "none")
+    with pytest.raises(ValueError, match="different size"):
+        fit_temperature(stream([(torch.rand(K, 2, 2), torch.zeros(3, 2))]), "categorical")
+    with pytest.raises(DataError, match="no held-out picture"):
+        fit_vector_scaling(stream([]), "categorical")
+    with pytest.raises(DataError, match="no held-out pixel is valid"):
+        fit_variance_scaling(stream([(torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.full((2, 2), torch.nan))]))
+
+
+def estimates(scale: float, floor: float) -> Sets:
+    """Errors whose variance is ``scale`` times what the members say, plus a floor."""
+    found = []
+    for height in (60, 35, 80):
+        variance = torch.distributions.Gamma(2.0, 1.0).sample((1, height, 40))
+        target = 10 + torch.randn(height, 40)
+        mean = target[None] + (scale * variance + floor).sqrt() * torch.randn(1, height, 40)
+        target[torch.rand(target.shape) < 0.1] = torch.nan
+        target[torch.rand(target.shape) < 0.1] = -1.0
+        found.append((mean, variance, target))
+    return found
+
+
+@pytest.mark.parametrize(("scale", "floor"), [(0.5, 2.0), (3.0, 0.1), (0.0, 1.0), (2.0, 0.0)])
+def test_variance_scaling_is_scipys(scale: float, floor: float) -> None:
+    pictures = estimates(scale, floor)
+    found = fit_variance_scaling(stream(pictures), invalid_below=0.0)
+    m, v, t = (torch.cat([picture[i].flatten() for picture in pictures]).double() for i in range(3))
+    m, v, t = m[t > 0], v[t > 0], t[t > 0]
+
+    def loss(place: np.ndarray[Any, Any]) -> float:
+        return float(F.gaussian_nll_loss(m, t, v * abs(place[0]) + abs(place[1]), eps=1e-12))
+
+    reference = minimize(loss, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
+    assert loss(np.array([found.scale, found.floor])) == pytest.approx(reference.fun, abs=1e-6)
+    assert (found.scale, found.floor) == pytest.approx(tuple(abs(reference.x)), abs=0.02)
+    assert (found.scale, found.floor) == pytest.approx((scale, floor), abs=0.3)
+
+
+def test_an_ensemble_of_one_has_its_mean_squared_error() -> None:
+    pictures = [(mean, torch.zeros_like(variance), target) for mean, variance, target in estimates(1.0, 1.0)]
+    found = fit_variance_scaling(stream(pictures), invalid_below=0.0)
+    squares = torch.cat([(mean[0] - target)[target > 0] for mean, _, target in pictures]).square()
+    assert found.apply(torch.zeros(1, 1, 2, 2)) == pytest.approx(torch.full((1, 1, 2, 2), float(squares.mean())))
+
+
+FITTED = [
+    Temperature(1.7, "categorical"),
+    Temperature(0.6, "bernoulli"),
+    VectorScaling((0.9, 1.1, 2.0), (0.1, -0.2, 0.0), "categorical"),
+    VectorScaling((0.9, 1.1, 2.0), (0.1, -0.2, 0.0), "bernoulli"),
+    VarianceScaling(2.0, 0.25),
+]
+
+
+@pytest.mark.parametrize("calibration", FITTED, ids=lambda calibration: calibration.describe()["kind"])
+def test_a_description_builds_the_same(calibration: Any) -> None:
+    assert make_calibration(json.loads(json.dumps(calibration.describe(), allow_nan=False))) == calibration
+    maps = torch.softmax(torch.randn(2, 3, 5, 4), 1)
+    assert calibration.apply(maps).shape == maps.shape
+
+
+def test_every_kind_is_described() -> None:
+    assert {calibration.describe()["kind"] for calibration in FITTED} == set(CALIBRATIONS)
+
+
+def test_applied_by_hand() -> None:
+    p = torch.tensor([0.6, 0.3, 0.1])
+    square_root = Temperature(2.0, "categorical").apply(p.view(1, 3, 1, 1)).flatten()
+    assert torch.allclose(square_root, p.sqrt() / p.sqrt().sum())
+    scaled = VectorScaling((2.0, 1.0, 1.0), (0.0, float(np.log(3)), 0.0), "categorical").apply(p.view(1, 3, 1, 1))
+    raw = torch.tensor([0.36, 0.9, 0.1])
+    assert torch.allclose(scaled.flatten(), raw / raw.sum())
+    odds = VectorScaling((2.0,), (float(np.log(3)),), "bernoulli").apply(torch.tensor([0.6]).view(1, 1, 1, 1))
+    assert float(odds) == pytest.approx(3 * 1.5**2 / (1 + 3 * 1.5**2))
+    assert VarianceScaling(2.0, 0.5).apply(torch.tensor([0.0, 1.0])).tolist() == [0.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"kind": "isotonic"}, ArtifactError),
+        ({}, ArtifactError),
+        ({"kind": ["temperature"]}, ArtifactError),
+        ({"kind": "temperature", "distribution": "categorical"}, ArtifactError),
+        ({"kind": "temperature", "value": "hot", "distribution": "categorical"}, ArtifactError),
+        ({"kind": "vector", "scales": 1.0, "biases": [0.0], "distribution": "categorical"}, ArtifactError),
+        ({"kind": "temperature", "value": 0.0, "distribution": "categorical"}, UsageError),
+        ({"kind": "temperature", "value": float("nan"), "distribution": "categorical"}, UsageError),
+        ({"kind": "temperature", "value": 1.0, "distribution": "none"}, UsageError),
+        ({"kind": "vector", "scales": [1.0], "biases": [], "distribution": "categorical"}, UsageError),
+        ({"kind": "vector", "scales": [float("inf")], "biases": [0.0], "distribution": "bernoulli"}, UsageError),
+        ({"kind": "variance", "scale": -1.0, "floor": 0.0}, UsageError),
+    ],
+)
+def test_damaged_descriptions_are_refused(values: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make_calibration(values)
+
+
+def test_maps_of_other_classes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"3 classes cannot be applied to 4"):
+        FITTED[2].apply(torch.rand(1, 4, 2, 2))

@@ -1,0 +1,173 @@
+"""Bootstrap and folds: against plain loops, on simulated data, and with spies."""
+
+import numpy as np
+import pytest
+import torch
+from small_heldout import TASKS, small_set
+
+from densemble.errors import UsageError
+from densemble.heldout.choose import best, everyone, greedy
+from densemble.heldout.gain import bootstrap, bootstrap_gain, halvings, out_of_fold, resample
+from densemble.heldout.predictions import HeldOut
+from densemble.heldout.scores import statistics
+from densemble.tasks.objectives import Objective, make_objective
+
+MAE = make_objective(TASKS["mae"], "mae")
+MIOU = make_objective(TASKS["miou"], "miou")
+
+
+def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float:
+    """mIoU of pictures, some of them several times, as the task's own metric tells it."""
+    metric = held.task.metrics()
+    for picture in pictures:
+        maps = sum(w * torch.from_numpy(m[picture]).float() for w, m in zip(weights, held.maps, strict=True))
+        metric.update(maps, *held.truths[picture])
+    return metric.compute()["miou"]
+
+
+def test_equals_a_loop_over_the_same_samples() -> None:
+    held = small_set(TASKS["miou"], (1.0, 2.0))
+    new, old = statistics(held, torch.eye(2), MIOU)
+    samples = [np.repeat(np.arange(6), row).tolist() for row in resample(6, 40, seed=3).int().numpy()]
+    assert all(len(sample) == 6 for sample in samples)
+    scores = [metric_of(held, [1, 0], sample) for sample in samples]
+    gains = [score - metric_of(held, [0, 1], sample) for score, sample in zip(scores, samples, strict=True)]
+    whole = metric_of(held, [1, 0], list(range(6)))
+    assert bootstrap(new, MIOU, 40, seed=3) == pytest.approx((whole, *np.quantile(scores, [0.025, 0.975])))
+    gain = whole - metric_of(held, [0, 1], list(range(6)))
+    assert bootstrap_gain(new, old, MIOU, 40, seed=3) == pytest.approx((gain, *np.quantile(gains, [0.025, 0.975])))
+
+
+def test_samples_are_as_large_as_the_set_and_repeat_with_the_seed() -> None:
+    counts = resample(50, 300, seed=1)
+    assert (counts.sum(1) == 50).all()
+    assert torch.equal(counts, resample(50, 300, seed=1))
+    assert not torch.equal(counts, resample(50, 300, seed=2))
+    assert float((counts == 0).double().mean()) == pytest.approx((1 - 1 / 50) ** 50, abs=0.01)
+
+
+def test_the_interval_holds_the_truth_19_times_in_20() -> None:
+    random = np.random.default_rng(0)
+    inside = inside_gain = 0
+    for repeat in range(150):
+        old = random.exponential(2.0, 60)
+        new = old - random.normal(0.3, 1.0, 60)  # 0.3 less error, which is a gain
+        rows, other = (torch.from_numpy(np.stack([values, np.ones(60)], 1)) for values in (old, new))
+        _, low, high = bootstrap(rows, MAE, 400, seed=repeat)
+        inside += low <= 2.0 <= high
+        _, low, high = bootstrap_gain(other, rows, MAE, 400, seed=repeat)
+        inside_gain += low <= 0.3 <= high
+    assert 0.90 <= inside / 150 <= 0.98
+    assert 0.90 <= inside_gain / 150 <= 0.98
+
+
+def test_a_mixture_gains_nothing_over_itself() -> None:
+    rows = statistics(small_set(TASKS["miou"], (1.0,)), [[1.0]], MIOU)[0]
+    assert bootstrap_gain(rows, rows, MIOU) == (0, 0, 0)
+
+
+def test_pairs_are_surer_than_the_scores_themselves() -> None:
+    easy_and_hard = torch.linspace(0, 10, 40, dtype=torch.float64)
+    new, old = (torch.stack([easy_and_hard + shift, torch.ones(40)], 1) for shift in (0.0, 0.2))
+    assert bootstrap_gain(new, old, MAE) == pytest.approx((0.2, 0.2, 0.2))
+    score = bootstrap(new, MAE)
+    assert score.high - score.low > 1
+
+
+def test_samples_in_which_nothing_is_defined_do_not_count() -> None:
+    rows = torch.tensor([[2.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    assert bootstrap(rows, MAE) == (2, 2, 2)
+    assert all(np.isnan(bootstrap(torch.zeros(3, 2, dtype=torch.float64), MAE)))
+
+
+class Spy:
+    """Chooses by the pictures' numbers: each choice betrays what it saw."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def __call__(self, held: HeldOut) -> list[float]:
+        self.seen.append(held.pictures)
+        return [1.0, len(self.seen)]
+
+
+def spying(scored: list[tuple[int, ...]], held: HeldOut) -> Objective:
+    """An objective that keeps nothing but the order in which targets are scored."""
+
+    def of(maps: torch.Tensor, target: torch.Tensor, points: torch.Tensor | None) -> torch.Tensor:
+        number = next(n for n, (own, _) in enumerate(held.truths) if own is target)
+        scored.append((len(maps), number))
+        return MAE.statistics(maps, target, points)
+
+    return Objective("mae", False, of, MAE.value)
+
+
+def test_no_picture_is_scored_by_a_choice_that_saw_it() -> None:
+    held, spy, scored = small_set(TASKS["mae"], (1.0, 2.0), pictures=11), Spy(), []
+    out_of_fold(held, {"spy": spy}, spying(scored, held), folds=4)
+    assert len(spy.seen) == 4
+    unseen = [set(range(11)) - set(seen) for seen in spy.seen]
+    assert sorted(picture for fold in unseen for picture in fold) == list(range(11))
+    finals = [number for mixtures, number in scored if mixtures == 3]  # the spy's, the best and all
+    for fold in unseen:
+        assert set(finals[: len(fold)]) == fold
+        finals = finals[len(fold) :]
+    assert not finals
+
+
+def test_out_of_fold_is_put_together_from_the_folds() -> None:
+    held, spy = small_set(TASKS["mae"], (1.0, 2.0), pictures=7), Spy()
+    found = out_of_fold(held, {"spy": spy}, MAE, folds=3, milliseconds=(4.0, 2.0))["spy"]
+    error = single = every = 0.0
+    for number, seen in enumerate(spy.seen, start=1):
+        rest = sorted(set(range(7)) - set(seen))
+        chosen = best(held.only(seen), MAE).weights
+        for picture in rest:
+            one, two = (torch.from_numpy(maps[picture]).float()[0] for maps in held.maps)
+            target = held.truths[picture][0]
+            error += float(((one + number * two) / (1 + number) - target).abs().mean())
+            single += float((chosen[0] * one + chosen[1] * two - target).abs().mean())
+            every += float(((one + two) / 2 - target).abs().mean())
+    assert found.score.value == pytest.approx(error / 7, rel=1e-5)
+    assert found.over_best.value == pytest.approx((single - error) / 7, rel=1e-4)
+    assert found.over_all.value == pytest.approx((every - error) / 7, rel=1e-4)
+    assert found.weights == ((1, 1), (1, 2), (1, 3))
+    assert (found.members, found.milliseconds) == (2, 6)
+
+
+def test_halves_are_apart_and_strategies_are_compared_with_best_and_all() -> None:
+    held, spy = small_set(TASKS["miou"], (0.8, 1.0, 4.0), pictures=9), Spy3()
+    choices = {
+        "spy": spy,
+        "greedy": lambda known: greedy(known, MIOU, rounds=5).weights,
+        "best": lambda known: best(known, MIOU).weights,
+        "all": lambda known: everyone(known, MIOU).weights,
+    }
+    found = halvings(held, choices, MIOU, repeats=3)
+    assert len(found) == 3
+    assert len(set(map(frozenset, spy.seen))) > 1
+    assert all(len(seen) == 4 for seen in spy.seen)
+    for repeat in found:
+        assert repeat["best"].over_best == (0, 0, 0)
+        assert repeat["all"].over_all == (0, 0, 0)
+        assert repeat["greedy"].over_all.value > 0  # for the third is bad
+        assert repeat["greedy"].milliseconds is None
+
+
+class Spy3(Spy):
+    def __call__(self, held: HeldOut) -> list[float]:
+        return [*super().__call__(held), 0.0]
+
+
+def test_only_the_pictures_of_the_set_are_divided() -> None:
+    held, spy = small_set(TASKS["mae"], (1.0, 2.0), pictures=8).only((7, 1, 4)), Spy()
+    out_of_fold(held, {"spy": spy}, MAE, folds=3)
+    assert {picture for seen in spy.seen for picture in seen} == {1, 4, 7}
+
+
+def test_too_few_pictures_are_refused() -> None:
+    held = small_set(TASKS["mae"], (1.0, 2.0), pictures=3)
+    with pytest.raises(UsageError, match="3 held-out pictures cannot be divided into 5 folds"):
+        out_of_fold(held, {}, MAE)
+    with pytest.raises(UsageError, match="1 held-out picture cannot be halved"):
+        halvings(held.only((0,)), {}, MAE)

@@ -1,0 +1,77 @@
+"""Scores of mixtures from one pass: against the task's own metrics, picture by picture."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_heldout import TASKS, small_set
+
+from densemble.ensemble.resize import resize_maps
+from densemble.heldout import scores
+from densemble.heldout.scores import measure, statistics, statistics_of, totals, totals_of
+from densemble.tasks import HeatmapTask
+from densemble.tasks.objectives import make_objective
+
+WEIGHTS = [[1.0, 0.0, 0.0], [1.0, 2.0, 1.0], [0.0, 3.0, 1.0]]
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_rows_are_what_the_metric_says_of_each_picture(metric: str) -> None:
+    held, objective = small_set(TASKS[metric], (1.0, 1.2, 1.4)), make_objective(TASKS[metric], metric)
+    rows = statistics(held.only((4, 2)), WEIGHTS, objective)
+    assert rows.shape[:2] == (3, 2)
+    for weights, own in zip(WEIGHTS, objective.value(rows).tolist(), strict=True):
+        for picture, found in zip((4, 2), own, strict=True):
+            single = held.task.metrics()
+            mixture = np.average([maps[picture].astype(np.float32) for maps in held.maps], axis=0, weights=weights)
+            single.update(torch.from_numpy(mixture).float(), *held.truths[picture])
+            assert found == pytest.approx(single.compute()[metric], abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_sums_and_rules_agree_with_rows(metric: str) -> None:
+    held, objective = small_set(TASKS[metric], (1.0, 1.2, 1.4)), make_objective(TASKS[metric], metric)
+    shares = torch.tensor(WEIGHTS) / torch.tensor(WEIGHTS).sum(1, keepdim=True)
+    rows = statistics(held, WEIGHTS, objective)
+    torch.testing.assert_close(totals(held, WEIGHTS, objective), rows.sum(1))
+    torch.testing.assert_close(statistics_of(held, lambda maps: torch.tensordot(shares, maps, 1), objective), rows)
+    median = statistics_of(held, lambda maps: maps.median(0, keepdim=True).values, objective)
+    assert median.shape == (1, *rows.shape[1:])
+    torch.testing.assert_close(
+        totals_of(held, lambda maps: maps.median(0, keepdim=True).values, objective), median.sum(1)
+    )
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, objective = small_set(TASKS["nll"], (1.0, 1.2, 1.4)), make_objective(TASKS["nll"], "nll")
+    whole = statistics(held, WEIGHTS, objective)
+    monkeypatch.setattr(scores, "_VALUES_AT_ONCE", 1)
+    torch.testing.assert_close(statistics(held, WEIGHTS, objective), whole)
+
+
+def test_maps_are_resized_to_the_target_and_a_count_stays() -> None:
+    task = HeatmapTask(("cell",), mode="density")
+    objective, maps = make_objective(task, "count_mae"), torch.rand(4, 1, 6, 8)
+    target = torch.rand(1, 12, 16)
+    found = objective.value(measure(maps, (target, None), task, objective))
+    torch.testing.assert_close(found, (maps.double().sum((1, 2, 3)) - target.double().sum()).abs(), rtol=1e-5, atol=0)
+
+
+def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
+    held, objective = small_set(TASKS["mae"], (1.0, 1.2, 1.4)), make_objective(TASKS["mae"], "mae")
+    large = replace(held, truths=[(torch.rand(13, 17), None) for _ in held.truths])
+    found = objective.value(totals(large, WEIGHTS, objective)).tolist()
+    for value, weights in zip(found, WEIGHTS, strict=True):
+        error = 0.0
+        for picture, (target, _) in enumerate(large.truths):
+            resized = resize_maps(torch.stack([torch.from_numpy(m[picture]).float() for m in held.maps]), (13, 17))
+            mixture = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
+            error += float((mixture - target).abs().mean())
+        assert value == pytest.approx(error / len(large), rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [[[1.0, 1.0]], [[0.0, 0.0, 0.0]], [[2.0, -1.0, 0.0]], [1.0, 1.0, 1.0]])
+def test_weights_that_are_none_are_refused(weights: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="weights"):
+        statistics(small_set(TASKS["mae"], (1.0, 1.2, 1.4)), weights, make_objective(TASKS["mae"]))

@@ -1,0 +1,357 @@
+"""The report of a run: what it says, what it draws, and that it stands alone."""
+
+import json
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from densemble.ensemble.prediction import Prediction
+from densemble.errors import ResourceError
+from densemble.report.run_page import SECTIONS, write_report
+from densemble.report.strips import PictureStrip, draw_panels
+from densemble.tasks import make_task
+
+VOID_TAGS = {"img", "meta", "br", "wbr"}
+EVIL = "<b>evil</b>&\"'"
+FIRST = {"task": "segmentation", "metric": "miou", "higher_is_better": True, "pictures": 101, "run": "runs/x",
+         "made": "2026-11-24"}  # fmt: skip
+
+
+def bins(shift: float) -> list[dict[str, Any]]:
+    """Five bins of which the first is empty."""
+    empty = {"low": 0.0, "high": 0.2, "count": 0, "confidence": None, "accuracy": None}
+    return [empty] + [
+        {"low": i / 5, "high": (i + 1) / 5, "count": 10**i + 7, "confidence": at, "accuracy": at - shift}
+        for i, at in enumerate((0.35, 0.55, 0.75, 0.95), start=1)
+    ]
+
+
+def gain(value: float, low: float, high: float) -> dict[str, float]:
+    return {"value": value, "low": low, "high": high}
+
+
+def full() -> dict[str, Any]:
+    """An analysis in which nothing is absent."""
+    return {
+        **FIRST,
+        "chosen": {"select": "greedy", "combine": "mean", "weights": {"lite0": 0.75, "lite1": 0.25, "vgg": 0.0},
+                   "val": {"miou": 0.7241, "ece": 0.0113, "iou_per_class": [0.5]}, "milliseconds": 41.4},
+        "strategies": [
+            {"name": "best", "score": 0.7012, "low": 0.6812, "high": 0.7212, "members": 1, "milliseconds": 12.4,
+             "gain_over_best": gain(0.0, 0.0, 0.0), "gain_over_all": gain(-0.0062, -0.0101, 0.0023)},
+            {"name": "greedy", "score": 0.7134, "low": 0.6931, "high": 0.7337, "members": 2, "milliseconds": 41.4,
+             "gain_over_best": gain(0.0122, 0.0021, 0.0183), "gain_over_all": gain(0.0064, 0.0011, 0.0104)},
+            {"name": "all", "score": 0.7071, "low": 0.6881, "high": 0.7261, "members": 3, "milliseconds": 99.4,
+             "gain_over_best": gain(0.0059, -0.0013, 0.0143), "gain_over_all": gain(0.0, 0.0, 0.0)},
+        ],
+        "rules": [{"name": "mean", "score": 0.7134, "low": 0.693, "high": 0.734, "nll": 0.3121, "ece": 0.0214},
+                  {"name": "vote", "score": 0.6872, "low": 0.671, "high": 0.702, "nll": None, "ece": None}],
+        "members": [{"name": "lite0", "score": 0.7012, "milliseconds": 12.4, "parameters": 4_100_000, "share": 0.75,
+                     "leave_one_out": 0.0043, "state": "done"},
+                    {"name": "vgg", "score": 0.5712, "milliseconds": 80.6, "parameters": 138_000_000, "share": 0.0,
+                     "leave_one_out": None, "state": "done"}],
+        "baselines": [{"name": "mean map", "score": 0.1671}],
+        "error_correlation": {"names": ["lite0", "lite1", "vgg"],
+                              "matrix": [[1, 0.62, 0.31], [0.62, 1, -0.07], [0.31, -0.07, 1]]},
+        "per_class": {"classes": ["sky", "road", "sign"],
+                      "scores": {"lite0": [0.911, 0.702, None], "ensemble": [0.907, 0.713, None]}},
+        "calibration": {
+            "before": {"ece": 0.0561, "classwise_ece": 0.0182, "brier": 0.214, "nll": 0.412, "table": bins(0.1)},
+            "after": {"ece": 0.0124, "classwise_ece": 0.0093, "brier": 0.203, "nll": 0.377, "table": bins(0.02)},
+            "temperatures": {"lite0": 1.134}, "ensemble": {"kind": "temperature", "temperature": 0.8123},
+        },
+        "risk_coverage": {"by": "entropy", "aurc": 0.0253, "error_auroc": 0.8734, "random": 0.134,
+                          "curve": [[0.1, 0.002], [0.5, 0.021], [0.8, 0.049], [0.9, 0.081], [1.0, 0.134]]},
+        "guarantee": {"kind": "set", "alpha": 0.1, "coverage": 0.912, "low": 0.853, "high": 0.951, "mean_size": 1.31},
+        "pareto": [{"members": ["lite0"], "milliseconds": 12.4, "score": 0.701},
+                   {"members": ["lite0", "lite1"], "milliseconds": 41.4, "score": 0.713}],
+        "disagreement": [{"picture": "0001TP", "score": 0.512, "disagreement": 0.0931}],
+        "dropped": [{"name": "alexnet", "reason": "val_predictions.npy: damaged; run `densemble train --resume`"}],
+        "curves": {"lite0": [{"epoch": 1, "train_loss": 1.04, "val_loss": 1.1, "val_miou": 0.2},
+                             {"epoch": 2, "train_loss": 0.67, "val_loss": 0.84, "val_miou": 0.26}]},
+    }  # fmt: skip
+
+
+SHOWN = """
+0.713 0.693 0.734 0.701 0.681 0.721 0.707 0.688 0.726 +0.0122 +0.0021 +0.0183 +0.0064 +0.0011 +0.0104 +0.0059 -0.0013
++0.0143 -0.0062 -0.0101 +0.0023 12.4 41.4 99.4 0.724 0.0113 0.312 0.0214 0.687 0.671 0.702 0.571 80.6 4.1 138.0 75% 25%
++0.0043 0.167 0.62 0.31 -0.07 0.911 0.907 0.713 0.0561 0.0124 0.0182 0.0093 0.214 0.203 0.412 0.377 1.13 0.812 0.0253
+0.873 0.134 0.081 0.049 0.021 0.912 0.853 0.951 1.31 0.512 0.0931 0.350 0.550 0.750 0.950 0.250 0.850 0.930 10,007
+"""
+
+
+class Tags(HTMLParser):
+    """Collects tags and addresses, and checks that every tag is closed in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page_of(analysis: dict[str, Any], folder: Path, strips: list[PictureStrip] | None = None) -> tuple[str, Tags]:
+    json.dumps(analysis, allow_nan=False)
+    path = folder / "report.html"
+    assert write_report(path, analysis, strips or []) == path
+    text = path.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return text, tags
+
+
+def words(text: str) -> str:
+    """What a reader sees."""
+    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("</style>")[1])))
+
+
+def section(text: str, key: str) -> str:
+    found = re.search(rf'<section id="{key}">(.*?)</section>', text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def strip(name: str = "0001TP", size: tuple[int, int] = (48, 64)) -> PictureStrip:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    return PictureStrip(name, 0.512, "among the worst", tuple((title, noise) for title in ("image", "truth")))
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    text, tags = page_of(full(), tmp_path, [strip()])
+    assert not {"script", "link", "iframe", "object", "embed"} & set(tags.seen)
+    assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in tags.addresses)
+    assert not re.search(r"https?://|url\(|@import", text)
+    anchors = [address[1:] for address in tags.addresses if address.startswith("#")]
+    assert sorted(anchors) == sorted(re.findall(r'<section id="(\w+)"', text)) == sorted([*SECTIONS, "pictures"])
+
+
+def test_every_number_is_on_the_page(tmp_path: Path) -> None:
+    seen = words(page_of(full(), tmp_path)[0])
+    assert [
+        number for number in SHOWN.split() if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.]*\d)", seen)
+    ] == []
+
+
+def test_no_number_is_more_precise_than_it_is(tmp_path: Path) -> None:
+    analysis = full()
+    for row in analysis["strategies"]:
+        row["score"] += 1 / 7e5
+    seen = words(page_of(analysis, tmp_path)[0])
+    assert [n for n in re.findall(r"\d*\.\d+", seen) if len(n.replace(".", "").lstrip("0")) > 4] == []
+
+
+@pytest.mark.parametrize("key", [*SECTIONS, "chosen", "baselines", "dropped"])
+def test_what_is_absent_is_left_out(key: str, tmp_path: Path) -> None:
+    analysis = full()
+    del analysis[key]
+    text, _ = page_of(analysis, tmp_path)
+    assert re.findall(r'<section id="(\w+)"', text) == [one for one in SECTIONS if one != key]
+    assert ('class="answer"' in text) is (key != "chosen")
+    assert ("mean map" in text) is (key not in ("baselines", "members"))
+    assert ("alexnet" in text) is (key != "dropped")
+
+
+def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
+    text, _ = page_of(FIRST, tmp_path)
+    assert "<section" not in text and "101 held-out pictures" in words(text)
+
+
+def renamed(value: Any, name: str) -> Any:
+    """The same with another name wherever ``lite0`` stands."""
+    return json.loads(json.dumps(value).replace('"lite0"', json.dumps(name)))
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    analysis = renamed(full(), EVIL)
+    analysis["per_class"]["classes"][0] = analysis["disagreement"][0]["picture"] = analysis["run"] = EVIL
+    analysis["dropped"][0] = {"name": EVIL, "reason": EVIL}
+    analysis["strategies"][0]["name"] = analysis["rules"][1]["name"] = analysis["baselines"][0]["name"] = EVIL
+    analysis["calibration"]["ensemble"]["kind"] = analysis["risk_coverage"]["by"] = EVIL
+    evil = strip(EVIL)
+    evil = PictureStrip(EVIL, None, EVIL, tuple((EVIL, pixels) for _, pixels in evil.panels))
+    text, _ = page_of(analysis, tmp_path, [evil])
+    assert "<b>evil" not in text and "</b>&" not in text
+    assert words(text).count(EVIL) > 20
+
+
+@pytest.mark.parametrize(
+    ("over_best", "said"),
+    [
+        (gain(0.012, 0.002, 0.018), None),
+        (gain(0.012, -0.001, 0.018), "Not surely better than the best single member"),
+        (gain(0.012, 0.0, 0.018), "Not surely better than the best single member"),
+        (gain(-0.012, -0.02, -0.003), "Worse than the best single member"),
+        (gain(0.0, 0.0, 0.0), "The same as the best single member"),
+    ],
+)
+def test_a_doubtful_gain_is_said_plainly(over_best: dict[str, float], said: str | None, tmp_path: Path) -> None:
+    analysis = full()
+    analysis["strategies"][1]["gain_over_best"] = over_best
+    titles = re.findall(r'class="problem warning"><h3>(.*?)</h3>', page_of(analysis, tmp_path)[0])
+    assert titles == [*([said] if said else []), "Members that were dropped"]
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_what_no_baseline_needs_training_for_is_said(higher: bool, tmp_path: Path) -> None:
+    """A baseline between the ensemble's 0.7134 and vgg's 0.5712 beats the one that lies on its wrong side."""
+    analysis = {**full(), "higher_is_better": higher, "baselines": [{"name": "mean map", "score": 0.6}]}
+    seen = words(page_of(analysis, tmp_path)[0])
+    assert ("The ensemble is no better than a baseline" in seen) is not higher
+    assert f"not better than that: {'vgg' if higher else 'lite0'}." in seen
+
+
+def test_rows_are_in_order_of_their_scores(tmp_path: Path) -> None:
+    for higher, order in ((True, ["greedy", "all", "best"]), (False, ["best", "all", "greedy"])):
+        text = section(page_of({**full(), "higher_is_better": higher}, tmp_path)[0], "strategies")
+        assert re.findall(r'<tr><td><div class="name">(?:<b>)?(\w+)', text) == order
+
+
+def test_the_best_of_each_class_is_bold(tmp_path: Path) -> None:
+    text = section(page_of(full(), tmp_path)[0], "per_class")
+    assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", text) == ["0.911", "0.713"]
+    assert "The ensemble is the best in 1 of the 2 classes that tell." in text
+    lower = section(page_of({**full(), "higher_is_better": False}, tmp_path)[0], "per_class")
+    assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", lower) == ["0.907", "0.702"]
+
+
+def scale(svg: str, anchor: str, place: str) -> np.ndarray[Any, Any]:
+    """Pixels -> values, from the marks of an axis: slope and intercept."""
+    marks = re.findall(rf'<text x="([\d.]+)" y="([\d.]+)" text-anchor="{anchor}">([\d.]+)</text>', svg)
+    pixels = [float(mark[0 if place == "x" else 1]) for mark in marks]
+    return np.polyfit(pixels, [float(mark[2]) for mark in marks], 1)
+
+
+def drawn_points(svg: str) -> np.ndarray[Any, Any]:
+    """The dots of a figure as a reader takes them from its axes."""
+    dots = np.array([[float(x), float(y)] for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)])
+    x = np.polyval(scale(svg, "middle", "x"), dots[:, 0])
+    y = np.polyval(scale(svg, "end", "y"), dots[:, 1] + 4)  # texts stand 4 pixels below their lines
+    return np.stack([x, y], 1)
+
+
+def test_the_reliability_diagram_shows_the_table(tmp_path: Path) -> None:
+    analysis = full()
+    figures = re.findall(r"<svg.*?</svg>", section(page_of(analysis, tmp_path)[0], "calibration"), re.DOTALL)
+    for name, svg, bars in zip(("before", "after"), figures[::2], figures[1::2], strict=True):
+        rows = analysis["calibration"][name]["table"]
+        known = [(row["confidence"], row["accuracy"]) for row in rows if row["count"]]
+        np.testing.assert_allclose(drawn_points(svg), known, atol=2e-3)
+        assert re.findall(r"<title>([\d,]+)</title>", bars) == [f"{row['count']:,}" for row in rows]
+        heights = [float(height) for height in re.findall(r'<rect[^>]* height="([\d.]+)"', bars)]
+        expected = np.log10([row["count"] + 1 for row in rows])
+        np.testing.assert_allclose(np.array(heights) / heights[-1], expected / expected[-1], atol=2e-3)
+
+
+def test_coverage_of_intervals_is_drawn(tmp_path: Path) -> None:
+    rows = [{"nominal": 0.5, "before": 0.31, "after": 0.49}, {"nominal": 0.9, "before": 0.62, "after": 0.89}]
+    fitted = {"kind": "variance", "scale": 1.734, "floor": 0.02}
+    text = section(
+        page_of({**full(), "calibration": {"coverage": rows, "ensemble": fitted}}, tmp_path)[0], "calibration"
+    )
+    expected = [(row["nominal"], row[key]) for key in ("before", "after") for row in rows]
+    np.testing.assert_allclose(drawn_points(text), expected, atol=2e-3)
+    assert "variance, scale 1.73, floor 0.0200." in text
+
+
+def test_a_broken_promise_is_said(tmp_path: Path) -> None:
+    broken = {**full()["guarantee"], "coverage": 0.85, "low": 0.83, "high": 0.87}
+    assert "less than promised" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
+    assert "less than promised" not in page_of(full(), tmp_path)[0]
+
+
+def test_twelve_strips_of_eight_panels_stay_small(tmp_path: Path) -> None:
+    """Noise is the worst that a JPEG can meet."""
+    noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3)).astype(np.uint8)
+    strips = [PictureStrip(str(i), None, "", (("noise", noise),) * 8) for i in range(12)]
+    text, tags = page_of(full(), tmp_path, strips)
+    assert tags.seen.count("img") == 96 and len(text) < 4e6
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError):
+        write_report(tmp_path / "file" / "report.html", full(), [])
+
+
+def prediction_of(mean: torch.Tensor, variance: torch.Tensor, entropy: torch.Tensor | None) -> Prediction:
+    return Prediction(
+        mean=mean, variance=variance, entropy=entropy, expected_entropy=None, mutual_information=None,
+        disagreement=None, label=None,
+    )  # fmt: skip
+
+
+TASKS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
+    "labels": ({"name": "segmentation", "classes": ["a", "b", "c"]}, torch.arange(48 * 64).reshape(48, 64) % 3),
+    "masks": ({"name": "multilabel", "classes": ["a", "b"]}, (torch.rand(2, 48, 64) > 0.5).long()),
+    "heat": ({"name": "saliency"}, torch.rand(48, 64)),
+    "keypoints": ({"name": "heatmap", "classes": ["a", "b"]}, torch.rand(2, 48, 64)),
+    "density": ({"name": "heatmap", "classes": ["a"], "mode": "density"}, torch.rand(1, 48, 64)),
+    "values": ({"name": "depth"}, torch.rand(48, 64) + 1),
+    "pixels": ({"name": "image"}, torch.rand(3, 48, 64)),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_perfect_member_looks_like_the_truth(kind: str) -> None:
+    values, target = TASKS[kind]
+    task = make_task(values)
+    perfect, _ = task.as_maps(target)
+    wrong = perfect.flip(-1, 0)
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+    entropy = None if task.distribution == "none" else torch.rand(1, 48, 64)
+    prediction = prediction_of(perfect[None], torch.rand(1, *perfect.shape), entropy)
+    panels = draw_panels(image, target, prediction, {"good": perfect, "bad": wrong}, task)
+    titles = [title for title, _ in panels]
+    assert titles[:3] == ["image", "truth", "ensemble"] and titles[4:] == ["good", "bad"]
+    assert titles[3].startswith("uncertainty")
+    drawn = dict(panels)
+    assert all(pixels.shape == (48, 64, 3) and pixels.dtype == np.uint8 for pixels in drawn.values())
+    np.testing.assert_array_equal(drawn["image"], image)
+    np.testing.assert_array_equal(drawn["truth"], drawn["ensemble"])
+    np.testing.assert_array_equal(drawn["truth"], drawn["good"])
+    assert (drawn["bad"] != drawn["good"]).mean() > 0.2
+
+
+def test_panels_are_small_whatever_the_sizes_are() -> None:
+    task = make_task({"name": "segmentation", "classes": ["a", "b"]})
+    target = torch.zeros(300, 400, dtype=torch.long)
+    target[:150] = 255
+    maps = torch.softmax(torch.rand(2, 30, 40), 0)
+    entropy = torch.full((1, 30, 40), float(np.log(2)))
+    image = np.full((600, 800, 3), 200, np.uint8)
+    panels = dict(draw_panels(image, target, prediction_of(maps[None], maps[None], entropy), {"m": maps}, task))
+    assert {pixels.shape for pixels in panels.values()} == {(180, 240, 3)}
+    assert not panels["truth"][:90].any() and panels["truth"][91:].any()
+    brightest = panels["uncertainty (entropy)"]
+    assert (brightest == brightest[0, 0]).all() and brightest.mean() > 190
+
+
+def test_values_share_one_scale() -> None:
+    """A depth that is wrong by a factor of two looks wrong."""
+    task = make_task({"name": "depth"})
+    target = torch.linspace(1, 3, 64).repeat(48, 1)
+    flat = torch.zeros(1, 1, 48, 64)
+    prediction = prediction_of(target[None, None], flat, None)
+    image = np.zeros((48, 64, 3), np.uint8)
+    drawn = dict(draw_panels(image, target, prediction, {"half": target[None] / 2}, task))
+    same = np.argmin(abs(target[0].numpy() - 1.5))  # half of the last column's 3
+    np.testing.assert_allclose(drawn["half"][0, -1].astype(int), drawn["truth"][0, same].astype(int), atol=2)

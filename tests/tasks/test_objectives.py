@@ -1,0 +1,163 @@
+"""Objectives: sums over pictures give what the task's own metrics say."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from densemble.ensemble.resize import resize_maps
+from densemble.errors import DataError, UsageError
+from densemble.tasks import (
+    HeatmapTask,
+    ImageTask,
+    MultilabelTask,
+    RegressionTask,
+    SaliencyTask,
+    SegmentationTask,
+    Task,
+)
+from densemble.tasks.objectives import make_objective, objectives
+
+SIZES = ((24, 32), (17, 21), (24, 32))
+CLASSES = ("road", "sky", "car")
+
+
+def labels(size: tuple[int, int]) -> Tensor:
+    found = torch.randint(0, 2, size)  # the class 2 occurs nowhere
+    found[:3] = 255
+    return found
+
+
+def masks(size: tuple[int, int]) -> Tensor:
+    found = (torch.rand(3, *size) < 0.2).long()
+    found[1, 4:6] = 255
+    found[2] = 0
+    return found
+
+
+def depth(size: tuple[int, int]) -> Tensor:
+    found = torch.rand(size) * 4 - 0.5
+    found[torch.rand(size) < 0.1] = torch.nan
+    return found
+
+
+def pixels(size: tuple[int, int]) -> Tensor:
+    found = torch.rand(3, *size)
+    found[:, 20:, 5:9] = torch.nan
+    return found
+
+
+def peaks(size: tuple[int, int]) -> Tensor:
+    rows, columns = torch.arange(size[0])[:, None], torch.arange(size[1])[None]
+    first = torch.exp(-((rows - 5) ** 2 + (columns - 7) ** 2) / 8)
+    second = torch.exp(-((rows - 12) ** 2 + (columns - 3) ** 2) / 8)
+    return torch.stack([first, torch.maximum(first, second), torch.zeros(size)])
+
+
+CASES: dict[str, tuple[Task, Callable[[tuple[int, int]], Tensor]]] = {
+    "segmentation": (SegmentationTask(CLASSES), labels),
+    "multilabel": (MultilabelTask(CLASSES), masks),
+    "saliency": (SaliencyTask(), torch.rand),
+    "depth": (RegressionTask(), depth),
+    "regression": (RegressionTask(invalid_below=None), depth),
+    "keypoints": (HeatmapTask(CLASSES), peaks),
+    "density": (HeatmapTask(CLASSES, mode="density"), lambda size: torch.rand(3, *size)),
+    "image": (ImageTask(), pixels),
+}
+NAMES = [(case, name) for case, (task, _) in CASES.items() for name in objectives(task)]
+
+
+def nothing_known(case: str, target: Tensor) -> Tensor:
+    """The same where nothing can be told."""
+    if case in ("segmentation", "multilabel"):
+        return torch.full_like(target, 255)
+    return torch.zeros_like(target) if case in ("saliency", "keypoints", "density") else target * torch.nan
+
+
+def pictures(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Maps of three mixtures at the target's size, the target and, for some, fixations."""
+    task, make_target = CASES[case]
+    torch.manual_seed(len(case))
+    found = []
+    for number, size in enumerate(SIZES):
+        logits = 2 * torch.randn(3, task.out_channels, 12, 16)
+        maps = task.activation(logits).half().float()
+        points = torch.rand(size) < 0.03 if number else None
+        target = make_target(size)
+        found.append((resize_maps(maps, size, task.target_kind == "density"), target, points))
+    maps, target, _ = found[0]
+    return [*found, (maps, nothing_known(case, target), None)]
+
+
+@pytest.mark.parametrize(("case", "name"), NAMES)
+def test_equals_the_metric_of_the_task(case: str, name: str) -> None:
+    task, data = CASES[case][0], pictures(case)
+    objective = make_objective(task, name)
+    sums = torch.stack([objective.statistics(*picture) for picture in data]).sum(0)
+    assert sums.dtype == torch.float64
+    assert sums.isfinite().all()
+    for number, found in enumerate(objective.value(sums).tolist()):
+        metric = task.metrics()
+        for maps, target, points in data:
+            metric.update(maps[number], target, points)
+        wanted = metric.compute()[name]
+        if wanted is None:
+            assert found != found
+        else:
+            assert found == pytest.approx(wanted, abs=0.01 if name == "map" else 1e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_number_that_the_task_tells_can_be_an_objective(case: str) -> None:
+    task = CASES[case][0]
+    metric = task.metrics()
+    for maps, target, points in pictures(case):
+        metric.update(maps[0], target, points)
+    told = {name for name, value in metric.compute().items() if not isinstance(value, list)}
+    assert told == set(objectives(task))
+    assert make_objective(task).name == task.primary
+    assert make_objective(task).higher_is_better == task.higher_is_better
+
+
+@pytest.mark.parametrize(("case", "name"), NAMES)
+def test_more_is_better_where_it_says_so(case: str, name: str) -> None:
+    task, make_target = CASES[case]
+    torch.manual_seed(0)
+    target = make_target((24, 32))
+    truth, _ = task.as_maps(target)
+    guess = task.activation(torch.randn(1, task.out_channels, 24, 32))[0].abs()
+    points = torch.rand(24, 32) < 0.2 * target if case == "saliency" else None
+    better = truth if case in ("segmentation", "multilabel", "keypoints") else 0.9 * truth + 0.1 * guess
+    objective = make_objective(task, name)
+    right, wrong = objective.signed(objective.statistics(torch.stack([better, guess]), target, points))
+    assert right > wrong
+
+
+def test_undefined_is_nan_and_signed_the_worst() -> None:
+    objective = make_objective(RegressionTask(), "mae")
+    sums = objective.statistics(torch.rand(2, 1, 4, 5), torch.full((4, 5), torch.nan), None)
+    assert objective.value(sums).isnan().all()
+    assert (objective.signed(sums) == -torch.inf).all()
+
+
+def test_silog_is_undefined_for_the_mixture_that_is_not_positive_only() -> None:
+    objective = make_objective(RegressionTask(invalid_below=None), "silog")
+    maps = torch.rand(2, 1, 4, 5) + 0.1
+    maps[1, 0, 0, 0] = -1
+    assert objective.value(objective.statistics(maps, torch.ones(4, 5), None)).isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("task", "target"),
+    [(SegmentationTask(CLASSES), torch.full((4, 5), 7)), (MultilabelTask(CLASSES), torch.full((3, 4, 5), 2))],
+)
+def test_a_target_that_is_none_is_refused(task: Task, target: Tensor) -> None:
+    for objective in objectives(task).values():
+        with pytest.raises(DataError, match=r"label 7|holds 2"):
+            objective.statistics(torch.rand(2, 3, 4, 5), target, None)
+
+
+def test_an_unknown_name_lists_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match=r"'iou'.*miou, pixel_accuracy"):
+        make_objective(SegmentationTask(CLASSES), "iou")
