@@ -1,15 +1,64 @@
-"""The documents: links lead somewhere, code compiles, the reference of run.yaml says what the program does."""
+"""The documents: links lead somewhere, code compiles, the references of run.yaml and rules say what the program does."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from densemble.assembly.options import CALIBRATE, PROMISES, Options
 from densemble.config import MemberConfig, make_config
+from densemble.ensemble.calibrate import CALIBRATIONS
+from densemble.ensemble.combine import COMBINE, require_rule
+from densemble.ensemble.guarantee import GUARANTEES
+from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
+from densemble.ensemble.views import LARGEST_SCALE, SMALLEST_SCALE, VIEWS
+from densemble.errors import DataError, UsageError
+from densemble.heldout.choose import MOST_FOR_ALL_SUBSETS, SELECT
+from densemble.tasks import TASKS, Task, make_task
+from densemble.tasks.objectives import objectives
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+RULES = ROOT / "docs" / "reference" / "rules.md"
+
+
+def tasks() -> dict[str, Task]:
+    """Every task by the name that the page of rules has for it; the two modes of heatmap apart."""
+    values = {"classes": ["a", "b"], "mode": "keypoints"}
+    found = {name: make_task({**values, "name": name}) for name in TASKS}
+    del found["heatmap"]
+    return found | {mode: make_task({**values, "name": "heatmap", "mode": mode}) for mode in ("keypoints", "density")}
+
+
+def suiting(allowed: Callable[[Task], object]) -> set[str]:
+    """Names of the tasks that something does not refuse."""
+    found = set()
+    for name, task in tasks().items():
+        try:
+            allowed(task)
+        except UsageError:
+            continue
+        found.add(name)
+    return found
+
+
+def table(first: str) -> dict[str, list[str]]:
+    """The table of the page of rules whose first column is named so: its rows without their marks, by first cell."""
+    lines = RULES.read_text(encoding="utf-8").splitlines()
+    start = lines.index(next(line for line in lines if line.startswith(f"| {first} |"))) + 2
+    found = {}
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        name, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        found[name.strip("`")] = cells
+    return found
+
+
+def names(cell: str) -> set[str]:
+    return set(re.findall("`([^`]+)`", cell)) if cell != "all" else set(tasks())
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -39,3 +88,65 @@ def test_the_reference_of_run_yaml_gives_every_key_and_its_default() -> None:
     assert set(written["data"]) == set(type(config.data).model_fields)
     assert set(written["trainer"]) == set(type(config.trainer).model_fields)
     assert set(written["members"][1]) | set(written["training"]) == set(MemberConfig.model_fields)
+
+
+def test_the_table_of_ways_of_choosing() -> None:
+    *ways, named = table("`--select`")
+    assert (ways, named) == (list(SELECT), "NAME,NAME")
+    assert f"at most {MOST_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
+
+
+def test_the_table_of_rules_says_what_they_are_for_and_which_learn() -> None:
+    rows = table("rule")
+    assert list(rows) == list(COMBINE)
+    for rule, (_, suits, learns) in rows.items():
+        assert names(suits) == suiting(lambda task, rule=rule: require_rule(rule, task)), rule
+        assert (learns == "-") == (COMBINE[rule].fit is None), rule
+    indispensable = [name for name, rule in COMBINE.items() if rule.needs_all]
+    assert re.findall(r"under every rule but\s+`(\w+)`", RULES.read_text(encoding="utf-8")) == indispensable
+
+
+def test_the_table_of_calibrations_says_what_they_are_for() -> None:
+    rows = table("calibration")
+    assert list(rows) == list(CALIBRATIONS)
+    assert {*rows, "auto", "none"} == set(CALIBRATE)
+    for way, cells in rows.items():
+        assert names(cells[-1]) == suiting(lambda task, way=way: Options(calibrate=way).require(task)), way
+
+
+def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_pictures_they_need() -> None:
+    rows = table("`--guarantee`")
+    assert {*rows, "none"} == set(PROMISES)
+    assert {kind.strip("`") for kind, *_ in rows.values()} == set(GUARANTEES)
+    later = re.search(r"At level 0.05 it is (\d+) and (\d+)\.", RULES.read_text(encoding="utf-8"))
+    assert later is not None
+    for promise, (_, _, suits, needed) in rows.items():
+        assert names(suits) == suiting(lambda task, promise=promise: Options(promise=promise).require(task)), promise
+        for level, pictures in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (promise == "risk")]))):
+            assert allowed(promise, level, pictures)
+            assert not allowed(promise, level, pictures - 1)
+
+
+def allowed(promise: str, level: float, pictures: int) -> bool:
+    """Whether so many held-out pictures are enough for a promise."""
+    try:
+        if promise == "risk":
+            certified_allowance(level, Options().confidence, pictures)
+        else:
+            expected_allowance(level, pictures)
+    except DataError:
+        return False
+    return True
+
+
+def test_the_table_of_views() -> None:
+    assert list(table("view")) == list(VIEWS)
+    assert f"any other percentage from {SMALLEST_SCALE} to {LARGEST_SCALE}" in RULES.read_text(encoding="utf-8")
+
+
+def test_members_can_be_chosen_by_every_metric_of_the_table_of_tasks() -> None:
+    page = (ROOT / "docs" / "reference" / "tasks.md").read_text(encoding="utf-8")
+    for name, task in tasks().items():
+        line = next(line for line in page.splitlines() if line.startswith("| `") and name in line.split(" | ")[0])
+        told = set(re.findall(r"\w+", line.split(" | ")[5]))
+        assert told - {"iou_per_class"} == set(objectives(task)), name

@@ -15,6 +15,8 @@ from densemble.shapes import Size
 from densemble.storage.artifact import save
 
 _SAMPLED = 20
+ASSEMBLY_SHARE, MOST_FOR_ASSEMBLY = 0.1, 120.0
+"""Of a budget, and in seconds: what is kept for choosing, calibrating and the report."""
 
 
 def with_preset(values: Mapping[str, Any], data: FolderData) -> dict[str, Any]:
@@ -62,13 +64,15 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    outcomes = train_members(data, config, out, resume, seconds, report)
+    training = None if seconds is None else seconds - min(ASSEMBLY_SHARE * seconds, MOST_FOR_ASSEMBLY)
+    outcomes = train_members(data, config, out, resume, training, report)
     if any(outcome.state != "failed" for outcome in outcomes):
         run = Run(out, data.path)
         ensemble = run.assemble(report=report)
         save(ensemble, run.folder.artifact)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
         report(f"ensemble of {len(ensemble.members)}: val {shown}; {run.folder.artifact}")
+        report(f"why, and what it is worth: {run.folder.report}")
         warn_of_baselines(run, ensemble.metrics["val"], report)
     raise_failures(outcomes)
     return Run(out, data.path)

@@ -132,7 +132,7 @@ class Run:
             raise ArtifactError(
                 f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`"
             )
-        source = Source(self.folder, self.config, self.task, self._open_data(), self.baselines(), report)
+        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
         given = None if weights is None else tuple(float(weight) for weight in weights)
         ensemble = assemble(
             source,
@@ -153,17 +153,23 @@ class Run:
         Raises:
             UsageError: no such view.
         """
-        make_views(self.folder, self.config, self.task, self._open_data(), views, report)
+        make_views(self.folder, self.config, self.task, self.open_data(), views, report)
 
     def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own."""
-        make_snapshots(self.folder, self.config, self.task, self._open_data(), report)
+        make_snapshots(self.folder, self.config, self.task, self.open_data(), report)
 
     def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Makes greedy soups of members of one architecture candidates: one network with averaged weights each."""
-        make_soups(self.folder, self.config, self.task, self._open_data(), report)
+        make_soups(self.folder, self.config, self.task, self.open_data(), report)
 
-    def _open_data(self) -> FolderData:
+    def open_data(self) -> FolderData:
+        """The pictures and maps that the members were trained on.
+
+        Raises:
+            DataError: they cannot be read.
+            ArtifactError: the validation pictures are others than in training.
+        """
         options = self.config.data.model_dump()
         if options["classes"] is None and self.task.describe().get("classes"):
             options["classes"] = self.task.describe()["classes"]

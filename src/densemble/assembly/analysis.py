@@ -117,8 +117,12 @@ def dropped_rows(dropped: Sequence[Dropped]) -> list[dict[str, str]]:
 
 
 def training_curves(folders: Mapping[str, MemberFolder]) -> dict[str, list[dict[str, float]]]:
-    """Rows of the epochs of each member."""
-    return {name: read_rows(folder.metrics) for name, folder in folders.items() if folder.metrics.is_file()}
+    """Rows of the epochs of each member; a value that an epoch did not have, or that is not finite, is absent."""
+    return {
+        name: [{key: value for key, value in row.items() if math.isfinite(value)} for row in read_rows(folder.metrics)]
+        for name, folder in folders.items()
+        if folder.metrics.is_file()
+    }
 
 
 def _number(value: Any) -> float | None:

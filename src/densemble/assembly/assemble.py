@@ -47,6 +47,8 @@ from densemble.tasks.objectives import Objective, make_objective
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10
 """Of greedy selection, for the Pareto front."""
+MOST = 500
+"""Pictures to choose by: more make it slower, and hardly better."""
 FEWEST = 4
 """Pictures that a comparison needs."""
 
@@ -123,7 +125,7 @@ def assemble(source: Source, options: Options) -> Ensemble:
     run, task, data = source.run, source.task, source.data
     found = find_candidates(run, source.config)
     candidates, maps, dropped = open_all(found, len(data.val), task.out_channels)
-    require_enough(len(candidates), dropped, options.min_members, source.report)
+    require_enough(len(candidates), dropped, options.min_members, options.named, source.report)
     objective = make_objective(task, options.metric)
     size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
     # Only at their own size do targets come with fixations.
@@ -131,6 +133,8 @@ def assemble(source: Source, options: Options) -> Ensemble:
     truths = OwnTruths(data, "val") if at_fixations else kept_truths(data, source.config, run, size)
     plain = held_out([candidate.name for candidate in candidates], maps, truths, task)
     plain = plain.only(_pictures_to_choose_by(len(plain), options))
+    if len(plain) < len(data.val):
+        source.report(f"chosen by {len(plain)} of {len(data.val)} validation pictures")
     plain = member_temperatures(plain, options.calibrate, source.report)
     costs = milliseconds(run, candidates, source.config.input_size)
     with written_tempered(plain, run.cache) as tempered:
@@ -184,13 +188,13 @@ def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
 
 
 def _pictures_to_choose_by(pictures: int, options: Options) -> list[int]:
-    """All of them; where something is promised a random half, for a promise is made of pictures not yet seen."""
-    if options.promise == "none":
-        return list(range(pictures))
-    if pictures < 2:
+    """Random ones, as many as are enough; where something is promised at most a half, for a promise is made of pictures
+    that were not seen."""
+    if options.promise != "none" and pictures < 2:
         raise UsageError(f"{pictures} validation picture cannot be halved for a guarantee; give more")
+    able = pictures if options.promise == "none" else pictures - pictures // 2
     order = np.random.default_rng(options.seed).permutation(pictures)
-    return sorted(order[: pictures - pictures // 2].tolist())
+    return sorted(order[: min(able, MOST)].tolist())
 
 
 def _promise(mixture: Mixture, options: Options, source: Source) -> Guarantee | None:
@@ -264,7 +268,8 @@ def _analyse(
         plain = replace(chosen.mixture, held=choosing.plain.of(chosen.mixture.held.names))
         values |= trust(plain, chosen.way)
         if "calibration" in values:
-            values["calibration"] |= {"temperatures": choosing.temperatures, "ensemble": summary["calibration"]}
+            warm = {name: value for name, value in choosing.temperatures.items() if value != 1}
+            values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
     if chosen.guarantee is not None:
         values["guarantee"] = chosen.guarantee.describe()
     names = source.config.member_names()

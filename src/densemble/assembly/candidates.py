@@ -69,14 +69,31 @@ class Dropped:
 
 
 def member_records(run: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Records of the members whose training is finished, by name."""
+    """Records of the members whose training is finished, by name.
+
+    Raises:
+        ArtifactError: a record that is damaged.
+    """
     found = {}
     for number, name in enumerate(config.member_names()):
-        path = run.member(number, name).record
-        record = read_json(path) if path.is_file() else {}
-        if record.get("state") == "done":
-            found[name] = record
+        folder = run.member(number, name)
+        try:
+            record = read_json(folder.record) if folder.record.is_file() else {}
+            if record.get("state") == "done":
+                _require_whole(record)
+                found[name] = record
+        except (ArtifactError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(
+                f"the record '{folder.record}' is damaged ({error!r}); delete that folder, and it can be trained again "
+                "(`densemble train ... --resume`)"
+            ) from error
     return found
+
+
+def _require_whole(record: dict[str, Any]) -> None:
+    DenseSpec.from_dict(record["spec"])
+    if missing := {"val", "parameters", "epochs", "seconds"} - record.keys():
+        raise KeyError(*sorted(missing))
 
 
 def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
@@ -143,9 +160,10 @@ def _open(path: Path, pictures: int, channels: int) -> Array:
         maps: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"cannot read its predictions '{path}': {error}; train it again") from error
-    if maps.ndim != 4 or maps.shape[:2] != (pictures, channels):
+    if maps.ndim != 4 or maps.shape[:2] != (pictures, channels) or not maps.size or maps.dtype.kind != "f":
         raise ArtifactError(
-            f"its predictions '{path}' are {maps.shape} instead of ({pictures}, {channels}, h, w); train it again"
+            f"its predictions '{path}' are {maps.dtype} {maps.shape} instead of floats ({pictures}, {channels}, h, w); "
+            "train it again"
         )
     for number in range(pictures):
         if not np.isfinite(read_map(maps, number)).all():
@@ -153,14 +171,18 @@ def _open(path: Path, pictures: int, channels: int) -> Array:
     return maps
 
 
-def require_enough(left: int, dropped: Sequence[Dropped], least: int, report: Callable[[str], None]) -> None:
+def require_enough(
+    left: int, dropped: Sequence[Dropped], least: int, named: Sequence[str], report: Callable[[str], None]
+) -> None:
     """Says what was dropped.
 
     Raises:
-        ArtifactError: fewer than ``least`` candidates are left.
+        ArtifactError: fewer than ``least`` candidates are left, or one of those that are asked for by name is not.
     """
     for one in dropped:
         report(f"dropped: {one.name}: {one.reason}")
+        if one.name in named:
+            raise ArtifactError(f"'{one.name}' cannot be used: {one.reason}; or leave it out of --select")
     if left < max(least, 1):
         reasons = "; ".join(f"{one.name}: {one.reason}" for one in dropped) or "no other is trained"
         raise ArtifactError(

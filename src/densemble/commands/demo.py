@@ -59,6 +59,7 @@ def demo(
         return
     table = run.leaderboard().reset_index()
     print_table([str(name) for name in table.columns], table.values.tolist())
+    typer.echo(f"report       {out / 'run' / 'report.html'} (what was chosen, why, and what it is worth)")
     typer.echo(f"leaderboard  {out / 'run' / 'leaderboard.csv'}")
     typer.echo(f"predictions  {out / 'predictions'} (map, overlay, uncertainty)")
     typer.echo(f"artifact     {artifact}")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
-from densemble.ensemble.combine import COMBINE, Rule, make_rule, require_rule
+from densemble.ensemble.combine import COMBINE, Rule, make_rule
 from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.images import as_images
 from densemble.ensemble.membership import unusable
@@ -48,7 +48,8 @@ class Ensemble(nn.Module):
 
     Raises:
         UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
-            temperatures that are not positive, a rule that does not suit the task, more ``min_members`` than members.
+            temperatures that are not positive, a rule that does not suit the task or was not fitted, more
+            ``min_members`` than members.
     """
 
     def __init__(
@@ -88,11 +89,13 @@ class Ensemble(nn.Module):
             raise UsageError(f"min_members = {min_members} of {len(kept)} members; give 1 to {len(kept)}")
         self.members = nn.ModuleDict({name: member for name, (member, _) in kept.items()})
         total = sum(weight for _, weight in kept.values())
+        # Weights that were divided already stay the same to the bit: of an ensemble that is saved, loaded or rewritten.
+        total = 1.0 if math.isclose(total, 1, rel_tol=1e-12) else total
         self.weights = {name: weight / total for name, (_, weight) in kept.items()}
         self.combine = combine
         self.task = task or _guess_task(next(iter(channels.values())))
-        require_rule(combine, self.task)
         self.fitted = dict(fitted or {})
+        self.rule()  # so that a rule that does not suit, or was not fitted, is refused here
         self.metrics = dict(metrics or {})
         self.temperatures = warm
         self.calibration = calibration

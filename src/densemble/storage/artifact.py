@@ -178,14 +178,29 @@ def load(
 
     Raises:
         ArtifactError: absent, damaged, no artifact, of a newer schema, or with a function that is not in ``functions``.
+        UsageError: ``min_members`` below 1, or no such device.
     """
+    if min_members is not None and min_members < 1:
+        raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
     path = _in_run(Path(path))
     values = describe(path)
     try:
         for entry in values["members"]:
             _check_function(path, entry, functions)
-        members = _load_members(path, values, min_members)
-        ensemble = Ensemble(
+        ensemble = _put_together(path, values, _load_members(path, values, min_members), min_members)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
+    try:
+        return ensemble.to(device).eval()
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _put_together(
+    path: Path, values: dict[str, Any], members: dict[str, DenseModel | Viewed], min_members: int | None
+) -> Ensemble:
+    try:
+        return Ensemble(
             members,
             weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
             task=make_task(values["task"]),
@@ -198,12 +213,10 @@ def load(
             guarantee=make_guarantee(values["guarantee"]) if values.get("guarantee") else None,
             min_members=min_members,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
-    try:
-        return ensemble.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+    except UsageError as error:
+        raise ArtifactError(
+            f"artifact '{path}' holds what this version cannot use ({error}); copy it again, or update densemble"
+        ) from error
 
 
 def _load_members(path: Path, values: dict[str, Any], min_members: int | None) -> dict[str, DenseModel | Viewed]:

@@ -1,0 +1,223 @@
+"""What choosing, calibrating and promising are worth, on held-out halves of the validation pictures of real runs.
+
+Chooses members on a random half of the validation pictures and scores the other half, five times: the best single
+member, the mean of all, five chosen by hand (the five best by their own score on the half to choose by, as a person
+would take them), and the greedy choice. For classes it then calibrates on the same half, and scores calibration on the
+other, also with the halves in the order of the pictures. Fits conformal sets on a quarter, checks them on another.
+
+Trains the members of examples/choosing where RUNS does not hold them yet: one to two hours on two cores.
+Writes benchmarks/results/choosing.json and docs/reference/choosing-results.md.
+
+    python benchmarks/choosing.py RUNS --data SHARED_DATA [--weights-dir DIR] [--threads 2]
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from choosing_page import write_page
+from environment import environment
+from torchmetrics.classification import MulticlassCalibrationError
+
+from densemble.assembly.calibrating import fit_calibration, member_temperatures
+from densemble.assembly.candidates import find_candidates, open_all
+from densemble.assembly.choosing import mixture_of
+from densemble.assembly.mixture import Mixture
+from densemble.assembly.timing import milliseconds
+from densemble.assembly.trust import best_way
+from densemble.assembly.truths import OwnTruths, kept_truths
+from densemble.config import make_config, read_config
+from densemble.data.folder import FolderData
+from densemble.ensemble.guarantee import binomial_interval, coverage, fit_set
+from densemble.heldout.choose import best, everyone, greedy, price
+from densemble.heldout.gain import bootstrap, bootstrap_gain
+from densemble.heldout.predictions import HeldOut, held_out
+from densemble.heldout.scores import statistics as statistics_of_pictures
+from densemble.heldout.scores import totals
+from densemble.launch import run_members
+from densemble.run import Run
+from densemble.tasks.objectives import Objective, make_objective
+
+HERE = Path(__file__).parent
+RESULT = HERE / "results" / "choosing.json"
+PAGE = HERE.parent / "docs" / "reference" / "choosing-results.md"
+SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
+ALSO = {"saliency": "nss", "segmentation": "nll"}
+REPEATS, BY_HAND = 5, 5
+
+
+def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -> Run:
+    """The run, trained if it is not there."""
+    if not (folder / "run.json").is_file():
+        config = make_config({**read_config(example), "weights_dir": weights_dir}, str(example))
+        run_members(FolderData(data, config.task, **config.data.model_dump()), config, folder)
+    return Run(folder, data)
+
+
+def by_hand(held: HeldOut, objective: Objective) -> list[float]:
+    """Equal weights for the five best by their own score."""
+    own = objective.signed(totals(held, torch.eye(len(held.names)), objective)).tolist()
+    taken = sorted(range(len(own)), key=lambda number: -own[number])[:BY_HAND]
+    return [1 / len(taken) if number in taken else 0.0 for number in range(len(own))]
+
+
+CHOICES: dict[str, Callable[[HeldOut, Objective], Any]] = {
+    "best single": lambda held, objective: best(held, objective).weights,
+    "mean of all": lambda held, objective: everyone(held, objective).weights,
+    "five by hand": by_hand,
+    "greedy": lambda held, objective: greedy(held, objective).weights,
+}
+
+
+def random_halves(pictures: int, repeats: int) -> list[tuple[list[int], list[int]]]:
+    random = np.random.default_rng(0)
+    orders = [random.permutation(pictures).tolist() for _ in range(repeats)]
+    return [(order[: pictures // 2], order[pictures // 2 :]) for order in orders]
+
+
+def choose_and_score(
+    held: HeldOut, own_size: HeldOut, halves: tuple[list[int], list[int]], costs: list[float]
+) -> dict[str, dict[str, Any]]:
+    """Each choice made on the first half, scored on the second."""
+    seen, unseen = halves
+    objective, other = make_objective(held.task), make_objective(held.task, ALSO[held.task.name])
+    tempered = member_temperatures(held.only(seen), "temperature")
+    weights = {name: list(choice(tempered, objective)) for name, choice in CHOICES.items()}
+    scored = tempered.only(unseen)
+    rows = statistics_of_pictures(scored, list(weights.values()), objective)
+    at_fixations = other.name == "nss"
+    others = totals(own_size.only(unseen) if at_fixations else scored, list(weights.values()), other)
+    places = {name: place for place, name in enumerate(weights)}
+    found = {}
+    for name, own in weights.items():
+        mine = rows[places[name]]
+        gains = {f"over {old}": bootstrap_gain(mine, rows[places[old]], objective) for old in CHOICES if old != name}
+        found[name] = {
+            "weights": dict(zip(held.names, own, strict=True)),
+            objective.name: bootstrap(mine, objective)._asdict(),
+            other.name: float(other.value(others[places[name]])),
+            **{key: gain._asdict() for key, gain in gains.items()},
+            "members": int(np.count_nonzero(own)),
+            "milliseconds": price(own, costs),
+        }
+    return found
+
+
+def honesty(mixture: Mixture) -> dict[str, Any]:
+    """Calibration of a mixture's pictures, and what torchmetrics says of the same pixels."""
+    task = mixture.held.task
+    metric = task.metrics()
+    theirs = MulticlassCalibrationError(task.out_channels, n_bins=15, norm="l1", ignore_index=task.ignore_index)
+    for maps, target in mixture.maps():
+        metric.update(maps, target)
+        # Theirs takes a softmax of maps in which a value is above 1, be it by rounding.
+        theirs.update(maps[None].clamp(0, 1), target.long()[None])
+    values = metric.compute()
+    known = {key: values[key] for key in ("miou", "ece", "classwise_ece", "brier", "nll")}
+    return {**known, "torchmetrics_ece": float(theirs.compute())}
+
+
+def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[int], list[int]]) -> dict[str, Any]:
+    """Before, and after each way of calibrating on the first half, on the second."""
+    seen, unseen = halves
+    plain = mixture_of(held, weights)
+    found: dict[str, Any] = {"before": honesty(plain.only(unseen))}
+    tempered = replace(plain, held=member_temperatures(plain.held.only(seen), "temperature"))
+    for way in ("temperature", "vector"):
+        found[way] = honesty(fit_calibration(tempered, way).only(unseen))
+    found["auto"] = best_way(tempered)
+    return found
+
+
+def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> list[dict[str, Any]]:
+    """Sets fitted on one quarter of the pictures, checked on another; chosen and calibrated on the other half."""
+    seen, unseen = halves
+    objective = make_objective(held.task)
+    chosen = mixture_of(held, greedy(held.only(seen), objective).weights)
+    mixture = fit_calibration(chosen.only(seen), "temperature")
+    fit_on, check_on = unseen[::2], unseen[1::2]
+    found = []
+    for level in (0.1, 0.05):
+        fitted = fit_set(mixture.only(fit_on).maps, held.task, level)
+        checked = coverage(mixture.only(check_on).maps, fitted, held.task)
+        low, high = binomial_interval(1 - level, checked.pictures)
+        found.append(
+            {"promised": 1 - level, "coverage": checked.per_picture, "size": checked.size, "fitted_on": len(fit_on),
+             "checked_on": checked.pictures, "low": low, "high": high}
+        )  # fmt: skip
+    return found
+
+
+def measure(run: Run) -> dict[str, Any]:
+    data = run.open_data()
+    candidates, maps, dropped = open_all(find_candidates(run.folder, run.config), len(data.val), run.task.out_channels)
+    assert not dropped, dropped
+    members = [(one, own) for one, own in zip(candidates, maps, strict=True) if one.kind == "member"]
+    names = [one.name for one, _ in members]
+    arrays = [own for _, own in members]
+    size = (int(arrays[0].shape[-2]), int(arrays[0].shape[-1]))
+    held = held_out(names, arrays, kept_truths(data, run.config, run.folder, size), run.task)
+    own_size = held_out(names, arrays, OwnTruths(data, "val"), run.task)
+    times = milliseconds(run.folder, candidates, run.config.input_size)
+    costs = [times[name] for name in names]
+    halves = random_halves(len(held), REPEATS)
+    middle = len(held) // 2
+    blocks = [(list(range(middle)), list(range(middle, len(held))))]
+    blocks.append((blocks[0][1], blocks[0][0]))
+    print(f"{run.folder.path}: choosing", flush=True)
+    found: dict[str, Any] = {
+        "task": run.task.name, "metric": run.task.primary, "also": ALSO[run.task.name], "pictures": len(held),
+        "map_size": list(size), "members": {one.name: one.val for one, _ in members},
+        "milliseconds": dict(zip(names, costs, strict=True)),
+        "halvings": [choose_and_score(held, own_size, pair, costs) for pair in halves],
+        "blocks": [choose_and_score(held, own_size, pair, costs) for pair in blocks],
+    }  # fmt: skip
+    if run.task.name != "segmentation":
+        return found
+    objective = make_objective(run.task)
+    print(f"{run.folder.path}: calibrating", flush=True)
+    ensembles = {
+        "greedy": lambda seen: greedy(held.only(seen), objective).weights,
+        "mean of all": lambda seen: everyone(held, objective).weights,
+    }
+    found["calibration"] = {
+        name: {
+            kind: [calibrate_and_score(held, list(choose(pair[0])), pair) for pair in pairs]
+            for kind, pairs in (("halvings", halves), ("blocks", blocks))
+        }
+        for name, choose in ensembles.items()
+    }
+    found["conformal"] = [promise_and_check(held, pair) for pair in halves]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder with the runs osie and camvid, or where they are made")
+    parser.add_argument("--data", type=Path, required=True, help="folder of saliency-osie and segmentation-camvid")
+    parser.add_argument("--weights-dir", default=None, help="folder of pretrained weights")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = {}
+    for name, folder in SETS.items():
+        example = HERE.parent / "examples" / "choosing" / f"{name}.yaml"
+        found[name] = measure(open_run(options.runs / name, example, options.data / folder, options.weights_dir))
+    result = {"environment": environment("torchmetrics"), "sets": found}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write_page(PAGE, result)
+    for name, values in found.items():
+        for choice in CHOICES:
+            scores = [halving[choice][values["metric"]]["value"] for halving in values["halvings"]]
+            print(f"{name} {choice}: {values['metric']} {statistics.mean(scores):.4f}")
+    print(f"wrote {RESULT} and {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A member whose map cannot be used: an error that names it, or the ensemble of the others."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import ArtifactError, UsageError
+from densemble.nets.dense import DenseModel
+from densemble.tasks import RegressionTask, SaliencyTask, SegmentationTask, Task
+
+TASKS: dict[str, Task] = {
+    "saliency": SaliencyTask(),
+    "segmentation": SegmentationTask(("a", "b", "c")),
+    "regression": RegressionTask(),
+}
+PAIRS = [(name, rule) for name, task in TASKS.items() for rule in rules_for(task)]
+WEIGHTS = {"one": 3.0, "two": 2.0, "three": 1.0}
+IMAGES = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
+
+
+def net(seed: int, channels: int) -> DenseModel:
+    torch.manual_seed(seed)
+    model = DenseModel("resdeconv", out_channels=channels, out_size=(12, 16), weights=None, input_size=(48, 64))
+    torch.nn.init.normal_(model.head.logits.weight, std=2.0)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[int, dict[str, DenseModel]]:
+    return {channels: {name: net(seed, channels) for seed, name in enumerate(WEIGHTS)} for channels in (1, 3)}
+
+
+def spoilt(network: DenseModel, value: float = torch.nan) -> DenseModel:
+    """The same network with one weight of its head spoilt."""
+    other = DenseModel.from_spec(network.spec)
+    other.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        other.head.logits.bias[0] = value
+    return other.eval()
+
+
+def learnt(rule: str, task: Task, members: int) -> dict[str, Tensor]:
+    fit = COMBINE[rule].fit
+    if fit is None:
+        return {}
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.rand(members, task.out_channels, 6, 8, generator=generator)
+    maps = maps / maps.sum(1, keepdim=True) if task.distribution == "categorical" else maps
+    target = torch.rand(6, 8, generator=generator)
+    labels = (target * 3).long() if task.target_kind == "labels" else target
+    return fit(lambda: [(maps, labels)], list(WEIGHTS.values())[:members], task)
+
+
+def build(members: dict[str, DenseModel], task: Task, rule: str = "mean", least: int | None = None) -> Ensemble:
+    weights = [WEIGHTS[name] for name in members]
+    return Ensemble(members, weights, task, rule, fitted=learnt(rule, task, 3), min_members=least).eval()
+
+
+def test_without_leave_it_is_an_error_that_names_the_member(networks: dict[int, dict[str, DenseModel]]) -> None:
+    task, own = TASKS["segmentation"], networks[3]
+    for value in (torch.nan, torch.inf, -torch.inf):
+        ensemble = build({**own, "two": spoilt(own["two"], value)}, task)
+        for run in (ensemble, ensemble.predict):
+            with pytest.raises(ArtifactError, match=r"'two' gives NaN or infinity.*2 usable of 3.*all are needed"):
+                run(IMAGES)
+
+
+@pytest.mark.parametrize(("name", "rule"), PAIRS)
+@pytest.mark.parametrize("left_out", ["one", "three"])
+def test_the_prediction_is_that_of_the_others(
+    name: str, rule: str, left_out: str, networks: dict[int, dict[str, DenseModel]]
+) -> None:
+    task = TASKS[name]
+    own = networks[task.out_channels]
+    ensemble = build({**own, left_out: spoilt(own[left_out])}, task, rule, least=2)
+    if COMBINE[rule].needs_all:
+        with pytest.raises(ArtifactError, match=f"'{left_out}'.*'{rule}' was fitted for all members"):
+            ensemble(IMAGES)
+        return
+    others = {key: member for key, member in own.items() if key != left_out}
+    places = [list(own).index(key) for key in others]
+    fitted = {key: value[places] for key, value in learnt(rule, task, 3).items()}
+    wanted = Ensemble(others, [WEIGHTS[key] for key in others], task, rule, fitted=fitted).eval()
+    with pytest.warns(UserWarning, match=f"'{left_out}' gives NaN or infinity: left out of this prediction"):
+        found = ensemble.predict(IMAGES)
+    expected = wanted.predict(IMAGES)
+    for field in fields(expected):
+        torch.testing.assert_close(
+            getattr(found, field.name), getattr(expected, field.name), msg=lambda text, at=field.name: f"{at}: {text}"
+        )
+    with pytest.warns(UserWarning):
+        torch.testing.assert_close(ensemble(IMAGES), found.mean, rtol=0, atol=0)
+
+
+def test_never_fewer_than_there_must_be(networks: dict[int, dict[str, DenseModel]]) -> None:
+    task, own = TASKS["saliency"], networks[1]
+    two_bad = {"one": spoilt(own["one"]), "two": own["two"], "three": spoilt(own["three"])}
+    with pytest.warns(UserWarning), pytest.raises(ArtifactError, match=r"'three'.*1 usable of 3.*at least 2"):
+        build(two_bad, task, least=2)(IMAGES)
+    with pytest.warns(UserWarning):
+        torch.testing.assert_close(build(two_bad, task, least=1)(IMAGES), torch.sigmoid(own["two"](IMAGES)))
+    none_good = {name: spoilt(network) for name, network in own.items()}
+    with pytest.warns(UserWarning), pytest.raises(ArtifactError, match="0 usable of 3"):
+        build(none_good, task, least=1)(IMAGES)
+    with pytest.raises(ArtifactError, match="at least 3"):
+        build({**own, "one": spoilt(own["one"])}, task, least=3)(IMAGES)
+    for least in (0, -1, 4):
+        with pytest.raises(UsageError, match=f"min_members = {least} of 3 members; give 1 to 3"):
+            build(own, task, least=least)
+
+
+def test_a_map_of_a_wrong_shape_is_one_that_cannot_be_used(networks: dict[int, dict[str, DenseModel]]) -> None:
+    own = networks[1]
+    members = {"one": own["one"], "two": spoilt(own["two"], 0.0)}
+    members["two"].register_forward_hook(lambda module, images, maps: maps[:, 0])
+    with pytest.raises(ArtifactError, match=r"'two' gives a map of shape \(2, 12, 16\) instead of \(2, 1, h, w\)"):
+        build(members, TASKS["saliency"])(IMAGES)
+    with pytest.warns(UserWarning):
+        torch.testing.assert_close(
+            build(members, TASKS["saliency"], least=1)(IMAGES), torch.sigmoid(own["one"](IMAGES))
+        )
+
+
+def test_other_networks_of_the_same_names_leave_the_rest_as_it_is(networks: dict[int, dict[str, DenseModel]]) -> None:
+    own = networks[3]
+    ensemble = build(own, TASKS["segmentation"], "class_weights", least=2)
+    again = ensemble.with_members({name: spoilt(network, 0.0) for name, network in own.items()}).eval()
+    assert (again.weights, again.min_members) == (ensemble.weights, 2)
+    back = again.with_members(own).eval()
+    torch.testing.assert_close(back(IMAGES), ensemble(IMAGES), rtol=0, atol=0)
