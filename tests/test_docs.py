@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, code compiles, the references of run.yaml and rules say what the program does."""
+"""The documents: links lead somewhere, code compiles, the references of run.yaml and rules say what the code says."""
 
 import re
 from collections.abc import Callable

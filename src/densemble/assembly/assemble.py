@@ -33,7 +33,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.views import Viewed
-from densemble.errors import UsageError
+from densemble.errors import DataError, UsageError
 from densemble.evaluation import Scores
 from densemble.heldout.choose import pareto, price
 from densemble.heldout.gain import Choice, out_of_fold
@@ -258,10 +258,7 @@ def _analyse(
     )
     values["baselines"] = analysis.baseline_rows(source.baselines, objective)
     if len(held.names) > 1 and len(held) >= FEWEST:
-        folds = min(options.folds, len(held))
-        outcomes = out_of_fold(held, chosen.choices, objective, folds, options.seed, choosing.costs)
-        values["strategies"] = [analysis.strategy_row(name, outcome) for name, outcome in outcomes.items()]
-        values["pareto"] = analysis.trade_rows(pareto(held, objective, choosing.costs, FRONT_ROUNDS))
+        values |= _compare(source, options, choosing, chosen)
     values["rules"] = [analysis.rule_row(name, rule) for name, rule in chosen.rules.items()]
     values |= analysis.explanation(held, chosen.weights, objective, [sample.stem for sample in source.data.val])
     if len(held) >= FEWEST:
@@ -276,3 +273,17 @@ def _analyse(
     folders = {name: source.run.member(number, name) for number, name in enumerate(names)}
     values["curves"] = analysis.training_curves(folders)
     return values
+
+
+def _compare(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen) -> dict[str, Any]:
+    """Ways of choosing on pictures that they were not chosen by, and what can be had for how much time."""
+    held, objective = choosing.tempered, choosing.objective
+    folds = min(options.folds, len(held))
+    try:
+        outcomes = out_of_fold(held, chosen.choices, objective, folds, options.seed, choosing.costs)
+        trades = pareto(held, objective, choosing.costs, FRONT_ROUNDS)
+    except DataError as error:  # a metric that most pictures know nothing of
+        source.report(f"ways of choosing are not compared: {error}")
+        return {}
+    rows = [analysis.strategy_row(name, outcome) for name, outcome in outcomes.items()]
+    return {"strategies": rows, "pareto": analysis.trade_rows(trades)}

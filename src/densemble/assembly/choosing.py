@@ -93,9 +93,11 @@ def mixture_of(held: HeldOut, weights: Sequence[float]) -> Mixture:
 
 
 def halves(held: HeldOut) -> tuple[list[int], list[int]]:
-    """First and second half of the pictures in their order: neighbours, such as frames of a film, stay together."""
-    middle = len(held) // 2
-    return list(held.pictures[:middle]), list(held.pictures[middle:])
+    """First and second half of the pictures of which something is known, in their order: neighbours, such as frames of
+    a film, stay together. The first is empty where there are fewer than two."""
+    known = [number for number in held.pictures if held.task.as_maps(held.truths[number][0])[1].any()]
+    middle = len(known) // 2
+    return known[:middle], known[middle:]
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Options:
             UsageError: what cannot be done, and what can.
         """
         make_objective(task, self.metric)
+        self._require_names()
         if self.combine != AUTOMATIC:
             require_rule(self.combine, task)
         _require_calibration(self.calibrate, task)
@@ -76,6 +77,15 @@ class Options:
             raise UsageError(f"--budget needs --select greedy, which counts gain per millisecond, not '{self.select}'")
         if self.weights is not None and self.select in ("greedy", "best", "exhaustive"):
             raise UsageError(f"weights are for named members or for all; --select {self.select} finds its own")
+
+    def _require_names(self) -> None:
+        if self.select in SELECT:
+            return
+        if not self.named:
+            raise UsageError(f"--select '{self.select}' names no member; name some, or take {', '.join(SELECT)}")
+        twice = next((name for name in self.named if self.named.count(name) > 1), None)
+        if twice is not None:
+            raise UsageError(f"--select names '{twice}' twice; give it a larger weight instead")
 
 
 def calibrations_for(task: Task) -> tuple[str, ...]:

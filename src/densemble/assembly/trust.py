@@ -50,6 +50,8 @@ def trust(mixture: Mixture, way: str) -> dict[str, Any]:
         return {}
     plain = replace(mixture, held=mixture.held.tempered((1.0,) * len(mixture.shares)), calibration=None)
     first, second = halves(plain.held)
+    if not first:
+        return {}
     calibrated = [_calibrated(plain.only(seen), way).only(unseen) for seen, unseen in crossed(first, second)]
     (was, before), (now, after) = _measured([plain]), _measured(calibrated)
     found = {"risk_coverage": {**now["risk_coverage"], "random": now["risk_coverage"]["risk"]}}
