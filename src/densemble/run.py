@@ -1,11 +1,11 @@
 """Run: what a run folder holds, as a table and as an ensemble."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemble.assembly.assemble import Source, assemble
-from densemble.assembly.candidates import find_candidates, member_records
+from densemble.assembly.candidates import Candidate, find_candidates, member_records
 from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
 from densemble.data.folder import FolderData
@@ -58,10 +58,11 @@ class Run:
         """
         import pandas as pd
 
+        candidates = find_candidates(self.folder, self.config)
         rows = [
             {"name": one.name, **_plain(one.val), "parameters": one.record["parameters"],
              **({"epochs": one.record["epochs"], "seconds": one.record["seconds"]} if one.kind == "member" else {})}
-            for one in find_candidates(self.folder, self.config)
+            for one in candidates
         ]  # fmt: skip
         if not rows:
             raise ArtifactError(
@@ -69,11 +70,10 @@ class Run:
             )
         if self.folder.ensemble.is_file():
             chosen = read_json(self.folder.ensemble)
-            used = [name for name, weight in chosen["weights"].items() if weight > 0]
             label = chosen["select"] if chosen["combine"] == "mean" else f"{chosen['select']}, {chosen['combine']}"
             rows.append(
                 {"name": f"ensemble ({label})", **_plain(chosen["val"]),
-                 "parameters": sum(row["parameters"] for row in rows if row["name"] in used)}
+                 "parameters": sum(_networks(candidates, chosen["weights"]).values())}
             )  # fmt: skip
         rows += [{"name": f"baseline ({name})", **_plain(scores)} for name, scores in self.baselines().items()]
         table = pd.DataFrame(rows).set_index("name")
@@ -132,14 +132,14 @@ class Run:
             raise ArtifactError(
                 f"no member of '{self.folder.path}' is trained yet; go on with `densemble train ... --resume`"
             )
-        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
         given = None if weights is None else tuple(float(weight) for weight in weights)
-        ensemble = assemble(
-            source,
-            Options(
-                select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
-            ),
+        options = Options(
+            select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
         )
+        options.require(self.task)
+        options.require_pictures(len(self._state["val"]))
+        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
+        ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
         return ensemble
 
@@ -180,6 +180,11 @@ class Run:
                 "belong to the old ones: put them back or train again"
             )
         return data
+
+
+def _networks(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> dict[Path, int]:
+    """Parameters of each network that runs, by its file: several candidates may look through one."""
+    return {one.weights: one.record["parameters"] for one in candidates if weights.get(one.name, 0) > 0}
 
 
 def _plain(scores: Scores) -> dict[str, float]:

@@ -12,7 +12,7 @@ from assembly.written_runs import NAMES, Written, write_run
 from PIL import Image
 from task_sets import SIZE, TASK_SETS
 
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError
 from densemble.storage.runs import read_json
 
 Fresh = Callable[[str], Written]
@@ -104,7 +104,7 @@ def test_pictures_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, 
 
 def test_a_single_picture_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None:
     run = write_run(tmp_path, "segmentation", pictures=1)
-    with pytest.raises(UsageError, match="1 validation picture cannot be halved for a guarantee"):
+    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out pictures .*: at least 9 are needed"):
         run.run.assemble("all", guarantee="set")
 
 

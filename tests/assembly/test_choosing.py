@@ -198,9 +198,8 @@ def test_auto_calibrates_as_is_likelier_where_it_did_not_learn(tilt: float, way:
     assert min(losses, key=lambda each: losses[each]) == way, losses
     ensemble = run.run.assemble("one", calibrate="auto")
     if way == "temperature":  # what one can do the member's own has done
-        assert ensemble.calibration is None or ensemble.calibration == Temperature(
-            pytest.approx(1, abs=0.01), "categorical"
-        )
+        calibration = ensemble.calibration or Temperature(1.0, "categorical")
+        assert isinstance(calibration, Temperature) and calibration.value == pytest.approx(1, abs=0.01)
     else:
         assert isinstance(ensemble.calibration, VectorScaling)
     assert analysis(run)["calibration"]["after"]["nll"] == pytest.approx(losses[way], abs=2e-3)
@@ -265,7 +264,11 @@ def test_other_guarantees(kind: str, promise: str, known: str, fresh: Fresh) -> 
     assert ensemble.guarantee is not None
     described = ensemble.guarantee.describe()
     assert described["kind"] == known and described["pictures"] == PICTURES // 2
-    assert analysis(run)["guarantee"] == read_json(run.path / "ensemble.json")["guarantee"] == described
+    told = analysis(run)["guarantee"]
+    assert read_json(run.path / "ensemble.json")["guarantee"] == described
+    assert told.items() >= described.items()
+    if "coverage" in told:  # fitted again on half of its pictures, where that is enough, and checked on the others
+        assert 0 <= told["low"] <= told["promised"] <= told["high"] <= 1 and 0 <= told["coverage"] <= 1
     with pytest.raises(DataError, match="at least"):
         run.run.assemble("all", guarantee=promise, level=0.01)
 

@@ -68,7 +68,10 @@ def full() -> dict[str, Any]:
         },
         "risk_coverage": {"by": "entropy", "aurc": 0.0253, "error_auroc": 0.8734, "random": 0.134,
                           "curve": [[0.1, 0.002], [0.5, 0.021], [0.8, 0.049], [0.9, 0.081], [1.0, 0.134]]},
-        "guarantee": {"kind": "set", "alpha": 0.1, "coverage": 0.912, "low": 0.853, "high": 0.951, "mean_size": 1.31},
+        "guarantee": {
+            "kind": "conformal_set", "threshold": 0.19, "miscoverage": 0.1, "pictures": 50, "promised": 0.9,
+            "coverage": 0.912, "low": 0.853, "high": 0.951, "checked_on": 25, "mean_size": 1.31,
+        },
         "pareto": [{"members": ["lite0"], "milliseconds": 12.4, "score": 0.701},
                    {"members": ["lite0", "lite1"], "milliseconds": 41.4, "score": 0.713}],
         "disagreement": [{"picture": "0001TP", "score": 0.512, "disagreement": 0.0931}],
@@ -273,7 +276,7 @@ def test_coverage_of_intervals_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_broken_promise_is_said(tmp_path: Path) -> None:
-    broken = {**full()["guarantee"], "coverage": 0.85, "low": 0.83, "high": 0.87}
+    broken = {**full()["guarantee"], "coverage": 0.75}
     assert "less than promised" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
     assert "less than promised" not in page_of(full(), tmp_path)[0]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from densemble.assembly import analysis
-from densemble.assembly.calibrating import fit_calibration, fit_promise, member_temperatures
+from densemble.assembly.calibrating import fit_calibration, member_temperatures
 from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
 from densemble.assembly.choosing import (
     RuleScore,
@@ -23,6 +23,7 @@ from densemble.assembly.choosing import (
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import AUTOMATIC, Options
 from densemble.assembly.pictures import report_strips
+from densemble.assembly.promising import check_promise, fit_promise
 from densemble.assembly.tempering import written_tempered
 from densemble.assembly.timing import milliseconds
 from densemble.assembly.trust import best_way, trust
@@ -33,7 +34,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.views import Viewed
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError
 from densemble.evaluation import Scores
 from densemble.heldout.choose import pareto, price
 from densemble.heldout.gain import Choice, out_of_fold
@@ -116,12 +117,15 @@ class _Chosen:
 def assemble(source: Source, options: Options) -> Ensemble:
     """The ensemble of a run, with ``ensemble.json``, ``analysis.json`` and ``report.html`` left in it.
 
+    Args:
+        source: of the candidates.
+        options: that were checked with :meth:`Options.require`.
+
     Raises:
-        UsageError: options that do not fit, or a candidate that is not there.
+        UsageError: a candidate that is not there.
         ArtifactError: fewer usable candidates than are needed.
         DataError: too few pictures for what is to be promised.
     """
-    options.require(source.task)
     run, task, data = source.run, source.task, source.data
     found = find_candidates(run, source.config)
     candidates, maps, dropped = open_all(found, len(data.val), task.out_channels)
@@ -190,8 +194,6 @@ def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
 def _pictures_to_choose_by(pictures: int, options: Options) -> list[int]:
     """Random ones, as many as are enough; where something is promised at most a half, for a promise is made of pictures
     that were not seen."""
-    if options.promise != "none" and pictures < 2:
-        raise UsageError(f"{pictures} validation picture cannot be halved for a guarantee; give more")
     able = pictures if options.promise == "none" else pictures - pictures // 2
     order = np.random.default_rng(options.seed).permutation(pictures)
     return sorted(order[: min(able, MOST)].tolist())
@@ -200,17 +202,22 @@ def _pictures_to_choose_by(pictures: int, options: Options) -> list[int]:
 def _promise(mixture: Mixture, options: Options, source: Source) -> Guarantee | None:
     if options.promise == "none":
         return None
-    seen = set(mixture.held.pictures)
-    unseen = [number for number in range(len(source.data.val)) if number not in seen]
-    found = fit_promise(mixture.only(unseen), options)
+    found = fit_promise(_unseen(mixture, source), options)
     if found is not None:
         source.report(f"guarantee: {_described(found.describe())}")
     return found
 
 
+def _unseen(mixture: Mixture, source: Source) -> Mixture:
+    """On the pictures that nothing was chosen or calibrated by."""
+    seen = set(mixture.held.pictures)
+    return mixture.only([number for number in range(len(source.data.val)) if number not in seen])
+
+
 def _described(values: Mapping[str, Any]) -> str:
     told = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, int | float)]
-    return ", ".join([str(values["kind"]), *told])
+    per_class = "scales" in values and "biases" in values
+    return ", ".join([str(values["kind"]), *(["a scale and a bias per class"] if per_class else told)])
 
 
 @torch.no_grad()
@@ -268,7 +275,7 @@ def _analyse(
             warm = {name: value for name, value in choosing.temperatures.items() if value != 1}
             values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
     if chosen.guarantee is not None:
-        values["guarantee"] = chosen.guarantee.describe()
+        values["guarantee"] = chosen.guarantee.describe() | check_promise(_unseen(chosen.mixture, source), options)
     names = source.config.member_names()
     folders = {name: source.run.member(number, name) for number, name in enumerate(names)}
     values["curves"] = analysis.training_curves(folders)

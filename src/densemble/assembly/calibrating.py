@@ -3,20 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from densemble.assembly.mixture import Mixture
-from densemble.assembly.options import Options, calibrations_for
+from densemble.assembly.options import calibrations_for
 from densemble.ensemble.calibrate import (
     Calibration,
     Temperature,
-    VarianceScaling,
     fit_temperature,
     fit_variance_scaling,
     fit_vector_scaling,
 )
-from densemble.ensemble.guarantee import Guarantee, fit_interval, fit_risk_control, fit_set
 from densemble.heldout.predictions import HeldOut
 from densemble.tasks import RegressionTask, SegmentationTask, Task
 
@@ -77,36 +74,3 @@ def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: No
 
         found = fit_variance_scaling(estimates, _invalid_below(task))
     return replace(plain, calibration=found)
-
-
-def fit_promise(mixture: Mixture, options: Options) -> Guarantee | None:
-    """The guarantee that was asked for, fitted on the mixture's pictures, which nothing else may have seen.
-
-    Raises:
-        DataError: too few pictures for what is to be promised.
-    """
-    task = mixture.held.task
-    match options.promise:
-        case "set":
-            return fit_set(mixture.maps, task, options.level)
-        case "risk":
-            return fit_risk_control(mixture.maps, task, options.level, options.confidence)
-        case "interval":
-            floor = interval_floor(mixture)
-            return fit_interval(lambda: with_spread(mixture, floor), task, options.level, floor)
-    return None
-
-
-def interval_floor(mixture: Mixture) -> float | None:
-    """What is added to the members' variance so that intervals are as wide as calibrated deviations, up to a factor."""
-    scaling = mixture.calibration
-    if not isinstance(scaling, VarianceScaling) or scaling.scale <= 0 or scaling.floor <= 0:
-        return None
-    return scaling.floor / scaling.scale
-
-
-def with_spread(mixture: Mixture, floor: float | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Values, and where intervals follow it the members' variance, ``(1 or 2, h, w)``, beside the targets."""
-    for maps, (target, _) in mixture.held:
-        joined = mixture.join(maps)
-        yield (joined if floor is None else torch.cat([joined, mixture.spread(maps)], dim=1))[0], target

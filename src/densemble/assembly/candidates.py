@@ -19,6 +19,7 @@ from densemble.storage.runs import RunFolder, read_json
 from densemble.variants import read_variants
 
 Array = np.ndarray[Any, Any]
+AGAIN = "delete its folder and train it again with `densemble train ... --resume`"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Candidate:
             ArtifactError: the weights are missing, damaged or do not fit.
         """
         if not self.weights.is_file():
-            raise ArtifactError(f"member '{self.name}': no weights at '{self.weights}'; train it again")
+            raise ArtifactError(f"member '{self.name}': no weights at '{self.weights}'; {AGAIN}")
         return restore(self.spec, read_state(self.weights), f"member '{self.name}'")
 
     def member(self, network: DenseModel) -> DenseModel | Viewed:
@@ -149,7 +150,7 @@ def open_all(
     for candidate, maps in kept:
         if maps.shape[-2:] != usual:
             own, others = ("x".join(str(side) for side in shape) for shape in (maps.shape[-2:], usual or ()))
-            reason = f"its kept maps are {own}, those of the others {others}; train it again"
+            reason = f"its kept maps are {own}, those of the others {others}; {AGAIN}"
             dropped.append(Dropped(candidate.name, reason))
     usable = [(candidate, maps) for candidate, maps in kept if maps.shape[-2:] == usual]
     return [candidate for candidate, _ in usable], [maps for _, maps in usable], dropped
@@ -159,16 +160,21 @@ def _open(path: Path, pictures: int, channels: int) -> Array:
     try:
         maps: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ArtifactError(f"cannot read its predictions '{path}': {error}; train it again") from error
+        raise ArtifactError(f"cannot read its predictions '{path}' ({_short(error)}); {AGAIN}") from error
     if maps.ndim != 4 or maps.shape[:2] != (pictures, channels) or not maps.size or maps.dtype.kind != "f":
         raise ArtifactError(
             f"its predictions '{path}' are {maps.dtype} {maps.shape} instead of floats ({pictures}, {channels}, h, w); "
-            "train it again"
+            f"{AGAIN}"
         )
     for number in range(pictures):
         if not np.isfinite(read_map(maps, number)).all():
-            raise ArtifactError(f"its prediction of picture {number} holds NaN or infinity ('{path}'); train it again")
+            raise ArtifactError(f"its prediction of picture {number} holds NaN or infinity ('{path}'); {AGAIN}")
     return maps
+
+
+def _short(error: Exception) -> str:
+    """Without the path, which the message names already."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def require_enough(

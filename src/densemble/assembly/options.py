@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from densemble.ensemble.combine import require_rule
+from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT
 from densemble.tasks import Task
@@ -86,6 +87,17 @@ class Options:
         twice = next((name for name in self.named if self.named.count(name) > 1), None)
         if twice is not None:
             raise UsageError(f"--select names '{twice}' twice; give it a larger weight instead")
+
+    def require_pictures(self, pictures: int) -> None:
+        """Checks that half of the validation pictures are enough for what is to be promised.
+
+        Raises:
+            DataError: they are too few, and how many are needed.
+        """
+        if self.promise == "risk":
+            certified_allowance(self.level, self.confidence, pictures // 2)
+        elif self.promise != "none":
+            expected_allowance(self.level, pictures // 2)
 
 
 def calibrations_for(task: Task) -> tuple[str, ...]:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
 
-
-_IN_PLACE = ("map", "guarantee")
 _NO_GUARANTEE = "the ensemble guarantees nothing; make one that does with `densemble assemble RUN --guarantee set`"
 
 
@@ -191,35 +189,37 @@ class PicturePrediction(Prediction):
             raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
         place = require_writable(Path(folder))
         stem = name or self.name
-        draw = {
-            "map": self.map_picture, "overlay": self.overlay, "uncertainty": self.uncertainty_picture,
-            "guarantee": self.guarantee_picture,
-        }  # fmt: skip
-        written = []
-        for kind in what:
-            if kind == "npy":
-                write_npy(path := place / f"{stem}.npy", self.mean.cpu().numpy().astype(np.float32))
-            else:
-                path = _write(
-                    place / f"{stem}_{kind}", draw[kind](), self._georeference() if kind in _IN_PLACE else None
-                )
-            written.append(path)
-        return written
+        return [self._save_one(kind, place, stem) for kind in what]
+
+    def _save_one(self, kind: str, place: Path, stem: str) -> Path:
+        if kind == "npy":
+            write_npy(path := place / f"{stem}.npy", self.mean.cpu().numpy().astype(np.float32))
+            return path
+        if kind in ("overlay", "uncertainty"):
+            drawn = self.overlay() if kind == "overlay" else self.uncertainty_picture()
+            write_png(path := place / f"{stem}_{kind}.png", drawn)
+            return path
+        planes = self.map_picture() if kind == "map" else self.guarantee_picture()
+        return _write(place / f"{stem}_{kind}", planes, self._georeference(), kind == "map" and _is_picture(planes))
 
     def _georeference(self) -> Georeference | None:
         return None if self.path is None else read_georeference(self.path)
 
 
-def _write(place: Path, pixels: Array, georeference: Georeference | None) -> Path:
-    """As PNG where a PNG can hold it, else as TIFF: floats, channels that are no colours, and maps with a place."""
-    colours = pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.dtype == np.uint8
+def _is_picture(planes: Array) -> bool:
+    """Whether a PNG can hold ``(H, W)`` or ``(K, H, W)``: grey or three colours, of whole numbers."""
+    return planes.dtype.kind != "f" and (planes.ndim == 2 or (len(planes) == 3 and planes.dtype == np.uint8))
+
+
+def _write(place: Path, planes: Array, georeference: Georeference | None, as_png: bool) -> Path:
+    """``(H, W)`` or ``(K, H, W)`` as a PNG or TIFF; with a georeference always as a GeoTIFF."""
+    path = place.with_name(f"{place.name}.{'png' if as_png and georeference is None else 'tif'}")
     if georeference is not None:
-        write_geotiff(path := place.with_name(f"{place.name}.tif"), pixels, georeference)
-    elif pixels.dtype.kind == "f" or (pixels.ndim == 3 and pixels.shape[-1] != 3 and not colours):
-        write_tiff(path := place.with_name(f"{place.name}.tif"), pixels)
+        write_geotiff(path, planes, georeference)
+    elif as_png:
+        write_png(path, np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes)
     else:
-        planes_last = pixels.ndim == 3 and pixels.shape[-1] != 3
-        write_png(path := place.with_name(f"{place.name}.png"), np.moveaxis(pixels, 0, -1) if planes_last else pixels)
+        write_tiff(path, planes)
     return path
 
 

@@ -49,31 +49,47 @@ def risk_coverage(analysis: Values) -> str:
 def guarantee(analysis: Values) -> str:
     """What is promised about pictures like the held-out ones, and whether it held."""
     values = analysis["guarantee"]
-    kind, alpha = values.get("kind"), values.get("alpha")
-    promise = "" if alpha is None else f"{100 * (1 - alpha):.4g} %"
+    missed = values.get("miscoverage", values.get("risk"))
+    kept = "" if missed is None else f"{100 * (1 - missed):.4g} %"
+    confidence = values.get("confidence")
+    sure = "" if confidence is None else f", with {100 * confidence:.4g} % confidence"
+    most = f"of a new picture's pixels, {kept} or more are expected to have their true"
     promised = {
-        "set": f"Every pixel gets a set of classes; at least {promise} of them hold the true class.",
-        "interval": f"Every pixel gets an interval; at least {promise} of them hold the true value.",
-        "risk": f"The risk stays at or below {plain(alpha)}.",
-    }.get(str(kind), "")
-    known = ("kind", "alpha", "coverage", "low", "high")
+        "conformal_set": f"Every pixel gets a set of classes; {most} class in it.",
+        "conformal_interval": f"Every pixel gets an interval; {most} value in it.",
+        "risk_control": f"Of what is there in new pictures, {kept} or more is marked, in the mean over them{sure}.",
+    }.get(str(values.get("kind")), "")
+    told = (
+        "kind",
+        "miscoverage",
+        "risk",
+        "confidence",
+        "promised",
+        "coverage",
+        "low",
+        "high",
+        "checked_on",
+        "distribution",
+    )
     rest = " ".join(
         f"{escape(key.replace('_', ' ').capitalize())}: {strong(plain(value))}."
         for key, value in values.items()
-        if key not in known and value is not None
+        if key not in told and value is not None
     )
     said = "The promise holds for pictures like the held-out ones; other cameras or places void it."
     return f"{note(said)}<p>{escape(promised)} {_measured(values)} {rest}</p>"
 
 
 def _measured(values: Values) -> str:
+    """Of the same guarantee as fitted on a part of its pictures, on the others."""
     coverage, low, high = numbers([values.get(key) for key in ("coverage", "low", "high")])
     if not coverage:
         return ""
-    interval = f" (interval {low} to {high})" if low and high else ""
-    short = low and values.get("alpha") is not None and values["high"] < 1 - values["alpha"]
+    expected = f" (chance alone explains {low} to {high})" if low and high else ""
+    on = "" if values.get("checked_on") is None else f" {values['checked_on']}"
+    short = values.get("low") is not None and values["coverage"] < values["low"]
     verdict = ' <span class="verdict error">This is less than promised.</span>' if short else ""
-    return f"Measured on pictures that it was not fitted on: {strong(coverage)}{interval}.{verdict}"
+    return f"Fitted on one half of them and measured on the{on} others: {strong(coverage)}{expected}.{verdict}"
 
 
 def _kept(curve: list[tuple[float, float]]) -> str:

@@ -85,8 +85,9 @@ def require_rule(name: str, task: Task) -> None:
         return
     near = difflib.get_close_matches(name, suiting, n=len(suiting), cutoff=0.5)
     listed = ", ".join([*near, *(rule for rule in suiting if rule not in near)])
-    wrong = f"the rule '{name}' does not suit" if name in COMBINE else f"no combination rule is named '{name}'; for"
-    raise UsageError(f"{wrong} {task.name} with {task.target_kind}; these do: {listed}")
+    if name in COMBINE:
+        raise UsageError(f"the combination rule '{name}' does not suit {task.name}; these do: {listed}")
+    raise UsageError(f"no combination rule is named '{name}'; for {task.name} there are: {listed}")
 
 
 def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:

@@ -1,0 +1,172 @@
+"""What an evaluation says about trust equals what is computed at once from all pixels of all pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from assembly.written_runs import NAMES, Written, make_network
+from sklearn.metrics import roc_auc_score
+
+from densemble.ensemble.calibrate import VarianceScaling
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, Guarantee, RiskControl
+from densemble.ensemble.prediction import Prediction
+from densemble.evaluation import evaluate, truths
+
+Array = np.ndarray[Any, Any]
+GUARANTEES: dict[str, Guarantee] = {
+    "segmentation": ConformalSet(0.3, 0.2, 10),
+    "multilabel": RiskControl(0.45, 0.3, 0.9, 10, "bernoulli"),
+    "depth": ConformalInterval(1.25, 0.05, 0.25, 10),
+}
+
+
+def build(run: Written, **options: Any) -> Ensemble:
+    members = {name: make_network(run.task, seed) for seed, name in enumerate(NAMES[:2])}
+    return Ensemble(members, [2, 1], run.task, **options).eval()
+
+
+def at(maps: torch.Tensor, target: torch.Tensor) -> Array:
+    """Maps ``(K, h, w)`` at the target's size."""
+    size = (target.shape[-2], target.shape[-1])
+    grown: Array = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0].double().numpy()
+    return grown
+
+
+def predictions(ensemble: Ensemble, run: Written) -> list[tuple[Prediction, torch.Tensor]]:
+    return [(ensemble.predict(images), target) for images, target, _ in truths(run.data, "val")]
+
+
+def area_under(uncertainty: Array, error: Array) -> float:
+    """Mean over all coverages of the mean error of the surest pixels."""
+    ordered = error[np.argsort(uncertainty, kind="stable")]
+    return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
+
+
+def require_risk(found: dict[str, Any], uncertainty: list[Array], error: list[Array], by: str) -> None:
+    all_of_it, errors = np.concatenate(uncertainty), np.concatenate(error)
+    assert found["by"] == by
+    assert found["risk"] == pytest.approx(errors.mean()) == pytest.approx(found["curve"][-1][1])
+    assert found["aurc"] == pytest.approx(area_under(all_of_it, errors), abs=2e-3)
+    half = np.argsort(all_of_it)[: len(errors) // 2]
+    assert dict(map(tuple, found["curve"]))[0.5] == pytest.approx(errors[half].mean(), abs=5e-3)
+
+
+def test_segmentation(written: Callable[[str], Written]) -> None:
+    run, guarantee = written("segmentation"), GUARANTEES["segmentation"]
+    ensemble = build(run, guarantee=guarantee)
+    found = evaluate(ensemble, run.data, "val")
+    uncertainty, errors, confidence, held, sizes = [], [], [], [], []
+    for prediction, target in predictions(ensemble, run):
+        known, labels = (target != 255).numpy(), target.numpy()
+        mean, entropy = at(prediction.mean[0], target), at(prediction.entropy[:1], target)[0]
+        uncertainty.append(entropy[known])
+        errors.append((mean.argmax(0) != labels)[known].astype(float))
+        confidence.append(mean.max(0)[known])
+        sets = (mean >= 0.3) | (np.arange(3)[:, None, None] == mean.argmax(0))
+        held.append(np.take_along_axis(sets, np.where(known, labels, 0)[None], 0)[0][known].mean())
+        sizes.append(sets.sum(0)[known].mean())
+    require_risk(found["risk_coverage"], uncertainty, errors, "entropy")
+    auroc = roc_auc_score(np.concatenate(errors), np.concatenate(uncertainty))
+    assert found["risk_coverage"]["error_auroc"] == pytest.approx(auroc, abs=2e-3)
+    assert found["guarantee"] == {
+        **guarantee.describe(), "promised": 0.8, "checked_on": 8,
+        "coverage": pytest.approx(np.mean(held)), "mean_size": pytest.approx(np.mean(sizes)),
+        "low": 0.5, "high": 1.0,  # P(X <= 4) of 8 is 0.056, P(X <= 3) 0.010
+    }  # fmt: skip
+    right, sure = 1 - np.concatenate(errors), np.concatenate(confidence)
+    for row in found["reliability"]:
+        inside = (sure >= row["low"]) & (sure < row["high"])
+        if row["low"] == 1:
+            inside = sure >= 1
+        assert abs(row["count"] - inside.sum()) <= 1  # a value on an edge
+        if inside.sum() > 50:
+            assert row["accuracy"] == pytest.approx(right[inside].mean(), abs=0.02)
+            assert row["confidence"] == pytest.approx(sure[inside].mean(), abs=1e-3)
+    assert sum(row["count"] for row in found["reliability"]) == len(sure)
+    assert "interval_coverage" not in found
+
+
+def test_multilabel(written: Callable[[str], Written]) -> None:
+    run, guarantee = written("multilabel"), GUARANTEES["multilabel"]
+    ensemble = build(run, guarantee=guarantee)
+    found = evaluate(ensemble, run.data, "val")
+    uncertainty, errors, held = [], [], []
+    for prediction, target in predictions(ensemble, run):
+        mean, masks = at(prediction.mean[0], target), target.numpy()
+        assert set(np.unique(masks)) <= {0, 1}
+        uncertainty.append(at(prediction.entropy[:1], target)[0].ravel())
+        errors.append(((mean >= 0.5) != (masks == 1)).mean(0).ravel())
+        held.append((mean >= 0.45)[masks == 1].mean())
+    require_risk(found["risk_coverage"], uncertainty, errors, "entropy")
+    assert found["guarantee"]["coverage"] == pytest.approx(np.mean(held))
+    assert found["guarantee"]["promised"] == 0.7 and found["guarantee"]["kind"] == "risk_control"
+    assert sum(row["count"] for row in found["reliability"]) == sum(error.size for error in errors) * 2
+
+
+def test_depth(written: Callable[[str], Written]) -> None:
+    run, guarantee = written("depth"), GUARANTEES["depth"]
+    ensemble = build(run, guarantee=guarantee, calibration=VarianceScaling(2.0, 0.3))
+    found = evaluate(ensemble, run.data, "val")
+    uncertainty, errors, held, widths = [], [], [], []
+    for prediction, target in predictions(ensemble, run):
+        valid, metres = (target > 0).numpy(), target.numpy()
+        mean, variance = at(prediction.mean[0], target)[0], at(prediction.variance[0], target)[0]
+        uncertainty.append(variance[valid])
+        errors.append(np.abs(mean - metres)[valid])
+        # The members' own variance is what the interval follows, before it was scaled.
+        reach = 1.25 * ((prediction.variance[0] - 0.3) / 2.0 + 0.05).sqrt()
+        lower, upper = at(prediction.mean[0] - reach, target)[0], at(prediction.mean[0] + reach, target)[0]
+        held.append(((lower <= metres) & (metres <= upper))[valid].mean())
+        widths.append((upper - lower)[valid].mean())
+    require_risk(found["risk_coverage"], uncertainty, errors, "variance")
+    assert found["risk_coverage"]["error_auroc"] is None
+    assert found["guarantee"]["coverage"] == pytest.approx(np.mean(held), abs=1e-3)
+    assert found["guarantee"]["mean_size"] == pytest.approx(np.mean(widths), rel=1e-4)
+    deviation, error = np.sqrt(np.concatenate(uncertainty)), np.concatenate(errors)
+    intervals = found["interval_coverage"]
+    for level, share in zip(intervals["levels"], intervals["coverage"], strict=True):
+        reach = {0.5: 0.67449, 0.8: 1.28155, 0.9: 1.64485, 0.95: 1.95996}[level]
+        assert share == pytest.approx((error <= reach * deviation).mean(), abs=1e-3)
+    assert "reliability" not in found
+
+
+@pytest.mark.parametrize("kind", ["saliency", "keypoints", "density", "image"])
+def test_tasks_that_are_neither_right_nor_wrong_have_none_of_it(kind: str, written: Callable[[str], Written]) -> None:
+    run = written(kind)
+    found = evaluate(build(run), run.data, "val")
+    assert not {"risk_coverage", "interval_coverage", "guarantee", "reliability"} & set(found)
+    assert set(found["members"]) == {"one", "two"} and found["images"] == 8
+
+
+def test_without_a_guarantee_none_is_checked(written: Callable[[str], Written]) -> None:
+    run = written("segmentation")
+    assert "guarantee" not in evaluate(build(run), run.data, "val")
+
+
+def test_a_member_that_is_left_out_of_pictures_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
+    run = written("segmentation")
+    whole, spoilt = build(run), build(run, min_members=1)
+    member = spoilt.members["two"]
+    calls = iter(range(8))
+
+    def sometimes(module: Any, images: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits * torch.nan if next(calls) % 2 else logits
+
+    handle = member.register_forward_hook(sometimes)
+    with pytest.warns(UserWarning, match="'two' gives NaN"):
+        found = evaluate(spoilt, run.data, "val")
+    handle.remove()
+    wanted = evaluate(whole, run.data, "val")
+    assert found["images"] == 8 and found["miou"] is not None
+    assert found["members"]["one"] == wanted["members"]["one"]
+    assert found["members"]["two"] != wanted["members"]["two"]
+    always = member.register_forward_hook(lambda module, images, logits: logits * torch.nan)
+    with pytest.warns(UserWarning):
+        none = evaluate(spoilt, run.data, "val")
+    always.remove()
+    assert none["members"]["two"]["nll"] is None and none["members"]["one"] == wanted["members"]["one"]
+    assert none["miou"] == pytest.approx(none["members"]["one"]["miou"])
