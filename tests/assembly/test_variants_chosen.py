@@ -41,6 +41,8 @@ def test_variants_are_made_listed_chosen_and_used(run: Written, tmp_path: Path, 
     variants = {f"{name}@{view}" for name in NAMES for view in ("hflip", "scale125")} | {"one-epoch1", "soup-one"}
     rows = json.loads(densemble("leaderboard", run.path, "--json").stdout)["leaderboard"]
     assert {row["name"] for row in rows} == {*NAMES, *variants, "ensemble (all)"}
+    parameters = {row["name"]: row["parameters"] for row in rows}
+    assert parameters["ensemble (all)"] == 5 * parameters["one"]  # a view is no network of its own
     kinds = {row["name"]: row["kind"] for row in read_json(run.path / "analysis.json")["members"]}
     assert {kinds[name] for name in variants} == {"view", "snapshot", "soup"} and kinds["one"] == "member"
     # Eleven members, six of which look through views at what another one's network shows.

@@ -222,6 +222,7 @@ def test_a_damaged_member_can_be_done_without(
     with pytest.warns(UserWarning, match="member 'two' is left out.*differs from its checksum"):
         found = load(path, min_members=2)
     assert found.weights == pytest.approx({"one": 0.75, "three": 0.25}) and found.min_members == 2
+    assert list(found.left_out) == ["two"] and "differs from its checksum" in found.left_out["two"]
     others = {key: members[key] for key in ("one", "three")}
     left = {key: tensor[[0, 2]] for key, tensor in fitted.items()}
     require_equal(found, Ensemble(others, [3, 1], task, rule, fitted=left).eval())

@@ -45,6 +45,20 @@ def evaluate(
         print_json(scores)
     else:
         print_scores(scores)
+    require_everyone(ensemble)
+
+
+def require_everyone(ensemble: "Ensemble") -> None:
+    """Says that something was done without some of the members.
+
+    Raises:
+        PartialError: it was.
+    """
+    from densemble.errors import PartialError
+
+    if ensemble.left_out:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in ensemble.left_out.items())
+        raise PartialError(f"done, but without {len(ensemble.left_out)} of the members: {reasons}")
 
 
 def _reading(ensemble: "Ensemble") -> dict[str, Any]:
@@ -111,6 +125,7 @@ def predict(
         raise DataError(f"no picture could be read: {failed[0]}")
     if failed:
         raise PartialError(f"{len(failed)} of {len(pictures)} pictures failed, the others are done: {failed[0]}")
+    require_everyone(ensemble)
 
 
 def _output_names(pictures: list[Path]) -> list[str]:

@@ -103,13 +103,17 @@ class Ensemble(nn.Module):
         self.in_channels = next(iter(taken.values()))
         self.reading = dict(reading or {})
         self.min_members = min_members
+        self.left_out: dict[str, str] = {}
+        """Members that could not be used, and why: of a damaged file, or in some prediction."""
 
     def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
         """The same weights, rule and calibration over other networks of the same names."""
-        return Ensemble(
+        other = Ensemble(
             members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
             self.reading, self.fitted, self.calibration, self.guarantee, self.min_members,
         )  # fmt: skip
+        other.left_out |= self.left_out
+        return other
 
     def rule(self) -> Rule:
         """A fresh accumulator of the members' maps."""
@@ -147,6 +151,7 @@ class Ensemble(nn.Module):
                 f"member '{name}' {reason}, and the rule '{self.combine}' was fitted for all members: assemble again "
                 "without it, or with --combine mean"
             )
+        self.left_out.setdefault(name, reason)
         warnings.warn(f"member '{name}' {reason}: left out of this prediction", stacklevel=4)
 
     def combined(self, rule: Rule) -> Tensor:

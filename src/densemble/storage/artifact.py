@@ -187,7 +187,9 @@ def load(
     try:
         for entry in values["members"]:
             _check_function(path, entry, functions)
-        ensemble = _put_together(path, values, _load_members(path, values, min_members), min_members)
+        members, damaged = _load_members(path, values, min_members)
+        ensemble = _put_together(path, values, members, min_members)
+        ensemble.left_out |= damaged
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
     try:
@@ -219,10 +221,13 @@ def _put_together(
         ) from error
 
 
-def _load_members(path: Path, values: dict[str, Any], min_members: int | None) -> dict[str, DenseModel | Viewed]:
+def _load_members(
+    path: Path, values: dict[str, Any], min_members: int | None
+) -> tuple[dict[str, DenseModel | Viewed], dict[str, str]]:
+    """Members by name, and why others are none."""
     networks: dict[str, DenseModel] = {}
     members: dict[str, DenseModel | Viewed] = {}
-    damaged: list[str] = []
+    damaged: dict[str, str] = {}
     for entry in values["members"]:
         holder = entry.get("tensors", entry["name"])
         try:
@@ -231,7 +236,7 @@ def _load_members(path: Path, values: dict[str, Any], min_members: int | None) -
         except ArtifactError as error:
             if min_members is None:
                 raise
-            damaged.append(str(error))
+            damaged[entry["name"]] = str(error)
             warnings.warn(f"member '{entry['name']}' is left out: {error}", stacklevel=3)
             continue
         view = entry.get("view")
@@ -239,9 +244,9 @@ def _load_members(path: Path, values: dict[str, Any], min_members: int | None) -
     if min_members is not None and len(members) < min_members:
         raise ArtifactError(
             f"artifact '{path}': {len(members)} of {len(values['members'])} members can be used and at least "
-            f"{min_members} are needed (--min-members)" + "".join(f"; {reason}" for reason in damaged)
+            f"{min_members} are needed (--min-members)" + "".join(f"; {reason}" for reason in damaged.values())
         )
-    return members
+    return members, damaged
 
 
 def _load_fitted(path: Path, values: dict[str, Any], kept: Sequence[str]) -> dict[str, Tensor]:

@@ -1,0 +1,49 @@
+"""What the command line says when an ensemble had to do without a member."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.nets.dense import DenseModel
+from densemble.storage.artifact import save
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """Two members, of which the second gives NaN."""
+    torch.manual_seed(0)
+    members = {
+        name: DenseModel("squeezenet1_1", out_size=(12, 16), weights=None, input_size=(48, 64))
+        for name in ("good", "bad")
+    }
+    with torch.no_grad():
+        next(members["bad"].parameters()).fill_(float("nan"))
+    return save(Ensemble(members), tmp_path / "e.safetensors")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path := tmp_path / "photo.png")
+    return path
+
+
+def test_all_members_are_needed(artifact: Path, photo: Path, densemble: Callable[..., Any], tmp_path: Path) -> None:
+    done = densemble("predict", artifact, photo, "-o", tmp_path / "out")
+    assert done.returncode == 4 and "member 'bad' gives NaN" in done.stderr and "--min-members" in done.stderr
+    assert not list((tmp_path / "out").glob("photo*"))
+
+
+@pytest.mark.filterwarnings("ignore:member 'bad' gives NaN")
+def test_what_was_done_without_a_member_is_partial(
+    artifact: Path, photo: Path, densemble: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = densemble("predict", artifact, photo, "-o", tmp_path / "out", "--min-members", 1)
+    assert done.returncode == 5 and "without 1 of the members: bad: gives NaN or infinity" in done.stderr
+    assert (tmp_path / "out" / "photo_map.png").is_file()
