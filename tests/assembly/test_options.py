@@ -1,9 +1,12 @@
 """What may be asked of an assembly, and that what cannot be done is refused with what can."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from assembly.written_runs import Written
 
 from densemble.assembly.options import CALIBRATE, PROMISES, Options, calibrations_for
 from densemble.errors import UsageError
@@ -90,3 +93,29 @@ def test_names_are_those_that_are_no_strategy() -> None:
     assert Options(select=" one , two@hflip,").named == ("one", "two@hflip")
     for strategy in ("greedy", "best", "all", "exhaustive"):
         assert Options(select=strategy).named == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--combine", "men"),
+        ("--metric", "miou"),
+        ("--calibrate", "vector"),
+        ("--guarantee", "set"),
+        ("--level", "1.5"),
+        ("--budget", "-1"),
+        ("--select", "one,four"),
+        ("--select", ""),
+        ("--select", "one,two", "--weights", "1,two"),
+        ("--select", "one,two", "--weights", "1,2,3"),
+        ("--views", "upside-down"),
+        ("--min-members", "0"),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    words: tuple[str, ...], fresh: Callable[[str], Written], densemble: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "e.safetensors"
+    done = densemble("assemble", fresh("saliency").path, "-o", out, *words)
+    assert done.returncode == 2 and done.stdout == "" and not out.exists()
+    assert done.stderr.splitlines()[-1].startswith("densemble: ") and "Traceback" not in done.stderr

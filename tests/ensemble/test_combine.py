@@ -215,10 +215,10 @@ def test_stacked_pixels_stay_within_pictures() -> None:
 @pytest.mark.parametrize(
     ("rule", "task", "word"),
     [
-        ("meen", SEGMENTATION, r"no combination rule is named 'meen'; .* do: mean, median, logits"),
-        ("rank", SEGMENTATION, "'rank' does not suit segmentation with labels; these do: mean, logits"),
-        ("vote", SALIENCY, "does not suit saliency with heat"),
-        ("logits", RegressionTask(), "does not suit regression with values"),
+        ("meen", SEGMENTATION, r"no combination rule is named 'meen'; .* there are: mean, median, logits"),
+        ("rank", SEGMENTATION, "'rank' does not suit segmentation; these do: mean, logits"),
+        ("vote", SALIENCY, "does not suit saliency"),
+        ("logits", RegressionTask(), "does not suit regression"),
         ("inverse_variance", MULTILABEL, "does not suit multilabel"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.ensemble.combine import COMBINE, combine, rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
@@ -92,8 +92,10 @@ def test_the_prediction_is_that_of_the_others(
         torch.testing.assert_close(
             getattr(found, field.name), getattr(expected, field.name), msg=lambda text, at=field.name: f"{at}: {text}"
         )
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning), torch.no_grad():
         torch.testing.assert_close(ensemble(IMAGES), found.mean, rtol=0, atol=0)
+        stacked = torch.stack([task.activation(member(IMAGES)) for member in others.values()])
+    torch.testing.assert_close(found.mean, combine(stacked, [WEIGHTS[key] for key in others], rule, task, fitted))
 
 
 def test_never_fewer_than_there_must_be(networks: dict[int, dict[str, DenseModel]]) -> None:

@@ -1,5 +1,6 @@
 """What is true of the validation pictures, picture by picture."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -17,7 +18,22 @@ from densemble.storage.runs import RunFolder
 from densemble.tasks.base import TargetKind
 
 
-class KeptTruths(Sequence[Truth]):
+class _OneByOne(Sequence[Truth], ABC):
+    @abstractmethod
+    def _read(self, picture: int) -> Truth:
+        """The truth of one picture, by its number."""
+
+    @overload
+    def __getitem__(self, picture: int) -> Truth: ...
+    @overload
+    def __getitem__(self, picture: slice) -> list[Truth]: ...
+    def __getitem__(self, picture: int | slice) -> Truth | list[Truth]:
+        if isinstance(picture, slice):
+            return [self._read(number) for number in range(len(self))[picture]]
+        return self._read(picture)
+
+
+class KeptTruths(_OneByOne):
     """Targets at the size of the kept maps, without fixations, from the decoded cache: quick to read again."""
 
     def __init__(self, decoded: DecodedSplit, size: Size, kind: TargetKind) -> None:
@@ -26,18 +42,12 @@ class KeptTruths(Sequence[Truth]):
     def __len__(self) -> int:
         return len(self._decoded)
 
-    @overload
-    def __getitem__(self, picture: int) -> Truth: ...
-    @overload
-    def __getitem__(self, picture: slice) -> list[Truth]: ...
-    def __getitem__(self, picture: int | slice) -> Truth | list[Truth]:
-        if isinstance(picture, slice):
-            return [self[number] for number in range(len(self))[picture]]
+    def _read(self, picture: int) -> Truth:
         target = torch.from_numpy(np.array(self._decoded.targets[picture]))
         return resize_target(target, self._size, self._kind), None
 
 
-class OwnTruths(Sequence[Truth]):
+class OwnTruths(_OneByOne):
     """Targets at their own size with fixations, from the data folder's files."""
 
     def __init__(self, data: FolderData, split: str) -> None:
@@ -46,13 +56,7 @@ class OwnTruths(Sequence[Truth]):
     def __len__(self) -> int:
         return len(self._samples)
 
-    @overload
-    def __getitem__(self, picture: int) -> Truth: ...
-    @overload
-    def __getitem__(self, picture: slice) -> list[Truth]: ...
-    def __getitem__(self, picture: int | slice) -> Truth | list[Truth]:
-        if isinstance(picture, slice):
-            return [self[number] for number in range(len(self))[picture]]
+    def _read(self, picture: int) -> Truth:
         sample = self._samples[picture]
         _, target = self._data.read_pair(sample)
         points = self._data.read_points(sample)
