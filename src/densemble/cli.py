@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
 import typer
@@ -34,9 +35,17 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise SystemExit(143)
 
 
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning without the line of code that gave it, which says nothing to who reads it."""
+    return f"warning: {message}\n"
+
+
 def main() -> None:
     """Entry point of ``densemble``."""
     signal.signal(signal.SIGTERM, _terminate)
+    warnings.formatwarning = _one_line
     try:
         app()
     except DensembleError as error:

@@ -142,12 +142,23 @@ def test_auto_takes_the_rule_that_scored_best(kind: str, fresh: Fresh) -> None:
     ensemble = run.run.assemble("all", "auto", report=said.append)
     values = analysis(run)
     sign = 1 if values["higher_is_better"] else -1
-    best = max(values["rules"], key=lambda row: sign * row["score"])
+    surely = [row for row in values["rules"] if row["gain_over_mean"]["low"] > 0]
+    best = max(surely, key=lambda row: sign * row["score"])
     assert ensemble.combine == best["name"] == values["chosen"]["combine"] != "mean"
     assert f"combined by: {ensemble.combine}" in said
     primary = run.task.primary
     assert sign * ensemble.metrics["val"][primary] > sign * mean.metrics["val"][primary]
     assert {row["name"] for row in values["rules"]} >= {"mean", "median", "trimmed", "stacking"}
+
+
+def test_auto_stays_with_the_mean_where_no_rule_is_surely_better(fresh: Fresh) -> None:
+    run = fresh("segmentation")
+    run.plant([GOOD, GOOD, GOOD])
+    ensemble = run.run.assemble("one", "auto")
+    assert ensemble.combine == "mean" and not analysis(run)["rules"]
+    ensemble = run.run.assemble("all", "auto")
+    surely = [row["name"] for row in analysis(run)["rules"] if row["gain_over_mean"]["low"] > 0]
+    assert ensemble.combine in (surely or ["mean"])
 
 
 def crossed_loss(run: Written, way: str) -> float:

@@ -148,3 +148,10 @@ def test_variance_survives_a_large_mean() -> None:
     for value in (10_000.0, 10_001.0, 10_002.0):
         running.add(torch.full((1, 1, 1, 1), value), 1.0)
     assert running.variance().item() == pytest.approx(2 / 3, rel=1e-3)
+
+
+def test_a_task_may_be_named() -> None:
+    ensemble = Ensemble([net(0, 3)], task="segmentation")
+    assert ensemble.task == SegmentationTask(("0", "1", "2"))
+    with pytest.raises(UsageError, match="'seg'"):
+        Ensemble([net(0)], task="seg")

@@ -168,5 +168,5 @@ def test_a_narrow_picture_has_its_sets_as_planes_too(tmp_path: Path) -> None:
 def test_nothing_is_drawn_of_what_is_not_guaranteed(photos: Path, tmp_path: Path) -> None:
     (prediction,) = de.predict(build("segmentation"), photos / "a.png")
     assert prediction.included is None and prediction.lower is None
-    with pytest.raises(UsageError, match="guarantees nothing; make one that does"):
+    with pytest.raises(UsageError, match="guarantees nothing, or had to do without a member; make one"):
         prediction.save(tmp_path, ("guarantee",))

@@ -51,7 +51,11 @@ def rule_row(name: str, rule: RuleScore) -> dict[str, Any]:
     """One rule; those that learn are scored where they did not."""
     score = interval(rule.score)
     others = {key: _number(value) for key, value in rule.others.items()}
-    return {"name": name, "score": score["value"], "low": score["low"], "high": score["high"], **others}
+    gain = interval(rule.over_mean)
+    return {
+        "name": name, "score": score["value"], "low": score["low"], "high": score["high"], "gain_over_mean": gain,
+        **others,
+    }  # fmt: skip
 
 
 def member_rows(

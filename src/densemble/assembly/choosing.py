@@ -14,7 +14,7 @@ from densemble.assembly.options import AUTOMATIC, Options
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT, greedy_by_cost
-from densemble.heldout.gain import Choice, Interval, bootstrap
+from densemble.heldout.gain import Choice, Interval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.tasks import Task
@@ -106,10 +106,12 @@ class RuleScore:
 
     Attributes:
         score: by the metric that is chosen by, with its interval.
+        over_mean: gain over the mean on the same pictures; above 0 is better, whatever the direction of the metric.
         others: further metrics of the same maps, by name.
     """
 
     score: Interval
+    over_mean: Interval
     others: dict[str, float]
 
 
@@ -118,10 +120,12 @@ def score_rules(mixture: Mixture, objective: Objective, seed: int = 0) -> dict[s
     first, second = halves(mixture.held)
     task = mixture.held.task
     told = [make_objective(task, name) for name in HONESTY if name in objectives(task)]
+    pictures = [*first, *second] if first and second else list(mixture.held.pictures)
     found = {}
+    mean = _statistics([mixture.fit_rule("mean").only(pictures)], [objective])[0]
     for name in rules_for(task):
         if COMBINE[name].fit is None:
-            parts = [mixture.fit_rule(name)]
+            parts = [mixture.fit_rule(name).only(pictures)]
         elif first and second:
             crossed = ((first, second), (second, first))
             parts = [mixture.fit_rule(name, seen).only(unseen) for unseen, seen in crossed]
@@ -129,7 +133,8 @@ def score_rules(mixture: Mixture, objective: Objective, seed: int = 0) -> dict[s
             continue
         rows, *sums = _statistics(parts, [objective, *told])
         others = {one.name: float(one.value(own.sum(0))) for one, own in zip(told, sums, strict=True)}
-        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), others)
+        gain = bootstrap_gain(rows, mean, objective, seed=seed)
+        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), gain, others)
     return found
 
 
@@ -145,9 +150,13 @@ def _statistics(mixtures: Sequence[Mixture], wanted: Sequence[Objective]) -> lis
 
 
 def choose_rule(mixture: Mixture, options: Options, rules: Mapping[str, RuleScore], objective: Objective) -> Mixture:
-    """The mixture under the rule that was asked for, fitted on all its pictures; ``auto``: the one that scores best."""
+    """The mixture under the rule that was asked for, fitted on all its pictures.
+
+    ``auto`` leaves the mean only for a rule that is surely better: the best of those with a gain whose interval is
+    above 0.
+    """
     if options.combine != AUTOMATIC:
         return mixture.fit_rule(options.combine)
     sign = 1 if objective.higher_is_better else -1
-    known = {name: sign * rule.score.value for name, rule in rules.items() if not math.isnan(rule.score.value)}
-    return mixture.fit_rule(max(known, key=lambda name: known[name]) if known else "mean")
+    surely = {name: sign * rule.score.value for name, rule in rules.items() if rule.over_mean.low > 0}
+    return mixture.fit_rule(max(surely, key=lambda name: surely[name]) if surely else "mean")

@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
         select: row of ``SELECT``, or names of candidates joined by commas.
-        combine: row of ``COMBINE``, or ``auto``: the rule that scores best where it was not fitted.
+        combine: row of ``COMBINE``, or ``auto``: the best that surely gains over the mean where it was not fitted.
         weights: one per named candidate.
         metric: that is chosen by; ``None``: the task's own.
         budget: milliseconds per picture that the chosen may take together; greedy selection then counts gain per

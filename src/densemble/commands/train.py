@@ -65,7 +65,7 @@ def assemble(
         str,
         typer.Option(
             help="mean, logits, median, trimmed, vote, class_weights, stacking, inverse_variance, rank, histogram; or "
-            "auto: what scores best where it did not learn."
+            "auto: the best that surely gains over the mean."
         ),
     ] = "mean",
     metric: Annotated[str | None, typer.Option(help="Metric that is chosen by; default the task's own.")] = None,
@@ -142,9 +142,19 @@ def leaderboard(run: RunPath, json: Json = False) -> None:
         _print_strategies(analysis)
     if "rules" in compared:
         typer.echo("\nrules; those that learn are scored on pictures that they did not learn from")
-        more = [key for key in ("nll", "ece") if key in compared["rules"][0]]
-        rules = [[row.get(key) for key in ("name", "score", "low", "high", *more)] for row in compared["rules"]]
-        print_table(["rule", analysis["metric"], "low", "high", *more], rules)
+        _print_rules(analysis)
+
+
+def _print_rules(analysis: dict[str, Any]) -> None:
+    rules = analysis["rules"]
+    more = [key for key in ("nll", "ece") if key in rules[0]]
+    keys = ("name", "score", "low", "high")
+    rows = []
+    for row in rules:
+        gain = row.get("gain_over_mean") or {}
+        gains = (gain.get(key) for key in ("value", "low", "high"))
+        rows.append([*(row[key] for key in keys), *gains, *(row.get(key) for key in more)])
+    print_table(["rule", analysis["metric"], "low", "high", "over mean", "from", "to", *more], rows)
 
 
 def _print_strategies(analysis: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
-from densemble.tasks import SaliencyTask, SegmentationTask, Task
+from densemble.tasks import Task, make_task
 
 Member = DenseModel | Viewed
 
@@ -35,13 +35,13 @@ class Ensemble(nn.Module):
     Args:
         members: dense models, or views of them, by name or in a row; all with the same K.
         weights: one positive number each; default all 1. A member of weight 0 is left out: not run, not saved.
-        task: what the maps mean; default saliency for one channel, segmentation for several.
+        task: what the maps mean, or its name; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
         fitted: what a rule that is fitted learned from held-out data; one row per member that is left in.
         metrics: what was measured on held-out data, kept with the ensemble.
         temperatures: each member's logits are divided by its own; default 1.
         calibration: of the combined map, or of the variance of values.
-        guarantee: what the sets of classes or the intervals of a prediction promise.
+        guarantee: what the sets of classes or the intervals of a prediction promise; void once a member is left out.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
         min_members: a member whose map is not finite or of a wrong shape is left out of that prediction with a
             warning, as long as this many remain; default: all are needed.
@@ -56,7 +56,7 @@ class Ensemble(nn.Module):
         self,
         members: Sequence[Member] | Mapping[str, Member],
         weights: Sequence[float] | None = None,
-        task: Task | None = None,
+        task: Task | str | None = None,
         combine: str = "mean",
         metrics: dict[str, Any] | None = None,
         temperatures: Mapping[str, float] | None = None,
@@ -93,7 +93,7 @@ class Ensemble(nn.Module):
         total = 1.0 if math.isclose(total, 1, rel_tol=1e-12) else total
         self.weights = {name: weight / total for name, (_, weight) in kept.items()}
         self.combine = combine
-        self.task = task or _guess_task(next(iter(channels.values())))
+        self.task = _as_task(task, next(iter(channels.values())))
         self.fitted = dict(fitted or {})
         self.rule()  # so that a rule that does not suit, or was not fitted, is refused here
         self.metrics = dict(metrics or {})
@@ -218,13 +218,13 @@ class Ensemble(nn.Module):
 
     def included(self, mean: Tensor) -> Tensor | None:
         """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
-        if self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
             return None
         return self.guarantee.apply(mean)
 
     def bounds(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor] | None:
         """Lower and upper end of the guaranteed interval ``(B, 1, h, w)``, of values and the members' variance."""
-        if not isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or not isinstance(self.guarantee, ConformalInterval):
             return None
         return self.guarantee.apply(mean if self.guarantee.floor is None else torch.cat([mean, spread], dim=1))
 
@@ -237,7 +237,9 @@ def _name(members: Sequence[Member]) -> dict[str, Member]:
     return named
 
 
-def _guess_task(channels: int) -> Task:
-    if channels == 1:
-        return SaliencyTask()
-    return SegmentationTask(tuple(str(k) for k in range(channels)))
+def _as_task(task: Task | str | None, channels: int) -> Task:
+    """The task; by its name with classes that are named by their numbers; a likely one where none is given."""
+    if isinstance(task, Task):
+        return task
+    name = task or ("saliency" if channels == 1 else "segmentation")
+    return make_task({"name": name, "classes": [str(k) for k in range(channels)]})

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
 
-_NO_GUARANTEE = "the ensemble guarantees nothing; make one that does with `densemble assemble RUN --guarantee set`"
+_NO_GUARANTEE = (
+    "the ensemble guarantees nothing, or had to do without a member; make one with `densemble assemble RUN -o "
+    "NAME.safetensors` and --guarantee set or risk for classes, interval for values"
+)
 
 
 def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
@@ -36,7 +39,7 @@ def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
     Raises:
         UsageError: a guarantee, where there is none.
     """
-    if "guarantee" in what and ensemble.guarantee is None:
+    if "guarantee" in what and (ensemble.guarantee is None or ensemble.left_out):
         raise UsageError(_NO_GUARANTEE)
 
 

@@ -62,10 +62,23 @@ def _worth(analysis: Values) -> str:
     [(score, span)] = intervals([row], "score")
     interval = f" (interval {span})" if span else ""
     scored = strong(f"{analysis['metric']} {score}")
-    said = [f"On pictures that played no part in the choice it scores {scored}{interval}."] if score else []
+    rule = analysis["chosen"]["combine"]
+    way = "it scores" if rule == "mean" else "the same way of choosing, with the mean, scores"
+    said = [f"On pictures that played no part in the choice {way} {scored}{interval}."] if score else []
+    said += [] if rule == "mean" else [_rule(analysis, rule)]
     gains = [(key, row[key]) for key in _OPPONENTS if row.get(key) and row[key].get("value") is not None]
     said += [f"Gain over {_OPPONENTS[key]}: {strong(gain(values))}." for key, values in gains]
     return " ".join(said)
+
+
+def _rule(analysis: Values, name: str) -> str:
+    """What the rule gains over the mean, where it did not learn."""
+    row = next((row for row in analysis.get("rules", []) if row["name"] == name), None)
+    if row is None or row.get("score") is None:
+        return ""
+    own = row.get("gain_over_mean") or {}
+    over = f", a gain of {strong(gain(own))} over their mean" if own.get("value") is not None else ""
+    return f"Of the chosen, {strong(name)} scores {strong(number(row['score']))} where it did not learn{over}."
 
 
 def _cost(chosen: Values) -> str:
