@@ -106,8 +106,8 @@ class Run:
 
         Args:
             select: ``greedy`` (Caruana et al. 2004), ``all``, ``best``, ``exhaustive``, or names joined by commas.
-            combine: row of ``COMBINE``, or ``auto``: the best rule that surely gains over the mean on pictures that it did
-                not learn from.
+            combine: row of ``COMBINE``, or ``auto``: the best rule that surely gains over the mean on pictures that it
+                did not learn from.
             weights: one per member where names or ``all`` are given; default equal.
             report: called with one line of text at every step.
             metric: that is chosen by; default the task's own.
