@@ -1,7 +1,6 @@
 """The page of a data check and the preview of samples."""
 
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from data.broken_sets import BROKEN
 from data.good_sets import image_of, picture, save, target_of, write_good
 from PIL import Image
+from report.page_tags import Tags
 
 from densemble.data.check import check
 from densemble.data.folder import FolderData
@@ -19,26 +19,6 @@ from densemble.report.preview import draw_preview
 from densemble.report.samples import Painter, Raw, augmented_samples, read_samples
 
 TASKS = ("saliency", "segmentation", "multilabel", "depth", "heatmap", "image")
-VOID_TAGS = {"img", "meta", "br"}
-
-
-class Tags(HTMLParser):
-    """Collects tags and addresses, and whether every tag is closed in turn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in VOID_TAGS:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def page_of(folder: Path, task: str, out: Path, **options: Any) -> tuple[str, Tags]:

@@ -3,13 +3,13 @@
 import json
 import re
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from report.page_tags import Tags
 
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError
@@ -17,7 +17,6 @@ from densemble.report.run_page import SECTIONS, write_report
 from densemble.report.strips import PictureStrip, draw_panels
 from densemble.tasks import make_task
 
-VOID_TAGS = {"img", "meta", "br", "wbr"}
 EVIL = "<b>evil</b>&\"'"
 FIRST = {"task": "segmentation", "metric": "miou", "higher_is_better": True, "pictures": 101, "run": "runs/x",
          "made": "2026-11-24"}  # fmt: skip
@@ -87,28 +86,6 @@ SHOWN = """
 +0.0043 0.167 0.62 0.31 -0.07 0.911 0.907 0.713 0.0561 0.0124 0.0182 0.0093 0.214 0.203 0.412 0.377 1.13 0.812 0.0253
 0.873 0.134 0.081 0.049 0.021 0.912 0.853 0.951 1.31 0.512 0.0931 0.350 0.550 0.750 0.950 0.250 0.850 0.930 10,007
 """
-
-
-class Tags(HTMLParser):
-    """Collects tags and addresses, and checks that every tag is closed in turn."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in VOID_TAGS:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
 
 
 def page_of(analysis: dict[str, Any], folder: Path, strips: list[PictureStrip] | None = None) -> tuple[str, Tags]:
