@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small_heldout import TASKS, small_set
+from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
 from densemble.heldout import scores
@@ -48,6 +49,20 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = statistics(held, WEIGHTS, objective)
     monkeypatch.setattr(scores, "_VALUES_AT_ONCE", 1)
     torch.testing.assert_close(statistics(held, WEIGHTS, objective), whole)
+
+
+def test_equal_mixtures_score_the_same_to_the_last_bit() -> None:
+    """Two rows of one matrix product may differ, and a difference of nothing would be told as a gain."""
+    held, own, measured = small_set(TASKS["cc"], (1.0, 1.2, 1.4)), make_objective(TASKS["cc"], "cc"), set()
+
+    def counting(maps: Tensor, target: Tensor, points: Tensor | None) -> Tensor:
+        measured.add(len(maps))
+        return own.statistics(maps, target, points)
+
+    equal, other = [[1.0, 1.0, 1.0], [1 / 3, 1 / 3, 1 / 3], [7.0, 7.0, 7.0]], [0.2, 0.3, 0.5]
+    rows = statistics(held, [equal[0], other, *equal[1:]], replace(own, statistics=counting))
+    assert measured == {2}
+    assert rows[0].equal(rows[2]) and rows[0].equal(rows[3]) and not rows[0].equal(rows[1])
 
 
 def test_maps_are_resized_to_the_target_and_a_count_stays() -> None:

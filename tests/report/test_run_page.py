@@ -190,6 +190,14 @@ def test_a_doubtful_gain_is_said_plainly(over_best: dict[str, float], said: str 
     assert titles == [*([said] if said else []), "Members that were dropped"]
 
 
+def test_nothing_is_compared_with_itself(tmp_path: Path) -> None:
+    analysis = full()
+    analysis["chosen"]["select"] = "all"
+    text = words(page_of(analysis, tmp_path)[0])
+    assert "Gain over the best single member" in text
+    assert "Gain over the mean of all members" not in text and "The same as the mean of all members" not in text
+
+
 @pytest.mark.parametrize("higher", [True, False])
 def test_what_no_baseline_needs_training_for_is_said(higher: bool, tmp_path: Path) -> None:
     """A baseline between the ensemble's 0.7134 and vgg's 0.5712 beats the one that lies on its wrong side."""

@@ -78,6 +78,8 @@ def _each_picture(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], ob
     used = shares.any(0)
     held = held.of([name for name, one in zip(held.names, used.tolist(), strict=True) if one])
     shares = (shares / shares.sum(1, keepdim=True))[:, used].float()
+    # Equal mixtures are computed once: rows of one product may differ in the last bits, which would pass for a gain.
+    shares, place = torch.unique(shares, dim=0, return_inverse=True)
     for maps, truth in held:
         several = max(_VALUES_AT_ONCE // maps[0].numel(), 1)
         yield torch.cat(
@@ -85,7 +87,7 @@ def _each_picture(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], ob
                 measure(torch.tensordot(some, maps, 1), truth, held.task, objective)
                 for some in torch.split(shares, several)
             ]
-        )
+        )[place]
 
 
 def _sum(parts: Iterator[Tensor]) -> Tensor:

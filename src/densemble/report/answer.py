@@ -7,7 +7,8 @@ from densemble.report.html_page import escape, strong
 from densemble.report.rounding import gain, intervals, number
 
 Values = dict[str, Any]
-_OPPONENTS = {"gain_over_best": "the best single member", "gain_over_all": "the mean of all members"}
+_OPPONENTS = {"best": "the best single member", "all": "the mean of all members"}
+"""What a way of choosing is compared with, by the name that it has as a way itself."""
 
 
 def headline(analysis: Values) -> str:
@@ -66,9 +67,16 @@ def _worth(analysis: Values) -> str:
     way = "it scores" if rule == "mean" else "the same way of choosing, with the mean, scores"
     said = [f"On pictures that played no part in the choice {way} {scored}{interval}."] if score else []
     said += [] if rule == "mean" else [_rule(analysis, rule)]
-    gains = [(key, row[key]) for key in _OPPONENTS if row.get(key) and row[key].get("value") is not None]
-    said += [f"Gain over {_OPPONENTS[key]}: {strong(gain(values))}." for key, values in gains]
+    gains = [(opponent, values) for opponent, values in _gains(row) if values.get("value") is not None]
+    said += [f"Gain over {opponent}: {strong(gain(values))}." for opponent, values in gains]
     return " ".join(said)
+
+
+def _gains(row: Values) -> list[tuple[str, Values]]:
+    """What a way of choosing is compared with, and its gain over that; nothing is compared with itself."""
+    return [
+        (opponent, row.get(f"gain_over_{name}") or {}) for name, opponent in _OPPONENTS.items() if row["name"] != name
+    ]
 
 
 def _rule(analysis: Values, name: str) -> str:
@@ -95,10 +103,9 @@ def _on_all(analysis: Values) -> str:
 
 
 def _doubtful_gains(analysis: Values) -> list[tuple[str, str]]:
-    row = chosen_strategy(analysis) or {}
+    row = chosen_strategy(analysis)
     found = []
-    for key, opponent in _OPPONENTS.items():
-        values = row.get(key) or {}
+    for opponent, values in _gains(row) if row else []:
         value, low, high = (values.get(name) for name in ("value", "low", "high"))
         if value is None or low is None or high is None or low > 0:
             continue
