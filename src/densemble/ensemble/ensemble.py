@@ -189,32 +189,42 @@ class Ensemble(nn.Module):
         return self.predict_members(batch)
 
     @torch.no_grad()
-    def predict_members(self, batch: Tensor) -> Prediction:
+    def predict_members(self, batch: Tensor, uncertainty: bool = True) -> Prediction:
         """:meth:`predict` for a float batch ``(B, 3, H, W)`` that already lies on the ensemble's device."""
-        return self.predict_maps(self.member_maps(batch))
+        return self.predict_maps(self.member_maps(batch), uncertainty)
 
-    def predict_maps(self, members: Iterator[tuple[str, Tensor]]) -> Prediction:
-        """The prediction from what :meth:`member_maps` gives."""
+    def predict_maps(self, members: Iterator[tuple[str, Tensor]], uncertainty: bool = True) -> Prediction:
+        """The prediction from what :meth:`member_maps` gives.
+
+        Args:
+            members: names and maps ``(B, K, h, w)``.
+            uncertainty: also the maps of uncertainty; without them, less is computed at every member.
+        """
         rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
-        running = RunningUncertainty(self.task.distribution)
+        running = RunningUncertainty(self.task.distribution) if uncertainty or self._bounds_need_spread() else None
         for name, maps in members:
             rule.add(maps, self.weights[name], places[name])
-            running.add(maps, self.weights[name])
-        mean, spread = self.combined(rule), running.variance()
+            if running is not None:
+                running.add(maps, self.weights[name])
+        mean = self.combined(rule)
+        spread = None if running is None else running.variance()
         scaled = isinstance(self.calibration, VarianceScaling)
         bounds = self.bounds(mean, spread)
         return Prediction(
             mean=mean,
-            variance=self.calibration.apply(spread) if scaled and self.calibration else spread,
-            entropy=None if self.task.distribution == "none" else entropy(mean, self.task.distribution),
-            expected_entropy=running.expected_entropy(),
-            mutual_information=running.mutual_information(),
-            disagreement=running.disagreement(),
+            variance=self.calibration.apply(spread) if scaled and self.calibration and spread is not None else spread,
+            entropy=entropy(mean, self.task.distribution) if uncertainty and self.task.distribution != "none" else None,
+            expected_entropy=None if running is None else running.expected_entropy(),
+            mutual_information=None if running is None else running.mutual_information(),
+            disagreement=None if running is None else running.disagreement(),
             label=mean.max(1).indices if self.task.distribution == "categorical" else None,
             included=self.included(mean),
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
         )
+
+    def _bounds_need_spread(self) -> bool:
+        return isinstance(self.guarantee, ConformalInterval) and self.guarantee.floor is not None
 
     def included(self, mean: Tensor) -> Tensor | None:
         """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
@@ -222,11 +232,14 @@ class Ensemble(nn.Module):
             return None
         return self.guarantee.apply(mean)
 
-    def bounds(self, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor] | None:
+    def bounds(self, mean: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Lower and upper end of the guaranteed interval ``(B, 1, h, w)``, of values and the members' variance."""
         if self.left_out or not isinstance(self.guarantee, ConformalInterval):
             return None
-        return self.guarantee.apply(mean if self.guarantee.floor is None else torch.cat([mean, spread], dim=1))
+        if self.guarantee.floor is None:
+            return self.guarantee.apply(mean)
+        assert spread is not None
+        return self.guarantee.apply(torch.cat([mean, spread], dim=1))
 
 
 def _name(members: Sequence[Member]) -> dict[str, Member]:

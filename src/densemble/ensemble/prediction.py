@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from densemble.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Combined map and uncertainty of a batch.
+    """Combined map and uncertainty of a batch; without uncertainty all its maps but ``mean`` may be ``None``.
 
     Attributes:
         mean: combined and calibrated activated map ``(B, K, h, w)``: probabilities, or values in the target's unit.
@@ -25,7 +27,7 @@ class Prediction:
     """
 
     mean: Tensor
-    variance: Tensor
+    variance: Tensor | None
     entropy: Tensor | None
     expected_entropy: Tensor | None
     mutual_information: Tensor | None
@@ -34,3 +36,13 @@ class Prediction:
     included: Tensor | None = None
     lower: Tensor | None = None
     upper: Tensor | None = None
+
+    def spread(self) -> Tensor:
+        """:attr:`variance`, where it was computed.
+
+        Raises:
+            UsageError: this was predicted without uncertainty.
+        """
+        if self.variance is None:
+            raise UsageError("this was predicted without uncertainty; predict with uncertainty=True")
+        return self.variance

@@ -44,7 +44,7 @@ class Trust:
         mean = resize_maps(prediction.mean.cpu(), size)
         self._selective.update(*_uncertainty(prediction, mean, wanted, valid, self._task, size))
         if self._intervals is not None:
-            self._intervals.update(mean[0], resize_maps(prediction.variance.cpu(), size)[0], target)
+            self._intervals.update(mean[0], resize_maps(prediction.spread().cpu(), size)[0], target)
         if self._guarantee is not None and bool(valid.any()):
             self._held += _held(self._guarantee, prediction, mean, wanted, valid, size)
 
@@ -87,7 +87,7 @@ def _uncertainty(
     """Uncertainty, error and validity of each pixel, all ``(H, W)``."""
     known = valid.all(0)
     if prediction.entropy is None:
-        spread = resize_maps(prediction.variance.cpu(), size)[0].mean(0)
+        spread = resize_maps(prediction.spread().cpu(), size)[0].mean(0)
         return spread, (mean[0] - wanted).abs().mean(0), known
     entropy = resize_maps(prediction.entropy.cpu()[:, None], size)[0, 0]
     if task.distribution == "categorical":

@@ -64,7 +64,7 @@ class PicturePrediction(Prediction):
         """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values."""
         if self.entropy is not None:
             return self.entropy.cpu().numpy()
-        return self.variance.mean(0).sqrt().cpu().numpy()
+        return self.spread().mean(0).sqrt().cpu().numpy()
 
     def map_picture(self) -> Array:
         """The map as it is saved.
@@ -255,7 +255,7 @@ def at_picture_size(
     mean, included = whole[0], ensemble.included(whole)
     return PicturePrediction(
         mean=mean,
-        variance=resize_maps(prediction.variance, size)[0] * area**2,
+        variance=None if prediction.variance is None else resize_maps(prediction.variance, size)[0] * area**2,
         entropy=grow_plane(prediction.entropy),
         expected_entropy=grow_plane(prediction.expected_entropy),
         mutual_information=grow_plane(prediction.mutual_information),

@@ -17,6 +17,7 @@ from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.choose import choose, limits
 from densemble.nets.cut import Cut, Kind, Layout
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
+from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
@@ -196,7 +197,7 @@ class DenseModel(nn.Module):
         require_head(spec.head)
         runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
         self.backbone = truncate(classifier, spec.kind, (spec.node, *spec.skip_nodes), spec.layouts, runs_at)
-        self.head = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
+        self.head: DenseHead = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
@@ -252,8 +253,12 @@ class DenseModel(nn.Module):
                 model.backbone.adapter = projection(spec.in_channels)
         return model.eval()
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.
+    def seen_size(self, size: Size) -> Size:
+        """(H, W) at which the backbone sees images of a size."""
+        return self.spec.rule.nearest(self.spec.input_size or size)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] as the backbone takes them: resized (:meth:`seen_size`) and normalized.
 
         Raises:
             UsageError: the images have another number of channels or of axes.
@@ -268,11 +273,29 @@ class DenseModel(nn.Module):
         if not images.is_floating_point():
             raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
         own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
-        taken = spec.rule.nearest(spec.input_size or own_size)
-        if own_size != taken:
-            images = F.interpolate(images, size=taken, mode="bilinear", align_corners=False, antialias=True)
-        maps: list[Tensor] = self.backbone((images - self.mean) / self.std)
+        seen = self.seen_size(own_size)
+        if own_size != seen:
+            images = F.interpolate(images, size=seen, mode="bilinear", align_corners=False, antialias=True)
+        return (images - self.mean) / self.std
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.
+
+        Raises:
+            UsageError: the images have another number of channels or of axes.
+        """
+        maps: list[Tensor] = self.backbone(self.normalized(images))
         return maps
+
+    def grid(self, normalized: Tensor, size: Size | None = None) -> Tensor:
+        """What :meth:`normalized` gives -> logits ``(B, K, h, w)`` before the head's last resize.
+
+        Args:
+            normalized: ``(B, C, H, W)``.
+            size: (h, w) that is wanted in the end; ``None`` where it is no smaller than the head's own.
+        """
+        logits: Tensor = self.head.grid(self.backbone(normalized), size)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.

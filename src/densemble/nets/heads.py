@@ -3,6 +3,7 @@
 A head is called as ``head(maps, size)``: maps ``[(B, C, H, W), ...]`` deepest first, size = the wanted (h, w); it
 returns ``(B, K, h, w)``. Heads of one map use the deepest; heads with skips use all. Every head ends with one exact
 resize, so it answers rightly to feature maps of any size; maps that are off by a pixel are aligned on the way.
+``head.grid(maps, size)`` gives the logits before that last resize, at the head's own size.
 """
 
 import difflib
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets.context import PoolingPyramid, SpatialPyramid
+from densemble.nets.head import DenseHead
 from densemble.nets.layers import DeconvStep, JoinStep, ResizeStep, SubpixelStep, normalized, resize, separable
 from densemble.nets.smp_decoders import DECODERS, SmpHead
 from densemble.shapes import Size
@@ -22,10 +24,10 @@ NARROWEST = 32
 LATERAL = 48
 SKIP_WIDTHS = (128, 96, 64, 48, 32)
 
-Head = Callable[[Sequence[int], int, int], nn.Module]
+Head = Callable[[Sequence[int], int, int], DenseHead]
 
 
-class StepHead(nn.Module):
+class StepHead(DenseHead):
     """A first layer at the map's own size, one step per doubling, a 1x1 convolution to logits."""
 
     def __init__(self, first: nn.Module, steps: Iterable[nn.Module], logits: nn.Module) -> None:
@@ -34,15 +36,16 @@ class StepHead(nn.Module):
         self.steps = nn.ModuleList(steps)
         self.logits = logits
 
-    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        """``[(B, C, H, W), ...]`` -> logits ``(B, K, h, w)`` with (h, w) = ``size``; only the deepest map is used."""
+    def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
+        """Only the deepest map is used."""
         x = self.first(maps[0])
         for step in self.steps:
             x = step(x, size)
-        return resize(self.logits(x), size)
+        logits: Tensor = self.logits(x)
+        return logits
 
 
-class SkipHead(nn.Module):
+class SkipHead(DenseHead):
     """U-Net-like (Ronneberger et al. 2015): from the deepest map up, every larger map joins at its own size.
 
     Where the largest map is smaller than what is wanted, as a vision transformer's, one step per doubling follows.
@@ -59,17 +62,18 @@ class SkipHead(nn.Module):
         self.grow = nn.ModuleList(ResizeStep(a, b) for a, b in pairwise(grown))
         self.logits = nn.Conv2d(grown[-1], out_channels, 1)
 
-    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
+    def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
+        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` at the head's own size."""
         x = self.first(maps[0])
         for larger, lateral, step in zip(maps[1:], self.laterals, self.steps, strict=True):
             x = step(x, lateral(larger))
         for step in self.grow:
             x = step(x, size)
-        return resize(self.logits(x), size)
+        logits: Tensor = self.logits(x)
+        return logits
 
 
-class PyramidHead(nn.Module):
+class PyramidHead(DenseHead):
     """Feature pyramid (Lin et al. 2017) whose levels are summed at the largest (Kirillov et al. 2019).
 
     Every level is 128 wide, the last one too: logits that are a sum over many features learn to be sure in few steps,
@@ -85,8 +89,8 @@ class PyramidHead(nn.Module):
         self.grow = nn.ModuleList(ResizeStep(a, b) for a, b in pairwise(grown))
         self.logits = nn.Conv2d(grown[-1], out_channels, 1)
 
-    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
+    def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
+        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` at the head's own size."""
         largest: Size = (int(maps[-1].shape[-2]), int(maps[-1].shape[-1]))
         above, total = None, None
         for features, lateral, level in zip(maps, self.laterals, self.levels, strict=True):
@@ -97,11 +101,12 @@ class PyramidHead(nn.Module):
         assert total is not None
         for step in self.grow:
             total = step(total, size)
-        return resize(self.logits(total), size)
+        logits: Tensor = self.logits(total)
+        return logits
 
 
 def _step_head(first: Callable[[int, int], nn.Module], step: Callable[[int, int], nn.Module]) -> Head:
-    def build(channels: Sequence[int], out_channels: int, doublings: int) -> nn.Module:
+    def build(channels: Sequence[int], out_channels: int, doublings: int) -> DenseHead:
         widths = [max(WIDTH >> number, NARROWEST) for number in range(doublings + 1)]
         steps = [step(a, b) for a, b in pairwise(widths)]
         return StepHead(first(channels[0], widths[0]), steps, nn.Conv2d(widths[-1], out_channels, 1))

@@ -85,10 +85,11 @@ class ResizeStep(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(*normalized(ResizeConvolution(in_channels, out_channels), out_channels))
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
-        """``(B, C, H, W)`` -> ``(B, K, h, w)`` at no more than twice H x W and no more than ``size``."""
+    def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
+        """``(B, C, H, W)`` -> ``(B, K, h, w)`` at twice H x W, but no more than ``size`` where it is given."""
         convolution, normalization, activation = self
-        x = convolution(x, (min(x.shape[-2] * 2, size[0]), min(x.shape[-1] * 2, size[1])))
+        doubled = (x.shape[-2] * 2, x.shape[-1] * 2)
+        x = convolution(x, doubled if size is None else (min(doubled[0], size[0]), min(doubled[1], size[1])))
         return activation(normalization(x))  # type: ignore[no-any-return]
 
 
@@ -112,7 +113,7 @@ class DeconvStep(nn.Sequential):
         convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
         super().__init__(*normalized(convolution, out_channels))
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
         """Doubles whatever ``size`` is."""
         for layer in self:
             x = layer(x)
@@ -131,7 +132,7 @@ class SubpixelStep(nn.Sequential):
             convolution.weight.copy_(convolution.weight[::4].repeat_interleave(4, 0))
         super().__init__(convolution, nn.PixelShuffle(2), nn.BatchNorm2d(out_channels), nn.ReLU())
 
-    def forward(self, x: Tensor, size: Size) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
         """``(B, C, H, W)`` -> ``(B, K, 2H, 2W)`` whatever ``size`` is."""
         for layer in self:
             x = layer(x)

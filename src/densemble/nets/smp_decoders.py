@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
+from densemble.nets.head import DenseHead
 from densemble.nets.layers import resize
 from densemble.shapes import Size
 
@@ -84,7 +85,7 @@ DECODERS: dict[str, Decoder] = {
 DILATED = ("deeplabv3plus",)  # wants its deepest map at the size of the one before
 
 
-class SmpHead(nn.Module):
+class SmpHead(DenseHead):
     """A decoder of segmentation-models-pytorch, then a 1x1 convolution to logits."""
 
     def __init__(self, name: str, channels: Sequence[int], out_channels: int) -> None:
@@ -97,13 +98,14 @@ class SmpHead(nn.Module):
         self.decoder, width = DECODERS[name]([3, *own])
         self.logits = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, maps: Sequence[Tensor], size: Size) -> Tensor:
-        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` with (h, w) = ``size``."""
+    def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
+        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` at the decoder's own size."""
         pyramid = [_exact(maps[source], side) for source, side in zip(self.sources, self._sizes(maps[0]), strict=True)]
         if self.dilated:
             pyramid[-1] = resize(pyramid[-1], (pyramid[-2].shape[-2], pyramid[-2].shape[-1]))
         # The first entry stands for the image, which no decoder looks at.
-        return resize(self.logits(self.decoder([pyramid[0], *pyramid])), size)
+        logits: Tensor = self.logits(self.decoder([pyramid[0], *pyramid]))
+        return logits
 
     def _sizes(self, deepest: Tensor) -> list[Size]:
         halved = 2 ** (DEPTH - self.count)

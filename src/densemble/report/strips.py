@@ -101,6 +101,6 @@ def _uncertainty(prediction: Prediction, task: Task, size: Size) -> Panel:
         values = resize_maps(prediction.entropy[:1, None].float().cpu(), size)[0, 0].numpy()
         most = math.log(task.out_channels) if task.distribution == "categorical" else math.log(2)
         return "uncertainty (entropy)", drawing.colour_values(values, 0, most, "inferno")
-    spread = prediction.variance[:1].float().cpu().clamp(min=0).mean(1, keepdim=True).sqrt()
+    spread = prediction.spread()[:1].float().cpu().clamp(min=0).mean(1, keepdim=True).sqrt()
     values = torch.nan_to_num(resize_maps(spread, size)[0, 0]).numpy()
     return "uncertainty (spread)", drawing.colour_values(values, 0, float(np.percentile(values, 99)), "inferno")
