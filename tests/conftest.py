@@ -40,8 +40,9 @@ def shared_data() -> Callable[[str], Path]:
 
 # Session scope for these two: fixtures of module or session scope run before any function-scoped one, and train too.
 @pytest.fixture(scope="session", autouse=True)
-def no_personal_settings() -> Iterator[None]:
+def no_personal_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("DENSEMBLE_WEIGHTS_DIR", raising=False)
         yield
 

@@ -62,6 +62,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "onnxscript": ("inference/backends/", "exporters/"),
     "onnxruntime": ("inference/backends/", "exporters/"),
     "openvino": ("inference/backends/", "exporters/"),
+    "nncf": ("inference/backends/quantize.py",),
+    "zarr": ("storage/zarr_arrays.py",),
     "fastapi": ("serve/",),
     "uvicorn": ("serve/",),
     "gradio": ("serve/",),

@@ -106,6 +106,12 @@ class Ensemble(nn.Module):
         self.left_out: dict[str, str] = {}
         """Members that could not be used, and why: of a damaged file, or in some prediction."""
 
+    def named_members(self) -> Iterator[tuple[str, Member]]:
+        """Names and members, in order."""
+        for name, member in self.members.items():
+            assert isinstance(member, DenseModel | Viewed)
+            yield name, member
+
     def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
         """The same weights, rule and calibration over other networks of the same names."""
         other = Ensemble(

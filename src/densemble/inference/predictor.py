@@ -1,27 +1,29 @@
 """predict: files, folders, globs, lists and arrays in, one prediction per picture out, at the picture's own size."""
 
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images
-from densemble.ensemble.views import Viewed
 from densemble.errors import DataError, UsageError
+from densemble.inference.backends import BACKENDS, Precision
+from densemble.inference.execution import Execution
+from densemble.inference.fast import fast
 from densemble.inference.picture import PicturePrediction, at_picture_size
+from densemble.inference.tune import candidates
 from densemble.nets.dense import DenseModel
-from densemble.nets.rewrite import for_inference
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, read_image
 
 Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor
-BACKENDS = ("auto", "eager")
-PRECISIONS = ("auto", "fp32", "bf16")
+BACKEND_NAMES = ("auto", *BACKENDS)
+PRECISIONS = ("auto", *get_args(Precision))
 
 
 def find_pictures(source: str | Path) -> list[Path]:
@@ -67,25 +69,37 @@ def check_execution(backend: str, precision: str) -> None:
     Raises:
         UsageError: unknown; those that are get listed.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"no backend is named '{backend}'; there are: {', '.join(BACKENDS)}")
+    if backend not in BACKEND_NAMES:
+        raise UsageError(f"no backend is named '{backend}'; there are: {', '.join(BACKEND_NAMES)}")
     if precision not in PRECISIONS:
         raise UsageError(f"no precision is named '{precision}'; there are: {', '.join(PRECISIONS)}")
 
 
-def prepared(ensemble: Ensemble) -> Ensemble:
-    """A copy in eval mode that gives the same maps with less work (see :mod:`densemble.nets.rewrite`); only for use."""
-    rewritten: dict[int, DenseModel] = {}
+def prepared(
+    ensemble: Ensemble,
+    backend: str = "eager",
+    precision: str = "fp32",
+    expected: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Ensemble:
+    """A copy in eval mode that gives the same maps with less work; only for use.
 
-    def lean(member: nn.Module) -> DenseModel | Viewed:
-        network = member.member if isinstance(member, Viewed) else member
-        assert isinstance(network, DenseModel)
-        if id(network) not in rewritten:
-            rewritten[id(network)] = for_inference(network)
-        found = rewritten[id(network)]
-        return Viewed(found, member.view.name) if isinstance(member, Viewed) else found
+    Networks are rewritten (:mod:`densemble.nets.rewrite`) and run on backends (:mod:`densemble.inference.fast`).
 
-    return ensemble.with_members({name: lean(member) for name, member in ensemble.members.items()}).eval()
+    Args:
+        ensemble: left as it is.
+        backend: see :func:`predict`.
+        precision: see :func:`predict`.
+        expected: pictures that will come, for ``auto``: few are not worth tuning for; ``None``: many.
+        say: told what was chosen.
+
+    Raises:
+        UsageError: unknown backend or precision, or one that cannot be used here.
+    """
+    check_execution(backend, precision)
+    candidates(backend, precision, next(ensemble.parameters()).device)
+    few = expected if backend == "auto" and precision in ("auto", "fp32") else None
+    return fast(ensemble, Execution(backend, precision, ensemble.task.activation, few, say))
 
 
 def read_picture(path: Path, ensemble: Ensemble) -> Array:
@@ -112,7 +126,7 @@ def shown(image: Tensor) -> Array:
 
 
 def predict_one(
-    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", precision: str = "auto"
+    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", uncertainty: bool = True
 ) -> PicturePrediction:
     """Predicts one picture.
 
@@ -120,7 +134,7 @@ def predict_one(
         ensemble: in eval mode, best :func:`prepared`.
         picture: a file, an array ``(H, W, C)`` or a tensor ``(C, H, W)``.
         name: of a picture that is no file.
-        precision: ``bf16`` computes in bfloat16; ``auto`` and ``fp32`` in float32.
+        uncertainty: also the maps of uncertainty.
 
     Raises:
         DataError: a file that cannot be read.
@@ -131,8 +145,7 @@ def predict_one(
     batch = as_images(pixels, ensemble.in_channels)
     image = shown(batch[0])
     device = next(ensemble.parameters()).device
-    with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        prediction = ensemble.predict_members(batch.to(device))
+    prediction = ensemble.predict_members(batch.to(device), uncertainty)
     return at_picture_size(prediction, image, path.stem if path else name, path, ensemble)
 
 
@@ -146,8 +159,11 @@ def predict(
         ensemble: see :class:`Ensemble`, or a single network; is put into eval mode.
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
             ``(B, 3, H, W)``, or any mixture of these in a list.
-        backend: ``auto`` or ``eager``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        backend: ``eager``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member whichever is
+            fastest here and right, where there are pictures enough to be worth finding out.
+        precision: the lowest that may be chosen: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 where the hardware
+            computes in it. A member is run in a lower precision only if its maps stay within
+            :data:`densemble.inference.tune.DRIFT` of those in fp32.
 
     Raises:
         DataError: nothing at a path, or a file that cannot be read.
@@ -156,5 +172,6 @@ def predict(
     check_execution(backend, precision)
     pictures = expand(source)
     ensemble.eval()
-    lean = prepared(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble)
-    return (predict_one(lean, picture, str(i), precision) for i, picture in enumerate(pictures))
+    several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
+    lean = prepared(several, backend, precision, len(pictures))
+    return (predict_one(lean, picture, str(i)) for i, picture in enumerate(pictures))

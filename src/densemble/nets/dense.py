@@ -257,8 +257,8 @@ class DenseModel(nn.Module):
         """(H, W) at which the backbone sees images of a size."""
         return self.spec.rule.nearest(self.spec.input_size or size)
 
-    def normalized(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] as the backbone takes them: resized (:meth:`seen_size`) and normalized.
+    def resized(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] at the size at which the backbone sees them (:meth:`seen_size`).
 
         Raises:
             UsageError: the images have another number of channels or of axes.
@@ -274,9 +274,17 @@ class DenseModel(nn.Module):
             raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
         own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
         seen = self.seen_size(own_size)
-        if own_size != seen:
-            images = F.interpolate(images, size=seen, mode="bilinear", align_corners=False, antialias=True)
-        return (images - self.mean) / self.std
+        if own_size == seen:
+            return images
+        return F.interpolate(images, size=seen, mode="bilinear", align_corners=False, antialias=True)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] as the backbone takes them: resized and normalized.
+
+        Raises:
+            UsageError: the images have another number of channels or of axes.
+        """
+        return (self.resized(images) - self.mean) / self.std
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.

@@ -1,0 +1,10 @@
+"""Backends: ways to run a network at a fixed shape, behind one interface; table BACKENDS."""
+
+from densemble.inference.backends.base import Backend, Precision, Runner
+from densemble.inference.backends.eager import EAGER
+from densemble.inference.backends.openvino import OPENVINO
+
+__all__ = ["BACKENDS", "Backend", "Precision", "Runner"]
+
+BACKENDS: dict[str, Backend] = {"eager": EAGER, "openvino": OPENVINO}
+"""Backend by name."""

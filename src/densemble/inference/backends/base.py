@@ -1,0 +1,50 @@
+"""What a backend is: one way to run a network at one fixed shape."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+Runner = Callable[[Tensor], list[Tensor]]
+"""Normalized images of the one shape, float32 contiguous ``(B, C, H, W)`` -> float32 logits, one tensor per output.
+
+They are the caller's: a later call does not change them.
+"""
+
+Compile = Callable[[nn.Module, Tensor, Precision, Sequence[Tensor]], Runner]
+"""(network, example of the fixed shape, precision, calibration batches of that shape) -> runner.
+
+The network takes normalized images and returns a tensor or a tuple of them; it is left as it is. Only int8 looks at the
+calibration batches.
+"""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to run a network.
+
+    Attributes:
+        missing: why it cannot be used here, on this device, with the remedy; ``None``: it can.
+        precisions: those that the hardware computes in, the exact one first.
+        compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot take.
+    """
+
+    missing: Callable[[torch.device], str | None]
+    precisions: Callable[[torch.device], tuple[Precision, ...]]
+    compile: Compile
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16 by itself: slower than float32 where it does not."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """A network's outputs in a row."""
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)

@@ -1,0 +1,133 @@
+"""openvino: the network as an OpenVINO model, on the CPU."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from densemble.errors import UsageError
+from densemble.inference.backends.base import Backend, Precision, Runner, native_bf16
+from densemble.inference.cache import cache_folder, identity, prune
+
+
+def convert(network: nn.Module, example: Tensor) -> Any:
+    """The network as an ``openvino.Model`` of the example's shape.
+
+    Raises:
+        UsageError: it has an operation that cannot be converted.
+    """
+    import openvino
+
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(network, (example,))
+        model = openvino.convert_model(exported)
+        model.reshape({model.inputs[0]: list(example.shape)})
+    except Exception as error:  # the exporter and the converter raise errors of their own
+        reason = next(
+            (line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__
+        )
+        raise UsageError(f"openvino cannot take this network: {reason}; use another backend") from error
+    return model
+
+
+def compile_openvino(
+    network: nn.Module, example: Tensor, precision: Precision, calibration: Sequence[Tensor]
+) -> Runner:
+    """A runner of the converted network, with as many threads as PyTorch has.
+
+    Converting takes seconds and is done once: the model is kept (:mod:`densemble.inference.cache`).
+
+    Raises:
+        UsageError: the network cannot be converted.
+    """
+    kept = cache_folder() / "openvino" / f"{identity(network, example, precision == 'int8')}.xml"
+    model = _kept(kept)
+    if model is None:
+        model = convert(network, example)
+        if precision == "int8":
+            from densemble.inference.backends.quantize import quantized
+
+            model = quantized(model, calibration)
+        _keep(model, kept)
+    return start(model, precision)
+
+
+def _kept(path: Path) -> Any:
+    """The model that was kept, or ``None``."""
+    import openvino
+
+    if not path.with_suffix(".bin").is_file():  # the last to be written
+        return None
+    try:
+        model = openvino.Core().read_model(path)
+        path.touch()
+        path.with_suffix(".bin").touch()
+    except (RuntimeError, OSError):  # damaged: it is made again
+        return None
+    return model
+
+
+def _keep(model: Any, path: Path) -> None:
+    import openvino
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            made = Path(folder) / "model.xml"
+            openvino.save_model(model, made, compress_to_fp16=False)
+            made.replace(path)
+            made.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        prune(path.parent)
+    except (OSError, RuntimeError):
+        return  # it works without, only later
+
+
+def start(model: Any, precision: Precision) -> Runner:
+    """A runner of an ``openvino.Model``.
+
+    The precision is pinned: OpenVINO would take bfloat16 by itself where the processor has it. What int8 leaves in
+    floats is computed in bfloat16 where the processor has it.
+    """
+    import openvino
+
+    floats = "f32" if precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
+    compiled = openvino.Core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": floats,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    request = compiled.create_infer_request()
+
+    def run(images: Tensor) -> list[Tensor]:
+        array = images.detach().contiguous().numpy()
+        request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
+        request.infer()
+        return [torch.from_numpy(np.array(request.get_output_tensor(i).data)) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def _missing(device: torch.device) -> str | None:
+    if device.type != "cpu":
+        return f"openvino runs on the CPU, the ensemble is on {device.type}"
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        return "openvino is not installed: pip install 'densemble[openvino]'"
+    return None
+
+
+def _precisions(device: torch.device) -> tuple[Precision, ...]:
+    return ("fp32", "bf16", "int8") if native_bf16(device) else ("fp32", "int8")
+
+
+OPENVINO = Backend(missing=_missing, precisions=_precisions, compile=compile_openvino)

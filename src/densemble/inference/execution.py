@@ -1,0 +1,134 @@
+"""How networks are run: which backends and precisions may be chosen, what was chosen, and what it is remembered by."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from densemble.inference.backends import Runner
+from densemble.inference.cache import identity
+from densemble.inference.remembered import recall, remember
+from densemble.inference.tune import Choice, candidates, tune
+from densemble.nets.dense import DenseModel
+from densemble.nets.head import DenseHead
+from densemble.shapes import Size
+
+WORTH_SECONDS = 4.0
+"""About what tuning one network takes on a CPU, beside some runs of it."""
+WORTH_RUNS = 20
+GAINED_SHARE = 0.4
+"""Of the time to run it eagerly, saved by what is usually chosen."""
+
+
+class Grid(nn.Module):
+    """What is compiled of a member: normalized images ``(B, C, H, W)`` -> logits at the head's own size.
+
+    Args:
+        backbone: of the member.
+        head: of the member.
+        size: where the head's steps stop; ``None``: they go as far as they were made to.
+    """
+
+    def __init__(self, backbone: nn.Module, head: DenseHead, size: Size | None) -> None:
+        super().__init__()
+        self.backbone, self.head, self.size = backbone, head, size
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        """Normalized images ``(B, C, H, W)`` -> logits ``(B, K, h, w)``."""
+        return self.head.grid(self.backbone(normalized), self.size)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}"  # part of the network's identity
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A network ready to run at one shape.
+
+    Attributes:
+        batch: number of images.
+        grid_size: (h, w) of its logits.
+        stops_at: the only map size that it serves; ``None``: all that are at least ``grid_size``.
+        runner: see :data:`Runner`.
+        choice: how it was chosen.
+    """
+
+    batch: int
+    grid_size: Size
+    stops_at: Size | None
+    runner: Runner
+    choice: Choice
+
+    def serves(self, wanted: Size) -> bool:
+        """Whether its logits are those for a map of that size."""
+        if self.stops_at is not None:
+            return wanted == self.stops_at
+        return wanted[0] >= self.grid_size[0] and wanted[1] >= self.grid_size[1]
+
+    def run(self, normalized: Tensor) -> Tensor:
+        """Normalized images of the one shape -> logits ``(B, K, h, w)``."""
+        return self.runner(normalized)[0]
+
+
+@dataclass
+class Execution:
+    """How an ensemble's networks are run.
+
+    Attributes:
+        backend: a row of ``BACKENDS``, or ``auto``.
+        precision: the lowest that may be chosen, or ``auto``.
+        activation: logits -> maps.
+        calibration: images ``(B, C, H, W)`` in [0, 1], beside those that are met first, on which the loss of a lower
+            precision is measured.
+        expected: pictures that are still to come: a network is tuned where that is worth it; ``None``: always.
+        say: told what was chosen.
+    """
+
+    backend: str
+    precision: str
+    activation: Callable[[Tensor], Tensor]
+    expected: int | None = None
+    say: Callable[[str], None] = lambda text: None
+
+    @property
+    def always(self) -> bool:
+        """Whether networks are tuned before they run, however few the pictures are."""
+        return self.expected is None and not self._reference
+
+    @property
+    def _reference(self) -> bool:
+        return self.backend == "eager" and self.precision == "fp32"
+
+    def worth(self, images: int, seconds: float) -> bool:
+        """Whether to tune a network that took ``seconds`` to run eagerly on a batch of so many images."""
+        if self._reference or self.expected is None:
+            return False
+        gained = self.expected / images * seconds * GAINED_SHARE
+        return gained > WORTH_SECONDS + WORTH_RUNS * seconds
+
+    @torch.no_grad()
+    def tune(self, model: DenseModel, normalized: Tensor, wanted: Size) -> Tuned:
+        """The fastest right way to run a model at the shape of these images."""
+        natural = _size(model.grid(normalized[:1], None))
+        stops_at = None if wanted[0] >= natural[0] and wanted[1] >= natural[1] else wanted
+        network = Grid(model.backbone, model.head, stops_at).eval()
+        pairs = candidates(self.backend, self.precision, normalized.device)
+        key = identity(network, normalized, pairs)
+        remembered = recall(key)
+        named = None if self.backend == "auto" else self.backend
+        started = time.monotonic()
+        choice, runner = tune(network, normalized, self.activation, pairs, named=named, remembered=remembered)
+        if remembered is None:
+            remember(key, choice)
+        self.say(
+            f"{model.spec.backbone}: {choice.backend} {choice.precision}, {choice.speedup:.1f}x eager, error "
+            f"{choice.error:.1g} ({time.monotonic() - started:.1f} s)"
+        )
+        grid_size = natural if stops_at is None else _size(runner(normalized)[0])
+        return Tuned(len(normalized), grid_size, stops_at, runner, choice)
+
+
+def _size(maps: Tensor) -> Size:
+    return int(maps.shape[-2]), int(maps.shape[-1])

@@ -1,0 +1,175 @@
+"""Which backend and precision runs a network fastest with the right numbers: measured here, on this machine."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from densemble.errors import UsageError
+from densemble.inference.backends import BACKENDS, Precision, Runner
+from densemble.inference.backends.base import as_list
+
+EXACT = 1e-4
+"""Largest error of a float32 backend, relative to the largest logit of the eager reference."""
+DRIFT = 0.03
+"""Largest error of the maps of a lower precision, as a share of the maps' own variation (root mean squares)."""
+GAIN = 1.02
+"""How many times faster than eager a backend has to be."""
+ROUNDS, SECONDS = 5, 2.0
+
+SLOW_TO_COMPILE = ("inductor",)
+"""Tried only where it is named: minutes of compilation on a CPU."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a network is run at a shape.
+
+    Attributes:
+        backend, precision: what was chosen.
+        seconds: median time of every candidate with right numbers, ``BACKEND PRECISION`` -> seconds.
+        error: of the chosen one: see :data:`EXACT`, :data:`DRIFT`.
+        refused: candidates that could not be used, and why.
+    """
+
+    backend: str
+    precision: Precision
+    seconds: dict[str, float]
+    error: float
+    refused: dict[str, str]
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than eager float32."""
+        return self.seconds["eager fp32"] / self.seconds[f"{self.backend} {self.precision}"]
+
+
+def candidates(backend: str, precision: str, device: torch.device) -> list[tuple[str, Precision]]:
+    """Backends and precisions that may be chosen; eager float32, the reference, is always among them.
+
+    Args:
+        backend: a row of ``BACKENDS``, or ``auto``: all that are installed and compile within seconds.
+        precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
+
+    Raises:
+        UsageError: the backend cannot be used here.
+    """
+    if backend == "auto":
+        quick = [name for name in BACKENDS if name not in SLOW_TO_COMPILE or device.type == "cuda"]
+        names = [name for name in quick if BACKENDS[name].missing(device) is None]
+    else:
+        reason = BACKENDS[backend].missing(device)
+        if reason is not None:
+            raise UsageError(f"backend '{backend}' cannot be used: {reason}")
+        names = [backend]
+    order: tuple[Precision, ...] = get_args(Precision)
+    lowest = order.index("bf16" if precision == "auto" else precision)
+    pairs = [(name, one) for name in names for one in BACKENDS[name].precisions(device) if order.index(one) <= lowest]
+    return pairs if ("eager", "fp32") in pairs else [("eager", "fp32"), *pairs]
+
+
+def tune(
+    network: nn.Module,
+    example: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    pairs: Sequence[tuple[str, Precision]],
+    calibration: Sequence[Tensor] = (),
+    named: str | None = None,
+    remembered: Choice | None = None,
+) -> tuple[Choice, Runner]:
+    """The fastest of several ways to run a network whose numbers are right.
+
+    Args:
+        network: normalized images -> logits.
+        example: real images, normalized, of the one shape; they are calibration pictures too.
+        activation: logits -> maps, on which the loss of a lower precision is measured.
+        pairs: see :func:`candidates`.
+        calibration: more batches of that shape.
+        named: a backend that was asked for: it is taken where its numbers are right, however fast eager is.
+        remembered: what was chosen earlier: taken without timing, where its numbers are still right.
+    """
+    batches = [example, *calibration]
+    if remembered is not None:
+        pairs = [(remembered.backend, remembered.precision)]
+    reference_run = BACKENDS["eager"].compile(network, example, "fp32", ())
+    reference = [reference_run(batch) for batch in batches]
+    exact: tuple[str, Precision] = ("eager", "fp32")
+    runners, errors, refused = {exact: reference_run}, {exact: 0.0}, {}
+    for backend, precision in pairs:
+        if (backend, precision) in runners:
+            continue
+        try:
+            run = BACKENDS[backend].compile(network, example, precision, batches)
+            error = _error([run(batch) for batch in batches], reference, activation, precision)
+        except UsageError as reason:
+            refused[f"{backend} {precision}"] = str(reason)
+            continue
+        if not error <= (EXACT if precision == "fp32" else DRIFT):
+            refused[f"{backend} {precision}"] = f"its numbers differ by {error:.2g} from eager fp32"
+            continue
+        runners[backend, precision], errors[backend, precision] = run, error
+    if remembered is not None and pairs[0] in runners:
+        return replace(remembered, error=errors[pairs[0]]), runners[pairs[0]]
+    seconds = _times(runners, example)
+    backend, precision = _fastest(seconds, named)
+    choice = Choice(
+        backend,
+        precision,
+        {f"{b} {p}": value for (b, p), value in seconds.items()},
+        errors[backend, precision],
+        refused,
+    )
+    return choice, runners[backend, precision]
+
+
+def _fastest(seconds: Mapping[tuple[str, Precision], float], named: str | None) -> tuple[str, Precision]:
+    eager: tuple[str, Precision] = ("eager", "fp32")
+    own = {pair: value for pair, value in seconds.items() if pair[0] == named}
+    if own:
+        return min(own, key=lambda pair: own[pair])
+    best = min(seconds, key=lambda pair: seconds[pair])
+    return best if seconds[best] * GAIN < seconds[eager] else eager
+
+
+def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> dict[tuple[str, Precision], float]:
+    """Median seconds of each, interleaved: machines are noisy, and slow down and speed up for all alike."""
+    samples: dict[tuple[str, Precision], list[float]] = {pair: [] for pair in runners}
+    started = time.perf_counter()
+    for number in range(ROUNDS if len(runners) > 1 else 1):
+        for pair, run in runners.items():
+            before = time.perf_counter()
+            run(example)
+            if example.device.type == "cuda":
+                torch.cuda.synchronize(example.device)
+            samples[pair].append(time.perf_counter() - before)
+        if number >= 2 and time.perf_counter() - started > SECONDS:
+            break
+    return {pair: statistics.median(values) for pair, values in samples.items()}
+
+
+def _error(
+    found: Sequence[Sequence[Tensor]],
+    reference: Sequence[Sequence[Tensor]],
+    activation: Callable[[Tensor], Tensor],
+    precision: Precision,
+) -> float:
+    """The largest error over batches and outputs."""
+    pairs = [
+        (own, wanted)
+        for own_batch, wanted_batch in zip(found, reference, strict=True)
+        for own, wanted in zip(as_list(own_batch), wanted_batch, strict=True)
+    ]
+    if any(own.shape != wanted.shape for own, wanted in pairs):
+        return float("inf")
+    if precision == "fp32":
+        return max(float((own - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) for own, wanted in pairs)
+    return max(_drift(activation(own), activation(wanted)) for own, wanted in pairs)
+
+
+def _drift(maps: Tensor, reference: Tensor) -> float:
+    variation = (reference - reference.mean((-2, -1), keepdim=True)).double().square().mean().sqrt()
+    return float((maps - reference).double().square().mean().sqrt() / variation.clamp(min=1e-6))
