@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import data, demo, inspect, train, tune, use
+from densemble.commands import data, demo, evaluate, inspect, predict, train, tune
 from densemble.errors import DensembleError
 
 app = typer.Typer(
@@ -26,8 +26,8 @@ app.command()(train.train)
 app.command()(tune.tune)
 app.command()(train.assemble)
 app.command()(train.leaderboard)
-app.command()(use.evaluate)
-app.command()(use.predict)
+app.command()(evaluate.evaluate)
+app.command()(predict.predict)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

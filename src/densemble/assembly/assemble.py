@@ -12,6 +12,7 @@ from torch import Tensor
 from densemble.assembly import analysis
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
 from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
+from densemble.assembly.cascading import cascade_of
 from densemble.assembly.choosing import (
     RuleScore,
     better_than_nothing,
@@ -30,6 +31,7 @@ from densemble.assembly.trust import best_way, trust
 from densemble.assembly.truths import OwnTruths, kept_truths
 from densemble.config import RunConfig
 from densemble.data.folder import FolderData
+from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.resize import resize_maps
@@ -111,6 +113,7 @@ class _Chosen:
     rules: Mapping[str, RuleScore]
     way: str
     guarantee: Guarantee | None
+    cascade: Cascade | None
     scores: Scores
 
 
@@ -168,8 +171,9 @@ def _choose(source: Source, options: Options, choosing: _Choosing) -> _Chosen:
     if mixture.calibration is not None:
         report(f"calibrated: {_described(mixture.calibration.describe())}")
     guarantee = _promise(mixture, options, source)
+    cascade = cascade_of(mixture, objective, choosing.milliseconds, report)
     scores = _score(mixture, OwnTruths(source.data, "val"))
-    return _Chosen({**choices, options.select: choose}, weights, mixture, rules, way, guarantee, scores)
+    return _Chosen({**choices, options.select: choose}, weights, mixture, rules, way, guarantee, cascade, scores)
 
 
 def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
@@ -187,7 +191,7 @@ def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
         members, list(mixture.shares), task=source.task, combine=mixture.rule,
         metrics={"val": chosen.scores, "members": {name: candidates[name].val for name in members}},
         temperatures=choosing.temperatures, reading=source.data.said, fitted=mixture.fitted,
-        calibration=mixture.calibration, guarantee=chosen.guarantee,
+        calibration=mixture.calibration, guarantee=chosen.guarantee, cascade=chosen.cascade,
     ).eval()  # fmt: skip
 
 
@@ -243,6 +247,7 @@ def _keep(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen
         "milliseconds": price(chosen.weights, choosing.costs), "temperatures": choosing.temperatures,
         "calibration": None if mixture.calibration is None else mixture.calibration.describe(),
         "guarantee": None if chosen.guarantee is None else chosen.guarantee.describe(),
+        "cascade": None if chosen.cascade is None else chosen.cascade.describe(),
         "dropped": analysis.dropped_rows(choosing.dropped),
     }  # fmt: skip
     write_json(run.ensemble, summary)

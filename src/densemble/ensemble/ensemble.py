@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
+from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combine import COMBINE, Rule, make_rule
 from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.images import as_images
@@ -45,6 +46,7 @@ class Ensemble(nn.Module):
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
         min_members: a member whose map is not finite or of a wrong shape is left out of that prediction with a
             warning, as long as this many remain; default: all are needed.
+        cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.
 
     Raises:
         UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
@@ -65,6 +67,7 @@ class Ensemble(nn.Module):
         calibration: Calibration | None = None,
         guarantee: Guarantee | None = None,
         min_members: int | None = None,
+        cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
         named = dict(members) if isinstance(members, Mapping) else _name(members)
@@ -103,6 +106,7 @@ class Ensemble(nn.Module):
         self.in_channels = next(iter(taken.values()))
         self.reading = dict(reading or {})
         self.min_members = min_members
+        self.cascade = cascade
         self.left_out: dict[str, str] = {}
         """Members that could not be used, and why: of a damaged file, or in some prediction."""
 
@@ -116,7 +120,7 @@ class Ensemble(nn.Module):
         """The same weights, rule and calibration over other networks of the same names."""
         other = Ensemble(
             members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
-            self.reading, self.fitted, self.calibration, self.guarantee, self.min_members,
+            self.reading, self.fitted, self.calibration, self.guarantee, self.min_members, self.cascade,
         )  # fmt: skip
         other.left_out |= self.left_out
         return other

@@ -15,6 +15,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.ranking import require_ranked
+from densemble.inference.stored import stored_labels, stored_maps
 from densemble.shapes import Size
 from densemble.storage.geo import Georeference, read_georeference, write_geotiff
 from densemble.storage.images import write_npy, write_png, write_tiff
@@ -75,17 +76,8 @@ class PicturePrediction(Prediction):
             float32.
         """
         if self.label is not None:
-            labels = self.label.cpu().numpy()
-            return labels.astype(np.uint8 if len(self.mean) <= 256 else np.uint16)
-        maps = self.mean.cpu().numpy()
-        if self.task.target_kind == "values":
-            about = self.task.describe()
-            whole = (maps / about["file_scale"]).astype(np.float32)
-            whole = whole.round().clip(0, 65535).astype(np.uint16) if about.get("whole", True) else whole
-        elif self.task.target_kind == "density":
-            whole = maps.astype(np.float32)
-        else:
-            whole = (maps * 255).round().clip(0, 255).astype(np.uint8)
+            return stored_labels(self.label.cpu().numpy(), len(self.mean))
+        whole = stored_maps(self.mean.cpu().numpy(), self.task)
         picture: Array = whole[0] if len(whole) == 1 else whole
         return picture
 

@@ -22,6 +22,7 @@ from densemble.storage.images import IMAGE_SUFFIXES, as_unit, read_image
 
 Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor
+SUFFIXES = (*IMAGE_SUFFIXES, ".zarr")
 BACKEND_NAMES = ("auto", *BACKENDS)
 PRECISIONS = ("auto", *get_args(Precision))
 
@@ -34,20 +35,24 @@ def find_pictures(source: str | Path) -> list[Path]:
     """
     text = str(source)
     path = Path(text).expanduser()
-    if path.is_file():
+    if path.is_file() or path.suffix == ".zarr":
         return [path]
     if path.is_dir():
-        found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
         if not found:
-            raise DataError(f"folder '{path}' holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            raise DataError(f"folder '{path}' holds no pictures ({', '.join(SUFFIXES)})")
         return found
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
-        found = [file for file in matched if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES]
+        found = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_picture(file)]
         if not found:
             raise DataError(f"no picture matches '{text}'")
         return found
     raise DataError(f"no picture, folder or glob at '{text}'; check the path")
+
+
+def _is_picture(path: Path) -> bool:
+    return path.is_file() or path.suffix == ".zarr"
 
 
 def expand(source: Source | Iterable[Source]) -> list[Path | Array | Tensor]:

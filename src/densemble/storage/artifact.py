@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.calibrate import make_calibration
+from densemble.ensemble.cascade import make_cascade
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import make_guarantee
 from densemble.ensemble.membership import keep_members
@@ -90,6 +91,7 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
         "temperatures": ensemble.temperatures,
         "calibration": None if ensemble.calibration is None else ensemble.calibration.describe(),
         "guarantee": None if ensemble.guarantee is None else ensemble.guarantee.describe(),
+        "cascade": None if ensemble.cascade is None else ensemble.cascade.describe(),
         "reading": ensemble.reading,
         "metrics": ensemble.metrics,
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
@@ -163,6 +165,15 @@ def describe(path: str | Path) -> dict[str, Any]:
     return dict(values)
 
 
+def fingerprint(path: str | Path) -> str:
+    """What tells an artifact from any other: the SHA-256 of its description, which holds those of all tensors.
+
+    Raises:
+        ArtifactError: see :func:`describe`.
+    """
+    return hashlib.sha256(metadata(describe(_in_run(Path(path))))[KEY].encode()).hexdigest()
+
+
 def load(
     path: str | Path, device: str = "cpu", functions: Sequence[str] = (), min_members: int | None = None
 ) -> Ensemble:
@@ -214,6 +225,7 @@ def _put_together(
             calibration=make_calibration(values["calibration"]) if values.get("calibration") else None,
             guarantee=make_guarantee(values["guarantee"]) if values.get("guarantee") else None,
             min_members=min_members,
+            cascade=make_cascade(values["cascade"]) if values.get("cascade") else None,
         )
     except UsageError as error:
         raise ArtifactError(

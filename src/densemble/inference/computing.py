@@ -1,0 +1,63 @@
+"""What computes a batch: all members, or a cascade of them, and never so many pixels at once that memory grows."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.prediction import Prediction
+from densemble.inference.cascade import predict_cascade, require_policy
+
+PIXELS = 2_000_000
+"""Of the pictures that are computed at once."""
+
+
+def computing(
+    ensemble: Ensemble,
+    uncertainty: bool,
+    policy: Policy | None = None,
+    used: Callable[[CascadeUse], None] = lambda use: None,
+) -> Callable[[Tensor], Prediction]:
+    """A function images ``(B, C, H, W)`` in [0, 1] -> prediction of the batch, on the ensemble's device.
+
+    Args:
+        ensemble: in eval mode.
+        uncertainty: also the maps of uncertainty.
+        policy: of the ensemble's cascade; ``None``: all members see every picture.
+        used: told what a batch spent under a policy.
+
+    Raises:
+        UsageError: the policy has a member that the ensemble has not.
+    """
+    if policy is not None:
+        require_policy(ensemble, policy)
+    device = next(ensemble.parameters()).device
+
+    def part(images: Tensor) -> Prediction:
+        placed = images.to(device, non_blocking=True)
+        if policy is None:
+            return ensemble.predict_members(placed, uncertainty)
+        found = predict_cascade(ensemble, placed, policy, uncertainty)
+        assert ensemble.cascade is not None
+        used(cascade_use(found.used, policy, ensemble.cascade.shares))
+        return found.prediction
+
+    def compute(images: Tensor) -> Prediction:
+        at_once = max(PIXELS // (images.shape[-2] * images.shape[-1]), 1)
+        return _joined([part(images) for images in torch.split(images, at_once)])
+
+    return compute
+
+
+def _joined(parts: list[Prediction]) -> Prediction:
+    if len(parts) == 1:
+        return parts[0]
+    joined: dict[str, Any] = {}
+    for one in fields(Prediction):
+        maps = [getattr(part, one.name) for part in parts]
+        joined[one.name] = None if maps[0] is None else torch.cat(maps)
+    return Prediction(**joined)

@@ -1,0 +1,148 @@
+"""A picture too large for memory: read by windows, predicted, and its maps written by rows, all three at once."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import ConformalInterval
+from densemble.inference.picture import require_saved
+from densemble.inference.small_overlay import SmallOverlay
+from densemble.inference.stored import stored_labels, stored_maps
+from densemble.inference.streaming import stream
+from densemble.inference.tile_planes import Rows
+from densemble.nets.halo import Reach
+from densemble.storage.images import write_png
+from densemble.storage.large import MapWriter, open_large, tiff_writer, zarr_writer
+
+Array = np.ndarray[Any, Any]
+
+MOST_PIXELS = 1 << 28
+"""Of a map, all its channels and some more planes together, that is held in memory."""
+MOST_PIXELS_SEEN = 1 << 23
+"""Of a picture that a network sees at its own size at once."""
+
+
+def pixels_at_once(ensemble: Ensemble) -> int:
+    """How many pixels a picture may have to be predicted as a whole; larger ones are read by windows."""
+    own_size = any(member.spec.input_size is None for _, member in ensemble.named_members())
+    most = MOST_PIXELS // (ensemble.task.out_channels + 4)
+    return min(most, MOST_PIXELS_SEEN) if own_size else most
+
+
+def predict_large(
+    ensemble: Ensemble,
+    path: Path,
+    out: Path,
+    name: str,
+    what: tuple[str, ...],
+    tile: int = 1024,
+    reaches: Mapping[str, Reach] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Predicts one picture and writes ``NAME_map.tif`` and whatever else is asked for; of a Zarr ``NAME_map.zarr``.
+
+    Memory is that of a row of windows, however large the picture is. ``npy`` gives the mean map as float32, in a file
+    ``NAME_mean``; the overlay is made small, and the uncertainty is in its own unit instead of colours.
+
+    Args:
+        ensemble: in eval mode.
+        path: a TIFF, NPY or Zarr is read by windows, anything else as a whole.
+        out: folder that exists.
+        name: what the files' names begin with.
+        what: of ``SAVE``.
+        tile: pixels along each axis of a window.
+        reaches: of the members, see :func:`densemble.inference.tile_members.measure_reaches`; default: measured.
+        progress: called with (rows done, all rows).
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsageError: what the ensemble cannot give, or members that large pictures are not for.
+        DataError: the picture cannot be read.
+        ResourceError: a file cannot be written.
+    """
+    require_saved(what, ensemble)
+    planes = tuple(dict.fromkeys(plane for kind in what for plane in _planes(kind, ensemble)))
+    files: list[Path] = []
+    with ExitStack() as opened:
+        picture = opened.enter_context(open_large(path))
+        background = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write-rows"))
+        writers: dict[str, MapWriter] = {}
+        writing = None
+        overlay = SmallOverlay(picture, ensemble.task) if "overlay" in what else None
+        kinds = [kind for kind in what if kind != "overlay"]
+        for rows in stream(ensemble, picture, tile, planes=planes, reaches=reaches):
+            layers = {kind: _layer(kind, rows, ensemble) for kind in kinds}
+            for kind in (kind for kind in kinds if kind not in writers):
+                file, writer = _writer(path, out / f"{name}_{_ENDINGS.get(kind, kind)}", picture.size, layers[kind])
+                files.append(file)
+                writers[kind] = opened.enter_context(writer)
+            if writing is not None:
+                writing.result()
+            writing = background.submit(_write, writers, layers)
+            if overlay is not None:
+                overlay.add(rows)
+            progress(rows.top + rows.height, picture.size[0])
+        if writing is not None:
+            writing.result()
+        if overlay is not None:
+            write_png(path := out / f"{name}_overlay.png", overlay.drawn())
+            files.append(path)
+    return files
+
+
+_ENDINGS = {"npy": "mean"}
+
+
+def _planes(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
+    """What has to be predicted for a kind of file."""
+    categorical = ensemble.task.distribution == "categorical"
+    if kind in ("map", "overlay"):
+        return ("label",) if categorical else ("mean",)
+    if kind == "npy":
+        return ("mean",)
+    if kind == "guarantee":
+        return ("lower", "upper") if isinstance(ensemble.guarantee, ConformalInterval) else ("included",)
+    return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
+
+
+def _layer(kind: str, rows: Rows, ensemble: Ensemble) -> Array:
+    """Rows as they are stored, ``(n, W)`` or ``(K, n, W)``."""
+    task = ensemble.task
+    if kind == "map":
+        if rows.label is not None:
+            return stored_labels(rows.label.numpy(), task.out_channels)
+        assert rows.mean is not None
+        return stored_maps(rows.mean.numpy(), task)
+    if kind == "npy":
+        assert rows.mean is not None
+        return rows.mean.numpy().astype(np.float32)
+    if kind == "guarantee":
+        if rows.included is not None:
+            return rows.included.numpy().astype(np.uint8) * 255
+        assert rows.lower is not None and rows.upper is not None
+        return np.concatenate([rows.lower.numpy(), rows.upper.numpy()]).astype(np.float32)
+    if rows.entropy is not None:
+        return rows.entropy.numpy().astype(np.float32)
+    assert rows.variance is not None
+    deviation: Array = rows.variance.mean(0).sqrt().numpy().astype(np.float32)
+    return deviation
+
+
+def _writer(source: Path, place: Path, size: tuple[int, int], layer: Array) -> tuple[Path, Any]:
+    bands = 1 if layer.ndim == 2 else len(layer)
+    if source.suffix == ".zarr":
+        return (path := place.with_name(f"{place.name}.zarr")), zarr_writer(path, size, bands, layer.dtype)
+    path = place.with_name(f"{place.name}.tif")
+    return path, tiff_writer(path, size, bands, layer.dtype, source)
+
+
+def _write(writers: Mapping[str, MapWriter], layers: Mapping[str, Array]) -> None:
+    for kind, writer in writers.items():
+        writer.write(layers[kind])

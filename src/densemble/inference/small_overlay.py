@@ -1,0 +1,68 @@
+"""The overlay of a picture that is too large to be looked at: every so manyth pixel of it and of its map."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from densemble.inference.drawing import draw_map
+from densemble.inference.predictor import shown
+from densemble.inference.tile_planes import Rows
+from densemble.storage.large import LargePicture
+from densemble.storage.pixels import as_unit
+from densemble.tasks import Task
+
+Array = np.ndarray[Any, Any]
+
+SIDE = 2048
+"""Pixels along the longer side, at most."""
+_COLUMNS = 4096
+
+
+class SmallOverlay:
+    """Collects what is drawn while a map comes in rows.
+
+    Args:
+        picture: that is predicted.
+        task: what its map means.
+    """
+
+    def __init__(self, picture: LargePicture, task: Task) -> None:
+        self._picture, self._task = picture, task
+        self.step = -(-max(picture.size) // SIDE)
+        self._images: list[Array] = []
+        self._maps: list[Array] = []
+        self._labels: list[Array] = []
+
+    def add(self, rows: Rows) -> None:
+        """Takes finished rows with their labels, or else their mean."""
+        first = -rows.top % self.step
+        if first >= rows.height:
+            return
+        self._images.append(self._pixels(rows.top + first, rows.height - first))
+        if rows.label is not None:
+            self._labels.append(rows.label[first :: self.step, :: self.step].numpy())
+        elif rows.mean is not None:
+            self._maps.append(rows.mean[:, first :: self.step, :: self.step].numpy())
+
+    def _pixels(self, top: int, height: int) -> Array:
+        """Every ``step``th pixel, read in parts so that no whole row of windows is held."""
+        width = self._picture.size[1]
+        columns = _COLUMNS // self.step * self.step
+        return np.concatenate(
+            [
+                self._picture.read(top, left, height, min(columns, width - left))[:: self.step, :: self.step]
+                for left in range(0, width, columns)
+            ],
+            axis=1,
+        )
+
+    def drawn(self) -> Array:
+        """The overlay, uint8 ``(h, w, 3)``."""
+        unit = as_unit(np.concatenate(self._images))
+        image = shown(torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))))
+        if self._labels:
+            label = np.concatenate(self._labels)
+            classes = np.zeros((self._task.out_channels, 1, 1), np.float32)  # only their number is looked at
+            return draw_map(image, classes, self._task.target_kind, label)
+        return draw_map(image, np.concatenate(self._maps, axis=1), self._task.target_kind)

@@ -1,0 +1,124 @@
+"""Windows out of TIFF files: only the tiles or strips that a window touches are read and decoded."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from densemble.errors import DataError
+from densemble.shapes import Size
+from densemble.storage import tiff
+from densemble.storage.pixels import Array, Pixels, require_numbers, require_plausible
+from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
+
+
+def tiff_windows(path: Path) -> WindowSource | None:
+    """Windows out of the first picture of a TIFF, as :func:`tiff.read_page` sees it.
+
+    ``None`` where it must be decoded whole: its orientation turns it, it is a volume, or its channels lie in pages
+    that are not all in this file.
+
+    Raises:
+        DataError: absent, damaged, cut short, or in a colour space other than grey, RGB and palette.
+    """
+    file = tiff.open_file(path)
+    source = None
+    try:
+        with tiff.reading(path):
+            source = _plan(path, file)
+    finally:
+        if source is None:
+            file.close()
+    return source
+
+
+def _plan(path: Path, file: Any) -> WindowSource | None:
+    page = file.pages.first
+    tiff.require_known_colours(path, page)
+    in_pages = tiff.has_channels_in_pages(file)
+    pages = file.series[0].levels[0].pages if in_pages else [page]
+    if page.shaped[1] != 1 or tiff.page_orientation(page) != 1:
+        return None
+    if in_pages and not _all_here(file, pages):
+        return None
+    require_numbers(path, page.dtype)
+    if not math.prod(page.shaped):
+        raise DataError(f"'{path}' has no pixels; save it again")
+    tiff.require_all_bytes(path, pages)
+    size = (page.imagelength, page.imagewidth)
+    plain = page.is_final and all(channel.is_contiguous for channel in pages)
+    read = _plain(path, file, pages) if plain else _cells(path, file, pages, size).read
+
+    def read_pixels(window: Window) -> Pixels:
+        with tiff.reading(path):
+            values = read(window)
+            return Pixels(values) if in_pages else tiff.page_pixels(page, values)
+
+    return WindowSource(size, read_pixels, file.close)
+
+
+def _all_here(file: Any, pages: Sequence[Any]) -> bool:
+    """Whether each channel has a page of its own in this file; ImageJ writes a single page in front of all channels."""
+    if any(page is None or page.parent is not file for page in pages):
+        return False
+    return bool(len(pages) * math.prod(file.pages.first.shaped) == math.prod(file.series[0].levels[0].shape))
+
+
+def _plain(path: Path, file: Any, pages: Sequence[Any]) -> Callable[[Window], Array]:
+    """Uncompressed strips that adjoin: read by rows, for one strip may be the whole picture."""
+    planes, _, height, width, interleaved = pages[0].shaped
+    dtype = pages[0].dtype.newbyteorder(file.byteorder)
+    column = interleaved * dtype.itemsize
+    channel = dtype.itemsize if planes == 1 else height * width * dtype.itemsize
+    parts = [
+        PlainNumbers(
+            path,
+            page.dataoffsets[0],
+            dtype,
+            (height, width, planes * interleaved),
+            (width * column, column, channel),
+        )
+        for page in pages
+    ]
+    for part in parts:
+        part.require_all_bytes()
+    return parts[0].read if len(parts) == 1 else lambda window: np.concatenate([p.read(window) for p in parts], axis=2)
+
+
+def _cells(path: Path, file: Any, pages: Sequence[Any], size: Size) -> Cells:
+    key = pages[0].keyframe
+    planes, _, height, width, interleaved = key.shaped
+    cell = (key.tilelength, key.tilewidth) if key.is_tiled else (min(key.rowsperstrip, height), width)
+    down, across = math.ceil(height / cell[0]), math.ceil(width / cell[1])
+    channels = len(pages) * planes * interleaved
+    require_plausible(path, math.prod(cell) * channels * key.dtype.itemsize, path.stat().st_size)
+    for page in pages:
+        if min(len(page.dataoffsets), len(page.databytecounts)) < planes * down * across:
+            raise DataError(f"'{path}' lists {len(page.dataoffsets)} of its {planes * down * across} tiles or strips")
+
+    def decode(row: int, column: int) -> Array:
+        inside = (min(cell[0], height - row * cell[0]), min(cell[1], width - column * cell[1]))
+        values = np.full((*inside, channels), key.nodata, key.dtype)
+        parts = [(page, plane) for page in pages for plane in range(planes)]
+        for number, (page, plane) in enumerate(parts):
+            segment = _segment(file, page, (plane * down + row) * across + column)
+            if segment is not None:
+                target = values[:, :, number * interleaved : (number + 1) * interleaved]
+                target[...] = segment[0, : inside[0], : inside[1]]
+        return values
+
+    return Cells(size, cell, decode)
+
+
+def _segment(file: Any, page: Any, index: int) -> Array | None:
+    """A tile or strip, decoded, ``(1, h, w, interleaved)``; ``None`` for one that GDAL left out as empty."""
+    offset, count = page.dataoffsets[index], page.databytecounts[index]
+    if not offset or not count:
+        return None
+    file.filehandle.seek(offset)
+    encoded = file.filehandle.read(count)  # before the decoder is asked for: making it moves the file's position
+    key = page.keyframe
+    values: Array = key.decode(encoded, index, jpegtables=page.jpegtables, jpegheader=key.jpegheader)[0]
+    return values

@@ -1,0 +1,200 @@
+"""Fitting cascades: figures against brute force, planted sets whose answer is known, and refusals."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from small_heldout import SIZE, TASKS, small_set, truth_of
+from torch import Tensor
+
+from densemble.ensemble.calibrate import Temperature
+from densemble.ensemble.cascade import Cascade, Policy, measures_for, unsureness
+from densemble.ensemble.combine import combine
+from densemble.ensemble.uncertainty import RunningUncertainty
+from densemble.errors import DataError, UsageError
+from densemble.heldout.cascade import Mixed, fit_cascade, why_no_cascade
+from densemble.heldout.predictions import HeldOut, held_out
+from densemble.heldout.scores import measure
+from densemble.tasks import SegmentationTask
+from densemble.tasks.objectives import Objective, make_objective
+
+WEIGHTS = (0.2, 0.3, 0.5)
+MILLISECONDS = [10.0, 15.0, 75.0]
+
+
+def brute_force(held: HeldOut, mixed: Mixed, objective: Objective, policy: Policy) -> tuple[float, float]:
+    """(cost, score) of a policy, one picture and one member at a time, by the library's own rule and uncertainty."""
+    costs, rows = [], []
+    places = [held.names.index(name) for name in policy.members]
+    for maps, truth in held:
+        running = RunningUncertainty(held.task.distribution)
+        for stage, place in enumerate(places, 1):
+            running.add(maps[place][None], mixed.weights[place])
+            seen = places[:stage]
+            joined = combine(maps[seen][:, None], [mixed.weights[p] for p in seen], mixed.rule, held.task)
+            sure = unsureness(policy.measure, joined, running, held.task.distribution, stage) < policy.threshold
+            if sure or stage == len(places):
+                break
+        served = joined if mixed.calibration is None else mixed.calibration.apply(joined)
+        rows.append(measure(served, truth, held.task, objective)[0])
+        costs.append(sum(MILLISECONDS[place] for place in seen) / sum(MILLISECONDS))
+    return float(np.mean(costs)), float(objective.value(torch.stack(rows).sum(0)))
+
+
+def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
+    """Two cheap members that are right on every second picture and err elsewhere; a dear one that is always right."""
+    easy, hard = (small_set(TASKS[metric], spreads, pictures) for spreads in ([0.0, 0.0, 0.0], [2.0, 2.0, 0.0]))
+    even = (np.arange(pictures) % 2 == 0)[:, None, None, None]
+    maps = [np.where(even, own, other) for own, other in zip(easy.maps, hard.maps, strict=True)]
+    if metric == "cc":  # probabilities
+        maps = [own.clip(0, 1) for own in maps]
+    return held_out(easy.names, maps, easy.truths, easy.task)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+@pytest.mark.parametrize("rule", ["mean", "median"])
+def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: str) -> None:
+    held, objective = uneven_set(metric), make_objective(TASKS[metric], metric)
+    mixed = Mixed(WEIGHTS, rule)
+    found = fit_cascade(held, mixed, objective, MILLISECONDS)
+    assert any(policy.threshold > 0 for policy in found.policies)
+    for policy in found.policies:
+        cost, score = brute_force(held, mixed, objective, policy)
+        assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-6), policy
+        assert policy.measure in measures_for(held.task)
+        share = score / found.full if objective.higher_is_better else found.full / score
+        assert policy.kept == pytest.approx(share, rel=1e-5)
+        assert policy.kept_low is not None and policy.kept is not None and policy.kept_low <= policy.kept + 1e-9
+
+
+def test_calibration_is_part_of_what_is_scored() -> None:
+    task = TASKS["nll"]
+    held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), make_objective(task, "nll")
+    mixed = Mixed(WEIGHTS, calibration=Temperature(2.0, task.distribution))
+    found = fit_cascade(held, mixed, objective, MILLISECONDS)
+    assert found.full != pytest.approx(fit_cascade(held, Mixed(WEIGHTS), objective, MILLISECONDS).full, rel=1e-3)
+    for policy in found.policies:
+        assert policy.score == pytest.approx(brute_force(held, mixed, objective, policy)[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_the_front(metric: str) -> None:
+    task = TASKS[metric]
+    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), make_objective(task, metric)
+    found = fit_cascade(held, Mixed((0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
+    sign = 1 if objective.higher_is_better else -1
+    *front, everything = found.policies
+    for cheaper, dearer in pairwise(front):
+        assert cheaper.cost <= dearer.cost
+        assert sign * dearer.score > sign * cheaper.score or dearer.kept_low > cheaper.kept_low
+    assert sorted(everything.members) == sorted(held.names) and everything.threshold == 0
+    assert everything.cost == pytest.approx(1) and everything.score == pytest.approx(found.full)
+    assert everything.kept == everything.kept_low == 1
+    assert found.for_keep(1.0).kept_low >= 1 and sum(found.shares.values()) == pytest.approx(1)
+
+
+def hard_and_easy(pictures: int = 24) -> HeldOut:
+    """A cheap member that is right, and sure, on every second picture, and a guess elsewhere; a dear one always right.
+
+    The cheap one weighs little, so that the mean of both is right wherever the dear one is.
+    """
+    random = np.random.default_rng(0)
+    task = SegmentationTask(("a", "b", "c"))
+    targets = [truth_of(task, random) for _ in range(pictures)]
+    ideal = torch.stack([task.as_maps(target)[0] for target in targets])
+    sure: Tensor = torch.softmax(8 * ideal, 1)
+    guess = torch.softmax(torch.from_numpy(random.normal(size=(pictures, 3, *SIZE))).float() / 10, 1)
+    easy = (torch.arange(pictures) % 2 == 0)[:, None, None, None]
+    cheap = torch.where(easy, sure, guess)
+    maps = [cheap.half().numpy(), sure.half().numpy()]
+    return held_out(["cheap", "dear"], maps, [(target, None) for target in targets], task)
+
+
+def test_sure_pictures_stop_and_others_go_on() -> None:
+    held = hard_and_easy()
+    found = fit_cascade(held, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
+    policy = found.for_keep(1.0)
+    assert policy.members == ("cheap", "dear") and policy.measure == "entropy" and policy.threshold > 0
+    assert policy.cost == pytest.approx((0.1 + 1.0) / 2) and policy.kept == 1
+    assert found.for_budget(0.5).score < found.for_budget(0.6).score == found.full
+    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    assert keep[0.995].kept == pytest.approx(1) and keep[0.995].cost == pytest.approx(0.55)
+
+
+def test_checks_are_measured_on_the_other_half() -> None:
+    """What holds of the first half only is not promised by what was fitted on it."""
+    held = hard_and_easy()
+    cheap = held.maps[0].copy()
+    cheap[:12] = held.maps[1][:12]  # right everywhere in the first half
+    maps = [cheap, held.maps[1]]
+    other = held_out(held.names, maps, held.truths, held.task)
+    found = fit_cascade(other, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
+    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    assert keep[1.0].kept < 0.95
+    assert found.for_keep(1.0).kept_low >= 1
+
+
+def test_neighbours_that_fail_together_lower_the_bound() -> None:
+    """Frames of a film: six bad pictures in a row say less about the next film than six scattered ones."""
+
+    def low(bad: list[int]) -> float:
+        held = hard_and_easy(60)
+        cheap = held.maps[1].copy()
+        cheap[bad] = held.maps[0][1]
+        found = fit_cascade(
+            held_out(held.names, [cheap, held.maps[1]], held.truths, held.task),
+            Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0],
+        )  # fmt: skip
+        alone = next(policy for policy in found.policies if policy.members == ("cheap",))
+        assert alone.kept_low is not None
+        return alone.kept_low
+
+    assert low([0, 1, 2, 3, 4, 5]) < low([5, 15, 25, 35, 45, 55]) - 0.005
+
+
+def test_worse_members_that_come_last_are_left_out() -> None:
+    held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], pictures=12)
+    found = fit_cascade(held, Mixed((1 / 3,) * 3), make_objective(held.task), MILLISECONDS)
+    best = found.for_budget(1.0)
+    assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
+
+
+def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
+    held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
+    upside_down = tuple((1 - own).astype(np.float16) for own in held.maps)
+    negative = held_out(held.names, upside_down, held.truths, held.task)
+    found = fit_cascade(negative, Mixed((0.5, 0.5)), make_objective(held.task), [1.0, 2.0])
+    assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
+    with pytest.raises(UsageError, match="budget"):
+        found.for_keep(0.9)
+    assert found.for_budget(1.0).score >= found.full and {check.asked for check in found.checks} == {"budget"}
+
+
+def test_what_has_no_cascade() -> None:
+    held = small_set(TASKS["miou"], [1.0, 1.0])
+    objective = make_objective(held.task)
+    assert why_no_cascade(3, "mean") is None and "one member" in str(why_no_cascade(1, "mean"))
+    with pytest.raises(UsageError, match=r"stacking.*all members"):
+        fit_cascade(held, Mixed((0.5, 0.5), "stacking"), objective, [1.0, 1.0])
+    with pytest.raises(DataError, match="3 held-out pictures"):
+        fit_cascade(held.only([0, 1, 2]), Mixed((0.5, 0.5)), objective, [1.0, 1.0])
+    unknown = make_objective(TASKS["cc"], "nss")  # of pictures without fixations
+    with pytest.raises(DataError, match="nss is undefined"):
+        fit_cascade(small_set(TASKS["cc"], [1.0, 1.0]), Mixed((0.5, 0.5)), unknown, [1.0, 1.0])
+
+
+def test_pictures_may_be_numbered_anyhow() -> None:
+    held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), make_objective(TASKS["cc"])
+    some = held.only([11, 2, 3, 7, 8, 5])
+    found: Cascade = fit_cascade(some, Mixed((0.5, 0.5)), objective, [1.0, 2.0])
+    assert found.pictures == 6
+    for policy in found.policies:
+        assert policy.score == pytest.approx(_score(some, objective, policy), rel=1e-6)
+
+
+def _score(held: HeldOut, objective: Objective, policy: Policy) -> float:
+    if policy.threshold or len(policy.members) == 1:
+        return policy.score  # brute force above
+    rows = [measure(maps.mean(0)[None], truth, held.task, objective)[0] for maps, truth in held]
+    return float(objective.value(torch.stack(rows).sum(0)))
