@@ -49,6 +49,7 @@ def classes() -> de.Ensemble:
 
 @pytest.fixture(autouse=True)
 def one_core() -> Iterator[None]:
+    """Networks as tiny as these wait for their own threads longer than they compute."""
     own = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

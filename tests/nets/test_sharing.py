@@ -59,7 +59,7 @@ def calls_of(network: nn.Module, kind: type[nn.Module], run: Callable[[], object
 @pytest.mark.parametrize("form", [lambda one: one, for_inference], ids=["plain", "rewritten"])
 @pytest.mark.parametrize(
     ("backbone", "heads"),
-    [("resnet18", ("upsample", "skip", "upsample")), ("squeezenet1_1", ("fpn", "upsample")),
+    [("resnet18", ("upsample", "skip", "upsample")), ("squeezenet1_1", ("upsample", "upsample")),
      ("timm/test_vit", ("upsample", "upsample"))],
 )  # fmt: skip
 def test_frozen_backbones_give_the_same_grids(
@@ -95,7 +95,7 @@ def test_a_frozen_stem_runs_once_and_its_work_is_saved() -> None:
 
 
 def test_cuts_at_different_depths() -> None:
-    deep = model(cut="layer4")
+    deep = model()
     shallow = with_backbone_of(model(cut="layer2"), deep)
     images = torch.randn(1, 3, *SEEN)
     for models in ([deep, shallow], [shallow, deep]):

@@ -64,7 +64,7 @@ def predict(
     unknown = [kind for kind in what if kind not in SAVE]
     if unknown or not what:
         raise UsageError(f"--save {save}: there are: {', '.join(SAVE)}, joined by commas")
-    pictures = [path for item in source for path in find_pictures(item)]
+    pictures = list(dict.fromkeys(path for item in source for path in find_pictures(item)))
     require_writable(out)
     plain = load(artifact, device, function or (), min_members)
     policy = _policy(plain, keep, budget)

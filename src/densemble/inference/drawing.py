@@ -1,6 +1,7 @@
 """Maps as pictures: arrays in, uint8 RGB arrays out."""
 
 import colorsys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,34 @@ def palette(classes: int) -> Array:
 
 def colour_labels(labels: Array, classes: int) -> Array:
     """Labels ``(H, W)`` -> uint8 ``(H, W, 3)``."""
-    return palette(classes)[labels]
+    return palette(classes).take(labels, axis=0)
 
 
 def colour_values(values: Array, low: float, high: float, colours: str = "viridis") -> Array:
     """Values ``(H, W)`` -> uint8 ``(H, W, 3)``, from ``low`` to ``high`` by a matplotlib colour map."""
+    table = _colour_table(colours)
+    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
+    rgb: Array = table.take(np.minimum((share * len(table)).astype(np.intp), len(table) - 1), axis=0)
+    return rgb
+
+
+@cache
+def _colour_table(colours: str) -> Array:
+    """The steps of a matplotlib colour map, uint8 ``(N, 3)``, in 8 bits from the start."""
     from matplotlib import colormaps
 
-    share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    rgb: Array = (colormaps[colours](share)[..., :3] * 255).round().astype(np.uint8)
-    return rgb
+    chosen = colormaps[colours]
+    table: Array = (chosen(np.arange(chosen.N))[:, :3] * 255).round().astype(np.uint8)
+    return table
 
 
 def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
     """Colours over a picture, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
     share = np.asarray(opacity, dtype=np.float32)
     share = share[..., None] if share.ndim == 2 else share
-    return (image * (1 - share) + colours * share).round().clip(0, 255).astype(np.uint8)
+    blended = image * (1 - share)
+    blended += colours * share
+    return blended.round(out=blended).astype(np.uint8)
 
 
 def heat_overlay(image: Array, heat: Array) -> Array:

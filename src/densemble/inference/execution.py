@@ -1,17 +1,17 @@
 """How networks are run: which backends and precisions may be chosen, what was chosen, and what it is remembered by."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from densemble.inference.backends import Runner
+from densemble.inference.backends.base import as_list
 from densemble.inference.cache import identity
 from densemble.inference.remembered import recall, remember
 from densemble.inference.tune import Choice, candidates, tune
-from densemble.nets.dense import DenseModel
 from densemble.nets.head import DenseHead
 from densemble.shapes import Size
 
@@ -49,7 +49,7 @@ class Tuned:
 
     Attributes:
         batch: number of images.
-        grid_size: (h, w) of its logits.
+        grid_size: (h, w) of the logits of heads that go as far as they were made to, of several the largest.
         stops_at: the only map size that it serves; ``None``: all that are at least ``grid_size``.
         runner: see :data:`Runner`.
         choice: how it was chosen.
@@ -66,10 +66,6 @@ class Tuned:
         if self.stops_at is not None:
             return wanted == self.stops_at
         return wanted[0] >= self.grid_size[0] and wanted[1] >= self.grid_size[1]
-
-    def run(self, normalized: Tensor) -> Tensor:
-        """Normalized images of the one shape -> logits ``(B, K, h, w)``."""
-        return self.runner(normalized)[0]
 
 
 @dataclass
@@ -109,11 +105,18 @@ class Execution:
         return gained > WORTH_SECONDS + WORTH_RUNS * seconds
 
     @torch.no_grad()
-    def tune(self, model: DenseModel, normalized: Tensor, wanted: Size) -> Tuned:
-        """The fastest right way to run a model at the shape of these images."""
-        natural = _size(model.grid(normalized[:1], None))
+    def tune(self, name: str, build: Callable[[Size | None], nn.Module], normalized: Tensor, wanted: Size) -> Tuned:
+        """The fastest right way to run a network at the shape of these images.
+
+        Args:
+            name: of the network, that it is told of by.
+            build: makes it, by where the steps of its heads stop.
+            normalized: real images, ``(B, C, H, W)``.
+            wanted: (h, w) of the maps.
+        """
+        natural = _largest(as_list(build(None).eval()(normalized[:1])))
         stops_at = None if wanted[0] >= natural[0] and wanted[1] >= natural[1] else wanted
-        network = Grid(model.backbone, model.head, stops_at).eval()
+        network = build(stops_at).eval()
         pairs = candidates(self.backend, self.precision, normalized.device)
         key = identity(network, normalized, pairs)
         remembered = recall(key)
@@ -123,12 +126,11 @@ class Execution:
         if remembered is None:
             remember(key, choice)
         self.say(
-            f"{model.spec.backbone}: {choice.backend} {choice.precision}, {choice.speedup:.1f}x eager, error "
-            f"{choice.error:.1g} ({time.monotonic() - started:.1f} s)"
+            f"{name}: {choice.backend} {choice.precision}, {choice.speedup:.1f}x eager, error {choice.error:.1g} "
+            f"({time.monotonic() - started:.1f} s)"
         )
-        grid_size = natural if stops_at is None else _size(runner(normalized)[0])
-        return Tuned(len(normalized), grid_size, stops_at, runner, choice)
+        return Tuned(len(normalized), natural, stops_at, runner, choice)
 
 
-def _size(maps: Tensor) -> Size:
-    return int(maps.shape[-2]), int(maps.shape[-1])
+def _largest(grids: Sequence[Tensor]) -> Size:
+    return max(int(grid.shape[-2]) for grid in grids), max(int(grid.shape[-1]) for grid in grids)

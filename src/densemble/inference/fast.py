@@ -1,18 +1,21 @@
 """The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
 
-import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
-from densemble.inference.execution import Execution, Tuned
+from densemble.inference.execution import Execution, Grid, Tuned
+from densemble.inference.joined import Joined
+from densemble.inference.network import Build, TunedNetwork
+from densemble.nets.cuts import REFERENCE_SIZE
 from densemble.nets.dense import DenseModel
 from densemble.nets.layers import resize
 from densemble.nets.rewrite import for_inference
+from densemble.nets.sharing import share
 from densemble.shapes import Size
 
 
@@ -33,27 +36,22 @@ class SharedInput:
 
 
 class FastMember(DenseModel):
-    """A member whose network runs on a chosen backend, for batches of the shapes that it was tuned for.
-
-    Other batches of a tuned image size are cut or filled up to a tuned number of images; anything else runs eagerly,
-    or is tuned when it comes, as the execution has it.
+    """A member whose network runs on a backend, see :class:`TunedNetwork`.
 
     Args:
         model: already rewritten for inference.
-        execution: how networks are run, shared by all members.
+        network: that runs it, alone or with others that share its beginning.
+        place: of its logits among those of the network.
         inputs: shared by all members.
     """
 
-    def __init__(self, model: DenseModel, execution: Execution, inputs: SharedInput) -> None:
+    def __init__(self, model: DenseModel, network: TunedNetwork, place: int, inputs: SharedInput) -> None:
         nn.Module.__init__(self)
         self.spec, self.loaded = model.spec, model.loaded
         self.backbone, self.head = model.backbone, model.head
         self.register_buffer("mean", model.mean)
         self.register_buffer("std", model.std)
-        self.execution = execution
-        self.inputs = inputs
-        self.tuned: dict[tuple[int, ...], list[Tuned]] = {}
-        """By (C, H, W) of what the network sees; the most images first."""
+        self.network, self.place, self.inputs = network, place, inputs
 
     def resized(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.resized`; done once for members that see images of one size."""
@@ -69,68 +67,68 @@ class FastMember(DenseModel):
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``."""
         wanted: Size = self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
-        normalized = self.normalized(images)
-        return resize(self._grids(normalized, wanted), wanted)
-
-    def _tune(self, normalized: Tensor, wanted: Size) -> Tuned:
-        found = self.execution.tune(self, normalized, wanted)
-        row = self.tuned.setdefault(tuple(normalized.shape[1:]), [])
-        row.append(found)
-        row.sort(key=lambda one: -one.batch)
-        return found
-
-    def _usable(self, normalized: Tensor, wanted: Size) -> list[Tuned]:
-        return [one for one in self.tuned.get(tuple(normalized.shape[1:]), []) if one.serves(wanted)]
-
-    def _grids(self, normalized: Tensor, wanted: Size) -> Tensor:
-        usable = self._usable(normalized, wanted)
-        if not usable and self.execution.always:
-            usable = [self._tune(normalized, wanted)]
-        elif not usable:
-            started = time.perf_counter()
-            grid = self.grid(normalized.contiguous(memory_format=torch.channels_last), wanted)
-            if self.execution.worth(len(normalized), time.perf_counter() - started):
-                self._tune(normalized, wanted)
-            return grid
-        if usable[0].batch == len(normalized):
-            return usable[0].run(normalized)
-        return _in_parts(normalized, usable)
+        return resize(self.network.grids(self.normalized(images), wanted)[self.place], wanted)
 
 
-def _in_parts(normalized: Tensor, tuned: Sequence[Tuned]) -> Tensor:
-    """Any number of images through runners of fixed numbers, the last part filled up with its last image."""
-    parts, start = [], 0
-    while start < len(normalized):
-        left = len(normalized) - start
-        one = next((one for one in tuned if one.batch <= left), tuned[-1])
-        part = normalized[start : start + one.batch]
-        missing = one.batch - len(part)
-        if missing > 0:
-            part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
-        parts.append(one.run(part.contiguous())[: one.batch - missing])
-        start += one.batch - missing
-    return torch.cat(parts)
-
-
-def fast(ensemble: Ensemble, execution: Execution) -> Ensemble:
+def fast(ensemble: Ensemble, execution: Execution, sharing: bool = True) -> Ensemble:
     """The same ensemble on backends; its networks are tuned as pictures come.
 
     Args:
         ensemble: left as it is.
         execution: what may be chosen, and when.
+        sharing: members with the same beginning, such as a frozen backbone, run as one network: right where all
+            members see the same pictures.
     """
+    plain: dict[int, DenseModel] = {}
+    for _, member in ensemble.named_members():
+        network = member.member if isinstance(member, Viewed) else member
+        if id(network) not in plain:
+            plain[id(network)] = for_inference(network).to(memory_format=torch.channels_last)
     inputs = SharedInput()
     made: dict[int, FastMember] = {}
+    for together in _clusters(plain, sharing):
+        name = " + ".join(plain[key].spec.backbone for key in together)
+        runs = TunedNetwork(name, _build([plain[key] for key in together]), execution, len(together))
+        made |= {key: FastMember(plain[key], runs, place, inputs) for place, key in enumerate(together)}
 
     def ready(member: DenseModel | Viewed) -> DenseModel | Viewed:
-        network = member.member if isinstance(member, Viewed) else member
-        if id(network) not in made:
-            lean = for_inference(network).to(memory_format=torch.channels_last)
-            made[id(network)] = FastMember(lean, execution, inputs)
-        found = made[id(network)]
-        return Viewed(found, member.view.name) if isinstance(member, Viewed) else found
+        if isinstance(member, Viewed):
+            return Viewed(made[id(member.member)], member.view.name)
+        return made[id(member)]
 
     return ensemble.with_members({name: ready(member) for name, member in ensemble.named_members()}).eval()
+
+
+def _build(models: Sequence[DenseModel]) -> Build:
+    if len(models) == 1:
+        return lambda seen, size: Grid(models[0].backbone, models[0].head, size)
+
+    def build(seen: Size, size: Size | None) -> nn.Module:
+        shared = share(models, seen, size)
+        return shared or Joined([Grid(model.backbone, model.head, size) for model in models])
+
+    return build
+
+
+def _clusters(models: Mapping[int, DenseModel], sharing: bool) -> list[list[int]]:
+    """Networks that have a beginning in common, and each of the others alone."""
+    clusters: list[list[int]] = []
+    for key, model in models.items():
+        own = model.spec
+        for cluster in clusters if sharing else ():
+            others = [models[other] for other in cluster]
+            first = others[0].spec
+            # Networks that begin alike have at least this in common; to compare all of them takes longer.
+            if (first.backbone, first.input_size, first.out_size) != (own.backbone, own.input_size, own.out_size):
+                continue
+            if not torch.equal(*(next(one.backbone.parameters()) for one in (others[0], model))):
+                continue
+            if share([*others, model], model.seen_size(own.input_size or REFERENCE_SIZE)) is not None:
+                cluster.append(key)
+                break
+        else:
+            clusters.append([key])
+    return clusters
 
 
 def accelerate(
@@ -163,7 +161,7 @@ def choices(ensemble: Ensemble) -> dict[str, list[Tuned]]:
     """What was chosen for each member of a fast ensemble, by its name; empty for those not tuned."""
     found = {}
     for name, member in ensemble.named_members():
-        network = member.member if isinstance(member, Viewed) else member
-        rows = network.tuned.values() if isinstance(network, FastMember) else ()
+        own = member.member if isinstance(member, Viewed) else member
+        rows = own.network.tuned.values() if isinstance(own, FastMember) else ()
         found[name] = [one for row in rows for one in row]
     return found

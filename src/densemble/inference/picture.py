@@ -252,7 +252,7 @@ def at_picture_size(
         expected_entropy=grow_plane(prediction.expected_entropy),
         mutual_information=grow_plane(prediction.mutual_information),
         disagreement=grow_plane(prediction.disagreement),
-        label=mean.argmax(0) if prediction.label is not None else None,
+        label=mean.max(0).indices if prediction.label is not None else None,
         included=None if included is None else included[0],
         lower=grow_maps(prediction.lower),
         upper=grow_maps(prediction.upper),

@@ -14,6 +14,7 @@ from densemble.inference.tiling import Box
 from densemble.shapes import Size
 
 BLOCK = 1024
+_COLUMNS = 256
 
 
 def blocks(size: Size) -> Iterator[Box]:
@@ -76,30 +77,35 @@ def antialiased(length: int, resized: int, start: int, end: int) -> tuple[int, T
 
 
 def grown(maps: Tensor, size: Size, box: Box) -> Tensor:
-    """A box of maps ``(B, K, h, w)`` resized to ``size``: ``(B, K, box.height, box.width)``.
+    """A box of maps ``(B, K, h, w)`` resized to ``size``: float32 ``(B, K, box.height, box.width)``.
 
-    Beyond the border the last pixel goes on.
+    Beyond the border the last pixel goes on. Each axis is a product with a narrow matrix, some columns at a time: of
+    what fills a window, that is several times faster than picking and mixing pixels.
     """
-    above, below, down = _neighbours(int(maps.shape[-2]), size[0], box.top, box.height, maps.device)
-    before, after, right = _neighbours(int(maps.shape[-1]), size[1], box.left, box.width, maps.device)
-    first, last = int(before.min()), int(after.max()) + 1
-    seen = maps[..., first:last]
-    rows = torch.lerp(seen.index_select(-2, above), seen.index_select(-2, below), down[:, None])
-    return torch.lerp(rows.index_select(-1, before - first), rows.index_select(-1, after - first), right)
+    with torch.autocast(maps.device.type, enabled=False):  # it would multiply in half precision
+        above, vertical = _bilinear(int(maps.shape[-2]), size[0], box.top, box.height, maps.device)
+        rows = vertical @ maps[..., above : above + vertical.shape[1], :].float()
+        result = rows.new_empty((*rows.shape[:-1], box.width))
+        for left in range(0, box.width, _COLUMNS):
+            count = min(_COLUMNS, box.width - left)
+            before, horizontal = _bilinear(int(maps.shape[-1]), size[1], box.left + left, count, maps.device)
+            seen = rows[..., before : before + horizontal.shape[1]]
+            torch.matmul(seen, horizontal.T, out=result[..., left : left + count])
+    return result
 
 
-def _neighbours(
-    length: int, resized: int, start: int, count: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For ``count`` pixels of a resized axis: the pixel before and after each, and how far it is from the first."""
+def _bilinear(length: int, resized: int, start: int, count: int, device: torch.device) -> tuple[int, Tensor]:
+    """For ``count`` pixels of a resized axis from ``start`` on: the first pixel that they see, and the shares of it and
+    of those after it, float32 ``(count, seen)``."""
     scale = np.float32(length) / np.float32(resized)  # in single precision, as torch does it
     places = scale * (np.arange(start, start + count, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
     places = np.clip(places, 0, length - 1)
     before = places.astype(np.int64)
     after = np.minimum(before + 1, length - 1)
-    share = (places - before).astype(np.float32)
-    return (
-        torch.from_numpy(before).to(device),
-        torch.from_numpy(after).to(device),
-        torch.from_numpy(share).to(device),
-    )
+    share = places - before
+    first = int(before[0])
+    matrix = np.zeros((count, int(after[-1]) + 1 - first), dtype=np.float32)
+    rows = np.arange(count)
+    matrix[rows, before - first] = 1 - share
+    matrix[rows, after - first] += share
+    return first, torch.from_numpy(matrix).to(device)

@@ -103,7 +103,7 @@ def measure_reach(model: DenseModel) -> Reach:
 
 @contextmanager
 def _plain(model: DenseModel) -> Iterator[None]:
-    """In eval mode, and with resizing done before convolutions: as matrices over whole axes they spread NaN all over."""
+    """In eval mode, and resizing before convolutions: as matrices over whole axes it would spread NaN all over."""
     modes = [(module, module.training) for module in model.modules()]
     resizing = (module for module in model.modules() if isinstance(module, ResizeConvolution))
     turned = [convolution for convolution in resizing if convolution.at_low_resolution]

@@ -2,9 +2,16 @@
 
 from densemble.inference.backends.base import Backend, Precision, Runner
 from densemble.inference.backends.eager import EAGER
+from densemble.inference.backends.inductor import INDUCTOR
+from densemble.inference.backends.onnxruntime import ONNXRUNTIME
 from densemble.inference.backends.openvino import OPENVINO
 
 __all__ = ["BACKENDS", "Backend", "Precision", "Runner"]
 
-BACKENDS: dict[str, Backend] = {"eager": EAGER, "openvino": OPENVINO}
+BACKENDS: dict[str, Backend] = {
+    "eager": EAGER,
+    "inductor": INDUCTOR,
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
+}
 """Backend by name."""

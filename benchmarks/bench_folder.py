@@ -1,0 +1,165 @@
+"""What surrounds the networks when a folder is predicted: wall time beside pure compute, interleaved in one process.
+
+Pure compute runs the same batches of the same pictures, decoded before, through the same ensemble, and does nothing
+else. The folder is predicted from files to files: decoded, computed, resized to the pictures' own size, drawn and
+written. Both take turns over parts of the pictures. Writes benchmarks/results/folder.json with the raw samples.
+
+    python benchmarks/bench_folder.py [ARTIFACT] [--pictures 2000] [--backend auto] [--save map map,overlay]
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import environment
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+import densemble as de
+from densemble.config import SEVEN
+from densemble.ensemble.images import as_images
+from densemble.ensemble.prediction import Prediction
+from densemble.inference.batch import Job, Pace, predict_files
+from densemble.inference.fast import accelerate
+from densemble.inference.predictor import prepared, read_picture
+from densemble.shapes import Size, parse_size
+
+RESULT = Path(__file__).parent / "results" / "folder.json"
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "shared" / "data" / "saliency-osie"
+
+
+def photographs() -> list[Path]:
+    return sorted(PHOTOGRAPHS.glob("*/images/*.jpg"))
+
+
+def make_pictures(folder: Path, number: int, size: Size) -> list[Path]:
+    """JPEG files: different cuts out of photographs; smooth noise where there are none."""
+    random, sources = np.random.default_rng(0), photographs()
+    paths = [folder / f"{place:05}.jpg" for place in range(number)]
+    for place, path in enumerate(paths):
+        if sources:
+            whole = Image.open(sources[place % len(sources)]).convert("RGB")
+            share = random.uniform(0.5, 1)
+            width, height = int(whole.width * share), int(whole.height * share)
+            left, top = random.integers(whole.width - width + 1), random.integers(whole.height - height + 1)
+            picture = whole.resize((size[1], size[0]), box=(left, top, left + width, top + height))
+        else:
+            noise = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(3))
+        picture.save(path, quality=90)
+    return paths
+
+
+def seven(out_size: Size) -> de.Ensemble:
+    """Members as they are before training."""
+    torch.manual_seed(0)
+    return de.Ensemble(
+        [de.DenseModel(name, weights=None, out_size=out_size, min_size=(12, 16)).eval() for name in SEVEN]
+    )
+
+
+def batches(ensemble: de.Ensemble, paths: list[Path], batch: int) -> list[Tensor]:
+    images = [as_images(read_picture(path, ensemble), ensemble.in_channels) for path in paths]
+    return [torch.cat(images[start : start + batch]) for start in range(0, len(images), batch)]
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifact", nargs="?", type=Path, help="default: seven members that are not trained")
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--size", type=parse_size, default=(192, 256), help="height x width of the pictures")
+    parser.add_argument("--rounds", type=int, default=4, help="parts of the pictures, over which both take turns")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--readers", type=int, default=Pace().readers)
+    parser.add_argument("--writers", type=int, default=Pace().writers)
+    parser.add_argument("--save", nargs="+", default=["map", "map,overlay"])
+    parser.add_argument("--backend", help="auto, eager, ...; default: eager without choosing anything")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Seconds of each way in each round."""
+    source = folder / "in"
+    source.mkdir()
+    paths = make_pictures(source, arguments.pictures, arguments.size)
+    pace = Pace(arguments.batch, readers=arguments.readers, writers=arguments.writers)
+
+    def compute(images: Tensor) -> Prediction:
+        with torch.inference_mode():
+            return ensemble.predict_members(images, uncertainty=False)
+
+    def pure(part: list[Path], _: int) -> dict[str, float]:
+        ready = batches(ensemble, part, arguments.batch)
+        started, used = time.perf_counter(), time.process_time()
+        for images in ready:
+            compute(images)
+        return {"wall": time.perf_counter() - started, "processor": time.process_time() - used}
+
+    def files(save: str, part: list[Path], number: int) -> dict[str, float]:
+        out = folder / f"{save}-{number}"
+        out.mkdir()
+        job = Job(part, [path.stem for path in part], out, tuple(save.split(",")), None, {})
+        used = time.process_time()
+        report = predict_files(ensemble, job, compute, pace, lambda _: None, print)
+        assert report.done == len(part)
+        return report.seconds | {"processor": time.process_time() - used}
+
+    ways = {"pure compute": pure} | {save: lambda p, n, save=save: files(save, p, n) for save in arguments.save}
+    files(arguments.save[-1], paths[: arguments.batch], -1)  # warms up
+    samples: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    bounds = np.linspace(0, len(paths), arguments.rounds + 1).astype(int)
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        for way in list(ways) if number % 2 == 0 else list(ways)[::-1]:
+            samples[way].append(ways[way](paths[start:end], number))
+    return samples
+
+
+def main() -> None:
+    arguments = parsed()
+    torch.set_num_threads(arguments.threads)
+    ensemble = de.load(arguments.artifact) if arguments.artifact else seven((48, 64)).eval()
+    with tempfile.TemporaryDirectory() as temporary:
+        if arguments.backend is None:
+            ensemble = prepared(ensemble)
+        else:
+            (examples := Path(temporary) / "examples").mkdir()
+            example = batches(ensemble, make_pictures(examples, arguments.batch, arguments.size), arguments.batch)[0]
+            ensemble = accelerate(ensemble, example, arguments.backend, arguments.precision)
+        samples = measure(ensemble, arguments, Path(temporary))
+    pure = [sample["wall"] for sample in samples["pure compute"]]
+    result: dict[str, Any] = {
+        **environment("pillow"),
+        "artifact": None if arguments.artifact is None else arguments.artifact.name,
+        "members": list(ensemble.members),
+        "pictures": "photographs" if photographs() else "noise",
+        **{key: getattr(arguments, key) for key in ("size", "rounds", "batch", "readers", "writers", "backend")},
+        "precision": arguments.precision if arguments.backend else "fp32",
+        "number of pictures": arguments.pictures,
+        "median of wall / pure compute": {},
+        "samples": samples,
+    }
+    print(f"{'pure compute':24} {arguments.pictures / sum(pure):8.2f} pictures per second")
+    for save in arguments.save:
+        ratio = statistics.median(ours["wall"] / alone for ours, alone in zip(samples[save], pure, strict=True))
+        result["median of wall / pure compute"][save] = ratio
+        spent = {key: sum(sample[key] for sample in samples[save]) for key in samples[save][0]}
+        share = ", ".join(f"{key} {spent[key] / spent['wall']:.1%}" for key in ("compute", "reading", "writing"))
+        cores = spent["processor"] / sum(sample["processor"] for sample in samples["pure compute"])
+        print(f"{save:24} {arguments.pictures / spent['wall']:8.2f} pictures per second, {ratio:.3f} x pure compute")
+        print(f"{'':24} {share} of the calling thread's time; {cores:.3f} x the processor time of pure compute")
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"raw samples in {RESULT}")
+
+
+if __name__ == "__main__":
+    main()
