@@ -1,0 +1,149 @@
+"""predict: stopping early, going on where it ended, and pictures that are read by windows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from densemble.ensemble.cascade import Cascade, Policy
+from densemble.ensemble.ensemble import Ensemble
+from densemble.inference import large
+from densemble.nets.dense import DenseModel
+from densemble.storage.artifact import load, save
+from densemble.tasks import SegmentationTask
+
+Run = Callable[..., Any]
+
+
+def policy(members: tuple[str, ...], cost: float, kept: float) -> Policy:
+    return Policy(members, "entropy", 0.0, cost, kept, kept, kept)
+
+
+CASCADE = Cascade(
+    "miou", True, 20, 1.0, {"quick": 0.2, "slow": 0.8},
+    (policy(("quick",), 0.2, 0.9), policy(("quick", "slow"), 1.0, 1.0)), (),
+)  # fmt: skip
+
+
+def members(**options: Any) -> dict[str, DenseModel]:
+    given = {"out_channels": 3, "weights": None, "head": "upsample", **options}
+    made = {}
+    for seed, name in enumerate(("quick", "slow")):
+        torch.manual_seed(seed)
+        made[name] = DenseModel("squeezenet1_1", **given).eval()
+    return made
+
+
+TASK = SegmentationTask(("a", "b", "c"))
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    small = members(input_size=(48, 64), out_size=None)
+    return save(Ensemble(small, task=TASK, cascade=CASCADE), tmp_path / "e.safetensors")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
+
+
+def maps(folder: Path) -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(Image.open(file)) for file in sorted(folder.glob("*_map.png"))]
+
+
+def test_the_cascade_comes_back_from_the_file(artifact: Path) -> None:
+    assert load(artifact).cascade == CASCADE
+
+
+def test_a_budget_runs_the_members_that_it_pays_for(
+    artifact: Path, photos: Path, densemble: Run, tmp_path: Path
+) -> None:
+    done = densemble("predict", artifact, photos, "-o", tmp_path / "out", "--budget", 0.4, "--save", "map")
+    assert done.returncode == 0
+    assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members a picture" in done.stderr
+    alone = save(Ensemble({"quick": members(input_size=(48, 64), out_size=None)["quick"]}, task=TASK),
+                 tmp_path / "alone.safetensors")  # fmt: skip
+    densemble("predict", alone, photos, "-o", tmp_path / "alone", "--save", "map")
+    assert all(np.array_equal(*pair) for pair in zip(maps(tmp_path / "out"), maps(tmp_path / "alone"), strict=True))
+    whole = densemble("predict", artifact, photos, "-o", tmp_path / "whole", "--keep", 0.995, "--save", "map")
+    assert "quick -> slow" in whole.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--keep", "0.9", "--budget", "0.5"), "contradict"),
+        (("--budget", "0.1"), "the cheapest policy"),
+        (("--keep", "1.5"), "no policy surely keeps"),
+        (("--precision", "fp8"), "fp32, bf16, int8"),
+        (("--backend", "tensorrt"), "onnxruntime, openvino"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    artifact: Path, photos: Path, densemble: Run, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    done = densemble("predict", artifact, photos, "-o", tmp_path / "out", *options)
+    assert done.returncode == 2 and said in done.stderr
+
+
+def test_an_artifact_without_a_cascade_says_so(photos: Path, densemble: Run, tmp_path: Path) -> None:
+    plain = save(Ensemble(members(input_size=(48, 64))), tmp_path / "plain.safetensors")
+    done = densemble("predict", plain, photos, "-o", tmp_path / "out", "--keep", "0.99")
+    assert done.returncode == 2 and "no cascade" in done.stderr
+
+
+def test_a_second_run_does_what_is_missing(artifact: Path, photos: Path, densemble: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert densemble("predict", artifact, photos, "-o", out).returncode == 0
+    (out / "1_map.png").unlink()
+    before = (out / "0_map.png").stat().st_mtime_ns
+    done = densemble("predict", artifact, photos, "-o", out)
+    assert "2 pictures were finished earlier" in done.stderr and (out / "1_map.png").is_file()
+    assert (out / "0_map.png").stat().st_mtime_ns == before
+    again = densemble("predict", artifact, photos, "-o", out, "--again")
+    assert "finished earlier" not in again.stderr and (out / "0_map.png").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize("options", [{"input_size": (48, 64), "out_size": None}, {"out_size": None}])
+def test_a_picture_read_by_windows_gives_the_map_of_the_whole(
+    densemble: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    artifact = save(Ensemble(members(**options), task=TASK), tmp_path / "own.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (320, 448, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "field.tif", pixels, tile=(64, 64))
+    arguments = ("predict", artifact, tmp_path / "field.tif", "--save", "map,overlay,uncertainty", "--backend", "eager")
+    assert densemble(*arguments, "-o", tmp_path / "whole", "--precision", "fp32").returncode == 0
+    monkeypatch.setattr(large, "MOST_PIXELS", 1000)
+    done = densemble(*arguments, "-o", tmp_path / "windows", "--precision", "fp32", "--tile", 192)
+    assert done.returncode == 0 and "320/320 rows" in done.stderr
+    found = tifffile.imread(tmp_path / "windows" / "field_map.tif")
+    wanted = np.asarray(Image.open(tmp_path / "whole" / "field_map.png"))
+    exact = "exact tiles" in done.stderr or options.get("input_size") is not None
+    assert found.shape == wanted.shape and found.dtype == np.uint8
+    assert (found != wanted).mean() <= (0.001 if exact else 0.2)
+    entropy = tifffile.imread(tmp_path / "windows" / "field_uncertainty.tif")
+    assert entropy.dtype == np.float32 and entropy.min() >= 0 and entropy.max() <= np.log(3) + 1e-5
+    drawn = np.asarray(Image.open(tmp_path / "windows" / "field_overlay.png"))
+    assert drawn.shape == (320, 448, 3)
+    whole = np.asarray(Image.open(tmp_path / "whole" / "field_overlay.png"))
+    assert (drawn != whole).mean() <= (0.01 if exact else 0.3)
+
+
+def test_a_zarr_gives_a_zarr(artifact: Path, densemble: Run, tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    zarr.create_array(tmp_path / "field.zarr", data=pixels, chunks=(64, 64, 3))
+    done = densemble("predict", artifact, tmp_path / "field.zarr", "-o", tmp_path / "out", "--save", "map")
+    assert done.returncode == 0, done.stderr
+    assert zarr.open_array(tmp_path / "out" / "field_map.zarr", mode="r").shape == (100, 120)
