@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import data, demo, evaluate, inspect, predict, train, tune
+from densemble.commands import benchmark, data, demo, evaluate, inspect, predict, train, tune
 from densemble.errors import DensembleError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(train.assemble)
 app.command()(train.leaderboard)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(benchmark.benchmark)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """Views: what is done to pictures is undone on maps; weights are the member's own."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,20 +12,21 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import VIEWS, Viewed, make_view
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel, DenseSpec
+from densemble.nets.head import DenseHead
 from densemble.shapes import Size
 
 EXACT = [name for name, view in VIEWS.items() if view.scale == 1]
 SCALES = ["scale75", "scale125", "scale60"]
 
 
-class PixelHead(nn.Module):
+class PixelHead(DenseHead):
     """A 1x1 convolution, resized: what it says of a place depends on that place alone."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
         self.mix = nn.Conv2d(3, out_channels, 1)
 
-    def forward(self, maps: list[Tensor], size: Size) -> Tensor:
+    def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
         return nn.functional.interpolate(self.mix(maps[0]), size=size, mode="bilinear", antialias=True)
 
 

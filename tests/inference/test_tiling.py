@@ -101,7 +101,7 @@ def test_impossible_plans(tile: int, halo: int, overlap: float, message: str) ->
 def test_stitching_an_identity_returns_the_picture(size: Size, overlap: float) -> None:
     windows = plan(size, 48, (8, 0, 4, 4), 4, overlap)
     padded = torch.rand(2, windows.rows.padded, windows.columns.padded)
-    crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.boxes())
+    crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.answers())
     rows = list(stitch(windows, ({"mean": crop} for crop in crops), lambda planes: planes))
     tops = [top for top, _ in rows]
     found = torch.cat([planes["mean"] for _, planes in rows], dim=1)
@@ -278,8 +278,15 @@ def test_exact_members_stay_exact_under_blending() -> None:
     images = picture.images()
     with torch.no_grad():
         whole = model(images)[0]
-        crops = (images[..., b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.boxes())
-        found = list(stitch(windows, ({"mean": model(crop)[0]} for crop in crops), lambda planes: planes))
+        parts = (
+            {
+                "mean": model(images[..., b.top : b.top + b.height, b.left : b.left + b.width])[0][
+                    :, a.top - b.top : a.top - b.top + a.height, a.left - b.left : a.left - b.left + a.width
+                ]
+            }
+            for a, b in zip(windows.answers(), windows.boxes(), strict=True)
+        )
+        found = list(stitch(windows, parts, lambda planes: planes))
     torch.testing.assert_close(torch.cat([p["mean"] for _, p in found], 1), whole, atol=1e-4, rtol=0)
 
 

@@ -130,6 +130,14 @@ def test_candidates() -> None:
     assert "inductor" not in {name for name, _ in candidates("auto", "auto", CPU)}, "it compiles for minutes"
 
 
+def test_onnxruntime_is_tried_where_openvino_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    if BACKENDS["onnxruntime"].missing(CPU) is not None or BACKENDS["openvino"].missing(CPU) is not None:
+        pytest.skip("onnxruntime and openvino are not both installed")
+    assert "onnxruntime" not in {name for name, _ in candidates("auto", "fp32", CPU)}
+    monkeypatch.setitem(BACKENDS, "openvino", replace(BACKENDS["openvino"], missing=lambda device: "not here"))
+    assert "onnxruntime" in {name for name, _ in candidates("auto", "fp32", CPU)}
+
+
 def test_a_backend_that_is_not_there_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "absent", replace(backend(), missing=lambda device: "pip install absent"))
     with pytest.raises(UsageError, match="pip install absent"):

@@ -1,6 +1,6 @@
 """evaluate: what an artifact is worth."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,17 +22,13 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Score an ensemble and each of its members on a split."""
-    from densemble.config import make_config, with_settings
-    from densemble.data.folder import FolderData
-    from densemble.errors import UsageError
+    from densemble.commands.split_data import data_for, require_split
     from densemble.evaluation import evaluate as score
     from densemble.storage.artifact import load
 
-    if split not in (None, "train", "val", "test"):
-        raise UsageError(f"no split is named '{split}'; there are: train, val, test")
+    require_split(split)
     ensemble = load(artifact, device, function or (), min_members)
-    config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, setting or []))
-    folder = FolderData(data, ensemble.task.name, **config.data.model_dump())
+    folder = data_for(ensemble, data, setting)
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
@@ -57,11 +53,3 @@ def require_everyone(ensemble: "Ensemble") -> None:
     if ensemble.left_out:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in ensemble.left_out.items())
         raise PartialError(f"done, but without {len(ensemble.left_out)} of the members: {reasons}")
-
-
-def _reading(ensemble: "Ensemble") -> dict[str, Any]:
-    """How the data is read: as in training."""
-    task = ensemble.task.describe()
-    names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
-    known = {ours: task[theirs] for theirs, ours in names.items() if theirs in task}
-    return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading}

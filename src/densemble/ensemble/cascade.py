@@ -186,7 +186,8 @@ class Cascade:
     def for_keep(self, share: float) -> Policy:
         """The cheapest policy that keeps ``share`` of the full ensemble's score with 95 % confidence.
 
-        It goes by :attr:`Policy.kept_low`, so that the promise tends to hold for new pictures of the same kind.
+        It goes by :attr:`Policy.kept_low`, so that the promise tends to hold for new pictures of the same kind. What
+        such promises missed on pictures that they were not fitted on (:attr:`checks`) is asked for on top.
         Metrics of which less is better keep 0.995 where the error is at most that of the full ensemble / 0.995.
 
         Raises:
@@ -200,11 +201,22 @@ class Cascade:
                 f"keep {share:g}: the full ensemble's {self.metric} is {self.full:.4g}, and there is no share of what "
                 "is not above 0; give a budget"
             )
-        able = [policy for policy in known if (policy.kept_low or 0) >= share]
+        everything = self.policies[-1]
+        able = [
+            policy
+            for policy in known
+            if (policy.kept_low or 0) >= share and (policy is everything or (policy.kept or 0) >= share + self.missed)
+        ]
         if not able:
             most = max(policy.kept_low or 0 for policy in known)
             raise UsageError(f"keep {share:g}: no policy surely keeps more than {most:.4g} of the full {self.metric}")
         return min(able, key=lambda policy: policy.cost)
+
+    @property
+    def missed(self) -> float:
+        """By how much the worst of the promises to keep a share fell short on pictures that it was not fitted on."""
+        short = [check.share - check.kept for check in self.checks if check.asked == "keep" and check.kept is not None]
+        return max(0.0, *short) if short else 0.0
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which :func:`make_cascade` builds the same cascade."""

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
+from densemble.nets.layers import resize
 from densemble.shapes import Size
 from densemble.tasks import Task, make_task
 
@@ -136,18 +137,34 @@ class Ensemble(nn.Module):
             ArtifactError: a member's map is not finite or of a wrong shape, and it cannot be done without.
         """
         size: Size | None = None
+        members = dict(self.named_members())
+        for name, logits in self.member_logits(images):
+            own = members[name].spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+            maps = self.task.activation(resize(logits, own))
+            size = size or own
+            yield name, resize_maps(maps, size, self.task.target_kind == "density")
+
+    def member_logits(self, images: Tensor, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Each member's name and logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            names: of the members that run; default all.
+
+        Raises:
+            ArtifactError: a member's logits are not finite or of a wrong shape, and it cannot be done without.
+        """
         left = len(self.members)
-        for name, member in self.members.items():
-            logits = member(images).float()
+        for name, member in self.named_members():
+            if names is not None and name not in names:
+                continue
+            logits = member.coarse(images).float()
             reason = unusable(logits, len(images), self.task.out_channels)
             if reason is not None:
                 left -= 1
                 self._do_without(name, reason, left)
                 continue
-            temperature = self.temperatures[name]
-            maps = self.task.activation(logits / temperature if temperature != 1 else logits)
-            size = size or (int(maps.shape[-2]), int(maps.shape[-1]))
-            yield name, resize_maps(maps, size, self.task.target_kind == "density")
+            yield name, logits / self.temperatures[name]
 
     def _do_without(self, name: str, reason: str, left: int) -> None:
         if self.min_members is None or left < self.min_members:

@@ -125,6 +125,11 @@ class Viewed(nn.Module):
         seen = self.view.change(images)
         return self.view.undo(self._at((int(seen.shape[-2]), int(seen.shape[-1])))(seen))
 
+    def coarse(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)`` at the head's own size."""
+        seen = self.view.change(images)
+        return self.view.undo(self._at((int(seen.shape[-2]), int(seen.shape[-1]))).coarse(seen))
+
     def _at(self, seen: Size) -> DenseModel:
         """The member, weights shared, as if it had been made for the sizes of changed pictures."""
         spec = self.member.spec

@@ -21,6 +21,7 @@ from densemble.errors import DataError, UsageError
 from densemble.heldout.gain import resample
 from densemble.heldout.predictions import HeldOut, Truth
 from densemble.heldout.scores import measure
+from densemble.tasks import TargetKind
 from densemble.tasks.objectives import Objective
 
 CONFIDENCE = 0.95
@@ -36,6 +37,8 @@ FEWEST = 4
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 KEEPS = (0.98, 0.99, 0.995, 1.0)
 """What is checked on pictures that were not fitted on."""
+MOST_PIXELS = 4096
+"""Of each picture that sets of members are compared on, evenly spaced: they are compared often."""
 _VALUES_AT_ONCE = 2**23
 
 Subset = frozenset[int]
@@ -134,7 +137,8 @@ class _Stages:
         """What was measured of each set; those that are new take one pass over the pictures."""
         new = [subset for subset in dict.fromkeys(subsets) if subset not in self._known]
         if new:
-            rows = [list(self._picture(new, number, *one)) for number, one in enumerate(self.held)]
+            kind = self.held.task.target_kind
+            rows = [list(self._picture(new, number, *thinned(*one, kind))) for number, one in enumerate(self.held)]
             statistics = torch.stack([torch.cat([own for own, _ in row]) for row in rows], dim=1)
             unsure = torch.stack([torch.cat([own for _, own in row]) for row in rows], dim=1)
             for place, subset in enumerate(new):
@@ -191,6 +195,16 @@ class _Stages:
                 rule.add(maps[place][None], self.mixed.weights[place], place)
             found.append(rule.result())
         return torch.cat(found)
+
+
+def thinned(maps: Tensor, truth: Truth, kind: TargetKind) -> tuple[Tensor, Truth]:
+    """Every so manyth pixel of maps ``(M, K, h, w)`` and truth, where pixels are scored one by one and are many."""
+    target, points = truth
+    size = (int(maps.shape[-2]), int(maps.shape[-1]))
+    if kind not in ("labels", "masks", "values") or target.shape[-2:] != size or size[0] * size[1] <= MOST_PIXELS:
+        return maps, truth
+    step = math.ceil(math.sqrt(size[0] * size[1] / MOST_PIXELS))
+    return maps[..., ::step, ::step].contiguous(), (target[..., ::step, ::step].contiguous(), points)
 
 
 class _MemberFacts:

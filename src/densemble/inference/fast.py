@@ -64,10 +64,13 @@ class FastMember(DenseModel):
         key = (size, self.spec.mean, self.spec.std)
         return self.inputs.get(images, key, lambda: DenseModel.normalized(self, images))
 
+    def coarse(self, images: Tensor) -> Tensor:
+        """See :meth:`DenseModel.coarse`."""
+        return self.network.grids(self.normalized(images), self.map_size(images))[self.place]
+
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``."""
-        wanted: Size = self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
-        return resize(self.network.grids(self.normalized(images), wanted)[self.place], wanted)
+        return resize(self.coarse(images), self.map_size(images))
 
 
 def fast(ensemble: Ensemble, execution: Execution, sharing: bool = True) -> Ensemble:

@@ -8,7 +8,7 @@ are blended. Members that see the whole picture resized run once, and their smal
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,13 +16,11 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
 from densemble.inference.tile_members import (
-    WholeMap,
+    SmallMap,
     equal_sized,
     measure_reaches,
-    part_of,
     require_own_size,
     seen_size,
     sees_whole,
@@ -48,6 +46,7 @@ Array = np.ndarray[Any, Any]
 
 WHOLE_PICTURE_RULES = ("rank", "histogram")
 """Rules that compare a pixel with all others of its picture."""
+_STRIP = 64
 _COUNTS = {"variance": 2, "mean": 1, "lower": 1, "upper": 1}  # powers of the pixel's area in maps of densities
 
 
@@ -162,7 +161,7 @@ def _reader(ensemble: Ensemble, picture: LargePicture) -> Callable[[Box], Tensor
     return read
 
 
-def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -> list[WholeMap]:
+def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -> list[SmallMap]:
     """Runs the members that see the whole picture; it is read once, and not at all where there are none."""
     wholes = {name: member for name, member in ensemble.named_members() if sees_whole(member)}
     seen = {name: seen_size(member, size) for name, member in wholes.items()}
@@ -184,12 +183,12 @@ def _grown_rows(
     factors = {name: area ** _COUNTS.get(name, 0) if density else 1.0 for name in names}
     windows = plan(size, BLOCK)
 
-    def answers() -> Iterator[Planes]:
-        for box in windows.boxes():
+    def parts() -> Iterator[Planes]:
+        for box in windows.answers():
             planes = {name: grown(plane[None], size, box)[0] for name, plane in small.items()}
             yield {name: plane * factors[name] if density else plane for name, plane in planes.items()}
 
-    for top, planes in stitch(windows, answers(), finisher(ensemble, wanted)):
+    for top, planes in stitch(windows, parts(), finisher(ensemble, wanted)):
         yield as_rows(top, planes)
 
 
@@ -202,28 +201,53 @@ def _windowed_rows(
     batch: int,
 ) -> Iterator[Rows]:
     wholes = _whole_maps(ensemble, windows.size, read)
-    part = part_of(ensemble, own) if own else None
     names = carried(wanted, from_mean=windows.blended)
     uncertainty = bool(UNCERTAINTY & set(wanted))
-
-    @torch.no_grad()
-    def predict(images: Tensor | None, boxes: list[Box]) -> Prediction:
-        here = iter(()) if part is None or images is None else part.member_maps(images)
-        far = ((whole.name, _at_boxes(whole, windows, boxes, ensemble)) for whole in wholes)
-        return ensemble.predict_maps(chain(here, far), uncertainty)
-
     device = next(ensemble.parameters()).device
+    answers = list(windows.answers())
 
-    def answers() -> Iterator[Planes]:
+    def parts() -> Iterator[Planes]:
+        done = 0
         for boxes, images in _read_ahead(windows.boxes(), read if own else None, batch, device):
-            yield from planes_of(predict(images, boxes), names)
+            seen = [[] for _ in boxes] if images is None else _small_maps(ensemble, own, images, boxes)
+            for here, answer in zip(seen, answers[done : done + len(boxes)], strict=True):
+                yield _combined(ensemble, [*here, *wholes], answer, names, uncertainty)
+            done += len(boxes)
 
-    for top, planes in stitch(windows, answers(), finisher(ensemble, wanted)):
+    for top, planes in stitch(windows, parts(), finisher(ensemble, wanted)):
         yield as_rows(top, planes)
 
 
-def _at_boxes(whole: WholeMap, windows: Windows, boxes: list[Box], ensemble: Ensemble) -> Tensor:
-    return torch.cat([whole.window(windows.size, box, ensemble.task) for box in boxes])
+@torch.no_grad()
+def _small_maps(ensemble: Ensemble, own: list[str], images: Tensor, boxes: list[Box]) -> list[list[SmallMap]]:
+    """What the members that see windows say about each of them."""
+    found: list[list[SmallMap]] = [[] for _ in boxes]
+    for name, logits in ensemble.member_logits(images, own):
+        for number, box in enumerate(boxes):
+            found[number].append(SmallMap(name, logits[number : number + 1], False, box))
+    return found
+
+
+@torch.no_grad()
+def _combined(
+    ensemble: Ensemble, members: list[SmallMap], answer: Box, names: tuple[str, ...], uncertainty: bool
+) -> Planes:
+    """Planes ``(c, h, w)`` of what a window answers for.
+
+    A CPU does it by strips, whose maps of all channels are small enough that their memory is used again: to be given
+    new memory takes longer than what is done in it.
+    """
+    result: Planes = {}
+    rows = _STRIP if members[0].maps.device.type == "cpu" else answer.height
+    for first in range(0, answer.height, rows):
+        strip = Box(answer.top + first, answer.left, min(rows, answer.height - first), answer.width)
+        maps = ((member.name, member.at(strip, ensemble.task)) for member in members)
+        (planes,) = planes_of(ensemble.predict_maps(maps, uncertainty), names)
+        for name, plane in planes.items():
+            if name not in result:
+                result[name] = plane.new_empty((plane.shape[0], answer.height, answer.width))
+            result[name][:, first : first + strip.height] = plane
+    return result
 
 
 def _read_ahead(

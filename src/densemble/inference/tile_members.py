@@ -75,18 +75,6 @@ def require_own_size(name: str, member: Member) -> None:
         )
 
 
-def part_of(ensemble: Ensemble, names: list[str]) -> Ensemble:
-    """The members of these names, to be run and not to be combined; what they have to do without is shared."""
-    if len(names) == len(ensemble.members):
-        return ensemble
-    members = {name: member for name, member in ensemble.named_members() if name in names}
-    absent = len(ensemble.members) - len(names)
-    least = None if ensemble.min_members is None else max(ensemble.min_members - absent, 1)
-    part = Ensemble(members, task=ensemble.task, temperatures=ensemble.temperatures, min_members=least)
-    part.left_out = ensemble.left_out
-    return part.eval()
-
-
 def seen_size(member: Member, size: Size) -> Size:
     """(H, W) at which a member that sees the whole of a picture wants it, before the view turns it."""
     view, spec = view_of(member), member.spec
@@ -95,27 +83,30 @@ def seen_size(member: Member, size: Size) -> Size:
 
 
 @dataclass(frozen=True)
-class WholeMap:
-    """What a member says that saw the whole picture: kept small, grown where it is looked at.
+class SmallMap:
+    """What a member says about a picture or a window of it: kept small, grown where it is looked at.
 
     Attributes:
         name: of the member.
         maps: ``(1, K, h, w)``; activated where the member's map has a size of its own, else logits.
         activated: which of the two.
+        seen: what the member saw.
     """
 
     name: str
     maps: Tensor
     activated: bool
+    seen: Box
 
-    def window(self, size: Size, box: Box, task: Task) -> Tensor:
-        """Activated maps ``(1, K, box.height, box.width)`` of a box of the picture, of ``size``."""
-        maps = grown(self.maps, size, box)
+    def at(self, box: Box, task: Task) -> Tensor:
+        """Activated maps ``(1, K, box.height, box.width)`` of a box of the picture."""
+        inside = Box(box.top - self.seen.top, box.left - self.seen.left, box.height, box.width)
+        maps = grown(self.maps, (self.seen.height, self.seen.width), inside)
         return maps if self.activated else task.activation(maps)
 
 
 @torch.no_grad()
-def whole_map(ensemble: Ensemble, name: str, member: Member, picture: Tensor, size: Size) -> WholeMap:
+def whole_map(ensemble: Ensemble, name: str, member: Member, picture: Tensor, size: Size) -> SmallMap:
     """Runs a member on the whole picture.
 
     Args:
@@ -138,10 +129,10 @@ def whole_map(ensemble: Ensemble, name: str, member: Member, picture: Tensor, si
         raise ArtifactError(f"member '{name}' {reason}; check the picture, or leave the member out of the ensemble")
     logits = logits / ensemble.temperatures[name]
     activated = spec.out_size is not None
-    return WholeMap(name, ensemble.task.activation(logits) if activated else logits, activated)
+    return SmallMap(name, ensemble.task.activation(logits) if activated else logits, activated, Box(0, 0, *size))
 
 
-def equal_sized(wholes: list[WholeMap], task: Task) -> Iterator[tuple[str, Tensor]]:
+def equal_sized(wholes: list[SmallMap], task: Task) -> Iterator[tuple[str, Tensor]]:
     """Names and activated maps of members whose maps have sizes of their own, all resized to the first one's."""
     first = wholes[0].maps
     size = (int(first.shape[-2]), int(first.shape[-1]))

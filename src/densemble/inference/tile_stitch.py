@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from densemble.inference.tiling import Axis, Windows
+from densemble.inference.tiling import Windows
 
 Planes = dict[str, Tensor]
 """Maps by name, ``(c, h, w)`` each, all of one h x w."""
@@ -22,7 +22,8 @@ def stitch(
 
     Args:
         windows: how the picture was cut.
-        answers: of each window, of its whole shape, in the order of ``windows.boxes()``; summed where they overlap.
+        answers: planes of what each window answers for, in the order of ``windows.answers()``; summed, by the windows'
+            weights, where they overlap.
         finish: makes what is wanted of planes that are complete.
 
     Yields:
@@ -76,18 +77,10 @@ def _across(windows: Windows, number: int, answers: Iterator[Planes]) -> Iterato
 
 
 def _weighted(plane: Tensor, windows: Windows, number: int, place: int) -> Tensor:
-    vertical, horizontal = _answer(windows.rows, number), _answer(windows.columns, place)
-    kept = plane[:, vertical, horizontal]
     if not windows.blended:
-        return kept
+        return plane
     weights = windows.rows.weights[number][:, None] * windows.columns.weights[place]
-    return kept * weights.to(kept.device)
-
-
-def _answer(axis: Axis, number: int) -> slice:
-    """Which pixels of a window answer."""
-    first, end = axis.answers[number]
-    return slice(first - axis.starts[number], end - axis.starts[number])
+    return plane * weights.to(plane.device)
 
 
 def _add_rows(planes: Planes, above: Planes, left: int) -> None:

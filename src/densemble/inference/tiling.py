@@ -111,6 +111,12 @@ class Windows:
             for left in self.columns.starts:
                 yield Box(top, left, self.rows.window, self.columns.window)
 
+    def answers(self) -> Iterator[Box]:
+        """What each window answers for, row by row."""
+        for top, bottom in self.rows.answers:
+            for left, right in self.columns.answers:
+                yield Box(top, left, bottom - top, right - left)
+
 
 def plan(
     size: Size, tile: int, halo: tuple[int, int, int, int] = (0, 0, 0, 0), stride: int = 1, overlap: float = 0.0

@@ -52,15 +52,15 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
     """Backends and precisions that may be chosen; eager float32, the reference, is always among them.
 
     Args:
-        backend: a row of ``BACKENDS``, or ``auto``: all that are installed and compile within seconds.
+        backend: a row of ``BACKENDS``, or ``auto``: those that are installed and are ready within seconds.
         precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
 
     Raises:
         UsageError: the backend cannot be used here.
     """
     if backend == "auto":
-        quick = [name for name in BACKENDS if name not in SLOW_TO_COMPILE or device.type == "cuda"]
-        names = [name for name in quick if BACKENDS[name].missing(device) is None]
+        able = [name for name in BACKENDS if BACKENDS[name].missing(device) is None]
+        names = [name for name in able if not _passed_over(name, able, device)]
     else:
         reason = BACKENDS[backend].missing(device)
         if reason is not None:
@@ -70,6 +70,13 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
     lowest = order.index("bf16" if precision == "auto" else precision)
     pairs = [(name, one) for name in names for one in BACKENDS[name].precisions(device) if order.index(one) <= lowest]
     return pairs if ("eager", "fp32") in pairs else [("eager", "fp32"), *pairs]
+
+
+def _passed_over(name: str, able: Sequence[str], device: torch.device) -> bool:
+    """Whether ``auto`` does not try a backend that could be used: see docs/decisions/0009."""
+    if device.type == "cuda":
+        return False
+    return name in SLOW_TO_COMPILE or (name == "onnxruntime" and "openvino" in able)
 
 
 def tune(

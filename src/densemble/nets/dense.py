@@ -19,6 +19,7 @@ from densemble.nets.cut import Cut, Kind, Layout
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
+from densemble.nets.layers import resize
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
@@ -305,15 +306,25 @@ class DenseModel(nn.Module):
         logits: Tensor = self.head.grid(self.backbone(normalized), size)
         return logits
 
+    def coarse(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)`` at the head's own size, before its last resize.
+
+        Raises:
+            UsageError: the images have another number of channels or of axes.
+        """
+        return self.grid(self.normalized(images), self.map_size(images))
+
+    def map_size(self, images: Tensor) -> Size:
+        """(h, w) of the map of images ``(B, C, H, W)``."""
+        return self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.
 
         Raises:
             UsageError: the images have another number of channels or of axes.
         """
-        maps = self.features(images)
-        logits: Tensor = self.head(maps, self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1])))
-        return logits
+        return resize(self.coarse(images), self.map_size(images))
 
     def extra_repr(self) -> str:
         size = "the image's own size" if self.spec.out_size is None else format_size(self.spec.out_size)

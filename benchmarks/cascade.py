@@ -6,7 +6,7 @@ really gave (its backend and precision included) against the mean of all members
 the same pictures, interleaved with the naive loop: PyTorch NCHW float32, activation, stack, mean.
 Writes benchmarks/results/cascade.json with the raw samples, one entry for each data set.
 
-    python benchmarks/bench_cascade.py RUN_OR_ARTIFACT DATA [--keep 0.995 | --budget 0.3] [--batch 8] [--rounds 7]
+    python benchmarks/cascade.py RUN_OR_ARTIFACT DATA [--keep 0.995 | --budget 0.3] [--batch 8] [--rounds 7]
 """
 
 import argparse

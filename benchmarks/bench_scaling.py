@@ -1,0 +1,230 @@
+"""How time and memory grow with members and pixels, and how much of the time densemble itself takes.
+
+- Time of 1, 3, 7 and 14 members and of four picture sizes, all in turn; a straight line is fitted to the medians.
+- Peak memory of fresh processes that load 1, 3, 7 and 14 members and predict, and what it is beyond the weights.
+- The share of a prediction's time that is spent outside the networks, and a profile of what is done there.
+
+Members are copies of one network with weights of their own. Writes benchmarks/results/scaling.json and
+docs/reference/speed.md.
+
+    python benchmarks/bench_scaling.py [--backbone resnet18] [--rounds 9] [--threads 2] [--quick]
+"""
+
+import argparse
+import cProfile
+import json
+import pstats
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from environment import environment
+from speed_page import write_page
+from torch import Tensor, nn
+
+import densemble as de
+from densemble.benchmarking.fresh import Request
+from densemble.benchmarking.interleave import Way, interleaved, timed
+from densemble.benchmarking.machine import machine
+from densemble.benchmarking.measure import NAIVE, REMEMBERED, choosing_anew, measure_processes
+from densemble.benchmarking.pictures import drawn
+from densemble.inference.fast import FastMember, accelerate
+from densemble.shapes import Size
+
+RESULT = Path(__file__).parent / "results" / "scaling.json"
+COUNTS = (1, 3, 7, 14)
+SIZES: tuple[Size, ...] = ((96, 128), (192, 256), (288, 384), (384, 512))
+SIZE: Size = (192, 256)
+KINDS = {"ours, eager fp32": ("eager", "fp32"), "ours, auto fp32": ("auto", "fp32")}
+PROFILED = 20
+"""Predictions that are profiled."""
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def make_ensemble(backbone: str, count: int) -> de.Ensemble:
+    """Members of one architecture with random weights of their own, maps of the picture's own size."""
+    members = {}
+    for seed in range(count):
+        torch.manual_seed(seed)
+        members[f"member-{seed}"] = de.DenseModel(backbone, weights=None, out_size=None)
+    return de.Ensemble(members).eval()
+
+
+def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
+    """Of the straight line that fits best."""
+    slope, start = np.polyfit(x, y, 1)
+    left = np.asarray(y) - (slope * np.asarray(x) + start)
+    return float(1 - np.sum(left**2) / np.sum((np.asarray(y) - np.mean(y)) ** 2))
+
+
+def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Seconds by number of members."""
+    whole, images = make_ensemble(backbone, max(counts)), drawn(1, 3, SIZE)
+    ways: dict[tuple[str, int], Way] = {}
+    for name, (backend, precision) in KINDS.items():
+        fast = accelerate(whole, images, backend, precision, say)
+        own = list(fast.named_members())
+        ways |= {(name, count): fast.with_members(dict(own[:count])).eval() for count in counts}
+    return grown(interleaved(ways, images, rounds), counts)
+
+
+def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, Any]:
+    """Seconds by number of pixels."""
+    ensemble = make_ensemble(backbone, 2)
+    pictures = {height * width: drawn(1, 3, (height, width)) for height, width in sizes}
+    ways: dict[tuple[str, int], Way] = {}
+    for name, (backend, precision) in KINDS.items():
+        for pixels, images in pictures.items():
+            ways[name, pixels] = on(accelerate(ensemble, images, backend, precision, say), images)
+    return grown(interleaved(ways, torch.empty(0), rounds), list(pictures))
+
+
+def on(way: Way, images: Tensor) -> Way:
+    """A way that always gets the same pictures, as a tensor of its own each time."""
+    return lambda _: way(images.clone())
+
+
+def grown(samples: dict[tuple[str, int], list[float]], points: Sequence[int]) -> dict[str, Any]:
+    """Medians and the fit of a line, by way."""
+    rows = {}
+    for name in KINDS:
+        medians = [statistics.median(samples[name, point]) for point in points]
+        rows[name] = {
+            "median_seconds": dict(zip(points, medians, strict=True)),
+            "r_squared": r_squared(points, medians),
+            "samples": {point: samples[name, point] for point in points},
+        }
+        say(f"{name:18} {', '.join(f'{1000 * one:.1f} ms' for one in medians)}; R2 {rows[name]['r_squared']:.4f}")
+    return {"points": list(points), "ways": rows}
+
+
+def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]:
+    """Peak of fresh processes, and its growth from the first to the last count once the weights are taken off."""
+    images, weights = drawn(1, 3, SIZE), {}
+    peaks: dict[str, dict[int, float]] = {NAIVE: {}, REMEMBERED: {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            path = Path(folder) / f"{count}.safetensors"
+            de.save(make_ensemble(backbone, count), path)
+            weights[count] = path.stat().st_size / 1024**2
+            with choosing_anew():
+                found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images, say)
+            for name, row in peaks.items():
+                peak = found[name].peak_mib
+                assert peak is not None, "this system does not tell the peak of a process"
+                row[count] = peak
+    ways = {}
+    for name, row in peaks.items():
+        beyond = {count: peak - weights[count] for count, peak in row.items()}
+        growth = beyond[counts[-1]] / beyond[counts[0]] - 1
+        ways[name] = {"peak_mib": row, "beyond_weights_mib": beyond, "growth": growth}
+        say(f"{name:24} {', '.join(f'{peak:.0f}' for peak in row.values())} MiB, {growth:+.1%} beyond the weights")
+    return {"points": list(counts), "weights_mib": weights, "ways": ways}
+
+
+class Inside:
+    """Seconds that were spent in networks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call with a clock beside it."""
+
+        def run(*given: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*given)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return run
+
+
+def watched(fast: de.Ensemble) -> Inside:
+    """Puts a clock beside every network: its runner where it was compiled, else its backbone and head."""
+    inside = Inside()
+    for _, member in fast.named_members():
+        assert isinstance(member, FastMember)
+        for row in member.tuned.values():
+            row[:] = [replace(one, runner=inside.watch(one.runner)) for one in row]
+        if not member.tuned:
+            member.grid = inside.watch(member.grid)  # type: ignore[method-assign]
+    return inside
+
+
+def overhead(backbone: str, rounds: int) -> dict[str, Any]:
+    """Share of the time outside the networks, by way, and what takes most of it there."""
+    images, found = drawn(1, 3, SIZE), {}
+    for name, (backend, precision) in KINDS.items():
+        fast = accelerate(make_ensemble(backbone, 7), images, backend, precision, say)
+        inside = watched(fast)
+        timed(fast, images)
+        shares = []
+        for _ in range(rounds):
+            inside.seconds = 0.0
+            whole, _ = timed(fast, images)
+            shares.append(1 - inside.seconds / whole)
+        share = statistics.median(shares)
+        found[name] = {"share": share, "samples": shares, "profile": profile(fast, images)}
+        say(f"{name:18} {share:.2%} of the time outside the networks")
+    return found
+
+
+def profile(fast: nn.Module, images: Tensor) -> list[dict[str, Any]]:
+    """Functions outside the networks by their own time, as a share of all: the profiler slows Python down."""
+    profiler = cProfile.Profile()
+    with torch.inference_mode():
+        pictures = [images.clone() for _ in range(PROFILED)]
+        profiler.enable()
+        for own in pictures:
+            fast(own)
+        profiler.disable()
+    stats = pstats.Stats(profiler)
+    rows = [
+        {"function": f"{Path(file).name}:{line} {function}", "calls": calls, "share": own_time / stats.total_tt}  # type: ignore[attr-defined]
+        for (file, line, function), (_, calls, own_time, _, _) in stats.stats.items()  # type: ignore[attr-defined]
+    ]
+    return sorted(rows, key=lambda row: -row["share"])[:15]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--quick", action="store_true", help="few members and rounds: to see that all works")
+    parser.add_argument("-o", "--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rounds, backbone = (2 if arguments.quick else arguments.rounds), arguments.backbone
+    counts, sizes = (COUNTS[:2], SIZES[:2]) if arguments.quick else (COUNTS, SIZES)
+    with choosing_anew():
+        result = {
+            **environment("openvino", "onnxruntime"),
+            "measured_on": machine(torch.device("cpu")),
+            "backbone": backbone,
+            "rounds": rounds,
+            "members": by_members(backbone, counts, rounds),
+            "pixels": by_pixels(backbone, sizes, rounds),
+            "memory": memory(backbone, counts, arguments.threads),
+            "overhead": overhead(backbone, 3 * rounds),
+        }
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.out == RESULT:
+        write_page()
+    say(f"raw samples in {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,387 @@
+"""Tiles: exactness and work of every member that claims them, beside MONAI's sliding window, and what streaming costs.
+
+    python benchmarks/bench_tiles.py [--quick] [--large]
+
+Writes benchmarks/results/tiles.json with the raw samples:
+
+- each member: largest difference between its tiles and its map of the whole picture, measured FLOPs of a window over
+  those of its tile;
+- the same ensemble through MONAI's ``sliding_window_inference`` (overlap 0.5, Gaussian) and ours, interleaved: seconds,
+  and largest difference to the map of the whole picture; left out where MONAI is not installed;
+- the share of wall time that is not the networks, and not the ensemble (its resizing, activation and combination),
+  from a tiled TIFF to a tiled TIFF;
+- seconds per megapixel and peak memory at growing sizes, each in a process of its own.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from environment import environment
+from torch import Tensor, nn
+
+import densemble as de
+from densemble.ensemble.prediction import Prediction
+from densemble.inference.predictor import prepared
+from densemble.inference.streaming import plan_windows, stream
+from densemble.inference.tile_members import measure_reaches
+from densemble.nets.counting import counting
+from densemble.nets.halo import MOST_WORK, REFERENCE_TILE, measure_reach
+from densemble.shapes import Size
+from densemble.storage.large import LargePicture, open_large, tiff_writer
+
+RESULT = Path(__file__).parent / "results" / "tiles.json"
+CLASSES = 11
+# Backbone, node, head.
+MEMBERS = [
+    ("squeezenet1_1", "auto", "upsample"),
+    ("alexnet", "auto", "upsample"),
+    ("inception_v3", "Mixed_5b", "upsample"),
+    ("vgg16", "features.22", "upsample"),
+    ("vgg19_bn", "features.25", "fpn"),
+    ("resdeconv", "auto", "deconv"),
+    ("resdeconv", "stages.1", "deconv"),
+    ("resnet18", "layer2", "upsample"),
+    ("resnet18", "layer2", "fpn"),
+    ("resnet18", "layer2", "skip"),
+    ("resnet18", "layer2", "aspp"),
+    ("resnet152", "layer2", "upsample"),
+    ("resnet152", "layer2", "fpn"),
+    ("densenet201", "features.transition1.pool", "upsample"),
+    ("mobilenet_v2", "features.6", "upsample"),
+    ("timm/tf_efficientnet_lite0", "blocks.2", "fpn"),
+]
+STREAMED = [("resnet18", "layer2", "fpn"), ("resnet152", "layer2", "upsample")]
+"""Of the time and memory figures."""
+
+
+def make_member(backbone: str, node: str, head: str) -> de.DenseModel:
+    """Random weights, with the statistics of a random batch: maps that differ from place to place, as trained ones."""
+    torch.manual_seed(0)
+    model = de.DenseModel(backbone, weights=None, out_channels=CLASSES, out_size=None, cut=node, head=head)
+    momenta = {}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            momenta[module], module.momentum = module.momentum, 1.0
+    with torch.no_grad():
+        model.train()(smooth_pictures(2, (192, 256)))
+        for module, momentum in momenta.items():
+            module.momentum = momentum
+        logits = model.eval()(smooth_pictures(1, (192, 256)))
+        last = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
+        last.weight.mul_(2 / float(logits.std()))
+    return model
+
+
+def make_ensemble(rows: list[tuple[str, str, str]]) -> de.Ensemble:
+    task = {"name": "segmentation", "classes": [str(k) for k in range(CLASSES)]}
+    return prepared(de.Ensemble([make_member(*row) for row in rows], task=de.tasks.make_task(task)))
+
+
+def smooth_pictures(count: int, size: Size) -> Tensor:
+    """Noise over smooth patches, float ``(B, 3, H, W)`` in [0, 1]; the same at every call."""
+    generator = torch.Generator().manual_seed(1)
+    low = torch.rand(count, 3, -(-size[0] // 24), -(-size[1] // 24), generator=generator)
+    patches = F.interpolate(low, size=size, mode="bilinear")
+    return 0.8 * patches + 0.2 * torch.rand(count, 3, *size, generator=generator)
+
+
+class InMemory:
+    """A picture in memory, read like a large one."""
+
+    def __init__(self, size: Size) -> None:
+        self.size, self.channels = size, 3
+        self.pixels = (smooth_pictures(1, size)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+    def read(self, top: int, left: int, height: int, width: int) -> np.ndarray[Any, Any]:
+        return self.pixels[top : top + height, left : left + width]
+
+    def images(self) -> Tensor:
+        return torch.from_numpy(self.pixels).permute(2, 0, 1)[None].float() / 255
+
+
+# --- each member ----------------------------------------------------------------------------------------------------
+
+
+def flops(model: nn.Module, size: Size) -> int:
+    with counting(model) as counter:
+        model(torch.zeros(1, 3, *size))
+    return int(counter.get_total_flops())
+
+
+@torch.no_grad()
+def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, Any]:
+    """What one member claims and what it holds."""
+    model = make_member(*row)
+    started = time.perf_counter()
+    reach = measure_reach(model)
+    facts = {"member": " ".join(row), "node": model.cut.node, "measured in s": time.perf_counter() - started}
+    if reach.halo is None:
+        return facts | {"exact": False, "why": reach.why}
+    ensemble = de.Ensemble({"m": model}, task="segmentation").eval()
+    reaches, picture = {"m": reach}, InMemory(size)
+    windows = plan_windows(ensemble, size, tile, 0.25, reaches)
+    parts = list(stream(ensemble, picture, tile, reaches=reaches))
+    found = torch.cat([rows.mean for rows in parts if rows.mean is not None], 1)
+    whole = ensemble(picture.images())[0]
+    top, bottom, left, right = reach.halo.pixels
+    window = flops(model, (REFERENCE_TILE + top + bottom, REFERENCE_TILE + left + right))
+    here = len(windows) * flops(model, (windows.rows.window, windows.columns.window))
+    return facts | {
+        "exact": True,
+        "stride": reach.halo.stride,
+        "halo": list(reach.halo.pixels),
+        "spread of the map": float(whole.std()),
+        "largest difference": float((found - whole).abs().max()),
+        "windows": [len(windows), windows.rows.window, windows.columns.window],
+        "flops over the whole picture's": here / flops(model, size),
+        f"flops at tiles of {REFERENCE_TILE}": window / flops(model, (REFERENCE_TILE, REFERENCE_TILE)),
+    }
+
+
+# --- beside MONAI ---------------------------------------------------------------------------------------------------
+
+
+def beside_monai(size: Size, tiles: list[int], rounds: int) -> dict[str, Any]:
+    try:
+        from monai.inferers import sliding_window_inference
+    except ImportError as error:
+        return {"left out": f"MONAI is not installed ({error}): pip install monai, or set PYTHONPATH"}
+    ensemble, picture = make_ensemble(STREAMED), InMemory(size)
+    images, reaches = picture.images(), measure_reaches(ensemble)
+    with torch.no_grad():
+        whole = ensemble(images)[0]
+
+    def ours(tile: int) -> Callable[[], Tensor]:
+        return lambda: torch.cat([rows.mean for rows in stream(ensemble, picture, tile, reaches=reaches)], 1)  # type: ignore[misc]
+
+    def theirs(tile: int) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            found = sliding_window_inference(images, (tile, tile), 1, ensemble, overlap=0.5, mode="gaussian")
+            assert isinstance(found, Tensor)
+            return found[0]
+
+        return run
+
+    ways = {f"{name} {tile}": make(tile) for tile in tiles for name, make in (("densemble", ours), ("monai", theirs))}
+    samples, differences = interleaved(ways, whole, rounds)
+    medians = {name: statistics.median(taken) for name, taken in samples.items()}
+    return {
+        "size": list(size),
+        "members": [" ".join(row) for row in STREAMED],
+        "largest difference to the whole picture": differences,
+        "median seconds": medians,
+        "monai over densemble": {
+            tile: statistics.median(
+                b / a for a, b in zip(samples[f"densemble {tile}"], samples[f"monai {tile}"], strict=True)
+            )
+            for tile in tiles
+        },
+        "samples": samples,
+    }
+
+
+@torch.no_grad()
+def interleaved(
+    ways: dict[str, Callable[[], Tensor]], whole: Tensor, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of each way in every round, the first of which warms up, and its largest difference to the whole."""
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    differences = {}
+    for number in range(rounds + 1):
+        for name, run in ways.items():
+            started = time.perf_counter()
+            found = run()
+            taken = time.perf_counter() - started
+            if number:
+                samples[name].append(taken)
+            differences[name] = float((found - whole).abs().max())
+    return samples, differences
+
+
+# --- from file to file ----------------------------------------------------------------------------------------------
+
+
+class Timed(de.DenseModel):
+    """A member that adds up the time in its network: without normalization and the last resize."""
+
+    def __init__(self, model: de.DenseModel, clock: dict[str, float]) -> None:
+        nn.Module.__init__(self)
+        self.spec, self.loaded, self.clock = model.spec, model.loaded, clock
+        self.backbone, self.head = model.backbone, model.head
+        self.register_buffer("mean", model.mean)
+        self.register_buffer("std", model.std)
+
+    def coarse(self, images: Tensor) -> Tensor:
+        normalized = self.normalized(images)
+        started = time.perf_counter()
+        logits = self.grid(normalized, self.map_size(images))
+        self.clock["networks"] += time.perf_counter() - started
+        return logits
+
+
+def write_picture(path: Path, side: int) -> None:
+    """A square picture as a tiled TIFF, strip by strip."""
+    patch = (smooth_pictures(1, (512, 512))[0] * 255).round().byte().numpy()
+    with tiff_writer(path, (side, side), 3, np.dtype(np.uint8)) as writer:
+        for top in range(0, side, 512):
+            rows = np.tile(patch, (1, 1, -(-side // 512)))[:, : min(512, side - top), :side]
+            writer.write(rows + np.uint8(top // 512))  # no two strips alike
+
+
+def to_labels(ensemble: de.Ensemble, picture: LargePicture, out: Path, reaches: dict[str, Any]) -> None:
+    """Streams a picture to a TIFF of its classes, written in a thread of its own, at most one band behind."""
+    with tiff_writer(out, picture.size, 1, np.dtype(np.uint8)) as writer, ThreadPoolExecutor(1) as pool:
+        writing = None
+        for rows in stream(ensemble, picture, planes=("label",), reaches=reaches):
+            assert rows.label is not None
+            if writing is not None:
+                writing.result()
+            writing = pool.submit(writer.write, rows.label.numpy())
+        if writing is not None:
+            writing.result()
+
+
+def peak_memory() -> int:
+    """Bytes of this process alone: ``ru_maxrss`` would count what its parent had."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def with_clock(ensemble: de.Ensemble, clock: dict[str, float]) -> de.Ensemble:
+    """The same ensemble, which adds up the seconds in its networks, and in what is done with their maps."""
+    timed = ensemble.with_members({name: Timed(member, clock) for name, member in ensemble.members.items()}).eval()
+    predict = timed.predict_maps
+
+    def predict_maps(members: Iterator[tuple[str, Tensor]], uncertainty: bool = True) -> Prediction:
+        started = time.perf_counter()
+        prediction = predict(members, uncertainty)
+        clock["combining"] += time.perf_counter() - started
+        return prediction
+
+    timed.predict_maps = predict_maps  # type: ignore[method-assign]
+    return timed
+
+
+def stream_file(path: Path) -> dict[str, float]:
+    """Streams one file with the members' time taken, in this process."""
+    ensemble, clock = make_ensemble(STREAMED), {"networks": 0.0, "combining": 0.0}
+    reaches = measure_reaches(ensemble)
+    timed = with_clock(ensemble, clock)
+    with open_large(path) as picture:
+        megapixels = picture.size[0] * picture.size[1] / 1e6
+        work = plan_windows(timed, picture.size, REFERENCE_TILE, 0.25, reaches).work
+        started = time.perf_counter()
+        to_labels(timed, picture, path.with_suffix(".labels.tif"), reaches)
+        wall = time.perf_counter() - started
+    return {
+        "side": picture.size[0],
+        "seconds": wall,
+        "seconds per megapixel": wall / megapixels,
+        "pixels computed for each": work,
+        "share outside the networks": 1 - clock["networks"] / wall,
+        "share outside the ensemble": 1 - (clock["networks"] + clock["combining"]) / wall,
+        "peak bytes": peak_memory(),
+    }
+
+
+def in_own_process(sides: list[int], rounds: int) -> Iterator[dict[str, float]]:
+    """Every side in turn, several rounds of them, each in a new process."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{side}.tif" for side in sides]
+        for path, side in zip(paths, sides, strict=True):
+            write_picture(path, side)
+        for _ in range(rounds):
+            for path in paths:
+                command = [sys.executable, __file__, "--child", str(path)]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                yield json.loads(done.stdout)
+
+
+def growth(samples: list[dict[str, float]]) -> dict[str, float]:
+    """Medians at each side, and the largest against the smallest."""
+    sides = sorted({int(row["side"]) for row in samples})
+
+    def median(side: int, name: str) -> float:
+        return statistics.median(row[name] for row in samples if row["side"] == side)
+
+    named = {"time per pixel": "seconds per megapixel", "peak memory": "peak bytes"}
+    found = {}
+    for title, name in named.items():
+        values = [median(side, name) for side in sides]
+        found |= {f"{title} at {side}": value for side, value in zip(sides, values, strict=True)}
+        found[f"{title}, highest over lowest"] = max(values) / min(values)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small pictures and one round: does it run")
+    parser.add_argument("--large", action="store_true", help="also a picture of 16384 x 16384")
+    parser.add_argument("--rounds", type=int, default=7, help="beside MONAI")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-o", "--out", type=Path, default=RESULT)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.child is not None:
+        print(json.dumps(stream_file(arguments.child)))
+        return
+    quick = arguments.quick
+    size, tile = ((256, 384), 192) if quick else ((1024, 1536), 1024)
+    rows = []
+    for member in MEMBERS[3:9] if quick else MEMBERS:
+        rows.append(member_row(member, size, tile))
+        print_member(rows[-1])
+    monai = beside_monai(
+        (512, 640) if quick else (2048, 2048), [256] if quick else [1024, 512], 1 if quick else arguments.rounds
+    )
+    print(json.dumps({key: value for key, value in monai.items() if key != "samples"}, indent=2))
+    sides = [512, 1024] if quick else [2048, 4096, 8192, *([16384] if arguments.large else [])]
+    samples = list(in_own_process(sides, 1 if quick else 3))
+    print(json.dumps(growth(samples), indent=2))
+    for row in samples:
+        print(
+            f"{row['side']:>6.0f}: {row['share outside the networks']:.1%} of the time is not the networks, "
+            f"{row['share outside the ensemble']:.1%} not the ensemble"
+        )
+    result = {
+        **environment("monai"),
+        "quick": quick,
+        "threads": arguments.threads,
+        "size": list(size),
+        "tile": tile,
+        "members": rows,
+        "beside monai": monai,
+        "streamed": {"members": [" ".join(row) for row in STREAMED], "growth": growth(samples), "samples": samples},
+    }
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"raw samples in {arguments.out}")
+
+
+def print_member(row: dict[str, Any]) -> None:
+    if not row["exact"]:
+        print(f"{row['member']:45} not exact: {row['why']}")
+        return
+    work = row[f"flops at tiles of {REFERENCE_TILE}"]
+    print(
+        f"{row['member']:45} halo {max(row['halo']):3}, difference {row['largest difference']:.1e}, "
+        f"{work:.2f} x the FLOPs (at most {MOST_WORK})",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Score and time of several ways over the same pictures of a split."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from densemble.benchmarking.interleave import Way, in_turn, timed
+from densemble.ensemble.resize import resize_maps
+from densemble.evaluation import Scores, Truth
+from densemble.shapes import Size
+from densemble.tasks import Task
+
+
+@dataclass(frozen=True)
+class WayScore:
+    """What one way is worth on a split.
+
+    Attributes:
+        scores: by metric.
+        seconds: of each picture's maps, without reading the picture, and resizing and scoring the map.
+    """
+
+    scores: Scores
+    seconds: list[float]
+
+    def times_as_fast(self, baseline: "WayScore") -> float:
+        """Another way's time for all pictures divided by this one's."""
+        return sum(baseline.seconds) / sum(self.seconds)
+
+
+def score_ways(
+    ways: Mapping[str, Way],
+    task: Task,
+    truths: Iterable[Truth],
+    device: torch.device,
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, WayScore]:
+    """Every picture by every way in turn; maps are resized (bilinear) to the target's size and scored.
+
+    Args:
+        ways: by name.
+        task: what the maps mean.
+        truths: see :func:`densemble.evaluation.truths`.
+        device: of the ways.
+        progress: called with the number of pictures done.
+    """
+    metrics = {name: task.metrics() for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    warm: set[Size] = set()
+    for number, (images, target, points) in enumerate(truths):
+        images = images.to(device)
+        size: Size = (int(images.shape[-2]), int(images.shape[-1]))
+        if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
+            for way in ways.values():
+                timed(way, images)
+            warm.add(size)
+        for name in in_turn(ways, number):
+            taken, maps = timed(ways[name], images)
+            seconds[name].append(taken)
+            wanted: Size = (int(target.shape[-2]), int(target.shape[-1]))
+            whole = resize_maps(maps.float(), wanted, task.target_kind == "density")
+            metrics[name].update(whole[0].cpu(), target, points)
+        progress(number + 1)
+    return {name: WayScore(metrics[name].compute(), seconds[name]) for name in ways}

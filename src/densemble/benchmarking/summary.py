@@ -1,0 +1,77 @@
+"""Measurements as plain values, raw samples beside the medians."""
+
+from dataclasses import asdict
+from typing import Any
+
+from densemble.benchmarking.fresh import FreshProcess
+from densemble.benchmarking.limits import Limits
+from densemble.benchmarking.measure import BatchCost, WayCost
+from densemble.benchmarking.members import MemberCost
+from densemble.benchmarking.scores import WayScore
+from densemble.benchmarking.ways import NAIVE
+
+
+def batch_values(cost: BatchCost) -> dict[str, Any]:
+    """``{"limits", "members": [...], "ways": {name: ...}}``; times in seconds, rates per second."""
+    return {
+        "limits": asdict(cost.limits),
+        "members": [_member(member, cost.limits) for member in cost.members],
+        "ways": {name: _way(way) for name, way in cost.ways.items()},
+    }
+
+
+def _way(cost: WayCost) -> dict[str, Any]:
+    least = cost.least_seconds
+    return {
+        "median_seconds": cost.seconds,
+        "times_as_fast": cost.times_as_fast,
+        "relative_error": cost.relative_error,
+        "least_seconds": least,
+        "times_the_least": None if least is None else cost.seconds / least,
+        "samples": cost.samples,
+    }
+
+
+def _member(cost: MemberCost, limits: Limits) -> dict[str, Any]:
+    return {
+        "name": cost.name,
+        "flops": cost.plain.flops,
+        "flops_rewritten": cost.rewritten.flops,
+        "not_counted": cost.plain.light,
+        "unknown": cost.plain.unknown,
+        "ways": {way: _member_in(way, cost, limits) for way in cost.samples},
+    }
+
+
+def _member_in(way: str, cost: MemberCost, limits: Limits) -> dict[str, Any]:
+    return {
+        "median_seconds": cost.seconds(way),
+        "backend": "eager" if way == NAIVE else cost.choices[way].backend,
+        "precision": cost.precision(way),
+        "share_of_peak": cost.share_of_peak(way, limits),
+        "share_of_bandwidth": cost.share_of_bandwidth(way, limits),
+        "samples": cost.samples[way],
+    }
+
+
+def process_values(found: dict[str, FreshProcess]) -> dict[str, Any]:
+    """By name of the process: seconds to the first map, of what, and peak memory in MiB."""
+    return {name: {"cold_start_seconds": one.cold_start, **asdict(one)} for name, one in found.items()}
+
+
+def score_values(found: dict[str, WayScore], primary: str, higher_is_better: bool) -> dict[str, Any]:
+    """By name of the way: its scores, time, and what it keeps of the naive loop's primary score and loses of it."""
+    naive = found[NAIVE]
+    full = naive.scores[primary]
+    rows = {}
+    for name, one in found.items():
+        own = one.scores[primary]
+        rows[name] = {
+            **{key: value for key, value in one.scores.items() if isinstance(value, float)},
+            "kept": (own / full if higher_is_better else full / own) if own and full else None,
+            "lost": full - own if higher_is_better else own - full,
+            "seconds": sum(one.seconds),
+            "times_as_fast": one.times_as_fast(naive),
+            "samples": one.seconds,
+        }
+    return rows
