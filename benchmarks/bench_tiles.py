@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.ensemble.prediction import Prediction
+from densemble.inference.fast import FastMember
 from densemble.inference.predictor import prepared
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
@@ -213,20 +214,17 @@ def interleaved(
 # --- from file to file ----------------------------------------------------------------------------------------------
 
 
-class Timed(de.DenseModel):
+class Timed(FastMember):
     """A member that adds up the time in its network: without normalization and the last resize."""
 
-    def __init__(self, model: de.DenseModel, clock: dict[str, float]) -> None:
-        nn.Module.__init__(self)
-        self.spec, self.loaded, self.clock = model.spec, model.loaded, clock
-        self.backbone, self.head = model.backbone, model.head
-        self.register_buffer("mean", model.mean)
-        self.register_buffer("std", model.std)
+    def __init__(self, member: FastMember, clock: dict[str, float]) -> None:
+        super().__init__(member, member.network, member.place, member.inputs)
+        self.clock = clock
 
     def coarse(self, images: Tensor) -> Tensor:
         normalized = self.normalized(images)
         started = time.perf_counter()
-        logits = self.grid(normalized, self.map_size(images))
+        logits = self.network.grids(normalized, self.map_size(images))[self.place]
         self.clock["networks"] += time.perf_counter() - started
         return logits
 
@@ -261,7 +259,10 @@ def peak_memory() -> int:
 
 def with_clock(ensemble: de.Ensemble, clock: dict[str, float]) -> de.Ensemble:
     """The same ensemble, which adds up the seconds in its networks, and in what is done with their maps."""
-    timed = ensemble.with_members({name: Timed(member, clock) for name, member in ensemble.members.items()}).eval()
+    members = {
+        name: Timed(member, clock) for name, member in ensemble.members.items() if isinstance(member, FastMember)
+    }
+    timed = ensemble.with_members(members).eval()
     predict = timed.predict_maps
 
     def predict_maps(members: Iterator[tuple[str, Tensor]], uncertainty: bool = True) -> Prediction:

@@ -148,7 +148,12 @@ def fit_and_refer(
 
 
 def time_ways(
-    ensemble: de.Ensemble, fast: de.Ensemble, images: Tensor, halves: list[Half], asked: argparse.Namespace
+    ensemble: de.Ensemble,
+    together: de.Ensemble,
+    fast: de.Ensemble,
+    images: Tensor,
+    halves: list[Half],
+    asked: argparse.Namespace,
 ) -> dict[str, list[float]]:
     """Seconds of the naive loop, and of all that is compared with it, on some of the pictures."""
     step = max(len(images) // asked.pictures, 1)
@@ -158,7 +163,7 @@ def time_ways(
     some = [([place[number] for number in unseen if number in place], policy) for unseen, policy in halves]
     ways: dict[str, Callable[[], Any]] = {
         NAIVE: lambda: naive(ensemble, timed, asked.batch),
-        "all members, accelerated": lambda: [fast(part) for part in timed.split(asked.batch)],
+        "all members, accelerated": lambda: [together(part) for part in timed.split(asked.batch)],
         "cascade, plain members": lambda: cascaded(ensemble, timed, some, asked.batch),
         "cascade, accelerated": lambda: cascaded(fast, timed, some, asked.batch),
     }
@@ -171,7 +176,9 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     ensemble = de.load(asked.ensemble)
     task, objective = ensemble.task, make_objective(ensemble.task, asked.metric)
     images, wanted = read_pictures(ensemble, asked.data)
-    fast = accelerate(ensemble, images[: asked.batch], backend=asked.backend, precision=asked.precision)
+    example = images[: asked.batch]
+    together = accelerate(ensemble, example, asked.backend, asked.precision)
+    fast = accelerate(ensemble, example, asked.backend, asked.precision, together=False)
     each = member_costs(fast, images[: asked.batch], asked.rounds)
     costs = {name: statistics.median(values) for name, values in each.items()}
     halves, whole = fit_and_refer(ensemble, images, wanted, list(costs.values()), asked)
@@ -180,7 +187,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     given = (own[None] for one in found for own in one.prediction.mean)
     score = objective.value(total(task, given, [wanted[number] for number in order], objective))
     full = objective.value(whole)
-    samples = time_ways(ensemble, fast, images, halves, asked)
+    samples = time_ways(ensemble, together, fast, images, halves, asked)
     medians = {name: statistics.median(values) for name, values in samples.items()}
     size = (int(images.shape[-2]), int(images.shape[-1]))
     work = {n: count_macs(member, size, "cpu", ensemble.in_channels) for n, member in ensemble.members.items()}

@@ -41,7 +41,7 @@ def backend(change: float = 0.0, wait: float = 0.0, fails: str | None = None) ->
 
         return run
 
-    return Backend(lambda device: None, lambda device: ("fp32", "bf16"), compile)
+    return Backend(lambda device: None, lambda device: ("fp32", "bf16"), compile, runs_network=True)
 
 
 def chosen(network: nn.Module, example: Tensor, *pairs: tuple[str, Precision], named: str | None = None) -> str:

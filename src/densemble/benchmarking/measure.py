@@ -106,7 +106,8 @@ def measure_batch(
     samples = interleaved(ways, images, rounds)
     errors = relative_errors(ways, images)
     say(f"{len(ensemble.members)} members in turn, {rounds} rounds")
-    members = measure_members(ensemble, fast, images, rounds, say)
+    alone = accelerated(ensemble, images, kinds, say, together=False)
+    members = measure_members(ensemble, alone, images, rounds, say)
     limits |= measure_limits(images.device)
     costs = {
         name: WayCost(own, times_as_fast(own, samples[NAIVE]), errors[name], _least_seconds(members, name, limits))
@@ -176,8 +177,8 @@ def measure_split(
     fast = accelerated(ensemble, first.to(device), kinds, say)
     ways: dict[str, Way] = {NAIVE: naive_loop(ensemble), **fast}
     if policy is not None:
-        last = list(fast)[-1]
-        ways[f"{last}, cascade"] = cascaded(fast[last], policy)
+        alone = accelerated(ensemble, first.to(device), kinds[-1:], say, together=False)
+        ways |= {f"{name}, cascade": cascaded(own, policy) for name, own in alone.items()}
     count = min(len(data.split(split)), pictures or len(data.split(split)))
 
     def progress(done: int) -> None:

@@ -37,7 +37,11 @@ def naive_loop(ensemble: Ensemble) -> Way:
 
 
 def accelerated(
-    ensemble: Ensemble, images: Tensor, kinds: Sequence[tuple[str, str]], say: Callable[[str], None]
+    ensemble: Ensemble,
+    images: Tensor,
+    kinds: Sequence[tuple[str, str]],
+    say: Callable[[str], None],
+    together: bool = True,
 ) -> dict[str, Ensemble]:
     """Fast ensembles by name, for batches like ``images``.
 
@@ -46,12 +50,13 @@ def accelerated(
         images: ``(B, C, H, W)`` in [0, 1].
         kinds: backends and precisions; what is named twice is made once.
         say: told what was chosen.
+        together: see :func:`densemble.inference.fast.fast`; not for members one by one, nor for cascades.
     """
     made = {}
     for backend, precision in dict.fromkeys(kinds):
         name = name_of(backend, precision)
         say(f"{name}:")
-        made[name] = accelerate(ensemble, images, backend, precision, say)
+        made[name] = accelerate(ensemble, images, backend, precision, say, together)
     return made
 
 

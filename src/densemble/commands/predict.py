@@ -72,7 +72,7 @@ def predict(
         require_ranked(rank_by, plain.task)
     require_saved(what, plain)
     large, ordinary = _by_size(pictures, plain)
-    ensemble = prepared(plain, backend, precision, len(ordinary), say)
+    ensemble = prepared(plain, backend, precision, len(ordinary), say, policy is None)
     asked = {"artifact": fingerprint(artifact), "backend": backend, "precision": precision, "keep": keep,
              "budget": budget, "min_members": min_members}  # fmt: skip
     names = dict(zip(pictures, _output_names(pictures), strict=True))

@@ -155,6 +155,7 @@ class Ensemble(nn.Module):
             ArtifactError: a member's logits are not finite or of a wrong shape, and it cannot be done without.
         """
         left = len(self.members)
+        images = images.view_as(images)  # what fast members keep of a batch ends with it
         for name, member in self.named_members():
             if names is not None and name not in names:
                 continue

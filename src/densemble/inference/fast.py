@@ -1,22 +1,21 @@
 """The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
-from densemble.inference.execution import Execution, Grid, Tuned
-from densemble.inference.joined import Joined
-from densemble.inference.network import Build, TunedNetwork
+from densemble.inference.execution import Execution, Tuned
+from densemble.inference.network import TunedNetwork
+from densemble.inference.together import Together
 from densemble.nets.cuts import REFERENCE_SIZE
 from densemble.nets.dense import DenseModel
 from densemble.nets.layers import resize
-from densemble.nets.rewrite import for_inference
+from densemble.nets.rewrite import for_inference, same_tensors
 from densemble.nets.sharing import share
-from densemble.shapes import Size
 
 
 class SharedInput:
@@ -24,12 +23,14 @@ class SharedInput:
 
     def __init__(self) -> None:
         self._images: Callable[[], Tensor | None] = lambda: None
+        self._version: int | None = None
         self._made: dict[tuple[object, ...], Tensor] = {}
 
     def get(self, images: Tensor, key: tuple[object, ...], make: Callable[[], Tensor]) -> Tensor:
         """What ``make`` gives for these images, made at the first call with this key."""
-        if self._images() is not images:
-            self._images, self._made = weakref.ref(images), {}
+        version = None if images.is_inference() else images._version  # other pictures written into the same tensor
+        if self._images() is not images or self._version != version:
+            self._images, self._version, self._made = weakref.ref(images), version, {}
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -39,7 +40,7 @@ class FastMember(DenseModel):
     """A member whose network runs on a backend, see :class:`TunedNetwork`.
 
     Args:
-        model: already rewritten for inference.
+        model: left as it is; its weights stay where they are.
         network: that runs it, alone or with others that share its beginning.
         place: of its logits among those of the network.
         inputs: shared by all members.
@@ -48,9 +49,10 @@ class FastMember(DenseModel):
     def __init__(self, model: DenseModel, network: TunedNetwork, place: int, inputs: SharedInput) -> None:
         nn.Module.__init__(self)
         self.spec, self.loaded = model.spec, model.loaded
-        self.backbone, self.head = model.backbone, model.head
-        self.register_buffer("mean", model.mean)
-        self.register_buffer("std", model.std)
+        own = same_tensors(model)
+        self.backbone, self.head = own.backbone, own.head
+        self.register_buffer("mean", own.mean)
+        self.register_buffer("std", own.std)
         self.network, self.place, self.inputs = network, place, inputs
 
     def resized(self, images: Tensor) -> Tensor:
@@ -64,6 +66,7 @@ class FastMember(DenseModel):
         key = (size, self.spec.mean, self.spec.std)
         return self.inputs.get(images, key, lambda: DenseModel.normalized(self, images))
 
+    @torch.no_grad()
     def coarse(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.coarse`."""
         return self.network.grids(self.normalized(images), self.map_size(images))[self.place]
@@ -73,26 +76,31 @@ class FastMember(DenseModel):
         return resize(self.coarse(images), self.map_size(images))
 
 
-def fast(ensemble: Ensemble, execution: Execution, sharing: bool = True) -> Ensemble:
+def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ensemble:
     """The same ensemble on backends; its networks are tuned as pictures come.
 
     Args:
         ensemble: left as it is.
         execution: what may be chosen, and when.
-        sharing: members with the same beginning, such as a frozen backbone, run as one network: right where all
-            members see the same pictures.
+        together: members share what they can: the same beginning, such as a frozen backbone, runs once, and networks
+            compute in the same memory. All of them run when one is asked, which is right where all members see the
+            same pictures, and wrong for cascades.
     """
     plain: dict[int, DenseModel] = {}
+    alone: set[int] = set()  # networks that also see pictures mirrored, turned or scaled
     for _, member in ensemble.named_members():
         network = member.member if isinstance(member, Viewed) else member
-        if id(network) not in plain:
-            plain[id(network)] = for_inference(network).to(memory_format=torch.channels_last)
-    inputs = SharedInput()
+        plain[id(network)] = network
+        if isinstance(member, Viewed) or not together:
+            alone.add(id(network))
+    inputs, company = SharedInput(), Together()
     made: dict[int, FastMember] = {}
-    for together in _clusters(plain, sharing):
-        name = " + ".join(plain[key].spec.backbone for key in together)
-        runs = TunedNetwork(name, _build([plain[key] for key in together]), execution, len(together))
-        made |= {key: FastMember(plain[key], runs, place, inputs) for place, key in enumerate(together)}
+    for cluster in [
+        *_clusters({key: own for key, own in plain.items() if key not in alone}),
+        *([key] for key in alone),
+    ]:
+        runs = TunedNetwork([plain[key] for key in cluster], execution, None if cluster[0] in alone else company)
+        made |= {key: FastMember(plain[key], runs, place, inputs) for place, key in enumerate(cluster)}
 
     def ready(member: DenseModel | Viewed) -> DenseModel | Viewed:
         if isinstance(member, Viewed):
@@ -102,23 +110,12 @@ def fast(ensemble: Ensemble, execution: Execution, sharing: bool = True) -> Ense
     return ensemble.with_members({name: ready(member) for name, member in ensemble.named_members()}).eval()
 
 
-def _build(models: Sequence[DenseModel]) -> Build:
-    if len(models) == 1:
-        return lambda seen, size: Grid(models[0].backbone, models[0].head, size)
-
-    def build(seen: Size, size: Size | None) -> nn.Module:
-        shared = share(models, seen, size)
-        return shared or Joined([Grid(model.backbone, model.head, size) for model in models])
-
-    return build
-
-
-def _clusters(models: Mapping[int, DenseModel], sharing: bool) -> list[list[int]]:
+def _clusters(models: Mapping[int, DenseModel]) -> list[list[int]]:
     """Networks that have a beginning in common, and each of the others alone."""
     clusters: list[list[int]] = []
     for key, model in models.items():
         own = model.spec
-        for cluster in clusters if sharing else ():
+        for cluster in clusters:
             others = [models[other] for other in cluster]
             first = others[0].spec
             # Networks that begin alike have at least this in common; to compare all of them takes longer.
@@ -126,7 +123,8 @@ def _clusters(models: Mapping[int, DenseModel], sharing: bool) -> list[list[int]
                 continue
             if not torch.equal(*(next(one.backbone.parameters()) for one in (others[0], model))):
                 continue
-            if share([*others, model], model.seen_size(own.input_size or REFERENCE_SIZE)) is not None:
+            rewritten = [for_inference(one) for one in (*others, model)]
+            if share(rewritten, model.seen_size(own.input_size or REFERENCE_SIZE)) is not None:
                 cluster.append(key)
                 break
         else:
@@ -140,6 +138,7 @@ def accelerate(
     backend: str = "auto",
     precision: str = "auto",
     say: Callable[[str], None] = lambda text: None,
+    together: bool = True,
 ) -> Ensemble:
     """The same ensemble, every member on the backend and precision that are fastest for batches like this one.
 
@@ -150,13 +149,15 @@ def accelerate(
         backend: a row of ``BACKENDS``, or ``auto``.
         precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
         say: told what was chosen.
+        together: see :func:`fast`.
 
     Raises:
         UsageError: no such backend or precision, or one that cannot be used here.
     """
-    accelerated = fast(ensemble, Execution(backend, precision, ensemble.task.activation, say=say))
-    with torch.inference_mode():
+    accelerated = fast(ensemble, Execution(backend, precision, ensemble.task.activation, say=say), together)
+    with torch.no_grad():
         accelerated(images)
+        accelerated(images.view_as(images))  # networks that share memory are joined
     return accelerated
 
 

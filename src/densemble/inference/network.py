@@ -7,12 +7,45 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from densemble.inference.backends import BACKENDS
 from densemble.inference.backends.base import as_list
-from densemble.inference.execution import Execution, Tuned
+from densemble.inference.execution import Execution, Grid, Tuned
+from densemble.inference.joined import Joined
+from densemble.inference.pages import give_back
+from densemble.inference.together import Together
+from densemble.nets.dense import DenseModel
+from densemble.nets.rewrite import for_inference
+from densemble.nets.sharing import share
 from densemble.shapes import Size
 
-Build = Callable[[Size, Size | None], nn.Module]
-"""((H, W) of the normalized images, where the head's steps stop or ``None``) -> network."""
+
+class Rewritten:
+    """Members as one network of as many outputs, rewritten for inference: made when needed, and made anew after
+    :meth:`drop`.
+
+    Args:
+        members: left as they are.
+    """
+
+    def __init__(self, members: Sequence[DenseModel]) -> None:
+        self.members = members
+        self._models: list[DenseModel] = []
+        self._networks: dict[tuple[Size, Size | None], nn.Module] = {}
+
+    def network(self, seen: Size, stops_at: Size | None) -> nn.Module:
+        """The network for normalized images of a size, its heads' steps stopping at a size."""
+        if not self._models:
+            self._models = [for_inference(own).to(memory_format=torch.channels_last) for own in self.members]
+        key = (seen if len(self._models) > 1 else (0, 0), stops_at)
+        if key not in self._networks:
+            grids = [Grid(model.backbone, model.head, stops_at) for model in self._models]
+            shared = share(self._models, seen, stops_at) if len(grids) > 1 else grids[0]
+            self._networks[key] = shared or Joined(grids)
+        return self._networks[key]
+
+    def drop(self) -> None:
+        """Lets go of the rewritten weights."""
+        self._models, self._networks = [], {}
 
 
 class TunedNetwork:
@@ -22,23 +55,23 @@ class TunedNetwork:
     or is tuned when it comes, as the execution has it.
 
     Args:
-        name: that it is told of by.
-        build: makes the network.
-        execution: how networks are run.
         members: that it answers for; of several, the answers to the last images are kept until others come.
+        execution: how networks are run.
+        together: of the networks that see the same images; ``None``: it runs by itself.
     """
 
-    def __init__(self, name: str, build: Build, execution: Execution, members: int = 1) -> None:
-        self.name, self.build, self.execution, self.members = name, build, execution, members
+    def __init__(self, members: Sequence[DenseModel], execution: Execution, together: Together | None = None) -> None:
+        self.name, self.execution = " + ".join(member.spec.backbone for member in members), execution
         self.tuned: dict[tuple[int, ...], list[Tuned]] = {}
         """By (C, H, W) of the images; the most images first."""
-        self._built: dict[tuple[Size, Size | None], nn.Module] = {}
+        self._rewritten = Rewritten(members)
+        self._together = together
         self._images: Callable[[], Tensor | None] = lambda: None
         self._answers: tuple[Size, list[Tensor]] | None = None
 
     def grids(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
         """Normalized images ``(B, C, H, W)`` -> logits ``(B, K, h, w)`` of each member for maps of a size."""
-        if self.members == 1:
+        if len(self._rewritten.members) == 1:
             return self._run(normalized, wanted)
         if self._images() is not normalized or self._answers is None or self._answers[0] != wanted:
             self._images, self._answers = weakref.ref(normalized), (wanted, self._run(normalized, wanted))
@@ -56,40 +89,38 @@ class TunedNetwork:
             return found
         if usable[0].batch == len(normalized):
             return usable[0].runner(normalized)
-        return _in_parts(normalized, usable)
+        return _in_parts(normalized, usable, self._together or Together())
 
     def _eagerly(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
-        network = self._network(_size(normalized), wanted)
+        network = self._rewritten.network(_size(normalized), wanted)
         return as_list(network(normalized.contiguous(memory_format=torch.channels_last)))
 
-    def _network(self, seen: Size, stops_at: Size | None) -> nn.Module:
-        if self.members == 1:
-            return self.build(seen, stops_at)
-        if (seen, stops_at) not in self._built:
-            self._built[seen, stops_at] = self.build(seen, stops_at)
-        return self._built[seen, stops_at]
-
     def _tune(self, normalized: Tensor, wanted: Size) -> Tuned:
+        give_back()  # weights that were read and checked long before
         seen = _size(normalized)
-        found = self.execution.tune(self.name, lambda size: self._network(seen, size), normalized, wanted)
+        found = self.execution.tune(self.name, lambda size: self._rewritten.network(seen, size), normalized, wanted)
+        if not BACKENDS[found.choice.backend].runs_network:
+            self._rewritten.drop()
+        give_back()
+        if self._together is not None:
+            spec = self._rewritten.members[0].spec
+            key = (tuple(normalized.shape), spec.mean, spec.std)
+            found = self._together.seat(found, len(self._rewritten.members), key)
         row = self.tuned.setdefault(tuple(normalized.shape[1:]), [])
         row.append(found)
         row.sort(key=lambda one: -one.batch)
         return found
 
 
-def _in_parts(normalized: Tensor, tuned: Sequence[Tuned]) -> list[Tensor]:
+def _in_parts(normalized: Tensor, tuned: Sequence[Tuned], together: Together) -> list[Tensor]:
     """Any number of images through runners of fixed numbers, the last part filled up with its last image."""
     parts, start = [], 0
     while start < len(normalized):
         left = len(normalized) - start
         one = next((one for one in tuned if one.batch <= left), tuned[-1])
-        part = normalized[start : start + one.batch]
-        missing = one.batch - len(part)
-        if missing > 0:
-            part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
-        parts.append([grid[: one.batch - missing] for grid in one.runner(part.contiguous())])
-        start += one.batch - missing
+        part = together.part(normalized, start, one.batch)
+        parts.append([grid[: min(left, one.batch)] for grid in one.runner(part)])
+        start += one.batch
     return [torch.cat(grids) for grids in zip(*parts, strict=True)]
 
 

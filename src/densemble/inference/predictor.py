@@ -86,6 +86,7 @@ def prepared(
     precision: str = "fp32",
     expected: int | None = None,
     say: Callable[[str], None] = lambda text: None,
+    together: bool = True,
 ) -> Ensemble:
     """A copy in eval mode that gives the same maps with less work; only for use.
 
@@ -97,6 +98,7 @@ def prepared(
         precision: see :func:`predict`.
         expected: pictures that will come, for ``auto``: few are not worth tuning for; ``None``: many.
         say: told what was chosen.
+        together: members share what they can; not for cascades, see :func:`densemble.inference.fast.fast`.
 
     Raises:
         UsageError: unknown backend or precision, or one that cannot be used here.
@@ -104,7 +106,7 @@ def prepared(
     check_execution(backend, precision)
     candidates(backend, precision, next(ensemble.parameters()).device)
     few = expected if backend == "auto" and precision in ("auto", "fp32") else None
-    return fast(ensemble, Execution(backend, precision, ensemble.task.activation, few, say))
+    return fast(ensemble, Execution(backend, precision, ensemble.task.activation, few, say), together)
 
 
 def read_picture(path: Path, ensemble: Ensemble) -> Array:

@@ -7,10 +7,10 @@ The plain model stays as it is and is the reference: both give the same map up t
 """
 
 import copy
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Literal
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from densemble.nets.dense import DenseModel
@@ -33,9 +33,10 @@ def for_inference(model: DenseModel, resizes: Resizes = "narrower") -> DenseMode
             longer: see docs/decisions/0004.
 
     Returns:
-        A model whose ``state_dict`` differs from the plain one's.
+        A model whose ``state_dict`` differs from the plain one's. Weights that are not rewritten are the plain one's
+        own, in the same memory.
     """
-    model = copy.deepcopy(model).eval()
+    model = same_tensors(model).eval()
     if isinstance(model.backbone, GraphBackbone):
         _fold_graph(model.backbone.network)
     for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
@@ -45,6 +46,15 @@ def for_inference(model: DenseModel, resizes: Resizes = "narrower") -> DenseMode
             narrower = 9 * module.out_channels <= module.in_channels
             module.at_low_resolution = resizes == "fewer_operations" or (resizes == "narrower" and narrower)
     return model
+
+
+def same_tensors(model: DenseModel) -> DenseModel:
+    """A copy with modules and parameters of its own, which hold the numbers of the given one in the same memory."""
+    memo: dict[int, Tensor] = {}
+    for tensor in chain(model.parameters(), model.buffers()):
+        own = tensor.detach()
+        memo[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
+    return copy.deepcopy(model, memo)
 
 
 def _foldable(convolution: nn.Module, normalization: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.inference.backends.openvino import convert, start
+from densemble.inference.backends.openvino import OpenVINORunner, convert
 from densemble.inference.backends.quantize import quantized
 
 pytest.importorskip("openvino")
@@ -37,7 +37,7 @@ def test_all_convolutions_are_int8_and_the_map_is_near(capfd: pytest.CaptureFixt
     assert sum(str(weight.get_element_type()) == "<Type: 'int8_t'>" for weight in weights) == 2
     with torch.no_grad():
         wanted = network(image)
-    error = float((start(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std())
+    error = float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std())
     assert 1e-4 < error < 0.05
     assert capfd.readouterr().out == ""
 
@@ -48,7 +48,7 @@ def test_ranges_come_from_the_pictures() -> None:
     model = quantized(convert(network, image), [batch / 100 for batch in batches])
     with torch.no_grad():
         wanted = network(image)
-    assert float((start(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std()) > 0.3
+    assert float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std()) > 0.3
 
 
 def test_without_pictures_or_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,9 @@
 """What a backend is: one way to run a network at one fixed shape."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,23 @@ calibration batches.
 """
 
 
+class JoinableRunner(ABC):
+    """A runner that can be made one with others of its kind, shape and precision."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """See :data:`Runner`."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Gives back the memory that it needs, until it runs again: that is then slow."""
+
+    @classmethod
+    @abstractmethod
+    def join(cls, runners: Sequence[Any]) -> Self:
+        """One that gives the outputs of all, in their order, and computes in the memory of one; they are used up."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One way to run a network.
@@ -31,11 +49,13 @@ class Backend:
         missing: why it cannot be used here, on this device, with the remedy; ``None``: it can.
         precisions: those that the hardware computes in, the exact one first.
         compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot take.
+        runs_network: its runner calls the very network, whose weights have to stay in memory.
     """
 
     missing: Callable[[torch.device], str | None]
     precisions: Callable[[torch.device], tuple[Precision, ...]]
     compile: Compile
+    runs_network: bool
 
 
 def native_bf16(device: torch.device) -> bool:

@@ -83,4 +83,6 @@ def _missing(device: torch.device) -> str | None:
     return None
 
 
-ONNXRUNTIME = Backend(missing=_missing, precisions=lambda device: ("fp32",), compile=compile_onnxruntime)
+ONNXRUNTIME = Backend(
+    missing=_missing, precisions=lambda device: ("fp32",), compile=compile_onnxruntime, runs_network=False
+)

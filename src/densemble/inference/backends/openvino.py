@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.inference.backends.base import Backend, Precision, Runner, native_bf16
+from densemble.inference.backends.base import Backend, JoinableRunner, Precision, Runner, native_bf16
 from densemble.inference.cache import cache_folder, identity, prune
 
 
@@ -71,7 +71,7 @@ def compile_openvino(
 
             model = quantized(model, calibration)
         _keep(model, kept)
-    return start(model, precision)
+    return OpenVINORunner(model, precision)
 
 
 def _kept(path: Path) -> Any:
@@ -104,33 +104,57 @@ def _keep(model: Any, path: Path) -> None:
         return  # it works without, only later
 
 
-def start(model: Any, precision: Precision) -> Runner:
-    """A runner of an ``openvino.Model``.
+class OpenVINORunner(JoinableRunner):
+    """A compiled ``openvino.Model``.
 
     The precision is pinned: OpenVINO would take bfloat16 by itself where the processor has it. What int8 leaves in
     floats is computed in bfloat16 where the processor has it.
     """
-    import openvino
 
-    floats = "f32" if precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
-    compiled = openvino.Core().compile_model(
-        model,
-        "CPU",
-        {
+    def __init__(self, model: Any, precision: Precision) -> None:
+        self.model, self.precision = model, precision
+        self._request: Any = self._compiled()
+
+    def _compiled(self) -> Any:
+        import openvino
+
+        floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
+        hints = {
             "INFERENCE_PRECISION_HINT": floats,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-        },
-    )
-    request = compiled.create_infer_request()
+        }
+        return openvino.Core().compile_model(self.model, "CPU", hints).create_infer_request()
 
-    def run(images: Tensor) -> list[Tensor]:
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        import openvino
+
+        if self._request is None:
+            self._request = self._compiled()
         array = images.detach().contiguous().numpy()
-        request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
-        request.infer()
-        return [torch.from_numpy(np.array(request.get_output_tensor(i).data)) for i in range(len(compiled.outputs))]
+        self._request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
 
-    return run
+    def rest(self) -> None:
+        """See :meth:`JoinableRunner.rest`."""
+        self._request = None
+
+    @classmethod
+    def join(cls, runners: Sequence["OpenVINORunner"]) -> "OpenVINORunner":
+        """See :meth:`JoinableRunner.join`: OpenVINO runs the layers of a model one after the other, in one memory."""
+        import openvino
+
+        models = [runner.model.clone() for runner in runners]
+        for runner in runners:  # they hold the weights once more
+            runner.rest()
+        given = models[0].get_parameters()[0]
+        for model in models[1:]:
+            for use in list(model.get_parameters()[0].output(0).get_target_inputs()):
+                use.replace_source_output(given.output(0))
+        outputs = [result.input_value(0) for model in models for result in model.get_results()]
+        results = [openvino.opset13.result(output) for output in outputs]
+        return cls(openvino.Model(results, [given]), runners[0].precision)
 
 
 def _missing(device: torch.device) -> str | None:
@@ -147,4 +171,4 @@ def _precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16", "int8") if native_bf16(device) else ("fp32", "int8")
 
 
-OPENVINO = Backend(missing=_missing, precisions=_precisions, compile=compile_openvino)
+OPENVINO = Backend(missing=_missing, precisions=_precisions, compile=compile_openvino, runs_network=False)

@@ -1,0 +1,109 @@
+"""Networks that run on the same images one after the other, compiled as one: they compute in the same memory.
+
+A compiled network keeps the memory of what it computes on the way. Of seven networks that is seven times as much; of
+the seven as one network it is what the largest needs, and the numbers are the same ones.
+"""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from densemble.inference.backends.base import JoinableRunner, Runner
+from densemble.inference.execution import Tuned
+from densemble.inference.pages import giving_back
+
+Key = tuple[object, ...]
+
+
+class Joint:
+    """Several networks as one; what it answers is kept for those that ask later, as long as the images live."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._answers: list[tuple[Callable[[], Tensor | None], list[Tensor]]] = []
+
+    def answers(self, images: Tensor) -> list[Tensor]:
+        """Logits of all networks."""
+        self._answers = [(known, own) for known, own in self._answers if known() is not None]
+        for known, own in self._answers:
+            if known() is images:
+                return own
+        self._answers.append((weakref.ref(images), self._runner(images)))
+        return self._answers[-1][1]
+
+
+class Seat:
+    """The runner of one network: by itself for the batch that it was tuned on, from the next one on with others."""
+
+    def __init__(self, alone: JoinableRunner, outputs: int, together: "Together") -> None:
+        self.alone: JoinableRunner | None = alone
+        self.outputs = outputs
+        self._together, self._calls = together, 0
+        self._joint: Joint | None = None
+        self._first = 0
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        self._calls += 1
+        if self._calls == 2:
+            self._together.settle()
+        if self._joint is not None:
+            return self._joint.answers(images)[self._first : self._first + self.outputs]
+        assert self.alone is not None
+        return self.alone(images)
+
+    def take(self, joint: Joint, first: int) -> None:
+        """From now on its answers are those of a joint network, from output ``first`` on."""
+        self.alone, self._joint, self._first = None, joint, first
+
+
+class Together:
+    """Networks of one ensemble that see the same images."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Key, list[Seat]] = {}
+        self._whole: Callable[[], Tensor | None] = lambda: None
+        self._parts: dict[tuple[int, int], Tensor] = {}
+
+    def seat(self, tuned: Tuned, outputs: int, key: Key) -> Tuned:
+        """The same network, to be joined with others.
+
+        Args:
+            tuned: for one shape.
+            outputs: how many the network has.
+            key: networks of the same key get the very same images.
+        """
+        if not isinstance(tuned.runner, JoinableRunner):
+            return tuned
+        seat = Seat(tuned.runner, outputs, self)
+        others = self._waiting.setdefault((type(tuned.runner), tuned.choice.precision, *key), [])
+        for other in others:
+            if other.alone is not None:
+                other.alone.rest()  # it will not run by itself any more
+        others.append(seat)
+        return replace(tuned, runner=seat)
+
+    def settle(self) -> None:
+        """Joins the networks that were tuned and are still alone."""
+        for seats in [seats for seats in self._waiting.values() if len(seats) > 1]:
+            alone = [seat.alone for seat in seats if seat.alone is not None]
+            with giving_back():
+                joint = Joint(type(alone[0]).join(alone))
+            first = 0
+            for seat in seats:
+                seat.take(joint, first)
+                first += seat.outputs
+            seats.clear()
+
+    def part(self, images: Tensor, start: int, count: int) -> Tensor:
+        """``images[start : start + count]``, filled up with the last one; the same tensor for all who ask for it."""
+        if self._whole() is not images:
+            self._whole, self._parts = weakref.ref(images), {}
+        if (start, count) not in self._parts:
+            part = images[start : start + count]
+            missing = count - len(part)
+            filled = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
+            self._parts[start, count] = filled.contiguous()
+        return self._parts[start, count]
