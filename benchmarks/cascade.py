@@ -29,7 +29,8 @@ from densemble.data.targets import resize_target
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use, kept_share
 from densemble.ensemble.resize import resize_maps
 from densemble.evaluation import truths
-from densemble.heldout.cascade import Mixed, fit_cascade
+from densemble.heldout.cascade import fit_cascade
+from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
 from densemble.inference.cascade import predict_cascade

@@ -1,9 +1,11 @@
-"""The page of docs that `bench_ensemble.py` and `bench_scaling.py` write, from whichever of their results are there."""
+"""The page of docs that benchmarks of speed write, from whichever of their results are there."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from speed_tables import cascades, folder, table, tiles
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "speed.md"
@@ -25,16 +27,21 @@ def write_page() -> None:
     """Markdown of all tables."""
     parts = [
         "# Speed",
-        "Written by `benchmarks/bench_ensemble.py` and `benchmarks/bench_scaling.py`; raw samples are in "
-        "`benchmarks/results/`. For an ensemble of yours, on your machine: `densemble benchmark NAME.safetensors`.",
+        "Written by `python benchmarks/speed_page.py` from what the benchmarks left in `benchmarks/results/`, raw "
+        "samples among it. For an ensemble of yours, on your machine: `densemble benchmark NAME.safetensors`.",
         MEANING,
     ]
-    for name, section in (("ensemble", _ensembles), ("scaling", _scaling)):
+    sections = (
+        ("ensemble", _ensembles),
+        ("cascade", cascades),
+        ("scaling", _scaling),
+        ("tiles", tiles),
+        ("folder", folder),
+    )
+    for name, section in sections:
         path = RESULTS / f"{name}.json"
         if path.is_file():
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if "measured_on" in result:
-                parts += section(result)
+            parts += section(json.loads(path.read_text(encoding="utf-8")))
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -76,7 +83,7 @@ def _ways(ways: dict[str, Any]) -> str:
          _number(way["times_the_least"])]
         for name, way in ways.items()
     ]  # fmt: skip
-    return _table(["way", "ms", "times as fast", "relative error", "times the least"], rows)
+    return table(["way", "ms", "times as fast", "relative error", "times the least"], rows)
 
 
 def _members(members: list[dict[str, Any]]) -> str:
@@ -88,7 +95,7 @@ def _members(members: list[dict[str, Any]]) -> str:
              *_run(fp32), *_run(best)]
         )  # fmt: skip
     columns = [f"{way}: {column}" for way in ("fp32", "bf16") for column in ("ms", "runs on", "share of the peak")]
-    return _table(["member", "GFLOPs", "naive: ms", *columns], rows)
+    return table(["member", "GFLOPs", "naive: ms", *columns], rows)
 
 
 def _run(way: dict[str, Any]) -> list[str]:
@@ -104,7 +111,7 @@ def _processes(processes: dict[str, Any]) -> str:
          *(f"{one['seconds'][step]:.1f}" for step in steps)]
         for name, one in processes.items()
     ]  # fmt: skip
-    return _table(["fresh process", "peak MiB", "to the first map, s", *steps], rows)
+    return table(["fresh process", "peak MiB", "to the first map, s", *steps], rows)
 
 
 def _scores(scores: dict[str, Any]) -> Iterator[str]:
@@ -116,7 +123,7 @@ def _scores(scores: dict[str, Any]) -> Iterator[str]:
          f"{1000 * way['seconds'] / pictures:.0f}", f"{way['times_as_fast']:.2f}"]
         for name, way in scores["ways"].items()
     ]  # fmt: skip
-    yield _table(["way", metric, "lost", "kept", "ms per picture", "times as fast"], rows)
+    yield table(["way", metric, "lost", "kept", "ms per picture", "times as fast"], rows)
     if scores["policy"] is not None:
         yield _cascade(scores)
 
@@ -148,12 +155,12 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
         ]
         fits = ", ".join(f"{name} {row['r_squared']:.4f}" for name, row in result[axis]["ways"].items())
         yield f"Milliseconds by {words}. R² of a straight line: {fits}."
-        yield _table([words, *result[axis]["ways"]], rows)
+        yield table([words, *result[axis]["ways"]], rows)
     yield (
         "Peak resident memory of fresh processes that load and predict, in MiB, and how much more than with one member "
         "that is once the weights are taken off:"
     )
-    yield _table(
+    yield table(
         ["way", *(f"{count} members" for count in result["memory"]["points"]), "growth beyond the weights"],
         [
             [name, *(f"{row['peak_mib'][str(count)]:.0f}" for count in result["memory"]["points"]),
@@ -162,23 +169,18 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
         ],
     )  # fmt: skip
     yield "Where the time of one prediction goes: inside the networks, and in what densemble does around them."
-    yield _table(
+    yield table(
         ["way", "in the networks", "around them"],
         [[name, f"{1 - row['share']:.1%}", f"{row['share']:.1%}"] for name, row in result["overhead"].items()],
     )
     for name, row in result["overhead"].items():
         yield f"A profile of *{name}*: functions by their own share of the time, the networks among them."
         shown = [[f"`{one['function']}`", f"{one['share']:.1%}"] for one in row["profile"][:PROFILE_ROWS]]
-        yield _table(["function", "share"], shown)
+        yield table(["function", "share"], shown)
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> str:
-    line: Callable[[list[str]], str] = lambda cells: f"| {' | '.join(cells)} |"  # noqa: E731
-    return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])
 
 
 if __name__ == "__main__":

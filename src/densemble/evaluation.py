@@ -1,7 +1,7 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,9 @@ def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Ten
 Truth = tuple[Tensor, Tensor, Tensor | None]
 
 
-def truths(data: FolderData, split: str) -> Iterator[Truth]:
-    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, one by one."""
-    for _, image, target, points in data.truths(split):
+def truths(data: FolderData, split: str, pictures: Sequence[int] | None = None) -> Iterator[Truth]:
+    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, or of some of its pictures, one by one."""
+    for _, image, target, points in data.truths(split, pictures):
         images = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         wanted = torch.from_numpy(np.ascontiguousarray(target))
         yield images, wanted, None if points is None else torch.from_numpy(points)

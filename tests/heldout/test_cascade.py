@@ -13,7 +13,8 @@ from densemble.ensemble.cascade import Cascade, Policy, measures_for, unsureness
 from densemble.ensemble.combine import combine
 from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
-from densemble.heldout.cascade import Mixed, fit_cascade, why_no_cascade
+from densemble.heldout.cascade import fit_cascade, measured_again, why_no_cascade
+from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
 from densemble.tasks import SegmentationTask
@@ -66,6 +67,38 @@ def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: 
         share = score / found.full if objective.higher_is_better else found.full / score
         assert policy.kept == pytest.approx(share, rel=1e-5)
         assert policy.kept_low is not None and policy.kept is not None and policy.kept_low <= policy.kept + 1e-9
+
+
+def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
+    """Other maps of the same pictures, twice as large, beside targets twice as large."""
+    task = held.task
+    truths = [truth_of(task, random) for _ in held.truths]
+    large = [(target.repeat_interleave(2, -2).repeat_interleave(2, -1), points) for target, points in truths]
+    ideal = torch.stack([task.as_maps(target)[0] for target, _ in large]).numpy()
+    noise = [random.normal(size=ideal.shape).astype(np.float32) * 0.3 for _ in held.names]
+    maps = [np.abs(ideal + own) for own in noise]
+    if task.distribution == "categorical":
+        maps = [own / own.sum(1, keepdims=True) for own in maps]
+    elif task.distribution == "bernoulli":
+        maps = [own.clip(0, 1) for own in maps]
+    return held_out(held.names, maps, large, task)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_policies_measured_again_cost_and_score_what_brute_force_says_of_the_other_maps(metric: str) -> None:
+    held, objective = uneven_set(metric), make_objective(TASKS[metric], metric)
+    mixed = Mixed(WEIGHTS)
+    first = fit_cascade(held, mixed, objective, MILLISECONDS)
+    other = grown(held, np.random.default_rng(5))
+    found = measured_again(first, other, mixed, objective)
+    known = {(policy.members, policy.measure, policy.threshold) for policy in first.policies}
+    assert {(policy.members, policy.measure, policy.threshold) for policy in found.policies} <= known
+    assert found.full != pytest.approx(first.full, rel=1e-3)
+    assert dict(found.shares) == pytest.approx(dict(first.shares))
+    for policy in found.policies:
+        cost, score = brute_force(other, mixed, objective, policy)
+        assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-5), policy
+    assert found.policies[-1].kept == found.policies[-1].kept_low == 1
 
 
 def test_calibration_is_part_of_what_is_scored() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from densemble.assembly import analysis
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
 from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
-from densemble.assembly.cascading import cascade_of
+from densemble.assembly.cascading import as_served, cascade_of
 from densemble.assembly.choosing import (
     RuleScore,
     better_than_nothing,
@@ -148,6 +148,8 @@ def assemble(source: Source, options: Options) -> Ensemble:
         choosing = _Choosing(candidates, dropped, plain, tempered, objective, costs)
         chosen = _choose(source, options, choosing)
         ensemble = _build(source, choosing, chosen)
+        ensemble.cascade = as_served(ensemble, chosen.mixture, objective, data, source.report)
+        chosen = replace(chosen, cascade=ensemble.cascade)
         _keep(source, options, choosing, chosen)
     return ensemble
 

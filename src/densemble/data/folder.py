@@ -2,7 +2,7 @@
 
 import fnmatch
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -286,9 +286,12 @@ class FolderData:
         self._count_channels()
         return self.reading.pair(sample)
 
-    def truths(self, split: str) -> Iterator[tuple[Sample, Array, Array, Array | None]]:
-        """Sample, picture in [0, 1], map and fixations of a split, one by one."""
-        for sample in self.split(split):
+    def truths(
+        self, split: str, pictures: Sequence[int] | None = None
+    ) -> Iterator[tuple[Sample, Array, Array, Array | None]]:
+        """Sample, picture in [0, 1], map and fixations of a split, or of some of its pictures, one by one."""
+        samples = self.split(split)
+        for sample in samples if pictures is None else [samples[number] for number in pictures]:
             image, target = self.read_pair(sample)
             yield sample, codec.as_unit(image, self.reading.image_range), target, self.read_points(sample)
 

@@ -234,19 +234,32 @@ class Ensemble(nn.Module):
             rule.add(maps, self.weights[name], places[name])
             if running is not None:
                 running.add(maps, self.weights[name])
-        mean = self.combined(rule)
+        return self.conclude(self.combined(rule), running, uncertainty)
+
+    def conclude(
+        self, mean: Tensor, running: RunningUncertainty | None, uncertainty: bool, everyone: bool = True
+    ) -> Prediction:
+        """The prediction of a batch.
+
+        Args:
+            mean: combined and calibrated ``(B, K, h, w)``.
+            running: of the members that were seen; ``None``: no uncertainty is known.
+            uncertainty: whether maps of uncertainty are wanted.
+            everyone: all members were seen: what is guaranteed was fitted for those.
+        """
+        distribution = self.task.distribution
         spread = None if running is None else running.variance()
-        scaled = isinstance(self.calibration, VarianceScaling)
-        bounds = self.bounds(mean, spread)
+        scaling = self.calibration if isinstance(self.calibration, VarianceScaling) else None
+        bounds = self.bounds(mean, spread) if everyone else None
         return Prediction(
             mean=mean,
-            variance=self.calibration.apply(spread) if scaled and self.calibration and spread is not None else spread,
-            entropy=entropy(mean, self.task.distribution) if uncertainty and self.task.distribution != "none" else None,
+            variance=spread if spread is None or scaling is None else scaling.apply(spread),
+            entropy=entropy(mean, distribution) if uncertainty and distribution != "none" else None,
             expected_entropy=None if running is None else running.expected_entropy(),
             mutual_information=None if running is None else running.mutual_information(),
             disagreement=None if running is None else running.disagreement(),
-            label=mean.max(1).indices if self.task.distribution == "categorical" else None,
-            included=self.included(mean),
+            label=mean.max(1).indices if distribution == "categorical" else None,
+            included=self.included(mean) if everyone else None,
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
         )

@@ -4,6 +4,8 @@ With member probabilities p_m of weight w_m (summing to 1) and their mean p: pre
 sum_m w_m H(p_m), mutual information = their difference (Depeweg et al. 2018; Lakshminarayanan et al. 2017).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -35,6 +37,17 @@ class RunningUncertainty:
         self._squares: Tensor | None = None
         self._entropy: Tensor | None = None
         self._votes: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence["RunningUncertainty"]) -> "RunningUncertainty":
+        """Of one batch, from its parts, whatever members each of them has seen; no more can be added."""
+        found = cls(parts[0]._distribution)
+        found._weight = 1.0
+        found._squares = torch.cat([part.variance() for part in parts])
+        found._mean = _cat([part._mean for part in parts])
+        found._entropy = _cat([part._entropy for part in parts])
+        found._votes = _cat([part._votes for part in parts])
+        return found
 
     def add(self, maps: Tensor, weight: float) -> None:
         """Takes one member's activated maps ``(B, K, h, w)``; ``weight`` > 0."""
@@ -81,6 +94,11 @@ class RunningUncertainty:
         if self._distribution == "categorical":
             return 1 - self._votes.amax(1)
         return torch.minimum(self._votes, 1 - self._votes).mean(1)
+
+
+def _cat(maps: Sequence[Tensor | None]) -> Tensor | None:
+    known = [own for own in maps if own is not None]
+    return torch.cat(known) if known else None
 
 
 def _moved(mean: Tensor | None, value: Tensor, share: float) -> Tensor:

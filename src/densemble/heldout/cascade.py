@@ -1,27 +1,19 @@
-"""Fitting cascades on kept predictions: which order, which threshold, how many members, and what that keeps.
-
-All that a policy needs to know of a picture depends on which members have run, not on their order. So every set of
-members is measured once on all pictures; orders, thresholds, halves and bootstrap samples are sums of those rows.
-"""
+"""Fitting cascades on kept predictions: which order, which threshold, how many members, and what that keeps."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from densemble.ensemble.calibrate import Calibration, VarianceScaling
-from densemble.ensemble.cascade import UNSURENESS, Cascade, Check, Policy, cumulated, kept_share, measures_for
-from densemble.ensemble.combine import COMBINE, Fitted, make_rule
-from densemble.ensemble.uncertainty import entropy
+from densemble.ensemble.cascade import UNSURENESS, Cascade, Check, Policy, cumulated, kept_share
+from densemble.ensemble.combine import COMBINE
 from densemble.errors import DataError, UsageError
+from densemble.heldout.cascade_stages import Mixed, Predictions, Stages
 from densemble.heldout.gain import resample
-from densemble.heldout.predictions import HeldOut, Truth
-from densemble.heldout.scores import measure
-from densemble.tasks import TargetKind
+from densemble.heldout.predictions import HeldOut
 from densemble.tasks.objectives import Objective
 
 CONFIDENCE = 0.95
@@ -37,36 +29,9 @@ FEWEST = 4
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 KEEPS = (0.98, 0.99, 0.995, 1.0)
 """What is checked on pictures that were not fitted on."""
-MOST_PIXELS = 4096
-"""Of each picture that sets of members are compared on, evenly spaced: they are compared often."""
-_VALUES_AT_ONCE = 2**23
 
-Subset = frozenset[int]
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """How members are joined.
-
-    Attributes:
-        weights: one positive number per member.
-        rule: row of ``COMBINE``.
-        fitted: what the rule learnt of all members.
-        calibration: of the ensemble.
-    """
-
-    weights: tuple[float, ...]
-    rule: str = "mean"
-    fitted: Fitted | None = None
-    calibration: Calibration | None = None
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """A set of members on all N pictures: statistics ``(N, S)``, and ``(N,)`` for each measure of unsureness."""
-
-    statistics: Tensor
-    unsureness: dict[str, Tensor]
+Tried = tuple[tuple[str, ...], str, float]
+"""(members, measure, threshold); a threshold of 0 is plain truncation."""
 
 
 def why_no_cascade(members: int, rule: str) -> str | None:
@@ -97,149 +62,57 @@ def fit_cascade(held: HeldOut, mixed: Mixed, objective: Objective, milliseconds:
     reason = why_no_cascade(len(held.names), mixed.rule)
     if reason is not None:
         raise UsageError(f"no cascade: {reason}")
-    if len(held) < FEWEST:
-        raise DataError(f"{len(held)} held-out pictures are too few to fit a cascade to; keep at least {FEWEST}")
-    stages = _Stages(held, mixed, objective, milliseconds)
-    every = list(range(len(held)))
+    return _found(Stages(held, mixed, objective, milliseconds))
+
+
+def measured_again(cascade: Cascade, held: Predictions, mixed: Mixed, objective: Objective) -> Cascade:
+    """The same policies, with what they are worth on other maps of held-out pictures: those that are served.
+
+    Kept predictions are small. Policies are found on them, for they are compared by the thousand; but thin things are
+    lost on small maps, and those are what a whole ensemble is better at.
+
+    Args:
+        cascade: as it was fitted.
+        held: the ensemble's members, tempered; read once.
+        mixed: see :func:`fit_cascade`.
+        objective: see :func:`fit_cascade`.
+
+    Raises:
+        DataError: fewer than 4 pictures, or the objective is undefined for them.
+    """
+    stages = Stages(held, mixed, objective, [cascade.shares[name] for name in held.names], most_pixels=None)
+    candidates = [(policy.members, policy.measure, policy.threshold) for policy in cascade.policies]
+    places = {name: place for place, name in enumerate(held.names)}
+    prefixes = [members[:count] for members, _, _ in candidates for count in range(1, len(members) + 1)]
+    stages.of([frozenset(places[name] for name in members) for members in prefixes])
+    return _found(stages, candidates)
+
+
+def _found(stages: Stages, candidates: Sequence[Tried] | None = None) -> Cascade:
+    """The best of some policies, by default of all that are tried, and what they are worth on unseen pictures."""
+    objective, pictures = stages.objective, len(stages.held)
+    if pictures < FEWEST:
+        raise DataError(f"{pictures} held-out pictures are too few to fit a cascade to; keep at least {FEWEST}")
     full = float(objective.value(stages.full().sum(0)))
     if not math.isfinite(full):
         raise DataError(f"{objective.name} is undefined for the held-out pictures; no cascade can be fitted by it")
-    # Contiguous halves: neighbours, such as frames of a film, stay together.
-    half = len(held) // 2
+    every = list(range(pictures))
+    half = pictures // 2  # contiguous halves: neighbours, such as frames of a film, stay together
     return Cascade(
         metric=objective.name,
         higher_is_better=objective.higher_is_better,
-        pictures=len(held),
+        pictures=pictures,
         full=full,
         shares=stages.shares,
-        policies=_fit(stages, every),
-        checks=tuple(_checks(stages, every[:half], every[half:])),
+        policies=_fit(stages, every, candidates),
+        checks=tuple(_checks(stages, every[:half], every[half:], candidates)),
     )
-
-
-class _Stages:
-    """Sets of members on all pictures, each measured once, when it is first asked for."""
-
-    def __init__(self, held: HeldOut, mixed: Mixed, objective: Objective, milliseconds: Sequence[float]) -> None:
-        self.held, self.mixed, self.objective = held, mixed, objective
-        total = math.fsum(milliseconds)
-        self.shares = {name: own / total for name, own in zip(held.names, milliseconds, strict=True)}
-        self.measures = measures_for(held.task)
-        self._weights = torch.tensor(mixed.weights, dtype=torch.float64)
-        self._known: dict[Subset, _Measured] = {}
-        self._members: dict[int, _MemberFacts] = {}
-
-    def full(self) -> Tensor:
-        """Statistics of all members, ``(N, S)``."""
-        return self.of([frozenset(range(len(self.held.names)))])[0].statistics
-
-    def of(self, subsets: Sequence[Subset]) -> list[_Measured]:
-        """What was measured of each set; those that are new take one pass over the pictures."""
-        new = [subset for subset in dict.fromkeys(subsets) if subset not in self._known]
-        if new:
-            kind = self.held.task.target_kind
-            rows = [list(self._picture(new, number, *thinned(*one, kind))) for number, one in enumerate(self.held)]
-            statistics = torch.stack([torch.cat([own for own, _ in row]) for row in rows], dim=1)
-            unsure = torch.stack([torch.cat([own for _, own in row]) for row in rows], dim=1)
-            for place, subset in enumerate(new):
-                by_name = dict(zip(self.measures, unsure[place].unbind(-1), strict=True))
-                self._known[subset] = _Measured(statistics[place], by_name)
-        return [self._known[subset] for subset in subsets]
-
-    def prefixes(self, names: Sequence[str]) -> list[_Measured]:
-        """After 1, 2, ... of the members."""
-        places = [self.held.names.index(name) for name in names]
-        return self.of([frozenset(places[:stage]) for stage in range(1, len(places) + 1)])
-
-    def signed(self, subsets: Sequence[Subset], pictures: Sequence[int]) -> list[float]:
-        """Scores on some of the pictures, higher is better."""
-        rows = torch.stack([one.statistics[pictures].sum(0) for one in self.of(subsets)])
-        found: list[float] = self.objective.signed(rows).tolist()
-        return found
-
-    def _picture(
-        self, subsets: Sequence[Subset], number: int, maps: Tensor, truth: Truth
-    ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Statistics ``(R, S)`` and unsureness ``(R, measures)`` of some sets at a time, of one picture."""
-        if number not in self._members:
-            self._members[number] = _MemberFacts(maps, self.held)
-        own = self._members[number]
-        shares = torch.stack([self._share(subset) for subset in subsets])
-        several = max(_VALUES_AT_ONCE // maps[0].numel(), 1)
-        for start in range(0, len(subsets), several):
-            some = shares[start : start + several]
-            means = torch.tensordot(some.float(), maps, 1)
-            combined = self._combined(subsets[start : start + several], maps, means)
-            calibration = self.mixed.calibration
-            plain = calibration is None or isinstance(calibration, VarianceScaling)
-            served = combined if plain or calibration is None else calibration.apply(combined)
-            statistics = measure(served, truth, self.held.task, self.objective)
-            unsure = own.unsureness(some, means, combined)
-            few = torch.tensor([len(subset) for subset in subsets[start : start + several]])
-            for place, name in enumerate(self.measures):
-                unsure[few < UNSURENESS[name].members, place] = math.inf
-            yield statistics, unsure
-
-    def _share(self, subset: Subset) -> Tensor:
-        own = torch.zeros_like(self._weights)
-        own[sorted(subset)] = self._weights[sorted(subset)]
-        return own / own.sum()
-
-    def _combined(self, subsets: Sequence[Subset], maps: Tensor, means: Tensor) -> Tensor:
-        if self.mixed.rule == "mean":
-            return means
-        found = []
-        for subset in subsets:
-            rule = make_rule(self.mixed.rule, self.held.task, self.mixed.fitted)
-            for place in sorted(subset):
-                rule.add(maps[place][None], self.mixed.weights[place], place)
-            found.append(rule.result())
-        return torch.cat(found)
-
-
-def thinned(maps: Tensor, truth: Truth, kind: TargetKind) -> tuple[Tensor, Truth]:
-    """Every so manyth pixel of maps ``(M, K, h, w)`` and truth, where pixels are scored one by one and are many."""
-    target, points = truth
-    size = (int(maps.shape[-2]), int(maps.shape[-1]))
-    if kind not in ("labels", "masks", "values") or target.shape[-2:] != size or size[0] * size[1] <= MOST_PIXELS:
-        return maps, truth
-    step = math.ceil(math.sqrt(size[0] * size[1] / MOST_PIXELS))
-    return maps[..., ::step, ::step].contiguous(), (target[..., ::step, ::step].contiguous(), points)
-
-
-class _MemberFacts:
-    """What the unsureness of any set needs to know of a picture's members, so that it is worked out once."""
-
-    def __init__(self, maps: Tensor, held: HeldOut) -> None:
-        self._distribution = held.task.distribution
-        values = maps.square() if self._distribution == "none" else entropy(maps, self._distribution)
-        self._own = _mean(values)
-
-    def unsureness(self, shares: Tensor, means: Tensor, combined: Tensor) -> Tensor:
-        """A picture's mean of the task's rows of ``UNSURENESS``, in the order of ``measures_for``, ``(R, rows)``.
-
-        Args:
-            shares: float64 ``(R, M)``.
-            means: weighted means ``(R, K, h, w)``.
-            combined: by the rule, ``(R, K, h, w)``.
-        """
-        expected = shares @ self._own
-        if self._distribution == "none":
-            return (expected - _mean(means.square())).clamp(min=0)[:, None]
-        of_means = _mean(entropy(means, self._distribution))
-        own = of_means if combined is means else _mean(entropy(combined, self._distribution))
-        return torch.stack([own, (of_means - expected).clamp(min=0)], dim=1)
-
-
-def _mean(maps: Tensor) -> Tensor:
-    """Of each picture, ``(R, ...)`` -> float64 ``(R,)``."""
-    return maps.double().flatten(1).mean(1)
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def _orders(stages: _Stages, pictures: Sequence[int]) -> list[tuple[str, ...]]:
+def _orders(stages: Stages, pictures: Sequence[int]) -> list[tuple[str, ...]]:
     names = stages.held.names
     costs = [stages.shares[name] for name in names]
     alone = stages.signed([frozenset([number]) for number in range(len(names))], pictures)
@@ -261,7 +134,7 @@ def _orders(stages: _Stages, pictures: Sequence[int]) -> list[tuple[str, ...]]:
 
 
 def _forward(
-    stages: _Stages, pictures: Sequence[int], choose: Callable[[Mapping[int, float], float | None], int]
+    stages: Stages, pictures: Sequence[int], choose: Callable[[Mapping[int, float], float | None], int]
 ) -> list[int]:
     """All members, each time the one that is chosen by the score with it and the score so far."""
     taken: list[int] = []
@@ -281,7 +154,7 @@ def _forward(
 # --- policies -------------------------------------------------------------------------------------------------------
 
 
-def _follow(stages: _Stages, members: Sequence[str], by: str, threshold: float) -> Tensor:
+def _follow(stages: Stages, members: Sequence[str], by: str, threshold: float) -> Tensor:
     """The last stage of each picture, from 0, ``(N,)``."""
     unsure = torch.stack([one.unsureness[by] for one in stages.prefixes(members)])
     sure = unsure < threshold
@@ -289,19 +162,18 @@ def _follow(stages: _Stages, members: Sequence[str], by: str, threshold: float) 
     return sure.int().argmax(0)
 
 
-def _rows(stages: _Stages, members: Sequence[str], last: Tensor) -> Tensor:
+def _rows(stages: Stages, members: Sequence[str], last: Tensor) -> Tensor:
     """Statistics of each picture at its last stage, ``(N, S)``."""
     every = torch.stack([one.statistics for one in stages.prefixes(members)])
     return every[last, torch.arange(len(last))]
 
 
-def _costs(stages: _Stages, members: Sequence[str], last: Tensor) -> Tensor:
+def _costs(stages: Stages, members: Sequence[str], last: Tensor) -> Tensor:
     return torch.tensor(cumulated(tuple(members), stages.shares), dtype=torch.float64)[last]
 
 
-def _tried(stages: _Stages, pictures: Sequence[int]) -> list[tuple[tuple[str, ...], str, float]]:
-    """(members, measure, threshold); a threshold of 0 is plain truncation."""
-    found: list[tuple[tuple[str, ...], str, float]] = []
+def _tried(stages: Stages, pictures: Sequence[int]) -> list[Tried]:
+    found: list[Tried] = []
     for order in _orders(stages, pictures):
         for length in range(1, len(order) + 1):
             members = order[:length]
@@ -322,14 +194,14 @@ def _thresholds(values: Sequence[float]) -> list[float]:
     return [middles[(2 * number + 1) * len(middles) // (2 * several)] for number in range(several)]
 
 
-def _fit(stages: _Stages, pictures: Sequence[int]) -> tuple[Policy, ...]:
+def _fit(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | None = None) -> tuple[Policy, ...]:
     """Policies that no other beats in score and in what it surely keeps at its cost; the last one runs everything."""
     objective = stages.objective
     sign = 1 if objective.higher_is_better else -1
     samples = torch.cat([torch.ones(1, len(pictures), dtype=torch.float64), *_samples(len(pictures))])
     whole = objective.value(samples @ stages.full()[pictures])
 
-    def worth(tried: tuple[tuple[str, ...], str, float]) -> Policy:
+    def worth(tried: Tried) -> Policy:
         last = _follow(stages, *tried)
         own = _rows(stages, tried[0], last)[pictures]
         values = objective.value(samples @ own)
@@ -339,7 +211,8 @@ def _fit(stages: _Stages, pictures: Sequence[int]) -> tuple[Policy, ...]:
         return Policy(*tried, cost, float(values[0]), _number(kept[0]), _number(low))
 
     found = sorted(
-        (worth(tried) for tried in _tried(stages, pictures)), key=lambda policy: (policy.cost, -sign * policy.score)
+        (worth(tried) for tried in candidates or _tried(stages, pictures)),
+        key=lambda policy: (policy.cost, -sign * policy.score),
     )
     everything = next(one for one in found if len(one.members) == len(stages.held.names) and one.threshold == 0)
     front: list[Policy] = []
@@ -362,9 +235,11 @@ def _number(value: Tensor) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _checks(stages: _Stages, first: list[int], second: list[int]) -> Iterable[Check]:
+def _checks(
+    stages: Stages, first: list[int], second: list[int], candidates: Sequence[Tried] | None = None
+) -> Iterable[Check]:
     """Policies fitted on either half, on the other one."""
-    halves = [(_cascade_of(stages, seen), unseen) for seen, unseen in ((first, second), (second, first))]
+    halves = [(_cascade_of(stages, seen, candidates), unseen) for seen, unseen in ((first, second), (second, first))]
     asked: list[tuple[Literal["budget", "keep"], float]] = [
         *(("budget", share) for share in BUDGETS),
         *(("keep", share) for share in KEEPS),
@@ -386,8 +261,8 @@ def _checks(stages: _Stages, first: list[int], second: list[int]) -> Iterable[Ch
         yield Check(kind, share, float(torch.cat(costs).mean()), kept)
 
 
-def _cascade_of(stages: _Stages, pictures: Sequence[int]) -> Cascade:
+def _cascade_of(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | None) -> Cascade:
     objective = stages.objective
     full = float(objective.value(stages.full()[pictures].sum(0)))
-    policies = _fit(stages, pictures)
+    policies = _fit(stages, pictures, candidates)
     return Cascade(objective.name, objective.higher_is_better, len(pictures), full, stages.shares, policies, checks=())

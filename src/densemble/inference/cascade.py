@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from densemble.ensemble.calibrate import VarianceScaling
 from densemble.ensemble.cascade import UNSURENESS, Policy, unsureness
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import unusable
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import RunningUncertainty, entropy
+from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import ArtifactError, UsageError
 from densemble.shapes import Size
 
@@ -83,7 +82,10 @@ def predict_cascade(
         if len(on) < len(going):
             going, left = [going[number] for number in on], left[on]
     used = torch.tensor([picture.members for picture in pictures])
-    return CascadePrediction(_concluded(ensemble, pictures, uncertainty, whole), used)
+    mean = torch.cat([ensemble.combined(picture.rule) for picture in pictures])
+    running = [picture.running for picture in pictures if picture.running is not None]
+    joined = RunningUncertainty.joined(running) if running else None
+    return CascadePrediction(ensemble.conclude(mean, joined, uncertainty, whole), used)
 
 
 class _Picture:
@@ -136,33 +138,3 @@ def _map_size(ensemble: Ensemble, images: Tensor) -> Size:
     """What the first member of the ensemble gives, whichever member comes first in the cascade."""
     _, first = next(ensemble.named_members())
     return first.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
-
-
-def _concluded(ensemble: Ensemble, pictures: list[_Picture], uncertainty: bool, whole: bool) -> Prediction:
-    """The prediction of a batch from running sums of its pictures, as :meth:`Ensemble.predict_maps` makes it."""
-    distribution, calibration = ensemble.task.distribution, ensemble.calibration
-    mean = torch.cat([ensemble.combined(picture.rule) for picture in pictures])
-    running = [picture.running for picture in pictures if picture.running is not None]
-    spread = torch.cat([one.variance() for one in running]) if running else None
-    bounds = ensemble.bounds(mean, spread) if whole else None
-    if spread is not None and isinstance(calibration, VarianceScaling):
-        variance: Tensor | None = calibration.apply(spread)
-    else:
-        variance = spread
-    return Prediction(
-        mean=mean,
-        variance=variance,
-        entropy=entropy(mean, distribution) if uncertainty and distribution != "none" else None,
-        expected_entropy=_joined([one.expected_entropy() for one in running]),
-        mutual_information=_joined([one.mutual_information() for one in running]),
-        disagreement=_joined([one.disagreement() for one in running]),
-        label=mean.max(1).indices if distribution == "categorical" else None,
-        included=ensemble.included(mean) if whole else None,
-        lower=None if bounds is None else bounds[0],
-        upper=None if bounds is None else bounds[1],
-    )
-
-
-def _joined(maps: list[Tensor | None]) -> Tensor | None:
-    known = [own for own in maps if own is not None]
-    return torch.cat(known) if known else None
