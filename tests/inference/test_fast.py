@@ -8,6 +8,7 @@ import densemble as de
 from densemble.ensemble.views import Viewed
 from densemble.inference.cache import cache_folder, identity, prune
 from densemble.inference.fast import FastMember, accelerate, choices
+from densemble.inference.network import MOST_SHAPES
 from densemble.inference.predictor import prepared
 from densemble.nets.dense import DenseModel
 
@@ -99,6 +100,19 @@ def test_few_pictures_run_eagerly_and_many_are_tuned_for() -> None:
                 one(pictures())
     assert not choices(few)["squeezenet1_1"]
     assert [tuned.batch for tuned in choices(many)["squeezenet1_1"]] == [2]
+
+
+def test_shapes_that_do_not_come_again_are_not_tuned_for() -> None:
+    quick = prepared(de.Ensemble([make()]).eval(), "auto", expected=100_000_000)
+    shapes = [(64, 16 * number) for number in range(2, 9)]
+    with torch.no_grad():
+        for height, width in shapes:
+            quick(pictures(1, height, width))
+    assert len(choices(quick)["squeezenet1_1"]) == 1, "the first one that comes: it is all that there is so far"
+    with torch.no_grad():
+        for height, width in shapes * 2:
+            quick(pictures(1, height, width))
+    assert len(choices(quick)["squeezenet1_1"]) == MOST_SHAPES
 
 
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

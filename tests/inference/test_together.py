@@ -13,9 +13,11 @@ from torch import Tensor
 import densemble as de
 from densemble.ensemble.views import Viewed
 from densemble.inference.backends.openvino import OpenVINORunner
+from densemble.inference.execution import Execution
 from densemble.inference.fast import FastMember, accelerate, choices
 from densemble.inference.network import Rewritten
 from densemble.inference.pages import give_back
+from densemble.inference.predictor import prepared
 from densemble.inference.together import Seat
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference, same_tensors
@@ -134,6 +136,29 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
     assert len({id(runner) for runner in released}) == 3
     seats = [tuned.runner for own in choices(joined).values() for tuned in own]
     assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
+
+
+def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_once_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[int] = []
+    plain = OpenVINORunner._compiled
+
+    def watched(self: OpenVINORunner) -> object:
+        compiled.append(len(self.model.outputs))
+        return plain(self)
+
+    monkeypatch.setattr(OpenVINORunner, "_compiled", watched)
+    monkeypatch.setattr(Execution, "worth", lambda *_: True)
+    quick = prepared(three(), "openvino", "fp32")
+    for member in quick.members.values():
+        assert isinstance(member, FastMember)
+        member.network.execution.expected = 1000
+    wanted = quick(pictures())
+    assert compiled == [1, 1, 1]
+    found = quick(pictures())
+    assert compiled == [1, 1, 1, 3]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

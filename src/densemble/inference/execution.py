@@ -97,11 +97,17 @@ class Execution:
     def _reference(self) -> bool:
         return self.backend == "eager" and self.precision == "fp32"
 
-    def worth(self, images: int, seconds: float) -> bool:
-        """Whether to tune a network that took ``seconds`` to run eagerly on a batch of so many images."""
+    def worth(self, images: int, seconds: float, share: float = 1.0) -> bool:
+        """Whether to tune a network for a shape.
+
+        Args:
+            images: of a batch of that shape.
+            seconds: that it took to run eagerly.
+            share: of all images so far that had the shape.
+        """
         if self._reference or self.expected is None:
             return False
-        gained = self.expected / images * seconds * GAINED_SHARE
+        gained = share * self.expected / images * seconds * GAINED_SHARE
         return gained > WORTH_SECONDS + WORTH_RUNS * seconds
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,6 +18,9 @@ from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
 from densemble.nets.sharing import share
 from densemble.shapes import Size
+
+MOST_SHAPES = 4
+"""That a network is tuned for as pictures come: each of them holds the weights once more."""
 
 
 class Rewritten:
@@ -64,6 +68,7 @@ class TunedNetwork:
         self.name, self.execution = " + ".join(member.spec.backbone for member in members), execution
         self.tuned: dict[tuple[int, ...], list[Tuned]] = {}
         """By (C, H, W) of the images; the most images first."""
+        self._met: Counter[tuple[int, ...]] = Counter()
         self._rewritten = Rewritten(members)
         self._together = together
         self._images: Callable[[], Tensor | None] = lambda: None
@@ -84,18 +89,27 @@ class TunedNetwork:
         elif not usable:
             started = time.perf_counter()
             found = self._eagerly(normalized, wanted)
-            if self.execution.worth(len(normalized), time.perf_counter() - started):
-                self._tune(normalized, wanted)
+            if self._worth(normalized, time.perf_counter() - started):
+                self._tune(normalized, wanted, ran=True)
             return found
         if usable[0].batch == len(normalized):
             return usable[0].runner(normalized)
         return _in_parts(normalized, usable, self._together or Together())
 
+    def _worth(self, normalized: Tensor, seconds: float) -> bool:
+        """Whether to tune for a shape: the first one that comes, and later ones when they come again; not many."""
+        shape = tuple(normalized.shape[1:])
+        again = shape in self._met or not self._met
+        self._met[shape] += len(normalized)
+        share = self._met[shape] / self._met.total()
+        few = shape in self.tuned or len(self.tuned) < MOST_SHAPES
+        return again and few and self.execution.worth(len(normalized), seconds, share)
+
     def _eagerly(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
         network = self._rewritten.network(_size(normalized), wanted)
         return as_list(network(normalized.contiguous(memory_format=torch.channels_last)))
 
-    def _tune(self, normalized: Tensor, wanted: Size) -> Tuned:
+    def _tune(self, normalized: Tensor, wanted: Size, ran: bool = False) -> Tuned:
         give_back()  # weights that were read and checked long before
         seen = _size(normalized)
         found = self.execution.tune(self.name, lambda size: self._rewritten.network(seen, size), normalized, wanted)
@@ -105,7 +119,7 @@ class TunedNetwork:
         if self._together is not None:
             spec = self._rewritten.members[0].spec
             key = (tuple(normalized.shape), spec.mean, spec.std)
-            found = self._together.seat(found, len(self._rewritten.members), key)
+            found = self._together.seat(found, len(self._rewritten.members), key, ran)
         row = self.tuned.setdefault(tuple(normalized.shape[1:]), [])
         row.append(found)
         row.sort(key=lambda one: -one.batch)

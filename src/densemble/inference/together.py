@@ -36,12 +36,19 @@ class Joint:
 
 
 class Seat:
-    """The runner of one network: by itself for the batch that it was tuned on, from the next one on with others."""
+    """The runner of one network: by itself for the batch that it was tuned on, from the next one on with others.
 
-    def __init__(self, alone: JoinableRunner, outputs: int, together: "Together") -> None:
+    Args:
+        alone: its runner by itself.
+        outputs: how many it has.
+        together: of those that it is to be joined with.
+        ran: the network has run on the batch that it was tuned on.
+    """
+
+    def __init__(self, alone: JoinableRunner, outputs: int, together: "Together", ran: bool = False) -> None:
         self.alone: JoinableRunner | None = alone
         self.outputs = outputs
-        self._together, self._calls = together, 0
+        self._together, self._calls = together, int(ran)
         self._joint: Joint | None = None
         self._first = 0
 
@@ -67,17 +74,18 @@ class Together:
         self._whole: Callable[[], Tensor | None] = lambda: None
         self._parts: dict[tuple[int, int], Tensor] = {}
 
-    def seat(self, tuned: Tuned, outputs: int, key: Key) -> Tuned:
+    def seat(self, tuned: Tuned, outputs: int, key: Key, ran: bool = False) -> Tuned:
         """The same network, to be joined with others.
 
         Args:
             tuned: for one shape.
             outputs: how many the network has.
             key: networks of the same key get the very same images.
+            ran: see :class:`Seat`.
         """
         if not isinstance(tuned.runner, JoinableRunner):
             return tuned
-        seat = Seat(tuned.runner, outputs, self)
+        seat = Seat(tuned.runner, outputs, self, ran)
         others = self._waiting.setdefault((type(tuned.runner), tuned.choice.precision, *key), [])
         for other in others:
             if other.alone is not None:
