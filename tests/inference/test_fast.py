@@ -102,7 +102,8 @@ def test_few_pictures_run_eagerly_and_many_are_tuned_for() -> None:
     assert [tuned.batch for tuned in choices(many)["squeezenet1_1"]] == [2]
 
 
-def test_shapes_that_do_not_come_again_are_not_tuned_for() -> None:
+def test_shapes_that_do_not_come_again_are_not_tuned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densemble.inference.execution.candidates", lambda *_: [("eager", "fp32")])
     quick = prepared(de.Ensemble([make()]).eval(), "auto", expected=100_000_000)
     shapes = [(64, 16 * number) for number in range(2, 9)]
     with torch.no_grad():

@@ -65,7 +65,7 @@ def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(mo
         assert torch.equal(found[name], maps), name
 
 
-@pytest.mark.parametrize("batch", [1, 3, 4, 5])
+@pytest.mark.parametrize("batch", [1, 5])
 def test_parts_of_a_batch_are_run_once_for_all(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
     joined = accelerate(ensemble, pictures(2), "openvino", "fp32")
