@@ -22,6 +22,8 @@ BLOCKS = 10
 """Runs of neighbouring pictures that are drawn as a whole: frames of a film say less than as many single pictures."""
 STEP = 5e-4
 """Share of the full score that a dearer policy has to gain."""
+LEAST_KEPT = 0.75
+"""Policies that keep less of the full score are left out, where others are there."""
 THRESHOLDS = 16
 """Thresholds that are tried at most with each order and number of members."""
 FEWEST = 4
@@ -214,6 +216,8 @@ def _fit(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | 
         (worth(tried) for tried in candidates or _tried(stages, pictures)),
         key=lambda policy: (policy.cost, -sign * policy.score),
     )
+    kept = [one for one in found if one.kept is None or one.kept >= LEAST_KEPT]
+    found = kept or found
     everything = next(one for one in found if len(one.members) == len(stages.held.names) and one.threshold == 0)
     front: list[Policy] = []
     top, surest = -math.inf, -math.inf
