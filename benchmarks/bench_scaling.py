@@ -70,10 +70,11 @@ def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, A
     """Seconds by number of members."""
     whole, images = make_ensemble(backbone, max(counts)), drawn(1, 3, SIZE)
     ways: dict[tuple[str, int], Way] = {}
+    own = list(whole.named_members())
     for name, (backend, precision) in KINDS.items():
-        fast = accelerate(whole, images, backend, precision, say)
-        own = list(fast.named_members())
-        ways |= {(name, count): fast.with_members(dict(own[:count])).eval() for count in counts}
+        for count in counts:
+            some = whole.with_members(dict(own[:count])).eval()
+            ways[name, count] = accelerate(some, images, backend, precision, say)
     return grown(interleaved(ways, images, rounds), counts)
 
 
@@ -155,10 +156,11 @@ def watched(fast: de.Ensemble) -> Inside:
     inside = Inside()
     for _, member in fast.named_members():
         assert isinstance(member, FastMember)
-        for row in member.tuned.values():
+        network = member.network
+        for row in network.tuned.values():
             row[:] = [replace(one, runner=inside.watch(one.runner)) for one in row]
-        if not member.tuned:
-            member.grid = inside.watch(member.grid)  # type: ignore[method-assign]
+        if not network.tuned:
+            network._eagerly = inside.watch(network._eagerly)  # type: ignore[method-assign]
     return inside
 
 

@@ -27,8 +27,8 @@ def test_the_story_has_its_seven_members_and_size() -> None:
 
 
 def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
-    small = ["input_size=96x128", "out_size=12x16", "training.epochs=1", "training.batch_size=12"]
-    small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=6x8")]
+    small = ["input_size=64x96", "out_size=8x12", "training.epochs=1", "training.batch_size=12"]
+    small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=4x6")]
     words = [sys.executable, str(STORY / "all7models.py"), str(scenes), "-o", str(tmp_path / "run"), "--from-scratch"]
     for setting in small:
         words += ["--set", setting]
