@@ -12,7 +12,7 @@ from torch import Tensor
 from densemble.assembly import analysis
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
 from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
-from densemble.assembly.cascading import as_served, cascade_of
+from densemble.assembly.cascading import cascade_of
 from densemble.assembly.choosing import (
     RuleScore,
     better_than_nothing,
@@ -113,7 +113,6 @@ class _Chosen:
     rules: Mapping[str, RuleScore]
     way: str
     guarantee: Guarantee | None
-    cascade: Cascade | None
     scores: Scores
 
 
@@ -148,9 +147,8 @@ def assemble(source: Source, options: Options) -> Ensemble:
         choosing = _Choosing(candidates, dropped, plain, tempered, objective, costs)
         chosen = _choose(source, options, choosing)
         ensemble = _build(source, choosing, chosen)
-        ensemble.cascade = as_served(ensemble, chosen.mixture, objective, data, source.report)
-        chosen = replace(chosen, cascade=ensemble.cascade)
-        _keep(source, options, choosing, chosen)
+        ensemble.cascade = cascade_of(ensemble, chosen.mixture, objective, choosing.milliseconds, data, source.report)
+        _keep(source, options, choosing, chosen, ensemble.cascade)
     return ensemble
 
 
@@ -173,9 +171,8 @@ def _choose(source: Source, options: Options, choosing: _Choosing) -> _Chosen:
     if mixture.calibration is not None:
         report(f"calibrated: {_described(mixture.calibration.describe())}")
     guarantee = _promise(mixture, options, source)
-    cascade = cascade_of(mixture, objective, choosing.milliseconds, report)
     scores = _score(mixture, OwnTruths(source.data, "val"))
-    return _Chosen({**choices, options.select: choose}, weights, mixture, rules, way, guarantee, cascade, scores)
+    return _Chosen({**choices, options.select: choose}, weights, mixture, rules, way, guarantee, scores)
 
 
 def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
@@ -193,7 +190,7 @@ def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
         members, list(mixture.shares), task=source.task, combine=mixture.rule,
         metrics={"val": chosen.scores, "members": {name: candidates[name].val for name in members}},
         temperatures=choosing.temperatures, reading=source.data.said, fitted=mixture.fitted,
-        calibration=mixture.calibration, guarantee=chosen.guarantee, cascade=chosen.cascade,
+        calibration=mixture.calibration, guarantee=chosen.guarantee,
     ).eval()  # fmt: skip
 
 
@@ -240,7 +237,7 @@ def _at(maps: Tensor, target: Tensor, task: Task) -> Tensor:
     return resize_maps(maps, (int(target.shape[-2]), int(target.shape[-1])), task.target_kind == "density")
 
 
-def _keep(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen) -> None:
+def _keep(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen, cascade: Cascade | None) -> None:
     """Writes what was chosen and what it is worth."""
     run, held, mixture = source.run, choosing.tempered, chosen.mixture
     summary = {
@@ -249,7 +246,7 @@ def _keep(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen
         "milliseconds": price(chosen.weights, choosing.costs), "temperatures": choosing.temperatures,
         "calibration": None if mixture.calibration is None else mixture.calibration.describe(),
         "guarantee": None if chosen.guarantee is None else chosen.guarantee.describe(),
-        "cascade": None if chosen.cascade is None else chosen.cascade.describe(),
+        "cascade": None if cascade is None else cascade.describe(),
         "dropped": analysis.dropped_rows(choosing.dropped),
     }  # fmt: skip
     write_json(run.ensemble, summary)

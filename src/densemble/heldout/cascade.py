@@ -45,17 +45,28 @@ def why_no_cascade(members: int, rule: str) -> str | None:
     return None
 
 
-def fit_cascade(held: HeldOut, mixed: Mixed, objective: Objective, milliseconds: Sequence[float]) -> Cascade:
+def fit_cascade(
+    held: HeldOut,
+    mixed: Mixed,
+    objective: Objective,
+    milliseconds: Sequence[float],
+    served: Predictions | None = None,
+) -> Cascade:
     """Policies that no other of the tried ones beats at its cost, and what they are worth on unseen pictures.
 
     Orders that are tried: by the members' own score, by forward selection, by gain per millisecond, cheapest first;
     with each, every largest number of members, and thresholds between the pictures' own unsureness.
+
+    Kept predictions are small. Policies are found on them, for they are compared by the thousand; but thin things are
+    lost on small maps, and those are what a whole ensemble is better at. So what was found is best measured once more
+    on the maps that are served.
 
     Args:
         held: the ensemble's members on N pictures, tempered.
         mixed: how they are joined.
         objective: that is scored by.
         milliseconds: > 0, of each member for one picture.
+        served: the same members on some of the same pictures, evenly spaced; read once. Default: ``held``.
 
     Raises:
         UsageError: an ensemble that cannot be run as a cascade; see :func:`why_no_cascade`.
@@ -64,51 +75,47 @@ def fit_cascade(held: HeldOut, mixed: Mixed, objective: Objective, milliseconds:
     reason = why_no_cascade(len(held.names), mixed.rule)
     if reason is not None:
         raise UsageError(f"no cascade: {reason}")
-    return _found(Stages(held, mixed, objective, milliseconds))
-
-
-def measured_again(cascade: Cascade, held: Predictions, mixed: Mixed, objective: Objective) -> Cascade:
-    """The same policies, with what they are worth on other maps of held-out pictures: those that are served.
-
-    Kept predictions are small. Policies are found on them, for they are compared by the thousand; but thin things are
-    lost on small maps, and those are what a whole ensemble is better at.
-
-    Args:
-        cascade: as it was fitted.
-        held: the ensemble's members, tempered; read once.
-        mixed: see :func:`fit_cascade`.
-        objective: see :func:`fit_cascade`.
-
-    Raises:
-        DataError: fewer than 4 pictures, or the objective is undefined for them.
-    """
-    stages = Stages(held, mixed, objective, [cascade.shares[name] for name in held.names], most_pixels=None)
-    candidates = [(policy.members, policy.measure, policy.threshold) for policy in cascade.policies]
-    places = {name: place for place, name in enumerate(held.names)}
-    prefixes = [members[:count] for members, _, _ in candidates for count in range(1, len(members) + 1)]
-    stages.of([frozenset(places[name] for name in members) for members in prefixes])
-    return _found(stages, candidates)
-
-
-def _found(stages: Stages, candidates: Sequence[Tried] | None = None) -> Cascade:
-    """The best of some policies, by default of all that are tried, and what they are worth on unseen pictures."""
-    objective, pictures = stages.objective, len(stages.held)
-    if pictures < FEWEST:
-        raise DataError(f"{pictures} held-out pictures are too few to fit a cascade to; keep at least {FEWEST}")
-    full = float(objective.value(stages.full().sum(0)))
-    if not math.isfinite(full):
-        raise DataError(f"{objective.name} is undefined for the held-out pictures; no cascade can be fitted by it")
-    every = list(range(pictures))
-    half = pictures // 2  # contiguous halves: neighbours, such as frames of a film, stay together
+    stages = Stages(held, mixed, objective, milliseconds)
+    every, halves = _parts(stages)
+    candidates = {part: _tried(stages, part) for part in (every, *halves)}
+    if served is not None:
+        found = {part: _fit(stages, part, tried) for part, tried in candidates.items()}
+        stages = Stages(served, mixed, objective, milliseconds, most_pixels=None)
+        now, now_halves = _parts(stages)
+        candidates = {
+            part: [(policy.members, policy.measure, policy.threshold) for policy in found[own]]
+            for part, own in zip((now, *now_halves), (every, *halves), strict=True)
+        }
+        every, halves = now, now_halves
+        stages.all_of({members for tried in candidates.values() for members, _, _ in tried})
     return Cascade(
         metric=objective.name,
         higher_is_better=objective.higher_is_better,
-        pictures=pictures,
-        full=full,
+        pictures=len(every),
+        full=_full(stages, every),
         shares=stages.shares,
-        policies=_fit(stages, every, candidates),
-        checks=tuple(_checks(stages, every[:half], every[half:], candidates)),
+        policies=_fit(stages, every, candidates[every]),
+        checks=tuple(_checks(stages, halves, [candidates[half] for half in halves])),
     )
+
+
+def _parts(stages: Stages) -> tuple[range, tuple[range, range]]:
+    """All pictures, and contiguous halves of them: neighbours, such as frames of a film, stay together.
+
+    Raises:
+        DataError: too few, or nothing to score them by.
+    """
+    pictures, objective = len(stages.held), stages.objective
+    if pictures < FEWEST:
+        raise DataError(f"{pictures} held-out pictures are too few to fit a cascade to; keep at least {FEWEST}")
+    every = range(pictures)
+    if not math.isfinite(_full(stages, every)):
+        raise DataError(f"{objective.name} is undefined for the held-out pictures; no cascade can be fitted by it")
+    return every, (range(pictures // 2), range(pictures // 2, pictures))
+
+
+def _full(stages: Stages, pictures: Sequence[int]) -> float:
+    return float(stages.objective.value(stages.full()[list(pictures)].sum(0)))
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
@@ -174,8 +181,8 @@ def _costs(stages: Stages, members: Sequence[str], last: Tensor) -> Tensor:
     return torch.tensor(cumulated(tuple(members), stages.shares), dtype=torch.float64)[last]
 
 
-def _tried(stages: Stages, pictures: Sequence[int]) -> list[Tried]:
-    found: list[Tried] = []
+def _tried(stages: Stages, part: Sequence[int]) -> list[Tried]:
+    pictures, found = list(part), list[Tried]()
     for order in _orders(stages, pictures):
         for length in range(1, len(order) + 1):
             members = order[:length]
@@ -196,9 +203,9 @@ def _thresholds(values: Sequence[float]) -> list[float]:
     return [middles[(2 * number + 1) * len(middles) // (2 * several)] for number in range(several)]
 
 
-def _fit(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | None = None) -> tuple[Policy, ...]:
+def _fit(stages: Stages, part: Sequence[int], candidates: Sequence[Tried]) -> tuple[Policy, ...]:
     """Policies that no other beats in score and in what it surely keeps at its cost; the last one runs everything."""
-    objective = stages.objective
+    objective, pictures = stages.objective, list(part)
     sign = 1 if objective.higher_is_better else -1
     samples = torch.cat([torch.ones(1, len(pictures), dtype=torch.float64), *_samples(len(pictures))])
     whole = objective.value(samples @ stages.full()[pictures])
@@ -212,10 +219,7 @@ def _fit(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | 
         cost = float(_costs(stages, tried[0], last)[pictures].mean())
         return Policy(*tried, cost, float(values[0]), _number(kept[0]), _number(low))
 
-    found = sorted(
-        (worth(tried) for tried in candidates or _tried(stages, pictures)),
-        key=lambda policy: (policy.cost, -sign * policy.score),
-    )
+    found = sorted((worth(tried) for tried in candidates), key=lambda policy: (policy.cost, -sign * policy.score))
     kept = [one for one in found if one.kept is None or one.kept >= LEAST_KEPT]
     found = kept or found
     everything = next(one for one in found if len(one.members) == len(stages.held.names) and one.threshold == 0)
@@ -240,10 +244,11 @@ def _number(value: Tensor) -> float | None:
 
 
 def _checks(
-    stages: Stages, first: list[int], second: list[int], candidates: Sequence[Tried] | None = None
+    stages: Stages, halves: tuple[Sequence[int], Sequence[int]], candidates: Sequence[Sequence[Tried]]
 ) -> Iterable[Check]:
     """Policies fitted on either half, on the other one."""
-    halves = [(_cascade_of(stages, seen, candidates), unseen) for seen, unseen in ((first, second), (second, first))]
+    first, second = (_cascade_of(stages, seen, tried) for seen, tried in zip(halves, candidates, strict=True))
+    fitted = [(first, list(halves[1])), (second, list(halves[0]))]
     asked: list[tuple[Literal["budget", "keep"], float]] = [
         *(("budget", share) for share in BUDGETS),
         *(("keep", share) for share in KEEPS),
@@ -252,21 +257,19 @@ def _checks(
     for kind, share in asked:
         rows, costs = [], []
         try:
-            for cascade, unseen in halves:
+            for cascade, unseen in fitted:
                 policy = cascade.for_budget(share) if kind == "budget" else cascade.for_keep(share)
                 last = _follow(stages, policy.members, policy.measure, policy.threshold)
                 rows.append(_rows(stages, policy.members, last)[unseen])
                 costs.append(_costs(stages, policy.members, last)[unseen])
         except UsageError:  # less than the cheapest member costs, or nothing to keep a share of
             continue
-        score = objective.value(torch.cat(rows).sum(0))
-        whole = objective.value(full[[*first, *second]].sum(0))
+        score, whole = objective.value(torch.cat(rows).sum(0)), objective.value(full.sum(0))
         kept = _number(kept_share(score, whole, objective.higher_is_better))
         yield Check(kind, share, float(torch.cat(costs).mean()), kept)
 
 
-def _cascade_of(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried] | None) -> Cascade:
-    objective = stages.objective
-    full = float(objective.value(stages.full()[pictures].sum(0)))
-    policies = _fit(stages, pictures, candidates)
+def _cascade_of(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried]) -> Cascade:
+    objective, policies = stages.objective, _fit(stages, pictures, candidates)
+    full = _full(stages, pictures)
     return Cascade(objective.name, objective.higher_is_better, len(pictures), full, stages.shares, policies, checks=())

@@ -117,6 +117,12 @@ class Stages:
                 self._known[subset] = _Measured(statistics[place], by_name)
         return [self._known[subset] for subset in subsets]
 
+    def all_of(self, orders: Iterable[Sequence[str]]) -> None:
+        """Measures all that policies of these members need, in one pass over the pictures."""
+        places = {name: place for place, name in enumerate(self.held.names)}
+        prefixes = [members[:count] for members in orders for count in range(1, len(members) + 1)]
+        self.of([frozenset(places[name] for name in members) for members in prefixes])
+
     def prefixes(self, names: Sequence[str]) -> list[_Measured]:
         """After 1, 2, ... of the members."""
         places = [self.held.names.index(name) for name in names]
