@@ -15,11 +15,15 @@ from threading import Event, Thread
 
 from densemble.inference.cache import cache_folder
 
-EVERY = 0.05
+EVERY = 0.2
 """Seconds."""
-_PAGEOUT = 21
-"""``MADV_PAGEOUT`` of Linux 5.4: nothing that was written to is lost, unlike with ``MADV_DONTNEED``."""
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ [1-9]\d*\s+(/.*)")
+_DONTNEED, _PAGEOUT = 4, 21
+"""Advice of Linux: pages leave this process and stay in the system's cache, but what was written to them is lost; and
+pages leave the cache too (Linux 5.4), and nothing is lost."""
+_MAPPING = re.compile(
+    r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ [1-9]\d* +(/[^\n]*)$(?:\n\w+: [^\n]*)*?\nAnonymous: +(\d+) kB$", re.MULTILINE
+)
+"""Of /proc/self/smaps: first and last address, file, and how much of it was written to."""
 
 
 def give_back() -> None:
@@ -56,7 +60,8 @@ def _pages_of_weights() -> None:
         return
     library, converted = ctypes.CDLL(None), str(cache_folder() / "openvino")
     with suppress(OSError, AttributeError):
-        for start, end, path in _MAPPING.findall(Path("/proc/self/maps").read_text(encoding="utf-8")):
+        for start, end, path, written in _MAPPING.findall(Path("/proc/self/smaps").read_text(encoding="utf-8")):
             if path.endswith(".safetensors") or (path.startswith(converted) and path.endswith(".bin")):
                 first, last = int(start, 16), int(end, 16)
-                library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGEOUT)
+                advice = _DONTNEED if written == "0" else _PAGEOUT
+                library.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), advice)
