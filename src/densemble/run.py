@@ -138,7 +138,7 @@ class Run:
             select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
         )
         options.require(self.task)
-        options.require_pictures(len(self._state["val"]))
+        options.require_images(len(self._state["val"]) // 2)
         source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
         ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())

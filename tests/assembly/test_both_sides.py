@@ -12,7 +12,7 @@ from torch import Tensor
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
-from densemble.assembly.promising import fit_promise
+from densemble.assembly.guarantees import fit_guarantee
 from densemble.ensemble.combine import rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
@@ -53,7 +53,7 @@ network = functools.cache(make_network)
 
 def networks_of(mixture: Mixture, run: Written, options: Options | None = None) -> Ensemble:
     """The ensemble of networks that a mixture of kept predictions stands for."""
-    guarantee = None if options is None else fit_promise(mixture, options)
+    guarantee = None if options is None else fit_guarantee(mixture, options)
     members = {name: network(run.task, seed) for seed, name in enumerate(NAMES)}
     temperatures = dict(zip(NAMES, mixture.held.temperatures, strict=True))
     return Ensemble(

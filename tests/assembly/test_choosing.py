@@ -3,7 +3,6 @@
 import json
 import platform
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -14,8 +13,8 @@ from assembly.written_runs import NAMES, PICTURES, Written, noisy
 from torch import Tensor
 
 from densemble.assembly import assemble as assembling
-from densemble.assembly.candidates import Candidate, find_candidates
-from densemble.assembly.choosing import better_than_nothing, make_choice
+from densemble.assembly.baselines import BaselineFilter
+from densemble.assembly.choosing import make_choice
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
 from densemble.data.folder import FolderData
@@ -24,7 +23,6 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.storage.runs import read_json, write_json
-from densemble.storage.weights import write_maps
 from densemble.tasks.objectives import make_objective
 
 Fresh = Callable[[str], Written]
@@ -49,10 +47,6 @@ def score(run: Written, weights: dict[str, float]) -> float:
     for own, truth in zip(torch.from_numpy(maps), run.truths(), strict=True):
         metric.update(own, truth, None)
     return float(metric.compute()[run.task.primary])
-
-
-def candidates(run: Written) -> list[Candidate]:
-    return find_candidates(run.run.folder, run.run.config)
 
 
 def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
@@ -88,11 +82,15 @@ def test_strategies_choose_what_they_should(fresh: Fresh) -> None:
 def test_strategies_take_none_that_is_no_better_than_nothing(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (FAIR, GOOD, BAD))
-    found = [replace(one, val={"miou": value}) for one, value in zip(candidates(run), (0.5, 0.2, 0.4), strict=True)]
-    able = better_than_nothing(found, {"zeros": {"miou": 0.3}, "mean": {"miou": 0.1}}, run.task)
-    assert able == ["one", "three"]
-    assert better_than_nothing(found, {"zeros": {"miou": 0.6}}, run.task) == list(NAMES)
     objective = make_objective(run.task)
+    # Hits and unions of one class: IoU of the three candidates 0.5, 0.2, 0.4 on image 7, and 0.1, 0.9, 0.1 on image 9.
+    rows = torch.tensor([[[5.0, 10], [1, 10]], [[2, 10], [9, 10]], [[4, 10], [1, 10]]])
+    beaten, unbeaten = (torch.tensor([[[value, 10.0], [0, 10]]]) for value in (3.0, 6.0))
+    able = BaselineFilter(NAMES, rows, torch.cat([beaten, beaten / 3]), {7: 0, 9: 1}, objective).able([7])
+    assert able == ["one", "three"]
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([7]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([9]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, beaten + 3 * rows[:1], {7: 0, 9: 1}, objective).able([9]) == ["two"]
     assert make_choice(Options(select="best"), able, objective, {})(held)[1] == 0
     assert make_choice(Options(select="two"), able, objective, {})(held) == [0, 1, 0]
     assert make_choice(Options(select="all"), able, objective, {})(held)[1] > 0
@@ -204,7 +202,7 @@ def test_auto_calibrates_as_is_likelier_where_it_did_not_learn(tilt: float, way:
     counts = torch.bincount(torch.stack(run.truths()).flatten().long(), minlength=3)[:3].float()
     likely = 2 * maps.log() + (counts / counts.sum()).log()[:, None, None]
     tilted = torch.softmax(0.7 * likely + torch.tensor([0.0, tilt, -tilt])[:, None, None], 1)
-    write_maps(run.maps("one"), tilted.half().numpy())
+    run.plant_maps("one", tilted.half().numpy())
     losses = {each: crossed_loss(run, each) for each in ("temperature", "vector")}
     assert min(losses, key=lambda each: losses[each]) == way, losses
     ensemble = run.run.assemble("one", calibrate="auto")
@@ -235,10 +233,10 @@ def test_a_guarantee_is_fitted_on_pictures_that_nothing_else_saw(fresh: Fresh, m
 
     def spy(mixture: Mixture, options: Any) -> Any:
         seen.append(mixture.held.pictures)
-        return fit_promise(mixture, options)
+        return fit_guarantee(mixture, options)
 
-    fit_promise = assembling.fit_promise
-    monkeypatch.setattr(assembling, "fit_promise", spy)
+    fit_guarantee = assembling.fit_guarantee
+    monkeypatch.setattr(assembling, "fit_guarantee", spy)
     options = {"combine": "auto", "guarantee": "set", "level": 0.25}
     first = run.run.assemble(**options)
     before = read_json(run.path / "ensemble.json")
@@ -250,7 +248,7 @@ def test_a_guarantee_is_fitted_on_pictures_that_nothing_else_saw(fresh: Fresh, m
         maps = np.load(run.maps(name))
         for picture in unseen:
             maps[picture] = np.roll(maps[picture], number + 1, axis=0)
-        write_maps(run.maps(name), maps)
+        run.plant_maps(name, maps)
     second = run.run.assemble(**options)
     after = read_json(run.path / "ensemble.json")
     for key in ("weights", "combine", "temperatures", "calibration", "milliseconds"):

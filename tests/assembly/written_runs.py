@@ -1,7 +1,7 @@
 """Run folders that are written and not trained: networks of random weights with what they really predict."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ import torch
 from task_sets import TASK_SETS, write
 from torch import Tensor
 
+from densemble.assembly.candidates import Candidate
+from densemble.assembly.evidence import Run as RunOfCandidate
 from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.data.synthetic import make_scenes
@@ -25,6 +27,8 @@ from densemble.tasks import Task
 NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)
 PICTURES = 8
+PLANTED = "planted"
+"""File that marks a member whose network does not give its kept predictions."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,16 @@ class Written:
         return self.folder(name) / "val_predictions.npy"
 
     def plant(self, spreads: Sequence[float], seed: int = 0) -> None:
-        """Kept predictions that are the truth plus noise of these spreads."""
+        """Predictions that are the target plus noise of these spreads, kept and served."""
         random = np.random.default_rng(seed)
         for name, spread in zip(NAMES, spreads, strict=True):
             maps = [noisy(self.task, truth, spread, random) for truth in self.truths()]
-            write_maps(self.maps(name), torch.stack(maps).half().numpy())
+            self.plant_maps(name, torch.stack(maps).half().numpy())
+
+    def plant_maps(self, name: str, maps: np.ndarray[Any, Any]) -> None:
+        """Predictions ``(N, K, h, w)`` of a member: kept ones, and by :func:`planted_logits` those that are served."""
+        write_maps(self.maps(name), maps)
+        (self.folder(name) / PLANTED).touch()
 
     def truths(self) -> list[Tensor]:
         """The validation pictures' targets at the size of the kept maps."""
@@ -61,6 +70,23 @@ class Written:
         """The same run elsewhere."""
         shutil.copytree(self.path, place)
         return Written(place, self.data, self.task)
+
+
+def planted_logits(task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[RunOfCandidate]:
+    """What :func:`run_candidate` would give if the network gave the planted maps: activation undone."""
+    kept = torch.from_numpy(np.load(candidate.predictions)).double()
+    for image in images:
+        maps = kept[image]
+        match task.distribution:
+            case "categorical":
+                logits = maps.clamp(min=1e-6).log()
+            case "bernoulli":
+                logits = torch.logit(maps, eps=1e-6)
+            case _:
+                scale = float(task.activation(torch.zeros(1, 1, *MAP_SIZE)).mean() / np.log(2))
+                logits = torch.log(torch.expm1(maps / scale))
+        target = torch.from_numpy(np.array(data.read_pair(data.val[image])[1]))
+        yield RunOfCandidate(image, logits.float(), MAP_SIZE, target)
 
 
 def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator) -> Tensor:

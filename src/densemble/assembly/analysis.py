@@ -6,29 +6,36 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from densemble.assembly.candidates import Candidate, Dropped
-from densemble.assembly.choosing import RuleScore
-from densemble.heldout.choose import Trade
-from densemble.heldout.explain import class_scores, disputed, error_correlation, leave_one_out
-from densemble.heldout.gain import Interval, Outcome
+from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured, further_objectives
+from densemble.heldout.choose import Trade, price
+from densemble.heldout.correlation import error_correlation
+from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
+from densemble.heldout.trust import reliability_table
+from densemble.metrics import Metric
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
 
+Values = dict[str, Any]
+CALIBRATION_METRICS = ("miou", "ece", "classwise_ece", "brier", "nll")
+"""Metrics that are shown before and after calibration."""
 
-def heading(run: str, task: Task, objective: Objective, held: HeldOut) -> dict[str, Any]:
+
+def heading(run: str, task: Task, objective: Objective, images: int, map_size: Sequence[int]) -> Values:
     """What the analysis is about."""
-    height, width = held.size
     return {
         "run": run,
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "task": task.name,
         "metric": objective.name,
         "higher_is_better": objective.higher_is_better,
-        "pictures": len(held),
-        "map_size": [height, width],
+        "pictures": images,
+        "map_size": list(map_size),
     }
 
 
@@ -37,35 +44,70 @@ def interval(value: Interval) -> dict[str, float | None]:
     return {key: _number(number) for key, number in value._asdict().items()}
 
 
-def strategy_row(name: str, outcome: Outcome) -> dict[str, Any]:
-    """One way of choosing, scored on pictures that it was not chosen by."""
-    score = interval(outcome.score)
+def cross_fitted(found: CrossFit, folds: str, seed: int) -> Values:
+    """Scores of the ensemble on images that played no part in making it, and what its gain is made of.
+
+    The gain is over the single member that was best on the other folds, without a calibration of the ensemble. It is the
+    sum of ``selection`` (members, weights and rule) and ``calibration``.
+    """
+    objective = found.objective
+    whole, uncalibrated, best = found.of("ensemble"), found.of("uncalibrated"), found.of("best member")
+    assert found.calibrated is not None
     return {
-        "name": name, "score": score["value"], "low": score["low"], "high": score["high"],
-        "members": round(outcome.members, 1), "milliseconds": outcome.milliseconds,
-        "gain_over_best": interval(outcome.over_best), "gain_over_all": interval(outcome.over_all),
-    }  # fmt: skip
+        "folds": folds,
+        "score": interval(bootstrap(whole, objective, seed=seed)),
+        "scores": _scalars(found.calibrated.metric),
+        "gain": {
+            "total": interval(bootstrap_gain(whole, best, objective, seed=seed)),
+            "selection": interval(bootstrap_gain(uncalibrated, best, objective, seed=seed)),
+            "calibration": interval(bootstrap_gain(whole, uncalibrated, objective, seed=seed)),
+        },
+    }
 
 
-def rule_row(name: str, rule: RuleScore) -> dict[str, Any]:
-    """One rule; those that learn are scored where they did not."""
-    score = interval(rule.score)
-    others = {key: _number(value) for key, value in rule.others.items()}
-    gain = interval(rule.over_mean)
-    return {
-        "name": name, "score": score["value"], "low": score["low"], "high": score["high"], "gain_over_mean": gain,
-        **others,
-    }  # fmt: skip
+def strategy_rows(found: CrossFit, milliseconds: Sequence[float], seed: int) -> list[Values]:
+    """Ways of selecting, each followed by the same steps, on images that played no part in them."""
+    objective, best, every = found.objective, found.of("best"), found.of("all")
+    rows = []
+    for name, weights in found.weights.items():
+        own = found.of(name)
+        score = interval(bootstrap(own, objective, seed=seed))
+        rows.append(
+            {
+                "name": name, "score": score["value"], "low": score["low"], "high": score["high"],
+                "members": round(sum(sum(w > 0 for w in each) for each in weights) / len(weights), 1),
+                "milliseconds": sum(price(each, milliseconds) for each in weights) / len(weights),
+                "gain_over_best": interval(bootstrap_gain(own, best, objective, seed=seed)),
+                "gain_over_all": interval(bootstrap_gain(own, every, objective, seed=seed)),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def rule_rows(found: CrossFit, task: Task, seed: int) -> list[Values]:
+    """Rules for the selected members, uncalibrated, on images that neither selection nor rule was fitted on."""
+    rows = []
+    objective, others = found.objective, further_objectives(task)
+    for name, (parts, *sums) in found.rules.items():
+        own, mean = torch.cat(parts), torch.cat(found.rules["mean"][0])
+        score = interval(bootstrap(own, objective, seed=seed))
+        values = {one.name: float(one.value(torch.cat(each).sum(0))) for one, each in zip(others, sums, strict=True)}
+        rows.append(
+            {
+                "name": name, "score": score["value"], "low": score["low"], "high": score["high"],
+                "gain_over_mean": interval(bootstrap_gain(own, mean, objective, seed=seed)),
+                **{key: _number(value) for key, value in values.items()},
+            }
+        )  # fmt: skip
+    return rows
 
 
 def member_rows(
-    candidates: Sequence[Candidate], held: HeldOut, weights: Sequence[float], objective: Objective,
-    milliseconds: Mapping[str, float],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Every candidate: score, cost, share, and what the ensemble loses without it."""
-    costs = [milliseconds[name] for name in held.names]
-    worth = {one.name: one for one in leave_one_out(held, weights, objective, costs)}
-    share = dict(zip(held.names, weights, strict=True))
+    candidates: Sequence[Candidate], shares: Mapping[str, float], objective: Objective,
+    milliseconds: Mapping[str, float], found: CrossFit | None,
+) -> list[Values]:  # fmt: skip
+    """Every candidate: score, cost, share, and what the cross-fitted ensemble loses without it."""
+    worth = {} if found is None else leave_one_out(found)
     return [
         {
             "name": candidate.name,
@@ -73,44 +115,78 @@ def member_rows(
             "score": _number(candidate.val.get(objective.name)),
             "milliseconds": milliseconds[candidate.name],
             "parameters": candidate.record.get("parameters"),
-            "share": share[candidate.name],
-            "leave_one_out": _number(worth[candidate.name].gain) if candidate.name in worth else None,
+            "share": shares[candidate.name],
+            "leave_one_out": _number(worth.get(candidate.name)),
             "state": "done",
         }
         for candidate in candidates
     ]
 
 
-def baseline_rows(baselines: Mapping[str, Mapping[str, Any]], objective: Objective) -> list[dict[str, Any]]:
-    """What needs no training."""
+def leave_one_out(found: CrossFit) -> dict[str, float]:
+    """How much better the cross-fitted ensemble is with a member than without; only those that some fold selected."""
+    objective, whole = found.objective, found.of("ensemble")
+    sign = 1 if objective.higher_is_better else -1
+    worth = {}
+    for name, parts in found.without.items():
+        rows = torch.cat(parts)
+        if len(rows) == len(whole) and not torch.equal(rows, whole):
+            worth[name] = sign * float(objective.value(whole.sum(0)) - objective.value(rows.sum(0)))
+    return worth
+
+
+def baseline_rows(baselines: Mapping[str, Mapping[str, Any]], objective: Objective) -> list[Values]:
+    """Predictions that need no training."""
     return [{"name": name, "score": _number(scores.get(objective.name))} for name, scores in baselines.items()]
 
 
-def explanation(held: HeldOut, weights: Sequence[float], objective: Objective, stems: Sequence[str]) -> dict[str, Any]:
-    """Who errs with whom, who helps on which class, and where the members disagree."""
-    matrix = error_correlation(held)
-    found: dict[str, Any] = {
-        "error_correlation": {
-            "names": list(held.names),
-            "matrix": [[_number(value) for value in row] for row in matrix.tolist()],
-        }
+def class_table(
+    task: Task, candidates: Sequence[Candidate], saved: Mapping[str, Any], found: CrossFit | None
+) -> Values | None:
+    """IoU of each class: of the file as saved (equal to ``evaluate`` on these images), cross-fitted, of each candidate."""
+    if not isinstance(task, SegmentationTask | MultilabelTask):
+        return None
+    key = "iou_per_class"
+    scores = {candidate.name: candidate.val[key] for candidate in candidates if candidate.val.get(key)}
+    scores["ensemble"] = saved[key]
+    if found is not None and found.calibrated is not None:
+        scores["ensemble, cross-fitted"] = found.calibrated.metric.compute()[key]
+    return {
+        "classes": list(task.classes),
+        "scores": {name: [_number(value) for value in row] for name, row in scores.items()},
     }
-    if isinstance(held.task, SegmentationTask | MultilabelTask):
-        scores = class_scores(held, weights)
-        rows = {**scores.members, "ensemble": scores.ensemble}
-        found["per_class"] = {
-            "classes": list(scores.classes),
-            "scores": {name: [_number(value) for value in row] for name, row in rows.items()},
-        }
-    found["disagreement"] = [
-        {"picture": stems[one.picture], "number": one.picture, "score": _number(one.score),
+
+
+def correlation(held: HeldOut) -> Values:
+    """Which members err together."""
+    matrix = error_correlation(held).tolist()
+    return {"names": list(held.names), "matrix": [[_number(value) for value in row] for row in matrix]}
+
+
+def image_rows(images: Sequence[ImageResult], stems: Sequence[str]) -> list[Values]:
+    """All images, the one that the members disagree about most first."""
+    return [
+        {"picture": stems[one.image], "number": one.image, "score": _number(one.score),
          "disagreement": _number(one.disagreement)}
-        for one in disputed(held, weights, objective)
+        for one in sorted(images, key=lambda one: -one.disagreement)
     ]  # fmt: skip
-    return found
 
 
-def trade_rows(trades: Sequence[Trade]) -> list[dict[str, Any]]:
+def trust_values(found: CrossFit) -> Values:
+    """``calibration`` and ``risk_coverage`` of the cross-fitted ensemble, as far as the task has them."""
+    if found.plain is None or found.calibrated is None:
+        return {}
+    before, after = found.plain.trust.compute(), found.calibrated.trust.compute()
+    values: Values = {"risk_coverage": {**after["risk_coverage"], "random": after["risk_coverage"]["risk"]}}
+    if "interval_coverage" not in after:
+        return {**values, "calibration": {"before": _reliability(found.plain), "after": _reliability(found.calibrated)}}
+    one, two = before["interval_coverage"], after["interval_coverage"]
+    rows = zip(one["levels"], one["coverage"] or [], two["coverage"] or [], strict=False)
+    coverage = [{"nominal": level, "before": old, "after": new} for level, old, new in rows]
+    return {**values, "calibration": {"coverage": coverage}}
+
+
+def trade_rows(trades: Sequence[Trade]) -> list[Values]:
     """The Pareto front of score against time."""
     return [{**asdict(trade), "members": list(trade.members), "weights": list(trade.weights)} for trade in trades]
 
@@ -127,6 +203,16 @@ def training_curves(folders: Mapping[str, MemberFolder]) -> dict[str, list[dict[
         for name, folder in folders.items()
         if folder.metrics.is_file()
     }
+
+
+def _reliability(measured: Measured) -> Values:
+    values = measured.metric.compute()
+    found: Values = {name: values[name] for name in CALIBRATION_METRICS if name in values}
+    return {**found, "table": reliability_table(measured.metric)}
+
+
+def _scalars(metric: Metric) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in metric.compute().items() if not isinstance(value, list)}
 
 
 def _number(value: Any) -> float | None:

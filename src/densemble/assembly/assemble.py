@@ -1,33 +1,27 @@
-"""assemble: candidates are checked, chosen, joined, calibrated, promised something about, scored and explained."""
+"""assemble: from the candidates of a run to one ensemble with its calibration, guarantee, cascade and report."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from densemble.assembly import analysis
-from densemble.assembly.calibrating import fit_calibration, member_temperatures
+from densemble.assembly.baselines import baseline_filter, baseline_maps
 from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
 from densemble.assembly.cascading import cascade_of
-from densemble.assembly.choosing import (
-    RuleScore,
-    better_than_nothing,
-    choose_rule,
-    make_choice,
-    mixture_of,
-    score_rules,
-)
+from densemble.assembly.choosing import require_members
+from densemble.assembly.cross_fit import CrossFit, ImageResult, cross_fit, disagreement_of
+from densemble.assembly.evidence import gather, run_candidate, scratch_folder
+from densemble.assembly.folds import alternating_halves, described, folds_of, groups_of
+from densemble.assembly.guarantees import check_guarantee, fit_guarantee
 from densemble.assembly.mixture import Mixture
-from densemble.assembly.options import AUTOMATIC, Options
+from densemble.assembly.options import Options
 from densemble.assembly.pictures import report_strips
-from densemble.assembly.promising import check_promise, fit_promise
-from densemble.assembly.tempering import written_tempered
+from densemble.assembly.recipe import Fitted, Recipe
 from densemble.assembly.timing import milliseconds
-from densemble.assembly.trust import best_way, trust
 from densemble.assembly.truths import OwnTruths, kept_truths
 from densemble.config import RunConfig
 from densemble.data.folder import FolderData
@@ -38,22 +32,23 @@ from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.views import Viewed
 from densemble.errors import DataError
 from densemble.evaluation import Scores
-from densemble.heldout.choose import pareto, price
-from densemble.heldout.gain import Choice, out_of_fold
+from densemble.heldout.choose import Trade, pareto, price
 from densemble.heldout.predictions import HeldOut, held_out
+from densemble.heldout.scores import measure
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
+from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, write_json
 from densemble.tasks import Task
 from densemble.tasks.objectives import Objective, make_objective
 
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10
-"""Of greedy selection, for the Pareto front."""
+"""Rounds of greedy selection for the Pareto front."""
 MOST = 500
-"""Pictures to choose by: more make it slower, and hardly better."""
+"""Images that are selected on: more make it slower, and hardly better."""
 FEWEST = 4
-"""Pictures that a comparison needs."""
+"""Images that a comparison needs."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,8 @@ class Source:
 
     Attributes:
         run, config, task: of the training.
-        data: pictures and maps.
-        baselines: held-out scores of what needs no training.
+        data: images and targets.
+        baselines: held-out scores of predictions without training.
         report: called with one line of text at every step.
     """
 
@@ -76,48 +71,57 @@ class Source:
 
 
 @dataclass(frozen=True)
-class _Choosing:
-    """What is chosen from, and by what.
+class _Result:
+    """An ensemble and everything that is known about it.
 
     Attributes:
-        candidates: all that can be used, and those that cannot.
-        plain: their predictions on the pictures to choose by, and with temperatures of their own.
-        tempered: the same, with the temperatures applied to what is read.
+        fitted: the ensemble over the maps as served, of the images that it was fitted on.
+        candidates, dropped: all that could be used, and those that could not.
+        crossed: measurements on images that played no part; ``None`` where they are too few.
+        folds: how these were made.
+        trades: Pareto front on the images that the ensemble was fitted on.
+        correlation: of the candidates' errors.
+        guarantee: fitted on further images, with its check.
+        checked: coverage of the guarantee.
+        scores: of the ensemble as saved on all validation images.
+        cascade: of the ensemble.
+        milliseconds: of each candidate.
     """
 
+    fitted: Fitted
     candidates: list[Candidate]
     dropped: list[Dropped]
-    plain: HeldOut
-    tempered: HeldOut
     objective: Objective
+    crossed: CrossFit | None
+    folds: str
+    trades: list[Trade]
+    correlation: dict[str, Any]
+    guarantee: Guarantee | None
+    checked: dict[str, Any]
+    scores: Scores
+    cascade: Cascade | None
     milliseconds: dict[str, float]
+    map_size: Size
 
     @property
-    def costs(self) -> list[float]:
-        """Milliseconds in the order of the candidates."""
-        return [self.milliseconds[name] for name in self.tempered.names]
+    def shares(self) -> dict[str, float]:
+        """Weight of each candidate, 0 for those that were not selected."""
+        names = [candidate.name for candidate in self.candidates]
+        return dict(zip(names, self.fitted.weights, strict=True))
 
     @property
     def temperatures(self) -> dict[str, float]:
-        """By candidate."""
-        return dict(zip(self.plain.names, self.plain.temperatures, strict=True))
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What came of it."""
-
-    choices: dict[str, Choice]
-    weights: list[float]
-    mixture: Mixture
-    rules: Mapping[str, RuleScore]
-    way: str
-    guarantee: Guarantee | None
-    scores: Scores
+        """Of the selected candidates."""
+        held = self.fitted.mixture.held
+        return dict(zip(held.names, held.temperatures, strict=True))
 
 
 def assemble(source: Source, options: Options) -> Ensemble:
     """The ensemble of a run, with ``ensemble.json``, ``analysis.json`` and ``report.html`` left in it.
+
+    Temperatures, selection, rule and calibration are fitted on the validation images, or on one half of them where a
+    guarantee is asked for; the guarantee is fitted on the other half. All of it is repeated for every fold of these
+    images, and what is reported was measured on the fold that was left out.
 
     Args:
         source: of the candidates.
@@ -126,175 +130,219 @@ def assemble(source: Source, options: Options) -> Ensemble:
     Raises:
         UsageError: a candidate that is not there.
         ArtifactError: fewer usable candidates than are needed.
-        DataError: too few pictures for what is to be promised.
+        DataError: too few images for the guarantee.
     """
-    run, task, data = source.run, source.task, source.data
+    run, task, data, report = source.run, source.task, source.data, source.report
     found = find_candidates(run, source.config)
     candidates, maps, dropped = open_all(found, len(data.val), task.out_channels)
-    require_enough(len(candidates), dropped, options.min_members, options.named, source.report)
+    require_enough(len(candidates), dropped, options.min_members, options.named, report)
+    names = [candidate.name for candidate in candidates]
+    require_members(options, names)
     objective = make_objective(task, options.metric)
-    size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
-    # Only at their own size do targets come with fixations.
+    size: Size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+    # Targets come with fixations at their own size only.
     at_fixations = objective.name in ("nss", "auc_judd")
     truths = OwnTruths(data, "val") if at_fixations else kept_truths(data, source.config, run, size)
-    plain = held_out([candidate.name for candidate in candidates], maps, truths, task)
-    plain = plain.only(_pictures_to_choose_by(len(plain), options))
-    if len(plain) < len(data.val):
-        source.report(f"chosen by {len(plain)} of {len(data.val)} validation pictures")
-    plain = member_temperatures(plain, options.calibrate, source.report)
+    groups = groups_of(data)
+    images, others = _images(len(data.val), options, groups)
+    if len(images) < len(data.val) and options.promise == "none":
+        report(f"selected on {len(images)} of {len(data.val)} validation images")
+    kept = held_out(names, maps, truths, task).only(images)
     costs = milliseconds(run, candidates, source.config.input_size)
-    with written_tempered(plain, run.cache) as tempered:
-        choosing = _Choosing(candidates, dropped, plain, tempered, objective, costs)
-        chosen = _choose(source, options, choosing)
-        ensemble = _build(source, choosing, chosen)
-        ensemble.cascade = cascade_of(ensemble, chosen.mixture, objective, choosing.milliseconds, data, source.report)
-        _keep(source, options, choosing, chosen, ensemble.cascade)
+    with scratch_folder(run.cache) as scratch:
+        evidence = gather(kept, candidates, data, scratch, report)
+        recipe = Recipe(evidence, options, objective, costs, baseline_filter(kept, baseline_maps(run, data, size)))
+        with recipe.on(images, report) as fitting:
+            fitted = fitting.ensemble()
+            cascade = cascade_of(fitted.mixture.only(images), fitting.kept, objective, costs, report)
+            trades = _trades(fitting.kept, objective, costs, report)
+        if fitted.mixture.calibration is not None:
+            report(f"calibrated: {_described(fitted.mixture.calibration.describe())}")
+        folds = folds_of(images, options.folds, groups) if len(images) >= FEWEST else []
+        crossed = _cross_fit(recipe, folds, report)
+        guarantee, checked, unseen = _guarantee(source, options, candidates, fitted.mixture, others, scratch, groups)
+        scores = _score(fitted.mixture, unseen, candidates, data)
+        result = _Result(
+            fitted, candidates, dropped, objective, crossed, described(folds, groups), trades,
+            analysis.correlation(kept), guarantee, checked, scores, cascade, costs, size,
+        )  # fmt: skip
+        ensemble = _build(source, result)
+        _keep(source, options, result)
     return ensemble
 
 
-def _choose(source: Source, options: Options, choosing: _Choosing) -> _Chosen:
-    held, objective, report = choosing.tempered, choosing.objective, source.report
-    able = better_than_nothing(choosing.candidates, source.baselines, source.task)
-    choose = make_choice(options, able, objective, choosing.milliseconds)
-    weights = list(choose(held))
-    said = [f"{name} {weight:.2f}" for name, weight in zip(held.names, weights, strict=True) if weight > 0]
-    report(f"chosen: {', '.join(said)}")
-    others = ("greedy", "best", "all")
-    choices = {name: make_choice(Options(select=name), able, objective, choosing.milliseconds) for name in others}
-    plain = mixture_of(held, weights)
-    rules = score_rules(plain, objective, options.seed) if len(plain.shares) > 1 else {}
-    mixture = choose_rule(plain, options, rules, objective)
-    if options.combine == AUTOMATIC:
-        report(f"combined by: {mixture.rule}")
-    way = options.calibrate if options.calibrate != AUTOMATIC else best_way(mixture)
-    mixture = fit_calibration(mixture, way, report)
-    if mixture.calibration is not None:
-        report(f"calibrated: {_described(mixture.calibration.describe())}")
-    guarantee = _promise(mixture, options, source)
-    scores = _score(mixture, OwnTruths(source.data, "val"))
-    return _Chosen({**choices, options.select: choose}, weights, mixture, rules, way, guarantee, scores)
+def _images(count: int, options: Options, groups: Sequence[str | None] | None) -> tuple[list[int], list[int]]:
+    """Numbers of the images to fit on, and of those that only the guarantee sees.
+
+    Where a guarantee is asked for, the two are alternating blocks of neighbouring images.
+    """
+    images, others = list(range(count)), list[int]()
+    if options.promise != "none":
+        images, others = alternating_halves(images, groups)
+    if len(images) > MOST:
+        order = np.random.default_rng(options.seed).permutation(images)
+        images = sorted(order[:MOST].tolist())
+    return images, others
 
 
-def _build(source: Source, choosing: _Choosing, chosen: _Chosen) -> Ensemble:
-    """The chosen networks with their weights; those that look through views share them."""
-    mixture = chosen.mixture
-    candidates = {candidate.name: candidate for candidate in choosing.candidates}
-    networks: dict[Path, DenseModel] = {}
-    members: dict[str, DenseModel | Viewed] = {}
-    for name in mixture.held.names:
-        own = candidates[name]
-        if own.weights not in networks:
-            networks[own.weights] = own.network()
-        members[name] = own.member(networks[own.weights])
-    return Ensemble(
-        members, list(mixture.shares), task=source.task, combine=mixture.rule,
-        metrics={"val": chosen.scores, "members": {name: candidates[name].val for name in members}},
-        temperatures=choosing.temperatures, reading=source.data.said, fitted=mixture.fitted,
-        calibration=mixture.calibration, guarantee=chosen.guarantee,
-    ).eval()  # fmt: skip
-
-
-def _pictures_to_choose_by(pictures: int, options: Options) -> list[int]:
-    """Random ones, as many as are enough; where something is promised at most a half, for a promise is made of pictures
-    that were not seen."""
-    able = pictures if options.promise == "none" else pictures - pictures // 2
-    order = np.random.default_rng(options.seed).permutation(pictures)
-    return sorted(order[: min(able, MOST)].tolist())
-
-
-def _promise(mixture: Mixture, options: Options, source: Source) -> Guarantee | None:
-    if options.promise == "none":
+def _cross_fit(recipe: Recipe, folds: list[tuple[list[int], list[int]]], report: Report) -> CrossFit | None:
+    if not folds:
         return None
-    found = fit_promise(_unseen(mixture, source), options)
-    if found is not None:
-        source.report(f"guarantee: {_described(found.describe())}")
-    return found
+    try:
+        return cross_fit(recipe, folds, report)
+    except DataError as error:  # a metric that is undefined for most images
+        report(f"not cross-fitted: {error}")
+        return None
 
 
-def _unseen(mixture: Mixture, source: Source) -> Mixture:
-    """On the pictures that nothing was chosen or calibrated by."""
-    seen = set(mixture.held.pictures)
-    return mixture.only([number for number in range(len(source.data.val)) if number not in seen])
+def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], report: Report) -> list[Trade]:
+    """What can be had for how much time; empty for a single candidate."""
+    if len(kept.names) < 2 or len(kept) < FEWEST:
+        return []
+    try:
+        return pareto(kept, objective, [costs[name] for name in kept.names], FRONT_ROUNDS)
+    except DataError as error:
+        report(f"no Pareto front: {error}")
+        return []
 
 
-def _described(values: Mapping[str, Any]) -> str:
-    told = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, int | float)]
-    per_class = "scales" in values and "biases" in values
-    return ", ".join([str(values["kind"]), *(["a scale and a bias per class"] if per_class else told)])
+def _guarantee(
+    source: Source, options: Options, candidates: Sequence[Candidate], mixture: Mixture, images: list[int],
+    scratch: Path, groups: list[str | None] | None,
+) -> tuple[Guarantee | None, dict[str, Any], Mixture | None]:  # fmt: skip
+    """The guarantee, its check, and the ensemble over the images that they were fitted and checked on."""
+    if options.promise == "none":
+        return None, {}, None
+    options.require_images(len(images))
+    chosen = [candidate for candidate in candidates if candidate.name in mixture.held.names]
+    folder = scratch / "guarantee"
+    folder.mkdir()
+    names = [candidate.name for candidate in chosen]
+    evidence = gather(mixture.held.of(names).only(images), chosen, source.data, folder, source.report)
+    served = evidence.served.tempered([mixture.held.temperatures[mixture.held.names.index(name)] for name in names])
+    unseen = mixture.over(served)
+    guarantee = fit_guarantee(unseen, options)
+    if guarantee is None:
+        return None, {}, unseen
+    source.report(f"guarantee: {_described(guarantee.describe())}")
+    return guarantee, check_guarantee(unseen, options, groups), unseen
 
 
 @torch.no_grad()
-def _score(mixture: Mixture, truths: OwnTruths) -> Scores:
-    """Scores on all validation pictures at the targets' own size; where maps are smaller, what was kept is resized."""
+def _score(mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData) -> Scores:
+    """Scores of the ensemble as saved on all validation images, equal to those of ``evaluate``."""
     task, metric = mixture.held.task, mixture.held.task.metrics()
-    for number in range(len(truths)):
-        target, points = truths[number]
-        metric.update(_at(mixture.join(mixture.held.read(number)), target, task)[0], target, points)
+    parts = [mixture] if unseen is None else [mixture, unseen]
+    for part in parts:
+        for maps, (target, points) in part.held:
+            metric.update(_at(part.join(maps), target, task)[0], target, points)
+    left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.held.pictures})
+    by_name = {candidate.name: candidate for candidate in candidates}
+    if left:
+        runs = [run_candidate(by_name[name], data, left) for name in mixture.held.names]
+        truths = OwnTruths(data, "val")
+        for rows in zip(*runs, strict=True):
+            maps = torch.cat(
+                [
+                    task.activation(resize_maps(row.logits[None] / temperature, row.size))
+                    for row, temperature in zip(rows, mixture.held.temperatures, strict=True)
+                ]
+            )
+            target, points = truths[rows[0].image]
+            metric.update(_at(mixture.join(maps), target, task)[0], target, points)
     return metric.compute()
 
 
-def _at(maps: Tensor, target: Tensor, task: Task) -> Tensor:
+def _at(maps: torch.Tensor, target: torch.Tensor, task: Task) -> torch.Tensor:
     return resize_maps(maps, (int(target.shape[-2]), int(target.shape[-1])), task.target_kind == "density")
 
 
-def _keep(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen, cascade: Cascade | None) -> None:
-    """Writes what was chosen and what it is worth."""
-    run, held, mixture = source.run, choosing.tempered, chosen.mixture
+def _build(source: Source, result: _Result) -> Ensemble:
+    """The selected networks with their weights; those that look through views share them."""
+    mixture = result.fitted.mixture
+    candidates = {candidate.name: candidate for candidate in result.candidates}
+    networks: dict[Path, DenseModel] = {}
+    members: dict[str, DenseModel | Viewed] = {}
+    for name in mixture.held.names:
+        candidate = candidates[name]
+        if candidate.weights not in networks:
+            networks[candidate.weights] = candidate.network()
+        members[name] = candidate.member(networks[candidate.weights])
+    return Ensemble(
+        members, list(mixture.shares), task=source.task, combine=mixture.rule,
+        metrics={"val": result.scores, "members": {name: candidates[name].val for name in members}},
+        temperatures=result.temperatures, reading=source.data.said, fitted=mixture.fitted,
+        calibration=mixture.calibration, guarantee=result.guarantee, cascade=result.cascade,
+    ).eval()  # fmt: skip
+
+
+def _described(values: Mapping[str, Any]) -> str:
+    numbers = [f"{key} {value:.4g}" for key, value in values.items() if isinstance(value, int | float)]
+    per_class = "scales" in values and "biases" in values
+    return ", ".join([str(values["kind"]), *(["a scale and a bias per class"] if per_class else numbers)])
+
+
+def _keep(source: Source, options: Options, result: _Result) -> None:
+    """Writes ``ensemble.json``, ``analysis.json`` and the report."""
+    run, mixture = source.run, result.fitted.mixture
     summary = {
-        "select": options.select, "combine": mixture.rule, "metric": choosing.objective.name,
-        "weights": dict(zip(held.names, chosen.weights, strict=True)), "val": chosen.scores,
-        "milliseconds": price(chosen.weights, choosing.costs), "temperatures": choosing.temperatures,
+        "select": options.select, "combine": mixture.rule, "metric": result.objective.name,
+        "weights": result.shares, "val": result.scores,
+        "milliseconds": price(result.fitted.weights, list(result.milliseconds.values())),
+        "temperatures": result.temperatures,
         "calibration": None if mixture.calibration is None else mixture.calibration.describe(),
-        "guarantee": None if chosen.guarantee is None else chosen.guarantee.describe(),
-        "cascade": None if cascade is None else cascade.describe(),
-        "dropped": analysis.dropped_rows(choosing.dropped),
+        "guarantee": None if result.guarantee is None else result.guarantee.describe(),
+        "cascade": None if result.cascade is None else result.cascade.describe(),
+        "dropped": analysis.dropped_rows(result.dropped),
     }  # fmt: skip
+    values = _analyse(source, options, result, summary)
+    summary["cross_fitted"] = values.get("cross_fitted")
     write_json(run.ensemble, summary)
-    values = _analyse(source, options, choosing, chosen, summary)
     write_json(run.analysis, values)
-    truths = OwnTruths(source.data, "val")
-    better = choosing.objective.higher_is_better
-    write_report(run.report, values, report_strips(mixture, source.data, truths, values["disagreement"], better))
+    better = result.objective.higher_is_better
+    write_report(run.report, values, report_strips(mixture, source.data, values["disagreement"], better))
 
 
-def _analyse(
-    source: Source, options: Options, choosing: _Choosing, chosen: _Chosen, summary: dict[str, Any]
-) -> dict[str, Any]:
+def _analyse(source: Source, options: Options, result: _Result, summary: dict[str, Any]) -> dict[str, Any]:
     """What the report and the leaderboard are made of."""
-    held, objective = choosing.tempered, choosing.objective
-    values = analysis.heading(str(source.run.path), source.task, objective, held)
+    held, objective, crossed = result.fitted.mixture.held, result.objective, result.crossed
+    costs = list(result.milliseconds.values())
+    values = analysis.heading(str(source.run.path), source.task, objective, len(held), result.map_size)
     values |= {"chosen": summary, "dropped": summary["dropped"]}
     values["members"] = analysis.member_rows(
-        choosing.candidates, held, chosen.weights, objective, choosing.milliseconds
+        result.candidates, result.shares, objective, result.milliseconds, crossed
     )
     values["baselines"] = analysis.baseline_rows(source.baselines, objective)
-    if len(held.names) > 1 and len(held) >= FEWEST:
-        values |= _compare(source, options, choosing, chosen)
-    values["rules"] = [analysis.rule_row(name, rule) for name, rule in chosen.rules.items()]
-    values |= analysis.explanation(held, chosen.weights, objective, [sample.stem for sample in source.data.val])
-    if len(held) >= FEWEST:
-        plain = replace(chosen.mixture, held=choosing.plain.of(chosen.mixture.held.names))
-        values |= trust(plain, chosen.way)
-        if "calibration" in values:
-            warm = {name: value for name, value in choosing.temperatures.items() if value != 1}
-            values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
-    if chosen.guarantee is not None:
-        values["guarantee"] = chosen.guarantee.describe() | check_promise(_unseen(chosen.mixture, source), options)
+    values["rules"] = [] if crossed is None else analysis.rule_rows(crossed, source.task, options.seed)
+    values["error_correlation"] = result.correlation
+    classes = analysis.class_table(source.task, result.candidates, result.scores, crossed)
+    values |= {} if classes is None else {"per_class": classes}
+    if crossed is not None:
+        values["cross_fitted"] = analysis.cross_fitted(crossed, result.folds, options.seed)
+        if len(result.candidates) > 1:
+            values["strategies"] = analysis.strategy_rows(crossed, costs, options.seed)
+        values |= analysis.trust_values(crossed)
+    if result.trades:
+        values["pareto"] = analysis.trade_rows(result.trades)
+    if "calibration" in values:
+        warm = {name: value for name, value in result.temperatures.items() if value != 1}
+        values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
+    if result.guarantee is not None:
+        values["guarantee"] = result.guarantee.describe() | result.checked
+    images = crossed.images if crossed is not None else _image_results(result.fitted.mixture, objective)
+    values["disagreement"] = analysis.image_rows(images, [sample.stem for sample in source.data.val])
     names = source.config.member_names()
     folders = {name: source.run.member(number, name) for number, name in enumerate(names)}
     values["curves"] = analysis.training_curves(folders)
     return values
 
 
-def _compare(source: Source, options: Options, choosing: _Choosing, chosen: _Chosen) -> dict[str, Any]:
-    """Ways of choosing on pictures that they were not chosen by, and what can be had for how much time."""
-    held, objective = choosing.tempered, choosing.objective
-    folds = min(options.folds, len(held))
-    try:
-        outcomes = out_of_fold(held, chosen.choices, objective, folds, options.seed, choosing.costs)
-        trades = pareto(held, objective, choosing.costs, FRONT_ROUNDS)
-    except DataError as error:  # a metric that most pictures know nothing of
-        source.report(f"ways of choosing are not compared: {error}")
-        return {}
-    rows = [analysis.strategy_row(name, outcome) for name, outcome in outcomes.items()]
-    return {"strategies": rows, "pareto": analysis.trade_rows(trades)}
+def _image_results(mixture: Mixture, objective: Objective) -> list[ImageResult]:
+    """The ensemble as saved on the images that it was fitted on."""
+    found = []
+    for image in mixture.held.pictures:
+        maps, truth = mixture.held.read(image), mixture.held.truths[image]
+        score = objective.value(measure(mixture.join(maps), truth, mixture.held.task, objective)[0])
+        size = (int(truth[0].shape[-2]), int(truth[0].shape[-1]))
+        found.append(ImageResult(image, float(score), disagreement_of(mixture.predict(maps, size))))
+    return found

@@ -1,10 +1,14 @@
-"""Calibration and guarantees of a mixture of kept predictions, fitted on its pictures."""
+"""Temperatures of candidates and calibration of an ensemble, fitted on held-out images."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from densemble.assembly.choosing import halves
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import calibrations_for
 from densemble.ensemble.calibrate import (
@@ -15,10 +19,13 @@ from densemble.ensemble.calibrate import (
     fit_vector_scaling,
 )
 from densemble.heldout.predictions import HeldOut
+from densemble.heldout.scores import measure
 from densemble.tasks import RegressionTask, SegmentationTask, Task
+from densemble.tasks.objectives import make_objective
 
 Report = Callable[[str], None]
 IGNORED = 255
+_VALUES_AT_ONCE = 2**21
 
 
 def _ignored(task: Task) -> int:
@@ -30,47 +37,85 @@ def _invalid_below(task: Task) -> float | None:
 
 
 def member_temperatures(held: HeldOut, way: str, report: Report = lambda line: None) -> HeldOut:
-    """The candidates with temperatures of their own, fitted on all pixels of the pictures; one pass each per step.
+    """The candidates with temperatures, each fitted on all pixels of ``held``; memory holds those of one candidate.
 
-    Each by itself: what their mixture still lacks (Rahaman & Thiery 2021) is left to the ensemble's own calibration.
+    What the ensemble still lacks (Rahaman & Thiery 2021) is left to the calibration of the ensemble.
 
     Args:
-        held: candidates and pictures.
-        way: ``none`` leaves them as they are, and so do tasks without probabilities of something that was observed.
-        report: is told of temperatures at their bounds.
+        held: candidates and images, best a sample of their pixels.
+        way: of calibrating; ``none`` leaves temperatures at 1, and so do tasks without them.
+        report: called with one line of text for a temperature at a bound.
     """
     task, found = held.task, []
-    if way == "none" or "temperature" not in calibrations_for(task):
+    if way == "none" or not task.has_temperature:
         return held
     plain = held.tempered((1.0,) * len(held.names))
     for name in held.names:
-        own = plain.of([name])
-
-        def pictures(own: HeldOut = own) -> Iterator[tuple[Tensor, Tensor]]:
-            return ((maps[0], target) for maps, (target, _) in own)
-
-        def say(line: str, of: str = name) -> None:
-            report(f"{of}: {line}")
-
-        found.append(fit_temperature(pictures, task.distribution, _ignored(task), say))
+        found.append(_temperature(plain.of([name]), lambda line, of=name: report(f"{of}: {line}")))  # type: ignore[misc]
     return held.tempered(found)
 
 
+def _temperature(held: HeldOut, report: Report) -> float:
+    """Of a single candidate."""
+    pixels = _blocks((maps[0], target) for maps, (target, _) in held)
+    return fit_temperature(lambda: pixels, held.task.distribution, _ignored(held.task), report)
+
+
 def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: None) -> Mixture:
-    """The mixture with a calibration of its own, fitted on its pictures."""
+    """The mixture with a calibration fitted on all pixels of its images, best a sample; memory holds them."""
     plain = replace(mixture, calibration=None)
     task = mixture.held.task
     found: Calibration | None = None
-    if way == "temperature":
-        value = fit_temperature(plain.maps, task.distribution, _ignored(task), report)
-        found = None if value == 1 else Temperature(value, task.distribution)
-    elif way == "vector":
-        found = fit_vector_scaling(plain.maps, task.distribution, _ignored(task), report)
+    if way in ("temperature", "vector"):
+        pixels = _blocks(plain.maps())
+        if way == "temperature":
+            value = fit_temperature(lambda: pixels, task.distribution, _ignored(task), report)
+            found = None if value == 1 else Temperature(value, task.distribution)
+        else:
+            found = fit_vector_scaling(lambda: pixels, task.distribution, _ignored(task), report)
     elif way == "variance":
-
-        def estimates() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for maps, (target, _) in plain.held:
-                yield plain.join(maps)[0], plain.spread(maps)[0], target
-
-        found = fit_variance_scaling(estimates, _invalid_below(task))
+        estimates = _blocks(
+            (plain.join(maps)[0], plain.spread(maps)[0], target) for maps, (target, _) in plain.held
+        )
+        found = fit_variance_scaling(lambda: estimates, _invalid_below(task))
     return replace(plain, calibration=found)
+
+
+def _blocks(images: Iterable[tuple[Tensor, ...]]) -> list[Any]:
+    """Maps and targets of all images as few tensors of shape ``(..., P, 1)``: many small passes cost more than few."""
+    found: list[tuple[Tensor, ...]] = []
+    pending: list[tuple[Tensor, ...]] = []
+
+    def flush() -> None:
+        if pending:
+            found.append(tuple(torch.cat(parts, dim=-2) for parts in zip(*pending, strict=True)))
+            pending.clear()
+
+    for image in images:
+        pending.append(tuple(part.flatten(-2)[..., None] for part in image))
+        if sum(parts[0].numel() for parts in pending) > _VALUES_AT_ONCE:
+            flush()
+    flush()
+    return found
+
+
+def best_calibration(mixture: Mixture) -> str:
+    """The way of calibrating with the lower negative log-likelihood on crossed halves of the mixture's images.
+
+    Vector scaling has 2K parameters: with few images it can be worse than one temperature.
+    """
+    task = mixture.held.task
+    ways = calibrations_for(task)
+    first, second = halves(mixture.held)
+    if "vector" not in ways or not first:
+        return ways[0]
+    objective = make_objective(task, "nll")
+    losses = {}
+    for way in ("temperature", "vector"):
+        rows = []
+        for seen, unseen in ((first, second), (second, first)):
+            fitted = fit_calibration(mixture.only(seen), way).only(unseen)
+            rows += [measure(fitted.join(maps), truth, task, objective) for maps, truth in fitted.held]
+        loss = float(objective.value(torch.cat(rows).sum(0)))
+        losses[way] = loss if math.isfinite(loss) else math.inf
+    return min(losses, key=lambda way: losses[way])

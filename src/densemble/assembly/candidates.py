@@ -11,7 +11,7 @@ import numpy as np
 from densemble.config import RunConfig
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, WeightsError
-from densemble.heldout.predictions import read_map
+from densemble.heldout.maps import read_map
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.weights import read_state
 from densemble.storage.artifact import restore

@@ -25,23 +25,6 @@ HONESTY = ("nll", "ece")
 """Metrics of probabilities that are told of every rule."""
 
 
-def better_than_nothing(candidates: Sequence[Candidate], baselines: Mapping[str, Scores], task: Task) -> list[str]:
-    """Names of those that beat every baseline by the task's own metric; all of them where none does.
-
-    A network that learned nothing gives even probabilities: mixed in, it hides how sure the others are, and labels,
-    which are all that mIoU sees, do not change.
-    """
-    least = max((signed(scores, task) for scores in baselines.values()), default=-math.inf)
-    able = [candidate.name for candidate in candidates if signed(candidate.val, task) > least]
-    return able or [candidate.name for candidate in candidates]
-
-
-def signed(scores: Scores, task: Task) -> float:
-    """The task's own metric turned so that higher is better; minus infinity where there is none."""
-    value = scores.get(task.primary)
-    return -math.inf if value is None else float(value) * (1 if task.higher_is_better else -1)
-
-
 def make_choice(
     options: Options, able: Sequence[str], objective: Objective, milliseconds: Mapping[str, float]
 ) -> Choice:
@@ -55,19 +38,28 @@ def make_choice(
     """
 
     def choose(held: HeldOut) -> list[float]:
-        if options.named or options.weights is not None:
+        if options.named or options.weights is not None or options.select == "all":
             return _named(options, held.names)
         among = held.of([name for name in held.names if name in able])
         if options.budget is not None:
             costs = [milliseconds[name] for name in among.names]
             found = greedy_by_cost(among, objective, costs, options.budget)
         else:
-            found = SELECT[options.select](among if options.select != "all" else held, objective)
-        names = among.names if options.select != "all" else held.names
-        own = dict(zip(names, found.weights, strict=True))
+            found = SELECT[options.select](among, objective)
+        own = dict(zip(among.names, found.weights, strict=True))
         return [own.get(name, 0.0) for name in held.names]
 
     return choose
+
+
+def require_members(options: Options, names: Sequence[str]) -> None:
+    """Checks members that are named one by one, and their weights.
+
+    Raises:
+        UsageError: a name that is not there, or weights that do not fit.
+    """
+    if options.named or options.weights is not None:
+        _named(options, names)
 
 
 def _named(options: Options, names: Sequence[str]) -> list[float]:
@@ -115,26 +107,39 @@ class RuleScore:
     others: dict[str, float]
 
 
-def score_rules(mixture: Mixture, objective: Objective, seed: int = 0) -> dict[str, RuleScore]:
-    """Every rule that suits the task; one that learns is scored on each half as fitted on the other half."""
+def score_rules(
+    mixture: Mixture, objective: Objective, seed: int = 0, measured: HeldOut | None = None
+) -> dict[str, RuleScore]:
+    """Every rule that suits the task; one that learns is scored on each half as fitted on the other half.
+
+    Args:
+        mixture: members and shares, over the maps that rules are fitted on.
+        objective: that is scored by.
+        seed: of the intervals.
+        measured: maps of the same candidates and images that are scored; default those of ``mixture``.
+    """
     first, second = halves(mixture.held)
     task = mixture.held.task
-    told = [make_objective(task, name) for name in HONESTY if name in objectives(task)]
-    pictures = [*first, *second] if first and second else list(mixture.held.pictures)
+    others = [make_objective(task, name) for name in HONESTY if name in objectives(task)]
+    images = [*first, *second] if first and second else list(mixture.held.pictures)
+
+    def over(fitted: Mixture, images: Sequence[int]) -> Mixture:
+        return (fitted if measured is None else fitted.over(measured)).only(images)
+
     found = {}
-    mean = _statistics([mixture.fit_rule("mean").only(pictures)], [objective])[0]
+    mean = _statistics([over(mixture.fit_rule("mean"), images)], [objective])[0]
     for name in rules_for(task):
         if COMBINE[name].fit is None:
-            parts = [mixture.fit_rule(name).only(pictures)]
+            parts = [over(mixture.fit_rule(name), images)]
         elif first and second:
             crossed = ((first, second), (second, first))
-            parts = [mixture.fit_rule(name, seen).only(unseen) for unseen, seen in crossed]
+            parts = [over(mixture.fit_rule(name, seen), unseen) for seen, unseen in crossed]
         else:
             continue
-        rows, *sums = _statistics(parts, [objective, *told])
-        others = {one.name: float(one.value(own.sum(0))) for one, own in zip(told, sums, strict=True)}
+        rows, *sums = _statistics(parts, [objective, *others])
+        values = {one.name: float(one.value(own.sum(0))) for one, own in zip(others, sums, strict=True)}
         gain = bootstrap_gain(rows, mean, objective, seed=seed)
-        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), gain, others)
+        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), gain, values)
     return found
 
 

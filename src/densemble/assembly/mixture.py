@@ -1,4 +1,4 @@
-"""Mixture: chosen candidates, their shares and the rule that joins them, over kept predictions."""
+"""Mixture: selected candidates, their weights, rule and calibration, over held-out predictions."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,24 +6,26 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
-from densemble.ensemble.combine import COMBINE, Fitted, combine
+from densemble.ensemble.combine import COMBINE, Fitted, make_rule
 from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.heldout.predictions import HeldOut
+from densemble.shapes import Size
 
 Pictures = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What an ensemble of kept predictions says.
+    """An ensemble of held-out predictions.
 
     Attributes:
-        held: the chosen candidates only, tempered.
-        shares: one positive number each.
+        held: the selected candidates only, tempered.
+        shares: one positive weight each.
         rule: row of ``COMBINE``.
-        fitted: what the rule learnt.
-        calibration: of the ensemble; ``None``: as it is.
+        fitted: what the rule learned.
+        calibration: of the ensemble; ``None``: none.
     """
 
     held: HeldOut
@@ -36,6 +38,10 @@ class Mixture:
         """The same over some of the pictures."""
         return replace(self, held=self.held.only(pictures))
 
+    def over(self, held: HeldOut) -> "Mixture":
+        """The same ensemble over other maps or images of its candidates, with the temperatures of ``held``."""
+        return replace(self, held=held.of(self.held.names))
+
     def fit_rule(self, name: str, pictures: Sequence[int] | None = None) -> "Mixture":
         """With another rule, fitted on some of the pictures if it is one that learns; default on all."""
         fit = COMBINE[name].fit
@@ -45,9 +51,18 @@ class Mixture:
         fitted = fit(lambda: ((maps, target) for maps, (target, _) in held), self.shares, self.held.task)
         return replace(self, rule=name, fitted=fitted)
 
-    def join(self, maps: Tensor) -> Tensor:
-        """Maps of the chosen ``(M, K, h, w)`` -> the calibrated map ``(1, K, h, w)``."""
-        joined = combine(maps[:, None], self.shares, self.rule, self.held.task, self.fitted)
+    def join(self, maps: Tensor, without: int | None = None) -> Tensor:
+        """Maps of the chosen ``(M, K, h, w)`` -> the calibrated map ``(1, K, h, w)``.
+
+        Args:
+            maps: of the members.
+            without: place of a member that is left out.
+        """
+        rule = make_rule(self.rule, self.held.task, self.fitted)
+        for place, (own, share) in enumerate(zip(maps, self.shares, strict=True)):
+            if place != without:
+                rule.add(own[None], share, place)
+        joined = rule.result()
         if self.calibration is None or isinstance(self.calibration, VarianceScaling):
             return joined
         return self.calibration.apply(joined)
@@ -61,10 +76,19 @@ class Mixture:
         """Variance over the chosen ``(M, K, h, w)`` -> ``(1, K, h, w)``, not calibrated."""
         return self._running(maps).variance()
 
-    def predict(self, maps: Tensor) -> Prediction:
-        """Maps of the chosen ``(M, K, h, w)`` -> prediction of a batch of one."""
-        distribution = self.held.task.distribution
-        running, mean = self._running(maps), self.join(maps)
+    def predict(self, maps: Tensor, size: Size | None = None) -> Prediction:
+        """Maps of the chosen ``(M, K, h, w)`` -> prediction of a batch of one.
+
+        Args:
+            maps: of the members.
+            size: (H, W) of the prediction: maps are resized, then uncertainty is computed; default that of ``maps``.
+        """
+        task, distribution = self.held.task, self.held.task.distribution
+        mean = self.join(maps)
+        if size is not None:
+            density = task.target_kind == "density"
+            mean, maps = resize_maps(mean, size, density), resize_maps(maps, size, density)
+        running = self._running(maps)
         variance = running.variance()
         return Prediction(
             mean=mean,

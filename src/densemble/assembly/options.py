@@ -88,16 +88,16 @@ class Options:
         if twice is not None:
             raise UsageError(f"--select names '{twice}' twice; give it a larger weight instead")
 
-    def require_pictures(self, pictures: int) -> None:
-        """Checks that half of the validation pictures are enough for what is to be promised.
+    def require_images(self, images: int) -> None:
+        """Checks that so many images are enough for the guarantee.
 
         Raises:
             DataError: they are too few, and how many are needed.
         """
         if self.promise == "risk":
-            certified_allowance(self.level, self.confidence, pictures // 2)
+            certified_allowance(self.level, self.confidence, images)
         elif self.promise != "none":
-            expected_allowance(self.level, pictures // 2)
+            expected_allowance(self.level, images)
 
 
 def calibrations_for(task: Task) -> tuple[str, ...]:

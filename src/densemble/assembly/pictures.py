@@ -8,7 +8,6 @@ import torch
 
 from densemble.assembly.mixture import Mixture
 from densemble.data.folder import FolderData
-from densemble.heldout.predictions import Truth
 from densemble.inference.predictor import shown
 from densemble.report.strips import PictureStrip, draw_panels
 
@@ -19,7 +18,6 @@ MOST_MEMBERS = 8
 def report_strips(
     mixture: Mixture,
     data: FolderData,
-    truths: Sequence[Truth],
     disputed: Sequence[Mapping[str, Any]],
     higher_is_better: bool,
 ) -> list[PictureStrip]:
@@ -28,7 +26,6 @@ def report_strips(
     Args:
         mixture: as the ensemble is.
         data: images are read from it.
-        truths: targets at their own size.
         disputed: rows of the analysis, the most disputed first.
         higher_is_better: whether more of the rows' score is better.
     """
@@ -45,18 +42,16 @@ def report_strips(
         for row in rows:
             told.setdefault(row["number"], (row["score"], []))[1].append(caption)
     return [
-        _strip(mixture, data, truths[number], number, score, ", ".join(captions))
+        _strip(mixture, data, number, score, ", ".join(captions))
         for number, (score, captions) in told.items()
     ]
 
 
-def _strip(
-    mixture: Mixture, data: FolderData, truth: Truth, number: int, score: float | None, caption: str
-) -> PictureStrip:
+def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None, caption: str) -> PictureStrip:
     sample = data.val[number]
     image = shown(torch.from_numpy(np.ascontiguousarray(data.unit_image(sample))).permute(2, 0, 1))
     maps = mixture.held.read(number)
     heaviest = sorted(range(len(maps)), key=lambda place: -mixture.shares[place])[:MOST_MEMBERS]
     members = {mixture.held.names[place]: maps[place] for place in sorted(heaviest)}
-    panels = draw_panels(image, truth[0], mixture.predict(maps), members, mixture.held.task)
+    panels = draw_panels(image, mixture.held.truths[number][0], mixture.predict(maps), members, mixture.held.task)
     return PictureStrip(sample.stem, score, caption, panels)

@@ -1,4 +1,4 @@
-"""Tempered predictions on disk for as long as an assembly takes: they are read many times over."""
+"""Tempered copies of kept predictions for as long as a selection reads them: it reads them many times."""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from densemble.heldout.maps import StoredMaps
 from densemble.heldout.predictions import HeldOut
 from densemble.storage.runs import require_writable
+from densemble.storage.tensor_file import TensorFile
 
 
 @contextmanager
 def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
-    """The same candidates with their temperatures applied to what is read, 16-bit floats as the predictions are.
+    """The same candidates and images with their temperatures applied once, as 16-bit floats on disk.
 
     Args:
-        held: whose maps are tempered, of all pictures and not only those that it reads.
-        folder: gets a temporary folder as large as the predictions.
+        held: candidates, images and temperatures.
+        folder: gets a temporary folder as large as the predictions of these images.
 
     Raises:
         ResourceError: the folder cannot be written.
@@ -27,13 +27,10 @@ def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
         yield held
         return
     with tempfile.TemporaryDirectory(dir=require_writable(folder), prefix="tempered-") as place:
-        written = []
-        for number, name in enumerate(held.names):
-            own = held.of([name])
-            shape = held.maps[number].shape
-            target = np.lib.format.open_memmap(Path(place) / f"{number}.npy", mode="w+", dtype=np.float16, shape=shape)
-            for picture in range(shape[0]):
-                target[picture] = own.read(picture)[0].numpy()
-            target.flush()
-            written.append(np.load(Path(place) / f"{number}.npy", mmap_mode="r"))
-        yield replace(held, maps=tuple(written), temperatures=(1.0,) * len(written))
+        copies = []
+        for number, (maps, temperature) in enumerate(zip(held.maps, held.temperatures, strict=True)):
+            file = TensorFile(Path(place) / f"{number}.bin", "float16")
+            for image in held.pictures:
+                file.append(image, maps.read(image, temperature))
+            copies.append(StoredMaps(file))
+        yield replace(held, maps=tuple(copies), temperatures=(1.0,) * len(copies))

@@ -1,4 +1,4 @@
-"""What is true of the validation pictures, picture by picture."""
+"""Targets of the validation images, read one by one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from densemble.tasks.base import TargetKind
 class _OneByOne(Sequence[Truth], ABC):
     @abstractmethod
     def _read(self, picture: int) -> Truth:
-        """The truth of one picture, by its number."""
+        """The target of one image, by its number."""
 
     @overload
     def __getitem__(self, picture: int) -> Truth: ...

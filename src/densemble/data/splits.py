@@ -83,12 +83,17 @@ def _check(options: SplitOptions, stratum: Callable[[Sample], str] | None) -> No
 def _units(samples: Sequence[Sample], group_by: str | None) -> Units:
     """One unit for each group, in the order in which they first appear; a sample without a group is its own."""
     groups: dict[tuple[str, str], list[int]] = {}
-    for place, key in enumerate(_group_keys(samples, group_by)):
+    for place, key in enumerate(group_keys(samples, group_by)):
         groups.setdefault(("sample", str(place)) if key is None else ("group", key), []).append(place)
     return [tuple(places) for places in groups.values()]
 
 
-def _group_keys(samples: Sequence[Sample], group_by: str | None) -> list[str | None]:
+def group_keys(samples: Sequence[Sample], group_by: str | None) -> list[str | None]:
+    """Group of each sample by a regular expression, ``folder``, or the layout (``None``); see :class:`SplitOptions`.
+
+    Raises:
+        UsageError: an expression that is invalid or does not match every name.
+    """
     if group_by is None:
         return [sample.group for sample in samples]
     if group_by == "folder":

@@ -88,35 +88,6 @@ def bootstrap_gain(
     return _interval(sign * (objective.value(new.sum(0)) - objective.value(old.sum(0))), gains)
 
 
-def out_of_fold(
-    held: HeldOut,
-    choices: Mapping[str, Choice],
-    objective: Objective,
-    folds: int = 5,
-    seed: int = 0,
-    milliseconds: Sequence[float] | None = None,
-) -> dict[str, Outcome]:
-    """Scores of strategies where every picture is scored by a choice that was made without it.
-
-    Args:
-        held: candidates and pictures.
-        choices: strategies by name.
-        objective: of the task.
-        folds: into how many parts the pictures are divided at random; the choice is made on all but one.
-        seed: of the division, and of the intervals.
-        milliseconds: of each candidate.
-
-    Raises:
-        UsageError: fewer pictures than folds, or fewer than 2 folds.
-    """
-    if not 2 <= folds <= len(held):
-        raise UsageError(f"{len(held)} held-out pictures cannot be divided into {folds} folds; take 2 to {len(held)}")
-    order = np.random.default_rng(seed).permutation(held.pictures).tolist()
-    parts = [order[start::folds] for start in range(folds)]
-    splits = [([picture for picture in order if picture not in set(part)], part) for part in parts]
-    return _outcomes(held, choices, objective, splits, seed, milliseconds)
-
-
 def halvings(
     held: HeldOut,
     choices: Mapping[str, Choice],
@@ -127,7 +98,13 @@ def halvings(
 ) -> list[dict[str, Outcome]]:
     """Scores of strategies that choose on a random half of the pictures, on the other half, once per repeat.
 
-    Arguments as in :func:`out_of_fold`.
+    Args:
+        held: candidates and images.
+        choices: strategies by name.
+        objective: of the task.
+        repeats: number of halvings.
+        seed: of the halvings, and of the intervals.
+        milliseconds: of each candidate.
 
     Raises:
         UsageError: fewer than 2 pictures.

@@ -1,13 +1,16 @@
-"""Trust: whether predictions know where they are wrong, and whether what they promise holds."""
+"""Trust: whether uncertainty finds the errors, and whether guarantees hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from densemble.ensemble.guarantee import ConformalInterval, Guarantee, binomial_interval
+from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.uncertainty import entropy
+from densemble.heldout.gain import resample
 from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
 from densemble.metrics.reliability import IntervalCoverage
 from densemble.metrics.selective import RiskCoverage
@@ -19,7 +22,7 @@ TRUSTED = ("labels", "masks", "values")
 
 
 class Trust:
-    """Risk against coverage, coverage of Gaussian intervals of values, and of a guarantee; pictures go in one by one.
+    """Risk-coverage, coverage of Gaussian intervals of values, and coverage of a guarantee; images go in one by one.
 
     Args:
         task: what the maps mean.
@@ -35,8 +38,14 @@ class Trust:
         )
         self._held: list[tuple[float, float]] = []
 
-    def update(self, prediction: Prediction, target: Tensor) -> None:
-        """Adds one picture: a prediction of a batch of one, and a target of any size."""
+    def update(self, prediction: Prediction, target: Tensor, guarantee: Guarantee | None = None) -> None:
+        """Adds one image.
+
+        Args:
+            prediction: batch of one; maps of another size than the target's are resized to it.
+            target: as the task has it.
+            guarantee: that this image is checked with; default the one given at the start.
+        """
         if self._task.target_kind not in TRUSTED:
             return
         size: Size = (int(target.shape[-2]), int(target.shape[-1]))
@@ -45,8 +54,9 @@ class Trust:
         self._selective.update(*_uncertainty(prediction, mean, wanted, valid, self._task, size))
         if self._intervals is not None:
             self._intervals.update(mean[0], resize_maps(prediction.spread().cpu(), size)[0], target)
-        if self._guarantee is not None and bool(valid.any()):
-            self._held += _held(self._guarantee, prediction, mean, wanted, valid, size)
+        checked = guarantee or self._guarantee
+        if checked is not None and bool(valid.any()):
+            self._held += _held(checked, prediction, mean, wanted, valid, size)
 
     def compute(self) -> dict[str, Any]:
         """What the task has of ``risk_coverage``, ``interval_coverage`` and ``guarantee``, as plain values."""
@@ -66,11 +76,18 @@ class Trust:
         shares, widths = zip(*self._held, strict=True)
         described = self._guarantee.describe()
         promised = 1 - float(described.get("miscoverage", described.get("risk", 0.0)))
-        low, high = binomial_interval(promised, len(shares))
+        low, high = bootstrap_mean(shares)
         return {
             "promised": promised, "coverage": sum(shares) / len(shares), "low": low, "high": high,
             "mean_size": sum(widths) / len(widths), "checked_on": len(shares),
         }  # fmt: skip
+
+
+def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
+    """95 % percentile interval of the mean over resampled images (Efron 1979)."""
+    means = resample(len(values)) @ torch.tensor(values, dtype=torch.float64) / len(values)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
 
 
 def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:
@@ -86,19 +103,19 @@ def _uncertainty(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Uncertainty, error and validity of each pixel, all ``(H, W)``."""
     known = valid.all(0)
-    if prediction.entropy is None:
+    if task.distribution == "none":
         spread = resize_maps(prediction.spread().cpu(), size)[0].mean(0)
         return spread, (mean[0] - wanted).abs().mean(0), known
-    entropy = resize_maps(prediction.entropy.cpu()[:, None], size)[0, 0]
+    uncertainty = entropy(mean, task.distribution)[0]  # of the resized probabilities: an entropy cannot be resized
     if task.distribution == "categorical":
-        return entropy, (mean[0].argmax(0) != wanted.argmax(0)).double(), known
-    return entropy, ((mean[0] >= 0.5) != (wanted >= 0.5)).double().mean(0), known
+        return uncertainty, (mean[0].argmax(0) != wanted.argmax(0)).double(), known
+    return uncertainty, ((mean[0] >= 0.5) != (wanted >= 0.5)).double().mean(0), known
 
 
 def _held(
     guarantee: Guarantee, prediction: Prediction, mean: Tensor, wanted: Tensor, valid: Tensor, size: Size
 ) -> list[tuple[float, float]]:
-    """Share of what is true that is held, and how many classes or how wide; nothing where there is nothing to hold."""
+    """Covered share of the target, and number of classes or width; empty where the target has nothing to cover."""
     if isinstance(guarantee, ConformalInterval):
         assert prediction.lower is not None and prediction.upper is not None
         lower, upper = (resize_maps(end.cpu(), size)[0] for end in (prediction.lower, prediction.upper))

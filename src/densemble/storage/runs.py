@@ -198,6 +198,11 @@ class RunFolder:
         return self.path / "baselines.json"
 
     @property
+    def mean_map(self) -> Path:
+        """``mean_map.npy``: mean of the training targets, float32 ``(K, h, w)``, which baselines are made of."""
+        return self.path / "mean_map.npy"
+
+    @property
     def artifact(self) -> Path:
         """``ensemble.safetensors``: the ensemble that the training ended with."""
         return self.path / "ensemble.safetensors"

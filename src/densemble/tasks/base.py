@@ -58,6 +58,11 @@ class Task(ABC):
         """What an activated value is."""
 
     @property
+    def has_temperature(self) -> bool:
+        """Whether maps are probabilities of something observed, so that a temperature of the logits can be fitted."""
+        return self.target_kind in ("labels", "masks")
+
+    @property
     @abstractmethod
     def primary(self) -> str:
         """The metric that models are chosen by."""

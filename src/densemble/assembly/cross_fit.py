@@ -1,0 +1,207 @@
+"""Cross-fitting: every image is measured by an ensemble that was made, from first to last step, without its fold."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from densemble.assembly.choosing import HONESTY
+from densemble.assembly.folds import Split
+from densemble.assembly.mixture import Mixture
+from densemble.assembly.recipe import Fitted, Fitting, Recipe
+from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.ensemble.prediction import Prediction
+from densemble.heldout.predictions import HeldOut, Truth
+from densemble.heldout.scores import measure
+from densemble.heldout.trust import TRUSTED, Trust
+from densemble.metrics import Metric
+from densemble.shapes import Size
+from densemble.tasks import Task
+from densemble.tasks.objectives import Objective, make_objective, objectives
+
+STRATEGIES = ("greedy", "best", "all")
+"""Ways of selecting that every ensemble is compared with."""
+
+
+@dataclass
+class Measured:
+    """Metrics of one ensemble over images that come one by one."""
+
+    metric: Metric
+    trust: Trust
+
+    def update(self, prediction: Prediction, truth: Truth) -> None:
+        """Adds the prediction of one image at the size of its target."""
+        target, points = truth
+        self.metric.update(prediction.mean[0], target, points)
+        self.trust.update(prediction, target)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One image: number, score of the ensemble on it alone, and mean disagreement of the members.
+
+    The disagreement is the mean over the pixels of the mutual information in nats or, for values, of the standard
+    deviation over the members in the target's unit.
+    """
+
+    image: int
+    score: float
+    disagreement: float
+
+
+@dataclass
+class CrossFit:
+    """What was measured on images that played no part in any fit of the ensemble they were measured with.
+
+    Attributes:
+        objective: metric that is selected by.
+        rows: statistics ``(N, S)`` by name: of the ensemble (``ensemble``; without its calibration ``uncalibrated``), of
+            the single best member without calibration (``best member``), and of each way of selecting, made in full.
+        weights: one per candidate for each fold, by way of selecting.
+        without: statistics of the ensemble without a member, by its name, where the rule permits that.
+        rules: statistics of each rule for the members that were selected, uncalibrated, and sums of further metrics.
+        calibrated, plain: the ensemble as served, and without temperatures and calibration.
+        images: of each image, in the order of the rows.
+    """
+
+    objective: Objective
+    rows: dict[str, list[Tensor]] = field(default_factory=dict)
+    weights: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
+    without: dict[str, list[Tensor]] = field(default_factory=dict)
+    rules: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    calibrated: Measured | None = None
+    plain: Measured | None = None
+    images: list[ImageResult] = field(default_factory=list)
+
+    def of(self, name: str) -> Tensor:
+        """Statistics by name, ``(N, S)``."""
+        return torch.cat(self.rows[name])
+
+
+def cross_fit(recipe: Recipe, folds: Sequence[Split], report: Callable[[str], None]) -> CrossFit:
+    """Repeats the whole recipe for every fold on the other folds, and measures on the fold.
+
+    Args:
+        recipe: of the ensemble that is to be saved.
+        folds: see :func:`folds_of`.
+        report: called with one line of text per fold.
+
+    Raises:
+        DataError: the metric is undefined on the images of a fold's complement.
+    """
+    task = recipe.evidence.served.task
+    found = CrossFit(recipe.objective)
+    found.calibrated = Measured(task.metrics(), Trust(task))
+    found.plain = Measured(task.metrics(), Trust(task)) if task.target_kind in TRUSTED else None
+    for number, (seen, unseen) in enumerate(folds):
+        report(f"cross-fitting: fold {number + 1} of {len(folds)}")
+        with recipe.on(seen) as fitting:
+            fits = {name: fitting.ensemble(**changes) for name, changes in _strategies(recipe).items()}
+            _compare_rules(found, fitting, fits[_own(recipe)], unseen)
+        for name, fitted in fits.items():
+            found.weights.setdefault(name, []).append(fitted.weights)
+        held = recipe.evidence.served.only(unseen).tempered(fitting.sampled.temperatures)
+        _measure(found, fits, fits[_own(recipe)], held)
+    return found
+
+
+def _own(recipe: Recipe) -> str:
+    """Name of the asked way of selecting."""
+    return recipe.options.select
+
+
+def _strategies(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Changes to the options by way of selecting; the asked one has none."""
+    other = {"weights": None, "budget": None}
+    found: dict[str, dict[str, Any]] = {name: {"select": name, **other} for name in STRATEGIES}
+    found["best"]["combine"] = "mean"
+    return {**found, _own(recipe): {}}
+
+
+# --- one fold -------------------------------------------------------------------------------------------------------
+
+
+def _measure(found: CrossFit, fits: dict[str, Fitted], own: Fitted, held: HeldOut) -> None:
+    places = {name: number for number, name in enumerate(held.names)}
+    for image in held.pictures:
+        maps, truth = held.read(image), held.truths[image]
+
+        def rows(name: str, joined: Tensor, truth: Truth = truth) -> Tensor:
+            own = measure(joined, truth, held.task, found.objective)
+            found.rows.setdefault(name, []).append(own)
+            return own
+
+        def chosen(fitted: Fitted, maps: Tensor = maps) -> Tensor:
+            return maps[[places[name] for name in fitted.mixture.held.names]]
+
+        for name, fitted in fits.items():
+            rows(name, fitted.mixture.join(chosen(fitted)))
+        best, mine = fits["best"], chosen(own)
+        rows("best member", replace(best.mixture, calibration=None).join(chosen(best)))
+        rows("uncalibrated", replace(own.mixture, calibration=None).join(mine))
+        row = rows("ensemble", own.mixture.join(mine))
+        _leave_one_out(found, own.mixture, mine, truth, row, held.names)
+        _predict(found, own.mixture, mine, truth, image, float(found.objective.value(row[0])))
+
+
+def _leave_one_out(
+    found: CrossFit, mixture: Mixture, maps: Tensor, truth: Truth, whole: Tensor, names: Sequence[str]
+) -> None:
+    """Without each member; a candidate that is not in the ensemble changes nothing."""
+    if COMBINE[mixture.rule].needs_all or len(maps) < 2:
+        return
+    for name in names:
+        row = whole
+        if name in mixture.held.names:
+            joined = mixture.join(maps, without=mixture.held.names.index(name))
+            row = measure(joined, truth, mixture.held.task, found.objective)
+        found.without.setdefault(name, []).append(row)
+
+
+def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, truth: Truth, image: int, score: float) -> None:
+    assert found.calibrated is not None
+    size: Size = (int(truth[0].shape[-2]), int(truth[0].shape[-1]))
+    prediction = mixture.predict(maps, size)
+    found.calibrated.update(prediction, truth)
+    found.images.append(ImageResult(image, score, disagreement_of(prediction)))
+    if found.plain is not None:
+        raw = replace(mixture, held=mixture.held.tempered((1.0,) * len(maps)), calibration=None)
+        found.plain.update(raw.predict(raw.held.read(image), size), truth)
+
+
+def disagreement_of(prediction: Prediction) -> float:
+    """Mean mutual information or, for values, mean standard deviation over the members."""
+    information = prediction.mutual_information
+    return float((prediction.spread().sqrt() if information is None else information).mean())
+
+
+def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Sequence[int]) -> None:
+    """Every rule, fitted on the fold's complement with the members selected there, on the fold's images.
+
+    Scored on the sampled pixels where metrics are sums over pixels, else on the kept small maps.
+    """
+    evidence, task = fitting.recipe.evidence, own.mixture.held.task
+    if len(evidence.kept.names) < 2:
+        return
+    plain = replace(own.mixture, calibration=None).over(fitting.sampled)
+    source = evidence.sampled if evidence.pixelwise else evidence.kept
+    held = source.only(unseen).tempered(fitting.sampled.temperatures)
+    wanted = [found.objective, *further_objectives(task)]
+    for name in rules_for(task):
+        mixture = plain.fit_rule(name).over(held)
+        sums: list[list[Tensor]] = [[] for _ in wanted]
+        for maps, truth in mixture.held:
+            joined = mixture.join(maps)
+            for own_sums, objective in zip(sums, wanted, strict=True):
+                own_sums.append(measure(joined, truth, task, objective))
+        kept = found.rules.setdefault(name, [[] for _ in wanted])
+        for all_rows, rows in zip(kept, sums, strict=True):
+            all_rows.append(torch.cat(rows))
+
+
+def further_objectives(task: Task) -> list[Objective]:
+    """Metrics of probabilities that are shown for every rule."""
+    return [make_objective(task, name) for name in HONESTY if name in objectives(task)]

@@ -1,0 +1,146 @@
+"""Evidence: what the candidates of a run predict on held-out images, small, sampled, and as served."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from densemble.assembly.candidates import Candidate
+from densemble.assembly.truths import OwnTruths
+from densemble.data.folder import FolderData
+from densemble.ensemble.resize import resize_maps
+from densemble.evaluation import alike, truths
+from densemble.heldout.maps import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
+from densemble.heldout.predictions import HeldOut, Truth
+from densemble.nets.dense import DenseModel
+from densemble.shapes import Size
+from densemble.storage.runs import require_writable
+from densemble.storage.tensor_file import TensorFile
+from densemble.tasks import Task
+
+MOST_VALUES = 2**25
+"""Values, pixels times channels, that are sampled of all images together: fits hold them in memory."""
+FEWEST_PIXELS = 256
+"""Pixels that are sampled of an image at least."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Predictions of the same candidates on the same images, in three forms.
+
+    Attributes:
+        kept: small maps that the trainings left; members and weights are selected on them.
+        sampled: the maps as served, at a random sample of the target's pixels; temperatures, the rule and the
+            calibration are fitted on them.
+        served: whole maps as served, beside targets at their own size; everything reported is measured on them, and
+            guarantees are fitted and checked on them.
+        scratch: folder for temporary files.
+    """
+
+    kept: HeldOut
+    sampled: HeldOut
+    served: HeldOut
+    scratch: Path
+
+    @property
+    def pixelwise(self) -> bool:
+        """Whether metrics are sums over pixels, so that a sample of pixels is enough to compare rules by."""
+        return self.served.task.target_kind in ("labels", "masks", "values")
+
+    def only(self, images: Sequence[int]) -> "Evidence":
+        """The same candidates on some of the images."""
+        return replace(
+            self, kept=self.kept.only(images), sampled=self.sampled.only(images), served=self.served.only(images)
+        )
+
+
+@contextmanager
+def scratch_folder(cache: Path) -> Iterator[Path]:
+    """A temporary folder inside the run's cache.
+
+    Raises:
+        ResourceError: it cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=require_writable(cache), prefix="assembly-") as folder:
+        yield Path(folder)
+
+
+def gather(
+    kept: HeldOut,
+    candidates: Sequence[Candidate],
+    data: FolderData,
+    scratch: Path,
+    report: Callable[[str], None] = lambda line: None,
+) -> Evidence:
+    """Runs the candidates on the images of ``kept`` and keeps their logits and a sample of pixels on disk.
+
+    Args:
+        kept: small maps of the candidates, in the same order.
+        candidates: whose networks are run, one in memory at a time.
+        data: images and targets.
+        scratch: gets the files: per candidate float32 logits at its head's own size, and the sampled pixels.
+        report: called with one line of text.
+    """
+    images = kept.pictures
+    values_per_pixel = kept.task.out_channels * max(len(images), 1)
+    most = min(MAX_PIXELS, max(MOST_VALUES // values_per_pixel, FEWEST_PIXELS))
+    sizes: dict[int, Size] = {}
+    pixels: dict[int, SampledPixels] = {}
+    targets: dict[int, Truth] = {}
+    served, sampled = list[Maps](), list[Maps]()
+    report(f"computing the maps of {len(candidates)} candidates on {len(images)} validation images as they are served")
+    for number, candidate in enumerate(candidates):
+        logits, values = TensorFile(scratch / f"{number}-logits.bin"), TensorFile(scratch / f"{number}-pixels.bin")
+        for image, coarse, size, target in run_candidate(candidate, data, images):
+            if image not in pixels:
+                sizes[image] = size
+                pixels[image] = sample_pixels(kept.task.as_maps(target)[1].any(0), size, image, most)
+                targets[image] = pixels[image].of_target(target), None
+            logits.append(image, coarse)
+            values.append(image, _at(pixels[image], coarse, size, target, kept.task))
+        served.append(ServedMaps(logits, sizes, kept.task))
+        sampled.append(SampledMaps(values, pixels, kept.task))
+    own = OwnTruths(data, "val")
+    return Evidence(
+        kept,
+        replace(kept, maps=tuple(sampled), truths=targets),
+        replace(kept, maps=tuple(served), truths=own),
+        scratch,
+    )
+
+
+class Run(NamedTuple):
+    """A candidate on one image: its number, logits ``(K, h', w')``, (h, w) of the served map, and the target."""
+
+    image: int
+    logits: Tensor
+    size: Size
+    target: Tensor
+
+
+@torch.no_grad()
+def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[Run]:
+    """Runs a candidate on validation images, one after the other."""
+    network: DenseModel = candidate.network()
+    member = candidate.member(network).eval()
+    numbers = iter(images)
+    for batch in alike(truths(data, "val", images)):
+        together = torch.cat([image for image, _, _ in batch])
+        size = network.map_size(together)
+        for logits, (_, target, _) in zip(member.coarse(together).float(), batch, strict=True):
+            yield Run(next(numbers), logits, size, target)
+
+
+def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:
+    """What :class:`SampledMaps` keeps of an image."""
+    logits = resize_maps(coarse[None], size)
+    if task.has_temperature:
+        return logits[0].flatten(1)[:, pixels.places]
+    wanted = (int(target.shape[-2]), int(target.shape[-1]))
+    maps = resize_maps(task.activation(logits), wanted, task.target_kind == "density")
+    return maps[0].flatten(1)[:, pixels.target][..., None]

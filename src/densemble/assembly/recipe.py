@@ -1,0 +1,115 @@
+"""Recipe: every step from held-out predictions to an ensemble, so that all of it can be repeated inside a fold."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from densemble.assembly.baselines import BaselineFilter
+from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
+from densemble.assembly.choosing import RuleScore, choose_rule, make_choice, mixture_of, score_rules
+from densemble.assembly.evidence import Evidence
+from densemble.assembly.mixture import Mixture
+from densemble.assembly.options import AUTOMATIC, Options
+from densemble.assembly.tempering import written_tempered
+from densemble.heldout.predictions import HeldOut
+from densemble.tasks.objectives import Objective
+
+Report = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """An ensemble of kept candidates and how it was made.
+
+    Attributes:
+        weights: one per candidate, 0 for those that are not in it.
+        mixture: over the maps as served, of all images.
+        calibrated_by: way of calibrating that was taken.
+        rules: what each rule scored on the images that were fitted on, where rules were compared.
+    """
+
+    weights: tuple[float, ...]
+    mixture: Mixture
+    calibrated_by: str
+    rules: dict[str, RuleScore]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Temperatures, baseline filter, selection, combination rule and calibration, in this order.
+
+    Attributes:
+        evidence: of all candidates.
+        options: how members are selected, combined and calibrated.
+        objective: metric that is selected by.
+        milliseconds: of each candidate, by name.
+        baselines: candidates that do not beat them are not selected.
+    """
+
+    evidence: Evidence
+    options: Options
+    objective: Objective
+    milliseconds: dict[str, float]
+    baselines: BaselineFilter
+
+    @contextmanager
+    def on(self, images: Sequence[int], report: Report = _silent) -> Iterator["Fitting"]:
+        """The recipe on some of the images: nothing of any other image is used."""
+        evidence = self.evidence.only(images)
+        sampled = member_temperatures(evidence.sampled, self.options.calibrate, report)
+        with written_tempered(evidence.kept.tempered(sampled.temperatures), evidence.scratch) as kept:
+            yield Fitting(self, kept, sampled, self.baselines.able(images), report)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Candidates with temperatures fitted on some images, from which ensembles are made by the same images.
+
+    Attributes:
+        recipe: that is followed.
+        kept: tempered small maps of these images.
+        sampled: tempered sampled pixels of these images.
+        able: candidates that beat the baselines.
+        report: called with one line of text at every step.
+    """
+
+    recipe: Recipe
+    kept: HeldOut
+    sampled: HeldOut
+    able: list[str]
+    report: Report
+
+    def ensemble(self, **changes: Any) -> Fitted:
+        """Selects, combines and calibrates.
+
+        Args:
+            changes: fields of the options that are to be different, for instance ``select="best"``.
+        """
+        recipe = self.recipe
+        options = replace(recipe.options, **changes)
+        weights = make_choice(options, self.able, recipe.objective, recipe.milliseconds)(self.kept)
+        chosen = [f"{name} {weight:.2f}" for name, weight in zip(self.kept.names, weights, strict=True) if weight > 0]
+        self.report(f"selected: {', '.join(chosen)}")
+        plain = mixture_of(self.sampled, weights)
+        several = len(plain.shares) > 1
+        rules = self._compare(plain) if several and options.combine == AUTOMATIC else {}
+        mixture = choose_rule(plain, options, rules, recipe.objective)
+        if options.combine == AUTOMATIC:
+            self.report(f"combined by: {mixture.rule}")
+        way = options.calibrate if options.calibrate != AUTOMATIC else best_calibration(mixture)
+        mixture = fit_calibration(mixture, way, self.report)
+        return Fitted(tuple(weights), self._served(mixture), way, rules)
+
+    def _compare(self, plain: Mixture) -> dict[str, RuleScore]:
+        """Rules on these images only; those that learn are scored where they did not."""
+        measured = None if self.recipe.evidence.pixelwise else self.kept
+        return score_rules(plain, self.recipe.objective, self.recipe.options.seed, measured)
+
+    def _served(self, mixture: Mixture) -> Mixture:
+        served = self.recipe.evidence.served
+        return mixture.over(served.tempered(self.sampled.temperatures))
