@@ -1,6 +1,7 @@
 """Small held-out sets with planted candidates."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,3 +44,8 @@ def small_set(task: Task, spreads: Sequence[float], pictures: int = 6, seed: int
     ]
     names = [f"member{number}" for number in range(len(spreads))]
     return held_out(names, maps, [(target, None) for target in targets], task)
+
+
+def arrays(held: HeldOut) -> list[np.ndarray[Any, Any]]:
+    """The arrays that the candidates' maps are read from."""
+    return [maps.array for maps in held.maps]

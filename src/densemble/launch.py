@@ -71,7 +71,9 @@ def run_members(
         ensemble = run.assemble(report=report)
         save(ensemble, run.folder.artifact)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
-        report(f"ensemble of {len(ensemble.members)}: val {shown}; {run.folder.artifact}")
+        report(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {shown}; {run.folder.artifact}")
+        for line in run.cross_fitted():
+            report(line)
         report(f"why, and what it is worth: {run.folder.report}")
         warn_of_baselines(run, ensemble.metrics["val"], report)
     raise_failures(outcomes)

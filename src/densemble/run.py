@@ -51,7 +51,11 @@ class Run:
         return read_json(self.folder.baselines) if self.folder.baselines.is_file() else {}
 
     def leaderboard(self) -> "pd.DataFrame":
-        """Held-out scores, best first: members, their variants, baselines, and the last assembled ensemble.
+        """Validation scores, best first: members, their variants, baselines, and the last assembled ensemble.
+
+        Scores of the ensemble are of the saved file on all validation images, on which it was fitted, and as
+        ``evaluate`` gives them; its row ``cross-fitted`` is of images that played no part in making it. The best epoch
+        of each member was chosen on all of them.
 
         Raises:
             ArtifactError: no member is trained yet.
@@ -71,17 +75,35 @@ class Run:
         if self.folder.ensemble.is_file():
             chosen = read_json(self.folder.ensemble)
             label = chosen["select"] if chosen["combine"] == "mean" else f"{chosen['select']}, {chosen['combine']}"
-            rows.append(
-                {"name": f"ensemble ({label})", **_plain(chosen["val"]),
-                 "parameters": sum(_networks(candidates, chosen["weights"]).values())}
-            )  # fmt: skip
+            parameters = sum(_networks(candidates, chosen["weights"]).values())
+            rows.append({"name": f"ensemble ({label})", **_plain(chosen["val"]), "parameters": parameters})
+            crossed = chosen.get("cross_fitted")
+            if crossed:
+                name = f"ensemble ({label}), cross-fitted"
+                rows.append({"name": name, **_plain(crossed["scores"]), "parameters": parameters})
         rows += [{"name": f"baseline ({name})", **_plain(scores)} for name, scores in self.baselines().items()]
         table = pd.DataFrame(rows).set_index("name")
         return table.sort_values(self.task.primary, ascending=not self.task.higher_is_better)
 
+    def cross_fitted(self) -> list[str]:
+        """The cross-fitted score of the last assembly and its gain, as lines of text; empty where there is none."""
+        analysis = self.analysis()
+        found = analysis.get("cross_fitted")
+        if not found or found["score"]["value"] is None:
+            return []
+        score, parts = found["score"], found["gain"]
+        gains = ", ".join(f"{name} {parts[name]['value']:+.4f}" for name in ("selection", "calibration"))
+        total = parts["total"]
+        return [
+            f"cross-fitted ({found['folds']}): {analysis['metric']} {score['value']:.4f} "
+            f"({score['low']:.4f} to {score['high']:.4f})",
+            f"gain over the best single member: {total['value']:+.4f} ({total['low']:+.4f} to {total['high']:+.4f}); "
+            f"of it {gains}",
+        ]
+
     def analysis(self) -> dict[str, Any]:
-        """What the last assembly was made of and what it is worth: ways of choosing and rules scored on pictures that
-        they were not chosen by, members, errors, calibration; plain values. Empty before the first assembly."""
+        """What the last assembly was made of and what it is worth, as plain values: cross-fitted scores of the
+        ensemble, of strategies and of rules, members, errors, calibration. Empty before the first assembly."""
         return read_json(self.folder.analysis) if self.folder.analysis.is_file() else {}
 
     def assemble(

@@ -10,9 +10,9 @@ from assembly.written_runs import NAMES, Written, make_network
 from torch import Tensor
 
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
+from densemble.assembly.guarantees import fit_guarantee
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
-from densemble.assembly.guarantees import fit_guarantee
 from densemble.ensemble.combine import rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction

@@ -38,11 +38,14 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
 def test_of_many_pictures_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
     monkeypatch.setattr(cascading, "MOST", 5)
-    read: list[object] = []
-    plain = cascading.Served.__init__
-    monkeypatch.setattr(
-        cascading.Served, "__init__", lambda self, *given: (read.extend(given[2]), plain(self, *given))[1]
-    )
+    measured: list[object] = []
+    fit = cascading.fit_cascade
+
+    def spy(held, mixed, objective, milliseconds, served):  # type: ignore[no-untyped-def]
+        measured.extend(served.pictures)
+        return fit(held, mixed, objective, milliseconds, served)
+
+    monkeypatch.setattr(cascading, "fit_cascade", spy)
     ensemble = run.run.assemble(select="all")
     assert ensemble.cascade is not None and ensemble.cascade.pictures == 5
-    assert read == [0, 1, 3, 4, 6]
+    assert measured == [0, 1, 3, 4, 6]

@@ -27,8 +27,9 @@ from densemble.tasks import Task
 NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)
 PICTURES = 8
-PLANTED = "planted"
-"""File that marks a member whose network does not give its kept predictions."""
+PLANTED = "planted.npy"
+"""Maps that a member serves instead of what its network gives."""
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,18 @@ class Written:
             maps = [noisy(self.task, truth, spread, random) for truth in self.truths()]
             self.plant_maps(name, torch.stack(maps).half().numpy())
 
-    def plant_maps(self, name: str, maps: np.ndarray[Any, Any]) -> None:
-        """Predictions ``(N, K, h, w)`` of a member: kept ones, and by :func:`planted_logits` those that are served."""
-        write_maps(self.maps(name), maps)
-        (self.folder(name) / PLANTED).touch()
+    def plant_maps(self, name: str, kept: Array, served: Array | None = None) -> None:
+        """Predictions ``(N, K, h, w)`` of a member: kept ones, and those that are served, by default the same."""
+        write_maps(self.maps(name), kept)
+        np.save(self.folder(name) / PLANTED, kept if served is None else served)
 
     def truths(self) -> list[Tensor]:
-        """The validation pictures' targets at the size of the kept maps."""
-        targets = (np.array(self.data.read_pair(sample)[1]) for sample in self.data.val)
-        return [resize_target(torch.from_numpy(target), MAP_SIZE, self.task.target_kind) for target in targets]
+        """The validation images' targets at the size of the kept maps."""
+        return [resize_target(target, MAP_SIZE, self.task.target_kind) for target in self.targets()]
+
+    def targets(self) -> list[Tensor]:
+        """The validation images' targets at their own size."""
+        return [torch.from_numpy(np.array(self.data.read_pair(sample)[1])) for sample in self.data.val]
 
     def copy(self, place: Path) -> "Written":
         """The same run elsewhere."""
@@ -72,21 +76,24 @@ class Written:
         return Written(place, self.data, self.task)
 
 
-def planted_logits(task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[RunOfCandidate]:
+def planted_logits(
+    task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]
+) -> Iterator[RunOfCandidate]:
     """What :func:`run_candidate` would give if the network gave the planted maps: activation undone."""
-    kept = torch.from_numpy(np.load(candidate.predictions)).double()
+    served = torch.from_numpy(np.load(candidate.predictions.parent / PLANTED)).double()
+    size = (int(served.shape[-2]), int(served.shape[-1]))
     for image in images:
-        maps = kept[image]
+        maps = served[image]
         match task.distribution:
             case "categorical":
                 logits = maps.clamp(min=1e-6).log()
             case "bernoulli":
                 logits = torch.logit(maps, eps=1e-6)
             case _:
-                scale = float(task.activation(torch.zeros(1, 1, *MAP_SIZE)).mean() / np.log(2))
+                scale = float(task.activation(torch.zeros(1, 1, *size)).mean() / np.log(2))
                 logits = torch.log(torch.expm1(maps / scale))
         target = torch.from_numpy(np.array(data.read_pair(data.val[image])[1]))
-        yield RunOfCandidate(image, logits.float(), MAP_SIZE, target)
+        yield RunOfCandidate(image, logits.float(), size, target)
 
 
 def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator) -> Tensor:

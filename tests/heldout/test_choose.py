@@ -7,18 +7,18 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from small_heldout import SIZE, TASKS, small_set
+from small_heldout import SIZE, TASKS, arrays, small_set
 
 from densemble.errors import DataError, UsageError
 from densemble.heldout.choose import SELECT, best, everyone, exhaustive, greedy, greedy_by_cost, pareto, price
-from densemble.heldout.predictions import HeldOut
+from densemble.heldout.predictions import HeldOut, held_out
 from densemble.tasks import SegmentationTask
 from densemble.tasks.objectives import make_objective
 
 
 def stacked(held: HeldOut) -> np.ndarray:
     """All maps, float64 (M, N, K, pixels)."""
-    return np.stack([np.asarray(maps, np.float64) for maps in held.maps]).reshape(
+    return np.stack([np.asarray(maps, np.float64) for maps in arrays(held)]).reshape(
         len(held.names), len(held), -1, SIZE[0] * SIZE[1]
     )
 
@@ -143,7 +143,9 @@ def test_temperatures_count() -> None:
 
 def test_only_the_given_pictures_are_chosen_by() -> None:
     held = small_set(TASKS["mae"], (0.5, 1.0), pictures=4)
-    swapped = replace(held, maps=tuple(np.concatenate([a[:2], b[2:]]) for a, b in (held.maps, held.maps[::-1])))
+    one, two = arrays(held)
+    crossed = [np.concatenate([a[:2], b[2:]]) for a, b in ((one, two), (two, one))]
+    swapped = held_out(held.names, crossed, held.truths, held.task)
     assert best(swapped.only((0, 1)), objective_of("mae")).weights == (1, 0)
     assert best(swapped.only((3, 2)), objective_of("mae")).weights == (0, 1)
 
@@ -209,7 +211,7 @@ def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
 
 def test_a_member_that_is_never_taken_cannot_spoil_the_others() -> None:
     held = small_set(SegmentationTask(("a", "b", "c")), (1.0, 1.2, 1.0))
-    held.maps[2][:] = np.nan
+    arrays(held)[2][:] = np.nan
     found = greedy(held, objective_of("nll"))
     assert found.weights[2] == 0
     assert np.isfinite(found.score)

@@ -1,16 +1,16 @@
-"""Bootstrap and folds: against plain loops, on simulated data, and with spies."""
+"""Bootstrap and halvings: against plain loops, on simulated data, and with spies."""
 
 import numpy as np
 import pytest
 import torch
-from small_heldout import TASKS, small_set
+from small_heldout import TASKS, arrays, small_set
 
 from densemble.errors import UsageError
 from densemble.heldout.choose import best, everyone, greedy
-from densemble.heldout.gain import bootstrap, bootstrap_gain, halvings, out_of_fold, resample
+from densemble.heldout.gain import bootstrap, bootstrap_gain, halvings, resample
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
-from densemble.tasks.objectives import Objective, make_objective
+from densemble.tasks.objectives import make_objective
 
 MAE = make_objective(TASKS["mae"], "mae")
 MIOU = make_objective(TASKS["miou"], "miou")
@@ -20,7 +20,7 @@ def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float
     """mIoU of pictures, some of them several times, as the task's own metric tells it."""
     metric = held.task.metrics()
     for picture in pictures:
-        maps = sum(w * torch.from_numpy(m[picture]).float() for w, m in zip(weights, held.maps, strict=True))
+        maps = sum(w * torch.from_numpy(m[picture]).float() for w, m in zip(weights, arrays(held), strict=True))
         metric.update(maps, *held.truths[picture])
     return metric.compute()["miou"]
 
@@ -91,50 +91,6 @@ class Spy:
         return [1.0, 1.0 + len(self.seen)]  # never those of the mean of all
 
 
-def spying(scored: list[tuple[int, ...]], held: HeldOut) -> Objective:
-    """An objective that keeps nothing but the order in which targets are scored."""
-
-    def of(maps: torch.Tensor, target: torch.Tensor, points: torch.Tensor | None) -> torch.Tensor:
-        number = next(n for n, (own, _) in enumerate(held.truths) if own is target)
-        scored.append((len(maps), number))
-        return MAE.statistics(maps, target, points)
-
-    return Objective("mae", False, of, MAE.value)
-
-
-def test_no_picture_is_scored_by_a_choice_that_saw_it() -> None:
-    held, spy, scored = small_set(TASKS["mae"], (1.0, 2.0), pictures=11), Spy(), []
-    out_of_fold(held, {"spy": spy}, spying(scored, held), folds=4)
-    assert len(spy.seen) == 4
-    unseen = [set(range(11)) - set(seen) for seen in spy.seen]
-    assert sorted(picture for fold in unseen for picture in fold) == list(range(11))
-    finals = [number for mixtures, number in scored if mixtures == 3]  # the spy's, the best and all
-    for fold in unseen:
-        assert set(finals[: len(fold)]) == fold
-        finals = finals[len(fold) :]
-    assert not finals
-
-
-def test_out_of_fold_is_put_together_from_the_folds() -> None:
-    held, spy = small_set(TASKS["mae"], (1.0, 2.0), pictures=7), Spy()
-    found = out_of_fold(held, {"spy": spy}, MAE, folds=3, milliseconds=(4.0, 2.0))["spy"]
-    error = single = every = 0.0
-    for number, seen in enumerate(spy.seen, start=2):
-        rest = sorted(set(range(7)) - set(seen))
-        chosen = best(held.only(seen), MAE).weights
-        for picture in rest:
-            one, two = (torch.from_numpy(maps[picture]).float()[0] for maps in held.maps)
-            target = held.truths[picture][0]
-            error += float(((one + number * two) / (1 + number) - target).abs().mean())
-            single += float((chosen[0] * one + chosen[1] * two - target).abs().mean())
-            every += float(((one + two) / 2 - target).abs().mean())
-    assert found.score.value == pytest.approx(error / 7, rel=1e-5)
-    assert found.over_best.value == pytest.approx((single - error) / 7, rel=1e-4)
-    assert found.over_all.value == pytest.approx((every - error) / 7, rel=1e-4)
-    assert found.weights == ((1, 2), (1, 3), (1, 4))
-    assert (found.members, found.milliseconds) == (2, 6)
-
-
 def test_halves_are_apart_and_strategies_are_compared_with_best_and_all() -> None:
     held, spy = small_set(TASKS["miou"], (0.8, 1.0, 4.0), pictures=9), Spy3()
     choices = {
@@ -159,15 +115,7 @@ class Spy3(Spy):
         return [*super().__call__(held), 0.0]
 
 
-def test_only_the_pictures_of_the_set_are_divided() -> None:
-    held, spy = small_set(TASKS["mae"], (1.0, 2.0), pictures=8).only((7, 1, 4)), Spy()
-    out_of_fold(held, {"spy": spy}, MAE, folds=3)
-    assert {picture for seen in spy.seen for picture in seen} == {1, 4, 7}
-
-
 def test_too_few_pictures_are_refused() -> None:
     held = small_set(TASKS["mae"], (1.0, 2.0), pictures=3)
-    with pytest.raises(UsageError, match="3 held-out pictures cannot be divided into 5 folds"):
-        out_of_fold(held, {}, MAE)
     with pytest.raises(UsageError, match="1 held-out picture cannot be halved"):
         halvings(held.only((0,)), {}, MAE)

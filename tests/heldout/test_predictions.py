@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_heldout import TASKS, small_set
+from small_heldout import TASKS, arrays, small_set
 
 from densemble.heldout.predictions import HeldOut, held_out
 
 
 def mapped(held: HeldOut, folder: Path, mode: str) -> HeldOut:
     kept = []
-    for name, maps in zip(held.names, held.maps, strict=True):
+    for name, maps in zip(held.names, arrays(held), strict=True):
         np.save(folder / f"{name}.npy", maps)
         kept.append(np.load(folder / f"{name}.npy", mmap_mode=mode))
     return held_out(held.names, kept, held.truths, held.task)
@@ -31,7 +31,7 @@ def test_mapped_files_read_like_memory_again_and_again(tmp_path: Path, mode: str
 
 def test_what_was_changed_in_a_copy_on_write_map_stays(tmp_path: Path) -> None:
     found = mapped(small_set(TASKS["mae"], (1.0,)), tmp_path, "c")
-    found.maps[0][2] = 7
+    arrays(found)[0][2] = 7
     found.read(2)
     assert (found.read(2) == 7).all()
 
@@ -39,7 +39,7 @@ def test_what_was_changed_in_a_copy_on_write_map_stays(tmp_path: Path) -> None:
 def test_a_part_of_a_mapped_file_is_read_at_its_place(tmp_path: Path) -> None:
     held = small_set(TASKS["mae"], (1.0,))
     whole = mapped(held, tmp_path, "r")
-    part = held_out(held.names, [whole.maps[0][3:]], held.truths[3:], held.task)
+    part = held_out(held.names, [arrays(whole)[0][3:]], held.truths[3:], held.task)
     assert torch.equal(part.read(0), held.read(3))
 
 
@@ -55,6 +55,6 @@ def test_candidates_and_pictures_are_taken_in_the_order_asked_for() -> None:
 def test_shapes_that_differ_are_refused() -> None:
     held = small_set(TASKS["mae"], (1.0, 2.0))
     with pytest.raises(ValueError, match="different shapes"):
-        held_out(held.names, [held.maps[0], held.maps[1][:, :, :3]], held.truths, held.task)
-    with pytest.raises(ValueError, match="5 truths for 6 pictures"):
-        held_out(held.names, held.maps, held.truths[:5], held.task)
+        held_out(held.names, [arrays(held)[0], arrays(held)[1][:, :, :3]], held.truths, held.task)
+    with pytest.raises(ValueError, match="5 targets for 6 images"):
+        held_out(held.names, arrays(held), held.truths[:5], held.task)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_heldout import TASKS, small_set
+from small_heldout import TASKS, arrays, small_set
 from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
@@ -25,7 +25,7 @@ def test_rows_are_what_the_metric_says_of_each_picture(metric: str) -> None:
     for weights, own in zip(WEIGHTS, objective.value(rows).tolist(), strict=True):
         for picture, found in zip((4, 2), own, strict=True):
             single = held.task.metrics()
-            mixture = np.average([maps[picture].astype(np.float32) for maps in held.maps], axis=0, weights=weights)
+            mixture = np.average([maps[picture].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
             single.update(torch.from_numpy(mixture).float(), *held.truths[picture])
             assert found == pytest.approx(single.compute()[metric], abs=1e-6)
 
@@ -80,7 +80,7 @@ def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
     for value, weights in zip(found, WEIGHTS, strict=True):
         error = 0.0
         for picture, (target, _) in enumerate(large.truths):
-            resized = resize_maps(torch.stack([torch.from_numpy(m[picture]).float() for m in held.maps]), (13, 17))
+            resized = resize_maps(torch.stack([torch.from_numpy(m[picture]).float() for m in arrays(held)]), (13, 17))
             mixture = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
             error += float((mixture - target).abs().mean())
         assert value == pytest.approx(error / len(large), rel=1e-5)

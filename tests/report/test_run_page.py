@@ -49,6 +49,12 @@ def full() -> dict[str, Any]:
             {"name": "all", "score": 0.7071, "low": 0.6881, "high": 0.7261, "members": 3, "milliseconds": 99.4,
              "gain_over_best": gain(0.0059, -0.0013, 0.0143), "gain_over_all": gain(0.0, 0.0, 0.0)},
         ],
+        "cross_fitted": {
+            "folds": "5 folds of contiguous blocks of images", "score": gain(0.7134, 0.6931, 0.7337),
+            "scores": {"miou": 0.7134},
+            "gain": {"total": gain(0.0234, 0.0123, 0.0345), "selection": gain(0.0101, 0.0045, 0.0167),
+                     "calibration": gain(0.0133, 0.0078, 0.0198)},
+        },
         "rules": [{"name": "mean", "score": 0.7134, "low": 0.693, "high": 0.734, "nll": 0.3121, "ece": 0.0214},
                   {"name": "vote", "score": 0.6872, "low": 0.671, "high": 0.702, "nll": None, "ece": None}],
         "members": [{"name": "lite0", "score": 0.7012, "milliseconds": 12.4, "parameters": 4_100_000, "share": 0.75,
@@ -81,6 +87,7 @@ def full() -> dict[str, Any]:
 
 
 SHOWN = """
++0.0234 +0.0123 +0.0345 +0.0101 +0.0045 +0.0167 +0.0133 +0.0078 +0.0198
 0.713 0.693 0.734 0.701 0.681 0.721 0.707 0.688 0.726 +0.0122 +0.0021 +0.0183 +0.0064 +0.0011 +0.0104 +0.0059 -0.0013
 +0.0143 -0.0062 -0.0101 +0.0023 12.4 41.4 99.4 0.724 0.0113 0.312 0.0214 0.687 0.671 0.702 0.571 80.6 4.1 138.0 75% 25%
 +0.0043 0.167 0.62 0.31 -0.07 0.911 0.907 0.713 0.0561 0.0124 0.0182 0.0093 0.214 0.203 0.412 0.377 1.13 0.812 0.0253
@@ -152,7 +159,7 @@ def test_what_is_absent_is_left_out(key: str, tmp_path: Path) -> None:
 
 def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
     text, _ = page_of(FIRST, tmp_path)
-    assert "<section" not in text and "101 held-out pictures" in words(text)
+    assert "<section" not in text and "101 validation images" in words(text)
 
 
 def renamed(value: Any, name: str) -> Any:
@@ -194,7 +201,7 @@ def test_nothing_is_compared_with_itself(tmp_path: Path) -> None:
     analysis = full()
     analysis["chosen"]["select"] = "all"
     text = words(page_of(analysis, tmp_path)[0])
-    assert "Gain over the best single member" in text
+    assert "Gain over the best single member, made the same way" in text
     assert "Gain over the mean of all members" not in text and "The same as the mean of all members" not in text
 
 
@@ -216,7 +223,7 @@ def test_rows_are_in_order_of_their_scores(tmp_path: Path) -> None:
 def test_the_best_of_each_class_is_bold(tmp_path: Path) -> None:
     text = section(page_of(full(), tmp_path)[0], "per_class")
     assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", text) == ["0.911", "0.713"]
-    assert "The ensemble is the best in 1 of the 2 classes that tell." in text
+    assert "The ensemble is the best in 1 of 2 classes." in text
     lower = section(page_of({**full(), "higher_is_better": False}, tmp_path)[0], "per_class")
     assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", lower) == ["0.907", "0.702"]
 
@@ -261,9 +268,9 @@ def test_coverage_of_intervals_is_drawn(tmp_path: Path) -> None:
 
 
 def test_a_broken_promise_is_said(tmp_path: Path) -> None:
-    broken = {**full()["guarantee"], "coverage": 0.75}
-    assert "less than promised" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
-    assert "less than promised" not in page_of(full(), tmp_path)[0]
+    broken = {**full()["guarantee"], "coverage": 0.75, "low": 0.68, "high": 0.82}
+    assert "less than was asked for" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
+    assert "less than was asked for" not in page_of(full(), tmp_path)[0]
 
 
 def test_twelve_strips_of_eight_panels_stay_small(tmp_path: Path) -> None:

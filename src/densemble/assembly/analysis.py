@@ -141,13 +141,18 @@ def baseline_rows(baselines: Mapping[str, Mapping[str, Any]], objective: Objecti
 
 
 def class_table(
-    task: Task, candidates: Sequence[Candidate], saved: Mapping[str, Any], found: CrossFit | None
-) -> Values | None:
-    """IoU of each class: of the file as saved (equal to ``evaluate`` on these images), cross-fitted, of each candidate."""
+    task: Task, candidates: Sequence[Candidate], selected: Mapping[str, Sequence[float]], saved: Mapping[str, Any],
+    found: CrossFit | None,
+) -> Values | None:  # fmt: skip
+    """IoU of each class.
+
+    Of the file as saved and of its members on all validation images, equal to ``evaluate``; of the other candidates as
+    trained; and of the cross-fitted ensemble.
+    """
     if not isinstance(task, SegmentationTask | MultilabelTask):
         return None
     key = "iou_per_class"
-    scores = {candidate.name: candidate.val[key] for candidate in candidates if candidate.val.get(key)}
+    scores = {candidate.name: candidate.val[key] for candidate in candidates if candidate.val.get(key)} | dict(selected)
     scores["ensemble"] = saved[key]
     if found is not None and found.calibrated is not None:
         scores["ensemble, cross-fitted"] = found.calibrated.metric.compute()[key]

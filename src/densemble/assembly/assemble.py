@@ -1,6 +1,6 @@
 """assemble: from the candidates of a run to one ensemble with its calibration, guarantee, cascade and report."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,15 @@ from densemble.ensemble.views import Viewed
 from densemble.errors import DataError
 from densemble.evaluation import Scores
 from densemble.heldout.choose import Trade, pareto, price
-from densemble.heldout.predictions import HeldOut, held_out
+from densemble.heldout.predictions import HeldOut, Truth, held_out
 from densemble.heldout.scores import measure
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, write_json
-from densemble.tasks import Task
+from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective, make_objective
+from densemble.tasks.objectives.segmentation import class_overlaps
 
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10
@@ -84,6 +85,7 @@ class _Result:
         guarantee: fitted on further images, with its check.
         checked: coverage of the guarantee.
         scores: of the ensemble as saved on all validation images.
+        classes: IoU of each class of each selected member on these images; empty for a task without classes.
         cascade: of the ensemble.
         milliseconds: of each candidate.
     """
@@ -99,6 +101,7 @@ class _Result:
     guarantee: Guarantee | None
     checked: dict[str, Any]
     scores: Scores
+    classes: dict[str, list[float]]
     cascade: Cascade | None
     milliseconds: dict[str, float]
     map_size: Size
@@ -158,13 +161,13 @@ def assemble(source: Source, options: Options) -> Ensemble:
             trades = _trades(fitting.kept, objective, costs, report)
         if fitted.mixture.calibration is not None:
             report(f"calibrated: {_described(fitted.mixture.calibration.describe())}")
-        folds = folds_of(images, options.folds, groups) if len(images) >= FEWEST else []
+        folds = folds_of(evidence.known, options.folds, groups) if len(images) >= FEWEST else []
         crossed = _cross_fit(recipe, folds, report)
         guarantee, checked, unseen = _guarantee(source, options, candidates, fitted.mixture, others, scratch, groups)
-        scores = _score(fitted.mixture, unseen, candidates, data)
+        scores, classes = _score(fitted.mixture, unseen, candidates, data)
         result = _Result(
             fitted, candidates, dropped, objective, crossed, described(folds, groups), trades,
-            analysis.correlation(kept), guarantee, checked, scores, cascade, costs, size,
+            analysis.correlation(kept), guarantee, checked, scores, classes, cascade, costs, size,
         )  # fmt: skip
         ensemble = _build(source, result)
         _keep(source, options, result)
@@ -187,6 +190,7 @@ def _images(count: int, options: Options, groups: Sequence[str | None] | None) -
 
 def _cross_fit(recipe: Recipe, folds: list[tuple[list[int], list[int]]], report: Report) -> CrossFit | None:
     if not folds:
+        report("not cross-fitted: too few images with a known target; all scores are of images that were fitted on")
         return None
     try:
         return cross_fit(recipe, folds, report)
@@ -229,28 +233,43 @@ def _guarantee(
 
 
 @torch.no_grad()
-def _score(mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData) -> Scores:
-    """Scores of the ensemble as saved on all validation images, equal to those of ``evaluate``."""
+def _score(
+    mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData
+) -> tuple[Scores, dict[str, list[float]]]:
+    """Scores of the ensemble as saved on all validation images, and IoU of each class of each of its members.
+
+    Equal to what ``evaluate`` gives for the saved file.
+    """
     task, metric = mixture.held.task, mixture.held.task.metrics()
+    classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
+    overlaps = list[torch.Tensor]()
+    for part, maps, truth in _all_images(mixture, unseen, candidates, data):
+        metric.update(_at(part.join(maps), truth[0], task)[0], *truth)
+        if classes is not None:
+            overlaps.append(measure(maps, truth, task, classes))
+    if not overlaps:
+        return metric.compute(), {}
+    rows = class_overlaps(torch.stack(overlaps).sum(0)).tolist()
+    return metric.compute(), dict(zip(mixture.held.names, rows, strict=True))
+
+
+def _all_images(
+    mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData
+) -> Iterator[tuple[Mixture, torch.Tensor, Truth]]:
+    """The ensemble, its members' maps as served, and the target, for every validation image."""
     parts = [mixture] if unseen is None else [mixture, unseen]
     for part in parts:
-        for maps, (target, points) in part.held:
-            metric.update(_at(part.join(maps), target, task)[0], target, points)
+        for maps, truth in part.held:
+            yield part, maps, truth
     left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.held.pictures})
     by_name = {candidate.name: candidate for candidate in candidates}
-    if left:
+    if left:  # images that no file of logits holds, because there are too many
         runs = [run_candidate(by_name[name], data, left) for name in mixture.held.names]
         truths = OwnTruths(data, "val")
         for rows in zip(*runs, strict=True):
-            maps = torch.cat(
-                [
-                    task.activation(resize_maps(row.logits[None] / temperature, row.size))
-                    for row, temperature in zip(rows, mixture.held.temperatures, strict=True)
-                ]
-            )
-            target, points = truths[rows[0].image]
-            metric.update(_at(mixture.join(maps), target, task)[0], target, points)
-    return metric.compute()
+            pairs = zip(rows, mixture.held.temperatures, strict=True)
+            logits = torch.cat([resize_maps(row.logits[None] / temperature, row.size) for row, temperature in pairs])
+            yield mixture, mixture.held.task.activation(logits), truths[rows[0].image]
 
 
 def _at(maps: torch.Tensor, target: torch.Tensor, task: Task) -> torch.Tensor:
@@ -309,13 +328,11 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
     costs = list(result.milliseconds.values())
     values = analysis.heading(str(source.run.path), source.task, objective, len(held), result.map_size)
     values |= {"chosen": summary, "dropped": summary["dropped"]}
-    values["members"] = analysis.member_rows(
-        result.candidates, result.shares, objective, result.milliseconds, crossed
-    )
+    values["members"] = analysis.member_rows(result.candidates, result.shares, objective, result.milliseconds, crossed)
     values["baselines"] = analysis.baseline_rows(source.baselines, objective)
     values["rules"] = [] if crossed is None else analysis.rule_rows(crossed, source.task, options.seed)
     values["error_correlation"] = result.correlation
-    classes = analysis.class_table(source.task, result.candidates, result.scores, crossed)
+    classes = analysis.class_table(source.task, result.candidates, result.classes, result.scores, crossed)
     values |= {} if classes is None else {"per_class": classes}
     if crossed is not None:
         values["cross_fitted"] = analysis.cross_fitted(crossed, result.folds, options.seed)

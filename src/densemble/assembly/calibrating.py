@@ -74,9 +74,7 @@ def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: No
         else:
             found = fit_vector_scaling(lambda: pixels, task.distribution, _ignored(task), report)
     elif way == "variance":
-        estimates = _blocks(
-            (plain.join(maps)[0], plain.spread(maps)[0], target) for maps, (target, _) in plain.held
-        )
+        estimates = _blocks((plain.join(maps)[0], plain.spread(maps)[0], target) for maps, (target, _) in plain.held)
         found = fit_variance_scaling(lambda: estimates, _invalid_below(task))
     return replace(plain, calibration=found)
 

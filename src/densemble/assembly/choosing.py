@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import AUTOMATIC, Options
 from densemble.ensemble.combine import COMBINE, rules_for
@@ -17,7 +16,6 @@ from densemble.heldout.choose import SELECT, greedy_by_cost
 from densemble.heldout.gain import Choice, Interval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
-from densemble.tasks import Task
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
 Scores = Mapping[str, Any]

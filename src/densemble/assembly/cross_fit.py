@@ -181,10 +181,10 @@ def disagreement_of(prediction: Prediction) -> float:
 def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Sequence[int]) -> None:
     """Every rule, fitted on the fold's complement with the members selected there, on the fold's images.
 
-    Scored on the sampled pixels where metrics are sums over pixels, else on the kept small maps.
+    A fold in which a single member was selected is left out. Scored on the sampled pixels where metrics are sums over pixels, else on the kept small maps.
     """
     evidence, task = fitting.recipe.evidence, own.mixture.held.task
-    if len(evidence.kept.names) < 2:
+    if len(own.mixture.shares) < 2:
         return
     plain = replace(own.mixture, calibration=None).over(fitting.sampled)
     source = evidence.sampled if evidence.pixelwise else evidence.kept

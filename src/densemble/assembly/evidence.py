@@ -14,7 +14,7 @@ from densemble.assembly.candidates import Candidate
 from densemble.assembly.truths import OwnTruths
 from densemble.data.folder import FolderData
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import alike, truths
+from densemble.evaluation import truths
 from densemble.heldout.maps import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
 from densemble.heldout.predictions import HeldOut, Truth
 from densemble.nets.dense import DenseModel
@@ -51,6 +51,11 @@ class Evidence:
     def pixelwise(self) -> bool:
         """Whether metrics are sums over pixels, so that a sample of pixels is enough to compare rules by."""
         return self.served.task.target_kind in ("labels", "masks", "values")
+
+    @property
+    def known(self) -> list[int]:
+        """Images whose target is known at some pixel."""
+        return [image for image in self.sampled.pictures if self.sampled.truths[image][0].numel()]
 
     def only(self, images: Sequence[int]) -> "Evidence":
         """The same candidates on some of the images."""
@@ -125,15 +130,11 @@ class Run(NamedTuple):
 
 @torch.no_grad()
 def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[Run]:
-    """Runs a candidate on validation images, one after the other."""
+    """Runs a candidate on validation images one by one: in batches, rounding would differ from that of ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    numbers = iter(images)
-    for batch in alike(truths(data, "val", images)):
-        together = torch.cat([image for image, _, _ in batch])
-        size = network.map_size(together)
-        for logits, (_, target, _) in zip(member.coarse(together).float(), batch, strict=True):
-            yield Run(next(numbers), logits, size, target)
+    for number, (image, target, _) in zip(images, truths(data, "val", images), strict=True):
+        yield Run(number, member.coarse(image)[0].float(), network.map_size(image), target)
 
 
 def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:

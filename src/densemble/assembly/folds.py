@@ -30,9 +30,7 @@ def folds_of(images: Sequence[int], folds: int, groups: Sequence[str | None] | N
     parts = parts_of(images, folds, groups)
     if len(parts) < 2:
         return []
-    return [
-        (sorted(image for other in parts if other is not part for image in other), sorted(part)) for part in parts
-    ]
+    return [(sorted(image for other in parts if other is not part for image in other), sorted(part)) for part in parts]
 
 
 def parts_of(images: Sequence[int], count: int, groups: Sequence[str | None] | None = None) -> list[list[int]]:
@@ -40,7 +38,11 @@ def parts_of(images: Sequence[int], count: int, groups: Sequence[str | None] | N
     units = _units(images, groups)
     if len(units) < 2:  # one group: it has to be divided
         units = [[image] for image in images]
+    if not units:
+        return []
     total, wanted = sum(len(unit) for unit in units), min(count, len(units))
+    if wanted == len(units):
+        return units
     parts: list[list[int]] = [[] for _ in range(wanted)]
     seen = 0
     for unit in units:
@@ -50,7 +52,9 @@ def parts_of(images: Sequence[int], count: int, groups: Sequence[str | None] | N
     return [part for part in parts if part]
 
 
-def alternating_halves(images: Sequence[int], groups: Sequence[str | None] | None = None) -> tuple[list[int], list[int]]:
+def alternating_halves(
+    images: Sequence[int], groups: Sequence[str | None] | None = None
+) -> tuple[list[int], list[int]]:
     """Two halves of alternating contiguous blocks, or of groups; the second is the smaller one where they differ."""
     parts = parts_of(images, BLOCKS, groups)
     if len(parts) % 2:  # so that neither half gets a block more

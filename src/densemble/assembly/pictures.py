@@ -41,10 +41,7 @@ def report_strips(
     for caption, rows in groups.items():
         for row in rows:
             told.setdefault(row["number"], (row["score"], []))[1].append(caption)
-    return [
-        _strip(mixture, data, number, score, ", ".join(captions))
-        for number, (score, captions) in told.items()
-    ]
+    return [_strip(mixture, data, number, score, ", ".join(captions)) for number, (score, captions) in told.items()]
 
 
 def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None, caption: str) -> PictureStrip:

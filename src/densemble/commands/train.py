@@ -114,7 +114,9 @@ def assemble(
     )  # fmt: skip
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
-    say(f"val {shown}")
+    say(f"val, which it was fitted on: {shown}")
+    for line in opened.cross_fitted():
+        say(line)
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
     say(f"why, and what it is worth: {opened.folder.report}")
@@ -125,7 +127,7 @@ def assemble(
 
 
 def leaderboard(run: RunPath, json: Json = False) -> None:
-    """Held-out scores of all members and of the assembled ensemble; ways of choosing and rules on unseen pictures."""
+    """Held-out scores of all members and of the assembled ensemble; strategies and rules, cross-fitted."""
     from densemble.run import Run
 
     opened = Run(run)
@@ -133,7 +135,8 @@ def leaderboard(run: RunPath, json: Json = False) -> None:
     rows = table.reset_index().astype(object).where(table.reset_index().notna(), None).to_dict("records")
     for row in rows:
         row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
-    compared = {key: analysis[key] for key in ("strategies", "rules", "pareto", "dropped") if analysis.get(key)}
+    keys = ("cross_fitted", "strategies", "rules", "pareto", "dropped")
+    compared = {key: analysis[key] for key in keys if analysis.get(key)}
     if json:
         print_json({"run": str(run), "leaderboard": rows, **compared})
         return
@@ -141,7 +144,7 @@ def leaderboard(run: RunPath, json: Json = False) -> None:
     if "strategies" in compared:
         _print_strategies(analysis)
     if "rules" in compared:
-        typer.echo("\nrules; those that learn are scored on pictures that they did not learn from")
+        typer.echo("\nrules, cross-fitted: members and rule fitted on the other folds, without calibration")
         _print_rules(analysis)
 
 
@@ -158,9 +161,10 @@ def _print_rules(analysis: dict[str, Any]) -> None:
 
 
 def _print_strategies(analysis: dict[str, Any]) -> None:
-    height, width = analysis["map_size"]
+    folds = analysis["cross_fitted"]["folds"]
     typer.echo(
-        f"\nways of choosing, on pictures that they were not chosen by (maps of {height}x{width}); 95 % intervals"
+        f"\nstrategies, cross-fitted ({folds}): members, weights, rule and calibration fitted on the other folds; "
+        "95 % intervals"
     )
     columns = ["choice", analysis["metric"], "low", "high", "over best", "from", "to", "members", "ms"]
     keys = ("name", "score", "low", "high")

@@ -43,4 +43,3 @@ def _errors(maps: Tensor, target: Tensor, task: Task) -> Tensor:
     if task.target_kind == "masks":
         return ((maps >= 0.5) != (wanted >= 0.5))[valid].double()
     return (maps - wanted).abs()[valid.expand_as(wanted)].double()
-

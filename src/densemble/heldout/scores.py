@@ -54,7 +54,7 @@ def measure(mixtures: Tensor, truth: Truth, task: Task, objective: Objective) ->
     """What one picture adds, mixtures ``(R, K, h, w)`` -> ``(R, S)``; maps are resized to the target's size."""
     target, points = truth
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
-    several = max(_VALUES_AT_ONCE // (mixtures.shape[1] * size[0] * size[1]), 1)
+    several = max(_VALUES_AT_ONCE // max(mixtures.shape[1] * size[0] * size[1], 1), 1)
     density = task.target_kind == "density"
     return torch.cat(
         [

@@ -8,7 +8,7 @@ from densemble.report.rounding import gain, intervals, number
 
 Values = dict[str, Any]
 _OPPONENTS = {"best": "the best single member", "all": "the mean of all members"}
-"""What a way of choosing is compared with, by the name that it has as a way itself."""
+"""What a strategy is compared with, by the name that it has as a strategy itself."""
 
 
 def headline(analysis: Values) -> str:
@@ -16,7 +16,7 @@ def headline(analysis: Values) -> str:
     made = f", made {escape(analysis['made'])}" if analysis.get("made") else ""
     metric, better = escape(analysis["metric"]), "higher" if analysis["higher_is_better"] else "lower"
     return (
-        f"<h1>{escape(analysis['run'])}</h1>\n<p>{escape(analysis['task'])}, {analysis['pictures']:,} held-out pictures"
+        f"<h1>{escape(analysis['run'])}</h1>\n<p>{escape(analysis['task'])}, {analysis['pictures']:,} validation images"
         f"{made}. Scores are <b>{metric}</b>: {better} is better.</p>"
     )
 
@@ -37,7 +37,7 @@ def warnings(analysis: Values) -> str:
 
 
 def chosen_strategy(analysis: Values) -> Values | None:
-    """The row of the strategies that the ensemble was chosen by; ``None`` where it is not among them."""
+    """The row of the strategy that selected the ensemble; ``None`` where strategies were not compared."""
     select = analysis.get("chosen", {}).get("select")
     return next((row for row in analysis.get("strategies", []) if row["name"] == select), None)
 
@@ -57,36 +57,38 @@ def _choice(analysis: Values) -> str:
 
 
 def _worth(analysis: Values) -> str:
+    """The cross-fitted score and what its gain is made of."""
+    crossed = analysis.get("cross_fitted")
+    if crossed is None:
+        return (
+            "There are too few held-out images to measure it on images that played no part in making it: the scores "
+            "below are of images that it was fitted on, and flatter it."
+        )
+    [(score, span)] = intervals([crossed["score"]], "value")
+    interval = f" (95 % interval {span})" if span else ""
+    scored = strong(f"{analysis['metric']} {score or 'undefined'}")
+    said = [
+        f"Cross-fitted, it scores {scored}{interval}: {escape(crossed['folds'])}; for each fold, members, weights, rule "
+        "and calibration were fitted on the other folds. Only the best epoch of each member was chosen on all of these "
+        "images."
+    ]
+    parts = crossed["gain"]
+    if parts["total"].get("value") is not None:
+        said.append(
+            f"Gain over the best single member as trained: {strong(gain(parts['total']))}; by selection and combination "
+            f"{gain(parts['selection'])}, by calibration {gain(parts['calibration'])}."
+        )
     row = chosen_strategy(analysis)
-    if row is None:
-        return ""
-    [(score, span)] = intervals([row], "score")
-    interval = f" (interval {span})" if span else ""
-    scored = strong(f"{analysis['metric']} {score}")
-    rule = analysis["chosen"]["combine"]
-    way = "it scores" if rule == "mean" else "the same way of choosing, with the mean, scores"
-    said = [f"On pictures that played no part in the choice {way} {scored}{interval}."] if score else []
-    said += [] if rule == "mean" else [_rule(analysis, rule)]
-    gains = [(opponent, values) for opponent, values in _gains(row) if values.get("value") is not None]
-    said += [f"Gain over {opponent}: {strong(gain(values))}." for opponent, values in gains]
+    pairs = [(opponent, values) for opponent, values in (_gains(row) if row else []) if values.get("value") is not None]
+    said += [f"Gain over {opponent}, made the same way: {strong(gain(values))}." for opponent, values in pairs]
     return " ".join(said)
 
 
 def _gains(row: Values) -> list[tuple[str, Values]]:
-    """What a way of choosing is compared with, and its gain over that; nothing is compared with itself."""
+    """What a strategy is compared with, and its gain over that; nothing is compared with itself."""
     return [
         (opponent, row.get(f"gain_over_{name}") or {}) for name, opponent in _OPPONENTS.items() if row["name"] != name
     ]
-
-
-def _rule(analysis: Values, name: str) -> str:
-    """What the rule gains over the mean, where it did not learn."""
-    row = next((row for row in analysis.get("rules", []) if row["name"] == name), None)
-    if row is None or row.get("score") is None:
-        return ""
-    own = row.get("gain_over_mean") or {}
-    over = f", a gain of {strong(gain(own))} over their mean" if own.get("value") is not None else ""
-    return f"Of the chosen, {strong(name)} scores {strong(number(row['score']))} where it did not learn{over}."
 
 
 def _cost(chosen: Values) -> str:
@@ -95,11 +97,17 @@ def _cost(chosen: Values) -> str:
 
 
 def _on_all(analysis: Values) -> str:
+    """Scores of the saved file on all validation images."""
     scores = {
         name: value for name, value in analysis["chosen"].get("val", {}).items() if isinstance(value, int | float)
     }
     said = " · ".join(f"{escape(name)} {number(value)}" for name, value in scores.items())
-    return f'<span class="quiet">On all held-out pictures, which it was also chosen on: {said}.</span>' if said else ""
+    if not said:
+        return ""
+    return (
+        '<span class="quiet">The saved file on all validation images, which it was fitted on (what <code>densemble '
+        f"evaluate --split val</code> prints): {said}.</span>"
+    )
 
 
 def _doubtful_gains(analysis: Values) -> list[tuple[str, str]]:
@@ -112,7 +120,7 @@ def _doubtful_gains(analysis: Values) -> list[tuple[str, str]]:
         if high < 0:
             found.append((f"Worse than {opponent}", f"<p>By {escape(gain(values))}: the choice did harm.</p>"))
         elif low == high == 0:
-            found.append((f"The same as {opponent}", "<p>On every held-out picture both give the same.</p>"))
+            found.append((f"The same as {opponent}", "<p>On every image both score the same.</p>"))
         else:
             said = f"<p>The gain, {escape(gain(values))}, has an interval that includes 0: it may be chance.</p>"
             found.append((f"Not surely better than {opponent}", said))
@@ -121,7 +129,8 @@ def _doubtful_gains(analysis: Values) -> list[tuple[str, str]]:
 
 def _worthless(analysis: Values) -> list[tuple[str, str]]:
     """Whether a prediction without any training equals the ensemble."""
-    row, best = chosen_strategy(analysis), _best_baseline(analysis)
+    crossed, best = analysis.get("cross_fitted"), _best_baseline(analysis)
+    row = None if crossed is None else {"score": crossed["score"]["value"]}
     if row is None or best is None or _above(row, best, analysis):
         return []
     return [("The ensemble is no better than a baseline", f"<p>{_described(best)}.</p>")]

@@ -1,9 +1,8 @@
-"""Sections of a run's report about the choice: strategies, rules, members and what they cost."""
+"""Sections of a run's report about selection: strategies, rules, members and what they cost."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from densemble.report.answer import chosen_strategy
 from densemble.report.figures import Series, chart, interval_axis, interval_bar, padded
 from densemble.report.html_page import Markup, escape, note, strong, table
 from densemble.report.rounding import intervals, numbers
@@ -22,8 +21,9 @@ def strategies(analysis: Values) -> str:
         **{name: _gains(rows, key) for key, name in _GAINS.items()},
     }
     said = (
-        "Ways of choosing members, each scored on pictures that it did not choose on. The dot is the score, the line "
-        "its interval over the pictures; a gain is positive where the way is better, and sure where its interval "
+        "Strategies for selecting members. Each was followed by the same rule and calibration, fitted on the other "
+        "folds and measured on the fold that was left out, on maps as served. The dot is the score, the line its 95 % "
+        "interval over the images; a gain is positive where the strategy is better, and sure where its interval "
         "excludes 0."
     )
     return note(said) + _intervals("strategy", rows, extra, select)
@@ -34,8 +34,9 @@ def rules(analysis: Values) -> str:
     rows = _best_first(analysis["rules"], analysis)
     extra: dict[str, Sequence[str]] = {key: numbers([row.get(key) for row in rows]) for key in ("nll", "ece")}
     said = (
-        "Ways of combining the chosen members' maps. nll and ece say how honest the probabilities are: lower is "
-        "better, and they are empty where a rule gives no probabilities."
+        "Rules for combining the members that were selected on the other folds, without the ensemble's calibration, "
+        "measured on the fold that was left out: on a random sample of its pixels where the metric is a sum over "
+        "pixels, else on small maps. nll and ece describe the probabilities: lower is better."
     )
     return note(said) + _intervals("rule", rows, extra, analysis.get("chosen", {}).get("combine"))
 
@@ -50,8 +51,9 @@ def members(analysis: Values) -> str:
     together = _ensemble_point(analysis)
     figure = _figure(chart([points, *together], "ms a picture", analysis["metric"], size=(480, 320))) if timed else ""
     said = (
-        "What each member scores alone, costs, and weighs in the ensemble. Leave-one-out is what the ensemble loses "
-        "without it: near 0 or negative means that it could be left out."
+        "What each member scores alone on all validation images, on which its best epoch was chosen, what it costs, and "
+        "its weight in the saved ensemble. Leave-one-out is what the cross-fitted ensemble loses without it: near 0 or "
+        "negative means that it could be left out."
     )
     return note(said) + figure + _member_table(rows, analysis)
 
@@ -70,8 +72,8 @@ def pareto(analysis: Values) -> str:
         strict=True,
     )
     said = (
-        "Ensembles that no other beats at their price: each step is the cheapest way to its score. Stop where the next "
-        "step costs more than it is worth to you."
+        "Ensembles that no other beats at their price, without calibration, on small maps of the images that they were "
+        "selected on: the scores flatter, their order is what counts."
     )
     return note(said) + _figure(front) + table(["members", "ms", analysis["metric"], "which"], texts)
 
@@ -112,11 +114,11 @@ def _with_interval(value: str, span: str) -> Markup:
 
 
 def _ensemble_point(analysis: Values) -> list[Series]:
-    row = chosen_strategy(analysis)
+    score = analysis.get("cross_fitted", {}).get("score", {}).get("value")
     milliseconds = analysis.get("chosen", {}).get("milliseconds")
-    if row is None or row.get("score") is None or milliseconds is None:
+    if score is None or milliseconds is None:
         return []
-    return [Series("ensemble", [(milliseconds, row["score"])], "second", "dots", ["ensemble"])]
+    return [Series("ensemble", [(milliseconds, score)], "second", "dots", ["ensemble, cross-fitted"])]
 
 
 def _member_table(rows: Sequence[Values], analysis: Values) -> str:

@@ -31,8 +31,8 @@ def error_correlation(analysis: Values) -> str:
         for row, name in enumerate(names)
     )
     said = (
-        "How much two members err in the same places: 1 always, 0 as chance has it. Members that err in different "
-        "places (pale) have most to give one another."
+        "Correlation of two members' errors over the pixels of small maps of the validation images: 1 means that they "
+        "err in the same places, 0 that they err independently. Members with a low correlation complement each other."
     )
     ends = "".join(
         f" {what}: {escape(b)} and {escape(a)}, {strong(f'{value:.2f}')}."
@@ -46,7 +46,8 @@ def error_correlation(analysis: Values) -> str:
 def per_class(analysis: Values) -> str:
     """Who is best at which class."""
     classes, scores = analysis["per_class"]["classes"], analysis["per_class"]["scores"]
-    columns = ["ensemble", *(name for name in scores if name != "ensemble")] if "ensemble" in scores else list(scores)
+    first = [name for name in ("ensemble, cross-fitted", "ensemble") if name in scores]
+    columns = [*first, *(name for name in scores if name not in first)]
     best = max if analysis["higher_is_better"] else min
     texts = dict(zip(columns, _as_texts([scores[column] for column in columns]), strict=True))
     rows, told, wins = [], 0, 0
@@ -54,21 +55,25 @@ def per_class(analysis: Values) -> str:
         values = {column: scores[column][place] for column in columns}
         known = {value for value in values.values() if value is not None}
         top = best(known) if len(known) > 1 else None
-        told, wins = told + (top is not None), wins + (top is not None and values.get("ensemble") == top)
+        told, wins = told + (top is not None), wins + (top is not None and values.get(first[0] if first else "") == top)
         cells = [
             strong(texts[column][place]) if top is not None and value == top else texts[column][place]
             for column, value in values.items()
         ]
         rows.append([Markup(f"{swatch(palette(len(classes))[place])}{escape(name)}"), *cells])
-    said = "The best of each row is bold; an empty cell means that the class does not occur in the held-out pictures."
-    won = f" The ensemble is the best in {wins} of the {told} classes that tell." if "ensemble" in scores else ""
+    said = (
+        "IoU at the targets' own size. The column 'ensemble' is the saved file on all validation images, on which it "
+        "was fitted: equal to `densemble evaluate --split val`. 'Cross-fitted' was measured on images that played no "
+        "part in making the ensemble. The best of each row is bold; an empty cell means that the class does not occur."
+    )
+    won = f" The {first[0]} is the best in {wins} of {told} classes." if first else ""
     shown = table(["class", *columns], rows)
     tall = shown.replace('class="wide"', 'class="wide tall"', 1) if len(classes) > _TALL else shown
     return f"{note(said + won)}{tall}"
 
 
 def disagreement(analysis: Values) -> str:
-    """Pictures worth a look, or a label."""
+    """Images worth a look, or a label."""
     rows = analysis["disagreement"][:_LISTED]
     texts = zip(
         [row["picture"] for row in rows],
@@ -77,10 +82,10 @@ def disagreement(analysis: Values) -> str:
         strict=True,
     )
     said = (
-        "Pictures on which the members differ most, and what the ensemble scores there. They are the first to check "
-        "for wrong labels, and pictures like them are the first worth labelling."
+        "Images on which the members of the cross-fitted ensemble differ most, and its score there. They are the first "
+        "to check for wrong labels, and images like them are the first worth labelling."
     )
-    return f"{note(said)}{table(['picture', 'disagreement', analysis['metric']], texts)}"
+    return f"{note(said)}{table(['image', 'disagreement', analysis['metric']], texts)}"
 
 
 def curves(analysis: Values) -> str:

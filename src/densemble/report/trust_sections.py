@@ -41,23 +41,23 @@ def risk_coverage(analysis: Values) -> str:
     told = " ".join(f"{name} {strong(value)}{meaning}." for name, value, meaning in facts if value)
     said = (
         "Keep only the pixels that the ensemble is surest of, and the error should fall. A curve that stays on the "
-        "dashed line means that the uncertainty says nothing about mistakes."
+        "dashed line means that the uncertainty says nothing about mistakes. Cross-fitted, at the targets' own size."
     )
     return f'{note(said)}<p>{told}</p><div class="figures"><figure>{figure}</figure><div>{_kept(curve)}</div></div>'
 
 
 def guarantee(analysis: Values) -> str:
-    """What is promised about pictures like the held-out ones, and whether it held."""
+    """What is guaranteed for images like the held-out ones, and how it was checked."""
     values = analysis["guarantee"]
     missed = values.get("miscoverage", values.get("risk"))
     kept = "" if missed is None else f"{100 * (1 - missed):.4g} %"
     confidence = values.get("confidence")
     sure = "" if confidence is None else f", with {100 * confidence:.4g} % confidence"
-    most = f"of a new picture's pixels, {kept} or more are expected to have their true"
+    most = f"of a new image's pixels, {kept} or more are expected to have their true"
     promised = {
         "conformal_set": f"Every pixel gets a set of classes; {most} class in it.",
         "conformal_interval": f"Every pixel gets an interval; {most} value in it.",
-        "risk_control": f"Of what is there in new pictures, {kept} or more is marked, in the mean over them{sure}.",
+        "risk_control": f"Of what is there in new images, {kept} or more is marked, in the mean over images{sure}.",
     }.get(str(values.get("kind")), "")
     told = (
         "kind",
@@ -76,20 +76,25 @@ def guarantee(analysis: Values) -> str:
         for key, value in values.items()
         if key not in told and value is not None
     )
-    said = "The promise holds for pictures like the held-out ones; other cameras or places void it."
+    said = (
+        "The guarantee was fitted on validation images that nothing else was fitted on, on maps as served at the "
+        "targets' own size. It holds for images drawn like these; other cameras or places void it."
+    )
     return f"{note(said)}<p>{escape(promised)} {_measured(values)} {rest}</p>"
 
 
 def _measured(values: Values) -> str:
-    """Of the same guarantee as fitted on a part of its pictures, on the others."""
+    """Coverage of the same guarantee, fitted on one half of its images and measured on the other."""
     coverage, low, high = numbers([values.get(key) for key in ("coverage", "low", "high")])
     if not coverage:
         return ""
-    expected = f" (chance alone explains {low} to {high})" if low and high else ""
-    on = "" if values.get("checked_on") is None else f" {values['checked_on']}"
-    short = values.get("low") is not None and values["coverage"] < values["low"]
-    verdict = ' <span class="verdict error">This is less than promised.</span>' if short else ""
-    return f"Fitted on one half of them and measured on the{on} others: {strong(coverage)}{expected}.{verdict}"
+    interval = f" (95 % interval over images: {low} to {high})" if low and high else ""
+    short = values.get("high") is not None and values["high"] < values["promised"]
+    verdict = ' <span class="verdict error">This is less than was asked for.</span>' if short else ""
+    return (
+        "Check: fitted on one half of its images (alternating blocks) and measured on the other half, both ways round, "
+        f"on maps as served, {values.get('checked_on', '')} images in all: coverage {strong(coverage)}{interval}.{verdict}"
+    )
 
 
 def _kept(curve: list[tuple[float, float]]) -> str:
@@ -114,7 +119,9 @@ def _reliability(values: Values) -> str:
     figures = "".join(_diagram(f"{name} calibration", side["table"]) for name, side in sides if side.get("table"))
     said = (
         "When the ensemble says 80 %, it should be right 80 % of the time: the dots should lie on the diagonal. Below "
-        "it the ensemble is too sure, above it too modest; the bars say how many pixels each dot stands for."
+        "it the ensemble is too sure, above it too modest; the bars say how many pixels each dot stands for. Measured "
+        "on all pixels at the targets' own size, on images that nothing was fitted on: 'before' without temperatures "
+        "and calibration, 'after' with those fitted on the other folds."
     )
     return (
         f"{note(said)}{table(['lower is better', *(name for name, _ in sides)], rows)}"
@@ -152,7 +159,7 @@ def _coverage(values: Values) -> str:
     columns = [numbers([row[key] for row in rows]) for key in ("nominal", *(key for key, _ in kinds))]
     said = (
         "An interval for 90 % should hold the true value 90 % of the time: the dots should lie on the diagonal. Below "
-        "it the intervals are too narrow, above it too wide."
+        "it the intervals are too narrow, above it too wide. Cross-fitted: the scaling was fitted on the other folds."
     )
     shown = table(["wanted", *(key for key, _ in kinds)], zip(*columns, strict=True))
     return f'{note(said)}<div class="figures"><figure>{figure}</figure><div>{shown}</div></div>'
