@@ -47,8 +47,8 @@ def interval(value: Interval) -> dict[str, float | None]:
 def cross_fitted(found: CrossFit, folds: str, seed: int) -> Values:
     """Scores of the ensemble on images that played no part in making it, and what its gain is made of.
 
-    The gain is over the single member that was best on the other folds, without a calibration of the ensemble. It is the
-    sum of ``selection`` (members, weights and rule) and ``calibration``.
+    The gain is over the single member that was best on the other folds, uncalibrated. It is the sum of ``selection``
+    (members, weights and rule) and ``calibration``.
     """
     objective = found.objective
     whole, uncalibrated, best = found.of("ensemble"), found.of("uncalibrated"), found.of("best member")

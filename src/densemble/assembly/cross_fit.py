@@ -58,8 +58,8 @@ class CrossFit:
 
     Attributes:
         objective: metric that is selected by.
-        rows: statistics ``(N, S)`` by name: of the ensemble (``ensemble``; without its calibration ``uncalibrated``), of
-            the single best member without calibration (``best member``), and of each way of selecting, made in full.
+        rows: statistics ``(N, S)`` by name: ``ensemble``, as it would be saved; ``uncalibrated``, the same without its
+            calibration; ``best member``, the best single one, uncalibrated; and each strategy, made in full.
         weights: one per candidate for each fold, by way of selecting.
         without: statistics of the ensemble without a member, by its name, where the rule permits that.
         rules: statistics of each rule for the members that were selected, uncalibrated, and sums of further metrics.
@@ -181,7 +181,8 @@ def disagreement_of(prediction: Prediction) -> float:
 def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Sequence[int]) -> None:
     """Every rule, fitted on the fold's complement with the members selected there, on the fold's images.
 
-    A fold in which a single member was selected is left out. Scored on the sampled pixels where metrics are sums over pixels, else on the kept small maps.
+    A fold in which a single member was selected is left out. Scored on the sampled pixels where metrics are sums over
+    pixels, else on the kept small maps.
     """
     evidence, task = fitting.recipe.evidence, own.mixture.held.task
     if len(own.mixture.shares) < 2:

@@ -13,7 +13,7 @@ BLOCKS = 10
 """Contiguous parts that two alternating halves are made of."""
 
 Split = tuple[list[int], list[int]]
-"""Numbers of the images to fit on, and of those to measure on."""
+"""Numbers of the images of two parts; of a fold: to fit on, and to measure on."""
 
 
 def folds_of(images: Sequence[int], folds: int, groups: Sequence[str | None] | None = None) -> list[Split]:

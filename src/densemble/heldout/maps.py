@@ -152,7 +152,7 @@ def sample_pixels(known: Tensor, served: Size, image: int, most: int = MAX_PIXEL
 
 
 def _neighbours(places: Tensor, length: int, served: int) -> tuple[Tensor, Tensor]:
-    """The two places along one axis that bilinear resizing (half-pixel centres) reads, and their weights, ``(P, 2)``."""
+    """The two places along an axis that bilinear resizing (half-pixel centres) reads, and their weights, ``(P, 2)``."""
     position = ((places.double() + 0.5) * (served / length) - 0.5).clamp(min=0)
     low = position.floor().long().clamp(max=served - 1)
     high = (low + 1).clamp(max=served - 1)

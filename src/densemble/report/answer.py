@@ -68,15 +68,15 @@ def _worth(analysis: Values) -> str:
     interval = f" (95 % interval {span})" if span else ""
     scored = strong(f"{analysis['metric']} {score or 'undefined'}")
     said = [
-        f"Cross-fitted, it scores {scored}{interval}: {escape(crossed['folds'])}; for each fold, members, weights, rule "
-        "and calibration were fitted on the other folds. Only the best epoch of each member was chosen on all of these "
-        "images."
+        f"Cross-fitted, it scores {scored}{interval}: {escape(crossed['folds'])}; for each fold, members, weights, "
+        "rule and calibration were fitted on the other folds. Only the best epoch of each member was chosen on all of "
+        "these images."
     ]
     parts = crossed["gain"]
     if parts["total"].get("value") is not None:
         said.append(
-            f"Gain over the best single member as trained: {strong(gain(parts['total']))}; by selection and combination "
-            f"{gain(parts['selection'])}, by calibration {gain(parts['calibration'])}."
+            f"Gain over the best single member as trained: {strong(gain(parts['total']))}; by selection and "
+            f"combination {gain(parts['selection'])}, by calibration {gain(parts['calibration'])}."
         )
     row = chosen_strategy(analysis)
     pairs = [(opponent, values) for opponent, values in (_gains(row) if row else []) if values.get("value") is not None]

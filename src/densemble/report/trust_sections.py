@@ -91,9 +91,10 @@ def _measured(values: Values) -> str:
     interval = f" (95 % interval over images: {low} to {high})" if low and high else ""
     short = values.get("high") is not None and values["high"] < values["promised"]
     verdict = ' <span class="verdict error">This is less than was asked for.</span>' if short else ""
+    on = "" if values.get("checked_on") is None else f", {values['checked_on']} images in all"
     return (
         "Check: fitted on one half of its images (alternating blocks) and measured on the other half, both ways round, "
-        f"on maps as served, {values.get('checked_on', '')} images in all: coverage {strong(coverage)}{interval}.{verdict}"
+        f"on maps as served{on}: coverage {strong(coverage)}{interval}.{verdict}"
     )
 
 
