@@ -173,7 +173,7 @@ sys.exit(3)  # as an interrupted training does: the traceback still holds the ba
 """
 
 
-def test_a_program_that_ends_in_the_middle_ends_well() -> None:
-    for _ in range(3):
-        ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
-        assert (ended.returncode, ended.stderr) == (3, "")
+@pytest.mark.parametrize("again", [0, *(pytest.param(again, marks=pytest.mark.stress) for again in (1, 2))])
+def test_a_program_that_ends_in_the_middle_ends_well(again: int) -> None:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (3, "")
