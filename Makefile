@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup demo test check bench clean help
+.PHONY: setup demo test stress check bench clean help
 
 setup: $(INSTALLED)  ## make .venv and install densemble with its tools into it
 
@@ -34,6 +34,9 @@ demo: $(INSTALLED)  ## train, assemble, predict and report on generated data, of
 
 test: $(INSTALLED)  ## run the tests
 	$(PYTHON) -m pytest $(ARGS)
+
+stress: $(INSTALLED)  ## run the tests that make test leaves out: all sampled backbones, wall-clock limits
+	$(PYTHON) -m pytest -m stress $(ARGS)
 
 check: $(INSTALLED)  ## lint, format, types, then the tests: what a change must pass
 	$(PYTHON) -m ruff check .

@@ -25,6 +25,21 @@ torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cp
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module run in one process (--dist loadgroup): it is made once."""
+    for item in items:
+        if isinstance(item, pytest.Function) and (shared := module_fixtures(item)):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {shared}"))
+
+
+def module_fixtures(item: pytest.Function) -> str:
+    """Names of the fixtures of module scope that a test uses, each with its parameter; empty where it uses none."""
+    definitions = item._fixtureinfo.name2fixturedefs
+    names = sorted(name for name, found in definitions.items() if found and found[-1].scope == "module")
+    chosen = item.callspec.indices if hasattr(item, "callspec") else {}
+    return " ".join(f"{name}{chosen.get(name, '')}" for name in names)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
     """``shared_data("saliency-osie")``: a real data set's folder, or the test is skipped where it is absent."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from small_networks import small_dense
 from torch import Tensor
 
 from densemble.nets.dense import DenseModel
@@ -20,7 +21,7 @@ Fit = Callable[..., dict[str, Any]]
 
 def small_model() -> DenseModel:
     seed_everything(0)
-    return DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64))
+    return small_dense()
 
 
 def member_folder(run: Path) -> MemberFolder:

@@ -10,6 +10,7 @@ from PIL import Image
 from task_sets import SIZE, TASK_SETS, write
 
 import densemble as de
+from densemble.launch import warn_of_baselines
 
 EPOCHS = {"keypoints": 14, "density": 8}
 
@@ -80,19 +81,23 @@ def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.Fol
     assert np.asarray(Image.open(files[1])).shape == (*SIZE, 3)
 
 
-def test_an_ensemble_no_better_than_nothing_is_called_so(tmp_path: Path) -> None:
-    task, options, draw = TASK_SETS["keypoints"]
-    data = de.FolderData(write(tmp_path / "data", draw, 8, 4), task, **options)
-    assert data.read_target(data.train[0]).shape == (2, *SIZE)  # without anybody asking for the task before
+@pytest.mark.parametrize("level", ["below", "equal", "above"])
+def test_an_ensemble_no_better_than_nothing_is_called_so(level: str, trained: tuple[str, de.FolderData, Any]) -> None:
+    """The warning names each baseline that the given scores do not exceed, and no other."""
+    _, _, run = trained
+    metric, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
+    baselines = {name: scores[metric] for name, scores in run.baselines().items() if scores.get(metric) is not None}
+    strongest = max(baselines.values(), key=lambda value: sign * value)
     said: list[str] = []
-    run = de.train(
-        data,
-        ["resdeconv"],
-        tmp_path / "run",
-        report=said.append,
-        input_size=SIZE,
-        training={"epochs": 1, "learning_rate": 1e-6},
-    )
-    better = run.trained()["resdeconv"]["val"]["pck"] > run.baselines()["mean map"]["pck"]
-    assert better != any("no better than the baseline 'mean map'" in line for line in said)
-    assert de.load(tmp_path / "run").members.keys() == {"resdeconv"}
+    warn_of_baselines(run, {metric: strongest + sign * {"below": -1e-3, "equal": 0, "above": 1e-3}[level]}, said.append)
+    named = {name for name in baselines if any(f"no better than the baseline '{name}'" in line for line in said)}
+    if level == "above":
+        assert said == []
+    else:
+        assert {name for name, value in baselines.items() if value == strongest} <= named
+
+
+def test_points_are_read_without_anybody_asking_for_the_task_before(tmp_path: Path) -> None:
+    task, options, draw = TASK_SETS["keypoints"]
+    data = de.FolderData(write(tmp_path / "data", draw, 2, 1), task, **options)
+    assert data.read_target(data.train[0]).shape == (2, *SIZE)

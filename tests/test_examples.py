@@ -26,6 +26,7 @@ def test_the_story_has_its_seven_members_and_size() -> None:
     assert config.out_size == (48, 64) and config.task == "saliency"
 
 
+@pytest.mark.stress  # seven large networks are trained
 def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
     small = ["input_size=64x96", "out_size=8x12", "training.epochs=1", "training.batch_size=12"]
     small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=4x6")]

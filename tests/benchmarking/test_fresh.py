@@ -1,15 +1,22 @@
 """Fresh processes: memory and time against what is known, and failures with their reason."""
 
+import io
+import json
 import subprocess
 import sys
-import time
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from densemble.benchmarking import fresh
 from densemble.benchmarking.fresh import Request, run_fresh
 from densemble.errors import ResourceError
+
+STEPS = ["python", "import", "load", "compile", "predict"]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +35,25 @@ def test_the_peak_is_that_of_memory_that_is_gone_again() -> None:
     assert grown == pytest.approx(300, abs=10)
 
 
-def test_a_process_tells_what_took_how_long(small_artifact: Path, images: str) -> None:
-    started = time.time()
+def test_a_process_says_how_much_memory_it_took(small_artifact: Path, images: str) -> None:
     found = run_fresh(Request(str(small_artifact), images, "", "", "cpu", 1))
-    taken = time.time() - started
-    assert list(found.seconds) == ["python", "import", "load", "compile", "predict"]
-    assert min(found.seconds.values()) >= 0 and 0.5 * taken < found.cold_start <= taken
+    assert list(found.seconds) == STEPS and min(found.seconds.values()) >= 0
     assert found.peak_mib is not None and found.imported_mib is not None and found.device_mib is None
     assert found.peak_mib > found.imported_mib > 50
+
+
+def test_seconds_by_step_on_a_given_clock(
+    small_artifact: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Started at 10, then 11, 13, 17, 25, 41 at the end of the steps."""
+    asked = {**asdict(Request(str(small_artifact), images, "", "", "cpu", torch.get_num_threads())), "spawned": 10}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
+    clock = iter((11, 13, 17, 25, 41))
+    monkeypatch.setattr(fresh, "time", SimpleNamespace(time=lambda: next(clock)))
+    fresh.child()
+    found = fresh.FreshProcess(**json.loads(capsys.readouterr().out))
+    assert found.seconds == dict(zip(STEPS, (1, 2, 4, 8, 16), strict=True))
+    assert found.cold_start == 31
 
 
 def test_a_failure_says_why(tmp_path: Path, images: str) -> None:

@@ -33,10 +33,11 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def artifact(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import densemble as de
 
-    return de.save(de.Run(finished_run).assemble("all"), tmp_path_factory.mktemp("artifact") / "e.safetensors")
+    members = [de.DenseModel("resdeconv", input_size=(48, 64), out_size=(12, 16)) for _ in range(2)]
+    return de.save(de.Ensemble(members), tmp_path_factory.mktemp("artifact") / "e.safetensors")
 
 
 def refuses(result: Any, code: int, *patterns: str) -> None:

@@ -36,6 +36,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def known_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started: those are tested in tests/benchmarking/test_fresh.py."""
+    steps = dict.fromkeys(("python", "import", "load", "compile", "predict"), 1.0)
+    monkeypatch.setattr(measure, "run_fresh", lambda request: FreshProcess(steps, 321.0, 123.0, None))
+
+
 def test_json_holds_everything_and_nothing_else_is_on_stdout(densemble: Command, artifact: Path, scenes: Path) -> None:
     done = densemble("benchmark", artifact, *QUICK, "--data", scenes, "--pictures", 2, "--budget", 0.5, "--json")
     assert done.returncode == 0, done.stderr
@@ -52,11 +59,7 @@ def test_json_holds_everything_and_nothing_else_is_on_stdout(densemble: Command,
     assert cascade["cc"] != pytest.approx(whole["cc"], abs=1e-4)  # one member of two
 
 
-def test_tables_name_members_ways_and_processes(
-    densemble: Command, artifact: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = dict.fromkeys(("python", "import", "load", "compile", "predict"), 1.0)
-    monkeypatch.setattr(measure, "run_fresh", lambda request: FreshProcess(steps, 321.0, 123.0, None))
+def test_tables_name_members_ways_and_processes(densemble: Command, artifact: Path) -> None:
     done = densemble("benchmark", artifact, *QUICK)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -54,7 +54,7 @@ def decode(folder: Path, cache: Path) -> tuple[str, int]:
 
 def test_processes_that_decode_at_once_share_one_whole_cache(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         found = {future.result() for future in [pool.submit(decode, folder, cache) for _ in range(4)]}
     assert len(found) == 1 and found == {decode(folder, cache)}
     assert [path.name for path in cache.iterdir()] == [Path(next(iter(found))[0]).name]

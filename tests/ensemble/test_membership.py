@@ -1,9 +1,11 @@
 """A member whose map cannot be used: an error that names it, or the ensemble of the others."""
 
+import copy
 from dataclasses import fields
 
 import pytest
 import torch
+from small_networks import small_dense
 from torch import Tensor
 
 from densemble.ensemble.combine import COMBINE, combine, rules_for
@@ -23,8 +25,7 @@ IMAGES = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
 
 
 def net(seed: int, channels: int) -> DenseModel:
-    torch.manual_seed(seed)
-    model = DenseModel("resdeconv", out_channels=channels, out_size=(12, 16), weights=None, input_size=(48, 64))
+    model = small_dense(seed, out_channels=channels)
     torch.nn.init.normal_(model.head.logits.weight, std=2.0)
     return model.eval()
 
@@ -36,8 +37,7 @@ def networks() -> dict[int, dict[str, DenseModel]]:
 
 def spoilt(network: DenseModel, value: float = torch.nan) -> DenseModel:
     """The same network with one weight of its head spoilt."""
-    other = DenseModel.from_spec(network.spec)
-    other.load_state_dict(network.state_dict())
+    other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.logits.bias[0] = value
     return other.eval()

@@ -84,8 +84,15 @@ def test_votes_by_hand() -> None:
     votes = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.1, 0.8, 0.1]]).view(3, 1, 3, 1, 1)
     assert accumulated(list(votes), [1.0, 2.0, 1.0], "categorical").disagreement() == pytest.approx(0.25)
     assert accumulated(list(votes), [1.0, 1.0, 6.0], "categorical").disagreement() == pytest.approx(0.25)
-    # Channel 0: two of three say yes, at 0.5 too; channel 1: one; channel 2: none.
-    assert accumulated(list(votes), [1.0] * 3, "bernoulli").disagreement() == pytest.approx((1 / 3 + 1 / 3 + 0) / 3)
+
+
+def test_a_bernoulli_member_decides_for_a_channel_from_one_half_on() -> None:
+    """At exactly 0.5 a member says yes: as a no, it would be the one of three that decides otherwise."""
+    below = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0)).item()
+    votes = torch.tensor([[0.6, 0.6], [0.5, below], [0.9, 0.9]]).view(3, 1, 2, 1, 1)
+    assert accumulated(list(votes[:, :, :1]), [1.0] * 3, "bernoulli").disagreement() == 0
+    assert accumulated(list(votes[:, :, 1:]), [1.0] * 3, "bernoulli").disagreement() == pytest.approx(1 / 3)
+    assert accumulated(list(votes), [1.0] * 3, "bernoulli").disagreement() == pytest.approx((0 + 1 / 3) / 2)
 
 
 @pytest.mark.parametrize("distribution", PROBABILITIES)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.ensemble.calibrate import VectorScaling
-from densemble.ensemble.guarantee import ConformalSet
+from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DataError, UsageError
 from densemble.inference.picture import at_picture_size
@@ -374,6 +374,33 @@ def test_calibration_temperatures_and_guarantee_apply() -> None:
     check(ensemble, Picture((128, 72)), ("mean", "label", "included"))
     plain = joined(streamed(ensemble_of(network()), Picture((128, 72))), "mean")
     assert not torch.allclose(plain, joined(streamed(ensemble, Picture((128, 72))), "mean"), atol=1e-2)
+
+
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+@pytest.mark.parametrize(
+    "guarantee", [ConformalSet(0.3, 0.1, 10), RiskControl(0.4, 0.1, 0.95, 60, "categorical")], ids=["set", "risk"]
+)
+def test_a_guarantee_is_applied_to_the_blended_map(guarantee: ConformalSet | RiskControl, overlap: float) -> None:
+    """Not to each tile: sets that were blended or joined are those of no map that the thresholds were fitted on."""
+    ensemble, picture = ensemble_of(network("aspp"), guarantee=guarantee), Picture((150, 200))
+    windows = plan_windows(ensemble, picture.size, 96, overlap, reaches_of(ensemble))
+    assert windows.blended
+    rows = list(streamed(ensemble, picture, 96, overlap, ("mean", "included")))
+    included = joined(iter(rows), "included")
+    by_hand = guarantee.apply(blended_by_hand(ensemble, picture, windows)[None])[0]
+    assert included.dtype == torch.bool and 0.05 < float(by_hand.float().mean()) < 0.95
+    assert float((included != by_hand).float().mean()) < 1e-3  # probabilities at the threshold, by rounding
+    assert torch.equal(included, guarantee.apply(joined(iter(rows), "mean")[None])[0])
+
+
+def test_intervals_are_those_of_the_blended_values() -> None:
+    task = make_task({"name": "regression"})
+    guarantee = ConformalInterval(0.75, None, 0.1, 40)
+    ensemble = ensemble_of(network("aspp", 1), task=task, guarantee=guarantee)
+    rows = list(streamed(ensemble, Picture((150, 200)), 96, 0.5, ("mean", "lower", "upper")))
+    mean, lower, upper = (joined(iter(rows), name) for name in ("mean", "lower", "upper"))
+    torch.testing.assert_close(upper - mean, torch.full_like(mean, 0.75), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mean - lower, torch.full_like(mean, 0.75), atol=1e-4, rtol=0)
 
 
 def test_densities_keep_their_sum() -> None:

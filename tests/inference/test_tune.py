@@ -1,6 +1,10 @@
-import time
+"""The choice of a backend: on a clock that the backends move, with errors known by hand."""
+
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from densemble.inference.backends import BACKENDS, Backend, Precision, Runner
 from densemble.inference.tune import DRIFT, EXACT, candidates, tune
 
 CPU = torch.device("cpu")
+module = sys.modules["densemble.inference.tune"]
 
 
 @pytest.fixture
@@ -23,8 +28,32 @@ def example() -> Tensor:
     return torch.randn(1, 3, 128, 128)
 
 
-def backend(change: float = 0.0, wait: float = 0.0, fails: str | None = None) -> Backend:
-    """One that answers with the right numbers, changed by a share of the largest, at once or after a while."""
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that runs of backends took, on which they are compared; eager takes one."""
+    now = [0.0]
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setitem(BACKENDS, "eager", timed(BACKENDS["eager"], now, 1.0))
+    return now
+
+
+def timed(backend: Backend, clock: list[float], seconds: float) -> Backend:
+    """The backend, every run of which moves the clock on."""
+
+    def compile(*arguments: Any) -> Runner:
+        run = backend.compile(*arguments)
+
+        def run_and_wait(images: Tensor) -> list[Tensor]:
+            clock[0] += seconds
+            return list(run(images))
+
+        return run_and_wait
+
+    return replace(backend, compile=compile)
+
+
+def backend(change: float = 0.0, fails: str | None = None) -> Backend:
+    """One that gives the right numbers, changed by a share of the largest."""
 
     def compile(network: nn.Module, example: Tensor, precision: Precision, calibration: Sequence[Tensor]) -> Runner:
         if fails is not None:
@@ -35,11 +64,7 @@ def backend(change: float = 0.0, wait: float = 0.0, fails: str | None = None) ->
         pattern[..., ::2] = -1
         answer = known + change * known.abs().max() * pattern
 
-        def run(images: Tensor) -> list[Tensor]:
-            time.sleep(wait)
-            return [answer]
-
-        return run
+        return lambda images: [answer]
 
     return Backend(lambda device: None, lambda device: ("fp32", "bf16"), compile, runs_network=True)
 
@@ -50,11 +75,15 @@ def chosen(network: nn.Module, example: Tensor, *pairs: tuple[str, Precision], n
 
 
 def test_the_fastest_with_right_numbers_is_chosen(
-    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setitem(BACKENDS, "quick", backend())
-    monkeypatch.setitem(BACKENDS, "slow", backend(wait=0.05))
-    assert chosen(network, example, ("slow", "fp32"), ("quick", "fp32")) == "quick fp32"
+    monkeypatch.setitem(BACKENDS, "quick", timed(backend(), clock, 0.5))
+    monkeypatch.setitem(BACKENDS, "slow", timed(backend(), clock, 0.75))
+    monkeypatch.setitem(BACKENDS, "wrong", timed(backend(change=1.0), clock, 0.25))
+    pairs = [("slow", "fp32"), ("quick", "fp32"), ("wrong", "fp32")]
+    choice, _ = tune(network, example, torch.sigmoid, pairs)  # type: ignore[arg-type]
+    assert (choice.backend, choice.speedup) == ("quick", 2.0)
+    assert choice.seconds == {"eager fp32": 1.0, "slow fp32": 0.75, "quick fp32": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -62,10 +91,10 @@ def test_the_fastest_with_right_numbers_is_chosen(
     [("fp32", EXACT / 2, True), ("fp32", EXACT * 2, False), ("bf16", EXACT * 2, True), ("bf16", 0.5, False)],
 )
 def test_wrong_numbers_are_refused(
-    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, precision: Precision, change: float,
-    accepted: bool,
+    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float], precision: Precision,
+    change: float, accepted: bool,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(BACKENDS, "quick", backend(change))
+    monkeypatch.setitem(BACKENDS, "quick", timed(backend(change), clock, 0.5))
     choice, run = tune(network, example, torch.sigmoid, [("quick", precision)])
     assert (choice.backend == "quick") == accepted
     assert (f"quick {precision}" in choice.refused) != accepted
@@ -74,29 +103,42 @@ def test_wrong_numbers_are_refused(
             torch.testing.assert_close(run(example)[0], network(example), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("background", "change", "by_hand", "refused"),
+    [(0.0, 0.02, 0.02, False), (0.0, 0.04, 0.04, True), (3.0, 0.02, 0.08, True)],
+)
 def test_a_lower_precision_is_judged_by_the_variation_of_the_maps(
-    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of maps changed by +-d everywhere the error is d over their standard deviation: here computed by hand."""
-    with torch.no_grad():
-        logits = network(example)
-    change = 0.01
-    monkeypatch.setitem(BACKENDS, "quick", backend(change))
-    choice, _ = tune(network, example, lambda logits: logits, [("quick", "bf16")])
-    deviation = (logits - logits.mean((-2, -1), keepdim=True)).square().mean().sqrt()
-    by_hand = float(change * logits.abs().max() / deviation)
-    if by_hand <= DRIFT:
-        assert choice.error == pytest.approx(by_hand, rel=1e-3)
+    example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float], background: float, change: float,
+    by_hand: float, refused: bool,
+) -> None:  # fmt: skip
+    """A map of +1 and -1 around its mean has the standard deviation 1, whatever the mean.
+
+    The backend changes it everywhere by ``change`` times its largest value, which is 1 + ``background``.
+    """
+    assert by_hand == pytest.approx(change * (1 + background)) and (by_hand > DRIFT) == refused
+    checkerboard = torch.ones(1, 1, 8, 8)
+    checkerboard[..., ::2, :] = -1
+
+    class Checkerboard(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return checkerboard + background
+
+    monkeypatch.setitem(BACKENDS, "quick", timed(backend(change), clock, 0.5))
+    choice, _ = tune(Checkerboard(), example, lambda logits: logits, [("quick", "bf16")])
+    if refused:
+        assert choice.refused == {"quick bf16": f"its numbers differ by {by_hand:.2g} from eager fp32"}
     else:
-        assert f"{by_hand:.2g}" in choice.refused["quick bf16"]
+        assert choice.backend == "quick" and choice.error == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_eager_is_kept_where_nothing_is_faster(
-    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setitem(BACKENDS, "slow", backend(wait=0.05))
+    monkeypatch.setitem(BACKENDS, "slow", timed(backend(), clock, 1.5))
     assert chosen(network, example, ("slow", "fp32")) == "eager fp32"
     assert chosen(network, example, ("slow", "fp32"), named="slow") == "slow fp32"
+    monkeypatch.setitem(BACKENDS, "slow", timed(backend(), clock, 0.99))  # gains less than GAIN
+    assert chosen(network, example, ("slow", "fp32")) == "eager fp32"
 
 
 def test_a_backend_that_cannot_take_a_network_is_passed_over(
@@ -108,9 +150,9 @@ def test_a_backend_that_cannot_take_a_network_is_passed_over(
 
 
 def test_what_is_remembered_is_checked_and_not_timed(
-    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch
+    network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
-    monkeypatch.setitem(BACKENDS, "quick", backend())
+    monkeypatch.setitem(BACKENDS, "quick", timed(backend(), clock, 0.5))
     first, _ = tune(network, example, torch.sigmoid, [("quick", "fp32")])
     assert first.backend == "quick"
     kept = replace(first, seconds={"eager fp32": 3.0, "quick fp32": 1.0})

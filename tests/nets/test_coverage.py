@@ -21,9 +21,13 @@ COVERAGE = read_coverage()
 LARGEST = 30e6  # parameters: larger ones take minutes on the machines that tests run on
 SMALL = sorted(entry["name"] for entry in COVERAGE if entry["ok"] and entry["parameters"] <= LARGEST)
 SAMPLE = random.Random(2026).sample(SMALL, 60)
+QUICK = 12
+"""So many of the sample are run with every change; ``make stress`` runs the others."""
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize(
+    "name", [*SAMPLE[:QUICK], *(pytest.param(x, marks=pytest.mark.stress) for x in SAMPLE[QUICK:])]
+)
 def test_a_seeded_sample_on_real_numbers(name: str) -> None:
     """The asked size, finite numbers, and no parameter that the map does not depend on."""
     assert outputs(name, "cpu", (((97, 131), (48, 64)),)) == ["97x131 -> 48x64"]

@@ -1,6 +1,8 @@
 """Heads: every one over twelve backbones (the whole table is benchmarks/every_head.py), and what is special to each."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +23,17 @@ from densemble.nets.truncate import truncate
 OWN = [head for head in HEADS if not head.startswith("smp-")]
 
 
-@pytest.mark.parametrize("head", OWN)
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_any_head_over_any_backbone(backbone: str, head: str) -> None:
+def crossed(firsts: Sequence[str], seconds: Sequence[str], step: int) -> list[Any]:
+    """All pairs; of each first every ``step``-th second is run with every change, begun one further each time."""
+    return [
+        pytest.param(first, second, marks=() if (j - i) % step == 0 else pytest.mark.stress)
+        for i, first in enumerate(firsts)
+        for j, second in enumerate(seconds)
+    ]
+
+
+@pytest.mark.parametrize(("head", "backbone"), crossed(OWN, BACKBONES, 4))
+def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
     found = [
         *outcomes(backbone, head, [(1, 1), (225, 301)], [None]),
@@ -32,9 +42,10 @@ def test_any_head_over_any_backbone(backbone: str, head: str) -> None:
     assert {outcome for _, _, outcome in found} == {WORKS}
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("backbone", ["alexnet", "inception_v3", "timm/vit_tiny_patch16_224"])
-def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(backbone: str, decoder: str) -> None:
+@pytest.mark.parametrize(
+    ("decoder", "backbone"), crossed(list(DECODERS), ["alexnet", "inception_v3", "timm/vit_tiny_patch16_224"], 3)
+)
+def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(decoder: str, backbone: str) -> None:
     found = list(outcomes(backbone, f"smp-{decoder}", [(1, 1), (97, 131)], [None]))
     assert {outcome for _, _, outcome in found} == {WORKS}
 

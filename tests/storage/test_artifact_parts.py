@@ -106,7 +106,7 @@ def test_every_rule_comes_back_with_what_it_learnt(
     assert again.combine == rule and again.fitted.keys() == ensemble.fitted.keys()
     for key, tensor in ensemble.fitted.items():
         assert torch.equal(again.fitted[key], tensor)
-    require_equal(prepared(ensemble), ensemble, tolerance=1e-4 if task.target_kind != "heat" else 0.02)
+    require_equal(prepared(ensemble), ensemble, tolerance=1e-4)
 
 
 @pytest.mark.parametrize("part", list(PARTS))

@@ -1,5 +1,6 @@
 """TIFF: depths, bands, pages, tiles, pyramids, palettes, compressions; rasterio and Pillow as other readers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from densemble.storage.images import (
     turned,
     write_tiff,
 )
+from densemble.storage.large import open_large
 
 RANDOM = np.random.default_rng(0)
 
@@ -163,6 +165,27 @@ def test_jpeg_in_tiff_is_rgb(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "p.tif", "w", driver="GTiff", photometric="ycbcr", compress="jpeg", **shape) as file:
         file.write(smooth.transpose(2, 0, 1))
     assert np.abs(read_image(tmp_path / "p.tif").astype(int) - smooth).max() < 12
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+@pytest.mark.parametrize("read", [read_image, read_planes, read_values, read_labels, read_colours, open_large])
+def test_complex_numbers_are_refused(dtype: str, read: Callable[[Path], object], tmp_path: Path) -> None:
+    """The imaginary part has no place in a picture or a map, and is not left out silently."""
+    values = (samples(20, 30, dtype="float32") * (1 + 2j)).astype(dtype)
+    tifffile.imwrite(tmp_path / "p.tif", values, tile=(16, 16))
+    with pytest.raises(DataError, match=rf"p\.tif' holds complex numbers \({dtype}\).*magnitude"):
+        read(tmp_path / "p.tif")
+
+
+def test_complex_integers_of_radar_are_refused(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    shape = {"height": 6, "width": 10, "count": 1, "dtype": "complex_int16"}
+    with rasterio.open(
+        tmp_path / "p.tif", "w", driver="GTiff", transform=rasterio.Affine(2, 0, 0, 0, 2, 0), **shape
+    ) as file:
+        file.write(np.full((1, 6, 10), 3 + 4j, np.complex64))
+    with pytest.raises(DataError, match="holds complex numbers"):
+        read_planes(tmp_path / "p.tif")
 
 
 def test_colour_spaces_that_are_not_converted_are_named(tmp_path: Path) -> None:

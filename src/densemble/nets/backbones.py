@@ -203,36 +203,41 @@ def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
 
 
 def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
-    """The network up to ``nodes`` and no further; modules after them are dropped. Returns ``{node: tensor}``."""
-    from torchvision.models.feature_extraction import create_feature_extractor
+    """The network up to ``nodes`` and no further, in training mode; it returns ``{node: tensor}``.
 
-    extractor: Any = create_feature_extractor(
-        model, list(nodes), tracer_kwargs=_tracer_arguments(model), suppress_diff_warning=True
-    )
+    As torchvision's ``create_feature_extractor``, but each graph is compiled when it is complete, not at every step.
+    """
+    from torchvision.models.feature_extraction import DualGraphModule
+
+    train_graph, eval_graph = (_graph_to(model.train(training), nodes) for training in (True, False))
+    # Takes from the model only what the graphs use, so all later modules are left behind.
+    truncated: fx.GraphModule = DualGraphModule(model, train_graph, eval_graph, type(model).__name__)
+    return truncated.train()
+
+
+def _graph_to(model: nn.Module, nodes: Sequence[str]) -> fx.Graph:
+    """The model's graph in its current mode, ending at ``nodes``."""
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    tracer = NodePathTracer(**_tracer_arguments(model))
+    graph: fx.Graph = tracer.trace(model)
+    graph.owning_module = model  # type: ignore[assignment]  # only asked which modules have an effect
+    for node in reversed(graph.nodes):
+        if node.op == "output":
+            graph.erase_node(node)
+    last: dict[str, fx.Node] = {}
+    for wanted in nodes:
+        below = f"{wanted}."
+        inside = [n for n, name in tracer.node_to_qualname.items() if name == wanted or name.startswith(below)]
+        last[wanted] = inside[-1]
+    graph.output(last)
     # Assertions on sizes count as having an effect: what they look at stays in the graph, behind the cut too.
-    graphs = (extractor.train_graph, extractor.eval_graph)
-    for graph in graphs:
-        for node in reversed(graph.nodes):
-            if node.target is torch._assert:
-                graph.erase_node(node)
-        graph.eliminate_dead_code()
-        copy_overwritten_outputs(extractor, graph)
-    needed = {str(node.target) for graph in graphs for node in graph.nodes if node.op in ("call_module", "get_attr")}
-    for name, _ in list(extractor.named_modules()):
-        kept = any(name == own or own.startswith(f"{name}.") or name.startswith(f"{own}.") for own in needed)
-        if name and not kept and _has(extractor, name):
-            extractor.delete_submodule(name)
-    for name, _ in list(extractor.named_parameters()):
-        if not any(name == own or name.startswith(f"{own}.") for own in needed):
-            parent, _, last = name.rpartition(".")
-            delattr(extractor.get_submodule(parent), last)
-    extractor.recompile()
-    truncated: fx.GraphModule = extractor
-    return truncated
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return any(own == name for own, _ in model.named_modules())
+    for node in reversed(graph.nodes):
+        if node.target is torch._assert:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    copy_overwritten_outputs(model, graph)
+    return graph
 
 
 def resolve(backbone: str, weights: str | Path | None) -> tuple[str, str | Path | None]:

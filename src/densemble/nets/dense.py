@@ -27,6 +27,9 @@ from densemble.shapes import Size, format_size
 DEFAULT_HEAD = "fpn"
 OWN_HEADS = {"resdeconv": "deconv"}
 
+_RULES: dict[tuple[object, ...], InputRule] = {}
+"""Input rules that were found by trying, by backbone, nodes and channels."""
+
 
 def default_head(backbone: str) -> str:
     """The head that a backbone gets where none is named."""
@@ -190,7 +193,7 @@ class DenseModel(nn.Module):
         if isinstance(backbone, str):
             self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
         self._take_channels()
-        rule = with_smallest(known.rule, self._runs_at)
+        rule = self._rule_to_cut(known.rule)
         self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
 
     def _assemble(self, classifier: nn.Module) -> None:
@@ -207,26 +210,42 @@ class DenseModel(nn.Module):
         channels = self.spec.in_channels
         if channels == 3:
             return
+        self.backbone.eval()
         stem = adapt(
             self.backbone.network, channels, lambda: self._runs_at(self.spec.rule.nearest(self.cut.input_size))
         )
+        self.backbone.train()
         if not stem:
             self.backbone.adapter = projection(channels)
         self.spec = replace(self.spec, stem=stem)
 
+    def _rule_to_cut(self, rule: InputRule) -> InputRule:
+        """The classifier's rule with the smallest size at which the backbone, which ends earlier, gives a map.
+
+        It depends on the architecture alone, so it is searched once for each named backbone and its nodes.
+        """
+        spec = self.spec
+        named = not spec.backbone.startswith("module:") and not door.is_user_function(spec.backbone)
+        key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, rule)
+        found = _RULES.get(key) if named else None
+        if found is None:
+            was_training = self.backbone.training
+            self.backbone.eval()  # once: to change the mode compiles the graph anew
+            found = with_smallest(rule, self._runs_at)
+            self.backbone.train(was_training)
+        if named:
+            _RULES[key] = found
+        return found
+
     @torch.no_grad()
     def _runs_at(self, size: Size) -> bool:
-        """Whether the backbone gives maps for images of a size."""
-        was_training = self.backbone.training
-        self.backbone.eval()
+        """Whether the backbone, in eval mode, gives maps for images of a size."""
         try:
             maps = self.backbone(torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device))
-            wanted = (self.spec.channels, *self.spec.skip_channels)
-            return all(found.shape[1] == c and 0 not in found.shape for found, c in zip(maps, wanted, strict=True))
+            channels = (self.spec.channels, *self.spec.skip_channels)
+            return all(found.shape[1] == c and 0 not in found.shape for found, c in zip(maps, channels, strict=True))
         except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
             return False
-        finally:
-            self.backbone.train(was_training)
 
     @property
     def adapted(self) -> str:

@@ -4,10 +4,10 @@
 """
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 
-def overwrites(module: fx.GraphModule, node: fx.Node) -> bool:
+def overwrites(module: nn.Module, node: fx.Node) -> bool:
     """Whether a node changes its input."""
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
@@ -16,7 +16,7 @@ def overwrites(module: fx.GraphModule, node: fx.Node) -> bool:
     return bool(node.kwargs.get("inplace", False))
 
 
-def copy_overwritten_outputs(module: fx.GraphModule, graph: fx.Graph) -> None:
+def copy_overwritten_outputs(module: nn.Module, graph: fx.Graph) -> None:
     """Makes a graph return copies of those outputs that an operation changes afterwards; all else sees the change."""
     for output in [node for node in graph.nodes if node.op == "output"]:
         for kept in output.all_input_nodes:

@@ -55,6 +55,8 @@ def require_numbers(path: Path, dtype: np.dtype[Any]) -> None:
     Raises:
         DataError: text, objects, records or complex numbers.
     """
+    if dtype.kind == "c":
+        raise DataError(f"'{path}' holds complex numbers ({dtype}); save their magnitude or their parts as floats")
     if dtype.kind not in "biuf":
         raise DataError(f"'{path}' holds values of type {dtype}; save it as integers or floats")
 

@@ -1,0 +1,34 @@
+"""A classifier of 8 to 32 channels: what tests build where any network will do."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from densemble.nets.dense import DenseModel
+
+
+class SmallClassifier(nn.Module):
+    """Four strided convolutions, each with batch normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (3, 8, 16, 16, 32)
+        self.stages = nn.Sequential(*(stage(*pair) for pair in pairwise(widths)))
+        self.classifier = nn.Linear(widths[-1], 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.stages(x).mean((2, 3)))
+        return scores
+
+
+def stage(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def small_dense(seed: int = 0, **options: Any) -> DenseModel:
+    """A dense model of the small classifier for 48x64 images and 12x16 maps, unless the options say otherwise."""
+    torch.manual_seed(seed)
+    given = {"out_size": (12, 16), "input_size": (48, 64), "head": "upsample", "weights": None, **options}
+    return DenseModel(SmallClassifier(), **given)

@@ -1,0 +1,71 @@
+"""What figures show: the places of drawn points are those of the values, read back from the pixels and the SVG."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densemble.report.curves import draw_curves
+from densemble.report.figures import Series, chart
+
+LINE = r'<line class="level" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"'
+GREEN = (44, 160, 44)
+"""matplotlib's tab:green, the colour of validation metrics."""
+
+
+@pytest.mark.parametrize("middle", [0.125, 0.5, 0.875])
+def test_a_drawn_curve_stands_where_its_values_are(middle: float, tmp_path: Path) -> None:
+    """Between the first epoch at 0 and the last at 1, the second epoch is at its share of the height."""
+    rows = [
+        {"epoch": float(epoch), "train_loss": 1.0, "val_loss": 1.0, "val_cc": value}
+        for epoch, value in enumerate((0.0, middle, 1.0), start=1)
+    ]
+    draw_curves(rows, "a member", tmp_path / "curves.png")
+    pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    drawn = (np.abs(pixels - GREEN).max(2) < 40).nonzero()
+    points = list(zip(drawn[1], drawn[0], strict=True))
+    left, right = min(points)[0], max(points)[0]
+
+    def height_at(share: float) -> float:
+        column = left + share * (right - left)
+        return float(np.mean([y for x, y in points if abs(x - column) <= 1]))
+
+    bottom, top = max(y for _, y in points), min(y for _, y in points)
+    assert bottom - top > 100, "the curve fills its panel"
+    assert (bottom - height_at(0.5)) / (bottom - top) == pytest.approx(middle, abs=0.03)
+    assert height_at(0) > height_at(0.5) > height_at(1)
+
+
+def test_points_of_a_chart_stand_where_its_ticks_say() -> None:
+    """Values are recovered from the dots' pixels by the marks of the axes, which name values at pixels."""
+    points = [(0.0, 10.0), (1.0, 40.0), (3.0, 20.0), (4.0, 30.0)]
+    svg = chart([Series("one", points, drawn="dots")], "across", "up", x_range=(0, 4), y_range=(0, 50))
+    across, up = marks(svg, "middle"), marks(svg, "end")
+    assert len(across) >= 3 and len(up) >= 3
+    dots = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"', svg)]
+    found = [(value_at(across, x), value_at(up, y)) for x, y in dots]
+    for dot, point in zip(found, points, strict=True):
+        assert dot == pytest.approx(point, abs=0.15)
+
+
+def marks(svg: str, anchor: str) -> list[tuple[float, float]]:
+    """(pixel, value) of the lines of an axis and the numbers beside them.
+
+    Numbers below the frame are anchored in the middle and stand under upright lines, numbers left of it end there.
+    """
+    end = "x" if anchor == "middle" else "y"
+    texts = [
+        (float(re.search(rf'\b{end}="([\d.]+)"', tag)[1]), float(text))  # type: ignore[index]
+        for tag, text in re.findall(r"<text([^>]*)>([^<]*)</text>", svg)
+        if f'text-anchor="{anchor}"' in tag and re.fullmatch(r"-?[\d.]+", text)
+    ]
+    lines = [tuple(map(float, ends)) for ends in re.findall(LINE, svg)]
+    pixels = [x1 if end == "x" else y1 for x1, y1, x2, y2 in lines if (x1 == x2) == (end == "x")]
+    return [(min(pixels, key=lambda pixel: abs(pixel - at)), value) for at, value in texts]
+
+
+def value_at(marks: list[tuple[float, float]], pixel: float) -> float:
+    slope, start = np.polyfit(*zip(*marks, strict=True), 1)
+    return float(slope * pixel + start)

@@ -1,0 +1,61 @@
+"""A probability of exactly one half is positive, wherever probabilities are turned into decisions."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from densemble.ensemble.combine.vote import Vote
+from densemble.ensemble.uncertainty import RunningUncertainty
+from densemble.metrics import MultilabelMetrics
+from densemble.tasks.objectives.multilabel import multilabel_objectives
+
+HALF = 0.5
+BELOW = torch.nextafter(torch.tensor(HALF), torch.tensor(0.0)).item()
+MASK = torch.ones(1, 2, 3, dtype=torch.long)
+
+
+def maps(value: float) -> Tensor:
+    return torch.full((1, 1, 2, 3), value)
+
+
+def by_metrics(value: float) -> float:
+    metrics = MultilabelMetrics(1)
+    metrics.update(maps(value)[0], MASK)
+    found = metrics.compute()
+    assert found["f1"] == found["miou"]
+    return float(found["miou"])  # type: ignore[arg-type]
+
+
+def by_objective(name: str) -> Callable[[float], float]:
+    def decide(value: float) -> float:
+        (objective,) = (one for one in multilabel_objectives() if one.name == name)
+        return float(objective.value(objective.statistics(maps(value), MASK, None)))
+
+    return decide
+
+
+def by_vote(value: float) -> float:
+    vote = Vote("bernoulli")
+    vote.add(maps(value), 1.0)
+    return float(vote.result().mean())
+
+
+def by_disagreement(value: float) -> float:
+    """One that surely says yes disagrees with one that says no."""
+    running = RunningUncertainty("bernoulli")
+    running.add(maps(0.9), 1.0)
+    running.add(maps(value), 1.0)
+    disagreement = running.disagreement()
+    assert disagreement is not None
+    return 1 - 2 * float(disagreement.mean())
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [by_metrics, by_objective("miou"), by_objective("f1"), by_vote, by_disagreement],
+    ids=["metrics", "objective miou", "objective f1", "vote", "disagreement"],
+)
+def test_one_half_is_positive_and_less_is_not(decided: Callable[[float], float]) -> None:
+    assert (decided(HALF), decided(BELOW), decided(0.9), decided(0.1)) == (1.0, 0.0, 1.0, 0.0)
