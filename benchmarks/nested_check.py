@@ -11,7 +11,7 @@ and true score is further from 0 than its 95 % interval.
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ RECIPES: dict[str, tuple[str, Options]] = {
 
 
 def generate(seed: int, images: int, skills: Sequence[float], biases: np.ndarray[Any, Any]) -> HeldOut:
-    """Predictions that are the target's one-hot map times a skill, plus noise in common and of each member, sharpened."""
+    """Predictions: the target's one-hot map times a skill, plus common noise and noise of each member, sharpened."""
     random, task = np.random.default_rng(seed), SegmentationTask(tuple("abc"))
     coarse = random.integers(0, CLASSES, (images, 3, 4))
     labels = coarse.repeat(4, 1).repeat(4, 2)
@@ -94,13 +94,13 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for name, (metric, _) in RECIPES.items():
         own = [row for row in rows if row["recipe"] == name]
-        column: Callable[[str], np.ndarray[Any, Any]] = lambda key, own=own: np.array([row[key] for row in own])
-        bias, optimism = column("reported") - column("true"), column("seen") - column("true")
+        true, reported, seen = (np.array([row[key] for row in own]) for key in ("true", "reported", "seen"))
+        bias, optimism = reported - true, seen - true
         reach = float(t.ppf(0.975, len(own) - 1) * bias.std(ddof=1) / np.sqrt(len(own)))
         found.append(
             {
-                "recipe": name, "metric": metric, "true": float(column("true").mean()),
-                "reported": float(column("reported").mean()), "bias": float(bias.mean()), "interval": reach,
+                "recipe": name, "metric": metric, "true": float(true.mean()),
+                "reported": float(reported.mean()), "bias": float(bias.mean()), "interval": reach,
                 "in_sample_bias": float(optimism.mean()), "unbiased": bool(abs(bias.mean()) <= reach),
             }
         )  # fmt: skip
