@@ -255,10 +255,13 @@ def at_picture_size(
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
     mean, included = whole[0], ensemble.included(whole)
+    unsure = prediction.entropy
+    if unsure is not None and whole is not prediction.mean:
+        unsure = entropy(whole, task.distribution)
     return PicturePrediction(
         mean=mean,
         variance=required(prediction.variance),
-        entropy=None if prediction.entropy is None else entropy(whole, task.distribution)[0],
+        entropy=None if unsure is None else unsure[0],
         expected_entropy=required(prediction.expected_entropy),
         mutual_information=required(prediction.mutual_information),
         disagreement=required(prediction.disagreement),
