@@ -236,15 +236,20 @@ class Ensemble(nn.Module):
             size: (H, W) at which ``variance``, ``expected_entropy``, ``mutual_information``, ``disagreement`` and the
                 guaranteed interval of a variance are computed, from the members' maps resized to it; default h x w.
         """
-        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
         asked = asked_maps(uncertainty, self.task.distribution)
-        running = self.running(asked)
-        density = self.task.target_kind == "density"
+        return self.conclude(*self.accumulate(members, asked, size), asked)
+
+    def accumulate(
+        self, members: Iterator[tuple[str, Tensor]], asked: frozenset[str], size: Size | None = None
+    ) -> tuple[Tensor, RunningUncertainty | None]:
+        """Combined and calibrated map ``(B, K, h, w)`` and :meth:`running` sums; arguments as :meth:`predict_maps`."""
+        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
+        running, density = self.running(asked), self.task.target_kind == "density"
         for name, maps in members:
             rule.add(maps, self.weights[name], places[name])
             if running is not None:
                 running.add(maps if size is None else resize_maps(maps, size, density), self.weights[name])
-        return self.conclude(self.combined(rule), running, asked)
+        return self.combined(rule), running
 
     def running(self, asked: frozenset[str]) -> RunningUncertainty | None:
         """Empty sums for the maps that are asked for and for the guarantee; ``None`` where neither needs any."""

@@ -236,19 +236,12 @@ def _combined(
 ) -> Planes:
     """Planes ``(c, h, w)`` of what a window answers for: those that are wanted, or those that can be blended."""
     asked = frozenset(wanted) & UNCERTAINTY
-    places = {name: place for place, name in enumerate(ensemble.members)}
 
     def planes(box: Box) -> Planes:
-        rule, running = ensemble.rule(), ensemble.running(asked)
-        for member in members:
-            maps = member.at(box, ensemble.task)
-            rule.add(maps, ensemble.weights[member.name], places[member.name])
-            if running is not None:
-                running.add(maps, ensemble.weights[member.name])
-        mean = ensemble.combined(rule)
+        maps = ((member.name, member.at(box, ensemble.task)) for member in members)
         if blended:
-            return blendable(mean, running)
-        return wanted_planes(ensemble, ensemble.conclude(mean, running, asked), wanted)
+            return blendable(*ensemble.accumulate(maps, asked))
+        return wanted_planes(ensemble, ensemble.predict_maps(maps, asked), wanted)
 
     return _by_strips(answer, members[0].maps.device, planes)
 
