@@ -10,7 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from densemble.ensemble.cascade import Cascade, Policy
+from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.inference import large
 from densemble.nets.dense import DenseModel
@@ -26,7 +26,8 @@ def policy(members: tuple[str, ...], cost: float, kept: float) -> Policy:
 
 CASCADE = Cascade(
     "miou", True, 20, 1.0, {"quick": 0.2, "slow": 0.8},
-    (policy(("quick",), 0.2, 0.9), policy(("quick", "slow"), 1.0, 1.0)), (),
+    (policy(("quick",), 0.2, 0.9), policy(("quick", "slow"), 1.0, 1.0)),
+    (Check("budget", 0.3, 0.27, 0.85), Check("budget", 0.7, 0.65, None)),
 )  # fmt: skip
 
 
@@ -71,13 +72,16 @@ def test_a_budget_runs_the_members_that_it_pays_for(
 ) -> None:
     done = densemble("predict", artifact, photos, "-o", tmp_path / "out", "--budget", 0.4, "--save", "map")
     assert done.returncode == 0
-    assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members a picture" in done.stderr
+    assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members an image" in done.stderr
     alone = save(Ensemble({"quick": members(input_size=(48, 64), out_size=None)["quick"]}, task=TASK),
                  tmp_path / "alone.safetensors")  # fmt: skip
     densemble("predict", alone, photos, "-o", tmp_path / "alone", "--save", "map")
     assert all(np.array_equal(*pair) for pair in zip(maps(tmp_path / "out"), maps(tmp_path / "alone"), strict=True))
+    assert "costs 0.20 of all members and keeps 0.9000 of miou (fitted on these 20 images)" in done.stderr
+    crossed = "fitted on one half of the images and measured on the other, --budget 0.3 costs 0.27 of all members and"
+    assert f"cascade: {crossed} keeps 0.8500 of miou\n" in done.stderr
     whole = densemble("predict", artifact, photos, "-o", tmp_path / "whole", "--keep", 0.995, "--save", "map")
-    assert "quick -> slow" in whole.stderr
+    assert "quick -> slow" in whole.stderr and "cascade: not cross-fitted" in whole.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ def test_a_budget_runs_the_members_that_it_pays_for(
     [
         (("--keep", "0.9", "--budget", "0.5"), "contradict"),
         (("--budget", "0.1"), "the cheapest policy"),
-        (("--keep", "1.5"), "no policy surely keeps"),
+        (("--keep", "1.5"), "the lower bounds of all policies are at most"),
         (("--precision", "fp8"), "fp32, bf16, int8"),
         (("--backend", "tensorrt"), "onnxruntime, openvino"),
     ],

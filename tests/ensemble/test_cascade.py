@@ -67,8 +67,22 @@ def test_what_is_kept_goes_by_the_lower_bound(keep: float, cost: float) -> None:
     assert FRONT.for_keep(keep).cost == cost
 
 
+def test_the_check_of_the_nearest_share_is_found() -> None:
+    near, far, other = Check("keep", 0.98, 0.1, 0.9), Check("keep", 1.0, 0.2, 1.0), Check("budget", 0.99, 0.3, 0.8)
+    checked = replace(FRONT, checks=(far, other, near))
+    assert checked.check_near("keep", 0.985) == near and checked.check_near("keep", 1.2) == far
+    assert checked.check_near("budget", 0.1) == other
+    assert replace(FRONT, checks=(other,)).check_near("keep", 0.99) is None
+
+
+def test_what_checks_missed_is_asked_for_on_top() -> None:
+    """0.97 is kept by the second policy's bound, and 0.9875 is 0.97 and 0.0175 more."""
+    for shortfall, cost in ((0.0174, 0.25), (0.0176, 0.4)):
+        assert replace(FRONT, checks=(Check("keep", 1.0, 0.2, 1 - shortfall),)).for_keep(0.97).cost == cost
+
+
 def test_more_than_can_be_kept_names_the_most() -> None:
-    with pytest.raises(UsageError, match="surely keeps more than 1 of the full miou"):
+    with pytest.raises(UsageError, match="lower bounds of all policies are at most 1 of the full miou"):
         FRONT.for_keep(1.01)
 
 

@@ -13,7 +13,7 @@ from densemble.commands.progress import PictureProgress
 from densemble.commands.settings import ArtifactPath, Function, MinMembers
 
 if TYPE_CHECKING:
-    from densemble.ensemble.cascade import Policy
+    from densemble.ensemble.cascade import Cascade, Policy
     from densemble.ensemble.ensemble import Ensemble
     from densemble.inference.batch import Job, Progress, Report
 
@@ -29,7 +29,7 @@ def predict(
     precision: Annotated[str, typer.Option(help="The lowest permitted: auto, fp32, bf16 or int8.")] = "auto",
     keep: Annotated[
         float | None,
-        typer.Option(help="Stop early where that keeps this share of the ensemble's score, for instance 0.995."),
+        typer.Option(help="Stop early; keep about this share of the ensemble's score, for instance 0.995."),
     ] = None,
     budget: Annotated[
         float | None, typer.Option(help="Stop early so that it costs at most this share, for instance 0.4.")
@@ -104,10 +104,26 @@ def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None) -> "
     if ensemble.cascade is None:
         raise UsageError("this artifact has no cascade; make one with `densemble assemble` from two members or more")
     policy = ensemble.cascade.for_keep(keep) if keep is not None else ensemble.cascade.for_budget(budget or 0.0)
-    stops = f"stops when {policy.measure} < {policy.threshold:.3g}" if policy.threshold else "all members that it has"
-    kept = "" if policy.kept is None else f", keeps {policy.kept:.4f} of {ensemble.cascade.metric} (held-out)"
-    say(f"cascade: {' -> '.join(policy.members)}, {stops}; costs {policy.cost:.2f} of all members{kept}")
+    for line in _policy_lines(ensemble.cascade, policy, keep, budget):
+        say(line)
     return policy
+
+
+def _policy_lines(cascade: "Cascade", policy: "Policy", keep: float | None, budget: float | None) -> list[str]:
+    """What is known about a chosen policy: on the images that it was fitted on, and cross-fitted."""
+    stops = f"stops when {policy.measure} < {policy.threshold:.3g}" if policy.threshold else "all members that it has"
+    kept = "" if policy.kept is None else f" and keeps {policy.kept:.4f} of {cascade.metric}"
+    fitted = f"costs {policy.cost:.2f} of all members{kept} (fitted on these {cascade.pictures} images)"
+    check = cascade.check_near("keep", keep) if keep is not None else cascade.check_near("budget", budget or 0.0)
+    if check is None:
+        checked = "not cross-fitted: its cost and score on other images are unknown"
+    else:
+        kept = "" if check.kept is None else f" and keeps {check.kept:.4f} of {cascade.metric}"
+        checked = (
+            f"fitted on one half of the images and measured on the other, --{check.asked} {check.share:g} "
+            f"costs {check.cost:.2f} of all members{kept}"
+        )
+    return [f"cascade: {' -> '.join(policy.members)}, {stops}; {fitted}", f"cascade: {checked}"]
 
 
 def _by_size(pictures: list[Path], ensemble: "Ensemble") -> tuple[list[Path], list[Path]]:
@@ -136,7 +152,7 @@ def _predict_files(ensemble: "Ensemble", job: "Job", policy: "Policy | None", ba
     if again:
         (job.out / JOURNAL).unlink(missing_ok=True)
     used: list[CascadeUse] = []
-    compute = computing(ensemble, job.needs_uncertainty, policy, used.append)
+    compute = computing(ensemble, job.uncertainty(ensemble.task), policy, used.append)
     with PictureProgress() as bar:
 
         def progress(made: "Progress") -> None:
@@ -153,7 +169,7 @@ def _predict_files(ensemble: "Ensemble", job: "Job", policy: "Policy | None", ba
     if used:
         total = sum(used[1:], used[0])
         stages = ", ".join(f"{count} after {stage}" for stage, count in enumerate(total.pictures, 1) if count)
-        say(f"cascade: {total.cost:.2f} of all members' cost, {total.members:.2f} members a picture ({stages})")
+        say(f"cascade: {total.cost:.2f} of all members' cost, {total.members:.2f} members an image ({stages})")
     return report
 
 

@@ -1,7 +1,8 @@
-"""Cascades: members run one after the other, and a picture that is sure enough goes no further.
+"""Cascades: members run one after the other, and an image that is certain enough goes no further.
 
-What tells sure pictures from others is one number per picture and one threshold for all stages: two numbers hardly
-overfit a hundred held-out pictures (Wang et al. 2022, "Wisdom of Committees").
+An image stops when one number, the mean uncertainty of its map, is below one threshold for all stages (Wang et al.
+2022, "Wisdom of Committees"). Threshold and order are chosen among many on the held-out images, so what a policy keeps
+of the score there is no estimate for other images; :attr:`Cascade.checks` are.
 """
 
 import math
@@ -25,9 +26,9 @@ class Unsureness:
     """A row of ``UNSURENESS``.
 
     Attributes:
-        map: the combined map ``(B, K, h, w)`` before calibration and the members' running uncertainty -> a map whose
-            mean over a picture says how unsure it is, >= 0.
-        members: how many members it takes at least; with fewer, no picture is sure.
+        map: the combined map ``(B, K, h, w)`` before calibration and the members' running uncertainty -> a map >= 0,
+            of which the mean over an image is used.
+        members: how many members it takes at least; with fewer, no image stops.
     """
 
     map: Callable[[Tensor, RunningUncertainty | None, Distribution], Tensor | None]
@@ -51,7 +52,7 @@ UNSURENESS: dict[str, Unsureness] = {
     "mutual_information": Unsureness(_information, 2),
     "variance": Unsureness(_variance, 2),
 }
-"""How unsure the members that have run are of a picture, by name: of themselves, or at odds with one another."""
+"""Uncertainty of the members that have run, by name."""
 
 
 def measures_for(task: Task) -> tuple[str, ...]:
@@ -62,7 +63,7 @@ def measures_for(task: Task) -> tuple[str, ...]:
 def unsureness(
     measure: str, combined: Tensor, running: RunningUncertainty | None, distribution: Distribution, members: int
 ) -> Tensor:
-    """How unsure ``members`` members are of each picture, ``(B,)``; infinity where they are too few to say.
+    """Mean uncertainty of ``members`` members about each image, ``(B,)``; infinity where the measure needs more.
 
     Args:
         measure: row of ``UNSURENESS``.
@@ -95,17 +96,18 @@ def kept_share(score: Tensor, full: Tensor, higher_is_better: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to stop, and what that costs and keeps of the held-out pictures.
+    """When to stop, and what that costs and keeps on the images that the policy was fitted on.
 
     Attributes:
-        members: names in the order in which they run; the last one is the last for every picture.
+        members: names in the order in which they run; the last one is the last for every image.
         measure: row of ``UNSURENESS``.
-        threshold: a picture that is less unsure than this stops; 0: none stops before the last member.
-        cost: expected, as a share of what all members of the ensemble cost.
-        score: by the cascade's metric.
-        kept: share of the full ensemble's score on the same pictures; ``None`` where that is not above 0.
-        kept_low: what is kept at least, with 95 % confidence: the lower of two one-sided bootstrap bounds, over single
-            pictures and over runs of neighbours, such as frames of a film.
+        threshold: an image that is less unsure than this stops; 0: none stops before the last member.
+        cost: mean share of what all members of the ensemble cost, fitted on these images.
+        score: by the cascade's metric, fitted on these images.
+        kept: share of the full ensemble's score on the same images; ``None`` where that is not above 0.
+        kept_low: 5 % quantile of ``kept`` over bootstrap samples, the lower of two: of single images, and of runs of
+            neighbours, such as frames of a film. It ignores that the policy was chosen among many on these images, so
+            it is a margin of safety, not a bound with 95 % confidence.
     """
 
     members: tuple[str, ...]
@@ -127,7 +129,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class Check:
-    """A policy's worth on pictures that it was not fitted on: each half of the held-out ones, fitted on the other.
+    """Cross-fitted cost and score: policies fitted on one half of the held-out images, measured on the other half.
 
     Attributes:
         asked: ``budget`` or ``keep``.
@@ -144,16 +146,16 @@ class Check:
 
 @dataclass(frozen=True)
 class Cascade:
-    """Policies that no other beats at its cost, fitted on held-out pictures.
+    """Policies that no other beats at its cost, fitted on held-out images.
 
     Attributes:
         metric: that they are scored by.
         higher_is_better: whether more of it is better.
-        pictures: how many they were fitted on.
-        full: score of the full ensemble.
+        pictures: number of images that they were fitted on.
+        full: score of the full ensemble on these images.
         shares: of each member in the cost of all, summing to 1; measured where the ensemble was made.
-        policies: cheapest first; the last one runs all members on every picture.
-        checks: what the same way of fitting is worth on pictures that it has not seen.
+        policies: cheapest first; the last one runs all members on every image.
+        checks: what policies fitted in the same way cost and keep on images that they were not fitted on.
     """
 
     metric: str
@@ -165,7 +167,9 @@ class Cascade:
     checks: tuple[Check, ...]
 
     def for_budget(self, share: float) -> Policy:
-        """The best-scoring policy whose expected cost is at most ``share`` of what the whole ensemble costs.
+        """The policy of the best score among those that cost at most ``share`` of what the whole ensemble costs.
+
+        Score and cost are those on the images that the policies were fitted on.
 
         Raises:
             UsageError: a share that is not in (0, 1], or below the cheapest policy's.
@@ -184,11 +188,12 @@ class Cascade:
         return max(able, key=lambda policy: (sign * policy.score, -policy.cost))
 
     def for_keep(self, share: float) -> Policy:
-        """The cheapest policy that keeps ``share`` of the full ensemble's score with 95 % confidence.
+        """The cheapest policy that keeps ``share`` of the full ensemble's score, by two margins.
 
-        It goes by :attr:`Policy.kept_low`, so that the promise tends to hold for new pictures of the same kind. What
-        such promises missed on pictures that they were not fitted on (:attr:`checks`) is asked for on top.
-        Metrics of which less is better keep 0.995 where the error is at most that of the full ensemble / 0.995.
+        On the images that it was fitted on, its :attr:`Policy.kept_low` is at least ``share``, and its
+        :attr:`Policy.kept` at least ``share`` plus :attr:`missed`, the worst shortfall of the cross-fitted
+        :attr:`checks`. This makes it likelier that new images of the same kind keep ``share``; it guarantees nothing.
+        Lower-is-better metrics keep 0.995 where the error is at most that of the full ensemble / 0.995.
 
         Raises:
             UsageError: a share that no policy keeps, or a metric that nothing is a share of.
@@ -209,14 +214,21 @@ class Cascade:
         ]
         if not able:
             most = max(policy.kept_low or 0 for policy in known)
-            raise UsageError(f"keep {share:g}: no policy surely keeps more than {most:.4g} of the full {self.metric}")
+            raise UsageError(
+                f"keep {share:g}: the lower bounds of all policies are at most {most:.4g} of the full {self.metric}"
+            )
         return min(able, key=lambda policy: policy.cost)
 
     @property
     def missed(self) -> float:
-        """By how much the worst of the promises to keep a share fell short on pictures that it was not fitted on."""
+        """Largest shortfall of the cross-fitted checks: share asked for less share kept, at least 0."""
         short = [check.share - check.kept for check in self.checks if check.asked == "keep" and check.kept is not None]
         return max(0.0, *short) if short else 0.0
+
+    def check_near(self, asked: Literal["budget", "keep"], share: float) -> Check | None:
+        """The check of the same kind whose share is nearest to the one asked for; ``None`` without any."""
+        same = [check for check in self.checks if check.asked == asked]
+        return min(same, key=lambda check: abs(check.share - share), default=None)
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which :func:`make_cascade` builds the same cascade."""
@@ -243,10 +255,10 @@ def make_cascade(values: Mapping[str, Any]) -> Cascade:
 
 @dataclass(frozen=True)
 class CascadeUse:
-    """What a policy really spent.
+    """What a policy spent on the images that were predicted.
 
     Attributes:
-        pictures: number of pictures that stopped after 1, 2, ... members.
+        pictures: number of images that stopped after 1, 2, ... members.
         costs: share of the whole ensemble's cost after 1, 2, ... members.
     """
 
@@ -255,7 +267,7 @@ class CascadeUse:
 
     @property
     def members(self) -> float:
-        """Mean number of members that a picture saw."""
+        """Mean number of members that an image saw."""
         return sum(stage * count for stage, count in enumerate(self.pictures, 1)) / sum(self.pictures)
 
     @property
@@ -265,7 +277,7 @@ class CascadeUse:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Share of the pictures that stopped after 1, 2, ... members."""
+        """Share of the images that stopped after 1, 2, ... members."""
         return tuple(count / sum(self.pictures) for count in self.pictures)
 
     def __add__(self, other: "CascadeUse") -> "CascadeUse":
@@ -275,10 +287,10 @@ class CascadeUse:
 
 
 def cascade_use(used: Tensor, policy: Policy, shares: Mapping[str, float]) -> CascadeUse:
-    """What pictures spent under a policy.
+    """What images spent under a policy.
 
     Args:
-        used: number of members that each picture saw, integer ``(B,)``, 1 to that of the policy.
+        used: number of members that each image saw, integer ``(B,)``, 1 to that of the policy.
         policy: that they were predicted with.
         shares: of each member in the cost of all.
     """

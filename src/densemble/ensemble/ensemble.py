@@ -17,7 +17,7 @@ from densemble.ensemble.images import as_images
 from densemble.ensemble.membership import unusable
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import RunningUncertainty, entropy
+from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
@@ -214,47 +214,67 @@ class Ensemble(nn.Module):
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
-        return self.predict_members(batch)
+        return self.predict_maps(self.member_maps(batch))
 
     @torch.no_grad()
-    def predict_members(self, batch: Tensor, uncertainty: bool = True) -> Prediction:
-        """:meth:`predict` for a float batch ``(B, 3, H, W)`` that already lies on the ensemble's device."""
-        return self.predict_maps(self.member_maps(batch), uncertainty)
+    def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
+        """The prediction for a float batch ``(B, 3, H, W)`` on the ensemble's device, ready to be served at H x W.
 
-    def predict_maps(self, members: Iterator[tuple[str, Tensor]], uncertainty: bool = True) -> Prediction:
+        The mean and what follows from it have the ensemble's size; what is computed over the members has H x W, see
+        :meth:`predict_maps`.
+        """
+        return self.predict_maps(self.member_maps(batch), uncertainty, (int(batch.shape[-2]), int(batch.shape[-1])))
+
+    def predict_maps(
+        self, members: Iterator[tuple[str, Tensor]], uncertainty: Asked = True, size: Size | None = None
+    ) -> Prediction:
         """The prediction from what :meth:`member_maps` gives.
 
         Args:
             members: names and maps ``(B, K, h, w)``.
-            uncertainty: also the maps of uncertainty; without them, less is computed at every member.
+            uncertainty: which maps of uncertainty; what only others need is not computed.
+            size: (H, W) at which ``variance``, ``expected_entropy``, ``mutual_information``, ``disagreement`` and the
+                guaranteed interval of a variance are computed, from the members' maps resized to it; default h x w.
         """
+        asked = asked_maps(uncertainty, self.task.distribution)
+        return self.conclude(*self.accumulate(members, asked, size), asked)
+
+    def accumulate(
+        self, members: Iterator[tuple[str, Tensor]], asked: frozenset[str], size: Size | None = None
+    ) -> tuple[Tensor, RunningUncertainty | None]:
+        """Combined and calibrated map ``(B, K, h, w)`` and :meth:`running` sums; arguments as :meth:`predict_maps`."""
         rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
-        running = RunningUncertainty(self.task.distribution) if uncertainty or self._bounds_need_spread() else None
+        running, density = self.running(asked), self.task.target_kind == "density"
         for name, maps in members:
             rule.add(maps, self.weights[name], places[name])
             if running is not None:
-                running.add(maps, self.weights[name])
-        return self.conclude(self.combined(rule), running, uncertainty)
+                running.add(maps if size is None else resize_maps(maps, size, density), self.weights[name])
+        return self.combined(rule), running
+
+    def running(self, asked: frozenset[str]) -> RunningUncertainty | None:
+        """Empty sums for the maps that are asked for and for the guarantee; ``None`` where neither needs any."""
+        needed = asked - {"entropy"} | ({"variance"} if self._bounds_need_spread() else set())
+        return RunningUncertainty(self.task.distribution, needed) if needed else None
 
     def conclude(
-        self, mean: Tensor, running: RunningUncertainty | None, uncertainty: bool, everyone: bool = True
+        self, mean: Tensor, running: RunningUncertainty | None, asked: frozenset[str], everyone: bool = True
     ) -> Prediction:
         """The prediction of a batch.
 
         Args:
             mean: combined and calibrated ``(B, K, h, w)``.
-            running: of the members that were seen; ``None``: no uncertainty is known.
-            uncertainty: whether maps of uncertainty are wanted.
-            everyone: all members were seen: what is guaranteed was fitted for those.
+            running: over the members that were run; ``None``: only the entropy can be asked for.
+            asked: names of the maps of uncertainty.
+            everyone: all members were run: the guarantee was fitted for those.
         """
         distribution = self.task.distribution
-        spread = None if running is None else running.variance()
+        spread = running.variance() if running is not None and "variance" in running.maps else None
         scaling = self.calibration if isinstance(self.calibration, VarianceScaling) else None
         bounds = self.bounds(mean, spread) if everyone else None
         return Prediction(
             mean=mean,
             variance=spread if spread is None or scaling is None else scaling.apply(spread),
-            entropy=entropy(mean, distribution) if uncertainty and distribution != "none" else None,
+            entropy=entropy(mean, distribution) if "entropy" in asked else None,
             expected_entropy=None if running is None else running.expected_entropy(),
             mutual_information=None if running is None else running.mutual_information(),
             disagreement=None if running is None else running.disagreement(),
@@ -274,13 +294,21 @@ class Ensemble(nn.Module):
         return self.guarantee.apply(mean)
 
     def bounds(self, mean: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Lower and upper end of the guaranteed interval ``(B, 1, h, w)``, of values and the members' variance."""
+        """Lower and upper end of the guaranteed interval ``(B, 1, H, W)``.
+
+        Args:
+            mean: values ``(B, 1, h, w)``.
+            spread: variance over the members ``(B, 1, H, W)``, where the interval's width depends on it; the mean is
+                resized to its size.
+        """
         if self.left_out or not isinstance(self.guarantee, ConformalInterval):
             return None
         if self.guarantee.floor is None:
             return self.guarantee.apply(mean)
         assert spread is not None
-        return self.guarantee.apply(torch.cat([mean, spread], dim=1))
+        size = (int(spread.shape[-2]), int(spread.shape[-1]))
+        values = resize_maps(mean, size, self.task.target_kind == "density")
+        return self.guarantee.apply(torch.cat([values, spread], dim=1))
 
 
 def _name(members: Sequence[Member]) -> dict[str, Member]:

@@ -11,6 +11,9 @@ from densemble.errors import UsageError
 class Prediction:
     """Combined map and uncertainty of a batch; without uncertainty all its maps but ``mean`` may be ``None``.
 
+    All maps have one size, except what :meth:`Ensemble.predict_members` gives: there the maps over the members and a
+    guaranteed interval that follows a variance have the images' size H x W, the others the ensemble's h x w.
+
     Attributes:
         mean: combined and calibrated activated map ``(B, K, h, w)``: probabilities, or values in the target's unit.
         variance: over the members, ``(B, K, h, w)``; of values, calibrated where the ensemble is: their expected
@@ -18,7 +21,7 @@ class Prediction:
         entropy: predictive entropy of ``mean`` in nats ``(B, h, w)``; ``None`` for regression.
         expected_entropy: mean of the members' entropies ``(B, h, w)``; ``None`` for regression.
         mutual_information: entropy of the members' arithmetic mean less their expected entropy, >= 0, ``(B, h, w)``:
-            what they disagree about, whatever the rule and the calibration; ``None`` for regression.
+            what they disagree about, for every rule and calibration; ``None`` for regression.
         disagreement: share of the members that decide otherwise than most of them, 0..1, ``(B, h, w)``; ``None`` for
             regression.
         label: most probable class ``(B, h, w)``, integer; ``None`` where there are no classes.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.errors import UsageError
+from densemble.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Job:
     def needs_uncertainty(self) -> bool:
         """Whether maps of uncertainty are needed: without them, less is computed at every member."""
         return "uncertainty" in self.what or self.rank_by is not None
+
+    def uncertainty(self, task: Task) -> frozenset[str]:
+        """Names of the maps of uncertainty that are needed: drawn, or ranked by."""
+        drawn = {"variance" if task.distribution == "none" else "entropy"} if "uncertainty" in self.what else set()
+        return frozenset(drawn | ({self.rank_by} if self.rank_by is not None else set()))
 
 
 @dataclass(frozen=True)

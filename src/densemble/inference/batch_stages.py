@@ -26,7 +26,6 @@ Compute = Callable[[Tensor], Prediction]
 """Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device."""
 
 _MOST_BYTES = 1 << 30  # of decoded pictures, all stages together
-_MAPS_FOR = {"uncertainty": ("entropy", "variance"), "guarantee": ("included", "lower", "upper")}
 
 
 @dataclass
@@ -64,7 +63,9 @@ class Stages:
     seconds: Seconds
 
     def __post_init__(self) -> None:
-        self.maps = {"mean", "label", self.job.rank_by}.union(*(_MAPS_FOR.get(kind, ()) for kind in self.job.what))
+        self.maps = {"mean", "label", *self.job.uncertainty(self.ensemble.task)}
+        if "guarantee" in self.job.what:
+            self.maps |= {"included", "lower", "upper"}
         self.reading: deque[tuple[int, Future[_Picture]]] = deque()
         self.groups: Groups[_Picture] = Groups(self.pace.batch, self.pace.waiting)
         self.writing: deque[tuple[_Picture, Future[None]]] = deque()
@@ -120,7 +121,7 @@ class Stages:
             if self.pace.pad:
                 images = images[torch.arange(self.pace.batch) % len(group)]
             prediction = self.compute(images)
-            maps = {name: _on_cpu(getattr(prediction, name)) for name in self.maps if name is not None}
+            maps = {name: _on_cpu(getattr(prediction, name)) for name in self.maps}
         for place, picture in enumerate(group):
             row: dict[str, Any] = {one.name: None for one in fields(Prediction)} | {
                 name: None if values is None else values[place : place + 1] for name, values in maps.items()

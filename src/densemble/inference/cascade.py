@@ -1,4 +1,4 @@
-"""Running a cascade: the pictures that are still unsure go on to the next member in one dense batch."""
+"""Running a cascade: the images that are still unsure go on to the next member in one dense batch."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,19 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import unusable
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import RunningUncertainty
+from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
 from densemble.errors import ArtifactError, UsageError
 from densemble.shapes import Size
 
 
 @dataclass(frozen=True)
 class CascadePrediction:
-    """What a cascade says about a batch, and what it took.
+    """A cascade's prediction of a batch, and what it took.
 
     Attributes:
-        prediction: of the batch; with a guarantee only where every picture saw all members, for which it was made.
-        used: number of members that each picture saw, int64 ``(B,)``.
+        prediction: as :meth:`Ensemble.predict_members` gives it; with a guarantee only where every image saw all
+            members, for which the guarantee was fitted.
+        used: number of members that each image saw, int64 ``(B,)``.
     """
 
     prediction: Prediction
@@ -43,19 +44,19 @@ def require_policy(ensemble: Ensemble, policy: Policy) -> None:
 
 @torch.no_grad()
 def predict_cascade(
-    ensemble: Ensemble, images: Tensor, policy: Policy, uncertainty: bool = False, batch: int | None = None
+    ensemble: Ensemble, images: Tensor, policy: Policy, uncertainty: Asked = False, batch: int | None = None
 ) -> CascadePrediction:
-    """Each picture's prediction by the first members of a policy, as many as it needs.
+    """Each image's prediction by the first members of a policy, as many as it needs.
 
-    The map of a picture that saw k members is that of an ensemble of those k: same weights, rule and temperatures, and
-    the calibration of the whole ensemble. Memory holds running sums, however many members there are.
+    The map of an image that saw k members is that of an ensemble of those k: same weights, rule and temperatures, and
+    the calibration of the whole ensemble. Memory holds running sums, for any number of members.
 
     Args:
         ensemble: in eval mode.
         images: float ``(B, C, H, W)`` in [0, 1], on the ensemble's device; the more, the denser the later batches.
         policy: of the ensemble's cascade.
-        uncertainty: also the maps of uncertainty, over the members that a picture saw.
-        batch: members get exactly so many pictures at a time, the last time filled up; default all at once.
+        uncertainty: which maps of uncertainty, over the members that an image saw.
+        batch: members get exactly so many images at a time, the last time filled up; default all at once.
 
     Raises:
         UsageError: the policy has a member that the ensemble has not, or the images have another shape.
@@ -65,48 +66,61 @@ def predict_cascade(
     places = {name: place for place, name in enumerate(ensemble.members)}
     # What an ensemble guarantees was fitted for all of its members.
     whole = policy.threshold == 0 and len(policy.members) == len(ensemble.members)
-    spread = uncertainty or UNSURENESS[policy.measure].members > 1 or (whole and ensemble.guarantee is not None)
-    pictures = [_Picture(ensemble, spread) for _ in images]
+    asked = asked_maps(uncertainty, ensemble.task.distribution)
+    runs = [_Run(ensemble, policy, asked, (int(images.shape[-2]), int(images.shape[-1])), whole) for _ in images]
     going = list(range(len(images)))
     left = images
     for stage, name in enumerate(policy.members, 1):
         maps = _member_maps(ensemble, name, left, batch)
-        for place, own in zip(going, torch.split(maps, 1), strict=True):
-            pictures[place].add(own, ensemble.weights[name], places[name])
+        for place, alone in zip(going, torch.split(maps, 1), strict=True):
+            runs[place].add(alone, ensemble.weights[name], places[name])
         if stage == len(policy.members) or policy.threshold == 0:
             continue
-        unsure = torch.cat([pictures[place].unsureness(policy.measure) for place in going])
+        unsure = torch.cat([runs[place].unsureness() for place in going])
         on = (unsure >= policy.threshold).nonzero().flatten().tolist()
         if not on:
             break
         if len(on) < len(going):
             going, left = [going[number] for number in on], left[on]
-    used = torch.tensor([picture.members for picture in pictures])
-    mean = torch.cat([ensemble.combined(picture.rule) for picture in pictures])
-    running = [picture.running for picture in pictures if picture.running is not None]
+    used = torch.tensor([run.members for run in runs])
+    mean = torch.cat([ensemble.combined(run.rule) for run in runs])
+    running = [run.running for run in runs if run.running is not None]
     joined = RunningUncertainty.joined(running) if running else None
-    return CascadePrediction(ensemble.conclude(mean, joined, uncertainty, whole), used)
+    return CascadePrediction(ensemble.conclude(mean, joined, asked, whole), used)
 
 
-class _Picture:
-    """Running sums of one picture: its own rule, so that any rule does for pictures that stop at different members."""
+class _Run:
+    """Running sums of one image: its own rule, so that any rule works for images that stop at different members.
 
-    def __init__(self, ensemble: Ensemble, spread: bool) -> None:
+    Args:
+        ensemble: that predicts it.
+        policy: that it stops by.
+        asked: maps of uncertainty.
+        size: (H, W) of the image, at which they are computed.
+        whole: the image sees all members, so that the guarantee holds.
+    """
+
+    def __init__(self, ensemble: Ensemble, policy: Policy, asked: frozenset[str], size: Size, whole: bool) -> None:
         self.rule = ensemble.rule()
-        self.running = RunningUncertainty(ensemble.task.distribution) if spread else None
+        self.running = ensemble.running(asked) if asked or whole else None
         self.members = 0
-        self._distribution = ensemble.task.distribution
+        # The threshold was fitted on maps of the ensemble's size.
+        several = policy.threshold > 0 and UNSURENESS[policy.measure].members > 1
+        self._stopping = RunningUncertainty(ensemble.task.distribution, (policy.measure,)) if several else None
+        self._measure, self._task, self._size = policy.measure, ensemble.task, size
 
     def add(self, maps: Tensor, weight: float, place: int) -> None:
         """Takes one member's maps ``(1, K, h, w)``."""
         self.rule.add(maps, weight, place)
+        if self._stopping is not None:
+            self._stopping.add(maps, weight)
         if self.running is not None:
-            self.running.add(maps, weight)
+            self.running.add(resize_maps(maps, self._size, self._task.target_kind == "density"), weight)
         self.members += 1
 
-    def unsureness(self, measure: str) -> Tensor:
+    def unsureness(self) -> Tensor:
         """How unsure the members so far are, ``(1,)``."""
-        return unsureness(measure, self.rule.result(), self.running, self._distribution, self.members)
+        return unsureness(self._measure, self.rule.result(), self._stopping, self._task.distribution, self.members)
 
 
 def _member_maps(ensemble: Ensemble, name: str, images: Tensor, batch: int | None) -> Tensor:

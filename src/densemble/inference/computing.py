@@ -10,6 +10,7 @@ from torch import Tensor
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.uncertainty import Asked
 from densemble.inference.cascade import predict_cascade, require_policy
 
 PIXELS = 2_000_000
@@ -18,7 +19,7 @@ PIXELS = 2_000_000
 
 def computing(
     ensemble: Ensemble,
-    uncertainty: bool,
+    uncertainty: Asked,
     policy: Policy | None = None,
     used: Callable[[CascadeUse], None] = lambda use: None,
 ) -> Callable[[Tensor], Prediction]:
@@ -26,7 +27,7 @@ def computing(
 
     Args:
         ensemble: in eval mode.
-        uncertainty: also the maps of uncertainty.
+        uncertainty: which maps of uncertainty.
         policy: of the ensemble's cascade; ``None``: all members see every picture.
         used: told what a batch spent under a policy.
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.uncertainty import entropy
 from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import stored_labels, stored_maps
-from densemble.shapes import Size
+from densemble.shapes import Size, format_size
 from densemble.storage.geo import Georeference, read_georeference, write_geotiff
 from densemble.storage.images import write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
@@ -230,32 +231,44 @@ def _in_notebook() -> bool:
 def at_picture_size(
     prediction: Prediction, image: Array, name: str, path: Path | None, ensemble: Ensemble
 ) -> PicturePrediction:
-    """An ensemble's prediction for a batch of one, its maps resized (bilinear) to the picture's own size."""
+    """An ensemble's prediction of a batch of one at the image's own size.
+
+    The mean is resized (bilinear); entropy, labels and sets are computed from the resized mean. What is computed over
+    the members already has the image's size, see :meth:`Ensemble.predict_members`.
+
+    Raises:
+        ValueError: a map over the members has another size: it cannot be resized.
+    """
     task = ensemble.task
     size: Size = (int(image.shape[0]), int(image.shape[1]))
 
-    def grow_plane(plane: Tensor | None) -> Tensor | None:
-        return None if plane is None else resize_maps(plane[:, None], size)[0, 0]
+    def required(maps: Tensor | None) -> Tensor | None:
+        if maps is not None and maps.shape[-2:] != size:
+            raise ValueError(
+                f"a map of uncertainty of {format_size((int(maps.shape[-2]), int(maps.shape[-1])))} for an image of "
+                f"{format_size(size)}; predict with Ensemble.predict_members"
+            )
+        return None if maps is None else maps[0]
 
-    density = task.target_kind == "density"
-    area = prediction.mean[0, 0].numel() / (size[0] * size[1]) if density else 1.0
+    def grown(maps: Tensor | None) -> Tensor | None:
+        return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
 
-    def grow_maps(maps: Tensor | None) -> Tensor | None:
-        return None if maps is None else resize_maps(maps, size, density)[0]
-
-    whole = resize_maps(prediction.mean, size, density)
+    whole = resize_maps(prediction.mean, size, task.target_kind == "density")
     mean, included = whole[0], ensemble.included(whole)
+    unsure = prediction.entropy
+    if unsure is not None and whole is not prediction.mean:
+        unsure = entropy(whole, task.distribution)
     return PicturePrediction(
         mean=mean,
-        variance=None if prediction.variance is None else resize_maps(prediction.variance, size)[0] * area**2,
-        entropy=grow_plane(prediction.entropy),
-        expected_entropy=grow_plane(prediction.expected_entropy),
-        mutual_information=grow_plane(prediction.mutual_information),
-        disagreement=grow_plane(prediction.disagreement),
+        variance=required(prediction.variance),
+        entropy=None if unsure is None else unsure[0],
+        expected_entropy=required(prediction.expected_entropy),
+        mutual_information=required(prediction.mutual_information),
+        disagreement=required(prediction.disagreement),
         label=mean.max(0).indices if prediction.label is not None else None,
         included=None if included is None else included[0],
-        lower=grow_maps(prediction.lower),
-        upper=grow_maps(prediction.upper),
+        lower=grown(prediction.lower),
+        upper=grown(prediction.upper),
         image=image,
         name=name,
         path=path,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images
+from densemble.ensemble.uncertainty import Asked
 from densemble.errors import DataError, UsageError
 from densemble.inference.backends import BACKENDS, Precision
 from densemble.inference.execution import Execution
@@ -133,7 +134,7 @@ def shown(image: Tensor) -> Array:
 
 
 def predict_one(
-    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", uncertainty: bool = True
+    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", uncertainty: Asked = True
 ) -> PicturePrediction:
     """Predicts one picture.
 
@@ -141,7 +142,7 @@ def predict_one(
         ensemble: in eval mode, best :func:`prepared`.
         picture: a file, an array ``(H, W, C)`` or a tensor ``(C, H, W)``.
         name: of a picture that is no file.
-        uncertainty: also the maps of uncertainty.
+        uncertainty: which maps of uncertainty.
 
     Raises:
         DataError: a file that cannot be read.

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.uncertainty import UNCERTAINTY
 from densemble.errors import DataError, UsageError
 from densemble.inference.tile_members import (
     SmallMap,
@@ -27,13 +28,12 @@ from densemble.inference.tile_members import (
     whole_map,
 )
 from densemble.inference.tile_planes import (
-    UNCERTAINTY,
     Rows,
     as_rows,
-    carried,
-    finisher,
-    planes_of,
+    blendable,
+    blended_finisher,
     require_planes,
+    wanted_planes,
 )
 from densemble.inference.tile_resize import BLOCK, grown, reduce_picture
 from densemble.inference.tile_stitch import Planes, stitch
@@ -47,7 +47,6 @@ Array = np.ndarray[Any, Any]
 WHOLE_PICTURE_RULES = ("rank", "histogram")
 """Rules that compare a pixel with all others of its picture."""
 _STRIP = 64
-_COUNTS = {"variance": 2, "mean": 1, "lower": 1, "upper": 1}  # powers of the pixel's area in maps of densities
 
 
 class LargePicture(Protocol):
@@ -172,24 +171,29 @@ def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -
 def _grown_rows(
     ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor], wanted: tuple[str, ...]
 ) -> Iterator[Rows]:
-    """All members see the whole picture and give small maps: these are combined, and what comes out is grown."""
+    """All members see the whole image and give small maps: the combined map and the members' are grown by blocks."""
     wholes = _whole_maps(ensemble, size, read)
-    names = carried(wanted, from_mean=True)
-    with torch.no_grad():
-        prediction = ensemble.predict_maps(equal_sized(wholes, ensemble.task), bool(UNCERTAINTY & set(wanted)))
-    (small,) = planes_of(prediction, names)
-    area = prediction.mean[0, 0].numel() / (size[0] * size[1])
     density = ensemble.task.target_kind == "density"
-    factors = {name: area ** _COUNTS.get(name, 0) if density else 1.0 for name in names}
+    asked = frozenset(wanted) & UNCERTAINTY
+    with torch.no_grad():
+        maps = dict(equal_sized(wholes, ensemble.task))
+        mean = ensemble.predict_maps(iter(maps.items()), uncertainty=False).mean
+    factor = mean[0, 0].numel() / (size[0] * size[1]) if density else 1.0
     windows = plan(size, BLOCK)
 
-    def parts() -> Iterator[Planes]:
-        for box in windows.answers():
-            planes = {name: grown(plane[None], size, box)[0] for name, plane in small.items()}
-            yield {name: plane * factors[name] if density else plane for name, plane in planes.items()}
+    def at(small: Tensor, box: Box) -> Tensor:
+        return grown(small, size, box) * factor if density else grown(small, size, box)
 
-    for top, planes in stitch(windows, parts(), finisher(ensemble, wanted)):
-        yield as_rows(top, planes)
+    def planes(box: Box) -> Planes:
+        running = ensemble.running(asked)
+        if running is not None:
+            for name, small in maps.items():
+                running.add(at(small, box), ensemble.weights[name])
+        return wanted_planes(ensemble, ensemble.conclude(at(mean, box), running, asked), wanted)
+
+    parts = (_by_strips(box, mean.device, planes) for box in windows.answers())
+    for top, finished in stitch(windows, parts, lambda finished: finished):
+        yield as_rows(top, finished)
 
 
 def _windowed_rows(
@@ -201,8 +205,6 @@ def _windowed_rows(
     batch: int,
 ) -> Iterator[Rows]:
     wholes = _whole_maps(ensemble, windows.size, read)
-    names = carried(wanted, from_mean=windows.blended)
-    uncertainty = bool(UNCERTAINTY & set(wanted))
     device = next(ensemble.parameters()).device
     answers = list(windows.answers())
 
@@ -211,10 +213,11 @@ def _windowed_rows(
         for boxes, images in _read_ahead(windows.boxes(), read if own else None, batch, device):
             seen = [[] for _ in boxes] if images is None else _small_maps(ensemble, own, images, boxes)
             for here, answer in zip(seen, answers[done : done + len(boxes)], strict=True):
-                yield _combined(ensemble, [*here, *wholes], answer, names, uncertainty)
+                yield _combined(ensemble, [*here, *wholes], answer, wanted, windows.blended)
             done += len(boxes)
 
-    for top, planes in stitch(windows, parts(), finisher(ensemble, wanted)):
+    finish = blended_finisher(ensemble, wanted) if windows.blended else lambda finished: finished
+    for top, planes in stitch(windows, parts(), finish):
         yield as_rows(top, planes)
 
 
@@ -228,22 +231,33 @@ def _small_maps(ensemble: Ensemble, own: list[str], images: Tensor, boxes: list[
     return found
 
 
-@torch.no_grad()
 def _combined(
-    ensemble: Ensemble, members: list[SmallMap], answer: Box, names: tuple[str, ...], uncertainty: bool
+    ensemble: Ensemble, members: list[SmallMap], answer: Box, wanted: tuple[str, ...], blended: bool
 ) -> Planes:
-    """Planes ``(c, h, w)`` of what a window answers for.
+    """Planes ``(c, h, w)`` of what a window answers for: those that are wanted, or those that can be blended."""
+    asked = frozenset(wanted) & UNCERTAINTY
 
-    A CPU does it by strips, whose maps of all channels are small enough that their memory is used again: to be given
-    new memory takes longer than what is done in it.
+    def planes(box: Box) -> Planes:
+        maps = ((member.name, member.at(box, ensemble.task)) for member in members)
+        if blended:
+            return blendable(*ensemble.accumulate(maps, asked))
+        return wanted_planes(ensemble, ensemble.predict_maps(maps, asked), wanted)
+
+    return _by_strips(answer, members[0].maps.device, planes)
+
+
+@torch.no_grad()
+def _by_strips(answer: Box, device: torch.device, planes_at: Callable[[Box], Planes]) -> Planes:
+    """Planes ``(c, h, w)`` of a box; on a CPU strip by strip.
+
+    The maps of all channels of a strip are so small that their memory is used again: to be given new memory takes
+    longer than the arithmetic in it.
     """
     result: Planes = {}
-    rows = _STRIP if members[0].maps.device.type == "cpu" else answer.height
+    rows = _STRIP if device.type == "cpu" else answer.height
     for first in range(0, answer.height, rows):
         strip = Box(answer.top + first, answer.left, min(rows, answer.height - first), answer.width)
-        maps = ((member.name, member.at(strip, ensemble.task)) for member in members)
-        (planes,) = planes_of(ensemble.predict_maps(maps, uncertainty), names)
-        for name, plane in planes.items():
+        for name, plane in planes_at(strip).items():
             if name not in result:
                 result[name] = plane.new_empty((plane.shape[0], answer.height, answer.width))
             result[name][:, first : first + strip.height] = plane

@@ -1,7 +1,12 @@
-"""Planes: which maps of a prediction are carried through tiles, and what finished rows of them are."""
+"""Planes: what windows give of a prediction, and what finished rows of it are.
+
+Where windows meet, each gives what is asked for. Where they overlap, each gives what can be blended, the mean and the
+moments of the members, and everything else is computed from the blended ones: entropies, votes and variances of
+windows cannot be added up.
+"""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -9,6 +14,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.uncertainty import UNCERTAINTY, Moments, RunningUncertainty
 from densemble.errors import UsageError
 from densemble.inference.tile_stitch import Planes
 
@@ -16,9 +22,9 @@ PLANES = (
     "mean", "label", "variance", "entropy", "expected_entropy", "mutual_information", "disagreement",
     "included", "lower", "upper",
 )  # fmt: skip
-UNCERTAINTY = frozenset({"variance", "entropy", "expected_entropy", "mutual_information", "disagreement"})
-OF_MEAN = frozenset({"label", "included"})
-"""Decided from the mean map, once that is complete."""
+_FLAT = UNCERTAINTY - {"variance"} | {"label"}
+_MEAN = "mean"
+_MOMENTS = tuple(field.name for field in fields(Moments))
 
 
 @dataclass(frozen=True)
@@ -73,45 +79,57 @@ def require_planes(ensemble: Ensemble, wanted: Collection[str]) -> None:
         raise UsageError(f"{what}: for {ensemble.task.name} this ensemble gives {', '.join(able)}")
 
 
-def carried(wanted: Collection[str], from_mean: bool) -> tuple[str, ...]:
-    """Planes that windows have to give; ``from_mean``: what is decided from the mean is decided once it is complete."""
-    late = OF_MEAN & set(wanted) if from_mean else set()
-    kept = set(wanted) - late | ({"mean"} if late else set())
-    return tuple(name for name in PLANES if name in kept)
+def wanted_planes(ensemble: Ensemble, prediction: Prediction, wanted: Collection[str]) -> Planes:
+    """The planes ``(c, h, w)`` that are wanted of a prediction of one image, labels as small integers.
 
-
-def planes_of(prediction: Prediction, names: Collection[str]) -> list[Planes]:
-    """The planes ``(c, h, w)`` of every image of a prediction."""
+    Raises:
+        UsageError: a guarantee that is void, because a member was left out.
+    """
     found: Planes = {}
-    for name in names:
+    for name in wanted:
         plane: Tensor | None = getattr(prediction, name)
-        if plane is None:  # a guarantee that is void, for a member had to be done without
+        if plane is None:
             raise UsageError(f"the ensemble gives no '{name}' without all of its members; leave it out")
-        found[name] = plane if plane.ndim == 4 else plane[:, None]
-    return [{name: plane[i] for name, plane in found.items()} for i in range(len(prediction.mean))]
+        found[name] = plane[:1] if name in _FLAT else plane[0]
+    if "label" in found:
+        found["label"] = found["label"].to(torch.uint8 if ensemble.task.out_channels <= 256 else torch.int32)
+    return found
 
 
-def finisher(ensemble: Ensemble, wanted: Collection[str]) -> Callable[[Planes], Planes]:
-    """What turns complete planes into those that are wanted, labels as small integers."""
-    small = torch.uint8 if ensemble.task.out_channels <= 256 else torch.int32
+def blendable(mean: Tensor, running: RunningUncertainty | None) -> Planes:
+    """The planes of one window that are linear in what its windows say: the calibrated mean and the moments."""
+    planes = {_MEAN: mean[0]}
+    if running is None:
+        return planes
+    moments = running.moments()
+    for name in _MOMENTS:
+        plane: Tensor | None = getattr(moments, name)
+        if plane is not None:
+            planes[f"members {name}"] = plane[0] if plane.ndim == 4 else plane
+    return planes
+
+
+def blended_finisher(ensemble: Ensemble, wanted: Collection[str]) -> Callable[[Planes], Planes]:
+    """What turns complete planes of :func:`blendable` into those that are wanted."""
+    asked = frozenset(wanted) & UNCERTAINTY
 
     def finish(planes: Planes) -> Planes:
-        found = dict(planes)
-        if "label" in wanted:
-            label = planes["label"] if "label" in planes else planes["mean"].max(0, keepdim=True).indices
-            found["label"] = label.to(small)
-        if "included" in wanted and "included" not in planes:
-            included = ensemble.included(planes["mean"][None])
-            if included is None:
-                raise UsageError("the ensemble gives no 'included' without all of its members; leave it out")
-            found["included"] = included[0]
-        return {name: found[name] for name in wanted}
+        empty = ensemble.running(asked)
+        running = None
+        if empty is not None:
+            moments = Moments(**{name: _batched(planes.get(f"members {name}"), name) for name in _MOMENTS})
+            running = RunningUncertainty.restored(moments, ensemble.task.distribution, empty.maps)
+        prediction = ensemble.conclude(planes[_MEAN][None], running, asked)
+        return wanted_planes(ensemble, prediction, wanted)
 
     return finish
 
 
+def _batched(plane: Tensor | None, name: str) -> Tensor | None:
+    return plane if plane is None or name == "entropy" else plane[None]
+
+
 def as_rows(top: int, planes: Planes) -> Rows:
     """Finished planes ``(c, n, W)`` as :class:`Rows`."""
-    flat = UNCERTAINTY - {"variance"} | {"label"}
-    named = {name: plane[0] if name in flat else plane for name, plane in planes.items()}
+    named = {name: plane[0] if name in _FLAT else plane for name, plane in planes.items()}
     return Rows(top, *(named.get(name) for name in PLANES))

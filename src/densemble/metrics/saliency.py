@@ -1,5 +1,9 @@
-"""Saliency metrics as in the MIT benchmark (Bylinskii et al. 2019, "What do different evaluation metrics tell us
-about saliency models?"), averaged over pictures."""
+"""Saliency metrics of the MIT/Tuebingen benchmark, averaged over images.
+
+Definitions: the benchmark's MATLAB code (https://github.com/cvzoya/saliency, ``code_forMetrics``), explained in
+Bylinskii et al. 2019, "What do different evaluation metrics tell us about saliency models?". Where that code gives NaN
+or a random number, the docstrings here say what is computed instead.
+"""
 
 import torch
 from torch import Tensor
@@ -9,61 +13,124 @@ from densemble.metrics.base import MetricValues
 EPSILON = 2.2204e-16
 
 
+def correlations(maps: Tensor, target: Tensor) -> Tensor:
+    """CC: Pearson's correlation of each map with the target, -1..1; 0 where one of them is constant.
+
+    Args:
+        maps: float64 ``(M, N)``, N pixels.
+        target: float64 ``(N,)``.
+
+    Returns:
+        float64 ``(M,)``.
+    """
+    a, b = maps - maps.mean(1, keepdim=True), target - target.mean()
+    norm = a.norm(dim=1) * b.norm()
+    return torch.where(norm > 0, a @ b / norm, 0.0)
+
+
+def similarities(maps: Tensor, target: Tensor) -> Tensor:
+    """SIM: overlap of each map with the target as distributions, 0..1; see :func:`correlations` for the shapes.
+
+    Both are first rescaled to 0..1 by their own minimum and maximum, then divided by their sum, as in
+    ``similarity.m``: adding a constant to a map changes nothing. 0 where a map is constant; there the benchmark gives
+    0 for a map of zeros and NaN for any other.
+    """
+    return torch.minimum(_rescaled(maps), _rescaled(target[None])).sum(1)
+
+
+def divergences(maps: Tensor, target: Tensor) -> Tensor:
+    """KLD of each map from the target, in nats, as distributions; 0 is perfect. See :func:`correlations`.
+
+    Maps are divided by their sum without rescaling, as in ``KLdiv.m``. A map of zeros counts as uniform.
+    """
+    p, q = _distributions(maps), _distributions(target[None])
+    return (q * torch.log(EPSILON + q / (p + EPSILON))).sum(1)
+
+
+def scanpaths(maps: Tensor, points: Tensor) -> Tensor:
+    """NSS: mean of each standardized map at the fixations ``(N,)`` bool; 0 is chance, and where a map is constant.
+
+    The standard deviation is that of a sample (divisor N - 1), as in ``NSS.m``.
+    """
+    heights = maps[:, points].mean(1) - maps.mean(1)
+    spread = maps.std(1, correction=1)
+    return torch.where(spread > 0, heights / spread, 0.0)
+
+
 def correlation(prediction: Tensor, target: Tensor) -> float:
-    """CC: Pearson's correlation of two maps of one shape, -1..1; 0 where one of them is constant."""
-    a = prediction - prediction.mean()
-    b = target - target.mean()
-    norm = a.norm() * b.norm()
-    return float((a * b).sum() / norm) if norm > 0 else 0.0
+    """:func:`correlations` of two maps of one shape."""
+    return float(correlations(prediction.flatten()[None], target.flatten()))
 
 
 def similarity(prediction: Tensor, target: Tensor) -> float:
-    """SIM: overlap of two maps as distributions, 0..1."""
-    return float(torch.minimum(_distribution(prediction), _distribution(target)).sum())
+    """:func:`similarities` of two maps of one shape."""
+    return float(similarities(prediction.flatten()[None], target.flatten()))
 
 
 def divergence(prediction: Tensor, target: Tensor) -> float:
-    """KLD of the prediction from the target, in nats, as distributions; 0 is perfect."""
-    p, q = _distribution(prediction), _distribution(target)
-    return float((q * torch.log(EPSILON + q / (p + EPSILON))).sum())
+    """:func:`divergences` of two maps of one shape."""
+    return float(divergences(prediction.flatten()[None], target.flatten()))
 
 
 def scanpath(prediction: Tensor, points: Tensor) -> float:
-    """NSS: mean of the standardized prediction at fixations ``(H, W)`` bool; 0 is chance."""
-    spread = prediction.std(correction=0)
-    return float(((prediction - prediction.mean()) / spread)[points].mean()) if spread > 0 else 0.0
+    """:func:`scanpaths` of a map and fixations ``(H, W)`` bool."""
+    return float(scanpaths(prediction.flatten()[None], points.flatten()))
 
 
 def auc_judd(prediction: Tensor, points: Tensor) -> float:
-    """AUC-Judd: area under the curve of fixated against other pixels, thresholds at the fixated values."""
-    fixated = prediction[points].sort(descending=True).values
+    """AUC-Judd: the expected value of ``AUC_Judd.m`` over its jitter.
+
+    ``AUC_Judd.m`` sweeps thresholds over the values at the N fixated pixels and takes the trapezoidal area of hits
+    against false alarms among all other pixels. Equal values are put in random order first, by noise of up to 1e-7.
+    Here every order is equally likely and the mean over all of them is computed exactly, so the result is
+    deterministic. With no equal values it is the benchmark's number.
+
+    The trapezoids credit a pixel between two thresholds with half a fixation, so the area exceeds the Mann-Whitney
+    statistic by 1/(2N) times the share of other pixels above the lowest threshold: chance is
+    ``0.5 + 0.5 / (N + 1)``, not 0.5.
+
+    Args:
+        prediction: ``(H, W)``.
+        points: fixations, bool ``(H, W)``; at least one. 0.5 where all pixels are fixated.
+    """
+    fixated = prediction[points].sort().values
     others = prediction[~points].sort().values
     if len(others) == 0:
         return 0.5
-    thresholds, counts = torch.unique_consecutive(fixated, return_counts=True)
-    hit = counts.cumsum(0).double() / len(fixated)
-    below = torch.searchsorted(others, thresholds, side="left")
-    false = (len(others) - below).double() / len(others)
-    zero, one = hit.new_zeros(1), hit.new_ones(1)
-    return float(torch.trapezoid(torch.cat([zero, hit, one]), torch.cat([zero, false, one])))
+    below = torch.searchsorted(others, fixated, side="left").double()
+    up_to = torch.searchsorted(others, fixated, side="right").double()
+    mann_whitney = float((below + up_to).sum() / 2 / (len(fixated) * len(others)))
+    # Of the pixels that equal the lowest fixated value, the share above the lowest of `lowest` fixations in random
+    # order is lowest / (lowest + 1).
+    lowest = int((fixated == fixated[0]).sum())
+    above = len(others) - float(up_to[0]) + float(up_to[0] - below[0]) * lowest / (lowest + 1)
+    return mann_whitney + above / len(others) / (2 * len(fixated))
 
 
-def _distribution(values: Tensor) -> Tensor:
-    total = values.sum()
-    return values / total if total > 0 else torch.full_like(values, 1 / values.numel())
+def _rescaled(maps: Tensor) -> Tensor:
+    """Maps ``(M, N)`` from 0 on and of sum 1; a constant map becomes 0."""
+    values = maps - maps.amin(1, keepdim=True)
+    total = values.sum(1, keepdim=True)
+    return torch.where(total > 0, values / total, 0.0)
+
+
+def _distributions(maps: Tensor) -> Tensor:
+    """Maps ``(M, N)`` of sum 1; a map of zeros is uniform."""
+    total = maps.sum(1, keepdim=True)
+    return torch.where(total > 0, maps / total, 1 / maps.shape[1])
 
 
 class SaliencyMetrics:
-    """``cc sim kld``, and ``nss auc_judd`` over the pictures that have fixations."""
+    """``cc sim kld``, and ``nss auc_judd`` over the images that have fixations."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one picture: prediction ``(1, H, W)``, target ``(H, W)`` >= 0 of any scale, fixations ``(H, W)`` bool.
+        """Adds one image: prediction ``(1, H, W)``, target ``(H, W)`` >= 0 of any scale, fixations ``(H, W)`` bool.
 
-        A target that is 0 everywhere says nothing and is left out of cc, sim and kld.
+        A target that is 0 everywhere is left out of cc, sim and kld.
 
         Raises:
             ValueError: the prediction is not finite.
@@ -84,5 +151,5 @@ class SaliencyMetrics:
         self._counts[key] = self._counts.get(key, 0) + 1
 
     def compute(self) -> MetricValues:
-        """Means over pictures."""
+        """Means over images."""
         return {key: total / self._counts[key] for key, total in self._sums.items()}
