@@ -1,13 +1,9 @@
 import copy
-import re
-import sys
 import weakref
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 import densemble as de
@@ -16,7 +12,6 @@ from densemble.inference.backends.openvino import OpenVINORunner
 from densemble.inference.execution import Execution
 from densemble.inference.fast import FastMember, accelerate, choices
 from densemble.inference.network import Rewritten
-from densemble.inference.pages import give_back
 from densemble.inference.predictor import prepared
 from densemble.inference.together import Seat
 from densemble.nets.dense import DenseModel
@@ -138,17 +133,24 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
     assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
 
 
-def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_once_together(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compiled: list[int] = []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The number of outputs of every network that OpenVINO compiles from now on; nothing is remembered at first."""
+    found: list[int] = []
     plain = OpenVINORunner._compiled
 
     def watched(self: OpenVINORunner) -> object:
-        compiled.append(len(self.model.outputs))
+        found.append(len(self.model.outputs))
         return plain(self)
 
     monkeypatch.setattr(OpenVINORunner, "_compiled", watched)
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
+    return found
+
+
+def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_once_together(
+    compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Execution, "worth", lambda *_: True)
     quick = prepared(three(), "openvino", "fp32")
     for member in quick.members.values():
@@ -159,6 +161,48 @@ def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_onc
     found = quick(pictures())
     assert compiled == [1, 1, 1, 3]
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_remembered_networks_are_compiled_once_together(compiled: list[int]) -> None:
+    first = accelerate(three(), pictures(), "openvino", "fp32")
+    assert compiled == [1, 1, 1, 3]
+    compiled.clear()
+    again = accelerate(three(), pictures(), "openvino", "fp32")
+    assert compiled == [3]
+    other = pictures(seed=8)
+    assert torch.equal(again(other), first(other))
+
+
+def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled: list[int]) -> None:
+    ensemble = three()
+    accelerate(ensemble, pictures(), "openvino", "fp32")
+    compiled.clear()
+    quick = prepared(ensemble, "openvino", "fp32")
+    found = quick(pictures())
+    assert compiled == []
+    with torch.no_grad():
+        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_remembered_networks_with_wrong_numbers_run_eagerly(
+    members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = de.Ensemble([make(), make("resnet18", 1), make(seed=2)][:members]).eval()
+    accelerate(ensemble, pictures(), "openvino", "fp32")
+    run = OpenVINORunner.__call__
+
+    def wrong(self: OpenVINORunner, images: Tensor) -> list[Tensor]:
+        return [*run(self, images)[:-1], run(self, images)[-1] + 1]
+
+    monkeypatch.setattr(OpenVINORunner, "__call__", wrong)
+    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
+    other = pictures(seed=8)
+    with torch.no_grad():
+        torch.testing.assert_close(quick(other), ensemble(other), rtol=1e-4, atol=1e-5)
+    *right, last = [tuned.runner for own in choices(quick).values() for tuned in own]
+    assert isinstance(last, Seat) and last.alone is not None
+    assert all(isinstance(seat, Seat) and seat.alone is None for seat in right)
 
 
 def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,29 +242,3 @@ def test_a_copy_with_the_same_tensors_can_be_laid_out_anew_without_changing_the_
     assert plain.training
     assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
     assert plain.backbone.get_parameter(next(iter(dict(plain.backbone.named_parameters())))).is_contiguous()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pages are given back on Linux alone")
-def test_pages_of_weights_go_and_come_back(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    save_file({"w": torch.arange(4_000_000, dtype=torch.float32)}, path)
-    with safe_open(path, framework="pt") as file:
-        weights = file.get_tensor("w")
-    assert float(weights.sum()) > 0
-    before = resident(path)
-    assert before > 15_000, "all of it is in memory"
-    weights[5] = -1.0  # private to this process: must not be lost
-    give_back()
-    assert resident(path) < before / 10
-    assert weights[4:7].tolist() == [4.0, -1.0, 6.0]
-
-
-def resident(path: Path) -> int:
-    """kB of a mapped file in this process's memory."""
-    found, ours = 0, False
-    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
-        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-            ours = line.endswith(str(path))
-        elif ours and line.startswith("Rss:"):
-            found += int(line.split()[1])
-    return found

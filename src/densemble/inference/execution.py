@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from densemble.inference.backends import Runner
-from densemble.inference.backends.base import as_list
+from densemble.inference.backends import BACKENDS, Precision, Runner
 from densemble.inference.cache import identity
 from densemble.inference.remembered import recall, remember
-from densemble.inference.tune import Choice, candidates, tune
+from densemble.inference.tune import Choice, candidates, is_right, largest_error, tune
 from densemble.nets.head import DenseHead
 from densemble.shapes import Size
 
@@ -44,6 +43,30 @@ class Grid(nn.Module):
 
 
 @dataclass(frozen=True)
+class Unchecked:
+    """Numbers of a remembered choice, to be compared with those of eager float32 once its network is compiled.
+
+    Attributes:
+        example: normalized images.
+        reference: their logits in eager float32.
+        activation: logits -> maps.
+        precision: that was chosen.
+        eager: makes the runner to use if the numbers are wrong.
+    """
+
+    example: Tensor
+    reference: list[Tensor]
+    activation: Callable[[Tensor], Tensor]
+    precision: Precision
+    eager: Callable[[], Runner]
+
+    def is_right(self, outputs: Sequence[Tensor]) -> bool:
+        """Whether these logits of the example are near enough to the reference."""
+        error = largest_error([outputs], [self.reference], self.activation, self.precision)
+        return is_right(error, self.precision)
+
+
+@dataclass(frozen=True)
 class Tuned:
     """A network ready to run at one shape.
 
@@ -53,6 +76,7 @@ class Tuned:
         stops_at: the only map size that it serves; ``None``: all that are at least ``grid_size``.
         runner: see :data:`Runner`.
         choice: how it was chosen.
+        unchecked: the runner's numbers are still to be checked; ``None``: they are right.
     """
 
     batch: int
@@ -60,6 +84,7 @@ class Tuned:
     stops_at: Size | None
     runner: Runner
     choice: Choice
+    unchecked: Unchecked | None = None
 
     def serves(self, wanted: Size) -> bool:
         """Whether its logits are those for a map of that size."""
@@ -111,31 +136,57 @@ class Execution:
         return gained > WORTH_SECONDS + WORTH_RUNS * seconds
 
     @torch.no_grad()
-    def tune(self, name: str, build: Callable[[Size | None], nn.Module], normalized: Tensor, wanted: Size) -> Tuned:
+    def tune(
+        self,
+        name: str,
+        build: Callable[[Size | None], nn.Module],
+        normalized: Tensor,
+        wanted: Size,
+        joined: bool = False,
+    ) -> Tuned:
         """The fastest right way to run a network at the shape of these images.
 
         Args:
-            name: of the network, that it is told of by.
-            build: makes it, by where the steps of its heads stop.
+            name: of the network, used in messages.
+            build: makes the network, by where the steps of its heads stop.
             normalized: real images, ``(B, C, H, W)``.
             wanted: (h, w) of the maps.
+            joined: the network is to be compiled with others. A remembered choice is then not compiled by itself, and
+                its numbers are left to be checked.
         """
-        natural = _largest(as_list(build(None).eval()(normalized[:1])))
-        stops_at = None if wanted[0] >= natural[0] and wanted[1] >= natural[1] else wanted
-        network = build(stops_at).eval()
+        started = time.monotonic()
+        network = build(None).eval()
+        reference = _eager(network, normalized)(normalized)
+        natural, stops_at = _largest(reference), None
+        if wanted[0] < natural[0] or wanted[1] < natural[1]:
+            network, stops_at = build(wanted).eval(), wanted
+            reference = _eager(network, normalized)(normalized)
         pairs = candidates(self.backend, self.precision, normalized.device)
         key = identity(network, normalized, pairs)
-        remembered = recall(key)
-        named = None if self.backend == "auto" else self.backend
-        started = time.monotonic()
-        choice, runner = tune(network, normalized, self.activation, pairs, named=named, remembered=remembered)
-        if remembered is None:
-            remember(key, choice)
+        choice, unchecked = recall(key), None
+        if choice is not None and joined and BACKENDS[choice.backend].joinable:
+            runner = BACKENDS[choice.backend].compile(network, normalized, choice.precision, [normalized])
+
+            def eager() -> Runner:
+                return _eager(build(stops_at).eval(), normalized)
+
+            unchecked = Unchecked(normalized, reference, self.activation, choice.precision, eager)
+        else:
+            named, known = None if self.backend == "auto" else self.backend, choice
+            choice, runner = tune(
+                network, normalized, self.activation, pairs, named=named, remembered=known, reference=reference
+            )
+            if known is None:
+                remember(key, choice)
         self.say(
             f"{name}: {choice.backend} {choice.precision}, {choice.speedup:.1f}x eager, error {choice.error:.1g} "
             f"({time.monotonic() - started:.1f} s)"
         )
-        return Tuned(len(normalized), natural, stops_at, runner, choice)
+        return Tuned(len(normalized), natural, stops_at, runner, choice, unchecked)
+
+
+def _eager(network: nn.Module, example: Tensor) -> Runner:
+    return BACKENDS["eager"].compile(network, example, "fp32", ())
 
 
 def _largest(grids: Sequence[Tensor]) -> Size:

@@ -12,7 +12,6 @@ from densemble.inference.backends import BACKENDS
 from densemble.inference.backends.base import as_list
 from densemble.inference.execution import Execution, Grid, Tuned
 from densemble.inference.joined import Joined
-from densemble.inference.pages import give_back
 from densemble.inference.together import Together
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
@@ -110,12 +109,16 @@ class TunedNetwork:
         return as_list(network(normalized.contiguous(memory_format=torch.channels_last)))
 
     def _tune(self, normalized: Tensor, wanted: Size, ran: bool = False) -> Tuned:
-        give_back()  # weights that were read and checked long before
         seen = _size(normalized)
-        found = self.execution.tune(self.name, lambda size: self._rewritten.network(seen, size), normalized, wanted)
+        found = self.execution.tune(
+            self.name,
+            lambda size: self._rewritten.network(seen, size),
+            normalized,
+            wanted,
+            joined=self._together is not None,
+        )
         if not BACKENDS[found.choice.backend].runs_network:
             self._rewritten.drop()
-        give_back()
         if self._together is not None:
             spec = self._rewritten.members[0].spec
             key = (tuple(normalized.shape), spec.mean, spec.std)

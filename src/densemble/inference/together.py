@@ -5,7 +5,7 @@ the seven as one network it is what the largest needs, and the numbers are the s
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from densemble.inference.backends.base import JoinableRunner, Runner
 from densemble.inference.execution import Tuned
-from densemble.inference.pages import giving_back
 
 Key = tuple[object, ...]
 
@@ -38,24 +37,32 @@ class Joint:
 class Seat:
     """The runner of one network: by itself for the batch that it was tuned on, from the next one on with others.
 
+    A network whose numbers are still unchecked answers its first batch with the eager reference.
+
     Args:
-        alone: its runner by itself.
+        tuned: the network by itself.
         outputs: how many it has.
         together: of those that it is to be joined with.
         ran: the network has run on the batch that it was tuned on.
     """
 
-    def __init__(self, alone: JoinableRunner, outputs: int, together: "Together", ran: bool = False) -> None:
-        self.alone: JoinableRunner | None = alone
+    def __init__(self, tuned: Tuned, outputs: int, together: "Together", ran: bool = False) -> None:
+        self.alone: Runner | None = tuned.runner
         self.outputs = outputs
+        self._unchecked = tuned.unchecked
         self._together, self._calls = together, int(ran)
         self._joint: Joint | None = None
         self._first = 0
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         self._calls += 1
-        if self._calls == 2:
+        if self._calls == 1 and self._unchecked is not None and images is self._unchecked.example:
+            return [logits.clone() for logits in self._unchecked.reference]
+        if self._calls == 2 or self._unchecked is not None:
             self._together.settle()
+        return self._run(images)
+
+    def _run(self, images: Tensor) -> list[Tensor]:
         if self._joint is not None:
             return self._joint.answers(images)[self._first : self._first + self.outputs]
         assert self.alone is not None
@@ -64,6 +71,21 @@ class Seat:
     def take(self, joint: Joint, first: int) -> None:
         """From now on its answers are those of a joint network, from output ``first`` on."""
         self.alone, self._joint, self._first = None, joint, first
+
+    def check(self) -> None:
+        """Compares unchecked numbers with the reference, and runs eagerly from now on if they are wrong."""
+        if self._unchecked is None:
+            return
+        unchecked, self._unchecked = self._unchecked, None
+        if not unchecked.is_right(self._run(unchecked.example)):
+            self.alone, self._joint = unchecked.eager(), None
+
+
+def _join(seats: Sequence[Seat], joint: Joint) -> None:
+    first = 0
+    for seat in seats:
+        seat.take(joint, first)
+        first += seat.outputs
 
 
 class Together:
@@ -85,25 +107,23 @@ class Together:
         """
         if not isinstance(tuned.runner, JoinableRunner):
             return tuned
-        seat = Seat(tuned.runner, outputs, self, ran)
+        seat = Seat(tuned, outputs, self, ran)
         others = self._waiting.setdefault((type(tuned.runner), tuned.choice.precision, *key), [])
         for other in others:
-            if other.alone is not None:
+            if isinstance(other.alone, JoinableRunner):
                 other.alone.rest()  # it will not run by itself any more
         others.append(seat)
         return replace(tuned, runner=seat)
 
     def settle(self) -> None:
-        """Joins the networks that were tuned and are still alone."""
-        for seats in [seats for seats in self._waiting.values() if len(seats) > 1]:
-            alone = [seat.alone for seat in seats if seat.alone is not None]
-            with giving_back():
-                joint = Joint(type(alone[0]).join(alone))
-            first = 0
+        """Joins the networks that were tuned and are still alone, and checks numbers that are unchecked."""
+        for seats in self._waiting.values():
+            alone = [seat.alone for seat in seats if isinstance(seat.alone, JoinableRunner)]
+            if len(alone) > 1:
+                _join(seats, Joint(type(alone[0]).join(alone)))
             for seat in seats:
-                seat.take(joint, first)
-                first += seat.outputs
-            seats.clear()
+                seat.check()
+            seats[:] = [seat for seat in seats if isinstance(seat.alone, JoinableRunner)]
 
     def part(self, images: Tensor, start: int, count: int) -> Tensor:
         """``images[start : start + count]``, filled up with the last one; the same tensor for all who ask for it."""

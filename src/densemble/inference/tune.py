@@ -87,23 +87,26 @@ def tune(
     calibration: Sequence[Tensor] = (),
     named: str | None = None,
     remembered: Choice | None = None,
+    reference: Sequence[Tensor] | None = None,
 ) -> tuple[Choice, Runner]:
     """The fastest of several ways to run a network whose numbers are right.
 
     Args:
         network: normalized images -> logits.
-        example: real images, normalized, of the one shape; they are calibration pictures too.
+        example: real normalized images of the one shape; int8 is calibrated on them too.
         activation: logits -> maps, on which the loss of a lower precision is measured.
         pairs: see :func:`candidates`.
         calibration: more batches of that shape.
-        named: a backend that was asked for: it is taken where its numbers are right, however fast eager is.
-        remembered: what was chosen earlier: taken without timing, where its numbers are still right.
+        named: the backend that was asked for: chosen if its numbers are right, even if eager is faster.
+        remembered: the choice of an earlier process: used without timing if its numbers are still right.
+        reference: outputs of eager float32 for the example, where they are known.
     """
     batches = [example, *calibration]
     if remembered is not None:
         pairs = [(remembered.backend, remembered.precision)]
     reference_run = BACKENDS["eager"].compile(network, example, "fp32", ())
-    reference = [reference_run(batch) for batch in batches]
+    known = [] if reference is None else [list(reference)]
+    references = [*known, *(reference_run(batch) for batch in batches[len(known) :])]
     exact: tuple[str, Precision] = ("eager", "fp32")
     runners, errors, refused = {exact: reference_run}, {exact: 0.0}, {}
     for backend, precision in pairs:
@@ -111,11 +114,11 @@ def tune(
             continue
         try:
             run = BACKENDS[backend].compile(network, example, precision, batches)
-            error = _error([run(batch) for batch in batches], reference, activation, precision)
+            error = largest_error([run(batch) for batch in batches], references, activation, precision)
         except UsageError as reason:
             refused[f"{backend} {precision}"] = str(reason)
             continue
-        if not error <= (EXACT if precision == "fp32" else DRIFT):
+        if not is_right(error, precision):
             refused[f"{backend} {precision}"] = f"its numbers differ by {error:.2g} from eager fp32"
             continue
         runners[backend, precision], errors[backend, precision] = run, error
@@ -158,13 +161,25 @@ def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> 
     return {pair: statistics.median(values) for pair, values in samples.items()}
 
 
-def _error(
+def is_right(error: float, precision: Precision) -> bool:
+    """Whether a backend with this error may be used; NaN is not right."""
+    return error <= (EXACT if precision == "fp32" else DRIFT)
+
+
+def largest_error(
     found: Sequence[Sequence[Tensor]],
     reference: Sequence[Sequence[Tensor]],
     activation: Callable[[Tensor], Tensor],
     precision: Precision,
 ) -> float:
-    """The largest error over batches and outputs."""
+    """The largest error over batches and outputs, see :data:`EXACT` and :data:`DRIFT`.
+
+    Args:
+        found: outputs of each batch.
+        reference: the same of eager float32.
+        activation: logits -> maps.
+        precision: that was computed in.
+    """
     pairs = [
         (own, wanted)
         for own_batch, wanted_batch in zip(found, reference, strict=True)

@@ -50,12 +50,14 @@ class Backend:
         precisions: those that the hardware computes in, the exact one first.
         compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot take.
         runs_network: its runner calls the very network, whose weights have to stay in memory.
+        joinable: its runners are :class:`JoinableRunner`, and making one takes little time before it first runs.
     """
 
     missing: Callable[[torch.device], str | None]
     precisions: Callable[[torch.device], tuple[Precision, ...]]
     compile: Compile
     runs_network: bool
+    joinable: bool = False
 
 
 def native_bf16(device: torch.device) -> bool:

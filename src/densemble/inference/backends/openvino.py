@@ -105,7 +105,7 @@ def _keep(model: Any, path: Path) -> None:
 
 
 class OpenVINORunner(JoinableRunner):
-    """A compiled ``openvino.Model``.
+    """An ``openvino.Model``, compiled when it first runs.
 
     The precision is pinned: OpenVINO would take bfloat16 by itself where the processor has it. What int8 leaves in
     floats is computed in bfloat16 where the processor has it.
@@ -113,7 +113,7 @@ class OpenVINORunner(JoinableRunner):
 
     def __init__(self, model: Any, precision: Precision) -> None:
         self.model, self.precision = model, precision
-        self._request: Any = self._compiled()
+        self._request: Any = None
 
     def _compiled(self) -> Any:
         import openvino
@@ -171,4 +171,6 @@ def _precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16", "int8") if native_bf16(device) else ("fp32", "int8")
 
 
-OPENVINO = Backend(missing=_missing, precisions=_precisions, compile=compile_openvino, runs_network=False)
+OPENVINO = Backend(
+    missing=_missing, precisions=_precisions, compile=compile_openvino, runs_network=False, joinable=True
+)
