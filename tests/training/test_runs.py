@@ -18,6 +18,7 @@ from small_run import SMALL_RUN
 
 from densemble.config import make_config
 from densemble.data.folder import FolderData
+from densemble.engines.budget import Budget
 from densemble.engines.local import train_members
 from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
 from densemble.launch import parse_time, raise_failures
@@ -114,16 +115,19 @@ def test_kill_minus_nine_then_resume(scenes: Path, tmp_path: Path) -> None:
     assert trained_now <= 16 - before + 1, "epochs that were finished before the kill were trained again"
 
 
-def test_time_budget_ends_a_training_and_leaves_a_usable_member(scenes: Path, tmp_path: Path) -> None:
+def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
-    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 10_000}}
-    started = time.monotonic()
-    train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run", seconds=10)
-    assert time.monotonic() - started < 24
-    run = Run(tmp_path / "run")
-    assert len(run.trained()) == 2
-    last = read_rows(tmp_path / "run" / "members" / "02-b" / "metrics.csv")[-1]
-    assert last["learning_rate"] < 0.4 * SMALL_RUN["training"].get("learning_rate", 1e-3), "the schedule did not end"
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 100_000}}
+    lines: list[str] = []
+    data = FolderData(scenes, "saliency")
+    outcomes = train_members(data, make_config(values), tmp_path / "run", budget=Budget(12), report=lines.append)
+    trained = list(Run(tmp_path / "run").trained())
+    assert trained == [outcome.name for outcome in outcomes if outcome.state == "done"] and trained, "at least one"
+    assert {outcome.state for outcome in outcomes} <= {"done", "left out"}
+    last = read_rows(tmp_path / "run" / "members" / "01-a" / "metrics.csv")[-1]
+    assert last["epoch"] < 100_000 and last["learning_rate"] < 0.4 * 1e-3, "the schedule did not end with the time"
+    (estimate,) = [line for line in lines if line.startswith("time: 12 s")]
+    assert "assembly" in estimate and any(line.startswith("  a: ") and "epochs" in line for line in lines)
 
 
 def test_other_settings_are_refused_on_resume(finished_run: Path, scenes: Path) -> None:

@@ -10,6 +10,7 @@ from densemble.commands.settings import DataPath, Json, RunPath, Set, read_setti
 
 
 def train(
+    context: typer.Context,
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
     task: Annotated[
@@ -21,18 +22,25 @@ def train(
     preset: Annotated[str | None, typer.Option(help="fast, balanced or best: settings that need no expert.")] = None,
     config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
     setting: Set = None,
-    time: Annotated[str | None, typer.Option(help="Budget shared among the members, for instance 30m.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Limit for everything, for instance 30m; members it is not enough for are left out."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and decoded images when the run is complete.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
     from densemble.config import read_config, with_settings
+    from densemble.engines.budget import Budget
     from densemble.errors import UsageError
     from densemble.launch import open_data, parse_time, run_members
 
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")
-    seconds = parse_time(time)
+    budget = Budget(parse_time(time), context.obj)
     stored = out / "run.yaml"
     if resume and stored.is_file() and config is None and members is None:
         values = with_settings(read_config(stored), setting or [])
@@ -43,15 +51,15 @@ def train(
         values, source = read_settings(config, task, members, setting), str(config or "the settings")
     if preset is not None:
         values["preset"] = preset
+    if keep_checkpoints:
+        values = with_settings(values, ["trainer.keep_checkpoints=true"])
     folder, settings = open_data(data, values, source)
     try:
-        run_members(folder, settings, out, resume, seconds, say)
+        run_members(folder, settings, out, resume, budget, say)
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume`")
         raise
-    say(
-        f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors PICTURES -o OUT"
-    )
+    say(f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors IMAGES -o OUT")
 
 
 def assemble(
