@@ -1,12 +1,15 @@
 """train, assemble, leaderboard: from a data folder to one file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.settings import DataPath, Json, RunPath, Set, read_settings
+
+if TYPE_CHECKING:
+    from densemble.run import Run
 
 
 def train(
@@ -133,24 +136,36 @@ def assemble(
 
 
 def leaderboard(run: RunPath, json: Json = False) -> None:
-    """Held-out scores of all members and of the assembled ensemble; ways of choosing and rules on unseen pictures."""
+    """Held-out scores of all members and of the assembled ensemble; strategies and rules on images not fitted on."""
     from densemble.run import Run
 
     opened = Run(run)
-    table, analysis = opened.leaderboard(), opened.analysis()
-    rows = table.reset_index().astype(object).where(table.reset_index().notna(), None).to_dict("records")
-    for row in rows:
-        row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
-    compared = {key: analysis[key] for key in ("strategies", "rules", "pareto", "dropped") if analysis.get(key)}
-    if json:
-        print_json({"run": str(run), "leaderboard": rows, **compared})
+    if not json:
+        print_leaderboard(opened)
         return
+    analysis = opened.analysis()
+    compared = {key: analysis[key] for key in ("strategies", "rules", "pareto", "dropped") if analysis.get(key)}
+    print_json({"run": str(run), "leaderboard": _leaderboard_rows(opened), **compared})
+
+
+def print_leaderboard(run: "Run") -> None:
+    """Tables of members, strategies and rules on stdout."""
+    rows, analysis = _leaderboard_rows(run), run.analysis()
     print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])
-    if "strategies" in compared:
+    if analysis.get("strategies"):
         _print_strategies(analysis)
-    if "rules" in compared:
+    if analysis.get("rules"):
         typer.echo("\nrules; those that learn are scored on pictures that they did not learn from")
         _print_rules(analysis)
+
+
+def _leaderboard_rows(run: "Run") -> list[dict[str, Any]]:
+    table = run.leaderboard().reset_index()
+    plain = table.astype(object).where(table.notna(), None)
+    rows = [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+    for row in rows:
+        row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
+    return rows
 
 
 def _print_rules(analysis: dict[str, Any]) -> None:
@@ -170,10 +185,17 @@ def _print_strategies(analysis: dict[str, Any]) -> None:
     typer.echo(
         f"\nways of choosing, on pictures that they were not chosen by (maps of {height}x{width}); 95 % intervals"
     )
-    columns = ["choice", analysis["metric"], "low", "high", "over best", "from", "to", "members", "ms"]
+    gains = ("over best", "from", "to", "over all", "from", "to")
+    columns = ["choice", analysis["metric"], "low", "high", *gains, "members", "ms"]
     keys = ("name", "score", "low", "high")
     rows = [
-        [*(row[key] for key in keys), *row["gain_over_best"].values(), row["members"], row["milliseconds"]]
+        [
+            *(row[key] for key in keys),
+            *row["gain_over_best"].values(),
+            *row["gain_over_all"].values(),
+            row["members"],
+            row["milliseconds"],
+        ]
         for row in analysis["strategies"]
     ]
     print_table(columns, rows)

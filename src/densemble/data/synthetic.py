@@ -122,8 +122,9 @@ def viewed(random: np.random.Generator, density: Array, viewers: int) -> Array:
     height, width = density.shape
     probabilities = density.astype(np.float64).ravel() / density.sum(dtype=np.float64)
     fixations = random.choice(density.size, size=FIXATIONS_PER_VIEWER * viewers, p=probabilities).tolist()
-    blobs = [_blob((height, width), place % width, place // width, _BLUR * height) for place in fixations]
-    gaze: Array = np.sum(blobs, axis=0)
+    gaze = np.zeros((height, width))
+    for place in fixations:
+        gaze += _blob((height, width), place % width, place // width, _BLUR * height)
     return (gaze / gaze.max()).astype(np.float32)
 
 
