@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from densemble.engines import timed
+from densemble import launch
+from densemble.engines import local, timed
 from densemble.engines.budget import Budget, Cost
 from densemble.engines.member import Outcome
 from densemble.engines.timed import ASSEMBLY_FACTOR, ASSEMBLY_START, train_within
@@ -127,6 +128,31 @@ def test_members_that_fail_leave_their_time_to_the_others(world: Any) -> None:
     made = world(1, 2, 3, broken=(0,), failing=(1,))
     assert made.run(35) == {0: "failed", 1: "failed", 2: "done"}
     assert made.outcomes[0].error == "no weights"
+
+
+@pytest.mark.parametrize(("seconds", "line"), [(90, "took 85 s of 90 s"), (60, "took 85 s of 60 s"), (None, None)])
+def test_the_end_says_how_long_it_took(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float | None, line: str | None
+) -> None:
+    """5 s before the command's first line of work, 60 s of training, 20 s of assembly."""
+    now = [105.0]
+
+    def spend(seconds: float, result: Any = None) -> Any:
+        now[0] += seconds
+        return result
+
+    run = SimpleNamespace(
+        assemble=lambda report: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
+        folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
+    )
+    monkeypatch.setattr(local, "train_members", lambda *_: spend(60, [Outcome("a", "done"), Outcome("b", "left out")]))
+    monkeypatch.setattr(launch, "Run", lambda *_: run)
+    for name in ("save", "warn_of_baselines", "remove_leftovers"):
+        monkeypatch.setattr(launch, name, lambda *_: None)
+    lines: list[str] = []
+    budget = Budget(seconds, started=100.0, clock=lambda: now[0])
+    launch.run_members(SimpleNamespace(path=tmp_path), None, tmp_path, False, budget, lines.append)  # type: ignore
+    assert (lines[-1] if lines[-1].startswith("took") else None) == line
 
 
 def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path: Path) -> None:

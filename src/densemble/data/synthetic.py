@@ -122,10 +122,11 @@ def viewed(random: np.random.Generator, density: Array, viewers: int) -> Array:
     height, width = density.shape
     probabilities = density.astype(np.float64).ravel() / density.sum(dtype=np.float64)
     fixations = random.choice(density.size, size=FIXATIONS_PER_VIEWER * viewers, p=probabilities).tolist()
-    gaze = np.zeros((height, width))
+    gaze: Array = np.zeros((height, width), np.float32)
     for place in fixations:
         gaze += _blob((height, width), place % width, place // width, _BLUR * height)
-    return (gaze / gaze.max()).astype(np.float32)
+    gaze /= gaze.max()
+    return gaze
 
 
 def _with_noise(random: np.random.Generator, image: Array, noise: float) -> Array:
