@@ -67,7 +67,7 @@ def train_members(
         _event(run, {"member": outcome.name, "state": outcome.state, "error": outcome.error})
 
     if budget is not None and budget.limited:
-        train_within(budget, training, sorted(todo, key=lambda number: macs[number]), len(outcomes), record)
+        train_within(budget, training, {number: macs[number] for number in todo}, len(outcomes), record)
     else:
         for number in todo:
             record(number, train_member(training, number))

@@ -1,7 +1,7 @@
 """Training within a time budget: measure costs, print an estimate, leave out members without enough time."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -24,7 +24,9 @@ Measured: seconds of an assembly / (validation images x members x seconds to rea
 """
 TIMING_PASSES = 9
 """Forward passes per member that measure milliseconds; see :mod:`densemble.assembly.timing`."""
-NOT_MEASURED = "cheaper members take all the time"
+MEASURING_SHARE, MUCH_MORE = 0.25, 3.0
+"""When time is short: share of it that measuring may take, and ratio of multiply-accumulates above which it ends."""
+NOT_MEASURED = "not measured, because members that compute less do not all fit into the time"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class _Scoring:
         return ASSEMBLY_FACTOR * self.images * self.seconds
 
 
-def train_within(budget: Budget, training: Training, todo: Sequence[int], kept: int, record: Record) -> None:
+def train_within(budget: Budget, training: Training, macs: Mapping[int, float], kept: int, record: Record) -> None:
     """Trains as many members as the budget is enough for, the cheapest first.
 
     Every member is built and measured with one batch. A member is left out when the time that remains is not enough for
@@ -50,18 +52,18 @@ def train_within(budget: Budget, training: Training, todo: Sequence[int], kept: 
     Args:
         budget: its clock has been running since the start of the command.
         training: the run.
-        todo: numbers of the members to train, fewest multiply-accumulates first.
+        macs: multiply-accumulates up to the cut of each member to train, by its number.
         kept: number of members that are trained already and will be assembled as well.
         record: called with the number and the outcome of each member.
     """
     seconds, image = measure_scoring(training.task, training.data, budget.clock)
     scoring = _Scoring(seconds, image, len(training.data.val))
     reserved = ASSEMBLY_START + kept * scoring.assembly
-    built, costs, failed = _measure_all(budget, training, todo, scoring, reserved, kept > 0)
+    built, costs, failed = _measure_all(budget, training, macs, scoring, reserved)
     for number, outcome in failed.items():
         record(number, outcome)
     plan = make_plan(list(costs.values()), budget.left - reserved, kept == 0)
-    unmeasured = [number for number in todo if number not in costs and number not in failed]
+    unmeasured = [number for number in macs if number not in costs and number not in failed]
     for line in _estimate(budget, plan, reserved, [training.name(number) for number in unmeasured]):
         training.report(line)
     waiting, trained = list(costs), kept
@@ -84,14 +86,21 @@ def train_within(budget: Budget, training: Training, todo: Sequence[int], kept: 
 
 
 def _measure_all(
-    budget: Budget, training: Training, todo: Sequence[int], scoring: _Scoring, reserved: float, some_kept: bool
+    budget: Budget, training: Training, macs: Mapping[int, float], scoring: _Scoring, reserved: float
 ) -> tuple[dict[int, Built], dict[int, Cost], dict[int, Outcome]]:
-    """Builds and measures members until the time is spent on those that came before; those that fail are returned."""
+    """Builds and measures members, and returns those that fail.
+
+    Once a member does not fit into the time, others are not measured that compute much more, or when measuring has
+    taken its share.
+    """
     built: dict[int, Built] = {}
     costs: dict[int, Cost] = {}
     failed: dict[int, Outcome] = {}
-    for number in todo:
-        if (costs or some_kept) and sum(c.least + c.assembly for c in costs.values()) > budget.left - reserved:
+    last = budget.left * (1 - MEASURING_SHARE)
+    for number in sorted(macs, key=lambda number: macs[number]):
+        excess = [cost.name for cost in make_plan(list(costs.values()), budget.left - reserved, False).left_out]
+        bound = min((macs[n] for n, cost in costs.items() if cost.name in excess), default=math.inf)
+        if excess and (budget.left < last or macs[number] > MUCH_MORE * bound):
             break
         try:
             built[number] = build_member(training, number)
