@@ -116,10 +116,17 @@ def test_the_cheapest_is_found_although_it_computes_more(world: Any) -> None:
     assert made.run(60) == {0: "left out", 1: "left out", 2: "done"}
 
 
+def test_time_that_is_left_over_goes_to_members_that_were_not_measured(world: Any) -> None:
+    made = world(10, 20, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.2)
+    assert made.run(60) == {0: "done", 1: "left out", 2: "done"}
+    assert "  2: left out: not measured" in "\n".join(made.lines), "was expected before the first member"
+
+
 def test_measuring_ends_when_it_has_taken_a_quarter_of_the_time(world: Any) -> None:
     made = world(*[50] * 20, macs=dict.fromkeys(range(20), 1.0))
     made.run(41)
-    assert made.built == list(range(11)), "a second each, and 10.25 s may be measured"
+    assert made.built[:11] == list(range(11)), "a second each, and 10.25 s may be measured"
+    assert sum("left out: not measured" in line for line in made.lines) >= 9
 
 
 def test_a_machine_that_becomes_busy_costs_members_not_epochs(world: Any) -> None:

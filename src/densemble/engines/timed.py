@@ -1,7 +1,7 @@
 """Training within a time budget: measure costs, print an estimate, leave out members without enough time."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -46,8 +46,8 @@ class _Scoring:
 def train_within(budget: Budget, training: Training, macs: Mapping[int, float], kept: int, record: Record) -> None:
     """Trains as many members as the budget is enough for, the cheapest first.
 
-    Every member is built and measured with one batch. A member is left out when the time that remains is not enough for
-    a useful training (:class:`Cost`); this is decided again before each member. At least one member is trained.
+    Members are built and measured with one batch. A member is left out when the time that remains is not enough for a
+    useful training (:class:`Cost`); this is decided again before each member. At least one member is trained.
 
     Args:
         budget: its clock has been running since the start of the command.
@@ -56,58 +56,103 @@ def train_within(budget: Budget, training: Training, macs: Mapping[int, float], 
         kept: number of members that are trained already and will be assembled as well.
         record: called with the number and the outcome of each member.
     """
-    seconds, image = measure_scoring(training.task, training.data, budget.clock)
-    scoring = _Scoring(seconds, image, len(training.data.val))
-    reserved = ASSEMBLY_START + kept * scoring.assembly
-    built, costs, failed = _measure_all(budget, training, macs, scoring, reserved)
-    for number, outcome in failed.items():
-        record(number, outcome)
-    plan = make_plan(list(costs.values()), budget.left - reserved, kept == 0)
-    unmeasured = [number for number in macs if number not in costs and number not in failed]
-    for line in _estimate(budget, plan, reserved, [training.name(number) for number in unmeasured]):
+    run = _TimedRun(budget, training, macs, kept, record)
+    run.measure(MUCH_MORE)
+    for line in run.estimate():
         training.report(line)
-    waiting, trained = list(costs), kept
-    while waiting:
-        plan = make_plan([costs[number] for number in waiting], budget.left - reserved, trained == 0)
-        if not plan.shares:
-            break
-        share = plan.shares[0]
-        number = next(number for number in waiting if costs[number] is share.cost)
-        waiting.remove(number)
-        outcome = train_member(training, number, built.pop(number), share.seconds, share.cost.ending)
-        record(number, outcome)
-        if outcome.state == "done":
-            trained, reserved = trained + 1, reserved + share.cost.assembly
-    reasons = {number: _reason(costs[number], plan.spare) for number in waiting}
-    reasons |= dict.fromkeys(unmeasured, NOT_MEASURED)
-    for number, reason in reasons.items():
+    run.train()
+    while run.unmeasured and run.measure(math.inf):  # the estimate was too high, or a member failed
+        run.train()
+    for number, reason in run.reasons().items():
         training.report(f"{training.name(number)}: left out: {reason}")
         record(number, Outcome(training.name(number), "left out", reason))
 
 
-def _measure_all(
-    budget: Budget, training: Training, macs: Mapping[int, float], scoring: _Scoring, reserved: float
-) -> tuple[dict[int, Built], dict[int, Cost], dict[int, Outcome]]:
-    """Builds and measures members, and returns those that fail.
+class _TimedRun:
+    """Members that wait for their training, and the time that is left for them.
 
-    Once a member does not fit into the time, others are not measured that compute much more, or when measuring has
-    taken its share.
+    Attributes:
+        unmeasured: numbers of members, fewest multiply-accumulates first.
+        costs, built: of the members that are measured and wait, by number.
+        trained: number of members that will be assembled.
+        reserved: seconds of their assembly.
     """
-    built: dict[int, Built] = {}
-    costs: dict[int, Cost] = {}
-    failed: dict[int, Outcome] = {}
-    last = budget.left * (1 - MEASURING_SHARE)
-    for number in sorted(macs, key=lambda number: macs[number]):
-        excess = [cost.name for cost in make_plan(list(costs.values()), budget.left - reserved, False).left_out]
-        bound = min((macs[n] for n, cost in costs.items() if cost.name in excess), default=math.inf)
-        if excess and (budget.left < last or macs[number] > MUCH_MORE * bound):
-            break
-        try:
-            built[number] = build_member(training, number)
-            costs[number] = _measure(training, number, built[number], scoring, budget)
-        except FAILURES as error:
-            failed[number] = record_failure(training, number, error)
-    return built, costs, failed
+
+    def __init__(
+        self, budget: Budget, training: Training, macs: Mapping[int, float], kept: int, record: Record
+    ) -> None:
+        self.budget = budget
+        self.training = training
+        self.macs = macs
+        self.record = record
+        seconds, image = measure_scoring(training.task, training.data, budget.clock)
+        self.scoring = _Scoring(seconds, image, len(training.data.val))
+        self.unmeasured = sorted(macs, key=lambda number: macs[number])
+        self.costs: dict[int, Cost] = {}
+        self.built: dict[int, Built] = {}
+        self.trained = kept
+        self.reserved = ASSEMBLY_START + kept * self.scoring.assembly
+
+    def plan(self) -> Plan:
+        """What the time that is left now is enough for."""
+        return make_plan(list(self.costs.values()), self.budget.left - self.reserved, self.trained == 0)
+
+    def measure(self, much_more: float) -> int:
+        """Builds and measures members; gives the number of those that were measured.
+
+        Once a member does not fit into the time, measuring ends at members that compute ``much_more`` times as much,
+        and when it has taken its share of the time.
+        """
+        last, measured = self.budget.left * (1 - MEASURING_SHARE), 0
+        for number in list(self.unmeasured):
+            plan = make_plan(list(self.costs.values()), self.budget.left - self.reserved, False)
+            excess = [self.macs[n] for n, cost in self.costs.items() if cost in plan.left_out]
+            if excess and (self.budget.left < last or self.macs[number] > much_more * min(excess)):
+                break
+            self.unmeasured.remove(number)
+            try:
+                self.built[number] = build_member(self.training, number)
+                self.costs[number] = _measure(self.training, number, self.built[number], self.scoring, self.budget)
+                measured += 1
+            except FAILURES as error:
+                self.built.pop(number, None)
+                self.record(number, record_failure(self.training, number, error))
+        return measured
+
+    def train(self) -> None:
+        """Trains measured members, the cheapest first, while the time is enough for one of them."""
+        while (plan := self.plan()).shares:
+            share = plan.shares[0]
+            number = next(number for number, cost in self.costs.items() if cost is share.cost)
+            del self.costs[number]
+            outcome = train_member(self.training, number, self.built.pop(number), share.seconds, share.cost.ending)
+            self.record(number, outcome)
+            if outcome.state == "done":
+                self.trained, self.reserved = self.trained + 1, self.reserved + share.cost.assembly
+
+    def estimate(self) -> list[str]:
+        """What is expected, before the first member is trained: lines of text."""
+        plan = self.plan()
+        expected = sum(share.seconds for share in plan.shares)
+        lines = [
+            f"time: {self.budget.seconds:.0f} s; used so far {self.budget.used:.0f} s; expected: training "
+            f"{expected:.0f} s, assembly {self.reserved + plan.assembly:.0f} s"
+        ]
+        for share in plan.shares:
+            cost = share.cost
+            lines.append(
+                f"  {cost.name}: {_number(cost.epochs_in(share.seconds))} of {cost.epochs} epochs in "
+                f"{share.seconds:.0f} s ({cost.epoch:.2g} s each)"
+            )
+        lines += [f"  {cost.name}: left out: {_reason(cost, plan.spare)}" for cost in plan.left_out]
+        return lines + [f"  {self.training.name(number)}: left out: {NOT_MEASURED}" for number in self.unmeasured]
+
+    def reasons(self) -> dict[int, str]:
+        """Why the members that still wait are left out."""
+        spare = self.plan().spare
+        return {number: _reason(cost, spare) for number, cost in self.costs.items()} | dict.fromkeys(
+            self.unmeasured, NOT_MEASURED
+        )
 
 
 def _measure(training: Training, number: int, built: Built, scoring: _Scoring, budget: Budget) -> Cost:
@@ -126,23 +171,6 @@ def _measure(training: Training, number: int, built: Built, scoring: _Scoring, b
         ending=scoring.images * (forward + scoring.seconds),
         assembly=scoring.assembly + TIMING_PASSES * forward,
     )
-
-
-def _estimate(budget: Budget, plan: Plan, reserved: float, unmeasured: Sequence[str]) -> list[str]:
-    """What is expected, before the first member is trained: lines of text."""
-    expected = sum(share.seconds for share in plan.shares)
-    lines = [
-        f"time: {budget.seconds:.0f} s; used so far {budget.used:.0f} s; expected: training {expected:.0f} s, "
-        f"assembly {reserved + plan.assembly:.0f} s"
-    ]
-    for share in plan.shares:
-        epochs = share.cost.epochs_in(share.seconds)
-        lines.append(
-            f"  {share.cost.name}: {_number(epochs)} of {share.cost.epochs} epochs in {share.seconds:.0f} s "
-            f"({share.cost.epoch:.2g} s each)"
-        )
-    lines += [f"  {cost.name}: left out: {_reason(cost, plan.spare)}" for cost in plan.left_out]
-    return lines + [f"  {name}: left out: {NOT_MEASURED}" for name in unmeasured]
 
 
 def _reason(cost: Cost, spare: float) -> str:
