@@ -1,5 +1,6 @@
 """Trainings within a time limit: order, who is left out, what is printed; members are fakes that move the clock."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,15 @@ import torch
 from densemble import launch
 from densemble.engines import local, timed
 from densemble.engines.budget import Budget, Cost
+from densemble.engines.measuring import ScoringTimes, measure_scoring
 from densemble.engines.member import Outcome
-from densemble.engines.timed import ASSEMBLY_FACTOR, ASSEMBLY_START, train_within
+from densemble.engines.timed import ASSEMBLY_START, OWN_SCORES, train_within
 from densemble.errors import WeightsError
 
-IMAGES, SCORING = 10, 0.01
-ASSEMBLY = ASSEMBLY_FACTOR * IMAGES * SCORING
-"""Of each member: 10 validation images, a hundredth of a second each."""
+IMAGES, OWN = 10, 0.05
+ASSEMBLY = 1.0
+"""Of each member; 10 images are scored at their own size, a twentieth of a second each."""
+FIXED = ASSEMBLY_START + OWN_SCORES * IMAGES * OWN
 
 
 @dataclass
@@ -61,7 +64,11 @@ class World:
         """Outcomes of all members, with so many seconds used before they are built."""
         budget = Budget(seconds, started=-used, clock=lambda: self.now)
         training: Any = SimpleNamespace(
-            task=None, data=SimpleNamespace(val=[None] * IMAGES), report=self.lines.append, name=str
+            task=None,
+            config=SimpleNamespace(members=[None]),
+            data=SimpleNamespace(val=[None] * IMAGES),
+            report=self.lines.append,
+            name=str,
         )
         macs = self.macs or {number: float(number + 1) for number in range(len(self.epochs))}
         train_within(budget, training, macs, kept, self.outcomes.__setitem__)
@@ -72,10 +79,11 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(*epochs: float, **options: Any) -> World:
         made = World(list(epochs), **options)
+        monkeypatch.setattr(timed, "sizes", lambda config, member: ((8, 8), (8, 8), (4, 4)))
         monkeypatch.setattr(timed, "build_member", made.build)
         monkeypatch.setattr(timed, "_measure", made.measure)
         monkeypatch.setattr(timed, "train_member", made.train)
-        monkeypatch.setattr(timed, "measure_scoring", lambda *_: (SCORING, torch.zeros(1, 3, 4, 4)))
+        monkeypatch.setattr(timed, "measure_scoring", lambda *_: ScoringTimes(OWN, 0.0, torch.zeros(1, 3, 4, 4)))
         failed = lambda training, number, error: Outcome(str(number), "failed", str(error), error)  # noqa: E731
         monkeypatch.setattr(timed, "record_failure", failed)
         return made
@@ -87,14 +95,12 @@ def test_enough_for_all(world: Any) -> None:
     made = world(1, 2, 3)
     assert made.run(1000) == {0: "done", 1: "done", 2: "done"}
     assert made.shares == {0: 10, 1: 20, 2: 30}, "all epochs, and no more"
-    assert (
-        made.lines[0] == f"time: 1000 s; used so far 3 s; expected: training 60 s, assembly {ASSEMBLY_START + 3:.0f} s"
-    )
+    assert made.lines[0] == f"time: 1000 s; used so far 3 s; expected: training 60 s, assembly {FIXED + 3:.0f} s"
     assert made.lines[1] == "  0: 10 of 10 epochs in 10 s (1 s each)"
 
 
 def test_the_time_before_the_first_member_counts(world: Any) -> None:
-    seconds = 3 + 9 + 3 * 2 + ASSEMBLY_START + 3 * ASSEMBLY
+    seconds = 3 + 9 + 3 * 2 + FIXED + 3 * ASSEMBLY
     assert set(world(1, 1, 1).run(seconds + 3).values()) == {"done"}
     assert sorted(world(1, 1, 1).run(seconds + 3, used=10).values()) == ["done", "done", "left out"]
 
@@ -182,15 +188,13 @@ def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path
 
     from densemble.config import make_config
     from densemble.data.folder import FolderData
-    from densemble.engines.measuring import measure_scoring
     from densemble.engines.member import Training, build_member
     from densemble.storage.runs import RunFolder
 
     data = FolderData(scenes, "saliency")
     training = Training(data, data.task, make_config(SMALL_RUN), RunFolder(tmp_path), lambda line: None)
-    seconds, image = measure_scoring(data.task, data)
-    assert seconds > 0 and image.shape == (1, 3, 48, 64)
-    scoring = timed._Scoring(seconds, image, len(data.val))
+    scoring = measure_scoring(data.task, data, (12, 16), time.monotonic)
+    assert scoring.own > 0 < scoring.kept and scoring.image.shape == (1, 3, 48, 64)
     for number in range(2):
         built = build_member(training, number)
         before = {key: value.clone() for key, value in built.model.state_dict().items()}

@@ -1,8 +1,7 @@
 """Measured cost of a member's training: steps on a copy of the model with one batch, one prediction, one score."""
 
 import copy
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch.utils.data import default_collate
 from densemble.benchmarking.interleave import synchronize
 from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
+from densemble.data.targets import resize_target
 from densemble.ensemble.resize import resize_maps
 from densemble.evaluation import truths
 from densemble.nets.dense import DenseModel
@@ -147,20 +147,39 @@ def measure_prediction(model: DenseModel, image: Tensor, device: str, clock: Clo
     return seconds
 
 
-def measure_scoring(task: Task, data: FolderData, clock: Clock = time.monotonic) -> tuple[float, Tensor]:
-    """Seconds to read a validation image with its target and to score one map of that size.
+@dataclass(frozen=True)
+class ScoringTimes:
+    """Seconds of scoring one validation image.
 
-    Returns:
-        Mean of up to ``SCORED`` images, and the first image ``(1, C, H, W)``.
+    Attributes:
+        own: reading it and scoring one map at its own size.
+        kept: scoring one map at the size of the kept predictions.
+        image: one of them ``(1, C, H, W)``.
     """
-    numbers: Sequence[int] = range(min(SCORED, len(data.val)))
-    metric, first = task.metrics(), None
-    started = clock()
+
+    own: float
+    kept: float
+    image: Tensor
+
+
+def measure_scoring(task: Task, data: FolderData, map_size: Size, clock: Clock) -> ScoringTimes:
+    """Means of up to ``SCORED`` validation images.
+
+    Args:
+        map_size: (h, w) of kept predictions.
+    """
+    numbers = range(min(SCORED, len(data.val)))
+    density = task.target_kind == "density"
+    metric, kept_metric, kept, images = task.metrics(), task.metrics(), 0.0, []
+    begun = clock()
     for image, target, points in truths(data, "val", numbers):
-        first = image if first is None else first
         maps = torch.full((1, task.out_channels, *image.shape[-2:]), 1 / task.out_channels)
         size: Size = (int(target.shape[-2]), int(target.shape[-1]))
-        metric.update(resize_maps(maps, size, task.target_kind == "density")[0], target, points)
-    metric.compute()
-    assert first is not None
-    return (clock() - started) / len(numbers), first
+        metric.update(resize_maps(maps, size, density)[0], target, points)
+        started = clock()
+        small = resize_target(target, map_size, task.target_kind)
+        kept_metric.update(resize_maps(maps, map_size, density)[0], small)
+        kept += clock() - started
+        images.append(image)
+    own = clock() - begun - kept
+    return ScoringTimes(own / len(numbers), kept / len(numbers), images[0])

@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-
-from torch import Tensor
 
 from densemble.engines.budget import Budget, Cost, Plan, make_plan
-from densemble.engines.measuring import measure_prediction, measure_scoring, measure_steps
+from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
 from densemble.engines.member import FAILURES, Built, Outcome, Training, build_member, record_failure, train_member
 from densemble.engines.plan import sizes
 from densemble.training.callbacks import read_rows
@@ -16,31 +13,19 @@ from densemble.training.rate import STEPS
 
 Record = Callable[[int, Outcome], None]
 ASSEMBLY_START = 4.0
-"""Seconds of an assembly that do not depend on the number of members: report, figures, saving."""
-ASSEMBLY_FACTOR = 10.0
-"""Times that each member's prediction of each validation image is scored while members are selected and explained.
+"""Seconds of an assembly that do not depend on members and images: report, figures, saving."""
+ASSEMBLY_BUILDS, ASSEMBLY_PREDICTIONS, ASSEMBLY_SCORES = 3, 2, 10
+"""How often an assembly builds each member, predicts each validation image with it, and scores its kept map.
 
-Measured: seconds of an assembly / (validation images x members x seconds to read and score one map).
+Fitted to a profile of an assembly: three members and 64 images of 96x128 on one core, 27 s; these factors give 27 s.
 """
+OWN_SCORES = 2
+"""How often an assembly reads and scores each validation image at its own size."""
 TIMING_PASSES = 9
 """Forward passes per member that measure milliseconds; see :mod:`densemble.assembly.timing`."""
 MEASURING_SHARE, MUCH_MORE = 0.25, 3.0
 """When time is short: share of it that measuring may take, and ratio of multiply-accumulates above which it ends."""
 NOT_MEASURED = "not measured, because members that compute less do not all fit into the time"
-
-
-@dataclass(frozen=True)
-class _Scoring:
-    """Seconds to read and score one validation image, and an image of that size ``(1, C, H, W)``."""
-
-    seconds: float
-    image: Tensor
-    images: int
-
-    @property
-    def assembly(self) -> float:
-        """Seconds of the assembly per member, its milliseconds left aside."""
-        return ASSEMBLY_FACTOR * self.images * self.seconds
 
 
 def train_within(budget: Budget, training: Training, macs: Mapping[int, float], kept: int, record: Record) -> None:
@@ -74,8 +59,8 @@ class _TimedRun:
     Attributes:
         unmeasured: numbers of members, fewest multiply-accumulates first.
         costs, built: of the members that are measured and wait, by number.
-        trained: number of members that will be assembled.
-        reserved: seconds of their assembly.
+        trained: number of members that will be assembled, ``kept`` of them trained by earlier commands.
+        assembly, measured: seconds of the assembly of each member that was trained, and of each that was measured.
     """
 
     def __init__(
@@ -85,13 +70,21 @@ class _TimedRun:
         self.training = training
         self.macs = macs
         self.record = record
-        seconds, image = measure_scoring(training.task, training.data, budget.clock)
-        self.scoring = _Scoring(seconds, image, len(training.data.val))
+        self.scoring = measure_scoring(
+            training.task, training.data, sizes(training.config, training.config.members[0])[2], budget.clock
+        )
         self.unmeasured = sorted(macs, key=lambda number: macs[number])
         self.costs: dict[int, Cost] = {}
         self.built: dict[int, Built] = {}
-        self.trained = kept
-        self.reserved = ASSEMBLY_START + kept * self.scoring.assembly
+        self.kept, self.trained = kept, kept
+        self.assembly: list[float] = []
+        self.measured: list[float] = []
+
+    @property
+    def reserved(self) -> float:
+        """Seconds of the assembly for the members that are trained; those of earlier commands count as the others."""
+        fixed = ASSEMBLY_START + OWN_SCORES * len(self.training.data.val) * self.scoring.own
+        return fixed + sum(self.assembly) + self.kept * sum(self.measured) / max(len(self.measured), 1)
 
     def plan(self) -> Plan:
         """What the time that is left now is enough for."""
@@ -113,6 +106,7 @@ class _TimedRun:
             try:
                 self.built[number] = build_member(self.training, number)
                 self.costs[number] = _measure(self.training, number, self.built[number], self.scoring, self.budget)
+                self.measured.append(self.costs[number].assembly)
                 measured += 1
             except FAILURES as error:
                 self.built.pop(number, None)
@@ -128,7 +122,8 @@ class _TimedRun:
             outcome = train_member(self.training, number, self.built.pop(number), share.seconds, share.cost.ending)
             self.record(number, outcome)
             if outcome.state == "done":
-                self.trained, self.reserved = self.trained + 1, self.reserved + share.cost.assembly
+                self.trained += 1
+                self.assembly.append(share.cost.assembly)
 
     def estimate(self) -> list[str]:
         """What is expected, before the first member is trained: lines of text."""
@@ -155,21 +150,23 @@ class _TimedRun:
         )
 
 
-def _measure(training: Training, number: int, built: Built, scoring: _Scoring, budget: Budget) -> Cost:
+def _measure(training: Training, number: int, built: Built, scoring: ScoringTimes, budget: Budget) -> Cost:
     target_size = sizes(training.config, training.config.members[number])[1]
-    settings, folder, images = built.settings, training.folder(number), len(built.train) + len(built.val)
+    settings, folder, images = built.settings, training.folder(number), len(built.val)
     times = measure_steps(built.model, training.task, built.train, target_size, settings, budget.clock)
     forward = measure_prediction(built.model, scoring.image, training_device(settings.machine), budget.clock)
     done = len(read_rows(folder.metrics)) if folder.last.is_file() else 0
+    per_image = ASSEMBLY_PREDICTIONS * forward + ASSEMBLY_SCORES * scoring.kept
     return Cost(
         name=training.name(number),
         step=times.step,
         steps=math.ceil(len(built.train) / times.batch),
         epochs=max(settings.epochs - done, 0),
-        validation=times.validation * len(built.val),
-        start=times.features * images + (STEPS * times.step if settings.learning_rate is None else 0.0),
-        ending=scoring.images * (forward + scoring.seconds),
-        assembly=scoring.assembly + TIMING_PASSES * forward,
+        validation=times.validation * images,
+        start=times.features * (len(built.train) + images)
+        + (STEPS * times.step if settings.learning_rate is None else 0.0),
+        ending=images * (forward + scoring.own),
+        assembly=ASSEMBLY_BUILDS * built.seconds + images * per_image + TIMING_PASSES * forward,
     )
 
 
