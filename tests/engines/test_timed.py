@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from densemble import launch
-from densemble.engines import local, timed
+from densemble.engines import local, member, timed
 from densemble.engines.budget import Budget, Cost
 from densemble.engines.measuring import ScoringTimes, measure_scoring
 from densemble.engines.member import Outcome
@@ -181,6 +181,28 @@ def test_the_end_says_how_long_it_took(
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
     launch.run_members(SimpleNamespace(path=tmp_path), None, tmp_path, False, budget, lines.append)  # type: ignore
     assert (lines[-1] if lines[-1].startswith("took") else None) == line
+
+
+def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU whose memory is short."""
+    devices: list[str] = []
+
+    def predict(model: torch.nn.Module, *_: Any) -> Any:
+        devices.append(next(model.parameters()).device.type)
+        if devices[-1] != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return "maps", "scores"
+
+    class Network(torch.nn.Linear):
+        def to(self, device: str) -> Any:
+            return torch.nn.Linear(1, 1, device="meta") if device == "cuda" else self
+
+    monkeypatch.setattr(member, "predict_split", predict)
+    lines: list[str] = []
+    training: Any = SimpleNamespace(task=None, data=None, report=lines.append)
+    network: Any = Network(1, 1)
+    assert member._predict(training, network, "cuda", (4, 4)) == ("maps", "scores")
+    assert devices == ["meta", "cpu"] and "predicted on the CPU" in lines[0]
 
 
 def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path: Path) -> None:

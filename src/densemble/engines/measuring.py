@@ -133,18 +133,26 @@ class _Trial:
 
 @torch.no_grad()
 def measure_prediction(model: DenseModel, image: Tensor, device: str, clock: Clock) -> float:
-    """Seconds of a forward pass of one image ``(1, C, H, W)`` at its own size; the model stays as it is."""
+    """Seconds of a forward pass of one image ``(1, C, H, W)`` at its own size; the model stays as it is.
+
+    An image that does not fit into the memory of a GPU is computed on the CPU, as it is after the training.
+    """
     was_training = model.training
     model.eval().to(device)
-    if device == "cuda":
-        model(image.to(device))  # the first pass prepares kernels
+    try:
+        if device == "cuda":
+            model(image.to(device))  # the first pass prepares kernels
+            synchronize(torch.device(device))
+        started = clock()
+        model(image.to(device))
         synchronize(torch.device(device))
-    started = clock()
-    model(image.to(device))
-    synchronize(torch.device(device))
-    seconds = clock() - started
-    model.train(was_training).cpu()
-    return seconds
+        return clock() - started
+    except RuntimeError as error:
+        if device == "cpu" or not is_out_of_memory(error):
+            raise
+        return measure_prediction(model.cpu(), image, "cpu", clock)
+    finally:
+        model.train(was_training).cpu()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from densemble.config import MemberConfig, RunConfig
@@ -14,18 +15,20 @@ from densemble.data.cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import fit_settings, sizes
 from densemble.errors import DensembleError
-from densemble.evaluation import predict_split
+from densemble.evaluation import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
+from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
 from densemble.storage.weights import write_maps
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
-from densemble.training.fit import fit_member, seed_everything, training_device
+from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
 from densemble.training.module import scalars
 from densemble.training.settings import FitSettings
 
+Array = np.ndarray[Any, Any]
 Report = Callable[[str], None]
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
 """What ends one member and leaves the others as they are."""
@@ -169,11 +172,7 @@ def _train(training: Training, number: int, built: Built) -> dict[str, Any]:
         model, training.task, built.train, built.val, target_size, built.settings, folder, name, training.cache
     )
     model.load_state_dict(read_state(folder.weights))
-    device = training_device(built.settings.machine)
-    # TF32 would round to 10 bits: kept predictions must be those of the same network on a CPU.
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        maps, scores = predict_split(model.float().eval().to(device), training.task, training.data, "val", map_size)
-    model.cpu()
+    maps, scores = _predict(training, model.float().eval(), training_device(built.settings.machine), map_size)
     write_maps(folder.predictions, maps)
     draw_curves(read_rows(folder.metrics), name, folder.plots / "curves.png")
     return {
@@ -184,6 +183,19 @@ def _train(training: Training, number: int, built: Built) -> dict[str, Any]:
         "best_epoch": int(fitted["best"]["epoch"]),
         "val": scores,
     }
+
+
+def _predict(training: Training, model: DenseModel, device: str, map_size: Size) -> tuple[Array, Scores]:
+    """Predicts the validation images where the member was trained, or on the CPU where they do not fit into memory."""
+    try:
+        return predict_split(model.to(device), training.task, training.data, "val", map_size)
+    except RuntimeError as error:
+        if device == "cpu" or not is_out_of_memory(error):
+            raise
+        training.report("validation images at their own size do not fit into GPU memory: predicted on the CPU")
+        return predict_split(model.cpu(), training.task, training.data, "val", map_size)
+    finally:
+        model.cpu()
 
 
 def record_failure(training: Training, number: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
