@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import warnings
 from types import FrameType
 
@@ -48,7 +49,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = _one_line
     try:
-        app()
+        app(obj=time.monotonic())  # --time counts from here on
     except DensembleError as error:
         typer.echo(f"densemble: {error}", err=True)
         sys.exit(error.exit_code)

@@ -219,7 +219,8 @@ class TrainerConfig(_Strict):
     deterministic: bool = False
     workers: int | None = Field(None, ge=0, description="processes that load pictures; default 0 on CPU, 4 on a GPU")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
-    cache_dir: str | None = Field(None, description="folder of decoded pictures; default RUN/cache")
+    cache_dir: str | None = Field(None, description="folder of decoded images; default RUN/cache")
+    keep_checkpoints: bool = Field(False, description="keep last.ckpt and RUN/cache when the run is complete")
 
 
 class RunConfig(_Strict):

@@ -8,6 +8,8 @@ import numpy as np
 
 from densemble.config import RunConfig, make_config
 from densemble.data.folder import FolderData
+from densemble.engines.budget import Budget
+from densemble.engines.leftovers import remove_leftovers
 from densemble.errors import DensembleError, PartialError, UsageError
 from densemble.presets import preset_settings, under
 from densemble.run import Run
@@ -15,8 +17,6 @@ from densemble.shapes import Size
 from densemble.storage.artifact import save
 
 _SAMPLED = 20
-ASSEMBLY_SHARE, MOST_FOR_ASSEMBLY = 0.1, 120.0
-"""Of a budget, and in seconds: what is kept for choosing, calibrating and the report."""
 
 
 def with_preset(values: Mapping[str, Any], data: FolderData) -> dict[str, Any]:
@@ -53,10 +53,12 @@ def run_members(
     config: RunConfig,
     out: Path,
     resume: bool = False,
-    seconds: float | None = None,
+    budget: Budget | None = None,
     report: Callable[[str], None] = print,
 ) -> Run:
-    """Trains the members and leaves ``ensemble.safetensors`` in the run: chosen greedily, calibrated, scored.
+    """Trains the members and leaves ``ensemble.safetensors`` in the run: greedy selection, calibrated, scored.
+
+    What only an unfinished training needs is removed at the end, see :func:`remove_leftovers`.
 
     Raises:
         PartialError: some members failed; the ensemble of the others is there.
@@ -64,20 +66,22 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    training = None if seconds is None else seconds - min(ASSEMBLY_SHARE * seconds, MOST_FOR_ASSEMBLY)
-    outcomes = train_members(data, config, out, resume, training, report)
-    if any(outcome.state != "failed" for outcome in outcomes):
-        run = Run(out, data.path)
+    outcomes = train_members(data, config, out, resume, budget, report)
+    run = Run(out, data.path)
+    if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble(report=report)
         save(ensemble, run.folder.artifact)
         shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
         report(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {shown}; {run.folder.artifact}")
         for line in run.cross_fitted():
             report(line)
-        report(f"why, and what it is worth: {run.folder.report}")
+        report(f"selection and scores explained: {run.folder.report}")
         warn_of_baselines(run, ensemble.metrics["val"], report)
+        remove_leftovers(run.folder, config, report)
+    if budget is not None and budget.seconds is not None:
+        report(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
     raise_failures(outcomes)
-    return Run(out, data.path)
+    return run
 
 
 def warn_of_baselines(run: Run, scores: Mapping[str, Any], report: Callable[[str], None]) -> None:
@@ -109,7 +113,8 @@ def train(
         members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
         out: run folder.
         task: row of ``TASKS``, where ``data`` is a path.
-        time: budget shared among the members: seconds, or ``"30m"``.
+        time: limit for everything from this call to the saved ensemble: seconds, or ``"30m"``. Members that it is not
+            enough for are left out.
         resume: go on with a run that was cut off.
         report: called with one line of text at every step.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
@@ -121,7 +126,7 @@ def train(
         PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
         DensembleError: every member failed: the first one's reason.
     """
-    values: dict[str, Any] = dict(settings)
+    budget, values = Budget(parse_time(time)), dict(settings)
     if members is not None:
         values["members"] = list(members)
     if isinstance(data, FolderData):
@@ -133,7 +138,7 @@ def train(
         if task is None:
             raise UsageError("train needs task= where data is a path; for instance task='saliency'")
         folder, config = open_data(data, {"task": task, **values})
-    return run_members(folder, config, Path(out), resume, parse_time(time), report)
+    return run_members(folder, config, Path(out), resume, budget, report)
 
 
 def raise_failures(outcomes: Sequence[Any]) -> None:

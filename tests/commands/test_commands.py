@@ -161,7 +161,7 @@ def test_a_stopped_training_says_how_to_go_on_and_does(
 
 def test_demo(command: Command, tmp_path: Path) -> None:
     shown = json.loads(command("demo", "-o", tmp_path / "demo", "--epochs", 1, "--json").stdout)
-    assert Path(shown["artifact"]).is_file() and shown["images"] == 24
+    assert Path(shown["artifact"]).is_file() and shown["images"] == 64
     names = {path.name for path in (tmp_path / "demo" / "predictions").iterdir()}
     assert {"0000_map.png", "0000_overlay.png", "0000_uncertainty.png"} <= names and len(names) == 24
     assert (tmp_path / "demo" / "run" / "leaderboard.csv").is_file()

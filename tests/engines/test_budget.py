@@ -1,41 +1,121 @@
-"""Budgets, with a clock that is moved by hand."""
+"""Budgets and plans, by hand, with a clock that is moved by hand."""
+
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from densemble.engines import budget
-from densemble.engines.budget import ASSEMBLY, Budget
+from densemble.engines.budget import ENOUGH_STEPS, FEWEST_STEPS, SHORTEST, Budget, Cost, make_plan
+
+TEN = Cost("ten", step=1.0, steps=10, epochs=12, validation=0.0, start=0.0, ending=0.0, assembly=0.0)
+"""Epochs of 10 steps of a second: a useful training is 6 epochs (60 steps), all epochs take 120 s."""
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def named(name: str, factor: float, **changes: object) -> Cost:
+    return replace(TEN, name=name, step=factor, **changes)
+
+
+def test_the_clock_runs_from_the_start_of_the_command() -> None:
     now = [500.0]
-    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    return now
+    budget = Budget(90, started=480.0, clock=lambda: now[0])
+    assert budget.limited and (budget.used, budget.left) == (20, 70)
+    now[0] += 100
+    assert (budget.used, budget.left) == (120, -30)
+    assert Budget(90, clock=lambda: now[0]).used == 0
 
 
-def test_without_end() -> None:
-    assert Budget(None).share(3) is None and not Budget(None).limited
+def test_without_limit() -> None:
+    budget = Budget(None)
+    assert not budget.limited and budget.left == float("inf")
 
 
-def test_shares_by_hand(clock: list[float]) -> None:
-    given = Budget(100)
-    assert given.limited and given.share(4) == pytest.approx(100 * (1 - ASSEMBLY) / 4)
-    clock[0] += 50
-    assert given.share(2) == pytest.approx((92 - 50) / 2)
-    clock[0] += 45
-    assert given.share(1) == 1.0, "a member that comes too late still gets a second"
+@pytest.mark.parametrize(
+    ("steps", "epochs", "useful"),
+    [
+        (10, 12, 6),  # 3 epochs would be 30 steps: fewer than 60
+        (100, 12, 3),
+        (100, 2, 2),  # no more than what was asked for
+        (4, 8, 8),  # 60 steps are 15 epochs
+        (4000, 12, 0.25),  # 1000 steps are enough
+    ],
+)
+def test_useful_epochs_by_hand(steps: int, epochs: int, useful: float) -> None:
+    assert replace(TEN, steps=steps, epochs=epochs).useful_epochs == useful
+    assert (FEWEST_STEPS, ENOUGH_STEPS) == (60, 1000)
 
 
-@pytest.mark.parametrize("used", [1.0, 0.4])
-def test_what_early_members_leave_over_goes_to_later_ones(clock: list[float], used: float) -> None:
-    given, shares = Budget(1000), []
-    for waiting in (3, 2, 1):
-        share = given.share(waiting)
-        assert share is not None
-        shares.append(share)
-        clock[0] += used * share
-    assert clock[0] - 500 <= 1000 * (1 - ASSEMBLY) + 1e-6
-    if used == 1:
-        assert shares == pytest.approx([920 / 3] * 3)
-    else:
-        assert shares[0] < shares[1] < shares[2]
+def test_cost_by_hand() -> None:
+    cost = Cost("a", step=0.5, steps=20, epochs=10, validation=2.0, start=3.0, ending=4.0, assembly=5.0)
+    assert cost.epoch == 12 and cost.least == 7 + 3 * 12 and cost.most == 7 + 10 * 12
+    assert cost.epochs_in(7 + 30) == 2.5 and cost.epochs_in(3) == 0 and cost.epochs_in(1000) == 10
+    short = replace(cost, steps=4000)
+    assert short.least == 7 + 1000 * 0.5 + 2.0, "a quarter of an epoch is validated as a whole one"
+
+
+def test_all_members_fit_and_what_remains_is_shared_equally() -> None:
+    plan = make_plan([named("b", 2.0), named("a", 1.0)], 60 + 120 + 40)
+    assert [share.cost.name for share in plan.shares] == ["a", "b"] and not plan.left_out
+    assert [share.seconds for share in plan.shares] == [60 + 20, 120 + 20]
+
+
+def test_what_a_cheap_member_does_not_need_goes_to_the_others() -> None:
+    plan = make_plan([named("a", 1.0, epochs=7), named("b", 2.0)], 60 + 120 + 40)
+    assert [share.seconds for share in plan.shares] == [70, 120 + 30]
+
+
+def test_the_dearest_members_are_left_out() -> None:
+    """Seven members in 150 s on a GPU: four had one epoch each; now those are left out and the others are trained."""
+    costs = [named(str(factor), factor) for factor in (3.0, 0.2, 5.0, 0.5, 1.0, 4.0, 2.0)]
+    plan = make_plan(costs, 150)
+    assert [share.cost.name for share in plan.shares] == ["0.2", "0.5", "1.0"]
+    assert [cost.name for cost in plan.left_out] == ["2.0", "3.0", "4.0", "5.0"]
+    assert plan.spare == 150 - 60 * (0.2 + 0.5 + 1.0)
+    assert sum(share.seconds for share in plan.shares) == pytest.approx(150)
+
+
+def test_the_assembly_counts() -> None:
+    costs = [named("a", 1.0, assembly=10.0), named("b", 1.5, assembly=10.0)]
+    assert len(make_plan(costs, 60 + 10 + 90 + 10).shares) == 2
+    plan = make_plan(costs, 60 + 10 + 90 + 9)
+    assert [share.cost.name for share in plan.shares] == ["a"] and plan.assembly == 10
+    assert plan.shares[0].seconds == 120, "all its epochs"
+
+
+@pytest.mark.parametrize(("seconds", "share"), [(30.0, 20.0), (10.5, SHORTEST), (-50.0, SHORTEST)])
+def test_one_member_is_trained_however_little_time_there_is(seconds: float, share: float) -> None:
+    costs = [named("b", 2.0), named("a", 1.0, assembly=10.0)]
+    plan = make_plan(costs, seconds)
+    assert [(one.cost.name, one.seconds) for one in plan.shares] == [("a", share)]
+    assert [cost.name for cost in plan.left_out] == ["b"]
+    assert make_plan(costs, seconds, require_one=False).shares == ()
+
+
+COSTS = st.lists(
+    st.builds(
+        Cost,
+        name=st.uuids().map(str),
+        step=st.floats(0.01, 3),
+        steps=st.integers(1, 3000),
+        epochs=st.integers(0, 60),
+        validation=st.floats(0, 20),
+        start=st.floats(0, 20),
+        ending=st.floats(0, 20),
+        assembly=st.floats(0, 20),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(costs=COSTS, seconds=st.floats(0, 3000))
+def test_every_plan_keeps_the_time_and_trains_usefully(costs: list[Cost], seconds: float) -> None:
+    plan = make_plan(costs, seconds, require_one=False)
+    assert sum(share.seconds for share in plan.shares) + plan.assembly <= seconds + 1e-6
+    for share in plan.shares:
+        assert share.cost.least - 1e-6 <= share.seconds <= share.cost.most + 1e-6
+    assert sorted([share.cost.name for share in plan.shares] + [cost.name for cost in plan.left_out]) == sorted(
+        cost.name for cost in costs
+    )
+    if plan.left_out:
+        assert plan.left_out[0].least + plan.left_out[0].assembly > plan.spare

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,12 @@ from small_run import SMALL_RUN
 
 from densemble.config import make_config
 from densemble.data.folder import FolderData
+from densemble.engines.budget import Budget
 from densemble.engines.local import train_members
 from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
 from densemble.launch import parse_time, raise_failures
 from densemble.run import Run
-from densemble.training.callbacks import TimeLimit, read_rows
+from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
 from densemble.training.module import Progress, schedule
 
@@ -122,30 +122,20 @@ def test_kill_minus_nine_then_resume(densemble: Callable[..., Any], scenes: Path
     assert done.stderr.count("second: epoch") == 2, "epochs that were finished before the kill were trained again"
 
 
-def test_time_budget_ends_a_training_and_leaves_a_usable_member(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a clock that advances by one second a step and two a validation, and by nothing else."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-
-    def takes(seconds: float, event: Callable[..., None]) -> Callable[..., None]:
-        def timed(*arguments: Any) -> None:
-            now[0] += seconds
-            event(*arguments)
-
-        return timed
-
-    monkeypatch.setattr(TimeLimit, "on_train_batch_end", takes(1, TimeLimit.on_train_batch_end))
-    monkeypatch.setattr(TimeLimit, "on_validation_end", takes(2, TimeLimit.on_validation_end))
+def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
-    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 10_000}}
-    train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run", seconds=60)
-    assert 40 < now[0] <= 60, "the time is used, and not exceeded"
-    run = Run(tmp_path / "run")
-    assert len(run.trained()) == 2
-    last = read_rows(tmp_path / "run" / "members" / "02-b" / "metrics.csv")[-1]
-    assert last["learning_rate"] < 0.4 * SMALL_RUN["training"].get("learning_rate", 1e-3), "the schedule did not end"
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 100_000}}
+    lines: list[str] = []
+    data = FolderData(scenes, "saliency")
+    outcomes = train_members(data, make_config(values), tmp_path / "run", budget=Budget(9), report=lines.append)
+    trained = list(Run(tmp_path / "run").trained())
+    assert trained == [outcome.name for outcome in outcomes if outcome.state == "done"] and trained, "at least one"
+    assert {outcome.state for outcome in outcomes} <= {"done", "left out"}
+    (metrics,) = (tmp_path / "run" / "members").glob(f"*-{trained[-1]}/metrics.csv")
+    last = read_rows(metrics)[-1]
+    assert last["epoch"] < 100_000 and last["learning_rate"] < 1e-3, "the schedule follows the time"
+    (estimate,) = [line for line in lines if line.startswith("time: 9 s")]
+    assert "assembly" in estimate and any(line.startswith("  ") and "epochs in" in line for line in lines)
 
 
 def test_other_settings_are_refused_on_resume(finished_run: Path, scenes: Path) -> None:

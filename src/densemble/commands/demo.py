@@ -1,29 +1,36 @@
-"""demo: the whole way on a small made-up data set, offline, in under two minutes."""
+"""demo: the whole way on a small synthetic data set, offline, in under two minutes."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from densemble.commands.output import print_json, print_table, say
+from densemble.commands.output import print_json, say
 from densemble.commands.settings import Json
+from densemble.commands.train import print_leaderboard
 
 MEMBERS: list[dict[str, Any]] = [
     {"backbone": "squeezenet1_1", "weights": None},
-    {"backbone": "timm/tf_efficientnet_lite0", "weights": None, "name": "efficientnet_lite0"},
+    {"backbone": "resnet18", "weights": None},
     {"backbone": "resdeconv"},
 ]
+"""Two good members that err differently, and a weak one that selection has to leave out."""
+SCENES: dict[str, Any] = {"train": 64, "val": 64, "size": (96, 128), "viewers": 2, "noise": 15.0}
+"""Few training scenes with noisy targets: members overfit, each in its own way, and their mean errs less."""
+PREDICTED = 8
 
 
 def demo(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")] = Path("demo-output"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scenes.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes and trainings.")] = 0,
     json: Json = False,
 ) -> None:
     """Make synthetic scenes, train three cut networks on them, assemble, evaluate and predict. No download."""
     from densemble.config import make_config
     from densemble.data.folder import FolderData
     from densemble.data.synthetic import make_scenes
+    from densemble.engines.leftovers import remove_leftovers
     from densemble.engines.local import train_members
     from densemble.errors import UsageError
     from densemble.evaluation import evaluate
@@ -34,32 +41,34 @@ def demo(
 
     if (out / "run" / "run.yaml").exists():
         raise UsageError(f"'{out}' holds a demo already; remove it or choose another folder with -o")
-    say("making synthetic scenes (drawn by the program, with made-up gaze maps)")
-    scenes = make_scenes(out / "scenes", train=120, val=24, size=(96, 128))
-    values = {
-        "task": "saliency",
-        "input_size": [96, 128],
-        "out_size": [48, 64],
-        "members": MEMBERS,
-        "training": {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12},
-    }
+    say("making synthetic scenes (drawn by the program, with computed gaze maps)")
+    scenes = make_scenes(out / "scenes", seed=seed, **SCENES)
+    training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
+    config = make_config(
+        {
+            "task": "saliency",
+            "input_size": [96, 128],
+            "out_size": [48, 64],
+            "members": MEMBERS,
+            "training": training,
+        }
+    )
     data = FolderData(scenes, "saliency")
-    outcomes = train_members(data, make_config(values), out / "run", report=say)
-    raise_failures(outcomes)
+    raise_failures(train_members(data, config, out / "run", report=say))
     run = Run(out / "run")
     artifact = save(run.assemble(report=say), out / "demo.safetensors")
+    remove_leftovers(run.folder, config, say)
     ensemble = load(artifact)
     scores = evaluate(ensemble, data, "val")
-    for prediction in predict(ensemble, [sample.image for sample in data.val[:8]]):
+    for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED]]):
         prediction.save(out / "predictions", ("map", "overlay", "uncertainty"))
     if json:
         print_json(
             {"artifact": str(artifact), "run": str(out / "run"), "predictions": str(out / "predictions"), **scores}
         )
         return
-    table = run.leaderboard().reset_index()
-    print_table([str(name) for name in table.columns], table.values.tolist())
-    typer.echo(f"report       {out / 'run' / 'report.html'} (what was chosen, why, and what it is worth)")
+    print_leaderboard(run)
+    typer.echo(f"\nreport       {out / 'run' / 'report.html'} (selection, gains and errors explained)")
     typer.echo(f"leaderboard  {out / 'run' / 'leaderboard.csv'}")
     typer.echo(f"predictions  {out / 'predictions'} (map, overlay, uncertainty)")
     typer.echo(f"artifact     {artifact}")

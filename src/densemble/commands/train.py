@@ -1,15 +1,19 @@
 """train, assemble, leaderboard: from a data folder to one file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.settings import DataPath, Json, RunPath, Set, read_settings
 
+if TYPE_CHECKING:
+    from densemble.run import Run
+
 
 def train(
+    context: typer.Context,
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
     task: Annotated[
@@ -21,18 +25,25 @@ def train(
     preset: Annotated[str | None, typer.Option(help="fast, balanced or best: settings that need no expert.")] = None,
     config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
     setting: Set = None,
-    time: Annotated[str | None, typer.Option(help="Budget shared among the members, for instance 30m.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Limit for everything, for instance 30m; members it is not enough for are left out."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and decoded images when the run is complete.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
     from densemble.config import read_config, with_settings
+    from densemble.engines.budget import Budget
     from densemble.errors import UsageError
     from densemble.launch import open_data, parse_time, run_members
 
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")
-    seconds = parse_time(time)
+    budget = Budget(parse_time(time), context.obj)
     stored = out / "run.yaml"
     if resume and stored.is_file() and config is None and members is None:
         values = with_settings(read_config(stored), setting or [])
@@ -43,15 +54,15 @@ def train(
         values, source = read_settings(config, task, members, setting), str(config or "the settings")
     if preset is not None:
         values["preset"] = preset
+    if keep_checkpoints:
+        values = with_settings(values, ["trainer.keep_checkpoints=true"])
     folder, settings = open_data(data, values, source)
     try:
-        run_members(folder, settings, out, resume, seconds, say)
+        run_members(folder, settings, out, resume, budget, say)
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume`")
         raise
-    say(
-        f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors PICTURES -o OUT"
-    )
+    say(f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors IMAGES -o OUT")
 
 
 def assemble(
@@ -131,21 +142,33 @@ def leaderboard(run: RunPath, json: Json = False) -> None:
     from densemble.run import Run
 
     opened = Run(run)
-    table, analysis = opened.leaderboard(), opened.analysis()
-    rows = table.reset_index().astype(object).where(table.reset_index().notna(), None).to_dict("records")
-    for row in rows:
-        row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
+    if not json:
+        print_leaderboard(opened)
+        return
+    analysis = opened.analysis()
     keys = ("cross_fitted", "strategies", "rules", "pareto", "dropped")
     compared = {key: analysis[key] for key in keys if analysis.get(key)}
-    if json:
-        print_json({"run": str(run), "leaderboard": rows, **compared})
-        return
+    print_json({"run": str(run), "leaderboard": _leaderboard_rows(opened), **compared})
+
+
+def print_leaderboard(run: "Run") -> None:
+    """Tables of members, strategies and rules on stdout."""
+    rows, analysis = _leaderboard_rows(run), run.analysis()
     print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])
-    if "strategies" in compared:
+    if analysis.get("strategies"):
         _print_strategies(analysis)
-    if "rules" in compared:
+    if analysis.get("rules"):
         typer.echo("\nrules, cross-fitted: members and rule fitted on the other folds, without calibration")
         _print_rules(analysis)
+
+
+def _leaderboard_rows(run: "Run") -> list[dict[str, Any]]:
+    table = run.leaderboard().reset_index()
+    plain = table.astype(object).where(table.notna(), None)
+    rows = [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+    for row in rows:
+        row |= {key: int(row[key]) for key in ("parameters", "epochs") if row.get(key) is not None}
+    return rows
 
 
 def _print_rules(analysis: dict[str, Any]) -> None:
@@ -166,10 +189,17 @@ def _print_strategies(analysis: dict[str, Any]) -> None:
         f"\nstrategies, cross-fitted ({folds}): members, weights, rule and calibration fitted on the other folds; "
         "95 % intervals"
     )
-    columns = ["choice", analysis["metric"], "low", "high", "over best", "from", "to", "members", "ms"]
+    gains = ("over best", "from", "to", "over all", "from", "to")
+    columns = ["choice", analysis["metric"], "low", "high", *gains, "members", "ms"]
     keys = ("name", "score", "low", "high")
     rows = [
-        [*(row[key] for key in keys), *row["gain_over_best"].values(), row["members"], row["milliseconds"]]
+        [
+            *(row[key] for key in keys),
+            *row["gain_over_best"].values(),
+            *row["gain_over_all"].values(),
+            row["members"],
+            row["milliseconds"],
+        ]
         for row in analysis["strategies"]
     ]
     print_table(columns, rows)

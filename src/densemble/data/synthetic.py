@@ -1,7 +1,7 @@
-"""A made-up data set of drawn scenes with made-up gaze maps, so that everything can be tried offline.
+"""A synthetic data set of drawn scenes with computed gaze maps, so that everything can be tried offline.
 
-Nothing in it was looked at by anybody: the maps put attention on the saturated, marked objects that the
-program drew, and a little on the centre. It shows that the machinery works, not how people look.
+No gaze was recorded: the maps put attention on the saturated, marked objects that the program draws, and a little on
+the centre. The data set shows that the program works, not how people look.
 """
 
 from pathlib import Path
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 SMALLEST = 32
+FIXATIONS_PER_VIEWER = 4
 _OVERSAMPLING = 3
+_BLUR = 0.06
+"""Standard deviation of the Gaussian drawn around a simulated fixation, as a share of the height."""
 _VIVID = ((225, 40, 40), (250, 205, 30), (240, 110, 20), (215, 40, 160), (40, 90, 235))
 
 
@@ -85,7 +88,7 @@ def scene(random: np.random.Generator, size: Size) -> tuple[Array, Array, Array]
     """One scene.
 
     Returns:
-        Picture uint8 ``(H, W, 3)``, gaze map float32 ``(H, W)`` in [0, 1], fixations bool ``(H, W)``.
+        Image uint8 ``(H, W, 3)``, gaze map float32 ``(H, W)`` in [0, 1], fixations bool ``(H, W)``.
     """
     from PIL import Image, ImageDraw
 
@@ -111,37 +114,80 @@ def scene(random: np.random.Generator, size: Size) -> tuple[Array, Array, Array]
     return image, density.astype(np.float32), points.reshape(size)
 
 
-def make_scenes(folder: Path, train: int = 96, val: int = 24, size: Size = (96, 128), seed: int = 0) -> Path:
+def viewed(random: np.random.Generator, density: Array, viewers: int) -> Array:
+    """Gaze map of a few simulated viewers: a Gaussian around each of their fixations, float32 ``(H, W)`` in [0, 1].
+
+    The fewer viewers, the noisier the map, as in recorded gaze data.
+    """
+    height, width = density.shape
+    probabilities = density.astype(np.float64).ravel() / density.sum(dtype=np.float64)
+    fixations = random.choice(density.size, size=FIXATIONS_PER_VIEWER * viewers, p=probabilities).tolist()
+    gaze: Array = np.zeros((height, width), np.float32)
+    for place in fixations:
+        gaze += _blob((height, width), place % width, place // width, _BLUR * height)
+    gaze /= gaze.max()
+    return gaze
+
+
+def _with_noise(random: np.random.Generator, image: Array, noise: float) -> Array:
+    noisy: Array = (image + random.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
+    return noisy
+
+
+def make_scenes(
+    folder: Path,
+    train: int = 96,
+    val: int = 24,
+    size: Size = (96, 128),
+    seed: int = 0,
+    *,
+    viewers: int | None = None,
+    noise: float = 0.0,
+) -> Path:
     """Writes ``{train,val}/{images,targets,fixations}/NNNN``; the same arguments give the same bytes.
 
     Args:
-        folder: made if it is missing.
+        folder: created if it is missing.
         train, val: numbers of scenes.
         size: (H, W) in pixels.
         seed: another one gives other scenes.
+        viewers: simulated viewers of each training scene, see :func:`viewed`; ``None``: the exact density. Validation
+            targets are always the exact density.
+        noise: standard deviation of the noise added to all images, in steps of 8-bit values.
 
     Raises:
-        UsageError: a size below 32 pixels.
+        UsageError: a size below 32 pixels, fewer than one viewer, negative noise.
         ResourceError: the folder cannot be written.
     """
-    from PIL import Image
-
     if min(size) < SMALLEST:
         raise UsageError(f"scenes of {format_size(size)} are too small; take at least {SMALLEST}x{SMALLEST}")
-    random = np.random.default_rng(seed)
+    if viewers is not None and viewers < 1:
+        raise UsageError(f"{viewers} viewers per scene; take at least 1, or None for exact maps")
+    if noise < 0:
+        raise UsageError(f"noise {noise:g} is negative; take 0 or more")
+    random, disturbance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     try:
         for split, count in (("train", train), ("val", val)):
             for kind in ("images", "targets", "fixations"):
                 (folder / split / kind).mkdir(parents=True, exist_ok=True)
             for number in range(count):
                 image, density, points = scene(random, size)
-                stem = f"{number:04d}"
-                Image.fromarray(image).save(folder / split / "images" / f"{stem}.jpg", quality=92)
-                grey = (density * 255).round().astype(np.uint8)
-                Image.fromarray(grey).save(folder / split / "targets" / f"{stem}.png")
-                Image.fromarray(points).save(folder / split / "fixations" / f"{stem}.png")
+                if noise:
+                    image = _with_noise(disturbance, image, noise)
+                if viewers is not None and split == "train":
+                    density = viewed(disturbance, density, viewers)
+                _write(folder / split, f"{number:04d}", image, density, points)
     except OSError as error:
         raise ResourceError(
             f"cannot write scenes into '{folder}': {error.strerror or error}; choose another folder"
         ) from error
     return folder
+
+
+def _write(folder: Path, stem: str, image: Array, density: Array, points: Array) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(folder / "images" / f"{stem}.jpg", quality=92)
+    grey = (density * 255).round().astype(np.uint8)
+    Image.fromarray(grey).save(folder / "targets" / f"{stem}.png")
+    Image.fromarray(points).save(folder / "fixations" / f"{stem}.png")

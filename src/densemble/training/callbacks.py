@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,45 +99,47 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 class TimeLimit(Callback):
-    """Ends a training so that it is validated before its time runs out.
+    """Ends a training, also within an epoch, so that it is validated before its time runs out.
 
     Args:
         seconds: that all of it may take.
-        held_out: number of validation pictures.
+        held_out: number of validation images.
+        clock: seconds.
     """
 
-    def __init__(self, seconds: float, held_out: int) -> None:
+    def __init__(self, seconds: float, held_out: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self.held_out = held_out
-        self.started = self._batch = time.monotonic()
+        self.clock = clock
+        self.started = self._batch = clock()
         self._fastest = float("inf")
         self._validation = 0.0
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self._batch = time.monotonic()
+        self._batch = self.clock()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        self._fastest = min(self._fastest, (time.monotonic() - self._batch) / len(batch[1]))
+        self._fastest = min(self._fastest, (self.clock() - self._batch) / len(batch[1]))
         self._stop_in_time(trainer)
 
     def _stop_in_time(self, trainer: lightning.Trainer) -> None:
-        over = time.monotonic() - self.started + self.reserve > self.seconds
+        over = self.clock() - self.started + self.reserve > self.seconds
         # One process that stops by itself would leave the others waiting for its gradients.
         if trainer.strategy.reduce_boolean_decision(over, all=False):
             trainer.should_stop = True
 
     @property
     def reserve(self) -> float:
-        """Seconds that a validation takes; before the first: a step costs its maps and about twice that again."""
+        """Seconds that a validation takes; before the first one, a third of a training step for each image."""
         return self._validation or 1.2 * self.held_out * self._fastest / 3
 
     def on_validation_start(self, *args: Any) -> None:
-        self._batch = time.monotonic()
+        self._batch = self.clock()
 
     def on_validation_end(self, *args: Any) -> None:
-        self._validation = time.monotonic() - self._batch
+        self._validation = self.clock() - self._batch
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._stop_in_time(trainer)

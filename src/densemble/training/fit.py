@@ -90,7 +90,7 @@ def fit_member(
     if settings.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
     quieten()
-    device = _device(settings.machine)
+    device = training_device(settings.machine)
     batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     started = time.monotonic()
@@ -100,7 +100,7 @@ def fit_member(
             rate = _fit_once(model, task, train, val, target_size, own, accumulate, folder, title, cache, watch)
             break
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if batch == 1:
                 raise ResourceError(
@@ -128,7 +128,8 @@ def _left(settings: FitSettings, started: float) -> float | None:
     return None if settings.seconds is None else max(settings.seconds - (time.monotonic() - started), 1.0)
 
 
-def _device(machine: Machine) -> str:
+def training_device(machine: Machine) -> str:
+    """``cuda`` or ``cpu``: where a machine's members are trained."""
     return "cuda" if torch.cuda.is_available() and machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
 
 
@@ -137,8 +138,8 @@ def _score_of(row: dict[str, float], task: Task) -> float:
     return row.get(f"val_{task.primary}", worst)
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    """torch has a type for it on GPUs, and only words on CPUs."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short: torch raises a type of its own on GPUs, and a RuntimeError with this text on CPUs."""
     words = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         "out of memory" in words or "can't allocate memory" in words
@@ -162,7 +163,7 @@ def _fit_once(
     feed, check = _feeds(model, task, train, val, target_size, settings, cache)
     rate, started = settings.learning_rate, time.monotonic()
     if rate is None:
-        rate, _ = find_learning_rate(model, task, settings, feed, _device(settings.machine))
+        rate, _ = find_learning_rate(model, task, settings, feed, training_device(settings.machine))
     settings = replace(settings, seconds=_left(settings, started))
     callbacks = _callbacks(task, settings, folder, title, watch, len(val))
     deterministic = torch.are_deterministic_algorithms_enabled()
@@ -276,9 +277,15 @@ def _feeds(
         )
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
-    samples = DecodedSamples(train, target_size, kind, fill, AUGMENT[settings.augment], seed)
+    samples = training_samples(task, train, target_size, settings)
     held_out = DecodedSamples(val, target_size, kind, fill, AUGMENT["none"], seed)
     return (
         batches(samples, EpochSampler(len(train), seed, size), size, workers, pinned=gpu),
         batches(held_out, EpochSampler(len(val), None), size, workers, pinned=gpu),
     )
+
+
+def training_samples(task: Task, train: DecodedSplit, target_size: Size, settings: FitSettings) -> DecodedSamples:
+    """The training split, augmented as the settings say."""
+    how = AUGMENT[settings.augment]
+    return DecodedSamples(train, target_size, task.target_kind, task.fill, how, settings.seed)

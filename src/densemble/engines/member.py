@@ -1,0 +1,216 @@
+"""One member of a run: built, trained, its validation images predicted, recorded."""
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from densemble.config import MemberConfig, RunConfig
+from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.folder import FolderData
+from densemble.engines.plan import fit_settings, sizes
+from densemble.errors import DensembleError
+from densemble.evaluation import Scores, predict_split
+from densemble.nets.dense import DenseModel
+from densemble.nets.weights import read_state
+from densemble.report.curves import draw_curves
+from densemble.shapes import Size
+from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
+from densemble.storage.weights import write_maps
+from densemble.tasks import Task
+from densemble.training.callbacks import read_rows
+from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
+from densemble.training.module import scalars
+from densemble.training.settings import FitSettings
+
+Array = np.ndarray[Any, Any]
+Report = Callable[[str], None]
+FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
+"""What ends one member and leaves the others as they are."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one member ended.
+
+    Attributes:
+        name: of the member.
+        state: ``done``, ``kept`` (finished by an earlier command), ``left out`` (the time was not enough), ``failed``.
+        error: why it failed or was left out.
+        cause: the exception of a failed member.
+    """
+
+    name: str
+    state: str
+    error: str | None = None
+    cause: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all members of a run share."""
+
+    data: FolderData
+    task: Task
+    config: RunConfig
+    run: RunFolder
+    report: Report
+
+    @property
+    def cache(self) -> Path:
+        """Folder of decoded images and of features."""
+        given = self.config.trainer.cache_dir
+        return Path(given).expanduser() if given else self.run.cache
+
+    def name(self, number: int) -> str:
+        """Name of a member."""
+        return self.config.member_names()[number]
+
+    def folder(self, number: int) -> MemberFolder:
+        """Folder of a member."""
+        return self.run.member(number, self.name(number))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A member before its training.
+
+    Attributes:
+        model, settings: what is trained, and how.
+        train, val: decoded at the member's input size.
+        seconds: that building took.
+    """
+
+    model: DenseModel
+    settings: FitSettings
+    train: DecodedSplit
+    val: DecodedSplit
+    seconds: float
+
+
+def build_member(training: Training, number: int) -> Built:
+    """Builds a member from its seed and opens its decoded images.
+
+    Raises:
+        DensembleError: weights that cannot be read, a cut that does not exist, ...
+    """
+    started = time.monotonic()
+    config, task = training.config, training.task
+    member: MemberConfig = config.members[number]
+    settings = fit_settings(config, member, None)
+    seed_everything(settings.seed)
+    size = sizes(config, member)[0]
+    train, val = (decode_split(training.data, split, size, training.cache) for split in ("train", "val"))
+    model = DenseModel(
+        member.backbone,
+        out_channels=task.out_channels,
+        in_channels=train.images.shape[1],
+        out_size=config.out_size,
+        cut=member.cut,
+        head=member.head,
+        weights=member.weights,
+        input_size=size,
+        min_size=member.min_size,
+        max_stride=member.max_stride,
+        max_macs=member.max_macs,
+        allow_partial=member.allow_partial,
+        weights_dir=config.weights_dir,
+    )
+    cut = model.cut
+    training.report(
+        f"{training.name(number)}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}"
+    )
+    if settings.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return Built(model, settings, train, val, time.monotonic() - started)
+
+
+def train_member(
+    training: Training, number: int, built: Built | None = None, seconds: float | None = None, ending: float = 0.0
+) -> Outcome:
+    """Trains a member into its folder; what fails is recorded there and reported.
+
+    Args:
+        training, number: which member.
+        built: what :func:`build_member` gave; ``None``: it is built now.
+        seconds: that the member may take; ``None``: until its epochs are done.
+        ending: seconds of these that predicting the validation images takes.
+    """
+    started = time.monotonic()
+    name, folder, member = training.name(number), training.folder(number), training.config.members[number]
+    record: dict[str, Any] = {"name": name, "config": member.model_dump(mode="json"), "state": "running"}
+    try:
+        require_writable(folder.path)
+        write_json(folder.record, record)
+        if built is None:
+            built = build_member(training, number)
+        else:
+            started -= built.seconds
+            seed_everything(built.settings.seed)
+        if seconds is not None:
+            built = replace(built, settings=replace(built.settings, seconds=max(seconds - ending, 1.0)))
+        record |= _train(training, number, built)
+        record |= {"state": "done", "seconds": round(time.monotonic() - started, 1)}
+        write_json(folder.record, record)
+    except FAILURES as error:
+        return record_failure(training, number, error, record)
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in scalars(record["val"]).items())
+    training.report(f"{name}: done in {record['seconds']:.0f} s, val {shown}")
+    return Outcome(name, "done")
+
+
+def _train(training: Training, number: int, built: Built) -> dict[str, Any]:
+    """Writes weights, predictions and curves; returns the entries of the member's record."""
+    folder, name, model = training.folder(number), training.name(number), built.model
+    _, target_size, map_size = sizes(training.config, training.config.members[number])
+    fitted = fit_member(
+        model, training.task, built.train, built.val, target_size, built.settings, folder, name, training.cache
+    )
+    model.load_state_dict(read_state(folder.weights))
+    maps, scores = _predict(training, model.float().eval(), training_device(built.settings.machine), map_size)
+    write_maps(folder.predictions, maps)
+    draw_curves(read_rows(folder.metrics), name, folder.plots / "curves.png")
+    return {
+        "spec": model.spec.as_dict(),
+        "loaded": model.loaded,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **{key: value for key, value in fitted.items() if key != "best"},
+        "best_epoch": int(fitted["best"]["epoch"]),
+        "val": scores,
+    }
+
+
+def _predict(training: Training, model: DenseModel, device: str, map_size: Size) -> tuple[Array, Scores]:
+    """Predicts the validation images where the member was trained, or on the CPU where they do not fit into memory."""
+    try:
+        return predict_split(model.to(device), training.task, training.data, "val", map_size)
+    except RuntimeError as error:
+        if device == "cpu" or not is_out_of_memory(error):
+            raise
+        training.report("validation images at their own size do not fit into GPU memory: predicted on the CPU")
+        return predict_split(model.cpu(), training.task, training.data, "val", map_size)
+    finally:
+        model.cpu()
+
+
+def record_failure(training: Training, number: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
+    """Reports and records why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
+    name, folder = training.name(number), training.folder(number)
+    message = str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
+    training.report(f"{name}: FAILED: {message}")
+    if record is None:
+        record = {"name": name, "config": training.config.members[number].model_dump(mode="json")}
+    try:
+        require_writable(folder.path)
+        write_json(folder.record, {**record, "state": "failed", "error": message})
+        if not isinstance(error, DensembleError):
+            write_text(folder.path / "error.txt", "".join(traceback.format_exception(error)))
+            training.report(f"{name}: details in {folder.path / 'error.txt'}")
+    except DensembleError as second:
+        training.report(f"{name}: {second}")
+    return Outcome(name, "failed", message, error)

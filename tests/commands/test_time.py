@@ -1,0 +1,40 @@
+"""``train --time``: the clock runs from the entry of the command line, before anything is imported or read."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from densemble import cli, launch
+from densemble.engines.budget import Budget
+
+
+@pytest.mark.parametrize(("options", "seconds"), [(("--time", "90s"), 90.0), ((), None)])
+def test_the_budget_starts_with_the_command(
+    scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch, options: Any, seconds: float | None
+) -> None:
+    given: list[Budget] = []
+    monkeypatch.setattr(launch, "run_members", lambda data, config, out, resume, budget, report: given.append(budget))
+    clock = time.monotonic
+    readings: list[float] = []
+
+    def recorded() -> float:
+        readings.append(clock())
+        return readings[-1]
+
+    monkeypatch.setattr(cli.time, "monotonic", recorded)
+    ended = densemble("train", scenes, "--task", "saliency", "-o", tmp_path / "run", *options)
+    assert ended.returncode == 0, ended.stderr
+    assert given[0].seconds == seconds and given[0].started == readings[0], "the first look at the clock"
+
+
+def test_keep_checkpoints_reaches_the_settings(
+    scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(launch, "run_members", lambda data, config, *_: given.append(config.trainer.keep_checkpoints))
+    for options in ((), ("--keep-checkpoints",)):
+        ended = densemble("train", scenes, "--task", "saliency", "-o", tmp_path / "run", *options)
+        assert ended.returncode == 0, ended.stderr
+    assert given == [False, True]

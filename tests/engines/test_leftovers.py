@@ -1,0 +1,93 @@
+"""What a complete run keeps: no checkpoints, no decoded images; an unfinished one keeps what it needs to go on."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from small_run import SMALL_RUN
+
+import densemble as de
+from densemble.config import make_config
+from densemble.engines.leftovers import remove_leftovers
+from densemble.storage.runs import RunFolder, read_json, write_json
+
+NAMES = ("squeezenet1_1", "resdeconv", "lite0")
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> RunFolder:
+    """A copy of a run of three members with features of one of them."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run" / "cache" / "features-abc").mkdir()
+    np.save(tmp_path / "run" / "cache" / "features-abc" / "0.npy", np.zeros(8))
+    return RunFolder(tmp_path / "run")
+
+
+def remove(run: RunFolder, **trainer: Any) -> list[str]:
+    lines: list[str] = []
+    remove_leftovers(run, make_config({**SMALL_RUN, "trainer": trainer}), lines.append)
+    return lines
+
+
+def checkpoints(run: RunFolder) -> list[str]:
+    return [name for number, name in enumerate(NAMES) if run.member(number, name).last.is_file()]
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_complete_run_loses_checkpoints_and_cache_and_nothing_else(run: RunFolder) -> None:
+    assert checkpoints(run) == list(NAMES) and run.cache.is_dir()
+    before = {path: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
+    (line,) = remove(run)
+    gone = {path for path in before if not path.exists()}
+    assert gone == {path for path in before if path.name == "last.ckpt" or run.cache in path.parents}
+    assert line.startswith(f"removed {sum(before[path] for path in gone) / 1e6:.0f} MB")
+    assert remove(run) == [], "nothing is left to remove"
+
+
+def test_they_are_kept_on_demand(run: RunFolder) -> None:
+    before = size(run.path)
+    assert remove(run, keep_checkpoints=True) == [] and size(run.path) == before
+
+
+@pytest.mark.parametrize("state", ["failed", "running"])
+def test_an_unfinished_member_keeps_its_checkpoint_and_the_cache(run: RunFolder, state: str) -> None:
+    record = run.member(1, "resdeconv").record
+    write_json(record, {**read_json(record), "state": state})
+    remove(run)
+    assert checkpoints(run) == ["resdeconv"] and run.cache.is_dir()
+
+
+def test_a_member_that_was_left_out_needs_nothing(run: RunFolder) -> None:
+    shutil.rmtree(run.member(2, "lite0").path)
+    remove(run)
+    assert checkpoints(run) == [] and not run.cache.is_dir()
+
+
+def test_a_shared_cache_stays(run: RunFolder, tmp_path: Path) -> None:
+    shared = shutil.copytree(run.cache, tmp_path / "shared")
+    before = size(shared)
+    remove(run, cache_dir=str(shared))
+    assert size(shared) == before
+
+
+def test_train_removes_and_resumes(scenes: Path, tmp_path: Path, densemble: Any) -> None:
+    values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}], "training": {**SMALL_RUN["training"], "epochs": 1}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
+    run = RunFolder(tmp_path / "run")
+    command = ("train", scenes, "--config", tmp_path / "run.yaml", "-o", run.path)
+    first = densemble(*command, "--keep-checkpoints")
+    assert first.returncode == 0, first.stderr
+    last = run.member(0, "resdeconv").last
+    assert last.is_file() and run.cache.is_dir() and "removed" not in first.stderr
+    second = densemble(*command, "--resume")
+    assert second.returncode == 0 and "already trained, kept" in second.stderr
+    assert not last.exists() and not run.cache.exists()
+    third = densemble("train", scenes, "-o", run.path, "--resume")
+    assert third.returncode == 0 and not run.cache.exists(), "decoded again for the assembly, and removed again"
+    assert list(de.load(run.artifact).members) == ["resdeconv"]
