@@ -2,7 +2,8 @@
 
 The detector is conservative: it takes every number with a unit, every number with two or more decimals, shares such as
 ``162 of 162``, and every number in a table whose header names a unit or a metric. Definitions and limits are listed in
-figures_allowed.txt.
+figures_allowed.txt. Python, YAML and commands without their
+comments are not searched.
 """
 
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 
 ALLOWED = Path(__file__).with_name("figures_allowed.txt")
 WHOLE_PAGE = "*"
+CODE = ("```python", "```yaml")
+COMMAND = re.compile(r"(densemble|python|make|pip|[A-Z_]+=\S+) ")
 
 _UNITS = r"ms|s|sec|seconds?|min|minutes?|h|hours?|x|times|%|per ?cent|[kKMG]i?B|[MGT]?FLOPs?(?:/s)?|[MG]MACs?|fps"
 _METRICS = (
@@ -69,22 +72,22 @@ def find(page: str, lines: list[tuple[int, str]], allowed: Allowed) -> Iterator[
         lines: numbered lines of the page without bound figures, generated tables and illustrations.
         allowed: definitions and limits.
     """
-    fenced, header = False, ""
+    fence, header = "", ""
     for place, (number, raw) in enumerate(lines):
         if raw.lstrip().startswith("```"):
-            fenced = not fenced
+            fence = "" if fence else raw.strip()
             continue
-        line = raw if fenced else _visible(raw)
+        if fence in CODE:
+            continue
+        line = _comment(raw) if fence else _visible(raw)
         following = lines[place + 1][1] if place + 1 < len(lines) else ""
-        is_row = not fenced and raw.startswith("|")
+        is_row = not fence and raw.startswith("|")
         if is_row and re.match(r"\|\s*:?-{3}", following):
             header = line
         elif not is_row:
             header = ""
         measured_table = is_row and header is not line and bool(_HEADER.search(header))
-        yield from (
-            (number, line[a:b]) for a, b in _spans(line, measured_table) if not allowed.covers(page, line, a, b)
-        )
+        yield from ((number, line[a:b]) for a, b in _spans(line, measured_table) if not allowed.covers(page, raw, a, b))
 
 
 def _visible(line: str) -> str:
@@ -92,6 +95,14 @@ def _visible(line: str) -> str:
     for pattern in (r"`[^`]*`", r"\]\([^)]*\)"):
         line = re.sub(pattern, lambda match: " " * len(match[0]), line)
     return line
+
+
+def _comment(line: str) -> str:
+    """A line of output as it is; of a command only its comment, at the same place."""
+    if not COMMAND.match(line):
+        return line
+    command, mark, comment = line.partition("#")
+    return " " * len(command) + mark + comment
 
 
 def _spans(line: str, measured_table: bool) -> list[tuple[int, int]]:

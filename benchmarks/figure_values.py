@@ -34,6 +34,7 @@ FUNCTIONS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "sum": sum,
     "count": len,
     "ratio": lambda values: values[0] / values[1],
+    "difference": lambda values: values[0] - values[1],
 }
 
 
