@@ -41,9 +41,10 @@ def _monai(result: dict[str, Any]) -> Iterator[str]:
     members = " and ".join(result["members"])
     overlaps = result.get("overlaps", [0.5])  # older results have one, and do not name it
     named = {overlap: "monai" if len(overlaps) == 1 else f"monai {overlap}" for overlap in overlaps}
+    commit = f" Measured at commit {result['commit'][:10]}." if "commit" in result else ""
     yield (
         f"Beside MONAI's `sliding_window_inference` (Gaussian blending; its default overlap is 0.25, nnU-Net uses 0.5) "
-        f"on {height}x{width}, both with the ensemble of {members}, in turn:"
+        f"on {height}x{width}, both with the ensemble of {members}, in turn.{commit}"
     )
     seconds, difference = result["median seconds"], result["largest difference to the whole picture"]
     rows = []
