@@ -246,7 +246,8 @@ def summarize(rows: list[Row]) -> list[Row]:
                 failed.setdefault(row["backbone"], {}).setdefault(row["outcome"], []).append(row["head"])
         kinds = Counter(row["outcome"] for row in mine)
         counts = {"works": kinds[WORKS], "total": len(mine), NO_ENCODER: kinds[NO_ENCODER], NO_SKIPS: kinds[NO_SKIPS]}
-        lines.append({"system": system, "size": size, **counts, "failed": failed})
+        heads = len({row["head"] for row in mine})
+        lines.append({"system": system, "size": size, "heads": heads, **counts, "failed": failed})
     return lines
 
 

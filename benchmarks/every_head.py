@@ -82,7 +82,7 @@ def with_earlier(works: dict[str, int], failed: list[str], arguments: argparse.N
     each = len(SIZES) * len(OUT_SIZES)
     kinds = {"own heads": False, "decoders of smp": True}
     counts = {
-        kind: [count for name, count in works.items() if name.startswith("smp-") == of_smp]
+        kind: {name: count for name, count in works.items() if name.startswith("smp-") == of_smp}
         for kind, of_smp in kinds.items()
     }
     return {
@@ -94,7 +94,12 @@ def with_earlier(works: dict[str, int], failed: list[str], arguments: argparse.N
         "combinations": len(works) * each,
         "work": sum(works.values()),
         "of each kind": {
-            kind: {"combinations": len(count) * each, "work": sum(count)} for kind, count in counts.items()
+            kind: {
+                "heads": len({head_of(name) for name in count}),
+                "combinations": len(count) * each,
+                "work": sum(count.values()),
+            }
+            for kind, count in counts.items()
         },
         "failed": failed,
         "working sizes of each": works,

@@ -34,7 +34,7 @@ def selection(results: Results) -> str:
 
 def peers(results: Results) -> str:
     """How many combinations of backbone and head work, system by system."""
-    file = "compare_peers.json"
+    file, sizes = "compare_peers.json", ("360x480", "225x301")
     names = {
         "densemble": "densemble, own heads",
         "densemble, decoders of smp": "densemble, smp's decoders over its backbones",
@@ -46,24 +46,25 @@ def peers(results: Results) -> str:
     rows = []
     for system, name in names.items():
         if system in known:
-            lines = [f"summary > system={system} > size={size}" for size in ("360x480", "225x301")]
-            rows.append([name, *(_share(results, file, line) for line in lines)])
-    return table(["system", "360x480", "225x301"], rows)
+            lines = [f"summary > system={system} > size={size}" for size in sizes]
+            heads = results.show(file, f"{lines[0]} > heads", "d")
+            rows.append([name, heads, *(_share(results, file, line, "total") for line in lines)])
+    return table(["system", "heads", *sizes], rows)
 
 
-def _share(results: Results, file: str, path: str) -> str:
-    works, total = (results.show(file, f"{path} > {key}", "d") for key in ("works", "total"))
-    return f"{works} of {total}"
+def _share(results: Results, file: str, path: str, total: str) -> str:
+    """``WORKS of TOTAL`` of one entry."""
+    works = "work" if total == "combinations" else "works"
+    return " of ".join(results.show(file, f"{path} > {key}", ",d") for key in (works, total))
 
 
 def every_head(results: Results) -> str:
     """How many combinations of head, backbone and size work."""
-    file = "every_head.json"
-    rows = []
+    file, rows = "every_head.json", []
     for kind in ("own heads", "decoders of smp"):
-        work, total = (results.show(file, f"of each kind > {kind} > {key}", ",d") for key in ("work", "combinations"))
-        rows.append([kind, f"{work} of {total}"])
-    return table(["heads", "combinations that work"], rows)
+        path = f"of each kind > {kind}"
+        rows.append([kind, results.show(file, f"{path} > heads", "d"), _share(results, file, path, "combinations")])
+    return table(["", "heads", "combinations that work"], rows)
 
 
 def loader_share(results: Results) -> str:

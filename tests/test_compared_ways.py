@@ -75,6 +75,6 @@ def test_heads_that_are_measured_again_keep_the_others(tmp_path: Path) -> None:
     )
     result = every_head.with_earlier({"fpn x a": 12}, [], Namespace(heads=["fpn"], out=out))
     assert result["failed"] == ["skip x a, 1x1 -> 1x1: bad"]
-    assert result["of each kind"]["own heads"] == {"combinations": 24, "work": 23}
-    assert result["of each kind"]["decoders of smp"] == {"combinations": 12, "work": 12}
+    assert result["of each kind"]["own heads"] == {"heads": 2, "combinations": 24, "work": 23}
+    assert result["of each kind"]["decoders of smp"] == {"heads": 1, "combinations": 12, "work": 12}
     assert result["commits"]["skip"] == "old" and result["commits"]["fpn"] != "old"
