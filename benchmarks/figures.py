@@ -30,12 +30,12 @@ from figure_detector import PATTERNS, Allowed, find
 from figure_tables import BLOCKS
 from figure_values import ROOT, FigureError, Results
 
-GENERATED: dict[str, Callable[[], str]] = {
-    "docs/reference/backbones.md": backbones_page.page,
-    "docs/reference/choosing-results.md": choosing_page.page,
-    "docs/reference/speed.md": speed_page.page,
+GENERATED: dict[str, tuple[Callable[[], str], list[str]]] = {
+    "docs/reference/backbones.md": (backbones_page.page, ["src/densemble/storage/coverage.jsonl"]),
+    "docs/reference/choosing-results.md": (choosing_page.page, ["choosing.json"]),
+    "docs/reference/speed.md": (speed_page.page, [f"{name}.json" for name in speed_page.SECTIONS]),
 }
-"""Pages that a script writes as a whole, and what makes their text."""
+"""Pages that a script writes as a whole: what makes their text, and from which files."""
 
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?"
 _BOUND = re.compile(rf"(?P<number>{_NUMBER})(?P<after>\**)<!-- = (?P<marker>.*?) -->")
@@ -170,9 +170,10 @@ def _check_illustration(page: Page, number: int, start: str, enclosed: list[str]
 def _check_generated(name: str, text: str) -> Page:
     """Compares a page with what its script makes of the result files."""
     page = Page(name)
-    script = f"benchmarks/{GENERATED[name].__module__}.py"
+    make, files = GENERATED[name]
+    script = f"benchmarks/{make.__module__}.py"
     try:
-        made = GENERATED[name]()
+        made = make()
     except (OSError, KeyError) as error:
         page.problem(1, f"{script} cannot make the page: {error!r}")
         return page
@@ -182,7 +183,7 @@ def _check_generated(name: str, text: str) -> Page:
             page.problem(number, f"is '{own}' where {script} writes '{line}'")
         numbers = re.findall(_NUMBER, line)
         if numbers:
-            page.figures.append(f"{name}:{number}  {' '.join(numbers)}  by {script}")
+            page.figures.append(f"{name}:{number}  {' '.join(numbers)}  by {script} from {', '.join(files)}")
     return page
 
 

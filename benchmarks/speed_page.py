@@ -1,7 +1,7 @@
 """The page of docs that benchmarks of speed write, from whichever of their results are there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,7 @@ def page() -> str:
         "`densemble benchmark NAME.safetensors`.",
         MEANING,
     ]
-    sections = (
-        ("ensemble", _ensembles),
-        ("cascade", cascades),
-        ("scaling", _scaling),
-        ("tiles", tiles),
-        ("folder", folder),
-    )
-    for name, section in sections:
+    for name, section in SECTIONS.items():
         path = RESULTS / f"{name}.json"
         if path.is_file():
             parts += section(json.loads(path.read_text(encoding="utf-8")))
@@ -185,6 +178,16 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "ensemble": _ensembles,
+    "cascade": cascades,
+    "scaling": _scaling,
+    "tiles": tiles,
+    "folder": folder,
+}
+"""Sections of the page, by the result file that each is written from."""
 
 
 if __name__ == "__main__":
