@@ -13,14 +13,15 @@ PROFILE_ROWS = 8
 NAIVE, BEST = "naive loop", "ours, auto bf16"
 MEANING = """\
 *Naive loop* runs one member after the other as PyTorch does by default (eager, float32, channels first) and takes \
-the mean of their stacked maps; *PyTorch, ...* is the same loop with one or two more lines. torch-uncertainty, \
-pytorch-toolbelt and MONAI do the same with the same members and weights; MONAI's sliding window gets the whole image \
-as its only window, so that it computes the same map. *Ours, auto* uses for each member the fastest backend of those \
-whose numbers agree with eager float32. All ways run in turn in one process; times are medians, and *times as fast* \
-is the median of the ratios to the naive loop of the same round. *Relative error* is the largest difference to the \
-map of the naive loop divided by the largest value of that map. *Times the least* is the time divided by the time \
-that the same work takes at the convolution peak measured in the same run: the highest rate that oneDNN sustains over \
-3x3 convolutions of 64 to 256 channels in the precision of each member. GFLOPs are those of the whole batch."""
+the mean of their stacked maps. Rows that begin with *PyTorch*, where measured, are the same loop with what PyTorch \
+offers in one or two lines. torch-uncertainty, pytorch-toolbelt and MONAI do the same with the same members and \
+weights; MONAI's sliding window gets the whole image as its only window, so that it computes the same map. *Ours, \
+auto* uses for each member the fastest backend of those whose numbers agree with eager float32. All ways run in turn \
+in one process; times are medians, and *times as fast* is the median of the ratios to the naive loop of the same \
+round. *Relative error* is the largest difference to the map of the naive loop divided by the largest value of that \
+map. *Times the least* is the time divided by the time that the same work takes at the convolution peak measured in \
+the same run: the highest rate that oneDNN sustains over 3x3 convolutions of 64 to 256 channels in the precision of \
+each member. GFLOPs are those of the whole batch."""
 
 
 def write_page() -> None:
