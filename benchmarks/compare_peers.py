@@ -15,9 +15,9 @@ combination after the other; more than half of the time of the default table is 
 - fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It also builds where it finds no
   skip connection; such a network is not a U-Net and is counted as ``no skips``.
 
-With ``--systems`` or ``--heads`` the other rows of the result file are kept; ``commits`` in it says for every system
-which commit its rows were measured at. A peer that cannot be imported is left out and recorded as absent. To install
-both in an environment of their own (fastai has some fifty dependencies):
+With ``--systems`` or ``--heads`` the other rows of the result file are kept; every row has the commit that it was
+measured at. The file is written after every system. A peer that cannot be imported is left out. To install both in an
+environment of their own (fastai has some fifty dependencies):
 
     python -m venv peers
     peers/bin/pip install -c constraints.txt -e '.[bench]'
@@ -247,7 +247,8 @@ def summarize(rows: list[Row]) -> list[Row]:
         kinds = Counter(row["outcome"] for row in mine)
         counts = {"works": kinds[WORKS], "total": len(mine), NO_ENCODER: kinds[NO_ENCODER], NO_SKIPS: kinds[NO_SKIPS]}
         heads = len({row["head"] for row in mine})
-        lines.append({"system": system, "size": size, "heads": heads, **counts, "failed": failed})
+        commits = sorted({row["commit"] for row in mine})
+        lines.append({"system": system, "size": size, "heads": heads, **counts, "commits": commits, "failed": failed})
     return lines
 
 
@@ -256,12 +257,6 @@ def merged(before: list[Row], now: list[Row]) -> list[Row]:
     keys = ("system", "head", "backbone", "size")
     rows = {tuple(row[key] for key in keys): row for row in [*before, *now]}
     return list(rows.values())
-
-
-def of_now(row: Row) -> Row:
-    """A row of an older result file, in which smp's decoders over our backbones were rows of densemble."""
-    is_decoder = row["system"] == OURS and row["head"].startswith("smp-")
-    return {**row, "system": DECODERS} if is_decoder else row
 
 
 def rank(row: Row) -> int:
@@ -294,36 +289,43 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the peers warn about deprecated options at every single build
     absent = [peer for peer, module in PEERS.items() if not importable(module)]
     systems = [system for system in arguments.systems if SYSTEMS[system] not in absent]
+    rows = earlier_rows(arguments)
+    for system in systems:
+        rows = merged(rows, measure(system, arguments))
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result(rows, arguments), indent=2) + "\n", encoding="utf-8")
+    show(summarize(rows))
+    print(f"\nall rows in {arguments.out}")
+
+
+def measure(system: str, arguments: argparse.Namespace) -> list[Row]:
+    """All combinations of one system."""
+    commit = str(environment()["commit"])[:10]
     rows = []
-    for combination in combinations(arguments.backbones, arguments.sizes, systems):
+    for combination in combinations(arguments.backbones, arguments.sizes, [system]):
         if arguments.heads and combination.head not in arguments.heads:
             continue
-        row = attempt(combination)
+        row = {**attempt(combination), "commit": commit}
         gc.collect()  # networks with hooks hold themselves in cycles
         rows.append(row)
         what = f"{row['system']} {row['head']} {row['backbone']} {row['size']}"
         print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
-    result = with_earlier(rows, systems, arguments)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    show(result["summary"])
-    print(f"\nall rows in {arguments.out}")
+    return rows
 
 
-def with_earlier(rows: list[Row], systems: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The result: the rows of now, and with ``--systems`` or ``--heads`` those of the result file beside them."""
-    facts = environment("segmentation-models-pytorch", "fastai")
+def earlier_rows(arguments: argparse.Namespace) -> list[Row]:
+    """Rows of the result file that are kept beside those of now: with ``--systems`` or ``--heads``."""
     partly = arguments.heads is not None or set(arguments.systems) != set(SYSTEMS)
-    commits: dict[str, str] = {}
-    if partly and arguments.out.is_file():
-        before = json.loads(arguments.out.read_text(encoding="utf-8"))
-        commits = before.get("commits", dict.fromkeys(SYSTEMS, before["commit"]))
-        rows = merged([of_now(row) for row in before["rows"]], rows)
-        facts["versions"] = {**before["versions"], **{k: v for k, v in facts["versions"].items() if v}}
-    commits |= dict.fromkeys(systems, facts["commit"])
+    if not partly or not arguments.out.is_file():
+        return []
+    rows: list[Row] = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def result(rows: list[Row], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The content of the result file; the environment is that of the last call."""
     return {
-        **facts,
-        "commits": {system: commits[system] for system in SYSTEMS if system in commits},
+        **environment("segmentation-models-pytorch", "fastai"),
         "absent": [peer for peer in PEERS if not any(SYSTEMS[row["system"]] == peer for row in rows)],
         "sizes": [list(size) for size in arguments.sizes],
         "batch": BATCH,

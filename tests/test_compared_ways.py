@@ -7,7 +7,7 @@ import compare_peers
 import every_head
 import pytest
 import torch
-from compare_peers import DECODERS, OURS, WORKS, Padded, merged, of_now, summarize
+from compare_peers import DECODERS, OURS, WORKS, Padded, merged, summarize
 from ensemble_libraries import PYTORCH, SEGMENTATION
 from torch import nn
 
@@ -50,15 +50,14 @@ def test_a_padded_network_sees_multiples_of_32_and_gives_the_size_of_the_image()
 
 
 def test_rows_that_are_measured_again_replace_the_old_and_new_ones_are_added() -> None:
-    def row(system: str, head: str, outcome: str) -> dict[str, str]:
-        return {"system": system, "head": head, "backbone": "resnet18", "size": "8x8", "outcome": outcome}
+    def row(head: str, outcome: str, commit: str) -> dict[str, str]:
+        where = {"system": OURS, "head": head, "backbone": "resnet18", "size": "8x8"}
+        return {**where, "outcome": outcome, "commit": commit}
 
-    before = [of_now(row(OURS, "skip", "fails")), of_now(row(OURS, "smp-unet", WORKS))]
-    rows = merged(before, [row(OURS, "skip", WORKS), row(OURS, "fpn", WORKS)])
-    assert [(line["system"], line["works"], line["total"]) for line in summarize(rows)] == [
-        (OURS, 2, 2),
-        (DECODERS, 1, 1),
-    ]
+    before = [row("skip", "fails", "old"), row("aspp", "fails", "old")]
+    (line,) = summarize(merged(before, [row("skip", WORKS, "new"), row("fpn", WORKS, "new")]))
+    assert (line["works"], line["total"], line["heads"], line["commits"]) == (2, 3, 3, ["new", "old"])
+    assert line["failed"] == {"resnet18": {"fails": ["aspp"]}}
 
 
 def test_every_combination_is_of_one_system() -> None:
