@@ -58,8 +58,8 @@ BATCH = 2
 CLASSES = 11
 PEERS = {"smp": "segmentation_models_pytorch", "fastai": "fastai.vision.learner"}
 OURS, DECODERS, SMP, PADDED, FASTAI = "densemble", "densemble, decoders of smp", "smp", "smp, padded", "fastai"
-SYSTEMS = {OURS: None, DECODERS: "smp", SMP: "smp", PADDED: "smp", FASTAI: "fastai"}
-"""Every system and the peer that has to be installed for it."""
+SYSTEMS = {OURS: None, SMP: "smp", PADDED: "smp", DECODERS: "smp", FASTAI: "fastai"}
+"""Every system in the order of measurement, and the peer that has to be installed for it."""
 MULTIPLE = 32
 """Divides the padded sizes: the output stride of smp's encoders."""
 SMP_ARCHITECTURES = (
@@ -288,7 +288,7 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # the peers warn about deprecated options at every single build
     absent = [peer for peer, module in PEERS.items() if not importable(module)]
-    systems = [system for system in arguments.systems if SYSTEMS[system] not in absent]
+    systems = [system for system, peer in SYSTEMS.items() if system in arguments.systems and peer not in absent]
     rows = earlier_rows(arguments)
     for system in systems:
         rows = merged(rows, measure(system, arguments))
