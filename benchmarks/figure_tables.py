@@ -49,7 +49,15 @@ def peers(results: Results) -> str:
             lines = [f"summary > system={system} > size={size}" for size in sizes]
             heads = results.show(file, f"{lines[0]} > heads", "d")
             rows.append([name, heads, *(_share(results, file, line, "total") for line in lines)])
-    return table(["system", "heads", *sizes], rows)
+    missing = [name for system, name in names.items() if system not in known]
+    if not any(row["system"] == "densemble" and row["head"] == "fpn" for row in results.read(file)["rows"]):
+        missing.insert(0, "densemble's default head `fpn`")
+    return table(["system", "heads", *sizes], rows) + _not_measured(missing)
+
+
+def _not_measured(missing: list[str]) -> str:
+    """What a reader would expect in a table and the result file does not have yet."""
+    return f"\n\nNot measured yet: {'; '.join(missing)}." if missing else ""
 
 
 def _share(results: Results, file: str, path: str, total: str) -> str:
@@ -64,7 +72,9 @@ def every_head(results: Results) -> str:
     for kind in ("own heads", "decoders of smp"):
         path = f"of each kind > {kind}"
         rows.append([kind, results.show(file, f"{path} > heads", "d"), _share(results, file, path, "combinations")])
-    return table(["", "heads", "combinations that work"], rows)
+    has_default = any(name.startswith("fpn x ") for name in results.read(file)["working sizes of each"])
+    missing = [] if has_default else ["the default head `fpn`"]
+    return table(["", "heads", "combinations that work"], rows) + _not_measured(missing)
 
 
 def loader_share(results: Results) -> str:
