@@ -1,11 +1,12 @@
 """Time of one prediction: the naive loop, three other libraries and densemble in turn, on the same members and weights.
 
 By itself, the seven members of the default configuration with random weights, at two sizes. The naive loop runs one
-member after the other as PyTorch has it (eager, float32, channels first) and averages the stack of their maps; so do
-torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble`. MONAI's sliding window
-is given the whole picture as its one window, so that it computes the same. Beside the times: work of each member, the
-machine's limits measured in the same run, peak memory and cold start of fresh processes, and with `--data` what is lost
-of the score.
+member after the other as PyTorch does by default (eager, float32, channels first) and averages the stack of their maps;
+so do torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble`. Two more ways are
+the same loop with what PyTorch alone offers in a line or two: `channels_last`, and `channels_last` with bfloat16
+autocast. MONAI's sliding window gets the whole image as its only window, so that it computes the same map. Beside the
+times: work of each member, the machine's limits measured in the same run, peak memory and cold start of fresh
+processes, and with `--data` what is lost of the score.
 
 Writes benchmarks/results/ensemble.json with the raw samples, and docs/reference/speed.md.
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ensemble_libraries import MODULES, OTHERS, installed
+from ensemble_libraries import MODULES, OTHERS, PYTORCH, installed
 from environment import environment
 from speed_page import write_page
 from torch import Tensor
@@ -84,9 +85,10 @@ def equal_mean(ensemble: de.Ensemble) -> de.Ensemble:
 
 
 def others(ensemble: de.Ensemble) -> dict[str, Way]:
-    """The other libraries that are installed, by name."""
+    """The naive loop with more of PyTorch, and the other libraries that are installed, by name."""
     members, task = list(ensemble.members.values()), ensemble.task
-    ways: dict[str, Way] = {name: OTHERS[name](members, task) for name in installed()}
+    ways: dict[str, Way] = {name: make(members, task) for name, make in PYTORCH.items()}
+    ways |= {name: OTHERS[name](members, task) for name in installed()}
     if "MONAI" in ways:
         ways[SLIDING] = partial(sliding_window, members, task)
     return ways

@@ -1,13 +1,14 @@
 """Tiles: exactness and work of every member that claims them, beside MONAI's sliding window, and what streaming costs.
 
-    python benchmarks/bench_tiles.py [--quick] [--large]
+    python benchmarks/bench_tiles.py [--quick] [--large] [--only-monai]
 
 Writes benchmarks/results/tiles.json with the raw samples:
 
 - each member: largest difference between its tiles and its map of the whole picture, measured FLOPs of a window over
   those of its tile;
-- the same ensemble through MONAI's ``sliding_window_inference`` (overlap 0.5, Gaussian) and ours, interleaved: seconds,
-  and largest difference to the map of the whole picture; left out where MONAI is not installed;
+- the same ensemble through MONAI's ``sliding_window_inference`` (Gaussian blending; its default overlap of 0.25 and
+  nnU-Net's 0.5) and ours, interleaved: seconds, and largest difference to the map of the whole picture; left out where
+  MONAI is not installed; ``--only-monai`` measures this part again and keeps the others;
 - the share of wall time that is not the networks, and not the ensemble (its resizing, activation and combination),
   from a tiled TIFF to a tiled TIFF;
 - seconds per megapixel and peak memory at growing sizes, each in a process of its own.
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from environment import environment
+from tiles_beside_monai import beside_monai
 from torch import Tensor, nn
 
 import densemble as de
@@ -151,66 +153,6 @@ def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, An
     }
 
 
-# --- beside MONAI ---------------------------------------------------------------------------------------------------
-
-
-def beside_monai(size: Size, tiles: list[int], rounds: int) -> dict[str, Any]:
-    try:
-        from monai.inferers import sliding_window_inference
-    except ImportError as error:
-        return {"left out": f"MONAI is not installed ({error}): pip install monai, or set PYTHONPATH"}
-    ensemble, picture = make_ensemble(STREAMED), InMemory(size)
-    images, reaches = picture.images(), measure_reaches(ensemble)
-    with torch.no_grad():
-        whole = ensemble(images)[0]
-
-    def ours(tile: int) -> Callable[[], Tensor]:
-        return lambda: torch.cat([rows.mean for rows in stream(ensemble, picture, tile, reaches=reaches)], 1)  # type: ignore[misc]
-
-    def theirs(tile: int) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            found = sliding_window_inference(images, (tile, tile), 1, ensemble, overlap=0.5, mode="gaussian")
-            assert isinstance(found, Tensor)
-            return found[0]
-
-        return run
-
-    ways = {f"{name} {tile}": make(tile) for tile in tiles for name, make in (("densemble", ours), ("monai", theirs))}
-    samples, differences = interleaved(ways, whole, rounds)
-    medians = {name: statistics.median(taken) for name, taken in samples.items()}
-    return {
-        "size": list(size),
-        "members": [" ".join(row) for row in STREAMED],
-        "largest difference to the whole picture": differences,
-        "median seconds": medians,
-        "monai over densemble": {
-            tile: statistics.median(
-                b / a for a, b in zip(samples[f"densemble {tile}"], samples[f"monai {tile}"], strict=True)
-            )
-            for tile in tiles
-        },
-        "samples": samples,
-    }
-
-
-@torch.no_grad()
-def interleaved(
-    ways: dict[str, Callable[[], Tensor]], whole: Tensor, rounds: int
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each way in every round, the first of which warms up, and its largest difference to the whole."""
-    samples: dict[str, list[float]] = {name: [] for name in ways}
-    differences = {}
-    for number in range(rounds + 1):
-        for name, run in ways.items():
-            started = time.perf_counter()
-            found = run()
-            taken = time.perf_counter() - started
-            if number:
-                samples[name].append(taken)
-            differences[name] = float((found - whole).abs().max())
-    return samples, differences
-
-
 # --- from file to file ----------------------------------------------------------------------------------------------
 
 
@@ -330,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small pictures and one round: does it run")
     parser.add_argument("--large", action="store_true", help="also a picture of 16384 x 16384")
+    parser.add_argument("--only-monai", action="store_true", help="only the part beside MONAI; the others are kept")
     parser.add_argument("--rounds", type=int, default=7, help="beside MONAI")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
@@ -340,15 +283,15 @@ def main() -> None:
         print(json.dumps(stream_file(arguments.child)))
         return
     quick = arguments.quick
+    if arguments.only_monai:
+        again_beside_monai(arguments)
+        return
     size, tile = ((256, 384), 192) if quick else ((1024, 1536), 1024)
     rows = []
     for member in MEMBERS[3:9] if quick else MEMBERS:
         rows.append(member_row(member, size, tile))
         print_member(rows[-1])
-    monai = beside_monai(
-        (512, 640) if quick else (2048, 2048), [256] if quick else [1024, 512], 1 if quick else arguments.rounds
-    )
-    print(json.dumps({key: value for key, value in monai.items() if key != "samples"}, indent=2))
+    monai = measure_monai(arguments)
     sides = [512, 1024] if quick else [2048, 4096, 8192, *([16384] if arguments.large else [])]
     samples = list(in_own_process(sides, 1 if quick else 3))
     print(json.dumps(growth(samples), indent=2))
@@ -370,6 +313,22 @@ def main() -> None:
     arguments.out.parent.mkdir(exist_ok=True)
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"raw samples in {arguments.out}")
+
+
+def measure_monai(arguments: argparse.Namespace) -> dict[str, Any]:
+    quick = arguments.quick
+    size, tiles = ((512, 640), [256]) if quick else ((2048, 2048), [1024, 512])
+    found = beside_monai(make_ensemble(STREAMED), InMemory(size), tiles, 1 if quick else arguments.rounds)
+    found["members"] = [" ".join(row) for row in STREAMED]
+    print(json.dumps({key: value for key, value in found.items() if key != "samples"}, indent=2))
+    return found
+
+
+def again_beside_monai(arguments: argparse.Namespace) -> None:
+    """Measures the part beside MONAI into a result file, with an environment of its own."""
+    result = json.loads(arguments.out.read_text(encoding="utf-8"))
+    result["beside monai"] = {**environment("monai"), **measure_monai(arguments)}
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def print_member(row: dict[str, Any]) -> None:

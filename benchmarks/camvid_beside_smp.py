@@ -1,4 +1,4 @@
-"""CamVid at 360x480: our members and their ensemble beside segmentation-models-pytorch's FPN and Unet.
+"""CamVid at 360x480: our members and their ensemble beside segmentation-models-pytorch's FPN.
 
 Same pretrained backbone, pictures, augmentation, loss, optimizer, schedule, epochs and averaging: the preset ``best``.
 Every network is trained by the same code and scored at the maps' own size. Members are kept: a second call goes on.
@@ -33,7 +33,7 @@ CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence
 SIZE = (360, 480)
 MULTIPLE = 32
 MEMBERS = ("timm/tf_efficientnet_lite0", "timm/tf_efficientnet_lite1")
-PEERS = ("FPN", "Unet")
+PEERS = ("FPN",)
 BACKBONE = MEMBERS[0]
 
 

@@ -1,9 +1,10 @@
-"""What choosing, calibrating and promising are worth, on held-out halves of the validation pictures of real runs.
+"""What selection, calibration and conformal sets are worth, on held-out halves of the validation images of real runs.
 
-Chooses members on a random half of the validation pictures and scores the other half, five times: the best single
-member, the mean of all, five chosen by hand (the five best by their own score on the half to choose by, as a person
-would take them), and the greedy choice. For classes it then calibrates on the same half, and scores calibration on the
-other, also with the halves in the order of the pictures. Fits conformal sets on a quarter, checks them on another.
+Selects members on a random half of the validation images and scores the other half, five times: the best single
+member, the mean of all, five chosen by hand (the five with the best own score on the half for choosing, as a person
+would take them), the best k (as many of those as score best there), and the greedy selection. For classes it then
+calibrates on the same half and scores calibration on the other, also with the halves in the order of the images. Fits
+conformal sets on a quarter, checks them on another. The epoch that is kept of each member was chosen on all of them.
 
 Trains the members of examples/choosing where RUNS does not hold them yet: one to two hours on two cores.
 Writes benchmarks/results/choosing.json and docs/reference/choosing-results.md.
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from choosing_page import write_page
+from choosing_page import PAGE, RESULT, write_page
 from environment import environment
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification.calibration_error import _ce_compute
@@ -47,8 +48,6 @@ from densemble.run import Run
 from densemble.tasks.objectives import Objective, make_objective
 
 HERE = Path(__file__).parent
-RESULT = HERE / "results" / "choosing.json"
-PAGE = HERE.parent / "docs" / "reference" / "choosing-results.md"
 SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
 ALSO = {"saliency": "nss", "segmentation": "nll"}
 REPEATS, BY_HAND = 5, 5
@@ -62,17 +61,35 @@ def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -
     return Run(folder, data)
 
 
+def ranked(held: HeldOut, objective: Objective) -> list[int]:
+    """Members by their own score, the best first."""
+    scores = objective.signed(totals(held, torch.eye(len(held.names)), objective)).tolist()
+    return sorted(range(len(scores)), key=lambda number: -scores[number])
+
+
+def equally(members: list[int], count: int) -> list[float]:
+    """Equal weights for some of ``count`` members."""
+    return [1 / len(members) if number in members else 0.0 for number in range(count)]
+
+
 def by_hand(held: HeldOut, objective: Objective) -> list[float]:
     """Equal weights for the five best by their own score."""
-    own = objective.signed(totals(held, torch.eye(len(held.names)), objective)).tolist()
-    taken = sorted(range(len(own)), key=lambda number: -own[number])[:BY_HAND]
-    return [1 / len(taken) if number in taken else 0.0 for number in range(len(own))]
+    return equally(ranked(held, objective)[:BY_HAND], len(held.names))
+
+
+def best_k(held: HeldOut, objective: Objective) -> list[float]:
+    """Equal weights for the k best by their own score, with the k whose mean scores best."""
+    order, count = ranked(held, objective), len(held.names)
+    rows = [equally(order[:k], count) for k in range(1, count + 1)]
+    scores = objective.signed(totals(held, torch.tensor(rows), objective)).tolist()
+    return rows[scores.index(max(scores))]
 
 
 CHOICES: dict[str, Callable[[HeldOut, Objective], Any]] = {
     "best single": lambda held, objective: best(held, objective).weights,
     "mean of all": lambda held, objective: everyone(held, objective).weights,
     "five by hand": by_hand,
+    "best k": best_k,
     "greedy": lambda held, objective: greedy(held, objective).weights,
 }
 

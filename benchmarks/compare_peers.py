@@ -1,19 +1,23 @@
 """How many combinations of head, backbone and input size work: densemble beside segmentation-models-pytorch and fastai.
 
 A combination works if it can be built without pretrained weights, gives a finite map of exactly the input's height and
-width in training mode, and its gradient reaches the first convolution that runs. Everything else is named by its reason
-in one line. Writes benchmarks/results/compare_peers.json with one row per combination. Numbers are computed on the CPU,
-one combination after the other; the whole default table takes about half an hour on one core.
+width in training mode, and its gradient reaches the first convolution that runs. Every other outcome is one line with
+the reason. Writes benchmarks/results/compare_peers.json with one row per combination. All runs are on the CPU, one
+combination after the other; more than half of the time of the default table is fastai's.
 
-    python benchmarks/compare_peers.py [--backbones resnet18 ...] [--sizes 360x480 ...] [-o RESULT]
+    python benchmarks/compare_peers.py [--systems smp ...] [--heads fpn ...] [--backbones resnet18 ...] [-o RESULT]
 
-- densemble: every row of ``HEADS``; those named smp-... are segmentation-models-pytorch's decoders over our backbones.
+- densemble: the rows of ``HEADS`` that are our own heads.
+- densemble, decoders of smp: the rows of ``HEADS`` that put segmentation-models-pytorch's decoders over our backbones.
 - smp: its twelve architectures over its own encoder of that name, or else over timm's (``tu-NAME``).
-- fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It builds without an error where it
-  finds no skip connection, too; such a network is not a U-Net and is counted as ``no skips``.
+- smp, padded: the same, with the image padded at the right and bottom to multiples of 32 and the map cropped to the
+  image, as its error message advises.
+- fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It also builds where it finds no
+  skip connection; such a network is not a U-Net and is counted as ``no skips``.
 
-A peer that cannot be imported is left out and recorded as absent. To have both, in an environment of their own, since
-fastai brings some fifty packages:
+With ``--systems`` or ``--heads`` the other rows of the result file are kept; every row has the commit that it was
+measured at. The file is written after every system. A peer that cannot be imported is left out. To install both in an
+environment of their own (fastai has some fifty dependencies):
 
     python -m venv peers
     peers/bin/pip install -c constraints.txt -e '.[bench]'
@@ -36,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from environment import environment
 from torch import Tensor, nn
 
@@ -52,7 +57,11 @@ SIZES = ((360, 480), (225, 301))
 BATCH = 2
 CLASSES = 11
 PEERS = {"smp": "segmentation_models_pytorch", "fastai": "fastai.vision.learner"}
-SYSTEMS = ("densemble", *PEERS)
+OURS, DECODERS, SMP, PADDED, FASTAI = "densemble", "densemble, decoders of smp", "smp", "smp, padded", "fastai"
+SYSTEMS = {OURS: None, SMP: "smp", PADDED: "smp", DECODERS: "smp", FASTAI: "fastai"}
+"""Every system in the order of measurement, and the peer that has to be installed for it."""
+MULTIPLE = 32
+"""Divides the padded sizes: the output stride of smp's encoders."""
 SMP_ARCHITECTURES = (
     "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet",
     "Segformer", "DPT",
@@ -94,12 +103,25 @@ def smp_encoder(backbone: str, architecture: str) -> str:
     raise NoEncoderError
 
 
-def build_smp(architecture: str, backbone: str) -> nn.Module:
+class Padded(nn.Module):
+    """Pads images at the right and bottom to multiples of 32 and crops the map to the image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        logits: Tensor = self.network(F.pad(images, (0, -width % MULTIPLE, 0, -height % MULTIPLE)))
+        return logits[..., :height, :width]
+
+
+def build_smp(architecture: str, backbone: str, padded: bool) -> nn.Module:
     import segmentation_models_pytorch as smp
 
     name = smp_encoder(backbone, architecture)
     model: nn.Module = getattr(smp, architecture)(encoder_name=name, encoder_weights=None, classes=CLASSES)
-    return model
+    return Padded(model) if padded else model
 
 
 def build_fastai(backbone: str, size: Size) -> nn.Module:
@@ -124,13 +146,22 @@ def combinations(backbones: list[str], sizes: list[Size], systems: list[str]) ->
     """All of them, backbone by backbone."""
     for backbone in backbones:
         for size in sizes:
-            for head in HEADS:
-                yield Combination("densemble", head, backbone, size, partial(build_own, head, backbone))
-            if "smp" in systems:
-                for architecture in SMP_ARCHITECTURES:
-                    yield Combination("smp", architecture, backbone, size, partial(build_smp, architecture, backbone))
-            if "fastai" in systems:
-                yield Combination("fastai", "DynamicUnet", backbone, size, partial(build_fastai, backbone, size))
+            for system in systems:
+                for head, build in builders(system, backbone, size):
+                    yield Combination(system, head, backbone, size, build)
+
+
+def builders(system: str, backbone: str, size: Size) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
+    """The heads of a system, and what builds a network with each."""
+    if system in (OURS, DECODERS):
+        for head in HEADS:
+            if head.startswith("smp-") == (system == DECODERS):
+                yield head, partial(build_own, head, backbone)
+    elif system == FASTAI:
+        yield "DynamicUnet", partial(build_fastai, backbone, size)
+    else:
+        for architecture in SMP_ARCHITECTURES:
+            yield architecture, partial(build_smp, architecture, backbone, system == PADDED)
 
 
 def run(model: nn.Module, images: Tensor) -> tuple[Tensor, nn.Conv2d | None]:
@@ -181,7 +212,7 @@ def attempt(combination: Combination) -> Row:
     torch.manual_seed(0)
     try:
         model = combination.build()
-        if combination.system == "fastai":
+        if combination.system == FASTAI:
             row["skips"] = len(model.sfs)  # type: ignore[arg-type]
         row["outcome"] = judge(model, combination.size)
         if row["outcome"] == WORKS and row.get("skips") == 0:
@@ -190,7 +221,7 @@ def attempt(combination: Combination) -> Row:
         row["outcome"] = NO_ENCODER
     except Exception as error:  # a comparison goes on, and names what it met
         row["outcome"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
-        if combination.system == "densemble":
+        if combination.system in (OURS, DECODERS):
             traceback.print_exc()  # one of ours is a bug, and one line does not find it
     return {**row, "seconds": round(time.perf_counter() - started, 2)}
 
@@ -215,26 +246,28 @@ def summarize(rows: list[Row]) -> list[Row]:
                 failed.setdefault(row["backbone"], {}).setdefault(row["outcome"], []).append(row["head"])
         kinds = Counter(row["outcome"] for row in mine)
         counts = {"works": kinds[WORKS], "total": len(mine), NO_ENCODER: kinds[NO_ENCODER], NO_SKIPS: kinds[NO_SKIPS]}
-        lines.append({"system": system, "size": size, **counts, "failed": failed})
+        heads = len({row["head"] for row in mine})
+        commits = sorted({row["commit"] for row in mine})
+        lines.append({"system": system, "size": size, "heads": heads, **counts, "commits": commits, "failed": failed})
     return lines
 
 
 def merged(before: list[Row], now: list[Row]) -> list[Row]:
-    """The rows of a result, those that were tried again in their places."""
+    """The rows of a result file with those that were measured again replaced and new ones added."""
     keys = ("system", "head", "backbone", "size")
-    again = {tuple(row[key] for key in keys): row for row in now}
-    return [again.get(tuple(row[key] for key in keys), row) for row in before]
+    rows = {tuple(row[key] for key in keys): row for row in [*before, *now]}
+    return list(rows.values())
 
 
 def rank(row: Row) -> int:
-    return SYSTEMS.index(row["system"])
+    return list(SYSTEMS).index(row["system"])
 
 
 def show(lines: list[Row]) -> None:
-    print(f"\n{'system':10} {'size':>8} {'works':>6} {'of':>4} {NO_ENCODER:>11} {NO_SKIPS:>9}")
+    print(f"\n{'system':26} {'size':>8} {'works':>6} {'of':>4} {NO_ENCODER:>11} {NO_SKIPS:>9}")
     for line in lines:
         print(
-            f"{line['system']:10} {line['size']:>8} {line['works']:6} {line['total']:4} "
+            f"{line['system']:26} {line['size']:>8} {line['works']:6} {line['total']:4} "
             f"{line[NO_ENCODER]:11} {line[NO_SKIPS]:9}"
         )
     for line in lines:
@@ -249,37 +282,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), help="torchvision's names")
     parser.add_argument("--sizes", nargs="+", type=parse_size, default=list(SIZES), help="inputs, height x width")
-    parser.add_argument("--heads", nargs="+", help="only these, of any system; other rows of the result file stay")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), help="only these")
+    parser.add_argument("--heads", nargs="+", help="only these, of any system")
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # the peers build with deprecated options, which is told at every single build
-    absent = [system for system, module in PEERS.items() if not importable(module)]
+    warnings.simplefilter("ignore")  # the peers warn about deprecated options at every single build
+    absent = [peer for peer, module in PEERS.items() if not importable(module)]
+    systems = [system for system, peer in SYSTEMS.items() if system in arguments.systems and peer not in absent]
+    rows = earlier_rows(arguments)
+    for system in systems:
+        rows = merged(rows, measure(system, arguments))
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result(rows, arguments), indent=2) + "\n", encoding="utf-8")
+    show(summarize(rows))
+    print(f"\nall rows in {arguments.out}")
+
+
+def measure(system: str, arguments: argparse.Namespace) -> list[Row]:
+    """All combinations of one system."""
+    commit = str(environment()["commit"])[:10]
     rows = []
-    for combination in combinations(arguments.backbones, arguments.sizes, [s for s in PEERS if s not in absent]):
+    for combination in combinations(arguments.backbones, arguments.sizes, [system]):
         if arguments.heads and combination.head not in arguments.heads:
             continue
-        row = attempt(combination)
+        row = {**attempt(combination), "commit": commit}
         gc.collect()  # networks with hooks hold themselves in cycles
         rows.append(row)
         what = f"{row['system']} {row['head']} {row['backbone']} {row['size']}"
         print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
-    if arguments.heads:
-        rows = merged(json.loads(arguments.out.read_text(encoding="utf-8"))["rows"], rows)
-    lines = summarize(rows)
-    result = {
+    return rows
+
+
+def earlier_rows(arguments: argparse.Namespace) -> list[Row]:
+    """Rows of the result file that are kept beside those of now: with ``--systems`` or ``--heads``."""
+    partly = arguments.heads is not None or set(arguments.systems) != set(SYSTEMS)
+    if not partly or not arguments.out.is_file():
+        return []
+    rows: list[Row] = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def result(rows: list[Row], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The content of the result file; the environment is that of the last call."""
+    return {
         **environment("segmentation-models-pytorch", "fastai"),
-        "absent": absent,
+        "absent": [peer for peer in PEERS if not any(SYSTEMS[row["system"]] == peer for row in rows)],
         "sizes": [list(size) for size in arguments.sizes],
         "batch": BATCH,
         "out_channels": CLASSES,
         "backbones": arguments.backbones,
-        "summary": lines,
+        "summary": summarize(rows),
         "rows": rows,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    show(lines)
-    print(f"\nall rows in {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The same members as an ensemble of torch-uncertainty, pytorch-toolbelt, MONAI and densemble, and what is equal.
+"""The same members as an ensemble of PyTorch, torch-uncertainty, pytorch-toolbelt, MONAI and densemble; what is equal.
 
 Members have random weights: this is about the combination.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,35 @@ def monai(members: Sequence[nn.Module], task: Task) -> Maps:
     return lambda images: ensemble([task.activation(member(images)) for member in members])
 
 
+def channels_last(members: Sequence[nn.Module], task: Task) -> Maps:
+    """The naive loop over copies of the members with their weights and the images in NHWC memory format."""
+    copies = [copy.deepcopy(member).to(memory_format=torch.channels_last) for member in members]
+
+    def mean(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        return torch.stack([task.activation(member(images)) for member in copies]).mean(0)
+
+    return mean
+
+
+def channels_last_bfloat16(members: Sequence[nn.Module], task: Task) -> Maps:
+    """The same under bfloat16 autocast; logits are activated and averaged in float32."""
+    copies = [copy.deepcopy(member).to(memory_format=torch.channels_last) for member in members]
+
+    def mean(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16):
+            logits = [member(images) for member in copies]
+        return torch.stack([task.activation(each.float()) for each in logits]).mean(0)
+
+    return mean
+
+
+PYTORCH: dict[str, Callable[[Sequence[nn.Module], Task], Maps]] = {
+    "PyTorch, channels_last": channels_last,
+    "PyTorch, channels_last, bf16 autocast": channels_last_bfloat16,
+}
+"""The naive loop with what PyTorch alone offers."""
 OTHERS: dict[str, Callable[[Sequence[nn.Module], Task], Maps]] = {
     "torch-uncertainty": torch_uncertainty,
     "pytorch-toolbelt": toolbelt,

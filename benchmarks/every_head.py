@@ -2,7 +2,8 @@
 
 A combination works if its map has exactly the asked size, is finite, and its gradient reaches the first convolution.
 Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json; the whole
-table takes about half an hour on one core.
+table takes about half an hour on one core. With ``--heads`` the other heads of the result file are kept; ``commits`` in
+it says for every head which commit it was measured at.
 
     python benchmarks/every_head.py [--backbones alexnet ...] [--heads skip ...]
 """
@@ -11,6 +12,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from compare_peers import CLASSES, WORKS, judge
@@ -60,18 +62,52 @@ def main() -> None:
                     failed.append(f"{head} x {backbone}, {format_size(size)} -> {asked}: {outcome}")
                     print(failed[-1], flush=True)
             print(f"{head} x {backbone}: {works[f'{head} x {backbone}']} of {len(found)} work", flush=True)
-    total = len(works) * len(SIZES) * len(OUT_SIZES)
-    result = {
-        **environment("segmentation-models-pytorch"),
+    result = with_earlier(works, failed, arguments)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{result['work']} of {result['combinations']} combinations work; {arguments.out}")
+
+
+def with_earlier(works: dict[str, int], failed: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """The result: the heads of now, and with ``--heads`` those of the result file beside them."""
+    facts = environment("segmentation-models-pytorch")
+    commits: dict[str, str] = {}
+    if set(arguments.heads) != set(HEADS) and arguments.out.is_file():
+        before = json.loads(arguments.out.read_text(encoding="utf-8"))
+        earlier = before["working sizes of each"]
+        commits = before.get("commits", {head_of(each): before["commit"] for each in earlier})
+        again = set(works)
+        works = {**earlier, **works}
+        failed = [line for line in before["failed"] if line.split(",")[0] not in again] + failed
+    commits |= dict.fromkeys(arguments.heads, facts["commit"])
+    each = len(SIZES) * len(OUT_SIZES)
+    kinds = {"own heads": False, "decoders of smp": True}
+    counts = {
+        kind: {name: count for name, count in works.items() if name.startswith("smp-") == of_smp}
+        for kind, of_smp in kinds.items()
+    }
+    return {
+        **facts,
+        "commits": {head: commits[head] for head in HEADS if head in commits},
         "sizes": [format_size(size) for size in SIZES],
         "out_sizes": [out_size and format_size(out_size) for out_size in OUT_SIZES],
-        "combinations": total,
+        "backbones": len({name.split(" x ")[1] for name in works}),
+        "combinations": len(works) * each,
         "work": sum(works.values()),
+        "of each kind": {
+            kind: {
+                "heads": len({head_of(name) for name in count}),
+                "combinations": len(count) * each,
+                "work": sum(count.values()),
+            }
+            for kind, count in counts.items()
+        },
         "failed": failed,
         "working sizes of each": works,
     }
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{result['work']} of {total} combinations work; {arguments.out}")
+
+
+def head_of(combination: str) -> str:
+    return combination.split(" x ")[0]
 
 
 if __name__ == "__main__":

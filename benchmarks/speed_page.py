@@ -1,7 +1,7 @@
 """The page of docs that benchmarks of speed write, from whichever of their results are there."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +12,36 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "speed.md"
 PROFILE_ROWS = 8
 NAIVE, BEST = "naive loop", "ours, auto bf16"
 MEANING = """\
-*Naive loop*: one member after the other as PyTorch has it (eager, float32, channels first), then the mean of the \
-stack of their maps. torch-uncertainty, pytorch-toolbelt and MONAI do the same with the same members and weights; \
-MONAI's sliding window has the whole picture as its one window, so that it computes the same too. *Ours, auto* \
-takes, for each member, the backend that was fastest here and right: its numbers are compared with eager float32 \
-first. All ways run in turn in one process; times are medians, *times as fast* is the median of the ratios to the \
-naive loop in the same round. *Relative error* is the largest difference to the naive loop's map by that map's \
-largest value. *Times the least*: the time divided by what the same work takes at the convolution peak, which is \
-measured in the same run: the best that oneDNN sustains over 3x3 convolutions of 64 to 256 channels, in the \
-precision that each member computes in. GFLOPs are those of the whole batch."""
+*Naive loop* runs one member after the other as PyTorch does by default (eager, float32, channels first) and takes \
+the mean of their stacked maps. Rows that begin with *PyTorch*, where measured, are the same loop with what PyTorch \
+offers in one or two lines. torch-uncertainty, pytorch-toolbelt and MONAI do the same with the same members and \
+weights; MONAI's sliding window gets the whole image as its only window, so that it computes the same map. *Ours, \
+auto* uses for each member the fastest backend of those whose numbers agree with eager float32. All ways run in turn \
+in one process; times are medians, and *times as fast* is the median of the ratios to the naive loop of the same \
+round. *Relative error* is the largest difference to the map of the naive loop divided by the largest value of that \
+map. *Times the least* is the time divided by the time that the same work takes at the convolution peak measured in \
+the same run: the highest rate that oneDNN sustains over 3x3 convolutions of 64 to 256 channels in the precision of \
+each member. GFLOPs are those of the whole batch."""
 
 
 def write_page() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+def page() -> str:
     """Markdown of all tables."""
     parts = [
         "# Speed",
-        "Written by `python benchmarks/speed_page.py` from what the benchmarks left in `benchmarks/results/`, raw "
-        "samples among it. For an ensemble of yours, on your machine: `densemble benchmark NAME.safetensors`.",
+        "Written by `python benchmarks/speed_page.py` from the result files of the benchmarks in "
+        "`benchmarks/results/`, which also hold the raw samples. To measure your own ensemble on your machine, run "
+        "`densemble benchmark NAME.safetensors`.",
         MEANING,
     ]
-    sections = (
-        ("ensemble", _ensembles),
-        ("cascade", cascades),
-        ("scaling", _scaling),
-        ("tiles", tiles),
-        ("folder", folder),
-    )
-    for name, section in sections:
+    for name, section in SECTIONS.items():
         path = RESULTS / f"{name}.json"
         if path.is_file():
             parts += section(json.loads(path.read_text(encoding="utf-8")))
-    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return "\n\n".join(parts) + "\n"
 
 
 def _measured_on(result: dict[str, Any]) -> str:
@@ -115,33 +114,32 @@ def _processes(processes: dict[str, Any]) -> str:
 
 
 def _scores(scores: dict[str, Any]) -> Iterator[str]:
-    pictures = len(scores["ways"][NAIVE]["samples"])
-    yield f"Score and time of the same run over {pictures} validation pictures, one by one."
+    """Scores of the ways that run all members: a cascade's threshold was fitted on the images scored here."""
+    images = len(scores["ways"][NAIVE]["samples"])
+    yield f"Score and time over the {images} validation images, one by one, in the same run."
     metric = scores["primary"]
     rows = [
         [name, f"{way[metric]:.4f}", f"{way['lost']:+z.4f}", "" if way["kept"] is None else f"{way['kept']:.2%}",
-         f"{1000 * way['seconds'] / pictures:.0f}", f"{way['times_as_fast']:.2f}"]
+         f"{1000 * way['seconds'] / images:.0f}", f"{way['times_as_fast']:.2f}"]
         for name, way in scores["ways"].items()
+        if not name.endswith("cascade")
     ]  # fmt: skip
-    yield table(["way", metric, "lost", "kept", "ms per picture", "times as fast"], rows)
+    yield table(["way", metric, "lost", "kept", "ms per image", "times as fast"], rows)
     if scores["policy"] is not None:
-        yield _cascade(scores)
+        yield _cascade(scores["checks"])
 
 
-def _cascade(scores: dict[str, Any]) -> str:
-    """What the row of the cascade is worth: its threshold comes from the pictures that it is scored on."""
-    policy = scores["policy"]
-    stops = " and never stops early" if policy["threshold"] == 0 else ", as far as a picture needs them"
-    said = (
-        f"The cascade was asked to keep {scores['keep']:.1%} and runs {', '.join(policy['members'])}{stops}. **It was "
-        "fitted on these very pictures**, so its row above is no estimate for others."
-    )
-    checks = [
-        f"asked for {check['share']:.1%} it kept {check['kept']:.2%} at {check['cost']:.0%} of the cost"
-        for check in scores["checks"]
+def _cascade(checks: list[dict[str, Any]]) -> str:
+    """What cascades kept on images that they were not fitted on."""
+    kept = [
+        f"asked for {check['share']:.1%}, it kept {check['kept']:.2%} at {check['cost']:.0%} of the cost"
+        for check in checks
         if check["asked"] == "keep" and check["kept"] is not None
     ]
-    return f"{said} Fitted on one half and checked on the other: {'; '.join(checks)}." if checks else said
+    return (
+        "A cascade of this ensemble, fitted on one half of the validation images and checked on the other: "
+        f"{'; '.join(kept)}. The baseline is the plain mean of all members, strong and weak."
+    )
 
 
 def _scaling(result: dict[str, Any]) -> Iterator[str]:
@@ -181,6 +179,16 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
+    "ensemble": _ensembles,
+    "cascade": cascades,
+    "scaling": _scaling,
+    "tiles": tiles,
+    "folder": folder,
+}
+"""Sections of the page, by the result file that each is written from."""
 
 
 if __name__ == "__main__":

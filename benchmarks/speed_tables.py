@@ -18,10 +18,10 @@ def tiles(result: dict[str, Any]) -> Iterator[str]:
     height, width = result["size"]
     yield "## Tiles"
     yield (
-        f"{ran_on(result)} Written by `benchmarks/bench_tiles.py`. Members have random weights and the statistics of "
-        f"random pictures. The difference is that of the map of a picture of {height}x{width} in tiles of "
-        f"{result['tile']} pixels to its map as a whole; the work is that of a tile of 1024 pixels with its rim, over "
-        "that of the tile alone."
+        f"{ran_on(result)} Written by `benchmarks/bench_tiles.py`. Members have random weights and batch statistics of "
+        f"random images. *Largest difference* compares the map of an image of {height}x{width} computed in tiles of "
+        f"{result['tile']} pixels with its map computed as a whole. *Work* is the work of a tile of 1024 pixels with "
+        "its rim, divided by that of the tile alone."
     )
     yield table(["member", "rim, pixels", "largest difference", "work"], [_member(row) for row in result["members"]])
     if "median seconds" in result["beside monai"]:
@@ -39,38 +39,33 @@ def _member(row: dict[str, Any]) -> list[str]:
 def _monai(result: dict[str, Any]) -> Iterator[str]:
     height, width = result["size"]
     members = " and ".join(result["members"])
+    overlaps = result.get("overlaps", [0.5])  # older results have one, and do not name it
+    named = {overlap: "monai" if len(overlaps) == 1 else f"monai {overlap}" for overlap in overlaps}
+    commit = f" Measured at commit {result['commit'][:10]}." if "commit" in result else ""
     yield (
-        f"Beside MONAI's `sliding_window_inference` (overlap 0.5, Gaussian) on {height}x{width}, both with the "
-        f"ensemble of {members}, in turn:"
+        f"Beside MONAI's `sliding_window_inference` (Gaussian blending; its default overlap is 0.25, nnU-Net uses 0.5) "
+        f"on {height}x{width}, both with the ensemble of {members}, in turn.{commit}"
     )
-    rows = [
-        [
-            tile,
-            *(f"{result['median seconds'][f'{way} {tile}']:.1f}" for way in ("densemble", "monai")),
-            f"{ratio:.2f}",
-            *(
-                f"{result['largest difference to the whole picture'][f'{way} {tile}']:.0e}"
-                for way in ("densemble", "monai")
-            ),
-        ]
-        for tile, ratio in result["monai over densemble"].items()
-    ]
-    columns = [
-        "tile",
-        "ours: s",
-        "MONAI: s",
-        "MONAI over ours",
-        "ours: largest difference",
-        "MONAI: largest difference",
-    ]
-    yield table(columns, rows)
+    seconds, difference = result["median seconds"], result["largest difference to the whole picture"]
+    rows = []
+    for tile in dict.fromkeys(name.rpartition(" ")[2] for name in seconds):
+        own = f"densemble {tile}"
+        rows.append([tile, "ours", f"{seconds[own]:.1f}", "1.00", f"{difference[own]:.0e}"])
+        for overlap, name in named.items():
+            ratio = result["monai over densemble"][tile if len(overlaps) == 1 else f"{overlap} {tile}"]
+            theirs = f"{name} {tile}"
+            rows.append(
+                [tile, f"MONAI, overlap {overlap}", f"{seconds[theirs]:.1f}", f"{ratio:.2f}",
+                 f"{difference[theirs]:.0e}"]
+            )  # fmt: skip
+    yield table(["tile", "way", "s", "time over ours", "largest difference to the whole image"], rows)
 
 
 def _streamed(result: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"From a tiled TIFF to a tiled TIFF, {' and '.join(result['members'])}, each picture in a process of its own. "
-        "The ensemble is the networks and what combines their maps; the rest is reading, resizing, the class of each "
-        "pixel, and writing."
+        f"From a tiled TIFF to a tiled TIFF, {' and '.join(result['members'])}, each image in its own process. "
+        "*Ensemble* means the networks and the combination of their maps; the rest is reading, resizing, the class of "
+        "each pixel, and writing."
     )
     rows = []
     for side in sorted({int(sample["side"]) for sample in result["samples"]}):
@@ -85,7 +80,7 @@ def _streamed(result: dict[str, Any]) -> Iterator[str]:
                 f"{median['share outside the ensemble']:.1%}",
             ]
         )
-    columns = ["picture", "s per megapixel", "peak MiB", "time outside the networks", "time outside the ensemble"]
+    columns = ["image", "s per megapixel", "peak MiB", "time outside the networks", "time outside the ensemble"]
     yield table(columns, rows)
 
 
@@ -96,35 +91,46 @@ def folder(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{ran_on(result)} Written by `benchmarks/bench_folder.py`: {result['number of pictures']} JPEG files of "
         f"{height}x{width}, {len(result['members'])} members, backend {result['backend'] or 'eager'}, "
-        f"{result['batch']} at a time. Pure compute runs the same batches, decoded before, and does nothing else."
+        f"{result['batch']} at a time. *Pure compute* runs the same batches, already decoded, and nothing else."
     )
     pure = sum(sample["wall"] for sample in result["samples"]["pure compute"])
     rows = [["pure compute", f"{result['number of pictures'] / pure:.1f}", "1.00"]]
     for save, ratio in result["median of wall / pure compute"].items():
         wall = sum(sample["wall"] for sample in result["samples"][save])
         rows.append([f"files to files, saves {save}", f"{result['number of pictures'] / wall:.1f}", f"{ratio:.3f}"])
-    yield table(["way", "pictures a second", "time over pure compute"], rows)
+    yield table(["way", "images per second", "time over pure compute"], rows)
 
 
 def cascades(result: dict[str, Any]) -> Iterator[str]:
-    """Cascades fitted on one half of the validation pictures and run on the other."""
-    yield "## Cascades on pictures that they were not fitted on"
-    yield (
-        f"{ran_on(result)} Written by `benchmarks/cascade.py`: fitted on one half of the validation pictures and run "
-        "on the other, both ways; halves are runs of neighbours. Score kept: of the full ensemble's in float32, by the "
-        "maps that the cascade really gave."
+    """Cascades fitted on one half of the validation images and run on the other."""
+    yield "## Cascades on images that they were not fitted on"
+    said = (
+        f"{ran_on(result)} Written by `benchmarks/cascade.py`: fitted on one half of the validation images and run on "
+        "the other, in both directions; each half is a run of neighbouring images. *Kept* is the score of the maps "
+        "that the cascade computed, divided by the score of the ensemble in float32. The best single member is "
+        "selected on the same half as the cascade."
     )
+    if any("best single member" not in own for own in result["sets"].values()):
+        said += (
+            " These ensembles are the plain mean of seven members, weak ones included, and the best single member was "
+            "not measured beside them: a cascade that runs one member and keeps more than 100 % shows that the mean of "
+            "all is weak, not that the cascade is good."
+        )
+    yield said
     rows = []
     for name, own in result["sets"].items():
         asked = ", ".join(f"{key} {value}" for key, value in own["asked"].items())
         faster = own["times faster than naive"]
+        runs = [", ".join(policy["members"]) for policy in own["policies"]]
         rows.append(
             [
                 name,
                 asked,
                 f"{own['metric']} {own['full score']:.4f}",
+                _best_single(own),
                 f"{own['cascade score']:.4f}",
                 f"{own['score kept']:.2%}",
+                " / ".join(runs),
                 f"{faster['all members, accelerated']:.2f}",
                 f"{faster['cascade, accelerated']:.2f}",
             ]
@@ -133,12 +139,20 @@ def cascades(result: dict[str, Any]) -> Iterator[str]:
         "data",
         "asked",
         "all members",
+        "best single member",
         "cascade",
         "kept",
+        "members that the two cascades run",
         "all, accelerated: times naive",
         "cascade: times naive",
     ]
     yield table(columns, rows)
+
+
+def _best_single(result: dict[str, Any]) -> str:
+    """Score and name of the member that is best on the half that the cascade is fitted on; older results lack it."""
+    best = result.get("best single member")
+    return "not measured" if best is None else f"{best['score']:.4f} ({' / '.join(best['members'])})"
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:

@@ -52,8 +52,8 @@ def members(analysis: Values) -> str:
     figure = _figure(chart([points, *together], "ms a picture", analysis["metric"], size=(480, 320))) if timed else ""
     said = (
         "What each member scores alone on all validation images, on which its best epoch was chosen, what it costs, "
-        "and its weight in the saved ensemble. Leave-one-out is what the cross-fitted ensemble loses without it: near 0 "
-        "or negative means that it could be left out."
+        "and its weight in the saved ensemble. Leave-one-out is what the cross-fitted ensemble loses without it: near "
+        "0 or negative means that it could be left out."
     )
     return note(said) + figure + _member_table(rows, analysis)
 
