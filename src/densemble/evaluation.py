@@ -72,7 +72,9 @@ def evaluate(
     extra = Trust(task, ensemble.guarantee)
     device = next(ensemble.parameters()).device
     for done, (images, target, points) in enumerate(truths(data, split)):
-        prediction = ensemble.predict_maps(_scoring(ensemble, images.to(device), single, target, points))
+        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+        maps = _scoring(ensemble, images.to(device), single, target, points)
+        prediction = ensemble.predict_maps(maps, size=size)
         _score(whole, task, prediction.mean, target, points)
         extra.update(prediction, target)
         if progress is not None:

@@ -117,14 +117,18 @@ def test_depth(written: Callable[[str], Written]) -> None:
     ensemble = build(run, guarantee=guarantee, calibration=VarianceScaling(2.0, 0.3))
     found = evaluate(ensemble, run.data, "val")
     uncertainty, errors, held, widths = [], [], [], []
-    for prediction, target in predictions(ensemble, run):
+    for (prediction, target), (images, _, _) in zip(predictions(ensemble, run), truths(run.data, "val"), strict=True):
+        with torch.no_grad():
+            members = [maps for _, maps in ensemble.member_maps(images)]
         valid, metres = (target > 0).numpy(), target.numpy()
-        mean, variance = at(prediction.mean[0], target)[0], at(prediction.variance[0], target)[0]
+        mean = at(prediction.mean[0], target)[0]
+        one, two = (at(own[0], target)[0] for own in members)  # of weight 2/3 and 1/3
+        spread = 2 / 9 * (one - two) ** 2
+        variance = 2.0 * spread + 0.3
         uncertainty.append(variance[valid])
         errors.append(np.abs(mean - metres)[valid])
-        # The members' own variance is what the interval follows, before it was scaled.
-        reach = 1.25 * ((prediction.variance[0] - 0.3) / 2.0 + 0.05).sqrt()
-        lower, upper = at(prediction.mean[0] - reach, target)[0], at(prediction.mean[0] + reach, target)[0]
+        reach = 1.25 * np.sqrt(spread + 0.05)  # the interval follows the members' variance before it was scaled
+        lower, upper = mean - reach, mean + reach
         held.append(((lower <= metres) & (metres <= upper))[valid].mean())
         widths.append((upper - lower)[valid].mean())
     require_risk(found["risk_coverage"], uncertainty, errors, "variance")
