@@ -30,7 +30,8 @@ def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
     members = ["resdeconv", {"backbone": "squeezenet1_1", "weights": None}]
     settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
     run = de.train(data, members=members, out=tmp_path / "run", report=lambda line: None, **settings)
-    rows = {"resdeconv", "squeezenet1_1", "ensemble (greedy)", "baseline (mean map)"}
+    ensembles = {"ensemble (greedy)", "ensemble (greedy), cross-fitted"}
+    rows = {"resdeconv", "squeezenet1_1", *ensembles, "baseline (mean map)"}
     assert set(run.leaderboard().index) == rows and run.folder.artifact.is_file()
     ens = run.assemble(select="all", combine="mean")
     de.save(ens, tmp_path / "gaze.safetensors")

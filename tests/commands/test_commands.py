@@ -63,7 +63,8 @@ def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Pat
 
     command("assemble", run, "-o", artifact, "--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
     rows = json.loads(command("leaderboard", run, "--json").stdout)["leaderboard"]
-    names = {"resdeconv", "squeezenet1_1", "ensemble (resdeconv,squeezenet1_1)", "baseline (mean map)"}
+    ensemble = "ensemble (resdeconv,squeezenet1_1)"
+    names = {"resdeconv", "squeezenet1_1", ensemble, f"{ensemble}, cross-fitted", "baseline (mean map)"}
     assert {row["name"] for row in rows} == names
     assert "cc" in command("leaderboard", run).stdout.splitlines()[0]
 

@@ -130,7 +130,7 @@ def assemble(
         say(line)
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
-    say(f"why, and what it is worth: {opened.folder.report}")
+    say(f"selection and scores explained: {opened.folder.report}")
     dropped = opened.analysis()["dropped"]
     if dropped:
         names = ", ".join(row["name"] for row in dropped)
