@@ -32,7 +32,7 @@ def crossed(firsts: Sequence[str], seconds: Sequence[str], step: int) -> list[An
     ]
 
 
-@pytest.mark.parametrize(("head", "backbone"), crossed(OWN, BACKBONES, 4))
+@pytest.mark.parametrize(("head", "backbone"), crossed(OWN, BACKBONES, 6))
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
     found = [
