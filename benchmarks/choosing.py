@@ -28,12 +28,11 @@ from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification.calibration_error import _ce_compute
 from torchmetrics.utilities import dim_zero_cat
 
-from densemble.assembly.calibrating import fit_calibration, member_temperatures
+from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
 from densemble.assembly.candidates import find_candidates, open_all
 from densemble.assembly.choosing import mixture_of
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.timing import milliseconds
-from densemble.assembly.trust import best_way
 from densemble.assembly.truths import OwnTruths, kept_truths
 from densemble.config import make_config, read_config
 from densemble.data.folder import FolderData
@@ -153,7 +152,7 @@ def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[
     tempered = replace(plain, held=member_temperatures(plain.held.only(seen), "temperature"))
     for way in ("temperature", "vector"):
         found[way] = honesty(fit_calibration(tempered, way).only(unseen))
-    found["auto"] = best_way(tempered)
+    found["auto"] = best_calibration(tempered)
     return found
 
 
