@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup demo test stress check bench clean help
+.PHONY: setup demo test stress check figures mutations bench clean help
 
 setup: $(INSTALLED)  ## make .venv and install densemble with its tools into it
 
@@ -44,6 +44,12 @@ check: $(INSTALLED)  ## lint, format, types, then the tests: what a change must 
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(ARGS)
 
+figures: $(INSTALLED)  ## print every figure of README, docs and CHANGELOG with its result file, or fail
+	$(PYTHON) benchmarks/figures.py
+
+mutations: $(INSTALLED)  ## 60 seeded mutations of metrics, ensemble, heldout, assembly; at least 54 must be killed
+	$(PYTHON) benchmarks/mutations.py
+
 bench: $(INSTALLED)  ## run every benchmark; JSON goes to benchmarks/results
 	@set -e; for benchmark in benchmarks/bench_*.py; do echo "$$benchmark"; $(PYTHON) "$$benchmark"; done
 
@@ -52,7 +58,7 @@ clean:  ## remove caches and demo-output; .venv, runs and weights stay
 	find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 # The stamp is written last and lies inside .venv: an installation that broke off is never taken for a whole one.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,6 +1,5 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -126,21 +125,6 @@ def alike(samples: Iterable[Truth]) -> Iterator[list[Truth]]:
         batch.append(sample)
     if batch:
         yield batch
-
-
-@torch.no_grad()
-def seconds_to_predict(model: torch.nn.Module, task: Task, data: FolderData, split: str) -> float:
-    """How long :func:`predict_split` will take, from one batch; the model's mode stays."""
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    batch = next(alike(truths(data, split)))
-    started = time.monotonic()
-    maps = task.activation(model(torch.cat([images for images, _, _ in batch]).to(device)).float())
-    for one, (_, target, points) in zip(maps, batch, strict=True):
-        _score(task.metrics(), task, one[None], target, points)
-    model.train(was_training)
-    return (time.monotonic() - started) / len(batch) * len(data.split(split))
 
 
 def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_size: Size) -> dict[str, Scores]:

@@ -123,7 +123,7 @@ def test_a_budget_is_kept(fresh: Fresh) -> None:
     with pytest.raises(UsageError, match=r"no candidate runs within 0.5 ms; the fastest, 'two', needs 1 ms"):
         choose(held, costs, budget=0.5)
     machine = f"{platform.node()}, {torch.get_num_threads()} threads, 48x64"
-    write_json(run.run.folder.milliseconds, {"machine": machine, "milliseconds": costs})
+    write_json(run.run.folder.milliseconds, {"machine": machine, "rounds": 7, "milliseconds": costs})
     cheap = run.run.assemble(budget=5)
     spent = read_json(run.path / "ensemble.json")["milliseconds"]
     assert spent == sum(costs[name] for name in cheap.members) <= 5

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from densemble.errors import UsageError
 from densemble.inference.backends import BACKENDS, Precision, Runner
 from densemble.inference.cache import identity
 from densemble.inference.remembered import recall, remember
@@ -163,16 +164,17 @@ class Execution:
             reference = _eager(network, normalized)(normalized)
         pairs = candidates(self.backend, self.precision, normalized.device)
         key = identity(network, normalized, pairs)
-        choice, unchecked = recall(key), None
-        if choice is not None and joined and BACKENDS[choice.backend].joinable:
-            runner = BACKENDS[choice.backend].compile(network, normalized, choice.precision, [normalized])
+        known, unchecked = recall(key), None
+        runner = _joinable(network, normalized, known) if joined else None
+        if known is not None and runner is not None:
 
             def eager() -> Runner:
                 return _eager(build(stops_at).eval(), normalized)
 
+            choice = known
             unchecked = Unchecked(normalized, reference, self.activation, choice.precision, eager)
         else:
-            named, known = None if self.backend == "auto" else self.backend, choice
+            named = None if self.backend == "auto" else self.backend
             choice, runner = tune(
                 network, normalized, self.activation, pairs, named=named, remembered=known, reference=reference
             )
@@ -183,6 +185,16 @@ class Execution:
             f"({time.monotonic() - started:.1f} s)"
         )
         return Tuned(len(normalized), natural, stops_at, runner, choice, unchecked)
+
+
+def _joinable(network: nn.Module, example: Tensor, remembered: Choice | None) -> Runner | None:
+    """The network by its remembered choice, to be compiled with others; ``None`` where that is not possible."""
+    if remembered is None or not BACKENDS[remembered.backend].joinable:
+        return None
+    try:
+        return BACKENDS[remembered.backend].compile(network, example, remembered.precision, [example])
+    except UsageError:  # for instance, its converted file is gone and cannot be made again
+        return None
 
 
 def _eager(network: nn.Module, example: Tensor) -> Runner:
