@@ -135,17 +135,16 @@ class Run:
             metric: that is chosen by; default the task's own.
             budget: milliseconds per picture that the chosen members may take together on this machine.
             calibrate: ``auto``, ``none``, ``temperature``, ``vector``, or ``variance`` for values.
-            guarantee: ``none``, ``set``, ``interval`` or ``risk``, fitted on a random half of the validation pictures,
-                by which nothing else is chosen then.
+            guarantee: ``none``, ``set``, ``interval`` or ``risk``, fitted on half of the validation images, in
+                alternating blocks, on which nothing else is fitted then.
             level: what the guarantee allows to be missed, 0.1 for 10 %.
             confidence: in a guarantee about risk.
             min_members: how many usable members there must be; those that are missing or damaged are dropped.
-            seed: of random halves and intervals.
+            seed: of the intervals, and of the images that are selected on where there are more than 500.
 
         Returns:
-            An :class:`Ensemble` whose ``metrics`` are its scores on the validation split. Where members were
-            chosen by those scores they flatter a little: ``analysis.json`` says what the same way of choosing scores
-            on pictures that it has not seen.
+            An :class:`Ensemble` whose ``metrics`` are its scores on the validation split, on which it was fitted. They
+            flatter it: :meth:`cross_fitted` and ``analysis.json`` have scores on images that played no part.
 
         Raises:
             UsageError: a member that is not there or not trained, or options that do not fit.

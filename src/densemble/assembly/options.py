@@ -28,12 +28,12 @@ class Options:
         budget: milliseconds per picture that the chosen may take together; greedy selection then counts gain per
             millisecond.
         calibrate: ``auto``: temperatures where maps are probabilities, variance scaling of values.
-        promise: a guarantee to fit on a half of the validation pictures that nothing else sees.
+        promise: a guarantee to fit on half of the validation images, on which nothing else is fitted.
         level: what may be missed: 0.1 of the pixels, or of what is there.
         confidence: in a promise about risk.
         min_members: how many usable candidates are needed at least.
-        folds: of the comparison with other choices.
-        seed: of the folds, halves and intervals.
+        folds: of cross-fitting.
+        seed: of the intervals, and of the images that are selected on where there are many.
     """
 
     select: str = "greedy"

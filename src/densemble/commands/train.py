@@ -92,14 +92,14 @@ def assemble(
     ] = False,
     calibrate: Annotated[str, typer.Option(help="auto, none, temperature, vector; variance for values.")] = "auto",
     guarantee: Annotated[
-        str, typer.Option(help="none; set or risk for classes, interval for values: fitted on half the pictures.")
+        str, typer.Option(help="none; set or risk for classes, interval for values: fitted on half of the validation images.")
     ] = "none",
     level: Annotated[float, typer.Option(help="What the guarantee allows to be missed.")] = 0.1,
     confidence: Annotated[float, typer.Option(help="In a guarantee about risk.")] = 0.95,
     min_members: Annotated[
         int, typer.Option(help="Members that are missing or damaged are dropped as long as this many remain.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Of random halves and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of intervals, and of the images selected on if over 500.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Where the pictures lie now, if they moved.")] = None,
 ) -> None:
     """Choose members by their held-out predictions and write the ensemble as one file, with RUN/report.html."""

@@ -93,7 +93,7 @@ def _gains(row: Values) -> list[tuple[str, Values]]:
 
 def _cost(chosen: Values) -> str:
     milliseconds = chosen.get("milliseconds")
-    return "" if milliseconds is None else f"It takes {strong(f'{number(milliseconds)} ms')} a picture."
+    return "" if milliseconds is None else f"It takes {strong(f'{number(milliseconds)} ms')} per image."
 
 
 def _on_all(analysis: Values) -> str:

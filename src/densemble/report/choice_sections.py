@@ -49,7 +49,7 @@ def members(analysis: Values) -> str:
         "members", [(row["milliseconds"], row["score"]) for row in timed], "first", "dots", [r["name"] for r in timed]
     )
     together = _ensemble_point(analysis)
-    figure = _figure(chart([points, *together], "ms a picture", analysis["metric"], size=(480, 320))) if timed else ""
+    figure = _figure(chart([points, *together], "ms per image", analysis["metric"], size=(480, 320))) if timed else ""
     said = (
         "What each member scores alone on all validation images, on which its best epoch was chosen, what it costs, "
         "and its weight in the saved ensemble. Leave-one-out is what the cross-fitted ensemble loses without it: near "
@@ -63,7 +63,7 @@ def pareto(analysis: Values) -> str:
     rows = sorted(analysis["pareto"], key=lambda row: row["milliseconds"])
     points = [(row["milliseconds"], row["score"]) for row in rows]
     labels = [row["members"][0] if len(row["members"]) == 1 else f"{len(row['members'])} members" for row in rows]
-    front = chart([Series("", points, "first", "steps", labels)], "ms a picture", analysis["metric"], size=(480, 300))
+    front = chart([Series("", points, "first", "steps", labels)], "ms per image", analysis["metric"], size=(480, 300))
     texts = zip(
         [str(len(row["members"])) for row in rows],
         numbers([row["milliseconds"] for row in rows]),
