@@ -17,7 +17,8 @@ ASSEMBLY_START = 4.0
 ASSEMBLY_BUILDS, ASSEMBLY_PREDICTIONS, ASSEMBLY_SCORES = 3, 2, 10
 """How often an assembly builds each member, predicts each validation image with it, and scores its kept map.
 
-Fitted to a profile of an assembly: three members and 64 images of 96x128 on one core, 27 s; these factors give 27 s.
+An upper bound: they reserve 27 s for three members and 64 images of 96x128 on one core, whose assembly takes 12 s, and
+up to 60 s more where milliseconds of slow members are measured.
 """
 OWN_SCORES = 2
 """How often an assembly reads and scores each validation image at its own size."""
