@@ -19,8 +19,11 @@ import pytest
 import torch
 from small_run import SMALL_RUN
 
-# Tests run in two processes (pytest -n 2): more threads than cores would wait for one another.
+# Tests run in two processes (pytest -n 2): more threads than cores would wait for one another, also in the commands
+# that tests start.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -119,10 +119,11 @@ def test_the_leaderboard_tells_ways_of_choosing_and_rules(fresh: Fresh, densembl
     run.run.assemble("all", "logits")
     found = left_behind(run)
     told = json.loads(densemble("leaderboard", run.path, "--json").stdout)
-    assert set(told) == {"run", "leaderboard", "strategies", "rules", "pareto"}
-    assert all(told[key] == found[key] for key in ("strategies", "rules", "pareto"))
-    assert {row["name"] for row in told["leaderboard"]} == {*NAMES, "ensemble (all, logits)"}
+    assert set(told) == {"run", "leaderboard", "cross_fitted", "strategies", "rules", "pareto"}
+    assert all(told[key] == found[key] for key in ("cross_fitted", "strategies", "rules", "pareto"))
+    ensembles = {"ensemble (all, logits)", "ensemble (all, logits), cross-fitted"}
+    assert {row["name"] for row in told["leaderboard"]} == {*NAMES, *ensembles}
     shown = densemble("leaderboard", run.path).stdout
-    assert "ways of choosing" in shown and "rules; those that learn" in shown
+    assert "strategies, cross-fitted (2 folds of contiguous blocks" in shown and "rules, cross-fitted" in shown
     for word in ("greedy", "best", "all", "stacking", "vote", "over best"):
         assert word in shown

@@ -40,7 +40,7 @@ def test_variants_are_made_listed_chosen_and_used(run: Written, tmp_path: Path, 
     assert done.returncode == 0, done.stderr
     variants = {f"{name}@{view}" for name in NAMES for view in ("hflip", "scale125")} | {"one-epoch1", "soup-one"}
     rows = json.loads(densemble("leaderboard", run.path, "--json").stdout)["leaderboard"]
-    assert {row["name"] for row in rows} == {*NAMES, *variants, "ensemble (all)"}
+    assert {row["name"] for row in rows} == {*NAMES, *variants, "ensemble (all)", "ensemble (all), cross-fitted"}
     parameters = {row["name"]: row["parameters"] for row in rows}
     assert parameters["ensemble (all)"] == 5 * parameters["one"]  # a view is no network of its own
     kinds = {row["name"]: row["kind"] for row in read_json(run.path / "analysis.json")["members"]}

@@ -172,6 +172,7 @@ def test_the_end_says_how_long_it_took(
     run = SimpleNamespace(
         assemble=lambda report: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
+        cross_fitted=list,
     )
     monkeypatch.setattr(local, "train_members", lambda *_: spend(60, [Outcome("a", "done"), Outcome("b", "left out")]))
     monkeypatch.setattr(launch, "Run", lambda *_: run)
