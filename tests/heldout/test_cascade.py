@@ -14,7 +14,7 @@ from densemble.ensemble.combine import combine
 from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
 from densemble.heldout.cascade import fit_cascade, why_no_cascade
-from densemble.heldout.cascade_stages import Mixed
+from densemble.heldout.cascade_stages import Mixed, thinned
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
 from densemble.tasks import SegmentationTask
@@ -252,3 +252,12 @@ def _score(held: HeldOut, objective: Objective, members: tuple[str, ...]) -> flo
     """Of the mean of some members, image by image."""
     rows = [measure(maps.mean(0)[None], truth, held.task, objective)[0] for maps, truth in held.of(members)]
     return float(objective.value(torch.stack(rows).sum(0)))
+
+
+def test_only_targets_that_are_scored_by_pixel_at_the_size_of_the_maps_are_thinned() -> None:
+    maps, same, other = torch.rand(2, 3, 100, 100), torch.zeros(100, 100), torch.zeros(50, 50)
+    assert thinned(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
+    assert thinned(maps, (other, None), "labels")[0] is maps
+    assert thinned(maps, (same, None), "labels", most=None)[0] is maps
+    some, (target, _) = thinned(maps, (torch.arange(10_000).view(100, 100), None), "labels", most=2500)
+    assert torch.equal(some, maps[..., ::2, ::2]) and torch.equal(target, torch.arange(10_000).view(100, 100)[::2, ::2])
