@@ -17,7 +17,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
 from densemble.errors import DivergedError, UsageError
 from densemble.training.callbacks import read_rows
-from densemble.training.fit import _out_of_memory, _raised_in_process, _strategy
+from densemble.training.fit import _raised_in_process, _strategy, is_out_of_memory
 from densemble.training.settings import FitSettings, Machine
 
 
@@ -62,7 +62,7 @@ def test_an_error_of_a_process_is_told_as_its_own() -> None:
     assert isinstance(diverged, DivergedError) and str(diverged) == "a: the loss became nan; lower it"
     memory = _raised_in_process(raised("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"))
     other = _raised_in_process(raised("ValueError: no such thing"))
-    assert _out_of_memory(memory) and not _out_of_memory(other)
+    assert is_out_of_memory(memory) and not is_out_of_memory(other)
     assert isinstance(other, RuntimeError) and str(other) == "ValueError: no such thing"
 
 
