@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sampled import crossed
 
 import densemble as de
 from densemble.nets.channels import cycled, projection, widened
@@ -23,8 +24,7 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 13])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "channels"), crossed(NETWORKS, [1, 2, 4, 13], 4))
 def test_any_number_of_channels(name: str, channels: int) -> None:
     model = de.DenseModel(name, weights=None, in_channels=channels, out_channels=2, out_size=(24, 32)).eval()
     with torch.no_grad():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from sampled import sampled
 from torch import nn
 
 import densemble as de
@@ -64,7 +65,13 @@ def test_work_by_hand() -> None:
     assert count_macs(Alone(), (8, 8), "meta") == small
 
 
-@pytest.mark.parametrize("name", [*SEVEN, "timm/tf_efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name",
+    sampled(
+        [*SEVEN, "timm/tf_efficientnet_lite0"],
+        ["alexnet", "squeezenet1_1", "inception_v3", "resdeconv", "timm/tf_efficientnet_lite0"],
+    ),
+)
 def test_the_seven_give_the_same_map_for_less(name: str) -> None:
     """In double precision: in single precision, rounding through 150 folded layers is of the order of the limit."""
     model = with_lived_statistics(de.DenseModel(name, weights=None, min_size=(12, 16), head="skip")).double()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +15,21 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.inference.backends.base import Backend, JoinableRunner, Precision, Runner, native_bf16
 from densemble.inference.cache import cache_folder, identity, prune
+
+
+@cache
+def core() -> Any:
+    """The one ``openvino.Core`` of the process, never freed.
+
+    Each core replaces the stack on which signals are handled and, when it is freed, puts back the one that it found:
+    after two cores that overlap, that one is gone, and the next signal (Ctrl-C, the end of a worker) is a
+    segmentation fault (seen with OpenVINO 2026.4).
+    """
+    import openvino
+
+    made = openvino.Core()
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # before the cores of NNCF, which come and go: ours outlives them
+    return made
 
 
 def convert(network: nn.Module, example: Tensor) -> Any:
@@ -76,12 +92,10 @@ def compile_openvino(
 
 def _kept(path: Path) -> Any:
     """The model that was kept, or ``None``."""
-    import openvino
-
     if not path.with_suffix(".bin").is_file():  # the last to be written
         return None
     try:
-        model = openvino.Core().read_model(path)
+        model = core().read_model(path)
         path.touch()
         path.with_suffix(".bin").touch()
     except (RuntimeError, OSError):  # damaged: it is made again
@@ -116,15 +130,13 @@ class OpenVINORunner(JoinableRunner):
         self._request: Any = None
 
     def _compiled(self) -> Any:
-        import openvino
-
         floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
         hints = {
             "INFERENCE_PRECISION_HINT": floats,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
-        return openvino.Core().compile_model(self.model, "CPU", hints).create_infer_request()
+        return core().compile_model(self.model, "CPU", hints).create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         import openvino

@@ -1,0 +1,33 @@
+"""What OpenVINO does to the process that uses it."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("openvino")
+
+SIGNALS = """
+import gc, signal, sys
+import torch
+from torch import nn
+from densemble.inference.backends.openvino import OPENVINO
+
+images, network = torch.rand(1, 3, 16, 16), nn.Conv2d(3, 4, 3)
+runners = [OPENVINO.compile(network, images, precision, [images]) for precision in sys.argv[1:]]
+for runner in runners:
+    runner(images)
+del runner
+while runners:
+    del runners[0]
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("precisions", [("fp32", "fp32"), ("int8", "int8", "fp32")])
+def test_signals_are_handled_after_networks_are_freed(precisions: tuple[str, ...]) -> None:
+    """A handler needs the stack that was set for it: each core of OpenVINO sets one and frees it with itself."""
+    done = subprocess.run([sys.executable, "-c", SIGNALS, *precisions], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -1,0 +1,25 @@
+"""Long parametrizations: a part is run with every change, ``make stress`` runs all of it."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import pytest
+
+
+def sampled(values: Sequence[Any], with_every_change: Collection[Any]) -> list[Any]:
+    """The values; those that are not named in ``with_every_change`` are left to ``make stress``."""
+    assert set(with_every_change) <= set(values)
+    parts_of = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [
+        value if value in with_every_change else pytest.param(*parts, marks=pytest.mark.stress)
+        for value, parts in zip(values, parts_of, strict=True)
+    ]
+
+
+def crossed(firsts: Sequence[Any], seconds: Sequence[Any], step: int) -> list[Any]:
+    """All pairs; of each first every ``step``-th second is run with every change, begun one further each time."""
+    return [
+        pytest.param(first, second, marks=() if (j - i) % step == 0 else pytest.mark.stress)
+        for i, first in enumerate(firsts)
+        for j, second in enumerate(seconds)
+    ]
