@@ -12,15 +12,22 @@ from densemble.nets.dense import DenseModel
 class SmallClassifier(nn.Module):
     """Four strided convolutions, each with batch normalization."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, ...] = (3, 8, 16, 16, 32)) -> None:
         super().__init__()
-        widths = (3, 8, 16, 16, 32)
         self.stages = nn.Sequential(*(stage(*pair) for pair in pairwise(widths)))
         self.classifier = nn.Linear(widths[-1], 10)
 
     def forward(self, x: Tensor) -> Tensor:
         scores: Tensor = self.classifier(self.stages(x).mean((2, 3)))
         return scores
+
+
+def other_classifier() -> SmallClassifier:
+    """One of other widths."""
+    return SmallClassifier((3, 12, 12, 24, 24))
+
+
+SMALL, OTHER = "small_networks:SmallClassifier", "small_networks:other_classifier"
 
 
 def stage(channels: int, width: int) -> nn.Sequential:

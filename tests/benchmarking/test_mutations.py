@@ -71,7 +71,7 @@ def test_what_the_tests_notice(kind: str, before: str, after: str, outcome: str,
     assert mutation.after == after
     (tmp_path / "copy").mkdir()
     sandbox = Sandbox(toy, tmp_path / "copy")
-    found = sandbox.check(mutation, ("tests/sums",), timeout=5 if outcome == "timeout" else 200)
+    found = sandbox.check(mutation, ("tests/sums",), timeout=3 if outcome == "timeout" else 200)
     assert found.outcome == outcome
     assert (found.by is not None) == (outcome == "killed")
     copied = (sandbox.tree / mutation.file).read_text()

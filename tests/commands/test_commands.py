@@ -154,6 +154,8 @@ def test_a_stopped_training_says_how_to_go_on_and_does(
     stopped = subprocess.run([sys.executable, "-c", STOPPED, str(int(number)), *words], capture_output=True, text=True)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stderr and "--resume" in stopped.stderr
+    if number != signal.SIGINT:
+        return
     resumed = command("train", scenes, "-o", tmp_path / "run", "--resume")
     assert resumed.stderr.count("resdeconv: epoch") == 2
     record = json.loads((tmp_path / "run" / "members" / "01-resdeconv" / "member.json").read_text())

@@ -180,21 +180,6 @@ def test_check_lists_all_problems_at_once(folder: Path) -> None:
     assert {("unreadable", "a.jpg"), ("unequal sizes", "b.png"), ("unpaired", "e.jpg")} <= found
 
 
-@pytest.mark.parametrize(
-    ("name", "task", "options", "pairs"),
-    [
-        ("saliency-osie", "saliency", {}, (480, 80)),
-        ("segmentation-camvid", "segmentation", {"ignore_index": 11}, (367, 101)),
-        ("depth-redkitchen", "depth", {}, (160, 30)),
-    ],
-)
-def test_the_real_sets_are_clean(name: str, task: str, options: dict, pairs: tuple[int, int], shared_data) -> None:
-    facts = FolderData(shared_data(name), task, **options).check()
-    assert facts["ok"] and (facts["splits"]["train"]["pairs"], facts["splits"]["val"]["pairs"]) == pairs
-    if task == "depth":
-        assert facts["splits"]["train"]["invalid_share"] == pytest.approx(0.11, abs=0.03)
-
-
 def test_what_was_said_about_reading_does_for_another_folder(folder: Path, tmp_path: Path) -> None:
     """An artifact keeps it as JSON: colour files and numbers as keys must survive that."""
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)

@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from small_networks import OTHER, SMALL
 from torch import Tensor, nn
 
 import densemble as de
@@ -15,7 +16,7 @@ from densemble.nets.dense import DenseModel
 Make = Callable[..., DenseModel]
 
 
-def make(backbone: str = "squeezenet1_1", seed: int = 0, **options: object) -> DenseModel:
+def make(backbone: str = SMALL, seed: int = 0, **options: object) -> DenseModel:
     torch.manual_seed(seed)
     given = {"weights": None, "out_channels": 2, "out_size": (24, 32), "head": "upsample", **options}
     return DenseModel(backbone, **given).eval()  # type: ignore[arg-type]
@@ -40,7 +41,7 @@ def same(found: Tensor, wanted: Tensor) -> None:
     ],
 )
 def test_the_same_map_as_the_plain_ensemble(backend: str, options: dict[str, object]) -> None:
-    ensemble = de.Ensemble([make(**options), make("resnet18", 1, **options)], weights=[2, 1]).eval()
+    ensemble = de.Ensemble([make(**options), make(OTHER, 1, **options)], weights=[2, 1]).eval()
     images = pictures()
     quick = accelerate(ensemble, images, backend, "fp32")
     for one in (images, images * 0.5, pictures(1), pictures(5), pictures(2, 90, 70)):
@@ -98,8 +99,8 @@ def test_few_pictures_run_eagerly_and_many_are_tuned_for() -> None:
         with torch.no_grad():
             for _ in range(2):
                 one(pictures())
-    assert not choices(few)["squeezenet1_1"]
-    assert [tuned.batch for tuned in choices(many)["squeezenet1_1"]] == [2]
+    assert not choices(few)[SMALL]
+    assert [tuned.batch for tuned in choices(many)[SMALL]] == [2]
 
 
 def test_shapes_that_do_not_come_again_are_not_tuned_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,19 +110,19 @@ def test_shapes_that_do_not_come_again_are_not_tuned_for(monkeypatch: pytest.Mon
     with torch.no_grad():
         for height, width in shapes:
             quick(pictures(1, height, width))
-    assert len(choices(quick)["squeezenet1_1"]) == 1, "the first one that comes: it is all that there is so far"
+    assert len(choices(quick)[SMALL]) == 1, "the first one that comes: it is all that there is so far"
     with torch.no_grad():
         for height, width in shapes * 2:
             quick(pictures(1, height, width))
-    assert len(choices(quick)["squeezenet1_1"]) == MOST_SHAPES
+    assert len(choices(quick)[SMALL]) == MOST_SHAPES
 
 
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(seed=11)]).eval()
-    first = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))["squeezenet1_1"][0].choice
+    first = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))[SMALL][0].choice
     assert list((cache_folder() / "openvino").glob("*.bin"))
     monkeypatch.setattr(torch.export, "export", lambda *_: pytest.fail("converted again"))
-    again = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))["squeezenet1_1"][0].choice
+    again = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))[SMALL][0].choice
     assert again.seconds == first.seconds, "measured once"
 
 

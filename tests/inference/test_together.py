@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_networks import OTHER, SMALL
 from torch import Tensor
 
 import densemble as de
@@ -18,7 +19,7 @@ from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference, same_tensors
 
 
-def make(backbone: str = "squeezenet1_1", seed: int = 0, **options: object) -> DenseModel:
+def make(backbone: str = SMALL, seed: int = 0, **options: object) -> DenseModel:
     torch.manual_seed(seed)
     given = {"weights": None, "out_channels": 2, "out_size": (24, 32), "head": "upsample", **options}
     return DenseModel(backbone, **given).eval()  # type: ignore[arg-type]
@@ -29,7 +30,7 @@ def pictures(batch: int = 2, seed: int = 3) -> Tensor:
 
 
 def three() -> de.Ensemble:
-    return de.Ensemble([make(), make("resnet18", 1), make(seed=2)], weights=[3, 2, 1]).eval()
+    return de.Ensemble([make(), make(OTHER, 1), make(seed=2)], weights=[3, 2, 1]).eval()
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -100,12 +101,12 @@ def test_other_pictures_written_into_the_same_tensor_are_seen() -> None:
         first = quick(images)
         images.copy_(pictures(seed=9))
         second = quick(images)
-        by_member = quick.members["resnet18"](images)
+        by_member = quick.members[OTHER](images)
         images.copy_(pictures(seed=3))
         assert torch.equal(quick(images), first)
         with torch.no_grad():
             torch.testing.assert_close(second, ensemble(pictures(seed=9)), rtol=1e-4, atol=1e-5)
-            wanted = ensemble.members["resnet18"](pictures(seed=9))
+            wanted = ensemble.members[OTHER](pictures(seed=9))
         torch.testing.assert_close(by_member, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -188,7 +189,7 @@ def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled:
 def test_remembered_networks_with_wrong_numbers_run_eagerly(
     members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensemble = de.Ensemble([make(), make("resnet18", 1), make(seed=2)][:members]).eval()
+    ensemble = de.Ensemble([make(), make(OTHER, 1), make(seed=2)][:members]).eval()
     accelerate(ensemble, pictures(), "openvino", "fp32")
     run = OpenVINORunner.__call__
 
@@ -215,17 +216,17 @@ def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.Mon
 
     network = Rewritten.network
     monkeypatch.setattr(Rewritten, "network", watched)
-    kept = accelerate(de.Ensemble([make("resnet18")]), pictures(), "openvino", "fp32")
+    kept = accelerate(de.Ensemble([make(OTHER)]), pictures(), "openvino", "fp32")
     assert made
     assert not [ref for ref in made if ref() is not None]
     made.clear()
-    eager = accelerate(de.Ensemble([make("resnet18")]), pictures(), "eager", "fp32")
+    eager = accelerate(de.Ensemble([make(OTHER)]), pictures(), "eager", "fp32")
     assert [ref for ref in made if ref() is not None], "the eager runner needs them"
     assert kept(pictures()).shape == eager(pictures()).shape
 
 
 def test_a_fast_member_has_the_weights_of_the_plain_one_in_the_same_memory() -> None:
-    ensemble = de.Ensemble([make("resnet18")]).eval()
+    ensemble = de.Ensemble([make(OTHER)]).eval()
     quick = accelerate(ensemble, pictures(), "openvino", "fp32")
     (member,), (plain,) = quick.members.values(), ensemble.members.values()
     assert isinstance(member, FastMember)
@@ -235,7 +236,7 @@ def test_a_fast_member_has_the_weights_of_the_plain_one_in_the_same_memory() -> 
 
 
 def test_a_copy_with_the_same_tensors_can_be_laid_out_anew_without_changing_the_first() -> None:
-    plain = make("resnet18").train()
+    plain = make(OTHER).train()
     before = copy.deepcopy(plain.state_dict())
     other = same_tensors(plain).eval().to(memory_format=torch.channels_last)
     for_inference(other)

@@ -26,9 +26,7 @@ QUICK = 12
 """So many of the sample are run with every change; ``make stress`` runs the others."""
 
 
-@pytest.mark.parametrize(
-    "name", sampled(SAMPLE, SAMPLE[:QUICK])
-)
+@pytest.mark.parametrize("name", sampled(SAMPLE, SAMPLE[:QUICK]))
 def test_a_seeded_sample_on_real_numbers(name: str) -> None:
     """The asked size, finite numbers, and no parameter that the map does not depend on."""
     assert outputs(name, "cpu", (((97, 131), (48, 64)),)) == ["97x131 -> 48x64"]

@@ -170,7 +170,7 @@ def test_when_every_trial_fails_the_first_reason_is_told(
 
 
 def test_a_killed_search_goes_on_where_it_was(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out, epochs = tmp_path / "out", 10
+    out, epochs = tmp_path / "out", 5
     program = (
         "import sys; from densemble.tuning import tune; "
         f"tune({str(scenes)!r}, {NETWORK!r}, {str(out)!r}, 'saliency', 2, space=['learning_rate'], "

@@ -92,7 +92,10 @@ def assemble(
     ] = False,
     calibrate: Annotated[str, typer.Option(help="auto, none, temperature, vector; variance for values.")] = "auto",
     guarantee: Annotated[
-        str, typer.Option(help="none; set or risk for classes, interval for values: fitted on half of the validation images.")
+        str,
+        typer.Option(
+            help="none; set or risk for classes, interval for values: fitted on half of the validation images."
+        ),
     ] = "none",
     level: Annotated[float, typer.Option(help="What the guarantee allows to be missed.")] = 0.1,
     confidence: Annotated[float, typer.Option(help="In a guarantee about risk.")] = 0.95,

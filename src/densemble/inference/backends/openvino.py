@@ -28,7 +28,7 @@ def core() -> Any:
     import openvino
 
     made = openvino.Core()
-    made.get_property("CPU", "FULL_DEVICE_NAME")  # before the cores of NNCF, which come and go: ours outlives them
+    made.get_property("CPU", "FULL_DEVICE_NAME")  # a core sets its stack with its first device
     return made
 
 
@@ -85,6 +85,7 @@ def compile_openvino(
         if precision == "int8":
             from densemble.inference.backends.quantize import quantized
 
+            core()  # before NNCF makes its own
             model = quantized(model, calibration)
         _keep(model, kept)
     return OpenVINORunner(model, precision)

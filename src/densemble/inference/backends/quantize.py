@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from densemble.errors import UsageError
-from densemble.inference.backends.openvino import core
 
 _NO_TELEMETRY = "NNCF_CI"  # read when NNCF is imported
 
@@ -32,7 +31,6 @@ def quantized(model: Any, batches: Sequence[Tensor]) -> Any:
     """
     if not batches:
         raise UsageError("int8 needs calibration pictures; give some, or another precision")
-    core()
     # NNCF draws bars on the standard output, which belongs to results alone.
     with redirect_stdout(io.StringIO()):
         nncf = _nncf()
