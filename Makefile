@@ -1,7 +1,7 @@
 # Everything runs from .venv in this folder, whatever environment is active outside.
 # `make setup UV=` installs with pip even where uv is found; `make test ARGS=tests/nets` runs a part of the tests.
 
-unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH UV_PYTHON
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE UV_PYTHON
 
 # Asked for its version, not only looked for: a pyenv shim can be on PATH and still not run.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)

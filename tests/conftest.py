@@ -4,6 +4,7 @@ import os
 
 os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
+import gc
 import ipaddress
 import random
 import signal
@@ -42,6 +43,12 @@ def module_fixtures(item: pytest.Function) -> str:
     names = sorted(name for name, found in definitions.items() if found and found[-1].scope == "module")
     chosen = item.callspec.indices if hasattr(item, "callspec") else {}
     return " ".join(f"{name}{chosen.get(name, '')}" for name in names)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ EPOCHS = {"keypoints": 14, "density": 8}
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, de.FolderData, Any]:
     task, options, draw = TASK_SETS[request.param]
     out = tmp_path_factory.mktemp(request.param)
-    data = de.FolderData(write(out / "data", draw), task, **options)
+    data = de.FolderData(write(out / "data", draw, train=48), task, **options)
     epochs = EPOCHS.get(request.param, 6)
     training = {"epochs": epochs, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", "augment": "none"}
     out_size = None if task != "heatmap" else (24, 32)

@@ -143,7 +143,9 @@ main()
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.stress)]
+)
 def test_a_stopped_training_says_how_to_go_on_and_does(
     command: Command, number: int, code: int, scenes: Path, tmp_path: Path
 ) -> None:
@@ -154,17 +156,16 @@ def test_a_stopped_training_says_how_to_go_on_and_does(
     stopped = subprocess.run([sys.executable, "-c", STOPPED, str(int(number)), *words], capture_output=True, text=True)
     assert stopped.returncode == code, stopped.stderr
     assert "Traceback" not in stopped.stderr and "--resume" in stopped.stderr
-    if number != signal.SIGINT:
-        return
     resumed = command("train", scenes, "-o", tmp_path / "run", "--resume")
     assert resumed.stderr.count("resdeconv: epoch") == 2
     record = json.loads((tmp_path / "run" / "members" / "01-resdeconv" / "member.json").read_text())
     assert record["state"] == "done" and record["epochs"] == 4
 
 
-def test_demo(command: Command, tmp_path: Path) -> None:
+def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("densemble.commands.demo.SCENES", {"train": 24, "val": 16, "size": (48, 64)})
     shown = json.loads(command("demo", "-o", tmp_path / "demo", "--epochs", 1, "--json").stdout)
-    assert Path(shown["artifact"]).is_file() and shown["images"] == 64
+    assert Path(shown["artifact"]).is_file() and shown["images"] == 16
     names = {path.name for path in (tmp_path / "demo" / "predictions").iterdir()}
     assert {"0000_map.png", "0000_overlay.png", "0000_uncertainty.png"} <= names and len(names) == 24
     assert (tmp_path / "demo" / "run" / "leaderboard.csv").is_file()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.ensemble.views import Viewed
+from densemble.inference import tune
 from densemble.inference.cache import cache_folder, identity, prune
 from densemble.inference.fast import FastMember, accelerate, choices
 from densemble.inference.network import MOST_SHAPES
@@ -124,6 +125,15 @@ def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.export, "export", lambda *_: pytest.fail("converted again"))
     again = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))[SMALL][0].choice
     assert again.seconds == first.seconds, "measured once"
+
+
+def test_what_auto_chose_is_not_what_a_named_backend_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both choose among the same pairs; where eager was faster, it is still not what was asked for by name."""
+    monkeypatch.setattr(tune, "_times", lambda runners, example: {pair: 1.0 + (pair[0] != "eager") for pair in runners})
+    ensemble = de.Ensemble({"small": make(seed=13)}).eval()
+    for backend, wanted in (("auto", "eager"), ("openvino", "openvino"), ("auto", "eager")):
+        found = choices(accelerate(ensemble, pictures(), backend, "fp32"))["small"][0].choice
+        assert found.backend == wanted
 
 
 def test_a_damaged_cache_does_no_harm() -> None:

@@ -6,6 +6,7 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from sampled import sampled
 from torch import Tensor, nn
 
 import densemble as de
@@ -90,7 +91,9 @@ def whole_and_tile(model: de.DenseModel, halo: Halo, fill: float) -> tuple[Tenso
     return whole[kept], part[kept]
 
 
-@pytest.mark.parametrize(("backbone", "node", "head"), EXACT)
+@pytest.mark.parametrize(
+    ("backbone", "node", "head"), sampled(EXACT, [case for case in EXACT if case[0] != "vgg11_bn"])
+)
 def test_tile_is_the_whole_map_and_with_less_it_is_not(backbone: str, node: str, head: str) -> None:
     model, halo = measured(backbone, node, head)
     whole, part = whole_and_tile(model, halo, fill=5)

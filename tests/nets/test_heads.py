@@ -22,7 +22,7 @@ from densemble.nets.truncate import truncate
 OWN = [head for head in HEADS if not head.startswith("smp-")]
 
 
-@pytest.mark.parametrize(("head", "backbone"), crossed(OWN, BACKBONES, 6))
+@pytest.mark.parametrize(("head", "backbone"), crossed(OWN, BACKBONES, 12))
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
     found = [
@@ -33,7 +33,8 @@ def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoder", "backbone"), crossed(list(DECODERS), ["inception_v3", "alexnet", "timm/vit_tiny_patch16_224"], 3)
+    ("decoder", "backbone"),
+    crossed(list(DECODERS), ["inception_v3", "alexnet", "timm/mobilenetv3_small_050", "timm/vit_tiny_patch16_224"], 4),
 )
 def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(decoder: str, backbone: str) -> None:
     found = list(outcomes(backbone, f"smp-{decoder}", [(1, 1), (97, 131)], [None]))

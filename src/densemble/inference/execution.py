@@ -163,7 +163,8 @@ class Execution:
             network, stops_at = build(wanted).eval(), wanted
             reference = _eager(network, normalized)(normalized)
         pairs = candidates(self.backend, self.precision, normalized.device)
-        key = identity(network, normalized, pairs)
+        named = None if self.backend == "auto" else self.backend
+        key = identity(network, normalized, pairs, named)
         known, unchecked = recall(key), None
         runner = _joinable(network, normalized, known) if joined else None
         if known is not None and runner is not None:
@@ -174,7 +175,6 @@ class Execution:
             choice = known
             unchecked = Unchecked(normalized, reference, self.activation, choice.precision, eager)
         else:
-            named = None if self.backend == "auto" else self.backend
             choice, runner = tune(
                 network, normalized, self.activation, pairs, named=named, remembered=known, reference=reference
             )
