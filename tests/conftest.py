@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # the part before yield runs before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Tests that share a fixture of their module run in one process (--dist loadgroup): it is made once."""
     for item in items:
         if isinstance(item, pytest.Function) and (shared := module_fixtures(item)):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {shared}"))
+    return (yield)
 
 
 def module_fixtures(item: pytest.Function) -> str:
