@@ -1,10 +1,13 @@
 """Folds: contiguous, whole groups, every image measured once."""
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from densemble.assembly.folds import BLOCKS, alternating_halves, folds_of, parts_of
+from densemble.assembly.evidence import sampled_pixels
+from densemble.assembly.folds import BLOCKS, alternating_halves, folds_of, groups_of, parts_of
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 10, 101])
@@ -44,3 +47,24 @@ def test_halves_alternate_in_blocks(count: int) -> None:
         blocks = parts_of(range(count), BLOCKS)
         halves = [sorted(image for block in blocks[start::2] for image in block) for start in (0, 1)]
         assert sorted([first, second]) == sorted(halves)
+
+
+@pytest.mark.parametrize(
+    ("groups", "found"),
+    [(["a", "b", None], True), (["a", "a", "a"], False), (["a", None, None], False), ([None, None, None], False)],
+)
+def test_one_group_is_none(groups: list[str | None], found: bool) -> None:
+    data: Any = SimpleNamespace(
+        layout=SimpleNamespace(split_by="folders"),
+        options={"group_by": None},
+        val=[SimpleNamespace(group=group) for group in groups],
+    )
+    assert groups_of(data) == (groups if found else None)
+
+
+@pytest.mark.parametrize(
+    ("channels", "images", "pixels"),
+    [(3, 100, 4096), (20, 1000, 33_554_432 // 20_000), (150, 1000, 256), (1, 0, 4096)],
+)
+def test_fewer_pixels_are_sampled_of_many_large_maps(channels: int, images: int, pixels: int) -> None:
+    assert sampled_pixels(channels, images) == pixels

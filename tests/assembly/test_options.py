@@ -119,3 +119,7 @@ def test_the_command_refuses_in_one_line(
     done = densemble("assemble", fresh("saliency").path, "-o", out, *words)
     assert done.returncode == 2 and done.stdout == "" and not out.exists()
     assert done.stderr.splitlines()[-1].startswith("densemble: ") and "Traceback" not in done.stderr
+
+
+def test_a_guarantee_allows_a_tenth_and_is_kept_with_95_percent_unless_asked_otherwise() -> None:
+    assert (Options().level, Options().confidence) == (0.1, 0.95)

@@ -183,6 +183,9 @@ def test_checks_are_measured_on_the_other_half() -> None:
     maps = [cheap, arrays(held)[1]]
     other = held_out(held.names, maps, held.truths, held.task)
     found = fit_cascade(other, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
+    shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
+    assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
+    assert {0.4, 0.5, 0.7} <= shares["budget"] <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.7}  # none below the cheapest member
     keep = {check.share: check for check in found.checks if check.asked == "keep"}
     assert keep[1.0].kept < 0.95
     assert found.for_keep(1.0).kept_low >= 1

@@ -75,6 +75,11 @@ def scratch_folder(cache: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def sampled_pixels(channels: int, images: int) -> int:
+    """How many pixels of each image are sampled at most, for maps of some channels."""
+    return min(MAX_PIXELS, max(MOST_VALUES // (channels * max(images, 1)), FEWEST_PIXELS))
+
+
 def gather(
     kept: HeldOut,
     candidates: Sequence[Candidate],
@@ -92,8 +97,7 @@ def gather(
         report: called with one line of text.
     """
     images = kept.pictures
-    values_per_pixel = kept.task.out_channels * max(len(images), 1)
-    most = min(MAX_PIXELS, max(MOST_VALUES // values_per_pixel, FEWEST_PIXELS))
+    most = sampled_pixels(kept.task.out_channels, len(images))
     sizes: dict[int, Size] = {}
     pixels: dict[int, SampledPixels] = {}
     targets: dict[int, Truth] = {}
