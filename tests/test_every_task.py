@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from sampled import sampled
 from task_sets import SIZE, TASK_SETS, write
 
 import densemble as de
@@ -15,7 +16,7 @@ from densemble.launch import warn_of_baselines
 EPOCHS = {"keypoints": 14, "density": 8}
 
 
-@pytest.fixture(scope="module", params=list(TASK_SETS))
+@pytest.fixture(scope="module", params=sampled(list(TASK_SETS), ["segmentation", "multilabel", "depth", "keypoints"]))
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, de.FolderData, Any]:
     task, options, draw = TASK_SETS[request.param]
     out = tmp_path_factory.mktemp(request.param)

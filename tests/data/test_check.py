@@ -204,6 +204,7 @@ def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) ->
     assert (160 * told["train"] + 30 * told["val"]) / 190 == pytest.approx(0.11, abs=0.01)
 
 
+@pytest.mark.stress
 def test_osie_is_clean(shared_data: Any) -> None:
     facts = FolderData(shared_data("saliency-osie"), "saliency").check()
     assert facts["ok"] and facts["problems"] == []

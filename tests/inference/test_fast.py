@@ -31,17 +31,19 @@ def same(found: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["eager", "openvino", "auto"])
 @pytest.mark.parametrize(
-    "options",
+    ("options", "backend"),
     [
-        {},
-        {"out_size": None},
-        {"out_size": None, "input_size": (48, 64)},
-        {"out_size": (6, 8), "input_size": (96, 128)},  # smaller than the head's own map
+        ({}, "openvino"),
+        ({}, "auto"),
+        ({"out_size": None}, "openvino"),
+        ({"out_size": None}, "eager"),
+        ({"out_size": None, "input_size": (48, 64)}, "openvino"),
+        ({"out_size": (6, 8), "input_size": (96, 128)}, "openvino"),  # smaller than the head's own map
+        ({"out_size": (6, 8), "input_size": (96, 128)}, "eager"),
     ],
 )
-def test_the_same_map_as_the_plain_ensemble(backend: str, options: dict[str, object]) -> None:
+def test_the_same_map_as_the_plain_ensemble(options: dict[str, object], backend: str) -> None:
     ensemble = de.Ensemble([make(**options), make(OTHER, 1, **options)], weights=[2, 1]).eval()
     images = pictures()
     quick = accelerate(ensemble, images, backend, "fp32")
