@@ -214,7 +214,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
         return [cascade_use(one.used, policy, shares) for one, (_, policy) in zip(found, halves, strict=True)]
 
     return {
-        "ensemble": str(asked.ensemble),
+        "ensemble": asked.ensemble.name,
         "members": list(ensemble.members),
         "asked": {"budget": asked.budget} if asked.budget is not None else {"keep": asked.keep},
         "backend": asked.backend,
