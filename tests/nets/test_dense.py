@@ -165,3 +165,18 @@ def test_a_copy_computes_the_same_in_the_same_mode(name: str) -> None:
         module.eval()
     modes = {key: module.training for key, module in model.named_modules()}
     assert {key: module.training for key, module in copy.deepcopy(model).named_modules()} == modes
+
+
+def test_networks_of_one_specification_have_nothing_in_common() -> None:
+    """They are copies of one that is kept: weights put into one must not appear in the next."""
+    model = de.DenseModel("resdeconv", weights=None)
+    first = de.DenseModel.from_spec(model.spec, "meta")
+    first.load_state_dict(model.state_dict(), assign=True)
+    first.train()
+    second = de.DenseModel.from_spec(model.spec, "meta")
+    assert all(tensor.is_meta for tensor in second.parameters()) and not any(p.is_meta for p in first.parameters())
+    assert not second.training and not {id(m) for m in first.modules()} & {id(m) for m in second.modules()}
+    second.load_state_dict(model.state_dict(), assign=True)
+    images = torch.rand(1, 3, 64, 80)
+    with torch.no_grad():
+        torch.testing.assert_close(second(images), model.eval()(images), rtol=0, atol=0)
