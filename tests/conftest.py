@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_run import SMALL_RUN
 
 # Tests run in two processes (pytest -n 2): more threads than cores would wait for one another, also in the commands
 # that tests start.
@@ -156,16 +155,3 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from densemble.data.synthetic import make_scenes
 
     return make_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=8, size=(48, 64))
-
-
-@pytest.fixture(scope="session")
-def finished_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three members on ``scenes``, trained for two epochs. Tests must not change it."""
-    from densemble.config import make_config
-    from densemble.data.folder import FolderData
-    from densemble.engines.local import train_members
-
-    out = tmp_path_factory.mktemp("run") / "run"
-    outcomes = train_members(FolderData(scenes, "saliency"), make_config(SMALL_RUN), out)
-    assert [outcome.state for outcome in outcomes] == ["done"] * 3
-    return out

@@ -14,12 +14,3 @@ def sampled(values: Sequence[Any], with_every_change: Collection[Any]) -> list[A
         value if value in with_every_change else pytest.param(*parts, marks=pytest.mark.stress)
         for value, parts in zip(values, parts_of, strict=True)
     ]
-
-
-def crossed(firsts: Sequence[Any], seconds: Sequence[Any], step: int) -> list[Any]:
-    """All pairs; of each first every ``step``-th second is run with every change, begun one further each time."""
-    return [
-        pytest.param(first, second, marks=() if (j - i) % step == 0 else pytest.mark.stress)
-        for i, first in enumerate(firsts)
-        for j, second in enumerate(seconds)
-    ]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from assembly.written_runs import NAMES, Written, write_run
 from PIL import Image
+from sampled import sampled
 from task_sets import SIZE, TASK_SETS
 
 from densemble.errors import DataError
@@ -43,7 +44,7 @@ def left_behind(run: Written) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["saliency", *TASK_SETS])
+@pytest.mark.parametrize("kind", sampled(["saliency", *TASK_SETS], ["saliency", "segmentation", "depth", "density"]))
 def test_every_task_is_analysed_and_reported(kind: str, fresh: Fresh) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble("all")

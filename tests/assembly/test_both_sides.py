@@ -116,8 +116,8 @@ def test_a_promise_is_kept_on_the_pictures_that_it_was_fitted_on(
 @pytest.mark.parametrize(
     ("kind", "rule", "way"),
     [
-        ("segmentation", "mean", "auto"),
-        ("segmentation", "median", "temperature"),
+        pytest.param("segmentation", "mean", "auto", marks=pytest.mark.stress),
+        pytest.param("segmentation", "median", "temperature", marks=pytest.mark.stress),
         ("segmentation", "logits", "none"),
         ("segmentation", "stacking", "vector"),
         ("multilabel", "class_weights", "auto"),

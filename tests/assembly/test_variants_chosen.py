@@ -56,6 +56,7 @@ def test_variants_are_made_listed_chosen_and_used(run: Written, tmp_path: Path, 
         assert measured["members"][name]["nll"] == pytest.approx(own["nll"], abs=5e-3), name
 
 
+@pytest.mark.stress
 def test_a_view_alone_predicts_as_its_network_does_in_a_mirror(
     run: Written, tmp_path: Path, densemble: Command
 ) -> None:

@@ -63,7 +63,7 @@ def one(kind: str, before: str) -> Mutation:
         ("min/max", "max(a, a)", "(min(a, a))", "survived"),  # equivalent
         ("border", "a < 0", "(a <= 0)", "survived"),  # no test of 0
         ("comparison", "a < 0", "(a >= 0)", "killed"),
-        ("arithmetic", "n - 1", "(n + 1)", "timeout"),
+        pytest.param("arithmetic", "n - 1", "(n + 1)", "timeout", marks=pytest.mark.stress),
     ],
 )
 def test_what_the_tests_notice(kind: str, before: str, after: str, outcome: str, toy: Path, tmp_path: Path) -> None:

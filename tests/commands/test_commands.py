@@ -17,6 +17,9 @@ from safetensors.torch import save_file
 from small_run import SMALL_RUN
 from torchvision.models import squeezenet1_1
 
+from densemble.commands.demo import MEMBERS
+from densemble.training.callbacks import EpochRecord
+
 PROGRAM = [sys.executable, "-m", "densemble"]
 Command = Callable[..., Any]
 
@@ -126,35 +129,27 @@ def test_weights_that_were_missing_can_be_named_on_resume(command: Command, scen
     assert "differs from the settings" in command(*resume, "--set", "training.epochs=2", code=2).stderr
 
 
-STOPPED = """
-import os, sys
-from densemble.cli import main
-from densemble.training.callbacks import EpochRecord
-
-number, end_epoch = int(sys.argv.pop(1)), EpochRecord.on_train_epoch_end
-
-def end_epoch_and_stop(record, trainer, module):
-    end_epoch(record, trainer, module)
-    if len(record.rows) == 2:
-        os.kill(os.getpid(), number)
-
-EpochRecord.on_train_epoch_end = end_epoch_and_stop
-main()
-"""
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.stress)]
 )
 def test_a_stopped_training_says_how_to_go_on_and_does(
-    command: Command, number: int, code: int, scenes: Path, tmp_path: Path
+    command: Command, number: int, code: int, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    end_epoch = EpochRecord.on_train_epoch_end
+
+    def end_epoch_and_stop(record: EpochRecord, trainer: Any, module: Any) -> None:
+        end_epoch(record, trainer, module)
+        if len(record.rows) == 2:
+            signal.raise_signal(number)
+
     config = tmp_path / "run.yaml"
     values = {**SMALL_RUN, "members": ["resdeconv"], "training": {**SMALL_RUN["training"], "epochs": 4}}
     config.write_text(yaml.safe_dump(values))
-    words = ["train", str(scenes), "--config", str(config), "-o", str(tmp_path / "run")]
-    stopped = subprocess.run([sys.executable, "-c", STOPPED, str(int(number)), *words], capture_output=True, text=True)
-    assert stopped.returncode == code, stopped.stderr
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochRecord, "on_train_epoch_end", end_epoch_and_stop)
+        stopped = command("train", scenes, "--config", config, "-o", tmp_path / "run", code=code)
+    signal.signal(signal.SIGINT, before)
     assert "Traceback" not in stopped.stderr and "--resume" in stopped.stderr
     resumed = command("train", scenes, "-o", tmp_path / "run", "--resume")
     assert resumed.stderr.count("resdeconv: epoch") == 2
@@ -163,9 +158,10 @@ def test_a_stopped_training_says_how_to_go_on_and_does(
 
 
 def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("densemble.commands.demo.SCENES", {"train": 24, "val": 16, "size": (48, 64)})
+    monkeypatch.setattr("densemble.commands.demo.SCENES", {"train": 16, "val": 12, "size": (48, 64)})
+    monkeypatch.setattr("densemble.commands.demo.MEMBERS", [MEMBERS[0], MEMBERS[2]])
     shown = json.loads(command("demo", "-o", tmp_path / "demo", "--epochs", 1, "--json").stdout)
-    assert Path(shown["artifact"]).is_file() and shown["images"] == 16
+    assert Path(shown["artifact"]).is_file() and shown["images"] == 12
     names = {path.name for path in (tmp_path / "demo" / "predictions").iterdir()}
     assert {"0000_map.png", "0000_overlay.png", "0000_uncertainty.png"} <= names and len(names) == 24
     assert (tmp_path / "demo" / "run" / "leaderboard.csv").is_file()

@@ -52,6 +52,7 @@ def decode(folder: Path, cache: Path) -> tuple[str, int]:
     return str(Path(split.images.filename).parent), int(split.images.sum(dtype=np.int64))  # type: ignore[attr-defined]
 
 
+@pytest.mark.stress
 def test_processes_that_decode_at_once_share_one_whole_cache(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:

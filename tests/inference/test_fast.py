@@ -34,12 +34,14 @@ def same(found: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "backend"),
     [
-        ({}, "openvino"),
+        pytest.param({}, "openvino", marks=pytest.mark.stress),
         ({}, "auto"),
-        ({"out_size": None}, "openvino"),
+        pytest.param({"out_size": None}, "openvino", marks=pytest.mark.stress),
         ({"out_size": None}, "eager"),
         ({"out_size": None, "input_size": (48, 64)}, "openvino"),
-        ({"out_size": (6, 8), "input_size": (96, 128)}, "openvino"),  # smaller than the head's own map
+        pytest.param(
+            {"out_size": (6, 8), "input_size": (96, 128)}, "openvino", marks=pytest.mark.stress
+        ),  # smaller than the head's own map
         ({"out_size": (6, 8), "input_size": (96, 128)}, "eager"),
     ],
 )

@@ -28,7 +28,6 @@ EACH_KIND = [
     ("alexnet", 1),
     ("timm/tf_efficientnet_lite0", 13),
     ("inception_v3", 4),
-    ("timm/crossvit_9_240", 2),
     ("timm/vit_tiny_patch16_224", 4),
     ("swin_t", 1),
 ]
@@ -73,7 +72,7 @@ def test_a_projection_begins_as_means(channels: int) -> None:
     assert layer(torch.full((1, channels, 2, 2), 0.3)).detach().allclose(torch.tensor(0.3))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm/crossvit_9_240"])
+@pytest.mark.parametrize("name", sampled(["resnet18", "timm/crossvit_9_240"], ["resnet18"]))
 def test_a_spec_builds_the_adapted_network_again(name: str) -> None:
     model = de.DenseModel(name, weights=None, in_channels=4).eval()
     again = de.DenseModel.from_spec(DenseSpec.from_dict(model.spec.as_dict()))

@@ -62,7 +62,7 @@ def support(name: str, cut: Cut, place: tuple[int, int]) -> tuple[tuple[int, int
     return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
 
 
-@pytest.mark.parametrize(("name", "node"), sampled(NODES, [NODES[i] for i in (0, 4, 5, 9, 11)]))
+@pytest.mark.parametrize(("name", "node"), sampled(NODES, [NODES[i] for i in (0, 4, 9)]))
 def test_the_field_is_the_support_of_the_gradient(name: str, node: str) -> None:
     cut = {c.node: c for c in de.cuts(name, SIZE)}[node]
     assert cut.receptive_field is not None and cut.offset is not None
@@ -89,7 +89,9 @@ def test_by_hand() -> None:
     assert found["maxpool"].receptive_field == (11, 11) and found["maxpool"].offset == (0, 0)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small", "vit_b_16", "swin_t"])
+@pytest.mark.parametrize(
+    "name", sampled(["mobilenet_v3_small", "vit_b_16", "swin_t"], ["mobilenet_v3_small", "swin_t"])
+)
 def test_what_sees_the_whole_image_has_no_bound(name: str) -> None:
     """Squeeze-and-excitation averages the whole map, attention looks at all of it."""
     assert de.cuts(name, SIZE)[-1].receptive_field is None

@@ -69,7 +69,7 @@ def test_work_by_hand() -> None:
     "name",
     sampled(
         [*SEVEN, "timm/tf_efficientnet_lite0"],
-        ["alexnet", "squeezenet1_1", "resdeconv", "timm/tf_efficientnet_lite0"],
+        ["squeezenet1_1", "resdeconv", "timm/tf_efficientnet_lite0"],
     ),
 )
 def test_the_seven_give_the_same_map_for_less(name: str) -> None:
@@ -88,7 +88,9 @@ def test_the_seven_give_the_same_map_for_less(name: str) -> None:
     assert count_macs(for_inference(empty, "narrower"), SIZE, "meta") <= plain
 
 
-@pytest.mark.parametrize("head", sampled(list(HEADS), set(HEADS) - {"smp-unetplusplus"}))
+@pytest.mark.parametrize(
+    "head", sampled(list(HEADS), set(HEADS) - {f"smp-{name}" for name in ("unetplusplus", "dpt", "upernet", "manet")})
+)
 def test_every_head_gives_the_same_map(head: str) -> None:
     model = with_lived_statistics(de.DenseModel("squeezenet1_1", weights=None, min_size=(6, 8), head=head))
     x = torch.rand(2, 3, 131, 97)

@@ -27,6 +27,7 @@ def train(scenes: Path, out: Path, **trainer: Any) -> Any:
     return outcome
 
 
+@pytest.mark.stress
 def test_two_devices_leave_a_whole_member(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = train(scenes, tmp_path / "run", accelerator="cpu", devices=2)
     assert outcome.state == "done", outcome.error

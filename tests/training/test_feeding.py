@@ -173,7 +173,8 @@ sys.exit(3)  # as an interrupted training does: the traceback still holds the ba
 """
 
 
-@pytest.mark.parametrize("again", [0, *(pytest.param(again, marks=pytest.mark.stress) for again in (1, 2))])
+@pytest.mark.stress
+@pytest.mark.parametrize("again", range(3))
 def test_a_program_that_ends_in_the_middle_ends_well(again: int) -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (3, "")

@@ -28,6 +28,15 @@ from densemble.training.dataset import EpochSampler
 from densemble.training.module import Progress, schedule
 
 
+@pytest.fixture(scope="module")
+def finished_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three members on ``scenes``, trained for two epochs. Tests must not change it."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    outcomes = train_members(FolderData(scenes, "saliency"), make_config(SMALL_RUN), out)
+    assert [outcome.state for outcome in outcomes] == ["done"] * 3
+    return out
+
+
 def test_a_run_leaves_what_the_design_says(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()}
     assert {"run.yaml", "env.json", "data_report.json", "events.jsonl", "members"} <= names
@@ -123,6 +132,7 @@ def test_kill_minus_nine_then_resume(densemble: Callable[..., Any], scenes: Path
     assert done.stderr.count("second: epoch") == 2, "epochs that were finished before the kill were trained again"
 
 
+@pytest.mark.stress
 def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 100_000}}

@@ -169,6 +169,7 @@ def test_when_every_trial_fails_the_first_reason_is_told(
     assert not (tmp_path / "out" / "best.yaml").exists() and (tmp_path / "out" / "trials.csv").is_file()
 
 
+@pytest.mark.stress
 def test_a_killed_search_goes_on_where_it_was(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, epochs = tmp_path / "out", 5
     program = (
@@ -217,6 +218,12 @@ def test_the_seed_decides_what_is_tried(scenes: Path, tmp_path: Path, by_formula
     ]
     a, b, c = ([trial.values for trial in result.trials] for result in results)
     assert a == b and a != c
+
+
+def test_two_searches_do_not_share_a_folder(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
+    with STUDY.only_one(tmp_path), pytest.raises(UsageError, match="another process tunes into"):
+        search(scenes, tmp_path, 1)
+    assert len(search(scenes, tmp_path, 1).trials) == 1
 
 
 def test_what_matters_is_found(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:

@@ -40,6 +40,7 @@ def test_cuts_are_separating_and_of_the_wanted_strides(backbone: str) -> None:
     assert set(deepest.values()) <= {cut.node for cut in found}, "the deepest of each size is tried"
 
 
+@pytest.mark.stress
 def test_every_tried_cut_and_head_builds_a_network() -> None:
     config = settings("resdeconv")
     space = make_space(config)

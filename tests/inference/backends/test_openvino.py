@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from densemble.inference.backends.openvino import core
+
 pytest.importorskip("openvino")
 
 SIGNALS = """
@@ -26,6 +28,11 @@ signal.raise_signal(signal.SIGINT)
 """
 
 
+def test_networks_share_one_core() -> None:
+    assert core() is core()
+
+
+@pytest.mark.stress
 def test_signals_are_handled_after_networks_are_freed() -> None:
     """A handler needs the stack that was set for it: each core of OpenVINO sets one and frees it with itself."""
     precisions = ["fp32", "fp32", "int8", "int8"]
