@@ -174,6 +174,15 @@ def _numbered(name: str | None, count: int) -> list[str | None]:
     return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
 
 
+def _number(value: Any) -> Any:
+    """Keys of JSON are text."""
+    return int(value) if isinstance(value, str) and value.removeprefix("-").isdecimal() else value
+
+
+Label = Annotated[int | str, BeforeValidator(_number)]
+"""A label by its number or by the name of its class."""
+
+
 class DataConfig(_Strict):
     """How pictures and maps are found, split and read."""
 
@@ -181,7 +190,9 @@ class DataConfig(_Strict):
     ignore_index: int | None = Field(
         None, ge=0, le=65535, description="label that is neither trained on nor scored; default the format's, else 255"
     )
-    label_map: dict[int, int] | None = Field(None, description="label in the files -> class number")
+    label_map: dict[Label, Label] | None = Field(
+        None, description="label in the files, or the name DATA gives it -> class number or name"
+    )
     color_map: str | dict[str, list[int] | list[list[int]] | str] | None = Field(
         None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
     )

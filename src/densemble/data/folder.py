@@ -1,6 +1,6 @@
 """FolderData: a folder of pictures and maps with what is needed to read it."""
 
-import fnmatch
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,9 +9,21 @@ from typing import Any
 
 import numpy as np
 
+from densemble.data.class_order import (
+    LabelMap,
+    label_map_by_name,
+    named_label_map,
+    numbers_by_name,
+    order_by_name,
+    plain_label_map,
+    renumbered,
+    reordered,
+)
 from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
+from densemble.data.layouts.class_names import require_distinct
+from densemble.data.leave_out import without
 from densemble.data.reading import Reading, some
 from densemble.data.splits import SplitOptions, make_splits
 from densemble.errors import DataError
@@ -33,6 +45,7 @@ KINDS: dict[str, TargetKind] = {
 _READING = ("label_map", "scale", "bands", "image_range", "exif", "resize_targets", "heatmap", "sigma", "unit")
 _DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
 WITH_PLANES = ("multilabel", "heatmap", "image")
+WITH_CLASSES = ("segmentation", "multilabel", "heatmap")
 
 
 class FolderData:
@@ -41,9 +54,10 @@ class FolderData:
     Args:
         path: a folder, a CSV of pairs, or a zip; layouts: docs/reference/data.md.
         task: row of ``TASKS``.
-        classes: names of the classes or channels; default what the folder says, else counted in the maps.
+        classes: names of the classes or channels in the order of their numbers; default what the folder says, else
+            counted in the maps. Where the folder says names too, numbers follow the names.
         ignore_index: label that is neither trained on nor scored; default what the format says, else 255.
-        label_map: label in the files -> class number.
+        label_map: label in the files, or the name that the folder gives it -> class number or name.
         color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
         invalid_below: regression targets up to this value are invalid; ``None``: only NaN is.
@@ -60,7 +74,7 @@ class FolderData:
             ``folds`` splits again what the folder holds. See :class:`SplitOptions`.
 
     Raises:
-        DataError: no pictures, or files without their partner.
+        DataError: no pictures, files without their partner, or ``classes`` that are not those of the folder.
         UsageError: no such task.
     """
 
@@ -71,7 +85,7 @@ class FolderData:
         *,
         classes: list[str] | None = None,
         ignore_index: int | None = None,
-        label_map: dict[int, int] | None = None,
+        label_map: LabelMap | None = None,
         color_map: str | Mapping[str, Given] | None = None,
         scale: float = 1.0,
         invalid_below: float | None = 0.0,
@@ -116,14 +130,15 @@ class FolderData:
                 f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
                 "remove one"
             )
-        self.color_map, named = self._colours(found, color_map)
-        self.color_names = named
-        self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
+        self.color_map, self.color_names = self._colours(found, color_map)
+        self._own_classes = self._names_in(found, classes)
+        self.classes = classes or (list(self._own_classes) if self._own_classes else None)
+        require_distinct(self.classes or (), "data.classes" if classes else self.path)
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
         self.scale = scale
         self.invalid_below = invalid_below
         self.reading = self._make_reading(found)
-        self.layout = _without(self._with_splits(found, folds is not None), leave_out, self.path)
+        self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
 
     def _colours(self, found: Layout, given: Any) -> tuple[ColourMap | None, tuple[str, ...]]:
@@ -131,16 +146,36 @@ class FolderData:
             return found.color_map, ()
         return make_color_map(given, found.path)
 
+    def _names_in(self, found: Layout, asked: list[str] | None) -> tuple[str, ...] | None:
+        """Names of the classes as the files number them, where the task has classes and something says them."""
+        own = self.color_names or found.classes
+        if own and found.usual_classes and not self.color_names and asked and len(asked) != len(own):
+            return None  # the format's usual classes are not those of this data set
+        return own
+
     def _make_reading(self, found: Layout) -> Reading:
-        given = self.options
+        given, own, asked = self.options, self._own_classes, self.options["classes"]
         density = self.task_name == "heatmap" and given["heatmap"] == "density"
+        kind: TargetKind = "density" if density else KINDS[self.task_name]
+        # Drawn regions are numbered as labels are; of other masks a label map says what their values mean.
+        self._numbered = kind == "labels" or (
+            kind == "masks" and any(sample.drawing for samples in found.splits.values() for sample in samples)
+        )
+        label_map, order = None, None
+        if self._numbered:
+            label_map = label_map_by_name(found, own, asked, given["label_map"], self.ignore_index, kind == "masks")
+        else:
+            label_map = plain_label_map(given["label_map"] or {}, (), (), self.path) or None
+            if self.task_name in WITH_CLASSES:
+                order = order_by_name(own, asked, self.path, kind == "masks")
         return Reading(
-            kind="density" if density else KINDS[self.task_name],
+            kind=kind,
             planes=self.task_name in WITH_PLANES,
             classes=tuple(self.classes) if self.classes else None,
-            channels=len(self.classes) if self.classes else 1,
+            channels=len(own or ()) if order is not None else len(self.classes) if self.classes else 1,
             ignore_index=self.ignore_index,
-            label_map=given["label_map"] if given["label_map"] is not None else found.label_map,
+            label_map=label_map,
+            order=order,
             color_map=self.color_map,
             scale=self.scale,
             bands=tuple(given["bands"]) if given["bands"] is not None else None,
@@ -193,8 +228,35 @@ class FolderData:
                 for number, name in enumerate(self.color_names)
             }
         if "label_map" in said:
-            said["label_map"] = {str(old): new for old, new in said["label_map"].items()}
+            names = self._own_classes if self._numbered else ()
+            said["label_map"] = named_label_map(said["label_map"], names, names and self.classes, self.path)
         return said
+
+    def numbered_as(self, task: Task) -> "FolderData":
+        """This data set with the class numbers and the ignored label of a task: classes are matched by name.
+
+        Raises:
+            DataError: the task has classes that this data set has not, or the other way round.
+        """
+        described = task.describe()
+        names, ignored = described.get("classes"), described.get("ignore_index", self.ignore_index)
+        if names is None or task.name != self.task_name or (names == self.classes and ignored == self.ignore_index):
+            return self
+        other, reading = copy.copy(self), self.reading
+        numbers = {number: number for number in range(len(names))}
+        if self.classes is not None:
+            numbers = numbers_by_name(names, self.classes, self.path, None, reading.kind == "masks")
+        else:
+            reading = replace(reading, channels=len(names))
+        other.classes, other.ignore_index, other._task = list(names), ignored, None
+        other.reading = replace(reading, classes=tuple(names), ignore_index=ignored)
+        if self._numbered:
+            if ignored != self.ignore_index:
+                numbers[self.ignore_index] = ignored
+            other.reading = replace(other.reading, label_map=renumbered(reading.label_map, numbers))
+        elif numbers:
+            other.reading = replace(other.reading, order=reordered(reading.order, numbers))
+        return other
 
     @property
     def kind(self) -> TargetKind:
@@ -305,42 +367,3 @@ class FolderData:
 
 def _short(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
-
-
-def _without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:
-    """The layout without the pairs that are named.
-
-    Raises:
-        DataError: the file of names is not there, or a name matches nothing.
-    """
-    patterns = _patterns(leave_out, folder)
-    if not patterns:
-        return found
-    named = [(f"{split}/{s.stem}", s.stem) for split, samples in found.splits.items() for s in samples]
-    useless = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for names in named for name in names)]
-    if useless:
-        raise DataError(
-            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem, or as "
-            "train/STEM where two splits have the same"
-        )
-
-    def unwanted(split: str, sample: Sample) -> bool:
-        return any(fnmatch.fnmatchcase(n, p) for p in patterns for n in (sample.stem, f"{split}/{sample.stem}"))
-
-    kept = {
-        name: tuple(sample for sample in samples if not unwanted(name, sample))
-        for name, samples in found.splits.items()
-    }
-    return replace(found, splits=kept)
-
-
-def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
-    if leave_out is None or isinstance(leave_out, list):
-        return list(leave_out or [])
-    for path in (Path(leave_out).expanduser(), folder / leave_out):
-        if path.is_file():
-            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    raise DataError(
-        f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
-        "line into a file"
-    )

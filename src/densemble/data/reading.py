@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
-from densemble.data.layouts import Sample
+from densemble.data.layouts import Drawing, Sample
 from densemble.data.targets import draw_points, resize_target
 from densemble.errors import DataError
+from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Size
 from densemble.storage import images as codec
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
@@ -29,7 +31,8 @@ class Reading:
         kind: of the maps.
         planes: whether maps have a channel axis.
         classes: names, where they are known.
-        channels: K of point maps.
+        channels: K of the files: of point maps, and of all maps with an ``order``.
+        order: channel in the files of each class; ``None``: as they are.
         ignore_index: label that counts as unknown.
         label_map: label in the files -> class number.
         color_map: colour of a mask -> class number; masks are then read as colours.
@@ -47,6 +50,7 @@ class Reading:
     channels: int
     ignore_index: int
     label_map: dict[int, int] | None
+    order: tuple[int, ...] | None
     color_map: ColourMap | None
     scale: float
     bands: tuple[int, ...] | None
@@ -87,7 +91,15 @@ class Reading:
             DataError: unreadable, or values that the task does not have.
         """
         target = READERS[self.kind](self, sample, picture or self._size(sample))
-        return target[None] if self.planes and target.ndim == 2 else target
+        target = target[None] if self.planes and target.ndim == 2 else target
+        if self.order is None:
+            return target
+        if len(target) != self.channels:
+            raise DataError(
+                f"map '{sample.target}' has {len(target)} channels, the data set names {self.channels} classes; make "
+                "the map again, or correct the names"
+            )
+        return target[list(self.order)]
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
         """Picture and map, of equal height and width.
@@ -200,8 +212,7 @@ def _checked(labels: Array, reading: Reading, path: Path) -> Array:
 
 def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
     if sample.drawing is not None:
-        labels = sample.drawing.labels(picture)
-        return np.stack([labels == number for number in range(reading.channels)]).astype(np.uint8)
+        return _drawn_masks(reading, sample, sample.drawing, picture)
     if sample.planes:
         planes = [codec.read_labels(path, reading.turns_files) for _, path in sample.planes]
         if len({plane.shape for plane in planes}) > 1:
@@ -220,6 +231,22 @@ def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
             f"unknown, or 0 and 255 throughout: say what they mean with --set data.label_map={{{wrong[0]}: 1}}"
         )
     return masks.astype(np.uint8)
+
+
+def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Size) -> Array:
+    """Each class with its whole regions, also where others lie above them; 255 where it is unknown what is there."""
+    masks = np.zeros((len(reading.classes or ()), *picture), np.uint8)
+    unknown = np.zeros(picture, bool)
+    for label, region in drawing.regions(picture):
+        number = (reading.label_map or {}).get(label, label)
+        if 0 <= number < len(masks):
+            masks[number][region] = 1
+        elif number == reading.ignore_index:
+            unknown |= region
+        elif number != NO_CLASS and region.any():
+            _checked(np.array([number]), reading, sample.target)
+    masks[:, unknown] = np.where(masks[:, unknown] == 1, 1, IGNORED)
+    return masks
 
 
 def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:

@@ -25,6 +25,7 @@ from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import default_head
 from densemble.nets.heads import WITH_SKIPS, require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
+from densemble.tasks import make_task
 
 
 def train_members(
@@ -53,6 +54,8 @@ def train_members(
     run = RunFolder(out)
     macs = _check_members(config)
     _open_run(run, data, config, resume)
+    if run.state.is_file():  # members of an earlier start were trained on its class numbers
+        data = data.numbered_as(make_task(read_json(run.state)["task"]))
     train = _decode_all(Training(data, data.task, config, run, report))
     training = Training(data, trained_task(data.task, config, train), config, run, report)
     _write_state(training)

@@ -1,5 +1,6 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,15 @@ class Drawing(Protocol):
 
         Raises:
             DataError: what the annotation file says cannot be drawn; names that file.
+        """
+
+    def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
+        """Class number and whole region, bool ``(H, W)``, of everything in a picture of that (H, W).
+
+        Regions may overlap. What none covers comes last, with the number that :meth:`labels` gives it.
+
+        Raises:
+            DataError: as :meth:`labels`.
         """
 
 
@@ -69,6 +79,7 @@ class Layout:
         label_map: label in the files -> class number, where they differ.
         color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
         doubled: pairs of files that claim the same name; the first of each is used.
+        usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
     """
 
     path: Path
@@ -81,3 +92,4 @@ class Layout:
     label_map: dict[int, int] | None = None
     color_map: dict[tuple[int, int, int], int] | None = None
     doubled: tuple[tuple[Path, Path], ...] = ()
+    usual_classes: bool = False

@@ -1,7 +1,7 @@
 """Label maps drawn from shapes: polygons, runs of pixels, brush strokes and masks in files."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,20 +55,32 @@ class ShapeDrawing:
             DataError: a shape cannot be drawn, or the picture has another size than the file says.
             UsageError: polygons need the package pycocotools.
         """
+        labels = np.zeros(size, np.int64)
+        for number, region in self._drawn(size):
+            labels[region] = number
+        return labels
+
+    def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
+        """See :class:`Drawing`; the background comes last."""
+        uncovered = np.ones(size, bool)
+        for number, region in self._drawn(size):
+            uncovered &= ~region
+            yield number, region
+        yield 0, uncovered
+
+    def _drawn(self, size: Size) -> Iterator[tuple[int, Array]]:
         if self.size not in (None, size):
             raise DataError(
                 f"'{self.source}' says that '{self.picture}' is {format_size(self.size or size)}, "
                 f"but it is {format_size(size)}; use the pictures that were annotated"
             )
-        labels = np.zeros(size, np.int64)
         for shape in self.shapes:
             try:
-                labels[shape.mask(size)] = shape.label
+                yield shape.label, shape.mask(size)
             except ValueError as error:
                 raise DataError(
                     f"'{self.source}': a shape of '{self.picture}' cannot be drawn: {error}; correct or delete it"
                 ) from error
-        return labels
 
 
 @dataclass(frozen=True)
