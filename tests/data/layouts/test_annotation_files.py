@@ -74,6 +74,18 @@ def test_coco_instances(tmp_path: Path, picture: Write) -> None:
     assert not labels(val).any()
 
 
+def test_coco_files_that_number_their_categories_differently(tmp_path: Path, picture: Write) -> None:
+    for split, ids in (("train", {"cat": 3, "dog": 7}), ("val", {"dog": 3, "cow": 4, "cat": 9})):
+        picture(tmp_path / split / "a.jpg")
+        one = {"category_id": ids["cat"], "segmentation": [square(2, 2, 12, 9)], "area": 70}
+        categories = [{"id": number, "name": name} for name, number in ids.items()]
+        save(tmp_path / split / "all.json", coco([one]) | {"categories": categories})
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("background", "cat", "dog", "cow")  # by the lowest id of each
+    for split in ("train", "val"):
+        assert set(np.unique(labels(layout.splits[split][0]))) == {0, 1}
+
+
 @pytest.mark.parametrize("place", ["train/_annotations.coco.json", "annotations/instances_default.json", "all.json"])
 def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Write) -> None:
     folder = tmp_path / ("images" if "default" in place else "train" if "train" in place else "")
@@ -277,6 +289,19 @@ def test_label_studio(tmp_path: Path, picture: Write) -> None:
     expected[stroke] = 1
     np.testing.assert_array_equal(labels(by_name["a.jpg"]), expected)
     assert not labels(by_name["0a1b2c3d-b.jpg"]).any()
+
+
+def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    polygon = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [polygon]})])
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncow\n")
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("background", "cat", "dog", "cow")
+    assert set(np.unique(labels(layout.splits["all"][0]))) == {0, 2}
+    (tmp_path / "classes.txt").write_text("cat\ncow\n")
+    with pytest.raises(DataError, match=r"p\.json.*'dog' is none of the classes background, cat, cow"):
+        find_layout(tmp_path)
 
 
 def test_label_studio_masks_beside_the_json(tmp_path: Path, picture: Write) -> None:

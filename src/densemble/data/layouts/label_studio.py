@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from densemble.data.layouts.annotated import AnnotatedPictures
 from densemble.data.layouts.base import Layout
-from densemble.data.layouts.class_names import class_number, with_background
+from densemble.data.layouts.class_names import class_number, read_classes, with_background
 from densemble.data.layouts.folders import PictureIndex, walk
 from densemble.data.layouts.images_targets import BRUSH_EXPORT
 from densemble.data.layouts.reading import read_json, well_formed
@@ -57,8 +57,9 @@ def find(path: Path) -> Layout | None:
     index = PictureIndex(path, without=BRUSH_EXPORT)
     pictures = AnnotatedPictures(index)
     regions = [(file, task, list(_regions(file, task))) for file, tasks in exports for task in tasks]
-    classes = with_background(sorted({region.label for _, _, found in regions for region in found}))
-    if len(classes) == 1:
+    drawn = sorted({region.label for _, _, found in regions for region in found})
+    classes = with_background(read_classes(path).names or drawn)
+    if not drawn:
         raise DataError(f"'{exports[0][0]}' holds no brush strokes and no polygons; annotate with one of them")
     for file, task, found in regions:
         with well_formed(file, "JSON export of Label Studio"):
