@@ -71,10 +71,9 @@ def coco(folder: Path, order: tuple[str, ...]) -> None:
 def cvat(folder: Path, order: tuple[str, ...]) -> None:
     images(folder / "images")
     labels = "".join(f"<label><name>{name}</name></label>" for name in order[1:])
-    masks = "".join(
-        f'<mask label="{name}" rle="{", ".join(map(str, runs(region(name))))}" left="0" top="0" width="16" height="12"/>'
-        for name in order[1:]
-    )
+    box = 'left="0" top="0" width="16" height="12"'
+    rle = {name: ", ".join(map(str, runs(region(name)))) for name in order[1:]}
+    masks = "".join(f'<mask label="{name}" rle="{text}" {box}/>' for name, text in rle.items())
     shown = "".join(f'<image name="{stem}.png" width="16" height="12">{masks}</image>' for stem in "ab")
     write(folder / "annotations.xml", f"<annotations><meta><labels>{labels}</labels></meta>{shown}</annotations>")
 
@@ -104,7 +103,10 @@ def colours(folder: Path, order: tuple[str, ...]) -> None:
     images(folder / "images")
     for stem in "ab":
         write(folder / "masks" / f"{stem}.png", np.stack([80 * numbered(order)] * 3, -1))
-    write(folder / "class_dict.csv", "name,r,g,b\n" + "".join(f"{n},{80 * i},{80 * i},{80 * i}\n" for i, n in enumerate(order)))
+    write(
+        folder / "class_dict.csv",
+        "name,r,g,b\n" + "".join(f"{n},{80 * i},{80 * i},{80 * i}\n" for i, n in enumerate(order)),
+    )
 
 
 def nnunet(folder: Path, order: tuple[str, ...]) -> None:

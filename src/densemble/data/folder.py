@@ -24,6 +24,7 @@ from densemble.data.facts import task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import without
+from densemble.data.mask_values import MaskValues, find_mask_values
 from densemble.data.reading import Reading, some
 from densemble.data.splits import SplitOptions, make_splits
 from densemble.errors import DataError
@@ -138,6 +139,7 @@ class FolderData:
         self.scale = scale
         self.invalid_below = invalid_below
         self.reading = self._make_reading(found)
+        self._settled = False
         self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
 
@@ -175,6 +177,7 @@ class FolderData:
             channels=len(own or ()) if order is not None else len(self.classes) if self.classes else 1,
             ignore_index=self.ignore_index,
             label_map=label_map,
+            mask_values=MaskValues(),
             order=order,
             color_map=self.color_map,
             scale=self.scale,
@@ -191,6 +194,8 @@ class FolderData:
         keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
         options = SplitOptions(**{key: given[key] for key in keys})
         stratum = self._stratum if given["stratify"] else None
+        if stratum is not None:
+            self._settle(found)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
         if not again and ("val" in found.splits or not found.splits.get("train")):
@@ -202,6 +207,13 @@ class FolderData:
         return replace(
             found, splits={**{k: v for k, v in found.splits.items() if k == "test"}, **drawn}, split_by="seed"
         )
+
+    def _settle(self, layout: Layout) -> None:
+        """Lets the reading know what only all files of a data set say together."""
+        if not self._settled and self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
+            samples = (sample for part in layout.splits.values() for sample in part)
+            self.reading = replace(self.reading, mask_values=find_mask_values(samples))
+        self._settled = True
 
     def _stratum(self, sample: Sample) -> str:
         """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
@@ -289,6 +301,7 @@ class FolderData:
     def task(self) -> Task:
         """The task with what the training maps say: how many classes, the scale of the values."""
         if self._task is None:
+            self._settle(self.layout)
             facts = task_facts(self)
             self._task = make_task({"name": self.task_name, **facts})
             if self.classes is None and "classes" in facts:
@@ -332,6 +345,7 @@ class FolderData:
 
     def _count_channels(self) -> None:
         """Lets the reading know of how many channels point tables speak, which no single one says."""
+        self._settle(self.layout)
         if self.reading.planes and self.classes is None:
             _ = self.task
 

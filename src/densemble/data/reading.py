@@ -11,6 +11,7 @@ import torch
 from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
 from densemble.data.layouts import Drawing, Sample
+from densemble.data.mask_values import WHITE, MaskValues
 from densemble.data.targets import draw_points, resize_target
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
@@ -32,6 +33,7 @@ class Reading:
         planes: whether maps have a channel axis.
         classes: names, where they are known.
         channels: K of the files: of point maps, and of all maps with an ``order``.
+        mask_values: what 255 means in each channel of mask files.
         order: channel in the files of each class; ``None``: as they are.
         ignore_index: label that counts as unknown.
         label_map: label in the files -> class number.
@@ -50,6 +52,7 @@ class Reading:
     channels: int
     ignore_index: int
     label_map: dict[int, int] | None
+    mask_values: MaskValues
     order: tuple[int, ...] | None
     color_map: ColourMap | None
     scale: float
@@ -222,13 +225,15 @@ def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
         masks = np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0)
     if reading.label_map:
         masks = _mapped(masks.astype(np.int64), reading.label_map)
-    elif np.isin(masks, (0, 255)).all():
-        masks = masks == 255  # drawn as black and white; with 1 in it, 255 is unknown
+    else:
+        white = np.isin(np.arange(len(masks)), list(reading.mask_values.white))[:, None, None]
+        masks = np.where(white & (masks == WHITE), 1, masks)
     wrong = np.unique(masks[(masks != 0) & (masks != 1) & (masks != 255)])
     if wrong.size:
         raise DataError(
             f"masks '{sample.target}' hold {some([str(value) for value in wrong])}; a mask is 0 or 1, 255 where it is "
-            f"unknown, or 0 and 255 throughout: say what they mean with --set data.label_map={{{wrong[0]}: 1}}"
+            "unknown beside a 1: say what they mean with "
+            f"--set data.label_map={{{wrong[0]}: 1}}"
         )
     return masks.astype(np.uint8)
 

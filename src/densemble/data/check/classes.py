@@ -53,6 +53,7 @@ def judge_classes(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
     names = class_names(data, seen)
     if names is None:
         return
+    yield from _mixed_white(data, names)
     if data.classes is None and labels and not outside:
         renumbered = gaps(labels)
         if renumbered:
@@ -87,6 +88,15 @@ def _black_and_white(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]
             message = f"'{one.sample.target}' holds 0 and 255: white counts as ignored, black would be the only class"
             remedy = "say that white is class 1: --set 'data.label_map={255: 1}'"
             yield Problem("0/255 mask", str(one.sample.target), message, remedy, split=one.split)
+
+
+def _mixed_white(data: Checkable, names: Sequence[str]) -> Iterator[Problem]:
+    order = data.reading.order or range(len(names))
+    for name, channel in zip(names, order, strict=False):
+        if channel in data.reading.mask_values.mixed:
+            message = f"some masks of class '{name}' hold 0 and 1, others 0 and 255: both are taken for the class"
+            remedy = "where 255 means unknown, say so: --set 'data.label_map={255: 255}'"
+            yield Problem("mixed masks", str(data.path), message, remedy, "warning")
 
 
 def _outside(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
