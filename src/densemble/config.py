@@ -174,13 +174,12 @@ def _numbered(name: str | None, count: int) -> list[str | None]:
     return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
 
 
-def _number(value: Any) -> Any:
+def _as_label(value: Any) -> Any:
     """Keys of JSON are text."""
     return int(value) if isinstance(value, str) and value.removeprefix("-").isdecimal() else value
 
 
-Label = Annotated[int | str, BeforeValidator(_number)]
-"""A label by its number or by the name of its class."""
+Label = Annotated[int | str, BeforeValidator(_as_label)]
 
 
 class DataConfig(_Strict):
@@ -188,11 +187,9 @@ class DataConfig(_Strict):
 
     classes: list[str] | None = Field(None, description="class names; default what the folder says, else counted")
     ignore_index: int | None = Field(
-        None, ge=0, le=65535, description="label that is neither trained on nor scored; default the format's, else 255"
+        None, description="label that is neither trained on nor scored; default the format's, else 255"
     )
-    label_map: dict[Label, Label] | None = Field(
-        None, description="label in the files, or the name DATA gives it -> class number or name"
-    )
+    label_map: dict[Label, Label] | None = Field(None, description="label or its name -> class number or name")
     color_map: str | dict[str, list[int] | list[list[int]] | str] | None = Field(
         None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
     )

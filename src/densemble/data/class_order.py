@@ -147,10 +147,3 @@ def reordered(order: Sequence[int] | None, numbers: Mapping[int, int]) -> tuple[
     places = {numbers[number]: channel for number, channel in enumerate(before)}
     after = tuple(places[number] for number in sorted(places) if number != NO_CLASS)
     return None if after == tuple(range(len(numbers))) and order is None else after
-
-
-def renumbered(label_map: Mapping[int, int] | None, numbers: Mapping[int, int]) -> dict[int, int] | None:
-    """A label map after its classes get other numbers."""
-    turned = {label: label for label in numbers} | dict(label_map or {})
-    turned = {label: numbers.get(number, number) for label, number in turned.items()}
-    return {label: number for label, number in turned.items() if label != number} or None

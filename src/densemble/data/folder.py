@@ -13,27 +13,26 @@ from densemble.data.class_order import (
     LabelMap,
     label_map_by_name,
     named_label_map,
-    numbers_by_name,
     order_by_name,
     plain_label_map,
-    renumbered,
-    reordered,
 )
 from densemble.data.color_map import ColourMap, Given, make_color_map
-from densemble.data.facts import task_facts
+from densemble.data.facts import labels_above, task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import without
 from densemble.data.mask_values import MaskValues, find_mask_values
 from densemble.data.reading import Reading, some
+from densemble.data.renumbering import renumbered
 from densemble.data.splits import SplitOptions, make_splits
 from densemble.errors import DataError
+from densemble.metrics.multilabel import IGNORED
 from densemble.storage import images as codec
 from densemble.tasks import Task, make_task, require_task
 from densemble.tasks.base import TargetKind
+from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
 
 Array = np.ndarray[Any, Any]
-IGNORE = 255
 KINDS: dict[str, TargetKind] = {
     "saliency": "heat",
     "segmentation": "labels",
@@ -57,7 +56,8 @@ class FolderData:
         task: row of ``TASKS``.
         classes: names of the classes or channels in the order of their numbers; default what the folder says, else
             counted in the maps. Where the folder says names too, numbers follow the names.
-        ignore_index: label that is neither trained on nor scored; default what the format says, else 255.
+        ignore_index: label that is neither trained on nor scored; default what the format says, else 255, or 65535
+            where 255 is a class.
         label_map: label in the files, or the name that the folder gives it -> class number or name.
         color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
@@ -107,6 +107,8 @@ class FolderData:
         fold: int = 0,
         seed: int = 0,
     ) -> None:
+        if ignore_index is not None and not 0 <= ignore_index <= HIGHEST_LABEL:  # no map can be kept with it
+            label_map, ignore_index = {**(label_map or {}), ignore_index: IGNORED}, IGNORED
         self.options: dict[str, Any] = {
             "classes": classes, "ignore_index": ignore_index, "label_map": label_map, "color_map": color_map,
             "scale": scale, "invalid_below": invalid_below, "unit": unit, "heatmap": heatmap, "sigma": sigma,
@@ -135,11 +137,12 @@ class FolderData:
         self._own_classes = self._names_in(found, classes)
         self.classes = classes or (list(self._own_classes) if self._own_classes else None)
         require_distinct(self.classes or (), "data.classes" if classes else self.path)
-        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
+        usual = default_ignore_index(len(self.classes or ()))
+        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
         self.scale = scale
         self.invalid_below = invalid_below
         self.reading = self._make_reading(found)
-        self._settled = False
+        self._settled, self._format_ignores = False, found.ignore_index
         self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
 
@@ -195,7 +198,7 @@ class FolderData:
         options = SplitOptions(**{key: given[key] for key in keys})
         stratum = self._stratum if given["stratify"] else None
         if stratum is not None:
-            self._settle(found)
+            self.settle(found)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
         if not again and ("val" in found.splits or not found.splits.get("train")):
@@ -208,12 +211,26 @@ class FolderData:
             found, splits={**{k: v for k, v in found.splits.items() if k == "test"}, **drawn}, split_by="seed"
         )
 
-    def _settle(self, layout: Layout) -> None:
-        """Lets the reading know what only all files of a data set say together."""
-        if not self._settled and self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
-            samples = (sample for part in layout.splits.values() for sample in part)
-            self.reading = replace(self.reading, mask_values=find_mask_values(samples))
+    def settle(self, found: Layout | None = None) -> None:
+        """Lets the reading know what only all files of a data set say together; whoever reads through it asks first.
+
+        Args:
+            found: whose files; default those that are used.
+        """
+        if self._settled:
+            return
         self._settled = True
+        samples = [sample for part in (found or self.layout).splits.values() for sample in part]
+        if self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
+            self.reading = replace(self.reading, mask_values=find_mask_values(samples))
+        if self.ignored_by_default and self.classes is None and labels_above(IGNORED, samples, self.reading):
+            self.ignore_index = HIGHEST_LABEL
+            self.reading = replace(self.reading, ignore_index=HIGHEST_LABEL)
+
+    @property
+    def ignored_by_default(self) -> bool:
+        """Whether nobody has said which label is ignored: neither the options nor the format."""
+        return self.reading.kind == "labels" and self.options["ignore_index"] is None and self._format_ignores is None
 
     def _stratum(self, sample: Sample) -> str:
         """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
@@ -254,20 +271,9 @@ class FolderData:
         names, ignored = described.get("classes"), described.get("ignore_index", self.ignore_index)
         if names is None or task.name != self.task_name or (names == self.classes and ignored == self.ignore_index):
             return self
-        other, reading = copy.copy(self), self.reading
-        numbers = {number: number for number in range(len(names))}
-        if self.classes is not None:
-            numbers = numbers_by_name(names, self.classes, self.path, None, reading.kind == "masks")
-        else:
-            reading = replace(reading, channels=len(names))
+        other = copy.copy(self)
         other.classes, other.ignore_index, other._task = list(names), ignored, None
-        other.reading = replace(reading, classes=tuple(names), ignore_index=ignored)
-        if self._numbered:
-            if ignored != self.ignore_index:
-                numbers[self.ignore_index] = ignored
-            other.reading = replace(other.reading, label_map=renumbered(reading.label_map, numbers))
-        elif numbers:
-            other.reading = replace(other.reading, order=reordered(reading.order, numbers))
+        other.reading = renumbered(self.reading, self.path, names, ignored, self._numbered)
         return other
 
     @property
@@ -301,7 +307,7 @@ class FolderData:
     def task(self) -> Task:
         """The task with what the training maps say: how many classes, the scale of the values."""
         if self._task is None:
-            self._settle(self.layout)
+            self.settle()
             facts = task_facts(self)
             self._task = make_task({"name": self.task_name, **facts})
             if self.classes is None and "classes" in facts:
@@ -345,7 +351,7 @@ class FolderData:
 
     def _count_channels(self) -> None:
         """Lets the reading know of how many channels point tables speak, which no single one says."""
-        self._settle(self.layout)
+        self.settle()
         if self.reading.planes and self.classes is None:
             _ = self.task
 

@@ -12,6 +12,7 @@ import torch
 
 from densemble.config import RunConfig, TrainerConfig, make_config, read_config
 from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.facts import MOSTLY_IGNORED
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.member import Outcome, Report, Training, train_member
@@ -58,6 +59,7 @@ def train_members(
         data = data.numbered_as(make_task(read_json(run.state)["task"]))
     train = _decode_all(Training(data, data.task, config, run, report))
     training = Training(data, trained_task(data.task, config, train), config, run, report)
+    _report_ignored(training, train)
     _write_state(training)
     _keep_baselines(training, train)
     todo = [number for number in range(len(config.members)) if not _is_done(training.folder(number))]
@@ -156,6 +158,22 @@ def _decode_all(training: Training) -> DecodedSplit:
     }
     training.report(f"{len(data.train)} + {len(data.val)} images decoded in {time.monotonic() - started:.1f} s")
     return decoded[first, "train"]
+
+
+def _report_ignored(training: Training, train: DecodedSplit) -> None:
+    """Says which label is ignored, and how much of the training maps that is."""
+    if training.task.target_kind not in ("labels", "masks"):
+        return
+    label, pixels = int(training.task.fill), 0
+    for target in train.targets:
+        pixels += int((target == label).sum())
+    share = pixels / max(train.targets.size, 1)
+    training.report(f"label {label} is ignored: {share:.1%} of the training pixels")
+    if share > MOSTLY_IGNORED:
+        training.report(
+            f"warning: nothing is learnt where label {label} is; if it is a class, say which with --set "
+            f"'data.label_map={{{label}: CLASS}}', or ignore another label with --set data.ignore_index=LABEL"
+        )
 
 
 def _write_state(training: Training) -> None:

@@ -81,7 +81,8 @@ def write_leave_out(facts: dict[str, Any], path: Path) -> int:
 
 
 def _settle_channels(data: Checkable) -> None:
-    """Lets the folder find out how many channels its maps have, where that decides how they are read."""
+    """Lets the folder find out what decides how its maps are read: what all say together, and how many channels."""
+    data.settle()
     if not data.reading.planes:
         return
     with suppress(DataError):  # its cause is found in the files, one by one

@@ -74,8 +74,8 @@ def _labels(seen: Seen, result: SeenMap, labels: Array, data: Checkable, kept: i
 
 
 def _masks(seen: Seen, result: SeenMap, masks: Array, data: Checkable, kept: int) -> None:
-    result.masks = [(int((plane == 1).sum()), int((plane <= 1).sum())) for plane in masks]
-    if not any(known for _, known in result.masks):
+    result.masks = [(int((plane == 1).sum()), int((plane <= 1).sum()), plane.size) for plane in masks]
+    if not any(known for _, known, _ in result.masks):
         _say(seen, "empty map", f"'{seen.sample.target}' is unknown (255) everywhere")
 
 
