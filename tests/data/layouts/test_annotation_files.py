@@ -12,7 +12,7 @@ from PIL import Image
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.errors import DataError
 
-pytest.importorskip("pycocotools.mask")
+coco_masks = pytest.importorskip("pycocotools.mask")
 
 Write = Callable[..., Path]
 SIZE = (12, 16)
@@ -96,6 +96,25 @@ def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Writ
     assert named(layout) == {"train" if "train" in place else "all": ["a"]}
     assert layout.unpaired == (tmp_path / "lost.jpg", forgotten)
     assert (labels(layout.splits["train" if "train" in place else "all"][0]) == 1).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("size", [[16, 12], [24, 8], [6, 32]])
+def test_coco_runs_of_another_size_are_refused(
+    size: list[int], compressed: bool, tmp_path: Path, picture: Write
+) -> None:
+    """They hold as many pixels as the picture and would be drawn scrambled."""
+    mask = np.zeros(size, np.uint8, order="F")
+    mask[1:3, 2:5] = 1
+    counts: Any = [2 * size[0] + 1, 2, size[0] - 2, 2, size[0] - 2, 2]
+    counts = [*counts, mask.size - sum(counts)]
+    if compressed:
+        counts = coco_masks.encode(mask)["counts"].decode()
+    picture(tmp_path / "a.jpg")
+    runs = {"id": 31, "category_id": 3, "area": 6, "segmentation": {"size": size, "counts": counts}}
+    save(tmp_path / "all.json", coco([runs]))
+    with pytest.raises(DataError, match=rf"all\.json.*a\.jpg.*annotation 31 has runs for {size[0]}x{size[1]}.*12x16"):
+        labels(find_layout(tmp_path).splits["all"][0])
 
 
 def test_coco_names_never_leave_the_folder(tmp_path: Path, picture: Write) -> None:

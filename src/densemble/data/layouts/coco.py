@@ -145,10 +145,14 @@ def _shape(annotation: dict[str, Any], label: int, path: Path) -> Shape:
     segmentation = annotation.get("segmentation") or []
     if isinstance(segmentation, list):
         return Polygons(label, tuple(map(outline, segmentation)))
-    counts = segmentation["counts"]
+    counts, name = segmentation["counts"], f"annotation {annotation.get('id', '')}".strip()
+    size = None
+    if "size" in segmentation:
+        height, width = map(int, segmentation["size"])
+        size = (height, width)
     if isinstance(counts, str):
-        return CompressedRuns(label, counts)
-    return Runs(label, tuple(map(int, counts)), by_columns=True)
+        return CompressedRuns(label, counts, size, name)
+    return Runs(label, tuple(map(int, counts)), by_columns=True, drawn_for=size, name=name)
 
 
 def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, pictures: AnnotatedPictures) -> None:

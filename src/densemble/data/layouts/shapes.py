@@ -139,19 +139,28 @@ class Runs:
         counts: lengths of the runs; the first is off.
         by_columns: runs go down the columns (COCO) instead of along the rows (CVAT).
         box: (left, top, height, width) in pixels; ``None`` is the whole picture.
+        drawn_for: (H, W) of the picture that the runs were made for, if the file says it.
+        name: what the file calls the region, for messages.
     """
 
     label: int
     counts: tuple[int, ...]
     by_columns: bool
     box: tuple[int, int, int, int] | None = None
+    drawn_for: Size | None = None
+    name: str = "it"
 
     def mask(self, size: Size) -> Array:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: the runs do not fill the box, or the box leaves the picture.
+            ValueError: the runs are for a picture of another size, do not fill the box, or the box leaves the picture.
         """
+        if self.drawn_for not in (None, size):
+            raise ValueError(
+                f"{self.name} has runs for {format_size(self.drawn_for or size)}, but the picture is "
+                f"{format_size(size)} (height x width)"
+            )
         left, top, height, width = self.box or (0, 0, *size)
         if min(left, top, height, width) < 0 or left + width > size[1] or top + height > size[0]:
             raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the picture")
@@ -167,19 +176,25 @@ class Runs:
 
 @dataclass(frozen=True)
 class CompressedRuns:
-    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one."""
+    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one.
+
+    ``drawn_for`` and ``name`` as in :class:`Runs`.
+    """
 
     label: int
     text: str
+    drawn_for: Size | None = None
+    name: str = "it"
 
     def mask(self, size: Size) -> Array:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no such text, or the runs do not fill the picture.
+            ValueError: no such text, or runs that are not of that picture.
         """
         # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the picture.
-        return Runs(self.label, _read_runs(self.text), by_columns=True).mask(size)
+        counts = _read_runs(self.text)
+        return Runs(self.label, counts, by_columns=True, drawn_for=self.drawn_for, name=self.name).mask(size)
 
 
 def _read_runs(text: str) -> tuple[int, ...]:
