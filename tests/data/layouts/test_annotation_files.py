@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densemble.data.folder import FolderData
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.errors import DataError
 
@@ -229,6 +230,21 @@ def test_cvat(tmp_path: Path, picture: Write) -> None:
     assert not labels(layout.splits["all"][1]).any()
 
 
+def test_cvat_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    shapes = (
+        '<ellipse label="cat" cx="7" cy="5" rx="4" ry="2" rotation="60"/>'
+        '<box label="dog" xtl="0" ytl="0" xbr="4" ybr="4" rotation="45"/>'
+        '<polyline label="dog" points="1,1;2,2"/><points label="dog" points="1,1"/>'
+    )
+    meta = CVAT[CVAT.index("<meta>") : CVAT.index("<image")]
+    image = f'<image name="a.jpg" width="16" height="12">{shapes}</image>'
+    save(tmp_path / "annotations.xml", f"<annotations>{meta}{image}</annotations>")
+    layout = find_layout(tmp_path)
+    np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 2, ellipse_by_hand(7, 5, 4, 2, 60))
+    assert layout.undrawn == {"box": 1, "polyline": 1, "points": 1}
+
+
 def test_cvat_subsets_are_splits(tmp_path: Path, picture: Write) -> None:
     for name in ("a", "b"):
         picture(tmp_path / f"{name}.jpg")
@@ -308,6 +324,76 @@ def test_label_studio(tmp_path: Path, picture: Write) -> None:
     expected[stroke] = 1
     np.testing.assert_array_equal(labels(by_name["a.jpg"]), expected)
     assert not labels(by_name["0a1b2c3d-b.jpg"]).any()
+
+
+def ellipse_by_hand(x: float, y: float, along: float, across: float, degrees: float) -> np.ndarray:
+    """Pixels whose centre lies inside, each turned back onto the axes by a complex number."""
+    rows, columns = np.mgrid[:12, :16] + 0.5
+    turned = ((columns - x) + 1j * (rows - y)) * np.exp(-1j * np.deg2rad(degrees))
+    return (turned.real / along) ** 2 + (turned.imag / across) ** 2 <= 1
+
+
+def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    round_one = result("ellipselabels", "dog", x=50, y=50, radiusX=25, radiusY=20, rotation=30)
+    box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 45}
+    unlabelled = result("polygonlabels", "") | {"value": {"points": [[0, 0]], "polygonlabels": []}}
+    results = [
+        round_one,
+        result("rectanglelabels", "cat", **box),
+        result("rectanglelabels", "cat", **box),
+        result("keypointlabels", "cat", x=1, y=1),
+        result("polygonlabels", "", points=[[0, 0], [9, 0], [9, 9]])
+        | {"value": {"points": [[0, 0]], "polygonlabels": []}},
+        {"type": "choices", "from_name": "c", "value": {"choices": ["night"]}},
+    ]
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": results})])
+    layout = find_layout(tmp_path)
+    assert layout.undrawn == {"rectanglelabels": 2, "keypointlabels": 1, "polygonlabels without a label": 1}
+    np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 1, ellipse_by_hand(8, 6, 4, 2.4, 30))
+    problems = FolderData(tmp_path, "segmentation", classes=["background", "dog"]).check()["problems"]
+    told = [problem["message"] for problem in problems if problem["kind"] == "regions not drawn"]
+    assert any("2 regions of type 'rectanglelabels'" in message for message in told) and len(told) == 3
+
+
+@pytest.mark.parametrize(("tags", "fields"), [(("x", "y"), ("x", "y")), (("img-1", "img-2"), ("img1", "img2"))])
+def test_label_studio_regions_lie_on_their_own_image(
+    tags: tuple[str, str], fields: tuple[str, str], tmp_path: Path, picture: Write
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        picture(tmp_path / f"{name}.jpg")
+    quarter = [[25, 25], [50, 25], [50, 50], [25, 50]]
+    first = result("polygonlabels", "cat", points=quarter) | {"to_name": tags[0]}
+    second = result("polygonlabels", "dog", points=quarter) | {"to_name": tags[1]}
+    pairs = [dict(zip(fields, names, strict=True)) for names in (("a.jpg", "b.jpg"), ("c.jpg", "d.jpg"))]
+    tasks = [
+        {"id": 1, "data": pairs[0], "annotations": [{"id": 1, "result": [first, second]}]},
+        {"id": 2, "data": pairs[1], "annotations": [{"id": 2, "result": [second]}]},
+    ]
+    save(tmp_path / "p.json", tasks)
+    drawn = {sample.stem: labels(sample) for sample in find_layout(tmp_path).splits["all"]}
+    assert {name: set(np.unique(found)) for name, found in drawn.items()} == {
+        "a": {0, 1}, "b": {0, 2}, "c": {0}, "d": {0, 2}
+    }  # fmt: skip
+    tasks[0]["annotations"][0]["result"] = [first, second | {"to_name": "elsewhere"}]
+    save(tmp_path / "p.json", tasks)
+    with pytest.raises(DataError, match=rf"task 1 has the images {', '.join(fields)}.*'elsewhere'"):
+        find_layout(tmp_path)
+
+
+def test_label_studio_region_of_two_labels(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    both = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
+    both["value"]["polygonlabels"] = ["dog", "cat"]
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [both]})])
+    (sample,) = find_layout(tmp_path).splits["all"]
+    assert set(np.unique(labels(sample))) == {0, 2}
+    assert sample.drawing is not None
+    assert [(number, int(region.sum())) for number, region in sample.drawing.regions(SIZE)] == [
+        (1, 12),
+        (2, 12),
+        (0, 180),
+    ]
 
 
 def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, picture: Write) -> None:

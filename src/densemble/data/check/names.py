@@ -28,6 +28,12 @@ def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
     for used, other in data.layout.doubled:
         message = f"'{used}' and '{other}' claim the same name; the first is used"
         yield Problem("doubled name", str(other), message, "rename or remove one of them", partner=str(used))
+    for region, count in data.layout.undrawn.items():
+        message = (
+            f"{count} regions of type '{region}' in '{data.layout.path}' are not drawn: what they cover is not marked"
+        )
+        remedy = "where they are regions of a class, draw them as polygons or masks and export again"
+        yield Problem("regions not drawn", str(data.layout.path), message, remedy, "warning")
     for split, samples in data.layout.splits.items():
         yield from _differing_in_case(split, samples)
     yield from _small_splits(data)

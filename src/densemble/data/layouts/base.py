@@ -1,7 +1,7 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,6 +79,7 @@ class Layout:
         label_map: label in the files -> class number, where they differ.
         color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
         doubled: pairs of files that claim the same name; the first of each is used.
+        undrawn: type of region, such as ``box`` -> how many an annotation file has that no map shows.
         usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
     """
 
@@ -92,4 +93,5 @@ class Layout:
     label_map: dict[int, int] | None = None
     color_map: dict[tuple[int, int, int], int] | None = None
     doubled: tuple[tuple[Path, Path], ...] = ()
+    undrawn: dict[str, int] = field(default_factory=dict)
     usual_classes: bool = False

@@ -1,4 +1,4 @@
-"""Label maps drawn from shapes: polygons, runs of pixels, brush strokes and masks in files."""
+"""Label maps drawn from shapes: polygons, ellipses, runs of pixels, brush strokes and masks in files."""
 
 from array import array
 from collections.abc import Iterator, Sequence
@@ -109,6 +109,37 @@ class Polygons:
         runs = codec.frPyObjects([values.tolist() for values in points], *size)
         drawn: Array = codec.decode(codec.merge(runs)).astype(bool)
         return drawn
+
+
+@dataclass(frozen=True)
+class Ellipse:
+    """An ellipse; a pixel belongs to it where its centre does.
+
+    Attributes:
+        label: number of the class.
+        center: (x, y) in pixels, 0 at the left and upper edge of the picture.
+        radii: along its own two axes, in pixels.
+        rotation: of the first axis, clockwise from the right, in degrees.
+    """
+
+    label: int
+    center: tuple[float, float]
+    radii: tuple[float, float]
+    rotation: float
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: a radius that is not positive, or numbers that are not finite.
+        """
+        if not (np.isfinite([*self.center, self.rotation, *self.radii]).all() and min(self.radii) > 0):
+            raise ValueError(f"an ellipse of radii {self.radii[0]:g} and {self.radii[1]:g} covers nothing")
+        right, down = np.arange(size[1]) + 0.5 - self.center[0], (np.arange(size[0]) + 0.5 - self.center[1])[:, None]
+        cosine, sine = np.cos(np.deg2rad(self.rotation)), np.sin(np.deg2rad(self.rotation))
+        along, across = right * cosine + down * sine, down * cosine - right * sine
+        inside: Array = (along / self.radii[0]) ** 2 + (across / self.radii[1]) ** 2 <= 1
+        return inside
 
 
 def outline(numbers: Sequence[float]) -> bytes:
