@@ -166,6 +166,21 @@ def test_unknown_and_missing_names_are_refused_with_both_sides(
     assert all(name in str(refused.value) for name in (*asked, *NAMES))
 
 
+@pytest.mark.parametrize("twice", ["car", "ca\u0301r", "Background"])
+def test_a_name_that_stands_for_two_classes_is_refused(twice: str, tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    for stem in "ab":
+        write(tmp_path / "targets" / f"{stem}.png", numbered(NAMES))
+    names = ["background", "c\u00e1r" if twice == "ca\u0301r" else "car", "bus", twice]
+    write(tmp_path / "classes.txt", "\n".join(names))
+    first = 0 if twice == "Background" else 1
+    with pytest.raises(DataError, match=rf"classes\.txt' names '{twice}' twice, as class {first} and as class 3"):
+        FolderData(tmp_path, "segmentation")
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match=rf"data\.classes' names '{twice}' twice"):
+        FolderData(tmp_path, "segmentation", classes=names)
+
+
 def test_masks_need_no_background(tmp_path: Path) -> None:
     coco(tmp_path, NAMES)
     data = FolderData(tmp_path, "multilabel", classes=["tree", "bus", "car"])

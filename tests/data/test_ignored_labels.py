@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
@@ -99,6 +100,41 @@ def test_sixteen_bit_white_is_a_class(tmp_path: Path) -> None:
     (found,) = [problem for problem in facts["problems"] if problem["severity"] == "error"]
     assert "data.label_map={65535: 1}" in found["remedy"] and not facts["classes"]
     assert FolderData(tmp_path, "segmentation", label_map={65535: 1}).check()["ok"]
+
+
+@pytest.mark.parametrize("options", [{}, {"label_map": {1: 2, 2: 1}}, {"ignore_index": 0}])
+def test_nan_among_labels_is_ignored(options: dict[str, Any], tmp_path: Path) -> None:
+    labels = numbered(0, 1, 2, "float32")
+    plain = write(tmp_path / "plain", labels)
+    labels[:8] = np.nan
+    data = FolderData(write(tmp_path / "holes", labels), "segmentation", **options)
+    target = data.read_target(data.train[0])
+    assert (target[:8] == data.ignore_index).all() and data.check()["ok"]
+    before = FolderData(plain, "segmentation", **options)
+    np.testing.assert_array_equal(target[8:], before.read_target(before.train[0])[8:])
+
+
+@pytest.mark.parametrize("label_map", [None, {255: 1}, {1: 1}])
+def test_nan_in_masks_is_unknown(label_map: dict[int | str, int | str] | None, tmp_path: Path) -> None:
+    masks = np.stack([BLOCKS == 1, BLOCKS == 2]).astype(np.float32)
+    masks[:, :8] = np.nan
+    write(tmp_path, masks)
+    data = FolderData(tmp_path, "multilabel", label_map=label_map)
+    np.testing.assert_array_equal(data.read_target(data.train[0]), np.where(np.isnan(masks), 255, masks))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "multilabel"])
+def test_a_map_in_the_alpha_channel_has_the_remedy(task: str, tmp_path: Path) -> None:
+    write(tmp_path, numbered(0, 1, 2, "uint8"))
+    for path in (tmp_path / "targets").iterdir():
+        path.unlink()
+        hidden = np.full((*BLOCKS.shape, 4), 255, np.uint8)
+        hidden[..., 3] = BLOCKS
+        Image.fromarray(hidden).save(path.with_suffix(".png"))
+    found = FolderData(tmp_path, task).check()["problems"]
+    assert {(problem["kind"], problem["remedy"]) for problem in found if problem["severity"] == "error"} == {
+        ("unusable map", "save that channel alone as a grey PNG")
+    }
 
 
 @pytest.mark.parametrize("ignored", [-1, -100])

@@ -171,7 +171,8 @@ def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
         labels = _from_colours(colours, reading, sample.target)
     else:
         labels = codec.read_labels(sample.target, reading.turns_files)
-    return _checked(_mapped(labels, reading.label_map), reading, sample.target)
+    mapped = _mapped(labels, reading.label_map)
+    return _checked(np.where(labels == codec.UNKNOWN, reading.ignore_index, mapped), reading, sample.target)
 
 
 def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
@@ -222,12 +223,14 @@ def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
             raise DataError(f"the masks of '{sample.stem}' in '{sample.target}' have unequal sizes; make them again")
         masks = np.stack(planes)
     else:
-        masks = np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0)
+        masks = _with_unknown(np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0))
+    unknown = masks == codec.UNKNOWN
     if reading.label_map:
         masks = _mapped(masks.astype(np.int64), reading.label_map)
     else:
         white = np.isin(np.arange(len(masks)), list(reading.mask_values.white))[:, None, None]
         masks = np.where(white & (masks == WHITE), 1, masks)
+    masks = np.where(unknown, IGNORED, masks)
     wrong = np.unique(masks[(masks != 0) & (masks != 1) & (masks != 255)])
     if wrong.size:
         raise DataError(
@@ -236,6 +239,13 @@ def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
             f"--set data.label_map={{{wrong[0]}: 1}}"
         )
     return masks.astype(np.uint8)
+
+
+def _with_unknown(masks: Array) -> Array:
+    """Floats as labels are read: NaN is ``UNKNOWN``."""
+    if masks.dtype.kind != "f" or not np.isnan(masks).any():
+        return masks
+    return np.where(np.isnan(masks), float(codec.UNKNOWN), masks)
 
 
 def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Size) -> Array:

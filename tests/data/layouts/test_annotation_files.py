@@ -343,8 +343,7 @@ def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: 
         result("rectanglelabels", "cat", **box),
         result("rectanglelabels", "cat", **box),
         result("keypointlabels", "cat", x=1, y=1),
-        result("polygonlabels", "", points=[[0, 0], [9, 0], [9, 9]])
-        | {"value": {"points": [[0, 0]], "polygonlabels": []}},
+        unlabelled,
         {"type": "choices", "from_name": "c", "value": {"choices": ["night"]}},
     ]
     save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": results})])
