@@ -18,8 +18,6 @@ _HIGHEST = tuple((1 << bits) - 1 for bits in (15, 16, 31, 32, 53, 63))
 MANY_LABELS = 1024
 """From here on labels are taken for classes only where half of the numbers below occur."""
 _FAR = 8
-MOSTLY_IGNORED = 1 / 3
-"""Share of the pixels above which an ignored label is reported as a warning."""
 _FINE = 20
 """Below a typical value of so many units, rounding to whole ones costs more than 2 %."""
 

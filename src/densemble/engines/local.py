@@ -12,7 +12,6 @@ import torch
 
 from densemble.config import RunConfig, TrainerConfig, make_config, read_config
 from densemble.data.cache import DecodedSplit, decode_split
-from densemble.data.facts import MOSTLY_IGNORED
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.member import Outcome, Report, Training, train_member
@@ -167,13 +166,7 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
     label, pixels = int(training.task.fill), 0
     for target in train.targets:
         pixels += int((target == label).sum())
-    share = pixels / max(train.targets.size, 1)
-    training.report(f"label {label} is ignored: {share:.1%} of the training pixels")
-    if share > MOSTLY_IGNORED:
-        training.report(
-            f"warning: nothing is learnt where label {label} is; if it is a class, say which with --set "
-            f"'data.label_map={{{label}: CLASS}}', or ignore another label with --set data.ignore_index=LABEL"
-        )
+    training.report(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
 
 
 def _write_state(training: Training) -> None:

@@ -7,10 +7,11 @@ from densemble.data.check.patterns import gaps
 from densemble.data.check.problems import Problem
 from densemble.data.check.seen import Seen
 from densemble.data.check.subject import Checkable
-from densemble.data.facts import MANY_LABELS, MOSTLY_IGNORED, is_void
+from densemble.data.facts import MANY_LABELS, is_void
 from densemble.metrics.multilabel import IGNORED
 
 _RARE = 0.001
+_MOSTLY = 1 / 3
 _WRITTEN = 32
 _SHOWN = 5
 
@@ -82,7 +83,7 @@ def _mostly_ignored(data: Checkable, seen: Sequence[Seen], labels: set[int]) -> 
     if data.reading.kind not in ("labels", "masks"):
         return
     label, share = ignored(data, seen)
-    if share <= MOSTLY_IGNORED:
+    if share <= _MOSTLY:
         return
     message = f"label {label} is ignored, and it covers {share:.0%} of the pixels: nothing is learnt or scored there"
     meant = f"; where it means nothing, say so: --set data.ignore_index={label}" if data.ignored_by_default else ""
@@ -136,7 +137,7 @@ def _gaps(data: Checkable, seen: Sequence[Seen], labels: set[int]) -> Iterator[P
         message += f"; label {label}, which is ignored, covers {share:.0%}"
         both = _numbered(data, with_ignored)
         remedy = f"number them from 0: {both}"
-        if share <= MOSTLY_IGNORED:
+        if share <= _MOSTLY:
             remedy = f"number them from 0: {flags[0]}, or where {label} is a class too: {both}"
     yield Problem("gaps in labels", str(data.path), message, remedy)
 
