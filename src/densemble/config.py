@@ -206,6 +206,7 @@ class DataConfig(_Strict):
         "auto", description="what a picture's EXIF orientation turns; auto: the map too where only that makes it fit"
     )
     resize_targets: bool = Field(False, description="resize maps of another size to their picture's")
+    absent_is_empty: bool = Field(False, description="a class without a mask file for a picture is nowhere in it")
     skip_unpaired: bool = Field(False, description="leave out pictures without a map, and maps without a picture")
     leave_out: list[str] | str | None = Field(None, description="names or patterns left out, or a file of them")
     val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from densemble.data.folder import FolderData
+from densemble.errors import DataError
 
 Array = np.ndarray[Any, Any]
 CRACK, RUST = np.zeros((2, 12, 16), bool)
@@ -101,3 +102,34 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     data = FolderData(tmp_path, "multilabel")
     good = [sample for part in data.layout.splits.values() for sample in part if sample.stem != "1"]
     assert all(np.array_equal(data.read_target(sample)[0], CRACK) for sample in good)
+
+
+def sparse(folder: Path) -> None:
+    """Masks only where something is: of both classes in 0, of rust in 1, of none in 2, of crack in 3."""
+    for number, masks in enumerate(({"crack": CRACK, "rust": RUST}, {"rust": RUST}, {}, {"crack": CRACK})):
+        save(folder / "images" / f"{number}.png", np.full((12, 16, 3), 20 * number, np.uint8))
+        for name, mask in masks.items():
+            save(folder / "targets" / name / f"{number}.png", white(mask) if name == "rust" else ones(mask))
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_absent_mask_is_empty_where_that_is_said(listed: bool, tmp_path: Path) -> None:
+    sparse(tmp_path)
+    if listed:
+        (tmp_path / "train.txt").write_text("0\n1\n")
+        (tmp_path / "val.txt").write_text("2\n3\n")
+    with pytest.raises(DataError, match=r"3 files.*data\.absent_is_empty=true"):
+        FolderData(tmp_path, "multilabel")
+    told = FolderData(tmp_path, "multilabel", skip_unpaired=True).check()["problems"]
+    assert "no mask of the classes crack, rust" in " ".join(problem["message"] for problem in told)
+    data = FolderData(tmp_path, "multilabel", absent_is_empty=True)
+    found = read(data)
+    for stem, (crack, rust) in {"0": (CRACK, RUST), "1": (NONE, RUST), "2": (NONE, NONE), "3": (CRACK, NONE)}.items():
+        np.testing.assert_array_equal(found[stem], np.stack([crack, rust]))
+        sample = next(one for part in data.layout.splits.values() for one in part if one.stem == stem)
+        assert data.read_pair(sample)[1].shape == (2, 12, 16)
+    assert data.said == {"absent_is_empty": True} | ({} if listed else data.said)
+    assert not [problem for problem in data.check()["problems"] if problem["severity"] == "error"
+                and problem["kind"] not in ("constant picture", "tiny split")]  # fmt: skip
+    turned = FolderData(tmp_path, "multilabel", absent_is_empty=True, classes=["rust", "crack"])
+    np.testing.assert_array_equal(read(turned)["1"], np.stack([RUST, NONE]))

@@ -4,6 +4,7 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import labels_above, task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
-from densemble.data.leave_out import without
+from densemble.data.leave_out import EMPTY, with_incomplete, without
 from densemble.data.mask_values import MaskValues, find_mask_values
 from densemble.data.reading import Reading, some
 from densemble.data.renumbering import renumbered
-from densemble.data.splits import SplitOptions, make_splits
+from densemble.data.splits import SplitOptions, make_splits, stratum_of
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.storage import images as codec
@@ -42,7 +43,18 @@ KINDS: dict[str, TargetKind] = {
     "heatmap": "heat",
     "image": "pixels",
 }
-_READING = ("label_map", "scale", "bands", "image_range", "exif", "resize_targets", "heatmap", "sigma", "unit")
+_READING = (
+    "absent_is_empty",
+    "label_map",
+    "scale",
+    "bands",
+    "image_range",
+    "exif",
+    "resize_targets",
+    "heatmap",
+    "sigma",
+    "unit",
+)
 _DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
 WITH_PLANES = ("multilabel", "heatmap", "image")
 WITH_CLASSES = ("segmentation", "multilabel", "heatmap")
@@ -69,6 +81,7 @@ class FolderData:
         image_range: values of float pictures that become 0 and 1.
         exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
         resize_targets: resize maps of another size to their picture's.
+        absent_is_empty: where classes have folders of their own, a picture without a file in one shows nothing of it.
         skip_unpaired: leave out files without a partner instead of refusing the folder.
         leave_out: names or patterns of pairs to leave out, or a text file of them.
         val_fraction, test_fraction, group_by, stratify, folds, fold, seed: of the split, where the folder has none;
@@ -97,6 +110,7 @@ class FolderData:
         image_range: tuple[float, float] | None = None,
         exif: str = "auto",
         resize_targets: bool = False,
+        absent_is_empty: bool = False,
         skip_unpaired: bool = False,
         leave_out: list[str] | str | None = None,
         val_fraction: float = 0.2,
@@ -109,22 +123,18 @@ class FolderData:
     ) -> None:
         if ignore_index is not None and not 0 <= ignore_index <= HIGHEST_LABEL:  # no map can be kept with it
             label_map, ignore_index = {**(label_map or {}), ignore_index: IGNORED}, IGNORED
-        self.options: dict[str, Any] = {
-            "classes": classes, "ignore_index": ignore_index, "label_map": label_map, "color_map": color_map,
-            "scale": scale, "invalid_below": invalid_below, "unit": unit, "heatmap": heatmap, "sigma": sigma,
-            "bands": bands, "image_range": image_range, "exif": exif, "resize_targets": resize_targets,
-            "skip_unpaired": skip_unpaired, "leave_out": leave_out, "val_fraction": val_fraction,
-            "test_fraction": test_fraction, "group_by": group_by, "stratify": stratify, "folds": folds, "fold": fold,
-            "seed": seed,
-        }  # fmt: skip
+        given = {name: value for name, value in locals().items() if name not in ("self", "path", "task")}
+        self.options: dict[str, Any] = given
         self.path = Path(path).expanduser()
         self.task_name = require_task(task)
         found = find_layout(self.path)
+        found = with_incomplete(found) if absent_is_empty else found
         if found.unpaired and not skip_unpaired:
             raise DataError(
                 f"{len(found.unpaired)} files in '{self.path}' have no partner of the same stem: "
                 f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
                 "picture or map, or leave them out with --set data.skip_unpaired=true"
+                + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
             )
         if found.doubled and not skip_unpaired:
             one, two = found.doubled[0]
@@ -196,9 +206,10 @@ class FolderData:
         given = self.options
         keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
         options = SplitOptions(**{key: given[key] for key in keys})
-        stratum = self._stratum if given["stratify"] else None
-        if stratum is not None:
+        stratum = None
+        if given["stratify"]:
             self.settle(found)
+            stratum = partial(stratum_of, self.reading)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
         if not again and ("val" in found.splits or not found.splits.get("train")):
@@ -231,19 +242,6 @@ class FolderData:
     def ignored_by_default(self) -> bool:
         """Whether nobody has said which label is ignored: neither the options nor the format."""
         return self.reading.kind == "labels" and self.options["ignore_index"] is None and self._format_ignores is None
-
-    def _stratum(self, sample: Sample) -> str:
-        """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
-        try:
-            target = self.reading.target(sample)
-        except DataError:
-            return "unreadable"  # whoever reads it for training says so; it may be left out before
-        if self.reading.kind in ("labels", "masks"):
-            labels = target if target.ndim == 2 else np.where(target == 1, np.arange(len(target))[:, None, None] + 1, 0)
-            values, counts = np.unique(labels[labels != self.ignore_index], return_counts=True)
-            return str(values[counts.argmin()]) if values.size else "none"
-        mean = float(np.nanmean(target)) if np.isfinite(target).any() else 0.0
-        return str(int(np.log2(mean))) if mean > 0 else "none"
 
     @property
     def said(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pairs that are left out of a data set by name."""
+"""Pairs that are left out of a data set by name, and those whose absent masks are meant."""
 
 import fnmatch
 from dataclasses import replace
@@ -7,6 +7,20 @@ from pathlib import Path
 from densemble.data.layouts import Layout, Sample
 from densemble.data.reading import some
 from densemble.errors import DataError
+
+EMPTY = "--set data.absent_is_empty=true"
+"""The flag that makes absent masks empty ones."""
+
+
+def with_incomplete(found: Layout) -> Layout:
+    """The layout with the pictures of which some classes have no mask: nothing of those is there."""
+    images = {sample.image for samples in found.incomplete.values() for sample in samples}
+    splits = {
+        split: tuple(sorted((*samples, *found.incomplete.get(split, ())), key=lambda sample: sample.stem))
+        for split, samples in found.splits.items()
+    }
+    unpaired = tuple(file for file in found.unpaired if file not in images)
+    return replace(found, splits=splits, unpaired=unpaired, incomplete={})
 
 
 def without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:

@@ -54,7 +54,7 @@ def find_mask_values(samples: Iterable[Sample]) -> MaskValues:
 def _files(samples: Iterable[Sample]) -> Iterator[tuple[int | None, Path]]:
     """Channel and file; ``None`` for a file of all channels."""
     for sample in samples:
-        if sample.planes:
-            yield from ((channel, path) for channel, (_, path) in enumerate(sample.planes))
+        if sample.plane_names:
+            yield from ((sample.plane_names.index(name), path) for name, path in sample.planes)
         else:
             yield None, sample.target

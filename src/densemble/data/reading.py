@@ -136,7 +136,7 @@ class Reading:
 
     def silent_turn(self, sample: Sample) -> int:
         """The EXIF orientation of a picture whose map is a file that says nothing of one itself; else 1."""
-        if sample.drawing is not None or is_point_table(sample.target):
+        if sample.drawing is not None or is_point_table(sample.target) or (sample.absent and not sample.planes):
             return 1
         orientation = codec.orientation(sample.image)
         target = sample.planes[0][1] if sample.planes else sample.target
@@ -144,7 +144,7 @@ class Reading:
 
     def _size(self, sample: Sample) -> Size:
         """(H, W) of the picture, where the map has no size of its own."""
-        if sample.drawing is None and not is_point_table(sample.target):
+        if sample.drawing is None and not is_point_table(sample.target) and (sample.planes or not sample.absent):
             return 0, 0
         height, width = codec.image_size(sample.image)
         lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
@@ -217,11 +217,13 @@ def _checked(labels: Array, reading: Reading, path: Path) -> Array:
 def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
     if sample.drawing is not None:
         return _drawn_masks(reading, sample, sample.drawing, picture)
-    if sample.planes:
-        planes = [codec.read_labels(path, reading.turns_files) for _, path in sample.planes]
-        if len({plane.shape for plane in planes}) > 1:
+    if sample.plane_names:
+        planes = {name: codec.read_labels(path, reading.turns_files) for name, path in sample.planes}
+        sizes = {plane.shape for plane in planes.values()} or {picture}
+        if len(sizes) > 1:
             raise DataError(f"the masks of '{sample.stem}' in '{sample.target}' have unequal sizes; make them again")
-        masks = np.stack(planes)
+        planes |= {name: np.zeros(next(iter(sizes)), np.int64) for name in sample.absent}
+        masks = np.stack([planes[name] for name in sample.plane_names])
     else:
         masks = _with_unknown(np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0))
     unknown = masks == codec.UNKNOWN

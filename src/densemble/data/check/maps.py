@@ -180,4 +180,4 @@ MEASURES: dict[TargetKind, Callable[[Seen, SeenMap, Array, Checkable, int], None
 def map_files(seen: Seen) -> list[Path]:
     """The files that a pair's map is read from."""
     planes = [path for _, path in seen.sample.planes]
-    return planes or [seen.sample.target]
+    return planes if seen.sample.plane_names else [seen.sample.target]

@@ -8,6 +8,7 @@ from pathlib import Path
 from densemble.data.check.problems import Problem, Severity
 from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Layout, Sample
+from densemble.data.leave_out import EMPTY
 
 _FEWEST = 2
 _ALIKE = 0.8
@@ -41,11 +42,17 @@ def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
 
 def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
     remedy = "add its partner, or leave such files out: --set data.skip_unpaired=true"
+    incomplete = {sample.image: sample for samples in layout.incomplete.values() for sample in samples}
     by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
     for file in layout.unpaired:
         by_folder[file.parent][file.stem] = file
     for file in layout.unpaired:
         message = f"'{file}' has no partner of the same stem" if file.exists() else f"'{file}' is listed but not there"
+        if file in incomplete:
+            message = f"'{file}' has no mask of the classes {', '.join(incomplete[file].absent)}"
+            told = f"where that means that nothing of them is there, say so: {EMPTY}; else {remedy}"
+            yield Problem("unpaired", str(file), message, told, severity)
+            continue
         others = {
             stem: path for folder, files in by_folder.items() if folder != file.parent for stem, path in files.items()
         }
