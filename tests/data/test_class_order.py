@@ -10,11 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
+from densemble.data.class_order import label_map_by_name
 from densemble.data.folder import FolderData
+from densemble.data.layouts import Layout
+from densemble.data.layouts.voc import VOC_CLASSES
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError
 from densemble.evaluation import evaluate
-from densemble.tasks import SegmentationTask
+from densemble.tasks import MultilabelTask, SegmentationTask
 
 SIZE = (12, 16)
 NAMES = ("background", "bus", "car", "tree")
@@ -247,3 +250,41 @@ def test_an_ensemble_is_scored_by_the_names_of_its_classes(source: Callable[...,
     other: Any = Oracle("background", "bus", "van", "tree")
     with pytest.raises(DataError, match=r"van.*not asked for: car, not in the data: van"):
         evaluate(other, plain, "val")
+
+
+@pytest.mark.parametrize("source", [class_folders, planes, coco])
+def test_masks_are_numbered_as_a_task_names_them(source: Callable[..., None], tmp_path: Path) -> None:
+    source(tmp_path, ("background", "car", "tree", "bus"))
+    task = MultilabelTask(tuple(ASKED))
+    for classes in (None, ["bus", "tree", "background", "car"]):
+        data = FolderData(tmp_path, "multilabel", classes=classes).numbered_as(task)
+        assert data.classes == ASKED and data.task.describe()["classes"] == ASKED
+        for plane, name in zip(data.read_target(data.train[0]), ASKED, strict=True):
+            np.testing.assert_array_equal(plane == 1, region(name))
+
+
+def test_points_are_drawn_into_the_channel_of_their_name(tmp_path: Path) -> None:
+    images(tmp_path / "images")
+    for stem in "ab":
+        write(tmp_path / "targets" / f"{stem}.csv", "x,y,label\n3,4,0\n12,7,1\n")
+    write(tmp_path / "classes.txt", "nose\ntail")
+    data = FolderData(tmp_path, "heatmap", classes=["tail", "nose"])
+    tail, nose = data.read_target(data.train[0])
+    assert (tail[7, 12], nose[4, 3]) == (1, 1) and tail[4, 3] < 0.1
+
+
+def test_a_format_with_a_label_map_of_its_own_follows_the_names_too(tmp_path: Path) -> None:
+    found = Layout(tmp_path, "cityscapes", {}, (), "none", ("road", "car"), 255, {7: 0, 26: 1, 3: 255})
+    assert label_map_by_name(found, found.classes, ["car", "road"], None, 255) == {7: 1, 26: 0, 3: 255}
+    assert label_map_by_name(found, found.classes, ["car", "road"], None, 9) == {7: 1, 26: 0, 3: 9}
+    assert label_map_by_name(found, found.classes, None, {7: 1, 26: 0}, 255) == {7: 1, 26: 0}
+
+
+def test_classes_that_a_voc_folder_does_not_say_are_those_asked_for(tmp_path: Path) -> None:
+    images(tmp_path / "JPEGImages")
+    for stem in "ab":
+        write(tmp_path / "SegmentationClass" / f"{stem}.png", numbered(NAMES))
+    data = FolderData(tmp_path, "segmentation", classes=["sky", "cat", "dog", "cow"])
+    np.testing.assert_array_equal(data.read_target(data.train[0]), numbered(NAMES))
+    usual = FolderData(tmp_path, "segmentation", classes=[*reversed(VOC_CLASSES)])
+    assert set(np.unique(usual.read_target(usual.train[0]))) == {20, 19, 18, 17}

@@ -118,6 +118,26 @@ def test_coco_runs_of_another_size_are_refused(
         labels(find_layout(tmp_path).splits["all"][0])
 
 
+def test_coco_regions_that_overlap_are_whole_in_multilabel(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    dog = {"category_id": 7, "segmentation": [square(4, 3, 8, 6)], "area": 12}
+    cat = {"category_id": 3, "segmentation": [square(2, 2, 12, 9)], "area": 70}
+    save(tmp_path / "all.json", coco([dog, cat], ("a.jpg",)))
+    picture(tmp_path / "b.jpg")
+    rows, columns = np.mgrid[:12, :16]
+    both = [
+        (rows >= 2) & (rows < 9) & (columns >= 2) & (columns < 12),
+        (rows >= 3) & (rows < 6) & (columns >= 4) & (columns < 8),
+    ]
+    (sample,) = find_layout(tmp_path).splits["all"]
+    data = FolderData(tmp_path, "multilabel", skip_unpaired=True, label_map={"dog": 255})
+    whole = FolderData(tmp_path, "multilabel", skip_unpaired=True).read_target(sample)
+    np.testing.assert_array_equal(whole, [~(both[0] | both[1]), *both])
+    unknown = data.read_target(sample)
+    np.testing.assert_array_equal(unknown[1], both[0])  # known where it is drawn, though a dog hides it
+    np.testing.assert_array_equal(unknown[2], np.where(both[1], 255, 0))
+
+
 def test_coco_names_never_leave_the_folder(tmp_path: Path, picture: Write) -> None:
     picture(tmp_path / "secret.jpg")
     picture(tmp_path / "data" / "a.jpg")
@@ -163,6 +183,8 @@ def test_coco_panoptic(png: str, tmp_path: Path, picture: Write) -> None:
     expected[:6, :8] = expected[:, 8:12] = 1
     expected[6:, :8] = 0
     np.testing.assert_array_equal(labels(layout.splits["val"][0]), expected)
+    masks = FolderData(tmp_path, "multilabel").read_target(layout.splits["val"][0])
+    np.testing.assert_array_equal(masks, [np.where(expected == 255, 255, expected == number) for number in (0, 1)])
 
 
 def test_coco_panoptic_segment_that_is_not_listed(tmp_path: Path, picture: Write) -> None:
