@@ -50,6 +50,22 @@ def test_a_class_255_among_300_is_a_class(named: bool, tmp_path: Path) -> None:
     assert FolderData(tmp_path, "segmentation", ignore_index=255).ignore_index == 255
 
 
+@pytest.mark.parametrize("highest", [299, 255])
+def test_a_class_255_stays_one_where_a_task_scores_it(highest: int, tmp_path: Path) -> None:
+    """Also where the maps that are scored do not show that there are more classes than 255."""
+    labels = numbered(0, 255, highest, "uint16")
+    task = make_task({"name": "segmentation", "classes": [str(number) for number in range(300)]})
+    data = FolderData(write(tmp_path, labels), "segmentation").numbered_as(task)
+    np.testing.assert_array_equal(data.read_target(data.train[0]), labels)
+
+
+def test_an_ignored_label_becomes_that_of_a_task(tmp_path: Path) -> None:
+    labels = numbered(0, 1, 255, "uint8")
+    task = make_task({"name": "segmentation", "classes": ["a", "b"], "ignore_index": 7})
+    data = FolderData(write(tmp_path, labels), "segmentation").numbered_as(task)
+    np.testing.assert_array_equal(data.read_target(data.train[0]), numbered(0, 1, 7, "uint8"))
+
+
 def test_a_task_of_many_classes_ignores_none_of_them_unless_it_is_said() -> None:
     names = [str(number) for number in range(300)]
     assert make_task({"name": "segmentation", "classes": names}).fill == 65535

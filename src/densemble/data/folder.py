@@ -269,9 +269,11 @@ class FolderData:
         names, ignored = described.get("classes"), described.get("ignore_index", self.ignore_index)
         if names is None or task.name != self.task_name or (names == self.classes and ignored == self.ignore_index):
             return self
-        other = copy.copy(self)
+        other, reading = copy.copy(self), self.reading
+        if self.ignored_by_default and self.ignore_index < len(names):  # that number is a class of the task
+            reading = replace(reading, ignore_index=ignored)
         other.classes, other.ignore_index, other._task = list(names), ignored, None
-        other.reading = renumbered(self.reading, self.path, names, ignored, self._numbered)
+        other.reading = renumbered(reading, self.path, names, ignored, self._numbered)
         return other
 
     @property
