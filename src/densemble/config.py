@@ -174,14 +174,22 @@ def _numbered(name: str | None, count: int) -> list[str | None]:
     return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
 
 
+def _as_label(value: Any) -> Any:
+    """Keys of JSON are text."""
+    return int(value) if isinstance(value, str) and value.removeprefix("-").isdecimal() else value
+
+
+Label = Annotated[int | str, BeforeValidator(_as_label)]
+
+
 class DataConfig(_Strict):
     """How pictures and maps are found, split and read."""
 
     classes: list[str] | None = Field(None, description="class names; default what the folder says, else counted")
     ignore_index: int | None = Field(
-        None, ge=0, le=65535, description="label that is neither trained on nor scored; default the format's, else 255"
+        None, description="label that is neither trained on nor scored; default the format's, else 255"
     )
-    label_map: dict[int, int] | None = Field(None, description="label in the files -> class number")
+    label_map: dict[Label, Label] | None = Field(None, description="label or its name -> class number or name")
     color_map: str | dict[str, list[int] | list[list[int]] | str] | None = Field(
         None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
     )
@@ -198,6 +206,7 @@ class DataConfig(_Strict):
         "auto", description="what a picture's EXIF orientation turns; auto: the map too where only that makes it fit"
     )
     resize_targets: bool = Field(False, description="resize maps of another size to their picture's")
+    absent_is_empty: bool = Field(False, description="a class without a mask file for a picture is nowhere in it")
     skip_unpaired: bool = Field(False, description="leave out pictures without a map, and maps without a picture")
     leave_out: list[str] | str | None = Field(None, description="names or patterns left out, or a file of them")
     val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")

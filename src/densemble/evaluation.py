@@ -53,7 +53,7 @@ def evaluate(
 
     Args:
         ensemble: in eval mode.
-        data: pictures and maps for the same task.
+        data: pictures and maps for the same task; classes are matched by name.
         split: ``train``, ``val`` or ``test``; default ``test`` where there is one, else ``val``.
         progress: called with (done, all) after every picture.
 
@@ -63,9 +63,9 @@ def evaluate(
         ``guarantee`` with what it held.
 
     Raises:
-        DataError: no such split, or files that cannot be used.
+        DataError: no such split, files that cannot be used, or other classes than the ensemble's.
     """
-    split = split or default_split(data)
+    data, split = data.numbered_as(ensemble.task), split or default_split(data)
     samples, task = data.split(split), ensemble.task
     whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
     extra = Trust(task, ensemble.guarantee)

@@ -2,7 +2,12 @@
 
 import pytest
 import torch
-from torchmetrics.classification import MulticlassCalibrationError, MulticlassJaccardIndex
+from torchmetrics.classification import (
+    BinaryCalibrationError,
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassJaccardIndex,
+)
 
 from densemble.errors import DataError
 from densemble.metrics import SegmentationMetrics
@@ -48,6 +53,29 @@ def test_by_hand_with_an_absent_class_and_void() -> None:
     assert found["miou"] == 0.5
     assert found["pixel_accuracy"] == pytest.approx(2 / 3)
     assert found["ece"] == pytest.approx(1 / 3)  # always certain, right two times of three
+
+
+@pytest.mark.parametrize("ignored", [0, 2, K - 1])
+def test_a_class_that_is_ignored_enters_no_mean_over_classes(ignored: int) -> None:
+    ours = SegmentationMetrics(K, ignored)
+    jaccard = MulticlassJaccardIndex(K, average="macro", ignore_index=ignored)
+    accuracy = MulticlassAccuracy(K, average="micro", ignore_index=ignored)
+    gaps = [BinaryCalibrationError(n_bins=15, norm="l1") for _ in range(K)]
+    for _ in range(2):
+        probabilities, labels = sample()
+        labels[labels == VOID] = ignored
+        ours.update(probabilities, labels)
+        jaccard.update(probabilities[None].argmax(1), labels[None])
+        accuracy.update(probabilities[None].argmax(1), labels[None])
+        known = labels != ignored
+        for number, gap in enumerate(gaps):
+            gap.update(probabilities[number][known], (labels[known] == number).int())
+    found = ours.compute()
+    assert found["miou"] == pytest.approx(float(jaccard.compute()), abs=1e-6)
+    assert found["pixel_accuracy"] == pytest.approx(float(accuracy.compute()), abs=1e-6)
+    assert [value is None for value in found["iou_per_class"]] == [number == ignored for number in range(K)]  # type: ignore[union-attr]
+    wanted = [float(gap.compute()) for number, gap in enumerate(gaps) if number != ignored]
+    assert found["classwise_ece"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-5)
 
 
 def test_a_label_outside_the_classes_is_an_error() -> None:

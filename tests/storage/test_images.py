@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.storage.images import (
     IMAGE_SUFFIXES,
+    UNKNOWN,
     Array,
     as_unit,
     image_size,
@@ -261,7 +262,48 @@ def test_labels_of_every_width(dtype: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labels(tmp_path / "m.npy"), labels)
 
 
-@pytest.mark.parametrize("values", [np.full((2, 2), 0.5), np.full((2, 2), np.nan), np.full((2, 2), 1e30, np.float32)])
+@pytest.mark.parametrize("greys", [(0, 255), (0, 128, 255), (0, 255, 128), (7,), (0, 1, 2)])
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_a_gif_of_greys_holds_its_greys(greys: tuple[int, ...], mode: str, tmp_path: Path) -> None:
+    """Pillow writes the greys that occur as a palette of that file alone."""
+    values = np.array(greys, np.uint8)[np.arange(48).reshape(6, 8) % len(greys)]
+    Image.fromarray(values).convert(mode).save(tmp_path / "a.gif")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.gif"), values)
+
+
+def test_a_gif_of_colours_holds_indices_and_an_animation_is_refused(tmp_path: Path) -> None:
+    picture = Image.fromarray((np.arange(48).reshape(6, 8) % 2).astype(np.uint8)).convert("P")
+    picture.putpalette([0, 0, 0, 200, 10, 0])
+    picture.save(tmp_path / "a.gif", optimize=False)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.gif"), np.asarray(picture))
+    frames = [Image.fromarray(np.full((6, 8), grey, np.uint8)) for grey in (0, 9)]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match=r"b\.gif' is an animation"):
+        read_labels(tmp_path / "b.gif")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_a_map_in_the_alpha_channel_alone_is_refused(mode: str, suffix: str, tmp_path: Path) -> None:
+    alpha = np.zeros((6, 8), np.uint8)
+    alpha[1:4, 2:5] = 255
+    for name, grey in (("hidden", np.full((6, 8), 255, np.uint8)), ("shown", alpha // 255)):
+        parts = [Image.fromarray(grey)] * (len(mode) - 1) + [Image.fromarray(alpha)]
+        exact = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        Image.merge(mode, parts).save(tmp_path / f"{name}.{suffix}", **exact)
+    for read in (read_labels, read_planes, read_values):
+        with pytest.raises(DataError, match=r"hidden.*alpha channel holds 2 values.*save that channel alone"):
+            read(tmp_path / f"hidden.{suffix}")
+    np.testing.assert_array_equal(read_labels(tmp_path / f"shown.{suffix}"), alpha // 255)
+    assert read_image(tmp_path / f"hidden.{suffix}").shape == (6, 8, 3)
+
+
+def test_nan_among_labels_is_unknown(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[0, 1], [np.nan, 2]], np.float32))
+    assert read_labels(tmp_path / "a.npy").tolist() == [[0, 1], [UNKNOWN, 2]]
+
+
+@pytest.mark.parametrize("values", [np.full((2, 2), 0.5), np.full((2, 2), np.inf), np.full((2, 2), 1e30, np.float32)])
 def test_numbers_that_are_no_labels(values: Array, tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", values)
     with pytest.raises(DataError, match=r"m\.npy.*whole numbers"):

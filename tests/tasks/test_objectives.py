@@ -57,6 +57,7 @@ def peaks(size: tuple[int, int]) -> Tensor:
 
 CASES: dict[str, tuple[Task, Callable[[tuple[int, int]], Tensor]]] = {
     "segmentation": (SegmentationTask(CLASSES), labels),
+    "ignored class": (SegmentationTask(CLASSES, ignore_index=0), lambda size: torch.randint(0, 3, size)),
     "multilabel": (MultilabelTask(CLASSES), masks),
     "saliency": (SaliencyTask(), torch.rand),
     "depth": (RegressionTask(), depth),
@@ -70,8 +71,9 @@ NAMES = [(case, name) for case, (task, _) in CASES.items() for name in objective
 
 def nothing_known(case: str, target: Tensor) -> Tensor:
     """The same where nothing can be told."""
-    if case in ("segmentation", "multilabel"):
-        return torch.full_like(target, 255)
+    task = CASES[case][0]
+    if task.has_temperature:
+        return torch.full_like(target, int(task.fill))
     return torch.zeros_like(target) if case in ("saliency", "keypoints", "density") else target * torch.nan
 
 
@@ -128,7 +130,7 @@ def test_more_is_better_where_it_says_so(case: str, name: str) -> None:
     truth, _ = task.as_maps(target)
     guess = task.activation(torch.randn(1, task.out_channels, 24, 32))[0].abs()
     points = torch.rand(24, 32) < 0.2 * target if case == "saliency" else None
-    better = truth if case in ("segmentation", "multilabel", "keypoints") else 0.9 * truth + 0.1 * guess
+    better = truth if task.has_temperature or case == "keypoints" else 0.9 * truth + 0.1 * guess
     objective = make_objective(task, name)
     right, wrong = objective.signed(objective.statistics(torch.stack([better, guess]), target, points))
     assert right > wrong

@@ -112,8 +112,8 @@ def _of_maps(split: dict[str, Any]) -> str:
         said.append(f"{low:g} to {high:g}, mean {split['mean']:g}")
     if split.get("invalid_share"):
         said.append(f"{split['invalid_share']:.1%} invalid")
-    if split.get("ignored_share"):
-        said.append(f"{split['ignored_share']:.1%} ignored")
+    if "ignored_label" in split:
+        said.append(f"{split['ignored_share']:.1%} ignored (label {split['ignored_label']})")
     if split.get("points"):
         said.append(f"{split['points']['total']:g} points")
     return "; ".join(said)

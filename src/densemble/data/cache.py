@@ -156,7 +156,7 @@ def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
     task = data.task.describe()  # asked first: the reading of point maps learns from it how many channels there are
     reading = {key: str(value) for key, value in asdict(data.reading).items()}
     settings = [FORMAT, reading, task, size, [s.stem for s in samples], torch.__version__]
-    drawn = [repr(sample.drawing) for sample in samples if sample.drawing is not None]
+    drawn = [repr((sample.drawing, sample.absent)) for sample in samples if sample.drawing or sample.absent]
     text = json.dumps([settings, _digests(files), drawn], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

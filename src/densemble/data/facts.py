@@ -1,6 +1,6 @@
 """What the training maps say about a task: how many classes there are, and the scale of the values."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -8,10 +8,16 @@ import numpy as np
 from densemble.data.layouts import Sample
 from densemble.data.reading import Reading, is_point_table
 from densemble.errors import DataError
+from densemble.storage.images import read_planes
 from densemble.storage.points import read_point_table
 
 Array = np.ndarray[Any, Any]
 _SAMPLED = 50
+_HIGHEST = tuple((1 << bits) - 1 for bits in (15, 16, 31, 32, 53, 63))
+"""Highest numbers of integer types, and of those that a float can hold; programs write them where nothing is known."""
+MANY_LABELS = 1024
+"""From here on labels are taken for classes only where half of the numbers below occur."""
+_FAR = 8
 _FINE = 20
 """Below a typical value of so many units, rounding to whole ones costs more than 2 %."""
 
@@ -68,17 +74,45 @@ def _evenly(samples: Sequence[Sample]) -> Sequence[Sample]:
 
 
 def _count_labels(data: Learnable) -> int:
-    highest = -1
+    found: set[int] = set()
     for sample in data.train:
-        labels = data.reading.target(sample)
-        labels = labels[labels != data.ignore_index]
-        highest = max(highest, int(labels.max(initial=-1)))
+        found |= set(np.unique(data.reading.target(sample)).tolist())
+    found.discard(data.ignore_index)
+    highest = max(found, default=-1)
     if highest < 1:
         raise DataError(
             f"the training maps of '{data.path}' hold no label but 0 and {data.ignore_index}; for masks of 0 and 255 "
             "say --set 'data.label_map={255: 1}'"
         )
+    if highest >= MANY_LABELS and 2 * len(found) <= highest:
+        what = f"ignore_index={highest}" if is_void(highest, found) else f"label_map={{{highest}: CLASS}}"
+        raise DataError(
+            f"the training maps of '{data.path}' hold {len(found)} labels up to {highest}: {highest + 1} classes, most "
+            f"of which do not occur; say what {highest} means with --set 'data.{what}', or look at all labels with "
+            "`densemble data check`"
+        )
     return highest + 1
+
+
+def is_void(label: int, labels: Collection[int]) -> bool:
+    """Whether a label beside others seems to stand for no class: a type's highest number, or far above them all."""
+    others = [other for other in labels if other not in (label, *_HIGHEST)]
+    second = max(others, default=0)
+    return second > 0 and (label in _HIGHEST or label >= max(MANY_LABELS, _FAR * second))
+
+
+def labels_above(limit: int, samples: Sequence[Sample], reading: Reading) -> bool:
+    """Whether label maps hold classes above a number; maps of 8 bits cannot hold any above 255."""
+    files = [sample for sample in samples if sample.drawing is None]
+    found: set[int] = set()
+    for sample in files if reading.color_map is None else ():
+        try:
+            if sample is files[0] and read_planes(sample.target).dtype.itemsize == 1:
+                return False
+            found |= set(np.unique(reading.target(sample)).tolist())
+        except DataError:
+            continue  # whoever reads it for its pixels says so
+    return any(label > limit and label not in _HIGHEST and not is_void(label, found) for label in found)
 
 
 def _count_planes(data: Learnable) -> int:

@@ -1,26 +1,39 @@
 """FolderData: a folder of pictures and maps with what is needed to read it."""
 
-import fnmatch
+import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from densemble.data.class_order import (
+    LabelMap,
+    label_map_by_name,
+    named_label_map,
+    order_by_name,
+    plain_label_map,
+)
 from densemble.data.color_map import ColourMap, Given, make_color_map
-from densemble.data.facts import task_facts
+from densemble.data.facts import labels_above, task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
+from densemble.data.layouts.class_names import require_distinct
+from densemble.data.leave_out import EMPTY, with_incomplete, without
+from densemble.data.mask_values import MaskValues, find_mask_values
 from densemble.data.reading import Reading, some
-from densemble.data.splits import SplitOptions, make_splits
+from densemble.data.renumbering import renumbered
+from densemble.data.splits import SplitOptions, make_splits, stratum_of
 from densemble.errors import DataError
+from densemble.metrics.multilabel import IGNORED
 from densemble.storage import images as codec
 from densemble.tasks import Task, make_task, require_task
 from densemble.tasks.base import TargetKind
+from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
 
 Array = np.ndarray[Any, Any]
-IGNORE = 255
 KINDS: dict[str, TargetKind] = {
     "saliency": "heat",
     "segmentation": "labels",
@@ -30,9 +43,21 @@ KINDS: dict[str, TargetKind] = {
     "heatmap": "heat",
     "image": "pixels",
 }
-_READING = ("label_map", "scale", "bands", "image_range", "exif", "resize_targets", "heatmap", "sigma", "unit")
+_READING = (
+    "absent_is_empty",
+    "label_map",
+    "scale",
+    "bands",
+    "image_range",
+    "exif",
+    "resize_targets",
+    "heatmap",
+    "sigma",
+    "unit",
+)
 _DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
 WITH_PLANES = ("multilabel", "heatmap", "image")
+WITH_CLASSES = ("segmentation", "multilabel", "heatmap")
 
 
 class FolderData:
@@ -41,9 +66,11 @@ class FolderData:
     Args:
         path: a folder, a CSV of pairs, or a zip; layouts: docs/reference/data.md.
         task: row of ``TASKS``.
-        classes: names of the classes or channels; default what the folder says, else counted in the maps.
-        ignore_index: label that is neither trained on nor scored; default what the format says, else 255.
-        label_map: label in the files -> class number.
+        classes: names of the classes or channels in the order of their numbers; default what the folder says, else
+            counted in the maps. Where the folder says names too, numbers follow the names.
+        ignore_index: label that is neither trained on nor scored; default what the format says, else 255, or 65535
+            where 255 is a class.
+        label_map: label in the files, or the name that the folder gives it -> class number or name.
         color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
         invalid_below: regression targets up to this value are invalid; ``None``: only NaN is.
@@ -54,13 +81,14 @@ class FolderData:
         image_range: values of float pictures that become 0 and 1.
         exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
         resize_targets: resize maps of another size to their picture's.
+        absent_is_empty: where classes have folders of their own, a picture without a file in one shows nothing of it.
         skip_unpaired: leave out files without a partner instead of refusing the folder.
         leave_out: names or patterns of pairs to leave out, or a text file of them.
         val_fraction, test_fraction, group_by, stratify, folds, fold, seed: of the split, where the folder has none;
             ``folds`` splits again what the folder holds. See :class:`SplitOptions`.
 
     Raises:
-        DataError: no pictures, or files without their partner.
+        DataError: no pictures, files without their partner, or ``classes`` that are not those of the folder.
         UsageError: no such task.
     """
 
@@ -71,7 +99,7 @@ class FolderData:
         *,
         classes: list[str] | None = None,
         ignore_index: int | None = None,
-        label_map: dict[int, int] | None = None,
+        label_map: LabelMap | None = None,
         color_map: str | Mapping[str, Given] | None = None,
         scale: float = 1.0,
         invalid_below: float | None = 0.0,
@@ -82,6 +110,7 @@ class FolderData:
         image_range: tuple[float, float] | None = None,
         exif: str = "auto",
         resize_targets: bool = False,
+        absent_is_empty: bool = False,
         skip_unpaired: bool = False,
         leave_out: list[str] | str | None = None,
         val_fraction: float = 0.2,
@@ -92,22 +121,20 @@ class FolderData:
         fold: int = 0,
         seed: int = 0,
     ) -> None:
-        self.options: dict[str, Any] = {
-            "classes": classes, "ignore_index": ignore_index, "label_map": label_map, "color_map": color_map,
-            "scale": scale, "invalid_below": invalid_below, "unit": unit, "heatmap": heatmap, "sigma": sigma,
-            "bands": bands, "image_range": image_range, "exif": exif, "resize_targets": resize_targets,
-            "skip_unpaired": skip_unpaired, "leave_out": leave_out, "val_fraction": val_fraction,
-            "test_fraction": test_fraction, "group_by": group_by, "stratify": stratify, "folds": folds, "fold": fold,
-            "seed": seed,
-        }  # fmt: skip
+        if ignore_index is not None and not 0 <= ignore_index <= HIGHEST_LABEL:  # no map can be kept with it
+            label_map, ignore_index = {**(label_map or {}), ignore_index: IGNORED}, IGNORED
+        given = {name: value for name, value in locals().items() if name not in ("self", "path", "task")}
+        self.options: dict[str, Any] = given
         self.path = Path(path).expanduser()
         self.task_name = require_task(task)
         found = find_layout(self.path)
+        found = with_incomplete(found) if absent_is_empty else found
         if found.unpaired and not skip_unpaired:
             raise DataError(
                 f"{len(found.unpaired)} files in '{self.path}' have no partner of the same stem: "
                 f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
                 "picture or map, or leave them out with --set data.skip_unpaired=true"
+                + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
             )
         if found.doubled and not skip_unpaired:
             one, two = found.doubled[0]
@@ -116,14 +143,17 @@ class FolderData:
                 f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
                 "remove one"
             )
-        self.color_map, named = self._colours(found, color_map)
-        self.color_names = named
-        self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
-        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
+        self.color_map, self.color_names = self._colours(found, color_map)
+        self._own_classes = self._names_in(found, classes)
+        self.classes = classes or (list(self._own_classes) if self._own_classes else None)
+        require_distinct(self.classes or (), "data.classes" if classes else self.path)
+        usual = default_ignore_index(len(self.classes or ()))
+        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
         self.scale = scale
         self.invalid_below = invalid_below
         self.reading = self._make_reading(found)
-        self.layout = _without(self._with_splits(found, folds is not None), leave_out, self.path)
+        self._settled, self._format_ignores = False, found.ignore_index
+        self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
 
     def _colours(self, found: Layout, given: Any) -> tuple[ColourMap | None, tuple[str, ...]]:
@@ -131,16 +161,37 @@ class FolderData:
             return found.color_map, ()
         return make_color_map(given, found.path)
 
+    def _names_in(self, found: Layout, asked: list[str] | None) -> tuple[str, ...] | None:
+        """Names of the classes as the files number them, where the task has classes and something says them."""
+        own = self.color_names or found.classes
+        if own and found.usual_classes and not self.color_names and asked and len(asked) != len(own):
+            return None  # the format's usual classes are not those of this data set
+        return own
+
     def _make_reading(self, found: Layout) -> Reading:
-        given = self.options
+        given, own, asked = self.options, self._own_classes, self.options["classes"]
         density = self.task_name == "heatmap" and given["heatmap"] == "density"
+        kind: TargetKind = "density" if density else KINDS[self.task_name]
+        # Drawn regions are numbered as labels are; of other masks a label map says what their values mean.
+        self._numbered = kind == "labels" or (
+            kind == "masks" and any(sample.drawing for samples in found.splits.values() for sample in samples)
+        )
+        label_map, order = None, None
+        if self._numbered:
+            label_map = label_map_by_name(found, own, asked, given["label_map"], self.ignore_index, kind == "masks")
+        else:
+            label_map = plain_label_map(given["label_map"] or {}, (), (), self.path) or None
+            if self.task_name in WITH_CLASSES:
+                order = order_by_name(own, asked, self.path, kind == "masks")
         return Reading(
-            kind="density" if density else KINDS[self.task_name],
+            kind=kind,
             planes=self.task_name in WITH_PLANES,
             classes=tuple(self.classes) if self.classes else None,
-            channels=len(self.classes) if self.classes else 1,
+            channels=len(own or ()) if order is not None else len(self.classes) if self.classes else 1,
             ignore_index=self.ignore_index,
-            label_map=given["label_map"] if given["label_map"] is not None else found.label_map,
+            label_map=label_map,
+            mask_values=MaskValues(),
+            order=order,
             color_map=self.color_map,
             scale=self.scale,
             bands=tuple(given["bands"]) if given["bands"] is not None else None,
@@ -155,7 +206,10 @@ class FolderData:
         given = self.options
         keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
         options = SplitOptions(**{key: given[key] for key in keys})
-        stratum = self._stratum if given["stratify"] else None
+        stratum = None
+        if given["stratify"]:
+            self.settle(found)
+            stratum = partial(stratum_of, self.reading)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
         if not again and ("val" in found.splits or not found.splits.get("train")):
@@ -168,18 +222,26 @@ class FolderData:
             found, splits={**{k: v for k, v in found.splits.items() if k == "test"}, **drawn}, split_by="seed"
         )
 
-    def _stratum(self, sample: Sample) -> str:
-        """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
-        try:
-            target = self.reading.target(sample)
-        except DataError:
-            return "unreadable"  # whoever reads it for training says so; it may be left out before
-        if self.reading.kind in ("labels", "masks"):
-            labels = target if target.ndim == 2 else np.where(target == 1, np.arange(len(target))[:, None, None] + 1, 0)
-            values, counts = np.unique(labels[labels != self.ignore_index], return_counts=True)
-            return str(values[counts.argmin()]) if values.size else "none"
-        mean = float(np.nanmean(target)) if np.isfinite(target).any() else 0.0
-        return str(int(np.log2(mean))) if mean > 0 else "none"
+    def settle(self, found: Layout | None = None) -> None:
+        """Lets the reading know what only all files of a data set say together; whoever reads through it asks first.
+
+        Args:
+            found: whose files; default those that are used.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        samples = [sample for part in (found or self.layout).splits.values() for sample in part]
+        if self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
+            self.reading = replace(self.reading, mask_values=find_mask_values(samples))
+        if self.ignored_by_default and self.classes is None and labels_above(IGNORED, samples, self.reading):
+            self.ignore_index = HIGHEST_LABEL
+            self.reading = replace(self.reading, ignore_index=HIGHEST_LABEL)
+
+    @property
+    def ignored_by_default(self) -> bool:
+        """Whether nobody has said which label is ignored: neither the options nor the format."""
+        return self.reading.kind == "labels" and self.options["ignore_index"] is None and self._format_ignores is None
 
     @property
     def said(self) -> dict[str, Any]:
@@ -193,8 +255,26 @@ class FolderData:
                 for number, name in enumerate(self.color_names)
             }
         if "label_map" in said:
-            said["label_map"] = {str(old): new for old, new in said["label_map"].items()}
+            names = self._own_classes if self._numbered else ()
+            said["label_map"] = named_label_map(said["label_map"], names, names and self.classes, self.path)
         return said
+
+    def numbered_as(self, task: Task) -> "FolderData":
+        """This data set with the class numbers and the ignored label of a task: classes are matched by name.
+
+        Raises:
+            DataError: the task has classes that this data set has not, or the other way round.
+        """
+        described = task.describe()
+        names, ignored = described.get("classes"), described.get("ignore_index", self.ignore_index)
+        if names is None or task.name != self.task_name or (names == self.classes and ignored == self.ignore_index):
+            return self
+        other, reading = copy.copy(self), self.reading
+        if self.ignored_by_default and self.ignore_index < len(names):  # that number is a class of the task
+            reading = replace(reading, ignore_index=ignored)
+        other.classes, other.ignore_index, other._task = list(names), ignored, None
+        other.reading = renumbered(reading, self.path, names, ignored, self._numbered)
+        return other
 
     @property
     def kind(self) -> TargetKind:
@@ -227,6 +307,7 @@ class FolderData:
     def task(self) -> Task:
         """The task with what the training maps say: how many classes, the scale of the values."""
         if self._task is None:
+            self.settle()
             facts = task_facts(self)
             self._task = make_task({"name": self.task_name, **facts})
             if self.classes is None and "classes" in facts:
@@ -270,6 +351,7 @@ class FolderData:
 
     def _count_channels(self) -> None:
         """Lets the reading know of how many channels point tables speak, which no single one says."""
+        self.settle()
         if self.reading.planes and self.classes is None:
             _ = self.task
 
@@ -305,42 +387,3 @@ class FolderData:
 
 def _short(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
-
-
-def _without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:
-    """The layout without the pairs that are named.
-
-    Raises:
-        DataError: the file of names is not there, or a name matches nothing.
-    """
-    patterns = _patterns(leave_out, folder)
-    if not patterns:
-        return found
-    named = [(f"{split}/{s.stem}", s.stem) for split, samples in found.splits.items() for s in samples]
-    useless = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for names in named for name in names)]
-    if useless:
-        raise DataError(
-            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem, or as "
-            "train/STEM where two splits have the same"
-        )
-
-    def unwanted(split: str, sample: Sample) -> bool:
-        return any(fnmatch.fnmatchcase(n, p) for p in patterns for n in (sample.stem, f"{split}/{sample.stem}"))
-
-    kept = {
-        name: tuple(sample for sample in samples if not unwanted(name, sample))
-        for name, samples in found.splits.items()
-    }
-    return replace(found, splits=kept)
-
-
-def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
-    if leave_out is None or isinstance(leave_out, list):
-        return list(leave_out or [])
-    for path in (Path(leave_out).expanduser(), folder / leave_out):
-        if path.is_file():
-            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    raise DataError(
-        f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
-        "line into a file"
-    )

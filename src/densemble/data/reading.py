@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
-from densemble.data.layouts import Sample
+from densemble.data.layouts import Drawing, Sample
+from densemble.data.mask_values import WHITE, MaskValues
 from densemble.data.targets import draw_points, resize_target
 from densemble.errors import DataError
+from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Size
 from densemble.storage import images as codec
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
@@ -29,7 +32,9 @@ class Reading:
         kind: of the maps.
         planes: whether maps have a channel axis.
         classes: names, where they are known.
-        channels: K of point maps.
+        channels: K of the files: of point maps, and of all maps with an ``order``.
+        mask_values: what 255 means in each channel of mask files.
+        order: channel in the files of each class; ``None``: as they are.
         ignore_index: label that counts as unknown.
         label_map: label in the files -> class number.
         color_map: colour of a mask -> class number; masks are then read as colours.
@@ -47,6 +52,8 @@ class Reading:
     channels: int
     ignore_index: int
     label_map: dict[int, int] | None
+    mask_values: MaskValues
+    order: tuple[int, ...] | None
     color_map: ColourMap | None
     scale: float
     bands: tuple[int, ...] | None
@@ -87,7 +94,15 @@ class Reading:
             DataError: unreadable, or values that the task does not have.
         """
         target = READERS[self.kind](self, sample, picture or self._size(sample))
-        return target[None] if self.planes and target.ndim == 2 else target
+        target = target[None] if self.planes and target.ndim == 2 else target
+        if self.order is None:
+            return target
+        if len(target) != self.channels:
+            raise DataError(
+                f"map '{sample.target}' has {len(target)} channels, the data set names {self.channels} classes; make "
+                "the map again, or correct the names"
+            )
+        return target[list(self.order)]
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
         """Picture and map, of equal height and width.
@@ -121,7 +136,7 @@ class Reading:
 
     def silent_turn(self, sample: Sample) -> int:
         """The EXIF orientation of a picture whose map is a file that says nothing of one itself; else 1."""
-        if sample.drawing is not None or is_point_table(sample.target):
+        if sample.drawing is not None or is_point_table(sample.target) or (sample.absent and not sample.planes):
             return 1
         orientation = codec.orientation(sample.image)
         target = sample.planes[0][1] if sample.planes else sample.target
@@ -129,7 +144,7 @@ class Reading:
 
     def _size(self, sample: Sample) -> Size:
         """(H, W) of the picture, where the map has no size of its own."""
-        if sample.drawing is None and not is_point_table(sample.target):
+        if sample.drawing is None and not is_point_table(sample.target) and (sample.planes or not sample.absent):
             return 0, 0
         height, width = codec.image_size(sample.image)
         lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
@@ -156,7 +171,8 @@ def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
         labels = _from_colours(colours, reading, sample.target)
     else:
         labels = codec.read_labels(sample.target, reading.turns_files)
-    return _checked(_mapped(labels, reading.label_map), reading, sample.target)
+    mapped = _mapped(labels, reading.label_map)
+    return _checked(np.where(labels == codec.UNKNOWN, reading.ignore_index, mapped), reading, sample.target)
 
 
 def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
@@ -200,26 +216,54 @@ def _checked(labels: Array, reading: Reading, path: Path) -> Array:
 
 def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
     if sample.drawing is not None:
-        labels = sample.drawing.labels(picture)
-        return np.stack([labels == number for number in range(reading.channels)]).astype(np.uint8)
-    if sample.planes:
-        planes = [codec.read_labels(path, reading.turns_files) for _, path in sample.planes]
-        if len({plane.shape for plane in planes}) > 1:
+        return _drawn_masks(reading, sample, sample.drawing, picture)
+    if sample.plane_names:
+        planes = {name: codec.read_labels(path, reading.turns_files) for name, path in sample.planes}
+        sizes = {plane.shape for plane in planes.values()} or {picture}
+        if len(sizes) > 1:
             raise DataError(f"the masks of '{sample.stem}' in '{sample.target}' have unequal sizes; make them again")
-        masks = np.stack(planes)
+        planes |= {name: np.zeros(next(iter(sizes)), np.int64) for name in sample.absent}
+        masks = np.stack([planes[name] for name in sample.plane_names])
     else:
-        masks = np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0)
+        masks = _with_unknown(np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0))
+    unknown = masks == codec.UNKNOWN
     if reading.label_map:
         masks = _mapped(masks.astype(np.int64), reading.label_map)
-    elif np.isin(masks, (0, 255)).all():
-        masks = masks == 255  # drawn as black and white; with 1 in it, 255 is unknown
+    else:
+        white = np.isin(np.arange(len(masks)), list(reading.mask_values.white))[:, None, None]
+        masks = np.where(white & (masks == WHITE), 1, masks)
+    masks = np.where(unknown, IGNORED, masks)
     wrong = np.unique(masks[(masks != 0) & (masks != 1) & (masks != 255)])
     if wrong.size:
         raise DataError(
             f"masks '{sample.target}' hold {some([str(value) for value in wrong])}; a mask is 0 or 1, 255 where it is "
-            f"unknown, or 0 and 255 throughout: say what they mean with --set data.label_map={{{wrong[0]}: 1}}"
+            "unknown beside a 1: say what they mean with "
+            f"--set data.label_map={{{wrong[0]}: 1}}"
         )
     return masks.astype(np.uint8)
+
+
+def _with_unknown(masks: Array) -> Array:
+    """Floats as labels are read: NaN is ``UNKNOWN``."""
+    if masks.dtype.kind != "f" or not np.isnan(masks).any():
+        return masks
+    return np.where(np.isnan(masks), float(codec.UNKNOWN), masks)
+
+
+def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Size) -> Array:
+    """Each class with its whole regions, also where others lie above them; 255 where it is unknown what is there."""
+    masks = np.zeros((len(reading.classes or ()), *picture), np.uint8)
+    unknown = np.zeros(picture, bool)
+    for label, region in drawing.regions(picture):
+        number = (reading.label_map or {}).get(label, label)
+        if 0 <= number < len(masks):
+            masks[number][region] = 1
+        elif number == reading.ignore_index:
+            unknown |= region
+        elif number != NO_CLASS and region.any():
+            _checked(np.array([number]), reading, sample.target)
+    masks[:, unknown] = np.where(masks[:, unknown] == 1, 1, IGNORED)
+    return masks
 
 
 def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from densemble.data.layouts.base import Sample
-from densemble.errors import UsageError
+from densemble.data.reading import Reading
+from densemble.errors import DataError, UsageError
 
 _FINEST_FRACTION = 20  # a stratified part is a multiple of 1/20 at most: each class needs that many samples
 
@@ -188,3 +191,17 @@ def _named(train: Units, val: Units, test: Units, options: SplitOptions) -> dict
     if not options.test_fraction:
         del parts["test"]
     return {name: [place for unit in units for place in unit] for name, units in parts.items()}
+
+
+def stratum_of(reading: Reading, sample: Sample) -> str:
+    """The rarest thing that can be told cheaply of a map: its smallest class, or the size of its mean."""
+    try:
+        target = reading.target(sample)
+    except DataError:
+        return "unreadable"  # whoever reads it for training says so; it may be left out before
+    if reading.kind in ("labels", "masks"):
+        labels = target if target.ndim == 2 else np.where(target == 1, np.arange(len(target))[:, None, None] + 1, 0)
+        values, counts = np.unique(labels[labels != reading.ignore_index], return_counts=True)
+        return str(values[counts.argmin()]) if values.size else "none"
+    mean = float(np.nanmean(target)) if np.isfinite(target).any() else 0.0
+    return str(int(np.log2(mean))) if mean > 0 else "none"

@@ -25,6 +25,7 @@ from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import default_head
 from densemble.nets.heads import WITH_SKIPS, require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
+from densemble.tasks import make_task
 
 
 def train_members(
@@ -53,8 +54,11 @@ def train_members(
     run = RunFolder(out)
     macs = _check_members(config)
     _open_run(run, data, config, resume)
+    if run.state.is_file():  # members of an earlier start were trained on its class numbers
+        data = data.numbered_as(make_task(read_json(run.state)["task"]))
     train = _decode_all(Training(data, data.task, config, run, report))
     training = Training(data, trained_task(data.task, config, train), config, run, report)
+    _report_ignored(training, train)
     _write_state(training)
     _keep_baselines(training, train)
     todo = [number for number in range(len(config.members)) if not _is_done(training.folder(number))]
@@ -153,6 +157,16 @@ def _decode_all(training: Training) -> DecodedSplit:
     }
     training.report(f"{len(data.train)} + {len(data.val)} images decoded in {time.monotonic() - started:.1f} s")
     return decoded[first, "train"]
+
+
+def _report_ignored(training: Training, train: DecodedSplit) -> None:
+    """Says which label is ignored, and how much of the training maps that is."""
+    if training.task.target_kind not in ("labels", "masks"):
+        return
+    label, pixels = int(training.task.fill), 0
+    for target in train.targets:
+        pixels += int((target == label).sum())
+    training.report(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
 
 
 def _write_state(training: Training) -> None:

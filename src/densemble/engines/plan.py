@@ -46,7 +46,9 @@ def _balanced(task: Task, train: DecodedSplit) -> tuple[float, ...]:
         if target.ndim == 3:
             counts += (target == 1).sum((1, 2))
         else:
-            counts += np.bincount(target[target < task.out_channels].ravel(), minlength=task.out_channels)
+            ignored = task.ignore_index if isinstance(task, SegmentationTask) else None
+            known = target[(target < task.out_channels) & (target != ignored)]
+            counts += np.bincount(known, minlength=task.out_channels)
     return balanced_weights(counts.tolist())
 
 

@@ -102,15 +102,17 @@ def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
 class CategoricalScores:
     """Class-wise calibration error, Brier score and negative log-likelihood of one class per pixel.
 
-    The class-wise error is the mean over all classes of the binned calibration error of p_k against 1[y = k]
+    The class-wise error is the mean over the scored classes of the binned calibration error of p_k against 1[y = k]
     (Nixon et al. 2019; Kull et al. 2019). The Brier score is a sum over the classes, 0 to 2 (Brier 1950).
 
     Args:
-        classes: K.
+        scored: bool ``(K,)``, which classes enter the class-wise mean.
         bins: between 0 and 1.
     """
 
-    def __init__(self, classes: int, bins: int = BINS) -> None:
+    def __init__(self, scored: Tensor, bins: int = BINS) -> None:
+        classes = len(scored)
+        self._scored = scored
         self._edges = torch.linspace(0, 1, bins + 1)
         self._gaps = torch.zeros(classes, bins + 1, dtype=torch.float64)
         self._pixels = 0
@@ -154,7 +156,7 @@ class CategoricalScores:
         if not self._pixels:
             return dict.fromkeys(("classwise_ece", "brier", "nll"))
         return {
-            "classwise_ece": float(self._gaps.abs().sum(1).mean()) / self._pixels,
+            "classwise_ece": float(self._gaps[self._scored].abs().sum(1).mean()) / self._pixels,
             "brier": self._squares / self._pixels,
             "nll": self._log_loss / self._pixels,
         }

@@ -13,14 +13,15 @@ class SegmentationMetrics:
 
     ``miou`` is the mean over classes that occur in the targets or the predictions; ``ece`` is the expected
     calibration error with equal-width bins of the confidence (Guo et al. 2017), the others are those of
-    :class:`CategoricalScores`.
+    :class:`CategoricalScores`. A class whose number is the ignored label enters no mean over classes; its predictions
+    on scored pixels count as errors of the classes that are there, as in torchmetrics.
 
     Attributes:
         reliability: confidence and accuracy, bin by bin.
 
     Args:
         classes: K.
-        ignore_index: label that is not scored.
+        ignore_index: label that is not scored, a class or none of 0..K-1.
         bins: of the confidence.
     """
 
@@ -29,7 +30,8 @@ class SegmentationMetrics:
         self._ignore = ignore_index
         self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
         self.reliability = Reliability(bins)
-        self._scores = CategoricalScores(classes, bins)
+        self._scored = torch.arange(classes) != ignore_index
+        self._scores = CategoricalScores(self._scored, bins)
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
         """Adds one picture: probabilities ``(K, H, W)``, labels ``(H, W)``.
@@ -54,11 +56,12 @@ class SegmentationMetrics:
         self.reliability.update(confidence, predicted == labels)
 
     def compute(self) -> MetricValues:
-        """The metrics; an absent class has IoU ``None``."""
+        """The metrics; an absent or ignored class has IoU ``None``."""
         hit = self._confusion.diagonal().double()
         union = (self._confusion.sum(0) + self._confusion.sum(1)).double() - hit
         total = max(int(self._confusion.sum()), 1)
-        per_class = [float(h / u) if u > 0 else None for h, u in zip(hit, union, strict=True)]
+        counts = zip(hit, union, self._scored, strict=True)
+        per_class = [float(h / u) if u > 0 and scored else None for h, u, scored in counts]
         present = [value for value in per_class if value is not None]
         return {
             "miou": sum(present) / len(present) if present else 0.0,

@@ -64,7 +64,8 @@ def per_class(analysis: Values) -> str:
     said = (
         "IoU at the targets' own size. The column 'ensemble' is the saved file on all validation images, on which it "
         "was fitted: equal to `densemble evaluate --split val`. 'Cross-fitted' was measured on images that played no "
-        "part in making the ensemble. The best of each row is bold; an empty cell means that the class does not occur."
+        "part in making the ensemble. The best of each row is bold; an empty cell means that the class "
+        "does not occur or is ignored."
     )
     won = f" The {first[0]} is the best in {wins} of {told} classes." if first else ""
     shown = table(["class", *columns], rows)

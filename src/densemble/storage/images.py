@@ -29,6 +29,8 @@ from densemble.storage.runs import atomic_path
 __all__ = [
     "IMAGE_SUFFIXES",
     "TARGET_SUFFIXES",
+    "UNKNOWN",
+    "UnusableMap",
     "as_unit",
     "image_size",
     "orientation",
@@ -46,9 +48,11 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".npy", ".npz")
-TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".bmp", ".webp", ".jpg", ".jpeg")
+TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".bmp", ".webp", ".gif", ".jpg", ".jpeg")
+UNKNOWN = int(np.iinfo(np.int64).min)
+"""Label of a pixel whose number in the file is NaN."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # others stay shut: Pillow runs Ghostscript for some
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # others stay shut: Pillow runs Ghostscript for some
 _PICTURE_NAMES = ("image", "arr_0")  # inside an NPZ of several arrays
 _MAP_NAMES = ("target", "arr_0")
 _EXACT_FLOAT = 1 << 53
@@ -58,6 +62,10 @@ _PNG_NOTES = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 _FEW_BITS = {"L;2": (2, 85), "L;4": (4, 17)}
 # Pillow's unpackers that keep the high bytes of 16-bit colours -> those that keep the low bytes.
 _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+
+
+class UnusableMap(DataError):
+    """A file that can be decoded, but does not hold a map where maps are read."""
 
 
 def read_image(path: Path, turn: bool = True) -> Array:
@@ -111,7 +119,7 @@ def orientation(path: Path) -> int:
 
 
 def read_labels(path: Path, turn: bool = True) -> Array:
-    """A label map as int64 ``(H, W)``; a palette picture gives its indices, never its colours.
+    """A label map as int64 ``(H, W)``; a palette picture gives its indices, never its colours. NaN is ``UNKNOWN``.
 
     Raises:
         DataError: unreadable, colours, or numbers that are not whole.
@@ -119,11 +127,15 @@ def read_labels(path: Path, turn: bool = True) -> Array:
     values = _single_channel(
         path, _decode(path, _MAP_NAMES), turn, "map its colours to labels with --set data.color_map=FILE"
     )
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and np.array_equal(values, np.round(values))):
-        raise DataError(f"labels '{path}' hold fractions or undefined values; save them as whole numbers")
+    unknown = np.isnan(values) if values.dtype.kind == "f" else None
+    if unknown is not None:
+        values = np.where(unknown, values.dtype.type(0), values)
+        if not (np.isfinite(values).all() and np.array_equal(values, np.round(values))):
+            raise DataError(f"labels '{path}' hold fractions or infinite values; save them as whole numbers")
     if values.dtype.itemsize > 2 and max(values.max(), -values.min().astype(np.float64)) > _EXACT_FLOAT:
         raise DataError(f"labels '{path}' reach {values.max()}; save them as small whole numbers")
-    return values.astype(np.int64)
+    labels = values.astype(np.int64)
+    return labels if unknown is None else np.where(unknown, UNKNOWN, labels)
 
 
 def read_colours(path: Path, turn: bool = True) -> Array:
@@ -259,6 +271,18 @@ def _format(path: Path) -> str:
 
 
 def _decode(path: Path, names: tuple[str, ...]) -> Pixels:
+    pixels = _decode_any(path, names)
+    if names == _MAP_NAMES and pixels.alpha is not None and (pixels.values == pixels.values[0, 0]).all():
+        held = len(np.unique(pixels.alpha))
+        if held > 1:
+            raise UnusableMap(
+                f"map '{path}' is one colour, its alpha channel holds {held} values: the map is in the alpha channel; "
+                "save that channel alone as a grey PNG"
+            )
+    return pixels
+
+
+def _decode_any(path: Path, names: tuple[str, ...]) -> Pixels:
     match _format(path):
         case "tiff":
             return tiff.read_page(path)
@@ -288,7 +312,14 @@ def _decode_picture(path: Path) -> Pixels:
     with _opened(path) as image:
         storage = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
         image.load()
+        if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
+            raise UnusableMap(f"'{path}' is an animation; save each of its frames in a file of its own")
         turn = _orientation_of(image)
+        if image.format == "GIF" and image.mode == "P":
+            indices, palette = np.asarray(image), _palette(image)
+            used = palette[np.unique(indices)]
+            if (used == used[:, :1]).all():  # programs order a GIF's greys anew in each file: they count, not indices
+                return Pixels(palette[indices][:, :, :1], orientation=turn)
         if image.mode == "P":
             return Pixels(np.asarray(image)[:, :, None], palette=_palette(image), orientation=turn)
         if storage in _FEW_BITS:
@@ -300,7 +331,8 @@ def _decode_picture(path: Path) -> Pixels:
         if storage == "LA;16B":  # its four bytes, as if they were R, G, B, A
             high_low = _unpacked(path, "RGBA").astype(np.uint16)
             return Pixels(high_low[:, :, :1] << 8 | high_low[:, :, 1:2], orientation=turn)
-        return Pixels(_eight_bits_or_grey(image), orientation=turn)
+        alpha = np.asarray(image.getchannel("A")) if image.mode in ("LA", "RGBA") else None
+        return Pixels(_eight_bits_or_grey(image), orientation=turn, alpha=alpha)
 
 
 def _unpacked(path: Path, unpacker: str) -> Array:

@@ -26,6 +26,7 @@ class Pixels:
         palette: uint8 ``(N, 3)`` colours that ``values`` point into, or ``None``.
         white_is_zero: the numbers count darkness (TIFF's MINISWHITE).
         orientation: EXIF orientation, 1..8.
+        alpha: uint8 ``(H, W)`` of an 8-bit picture that has one.
     """
 
     values: Array
@@ -33,6 +34,7 @@ class Pixels:
     palette: Array | None = None
     white_is_zero: bool = False
     orientation: int = 1
+    alpha: Array | None = None
 
 
 def require_plausible(path: Path, claimed: int, stored: int) -> None:

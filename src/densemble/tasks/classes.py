@@ -7,6 +7,13 @@ from statistics import median
 from densemble.errors import UsageError
 
 _LEAST, _MOST = 0.1, 10.0
+HIGHEST_LABEL = 65535
+"""Of a class or of what is ignored: label maps are kept as 8 or 16 bits."""
+
+
+def default_ignore_index(classes: int) -> int:
+    """The label that is ignored where nobody says one: 255, or 65535 where 255 is a class."""
+    return 255 if classes <= 255 else HIGHEST_LABEL
 
 
 def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densemble.metrics import Metric, SegmentationMetrics
 from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
-from densemble.tasks.classes import require_classes, require_weights
+from densemble.tasks.classes import default_ignore_index, require_classes, require_weights
 from densemble.tasks.losses.categorical import cross_entropy, focal, lovasz, one_hot
 from densemble.tasks.losses.dice import dice
 
@@ -90,10 +90,10 @@ class SegmentationTask(Task):
 
 def make_segmentation(values: dict[str, Any]) -> Task:
     """From the plain values of ``describe``."""
-    weights = values.get("class_weights")
+    weights, classes = values.get("class_weights"), tuple(values.get("classes") or ())
     return SegmentationTask(
-        tuple(values.get("classes") or ()),
-        int(values.get("ignore_index", 255)),
+        classes,
+        int(values.get("ignore_index", default_ignore_index(len(classes)))),
         None if weights is None else tuple(float(weight) for weight in weights),
         values.get("loss_name", ""),
     )

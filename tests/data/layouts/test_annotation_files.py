@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densemble.data.folder import FolderData
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.errors import DataError
 
-pytest.importorskip("pycocotools.mask")
+coco_masks = pytest.importorskip("pycocotools.mask")
 
 Write = Callable[..., Path]
 SIZE = (12, 16)
@@ -74,6 +75,18 @@ def test_coco_instances(tmp_path: Path, picture: Write) -> None:
     assert not labels(val).any()
 
 
+def test_coco_files_that_number_their_categories_differently(tmp_path: Path, picture: Write) -> None:
+    for split, ids in (("train", {"cat": 3, "dog": 7}), ("val", {"dog": 3, "cow": 4, "cat": 9})):
+        picture(tmp_path / split / "a.jpg")
+        one = {"category_id": ids["cat"], "segmentation": [square(2, 2, 12, 9)], "area": 70}
+        categories = [{"id": number, "name": name} for name, number in ids.items()]
+        save(tmp_path / split / "all.json", coco([one]) | {"categories": categories})
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("background", "cat", "dog", "cow")  # by the lowest id of each
+    for split in ("train", "val"):
+        assert set(np.unique(labels(layout.splits[split][0]))) == {0, 1}
+
+
 @pytest.mark.parametrize("place", ["train/_annotations.coco.json", "annotations/instances_default.json", "all.json"])
 def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Write) -> None:
     folder = tmp_path / ("images" if "default" in place else "train" if "train" in place else "")
@@ -84,6 +97,45 @@ def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Writ
     assert named(layout) == {"train" if "train" in place else "all": ["a"]}
     assert layout.unpaired == (tmp_path / "lost.jpg", forgotten)
     assert (labels(layout.splits["train" if "train" in place else "all"][0]) == 1).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("size", [[16, 12], [24, 8], [6, 32]])
+def test_coco_runs_of_another_size_are_refused(
+    size: list[int], compressed: bool, tmp_path: Path, picture: Write
+) -> None:
+    """They hold as many pixels as the picture and would be drawn scrambled."""
+    mask = np.zeros(size, np.uint8, order="F")
+    mask[1:3, 2:5] = 1
+    counts: Any = [2 * size[0] + 1, 2, size[0] - 2, 2, size[0] - 2, 2]
+    counts = [*counts, mask.size - sum(counts)]
+    if compressed:
+        counts = coco_masks.encode(mask)["counts"].decode()
+    picture(tmp_path / "a.jpg")
+    runs = {"id": 31, "category_id": 3, "area": 6, "segmentation": {"size": size, "counts": counts}}
+    save(tmp_path / "all.json", coco([runs]))
+    with pytest.raises(DataError, match=rf"all\.json.*a\.jpg.*annotation 31 has runs for {size[0]}x{size[1]}.*12x16"):
+        labels(find_layout(tmp_path).splits["all"][0])
+
+
+def test_coco_regions_that_overlap_are_whole_in_multilabel(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    dog = {"category_id": 7, "segmentation": [square(4, 3, 8, 6)], "area": 12}
+    cat = {"category_id": 3, "segmentation": [square(2, 2, 12, 9)], "area": 70}
+    save(tmp_path / "all.json", coco([dog, cat], ("a.jpg",)))
+    picture(tmp_path / "b.jpg")
+    rows, columns = np.mgrid[:12, :16]
+    both = [
+        (rows >= 2) & (rows < 9) & (columns >= 2) & (columns < 12),
+        (rows >= 3) & (rows < 6) & (columns >= 4) & (columns < 8),
+    ]
+    (sample,) = find_layout(tmp_path).splits["all"]
+    data = FolderData(tmp_path, "multilabel", skip_unpaired=True, label_map={"dog": 255})
+    whole = FolderData(tmp_path, "multilabel", skip_unpaired=True).read_target(sample)
+    np.testing.assert_array_equal(whole, [~(both[0] | both[1]), *both])
+    unknown = data.read_target(sample)
+    np.testing.assert_array_equal(unknown[1], both[0])  # known where it is drawn, though a dog hides it
+    np.testing.assert_array_equal(unknown[2], np.where(both[1], 255, 0))
 
 
 def test_coco_names_never_leave_the_folder(tmp_path: Path, picture: Write) -> None:
@@ -131,6 +183,8 @@ def test_coco_panoptic(png: str, tmp_path: Path, picture: Write) -> None:
     expected[:6, :8] = expected[:, 8:12] = 1
     expected[6:, :8] = 0
     np.testing.assert_array_equal(labels(layout.splits["val"][0]), expected)
+    masks = FolderData(tmp_path, "multilabel").read_target(layout.splits["val"][0])
+    np.testing.assert_array_equal(masks, [np.where(expected == 255, 255, expected == number) for number in (0, 1)])
 
 
 def test_coco_panoptic_segment_that_is_not_listed(tmp_path: Path, picture: Write) -> None:
@@ -196,6 +250,21 @@ def test_cvat(tmp_path: Path, picture: Write) -> None:
     expected[3:6, 4:8] = 2
     np.testing.assert_array_equal(labels(layout.splits["all"][0]), expected)
     assert not labels(layout.splits["all"][1]).any()
+
+
+def test_cvat_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    shapes = (
+        '<ellipse label="cat" cx="7" cy="5" rx="4" ry="2" rotation="60"/>'
+        '<box label="dog" xtl="0" ytl="0" xbr="4" ybr="4" rotation="45"/>'
+        '<polyline label="dog" points="1,1;2,2"/><points label="dog" points="1,1"/>'
+    )
+    meta = CVAT[CVAT.index("<meta>") : CVAT.index("<image")]
+    image = f'<image name="a.jpg" width="16" height="12">{shapes}</image>'
+    save(tmp_path / "annotations.xml", f"<annotations>{meta}{image}</annotations>")
+    layout = find_layout(tmp_path)
+    np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 2, ellipse_by_hand(7, 5, 4, 2, 60))
+    assert layout.undrawn == {"box": 1, "polyline": 1, "points": 1}
 
 
 def test_cvat_subsets_are_splits(tmp_path: Path, picture: Write) -> None:
@@ -277,6 +346,88 @@ def test_label_studio(tmp_path: Path, picture: Write) -> None:
     expected[stroke] = 1
     np.testing.assert_array_equal(labels(by_name["a.jpg"]), expected)
     assert not labels(by_name["0a1b2c3d-b.jpg"]).any()
+
+
+def ellipse_by_hand(x: float, y: float, along: float, across: float, degrees: float) -> np.ndarray:
+    """Pixels whose centre lies inside, each turned back onto the axes by a complex number."""
+    rows, columns = np.mgrid[:12, :16] + 0.5
+    turned = ((columns - x) + 1j * (rows - y)) * np.exp(-1j * np.deg2rad(degrees))
+    return (turned.real / along) ** 2 + (turned.imag / across) ** 2 <= 1
+
+
+def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    round_one = result("ellipselabels", "dog", x=50, y=50, radiusX=25, radiusY=20, rotation=30)
+    box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 45}
+    unlabelled = result("polygonlabels", "") | {"value": {"points": [[0, 0]], "polygonlabels": []}}
+    results = [
+        round_one,
+        result("rectanglelabels", "cat", **box),
+        result("rectanglelabels", "cat", **box),
+        result("keypointlabels", "cat", x=1, y=1),
+        unlabelled,
+        {"type": "choices", "from_name": "c", "value": {"choices": ["night"]}},
+    ]
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": results})])
+    layout = find_layout(tmp_path)
+    assert layout.undrawn == {"rectanglelabels": 2, "keypointlabels": 1, "polygonlabels without a label": 1}
+    np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 1, ellipse_by_hand(8, 6, 4, 2.4, 30))
+    problems = FolderData(tmp_path, "segmentation", classes=["background", "dog"]).check()["problems"]
+    told = [problem["message"] for problem in problems if problem["kind"] == "regions not drawn"]
+    assert any("2 regions of type 'rectanglelabels'" in message for message in told) and len(told) == 3
+
+
+@pytest.mark.parametrize(("tags", "fields"), [(("x", "y"), ("x", "y")), (("img-1", "img-2"), ("img1", "img2"))])
+def test_label_studio_regions_lie_on_their_own_image(
+    tags: tuple[str, str], fields: tuple[str, str], tmp_path: Path, picture: Write
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        picture(tmp_path / f"{name}.jpg")
+    quarter = [[25, 25], [50, 25], [50, 50], [25, 50]]
+    first = result("polygonlabels", "cat", points=quarter) | {"to_name": tags[0]}
+    second = result("polygonlabels", "dog", points=quarter) | {"to_name": tags[1]}
+    pairs = [dict(zip(fields, names, strict=True)) for names in (("a.jpg", "b.jpg"), ("c.jpg", "d.jpg"))]
+    tasks = [
+        {"id": 1, "data": pairs[0], "annotations": [{"id": 1, "result": [first, second]}]},
+        {"id": 2, "data": pairs[1], "annotations": [{"id": 2, "result": [second]}]},
+    ]
+    save(tmp_path / "p.json", tasks)
+    drawn = {sample.stem: labels(sample) for sample in find_layout(tmp_path).splits["all"]}
+    assert {name: set(np.unique(found)) for name, found in drawn.items()} == {
+        "a": {0, 1}, "b": {0, 2}, "c": {0}, "d": {0, 2}
+    }  # fmt: skip
+    tasks[0]["annotations"][0]["result"] = [first, second | {"to_name": "elsewhere"}]
+    save(tmp_path / "p.json", tasks)
+    with pytest.raises(DataError, match=rf"task 1 has the images {', '.join(fields)}.*'elsewhere'"):
+        find_layout(tmp_path)
+
+
+def test_label_studio_region_of_two_labels(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    both = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
+    both["value"]["polygonlabels"] = ["dog", "cat"]
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [both]})])
+    (sample,) = find_layout(tmp_path).splits["all"]
+    assert set(np.unique(labels(sample))) == {0, 2}
+    assert sample.drawing is not None
+    assert [(number, int(region.sum())) for number, region in sample.drawing.regions(SIZE)] == [
+        (1, 12),
+        (2, 12),
+        (0, 180),
+    ]
+
+
+def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, picture: Write) -> None:
+    picture(tmp_path / "a.jpg")
+    polygon = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
+    save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [polygon]})])
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncow\n")
+    layout = find_layout(tmp_path)
+    assert layout.classes == ("background", "cat", "dog", "cow")
+    assert set(np.unique(labels(layout.splits["all"][0]))) == {0, 2}
+    (tmp_path / "classes.txt").write_text("cat\ncow\n")
+    with pytest.raises(DataError, match=r"p\.json.*'dog' is none of the classes background, cat, cow"):
+        find_layout(tmp_path)
 
 
 def test_label_studio_masks_beside_the_json(tmp_path: Path, picture: Write) -> None:

@@ -14,6 +14,7 @@ from densemble.data.check.names import judge_names, name_pairs
 from densemble.data.check.pair import look
 from densemble.data.check.problems import Severity, as_pattern, group, in_order
 from densemble.data.check.seen import Seen
+from densemble.data.check.sides import judge_sides
 from densemble.data.check.subject import Checkable
 from densemble.data.check.summary import named_classes, sum_up_pictures, sum_up_split
 from densemble.data.check.uniformity import judge_uniformity
@@ -42,7 +43,12 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
     _settle_channels(data)
     seen = _look_at_all(data)
     problems += [problem for one in seen for problem in one.problems]
-    problems += [*judge_classes(data, seen), *judge_uniformity(data, seen), *judge_copies(data, seen)]
+    problems += [
+        *judge_classes(data, seen),
+        *judge_uniformity(data, seen),
+        *judge_copies(data, seen),
+        *judge_sides(data),
+    ]
     names = named_classes(data, seen)
     by_split = {split: [one for one in seen if one.split == split] for split in data.layout.splits}
     return {
@@ -81,7 +87,8 @@ def write_leave_out(facts: dict[str, Any], path: Path) -> int:
 
 
 def _settle_channels(data: Checkable) -> None:
-    """Lets the folder find out how many channels its maps have, where that decides how they are read."""
+    """Lets the folder find out what decides how its maps are read: what all say together, and how many channels."""
+    data.settle()
     if not data.reading.planes:
         return
     with suppress(DataError):  # its cause is found in the files, one by one

@@ -74,8 +74,8 @@ def _labels(seen: Seen, result: SeenMap, labels: Array, data: Checkable, kept: i
 
 
 def _masks(seen: Seen, result: SeenMap, masks: Array, data: Checkable, kept: int) -> None:
-    result.masks = [(int((plane == 1).sum()), int((plane <= 1).sum())) for plane in masks]
-    if not any(known for _, known in result.masks):
+    result.masks = [(int((plane == 1).sum()), int((plane <= 1).sum()), plane.size) for plane in masks]
+    if not any(known for _, known, _ in result.masks):
         _say(seen, "empty map", f"'{seen.sample.target}' is unknown (255) everywhere")
 
 
@@ -180,4 +180,4 @@ MEASURES: dict[TargetKind, Callable[[Seen, SeenMap, Array, Checkable, int], None
 def map_files(seen: Seen) -> list[Path]:
     """The files that a pair's map is read from."""
     planes = [path for _, path in seen.sample.planes]
-    return planes or [seen.sample.target]
+    return planes if seen.sample.plane_names else [seen.sample.target]

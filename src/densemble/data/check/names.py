@@ -8,6 +8,7 @@ from pathlib import Path
 from densemble.data.check.problems import Problem, Severity
 from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Layout, Sample
+from densemble.data.leave_out import EMPTY
 
 _FEWEST = 2
 _ALIKE = 0.8
@@ -28,6 +29,12 @@ def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
     for used, other in data.layout.doubled:
         message = f"'{used}' and '{other}' claim the same name; the first is used"
         yield Problem("doubled name", str(other), message, "rename or remove one of them", partner=str(used))
+    for region, count in data.layout.undrawn.items():
+        message = (
+            f"{count} regions of type '{region}' in '{data.layout.path}' are not drawn: what they cover is not marked"
+        )
+        remedy = "where they are regions of a class, draw them as polygons or masks and export again"
+        yield Problem("regions not drawn", str(data.layout.path), message, remedy, "warning")
     for split, samples in data.layout.splits.items():
         yield from _differing_in_case(split, samples)
     yield from _small_splits(data)
@@ -35,11 +42,17 @@ def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
 
 def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
     remedy = "add its partner, or leave such files out: --set data.skip_unpaired=true"
+    incomplete = {sample.image: sample for samples in layout.incomplete.values() for sample in samples}
     by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
     for file in layout.unpaired:
         by_folder[file.parent][file.stem] = file
     for file in layout.unpaired:
         message = f"'{file}' has no partner of the same stem" if file.exists() else f"'{file}' is listed but not there"
+        if file in incomplete:
+            message = f"'{file}' has no mask of the classes {', '.join(incomplete[file].absent)}"
+            told = f"where that means that nothing of them is there, say so: {EMPTY}; else {remedy}"
+            yield Problem("unpaired", str(file), message, told, severity)
+            continue
         others = {
             stem: path for folder, files in by_folder.items() if folder != file.parent for stem, path in files.items()
         }

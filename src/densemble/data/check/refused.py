@@ -34,6 +34,8 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
     for file in map_files(seen):
         try:
             planes = codec.read_planes(file, turn=False)
+        except codec.UnusableMap as reason:
+            return from_error("unusable map", file, reason)
         except DataError as reason:
             return damage(file, seen.name, reason)
     kind = data.reading.kind

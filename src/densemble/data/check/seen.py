@@ -63,7 +63,7 @@ class SeenMap:
         channels: K; 1 where it has no channel axis.
         constant: whether all its pixels are equal.
         labels: label -> pixels, of a label map.
-        masks: (pixels that are 1, pixels that are known) per channel, of masks.
+        masks: (pixels that are 1, pixels that are known, all pixels) per channel, of masks.
         values: of everything else.
         points: number of points, or the sum of a density.
         palette: colours of a palette file.
@@ -75,7 +75,7 @@ class SeenMap:
     channels: int
     constant: bool
     labels: dict[int, int] | None = None
-    masks: list[tuple[int, int]] | None = None
+    masks: list[tuple[int, int, int]] | None = None
     values: SeenValues | None = None
     points: float | None = None
     palette: bytes | None = None

@@ -20,6 +20,13 @@ class Checkable(Protocol):
     scale: float
     options: dict[str, Any]
 
+    def settle(self) -> None:
+        """Lets the reading know what only all files say together."""
+
+    @property
+    def ignored_by_default(self) -> bool:
+        """Whether nobody has said which label is ignored."""
+
     @property
     def task(self) -> Any:
         """The task with what the training maps say."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from densemble.data.check.classes import class_names, class_pixels, label_shares
+from densemble.data.check.classes import class_names, class_pixels, ignored, label_shares
 from densemble.data.check.seen import Seen, SeenMap
 from densemble.data.check.subject import Checkable
 
@@ -19,10 +19,10 @@ def sum_up_split(data: Checkable, seen: Sequence[Seen], names: list[str] | None)
 
     Returns:
         ``pairs``, ``usable`` (both files could be read), ``sizes`` (the commonest), ``channels``, ``depths``,
-        ``with_fixations``; of labels ``label_share`` (of all pixels) and ``ignored_share``; of labels and masks
-        ``class_share`` (of the pixels that are known) and ``class_pictures``; of everything else ``values`` (lowest
-        and highest), ``mean``, ``percentiles`` (of some pixels of every map) and ``invalid_share``; ``points`` per
-        map.
+        ``with_fixations``; of labels ``label_share`` (of all pixels); of labels and masks ``ignored_label``,
+        ``ignored_share``, ``class_share`` (of the pixels that are known) and ``class_pictures``; of everything else
+        ``values`` (lowest and highest), ``mean``, ``percentiles`` (of some pixels of every map) and
+        ``invalid_share``; ``points`` per map.
     """
     pictures = [one.picture for one in seen if one.picture is not None]
     maps = [one.map for one in seen if one.map is not None]
@@ -50,7 +50,8 @@ def _of_classes(data: Checkable, seen: Sequence[Seen], names: list[str]) -> dict
     if data.reading.kind == "labels":
         shares = label_shares(seen)
         facts["label_share"] = {str(label): round(share, 5) for label, share in shares.items()}
-        facts["ignored_share"] = round(shares.get(data.ignore_index, 0.0), 5)
+    facts["ignored_label"], share = ignored(data, seen)
+    facts["ignored_share"] = round(share, 5)
     pixels, known, pictures = class_pixels(data, seen, len(names))
     facts["class_share"] = {
         name: round(own / total, 6) if total else 0.0 for name, own, total in zip(names, pixels, known, strict=True)

@@ -1,5 +1,6 @@
 """Data sets whose maps are drawn from one annotation file for many pictures (COCO, CVAT, Label Studio)."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.base import Drawing, Layout, Sample
@@ -24,7 +25,13 @@ class AnnotatedPictures:
         else:
             samples.append(Sample(image, source, drawing=drawing))
 
-    def layout(self, name: str, classes: tuple[str, ...], ignore_index: int | None = None) -> Layout:
+    def layout(
+        self,
+        name: str,
+        classes: tuple[str, ...],
+        ignore_index: int | None = None,
+        undrawn: Mapping[str, int] | None = None,
+    ) -> Layout:
         """The layout; unpaired are pictures that are named and absent, or that lie unnamed beside those named."""
         root = self._index.root
         return Layout(
@@ -36,4 +43,5 @@ class AnnotatedPictures:
             classes,
             ignore_index,
             doubled=tuple(self._index.doubled),
+            undrawn=dict(undrawn or {}),
         )

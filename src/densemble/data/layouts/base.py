@@ -1,6 +1,7 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,15 @@ class Drawing(Protocol):
             DataError: what the annotation file says cannot be drawn; names that file.
         """
 
+    def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
+        """Class number and whole region, bool ``(H, W)``, of everything in a picture of that (H, W).
+
+        Regions may overlap. What none covers comes last, with the number that :meth:`labels` gives it.
+
+        Raises:
+            DataError: as :meth:`labels`.
+        """
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -35,6 +45,7 @@ class Sample:
         drawing: draws the map where no file holds it.
         bands: more files whose channels follow those of ``image``.
         planes: (class name, file) for each class, where every class has a file of its own (multilabel).
+        absent: names of the classes that have no file for this picture: nothing of them is there.
         group: pictures of one group (a city, a patient, a video) belong into one split.
         name: unique name, where the picture's stem is not.
     """
@@ -47,11 +58,17 @@ class Sample:
     planes: tuple[tuple[str, Path], ...] = ()
     group: str | None = None
     name: str | None = None
+    absent: tuple[str, ...] = ()
 
     @property
     def stem(self) -> str:
         """The name of the sample: no other sample of its split has it."""
         return self.name or self.image.stem
+
+    @property
+    def plane_names(self) -> tuple[str, ...]:
+        """Names of the classes that have files of their own, for this picture or for others, in their order."""
+        return tuple(sorted([*(name for name, _ in self.planes), *self.absent]))
 
 
 @dataclass(frozen=True)
@@ -69,6 +86,9 @@ class Layout:
         label_map: label in the files -> class number, where they differ.
         color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
         doubled: pairs of files that claim the same name; the first of each is used.
+        incomplete: by split, samples of which some classes have no file; their pictures are among the unpaired.
+        undrawn: type of region, such as ``box`` -> how many an annotation file has that no map shows.
+        usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
     """
 
     path: Path
@@ -81,3 +101,6 @@ class Layout:
     label_map: dict[int, int] | None = None
     color_map: dict[tuple[int, int, int], int] | None = None
     doubled: tuple[tuple[Path, Path], ...] = ()
+    incomplete: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
+    undrawn: dict[str, int] = field(default_factory=dict)
+    usual_classes: bool = False

@@ -1,5 +1,6 @@
 """Names of the classes and the colours of their masks, from the files that tools write beside the pictures."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,10 @@ def read_classes(folder: Path) -> Classes:
     """What ``classes.txt``, ``class_dict.csv`` or ``labelmap.txt`` in a folder say; the first gives the order.
 
     Raises:
-        DataError: one cannot be read, or they name different classes.
+        DataError: one cannot be read, they name different classes, or a name stands twice.
     """
     names = tuple(read_lines(folder / "classes.txt")) if (folder / "classes.txt").is_file() else None
+    require_distinct(names or (), folder / "classes.txt")
     if (folder / "class_dict.csv").is_file():
         file, colors = folder / "class_dict.csv", _read_class_dict(folder / "class_dict.csv")
     elif (folder / "labelmap.txt").is_file():
@@ -66,6 +68,28 @@ def _unique(path: Path, rows: Iterable[tuple[str, Color]]) -> list[tuple[str, Co
     if len({name for name, _ in found}) < len(found) or len({color for _, color in found}) < len(found):
         raise DataError(f"'{path}' gives two classes the same name or colour; give each its own")
     return found
+
+
+def class_key(name: str) -> str:
+    """A name as it is compared: composed Unicode; the background in any case, for tools write it in either."""
+    plain = unicodedata.normalize("NFC", name).strip()
+    return "background" if plain.lower() == "background" else plain
+
+
+def require_distinct(names: Sequence[str], source: object) -> None:
+    """Refuses a name that stands for two classes.
+
+    Raises:
+        DataError: names it with both of its numbers.
+    """
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        before = first.setdefault(class_key(name), number)
+        if before != number:
+            raise DataError(
+                f"'{source}' names '{name}' twice, as class {before} and as class {number}; give each class its own "
+                "name"
+            )
 
 
 def with_background(names: Iterable[str]) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 Source: https://cocodataset.org/#format-data
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from densemble.data.layouts.annotated import AnnotatedPictures
 from densemble.data.layouts.base import Layout
-from densemble.data.layouts.class_names import VOID, class_number, with_background
+from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
 from densemble.data.layouts.folders import PictureIndex, split_folders, split_in
 from densemble.data.layouts.panoptic import PanopticDrawing, find_panoptic_folder, panoptic_folders
 from densemble.data.layouts.reading import read_json, well_formed
@@ -37,12 +37,13 @@ class _Annotations:
 def find(path: Path) -> Layout | None:
     """``annotations/*.json``, or a JSON file beside the pictures, with the keys images, annotations and categories.
 
-    Instances: class 0 is the background, then the categories in the order of their ids; smaller regions are drawn
-    over larger ones. Panoptic: the categories from 0 in the order of their ids, void is 255; preferred where both
-    are there. The file's name (``instances_train2017.json``) or its folder's (``train/``) is the split.
+    Categories are matched by name: files may number them differently. Instances: class 0 is the background, then the
+    categories in the order of their ids; smaller regions are drawn over larger ones. Panoptic: the categories from 0
+    in the order of their ids, void is 255; preferred where both are there. The file's name
+    (``instances_train2017.json``) or its folder's (``train/``) is the split.
 
     Raises:
-        DataError: files that cannot be read, or categories that differ between the files.
+        DataError: files that cannot be read, or categories that share a name or an id.
     """
     files = [annotations for file in _json_files(path) if (annotations := _open(file, path))]
     if not files:
@@ -58,8 +59,8 @@ def find(path: Path) -> Layout | None:
         with well_formed(file.path, "COCO file"):
             _add_panoptic(file, names, path, pictures) if panoptic else _add_instances(file, names, pictures)
     if panoptic:
-        return pictures.layout("coco", tuple(names.values()), VOID)
-    return pictures.layout("coco", with_background(names.values()))
+        return pictures.layout("coco", names, VOID)
+    return pictures.layout("coco", with_background(names))
 
 
 def _json_files(path: Path) -> list[Path]:
@@ -90,20 +91,27 @@ def _with_splits(path: Path, files: list[_Annotations]) -> list[_Annotations]:
     return files
 
 
-def _category_names(files: Iterable[_Annotations]) -> dict[int, str]:
-    """Names by id, in the order of the ids."""
-    names: dict[int, str] = {}
+def _category_names(files: Iterable[_Annotations]) -> tuple[str, ...]:
+    """Names in the order of their ids; where files number a name differently, its lowest id counts."""
+    lowest: dict[str, int] = {}
     for file in files:
-        with well_formed(file.path, "COCO file"):
-            for category in file.content["categories"]:
-                number, name = int(category["id"]), str(category["name"])
-                if names.setdefault(number, name) != name:
-                    raise DataError(
-                        f"'{file.path}' calls category {number} '{name}', another '{names[number]}'; make them agree"
-                    )
-    if len(set(names.values())) < len(names):
-        raise DataError(f"categories of '{file.path}' share a name; give each its own")
-    return dict(sorted(names.items()))
+        for number, name in _categories(file).items():
+            lowest[name] = min(number, lowest.get(name, number))
+    return tuple(sorted(lowest, key=lowest.__getitem__))
+
+
+def _categories(file: _Annotations) -> dict[int, str]:
+    """Names by id in one file."""
+    names: dict[int, str] = {}
+    with well_formed(file.path, "COCO file"):
+        for category in file.content["categories"]:
+            number, name = int(category["id"]), str(category["name"])
+            if names.setdefault(number, name) != name:
+                raise DataError(
+                    f"'{file.path}' calls category {number} '{name}' and '{names[number]}'; make them agree"
+                )
+    require_distinct(list(names.values()), file.path)
+    return names
 
 
 def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
@@ -113,9 +121,9 @@ def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
     return found
 
 
-def _add_instances(file: _Annotations, names: dict[int, str], pictures: AnnotatedPictures) -> None:
-    annotations, classes = _by_image(file.content), with_background(names.values())
-    labels = {number: class_number(name, classes) for number, name in names.items()}
+def _add_instances(file: _Annotations, names: Sequence[str], pictures: AnnotatedPictures) -> None:
+    annotations, classes = _by_image(file.content), with_background(names)
+    labels = {number: class_number(name, classes) for number, name in _categories(file).items()}
     if file.content["annotations"] and not any(item.get("segmentation") for item in file.content["annotations"]):
         raise DataError(f"'{file.path}' holds boxes but no outlines; export the data set as segmentation")
     for image in file.content["images"]:
@@ -137,17 +145,21 @@ def _shape(annotation: dict[str, Any], label: int, path: Path) -> Shape:
     segmentation = annotation.get("segmentation") or []
     if isinstance(segmentation, list):
         return Polygons(label, tuple(map(outline, segmentation)))
-    counts = segmentation["counts"]
+    counts, name = segmentation["counts"], f"annotation {annotation.get('id', '')}".strip()
+    size = None
+    if "size" in segmentation:
+        height, width = map(int, segmentation["size"])
+        size = (height, width)
     if isinstance(counts, str):
-        return CompressedRuns(label, counts)
-    return Runs(label, tuple(map(int, counts)), by_columns=True)
+        return CompressedRuns(label, counts, size, name)
+    return Runs(label, tuple(map(int, counts)), by_columns=True, drawn_for=size, name=name)
 
 
-def _add_panoptic(file: _Annotations, names: dict[int, str], path: Path, pictures: AnnotatedPictures) -> None:
+def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, pictures: AnnotatedPictures) -> None:
     folder = find_panoptic_folder(file.path, path)
     if folder is None:
         raise DataError(f"'{file.path}' needs the folder '{file.path.stem}' of its PNG maps beside it; add it")
-    labels = {number: label for label, number in enumerate(names)}
+    labels = {number: names.index(name) for number, name in _categories(file).items()}
     annotations = _by_image(file.content)
     for image in file.content["images"]:
         for item in annotations[image["id"]]:

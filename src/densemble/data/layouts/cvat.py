@@ -3,6 +3,7 @@
 Source: https://docs.cvat.ai/docs/dataset_management/formats/xml_format
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -12,18 +13,19 @@ from densemble.data.layouts.base import Layout
 from densemble.data.layouts.class_names import class_number, with_background
 from densemble.data.layouts.folders import PictureIndex, split_word
 from densemble.data.layouts.reading import read_xml, well_formed
-from densemble.data.layouts.shapes import Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.data.layouts.shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
 from densemble.errors import DataError
 
-_DRAWN = ("polygon", "mask")
+_DRAWN = ("polygon", "mask", "ellipse")
+_UNDRAWN = ("box", "polyline", "points", "cuboid", "skeleton")
 
 
 def find(path: Path) -> Layout | None:
     """``annotations.xml`` with the pictures anywhere below its folder.
 
-    Polygons and masks are drawn in the order of their ``z_order``; boxes, lines and points are no regions and are left
-    out. Class 0 is the background, then the labels as the file lists them. Subsets named train, val and test are the
-    splits, where every picture has one.
+    Polygons, ellipses and masks are drawn in the order of their ``z_order``; boxes, lines and points are no regions:
+    they are counted and left out. Class 0 is the background, then the labels as the file lists them. Subsets named
+    train, val and test are the splits, where every picture has one.
 
     Raises:
         DataError: no such XML, tracks of a video, or no region at all.
@@ -47,7 +49,8 @@ def find(path: Path) -> Layout | None:
             name, size = image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"]))
             drawing = ShapeDrawing(file, name, size, _shapes(image, classes))
         pictures.add((subset or "all") if None not in subsets else "all", name, file, drawing)
-    return pictures.layout("cvat", classes)
+    undrawn = Counter(element.tag for image in images for element in image if element.tag in _UNDRAWN)
+    return pictures.layout("cvat", classes, undrawn=undrawn)
 
 
 def _label_names(root: Element) -> list[str]:
@@ -66,6 +69,9 @@ def _shape(element: Element, label: int) -> Shape:
     if element.tag == "polygon":
         points = element.attrib["points"].replace(";", ",").split(",")
         return Polygons(label, (outline([float(number) for number in points]),))
+    if element.tag == "ellipse":
+        x, y, along, across = (float(element.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
+        return Ellipse(label, (x, y), (along, across), float(element.get("rotation", "0")))
     left, top, height, width = (int(element.attrib[name]) for name in ("left", "top", "height", "width"))
     counts = tuple(int(count) for count in element.attrib["rle"].split(","))
     return Runs(label, counts, by_columns=False, box=(left, top, height, width))

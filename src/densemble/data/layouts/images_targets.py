@@ -30,6 +30,7 @@ class _Pairs:
     unpaired: tuple[Path, ...]
     doubled: tuple[tuple[Path, Path], ...]
     classes: tuple[str, ...] | None = None
+    incomplete: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def find(path: Path) -> Layout | None:
     places = {split: place for split, place in places.items() if place.targets or split != "test"}
     pairs = {split: _pair(place) for split, place in places.items()}
     splits = {split: found.samples for split, found in pairs.items()}
+    incomplete = {split: found.incomplete for split, found in pairs.items()}
     unpaired = tuple(file for found in pairs.values() for file in found.unpaired)
     split_by = "none" if "all" in splits else "folders"
     lists = read_split_files(path) if split_by == "none" else {}
     if lists:
+        incomplete, _ = select(lists, incomplete["all"], (), path, places["all"].images)
         splits, unpaired = select(lists, splits["all"], unpaired, path, places["all"].images)
         split_by = "files"
     listed = read_classes(path)
@@ -72,6 +75,7 @@ def find(path: Path) -> Layout | None:
         _agreed_classes(path, listed.names, {split: found.classes for split, found in pairs.items()}),
         color_map=listed.colors,
         doubled=tuple(files for found in pairs.values() for files in found.doubled),
+        incomplete={split: samples for split, samples in incomplete.items() if samples},
     )
 
 
@@ -167,17 +171,19 @@ def _has_plane_per_class(targets: Path, images: Listing) -> bool:
 
 def _pair_planes(targets: Path, images: Listing) -> _Pairs:
     listings = {folder.name: list_files(folder, TARGET_SUFFIXES) for folder in sorted(subfolders(targets).values())}
-    samples, unpaired = [], []
+    samples, incomplete, unpaired = [], [], []
     for name, image in sorted(images.files.items()):
         planes = tuple((label, listing.files[name]) for label, listing in listings.items() if name in listing.files)
-        if len(planes) == len(listings):
-            samples.append(Sample(image, targets, planes=planes))
-        else:
+        absent = tuple(label for label, listing in listings.items() if name not in listing.files)
+        if absent:
+            incomplete.append(Sample(image, targets, planes=planes, absent=absent))
             unpaired.append(image)
+        else:
+            samples.append(Sample(image, targets, planes=planes))
     for listing in listings.values():
         unpaired += [file for name, file in listing.files.items() if name not in images.files]
     doubled = images.doubled + tuple(files for listing in listings.values() for files in listing.doubled)
-    return _Pairs(tuple(samples), tuple(unpaired), doubled, tuple(listings))
+    return _Pairs(tuple(samples), tuple(unpaired), doubled, tuple(listings), tuple(incomplete))
 
 
 def _agreed_classes(

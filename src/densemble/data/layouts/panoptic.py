@@ -1,6 +1,7 @@
 """COCO's panoptic maps: PNG files whose colours are numbers of segments."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,3 +60,9 @@ class PanopticDrawing:
             )
         drawn: Array = np.array([classes[number] for number in numbers.tolist()], np.int64)[places.reshape(size)]
         return drawn
+
+    def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
+        """See :class:`Drawing`; segments do not overlap, and what is void comes last."""
+        labels = self.labels(size)
+        for number in sorted(set(np.unique(labels).tolist()), key=lambda number: (number == VOID, number)):
+            yield number, labels == number

@@ -1,7 +1,7 @@
-"""Label maps drawn from shapes: polygons, runs of pixels, brush strokes and masks in files."""
+"""Label maps drawn from shapes: polygons, ellipses, runs of pixels, brush strokes and masks in files."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,20 +55,32 @@ class ShapeDrawing:
             DataError: a shape cannot be drawn, or the picture has another size than the file says.
             UsageError: polygons need the package pycocotools.
         """
+        labels = np.zeros(size, np.int64)
+        for number, region in self._drawn(size):
+            labels[region] = number
+        return labels
+
+    def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
+        """See :class:`Drawing`; the background comes last."""
+        uncovered = np.ones(size, bool)
+        for number, region in self._drawn(size):
+            uncovered &= ~region
+            yield number, region
+        yield 0, uncovered
+
+    def _drawn(self, size: Size) -> Iterator[tuple[int, Array]]:
         if self.size not in (None, size):
             raise DataError(
                 f"'{self.source}' says that '{self.picture}' is {format_size(self.size or size)}, "
                 f"but it is {format_size(size)}; use the pictures that were annotated"
             )
-        labels = np.zeros(size, np.int64)
         for shape in self.shapes:
             try:
-                labels[shape.mask(size)] = shape.label
+                yield shape.label, shape.mask(size)
             except ValueError as error:
                 raise DataError(
                     f"'{self.source}': a shape of '{self.picture}' cannot be drawn: {error}; correct or delete it"
                 ) from error
-        return labels
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,37 @@ class Polygons:
         return drawn
 
 
+@dataclass(frozen=True)
+class Ellipse:
+    """An ellipse; a pixel belongs to it where its centre does.
+
+    Attributes:
+        label: number of the class.
+        center: (x, y) in pixels, 0 at the left and upper edge of the picture.
+        radii: along its own two axes, in pixels.
+        rotation: of the first axis, clockwise from the right, in degrees.
+    """
+
+    label: int
+    center: tuple[float, float]
+    radii: tuple[float, float]
+    rotation: float
+
+    def mask(self, size: Size) -> Array:
+        """The region, bool ``(H, W)``.
+
+        Raises:
+            ValueError: a radius that is not positive, or numbers that are not finite.
+        """
+        if not (np.isfinite([*self.center, self.rotation, *self.radii]).all() and min(self.radii) > 0):
+            raise ValueError(f"an ellipse of radii {self.radii[0]:g} and {self.radii[1]:g} covers nothing")
+        right, down = np.arange(size[1]) + 0.5 - self.center[0], (np.arange(size[0]) + 0.5 - self.center[1])[:, None]
+        cosine, sine = np.cos(np.deg2rad(self.rotation)), np.sin(np.deg2rad(self.rotation))
+        along, across = right * cosine + down * sine, down * cosine - right * sine
+        inside: Array = (along / self.radii[0]) ** 2 + (across / self.radii[1]) ** 2 <= 1
+        return inside
+
+
 def outline(numbers: Sequence[float]) -> bytes:
     """x, y, x, y, ... in pixels as bytes of float64: a quarter of the memory of a list, and it can be hashed.
 
@@ -127,19 +170,28 @@ class Runs:
         counts: lengths of the runs; the first is off.
         by_columns: runs go down the columns (COCO) instead of along the rows (CVAT).
         box: (left, top, height, width) in pixels; ``None`` is the whole picture.
+        drawn_for: (H, W) of the picture that the runs were made for, if the file says it.
+        name: what the file calls the region, for messages.
     """
 
     label: int
     counts: tuple[int, ...]
     by_columns: bool
     box: tuple[int, int, int, int] | None = None
+    drawn_for: Size | None = None
+    name: str = "it"
 
     def mask(self, size: Size) -> Array:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: the runs do not fill the box, or the box leaves the picture.
+            ValueError: the runs are for a picture of another size, do not fill the box, or the box leaves the picture.
         """
+        if self.drawn_for not in (None, size):
+            raise ValueError(
+                f"{self.name} has runs for {format_size(self.drawn_for or size)}, but the picture is "
+                f"{format_size(size)} (height x width)"
+            )
         left, top, height, width = self.box or (0, 0, *size)
         if min(left, top, height, width) < 0 or left + width > size[1] or top + height > size[0]:
             raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the picture")
@@ -155,19 +207,25 @@ class Runs:
 
 @dataclass(frozen=True)
 class CompressedRuns:
-    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one."""
+    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one.
+
+    ``drawn_for`` and ``name`` as in :class:`Runs`.
+    """
 
     label: int
     text: str
+    drawn_for: Size | None = None
+    name: str = "it"
 
     def mask(self, size: Size) -> Array:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no such text, or the runs do not fill the picture.
+            ValueError: no such text, or runs that are not of that picture.
         """
         # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the picture.
-        return Runs(self.label, _read_runs(self.text), by_columns=True).mask(size)
+        counts = _read_runs(self.text)
+        return Runs(self.label, counts, by_columns=True, drawn_for=self.drawn_for, name=self.name).mask(size)
 
 
 def _read_runs(text: str) -> tuple[int, ...]:

@@ -53,4 +53,5 @@ def find(path: Path) -> Layout | None:
         ignore_index=VOID,
         color_map=listed.colors,
         doubled=images.doubled + targets.doubled,
+        usual_classes=listed.names is None,
     )

@@ -63,7 +63,9 @@ def _overlaps(ignore: int, maps: Tensor, target: Tensor, points: Tensor | None =
     _, predicted, labels = _decided(maps, target, ignore)
     hits = totals_per_row(predicted.where(predicted == labels, classes), classes + 1)[:, :-1]
     found = totals_per_row(predicted, classes)
-    return torch.cat([hits, found + torch.bincount(labels, minlength=classes) - hits], dim=1)
+    unions = found + torch.bincount(labels, minlength=classes) - hits
+    unions[:, torch.arange(classes) == ignore] = 0  # the ignored class occurs nowhere
+    return torch.cat([hits, unions], dim=1)
 
 
 def _hits(ignore: int, maps: Tensor, target: Tensor, points: Tensor | None = None) -> Tensor:
@@ -96,12 +98,13 @@ def _gaps(ignore: int, maps: Tensor, target: Tensor, points: Tensor | None = Non
 
 
 def _gaps_of_classes(ignore: int, maps: Tensor, target: Tensor, points: Tensor | None = None) -> Tensor:
-    """The same for the probability of each class, and the number of pixels, ``(M, K (bins + 1) + 1)``."""
+    """The same for the probability of each scored class, and the number of pixels, ``(M, K (bins + 1) + 1)``."""
     labels, valid = _known(target, maps.shape[1], ignore)
     p = maps.flatten(2)[:, :, valid]
     gaps = [
         totals_per_row(_bins(own), len(EDGES), (labels[valid] == number).double() - own.double())
         for number, own in enumerate(p.unbind(1))
+        if number != ignore
     ]
     return torch.cat([*gaps, gaps[0].new_full((len(maps), 1), p.shape[2])], dim=1)
 
