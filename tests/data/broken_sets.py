@@ -36,6 +36,7 @@ from data.spoiling import (
     undefined,
     with_classes,
 )
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ BROKEN: dict[str, Broken] = {
     "map missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: target_of(f, "b").unlink(), mends=True),
     "picture missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: image_of(f, "b").unlink(), mends=True),
     "two files of one stem": Broken("doubled name", "rename or remove", doubled),
+    "maps in another format": Broken(
+        "unused files",
+        "save pictures and maps as PNG",
+        lambda f: Image.fromarray(labels(9)).save(f / "train" / "targets" / "z.pgm"),
+        severity="warning",
+    ),
     "capital letters": Broken("names differ in case", "rename one", capital, severity="warning"),
     "text as picture": Broken(
         "unreadable", "data.leave_out", lambda f: image_of(f, "b").write_text("no picture"), mends=True

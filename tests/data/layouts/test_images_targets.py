@@ -219,3 +219,46 @@ def test_absent_and_empty(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
         find_layout(tmp_path)
+
+
+# --- links, other formats, decomposed names -------------------------------------------------------------------------
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for kind, write in (("images", picture), ("targets", label_map)):
+        write(tmp_path / "data" / kind / "a.png")
+        write(tmp_path / "store" / kind / "deep" / "1.png")
+        write(tmp_path / "store" / f"{kind}.png")
+        (tmp_path / "data" / kind / "site_b").symlink_to(tmp_path / "store" / kind)
+        (tmp_path / "data" / kind / "c.png").symlink_to(tmp_path / "store" / f"{kind}.png")
+    assert stems(find_layout(tmp_path / "data")) == {"all": ["a", "c", "site_b__deep__1"]}
+
+
+@pytest.mark.parametrize("aim", ["data/images", "data/images/deep", "data", ""])
+def test_a_link_into_its_own_folder_is_refused(aim: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / "data" / "images" / "deep" / "a.png")
+    label_map(tmp_path / "data" / "targets" / "deep" / "a.png")
+    link = tmp_path / "data" / "images" / "deep" / "again"
+    link.symlink_to(tmp_path / aim)
+    with pytest.raises(DataError, match=r"link '.*again' leads to"):
+        find_layout(tmp_path / "data")
+
+
+def test_files_that_are_not_used_are_listed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for stem in "ab":
+        picture(tmp_path / "images" / f"{stem}.jpg")
+        label_map(tmp_path / "masks" / f"{stem}.png")
+    unused = [picture(tmp_path / place) for place in ("images/c.ppm", "images/deep/d.gif", "masks/c.pgm")]
+    (broken := tmp_path / "masks" / "site_b").symlink_to(tmp_path / "gone")
+    (tmp_path / "images" / "Thumbs.db").write_bytes(b"x")
+    assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken])
+    (tmp_path / "train.txt").write_text("a\n")
+    unlisted = [tmp_path / "images" / "b.jpg", tmp_path / "masks" / "b.png"]
+    assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken, *unlisted])
+
+
+def test_a_name_pairs_with_itself_decomposed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    picture(tmp_path / "images" / f"{decomposed}.jpg")
+    label_map(tmp_path / "masks" / f"{composed}.png")
+    assert stems(find_layout(tmp_path)) == {"all": [composed]}

@@ -1,5 +1,6 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,7 +52,14 @@ class Sample:
     @property
     def stem(self) -> str:
         """The name of the sample: no other sample of its split has it."""
-        return self.name or self.image.stem
+        return unicodedata.normalize("NFC", self.name or self.image.stem)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the sample is read from."""
+        planes = tuple(path for _, path in self.planes)
+        points = () if self.points is None else (self.points,)
+        return (self.image, *self.bands, *(planes or (self.target,)), *points)
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Layout:
         label_map: label in the files -> class number, where they differ.
         color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
         doubled: pairs of files that claim the same name; the first of each is used.
+        unused: other files beside the pictures and maps, which the layout has no use for.
     """
 
     path: Path
@@ -81,3 +90,4 @@ class Layout:
     label_map: dict[int, int] | None = None
     color_map: dict[tuple[int, int, int], int] | None = None
     doubled: tuple[tuple[Path, Path], ...] = ()
+    unused: tuple[Path, ...] = ()
