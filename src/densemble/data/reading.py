@@ -19,6 +19,8 @@ from densemble.tasks.base import TargetKind
 
 Array = np.ndarray[Any, Any]
 _SHOWN = 5
+_UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
+"""What stands for unknown pixels; of labels the ignored one."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,23 @@ class Reading:
         Raises:
             DataError: unreadable, or without one of the bands.
         """
-        turn = self.exif != "ignore"
-        parts = [codec.read_image(path, turn) for path in (sample.image, *sample.bands)]
+        return self.image_and_validity(sample)[0]
+
+    def image_and_validity(self, sample: Sample) -> tuple[Array, Array | None]:
+        """The picture, and where its files hold data, bool ``(H, W)``; ``None`` where they say nothing of it.
+
+        Where they hold none, the picture holds what becomes 0.
+
+        Raises:
+            DataError: as :meth:`image`.
+        """
+        image, valid = self._stored_image(sample), None
+        for path in (sample.image, *sample.bands):
+            valid = codec.both(valid, codec.read_validity(path, self.turns_files))
+        return codec.filled(image, valid, self.image_range), valid
+
+    def _stored_image(self, sample: Sample) -> Array:
+        parts = [codec.read_image(path, self.turns_files) for path in (sample.image, *sample.bands)]
         if len({part.shape[:2] for part in parts}) > 1:
             raise DataError(f"the channels of '{sample.image}' have unequal sizes; make them again")
         if sample.bands:  # one file per channel: a grey file was read as three equal ones
@@ -90,12 +107,12 @@ class Reading:
         return target[None] if self.planes and target.ndim == 2 else target
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Picture and map, of equal height and width.
+        """Picture and map, of equal height and width; the map is unknown where the picture holds no data.
 
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
-        image = self.image(sample)
+        image, valid = self.image_and_validity(sample)
         size: Size = (image.shape[0], image.shape[1])
         target = self.fitted(self.target(sample, size), sample, size)
         if target.shape[-2:] != size:
@@ -104,7 +121,14 @@ class Reading:
                 f"{target.shape[-2]}x{target.shape[-1]} (height x width); they must be equal: make the map again, or "
                 "resize maps with --set data.resize_targets=true"
             )
-        return image, target
+        return image, self.known_where(valid, target)
+
+    def known_where(self, valid: Array | None, target: Array) -> Array:
+        """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities know no unknown pixels."""
+        if valid is None or self.kind not in _UNKNOWN or target.shape[-2:] != valid.shape:
+            return target
+        unknown = self.ignore_index if self.kind == "labels" else _UNKNOWN[self.kind]
+        return np.where(valid, target, target.dtype.type(unknown))
 
     def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
         """A map as ``exif`` and ``resize_targets`` bring it to its picture's (H, W), as far as they do."""
@@ -266,6 +290,8 @@ def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
 def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
     image = codec.read_image(sample.target, reading.turns_files)
     unknown = np.isnan(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
+    valid = codec.read_validity(sample.target, reading.turns_files)
+    unknown = unknown if valid is None else unknown | ~valid[..., None]
     pixels = codec.as_unit(np.where(unknown, image.dtype.type(0), image), reading.image_range)
     pixels = np.where(unknown, np.float32(np.nan), pixels)
     grey = reading.channels == 1 and (pixels[..., :1] == pixels).all()

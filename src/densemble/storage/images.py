@@ -23,13 +23,26 @@ from densemble.shapes import Size
 from densemble.storage import tiff
 from densemble.storage.arrays import array_shape, read_array
 from densemble.storage.geo import Georeference, write_geotiff
-from densemble.storage.pixels import Array, Pixels, as_shown, as_unit, channels_last, turned
+from densemble.storage.pixels import (
+    Array,
+    Pixels,
+    SeveralPictures,
+    as_shown,
+    as_unit,
+    both,
+    channels_last,
+    filled,
+    turned,
+)
 from densemble.storage.runs import atomic_path
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "TARGET_SUFFIXES",
+    "SeveralPictures",
     "as_unit",
+    "both",
+    "filled",
     "image_size",
     "orientation",
     "palette_of",
@@ -38,6 +51,7 @@ __all__ = [
     "read_labels",
     "read_planes",
     "read_points",
+    "read_validity",
     "read_values",
     "turned",
     "write_npy",
@@ -73,6 +87,25 @@ def read_image(path: Path, turn: bool = True) -> Array:
     pixels = _decode(path, _PICTURE_NAMES)
     picture = as_shown(pixels)
     return turned(picture, pixels.orientation) if turn else picture
+
+
+def read_validity(path: Path, turn: bool = True) -> Array | None:
+    """Where a file says that it holds data, bool ``(H, W)``; ``None`` where it says nothing of it.
+
+    A TIFF says so by a value for no data (GDAL's tag 42113), by a mask inside it or in ``NAME.tif.msk``, and a GeoTIFF
+    by its alpha. With several channels a pixel counts as soon as one of them holds data.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    if _format(path) != "tiff" or not tiff.declares_validity(path):
+        return None
+    pixels = tiff.read_page(path)
+    return _turned_validity(pixels, turn)
+
+
+def _turned_validity(pixels: Pixels, turn: bool) -> Array | None:
+    return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
 
 
 def image_size(path: Path) -> Size:
@@ -157,7 +190,8 @@ def palette_of(path: Path) -> tuple[tuple[int, int, int], ...] | None:
 def read_values(path: Path, turn: bool = True) -> Array:
     """A map of values as float32 ``(H, W)``, in the file's own numbers (8-bit 0..255, 16-bit 0..65535, float as is).
 
-    Of a palette of greys the greys count, not the indices.
+    Of a palette of greys the greys count, not the indices. NaN is where the file says that it holds no data, see
+    :func:`read_validity`.
 
     Raises:
         DataError: unreadable, colours, or not a single channel.
@@ -165,7 +199,9 @@ def read_values(path: Path, turn: bool = True) -> Array:
     pixels = _decode(path, _MAP_NAMES)
     if pixels.palette is not None:  # an index is no quantity; the grey that it stands for is
         pixels = replace(pixels, values=as_shown(pixels))
-    return _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
+    values = _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
+    valid = _turned_validity(pixels, turn)
+    return values if valid is None else np.where(valid, values, np.float32(np.nan))
 
 
 def read_planes(path: Path, turn: bool = True) -> Array:
@@ -232,6 +268,11 @@ def write_tiff(path: Path, array: Array, georeference: Georeference | None = Non
 
 def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Array:
     values = pixels.values
+    if pixels.pages > 1:
+        raise SeveralPictures(
+            f"map '{path}' has {pixels.pages} pages, wanted one; where each is a class or a channel choose --task "
+            "multilabel or --task heatmap, else save the wanted page alone"
+        )
     if values.shape[2] == 3 and (values[..., :1] == values[..., 1:]).all():
         values = values[..., :1]
     if values.shape[2] != 1:
@@ -286,6 +327,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 def _decode_picture(path: Path) -> Pixels:
     with _opened(path) as image:
+        if image.format in ("PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise SeveralPictures(f"'{path}' is an animation of {frames} frames; save each in a file of its own")
         storage = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
         image.load()
         turn = _orientation_of(image)

@@ -1,9 +1,10 @@
-"""The one door to TIFF files: one page, all bands, and back."""
+"""The one door to TIFF files: one picture, all bands, where there is data, and back."""
 
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,139 @@ import numpy as np
 
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Size
-from densemble.storage.pixels import Array, Pixels, require_numbers, require_plausible
+from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _UNCOMPRESSED, _JPEG = 1, 7
-_ORIENTATION_TAG = 274
+_ORIENTATION_TAG, _NODATA_TAG = 274, 42113
+_SHOWN = 5
+_ONE_PICTURE = "save each picture in a file of its own, or the channels of one picture in one page"
 _TILE_LEVEL = 4  # of deflate: level 6 takes a quarter longer for 1 % less
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
 _GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys point into
 
 
 def read_page(path: Path) -> Pixels:
-    """The first picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
+    """The picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
 
-    Channels that OME and ImageJ store as pages of their own (axis C) belong to the picture; other pages do not.
+    Grey pages of one size are its channels, as OME and ImageJ store them (axis C).
 
     Raises:
+        SeveralPictures: pages that are no channels of one picture.
         DataError: absent, damaged, or in a colour space other than grey, RGB and palette.
     """
     with _opened(path) as file:
         page = file.pages.first
         require_known_colours(path, page)
         if has_channels_in_pages(file):
-            return Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
-        return page_pixels(page, _read(path, [page], page.shape, page.axes, page.asarray))
+            pixels = Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
+        else:
+            pages = picture_pages(path, file)
+            parts = [_read(path, [part], part.shape, part.axes, part.asarray) for part in pages]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            pixels = replace(page_pixels(page, values), pages=len(pages))
+        masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_pages(file)]
+        masks += [read_page(beside).values for beside in [mask_file(path)] if beside is not None]
+        for mask in masks:
+            pixels = replace(pixels, valid=both(pixels.valid, mask[..., 0] != 0))
+        return pixels
+
+
+def declares_validity(path: Path) -> bool:
+    """Whether a TIFF says where it holds data: a value for no data, a mask, or, on Earth, alpha.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    with _opened(path) as file:
+        page = file.pages.first
+        alpha = _lies_on_earth(page) and any(int(sample) in _ALPHA for sample in page.extrasamples)
+        return bool(alpha or _nodata(page) is not None or mask_pages(file) or mask_file(path))
 
 
 def page_pixels(page: Any, values: Array) -> Pixels:
     """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as a picture's; alpha is left out."""
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
+    opaque = (values[..., -1] != 0) if alpha and _lies_on_earth(page) else None
+    colours = values[:, :, : values.shape[2] - alpha]
     return Pixels(
-        values[:, :, : values.shape[2] - alpha],
+        colours,
         None if values.dtype.kind != "u" or page.bitspersample == values.itemsize * 8 else page.bitspersample,
         _palette(page),
         page.photometric == _MINISWHITE,
         page_orientation(page),
+        valid=both(opaque, _differs_from_nodata(page, colours)),
     )
+
+
+def _differs_from_nodata(page: Any, values: Array) -> Array | None:
+    """Where some channel holds another value than GDAL's for no data (tag 42113)."""
+    nodata = _nodata(page)
+    if nodata is None:
+        return None
+    if np.isnan(nodata):
+        empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+    else:
+        with np.errstate(over="ignore"):  # in 32 bits, as it was written
+            empty = values == (values.dtype.type(nodata) if values.dtype.kind == "f" else nodata)
+    known: Array = ~empty.all(axis=2)
+    return known
+
+
+def _nodata(page: Any) -> float | None:
+    tag = page.tags.get(_NODATA_TAG)
+    try:
+        return None if tag is None else float(str(tag.value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def mask_pages(file: Any) -> list[Any]:
+    """The pages of an open TIFF that are masks of its picture: not 0 where there is data."""
+    if file.is_imagej or file.is_ome:
+        return []
+    first = file.pages.first
+    pages = (file.pages[number] for number in range(1, len(file.pages)))
+    sizes = (first.imagelength, first.imagewidth)
+    return [page for page in pages if page.is_mask and (page.imagelength, page.imagewidth) == sizes]
+
+
+def mask_file(path: Path) -> Path | None:
+    """The TIFF with the mask of a TIFF, which GDAL writes beside it."""
+    beside = path.with_name(f"{path.name}.msk")
+    return beside if beside.is_file() else None
+
+
+def picture_pages(path: Path, file: Any) -> list[Any]:
+    """The pages that are channels of an open file's picture: mostly the first alone.
+
+    Smaller pages are its pyramid or a thumbnail.
+
+    Raises:
+        SeveralPictures: the others are pictures of their own.
+    """
+    first = file.pages.first
+    if file.is_imagej or file.is_ome or len(file.pages) == 1:
+        stored = file.series[0].levels[0]
+        if (count := math.prod(stored.shape) // max(math.prod(first.shape), 1)) > 1:
+            raise SeveralPictures(
+                f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_PICTURE}"
+            )
+        return [first]
+    others = [file.pages[number] for number in range(1, len(file.pages))]
+    area = first.imagelength * first.imagewidth
+    own = [p for p in others if not (p.is_reduced or p.is_mask) and p.imagelength * p.imagewidth >= area]
+    if any(_sort(page) != _sort(first) for page in own) or (own and (first.samplesperpixel > 1 or _palette(first))):
+        sizes = ", ".join(f"{page.imagelength}x{page.imagewidth}" for page in [first, *own][:_SHOWN])
+        raise SeveralPictures(f"'{path}' holds {1 + len(own)} pages ({sizes}); {_ONE_PICTURE}")
+    return [first, *own]
+
+
+def _sort(page: Any) -> tuple[Any, ...]:
+    """What pages that are channels of one picture have in common."""
+    return page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype, page.bitspersample, page.photometric
 
 
 def has_channels_in_pages(file: Any) -> bool:

@@ -25,6 +25,8 @@ class SeenPicture:
         digest: hash of its pixels.
         thumbnail: grey uint8 ``(32, 32)``.
         constant: whether all its pixels are equal.
+        highest: its largest number, as the file has it.
+        known: share of the pixels that hold data.
     """
 
     size: Size
@@ -36,6 +38,8 @@ class SeenPicture:
     digest: bytes
     thumbnail: Array
     constant: bool
+    highest: float
+    known: float
 
 
 @dataclass(frozen=True)
