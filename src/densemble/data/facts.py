@@ -12,6 +12,8 @@ from densemble.storage.points import read_point_table
 
 Array = np.ndarray[Any, Any]
 _SAMPLED = 50
+_ASKED_WHETHER_WHOLE = 5
+_MOST = 65535
 _FINE = 20
 """Below a typical value of so many units, rounding to whole ones costs more than 2 %."""
 
@@ -97,9 +99,7 @@ def _typical_value(data: Learnable) -> float:
     means = []
     for sample in _evenly(data.train):
         values = data.reading.target(sample)
-        valid = np.isfinite(values)
-        if data.invalid_below is not None:
-            valid &= values > data.invalid_below
+        valid = _valid(data, values)
         if valid.any():
             means.append(float(np.abs(values[valid]).mean()))
     if not means:
@@ -110,17 +110,24 @@ def _typical_value(data: Learnable) -> float:
     return float(np.mean(means)) or 1.0
 
 
-def _is_whole(data: Learnable) -> bool:
-    """Whether the files hold whole numbers in a fine unit: predictions are then saved as such, in the same one.
+def _valid(data: Learnable, values: Array) -> Array:
+    finite: Array = np.isfinite(values)
+    return finite if data.invalid_below is None else finite & (values > data.invalid_below)
 
-    Whole metres are no reason to round predictions to metres.
+
+def _is_whole(data: Learnable) -> bool:
+    """Whether the files hold whole numbers of 16 bits in a fine unit: predictions are then saved as such, in the same.
+
+    Whole metres are no reason to round predictions to metres; negative and larger numbers would be cut off.
     """
     if _typical_value(data) / data.reading.scale < _FINE:
         return False
-    for sample in _evenly(data.train)[:5]:
-        values = data.reading.target(sample) / data.reading.scale
-        known = values[np.isfinite(values)]
-        if not np.allclose(known, known.round(), atol=1e-3):
+    for number, sample in enumerate(_evenly(data.train)):
+        values = data.reading.target(sample)
+        known = values[_valid(data, values)] / data.reading.scale
+        if known.min(initial=0) < 0 or known.max(initial=0) > _MOST:
+            return False
+        if number < _ASKED_WHETHER_WHOLE and not np.allclose(known, known.round(), atol=1e-3):
             return False
     return True
 

@@ -5,12 +5,13 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import task_facts
+from densemble.data.heat_scale import HeatMax
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.reading import Reading, some
 from densemble.data.splits import SplitOptions, make_splits
@@ -30,7 +31,20 @@ KINDS: dict[str, TargetKind] = {
     "heatmap": "heat",
     "image": "pixels",
 }
-_READING = ("label_map", "scale", "bands", "image_range", "exif", "resize_targets", "heatmap", "sigma", "unit")
+INVALID_BELOW = {"depth": 0.0}
+"""Values up to these are invalid where nothing else is said: sensors write 0 for a depth that they do not know."""
+_READING = (
+    "label_map",
+    "scale",
+    "bands",
+    "heat_max",
+    "image_range",
+    "exif",
+    "resize_targets",
+    "heatmap",
+    "sigma",
+    "unit",
+)
 _DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
 WITH_PLANES = ("multilabel", "heatmap", "image")
 
@@ -46,11 +60,13 @@ class FolderData:
         label_map: label in the files -> class number.
         color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
-        invalid_below: regression targets up to this value are invalid; ``None``: only NaN is.
+        invalid_below: values up to this one are invalid; ``None``: only NaN and what the files declare; ``auto``: 0 for
+            depth, ``None`` for regression.
         unit: of the values after the scale.
         heatmap: ``keypoints`` or ``density``: what the maps or points of a heatmap are.
         sigma: standard deviation of a drawn point, as a share of the picture's diagonal.
         bands: channels of the pictures that are used.
+        heat_max: value of saliency and heatmaps that becomes 1; default: decided once from all maps.
         image_range: values of float pictures that become 0 and 1.
         exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
         resize_targets: resize maps of another size to their picture's.
@@ -74,11 +90,12 @@ class FolderData:
         label_map: dict[int, int] | None = None,
         color_map: str | Mapping[str, Given] | None = None,
         scale: float = 1.0,
-        invalid_below: float | None = 0.0,
+        invalid_below: float | Literal["auto"] | None = "auto",
         unit: str = "",
         heatmap: str = "keypoints",
         sigma: float = 0.015,
         bands: list[int] | None = None,
+        heat_max: HeatMax | None = None,
         image_range: tuple[float, float] | None = None,
         exif: str = "auto",
         resize_targets: bool = False,
@@ -95,10 +112,10 @@ class FolderData:
         self.options: dict[str, Any] = {
             "classes": classes, "ignore_index": ignore_index, "label_map": label_map, "color_map": color_map,
             "scale": scale, "invalid_below": invalid_below, "unit": unit, "heatmap": heatmap, "sigma": sigma,
-            "bands": bands, "image_range": image_range, "exif": exif, "resize_targets": resize_targets,
-            "skip_unpaired": skip_unpaired, "leave_out": leave_out, "val_fraction": val_fraction,
-            "test_fraction": test_fraction, "group_by": group_by, "stratify": stratify, "folds": folds, "fold": fold,
-            "seed": seed,
+            "bands": bands, "heat_max": heat_max, "image_range": image_range, "exif": exif,
+            "resize_targets": resize_targets, "skip_unpaired": skip_unpaired, "leave_out": leave_out,
+            "val_fraction": val_fraction, "test_fraction": test_fraction, "group_by": group_by, "stratify": stratify,
+            "folds": folds, "fold": fold, "seed": seed,
         }  # fmt: skip
         self.path = Path(path).expanduser()
         self.task_name = require_task(task)
@@ -121,7 +138,7 @@ class FolderData:
         self.classes = classes or (list(named) if named else None) or (list(found.classes) if found.classes else None)
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, IGNORE) if v is not None)
         self.scale = scale
-        self.invalid_below = invalid_below
+        self.invalid_below = INVALID_BELOW.get(self.task_name) if invalid_below == "auto" else invalid_below
         self.reading = self._make_reading(found)
         self.layout = _without(self._with_splits(found, folds is not None), leave_out, self.path)
         self._task: Task | None = None
@@ -148,7 +165,21 @@ class FolderData:
             exif=given["exif"],
             resize_targets=given["resize_targets"],
             sigma=given["sigma"],
+            heat_max=given["heat_max"],
         )
+
+    def decide(self) -> dict[str, Any]:
+        """Decides what has to be decided once from all maps.
+
+        Returns:
+            The keys of ``data`` in run.yaml that say so; empty where nothing had to be decided.
+        """
+        self._decide(self.layout)
+        return {"heat_max": self.reading.heat_max} if self.reading.heat_max else {}
+
+    def _decide(self, layout: Layout) -> None:
+        self.reading = self.reading.decided(sample for samples in layout.splits.values() for sample in samples)
+        self.options["heat_max"] = self.reading.heat_max or None
 
     def _with_splits(self, found: Layout, again: bool) -> Layout:
         """The layout with train and val, which are drawn where the folder has none or folds are wanted."""
@@ -156,6 +187,8 @@ class FolderData:
         keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
         options = SplitOptions(**{key: given[key] for key in keys})
         stratum = self._stratum if given["stratify"] else None
+        if stratum is not None:
+            self._decide(found)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
         if not again and ("val" in found.splits or not found.splits.get("train")):
@@ -227,6 +260,7 @@ class FolderData:
     def task(self) -> Task:
         """The task with what the training maps say: how many classes, the scale of the values."""
         if self._task is None:
+            self._decide(self.layout)
             facts = task_facts(self)
             self._task = make_task({"name": self.task_name, **facts})
             if self.classes is None and "classes" in facts:
@@ -265,11 +299,12 @@ class FolderData:
         Raises:
             DataError: unreadable, or labels outside the classes.
         """
-        self._count_channels()
+        self._settle_reading()
         return self.reading.target(sample)
 
-    def _count_channels(self) -> None:
-        """Lets the reading know of how many channels point tables speak, which no single one says."""
+    def _settle_reading(self) -> None:
+        """Lets the reading know what no single map says: the value of heat that becomes 1, the channels of points."""
+        self._decide(self.layout)
         if self.reading.planes and self.classes is None:
             _ = self.task
 
@@ -283,7 +318,7 @@ class FolderData:
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
-        self._count_channels()
+        self._settle_reading()
         return self.reading.pair(sample)
 
     def truths(

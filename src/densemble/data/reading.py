@@ -1,7 +1,7 @@
 """Reading: how files become a picture and a map in the task's terms."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from densemble.data.color_map import ColourMap
+from densemble.data.heat_scale import HeatMax, find_heat_max, heat_max_of, number_type
 from densemble.data.layouts import Sample
 from densemble.data.targets import draw_points, resize_target
 from densemble.errors import DataError
@@ -41,6 +42,7 @@ class Reading:
         exif: ``auto``, ``image``, ``both`` or ``ignore``: what a picture's EXIF orientation turns.
         resize_targets: maps of another size than their picture's are resized.
         sigma: standard deviation of a drawn point, as a share of the diagonal.
+        heat_max: value of heat that becomes 1; ``None``: the largest of its type, of floats 1.
     """
 
     kind: TargetKind
@@ -56,6 +58,7 @@ class Reading:
     exif: str
     resize_targets: bool
     sigma: float
+    heat_max: HeatMax | None = None
 
     def image(self, sample: Sample) -> Array:
         """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
@@ -124,7 +127,7 @@ class Reading:
         return image, self.known_where(valid, target)
 
     def known_where(self, valid: Array | None, target: Array) -> Array:
-        """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities know no unknown pixels."""
+        """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities stay as they are."""
         if valid is None or self.kind not in _UNKNOWN or target.shape[-2:] != valid.shape:
             return target
         unknown = self.ignore_index if self.kind == "labels" else _UNKNOWN[self.kind]
@@ -158,6 +161,13 @@ class Reading:
         height, width = codec.image_size(sample.image)
         lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
         return (width, height) if lying else (height, width)
+
+    def decided(self, samples: Iterable[Sample]) -> "Reading":
+        """The same with what has to be decided once from all maps of a data set: which value of heat becomes 1."""
+        if self.kind != "heat" or self.heat_max is not None:
+            return self
+        files = [sample.target for sample in samples if not is_point_table(sample.target)]
+        return replace(self, heat_max=find_heat_max(files, lambda file: _planes_of_values(self, file)))
 
     @property
     def turns_files(self) -> bool:
@@ -249,27 +259,31 @@ def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
 def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, picture, density=False)
-    values = _planes_of_values(reading, sample)
+    values = _planes_of_values(reading, sample.target)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
-    peak = float(values.max(initial=0))
-    limit = 1.0 if peak <= 1 else 255.0 if peak <= 255 else 65535.0
-    return values / np.float32(max(limit, peak))
+    peak, full = float(values.max(initial=0)), heat_max_of(reading.heat_max, number_type(sample.target))
+    if peak > full:
+        raise DataError(
+            f"map '{sample.target}' reaches {peak:g}, above {full:g}, which counts as 1; say what counts as 1 in all "
+            f"maps with --set data.heat_max={peak}"
+        )
+    return values / np.float32(full)
 
 
 def _density(reading: Reading, sample: Sample, picture: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, picture, density=True)
-    values = _planes_of_values(reading, sample) * np.float32(reading.scale)
+    values = _planes_of_values(reading, sample.target) * np.float32(reading.scale)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
     return values
 
 
-def _planes_of_values(reading: Reading, sample: Sample) -> Array:
+def _planes_of_values(reading: Reading, target: Path) -> Array:
     if not reading.planes:
-        return codec.read_values(sample.target, reading.turns_files)
-    return np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0).astype(np.float32)
+        return codec.read_values(target, reading.turns_files)
+    return np.moveaxis(codec.read_planes(target, reading.turns_files), -1, 0).astype(np.float32)
 
 
 def _drawn(reading: Reading, sample: Sample, picture: Size, density: bool) -> Array:

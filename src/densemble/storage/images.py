@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -21,7 +22,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from densemble.errors import DataError, UsageError
 from densemble.shapes import Size
 from densemble.storage import tiff
-from densemble.storage.arrays import array_shape, read_array
+from densemble.storage.arrays import array_shape, array_type, read_array
 from densemble.storage.geo import Georeference, write_geotiff
 from densemble.storage.pixels import (
     Array,
@@ -35,6 +36,7 @@ from densemble.storage.pixels import (
     turned,
 )
 from densemble.storage.runs import atomic_path
+from densemble.storage.tiff import read_validity
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -44,6 +46,7 @@ __all__ = [
     "both",
     "filled",
     "image_size",
+    "number_type",
     "orientation",
     "palette_of",
     "read_colours",
@@ -89,25 +92,6 @@ def read_image(path: Path, turn: bool = True) -> Array:
     return turned(picture, pixels.orientation) if turn else picture
 
 
-def read_validity(path: Path, turn: bool = True) -> Array | None:
-    """Where a file says that it holds data, bool ``(H, W)``; ``None`` where it says nothing of it.
-
-    A TIFF says so by a value for no data (GDAL's tag 42113), by a mask inside it or in ``NAME.tif.msk``, and a GeoTIFF
-    by its alpha. With several channels a pixel counts as soon as one of them holds data.
-
-    Raises:
-        DataError: absent or damaged.
-    """
-    if _format(path) != "tiff" or not tiff.declares_validity(path):
-        return None
-    pixels = tiff.read_page(path)
-    return _turned_validity(pixels, turn)
-
-
-def _turned_validity(pixels: Pixels, turn: bool) -> Array | None:
-    return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
-
-
 def image_size(path: Path) -> Size:
     """(H, W) of a picture as it is shown, from its header alone.
 
@@ -125,6 +109,23 @@ def image_size(path: Path) -> Size:
             with _opened(path) as image:
                 height, width, orientation = image.height, image.width, _orientation_in_header(path, image)
     return (width, height) if orientation >= 5 else (height, width)
+
+
+def number_type(path: Path) -> np.dtype[Any]:
+    """The type of the numbers of a map, from its header alone.
+
+    Raises:
+        DataError: absent or no picture.
+    """
+    match _format(path):
+        case "tiff":
+            return tiff.page_type(path)
+        case "array":
+            return array_type(path, _MAP_NAMES)
+        case _:
+            with _opened(path) as image:
+                storage = str(image.tile[0].args) if image.tile else ""
+                return np.dtype(np.uint16 if image.mode.startswith("I") or "16" in storage else np.uint8)
 
 
 def orientation(path: Path) -> int:
@@ -200,7 +201,7 @@ def read_values(path: Path, turn: bool = True) -> Array:
     if pixels.palette is not None:  # an index is no quantity; the grey that it stands for is
         pixels = replace(pixels, values=as_shown(pixels))
     values = _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
-    valid = _turned_validity(pixels, turn)
+    valid = tiff.shown_validity(pixels, turn)
     return values if valid is None else np.where(valid, values, np.float32(np.nan))
 
 

@@ -12,6 +12,7 @@ from densemble.errors import DataError
 from densemble.shapes import Size
 from densemble.storage import tiff
 from densemble.storage.pixels import Array, Pixels, both, require_numbers, require_plausible
+from densemble.storage.validity import mask_file, mask_pages
 from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
 
 
@@ -51,8 +52,8 @@ def _plan(path: Path, file: Any) -> WindowSource | None:
     size = (page.imagelength, page.imagewidth)
     plain = page.is_final and all(channel.is_contiguous for channel in pages)
     read = _plain(path, file, pages) if plain else _cells(path, file, pages, size).read
-    masks = [_cells(path, file, [mask], size).read for mask in tiff.mask_pages(file)]
-    beside = tiff.mask_file(path)
+    masks = [_cells(path, file, [mask], size).read for mask in mask_pages(file)]
+    beside = mask_file(path)
     other = None if beside is None else tiff_windows(beside)
     if other is not None:
         masks.append(lambda window: other.read(window).values)

@@ -12,13 +12,14 @@ import numpy as np
 
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Size
-from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible
+from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
+from densemble.storage.validity import differs_from_nodata, mask_file, mask_pages, nodata_of
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _UNCOMPRESSED, _JPEG = 1, 7
-_ORIENTATION_TAG, _NODATA_TAG = 274, 42113
+_ORIENTATION_TAG = 274
 _SHOWN = 5
 _ONE_PICTURE = "save each picture in a file of its own, or the channels of one picture in one page"
 _TILE_LEVEL = 4  # of deflate: level 6 takes a quarter longer for 1 % less
@@ -48,26 +49,38 @@ def read_page(path: Path) -> Pixels:
         masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_pages(file)]
         masks += [read_page(beside).values for beside in [mask_file(path)] if beside is not None]
         for mask in masks:
-            pixels = replace(pixels, valid=both(pixels.valid, mask[..., 0] != 0))
+            pixels = replace(pixels, valid=both(pixels.valid, np.not_equal(mask[..., 0], 0)))
         return pixels
 
 
-def declares_validity(path: Path) -> bool:
-    """Whether a TIFF says where it holds data: a value for no data, a mask, or, on Earth, alpha.
+def read_validity(path: Path, turn: bool = True) -> Array | None:
+    """Where a file says that it holds data, bool ``(H, W)``; ``None`` where it says nothing of it.
+
+    A TIFF says so by a value for no data, by a mask inside it or in ``NAME.tif.msk``, and a GeoTIFF by its alpha. With
+    several channels a pixel counts as soon as one of them holds data.
 
     Raises:
         DataError: absent or damaged.
     """
+    if not _is_tiff(path):
+        return None
     with _opened(path) as file:
         page = file.pages.first
         alpha = _lies_on_earth(page) and any(int(sample) in _ALPHA for sample in page.extrasamples)
-        return bool(alpha or _nodata(page) is not None or mask_pages(file) or mask_file(path))
+        if not (alpha or nodata_of(page) is not None or mask_pages(file) or mask_file(path)):
+            return None
+    return shown_validity(read_page(path), turn)
+
+
+def shown_validity(pixels: Pixels, turn: bool) -> Array | None:
+    """Where there is data in a picture, turned as the picture is."""
+    return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
 
 
 def page_pixels(page: Any, values: Array) -> Pixels:
     """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as a picture's; alpha is left out."""
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
-    opaque = (values[..., -1] != 0) if alpha and _lies_on_earth(page) else None
+    opaque: Array | None = np.not_equal(values[..., -1], 0) if alpha and _lies_on_earth(page) else None
     colours = values[:, :, : values.shape[2] - alpha]
     return Pixels(
         colours,
@@ -75,46 +88,8 @@ def page_pixels(page: Any, values: Array) -> Pixels:
         _palette(page),
         page.photometric == _MINISWHITE,
         page_orientation(page),
-        valid=both(opaque, _differs_from_nodata(page, colours)),
+        valid=both(opaque, differs_from_nodata(page, colours)),
     )
-
-
-def _differs_from_nodata(page: Any, values: Array) -> Array | None:
-    """Where some channel holds another value than GDAL's for no data (tag 42113)."""
-    nodata = _nodata(page)
-    if nodata is None:
-        return None
-    if np.isnan(nodata):
-        empty = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
-    else:
-        with np.errstate(over="ignore"):  # in 32 bits, as it was written
-            empty = values == (values.dtype.type(nodata) if values.dtype.kind == "f" else nodata)
-    known: Array = ~empty.all(axis=2)
-    return known
-
-
-def _nodata(page: Any) -> float | None:
-    tag = page.tags.get(_NODATA_TAG)
-    try:
-        return None if tag is None else float(str(tag.value).strip("\0 "))
-    except ValueError:
-        return None
-
-
-def mask_pages(file: Any) -> list[Any]:
-    """The pages of an open TIFF that are masks of its picture: not 0 where there is data."""
-    if file.is_imagej or file.is_ome:
-        return []
-    first = file.pages.first
-    pages = (file.pages[number] for number in range(1, len(file.pages)))
-    sizes = (first.imagelength, first.imagewidth)
-    return [page for page in pages if page.is_mask and (page.imagelength, page.imagewidth) == sizes]
-
-
-def mask_file(path: Path) -> Path | None:
-    """The TIFF with the mask of a TIFF, which GDAL writes beside it."""
-    beside = path.with_name(f"{path.name}.msk")
-    return beside if beside.is_file() else None
 
 
 def picture_pages(path: Path, file: Any) -> list[Any]:
@@ -129,9 +104,7 @@ def picture_pages(path: Path, file: Any) -> list[Any]:
     if file.is_imagej or file.is_ome or len(file.pages) == 1:
         stored = file.series[0].levels[0]
         if (count := math.prod(stored.shape) // max(math.prod(first.shape), 1)) > 1:
-            raise SeveralPictures(
-                f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_PICTURE}"
-            )
+            raise SeveralPictures(f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_PICTURE}")
         return [first]
     others = [file.pages[number] for number in range(1, len(file.pages))]
     area = first.imagelength * first.imagewidth
@@ -174,20 +147,36 @@ def page_header(path: Path) -> tuple[Size, int]:
         return (page.imagelength, page.imagewidth), page_orientation(page)
 
 
+def page_type(path: Path) -> np.dtype[Any]:
+    """The type of the first page's numbers.
+
+    Raises:
+        DataError: absent, damaged, or no numbers.
+    """
+    with _opened(path) as file:
+        require_numbers(path, file.pages.first.dtype)
+        dtype: np.dtype[Any] = np.dtype(file.pages.first.dtype)
+        return dtype
+
+
 def is_geotiff(path: Path) -> bool:
     """Whether a file is a TIFF with GeoTIFF tags.
 
     Raises:
         DataError: absent, or a damaged TIFF.
     """
-    try:
-        with path.open("rb") as stream:
-            if stream.read(4) not in SIGNATURES:
-                return False
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+    if not _is_tiff(path):
+        return False
     with _opened(path) as file:
         return _lies_on_earth(file.pages.first)
+
+
+def _is_tiff(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) in SIGNATURES
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
 
 
 def geotiff_tags(path: Path) -> dict[int, Any]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def _values(seen: Seen, result: SeenMap, values: Array, data: Checkable, kept: i
     valid = np.isfinite(values)
     if data.invalid_below is not None:
         valid &= values > data.invalid_below
-    result.values = _sum_up(values, valid, kept)
+    negative, zeros = int(((values < 0) & np.isfinite(values)).sum()), int((values == 0).sum())
+    result.values = replace(_sum_up(values, valid, kept), negative=negative, zeros=zeros)
     infinite = int(np.isinf(values).sum())
     if infinite:
         message = f"'{path}' holds {infinite} infinite values, which count as invalid"

@@ -48,6 +48,7 @@ class SeenValues:
 
     Attributes:
         some: float32, evenly taken from the valid ones.
+        negative, zeros: how many numbers are so, valid or not.
     """
 
     low: float
@@ -56,6 +57,8 @@ class SeenValues:
     valid: int
     pixels: int
     some: Array
+    negative: int = 0
+    zeros: int = 0
 
 
 @dataclass

@@ -20,6 +20,9 @@ class Checkable(Protocol):
     scale: float
     options: dict[str, Any]
 
+    def decide(self) -> dict[str, Any]:
+        """Decides what has to be decided once from all maps."""
+
     @property
     def task(self) -> Any:
         """The task with what the training maps say."""
