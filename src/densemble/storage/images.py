@@ -251,8 +251,8 @@ def write_npy(path: Path, values: Array) -> None:
         np.save(file, values, allow_pickle=False)
 
 
-def write_tiff(path: Path, array: Array, georeference: Georeference | None = None) -> None:
-    """Writes a map ``(H, W)`` or ``(K, H, W)`` as TIFF with K bands, as GeoTIFF where it has a georeference.
+def write_tiff(path: Path, array: Array, georeference: Georeference | None = None, nodata: float | None = None) -> None:
+    """Writes a map as TIFF of K bands, as GeoTIFF where it has a georeference; ``nodata`` stands for no data in it.
 
     Raises:
         UsageError: another shape, a dtype that TIFF does not have, or a georeference without rasterio.
@@ -262,9 +262,9 @@ def write_tiff(path: Path, array: Array, georeference: Georeference | None = Non
         raise UsageError(f"a TIFF holds numbers of shape (H, W) or (K, H, W), not {array.dtype} {array.shape}")
     with atomic_path(path) as temporary:
         if georeference is None:
-            tiff.write_bands(temporary, array)
+            tiff.write_bands(temporary, array, nodata)
         else:
-            write_geotiff(temporary, array, georeference)
+            write_geotiff(temporary, array, georeference, nodata)
 
 
 def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Size
 from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
-from densemble.storage.validity import differs_from_nodata, mask_file, mask_pages, nodata_of
+from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
@@ -205,8 +205,10 @@ def predictor_of(dtype: np.dtype[Any]) -> int:
     return 3 if dtype.kind == "f" else 2
 
 
-def write_bands(path: Path, bands: Array) -> None:
+def write_bands(path: Path, bands: Array, nodata: float | None = None) -> None:
     """Writes ``(H, W)`` or ``(K, H, W)`` as one page with K bands, compressed by deflate.
+
+    ``nodata`` is the number that stands for no data in it.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
@@ -214,8 +216,10 @@ def write_bands(path: Path, bands: Array) -> None:
     import tifffile
 
     layout = {"planarconfig": "separate"} if len(bands) > 1 and bands.ndim == 3 else {}
+    tags = [] if nodata is None else [(NODATA_TAG, "s", 0, nodata_text(nodata), True)]
+    options = {"photometric": "minisblack", "compression": "zlib", "metadata": None, "extratags": tags, **layout}
     try:
-        tifffile.imwrite(path, bands, photometric="minisblack", compression="zlib", metadata=None, **layout)
+        tifffile.imwrite(path, bands, **options)
     except OSError as error:
         raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from densemble.storage.pixels import Array
 
-_NODATA_TAG = 42113
+NODATA_TAG = 42113
 
 
 def differs_from_nodata(page: Any, values: Array) -> Array | None:
@@ -26,11 +26,16 @@ def differs_from_nodata(page: Any, values: Array) -> Array | None:
 
 def nodata_of(page: Any) -> float | None:
     """GDAL's value for no data of a tifffile page."""
-    tag = page.tags.get(_NODATA_TAG)
+    tag = page.tags.get(NODATA_TAG)
     try:
         return None if tag is None else float(str(tag.value).strip("\0 "))
     except ValueError:
         return None
+
+
+def nodata_text(value: float) -> str:
+    """The value for no data as GDAL writes it into its tag."""
+    return f"{value:g}"
 
 
 def mask_pages(file: Any) -> list[Any]:
