@@ -13,6 +13,7 @@ from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import task_facts
 from densemble.data.heat_scale import HeatMax
 from densemble.data.layouts import Layout, Sample, find_layout
+from densemble.data.layouts.folders import composed
 from densemble.data.reading import Reading, some
 from densemble.data.splits import SplitOptions, make_splits
 from densemble.errors import DataError
@@ -371,10 +372,10 @@ def _without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> 
 
 def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
     if leave_out is None or isinstance(leave_out, list):
-        return list(leave_out or [])
+        return [composed(name) for name in leave_out or []]
     for path in (Path(leave_out).expanduser(), folder / leave_out):
         if path.is_file():
-            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [composed(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     raise DataError(
         f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
         "line into a file"

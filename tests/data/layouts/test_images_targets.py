@@ -183,6 +183,34 @@ def test_a_listed_picture_without_a_map_is_reported_and_an_unlisted_one_is_not(f
     assert find_layout(five).unpaired == (listed,)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "images\\rome\\1.jpg",
+        ".\\images\\rome\\1.jpg",
+        "C:\\set\\images\\rome\\1.jpg",
+        "rome\\1",
+        "images\\rome\\1.jpg masks\\rome\\1.png",
+        "D:\\set\\images\\rome\\1.jpg D:\\set\\masks\\rome\\1.png",
+        "/home/me/set/images/rome/1.jpg",
+    ],
+)
+def test_split_files_of_other_systems(line: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for place in ("rome/1", "oslo/1"):
+        picture(tmp_path / "images" / f"{place}.jpg")
+        label_map(tmp_path / "masks" / f"{place}.png")
+    (tmp_path / "train.txt").write_text(f"{line}\n")
+    layout = find_layout(tmp_path)
+    assert (stems(layout), layout.unpaired) == ({"train": ["rome__1"]}, ())
+
+
+def test_split_files_of_decomposed_names(five: Path, picture: Write, label_map: Write) -> None:
+    picture(five / "images" / "caf\u00e9.jpg")
+    label_map(five / "masks" / "caf\u00e9.png")
+    (five / "val.txt").write_text("cafe\u0301\n", encoding="utf-8")
+    assert stems(find_layout(five)) == {"val": ["caf\u00e9"]}
+
+
 def test_splits_json(five: Path) -> None:
     (five / "splits.json").write_text(json.dumps({"validation": ["b"], "train": ["c", "a"]}))
     assert stems(find_layout(five)) == {"train": ["a", "c"], "val": ["b"]}

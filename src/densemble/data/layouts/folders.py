@@ -114,6 +114,41 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def find_named(name: str, folder: Path) -> Path:
+    """The file that a list or table beside the data names; where there is none, the path that it says.
+
+    Names may be written with backslashes and with decomposed accents. Of a path from another place the end counts that
+    leads to a file below ``folder``: behind the folder's own name, or, of an absolute path, at least two of its parts.
+    """
+    path = folder / name
+    if path.exists():
+        return path
+    slashed = composed(name.replace("\\", "/"))
+    parts = [part for part in PurePosixPath(slashed).parts if part not in ("/", ".")]
+    absolute = slashed.startswith("/") or slashed[1:2] == ":"
+    for start in range(len(parts)):
+        behind_own_name = start > 0 and parts[start - 1] == composed(folder.resolve().name)
+        if start == 0 or behind_own_name or (absolute and len(parts) - start > 1):
+            found = _below(folder, parts[start:])
+            if found is not None:
+                return found
+    return folder / slashed
+
+
+def _below(folder: Path, parts: Sequence[str]) -> Path | None:
+    """The file at a path whose parts may be composed otherwise on disk."""
+    place = folder
+    for part in parts:
+        if part == ".." or (place / part).exists():
+            place = place / part
+            continue
+        same = (child for child in place.iterdir() if composed(child.name) == part) if place.is_dir() else iter(())
+        if (child := next(same, None)) is None:
+            return None
+        place = child
+    return place if place.is_file() else None
+
+
 @dataclass(frozen=True)
 class Listing:
     """Files by their name below a folder, and those that claim a name which is taken."""
