@@ -23,6 +23,7 @@ from data.spoiling import (
     in_colours,
     in_pages,
     masks,
+    no_data_tag,
     not_in_val,
     only,
     only_in_val,
@@ -311,6 +312,13 @@ BROKEN: dict[str, Broken] = {
     ),
     "a picture of several pages": Broken("several pages", "a file of its own", stacked),
     "labels in pages": Broken("several pages", "--task multilabel", in_pages),
+    "labels that hold no data": Broken(
+        "no data among labels",
+        "data.ignore_index=2",
+        lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".tif"), labels(n), extratags=[no_data_tag("2")])),
+        severity="warning",
+        mends=True,
+    ),
     "a picture without data": Broken("empty picture", "data.leave_out", without_data, mends=True),
     "heat in colours": Broken(
         "coloured map", "--task image", lambda f: save(target_of(f, "b"), picture(90)), "saliency"

@@ -194,8 +194,12 @@ def stacked(folder: Path) -> None:
 
 
 def without_data(folder: Path) -> None:
-    tag = (42113, "s", 0, "7", True)
-    save(image_of(folder, "b").with_suffix(".tif"), np.full((48, 64), 7, np.uint8), extratags=[tag])
+    save(image_of(folder, "b").with_suffix(".tif"), np.full((48, 64), 7, np.uint8), extratags=[no_data_tag("7")])
+
+
+def no_data_tag(value: str) -> tuple[int, str, int, str, bool]:
+    """GDAL's tag for the value that stands for no data."""
+    return 42113, "s", 0, value, True
 
 
 def in_pages(folder: Path) -> None:

@@ -72,7 +72,7 @@ def _evenly(samples: Sequence[Sample]) -> Sequence[Sample]:
 def _count_labels(data: Learnable) -> int:
     highest = -1
     for sample in data.train:
-        labels = data.reading.target(sample)
+        labels = data.reading.known_target(sample)
         labels = labels[labels != data.ignore_index]
         highest = max(highest, int(labels.max(initial=-1)))
     if highest < 1:
@@ -98,7 +98,7 @@ def _count_channels(data: Learnable) -> int:
 def _typical_value(data: Learnable) -> float:
     means = []
     for sample in _evenly(data.train):
-        values = data.reading.target(sample)
+        values = data.reading.known_target(sample)
         valid = _valid(data, values)
         if valid.any():
             means.append(float(np.abs(values[valid]).mean()))
@@ -123,7 +123,7 @@ def _is_whole(data: Learnable) -> bool:
     if _typical_value(data) / data.reading.scale < _FINE:
         return False
     for number, sample in enumerate(_evenly(data.train)):
-        values = data.reading.target(sample)
+        values = data.reading.known_target(sample)
         known = values[_valid(data, values)] / data.reading.scale
         if known.min(initial=0) < 0 or known.max(initial=0) > _MOST:
             return False
@@ -137,5 +137,5 @@ def _typical_count(data: Learnable, channels: int) -> float:
     if is_point_table(data.train[0].target):
         counts = [len(read_point_table(sample.target)[1]) / channels for sample in data.train]
     else:
-        counts = [float(data.reading.target(sample).sum()) / channels for sample in _evenly(data.train)]
+        counts = [float(data.reading.known_target(sample).sum()) / channels for sample in _evenly(data.train)]
     return float(np.mean(counts)) or 1.0

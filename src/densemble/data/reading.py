@@ -76,10 +76,14 @@ class Reading:
         Raises:
             DataError: as :meth:`image`.
         """
-        image, valid = self._stored_image(sample), None
+        image, valid = self._stored_image(sample), self._validity(sample)
+        return codec.filled(image, valid, self.image_range), valid
+
+    def _validity(self, sample: Sample) -> Array | None:
+        valid = None
         for path in (sample.image, *sample.bands):
             valid = codec.both(valid, codec.read_validity(path, self.turns_files))
-        return codec.filled(image, valid, self.image_range), valid
+        return valid
 
     def _stored_image(self, sample: Sample) -> Array:
         parts = [codec.read_image(path, self.turns_files) for path in (sample.image, *sample.bands)]
@@ -125,6 +129,14 @@ class Reading:
                 "resize maps with --set data.resize_targets=true"
             )
         return image, self.known_where(valid, target)
+
+    def known_target(self, sample: Sample) -> Array:
+        """A map as :meth:`target` gives it, unknown where its picture holds no data.
+
+        Raises:
+            DataError: as :meth:`target`, or an unreadable picture.
+        """
+        return self.known_where(self._validity(sample), self.target(sample))
 
     def known_where(self, valid: Array | None, target: Array) -> Array:
         """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities stay as they are."""
