@@ -119,6 +119,7 @@ def test_metadata_that_cannot_be_read(text: str, tmp_path: Path) -> None:
             "img_file,label_file",
             "filename,ground_truth",
         ),
+        *("rgb_image_path,mask_image_path", "input_image_file,gt_mask_file", "image_id,photo_path,depth_map_path"),
         *("path,segmentation_path", "input-path,output-path", "image,image_path,mask", "filepath,gt_filepath"),
     ],
 )

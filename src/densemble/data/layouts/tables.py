@@ -53,7 +53,9 @@ class Rows:
 
 def image_column(columns: Sequence[str]) -> str | None:
     """The column that names the pictures: of ``IMAGE_COLUMNS``, also as ``images``, ``image_path``, ``Image Path``."""
-    return _column(columns, IMAGE_COLUMNS)
+    exact = [name for name in columns if _subject(name) in IMAGE_COLUMNS]
+    others = [name for name in columns if not set(_subject(name).split("_")) & set(TARGET_COLUMNS)]
+    return _column(exact or others, IMAGE_COLUMNS)
 
 
 def target_column(columns: Sequence[str], image: str) -> str | None:
@@ -65,9 +67,14 @@ def target_column(columns: Sequence[str], image: str) -> str | None:
 
 
 def _column(columns: Sequence[str], subjects: Sequence[str]) -> str | None:
-    """The column of the first subject that has one: ``image_path`` before ``image``, which may be something else."""
+    """The column of the first subject that has one: ``image_path`` before ``image``, which may be something else.
+
+    Else one of file names with a subject among its words: ``gt_mask_path``.
+    """
     longest = sorted(columns, key=lambda name: -len(name))
-    return next((name for subject in subjects for name in longest if _subject(name) == subject), None)
+    exact = next((name for subject in subjects for name in longest if _subject(name) == subject), None)
+    named = (name for name in longest if _plain(name) != _subject(name))
+    return exact or next((name for name in named if set(_subject(name).split("_")) & set(subjects)), None)
 
 
 def _plain(column: str) -> str:
