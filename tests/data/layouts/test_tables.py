@@ -128,9 +128,10 @@ def test_names_of_columns(header: str, files: Path) -> None:
     if header.count(",") == 2:
         rows = [["17", *row] for row in rows]
     (files / "pairs.csv").write_text("\n".join([header, *(",".join(row) for row in rows)]))
-    samples = find_layout(files).splits["all"]
+    layout = find_layout(files)
     expected = [(files / "x" / f"{name}.jpg", files / "y" / f"map of {name}.png") for name in "ab"]
-    assert [(sample.image, sample.target) for sample in samples] == expected
+    assert [(sample.image, sample.target) for sample in layout.splits["all"]] == expected
+    assert layout.unpaired == ()
 
 
 @pytest.mark.parametrize("header", ["a,b", "first,second", "id,caption"])
