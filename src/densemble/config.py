@@ -194,11 +194,16 @@ class DataConfig(_Strict):
         None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
     )
     scale: PositiveFloat = Field(1.0, description="float targets are multiplied by this when read")
-    invalid_below: float | None = Field(0.0, description="regression targets up to this value are invalid; null: none")
+    invalid_below: float | Literal["auto"] | None = Field(
+        "auto", description="values up to this one are invalid; null: none; auto: 0 for depth, none for regression"
+    )
     unit: str = Field("", description="of the values, after the scale; for instance m")
     heatmap: Literal["keypoints", "density"] = Field("keypoints", description="what a heatmap's maps or points are")
     sigma: float = Field(0.015, gt=0, le=0.5, description="spread of a drawn point, as a share of the diagonal")
     bands: list[int] | None = Field(None, description="channels of the pictures that are used, counted from 0")
+    heat_max: PositiveFloat | dict[str, PositiveFloat] | None = Field(
+        None, description="value of saliency and heatmaps that becomes 1; default: decided from all maps, and kept here"
+    )
     image_range: tuple[float, float] | None = Field(
         None, description="values of 16-bit and float pictures that become 0 and 1"
     )

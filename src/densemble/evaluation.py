@@ -97,9 +97,14 @@ def _scoring(
 def predict_split(
     model: torch.nn.Module, task: Task, data: FolderData, split: str, map_size: Size
 ) -> tuple[np.ndarray[Any, Any], Scores]:
-    """One member's activated maps on a split, fp16 ``(N, K, h, w)``, and its scores at the maps' own size."""
+    """One member's activated maps on a split, ``(N, K, h, w)``, and its scores at the maps' own size.
+
+    Values and densities are float32: float16 ends at 65504, and below 6e-5 it loses digits. All other maps lie in
+    [0, 1] and are float16.
+    """
     metric = task.metrics()
-    kept = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=np.float16)
+    kept_type = np.float32 if task.target_kind in ("values", "density") else np.float16
+    kept = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=kept_type)
     device = next(model.parameters()).device
     density = task.target_kind == "density"
     number = 0

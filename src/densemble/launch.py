@@ -8,6 +8,7 @@ import numpy as np
 
 from densemble.config import RunConfig, make_config
 from densemble.data.folder import FolderData
+from densemble.data.heat_scale import told
 from densemble.engines.budget import Budget
 from densemble.engines.leftovers import remove_leftovers
 from densemble.errors import DensembleError, PartialError, UsageError
@@ -45,7 +46,8 @@ def open_data(
     """
     config = make_config(dict(values), source)
     data = FolderData(path, config.task, **config.data.model_dump())
-    return data, make_config(with_preset(values, data), source)
+    decided = {**values, "data": {**(values.get("data") or {}), **data.settle()}}
+    return data, make_config(with_preset(decided, data), source)
 
 
 def run_members(
@@ -66,6 +68,8 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
+    if data.reading.heat_max:
+        report(f"maps: {told(data.reading.heat_max)}")
     outcomes = train_members(data, config, out, resume, budget, report)
     run = Run(out, data.path)
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
@@ -132,7 +136,7 @@ def train(
     if isinstance(data, FolderData):
         if task not in (None, data.task_name):
             raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
-        values |= {"task": data.task_name, "data": data.options}
+        values |= {"task": data.task_name, "data": {**data.options, **data.settle()}}
         folder, config = data, make_config(with_preset(values, data))
     else:
         if task is None:

@@ -21,7 +21,9 @@ from data.spoiling import (
     halved,
     heat_file,
     in_colours,
+    in_pages,
     masks,
+    no_data_tag,
     not_in_val,
     only,
     only_in_val,
@@ -32,10 +34,14 @@ from data.spoiling import (
     same,
     smoothed,
     spotted,
+    stacked,
     turned,
+    twelve_bits,
     undefined,
     with_classes,
+    without_data,
 )
+from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,12 @@ BROKEN: dict[str, Broken] = {
     "map missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: target_of(f, "b").unlink(), mends=True),
     "picture missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: image_of(f, "b").unlink(), mends=True),
     "two files of one stem": Broken("doubled name", "rename or remove", doubled),
+    "maps in another format": Broken(
+        "unused files",
+        "save pictures and maps as PNG",
+        lambda f: Image.fromarray(labels(9)).save(f / "train" / "targets" / "z.pgm"),
+        severity="warning",
+    ),
     "capital letters": Broken("names differ in case", "rename one", capital, severity="warning"),
     "text as picture": Broken(
         "unreadable", "data.leave_out", lambda f: image_of(f, "b").write_text("no picture"), mends=True
@@ -284,6 +296,30 @@ BROKEN: dict[str, Broken] = {
     ),
     "undefined heat": Broken("not a number", "write 0", heat_file(np.full(SIZE, np.nan)), "saliency"),
     "negative heat": Broken("negative values", "must be 0", heat_file(heat(1) - 0.5), "saliency"),
+    "heat above 1 in one file": Broken(
+        "heat above 1", "float: 1.25", heat_file(heat(1) / heat(1).max() * 1.25), "saliency", severity="warning"
+    ),
+    "heat of 12 bits": Broken(
+        "few of 16 bits",
+        "data.heat_max=4095",
+        lambda f: all_maps(f, lambda path, n: save(path, (heat(n) * 4000).astype(np.uint16))),
+        "saliency",
+        severity="warning",
+        mends=True,
+    ),
+    "pictures of 12 bits": Broken(
+        "few of 16 bits", "data.image_range=[0, 4095]", twelve_bits, severity="warning", mends=True
+    ),
+    "a picture of several pages": Broken("several pages", "a file of its own", stacked),
+    "labels in pages": Broken("several pages", "--task multilabel", in_pages),
+    "labels that hold no data": Broken(
+        "no data among labels",
+        "data.ignore_index=2",
+        lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".tif"), labels(n), extratags=[no_data_tag("2")])),
+        severity="warning",
+        mends=True,
+    ),
+    "a picture without data": Broken("empty picture", "data.leave_out", without_data, mends=True),
     "heat in colours": Broken(
         "coloured map", "--task image", lambda f: save(target_of(f, "b"), picture(90)), "saliency"
     ),
@@ -292,7 +328,18 @@ BROKEN: dict[str, Broken] = {
     # values
     "millimetres": Broken("unit", "data.scale=0.001", all_depths(10), "depth", severity="warning", mends=True),
     "no valid depth": Broken("empty map", "make the map again", depths(lambda x: x * 0), "depth"),
-    "negative heights": Broken("empty map", "data.invalid_below=null", all_depths(-1), "regression", mends=True),
+    "negative heights": Broken("empty map", "data.invalid_below=null", all_depths(-1), "depth", mends=True),
+    "some negative depths": Broken(
+        "negative values", "data.invalid_below=null", depths(spotted(-5)), "depth", mends=True, severity="warning"
+    ),
+    "zeros among values": Broken(
+        "zeros",
+        "data.invalid_below=0",
+        depths(lambda x: np.where(x > 400, 0, x)),
+        "regression",
+        mends=True,
+        severity="warning",
+    ),
     "infinite depth": Broken("infinite values", "write NaN", depths(spotted(np.inf)), "depth", severity="warning"),
     "depth of 65535": Broken(
         "saturated values",

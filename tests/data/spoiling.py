@@ -181,3 +181,27 @@ def all_depths(scale: float) -> Callable[[Path], object]:
 
 def masks(change: Callable[[Array], Array]) -> Callable[[Path], object]:
     return lambda folder: save(target_of(folder, "b"), change(np.load(target_of(folder, "b"))))
+
+
+def twelve_bits(folder: Path) -> None:
+    for number, stem in enumerate("abcdef"):
+        save(image_of(folder, stem).with_suffix(".tif"), picture(number).astype(np.uint16) * 16, photometric="rgb")
+
+
+def stacked(folder: Path) -> None:
+    pages = np.stack([picture(1), picture(2)])
+    save(image_of(folder, "b").with_suffix(".tif"), pages, photometric="rgb")
+
+
+def without_data(folder: Path) -> None:
+    save(image_of(folder, "b").with_suffix(".tif"), np.full((48, 64), 7, np.uint8), extratags=[no_data_tag("7")])
+
+
+def no_data_tag(value: str) -> tuple[int, str, int, str, bool]:
+    """GDAL's tag for the value that stands for no data."""
+    return 42113, "s", 0, value, True
+
+
+def in_pages(folder: Path) -> None:
+    planes = np.stack([labels(1) == number for number in range(3)]).astype(np.uint8)
+    save(target_of(folder, "b").with_suffix(".tif"), planes, photometric="minisblack")

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from data.good_sets import SIZE, image_of, labels, picture, save, target_of, write_good, write_points
 from PIL import Image
+from tifffile import imwrite
 
+from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.errors import DataError
+from densemble.launch import open_data
 
 TURNS = {
     2: lambda x: x[:, ::-1],
@@ -158,3 +161,130 @@ def test_pictures_as_maps_keep_grey_grey(tmp_path: Path) -> None:
     data = FolderData(tmp_path, "image")
     assert data.task.out_channels == 1
     np.testing.assert_allclose(data.read_pair(data.train[0])[1], picture(3)[None, ..., 0] / 255, atol=1e-6)
+
+
+# --- what counts as 1 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "peaks", "full"),
+    [
+        ("float32", (1.0, 1.2, 0.3), 1.2),
+        ("float32", (0.9, 0.5, 0.3), 1.0),
+        ("uint16", (65535, 200, 1), 65535),
+        ("uint16", (255, 200, 1), 255),
+        ("uint8", (255, 1, 0), 255),
+        ("uint8", (1, 1, 0), 1),
+    ],
+)
+@pytest.mark.parametrize("task", ["saliency", "heatmap"])
+def test_one_value_counts_as_1_in_all_maps(
+    task: str, dtype: str, peaks: tuple[float, ...], full: float, tmp_path: Path
+) -> None:
+    write_good(tmp_path, "saliency")
+    shape = SIZE if task == "saliency" else (*SIZE, 2)
+    for number, stem in enumerate("abcdef"):
+        values = np.zeros(shape, dtype)
+        values[5, 7] = peaks[number % 3]
+        save(target_of(tmp_path, stem).with_suffix(".npy"), values)
+    data = FolderData(tmp_path, task)
+    read = [float(data.read_target(sample).max()) for sample in (*data.train, *data.val)]
+    assert read == pytest.approx([peak / full for peak in peaks] * 2)
+    name = "float" if dtype == "float32" else dtype
+    assert data.check()["heat_max"] == data.said["heat_max"] == {name: pytest.approx(full)}
+
+
+def test_what_counts_as_1_is_recorded_and_does_for_other_maps(tmp_path: Path) -> None:
+    for place, peak in (("one", 1.2), ("two", 0.6), ("three", 2.0)):
+        write_good(tmp_path / place, "saliency")
+        for stem in "abcdef":
+            save(
+                target_of(tmp_path / place, stem).with_suffix(".npy"),
+                np.eye(*SIZE, dtype=np.float32) * np.float32(peak),
+            )
+    data, config = open_data(tmp_path / "one", {"task": "saliency"})
+    assert config.data.heat_max == {"float": pytest.approx(1.2)}
+    two, _ = open_data(tmp_path / "two", {"task": "saliency", "data": data.said})
+    assert two.read_target(two.train[0]).max() == pytest.approx(0.5)
+    with pytest.raises(DataError, match=r"reaches 2, above 1\.2.*data\.heat_max=2"):
+        first(tmp_path / "three", "saliency", **data.said)
+    assert first(tmp_path / "three", "saliency", heat_max=4.0)[1].max() == pytest.approx(0.5)
+
+
+# --- where there is no data -----------------------------------------------------------------------------------------
+
+
+def holed_set(folder: Path, task: str) -> np.ndarray:
+    """A good set whose first picture says that its upper rows hold no data."""
+    write_good(folder, task)
+    hole = np.zeros(SIZE, bool)
+    hole[:9] = True
+    stored = picture(0).astype(np.int16)
+    stored[hole] = -9999
+    tag = (42113, "s", 0, "-9999", True)
+    save(image_of(folder, "a").with_suffix(".tif"), stored, photometric="rgb", extratags=[tag])
+    return hole
+
+
+@pytest.mark.parametrize("task", ["segmentation", "multilabel", "regression", "image"])
+def test_a_map_is_unknown_where_its_picture_holds_no_data(task: str, tmp_path: Path) -> None:
+    write_good(tmp_path / "whole", task)
+    expected = first(tmp_path / "whole", task)[1].astype(float)
+    hole = holed_set(tmp_path / "holed", task)
+    image, target = first(tmp_path / "holed", task, image_range=(-5, 300))
+    assert (image[hole] == -5).all()
+    np.testing.assert_array_equal(image[~hole], picture(0)[~hole])
+    expected[..., hole] = 255 if task in ("segmentation", "multilabel") else np.nan
+    np.testing.assert_array_equal(target, expected)
+    data = FolderData(tmp_path / "holed", task, image_range=(-5, 300))
+    decoded = decode_split(data, "train", SIZE, tmp_path / "cache")
+    assert (decoded.images[0][:, hole] == 0).all()
+    np.testing.assert_array_equal(decoded.targets[0], expected)
+
+
+def test_facts_leave_out_what_holds_no_data(tmp_path: Path) -> None:
+    hole = holed_set(tmp_path, "segmentation")
+    facts = FolderData(tmp_path, "segmentation", image_range=(0, 255)).check()
+    known = np.concatenate([picture(0)[~hole], *(picture(number).reshape(-1, 3) for number in range(1, 6))]) / 255
+    assert facts["pictures"]["mean"] == pytest.approx(known.mean(0), abs=1e-5)
+    assert facts["pictures"]["std"] == pytest.approx(known.std(0), abs=1e-5)
+    assert facts["pictures"]["no_data_share"] == pytest.approx(hole.mean() / 6, abs=1e-5)
+    assert facts["splits"]["train"]["ignored_share"] == pytest.approx(hole.mean() / 4, abs=1e-5)
+
+
+def test_values_for_no_data_are_no_values(tmp_path: Path) -> None:
+    write_good(tmp_path, "regression")
+    ramp = np.linspace(-20, 20, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
+    ramp[:9] = -9999
+    for stem in "abcdef":
+        target_of(tmp_path, stem).unlink()
+        folder = image_of(tmp_path, stem).parents[1] / "targets"
+        imwrite(folder / f"{stem}.tif", ramp, extratags=[(42113, "s", 0, "-9999", True)])
+    data = FolderData(tmp_path, "regression")
+    train = data.check()["splits"]["train"]
+    assert train["values"] == pytest.approx([ramp[9:].min(), 20]) and train["mean"] == pytest.approx(ramp[9:].mean())
+    assert data.task.describe()["scale"] == pytest.approx(np.abs(ramp[9:]).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("task", "below"), [("regression", None), ("depth", 0.0)])
+def test_negative_values_are_values_except_of_depth(task: str, below: float | None, tmp_path: Path) -> None:
+    write_good(tmp_path, "regression")
+    ramp = np.linspace(-1000, 1000, SIZE[0] * SIZE[1]).round().reshape(SIZE).astype(np.float32)
+    for stem in "abcdef":
+        save(target_of(tmp_path, stem).with_suffix(".npy"), ramp)
+    data = FolderData(tmp_path, task)
+    described = data.task.describe()
+    assert described["invalid_below"] == below
+    assert described.get("whole", True) == (task == "depth")  # a PNG has no negative numbers
+    problems = [problem["kind"] for problem in data.check()["problems"] if "invalid_below" in problem["remedy"]]
+    assert problems == (["negative values"] if task == "depth" else [])
+
+
+@pytest.mark.parametrize(("highest", "whole"), [(65535, True), (70000, False)])
+def test_values_beyond_16_bits_are_saved_as_floats(highest: int, whole: bool, tmp_path: Path) -> None:
+    write_good(tmp_path, "regression")
+    for stem in "abcdef":
+        values = np.full(SIZE, highest, np.int32)
+        values[: SIZE[0] // 2] = 100
+        save(target_of(tmp_path, stem).with_suffix(".npy"), values)
+    assert FolderData(tmp_path, "regression").task.describe().get("whole", True) == whole

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.storage.geo import Georeference, read_georeference
-from densemble.storage.images import orientation, read_image, read_planes, write_tiff
+from densemble.storage.images import orientation, read_image, read_planes, read_validity, read_values, write_tiff
+from densemble.storage.large import open_large
 
 rasterio = pytest.importorskip("rasterio")
 WKT = rasterio.crs.CRS.from_epsg(32632).to_wkt()
@@ -97,3 +99,80 @@ def test_maps_that_cannot_be_written(tmp_path: Path) -> None:
         write_tiff(tmp_path / "m.tif", np.zeros((2, 3), np.float16), Georeference(WKT, TURNED))
     with pytest.raises(UsageError, match="WKT"):
         write_tiff(tmp_path / "m.tif", np.zeros((2, 3), np.uint8), Georeference("nowhere", TURNED))
+
+
+# --- where a file holds data ----------------------------------------------------------------------------------------
+
+HOLE = np.zeros((40, 53), bool)
+HOLE[:11], HOLE[20:26, 30:44] = True, True
+
+
+def write_holed(path: Path, by: str, bands: int, dtype: str, **layout: Any) -> np.ndarray:
+    """A GeoTIFF with no data in ``HOLE``, said by its value for no data, by a mask, or by alpha."""
+    values = np.random.default_rng(0).integers(1, 200, (bands, *HOLE.shape)).astype(dtype)
+    nodata = {"nodata": -9999.0 if dtype == "float32" else 0, "nan": np.nan}.get(by)
+    if nodata is not None:
+        values[:, HOLE] = nodata
+        values[0, 30, 30] = nodata  # of several bands one may hold the value
+    options = {"driver": "GTiff", "height": 40, "width": 53, "dtype": dtype, "crs": WKT, "nodata": nodata, **layout}
+    count = bands + (by == "alpha")
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=by == "mask inside"),
+        rasterio.open(path, "w", transform=rasterio.Affine(*TURNED), count=count, **options) as file,
+    ):
+        for band, plane in enumerate(values, start=1):
+            file.write(plane, band)
+        if by == "alpha":
+            file.colorinterp = (*file.colorinterp[:-1], rasterio.enums.ColorInterp.alpha)
+            file.write(np.where(HOLE, 0, 255).astype(dtype), count)
+        elif by.startswith("mask"):
+            file.write_mask(~HOLE)
+    return values
+
+
+TILED = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate"}
+
+
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+@pytest.mark.parametrize(
+    ("by", "bands", "dtype"),
+    [
+        *(("nodata", 3, "uint8"), ("nodata", 1, "float32"), ("nodata", 4, "float32"), ("nan", 2, "float32")),
+        *(("mask inside", 3, "uint8"), ("mask beside", 1, "uint16"), ("alpha", 3, "uint8"), ("alpha", 1, "uint8")),
+    ],
+)
+def test_where_a_geotiff_holds_data_is_what_gdal_says(
+    by: str, bands: int, dtype: str, layout: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "p.tif"
+    values = write_holed(path, by, bands, dtype, **layout)
+    with rasterio.open(path) as file:
+        expected = file.dataset_mask() != 0
+    assert not expected[HOLE].any() and expected[~HOLE].mean() > 0.99
+    np.testing.assert_array_equal(read_validity(path), expected)
+    with open_large(path) as picture:
+        assert picture.declares_validity
+        np.testing.assert_array_equal(picture.read_validity(3, 20, 31, 30), expected[3:34, 20:50])
+        window = picture.read(3, 20, 31, 30)
+        assert (window[~expected[3:34, 20:50]] == 0).all()
+    if bands == 1:
+        np.testing.assert_array_equal(read_values(path), np.where(expected, values[0].astype(np.float32), np.nan))
+
+
+def test_most_files_say_nothing_of_where_they_hold_data(tmp_path: Path) -> None:
+    write_picture(tmp_path / "p.tif")
+    tifffile.imwrite(
+        tmp_path / "icon.tif", np.zeros((6, 8, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"]
+    )
+    Image.new("RGBA", (8, 6)).save(tmp_path / "p.png")
+    assert [read_validity(tmp_path / name) for name in ("p.tif", "icon.tif", "p.png")] == [None] * 3
+    with open_large(tmp_path / "p.tif") as picture:
+        assert not picture.declares_validity and picture.read_validity(0, 0, 2, 2) is None
+
+
+@pytest.mark.parametrize("text", ["-9999", "-9999 ", "-9999.0\0", "-9.999e3"])
+def test_the_value_for_no_data_of_a_map_without_a_place(text: str, tmp_path: Path) -> None:
+    values = np.linspace(-20, 20, 48, dtype=np.float32).reshape(6, 8)
+    values[:2] = -9999
+    tifffile.imwrite(tmp_path / "p.tif", values, extratags=[(42113, "s", 0, text, True)])
+    np.testing.assert_array_equal(read_values(tmp_path / "p.tif"), np.where(values == -9999, np.nan, values))

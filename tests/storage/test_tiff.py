@@ -19,6 +19,7 @@ from densemble.storage.images import (
     read_image,
     read_labels,
     read_planes,
+    read_points,
     read_values,
     turned,
     write_tiff,
@@ -78,24 +79,47 @@ def test_only_declared_alpha_is_left_out_of_pictures(extrasample: str, kept: int
     np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values)
 
 
-def test_pages_are_planes_of_a_map_and_the_first_is_the_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"tile": (16, 16)}])
+def test_grey_pages_of_one_size_are_channels(options: dict[str, Any], tmp_path: Path) -> None:
     values = samples(6, 20, 30, dtype="uint16")
-    tifffile.imwrite(tmp_path / "p.tif", values, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "p.tif", values, photometric="minisblack", **options)
     np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values.transpose(1, 2, 0))
-    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values[0][:, :, None].repeat(3, 2))
-    np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), values[0])
+    np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values.transpose(1, 2, 0))
+    with open_large(tmp_path / "p.tif") as picture:
+        np.testing.assert_array_equal(picture.read(3, 5, 11, 7), values[:, 3:14, 5:12].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("read", [read_labels, read_values, read_points])
+def test_a_map_of_one_channel_has_one_page(read: Callable[[Path], Any], count: int, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "p.tif", np.zeros((count, 20, 30), np.uint8), photometric="minisblack")
+    with pytest.raises(DataError, match=rf"p\.tif.*{count} pages.*multilabel"):
+        read(tmp_path / "p.tif")
+
+
+@pytest.mark.parametrize("second", [samples(20, 30, 3), samples(40, 60), samples(20, 30, dtype="uint16")])
+def test_pages_that_are_pictures_of_their_own_are_refused(second: Any, tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "p.tif") as writer:
+        writer.write(samples(20, 30), photometric="minisblack")
+        writer.write(second, photometric="rgb" if second.ndim == 3 else "minisblack")
+    for read in (read_image, open_large):
+        with pytest.raises(DataError, match=r"p\.tif.*2 pages"):
+            read(tmp_path / "p.tif")
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (5, 20, 30)), ("ZYX", (5, 20, 30)), ("TCYX", (2, 3, 20, 30))])
 @pytest.mark.parametrize("kind", ["ome", "imagej"])
-def test_only_channels_in_pages_belong_to_the_picture(
+def test_of_named_axes_only_channels_belong_to_the_picture(
     axes: str, shape: tuple[int, ...], kind: str, tmp_path: Path
 ) -> None:
     values = samples(*shape)
     path = tmp_path / ("p.ome.tif" if kind == "ome" else "p.tif")
     tifffile.imwrite(path, values, photometric="minisblack", metadata={"axes": axes}, imagej=kind == "imagej")
-    first = values.reshape(-1, 20, 30)[0][:, :, None].repeat(3, 2)
-    np.testing.assert_array_equal(read_image(path), values.transpose(1, 2, 0) if axes == "CYX" else first)
+    if axes == "CYX":
+        np.testing.assert_array_equal(read_image(path), values.transpose(1, 2, 0))
+    else:
+        with pytest.raises(DataError, match=f"pages.*{axes}"):
+            read_image(path)
     if axes == "TCYX":
         with pytest.raises(DataError, match="one channel axis"):
             read_planes(path)

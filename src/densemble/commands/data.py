@@ -92,12 +92,18 @@ def _configured(data: Path, task: str | None, setting: list[str] | None) -> "tup
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
+    from densemble.data.heat_scale import told
+
     typer.echo(f"{facts['data']}: {facts['task']}, layout '{facts['layout']}', split by {facts['split_by']}")
     rows = []
     for name, split in facts["splits"].items():
         sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
         rows.append([name, split["pairs"], split["usable"], split["with_fixations"], sizes, _of_maps(split)])
     print_table(["split", "pairs", "readable", "fixations", "sizes", "maps"], rows)
+    if facts["heat_max"] is not None:
+        typer.echo(f"\n{told(facts['heat_max'])}")
+    if facts["pictures"]["no_data_share"]:
+        typer.echo(f"\nwithout data: {facts['pictures']['no_data_share']:.1%} of the pixels of the pictures")
     shares = {name: split["class_share"] for name, split in facts["splits"].items() if split.get("class_share")}
     if shares:
         typer.echo()

@@ -30,6 +30,7 @@ from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Size
 from densemble.storage.images import as_unit
+from densemble.storage.validity import mask_file
 
 Array = np.ndarray[Any, Any]
 FORMAT = 2
@@ -153,6 +154,7 @@ def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
         for sample in samples
         for path in (sample.image, sample.target, *sample.bands, *(path for _, path in sample.planes))
     ]
+    files += [mask for path in files if (mask := mask_file(path)) is not None]
     task = data.task.describe()  # asked first: the reading of point maps learns from it how many channels there are
     reading = {key: str(value) for key, value in asdict(data.reading).items()}
     settings = [FORMAT, reading, task, size, [s.stem for s in samples], torch.__version__]

@@ -18,6 +18,8 @@ _HIGHEST = tuple((1 << bits) - 1 for bits in (15, 16, 31, 32, 53, 63))
 MANY_LABELS = 1024
 """From here on labels are taken for classes only where half of the numbers below occur."""
 _FAR = 8
+_ASKED_WHETHER_WHOLE = 5
+_MOST = 65535
 _FINE = 20
 """Below a typical value of so many units, rounding to whole ones costs more than 2 %."""
 
@@ -76,7 +78,7 @@ def _evenly(samples: Sequence[Sample]) -> Sequence[Sample]:
 def _count_labels(data: Learnable) -> int:
     found: set[int] = set()
     for sample in data.train:
-        found |= set(np.unique(data.reading.target(sample)).tolist())
+        found |= set(np.unique(data.reading.known_target(sample)).tolist())
     found.discard(data.ignore_index)
     highest = max(found, default=-1)
     if highest < 1:
@@ -130,10 +132,8 @@ def _count_channels(data: Learnable) -> int:
 def _typical_value(data: Learnable) -> float:
     means = []
     for sample in _evenly(data.train):
-        values = data.reading.target(sample)
-        valid = np.isfinite(values)
-        if data.invalid_below is not None:
-            valid &= values > data.invalid_below
+        values = data.reading.known_target(sample)
+        valid = _valid(data, values)
         if valid.any():
             means.append(float(np.abs(values[valid]).mean()))
     if not means:
@@ -144,17 +144,24 @@ def _typical_value(data: Learnable) -> float:
     return float(np.mean(means)) or 1.0
 
 
-def _is_whole(data: Learnable) -> bool:
-    """Whether the files hold whole numbers in a fine unit: predictions are then saved as such, in the same one.
+def _valid(data: Learnable, values: Array) -> Array:
+    finite: Array = np.isfinite(values)
+    return finite if data.invalid_below is None else finite & (values > data.invalid_below)
 
-    Whole metres are no reason to round predictions to metres.
+
+def _is_whole(data: Learnable) -> bool:
+    """Whether the files hold whole numbers of 16 bits in a fine unit: predictions are then saved as such, in the same.
+
+    Whole metres are no reason to round predictions to metres; negative and larger numbers would be cut off.
     """
     if _typical_value(data) / data.reading.scale < _FINE:
         return False
-    for sample in _evenly(data.train)[:5]:
-        values = data.reading.target(sample) / data.reading.scale
-        known = values[np.isfinite(values)]
-        if not np.allclose(known, known.round(), atol=1e-3):
+    for number, sample in enumerate(_evenly(data.train)):
+        values = data.reading.known_target(sample)
+        known = values[_valid(data, values)] / data.reading.scale
+        if known.min(initial=0) < 0 or known.max(initial=0) > _MOST:
+            return False
+        if number < _ASKED_WHETHER_WHOLE and not np.allclose(known, known.round(), atol=1e-3):
             return False
     return True
 
@@ -164,5 +171,5 @@ def _typical_count(data: Learnable, channels: int) -> float:
     if is_point_table(data.train[0].target):
         counts = [len(read_point_table(sample.target)[1]) / channels for sample in data.train]
     else:
-        counts = [float(data.reading.target(sample).sum()) / channels for sample in _evenly(data.train)]
+        counts = [float(data.reading.known_target(sample).sum()) / channels for sample in _evenly(data.train)]
     return float(np.mean(counts)) or 1.0

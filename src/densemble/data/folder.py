@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from densemble.data.class_order import (
 )
 from densemble.data.color_map import ColourMap, Given, make_color_map
 from densemble.data.facts import labels_above, task_facts
+from densemble.data.heat_scale import HeatMax
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import EMPTY, with_incomplete, without
@@ -43,11 +44,14 @@ KINDS: dict[str, TargetKind] = {
     "heatmap": "heat",
     "image": "pixels",
 }
+INVALID_BELOW = {"depth": 0.0}
+"""Values up to these are invalid where nothing else is said: sensors write 0 for a depth that they do not know."""
 _READING = (
     "absent_is_empty",
     "label_map",
     "scale",
     "bands",
+    "heat_max",
     "image_range",
     "exif",
     "resize_targets",
@@ -73,11 +77,13 @@ class FolderData:
         label_map: label in the files, or the name that the folder gives it -> class number or name.
         color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
         scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
-        invalid_below: regression targets up to this value are invalid; ``None``: only NaN is.
+        invalid_below: values up to this one are invalid; ``None``: only NaN and what the files declare; ``auto``: 0 for
+            depth, ``None`` for regression.
         unit: of the values after the scale.
         heatmap: ``keypoints`` or ``density``: what the maps or points of a heatmap are.
         sigma: standard deviation of a drawn point, as a share of the picture's diagonal.
         bands: channels of the pictures that are used.
+        heat_max: value of saliency and heatmaps that becomes 1; default: decided once from all maps.
         image_range: values of float pictures that become 0 and 1.
         exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
         resize_targets: resize maps of another size to their picture's.
@@ -102,11 +108,12 @@ class FolderData:
         label_map: LabelMap | None = None,
         color_map: str | Mapping[str, Given] | None = None,
         scale: float = 1.0,
-        invalid_below: float | None = 0.0,
+        invalid_below: float | Literal["auto"] | None = "auto",
         unit: str = "",
         heatmap: str = "keypoints",
         sigma: float = 0.015,
         bands: list[int] | None = None,
+        heat_max: HeatMax | None = None,
         image_range: tuple[float, float] | None = None,
         exif: str = "auto",
         resize_targets: bool = False,
@@ -150,7 +157,7 @@ class FolderData:
         usual = default_ignore_index(len(self.classes or ()))
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
         self.scale = scale
-        self.invalid_below = invalid_below
+        self.invalid_below = INVALID_BELOW.get(self.task_name) if invalid_below == "auto" else invalid_below
         self.reading = self._make_reading(found)
         self._settled, self._format_ignores = False, found.ignore_index
         self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
@@ -199,6 +206,7 @@ class FolderData:
             exif=given["exif"],
             resize_targets=given["resize_targets"],
             sigma=given["sigma"],
+            heat_max=given["heat_max"],
         )
 
     def _with_splits(self, found: Layout, again: bool) -> Layout:
@@ -222,16 +230,23 @@ class FolderData:
             found, splits={**{k: v for k, v in found.splits.items() if k == "test"}, **drawn}, split_by="seed"
         )
 
-    def settle(self, found: Layout | None = None) -> None:
+    def settle(self, found: Layout | None = None) -> dict[str, Any]:
         """Lets the reading know what only all files of a data set say together; whoever reads through it asks first.
 
         Args:
             found: whose files; default those that are used.
+
+        Returns:
+            The keys of ``data`` in run.yaml that say what was decided; empty where nothing had to be.
         """
-        if self._settled:
-            return
-        self._settled = True
-        samples = [sample for part in (found or self.layout).splits.values() for sample in part]
+        if not self._settled:
+            self._settled = True
+            self._settle([sample for part in (found or self.layout).splits.values() for sample in part])
+        return {"heat_max": self.reading.heat_max} if self.reading.heat_max else {}
+
+    def _settle(self, samples: Sequence[Sample]) -> None:
+        self.reading = self.reading.decided(samples)
+        self.options["heat_max"] = self.reading.heat_max or None
         if self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
             self.reading = replace(self.reading, mask_values=find_mask_values(samples))
         if self.ignored_by_default and self.classes is None and labels_above(IGNORED, samples, self.reading):
@@ -346,11 +361,11 @@ class FolderData:
         Raises:
             DataError: unreadable, or labels outside the classes.
         """
-        self._count_channels()
+        self._settle_reading()
         return self.reading.target(sample)
 
-    def _count_channels(self) -> None:
-        """Lets the reading know of how many channels point tables speak, which no single one says."""
+    def _settle_reading(self) -> None:
+        """Lets the reading know what no single map says: the value of heat that becomes 1, the channels of points."""
         self.settle()
         if self.reading.planes and self.classes is None:
             _ = self.task
@@ -365,7 +380,7 @@ class FolderData:
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
-        self._count_channels()
+        self._settle_reading()
         return self.reading.pair(sample)
 
     def truths(

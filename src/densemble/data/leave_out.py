@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from densemble.data.layouts import Layout, Sample
+from densemble.data.layouts.folders import composed
 from densemble.data.reading import some
 from densemble.errors import DataError
 
@@ -52,10 +53,10 @@ def without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> L
 
 def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
     if leave_out is None or isinstance(leave_out, list):
-        return list(leave_out or [])
+        return [composed(name) for name in leave_out or []]
     for path in (Path(leave_out).expanduser(), folder / leave_out):
         if path.is_file():
-            return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return [composed(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     raise DataError(
         f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
         "line into a file"

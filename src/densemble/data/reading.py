@@ -1,7 +1,7 @@
 """Reading: how files become a picture and a map in the task's terms."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
+from densemble.data.heat_scale import HeatMax, find_heat_max, heat_max_of, number_type
 from densemble.data.layouts import Drawing, Sample
 from densemble.data.mask_values import WHITE, MaskValues
 from densemble.data.targets import draw_points, resize_target
@@ -22,6 +23,8 @@ from densemble.tasks.base import TargetKind
 
 Array = np.ndarray[Any, Any]
 _SHOWN = 5
+_UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
+"""What stands for unknown pixels; of labels the ignored one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Reading:
         exif: ``auto``, ``image``, ``both`` or ``ignore``: what a picture's EXIF orientation turns.
         resize_targets: maps of another size than their picture's are resized.
         sigma: standard deviation of a drawn point, as a share of the diagonal.
+        heat_max: value of heat that becomes 1; ``None``: the largest of its type, of floats 1.
     """
 
     kind: TargetKind
@@ -61,6 +65,7 @@ class Reading:
     exif: str
     resize_targets: bool
     sigma: float
+    heat_max: HeatMax | None = None
 
     def image(self, sample: Sample) -> Array:
         """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
@@ -68,8 +73,27 @@ class Reading:
         Raises:
             DataError: unreadable, or without one of the bands.
         """
-        turn = self.exif != "ignore"
-        parts = [codec.read_image(path, turn) for path in (sample.image, *sample.bands)]
+        return self.image_and_validity(sample)[0]
+
+    def image_and_validity(self, sample: Sample) -> tuple[Array, Array | None]:
+        """The picture, and where its files hold data, bool ``(H, W)``; ``None`` where they say nothing of it.
+
+        Where they hold none, the picture holds what becomes 0.
+
+        Raises:
+            DataError: as :meth:`image`.
+        """
+        image, valid = self._stored_image(sample), self._validity(sample)
+        return codec.filled(image, valid, self.image_range), valid
+
+    def _validity(self, sample: Sample) -> Array | None:
+        valid = None
+        for path in (sample.image, *sample.bands):
+            valid = codec.both(valid, codec.read_validity(path, self.turns_files))
+        return valid
+
+    def _stored_image(self, sample: Sample) -> Array:
+        parts = [codec.read_image(path, self.turns_files) for path in (sample.image, *sample.bands)]
         if len({part.shape[:2] for part in parts}) > 1:
             raise DataError(f"the channels of '{sample.image}' have unequal sizes; make them again")
         if sample.bands:  # one file per channel: a grey file was read as three equal ones
@@ -105,12 +129,12 @@ class Reading:
         return target[list(self.order)]
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Picture and map, of equal height and width.
+        """Picture and map, of equal height and width; the map is unknown where the picture holds no data.
 
         Raises:
             DataError: unreadable, or of unequal sizes.
         """
-        image = self.image(sample)
+        image, valid = self.image_and_validity(sample)
         size: Size = (image.shape[0], image.shape[1])
         target = self.fitted(self.target(sample, size), sample, size)
         if target.shape[-2:] != size:
@@ -119,7 +143,22 @@ class Reading:
                 f"{target.shape[-2]}x{target.shape[-1]} (height x width); they must be equal: make the map again, or "
                 "resize maps with --set data.resize_targets=true"
             )
-        return image, target
+        return image, self.known_where(valid, target)
+
+    def known_target(self, sample: Sample) -> Array:
+        """A map as :meth:`target` gives it, unknown where its picture holds no data.
+
+        Raises:
+            DataError: as :meth:`target`, or an unreadable picture.
+        """
+        return self.known_where(self._validity(sample), self.target(sample))
+
+    def known_where(self, valid: Array | None, target: Array) -> Array:
+        """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities stay as they are."""
+        if valid is None or self.kind not in _UNKNOWN or target.shape[-2:] != valid.shape:
+            return target
+        unknown = self.ignore_index if self.kind == "labels" else _UNKNOWN[self.kind]
+        return np.where(valid, target, target.dtype.type(unknown))
 
     def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
         """A map as ``exif`` and ``resize_targets`` bring it to its picture's (H, W), as far as they do."""
@@ -149,6 +188,13 @@ class Reading:
         height, width = codec.image_size(sample.image)
         lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
         return (width, height) if lying else (height, width)
+
+    def decided(self, samples: Iterable[Sample]) -> "Reading":
+        """The same with what has to be decided once from all maps of a data set: which value of heat becomes 1."""
+        if self.kind != "heat" or self.heat_max is not None:
+            return self
+        files = [sample.target for sample in samples if not is_point_table(sample.target)]
+        return replace(self, heat_max=find_heat_max(files, lambda file: _planes_of_values(self, file)))
 
     @property
     def turns_files(self) -> bool:
@@ -269,27 +315,31 @@ def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Si
 def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, picture, density=False)
-    values = _planes_of_values(reading, sample)
+    values = _planes_of_values(reading, sample.target)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
-    peak = float(values.max(initial=0))
-    limit = 1.0 if peak <= 1 else 255.0 if peak <= 255 else 65535.0
-    return values / np.float32(max(limit, peak))
+    peak, full = float(values.max(initial=0)), heat_max_of(reading.heat_max, number_type(sample.target))
+    if peak > full:
+        raise DataError(
+            f"map '{sample.target}' reaches {peak:g}, above {full:g}, which counts as 1; say what counts as 1 in all "
+            f"maps with --set data.heat_max={peak}"
+        )
+    return values / np.float32(full)
 
 
 def _density(reading: Reading, sample: Sample, picture: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, picture, density=True)
-    values = _planes_of_values(reading, sample) * np.float32(reading.scale)
+    values = _planes_of_values(reading, sample.target) * np.float32(reading.scale)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
     return values
 
 
-def _planes_of_values(reading: Reading, sample: Sample) -> Array:
+def _planes_of_values(reading: Reading, target: Path) -> Array:
     if not reading.planes:
-        return codec.read_values(sample.target, reading.turns_files)
-    return np.moveaxis(codec.read_planes(sample.target, reading.turns_files), -1, 0).astype(np.float32)
+        return codec.read_values(target, reading.turns_files)
+    return np.moveaxis(codec.read_planes(target, reading.turns_files), -1, 0).astype(np.float32)
 
 
 def _drawn(reading: Reading, sample: Sample, picture: Size, density: bool) -> Array:
@@ -310,6 +360,8 @@ def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
 def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
     image = codec.read_image(sample.target, reading.turns_files)
     unknown = np.isnan(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
+    valid = codec.read_validity(sample.target, reading.turns_files)
+    unknown = unknown if valid is None else unknown | ~valid[..., None]
     pixels = codec.as_unit(np.where(unknown, image.dtype.type(0), image), reading.image_range)
     pixels = np.where(unknown, np.float32(np.nan), pixels)
     grey = reading.channels == 1 and (pixels[..., :1] == pixels).all()

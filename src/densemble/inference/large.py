@@ -11,8 +11,8 @@ import numpy as np
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.inference.picture import require_saved
-from densemble.inference.small_overlay import SmallOverlay
-from densemble.inference.stored import stored_labels, stored_maps
+from densemble.inference.small_overlay import SmallOverlay, read_valid_rows
+from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
 from densemble.inference.streaming import stream
 from densemble.inference.tile_planes import Rows
 from densemble.nets.halo import Reach
@@ -47,7 +47,8 @@ def predict_large(
     """Predicts one picture and writes ``NAME_map.tif`` and whatever else is asked for; of a Zarr ``NAME_map.zarr``.
 
     Memory is that of a row of windows, however large the picture is. ``npy`` gives the mean map as float32, in a file
-    ``NAME_mean``; the overlay is made small, and the uncertainty is in its own unit instead of colours.
+    ``NAME_mean``; the overlay is made small, and the uncertainty is in its own unit instead of colours. Where the
+    picture holds no data, the files hold none.
 
     Args:
         ensemble: in eval mode.
@@ -71,23 +72,30 @@ def predict_large(
     planes = tuple(dict.fromkeys(plane for kind in what for plane in _planes(kind, ensemble)))
     files: list[Path] = []
     with ExitStack() as opened:
-        picture = opened.enter_context(open_large(path))
+        value_range = ensemble.reading.get("image_range")
+        limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        picture = opened.enter_context(open_large(path, limits))
         background = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write-rows"))
         writers: dict[str, MapWriter] = {}
         writing = None
-        overlay = SmallOverlay(picture, ensemble.task) if "overlay" in what else None
+        overlay = SmallOverlay(picture, ensemble.task, limits) if "overlay" in what else None
         kinds = [kind for kind in what if kind != "overlay"]
         for rows in stream(ensemble, picture, tile, planes=planes, reaches=reaches):
-            layers = {kind: _layer(kind, rows, ensemble) for kind in kinds}
+            layers = {kind: _layer(kind, rows, ensemble, picture.declares_validity) for kind in kinds}
+            empty = {kind: no_data(layers[kind].dtype, ensemble.task, kind == "guarantee") for kind in kinds}
+            if (valid := read_valid_rows(picture, rows.top, rows.height)) is not None:
+                layers = {kind: with_no_data(layer, valid, empty[kind]) for kind, layer in layers.items()}
             for kind in (kind for kind in kinds if kind not in writers):
-                file, writer = _writer(path, out / f"{name}_{_ENDINGS.get(kind, kind)}", picture.size, layers[kind])
+                place = out / f"{name}_{_ENDINGS.get(kind, kind)}"
+                nodata = None if valid is None else empty[kind]
+                file, writer = _writer(path, place, picture.size, layers[kind], nodata)
                 files.append(file)
                 writers[kind] = opened.enter_context(writer)
             if writing is not None:
                 writing.result()
             writing = background.submit(_write, writers, layers)
             if overlay is not None:
-                overlay.add(rows)
+                overlay.add(rows, valid)
             progress(rows.top + rows.height, picture.size[0])
         if writing is not None:
             writing.result()
@@ -112,12 +120,12 @@ def _planes(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
     return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
 
 
-def _layer(kind: str, rows: Rows, ensemble: Ensemble) -> Array:
-    """Rows as they are stored, ``(n, W)`` or ``(K, n, W)``."""
+def _layer(kind: str, rows: Rows, ensemble: Ensemble, holes: bool) -> Array:
+    """Rows as they are stored, ``(n, W)`` or ``(K, n, W)``; labels leave room for no data where there are ``holes``."""
     task = ensemble.task
     if kind == "map":
         if rows.label is not None:
-            return stored_labels(rows.label.numpy(), task.out_channels)
+            return stored_labels(rows.label.numpy(), task.out_channels + holes)
         assert rows.mean is not None
         return stored_maps(rows.mean.numpy(), task)
     if kind == "npy":
@@ -135,12 +143,12 @@ def _layer(kind: str, rows: Rows, ensemble: Ensemble) -> Array:
     return deviation
 
 
-def _writer(source: Path, place: Path, size: tuple[int, int], layer: Array) -> tuple[Path, Any]:
+def _writer(source: Path, place: Path, size: tuple[int, int], layer: Array, nodata: float | None) -> tuple[Path, Any]:
     bands = 1 if layer.ndim == 2 else len(layer)
     if source.suffix == ".zarr":
         return (path := place.with_name(f"{place.name}.zarr")), zarr_writer(path, size, bands, layer.dtype)
     path = place.with_name(f"{place.name}.tif")
-    return path, tiff_writer(path, size, bands, layer.dtype, source)
+    return path, tiff_writer(path, size, bands, layer.dtype, source, nodata)
 
 
 def _write(writers: Mapping[str, MapWriter], layers: Mapping[str, Array]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
@@ -16,10 +17,10 @@ from densemble.ensemble.uncertainty import entropy
 from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.ranking import require_ranked
-from densemble.inference.stored import stored_labels, stored_maps
+from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
 from densemble.shapes import Size, format_size
 from densemble.storage.geo import Georeference, read_georeference, write_geotiff
-from densemble.storage.images import write_npy, write_png, write_tiff
+from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
 from densemble.tasks import Task
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
 
+_GREY = np.uint8(128)  # no colour of the uncertainty
 _NO_GUARANTEE = (
     "the ensemble guarantees nothing, or had to do without a member; make one with `densemble assemble RUN -o "
     "NAME.safetensors` and --guarantee set or risk for classes, interval for values"
@@ -54,19 +56,26 @@ class PicturePrediction(Prediction):
         name: its stem, or a number for a picture that came as an array.
         path: its file, if it has one.
         task: what the map means.
+        valid: bool ``(H, W)``, where the file says that it holds data; ``None``: everywhere. The maps hold numbers
+            elsewhere too; what is drawn, saved and averaged leaves them out.
     """
 
     image: Array
     name: str
     path: Path | None
     task: Task
+    valid: Array | None = None
 
     @cached_property
     def uncertainty(self) -> Array:
-        """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values."""
-        if self.entropy is not None:
-            return self.entropy.cpu().numpy()
-        return self.spread().mean(0).sqrt().cpu().numpy()
+        """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values; NaN
+        where there is no data."""
+        maps = self.entropy if self.entropy is not None else self.spread().mean(0).sqrt()
+        return self._known(maps.cpu().numpy())
+
+    def _known(self, maps: Array) -> Array:
+        """Maps of floats ``(..., H, W)``, NaN where there is no data."""
+        return maps if self.valid is None else with_no_data(maps, self.valid, float("nan"))
 
     def map_picture(self) -> Array:
         """The map as it is saved.
@@ -74,26 +83,41 @@ class PicturePrediction(Prediction):
         Returns:
             ``(H, W)`` or ``(K, H, W)``: labels uint8 (uint16 above 255), probabilities, heat and pixels 0..255 uint8,
             values in the training maps' own unit, uint16 where those were whole numbers, else float32, densities
-            float32.
+            float32. Where there is no data it holds :func:`densemble.inference.stored.no_data`.
         """
         if self.label is not None:
-            return stored_labels(self.label.cpu().numpy(), len(self.mean))
+            return self._stored(stored_labels(self.label.cpu().numpy(), len(self.mean) + (self.valid is not None)))
         whole = stored_maps(self.mean.cpu().numpy(), self.task)
-        picture: Array = whole[0] if len(whole) == 1 else whole
+        picture: Array = self._stored(whole[0] if len(whole) == 1 else whole)
         return picture
+
+    def _stored(self, maps: Array, guarantee: bool = False) -> Array:
+        if self.valid is None:
+            return maps
+        return with_no_data(maps, self.valid, no_data(maps.dtype, self.task, guarantee))
 
     def overlay(self) -> Array:
         """The map drawn over the picture, uint8 ``(H, W, 3)``."""
         label = None if self.label is None else self.label.cpu().numpy()
-        return drawing.draw_map(self.image, self.mean.cpu().numpy(), self.task.target_kind, label)
+        maps = self.mean.cpu().numpy()
+        if self.valid is None:
+            return drawing.draw_map(self.image, maps, self.task.target_kind, label)
+        known = np.where(self.valid, maps, np.float32(np.nan if self.task.target_kind == "values" else 0))
+        drawn = drawing.draw_map(self.image, known, self.task.target_kind, label)
+        return np.where(self.valid[..., None], drawn, self.image)
 
     def uncertainty_picture(self) -> Array:
-        """The uncertainty in colours, dark = sure, uint8 ``(H, W, 3)``; full scale is the largest possible entropy."""
-        highest = float(self.uncertainty.max())
+        """The uncertainty in colours, dark = sure, uint8 ``(H, W, 3)``; full scale is the largest possible entropy.
+
+        Grey where there is no data.
+        """
+        unsure = np.nan_to_num(self.uncertainty)
+        highest = float(unsure.max())
         if self.entropy is not None:
             classes = self.task.out_channels if self.task.distribution == "categorical" else 2
             highest = float(np.log(max(classes, 2)))
-        return drawing.colour_values(self.uncertainty, 0, highest, "magma")
+        drawn = drawing.colour_values(unsure, 0, highest, "magma")
+        return drawn if self.valid is None else np.where(self.valid[..., None], drawn, _GREY)
 
     def guarantee_picture(self) -> Array:
         """What is guaranteed: which classes are in each pixel's set, 0 or 255 uint8 ``(K, H, W)``; or lower and upper
@@ -103,20 +127,23 @@ class PicturePrediction(Prediction):
             UsageError: the ensemble guarantees nothing.
         """
         if self.included is not None:
-            return self.included.cpu().numpy().astype(np.uint8) * 255
+            return self._stored(self.included.cpu().numpy().astype(np.uint8) * 255, guarantee=True)
         if self.lower is None or self.upper is None:
             raise UsageError(_NO_GUARANTEE)
-        return np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
+        ends = np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
+        return self._stored(ends, guarantee=True)
 
     def unsureness(self, by: str) -> float:
-        """Mean over the pixels of ``entropy``, ``mutual_information``, ``disagreement`` or ``variance``.
+        """Mean over the pixels with data of ``entropy``, ``mutual_information``, ``disagreement`` or ``variance``.
 
         Raises:
             UsageError: there is no such map.
         """
         require_ranked(by, self.task)
         values: Tensor = getattr(self, by)
-        return float(values.float().mean())
+        if self.valid is not None:
+            values = values[..., torch.from_numpy(self.valid).to(values.device)]
+        return float(values.float().mean()) if values.numel() else 0.0
 
     def figure(self) -> "Figure":
         """Picture, overlay and uncertainty side by side."""
@@ -165,8 +192,9 @@ class PicturePrediction(Prediction):
         """Writes ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png``, ``NAME.npy`` and
         ``NAME_guarantee.tif`` as asked for.
 
-        The map is ``NAME_map.tif`` where no PNG can hold it (densities, several channels), and where the picture is a
-        GeoTIFF: the map then lies at the same place.
+        The map is ``NAME_map.tif`` where no PNG can hold it (densities, several channels, pixels without data), and
+        where the picture is a GeoTIFF: the map then lies at the same place. Where the picture holds no data, neither
+        does the map: its file names the number that stands for it.
 
         Args:
             folder: made if it is missing.
@@ -189,14 +217,16 @@ class PicturePrediction(Prediction):
 
     def _save_one(self, kind: str, place: Path, stem: str) -> Path:
         if kind == "npy":
-            write_npy(path := place / f"{stem}.npy", self.mean.cpu().numpy().astype(np.float32))
+            write_npy(path := place / f"{stem}.npy", self._known(self.mean.cpu().numpy().astype(np.float32)))
             return path
         if kind in ("overlay", "uncertainty"):
             drawn = self.overlay() if kind == "overlay" else self.uncertainty_picture()
             write_png(path := place / f"{stem}_{kind}.png", drawn)
             return path
         planes = self.map_picture() if kind == "map" else self.guarantee_picture()
-        return _write(place / f"{stem}_{kind}", planes, self._georeference(), kind == "map" and _is_picture(planes))
+        nodata = None if self.valid is None else no_data(planes.dtype, self.task, kind == "guarantee")
+        as_png = kind == "map" and nodata is None and _is_picture(planes)
+        return _write(place / f"{stem}_{kind}", planes, self._georeference(), as_png, nodata)
 
     def _georeference(self) -> Georeference | None:
         return None if self.path is None else read_georeference(self.path)
@@ -207,15 +237,15 @@ def _is_picture(planes: Array) -> bool:
     return planes.dtype.kind != "f" and (planes.ndim == 2 or (len(planes) == 3 and planes.dtype == np.uint8))
 
 
-def _write(place: Path, planes: Array, georeference: Georeference | None, as_png: bool) -> Path:
+def _write(place: Path, planes: Array, georeference: Georeference | None, as_png: bool, nodata: float | None) -> Path:
     """``(H, W)`` or ``(K, H, W)`` as a PNG or TIFF; with a georeference always as a GeoTIFF."""
     path = place.with_name(f"{place.name}.{'png' if as_png and georeference is None else 'tif'}")
     if georeference is not None:
-        write_geotiff(path, planes, georeference)
+        write_geotiff(path, planes, georeference, nodata)
     elif as_png:
         write_png(path, np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes)
     else:
-        write_tiff(path, planes)
+        write_tiff(path, planes, nodata=nodata)
     return path
 
 
@@ -232,6 +262,8 @@ def at_picture_size(
     prediction: Prediction, image: Array, name: str, path: Path | None, ensemble: Ensemble
 ) -> PicturePrediction:
     """An ensemble's prediction of a batch of one at the image's own size.
+
+    Where the file at ``path`` says that it holds no data, the prediction holds none.
 
     The mean is resized (bilinear); entropy, labels and sets are computed from the resized mean. What is computed over
     the members already has the image's size, see :meth:`Ensemble.predict_members`.
@@ -255,6 +287,7 @@ def at_picture_size(
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
     mean, included = whole[0], ensemble.included(whole)
+    valid = None if path is None or path.is_dir() else read_validity(path)
     unsure = prediction.entropy
     if unsure is not None and whole is not prediction.mean:
         unsure = entropy(whole, task.distribution)
@@ -273,4 +306,5 @@ def at_picture_size(
         name=name,
         path=path,
         task=task,
+        valid=valid,
     )

@@ -19,7 +19,7 @@ from densemble.inference.fast import fast
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.inference.tune import candidates
 from densemble.nets.dense import DenseModel
-from densemble.storage.images import IMAGE_SUFFIXES, as_unit, read_image
+from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
 Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor
@@ -111,19 +111,20 @@ def prepared(
 
 
 def read_picture(path: Path, ensemble: Ensemble) -> Array:
-    """A file as the ensemble's members were trained on it: float32 ``(H, W, C)`` in [0, 1].
+    """A file as the ensemble's members were trained on it: float32 ``(H, W, C)`` in [0, 1], 0 where it holds no data.
 
     Raises:
         DataError: a file that cannot be read, or without the channels that are needed.
     """
-    image = read_image(path)
+    image, valid = read_image(path), read_validity(path)
     bands = ensemble.reading.get("bands")
     if bands is not None and max(bands) < image.shape[2]:
         image = image[..., list(bands)]
     if image.shape[2] != ensemble.in_channels:
         raise DataError(f"'{path}' has {image.shape[2]} channels, the ensemble takes {ensemble.in_channels}")
     value_range = ensemble.reading.get("image_range")
-    return as_unit(image, tuple(value_range) if value_range is not None else None)
+    limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+    return as_unit(filled(image, valid, limits), limits)
 
 
 def shown(image: Tensor) -> Array:

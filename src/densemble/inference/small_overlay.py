@@ -25,17 +25,19 @@ class SmallOverlay:
     Args:
         picture: that is predicted.
         task: what its map means.
+        value_range: numbers of the picture that become 0 and 1.
     """
 
-    def __init__(self, picture: LargePicture, task: Task) -> None:
-        self._picture, self._task = picture, task
+    def __init__(self, picture: LargePicture, task: Task, value_range: tuple[float, float] | None = None) -> None:
+        self._picture, self._task, self._value_range = picture, task, value_range
         self.step = -(-max(picture.size) // SIDE)
         self._images: list[Array] = []
         self._maps: list[Array] = []
         self._labels: list[Array] = []
+        self._valid: list[Array] = []
 
-    def add(self, rows: Rows) -> None:
-        """Takes finished rows with their labels, or else their mean."""
+    def add(self, rows: Rows, valid: Array | None = None) -> None:
+        """Takes finished rows with their labels, or else their mean, and where there is data in them, ``(n, W)``."""
         first = -rows.top % self.step
         if first >= rows.height:
             return
@@ -44,6 +46,8 @@ class SmallOverlay:
             self._labels.append(rows.label[first :: self.step, :: self.step].numpy())
         elif rows.mean is not None:
             self._maps.append(rows.mean[:, first :: self.step, :: self.step].numpy())
+        if valid is not None:
+            self._valid.append(valid[first :: self.step, :: self.step])
 
     def _pixels(self, top: int, height: int) -> Array:
         """Every ``step``th pixel, read in parts so that no whole row of windows is held."""
@@ -59,10 +63,32 @@ class SmallOverlay:
 
     def drawn(self) -> Array:
         """The overlay, uint8 ``(h, w, 3)``."""
-        unit = as_unit(np.concatenate(self._images))
+        unit = as_unit(np.concatenate(self._images), self._value_range)
         image = shown(torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))))
+        if not self._valid:
+            return self._draw(image)
+        valid = np.concatenate(self._valid)
+        unknown = np.float32(np.nan if self._task.target_kind == "values" else 0)
+        self._maps = [np.where(valid, np.concatenate(self._maps, axis=1), unknown)] if self._maps else []
+        return np.where(valid[..., None], self._draw(image), image)
+
+    def _draw(self, image: Array) -> Array:
         if self._labels:
             label = np.concatenate(self._labels)
             classes = np.zeros((self._task.out_channels, 1, 1), np.float32)  # only their number is looked at
             return draw_map(image, classes, self._task.target_kind, label)
         return draw_map(image, np.concatenate(self._maps, axis=1), self._task.target_kind)
+
+
+def read_valid_rows(picture: LargePicture, top: int, height: int) -> Array | None:
+    """Where there is data in full rows, bool ``(height, W)``; ``None`` where the file says nothing of it.
+
+    Read in parts, so that no whole row of windows is held.
+    """
+    if not picture.declares_validity:
+        return None
+    width = picture.size[1]
+    parts = (
+        picture.read_validity(top, left, height, min(_COLUMNS, width - left)) for left in range(0, width, _COLUMNS)
+    )
+    return np.concatenate([part for part in parts if part is not None], axis=1)

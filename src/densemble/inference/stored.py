@@ -1,4 +1,4 @@
-"""Maps as they are stored: whole numbers wherever the training maps were whole."""
+"""Maps as they are stored: whole numbers wherever the training maps were whole, and a value where nothing is known."""
 
 from typing import Any
 
@@ -29,3 +29,25 @@ def stored_maps(maps: Array, task: Task) -> Array:
         return maps.astype(np.float32)
     whole: Array = (maps * 255).round().clip(0, 255).astype(np.uint8)
     return whole
+
+
+def no_data(dtype: np.dtype[Any], task: Task, guarantee: bool = False) -> float:
+    """The number that stands for no data in stored maps: NaN; of labels the largest of their type; else 0, as in the
+    training maps, or 65535 where 0 is a value; of sets, which are 0 and 255, 127."""
+    if dtype.kind == "f":
+        return float("nan")
+    if guarantee:
+        return 127.0
+    unsigned_values = task.target_kind == "values" and task.describe()["invalid_below"] is None
+    return float(np.iinfo(dtype).max) if task.target_kind == "labels" or unsigned_values else 0.0
+
+
+def with_no_data(stored: Array, valid: Array, value: float) -> Array:
+    """Stored maps ``(..., H, W)`` that hold ``value`` where ``valid`` ``(H, W)`` is false, and nowhere else.
+
+    A known number that equals it becomes its neighbour.
+    """
+    if stored.dtype.kind != "f":
+        neighbour = stored.dtype.type(1 if value == 0 else value - 1)
+        stored = np.where(stored == value, neighbour, stored)
+    return np.where(valid, stored, stored.dtype.type(value))

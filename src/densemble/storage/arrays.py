@@ -43,6 +43,16 @@ def array_shape(path: Path, names: tuple[str, ...]) -> tuple[int, ...]:
         return _read_header(path, stream, stored)[0]
 
 
+def array_type(path: Path, names: tuple[str, ...]) -> np.dtype[Any]:
+    """The type of what :func:`read_array` would give, from the header alone.
+
+    Raises:
+        DataError: as :func:`read_array`.
+    """
+    with _opened(path, names) as (stream, stored):
+        return _read_header(path, stream, stored)[2].newbyteorder("=")
+
+
 @contextmanager
 def _opened(path: Path, names: tuple[str, ...]) -> Iterator[tuple[IO[bytes], int]]:
     """The bytes of one NPY, alone or inside an NPZ, with their number."""

@@ -55,8 +55,14 @@ def read_georeference(path: Path) -> Georeference | None:
     return None if crs is None and transform == _NOWHERE else Georeference(crs, (a, b, c, d, e, f))
 
 
-def write_geotiff(path: Path, array: Array, georeference: Georeference) -> None:
+def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: float | None = None) -> None:
     """Writes a map ``(H, W)`` or ``(K, H, W)`` as GeoTIFF with K bands, compressed by deflate.
+
+    Args:
+        path: the file.
+        array: the map.
+        georeference: where it lies.
+        nodata: the number that stands for no data in it.
 
     Raises:
         UsageError: rasterio is not installed, a dtype or a reference system that GeoTIFF does not have.
@@ -81,6 +87,7 @@ def write_geotiff(path: Path, array: Array, georeference: Georeference) -> None:
             interleave="band",
             compress="deflate",
             bigtiff="IF_SAFER",
+            nodata=nodata,
         )
         with file:
             file.write(bands)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -21,18 +22,33 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from densemble.errors import DataError, UsageError
 from densemble.shapes import Size
 from densemble.storage import tiff
-from densemble.storage.arrays import array_shape, read_array
+from densemble.storage.arrays import array_shape, array_type, read_array
 from densemble.storage.geo import Georeference, write_geotiff
-from densemble.storage.pixels import Array, Pixels, as_shown, as_unit, channels_last, turned
+from densemble.storage.pixels import (
+    Array,
+    Pixels,
+    SeveralPictures,
+    as_shown,
+    as_unit,
+    both,
+    channels_last,
+    filled,
+    turned,
+)
 from densemble.storage.runs import atomic_path
+from densemble.storage.tiff import read_validity
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "TARGET_SUFFIXES",
     "UNKNOWN",
+    "SeveralPictures",
     "UnusableMap",
     "as_unit",
+    "both",
+    "filled",
     "image_size",
+    "number_type",
     "orientation",
     "palette_of",
     "read_colours",
@@ -40,6 +56,7 @@ __all__ = [
     "read_labels",
     "read_planes",
     "read_points",
+    "read_validity",
     "read_values",
     "turned",
     "write_npy",
@@ -100,6 +117,23 @@ def image_size(path: Path) -> Size:
             with _opened(path) as image:
                 height, width, orientation = image.height, image.width, _orientation_in_header(path, image)
     return (width, height) if orientation >= 5 else (height, width)
+
+
+def number_type(path: Path) -> np.dtype[Any]:
+    """The type of the numbers of a map, from its header alone.
+
+    Raises:
+        DataError: absent or no picture.
+    """
+    match _format(path):
+        case "tiff":
+            return tiff.page_type(path)
+        case "array":
+            return array_type(path, _MAP_NAMES)
+        case _:
+            with _opened(path) as image:
+                storage = str(image.tile[0].args) if image.tile else ""
+                return np.dtype(np.uint16 if image.mode.startswith("I") or "16" in storage else np.uint8)
 
 
 def orientation(path: Path) -> int:
@@ -169,7 +203,8 @@ def palette_of(path: Path) -> tuple[tuple[int, int, int], ...] | None:
 def read_values(path: Path, turn: bool = True) -> Array:
     """A map of values as float32 ``(H, W)``, in the file's own numbers (8-bit 0..255, 16-bit 0..65535, float as is).
 
-    Of a palette of greys the greys count, not the indices.
+    Of a palette of greys the greys count, not the indices. NaN is where the file says that it holds no data, see
+    :func:`read_validity`.
 
     Raises:
         DataError: unreadable, colours, or not a single channel.
@@ -177,7 +212,9 @@ def read_values(path: Path, turn: bool = True) -> Array:
     pixels = _decode(path, _MAP_NAMES)
     if pixels.palette is not None:  # an index is no quantity; the grey that it stands for is
         pixels = replace(pixels, values=as_shown(pixels))
-    return _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
+    values = _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
+    valid = tiff.shown_validity(pixels, turn)
+    return values if valid is None else np.where(valid, values, np.float32(np.nan))
 
 
 def read_planes(path: Path, turn: bool = True) -> Array:
@@ -226,8 +263,8 @@ def write_npy(path: Path, values: Array) -> None:
         np.save(file, values, allow_pickle=False)
 
 
-def write_tiff(path: Path, array: Array, georeference: Georeference | None = None) -> None:
-    """Writes a map ``(H, W)`` or ``(K, H, W)`` as TIFF with K bands, as GeoTIFF where it has a georeference.
+def write_tiff(path: Path, array: Array, georeference: Georeference | None = None, nodata: float | None = None) -> None:
+    """Writes a map as TIFF of K bands, as GeoTIFF where it has a georeference; ``nodata`` stands for no data in it.
 
     Raises:
         UsageError: another shape, a dtype that TIFF does not have, or a georeference without rasterio.
@@ -237,13 +274,18 @@ def write_tiff(path: Path, array: Array, georeference: Georeference | None = Non
         raise UsageError(f"a TIFF holds numbers of shape (H, W) or (K, H, W), not {array.dtype} {array.shape}")
     with atomic_path(path) as temporary:
         if georeference is None:
-            tiff.write_bands(temporary, array)
+            tiff.write_bands(temporary, array, nodata)
         else:
-            write_geotiff(temporary, array, georeference)
+            write_geotiff(temporary, array, georeference, nodata)
 
 
 def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Array:
     values = pixels.values
+    if pixels.pages > 1:
+        raise SeveralPictures(
+            f"map '{path}' has {pixels.pages} pages, wanted one; where each is a class or a channel choose --task "
+            "multilabel or --task heatmap, else save the wanted page alone"
+        )
     if values.shape[2] == 3 and (values[..., :1] == values[..., 1:]).all():
         values = values[..., :1]
     if values.shape[2] != 1:
@@ -310,6 +352,8 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 def _decode_picture(path: Path) -> Pixels:
     with _opened(path) as image:
+        if image.format in ("PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise SeveralPictures(f"'{path}' is an animation of {frames} frames; save each in a file of its own")
         storage = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
         image.load()
         if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:

@@ -9,10 +9,10 @@ import numpy as np
 
 from densemble.errors import DataError, UsageError
 from densemble.shapes import Size, format_size
-from densemble.storage.images import image_size, read_image
+from densemble.storage.images import image_size, read_image, read_validity
 from densemble.storage.large_tiff import tiff_windows
 from densemble.storage.map_writer import MapWriter, tiff_writer
-from densemble.storage.pixels import Array, Pixels, as_shown, channels_last, require_numbers
+from densemble.storage.pixels import Array, Pixels, as_shown, channels_last, filled, require_numbers
 from densemble.storage.tiff import SIGNATURES
 from densemble.storage.windows import PlainNumbers, Window, WindowSource
 from densemble.storage.zarr_arrays import zarr_size, zarr_windows, zarr_writer
@@ -41,14 +41,17 @@ class LargePicture:
         size: (H, W).
         channels: C of what is read; grey gives 3.
         dtype: of what is read: uint8, uint16 or float32.
+        declares_validity: whether the file says where it holds data.
     """
 
-    def __init__(self, path: Path, source: WindowSource) -> None:
+    def __init__(self, path: Path, source: WindowSource, value_range: tuple[float, float] | None = None) -> None:
         """The source is closed with the picture; its first pixel is read."""
         self._path = path
         self._source = source
+        self._value_range = value_range
         self._lock = threading.Lock()
         self.size = source.size
+        self.declares_validity = self._pixels(0, 0, 1, 1).valid is not None
         first = self.read(0, 0, 1, 1)
         self.channels: int = first.shape[2]
         self.dtype: np.dtype[Any] = first.dtype
@@ -56,17 +59,31 @@ class LargePicture:
     def read(self, top: int, left: int, height: int, width: int) -> Array:
         """A window as ``(height, width, C)``. Any thread may call it, one at a time.
 
+        Where there is no data it holds what becomes 0 in :func:`storage.pixels.as_unit`.
+
         Raises:
             UsageError: the window is empty or does not lie inside the picture.
             DataError: the file is damaged there.
         """
+        pixels = self._pixels(top, left, height, width)
+        return np.ascontiguousarray(filled(as_shown(pixels), pixels.valid, self._value_range))
+
+    def read_validity(self, top: int, left: int, height: int, width: int) -> Array | None:
+        """Where a window holds data, bool ``(height, width)``; ``None`` where the file says nothing of it.
+
+        Raises:
+            UsageError, DataError: as :meth:`read`.
+        """
+        return self._pixels(top, left, height, width).valid if self.declares_validity else None
+
+    def _pixels(self, top: int, left: int, height: int, width: int) -> Pixels:
         if min(top, left) < 0 or min(height, width) < 1 or top + height > self.size[0] or left + width > self.size[1]:
             raise UsageError(
                 f"window {format_size((height, width))} at row {top}, column {left} does not lie inside "
                 f"'{self._path}' ({format_size(self.size)})"
             )
         with self._lock:
-            return np.ascontiguousarray(as_shown(self._source.read(Window(top, left, height, width))))
+            return self._source.read(Window(top, left, height, width))
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -81,8 +98,12 @@ class LargePicture:
         self.close()
 
 
-def open_large(path: Path) -> LargePicture:
+def open_large(path: Path, value_range: tuple[float, float] | None = None) -> LargePicture:
     """Opens a picture to be read by windows: TIFF, NPY or Zarr; any other format is decoded whole.
+
+    Args:
+        path: the file, or the folder of a Zarr.
+        value_range: what :func:`storage.pixels.as_unit` will be given.
 
     Raises:
         DataError: absent, damaged, no picture, or too large for a format that must be decoded whole.
@@ -90,7 +111,7 @@ def open_large(path: Path) -> LargePicture:
     """
     source = _windows(path)
     try:
-        return LargePicture(path, source)
+        return LargePicture(path, source, value_range)
     except BaseException:
         source.close()
         raise
@@ -153,10 +174,11 @@ def _whole(path: Path) -> WindowSource:
         raise DataError(
             f"'{path}' is {format_size(size)}, too large to be decoded whole; save it upright as tiled TIFF or as Zarr"
         )
-    picture = read_image(path)
+    picture, valid = read_image(path), read_validity(path)
 
     def read(window: Window) -> Pixels:
         rows = slice(window.top, window.top + window.height)
-        return Pixels(picture[rows, window.left : window.left + window.width].copy())
+        columns = slice(window.left, window.left + window.width)
+        return Pixels(picture[rows, columns].copy(), valid=None if valid is None else valid[rows, columns].copy())
 
     return WindowSource(size, read, lambda: None)

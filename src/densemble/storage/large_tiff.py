@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from densemble.errors import DataError
 from densemble.shapes import Size
 from densemble.storage import tiff
-from densemble.storage.pixels import Array, Pixels, require_numbers, require_plausible
+from densemble.storage.pixels import Array, Pixels, both, require_numbers, require_plausible
+from densemble.storage.validity import mask_file, mask_pages
 from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
 
 
@@ -38,10 +40,10 @@ def _plan(path: Path, file: Any) -> WindowSource | None:
     page = file.pages.first
     tiff.require_known_colours(path, page)
     in_pages = tiff.has_channels_in_pages(file)
-    pages = file.series[0].levels[0].pages if in_pages else [page]
+    pages = file.series[0].levels[0].pages if in_pages else tiff.picture_pages(path, file)
     if page.shaped[1] != 1 or tiff.page_orientation(page) != 1:
         return None
-    if in_pages and not _all_here(file, pages):
+    if (in_pages and not _all_here(file, pages)) or len({_storage(part) for part in pages}) > 1:
         return None
     require_numbers(path, page.dtype)
     if not math.prod(page.shaped):
@@ -50,13 +52,32 @@ def _plan(path: Path, file: Any) -> WindowSource | None:
     size = (page.imagelength, page.imagewidth)
     plain = page.is_final and all(channel.is_contiguous for channel in pages)
     read = _plain(path, file, pages) if plain else _cells(path, file, pages, size).read
+    masks = [_cells(path, file, [mask], size).read for mask in mask_pages(file)]
+    beside = mask_file(path)
+    other = None if beside is None else tiff_windows(beside)
+    if other is not None:
+        masks.append(lambda window: other.read(window).values)
 
     def read_pixels(window: Window) -> Pixels:
         with tiff.reading(path):
             values = read(window)
-            return Pixels(values) if in_pages else tiff.page_pixels(page, values)
+            pixels = Pixels(values) if in_pages else tiff.page_pixels(page, values)
+            for mask in masks:
+                pixels = replace(pixels, valid=both(pixels.valid, mask(window)[..., 0] != 0))
+            return pixels
 
-    return WindowSource(size, read_pixels, file.close)
+    def close() -> None:
+        file.close()
+        if other is not None:
+            other.close()
+
+    return WindowSource(size, read_pixels, close)
+
+
+def _storage(page: Any) -> tuple[Any, ...]:
+    """What pages that are decoded alike have in common."""
+    key = page.keyframe
+    return key.compression, key.predictor, key.tilelength, key.tilewidth, key.rowsperstrip, key.shaped
 
 
 def _all_here(file: Any, pages: Sequence[Any]) -> bool:

@@ -14,6 +14,7 @@ from densemble.shapes import Size, format_size
 from densemble.storage import tiff
 from densemble.storage.pixels import Array
 from densemble.storage.runs import atomic_path
+from densemble.storage.validity import NODATA_TAG, nodata_text
 
 TILE = 256  # rows and columns
 _CLASSIC_BYTES = 15 << 28  # offsets of classic TIFF have 32 bits; tiles that do not compress grow a little
@@ -22,7 +23,7 @@ _VALUE_FORMATS = {_TEXT: "u1", _SHORT: "<u2", _LONG: "<u4", _DOUBLE: "<f8", _LON
 _DEFLATE, _MINISBLACK, _UNSPECIFIED = 8, 1, 0
 _CONTIGUOUS, _SEPARATE = 1, 2  # samples of a pixel side by side, or each band for itself
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
-_GEO_KEYS, _GEO_TEXTS = 34735, 34737
+_GEO_KEYS = 34735
 
 
 class MapWriter:
@@ -90,7 +91,12 @@ class MapWriter:
 
 @contextmanager
 def tiff_writer(
-    path: Path, size: Size, bands: int, dtype: np.dtype[Any], georeference_from: Path | None = None
+    path: Path,
+    size: Size,
+    bands: int,
+    dtype: np.dtype[Any],
+    georeference_from: Path | None = None,
+    nodata: float | None = None,
 ) -> Iterator[MapWriter]:
     """A TIFF of ``size`` (H, W) with K bands, tiled, compressed by deflate; BigTIFF where it could exceed 4 GB.
 
@@ -100,19 +106,22 @@ def tiff_writer(
         bands: K.
         dtype: of the map's numbers: integers or floats of 8 to 64 bits.
         georeference_from: a picture of the same size; if it is a GeoTIFF, the map lies where it lies.
+        nodata: the number that stands for no data in the map.
 
     Raises:
         UsageError: a wrong number of rows, or a georeference of another size.
         DataError: the picture of the georeference is absent or damaged.
         ResourceError: the folder cannot be written or the disk is full.
     """
-    georeference = {} if georeference_from is None else _georeference(georeference_from, size)
+    tags = {} if georeference_from is None else _georeference(georeference_from, size)
+    if nodata is not None:
+        tags[NODATA_TAG] = nodata_text(nodata)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         tiles = _TiffTiles(file, size, bands, np.dtype(dtype))
         writer = MapWriter(path, size, bands, np.dtype(dtype), tiles.store)
         yield writer
         writer.require_complete()
-        tiles.finish(georeference)
+        tiles.finish(tags)
 
 
 def _georeference(picture: Path, size: Size) -> dict[int, Any]:
@@ -152,9 +161,9 @@ class _TiffTiles:
                 self._offsets[place], self._counts[place] = self._file.tell(), len(encoded)
                 self._file.write(encoded)
 
-    def finish(self, georeference: dict[int, Any]) -> None:
+    def finish(self, tags: dict[int, Any]) -> None:
         """Writes the directory, and its place into the header."""
-        entries = sorted([*self._own_entries(), *(_geo_entry(*tag) for tag in georeference.items())])
+        entries = sorted([*self._own_entries(), *(_geo_entry(*tag) for tag in tags.items())])
         word, count = ("<Q", "<Q") if self._big else ("<I", "<H")
         room = struct.calcsize(word)
         directory = struct.pack(count, len(entries))
@@ -194,6 +203,6 @@ class _TiffTiles:
 
 
 def _geo_entry(code: int, value: Any) -> tuple[int, int, Any]:
-    if code == _GEO_TEXTS:
+    if isinstance(value, str):
         return code, _TEXT, list(value.encode() + b"\0")
     return code, _SHORT if code == _GEO_KEYS else _DOUBLE, list(value)

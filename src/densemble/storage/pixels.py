@@ -16,6 +16,10 @@ _BEST_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; de
 _MOST_CHANNELS_IN_FRONT = 64
 
 
+class SeveralPictures(DataError):
+    """A file of several pages or frames, of which none is the one that is wanted."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """The numbers of a file as they are stored, and what they need to become a picture.
@@ -27,6 +31,8 @@ class Pixels:
         white_is_zero: the numbers count darkness (TIFF's MINISWHITE).
         orientation: EXIF orientation, 1..8.
         alpha: uint8 ``(H, W)`` of an 8-bit picture that has one.
+        pages: of a TIFF whose pages of equal size are the channels.
+        valid: bool ``(H, W)``: where the file says that it holds data; ``None``: it says nothing.
     """
 
     values: Array
@@ -35,6 +41,8 @@ class Pixels:
     white_is_zero: bool = False
     orientation: int = 1
     alpha: Array | None = None
+    pages: int = 1
+    valid: Array | None = None
 
 
 def require_plausible(path: Path, claimed: int, stored: int) -> None:
@@ -122,6 +130,23 @@ def as_shown(pixels: Pixels) -> Array:
             values = (values * (full / ((1 << pixels.bits) - 1))).round().astype(values.dtype)
         values = full - values if pixels.white_is_zero else values
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
+
+
+def both(first: Array | None, second: Array | None) -> Array | None:
+    """Where two masks are true; ``None`` is true everywhere."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
+
+
+def filled(image: Array, valid: Array | None, value_range: tuple[float, float] | None = None) -> Array:
+    """A picture ``(H, W, C)`` that holds what becomes 0 in :func:`as_unit` wherever it is not ``valid``."""
+    if valid is None or valid.all():
+        return image
+    lowest = 0.0 if value_range is None else float(value_range[0])
+    if image.dtype.kind == "u":
+        lowest = min(max(round(lowest), 0), int(np.iinfo(image.dtype).max))
+    return np.where(valid[..., None], image, image.dtype.type(lowest))
 
 
 def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Array:

@@ -1,9 +1,10 @@
-"""The one door to TIFF files: one page, all bands, and back."""
+"""The one door to TIFF files: one picture, all bands, where there is data, and back."""
 
 import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,112 @@ import numpy as np
 
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Size
-from densemble.storage.pixels import Array, Pixels, require_numbers, require_plausible
+from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
+from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _UNCOMPRESSED, _JPEG = 1, 7
 _ORIENTATION_TAG = 274
+_SHOWN = 5
+_ONE_PICTURE = "save each picture in a file of its own, or the channels of one picture in one page"
 _TILE_LEVEL = 4  # of deflate: level 6 takes a quarter longer for 1 % less
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
 _GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys point into
 
 
 def read_page(path: Path) -> Pixels:
-    """The first picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
+    """The picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
 
-    Channels that OME and ImageJ store as pages of their own (axis C) belong to the picture; other pages do not.
+    Grey pages of one size are its channels, as OME and ImageJ store them (axis C).
 
     Raises:
+        SeveralPictures: pages that are no channels of one picture.
         DataError: absent, damaged, or in a colour space other than grey, RGB and palette.
     """
     with _opened(path) as file:
         page = file.pages.first
         require_known_colours(path, page)
         if has_channels_in_pages(file):
-            return Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
-        return page_pixels(page, _read(path, [page], page.shape, page.axes, page.asarray))
+            pixels = Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
+        else:
+            pages = picture_pages(path, file)
+            parts = [_read(path, [part], part.shape, part.axes, part.asarray) for part in pages]
+            values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+            pixels = replace(page_pixels(page, values), pages=len(pages))
+        masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_pages(file)]
+        masks += [read_page(beside).values for beside in [mask_file(path)] if beside is not None]
+        for mask in masks:
+            pixels = replace(pixels, valid=both(pixels.valid, np.not_equal(mask[..., 0], 0)))
+        return pixels
+
+
+def read_validity(path: Path, turn: bool = True) -> Array | None:
+    """Where a file says that it holds data, bool ``(H, W)``; ``None`` where it says nothing of it.
+
+    A TIFF says so by a value for no data, by a mask inside it or in ``NAME.tif.msk``, and a GeoTIFF by its alpha. With
+    several channels a pixel counts as soon as one of them holds data.
+
+    Raises:
+        DataError: absent or damaged.
+    """
+    if not _is_tiff(path):
+        return None
+    with _opened(path) as file:
+        page = file.pages.first
+        alpha = _lies_on_earth(page) and any(int(sample) in _ALPHA for sample in page.extrasamples)
+        if not (alpha or nodata_of(page) is not None or mask_pages(file) or mask_file(path)):
+            return None
+    return shown_validity(read_page(path), turn)
+
+
+def shown_validity(pixels: Pixels, turn: bool) -> Array | None:
+    """Where there is data in a picture, turned as the picture is."""
+    return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
 
 
 def page_pixels(page: Any, values: Array) -> Pixels:
     """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as a picture's; alpha is left out."""
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
+    opaque: Array | None = np.not_equal(values[..., -1], 0) if alpha and _lies_on_earth(page) else None
+    colours = values[:, :, : values.shape[2] - alpha]
     return Pixels(
-        values[:, :, : values.shape[2] - alpha],
+        colours,
         None if values.dtype.kind != "u" or page.bitspersample == values.itemsize * 8 else page.bitspersample,
         _palette(page),
         page.photometric == _MINISWHITE,
         page_orientation(page),
+        valid=both(opaque, differs_from_nodata(page, colours)),
     )
+
+
+def picture_pages(path: Path, file: Any) -> list[Any]:
+    """The pages that are channels of an open file's picture: mostly the first alone.
+
+    Smaller pages are its pyramid or a thumbnail.
+
+    Raises:
+        SeveralPictures: the others are pictures of their own.
+    """
+    first = file.pages.first
+    if file.is_imagej or file.is_ome or len(file.pages) == 1:
+        stored = file.series[0].levels[0]
+        if (count := math.prod(stored.shape) // max(math.prod(first.shape), 1)) > 1:
+            raise SeveralPictures(f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_PICTURE}")
+        return [first]
+    others = [file.pages[number] for number in range(1, len(file.pages))]
+    area = first.imagelength * first.imagewidth
+    own = [p for p in others if not (p.is_reduced or p.is_mask) and p.imagelength * p.imagewidth >= area]
+    if any(_sort(page) != _sort(first) for page in own) or (own and (first.samplesperpixel > 1 or _palette(first))):
+        sizes = ", ".join(f"{page.imagelength}x{page.imagewidth}" for page in [first, *own][:_SHOWN])
+        raise SeveralPictures(f"'{path}' holds {1 + len(own)} pages ({sizes}); {_ONE_PICTURE}")
+    return [first, *own]
+
+
+def _sort(page: Any) -> tuple[Any, ...]:
+    """What pages that are channels of one picture have in common."""
+    return page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype, page.bitspersample, page.photometric
 
 
 def has_channels_in_pages(file: Any) -> bool:
@@ -78,20 +147,36 @@ def page_header(path: Path) -> tuple[Size, int]:
         return (page.imagelength, page.imagewidth), page_orientation(page)
 
 
+def page_type(path: Path) -> np.dtype[Any]:
+    """The type of the first page's numbers.
+
+    Raises:
+        DataError: absent, damaged, or no numbers.
+    """
+    with _opened(path) as file:
+        require_numbers(path, file.pages.first.dtype)
+        dtype: np.dtype[Any] = np.dtype(file.pages.first.dtype)
+        return dtype
+
+
 def is_geotiff(path: Path) -> bool:
     """Whether a file is a TIFF with GeoTIFF tags.
 
     Raises:
         DataError: absent, or a damaged TIFF.
     """
-    try:
-        with path.open("rb") as stream:
-            if stream.read(4) not in SIGNATURES:
-                return False
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+    if not _is_tiff(path):
+        return False
     with _opened(path) as file:
         return _lies_on_earth(file.pages.first)
+
+
+def _is_tiff(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) in SIGNATURES
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
 
 
 def geotiff_tags(path: Path) -> dict[int, Any]:
@@ -120,8 +205,10 @@ def predictor_of(dtype: np.dtype[Any]) -> int:
     return 3 if dtype.kind == "f" else 2
 
 
-def write_bands(path: Path, bands: Array) -> None:
+def write_bands(path: Path, bands: Array, nodata: float | None = None) -> None:
     """Writes ``(H, W)`` or ``(K, H, W)`` as one page with K bands, compressed by deflate.
+
+    ``nodata`` is the number that stands for no data in it.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
@@ -129,8 +216,10 @@ def write_bands(path: Path, bands: Array) -> None:
     import tifffile
 
     layout = {"planarconfig": "separate"} if len(bands) > 1 and bands.ndim == 3 else {}
+    tags = [] if nodata is None else [(NODATA_TAG, "s", 0, nodata_text(nodata), True)]
+    options = {"photometric": "minisblack", "compression": "zlib", "metadata": None, "extratags": tags, **layout}
     try:
-        tifffile.imwrite(path, bands, photometric="minisblack", compression="zlib", metadata=None, **layout)
+        tifffile.imwrite(path, bands, **options)
     except OSError as error:
         raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
 

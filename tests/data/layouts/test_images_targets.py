@@ -183,6 +183,34 @@ def test_a_listed_picture_without_a_map_is_reported_and_an_unlisted_one_is_not(f
     assert find_layout(five).unpaired == (listed,)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "images\\rome\\1.jpg",
+        ".\\images\\rome\\1.jpg",
+        "C:\\set\\images\\rome\\1.jpg",
+        "rome\\1",
+        "images\\rome\\1.jpg masks\\rome\\1.png",
+        "D:\\set\\images\\rome\\1.jpg D:\\set\\masks\\rome\\1.png",
+        "/home/me/set/images/rome/1.jpg",
+    ],
+)
+def test_split_files_of_other_systems(line: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for place in ("rome/1", "oslo/1"):
+        picture(tmp_path / "images" / f"{place}.jpg")
+        label_map(tmp_path / "masks" / f"{place}.png")
+    (tmp_path / "train.txt").write_text(f"{line}\n")
+    layout = find_layout(tmp_path)
+    assert (stems(layout), layout.unpaired) == ({"train": ["rome__1"]}, ())
+
+
+def test_split_files_of_decomposed_names(five: Path, picture: Write, label_map: Write) -> None:
+    picture(five / "images" / "caf\u00e9.jpg")
+    label_map(five / "masks" / "caf\u00e9.png")
+    (five / "val.txt").write_text("cafe\u0301\n", encoding="utf-8")
+    assert stems(find_layout(five)) == {"val": ["caf\u00e9"]}
+
+
 def test_splits_json(five: Path) -> None:
     (five / "splits.json").write_text(json.dumps({"validation": ["b"], "train": ["c", "a"]}))
     assert stems(find_layout(five)) == {"train": ["a", "c"], "val": ["b"]}
@@ -219,3 +247,46 @@ def test_absent_and_empty(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
         find_layout(tmp_path)
+
+
+# --- links, other formats, decomposed names -------------------------------------------------------------------------
+
+
+def test_links_to_folders_and_files_are_followed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for kind, write in (("images", picture), ("targets", label_map)):
+        write(tmp_path / "data" / kind / "a.png")
+        write(tmp_path / "store" / kind / "deep" / "1.png")
+        write(tmp_path / "store" / f"{kind}.png")
+        (tmp_path / "data" / kind / "site_b").symlink_to(tmp_path / "store" / kind)
+        (tmp_path / "data" / kind / "c.png").symlink_to(tmp_path / "store" / f"{kind}.png")
+    assert stems(find_layout(tmp_path / "data")) == {"all": ["a", "c", "site_b__deep__1"]}
+
+
+@pytest.mark.parametrize("aim", ["data/images", "data/images/deep", "data", ""])
+def test_a_link_into_its_own_folder_is_refused(aim: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    picture(tmp_path / "data" / "images" / "deep" / "a.png")
+    label_map(tmp_path / "data" / "targets" / "deep" / "a.png")
+    link = tmp_path / "data" / "images" / "deep" / "again"
+    link.symlink_to(tmp_path / aim)
+    with pytest.raises(DataError, match=r"link '.*again' leads to"):
+        find_layout(tmp_path / "data")
+
+
+def test_files_that_are_not_used_are_listed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    for stem in "ab":
+        picture(tmp_path / "images" / f"{stem}.jpg")
+        label_map(tmp_path / "masks" / f"{stem}.png")
+    unused = [picture(tmp_path / place) for place in ("images/c.ppm", "images/deep/d.gif", "masks/c.pgm")]
+    (broken := tmp_path / "masks" / "site_b").symlink_to(tmp_path / "gone")
+    (tmp_path / "images" / "Thumbs.db").write_bytes(b"x")
+    assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken])
+    (tmp_path / "train.txt").write_text("a\n")
+    unlisted = [tmp_path / "images" / "b.jpg", tmp_path / "masks" / "b.png"]
+    assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken, *unlisted])
+
+
+def test_a_name_pairs_with_itself_decomposed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    picture(tmp_path / "images" / f"{decomposed}.jpg")
+    label_map(tmp_path / "masks" / f"{composed}.png")
+    assert stems(find_layout(tmp_path)) == {"all": [composed]}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -106,3 +107,73 @@ def test_metadata_that_cannot_be_read(text: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text(text)
     with pytest.raises(DataError, match=r"metadata\.jsonl"):
         find_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(
+            "image_path,mask_path",
+            "Image Path,Mask Path",
+            "images,masks",
+            "img_file,label_file",
+            "filename,ground_truth",
+        ),
+        *("rgb_image_path,mask_image_path", "input_image_file,gt_mask_file", "image_id,photo_path,depth_map_path"),
+        *("path,segmentation_path", "input-path,output-path", "image,image_path,mask", "filepath,gt_filepath"),
+    ],
+)
+def test_names_of_columns(header: str, files: Path) -> None:
+    rows = [["x/a.jpg", "y/map of a.png"], ["x/b.jpg", "y/map of b.png"]]
+    if header.count(",") == 2:
+        rows = [["17", *row] for row in rows]
+    (files / "pairs.csv").write_text("\n".join([header, *(",".join(row) for row in rows)]))
+    layout = find_layout(files)
+    expected = [(files / "x" / f"{name}.jpg", files / "y" / f"map of {name}.png") for name in "ab"]
+    assert [(sample.image, sample.target) for sample in layout.splits["all"]] == expected
+    assert layout.unpaired == ()
+
+
+@pytest.mark.parametrize("header", ["a,b", "first,second", "id,caption"])
+def test_columns_of_unknown_names_are_listed(header: str, files: Path) -> None:
+    (files / "pairs.csv").write_text(f"{header}\nx/a.jpg,y/map of a.png\n")
+    with pytest.raises(DataError, match=r"columns .*name them image,target"):
+        find_layout(files)
+
+
+@pytest.mark.parametrize(
+    ("image", "target"),
+    [
+        ("x\\a.jpg", "y\\map of a.png"),
+        (".\\x\\a.jpg", ".\\y\\map of a.png"),
+        ("C:\\Users\\me\\set\\x\\a.jpg", "C:\\Users\\me\\set\\y\\map of a.png"),
+        ("//server/share/x/a.jpg", "/home/me/other/y/map of a.png"),
+        ("DATA/x/a.jpg", "DATA\\y\\map of a.png"),
+    ],
+)
+def test_paths_of_other_systems(image: str, target: str, files: Path) -> None:
+    image, target = (name.replace("DATA", files.name) for name in (image, target))
+    for name, header in (("pairs.csv", "image,target"), ("metadata.csv", "file_name,mask_file_name")):
+        (files / name).write_text(f"{header}\n{image},{target}\n")
+        (sample,) = find_layout(files).splits["all"]
+        assert (sample.image, sample.target) == (files / "x" / "a.jpg", files / "y" / "map of a.png")
+        (files / name).unlink()
+
+
+def test_a_path_never_finds_a_file_of_another_folder(files: Path, picture: Write) -> None:
+    picture(files / "a.jpg")
+    (files / "pairs.csv").write_text("image,target\nC:\\set\\images\\a.jpg,D:\\set\\masks\\a.jpg\n")
+    layout = find_layout(files)
+    assert layout.splits["all"] == () and len(layout.unpaired) == 2
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_in_a_table(written: str, stored: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+    name = "caf\u00e9"
+    on_disk = normalize(stored, name)
+    picture(tmp_path / on_disk / f"{on_disk}.jpg")
+    label_map(tmp_path / on_disk / f"{on_disk}.png")
+    listed = normalize(written, name)
+    (tmp_path / "pairs.csv").write_text(f"image,target\n{listed}/{listed}.jpg,{listed}/{listed}.png\n")
+    (sample,) = find_layout(tmp_path).splits["all"]
+    assert sample.image.is_file() and sample.target.is_file() and sample.stem == normalize("NFC", name)

@@ -34,7 +34,8 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
         unpaired: how bad files without a partner are; a folder that was opened was told to skip them.
 
     Returns:
-        Plain values for JSON: ``data``, ``task``, ``layout``, ``split_by``, ``classes``, ``ok`` (no errors, though
+        Plain values for JSON: ``data``, ``task``, ``layout``, ``split_by``, ``classes``, ``heat_max`` (of
+        heat: what becomes 1), ``ok`` (no errors, though
         there may be warnings), ``pictures`` (mean and std per channel), ``splits``: facts by name, see
         :func:`densemble.data.check.summary.sum_up_split`, and ``problems``: each with ``kind``, ``file``,
         ``message``, ``remedy``, ``severity`` (error, warning), ``split``, ``pair``, ``partner``.
@@ -57,6 +58,7 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
         "layout": data.layout.name,
         "split_by": data.layout.split_by,
         "classes": names,
+        "heat_max": data.reading.heat_max or None,
         "ok": not any(problem.severity == "error" for problem in problems),
         "pictures": sum_up_pictures(seen),
         "splits": {split: sum_up_split(data, members, names) for split, members in by_split.items()},

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def _labels(seen: Seen, result: SeenMap, labels: Array, data: Checkable, kept: i
     if not drawn and data.reading.color_map is None:
         palette = codec.palette_of(path)
         result.palette = None if palette is None else np.array(palette, np.uint8).tobytes()
+    if not drawn:
+        _labels_without_data(seen, labels, data)
     if not known:
         _say(seen, "empty map", f"'{path}' holds nothing but the ignored label {data.ignore_index}")
     elif not drawn and path.suffix.lower() in LOSSY_SUFFIXES:
@@ -71,6 +74,20 @@ def _labels(seen: Seen, result: SeenMap, labels: Array, data: Checkable, kept: i
         message = f"the borders in '{path}' are smoothed: labels between the two beside them, {len(known)} in all"
         _say(seen, "smoothed labels", message, _AS_PNG)
         result.spoilt = True
+
+
+def _labels_without_data(seen: Seen, labels: Array, data: Checkable) -> None:
+    """Labels keep what their file calls no data: that may be the background as well."""
+    path = seen.sample.target
+    valid = codec.read_validity(path, data.reading.turns_files)
+    if valid is None or valid.shape != labels.shape:
+        return
+    counted = count_labels(labels[~valid & (labels != data.ignore_index) & (labels >= 0)])
+    if counted:
+        label = max(counted, key=counted.__getitem__)
+        message = f"'{path}' says that {(~valid).mean():.1%} of it holds no data, where its label {label} is a class"
+        remedy = f"where that label stands for nothing say --set data.ignore_index={label}"
+        _say(seen, "no data among labels", message, remedy, "warning")
 
 
 def _masks(seen: Seen, result: SeenMap, masks: Array, data: Checkable, kept: int) -> None:
@@ -127,7 +144,8 @@ def _values(seen: Seen, result: SeenMap, values: Array, data: Checkable, kept: i
     valid = np.isfinite(values)
     if data.invalid_below is not None:
         valid &= values > data.invalid_below
-    result.values = _sum_up(values, valid, kept)
+    negative, zeros = int(((values < 0) & np.isfinite(values)).sum()), int((values == 0).sum())
+    result.values = replace(_sum_up(values, valid, kept), negative=negative, zeros=zeros)
     infinite = int(np.isinf(values).sum())
     if infinite:
         message = f"'{path}' holds {infinite} infinite values, which count as invalid"

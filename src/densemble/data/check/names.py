@@ -9,6 +9,7 @@ from densemble.data.check.problems import Problem, Severity
 from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Layout, Sample
 from densemble.data.leave_out import EMPTY
+from densemble.storage.images import TARGET_SUFFIXES
 
 _FEWEST = 2
 _ALIKE = 0.8
@@ -26,6 +27,7 @@ def name_pairs(layout: Layout) -> dict[str, list[tuple[str, Sample]]]:
 def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
     """What is wrong before any file is read; ``unpaired`` says how bad files without a partner are."""
     yield from _unpaired(data.layout, unpaired)
+    yield from _unused(data.layout)
     for used, other in data.layout.doubled:
         message = f"'{used}' and '{other}' claim the same name; the first is used"
         yield Problem("doubled name", str(other), message, "rename or remove one of them", partner=str(used))
@@ -59,6 +61,23 @@ def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
         near = difflib.get_close_matches(file.stem, others, n=1, cutoff=_ALIKE) if len(others) < 1000 else []
         hint = f"; '{others[near[0]].name}' in '{others[near[0]].parent.name}' has none either" if near else ""
         yield Problem("unpaired", str(file), message + hint, remedy, severity)
+
+
+def _unused(layout: Layout) -> Iterator[Problem]:
+    """One problem for all files of one folder and suffix."""
+    alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for file in layout.unused:
+        alike[file.parent, file.suffix.lower()].append(file)
+    for (folder, suffix), files in alike.items():
+        named = f"files '*{suffix}'" if suffix else "files without suffix"
+        message = f"{len(files)} {named} in '{folder}' are not used, such as '{files[0].name}'"
+        if files[0].is_symlink() and not files[0].exists():
+            remedy = "the link leads nowhere: restore what it leads to, or remove it"
+        elif suffix in TARGET_SUFFIXES:
+            remedy = "name them in a list of a split, or move them out of the folder"
+        else:
+            remedy = "save pictures and maps as PNG, TIFF or NPY, and move other files out of the folder"
+        yield Problem("unused files", str(files[0]), message, remedy, "warning")
 
 
 def _differing_in_case(split: str, samples: tuple[Sample, ...]) -> Iterator[Problem]:

@@ -37,8 +37,8 @@ def look(data: Checkable, split: str, sample: Sample, name: str, kept: int) -> S
         kept: how many values of its map are kept.
     """
     seen = Seen(split, sample, name)
-    image = _look_at_picture(seen, data)
-    target = _look_at_map(seen, data, None if image is None else (image.shape[0], image.shape[1]), kept)
+    image, valid = _look_at_picture(seen, data)
+    target = _look_at_map(seen, data, None if image is None else (image.shape[0], image.shape[1]), valid, kept)
     if image is not None and target is not None and data.reading.kind == "pixels":
         _compare(seen, image, target, data)
     if sample.points is not None:
@@ -48,23 +48,27 @@ def look(data: Checkable, split: str, sample: Sample, name: str, kept: int) -> S
     return seen
 
 
-def _look_at_picture(seen: Seen, data: Checkable) -> Array | None:
+def _look_at_picture(seen: Seen, data: Checkable) -> tuple[Array | None, Array | None]:
+    """The picture ``(H, W, C)``, and where it holds data ``(H, W)``."""
     sample = seen.sample
     try:
-        image = data.reading.image(sample)
+        image, valid = data.reading.image_and_validity(sample)
+    except codec.SeveralPictures as error:
+        seen.problems.append(replace(from_error("several pages", sample.image, error), pair=seen.name))
+        return None, None
     except DataError as error:
         broken = next((path for path in (sample.image, *sample.bands) if not _decodes(path)), None)
         if broken is not None:
             seen.problems.append(damage(broken, seen.name, error))
         else:
             seen.problems.append(replace(from_error("unusable picture", sample.image, error), pair=seen.name))
-        return None
+        return None, None
     try:
-        unit = _unit(image, data)
+        unit = _unit(image, data, valid)
     except DataError as error:
         seen.problems.append(replace(from_error("picture values", sample.image, error), pair=seen.name))
-        return None
-    constant = bool((image == image[0, 0]).all())
+        return None, None
+    known = image.reshape(-1, image.shape[2]) if valid is None else image[valid]
     seen.picture = SeenPicture(
         size=(image.shape[0], image.shape[1]),
         channels=image.shape[2],
@@ -74,10 +78,12 @@ def _look_at_picture(seen: Seen, data: Checkable) -> Array | None:
         squares=np.einsum("nc,nc->c", unit, unit),
         digest=hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() + str(image.shape).encode(),
         thumbnail=thumbnail(_shown(image, data)),
-        constant=constant,
+        constant=bool(len(known) and (known == known[0]).all()),
+        highest=float(known.max(initial=0)),
+        known=len(known) / (image.shape[0] * image.shape[1]),
     )
     _judge_picture(seen, seen.picture)
-    return image
+    return image, valid
 
 
 def _decodes(path: Any) -> bool:
@@ -88,13 +94,15 @@ def _decodes(path: Any) -> bool:
     return True
 
 
-def _unit(image: Array, data: Checkable) -> Array:
-    """Pixels float64 ``(N, C)`` in [0, 1], evenly taken; of floats all values are tried, for some may be wrong."""
+def _unit(image: Array, data: Checkable, valid: Array | None) -> Array:
+    """Pixels float64 ``(N, C)`` in [0, 1] that hold data, evenly taken; of floats all values are tried, for some may be
+    wrong."""
     stride = max(1, math.isqrt(image.shape[0] * image.shape[1] // _MEASURED))
     if image.dtype.kind == "f":
         codec.as_unit(image, data.reading.image_range)
     some = codec.as_unit(np.ascontiguousarray(image[::stride, ::stride]), data.reading.image_range)
-    return some.reshape(-1, image.shape[2]).astype(np.float64)
+    known = some.reshape(-1, image.shape[2]) if valid is None else some[valid[::stride, ::stride]]
+    return known.astype(np.float64)
 
 
 def _shown(image: Array, data: Checkable) -> Array:
@@ -108,6 +116,8 @@ def _judge_picture(seen: Seen, picture: SeenPicture) -> None:
     def say(kind: str, message: str, remedy: str, severity: Severity = "warning") -> None:
         seen.problems.append(Problem(kind, str(path), message, remedy, severity, pair=name))
 
+    if not picture.known:
+        say("empty picture", f"'{path}' holds no data anywhere", f"leave it out: {leaving_out(name)}", "error")
     if picture.constant:
         say("constant picture", f"'{path}' is one colour everywhere", f"leave it out: {leaving_out(name)}", "error")
     if min(picture.size) < _SMALL:
@@ -117,7 +127,7 @@ def _judge_picture(seen: Seen, picture: SeenPicture) -> None:
         say("oblong picture", message, f"cut it into pieces, or leave it out: {leaving_out(name)}")
 
 
-def _look_at_map(seen: Seen, data: Checkable, size: Size | None, kept: int) -> Array | None:
+def _look_at_map(seen: Seen, data: Checkable, size: Size | None, valid: Array | None, kept: int) -> Array | None:
     sample, reading = seen.sample, data.reading
     if size is None and (sample.drawing is not None or is_point_table(sample.target)):
         return None  # it is drawn at the size of its picture
@@ -125,7 +135,7 @@ def _look_at_map(seen: Seen, data: Checkable, size: Size | None, kept: int) -> A
         target = replace(reading, classes=None).target(sample, size or (1, 1))
         if size is not None:
             _judge_turn(seen, data, target, size)
-            target = reading.fitted(target, sample, size)
+            target = reading.known_where(valid, reading.fitted(target, sample, size))
     except DataError as error:
         seen.problems.append(replace(explain_map(seen, data, error), pair=seen.name))
         return None

@@ -27,6 +27,8 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
         error: of ``Reading.target``.
     """
     path = seen.sample.target
+    if isinstance(error, codec.SeveralPictures):
+        return from_error("several pages", path, error)
     if seen.sample.drawing is not None:
         return from_error("annotation", path, error)
     if is_point_table(path):

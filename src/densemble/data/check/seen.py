@@ -25,6 +25,8 @@ class SeenPicture:
         digest: hash of its pixels.
         thumbnail: grey uint8 ``(32, 32)``.
         constant: whether all its pixels are equal.
+        highest: its largest number, as the file has it.
+        known: share of the pixels that hold data.
     """
 
     size: Size
@@ -36,6 +38,8 @@ class SeenPicture:
     digest: bytes
     thumbnail: Array
     constant: bool
+    highest: float
+    known: float
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class SeenValues:
 
     Attributes:
         some: float32, evenly taken from the valid ones.
+        negative, zeros: how many numbers are so, valid or not.
     """
 
     low: float
@@ -52,6 +57,8 @@ class SeenValues:
     valid: int
     pixels: int
     some: Array
+    negative: int = 0
+    zeros: int = 0
 
 
 @dataclass

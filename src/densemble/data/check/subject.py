@@ -20,7 +20,7 @@ class Checkable(Protocol):
     scale: float
     options: dict[str, Any]
 
-    def settle(self) -> None:
+    def settle(self) -> dict[str, Any]:
         """Lets the reading know what only all files say together."""
 
     @property

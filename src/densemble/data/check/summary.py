@@ -76,17 +76,24 @@ def _of_values(maps: Sequence[SeenMap]) -> dict[str, Any]:
 
 
 def sum_up_pictures(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Mean and standard deviation of all pictures per channel, in [0, 1], of those with the usual channels."""
+    """Mean and standard deviation of all pictures per channel, in [0, 1], of those with the usual channels; and the
+    share of pixels that their files say to hold no data."""
     pictures = [one.picture for one in seen if one.picture is not None]
-    if not pictures:
-        return {"mean": [], "std": []}
+    if not any(picture.pixels for picture in pictures):
+        return {"mean": [], "std": [], "no_data_share": 1.0 if pictures else 0.0}
     usual = Counter(picture.channels for picture in pictures).most_common(1)[0][0]
     same = [picture for picture in pictures if picture.channels == usual]
-    pixels = sum(picture.pixels for picture in same)
+    pixels = max(sum(picture.pixels for picture in same), 1)
     mean = np.sum([picture.sums for picture in same], axis=0) / pixels
     squares = np.sum([picture.squares for picture in same], axis=0) / pixels
     std = np.sqrt(np.maximum(squares - mean**2, 0))
-    return {"mean": [round(float(v), 5) for v in mean], "std": [round(float(v), 5) for v in std]}
+    areas = [picture.size[0] * picture.size[1] for picture in pictures]
+    known = sum(picture.known * area for picture, area in zip(pictures, areas, strict=True))
+    return {
+        "mean": [round(float(v), 5) for v in mean],
+        "std": [round(float(v), 5) for v in std],
+        "no_data_share": round(1 - known / sum(areas), 5),
+    }
 
 
 def named_classes(data: Checkable, seen: Sequence[Seen]) -> list[str] | None:

@@ -1,19 +1,23 @@
 """Whether the files of a set go together: channels, depth, sizes, palettes, and the task they were made for."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from densemble.data.check.problems import Problem, Severity
-from densemble.data.check.seen import Seen, SeenMap
+from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
+from densemble.data.heat_scale import WHOLE_LIMITS, number_type
 from densemble.data.reading import is_point_table
 
 _LABEL_LIKE = 0.9
 _VARYING = 8
 _METRES = 1000
 _CROWDED = 0.05
+_MANY_ZEROS = 0.01
+_TWELVE_BITS = 4096
 
 
 def judge_uniformity(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
@@ -49,11 +53,25 @@ def _pictures(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
         message = f"pictures have different depths: {counted}; the same scene may be darker in one than in another"
         remedy = "save all in one depth, or set what is 0 and 1: --set data.image_range=[LOW, HIGH]"
         yield Problem("mixed depths", str(data.path), message, remedy, "warning")
+    highest = max((picture.highest for _, picture in pictures if picture.depth == "uint16"), default=0)
+    if 0 < highest < _TWELVE_BITS and data.reading.image_range is None:
+        remedy = f"say which numbers are black and white: --set 'data.image_range=[0, {_all_bits(highest)}]'"
+        yield _few_bits(data, f"the 16-bit pictures reach {highest:g} of 65535", remedy)
     sides = [max(picture.size) for _, picture in pictures]
     if max(sides) > _VARYING * min(sides):
         message = f"pictures are from {min(sides)} to {max(sides)} pixels long; all are resized to one size"
         remedy = "cut the large ones into pieces, or choose a size for most: --set input_size=HEIGHTxWIDTH"
         yield Problem("sizes vary", str(data.path), message, remedy, "warning")
+
+
+def _few_bits(data: Checkable, what: str, remedy: str) -> Problem:
+    message = f"{what}: they seem to hold 12 bits or less, and none of their values is above {_TWELVE_BITS / 65536:.4f}"
+    return Problem("few of 16 bits", str(data.path), message, remedy, "warning")
+
+
+def _all_bits(highest: float) -> int:
+    """The largest whole number of as many bits."""
+    return max((1 << int(highest).bit_length()) - 1, 255)
 
 
 def _palettes(mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
@@ -87,6 +105,45 @@ def _palettes(mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
             first.setdefault(label, one)
 
 
+def _scale(data: Checkable, files: Sequence[Path], highest: float) -> Iterator[Problem]:
+    """Whether what counts as 1 is likely: ``highest`` is of all maps."""
+    types = set() if data.reading.heat_max == {} else {number_type(file) for file in files}
+    if types == {"uint16"} and 0 < highest < _TWELVE_BITS / 65535:
+        stored = highest * 65535
+        if data.reading.kind == "pixels" and data.reading.image_range is None:
+            remedy = f"say which numbers are black and white: --set 'data.image_range=[0, {_all_bits(stored)}]'"
+            yield _few_bits(data, f"the 16-bit maps reach {stored:.0f} of 65535", remedy)
+        elif data.reading.kind == "heat" and isinstance(data.reading.heat_max, Mapping):
+            remedy = f"say which number counts as 1: --set data.heat_max={_all_bits(stored)}"
+            yield _few_bits(data, f"the 16-bit maps reach {stored:.0f} of 65535", remedy)
+    decided = data.reading.heat_max
+    full = decided.get("float", 1.0) if isinstance(decided, Mapping) else 1.0
+    if isinstance(decided, Mapping) and full not in WHOLE_LIMITS:
+        message = f"maps of floats reach {full:g}, which counts as 1 in all of them"
+        pairs = ", ".join(f"{name}: {value}" for name, value in decided.items())
+        flag = f"'data.heat_max={{{pairs}}}'" if len(decided) > 1 else f"data.heat_max={full}"
+        remedy = f"save them in 0 to 1; or say which value counts as 1: --set {flag}"
+        yield Problem("heat above 1", str(data.path), message, remedy, "warning")
+
+
+def _validity(data: Checkable, values: Sequence[SeenValues]) -> Iterator[Problem]:
+    """Numbers that may be meant or may stand for nothing."""
+    pixels = sum(one.pixels for one in values)
+    negative, zeros = sum(one.negative for one in values) / pixels, sum(one.zeros for one in values) / pixels
+    if negative and data.invalid_below == 0:
+        message = f"{negative:.1%} of the values are negative and count as invalid"
+        remedy = "where they are meant say --set data.invalid_below=null, else write 0 or NaN"
+        yield Problem("negative values", str(data.path), message, remedy, "warning")
+    elif (
+        zeros > _MANY_ZEROS and not negative and data.options["invalid_below"] == "auto" and data.invalid_below is None
+    ):
+        message = f"{zeros:.1%} of the values are 0 and count as valid"
+        remedy = (
+            "where 0 stands for nothing say --set data.invalid_below=0; where it is meant --set data.invalid_below=null"
+        )
+        yield Problem("zeros", str(data.path), message, remedy, "warning")
+
+
 def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
     """Maps that seem to be made for another task or in another unit."""
     here, kind = str(data.path), data.reading.kind
@@ -105,6 +162,10 @@ def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterato
             message = f"depths reach {highest:g}, and no unit is said: they look like millimetres"
             remedy = "for metres --set data.scale=0.001 --set data.unit=m, or say that it is meant: --set data.unit=mm"
             yield Problem("unit", here, message, remedy, "warning")
+    elif kind in ("heat", "pixels") and values:
+        yield from _scale(data, [one.sample.target for one, _ in mapped], max(one.high for one in values))
+    if kind == "values" and values:
+        yield from _validity(data, values)
     if kind == "density":
         drawn = [found for one, found in mapped if not is_point_table(one.sample.target) and found.values is not None]
         crowd = [float(one.points or 0) / one.values.pixels for one in drawn if one.values is not None]

@@ -4,6 +4,7 @@ One module a format; each has ``find(path) -> Layout | None``. ``DETECTORS`` is 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from densemble.data.layouts import (
@@ -19,9 +20,9 @@ from densemble.data.layouts import (
     voc,
 )
 from densemble.data.layouts.base import SPLITS, Drawing, Layout, Sample
-from densemble.data.layouts.folders import subfolders, walk
+from densemble.data.layouts.folders import subfolders, visible_files, walk
 from densemble.errors import DataError
-from densemble.storage.images import IMAGE_SUFFIXES
+from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 
 __all__ = ["DETECTORS", "SPLITS", "Drawing", "Layout", "Sample", "find_layout"]
 
@@ -38,6 +39,7 @@ DETECTORS: dict[str, Callable[[Path], Layout | None]] = {
     "label studio": label_studio.find,
 }
 _NAMES_SHOWN = 5
+_TEXTS = (".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".yaml", ".yml", ".html")
 
 
 def find_layout(path: Path, cache: Path | None = None) -> Layout:
@@ -76,9 +78,19 @@ def _readable(path: Path) -> Layout | None:
 def _detect(path: Path) -> Layout | None:
     found = (find(path) for find in DETECTORS.values())
     layout = next((layout for layout in found if layout is not None), None)
-    if layout is not None and not any(layout.splits.values()) and not layout.unpaired:
+    if layout is None:
+        return None
+    if not any(layout.splits.values()) and not layout.unpaired:
         raise DataError(_no_pictures(path))
-    return layout
+    return layout if layout.unused else replace(layout, unused=_unreadable_beside(layout))
+
+
+def _unreadable_beside(layout: Layout) -> tuple[Path, ...]:
+    """Files of formats that cannot be read, in the folders of the pictures and maps that are."""
+    used = [file for part in layout.splits.values() for sample in part for file in sample.files]
+    folders = sorted({file.parent for file in used} - {layout.path})
+    files = (file for folder in folders if folder.is_dir() for file in visible_files(folder))
+    return tuple(file for file in files if not file.name.lower().endswith((*TARGET_SUFFIXES, *_TEXTS)))
 
 
 def _find_extracted(path: Path, cache: Path | None) -> Layout:

@@ -1,5 +1,6 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,14 @@ class Sample:
     @property
     def stem(self) -> str:
         """The name of the sample: no other sample of its split has it."""
-        return self.name or self.image.stem
+        return unicodedata.normalize("NFC", self.name or self.image.stem)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the sample is read from."""
+        planes = tuple(path for _, path in self.planes)
+        points = () if self.points is None else (self.points,)
+        return (self.image, *self.bands, *(planes or (() if self.absent else (self.target,))), *points)
 
     @property
     def plane_names(self) -> tuple[str, ...]:
@@ -89,6 +97,7 @@ class Layout:
         incomplete: by split, samples of which some classes have no file; their pictures are among the unpaired.
         undrawn: type of region, such as ``box`` -> how many an annotation file has that no map shows.
         usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
+        unused: other files beside the pictures and maps, which the layout has no use for.
     """
 
     path: Path
@@ -104,3 +113,4 @@ class Layout:
     incomplete: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
     undrawn: dict[str, int] = field(default_factory=dict)
     usual_classes: bool = False
+    unused: tuple[Path, ...] = ()

@@ -2,12 +2,13 @@
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.base import SPLITS, Sample
+from densemble.data.layouts.base import SPLITS, Layout, Sample
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES
 
@@ -66,23 +67,86 @@ def one_each(named: Iterable[Path]) -> dict[str, Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
-    """The visible files below a folder that end in one of the suffixes, in the order of their paths in each folder."""
-    endings = tuple(suffix.lower() for suffix in suffixes)
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if _visible(name))
-        for name in sorted(files):
-            if _visible(name) and name.lower().endswith(endings):
-                yield Path(place, name)
+def walk(folder: Path, suffixes: Sequence[str] = ("",)) -> Iterator[Path]:
+    """The visible files below a folder that end in one of the suffixes, in the order of their paths in each folder.
+
+    Links to folders are followed.
+
+    Raises:
+        DataError: a link leads to a folder that it lies in.
+        OSError: a folder cannot be read.
+    """
+    if folder.is_dir():
+        yield from _walk(folder, tuple(suffix.lower() for suffix in suffixes), (folder.resolve(),))
+
+
+def _walk(folder: Path, endings: tuple[str, ...], around: tuple[Path, ...]) -> Iterator[Path]:
+    """``around``: the resolved folder and those that it was reached through."""
+    with os.scandir(folder) as entries:
+        children = sorted((entry.name, entry.is_dir()) for entry in entries if _visible(entry.name))
+    yield from (folder / name for name, is_folder in children if not is_folder and name.lower().endswith(endings))
+    for child in (folder / name for name, is_folder in children if is_folder):
+        place = child.resolve()
+        if any(place == outer or place in outer.parents for outer in around):
+            raise DataError(f"the link '{child}' leads to '{place}', a folder that it lies in; remove the link")
+        yield from _walk(child, endings, (*around, place))
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The visible files in a folder, sorted, without those in its sub-folders."""
+    return sorted(child for child in folder.iterdir() if _visible(child.name) and not child.is_dir())
+
+
+_OF_SYSTEMS = ("__MACOSX", "lost+found", "Thumbs.db", "desktop.ini")
 
 
 def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+    return not name.startswith(".") and name not in _OF_SYSTEMS
 
 
 def name_below(file: Path, folder: Path) -> str:
     """A file's name as seen from a folder, without its suffix: ``rome/day/1.png`` -> ``rome__day__1``."""
-    return "__".join(file.relative_to(folder).with_suffix("").parts)
+    return composed("__".join(file.relative_to(folder).with_suffix("").parts))
+
+
+def composed(name: str) -> str:
+    """A name with its accents composed (NFC): macOS and some archives decompose them, so that equal names differ."""
+    return unicodedata.normalize("NFC", name)
+
+
+def find_named(name: str, folder: Path) -> Path:
+    """The file that a list or table beside the data names; where there is none, the path that it says.
+
+    Names may be written with backslashes and with decomposed accents. Of a path from another place the end counts that
+    leads to a file below ``folder``: behind the folder's own name, or, of an absolute path, at least two of its parts.
+    """
+    path = folder / name
+    if path.exists():
+        return path
+    slashed = composed(name.replace("\\", "/"))
+    parts = [part for part in PurePosixPath(slashed).parts if part not in ("/", ".")]
+    absolute = slashed.startswith("/") or slashed[1:2] == ":"
+    for start in range(len(parts)):
+        behind_own_name = start > 0 and parts[start - 1] == composed(folder.resolve().name)
+        if start == 0 or behind_own_name or (absolute and len(parts) - start > 1):
+            found = _below(folder, parts[start:])
+            if found is not None:
+                return found
+    return folder / slashed
+
+
+def _below(folder: Path, parts: Sequence[str]) -> Path | None:
+    """The file at a path whose parts may be composed otherwise on disk."""
+    place = folder
+    for part in parts:
+        if part == ".." or (place / part).exists():
+            place = place / part
+            continue
+        same = (child for child in place.iterdir() if composed(child.name) == part) if place.is_dir() else iter(())
+        if (child := next(same, None)) is None:
+            return None
+        place = child
+    return place if place.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -117,6 +181,14 @@ def _place(file: Path, root: Path) -> str:
     return name_below(file, root if file.is_relative_to(root) else Path(file.anchor))
 
 
+def unused_below(folders: Iterable[Path], layout: Layout) -> tuple[Path, ...]:
+    """The visible files below folders that belong to no sample and are not reported otherwise."""
+    samples = [sample for part in layout.splits.values() for sample in part]
+    known = {file for sample in samples for file in sample.files}
+    known |= {*layout.unpaired, *(file for files in layout.doubled for file in files)}
+    return tuple(file for folder in folders for file in walk(folder) if file not in known)
+
+
 class PictureIndex:
     """The pictures below a folder, found by the name that an annotation file gives them.
 
@@ -130,15 +202,15 @@ class PictureIndex:
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         for file in walk(root, IMAGE_SUFFIXES):
             if without is None or not without.search(file.relative_to(root).as_posix()):
-                self._by_name[file.name].append(file)
+                self._by_name[composed(file.name)].append(file)
 
     def knows(self, name: str) -> bool:
         """Whether there is a picture of that file name."""
-        return name in self._by_name
+        return composed(name) in self._by_name
 
     def find(self, name: str, split: str | None = None) -> Path | None:
         """The picture of that name or path: of several, the one with most folders in common, then of that split."""
-        parts = PurePosixPath(name.replace("\\", "/")).parts
+        parts = PurePosixPath(composed(name.replace("\\", "/"))).parts
         files = self._by_name.get(parts[-1], []) if parts else []
         if len(files) > 1:
             files = self._nearest(files, parts, split)
@@ -152,7 +224,7 @@ class PictureIndex:
         def closeness(file: Path) -> tuple[int, bool]:
             common = 0
             for ours, theirs in zip(reversed(file.parts), reversed(parts), strict=False):
-                if ours != theirs:
+                if composed(ours) != theirs:
                     break
                 common += 1
             folders = file.relative_to(self.root).parent.parts

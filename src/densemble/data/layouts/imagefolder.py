@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.base import Layout
-from densemble.data.layouts.folders import split_folders, split_word
+from densemble.data.layouts.folders import find_named, split_folders, split_word
 from densemble.data.layouts.reading import read_json_lines, read_table, well_formed
 from densemble.data.layouts.tables import Row, Rows, image_column, target_column
 from densemble.errors import DataError
@@ -45,14 +45,20 @@ def _read_folder(split: str, folder: Path, into: Rows) -> bool:
     target = target_column(columns, image) if image else None
     if image is None or target is None or not _names_maps(rows, target):
         return False
-    splits = [split_word(PurePosixPath(row[image]).parts[0]) for row in rows if row.get(image)]
+    splits = [_first_word(row[image]) for row in rows if row.get(image)]
     by_folder = split == "all" and None not in splits
     for row in rows:
         if not row.get(image):
             raise DataError(f"'{file}' has a row without {image}; complete or delete it")
-        named = split_word(PurePosixPath(row[image]).parts[0]) if by_folder else split
-        into.add(named or split, folder / row[image], folder / row[target] if row.get(target) else None, None, None)
+        named = _first_word(row[image]) if by_folder else split
+        map_file = find_named(row[target], folder) if row.get(target) else None
+        into.add(named or split, find_named(row[image], folder), map_file, None, None)
     return True
+
+
+def _first_word(name: str) -> str | None:
+    """The split that the first folder of a name says."""
+    return split_word(PurePosixPath(name.replace("\\", "/")).parts[0])
 
 
 def _names_maps(rows: Sequence[Row], column: str) -> bool:

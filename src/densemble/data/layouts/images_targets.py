@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densemble.data.layouts.base import Layout, Sample
 from densemble.data.layouts.class_names import read_classes
-from densemble.data.layouts.folders import Listing, list_files, split_folders, subfolders, walk
+from densemble.data.layouts.folders import Listing, list_files, split_folders, subfolders, unused_below, walk
 from densemble.data.layouts.split_files import read_split_files, select
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
@@ -41,6 +41,11 @@ class _Place:
     targets: Path | None
     points: Path | None
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that are there."""
+        return tuple(folder for folder in (self.images, self.targets, self.points) if folder is not None)
+
 
 def find(path: Path) -> Layout | None:
     """``{train,val,test}/{images,targets}``, ``{images,targets}/{train,val,test}`` or ``{images,targets}``.
@@ -66,7 +71,7 @@ def find(path: Path) -> Layout | None:
         splits, unpaired = select(lists, splits["all"], unpaired, path, places["all"].images)
         split_by = "files"
     listed = read_classes(path)
-    return Layout(
+    layout = Layout(
         path,
         "images + targets",
         splits,
@@ -77,6 +82,8 @@ def find(path: Path) -> Layout | None:
         doubled=tuple(files for found in pairs.values() for files in found.doubled),
         incomplete={split: samples for split, samples in incomplete.items() if samples},
     )
+    folders = [folder for place in places.values() for folder in place.folders]
+    return replace(layout, unused=unused_below(folders, layout))
 
 
 def find_images(path: Path) -> tuple[Path, ...]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from densemble.data.layouts.base import Layout
+from densemble.data.layouts.folders import find_named
 from densemble.data.layouts.reading import read_table
 from densemble.data.layouts.tables import Row, Rows, image_column, read_split, target_column
 from densemble.errors import DataError
@@ -11,8 +12,8 @@ from densemble.errors import DataError
 def find(path: Path) -> Layout | None:
     """A CSV file, or ``pairs.csv`` in a folder: columns image, target and, if you like, split, group and points.
 
-    Without a header it has two columns. Names are relative to the file's folder; rows that name absent files are
-    reported as unpaired.
+    Columns may be called otherwise, see :func:`image_column`. Without a header it has two columns. Names are relative
+    to the file's folder, see :func:`find_named`; rows that name absent files are reported as unpaired.
 
     Raises:
         DataError: no CSV, no such columns, or a split of another name.
@@ -22,8 +23,8 @@ def find(path: Path) -> Layout | None:
         return None
     folder, rows = file.parent, Rows()
     for row in _read_rows(file):
-        target, points = (folder / row[key] if row.get(key) else None for key in ("target", "points"))
-        rows.add(read_split(row, file), folder / row["image"], target, points, row.get("group") or None)
+        target, points = (find_named(row[key], folder) if row.get(key) else None for key in ("target", "points"))
+        rows.add(read_split(row, file), find_named(row["image"], folder), target, points, row.get("group") or None)
     return rows.layout(folder, "pairs csv", "column")
 
 
@@ -33,6 +34,10 @@ def _read_rows(path: Path) -> list[Row]:
         raise DataError(f"'{path}' is empty; write a line image,target and one line for each pair")
     columns = [cell.lower() for cell in table[0]]
     image = image_column(columns)
+    if image is None and not Path(table[0][0]).suffix:
+        raise DataError(
+            f"'{path}' has the columns {', '.join(table[0])} but none for the pictures; name them image,target"
+        )
     if image is None:
         columns, body = ["image", "target"], table
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from densemble.data.layouts.base import SPLITS, Sample
-from densemble.data.layouts.folders import name_below, one_each, split_word
+from densemble.data.layouts.folders import composed, find_named, name_below, one_each, split_word
 from densemble.data.layouts.reading import read_json, read_lines, well_formed
 from densemble.errors import DataError
 
@@ -76,7 +76,7 @@ def select(
             if pair and (sample is None or (sample.image, sample.target) != (pair.image, pair.target)):
                 sample = pair
             if sample is None:
-                missing[_look_up(line, alone) or images / line] = None
+                missing[_look_up(line, alone) or images / line.replace("\\", "/")] = None
             else:
                 chosen[sample.image] = sample
         splits[split] = tuple(sorted(chosen.values(), key=lambda sample: sample.stem))
@@ -102,19 +102,25 @@ def _names_of(file: Path, root: Path, images: Path) -> set[str]:
     if file.is_relative_to(images):
         below = file.relative_to(images)
         names |= {below.as_posix(), below.with_suffix("").as_posix(), name_below(file, images)}
-    return names
+    return {composed(name) for name in names}
 
 
 def _explicit_pair(line: str, root: Path) -> Sample | None:
     words = line.split()
     if len(words) != 2:
         return None
-    image, target = (root / word for word in words)
+    image, target = (find_named(word, root) for word in words)
     return Sample(image, target) if image.is_file() and target.is_file() else None
 
 
 def _look_up(line: str, known: Mapping[str, Named]) -> Named | None:
-    """What a line names by its own words, by the name at the end of its path, or by the first of its two paths."""
-    first = line.split(maxsplit=1)[0]
-    spellings = (line, line.removeprefix("./"), Path(line).name, first.removeprefix("./"), Path(first).name)
+    """What a line names by its own words, by the longest end of its path, or by the first of its two paths."""
+    slashed = composed(line.replace("\\", "/"))
+    spellings = (end for path in (slashed, slashed.split(maxsplit=1)[0]) for end in _ends(path.removeprefix("./")))
     return next((known[name] for name in spellings if name in known), None)
+
+
+def _ends(path: str) -> list[str]:
+    """``a/b/c``, ``b/c``, ``c``."""
+    parts = path.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]

@@ -1,5 +1,6 @@
 """Tables that name a picture and its map in each row."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,13 @@ from densemble.data.layouts.class_names import read_classes
 from densemble.data.layouts.folders import split_word, uniquely_named
 from densemble.errors import DataError
 
-IMAGE_COLUMNS = ("image", "file_name", "image_file_name", "input_file_name", "input", "img", "picture")
-TARGET_COLUMNS = ("target", "mask", "label", "map", "depth", "annotation", "segmentation", "density", "gt")
+IMAGE_COLUMNS = ("image", "file", "input", "img", "picture", "photo", "rgb")
+TARGET_COLUMNS = (
+    *("target", "mask", "label", "map", "depth", "annotation", "segmentation", "density", "gt"),
+    *("ground_truth", "seg", "saliency", "heatmap", "output"),
+)
+_FILE_ENDINGS = ("_file_name", "_filename", "_filepath", "_file_path", "_path", "_file", "_name")
+"""Of columns that hold names of files: ``mask_path``."""
 
 Row = Mapping[str, str]
 
@@ -46,15 +52,42 @@ class Rows:
 
 
 def image_column(columns: Sequence[str]) -> str | None:
-    """The column that names the pictures."""
-    return next((name for name in IMAGE_COLUMNS if name in columns), None)
+    """The column that names the pictures: of ``IMAGE_COLUMNS``, also as ``images``, ``image_path``, ``Image Path``."""
+    exact = [name for name in columns if _subject(name) in IMAGE_COLUMNS]
+    others = [name for name in columns if not set(_subject(name).split("_")) & set(TARGET_COLUMNS)]
+    return _column(exact or others, IMAGE_COLUMNS)
 
 
 def target_column(columns: Sequence[str], image: str) -> str | None:
     """The column that names the maps: ``mask_file_name`` before ``mask``, and any other ``*_file_name`` last."""
-    wanted = [f"{name}_file_name" for name in TARGET_COLUMNS] + list(TARGET_COLUMNS)
-    wanted += [name for name in columns if name.endswith("_file_name")]
-    return next((name for name in wanted if name in columns and name != image), None)
+    others = [name for name in columns if name != image]
+    named = _column([name for name in others if _subject(name) != _plain(name)], TARGET_COLUMNS)
+    last = next((name for name in others if name.endswith("_file_name")), None)
+    return named or _column(others, TARGET_COLUMNS) or last
+
+
+def _column(columns: Sequence[str], subjects: Sequence[str]) -> str | None:
+    """The column of the first subject that has one: ``image_path`` before ``image``, which may be something else.
+
+    Else one of file names with a subject among its words: ``gt_mask_path``.
+    """
+    longest = sorted(columns, key=lambda name: -len(name))
+    exact = next((name for subject in subjects for name in longest if _subject(name) == subject), None)
+    named = (name for name in longest if _plain(name) != _subject(name))
+    return exact or next((name for name in named if set(_subject(name).split("_")) & set(subjects)), None)
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
+
+
+def _subject(column: str) -> str:
+    """What a column is about: ``Image Path``, ``image-file`` and ``images`` are about ``image``."""
+    plain = _plain(column)
+    if plain in ("file_name", "filename", "path", "filepath", "file_path"):
+        return "file"
+    ending = next((ending for ending in _FILE_ENDINGS if plain.endswith(ending)), "")
+    return plain.removesuffix(ending).removesuffix("s")
 
 
 def read_split(row: Row, path: Path) -> str:

@@ -1,0 +1,122 @@
+"""Where a source holds no data, no map does: whole and by windows; rasterio reads what was written."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from small_networks import small_dense
+
+import densemble as de
+from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
+from densemble.inference.large import predict_large
+from densemble.inference.predictor import read_picture
+from densemble.inference.stored import no_data, with_no_data
+from densemble.tasks import MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+
+rasterio = pytest.importorskip("rasterio")
+
+TASKS: dict[str, Task] = {
+    "segmentation": SegmentationTask(("a", "b", "c")),
+    "multilabel": MultilabelTask(("a", "b")),
+    "saliency": SaliencyTask(),
+    "depth": RegressionTask(name="depth", scale=300.0),
+    "regression": RegressionTask(scale=3.0, invalid_below=None, whole=False),
+}
+GUARANTEES = {"segmentation": ConformalSet(0.2, 0.1, 20), "depth": ConformalInterval(1.5, 0.05, 0.1, 20)}
+
+
+def build(name: str) -> de.Ensemble:
+    task = TASKS[name]
+    members = [small_dense(seed, out_channels=task.out_channels) for seed in range(2)]
+    return de.Ensemble(members, task=task, guarantee=GUARANTEES.get(name)).eval()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A GeoTIFF whose value for no data is 7, and where it holds data."""
+    path, hole = tmp_path / "p.tif", np.zeros((40, 56), bool)
+    hole[:13], hole[20:24, 30:40] = True, True
+    values = np.random.default_rng(0).integers(8, 255, (3, 40, 56), dtype=np.uint8)
+    values[:, hole] = 7
+    layout = {"driver": "GTiff", "height": 40, "width": 56, "count": 3, "dtype": "uint8", "nodata": 7}
+    with rasterio.open(path, "w", crs="EPSG:32632", transform=rasterio.Affine(2, 0, 5e5, 0, -2, 5e6), **layout) as file:
+        file.write(values)
+    return path, ~hole
+
+
+def known(path: Path) -> np.ndarray:
+    with rasterio.open(path) as file:
+        masks = file.read_masks() != 0
+    assert (masks == masks[0]).all()
+    return np.asarray(masks[0])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_map_where_the_source_holds_no_data(name: str, source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path, valid = source
+    ensemble = build(name)
+    kinds = ("map", "npy", "uncertainty", *(("guarantee",) if name in GUARANTEES else ()))
+    (prediction,) = de.predict(ensemble, path, backend="eager")
+    whole = dict(zip(kinds, prediction.save(tmp_path / "whole", kinds), strict=True))
+    (tmp_path / "windows").mkdir()
+    windows = dict(zip(kinds, predict_large(ensemble, path, tmp_path / "windows", "p", kinds), strict=True))
+    mean = np.load(whole["npy"])
+    np.testing.assert_array_equal(np.isfinite(mean), np.broadcast_to(valid, mean.shape))
+    for file in (whole["map"], *windows.values(), *([whole["guarantee"]] if name in GUARANTEES else [])):
+        np.testing.assert_array_equal(known(file), valid)
+    np.testing.assert_array_equal(np.isfinite(prediction.uncertainty), valid)
+    assert (np.asarray(Image.open(whole["uncertainty"]))[~valid] == 128).all()
+    with rasterio.open(whole["map"]) as one, rasterio.open(windows["map"]) as other:
+        assert one.nodata == other.nodata or np.isnan([one.nodata, other.nodata]).all()
+        assert np.abs(one.read().astype(float) - other.read())[:, valid].max() <= 1
+    if name == "segmentation":
+        np.testing.assert_array_equal(tifffile.imread(whole["map"])[valid], prediction.label.numpy()[valid])
+    np.testing.assert_array_equal(prediction.overlay()[~valid], prediction.image[~valid])
+
+
+def test_what_is_averaged_leaves_out_no_data(source: tuple[Path, np.ndarray]) -> None:
+    path, valid = source
+    (prediction,) = de.predict(build("segmentation"), path, backend="eager")
+    assert prediction.entropy is not None
+    expected = float(prediction.entropy[torch.from_numpy(valid)].mean())
+    assert prediction.unsureness("entropy") == pytest.approx(expected, rel=1e-5)
+
+
+def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path, valid = source
+    image = read_picture(path, build("saliency"))
+    stored = tifffile.imread(path)
+    stored = stored if stored.shape[-1] == 3 else np.moveaxis(stored, 0, -1)
+    np.testing.assert_allclose(image, np.where(valid[..., None], stored / 255, 0), atol=1e-6)
+    floats = np.where(valid, 20.0, -9999.0).astype(np.float32)
+    tifffile.imwrite(tmp_path / "f.tif", floats, extratags=[(42113, "s", 0, "-9999", True)])
+    ensemble = build("saliency")
+    ensemble.reading = {"image_range": [-50, 50]}
+    np.testing.assert_allclose(read_picture(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6)
+    files = predict_large(ensemble, tmp_path / "f.tif", tmp_path, "f", ("map", "overlay"))
+    assert [file.name for file in files] == ["f_map.tif", "f_overlay.png"]
+    np.testing.assert_array_equal(known(files[0]), valid)
+
+
+def test_256_classes_leave_no_8_bit_number_for_no_data(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path, valid = source
+    (prediction,) = de.predict(build("segmentation"), path, backend="eager")
+    many = replace(prediction, mean=torch.zeros(256, *valid.shape), label=torch.full(valid.shape, 255))
+    (file,) = many.save(tmp_path, ("map",))
+    np.testing.assert_array_equal(tifffile.imread(file), np.where(valid, 255, 65535))
+
+
+def test_a_number_that_stands_for_no_data_is_no_other_number() -> None:
+    valid = np.array([[True, True, False]])
+    for dtype, values, empty, expected in (
+        (np.uint8, [0, 9, 5], 0, [1, 9, 0]),
+        (np.uint8, [255, 9, 5], 255, [254, 9, 255]),
+        (np.uint16, [65535, 0, 5], 65535, [65534, 0, 65535]),
+    ):
+        np.testing.assert_array_equal(with_no_data(np.array([values], dtype), valid, empty), [expected])
+    assert no_data(np.dtype("uint16"), TASKS["depth"]) == 0 and np.isnan(no_data(np.dtype("f4"), TASKS["saliency"]))
+    assert no_data(np.dtype("uint16"), RegressionTask(invalid_below=None)) == 65535
