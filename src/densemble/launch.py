@@ -14,7 +14,7 @@ from densemble.errors import DensembleError, PartialError, UsageError
 from densemble.presets import preset_settings, under
 from densemble.run import Run
 from densemble.shapes import Size
-from densemble.storage.artifact import save
+from densemble.storage.artifact import require_function, save
 
 _SAMPLED = 20
 
@@ -48,6 +48,16 @@ def open_data(
     return data, make_config(with_preset(values, data), source)
 
 
+def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
+    """Checks the members of a configuration that a file names, before any of them is built.
+
+    Raises:
+        ArtifactError: one is code that is not in ``functions``; see :func:`require_function`.
+    """
+    for name, member in zip(config.member_names(), config.members, strict=True):
+        require_function(source, name, member.backbone, functions)
+
+
 def run_members(
     data: FolderData,
     config: RunConfig,
@@ -67,7 +77,7 @@ def run_members(
     from densemble.engines.local import train_members
 
     outcomes = train_members(data, config, out, resume, budget, report)
-    run = Run(out, data.path)
+    run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble(report=report)
         save(ensemble, run.folder.artifact)

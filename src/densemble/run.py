@@ -12,6 +12,7 @@ from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError
 from densemble.evaluation import Scores
+from densemble.storage.artifact import require_function
 from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
 from densemble.variants import make_snapshots, make_soups, make_views
@@ -26,12 +27,14 @@ class Run:
     Args:
         path: what ``densemble train -o`` wrote.
         data: where the pictures lie now; default where they lay in training.
+        functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
+            yours; a run folder alone can never have code called.
 
     Raises:
         ArtifactError: no run folder, or a damaged one.
     """
 
-    def __init__(self, path: str | Path, data: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path, data: str | Path | None = None, functions: Sequence[str] = ()) -> None:
         self.folder = RunFolder(Path(path))
         if not self.folder.config.is_file() or not self.folder.state.is_file():
             raise ArtifactError(
@@ -40,11 +43,21 @@ class Run:
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
         self.data_path = Path(data or self._state["data"])
+        self.functions = tuple(functions)
         self.task: Task = make_task(self._state["task"])
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Records of the members whose training is finished, by name."""
         return member_records(self.folder, self.config)
+
+    def _require_functions(self) -> None:
+        """Checks the members' backbones before any network is built.
+
+        Raises:
+            ArtifactError: one is code that is not in ``functions``.
+        """
+        for name, record in self.trained().items():
+            require_function(f"run '{self.folder.path}'", name, record["spec"]["backbone"], self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Held-out scores of predictions that need no training, such as the mean of the training maps."""
@@ -148,7 +161,7 @@ class Run:
 
         Raises:
             UsageError: a member that is not there or not trained, or options that do not fit.
-            ArtifactError: fewer usable members than are needed.
+            ArtifactError: fewer usable members than are needed, or one that is code not in ``functions``.
         """
         if not self.trained():
             raise ArtifactError(
@@ -159,6 +172,7 @@ class Run:
             select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
         )
         options.require(self.task)
+        self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
         source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
         ensemble = assemble(source, options)
@@ -174,15 +188,27 @@ class Run:
 
         Raises:
             UsageError: no such view.
+            ArtifactError: a member is code that is not in ``functions``.
         """
+        self._require_functions()
         make_views(self.folder, self.config, self.task, self.open_data(), views, report)
 
     def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own."""
+        """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own.
+
+        Raises:
+            ArtifactError: a member is code that is not in ``functions``.
+        """
+        self._require_functions()
         make_snapshots(self.folder, self.config, self.task, self.open_data(), report)
 
     def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """Makes greedy soups of members of one architecture candidates: one network with averaged weights each."""
+        """Makes greedy soups of members of one architecture candidates: one network with averaged weights each.
+
+        Raises:
+            ArtifactError: a member is code that is not in ``functions``.
+        """
+        self._require_functions()
         make_soups(self.folder, self.config, self.task, self.open_data(), report)
 
     def open_data(self) -> FolderData:
