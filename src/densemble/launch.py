@@ -65,6 +65,7 @@ def run_members(
     resume: bool = False,
     budget: Budget | None = None,
     report: Callable[[str], None] = print,
+    retrain: bool = False,
 ) -> Run:
     """Trains the members and leaves ``ensemble.safetensors`` in the run: greedy selection, calibrated, scored.
 
@@ -76,7 +77,7 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    outcomes = train_members(data, config, out, resume, budget, report)
+    outcomes = train_members(data, config, out, resume, budget, report, retrain)
     run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble(report=report)
@@ -113,6 +114,7 @@ def train(
     time: str | float | None = None,
     resume: bool = False,
     report: Callable[[str], None] = print,
+    retrain: bool = False,
     **settings: Any,
 ) -> Run:
     """Trains members one by one, assembles them, and returns the run.
@@ -127,6 +129,7 @@ def train(
             enough for are left out.
         resume: go on with a run that was cut off.
         report: called with one line of text at every step.
+        retrain: like ``resume``; where the data has changed, all members are trained again instead of refusing.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
             ``training={"epochs": 5}``.
 
@@ -148,7 +151,7 @@ def train(
         if task is None:
             raise UsageError("train needs task= where data is a path; for instance task='saliency'")
         folder, config = open_data(data, {"task": task, **values})
-    return run_members(folder, config, Path(out), resume, budget, report)
+    return run_members(folder, config, Path(out), resume, budget, report, retrain)
 
 
 def raise_failures(outcomes: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from densemble.assembly.assemble import Source, assemble
 from densemble.assembly.candidates import Candidate, find_candidates, member_records
 from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
+from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError
@@ -216,7 +217,7 @@ class Run:
 
         Raises:
             DataError: they cannot be read.
-            ArtifactError: the validation pictures are others than in training.
+            ArtifactError: the validation pictures or maps are others than in training.
         """
         options = self.config.data.model_dump()
         if options["classes"] is None and self.task.describe().get("classes"):
@@ -227,6 +228,15 @@ class Run:
                 f"the validation pictures of '{self.data_path}' are not those of the training; the kept predictions "
                 "belong to the old ones: put them back or train again"
             )
+        if self.folder.digests.is_file():
+            trained_on = {"val": read_json(self.folder.digests).get("val", {})}
+            found = changes(trained_on, {"val": pair_digests(data.val)})
+            if found:
+                raise ArtifactError(
+                    f"the data in '{self.data_path}' is not what '{self.folder.path}' was scored on: {found[0]}; the "
+                    "kept predictions belong to the old files: put them back, or train again with "
+                    "`densemble train ... --resume --retrain`"
+                )
         return data
 
 

@@ -30,6 +30,9 @@ def train(
         typer.Option(help="Limit for everything, for instance 30m; members it is not enough for are left out."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Like --resume; where the data has changed, train all members again.")
+    ] = False,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and decoded images when the run is complete.")
     ] = False,
@@ -46,7 +49,7 @@ def train(
         raise UsageError(f"no engine is named '{engine}'; there is: local")
     budget = Budget(parse_time(time), context.obj)
     stored = out / "run.yaml"
-    resumed = resume and stored.is_file() and config is None and members is None
+    resumed = (resume or retrain) and stored.is_file() and config is None and members is None
     if resumed:
         values = with_settings(read_config(stored), setting or [])
         if task is not None and task != values.get("task"):
@@ -63,7 +66,7 @@ def train(
         require_functions(settings, function or (), f"'{source}'")
     again = " ".join(["", *function_options(settings)])
     try:
-        run_members(folder, settings, out, resume, budget, say)
+        run_members(folder, settings, out, resume, budget, say, retrain)
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume{again}`")
         raise

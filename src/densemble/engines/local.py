@@ -12,8 +12,11 @@ import torch
 
 from densemble.config import RunConfig, TrainerConfig, make_config, read_config
 from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
+from densemble.engines.data_check import require_sound, what_changed
+from densemble.engines.leftovers import forget_training
 from densemble.engines.member import Outcome, Report, Training, train_member
 from densemble.engines.plan import sizes, trained_task
 from densemble.engines.timed import train_within
@@ -34,6 +37,7 @@ def train_members(
     resume: bool = False,
     budget: Budget | None = None,
     report: Report = lambda line: None,
+    retrain: bool = False,
 ) -> list[Outcome]:
     """Trains all members of a run, one by one; one that fails does not stop the others.
 
@@ -44,15 +48,21 @@ def train_members(
         resume: finished members are kept, a member that was cut off goes on from its last epoch.
         budget: time limit; members that it is not enough for are left out, see :func:`train_within`.
         report: called with one line of text at every step.
+        retrain: like ``resume``; where the data has changed, all members are trained again.
 
     Raises:
-        UsageError: the folder holds another run, or a member is named wrongly.
+        UsageError: the folder holds another run or one of other data, or a member is named wrongly.
         DataError: images or targets that cannot be used.
         ResourceError: the folder cannot be written.
     """
     run = RunFolder(out)
     macs = _check_members(config)
-    _open_run(run, data, config, resume)
+    _require_same_settings(run, config, resume or retrain)
+    require_writable(run.path)
+    digests = data_digests(data)
+    _require_same_data(run, config, digests, retrain, report)
+    require_sound(data, report)
+    _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run, report))
     training = Training(data, trained_task(data.task, config, train), config, run, report)
     _write_state(training)
@@ -94,17 +104,48 @@ def _check_members(config: RunConfig) -> list[float]:
     return costs
 
 
-def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool) -> None:
+def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> None:
+    """Checks that the folder is free, or holds what is gone on with.
+
+    Raises:
+        UsageError: it holds another run.
+    """
     if run.config.exists() and not resume:
         raise UsageError(f"'{run.path}' holds a run already; go on with --resume, or choose another folder with -o")
-    require_writable(run.path)
     stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
     if _trained_by(stored) != _trained_by(config):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
         )
+
+
+def _require_same_data(
+    run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]], retrain: bool, report: Report
+) -> None:
+    """Checks that no member was trained on other data; with ``retrain`` forgets them.
+
+    Raises:
+        UsageError: one was.
+    """
+    folders = [run.member(number, name) for number, name in enumerate(config.member_names())]
+    begun = any(_is_done(folder) or folder.last.is_file() for folder in folders)
+    if begun and not run.digests.is_file():
+        report(f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same")
+    changed = what_changed(run.digests, digests)
+    if not changed:
+        return
+    if begun and not retrain:
+        raise UsageError(
+            f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
+        )
+    report(f"trained from the start: {changed}")
+    forget_training(run)
+
+
+def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
     write_text(run.config, config.to_yaml())
+    write_json(run.digests, digests)
     packages = ("densemble", "torch", "torchvision", "timm", "lightning", "numpy")
     environment = {
         "python": platform.python_version(),

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from densemble.config import RunConfig
+from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
+from densemble.engines.data_check import require_sound, what_changed
 from densemble.errors import DensembleError, UsageError
-from densemble.storage.runs import MemberFolder, require_writable, write_text
+from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows
 from densemble.tuning.result import TuneResult, write_trials
 from densemble.tuning.space import Space, make_space, own_values, with_values
@@ -54,6 +56,11 @@ def run_search(
     space = make_space(config, names)
     require_writable(out)
     with only_one(out):
+        digests, place = data_digests(data), out / "data_digests.json"
+        if changed := what_changed(place, digests):
+            raise UsageError(f"{changed}; put it back, or choose another folder with -o")
+        require_sound(data, report)
+        write_json(place, digests)
         study = _open_study(data, config, out, space)
         running = _Search(study, prepare(data, config, out / "cache"), config, out, report)
         running.go_on(trials, end)

@@ -1,6 +1,6 @@
 """What a data set on disk is made of: samples, and the layout that they were found in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,25 @@ class Sample:
     def stem(self) -> str:
         """The name of the sample: no other sample of its split has it."""
         return self.name or self.image.stem
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of its picture and map alone: an annotation file of many pictures is none of them."""
+        map_files = _files_in(self.drawing) if self.drawing is not None else (self.target,)
+        points = (self.points,) if self.points is not None else ()
+        return (self.image, *self.bands, *map_files, *(path for _, path in self.planes), *points)
+
+
+def _files_in(drawing: object) -> tuple[Path, ...]:
+    """The files that a drawing reads besides its ``source``, the annotation file."""
+    if isinstance(drawing, Path):
+        return (drawing,)
+    if isinstance(drawing, tuple):
+        return tuple(path for part in drawing for path in _files_in(part))
+    if not is_dataclass(drawing):
+        return ()
+    parts = (getattr(drawing, field.name) for field in fields(drawing) if field.name != "source")
+    return tuple(path for part in parts for path in _files_in(part))
 
 
 @dataclass(frozen=True)
