@@ -65,7 +65,6 @@ def run_members(
     resume: bool = False,
     budget: Budget | None = None,
     report: Callable[[str], None] = print,
-    retrain: bool = False,
 ) -> Run:
     """Trains the members and leaves ``ensemble.safetensors`` in the run: greedy selection, calibrated, scored.
 
@@ -77,7 +76,7 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    outcomes = train_members(data, config, out, resume, budget, report, retrain)
+    outcomes = train_members(data, config, out, resume, budget, report)
     run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble(report=report)
@@ -151,7 +150,11 @@ def train(
         if task is None:
             raise UsageError("train needs task= where data is a path; for instance task='saliency'")
         folder, config = open_data(data, {"task": task, **values})
-    return run_members(folder, config, Path(out), resume, budget, report, retrain)
+    if retrain:
+        from densemble.engines.local import forget_changed
+
+        forget_changed(folder, config, Path(out), report)
+    return run_members(folder, config, Path(out), resume or retrain, budget, report)
 
 
 def raise_failures(outcomes: Sequence[Any]) -> None:

@@ -75,9 +75,7 @@ def with_void(number: int) -> Any:
 
 def tables(points: dict[str, str]) -> Callable[[Path], object]:
     """Tables of points by stem; of stems that are not named, none."""
-    return lambda f: [
-        target_of(f, stem).write_text("x,y\n" + points.get(stem, "")) for stem in "abcdef"
-    ]
+    return lambda f: [target_of(f, stem).write_text("x,y\n" + points.get(stem, "")) for stem in "abcdef"]
 
 
 BROKEN: dict[str, Broken] = {

@@ -10,7 +10,7 @@ import pytest
 from data.good_sets import image_of, labels, picture, save, target_of, write_good
 
 import densemble as de
-from densemble.config import RunConfig, make_config
+from densemble.config import make_config
 from densemble.data.digests import changes, data_digests
 from densemble.data.folder import FolderData
 from densemble.data.layouts.panoptic import PanopticDrawing
@@ -65,10 +65,12 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trained
 
 
-def members(folder: Path, out: Path, **options: Any) -> list[str]:
+def members(folder: Path, out: Path, resume: bool = False, retrain: bool = False) -> list[str]:
     lines: list[str] = []
-    config: RunConfig = make_config(SETTINGS)
-    local.train_members(FolderData(folder, "segmentation"), config, out, report=lines.append, **options)
+    config, data = make_config(SETTINGS), FolderData(folder, "segmentation")
+    if retrain:
+        local.forget_changed(data, config, out, lines.append)
+    local.train_members(data, config, out, resume or retrain, report=lines.append)
     return lines
 
 
@@ -177,9 +179,7 @@ def test_without_a_trained_member_data_may_change(tmp_path: Path, untrained: lis
     assert untrained == ["one", "one"]
 
 
-def test_validation_maps_that_changed_are_not_scored_with_old_predictions(
-    tmp_path: Path, untrained: list[str]
-) -> None:
+def test_validation_maps_that_changed_are_not_scored_with_old_predictions(tmp_path: Path, untrained: list[str]) -> None:
     data, out = write_good(tmp_path / "data", "segmentation"), tmp_path / "run"
     members(data, out)
     de.Run(out).open_data()

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from small_run import SMALL_RUN
 
 from densemble import launch

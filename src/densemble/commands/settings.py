@@ -14,7 +14,9 @@ ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors of `densemb
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Function = Annotated[
     list[str] | None,
-    typer.Option("--function", metavar="MODULE:NAME", help="Code of yours that a file may name as a backbone and have called."),
+    typer.Option(
+        "--function", metavar="MODULE:NAME", help="Code of yours that a file may name as a backbone and have called."
+    ),
 ]
 MinMembers = Annotated[
     int | None,

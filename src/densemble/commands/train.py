@@ -42,6 +42,7 @@ def train(
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
     from densemble.config import read_config, with_settings
     from densemble.engines.budget import Budget
+    from densemble.engines.local import forget_changed
     from densemble.errors import UsageError
     from densemble.launch import open_data, parse_time, require_functions, run_members
 
@@ -49,7 +50,8 @@ def train(
         raise UsageError(f"no engine is named '{engine}'; there is: local")
     budget = Budget(parse_time(time), context.obj)
     stored = out / "run.yaml"
-    resumed = (resume or retrain) and stored.is_file() and config is None and members is None
+    resume = resume or retrain
+    resumed = resume and stored.is_file() and config is None and members is None
     if resumed:
         values = with_settings(read_config(stored), setting or [])
         if task is not None and task != values.get("task"):
@@ -65,10 +67,14 @@ def train(
     if members is None and (resumed or config is not None):  # else the command line itself names them
         require_functions(settings, function or (), f"'{source}'")
     again = " ".join(["", *function_options(settings)])
+    if retrain:
+        forget_changed(folder, settings, out, say)
     try:
-        run_members(folder, settings, out, resume, budget, say, retrain)
+        run_members(folder, settings, out, resume, budget, say)
     except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume{again}`")
+        say(
+            f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume{again}`"
+        )
         raise
     predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{again}"
     say(f"run in {out}; next: densemble leaderboard {out}, {predict}")

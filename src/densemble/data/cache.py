@@ -154,11 +154,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
 
 
 def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
-    files = [
-        path
-        for sample in samples
-        for path in (sample.target, *sample.files)
-    ]
+    files = [path for sample in samples for path in (sample.target, *sample.files)]
     task = data.task.describe()  # asked first: the reading of point maps learns from it how many channels there are
     reading = {key: str(value) for key, value in asdict(data.reading).items()}
     settings = [FORMAT, reading, task, size, [s.stem for s in samples], torch.__version__]

@@ -37,7 +37,6 @@ def train_members(
     resume: bool = False,
     budget: Budget | None = None,
     report: Report = lambda line: None,
-    retrain: bool = False,
 ) -> list[Outcome]:
     """Trains all members of a run, one by one; one that fails does not stop the others.
 
@@ -48,7 +47,6 @@ def train_members(
         resume: finished members are kept, a member that was cut off goes on from its last epoch.
         budget: time limit; members that it is not enough for are left out, see :func:`train_within`.
         report: called with one line of text at every step.
-        retrain: like ``resume``; where the data has changed, all members are trained again.
 
     Raises:
         UsageError: the folder holds another run or one of other data, or a member is named wrongly.
@@ -57,10 +55,10 @@ def train_members(
     """
     run = RunFolder(out)
     macs = _check_members(config)
-    _require_same_settings(run, config, resume or retrain)
+    _require_same_settings(run, config, resume)
     require_writable(run.path)
     digests = data_digests(data)
-    _require_same_data(run, config, digests, retrain, report)
+    _require_same_data(run, config, digests, report)
     require_sound(data, report)
     _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run, report))
@@ -120,10 +118,24 @@ def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> N
         )
 
 
-def _require_same_data(
-    run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]], retrain: bool, report: Report
-) -> None:
-    """Checks that no member was trained on other data; with ``retrain`` forgets them.
+def forget_changed(data: FolderData, config: RunConfig, out: Path, report: Report = lambda line: None) -> None:
+    """Makes a run of other data a new one: removes its members and all that was made of them.
+
+    Raises:
+        UsageError: the folder holds a run of other settings.
+        DataError: the data cannot be trained on; nothing is removed.
+    """
+    run = RunFolder(out)
+    _require_same_settings(run, config, resume=True)
+    changed = what_changed(run.digests, data_digests(data))
+    if changed:
+        require_sound(data, report)
+        report(f"trained from the start: {changed}")
+        forget_training(run)
+
+
+def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]], report: Report) -> None:
+    """Checks that no member was trained on other data.
 
     Raises:
         UsageError: one was.
@@ -133,14 +145,12 @@ def _require_same_data(
     if begun and not run.digests.is_file():
         report(f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same")
     changed = what_changed(run.digests, digests)
-    if not changed:
-        return
-    if begun and not retrain:
+    if changed and begun:
         raise UsageError(
             f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
         )
-    report(f"trained from the start: {changed}")
-    forget_training(run)
+    if changed:
+        forget_training(run)
 
 
 def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
