@@ -379,7 +379,8 @@ def _explain(item: dict[str, Any]) -> str:
 def _hint(location: tuple[Any, ...]) -> str:
     """What an unknown key may have been: one of another section, or one of nearly that name."""
     models: dict[str, type[BaseModel]] = {
-        "training": TrainingConfig, "data": DataConfig, "trainer": TrainerConfig, "members": MemberConfig, "": RunConfig,
+        "": RunConfig, "training": TrainingConfig, "data": DataConfig, "trainer": TrainerConfig,
+        "members": MemberConfig,
     }  # fmt: skip
     key, own = str(location[-1]), models.get(str(location[0]) if len(location) > 1 else "", RunConfig).model_fields
     names = dict.fromkeys([*own, *(name for model in models.values() for name in model.model_fields)])

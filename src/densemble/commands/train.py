@@ -72,9 +72,8 @@ def train(
     try:
         run_members(folder, settings, out, resume, budget, say)
     except (KeyboardInterrupt, SystemExit):
-        say(
-            f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume{again}`"
-        )
+        command = f"densemble train {data} -o {out} --resume{again}"
+        say(f"densemble: stopped; finished epochs are kept, go on with `{command}`")
         raise
     predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{again}"
     say(f"run in {out}; next: densemble leaderboard {out}, {predict}")
