@@ -12,18 +12,19 @@ _MARKS = {"masks": "any class", "heat": "a point", "density": "an object"}
 
 def judge_scorable(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
     """What makes a whole split useless, though each of its maps may be meant."""
-    kind = data.reading.kind
-    if kind not in _MARKS or data.task_name == "saliency":
+    of_maps = data.reading.kind
+    if of_maps not in _MARKS or data.task_name == "saliency":
         return
-    splits = {"train": "learn"} if kind == "density" else {"train": "learn", "val": "score"}  # a count of 0 is scored
-    for split, what in splits.items():
+    for split in ("train",) if of_maps == "density" else ("train", "val"):  # a count of 0 can be scored
         maps = [one.map for one in seen if one.split == split and one.map is not None]
         if not maps or any(_marks(found) for found in maps):
             continue
-        message = f"none of the {len(maps)} {split} maps shows {_MARKS[kind]}: there is nothing to {what}"
+        learnt = split == "train"
+        kind = "nothing to learn" if learnt else "nothing to score"
+        message = f"none of the {len(maps)} {split} maps shows {_MARKS[of_maps]}: there is {kind}"
         drawn = data.layout.split_by == "seed"
         remedy = "draw the splits alike: --set data.stratify=true" if drawn else f"move some pairs that do into {split}"
-        yield Problem(f"nothing to {what}", str(data.path), message, remedy, split=split)
+        yield Problem(kind, str(data.path), message, remedy, split=split)
 
 
 def _marks(found: SeenMap) -> bool:
