@@ -60,9 +60,9 @@ DOORS: dict[str, tuple[str, ...]] = {
     "optuna": ("tuning/study.py",),
     "onnx": ("inference/backends/", "exporters/"),
     "onnxscript": ("inference/backends/", "exporters/"),
-    "onnxruntime": ("inference/backends/", "exporters/"),
-    "openvino": ("inference/backends/", "exporters/"),
-    "nncf": ("inference/backends/",),
+    "onnxruntime": ("inference/backends/libraries.py",),  # where their telemetry is off
+    "openvino": ("inference/backends/libraries.py",),
+    "nncf": ("inference/backends/libraries.py",),
     "zarr": ("storage/zarr_arrays.py",),
     "fastapi": ("serve/",),
     "uvicorn": ("serve/",),

@@ -1,5 +1,6 @@
 """run.yaml: defaults, overrides, and errors that help."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,23 @@ def test_copies_do_not_take_the_name_of_another_member() -> None:
 def test_a_wrong_training_is_named_where_there_are_copies() -> None:
     with pytest.raises(ConfigError, match=r"training\.epochs"):
         make_config({"task": "saliency", "training": {"epochs": 0}, "members": ["resnet18*2"]})
+
+
+@pytest.mark.parametrize(
+    ("setting", "right"),
+    [
+        ("epochs=3", "'training.epochs'"),
+        ("batchsize=4", "'training.batch_size'"),
+        ("ignore_index=0", "'data.ignore_index'"),
+        ("devices=2", "'trainer.devices'"),
+        ("head=fpn", "'members.0.head'"),
+        ("seed=1", "'training.seed' or 'data.seed'"),
+        ("training.input_size=48x64", "'input_size'"),
+        ("data.epochs=3", "'training.epochs'"),
+        ("training.epoch=3", "'epochs'"),
+        ("taskk=depth", "'task'"),
+    ],
+)
+def test_a_key_without_its_section_is_told_where_it_belongs(setting: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=rf"did you mean {re.escape(right)}\?$"):
+        make_config(with_settings({"task": "saliency"}, [setting]))

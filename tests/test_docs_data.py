@@ -20,7 +20,7 @@ PRESET_PAGE = ROOT / "docs" / "how-to" / "train-without-being-an-expert.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 PLACE_OF_KIND = {"Problem": 0, "from_error": 0, "say": 0, "_problem": 0, "_say": 1}
 """The functions of the check that make a problem, and which of their arguments is its kind."""
-LABELS_AS = ("labels as heat", "labels as values")
+LABELS_AS = ("labels as heat", "labels as values", "labels as density")
 """Made by an f-string, for the two kinds of maps that are asked whether they look like labels."""
 
 

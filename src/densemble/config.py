@@ -383,22 +383,24 @@ def make_config(values: dict[str, Any], source: str = "the settings") -> RunConf
 def _explain(item: dict[str, Any]) -> str:
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        known = _keys_at(item["loc"][:-1])
-        near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(known)}"
-        return f"unknown key '{place}'; {hint}"
+        return f"unknown key '{place}'; {_hint(item['loc'])}"
     if item["type"] == "missing":
         return f"'{place}' is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"'{place}' = {item['input']!r}: {message}" if place else message
 
 
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    models: dict[Any, type[BaseModel]] = {
-        "training": TrainingConfig,
-        "data": DataConfig,
-        "trainer": TrainerConfig,
+def _hint(location: tuple[Any, ...]) -> str:
+    """What an unknown key may have been: one of another section, or one of nearly that name."""
+    models: dict[str, type[BaseModel]] = {
+        "": RunConfig, "training": TrainingConfig, "data": DataConfig, "trainer": TrainerConfig,
         "members": MemberConfig,
-    }
-    model = models.get(location[0], RunConfig) if location else RunConfig
-    return list(model.model_fields)
+    }  # fmt: skip
+    key, own = str(location[-1]), models.get(str(location[0]) if len(location) > 1 else "", RunConfig).model_fields
+    names = dict.fromkeys([*own, *(name for model in models.values() for name in model.model_fields)])
+    near = [key] if key in names else difflib.get_close_matches(key, own, 1) or difflib.get_close_matches(key, names, 1)
+    if not near:
+        return f"known are: {', '.join(own)}"
+    sections = [""] if near[0] in own else [name for name, model in models.items() if near[0] in model.model_fields]
+    paths = [f"{name}.{near[0]}".lstrip(".") for name in sections if name != "members" or len(sections) == 1]
+    return "did you mean " + " or ".join(f"'{path.replace('members.', 'members.0.')}'" for path in paths) + "?"

@@ -15,7 +15,7 @@ from densemble.errors import DensembleError, PartialError, UsageError
 from densemble.presets import preset_settings, under
 from densemble.run import Run
 from densemble.shapes import Size
-from densemble.storage.artifact import save
+from densemble.storage.artifact import require_function, save
 
 _SAMPLED = 20
 
@@ -50,6 +50,16 @@ def open_data(
     return data, make_config(with_preset(decided, data), source)
 
 
+def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
+    """Checks the members of a configuration that a file names, before any of them is built.
+
+    Raises:
+        ArtifactError: one is code that is not in ``functions``; see :func:`require_function`.
+    """
+    for name, member in zip(config.member_names(), config.members, strict=True):
+        require_function(source, name, member.backbone, functions)
+
+
 def run_members(
     data: FolderData,
     config: RunConfig,
@@ -71,7 +81,7 @@ def run_members(
     if data.reading.heat_max:
         report(f"maps: {told(data.reading.heat_max)}")
     outcomes = train_members(data, config, out, resume, budget, report)
-    run = Run(out, data.path)
+    run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble(report=report)
         save(ensemble, run.folder.artifact)
@@ -107,6 +117,7 @@ def train(
     time: str | float | None = None,
     resume: bool = False,
     report: Callable[[str], None] = print,
+    retrain: bool = False,
     **settings: Any,
 ) -> Run:
     """Trains members one by one, assembles them, and returns the run.
@@ -121,6 +132,7 @@ def train(
             enough for are left out.
         resume: go on with a run that was cut off.
         report: called with one line of text at every step.
+        retrain: like ``resume``; where the data has changed, all members are trained again instead of refusing.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
             ``training={"epochs": 5}``.
 
@@ -142,7 +154,11 @@ def train(
         if task is None:
             raise UsageError("train needs task= where data is a path; for instance task='saliency'")
         folder, config = open_data(data, {"task": task, **values})
-    return run_members(folder, config, Path(out), resume, budget, report)
+    if retrain:
+        from densemble.engines.local import forget_changed
+
+        forget_changed(folder, config, Path(out), report)
+    return run_members(folder, config, Path(out), resume or retrain, budget, report)
 
 
 def raise_failures(outcomes: Sequence[Any]) -> None:

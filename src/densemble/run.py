@@ -8,10 +8,12 @@ from densemble.assembly.assemble import Source, assemble
 from densemble.assembly.candidates import Candidate, find_candidates, member_records
 from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
+from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError
 from densemble.evaluation import Scores
+from densemble.storage.artifact import require_function
 from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
 from densemble.variants import make_snapshots, make_soups, make_views
@@ -26,12 +28,14 @@ class Run:
     Args:
         path: what ``densemble train -o`` wrote.
         data: where the pictures lie now; default where they lay in training.
+        functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
+            yours; a run folder alone can never have code called.
 
     Raises:
         ArtifactError: no run folder, or a damaged one.
     """
 
-    def __init__(self, path: str | Path, data: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path, data: str | Path | None = None, functions: Sequence[str] = ()) -> None:
         self.folder = RunFolder(Path(path))
         if not self.folder.config.is_file() or not self.folder.state.is_file():
             raise ArtifactError(
@@ -40,11 +44,21 @@ class Run:
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
         self.data_path = Path(data or self._state["data"])
+        self.functions = tuple(functions)
         self.task: Task = make_task(self._state["task"])
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Records of the members whose training is finished, by name."""
         return member_records(self.folder, self.config)
+
+    def _require_functions(self) -> None:
+        """Checks the members' backbones before any network is built.
+
+        Raises:
+            ArtifactError: one is code that is not in ``functions``.
+        """
+        for name, record in self.trained().items():
+            require_function(f"run '{self.folder.path}'", name, record["spec"]["backbone"], self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Held-out scores of predictions that need no training, such as the mean of the training maps."""
@@ -148,7 +162,7 @@ class Run:
 
         Raises:
             UsageError: a member that is not there or not trained, or options that do not fit.
-            ArtifactError: fewer usable members than are needed.
+            ArtifactError: fewer usable members than are needed, or one that is code not in ``functions``.
         """
         if not self.trained():
             raise ArtifactError(
@@ -159,6 +173,7 @@ class Run:
             select, combine, given, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
         )
         options.require(self.task)
+        self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
         source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
         ensemble = assemble(source, options)
@@ -174,15 +189,27 @@ class Run:
 
         Raises:
             UsageError: no such view.
+            ArtifactError: a member is code that is not in ``functions``.
         """
+        self._require_functions()
         make_views(self.folder, self.config, self.task, self.open_data(), views, report)
 
     def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own."""
+        """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own.
+
+        Raises:
+            ArtifactError: a member is code that is not in ``functions``.
+        """
+        self._require_functions()
         make_snapshots(self.folder, self.config, self.task, self.open_data(), report)
 
     def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """Makes greedy soups of members of one architecture candidates: one network with averaged weights each."""
+        """Makes greedy soups of members of one architecture candidates: one network with averaged weights each.
+
+        Raises:
+            ArtifactError: a member is code that is not in ``functions``.
+        """
+        self._require_functions()
         make_soups(self.folder, self.config, self.task, self.open_data(), report)
 
     def open_data(self) -> FolderData:
@@ -190,7 +217,7 @@ class Run:
 
         Raises:
             DataError: they cannot be read.
-            ArtifactError: the validation pictures are others than in training.
+            ArtifactError: the validation pictures or maps are others than in training.
         """
         options = self.config.data.model_dump()
         if options["classes"] is None and self.task.describe().get("classes"):
@@ -201,6 +228,15 @@ class Run:
                 f"the validation pictures of '{self.data_path}' are not those of the training; the kept predictions "
                 "belong to the old ones: put them back or train again"
             )
+        if self.folder.digests.is_file():
+            trained_on = {"val": read_json(self.folder.digests).get("val", {})}
+            found = changes(trained_on, {"val": pair_digests(data.val)})
+            if found:
+                raise ArtifactError(
+                    f"the data in '{self.data_path}' is not what '{self.folder.path}' was scored on: {found[0]}; the "
+                    "kept predictions belong to the old files: put them back, or train again with "
+                    "`densemble train ... --resume --retrain`"
+                )
         return data
 
 

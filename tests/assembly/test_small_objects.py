@@ -144,7 +144,7 @@ def write_run(folder: Path, case: Case, data: FolderData) -> Run:
         "seconds": 1.0, "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }  # fmt: skip
     write_json(place.record, record)
-    return Run(folder)
+    return Run(folder, functions=[f"{__name__}:brightness"])
 
 
 @torch.no_grad()

@@ -67,6 +67,23 @@ class Broken:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+def nested(number: int) -> Any:
+    """Labels that never leap: 2 lies in 1, which lies in 0."""
+    return (heat(number) > 0.2).astype(np.uint8) + (heat(number) > 0.6)
+
+
+def with_void(number: int) -> Any:
+    """Labels of which a strip is unknown, and one in three of which lacks the last."""
+    found = np.minimum(labels(number), 1) if number % 3 == 0 else labels(number)
+    found[:5] = 255
+    return found
+
+
+def tables(points: dict[str, str]) -> Callable[[Path], object]:
+    """Tables of points by stem; of stems that are not named, none."""
+    return lambda f: [target_of(f, stem).write_text("x,y\n" + points.get(stem, "")) for stem in "abcdef"]
+
+
 BROKEN: dict[str, Broken] = {
     # files and names
     "map missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: target_of(f, "b").unlink(), mends=True),
@@ -355,9 +372,42 @@ BROKEN: dict[str, Broken] = {
         "--task segmentation",
         lambda f: all_maps(f, lambda path, n: save(path, labels(n) * 5 + 1)),
         "depth",
-        severity="warning",
     ),
+    **{
+        f"labels 0, 1, 2{how} as {task}": Broken(
+            f"labels as {'values' if task in ('depth', 'regression') else 'heat'}", "--task segmentation", spoil, task
+        )
+        for task in ("saliency", "depth", "regression", "heatmap")
+        for how, spoil in {
+            "": lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".png"), labels(n))),
+            " of discs in discs": lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".png"), nested(n))),
+            " and void": lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".png"), with_void(n))),
+            " in floats": lambda f: all_maps(
+                f, lambda path, n: save(path.with_suffix(".tif"), labels(n).astype(np.float32))
+            ),
+        }.items()
+    },
     "depth in colours": Broken("coloured map", "grey PNG", lambda f: save(target_of(f, "b"), picture(91)), "depth"),
+    # splits without anything
+    "no point in val": Broken("nothing to score", "into val", tables({"a": "5,5\n", "b": "9,7\n"}), "heatmap"),
+    "no point in train": Broken("nothing to learn", "into train", tables({"e": "5,5\n"}), "heatmap"),
+    "no object in train": Broken(
+        "nothing to learn", "into train", tables({"e": "5,5\n"}), "heatmap", options={"heatmap": "density"}
+    ),
+    "no heat in val": Broken(
+        "nothing to score",
+        "into val",
+        lambda f: all_maps(
+            f, lambda path, n: save(path.with_suffix(".png"), (heat(n) * 255 * (n < 4)).astype(np.uint8))
+        ),
+        "heatmap",
+    ),
+    "no mask in val": Broken(
+        "nothing to score",
+        "into val",
+        lambda f: [save(target_of(f, stem), np.zeros((*SIZE, 3), np.uint8)) for stem in "ef"],
+        "multilabel",
+    ),
     # points
     "point outside": Broken("points outside", "to the right", point_file("x,y\n5,5\n64,3\n"), "heatmap"),
     "points exchanged": Broken("points outside", "y down", point_file("x,y\n5,60\n3,50\n"), "heatmap"),

@@ -209,3 +209,31 @@ def test_osie_is_clean(shared_data: Any) -> None:
     facts = FolderData(shared_data("saliency-osie"), "saliency").check()
     assert facts["ok"] and facts["problems"] == []
     assert [facts["splits"][split]["with_fixations"] for split in ("train", "val")] == [480, 80]
+
+
+def dots(number: int) -> Any:
+    counts = np.zeros((48, 64), np.float32)
+    np.add.at(counts, tuple(np.random.default_rng(number).integers(0, 12, (2, 30)) * 4), 1)
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "map_of", "suffix"),
+    [
+        ("saliency", {}, lambda n: (heat(n) * 7).astype(np.uint8), ".png"),  # dark, in steps of one
+        ("saliency", {}, lambda n: np.where(heat(n) > 0.3, 255, 0).astype(np.uint8), ".png"),  # salient objects
+        ("saliency", {}, lambda n: (np.rint(heat(n) * 5) * 51).astype(np.uint8), ".png"),  # votes of five people
+        ("heatmap", {"heatmap": "density"}, dots, ".tif"),  # points counted per pixel
+        ("depth", {}, lambda n: (1 + heat(n) * 30).astype(np.uint8), ".png"),  # whole metres
+        ("depth", {"unit": "m"}, lambda n: labels(n) + 1, ".png"),  # walls in three distances
+        ("regression", {"scale": 0.5}, labels, ".png"),  # grades
+    ],
+)
+def test_heat_and_values_of_few_levels_are_no_labels(
+    task: str, options: dict[str, Any], map_of: Any, suffix: str, tmp_path: Path
+) -> None:
+    write_good(tmp_path, task)
+    for number, stem in enumerate("abcdef"):
+        save(target_of(tmp_path, stem).with_suffix(suffix), map_of(number))
+    kinds = {problem["kind"] for problem in check(tmp_path, task, **options)["problems"]}
+    assert not {"labels as heat", "labels as values", "labels as density"} & kinds

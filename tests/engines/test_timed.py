@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import SMALL_RUN
 
 from densemble import launch
+from densemble.config import make_config
 from densemble.engines import local, member, timed
 from densemble.engines.budget import Budget, Cost
 from densemble.engines.measuring import ScoringTimes, measure_scoring
@@ -180,7 +182,7 @@ def test_the_end_says_how_long_it_took(
         monkeypatch.setattr(launch, name, lambda *_: None)
     lines: list[str] = []
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
-    launch.run_members(SimpleNamespace(path=tmp_path), None, tmp_path, False, budget, lines.append)  # type: ignore
+    launch.run_members(SimpleNamespace(path=tmp_path), make_config(SMALL_RUN), tmp_path, False, budget, lines.append)  # type: ignore
     assert (lines[-1] if lines[-1].startswith("took") else None) == line
 
 

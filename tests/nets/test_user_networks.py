@@ -1,12 +1,14 @@
 """Networks of the user's own: a module, and module:function from the command line to the artifact."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from small_run import SMALL_RUN
 from torch import nn
 
@@ -14,6 +16,7 @@ import densemble as de
 from densemble.config import make_config
 from densemble.engines.local import train_members
 from densemble.errors import ArtifactError, UsageError
+from densemble.storage.runs import RunFolder
 
 CODE = """
 import torch
@@ -58,7 +61,8 @@ def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, 
     values = {**SMALL_RUN, "members": [{"backbone": backbone, "name": "mine"}]}
     (outcome,) = train_members(de.FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
     assert outcome.state == "done", outcome.error
-    path = de.save(de.Run(tmp_path / "run").assemble("all"), tmp_path / "mine.safetensors")
+    run = de.Run(tmp_path / "run", functions=[backbone])
+    path = de.save(run.assemble("all"), tmp_path / "mine.safetensors")
 
     module = __import__(own)
     module.calls.clear()
@@ -85,6 +89,56 @@ def test_no_file_can_call_what_it_likes(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("densemble.nets.backbones.import_module", lambda name: pytest.fail(f"imported {name}"))
     with pytest.raises(ArtifactError, match="antigravity:geohash, code that is not in it"):
         de.load(path)
+
+
+def named_by_a_run(folder: Path, in_settings: str, in_record: str) -> Path:
+    """A run folder whose only member is trained, and called so in run.yaml and in its record."""
+    settings = {**SMALL_RUN, "members": [{"backbone": in_settings, "name": "one"}]}
+    run = RunFolder(folder)
+    run.member(0, "one").path.mkdir(parents=True)
+    run.config.write_text(make_config(settings).to_yaml())
+    run.state.write_text(json.dumps({"data": str(folder), "task": {"name": "saliency"}, "val": ["a"] * 4}))
+    spec = de.DenseModel("resdeconv", out_size=(12, 16), min_size=(3, 4)).spec.as_dict() | {"backbone": in_record}
+    facts = {"state": "done", "val": {"cc": 0.5}, "parameters": 1, "epochs": 1, "seconds": 1.0}
+    run.member(0, "one").record.write_text(json.dumps({"name": "one", "spec": spec, **facts}))
+    return folder
+
+
+def test_no_file_of_settings_can_call_what_it_likes(
+    own: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]
+) -> None:
+    """On every route that reads a backbone's name from a file: named nowhere else, it is not even imported."""
+    evil, loaded = f"{own}:number", sys.path.copy()
+    run = named_by_a_run(tmp_path / "run", evil, evil)
+    other = named_by_a_run(tmp_path / "other", "resdeconv", evil)
+    config = tmp_path / "somebodys.yaml"
+    for members in ([evil], [{"backbone": evil}], [{"backbone": "resdeconv"}, f"{evil}*2"]):
+        config.write_text(yaml.safe_dump({**SMALL_RUN, "members": members}))
+        done = densemble("train", scenes, "--config", config, "-o", tmp_path / "new")
+        assert done.returncode == 4 and f"--function {evil}" in done.stderr, done.stderr
+    for arguments in (
+        ("train", scenes, "-o", run, "--resume"),
+        ("train", scenes, "-o", run, "--resume", "--function", f"{own}:make"),
+        ("assemble", run, "-o", tmp_path / "a.safetensors"),
+        ("assemble", other, "-o", tmp_path / "a.safetensors"),
+    ):
+        done = densemble(*arguments)
+        assert done.returncode == 4 and f"--function {evil}" in done.stderr, done.stderr
+    for make in ("assemble", "add_snapshots", "add_soups"):
+        with pytest.raises(ArtifactError, match=f"calling {evil}, code that is not in it"):
+            getattr(de.Run(other), make)()
+    with pytest.raises(ArtifactError, match=f"calling {evil}, code that is not in it"):
+        de.Run(other).add_views(["hflip"])
+    assert own not in sys.modules and sys.path == loaded
+
+    # Named on the command line it is called: what it gives is no network.
+    for arguments in (
+        ("train", scenes, "--config", config, "-o", tmp_path / "new", "--function", evil),
+        ("train", scenes, "--task", "saliency", "--members", evil, "-o", tmp_path / "new"),
+        ("train", scenes, "-o", run, "--resume", "--function", evil),
+    ):
+        done = densemble(*arguments)
+        assert done.returncode == 2 and "returned a int, not a torch.nn.Module" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

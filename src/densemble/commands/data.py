@@ -17,7 +17,6 @@ TaskOption = Annotated[
     str | None,
     typer.Option("--task", help="What the maps mean; left out, it is told by their looks."),
 ]
-_LISTED = 5
 
 
 @app.command()
@@ -32,14 +31,14 @@ def check(
     ] = None,
 ) -> None:
     """Read everything once and list all problems with their remedies (exit 3 if there are errors)."""
-    from densemble.data.check import check as check_data
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
+    from densemble.engines.data_check import check_and_keep
     from densemble.report.data_page import verdict, write_data_page
 
     config, guessed = _configured(data, task, setting)
     folder = FolderData(data, config.task, **{**config.data.model_dump(), "skip_unpaired": True})
-    facts = check_data(folder, "warning" if config.data.skip_unpaired else "error")
+    facts = check_and_keep(folder, "warning" if config.data.skip_unpaired else "error")
     if guessed:
         facts["guessed"] = guessed
     if page is not None:
@@ -129,11 +128,6 @@ def _print_problems(facts: dict[str, Any]) -> None:
     from densemble.data.check import group
 
     for found in group(facts["problems"]):
-        typer.echo(f"\n{found.severity}: {found.kind} ({len(found.problems)})")
-        for problem in found.problems[:_LISTED]:
-            typer.echo(f"  {problem['message']}")
-        if len(found.problems) > _LISTED:
-            typer.echo(f"  and {len(found.problems) - _LISTED} more")
-        typer.echo(f"  remedy: {found.remedy}")
+        typer.echo("\n" + "\n".join(found.lines()))
     if facts["problems"]:
         typer.echo()

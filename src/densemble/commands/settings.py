@@ -1,9 +1,12 @@
 """Options that several commands share, and how they become a configuration."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from densemble.config import RunConfig
 
 DataPath = Annotated[Path, typer.Argument(help="Folder with train/images, train/targets, val/images, val/targets.")]
 RunPath = Annotated[Path, typer.Argument(help="Run folder of `densemble train`.")]
@@ -11,7 +14,9 @@ ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors of `densemb
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Function = Annotated[
     list[str] | None,
-    typer.Option("--function", metavar="MODULE:NAME", help="Code of yours that the artifact may call for a backbone."),
+    typer.Option(
+        "--function", metavar="MODULE:NAME", help="Code of yours that a file may name as a backbone and have called."
+    ),
 ]
 MinMembers = Annotated[
     int | None,
@@ -48,3 +53,11 @@ def read_settings(
     if members is not None:
         values["members"] = [name.strip() for name in members.split(",") if name.strip()]
     return with_settings(values, settings or [])
+
+
+def function_options(config: "RunConfig") -> list[str]:
+    """``--function MODULE:NAME`` for each member that is code of the user's: what the next command has to say again."""
+    from densemble.nets.backbones import is_user_function
+
+    names = dict.fromkeys(member.backbone for member in config.members if is_user_function(member.backbone))
+    return [word for name in names for word in ("--function", name)]

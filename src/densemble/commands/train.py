@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Json, RunPath, Set, read_settings
+from densemble.commands.settings import DataPath, Function, Json, RunPath, Set, function_options, read_settings
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -30,22 +30,29 @@ def train(
         typer.Option(help="Limit for everything, for instance 30m; members it is not enough for are left out."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Like --resume; where the data has changed, train all members again.")
+    ] = False,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and decoded images when the run is complete.")
     ] = False,
+    function: Function = None,
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
     from densemble.config import read_config, with_settings
     from densemble.engines.budget import Budget
+    from densemble.engines.local import forget_changed
     from densemble.errors import UsageError
-    from densemble.launch import open_data, parse_time, run_members
+    from densemble.launch import open_data, parse_time, require_functions, run_members
 
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")
     budget = Budget(parse_time(time), context.obj)
     stored = out / "run.yaml"
-    if resume and stored.is_file() and config is None and members is None:
+    resume = resume or retrain
+    resumed = resume and stored.is_file() and config is None and members is None
+    if resumed:
         values = with_settings(read_config(stored), setting or [])
         if task is not None and task != values.get("task"):
             raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
@@ -57,12 +64,19 @@ def train(
     if keep_checkpoints:
         values = with_settings(values, ["trainer.keep_checkpoints=true"])
     folder, settings = open_data(data, values, source)
+    if members is None and (resumed or config is not None):  # else the command line itself names them
+        require_functions(settings, function or (), f"'{source}'")
+    again = " ".join(["", *function_options(settings)])
+    if retrain:
+        forget_changed(folder, settings, out, say)
     try:
         run_members(folder, settings, out, resume, budget, say)
     except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished epochs are kept, go on with `densemble train {data} -o {out} --resume`")
+        command = f"densemble train {data} -o {out} --resume{again}"
+        say(f"densemble: stopped; finished epochs are kept, go on with `{command}`")
         raise
-    say(f"run in {out}; next: densemble leaderboard {out}, densemble predict {out}/ensemble.safetensors IMAGES -o OUT")
+    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{again}"
+    say(f"run in {out}; next: densemble leaderboard {out}, {predict}")
 
 
 def assemble(
@@ -104,6 +118,7 @@ def assemble(
     ] = 1,
     seed: Annotated[int, typer.Option(help="Of intervals, and of the images selected on if over 500.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Where the pictures lie now, if they moved.")] = None,
+    function: Function = None,
 ) -> None:
     """Choose members by their held-out predictions and write the ensemble as one file, with RUN/report.html."""
     from densemble.errors import PartialError, UsageError
@@ -115,7 +130,7 @@ def assemble(
         numbers = [float(part) for part in weights.split(",")] if weights else None
     except ValueError:
         raise UsageError(f"--weights {weights}: write numbers joined by commas, for instance 2,1,1") from None
-    opened = Run(run, data)
+    opened = Run(run, data, function or ())
     if views is not None:
         opened.add_views([view.strip() for view in views.split(",") if view.strip()], say)
     if snapshots:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Json, Set, read_settings
+from densemble.commands.settings import DataPath, Json, Set, function_options, read_settings
 
 if TYPE_CHECKING:
     from densemble.tuning import TuneResult
@@ -46,7 +46,8 @@ def tune(
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished trials are kept in '{out}', the same command goes on with the others")
         raise
-    next_command = shlex.join(["densemble", "train", str(data), "--config", str(result.config), "-o", str(out / "run")])
+    words = ["densemble", "train", str(data), "--config", str(result.config), "-o", str(out / "run")]
+    next_command = shlex.join([*words, *function_options(settings)])
     if json:
         print_json(_as_json(result, next_command))
     else:

@@ -136,7 +136,13 @@ def _digest(path: str, length: int, changed: int) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
-def _digests(paths: Sequence[Path]) -> list[str]:
+def file_digests(paths: Sequence[Path]) -> list[str]:
+    """Hash of what each file holds; empty for a folder.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+
     def one(path: Path) -> str:
         try:
             status = path.stat()
@@ -149,17 +155,13 @@ def _digests(paths: Sequence[Path]) -> list[str]:
 
 
 def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
-    files = [
-        path
-        for sample in samples
-        for path in (sample.image, sample.target, *sample.bands, *(path for _, path in sample.planes))
-    ]
+    files = [path for sample in samples for path in (sample.target, *sample.files)]
     files += [mask for path in files if (mask := mask_file(path)) is not None]
     task = data.task.describe()  # asked first: the reading of point maps learns from it how many channels there are
     reading = {key: str(value) for key, value in asdict(data.reading).items()}
     settings = [FORMAT, reading, task, size, [s.stem for s in samples], torch.__version__]
     drawn = [repr((sample.drawing, sample.absent)) for sample in samples if sample.drawing or sample.absent]
-    text = json.dumps([settings, _digests(files), drawn], default=str)
+    text = json.dumps([settings, file_digests(files), drawn], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -34,6 +34,15 @@ def remove_leftovers(run: RunFolder, config: RunConfig, report: Callable[[str], 
         report(f"removed {size / 1e6:.0f} MB of checkpoints and decoded images (--keep-checkpoints keeps them)")
 
 
+def forget_training(run: RunFolder) -> None:
+    """Removes all that was learned or measured on data that has changed: members, variants, scores, ensembles."""
+    for path in (
+        run.path / "members", run.variants, run.baselines, run.mean_map, run.ensemble, run.analysis, run.report,
+        run.milliseconds, run.leaderboard, run.artifact,
+    ):  # fmt: skip
+        _remove(path)
+
+
 def _remove(path: Path) -> int:
     """Removes a file or a folder that may be absent; returns its bytes."""
     if path.is_dir():

@@ -12,8 +12,11 @@ import torch
 
 from densemble.config import RunConfig, TrainerConfig, make_config, read_config
 from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
+from densemble.engines.data_check import require_sound, what_changed
+from densemble.engines.leftovers import forget_training
 from densemble.engines.member import Outcome, Report, Training, train_member
 from densemble.engines.plan import sizes, trained_task
 from densemble.engines.timed import train_within
@@ -47,15 +50,20 @@ def train_members(
         report: called with one line of text at every step.
 
     Raises:
-        UsageError: the folder holds another run, or a member is named wrongly.
+        UsageError: the folder holds another run or one of other data, or a member is named wrongly.
         DataError: images or targets that cannot be used.
         ResourceError: the folder cannot be written.
     """
     run = RunFolder(out)
     macs = _check_members(config)
-    _open_run(run, data, config, resume)
+    _require_same_settings(run, config, resume)
+    require_writable(run.path)
     if run.state.is_file():  # members of an earlier start were trained on its class numbers
         data = data.numbered_as(make_task(read_json(run.state)["task"]))
+    digests = data_digests(data)
+    _require_same_data(run, config, digests, report)
+    require_sound(data, report)
+    _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run, report))
     training = Training(data, trained_task(data.task, config, train), config, run, report)
     _report_ignored(training, train)
@@ -98,17 +106,60 @@ def _check_members(config: RunConfig) -> list[float]:
     return costs
 
 
-def _open_run(run: RunFolder, data: FolderData, config: RunConfig, resume: bool) -> None:
+def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> None:
+    """Checks that the folder is free, or holds what is gone on with.
+
+    Raises:
+        UsageError: it holds another run.
+    """
     if run.config.exists() and not resume:
         raise UsageError(f"'{run.path}' holds a run already; go on with --resume, or choose another folder with -o")
-    require_writable(run.path)
     stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
     if _trained_by(stored) != _trained_by(config):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
         )
+
+
+def forget_changed(data: FolderData, config: RunConfig, out: Path, report: Report = lambda line: None) -> None:
+    """Makes a run of other data a new one: removes its members and all that was made of them.
+
+    Raises:
+        UsageError: the folder holds a run of other settings.
+        DataError: the data cannot be trained on; nothing is removed.
+    """
+    run = RunFolder(out)
+    _require_same_settings(run, config, resume=True)
+    changed = what_changed(run.digests, data_digests(data))
+    if changed:
+        require_sound(data, report)
+        report(f"trained from the start: {changed}")
+        forget_training(run)
+
+
+def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]], report: Report) -> None:
+    """Checks that no member was trained on other data.
+
+    Raises:
+        UsageError: one was.
+    """
+    folders = [run.member(number, name) for number, name in enumerate(config.member_names())]
+    begun = any(_is_done(folder) or folder.last.is_file() for folder in folders)
+    if begun and not run.digests.is_file():
+        report(f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same")
+    changed = what_changed(run.digests, digests)
+    if changed and begun:
+        raise UsageError(
+            f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
+        )
+    if changed:
+        forget_training(run)
+
+
+def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
     write_text(run.config, config.to_yaml())
+    write_json(run.digests, digests)
     packages = ("densemble", "torch", "torchvision", "timm", "lightning", "numpy")
     environment = {
         "python": platform.python_version(),

@@ -20,6 +20,7 @@ from densemble.tasks import Task
 from densemble.training.fit import LARGEST_BATCH, is_out_of_memory, training_device, training_samples
 from densemble.training.module import let_learn, logits_of
 from densemble.training.settings import FitSettings
+from densemble.training.single_values import normalize_single_values
 
 Clock = Callable[[], float]
 CPU_IMAGES = 2
@@ -69,6 +70,7 @@ class _Trial:
 
     def __init__(self, model: DenseModel, task: Task, settings: FitSettings, device: str, clock: Clock) -> None:
         self.model = copy.deepcopy(model).to(device)
+        normalize_single_values(self.model)
         self.task = task
         self.settings = settings
         self.device = torch.device(device)

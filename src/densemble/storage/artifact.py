@@ -197,7 +197,7 @@ def load(
     values = describe(path)
     try:
         for entry in values["members"]:
-            _check_function(path, entry, functions)
+            require_function(f"artifact '{path}'", entry["name"], entry["backbone"], functions)
         members, damaged = _load_members(path, values, min_members)
         ensemble = _put_together(path, values, members, min_members)
         ensemble.left_out |= damaged
@@ -275,11 +275,21 @@ def _in_run(path: Path) -> Path:
     return inside if path.is_dir() and inside.is_file() else path
 
 
-def _check_function(path: Path, entry: dict[str, Any], functions: Sequence[str]) -> None:
-    backbone = entry["backbone"]
+def require_function(source: str, member: str, backbone: str, functions: Sequence[str]) -> None:
+    """Checks that a backbone which a file names is no code, or code that the caller named as well.
+
+    Args:
+        source: the file, as messages call it.
+        member: name of the member.
+        backbone: as the file names it.
+        functions: names ``package.module:function`` that may be imported and called.
+
+    Raises:
+        ArtifactError: it is code that is not among ``functions``.
+    """
     if is_user_function(backbone) and backbone not in functions:
         raise ArtifactError(
-            f"artifact '{path}': member '{entry['name']}' is built by calling {backbone}, code that is not in it; "
+            f"{source}: member '{member}' is built by calling {backbone}, code that is not in it; "
             f"if you trust it, load with functions=['{backbone}'], on the command line --function {backbone}"
         )
 

@@ -213,6 +213,11 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def digests(self) -> Path:
+        """``data_digests.json``: what the pairs that members were trained and scored on held."""
+        return self.path / "data_digests.json"
+
+    @property
     def cache(self) -> Path:
         """Decoded and resized pictures and maps."""
         return self.path / "cache"

@@ -31,6 +31,7 @@ from densemble.training.module import MemberModule
 from densemble.training.quiet import quieten
 from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, Machine
+from densemble.training.single_values import normalize_single_values
 from densemble.training.snapshots import Snapshots
 
 LARGEST_BATCH = {"cuda": 32, "cpu": 8}
@@ -89,6 +90,7 @@ def fit_member(
         model.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
+    normalize_single_values(model)
     quieten()
     device = training_device(settings.machine)
     batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1

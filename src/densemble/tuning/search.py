@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from densemble.config import RunConfig
+from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
+from densemble.engines.data_check import require_sound, what_changed
 from densemble.errors import DensembleError, UsageError
-from densemble.storage.runs import MemberFolder, require_writable, write_text
+from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows
 from densemble.tuning.result import TuneResult, write_trials
 from densemble.tuning.space import Space, make_space, own_values, with_values
@@ -18,6 +20,7 @@ from densemble.tuning.study import OpenTrial, Pruned, Study, only_one
 from densemble.tuning.trial import Material, prepare, train_trial
 
 Report = Callable[[str], None]
+STUDY = "study.db"
 WORTH_STARTING = 0.5
 """Share of a usual trial's time that must be left for another one to begin."""
 
@@ -54,7 +57,14 @@ def run_search(
     space = make_space(config, names)
     require_writable(out)
     with only_one(out):
-        study = _open_study(data, config, out, space)
+        # Another search is refused before data is read, and a search is begun only with sound data.
+        study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
+        digests, place = data_digests(data), out / "data_digests.json"
+        if changed := what_changed(place, digests):
+            raise UsageError(f"{changed}; put it back, or choose another folder with -o")
+        require_sound(data, report)
+        write_json(place, digests)
+        study = study or _open_study(data, config, out, space)
         running = _Search(study, prepare(data, config, out / "cache"), config, out, report)
         running.go_on(trials, end)
         result = running.result()
@@ -78,7 +88,7 @@ def _open_study(data: FolderData, config: RunConfig, out: Path, space: Space) ->
     question = {"data folder": str(data.path.resolve()), **settings, "space": list(space), "values": values}
     begin = own_values(config, space)
     better = data.task.higher_is_better
-    return Study(out / "study.db", question, space, begin, better, training.epochs, training.seed)
+    return Study(out / STUDY, question, space, begin, better, training.epochs, training.seed)
 
 
 class _Search:

@@ -13,6 +13,7 @@ from densemble.data.check.guess import guess_task
 from densemble.data.check.names import judge_names, name_pairs
 from densemble.data.check.pair import look
 from densemble.data.check.problems import Severity, as_pattern, group, in_order
+from densemble.data.check.scorable import judge_scorable
 from densemble.data.check.seen import Seen
 from densemble.data.check.sides import judge_sides
 from densemble.data.check.subject import Checkable
@@ -44,12 +45,8 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
     _settle_channels(data)
     seen = _look_at_all(data)
     problems += [problem for one in seen for problem in one.problems]
-    problems += [
-        *judge_classes(data, seen),
-        *judge_uniformity(data, seen),
-        *judge_copies(data, seen),
-        *judge_sides(data),
-    ]
+    problems += [*judge_classes(data, seen), *judge_scorable(data, seen), *judge_sides(data)]
+    problems += [*judge_uniformity(data, seen), *judge_copies(data, seen)]
     names = named_classes(data, seen)
     by_split = {split: [one for one in seen if one.split == split] for split in data.layout.splits}
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from densemble.data.check.patterns import MANY_LABELS, are_smoothed, count_labels, look_like_labels
+from densemble.data.check.patterns import MANY_LABELS, are_smoothed, count_labels
 from densemble.data.check.problems import Problem, Severity, leaving_out
 from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
@@ -105,8 +105,6 @@ def _heat(seen: Seen, result: SeenMap, heat: Array, data: Checkable, kept: int) 
         _say(seen, "empty map", f"'{seen.sample.target}' is 0 everywhere", severity=severity)
     elif result.constant:
         _say(seen, "constant map", f"'{seen.sample.target}' is the same everywhere", severity="warning")
-    elif heat.ndim == 2 and data.task_name == "saliency":
-        result.label_like = look_like_labels(heat * np.float32(255))
 
 
 def _density(seen: Seen, result: SeenMap, density: Array, data: Checkable, kept: int) -> None:
@@ -163,7 +161,6 @@ def _values(seen: Seen, result: SeenMap, values: Array, data: Checkable, kept: i
     if full > _SATURATED * raw.size:
         message = f"{full / raw.size:.1%} of '{path}' is 65535, which many sensors write for nothing"
         _say(seen, "saturated values", message, "write 0 or NaN where nothing is known", "warning")
-    result.label_like = look_like_labels(raw)
 
 
 def _pixels(seen: Seen, result: SeenMap, pixels: Array, data: Checkable, kept: int) -> None:

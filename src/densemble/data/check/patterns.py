@@ -7,6 +7,9 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 MANY_LABELS = 100
 _HIGHEST_LABEL = 64
+VOID = 255
+_TOO_FEW = 5
+_IN_REGIONS = 0.5
 _LEAPS = 0.2
 _LEAP = 0.1
 _SMOOTHED = 0.1
@@ -26,19 +29,47 @@ def count_labels(labels: Array) -> dict[int, int]:
     return {int(place) + low: int(counts[place]) for place in np.flatnonzero(counts)}
 
 
-def look_like_labels(values: Array) -> bool:
-    """Whether values ``(H, W)`` are labels: few small whole numbers that leap from pixel to pixel.
+def look_like_labels(values: Array, highest: int = 2) -> bool:
+    """Whether values ``(H, W)`` are labels: regions of few small whole numbers that leap from pixel to pixel.
 
-    A dark map of heat holds few small whole numbers too, but it passes from each to one near it.
+    A dark map of heat holds few small whole numbers too, but it passes from each to one near it; not more than five in
+    all can be no heat. Single pixels are counts of points. 255 counts as void where it occurs.
+
+    Args:
+        values: as they are stored.
+        highest: that the highest label must reach.
     """
-    if not np.isfinite(values).all() or not 2 <= values.max(initial=0) <= _HIGHEST_LABEL or values.min(initial=0) < 0:
+    void = values == VOID
+    some = values[~void]
+    if not some.size or not np.isfinite(some).all() or not highest <= some.max() <= _HIGHEST_LABEL or some.min() < 0:
         return False
-    if np.abs(values - np.rint(values)).max() > _WHOLE:
+    if np.abs(some - np.rint(some)).max() > _WHOLE:
         return False
-    whole = np.rint(values).astype(np.int64)
-    steps = np.concatenate([np.abs(np.diff(whole, axis=axis)).ravel() for axis in (0, 1)])
-    steps = steps[steps > 0]
+    whole = np.rint(np.where(void, 0, values)).astype(np.int64)
+    if not _lies_in_regions(whole):
+        return False
+    if len(np.unique(whole[~void])) <= _TOO_FEW:
+        return True
+    steps = np.concatenate([_steps(whole, void, axis) for axis in (0, 1)])
     return steps.size > 0 and (steps > 1).mean() >= _LEAPS and steps.mean() >= _LEAP * whole.max()
+
+
+def _steps(whole: Array, void: Array, axis: int) -> Array:
+    """Differences between pixels beside each other that differ, void ones left out."""
+    steps = np.abs(np.diff(whole, axis=axis))
+    beside_void = np.diff(void.astype(np.int8), axis=axis) != 0
+    found: Array = steps[(steps > 0) & ~beside_void]
+    return found
+
+
+def _lies_in_regions(whole: Array) -> bool:
+    """Whether most pixels above 0 have a neighbour that is equal."""
+    alike = np.zeros(whole.shape, bool)
+    for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        equal = whole[first] == whole[second]
+        alike[first] |= equal
+        alike[second] |= equal
+    return bool(alike[whole > 0].mean() >= _IN_REGIONS)
 
 
 def are_smoothed(labels: Array) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
 _DAMAGED = "copy it again from where it came from, or leave the pair out: {leave_out}"
+_LISTED = 5
 _SIGNATURES = (
     b"\x89PNG",
     b"\xff\xd8",
@@ -121,6 +122,13 @@ class Group:
             return first
         left_out = ", or all at once with --leave-out FILE" if self.problems[0]["severity"] == "error" else ""
         return f"{first}; the others alike{left_out}"
+
+    def lines(self) -> list[str]:
+        """As text: kind and number, the first messages, the remedy."""
+        shown = [f"  {problem['message']}" for problem in self.problems[:_LISTED]]
+        if len(self.problems) > _LISTED:
+            shown.append(f"  and {len(self.problems) - _LISTED} more")
+        return [f"{self.severity}: {self.kind} ({len(self.problems)})", *shown, f"  remedy: {self.remedy}"]
 
 
 def group(problems: Sequence[dict[str, Any]]) -> list[Group]:

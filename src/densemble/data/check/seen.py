@@ -74,7 +74,6 @@ class SeenMap:
         values: of everything else.
         points: number of points, or the sum of a density.
         palette: colours of a palette file.
-        label_like: whether its values look like labels.
         spoilt: whether its labels are none, for a reason that was said: they are not counted.
     """
 
@@ -86,7 +85,6 @@ class SeenMap:
     values: SeenValues | None = None
     points: float | None = None
     palette: bytes | None = None
-    label_like: bool = False
     spoilt: bool = False
 
 

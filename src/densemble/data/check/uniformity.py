@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from densemble.data.check.labels import MEASURED, hold_labels
 from densemble.data.check.problems import Problem, Severity
 from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
 from densemble.data.heat_scale import WHOLE_LIMITS, number_type
 from densemble.data.reading import is_point_table
 
-_LABEL_LIKE = 0.9
 _VARYING = 8
 _METRES = 1000
 _CROWDED = 0.05
@@ -148,14 +148,12 @@ def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterato
     """Maps that seem to be made for another task or in another unit."""
     here, kind = str(data.path), data.reading.kind
     values = [found.values for _, found in mapped if found.values is not None and found.values.valid]
-    alike = sum(found.label_like for _, found in mapped)
-    if mapped and alike >= _LABEL_LIKE * len(mapped):
-        heat = kind == "heat"
-        message = (
-            f"the maps hold few small whole numbers, like labels of classes: they are no {'heat' if heat else kind}"
-        )
+    if kind in MEASURED and hold_labels(data, [one for one, _ in mapped]):
+        message = f"the maps hold few small whole numbers, like labels of classes: they are no {kind}"
         remedy = "choose the task that they are for: --task segmentation"
-        yield Problem(f"labels as {kind}", here, message, remedy, "error" if heat else "warning")
+        if kind == "values":
+            remedy += "; where values are meant, name their unit: --set data.unit=UNIT"
+        yield Problem(f"labels as {kind}", here, message, remedy)
     elif data.task_name == "depth" and data.scale == 1 and not data.options.get("unit") and values:
         highest = max(one.high for one in values)
         if highest > _METRES:

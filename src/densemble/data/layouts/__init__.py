@@ -87,7 +87,7 @@ def _detect(path: Path) -> Layout | None:
 
 def _unreadable_beside(layout: Layout) -> tuple[Path, ...]:
     """Files of formats that cannot be read, in the folders of the pictures and maps that are."""
-    used = [file for part in layout.splits.values() for sample in part for file in sample.files]
+    used = [file for part in layout.splits.values() for sample in part for file in (sample.target, *sample.files)]
     folders = sorted({file.parent for file in used} - {layout.path})
     files = (file for folder in folders if folder.is_dir() for file in visible_files(folder))
     return tuple(file for file in files if not file.name.lower().endswith((*TARGET_SUFFIXES, *_TEXTS)))

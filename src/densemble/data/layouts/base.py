@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,16 +67,31 @@ class Sample:
         return unicodedata.normalize("NFC", self.name or self.image.stem)
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """All files that the sample is read from."""
-        planes = tuple(path for _, path in self.planes)
-        points = () if self.points is None else (self.points,)
-        return (self.image, *self.bands, *(planes or (() if self.absent else (self.target,))), *points)
-
-    @property
     def plane_names(self) -> tuple[str, ...]:
         """Names of the classes that have files of their own, for this picture or for others, in their order."""
         return tuple(sorted([*(name for name, _ in self.planes), *self.absent]))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of its picture and map alone: an annotation file of many pictures is none of them."""
+        planes = tuple(path for _, path in self.planes)
+        map_files = planes or (() if self.absent else (self.target,))
+        if self.drawing is not None:
+            map_files = (*_files_in(self.drawing), *planes)
+        points = (self.points,) if self.points is not None else ()
+        return (self.image, *self.bands, *map_files, *points)
+
+
+def _files_in(drawing: object) -> tuple[Path, ...]:
+    """The files that a drawing reads besides its ``source``, the annotation file."""
+    if isinstance(drawing, Path):
+        return (drawing,)
+    if isinstance(drawing, tuple):
+        return tuple(path for part in drawing for path in _files_in(part))
+    if not is_dataclass(drawing):
+        return ()
+    parts = (getattr(drawing, field.name) for field in fields(drawing) if field.name != "source")
+    return tuple(path for part in parts for path in _files_in(part))
 
 
 @dataclass(frozen=True)

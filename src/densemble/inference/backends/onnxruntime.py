@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.inference.backends.base import Backend, Precision, Runner, as_list
+from densemble.inference.backends.libraries import load_onnxruntime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _FLOAT = 1  # ONNX's number for float32
@@ -30,8 +31,7 @@ def compile_onnxruntime(
 
 
 def _session(network: nn.Module, example: Tensor) -> Any:
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
@@ -76,9 +76,7 @@ def _missing(device: torch.device) -> str | None:
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if absent:
         return f"{' and '.join(absent)} not installed: pip install 'densemble[onnx]'"
-    import onnxruntime
-
-    if PROVIDERS[device.type] not in onnxruntime.get_available_providers():
+    if PROVIDERS[device.type] not in load_onnxruntime().get_available_providers():
         return "the installed onnxruntime is the one without CUDA: pip install onnxruntime-gpu"
     return None
 

@@ -1,8 +1,6 @@
 """openvino: the network as an OpenVINO model, on the CPU."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.inference.backends.base import Backend, JoinableRunner, Precision, Runner, native_bf16
+from densemble.inference.backends.libraries import load_openvino, no_telemetry
 from densemble.inference.cache import cache_folder, identity, prune
 
 
@@ -25,9 +24,7 @@ def core() -> Any:
     after two cores that overlap, that one is gone, and the next signal (Ctrl-C, the end of a worker) is a
     segmentation fault (seen with OpenVINO 2026.4).
     """
-    import openvino
-
-    made = openvino.Core()
+    made = load_openvino().Core()
     made.get_property("CPU", "FULL_DEVICE_NAME")  # a core sets its stack with its first device
     return made
 
@@ -38,12 +35,11 @@ def convert(network: nn.Module, example: Tensor) -> Any:
     Raises:
         UsageError: it has an operation that cannot be converted.
     """
-    import openvino
-
+    openvino = load_openvino()
     try:
         with torch.no_grad():
             exported = torch.export.export(network, (example,))
-        with _unreported():
+        with no_telemetry():
             model = openvino.convert_model(exported)
         model.reshape({model.inputs[0]: list(example.shape)})
     except Exception as error:  # the exporter and the converter raise errors of their own
@@ -52,20 +48,6 @@ def convert(network: nn.Module, example: Tensor) -> Any:
         )
         raise UsageError(f"openvino cannot take this network: {reason}; use another backend") from error
     return model
-
-
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """OpenVINO reports each conversion to its makers, unless it believes that it runs in continuous integration."""
-    before = os.environ.get("CI")
-    os.environ["CI"] = "true"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CI"]
-        else:
-            os.environ["CI"] = before
 
 
 def compile_openvino(
@@ -105,8 +87,7 @@ def _kept(path: Path) -> Any:
 
 
 def _keep(model: Any, path: Path) -> None:
-    import openvino
-
+    openvino = load_openvino()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
@@ -129,6 +110,7 @@ class OpenVINORunner(JoinableRunner):
     def __init__(self, model: Any, precision: Precision) -> None:
         self.model, self.precision = model, precision
         self._request: Any = None
+        self._tensor = load_openvino().Tensor
 
     def _compiled(self) -> Any:
         floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
@@ -140,12 +122,10 @@ class OpenVINORunner(JoinableRunner):
         return core().compile_model(self.model, "CPU", hints).create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        import openvino
-
         if self._request is None:
             self._request = self._compiled()
         array = images.detach().contiguous().numpy()
-        self._request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
+        self._request.set_input_tensor(self._tensor(array, shared_memory=True))
         self._request.infer()
         return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
 
@@ -156,8 +136,7 @@ class OpenVINORunner(JoinableRunner):
     @classmethod
     def join(cls, runners: Sequence["OpenVINORunner"]) -> "OpenVINORunner":
         """See :meth:`JoinableRunner.join`: OpenVINO runs the layers of a model one after the other, in one memory."""
-        import openvino
-
+        openvino = load_openvino()
         models = [runner.model.clone() for runner in runners]
         for runner in runners:  # they hold the weights once more
             runner.rest()
@@ -174,7 +153,7 @@ def _missing(device: torch.device) -> str | None:
     if device.type != "cpu":
         return f"openvino runs on the CPU, the ensemble is on {device.type}"
     try:
-        import openvino  # noqa: F401
+        load_openvino()
     except ImportError:
         return "openvino is not installed: pip install 'densemble[openvino]'"
     return None

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from densemble.errors import UsageError
-
-_NO_TELEMETRY = "NNCF_CI"  # read when NNCF is imported
+from densemble.inference.backends.libraries import load_nncf
 
 
 def quantized(model: Any, batches: Sequence[Tensor]) -> Any:
@@ -42,17 +40,10 @@ def quantized(model: Any, batches: Sequence[Tensor]) -> Any:
 
 
 def _nncf() -> Any:
-    """The library, quiet, and telling nobody that it is used."""
-    before = os.environ.get(_NO_TELEMETRY)
-    os.environ[_NO_TELEMETRY] = "1"
+    """The library, quiet."""
     try:
-        import nncf
+        nncf = load_nncf()
     except ImportError as error:
         raise UsageError("int8 needs NNCF: pip install 'densemble[openvino]'") from error
-    finally:
-        if before is None:
-            del os.environ[_NO_TELEMETRY]
-        else:
-            os.environ[_NO_TELEMETRY] = before
     nncf.set_log_level(logging.ERROR)
     return nncf

@@ -1,0 +1,68 @@
+"""OpenVINO, NNCF and ONNX Runtime, imported with their telemetry off.
+
+OpenVINO reports its import and every conversion, and keeps a client number in ``~/intel``. ONNX Runtime keeps a device
+number in ``~/.cache/Microsoft`` and reports sessions. Each decides whether to when it is imported.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Any
+
+_OFF = {
+    "CI": "true",  # the only switch of OpenVINO that needs no file in the home folder
+    "NNCF_CI": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+_LOCK = RLock()
+
+
+@contextmanager
+def no_telemetry() -> Iterator[None]:
+    """Environment in which the libraries do not report; the caller's comes back afterwards. One thread at a time."""
+    with _LOCK:
+        before = {name: os.environ.get(name) for name in _OFF}
+        os.environ.update(_OFF)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def load_openvino() -> Any:
+    """The module ``openvino``.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with no_telemetry():
+        import openvino
+    return openvino
+
+
+def load_nncf() -> Any:
+    """The module ``nncf``, which imports OpenVINO.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with no_telemetry():
+        import nncf
+    return nncf
+
+
+def load_onnxruntime() -> Any:
+    """The module ``onnxruntime``.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with no_telemetry():
+        import onnxruntime
+    onnxruntime.disable_telemetry_events()  # Windows has no switch in the environment
+    return onnxruntime
