@@ -28,7 +28,8 @@ def test_resumed_classes_keep_their_numbers(order: list[str], tmp_path: Path, mo
     run.path.mkdir()
     write_json(run.state, {"task": SegmentationTask(("sky", "road")).describe()})
     monkeypatch.setattr(local, "_check_members", lambda config: [])
-    monkeypatch.setattr(local, "_open_run", lambda *given: None)
+    for name in ("_open_run", "require_sound"):
+        monkeypatch.setattr(local, name, lambda *given: None)
 
     def decode(training: local.Training) -> None:
         seen.append(training)

@@ -182,7 +182,8 @@ def test_the_end_says_how_long_it_took(
         monkeypatch.setattr(launch, name, lambda *_: None)
     lines: list[str] = []
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
-    launch.run_members(SimpleNamespace(path=tmp_path), make_config(SMALL_RUN), tmp_path, False, budget, lines.append)  # type: ignore
+    data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(heat_max=None))
+    launch.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget, lines.append)
     assert (lines[-1] if lines[-1].startswith("took") else None) == line
 
 

@@ -58,10 +58,10 @@ def train_members(
     macs = _check_members(config)
     _require_same_settings(run, config, resume)
     require_writable(run.path)
-    if run.state.is_file():  # members of an earlier start were trained on its class numbers
-        data = data.numbered_as(make_task(read_json(run.state)["task"]))
     digests = data_digests(data)
     _require_same_data(run, config, digests, report)
+    if run.state.is_file():  # members of an earlier start were trained on its class numbers
+        data = data.numbered_as(make_task(read_json(run.state)["task"]))
     require_sound(data, report)
     _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run, report))
