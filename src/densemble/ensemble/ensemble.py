@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,13 @@ from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combine import COMBINE, Rule, make_rule
 from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.images import as_images
-from densemble.ensemble.membership import unusable
-from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.membership import UnusableMaps, keep_members, per_image, require_usable
+from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
-from densemble.errors import ArtifactError, UsageError
+from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
-from densemble.nets.layers import resize
 from densemble.shapes import Size
 from densemble.tasks import Task, make_task
 
@@ -45,8 +44,8 @@ class Ensemble(nn.Module):
         calibration: of the combined map, or of the variance of values.
         guarantee: what the sets of classes or the intervals of a prediction promise; void once a member is left out.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
-        min_members: a member whose map is not finite or of a wrong shape is left out of that prediction with a
-            warning, as long as this many remain; default: all are needed.
+        min_members: a member whose map of an image is not finite or of a wrong shape is left out of the prediction of
+            that image with a warning, as long as this many remain; default: all are needed.
         cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.
 
     Raises:
@@ -105,11 +104,12 @@ class Ensemble(nn.Module):
         self.calibration = calibration
         self.guarantee = guarantee
         self.in_channels = next(iter(taken.values()))
+        self.out_size = next(member.spec.out_size for member, _ in kept.values())
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
         self.left_out: dict[str, str] = {}
-        """Members that could not be used, and why: of a damaged file, or in some prediction."""
+        """Members that it had to be made without, and why, such as those that are damaged in a file."""
 
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Names and members, in order."""
@@ -117,14 +117,46 @@ class Ensemble(nn.Module):
             assert isinstance(member, DenseModel | Viewed)
             yield name, member
 
-    def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
-        """The same weights, rule and calibration over other networks of the same names."""
+    def with_members(self, members: Mapping[str, Member], fitted: Mapping[str, Tensor] | None = None) -> "Ensemble":
+        """The same weights, rule and calibration over other networks of the same names; ``fitted`` default the same."""
         other = Ensemble(
             members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
-            self.reading, self.fitted, self.calibration, self.guarantee, self.min_members, self.cascade,
+            self.reading, self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
+            self.min_members, self.cascade,
         )  # fmt: skip
         other.left_out |= self.left_out
+        other.out_size = self.out_size
         return other
+
+    def without(self, error: UnusableMaps) -> "Ensemble":
+        """The same networks but for one; what the others weigh grows, and the guarantee is void.
+
+        Args:
+            error: says which member, and why.
+
+        Raises:
+            ArtifactError: too few remain, or the rule was fitted for all.
+        """
+        left, total = len(self.members) - 1, len(self.members) + len(self.left_out)
+        member = self.members[error.member]
+        if self.min_members is None or left < self.min_members:
+            least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
+            raise error.final(
+                member,
+                f"{left} usable of {total} remain and {least}; check the image, leave the member out "
+                "(`densemble assemble`), or go on without it: --min-members",
+            )
+        if COMBINE[self.combine].needs_all:
+            consequence = (
+                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with"
+            )
+            raise error.final(member, f"{consequence} --combine mean")
+        others = {name: own for name, own in self.named_members() if name != error.member}
+        places = [place for place, name in enumerate(self.members) if name in others]
+        reduced = self.with_members(others, keep_members(self.combine, self.fitted, places))
+        reduced.left_out[error.member] = error.reason
+        reduced.training = self.training
+        return reduced
 
     def rule(self) -> Rule:
         """A fresh accumulator of the members' maps."""
@@ -134,53 +166,35 @@ class Ensemble(nn.Module):
         """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size.
 
         Raises:
-            ArtifactError: a member's map is not finite or of a wrong shape, and it cannot be done without.
+            UnusableMaps: a member's map of some of the images is not finite or of a wrong shape.
         """
-        size: Size | None = None
-        members = dict(self.named_members())
-        for name, logits in self.member_logits(images):
-            own = members[name].spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
-            maps = self.task.activation(resize(logits, own))
-            size = size or own
-            yield name, resize_maps(maps, size, self.task.target_kind == "density")
-
-    def member_logits(self, images: Tensor, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Each member's name and logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
-
-        Args:
-            images: ``(B, C, H, W)`` in [0, 1].
-            names: of the members that run; default all.
-
-        Raises:
-            ArtifactError: a member's logits are not finite or of a wrong shape, and it cannot be done without.
-        """
-        left = len(self.members)
+        size = self.map_size(images)
         images = images.view_as(images)  # what fast members keep of a batch ends with it
         for name, member in self.named_members():
-            if names is not None and name not in names:
-                continue
-            logits = member.coarse(images).float()
-            reason = unusable(logits, len(images), self.task.out_channels)
-            if reason is not None:
-                left -= 1
-                self._do_without(name, reason, left)
-                continue
-            yield name, logits / self.temperatures[name]
+            logits = member(images).float()
+            require_usable(name, logits, len(images), self.task.out_channels)
+            maps = self.task.activation(logits / self.temperatures[name])
+            yield name, resize_maps(maps, size, self.task.target_kind == "density")
 
-    def _do_without(self, name: str, reason: str, left: int) -> None:
-        if self.min_members is None or left < self.min_members:
-            least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
-            raise ArtifactError(
-                f"member '{name}' {reason}, {left} usable of {len(self.members)} remain and {least}; check the "
-                "picture, leave the member out (`densemble assemble`), or go on without it: --min-members"
-            )
-        if COMBINE[self.combine].needs_all:
-            raise ArtifactError(
-                f"member '{name}' {reason}, and the rule '{self.combine}' was fitted for all members: assemble again "
-                "without it, or with --combine mean"
-            )
-        self.left_out.setdefault(name, reason)
-        warnings.warn(f"member '{name}' {reason}: left out of this prediction", stacklevel=4)
+    def map_size(self, images: Tensor) -> Size:
+        """(h, w) of the combined map of images ``(B, C, H, W)``."""
+        return self.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+
+    def coarse_logits(self, name: str, images: Tensor) -> Tensor:
+        """A member's logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
+
+        Args:
+            name: of the member.
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Raises:
+            UnusableMaps: for some of the images they are not finite or of a wrong shape.
+        """
+        member = self.members[name]
+        assert isinstance(member, DenseModel | Viewed)
+        logits = member.coarse(images).float()
+        require_usable(name, logits, len(images), self.task.out_channels)
+        return logits / self.temperatures[name]
 
     def combined(self, rule: Rule) -> Tensor:
         """The rule's map ``(B, K, h, w)``, calibrated."""
@@ -196,6 +210,10 @@ class Ensemble(nn.Module):
             UsageError: the images have another shape.
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
+        parts = per_image(self, images, Ensemble._combine, _warn)
+        return in_order([(part.places, part.result) for part in parts])
+
+    def _combine(self, images: Tensor) -> Tensor:
         rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
         for name, maps in self.member_maps(images):
             rule.add(maps, self.weights[name], places[name])
@@ -214,16 +232,22 @@ class Ensemble(nn.Module):
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
-        return self.predict_maps(self.member_maps(batch))
+        parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
+        return Prediction.gathered([(part.places, part.result) for part in parts])
 
     @torch.no_grad()
     def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
         """The prediction for a float batch ``(B, 3, H, W)`` on the ensemble's device, ready to be served at H x W.
 
         The mean and what follows from it have the ensemble's size; what is computed over the members has H x W, see
-        :meth:`predict_maps`.
+        :meth:`predict_maps`. Members that an image was predicted without are in :attr:`Prediction.left_out`.
+
+        Raises:
+            ArtifactError: a member that yields no usable map, and cannot be done without.
         """
-        return self.predict_maps(self.member_maps(batch), uncertainty, (int(batch.shape[-2]), int(batch.shape[-1])))
+        size = (int(batch.shape[-2]), int(batch.shape[-1]))
+        parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size))
+        return Prediction.gathered([(part.places, part.result) for part in parts])
 
     def predict_maps(
         self, members: Iterator[tuple[str, Tensor]], uncertainty: Asked = True, size: Size | None = None
@@ -282,6 +306,7 @@ class Ensemble(nn.Module):
             included=self.included(mean) if everyone else None,
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
+            left_out=(self.left_out,) * len(mean) if self.left_out else (),
         )
 
     def _bounds_need_spread(self) -> bool:
@@ -317,6 +342,10 @@ def _name(members: Sequence[Member]) -> dict[str, Member]:
         plain = member.spec.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
         named[plain if plain not in named else f"{plain}-{number}"] = member
     return named
+
+
+def _warn(error: UnusableMaps) -> None:
+    warnings.warn(f"{error}: left out of this prediction", stacklevel=4)
 
 
 def _as_task(task: Task | str | None, channels: int) -> Task:

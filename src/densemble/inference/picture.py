@@ -1,5 +1,6 @@
 """PicturePrediction: what an ensemble says about one picture, at the picture's own size; can be shown and saved."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -61,6 +62,11 @@ class PicturePrediction(Prediction):
     path: Path | None
     task: Task
 
+    @property
+    def without(self) -> Mapping[str, str]:
+        """Members that the picture was predicted without, and why."""
+        return self.left_out[0] if self.left_out else {}
+
     @cached_property
     def uncertainty(self) -> Array:
         """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values."""
@@ -105,8 +111,14 @@ class PicturePrediction(Prediction):
         if self.included is not None:
             return self.included.cpu().numpy().astype(np.uint8) * 255
         if self.lower is None or self.upper is None:
-            raise UsageError(_NO_GUARANTEE)
+            raise UsageError(self._no_guarantee())
         return np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
+
+    def _no_guarantee(self) -> str:
+        if not self.without:
+            return _NO_GUARANTEE
+        members = ", ".join(f"'{name}', which {reason}" for name, reason in self.without.items())
+        return f"nothing is guaranteed of '{self.path or self.name}': predicted without member {members}"
 
     def unsureness(self, by: str) -> float:
         """Mean over the pixels of ``entropy``, ``mutual_information``, ``disagreement`` or ``variance``.
@@ -177,12 +189,14 @@ class PicturePrediction(Prediction):
             The files written. ``NAME.npy`` holds the mean map as float32 ``(K, H, W)``.
 
         Raises:
-            UsageError: an unknown kind.
+            UsageError: an unknown kind, or a guarantee where there is none.
             ResourceError: the folder cannot be written.
         """
         unknown = [kind for kind in what if kind not in SAVE]
         if unknown:
             raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+        if "guarantee" in what and self.included is None and self.lower is None:
+            raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))
         stem = name or self.name
         return [self._save_one(kind, place, stem) for kind in what]
@@ -254,7 +268,7 @@ def at_picture_size(
         return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
-    mean, included = whole[0], ensemble.included(whole)
+    mean, included = whole[0], None if prediction.included is None else ensemble.included(whole)
     unsure = prediction.entropy
     if unsure is not None and whole is not prediction.mean:
         unsure = entropy(whole, task.distribution)
@@ -269,6 +283,7 @@ def at_picture_size(
         included=None if included is None else included[0],
         lower=grown(prediction.lower),
         upper=grown(prediction.upper),
+        left_out=prediction.left_out,
         image=image,
         name=name,
         path=path,

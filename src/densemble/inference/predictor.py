@@ -123,7 +123,10 @@ def read_picture(path: Path, ensemble: Ensemble) -> Array:
     if image.shape[2] != ensemble.in_channels:
         raise DataError(f"'{path}' has {image.shape[2]} channels, the ensemble takes {ensemble.in_channels}")
     value_range = ensemble.reading.get("image_range")
-    return as_unit(image, tuple(value_range) if value_range is not None else None)
+    try:
+        return as_unit(image, tuple(value_range) if value_range is not None else None)
+    except DataError as error:
+        raise DataError(f"'{path}': {error}") from error
 
 
 def shown(image: Tensor) -> Array:
