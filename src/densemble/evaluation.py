@@ -18,6 +18,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.errors import ArtifactError
 from densemble.heldout.trust import Trust, reliability_table
 from densemble.metrics import Metric
+from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
 from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
@@ -56,7 +57,7 @@ def evaluate(
     """Scores of an ensemble and of each of its members, at the maps' own size.
 
     Args:
-        ensemble: in eval mode.
+        ensemble: runs in eval mode and is left in the mode that it is in.
         data: pictures and maps for the same task.
         split: ``train``, ``val`` or ``test``; default ``test`` where there is one, else ``val``.
         progress: called with (done, all) after every picture.
@@ -76,20 +77,16 @@ def evaluate(
     extra = Trust(task, ensemble.guarantee)
     device = next(ensemble.parameters()).device
     without: list[dict[str, Any]] = []
-    for done, (sample, (images, target, points)) in enumerate(zip(samples, truths(data, split), strict=True)):
-        try:
-            prediction = _scored(ensemble, images.to(device), single, target, points)
-        except UnusableMaps as error:
-            raise ArtifactError(f"'{sample.image}': {error.told}") from error
-        lacking = {name: reason for row in prediction.left_out for name, reason in row.items() if name in single}
-        for name, reason in lacking.items():
-            warnings.warn(f"'{sample.image}': member '{name}' {reason}: left out of this prediction", stacklevel=2)
-        if lacking:
-            without.append({"image": str(sample.image), "members": lacking})
-        _score(whole, task, prediction.mean, target, points)
-        extra.update(prediction, target)
-        if progress is not None:
-            progress(done + 1, len(samples))
+    with eval_mode(ensemble):
+        for done, (sample, (images, target, points)) in enumerate(zip(samples, truths(data, split), strict=True)):
+            prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
+            lacking = {name: reason for row in prediction.left_out for name, reason in row.items() if name in single}
+            if lacking:
+                without.append({"image": str(sample.image), "members": lacking})
+            _score(whole, task, prediction.mean, target, points)
+            extra.update(prediction, target)
+            if progress is not None:
+                progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
     scores = {"task": task.name, "split": split, "images": len(samples), **whole.compute()}
     table = reliability_table(whole)
@@ -98,7 +95,7 @@ def evaluate(
 
 
 def _scored(
-    ensemble: Ensemble, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
+    ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
 ) -> Prediction:
     """The prediction of one picture; the members' maps are scored on their way into the ensemble."""
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
@@ -111,7 +108,13 @@ def _scored(
                 scored.add(name)
             yield name, maps
 
-    (part,) = per_image(ensemble, images, lambda able, _: able.predict_maps(scoring(able), size=size))
+    def told(error: UnusableMaps) -> None:
+        warnings.warn(f"'{file}': {error.told}: left out of this prediction", stacklevel=4)
+
+    try:
+        (part,) = per_image(ensemble, images, lambda able, _: able.predict_maps(scoring(able), size=size), told)
+    except UnusableMaps as error:
+        raise ArtifactError(f"'{file}': {error.told}") from error
     return part.result
 
 

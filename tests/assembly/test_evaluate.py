@@ -157,6 +157,16 @@ def test_without_a_guarantee_none_is_checked(written: Callable[[str], Written]) 
     assert "guarantee" not in evaluate(build(run), run.data, "val")
 
 
+def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str], Written]) -> None:
+    run = written("segmentation")
+    wanted = evaluate(build(run), run.data, "val")
+    ensemble = build(run).train()
+    before = {name: tensor.clone() for name, tensor in ensemble.state_dict().items()}
+    assert evaluate(ensemble, run.data, "val") == wanted
+    assert all(module.training for module in ensemble.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
+
+
 def test_a_member_that_is_left_out_of_pictures_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
     whole, spoilt = build(run), build(run, min_members=1)

@@ -21,6 +21,7 @@ from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
+from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
 from densemble.tasks import Task, make_task
 
@@ -221,7 +222,7 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor | np.ndarray[Any, Any]) -> Prediction:
-        """Combined map with uncertainty for images in memory.
+        """Combined map with uncertainty for images in memory, in eval mode whatever mode the ensemble is in.
 
         Args:
             images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; uint8, or
@@ -232,7 +233,8 @@ class Ensemble(nn.Module):
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
-        parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
+        with eval_mode(self):
+            parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
         return Prediction.gathered([(part.places, part.result) for part in parts])
 
     @torch.no_grad()
@@ -246,7 +248,10 @@ class Ensemble(nn.Module):
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         size = (int(batch.shape[-2]), int(batch.shape[-1]))
-        parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size))
+        with eval_mode(self):
+            parts = per_image(
+                self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size)
+            )
         return Prediction.gathered([(part.places, part.result) for part in parts])
 
     def predict_maps(

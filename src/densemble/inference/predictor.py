@@ -167,7 +167,7 @@ def predict(
     than a picture.
 
     Args:
-        ensemble: see :class:`Ensemble`, or a single network; is put into eval mode.
+        ensemble: see :class:`Ensemble`, or a single network; runs in eval mode and is left as it is.
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
             ``(B, 3, H, W)``, or any mixture of these in a list.
         backend: ``eager``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member whichever is
@@ -182,7 +182,6 @@ def predict(
     """
     check_execution(backend, precision)
     pictures = expand(source)
-    ensemble.eval()
     several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
     lean = prepared(several, backend, precision, len(pictures))
     return (predict_one(lean, picture, str(i)) for i, picture in enumerate(pictures))
