@@ -17,6 +17,7 @@ from densemble.ensemble.images import as_images
 from densemble.ensemble.membership import UnusableMaps, keep_members, per_image, require_usable
 from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.state import OLDER, PARTS, describe, described, kinds, pack, require_same_members, unpack
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
@@ -109,6 +110,8 @@ class Ensemble(nn.Module):
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
+        self.unusable: dict[str, str] = {}
+        """Members that :meth:`without` took away, and why."""
         self.left_out: dict[str, str] = {}
         """Members that it had to be made without, and why, such as those that are damaged in a file."""
 
@@ -125,7 +128,7 @@ class Ensemble(nn.Module):
             self.reading, self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
             self.min_members, self.cascade,
         )  # fmt: skip
-        other.left_out |= self.left_out
+        other.left_out, other.unusable = dict(self.left_out), dict(self.unusable)
         other.out_size = self.out_size
         return other
 
@@ -138,7 +141,7 @@ class Ensemble(nn.Module):
         Raises:
             ArtifactError: too few remain, or the rule was fitted for all.
         """
-        left, total = len(self.members) - 1, len(self.members) + len(self.left_out)
+        left, total = len(self.members) - 1, len(self.members) + len(self.unusable)
         member = self.members[error.member]
         if self.min_members is None or left < self.min_members:
             least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
@@ -155,9 +158,43 @@ class Ensemble(nn.Module):
         others = {name: own for name, own in self.named_members() if name != error.member}
         places = [place for place, name in enumerate(self.members) if name in others]
         reduced = self.with_members(others, keep_members(self.combine, self.fitted, places))
-        reduced.left_out[error.member] = error.reason
+        reduced.unusable[error.member] = error.reason
         reduced.training = self.training
         return reduced
+
+    def get_extra_state(self) -> Tensor:
+        """Part of ``state_dict()``: weights, temperatures, rule, calibration, guarantee, cascade and task."""
+        own = {"weights": self.weights, "fitted": self.fitted, "min_members": self.min_members}
+        return pack({"members": kinds(self.named_members()), "left_out": self.left_out, **own, **describe(self)})
+
+    def set_extra_state(self, state: Any) -> None:
+        """Part of ``load_state_dict()``: takes over all that :meth:`get_extra_state` gave.
+
+        Raises:
+            UsageError: it is of an ensemble of other members, or it was changed.
+        """
+        values = unpack(state)
+        require_same_members(values["members"], kinds(self.named_members()))
+        members, weights = dict(self.named_members()), values["weights"]
+        fitted = {name: torch.tensor(numbers) for name, numbers in values["fitted"].items()}
+        loaded = Ensemble(
+            {name: members[name] for name in weights}, list(weights.values()), fitted=fitted,
+            min_members=values["min_members"], **described(values),
+        )  # fmt: skip
+        loaded.left_out |= values["left_out"]
+        for name in ("members", "weights", "fitted", "min_members", "left_out", "out_size", *PARTS):
+            setattr(self, name, getattr(loaded, name))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See :class:`torch.nn.Module`; the members must be those of the saved ensemble.
+
+        Raises:
+            UsageError: the state is of other members, or has only their tensors, as those of older versions have; with
+                ``strict=False`` the latter leave weights, temperatures, rule and calibration as they are.
+        """
+        if strict and "_extra_state" not in state_dict:
+            raise UsageError(OLDER)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def rule(self) -> Rule:
         """A fresh accumulator of the members' maps."""
@@ -311,7 +348,7 @@ class Ensemble(nn.Module):
             included=self.included(mean) if everyone else None,
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
-            left_out=(self.left_out,) * len(mean) if self.left_out else (),
+            left_out=(self.unusable,) * len(mean) if self.unusable else (),
         )
 
     def _bounds_need_spread(self) -> bool:
@@ -319,7 +356,7 @@ class Ensemble(nn.Module):
 
     def included(self, mean: Tensor) -> Tensor | None:
         """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
-        if self.left_out or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or self.unusable or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
             return None
         return self.guarantee.apply(mean)
 
@@ -331,7 +368,7 @@ class Ensemble(nn.Module):
             spread: variance over the members ``(B, 1, H, W)``, where the interval's width depends on it; the mean is
                 resized to its size.
         """
-        if self.left_out or not isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or self.unusable or not isinstance(self.guarantee, ConformalInterval):
             return None
         if self.guarantee.floor is None:
             return self.guarantee.apply(mean)

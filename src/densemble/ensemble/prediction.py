@@ -34,7 +34,7 @@ class Prediction:
         label: most probable class ``(B, h, w)``, integer; ``None`` where there are no classes.
         included: classes that the guaranteed set holds, bool ``(B, K, h, w)``; ``None`` without such a guarantee.
         lower, upper: guaranteed interval of the values, ``(B, K, h, w)``; ``None`` without such a guarantee.
-        left_out: for each image the members that it was predicted without, and why; empty where all images saw all.
+        left_out: for each image the members that gave no usable map of it, and why; empty where there are none.
     """
 
     mean: Tensor

@@ -156,9 +156,8 @@ class Stages:
         whole = at_picture_size(prediction, shown(picture.images[0]), path.stem, path, self.ensemble)
         files = tuple(file.name for file in whole.save(self.job.out, self.job.what, name))
         unsure = None if by is None else whole.unsureness(by)
-        without = {member: why for member, why in whole.without.items() if member in self.ensemble.members}
-        self.journal.add(Finished(str(path.absolute()), *picture.state, name, files, unsure, without))
-        return without
+        self.journal.add(Finished(str(path.absolute()), *picture.state, name, files, unsure, dict(whole.without)))
+        return whole.without
 
     def _settle(self, most: int) -> None:
         """Takes note of what is written; waits until at most so many pictures are being written."""

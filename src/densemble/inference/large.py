@@ -88,7 +88,7 @@ def predict_large(
             break
         able = able.without(found)
     if able is not ensemble:
-        without({member: able.left_out[member] for member in able.left_out if member in ensemble.members})
+        without(able.unusable)
     return files
 
 

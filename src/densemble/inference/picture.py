@@ -64,7 +64,7 @@ class PicturePrediction(Prediction):
 
     @property
     def without(self) -> Mapping[str, str]:
-        """Members that the picture was predicted without, and why."""
+        """Members that gave no usable map of the picture, which was predicted without them, and why."""
         return self.left_out[0] if self.left_out else {}
 
     @cached_property
