@@ -1,6 +1,5 @@
 """predict: what an artifact says about pictures, few or thousands, small or larger than memory."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +52,7 @@ def predict(
     """
     from densemble.errors import UsageError
     from densemble.inference.batch import Job
+    from densemble.inference.names import output_names
     from densemble.inference.picture import SAVE, require_saved
     from densemble.inference.predictor import check_execution, find_pictures, prepared
     from densemble.inference.ranking import require_ranked, write_ranking
@@ -75,7 +75,7 @@ def predict(
     ensemble = prepared(plain, backend, precision, len(ordinary), say, policy is None)
     asked = {"artifact": fingerprint(artifact), "backend": backend, "precision": precision, "keep": keep,
              "budget": budget, "min_members": min_members}  # fmt: skip
-    names = dict(zip(pictures, _output_names(pictures), strict=True))
+    names = dict(zip(pictures, output_names(pictures), strict=True))
     failed: list[str] = []
     without: list[tuple[str, Mapping[str, str]]] = []
     if ordinary:
@@ -235,17 +235,3 @@ def _conclude(total: int, failed: list[str], out: Path) -> None:
         raise DataError(f"no picture could be predicted: {failed[0]}")
     if failed:
         raise PartialError(f"{len(failed)} of {total} pictures failed, the others are done: {failed[0]}")
-
-
-def _output_names(pictures: list[Path]) -> list[str]:
-    """A picture's stem; with its folder and ending where several share it, so that none overwrites another."""
-    stems = Counter(path.stem for path in pictures)
-    names, used = [], set()
-    for path in pictures:
-        name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.name.replace('.', '_')}"
-        number, plain = 2, name
-        while name in used:
-            name, number = f"{plain}_{number}", number + 1
-        used.add(name)
-        names.append(name)
-    return names

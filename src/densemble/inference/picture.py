@@ -1,7 +1,8 @@
 """PicturePrediction: what an ensemble says about one picture, at the picture's own size; can be shown and saved."""
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
 from densemble.errors import UsageError
 from densemble.inference import drawing
+from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import stored_labels, stored_maps
 from densemble.shapes import Size, format_size
@@ -55,12 +57,14 @@ class PicturePrediction(Prediction):
         name: its stem, or a number for a picture that came as an array.
         path: its file, if it has one.
         task: what the map means.
+        number: that no other prediction has.
     """
 
     image: Array
     name: str
     path: Path | None
     task: Task
+    number: int = field(default_factory=itertools.count().__next__, compare=False)
 
     @property
     def without(self) -> Mapping[str, str]:
@@ -183,7 +187,8 @@ class PicturePrediction(Prediction):
         Args:
             folder: made if it is missing.
             what: of ``SAVE``.
-            name: default the picture's stem.
+            name: default :attr:`name`; where this process has written another picture of that name into the folder,
+                with the picture's folder or a number.
 
         Returns:
             The files written. ``NAME.npy`` holds the mean map as float32 ``(K, H, W)``.
@@ -198,7 +203,7 @@ class PicturePrediction(Prediction):
         if "guarantee" in what and self.included is None and self.lower is None:
             raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))
-        stem = name or self.name
+        stem = name or name_in(place, self.name, self.number if self.path is None else self.path)
         return [self._save_one(kind, place, stem) for kind in what]
 
     def _save_one(self, kind: str, place: Path, stem: str) -> Path:

@@ -16,6 +16,7 @@ from densemble.errors import DataError, UsageError
 from densemble.inference.backends import BACKENDS, Precision
 from densemble.inference.execution import Execution
 from densemble.inference.fast import fast
+from densemble.inference.names import output_names
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.inference.tune import candidates
 from densemble.nets.dense import DenseModel
@@ -137,14 +138,14 @@ def shown(image: Tensor) -> Array:
 
 
 def predict_one(
-    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", uncertainty: Asked = True
+    ensemble: Ensemble, picture: Path | Array | Tensor, name: str | None = None, uncertainty: Asked = True
 ) -> PicturePrediction:
     """Predicts one picture.
 
     Args:
         ensemble: in eval mode, best :func:`prepared`.
         picture: a file, an array ``(H, W, C)`` or a tensor ``(C, H, W)``.
-        name: of a picture that is no file.
+        name: default the file's stem.
         uncertainty: which maps of uncertainty.
 
     Raises:
@@ -157,7 +158,7 @@ def predict_one(
     image = shown(batch[0])
     device = next(ensemble.parameters()).device
     prediction = ensemble.predict_members(batch.to(device), uncertainty)
-    return at_picture_size(prediction, image, path.stem if path else name, path, ensemble)
+    return at_picture_size(prediction, image, name or (path.stem if path else "0"), path, ensemble)
 
 
 def predict(
@@ -184,4 +185,5 @@ def predict(
     pictures = expand(source)
     several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
     lean = prepared(several, backend, precision, len(pictures))
-    return (predict_one(lean, picture, str(i)) for i, picture in enumerate(pictures))
+    named = zip(pictures, output_names(pictures), strict=True)
+    return (predict_one(lean, picture, name) for picture, name in named)
