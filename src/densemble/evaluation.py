@@ -80,7 +80,7 @@ def evaluate(
     with eval_mode(ensemble):
         for done, (sample, (images, target, points)) in enumerate(zip(samples, truths(data, split), strict=True)):
             prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
-            without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out]
+            without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out or ()]
             _score(whole, task, prediction.mean, target, points)
             extra.update(prediction, target)
             if progress is not None:

@@ -1,14 +1,23 @@
 """The ensemble: members, weights, a rule and calibration as one ``nn.Module``."""
 
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from densemble.ensemble.arguments import (
+    Member,
+    kept_weights,
+    members_of,
+    positive_temperatures,
+    require_least,
+    require_parts,
+    task_of,
+    tensors_of,
+)
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combine import COMBINE, Rule, make_rule
@@ -24,9 +33,7 @@ from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
-from densemble.tasks import Task, make_task
-
-Member = DenseModel | Viewed
+from densemble.tasks import Task
 
 
 class Ensemble(nn.Module):
@@ -36,13 +43,14 @@ class Ensemble(nn.Module):
     whose map has another size than the first one's is resized to it.
 
     Args:
-        members: dense models, or views of them, by name or in a row; all with the same K.
-        weights: one positive number each; default all 1. A member of weight 0 is left out: not run, not saved.
+        members: dense models, or views of them, by name or in a row; all with the same K. Names hold no dot.
+        weights: one number each, in a row or by name; default all 1. A member of weight 0 is left out: not run, not
+            saved.
         task: what the maps mean, or its name; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
         fitted: what a rule that is fitted learned from held-out data; one row per member that is left in.
         metrics: what was measured on held-out data, kept with the ensemble.
-        temperatures: each member's logits are divided by its own; default 1.
+        temperatures: each member's logits are divided by its own; in a row, or by name, then default 1.
         calibration: of the combined map, or of the variance of values.
         guarantee: what the sets of classes or the intervals of a prediction promise; void once a member is left out.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
@@ -51,19 +59,19 @@ class Ensemble(nn.Module):
         cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.
 
     Raises:
-        UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
-            temperatures that are not positive, a rule that does not suit the task or was not fitted, more
-            ``min_members`` than members.
+        UsageError: no members, something that is none, a name that cannot be one, unequal channels, weights that are
+            negative, not finite or of another number, temperatures that are not positive, names of no member, a rule
+            that does not suit the task or was not fitted, more ``min_members`` than members.
     """
 
     def __init__(
         self,
-        members: Sequence[Member] | Mapping[str, Member],
-        weights: Sequence[float] | None = None,
+        members: Iterable[Member] | Mapping[str, Member] | Member,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
         task: Task | str | None = None,
         combine: str = "mean",
         metrics: dict[str, Any] | None = None,
-        temperatures: Mapping[str, float] | None = None,
+        temperatures: Mapping[str, float] | Sequence[float] | None = None,
         reading: dict[str, Any] | None = None,
         fitted: Mapping[str, Tensor] | None = None,
         calibration: Calibration | None = None,
@@ -72,41 +80,32 @@ class Ensemble(nn.Module):
         cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
-        named = dict(members) if isinstance(members, Mapping) else _name(members)
-        if not named:
-            raise UsageError("an ensemble needs at least one member")
-        given = [1.0] * len(named) if weights is None else [float(weight) for weight in weights]
-        if len(given) != len(named):
-            raise UsageError(f"{len(given)} weights for {len(named)} members; give one each")
-        if any(not math.isfinite(weight) or weight < 0 for weight in given) or not sum(given):
-            raise UsageError(f"weights {given} must be >= 0, finite and not all 0")
-        kept = {name: (m, w) for (name, m), w in zip(named.items(), given, strict=True) if w > 0}
-        channels = {name: member.spec.out_channels for name, (member, _) in kept.items()}
+        require_parts(
+            combine=combine, calibration=calibration, guarantee=guarantee, cascade=cascade, metrics=metrics,
+            reading=reading, fitted=fitted,
+        )  # fmt: skip
+        named = members_of(members)
+        self.weights = kept_weights(weights, named)
+        kept = {name: named[name] for name in self.weights}
+        channels = {name: member.spec.out_channels for name, member in kept.items()}
         if len(set(channels.values())) > 1:
             raise UsageError(f"members give different numbers of channels: {channels}")
-        taken = {name: member.spec.in_channels for name, (member, _) in kept.items()}
+        taken = {name: member.spec.in_channels for name, member in kept.items()}
         if len(set(taken.values())) > 1:
             raise UsageError(f"members take images of different numbers of channels: {taken}")
-        warm = dict.fromkeys(kept, 1.0) | {name: float(t) for name, t in (temperatures or {}).items() if name in kept}
-        if any(not math.isfinite(value) or value <= 0 for value in warm.values()):
-            raise UsageError(f"temperatures {warm} must be positive and finite")
-        if min_members is not None and not 1 <= min_members <= len(kept):
-            raise UsageError(f"min_members = {min_members} of {len(kept)} members; give 1 to {len(kept)}")
-        self.members = nn.ModuleDict({name: member for name, (member, _) in kept.items()})
-        total = sum(weight for _, weight in kept.values())
-        # Weights that were divided already stay the same to the bit: of an ensemble that is saved, loaded or rewritten.
-        total = 1.0 if math.isclose(total, 1, rel_tol=1e-12) else total
-        self.weights = {name: weight / total for name, (_, weight) in kept.items()}
+        heat = positive_temperatures(temperatures, named)
+        require_least(min_members, len(kept))
+        self.members = nn.ModuleDict(kept)
         self.combine = combine
-        self.task = _as_task(task, next(iter(channels.values())))
-        self.fitted = dict(fitted or {})
+        self.task = task_of(task, next(iter(channels.values())))
+        self.fitted = tensors_of(fitted)
         self.rule()  # so that a rule that does not suit, or was not fitted, is refused here
         self.metrics = dict(metrics or {})
-        self.temperatures = warm
+        self.temperatures = {name: heat[name] for name in kept}
         self.calibration = calibration
         self.guarantee = guarantee
         self.in_channels = next(iter(taken.values()))
-        self.out_size = next(member.spec.out_size for member, _ in kept.values())
+        self.out_size = next(member.spec.out_size for member in kept.values())
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
@@ -124,8 +123,9 @@ class Ensemble(nn.Module):
     def with_members(self, members: Mapping[str, Member], fitted: Mapping[str, Tensor] | None = None) -> "Ensemble":
         """The same weights, rule and calibration over other networks of the same names; ``fitted`` default the same."""
         other = Ensemble(
-            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
-            self.reading, self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
+            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics,
+            {name: self.temperatures[name] for name in members}, self.reading,
+            self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
             self.min_members, self.cascade,
         )  # fmt: skip
         other.left_out, other.unusable = dict(self.left_out), dict(self.unusable)
@@ -348,7 +348,7 @@ class Ensemble(nn.Module):
             included=self.included(mean) if everyone else None,
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
-            left_out=(self.unusable,) * len(mean) if self.unusable else (),
+            left_out=(self.unusable,) * len(mean) if self.unusable else None,
         )
 
     def _bounds_need_spread(self) -> bool:
@@ -378,21 +378,5 @@ class Ensemble(nn.Module):
         return self.guarantee.apply(torch.cat([values, spread], dim=1))
 
 
-def _name(members: Sequence[Member]) -> dict[str, Member]:
-    named: dict[str, Member] = {}
-    for number, member in enumerate(members):
-        plain = member.spec.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
-        named[plain if plain not in named else f"{plain}-{number}"] = member
-    return named
-
-
 def _warn(error: UnusableMaps) -> None:
     warnings.warn(f"{error}: left out of this prediction", stacklevel=4)
-
-
-def _as_task(task: Task | str | None, channels: int) -> Task:
-    """The task; by its name with classes that are named by their numbers; a likely one where none is given."""
-    if isinstance(task, Task):
-        return task
-    name = task or ("saliency" if channels == 1 else "segmentation")
-    return make_task({"name": name, "classes": [str(k) for k in range(channels)]})

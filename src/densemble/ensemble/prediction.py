@@ -34,7 +34,7 @@ class Prediction:
         label: most probable class ``(B, h, w)``, integer; ``None`` where there are no classes.
         included: classes that the guaranteed set holds, bool ``(B, K, h, w)``; ``None`` without such a guarantee.
         lower, upper: guaranteed interval of the values, ``(B, K, h, w)``; ``None`` without such a guarantee.
-        left_out: for each image the members that gave no usable map of it, and why; empty where there are none.
+        left_out: for each image the members that gave no usable map of it, and why; ``None`` where there are none.
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ class Prediction:
     included: Tensor | None = None
     lower: Tensor | None = None
     upper: Tensor | None = None
-    left_out: tuple[Mapping[str, str], ...] = ()
+    left_out: tuple[Mapping[str, str], ...] | None = None
 
     @classmethod
     def gathered(cls, parts: Sequence[tuple[Sequence[int], "Prediction"]]) -> "Prediction":
@@ -62,12 +62,12 @@ class Prediction:
             for places, part in parts
             for place, row in zip(places, part.left_out or ({},) * len(places), strict=True)
         }
-        left_out = tuple(rows[place] for place in sorted(rows)) if any(rows.values()) else ()
+        left_out = tuple(rows[place] for place in sorted(rows)) if any(rows.values()) else None
         return cls(**maps, left_out=left_out)
 
     def row(self, place: int) -> "Prediction":
         """The prediction of one image of the batch, as a batch of one."""
-        left_out = tuple(row for row in self.left_out[place : place + 1] if row)
+        left_out = (self.left_out[place],) if self.left_out and self.left_out[place] else None
         maps: dict[str, Any] = {name: getattr(self, name) for name in MAPS}
         for name, batch in maps.items():
             void = batch is None or (left_out and name in _WITHOUT_GUARANTEE)

@@ -209,7 +209,7 @@ def _put_together(
             weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
             fitted=_load_fitted(path, values, list(members)),
             min_members=min_members,
-            **described(values),
+            **{**described(values), "temperatures": {name: values["temperatures"][name] for name in members}},
         )
     except UsageError as error:
         raise ArtifactError(
@@ -281,7 +281,8 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
     found: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            for key in (key for key in digests if key.startswith(prefix)):
+            # Parameters' names hold no slash, members' may: 'unet/fold1/mean' is not of 'unet'.
+            for key in (key for key in digests if key.rpartition("/")[0] == prefix.removesuffix("/")):
                 tensor = file.get_tensor(key)
                 if _digest(tensor) != digests[key]:
                     raise ArtifactError(
