@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -258,12 +257,13 @@ class Ensemble(nn.Module):
         return self.combined(rule)
 
     @torch.no_grad()
-    def predict(self, images: Tensor | np.ndarray[Any, Any]) -> Prediction:
+    def predict(self, images: Any) -> Prediction:
         """Combined map with uncertainty for images in memory, in eval mode whatever mode the ensemble is in.
 
         Args:
             images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; uint8, or
-                float in [0, 1]; C is 3, RGB, unless the members were made for other channels.
+                float in [0, 1]; C is 3, RGB, unless the members were made for other channels; a PIL image; or a row
+                of these of one size.
 
         Raises:
             UsageError: another shape, another type, or float values outside [0, 1].

@@ -67,6 +67,11 @@ class PicturePrediction(Prediction):
     number: int = field(default_factory=itertools.count().__next__, compare=False)
 
     @property
+    def failed(self) -> str | None:
+        """``None``: it was predicted; see :class:`densemble.inference.failed.FailedPicture`."""
+        return None
+
+    @property
     def without(self) -> Mapping[str, str]:
         """Members that gave no usable map of the picture, which was predicted without them, and why."""
         return self.left_out[0] if self.left_out else {}
