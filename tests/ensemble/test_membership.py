@@ -121,8 +121,8 @@ def test_a_map_of_a_wrong_shape_is_one_that_cannot_be_used(
 ) -> None:
     own = networks[1]
     members = {"one": own["one"], "two": spoilt(own["two"], 0.0)}
-    given = members["two"].coarse
-    monkeypatch.setattr(members["two"], "coarse", lambda images: given(images)[:, 0])
+    given = members["two"].forward
+    monkeypatch.setattr(members["two"], "forward", lambda images: given(images)[:, 0])
     with pytest.raises(ArtifactError, match=r"'two' gives a map of shape \(2, \d+, \d+\) instead of \(2, 1, h, w\)"):
         build(members, TASKS["saliency"])(IMAGES)
     with pytest.warns(UserWarning):

@@ -209,7 +209,9 @@ class Ensemble(nn.Module):
         images = images.view_as(images)  # what fast members keep of a batch ends with it
         for name, member in self.named_members():
             logits = member(images).float()
-            require_usable(name, logits, len(images), self.task.out_channels)
+            require_usable(
+                name, logits, images.shape[0], self.task.out_channels
+            )  # len() would fix the batch in exports
             maps = self.task.activation(logits / self.temperatures[name])
             yield name, resize_maps(maps, size, self.task.target_kind == "density")
 
@@ -247,6 +249,8 @@ class Ensemble(nn.Module):
             UsageError: the images have another shape.
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
+        if torch.compiler.is_compiling():
+            return self._combine(images)  # which images can be used depends on their values
         parts = per_image(self, images, Ensemble._combine, _warn)
         return in_order([(part.places, part.result) for part in parts])
 

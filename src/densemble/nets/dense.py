@@ -20,7 +20,6 @@ from densemble.nets.cut import Cut, Kind, Layout
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
-from densemble.nets.layers import resize
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
@@ -353,7 +352,8 @@ class DenseModel(nn.Module):
         Raises:
             UsageError: the images have another number of channels or of axes.
         """
-        return resize(self.coarse(images), self.map_size(images))
+        logits: Tensor = self.head(self.backbone(self.normalized(images)), self.map_size(images))
+        return logits
 
     def extra_repr(self) -> str:
         size = "the image's own size" if self.spec.out_size is None else format_size(self.spec.out_size)

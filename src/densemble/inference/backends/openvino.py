@@ -1,6 +1,7 @@
 """openvino: the network as an OpenVINO model, on the CPU."""
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -129,6 +130,7 @@ class OpenVINORunner(JoinableRunner):
     def __init__(self, model: Any, precision: Precision) -> None:
         self.model, self.precision = model, precision
         self._request: Any = None
+        self._lock = threading.Lock()
 
     def _compiled(self) -> Any:
         floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
@@ -142,16 +144,18 @@ class OpenVINORunner(JoinableRunner):
     def __call__(self, images: Tensor) -> list[Tensor]:
         import openvino
 
-        if self._request is None:
-            self._request = self._compiled()
         array = images.detach().contiguous().numpy()
-        self._request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
-        self._request.infer()
-        return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
+        with self._lock:  # one request, whose tensors the next thread would overwrite
+            if self._request is None:
+                self._request = self._compiled()
+            self._request.set_input_tensor(openvino.Tensor(array, shared_memory=True))
+            self._request.infer()
+            return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
 
     def rest(self) -> None:
         """See :meth:`JoinableRunner.rest`."""
-        self._request = None
+        with self._lock:
+            self._request = None
 
     @classmethod
     def join(cls, runners: Sequence["OpenVINORunner"]) -> "OpenVINORunner":
