@@ -1,5 +1,6 @@
 """Scores on a split, picture by picture: nothing is kept but the running metrics."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,13 @@ from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.membership import UnusableMaps, per_image
+from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
+from densemble.errors import ArtifactError
 from densemble.heldout.trust import Trust, reliability_table
 from densemble.metrics import Metric
+from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
 from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
@@ -52,7 +57,7 @@ def evaluate(
     """Scores of an ensemble and of each of its members, at the maps' own size.
 
     Args:
-        ensemble: in eval mode.
+        ensemble: runs in eval mode and is left in the mode that it is in.
         data: pictures and maps for the same task; classes are matched by name.
         split: ``train``, ``val`` or ``test``; default ``test`` where there is one, else ``val``.
         progress: called with (done, all) after every picture.
@@ -60,9 +65,10 @@ def evaluate(
     Returns:
         ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; and as far as the task
         has them ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and
-        ``guarantee`` with what it held.
+        ``guarantee`` with what it held; ``without``: pictures that some members gave no usable map of.
 
     Raises:
+        ArtifactError: a member gives no usable map of a picture, which is named, and cannot be done without.
         DataError: no such split, files that cannot be used, or other classes than the ensemble's.
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
@@ -70,27 +76,44 @@ def evaluate(
     whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
     extra = Trust(task, ensemble.guarantee)
     device = next(ensemble.parameters()).device
-    for done, (images, target, points) in enumerate(truths(data, split)):
-        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
-        maps = _scoring(ensemble, images.to(device), single, target, points)
-        prediction = ensemble.predict_maps(maps, size=size)
-        _score(whole, task, prediction.mean, target, points)
-        extra.update(prediction, target)
-        if progress is not None:
-            progress(done + 1, len(samples))
+    without: list[dict[str, Any]] = []
+    with eval_mode(ensemble):
+        for done, (sample, (images, target, points)) in enumerate(zip(samples, truths(data, split), strict=True)):
+            prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
+            without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out or ()]
+            _score(whole, task, prediction.mean, target, points)
+            extra.update(prediction, target)
+            if progress is not None:
+                progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
     scores = {"task": task.name, "split": split, "images": len(samples), **whole.compute()}
     table = reliability_table(whole)
-    return {**scores, **extra.compute(), **({} if table is None else {"reliability": table}), "members": members}
+    trust = {**extra.compute(), **({} if table is None else {"reliability": table})}
+    return {**scores, **trust, "members": members, **({"without": without} if without else {})}
 
 
-def _scoring(
-    ensemble: Ensemble, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
-) -> Iterator[tuple[str, Tensor]]:
-    """The members' maps of one picture, each scored on its way into the ensemble."""
-    for name, maps in ensemble.member_maps(images):
-        _score(single[name], ensemble.task, maps, target, points)
-        yield name, maps
+def _scored(
+    ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
+) -> Prediction:
+    """The prediction of one picture; the members' maps are scored on their way into the ensemble."""
+    size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+    scored: set[str] = set()
+
+    def scoring(able: Ensemble) -> Iterator[tuple[str, Tensor]]:
+        for name, maps in able.member_maps(images):
+            if name not in scored:  # by a run that ended at another member
+                _score(single[name], ensemble.task, maps, target, points)
+                scored.add(name)
+            yield name, maps
+
+    def told(error: UnusableMaps) -> None:
+        warnings.warn(f"'{file}': {error.told}: left out of this prediction", stacklevel=4)
+
+    try:
+        (part,) = per_image(ensemble, images, lambda able, _: able.predict_maps(scoring(able), size=size), told)
+    except UnusableMaps as error:
+        raise ArtifactError(f"'{file}': {error.told}") from error
+    return part.result
 
 
 @torch.no_grad()

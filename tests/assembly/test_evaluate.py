@@ -14,6 +14,7 @@ from densemble.ensemble.calibrate import VarianceScaling
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, Guarantee, RiskControl
 from densemble.ensemble.prediction import Prediction
+from densemble.errors import ArtifactError
 from densemble.evaluation import evaluate, truths
 
 Array = np.ndarray[Any, Any]
@@ -156,6 +157,16 @@ def test_without_a_guarantee_none_is_checked(written: Callable[[str], Written]) 
     assert "guarantee" not in evaluate(build(run), run.data, "val")
 
 
+def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str], Written]) -> None:
+    run = written("segmentation")
+    wanted = evaluate(build(run), run.data, "val")
+    ensemble = build(run).train()
+    before = {name: tensor.clone() for name, tensor in ensemble.state_dict().items()}
+    assert evaluate(ensemble, run.data, "val") == wanted
+    assert all(module.training for module in ensemble.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
+
+
 def test_a_member_that_is_left_out_of_pictures_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
     whole, spoilt = build(run), build(run, min_members=1)
@@ -173,9 +184,14 @@ def test_a_member_that_is_left_out_of_pictures_is_scored_on_the_others(written: 
     assert found["images"] == 8 and found["miou"] is not None
     assert found["members"]["one"] == wanted["members"]["one"]
     assert found["members"]["two"] != wanted["members"]["two"]
+    odd = [str(sample.image) for sample in run.data.val[1::2]]
+    assert found["without"] == [{"image": image, "members": {"two": "gives NaN or infinity"}} for image in odd]
+    assert "without" not in wanted
     always = member.register_forward_hook(lambda module, images, logits: logits * torch.nan)
     with pytest.warns(UserWarning):
         none = evaluate(spoilt, run.data, "val")
+    with pytest.raises(ArtifactError, match=f"{run.data.val[0].image}': member 'two' gives NaN"):
+        evaluate(Ensemble(dict(spoilt.members), None, run.task).eval(), run.data, "val")  # type: ignore[arg-type]
     always.remove()
     assert none["members"]["two"]["nll"] is None and none["members"]["one"] == wanted["members"]["one"]
     assert none["miou"] == pytest.approx(none["members"]["one"]["miou"])

@@ -1,7 +1,6 @@
 """A member whose map cannot be used: an error that names it, or the ensemble of the others."""
 
 import copy
-from dataclasses import fields
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from densemble.ensemble.combine import COMBINE, combine, rules_for
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.prediction import MAPS
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import RegressionTask, SaliencyTask, SegmentationTask, Task
@@ -88,10 +88,11 @@ def test_the_prediction_is_that_of_the_others(
     with pytest.warns(UserWarning, match=f"'{left_out}' gives NaN or infinity: left out of this prediction"):
         found = ensemble.predict(IMAGES)
     expected = wanted.predict(IMAGES)
-    for field in fields(expected):
+    for name in MAPS:
         torch.testing.assert_close(
-            getattr(found, field.name), getattr(expected, field.name), msg=lambda text, at=field.name: f"{at}: {text}"
+            getattr(found, name), getattr(expected, name), msg=lambda text, at=name: f"{at}: {text}"
         )
+    assert found.left_out == ({left_out: "gives NaN or infinity"},) * 2 and expected.left_out is None
     with pytest.warns(UserWarning), torch.no_grad():
         torch.testing.assert_close(ensemble(IMAGES), found.mean, rtol=0, atol=0)
         stacked = torch.stack([task.activation(member(IMAGES)) for member in others.values()])
@@ -120,8 +121,8 @@ def test_a_map_of_a_wrong_shape_is_one_that_cannot_be_used(
 ) -> None:
     own = networks[1]
     members = {"one": own["one"], "two": spoilt(own["two"], 0.0)}
-    given = members["two"].coarse
-    monkeypatch.setattr(members["two"], "coarse", lambda images: given(images)[:, 0])
+    given = members["two"].forward
+    monkeypatch.setattr(members["two"], "forward", lambda images: given(images)[:, 0])
     with pytest.raises(ArtifactError, match=r"'two' gives a map of shape \(2, \d+, \d+\) instead of \(2, 1, h, w\)"):
         build(members, TASKS["saliency"])(IMAGES)
     with pytest.warns(UserWarning):

@@ -77,7 +77,8 @@ def ensemble_of(ensemble: Ensemble, names: tuple[str, ...], calibrated: bool = F
     return Ensemble(
         {name: ensemble.members[name] for name in names},  # type: ignore[misc]
         [ensemble.weights[name] for name in names], task=ensemble.task, combine=ensemble.combine,
-        temperatures=ensemble.temperatures, calibration=ensemble.calibration if calibrated else None,
+        temperatures={name: ensemble.temperatures[name] for name in names},
+        calibration=ensemble.calibration if calibrated else None,
     ).eval()  # fmt: skip
 
 

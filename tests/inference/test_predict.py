@@ -89,8 +89,23 @@ def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> Non
     predictions = de.predict(ensemble, photos)
     assert isinstance(predictions, Iterator)
     assert next(predictions).name == "a"
-    with pytest.raises(DataError, match=r"b\.png"):
-        next(predictions)
+    failed = next(predictions)
+    assert failed.name == "b" and failed.failed is not None and "b.png" in failed.failed
+    assert next(predictions).failed is None
+
+
+def test_a_picture_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
+    (photos / "b.png").write_bytes(b"no picture")
+    wrong = [np.zeros((4, 4)), np.full((4, 4, 3), 300.0), np.full((4, 4, 3), np.nan), "photo"]
+    found = list(de.predict(ensemble, [photos, *wrong[:3], torch.rand(3, 48, 64)]))
+    assert [p.failed is None for p in found] == [True, False, True, False, False, False, True]
+    for p, said in zip((found[1], *found[3:6]), ("b.png", "(H, W, 3)", "divide by 255", "nan"), strict=True):
+        assert p.failed is not None and said in p.failed and p.path == (photos / "b.png" if said == "b.png" else None)
+        with pytest.raises(DataError, match=r"there is no mean: .*look at `.failed` first"):
+            _ = p.mean
+        with pytest.warns(UserWarning, match="nothing is saved"):
+            assert p.save(tmp_path / "out") == []
+    assert len([path for p in found if p.failed is None for path in p.save(tmp_path / "out", ("npy",))]) == 3
 
 
 def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:

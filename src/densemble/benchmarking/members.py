@@ -10,7 +10,8 @@ from densemble.benchmarking.flops import Work, count_work
 from densemble.benchmarking.interleave import interleaved
 from densemble.benchmarking.limits import BYTES, Limits
 from densemble.benchmarking.ways import NAIVE
-from densemble.ensemble.ensemble import Ensemble, Member
+from densemble.ensemble.arguments import Member
+from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
 from densemble.inference.backends.base import Precision
 from densemble.inference.fast import choices

@@ -1,5 +1,6 @@
 """evaluate: what an artifact is worth."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,17 +40,25 @@ def evaluate(
         print_json(scores)
     else:
         print_scores(scores)
-    require_everyone(ensemble)
+    require_everyone(ensemble, [(row["image"], row["members"]) for row in scores.get("without", [])])
 
 
-def require_everyone(ensemble: "Ensemble") -> None:
+def require_everyone(ensemble: "Ensemble", pictures: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Says that something was done without some of the members.
 
+    Args:
+        ensemble: may have been loaded without some.
+        pictures: that were predicted without some, and why.
+
     Raises:
-        PartialError: it was.
+        PartialError: there are some.
     """
     from densemble.errors import PartialError
 
-    if ensemble.left_out:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in ensemble.left_out.items())
-        raise PartialError(f"done, but without {len(ensemble.left_out)} of the members: {reasons}")
+    reasons = {name: f"{name}: {reason}" for name, reason in ensemble.left_out.items()}
+    for member in dict.fromkeys(name for _, without in pictures for name in without):
+        lacking = [(path, without[member]) for path, without in pictures if member in without]
+        path, reason = lacking[0]
+        reasons.setdefault(member, f"{member}: {reason} (of {len(lacking)} images, first '{path}')")
+    if reasons:
+        raise PartialError(f"done, but without {len(reasons)} of the members: {'; '.join(reasons.values())}")

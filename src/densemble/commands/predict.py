@@ -1,7 +1,6 @@
 """predict: what an artifact says about pictures, few or thousands, small or larger than memory."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +52,7 @@ def predict(
     """
     from densemble.errors import UsageError
     from densemble.inference.batch import Job
+    from densemble.inference.names import output_names
     from densemble.inference.picture import SAVE, require_saved
     from densemble.inference.predictor import check_execution, find_pictures, prepared
     from densemble.inference.ranking import require_ranked, write_ranking
@@ -75,18 +75,21 @@ def predict(
     ensemble = prepared(plain, backend, precision, len(ordinary), say, policy is None)
     asked = {"artifact": fingerprint(artifact), "backend": backend, "precision": precision, "keep": keep,
              "budget": budget, "min_members": min_members}  # fmt: skip
-    names = dict(zip(pictures, _output_names(pictures), strict=True))
+    names = dict(zip(pictures, output_names(pictures), strict=True))
     failed: list[str] = []
+    without: list[tuple[str, Mapping[str, str]]] = []
     if ordinary:
         job = Job(ordinary, [names[path] for path in ordinary], out, what, rank_by, asked)
         report = _predict_files(ensemble, job, policy, batch, again)
         failed += report.failed
+        without += [(str(path), members) for path, members in report.without]
         if rank_by is not None and report.ranked:
             say(f"least sure first: {write_ranking(out / 'ranking.csv', report.ranked, rank_by)}")
     if large:
-        failed += _predict_large(prepared(plain, backend, precision, None, say), large, names, out, what, tile)
+        quick = prepared(plain, backend, precision, None, say)
+        failed += _predict_large(quick, large, names, out, what, tile, without)
     _conclude(len(pictures), failed, out)
-    require_everyone(ensemble)
+    require_everyone(plain, without)
 
 
 def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None) -> "Policy | None":
@@ -174,9 +177,16 @@ def _predict_files(ensemble: "Ensemble", job: "Job", policy: "Policy | None", ba
 
 
 def _predict_large(
-    ensemble: "Ensemble", pictures: list[Path], names: dict[Path, str], out: Path, what: tuple[str, ...], tile: int
+    ensemble: "Ensemble",
+    pictures: list[Path],
+    names: dict[Path, str],
+    out: Path,
+    what: tuple[str, ...],
+    tile: int,
+    without: list[tuple[str, Mapping[str, str]]],
 ) -> list[str]:
-    """Predicts pictures by windows; gives why some could not be."""
+    """Predicts pictures by windows; gives why some could not be, and adds those that lack members to ``without``."""
+    from densemble.ensemble.membership import UnusableMaps
     from densemble.errors import DataError
     from densemble.inference.large import predict_large
     from densemble.inference.tile_members import measure_reaches
@@ -186,11 +196,17 @@ def _predict_large(
         say(f"{name}: {'exact tiles' if reach.halo is not None else f'blended tiles, for {reach.why}'}")
     failed = []
     for path in pictures:
+
+        def told(members: Mapping[str, str], picture: str = str(path)) -> None:
+            without.append((picture, members))
+            for name, reason in members.items():
+                say(f"'{picture}': predicted without member '{name}', which {reason}")
+
         try:
-            predict_large(ensemble, path, out, names[path], what, tile, reaches, _rows_done(path.name))
-        except DataError as error:
-            failed.append(str(error))
-            say(f"failed: {error}")
+            predict_large(ensemble, path, out, names[path], what, tile, reaches, _rows_done(path.name), told)
+        except (DataError, UnusableMaps) as error:
+            failed.append(f"'{path}': {error}" if isinstance(error, UnusableMaps) else str(error))
+            say(f"failed: {failed[-1]}")
     return failed
 
 
@@ -209,27 +225,13 @@ def _conclude(total: int, failed: list[str], out: Path) -> None:
     """Says how it went.
 
     Raises:
-        DataError: nothing could be read.
-        PartialError: some pictures could not be read.
+        DataError: none could be read or predicted.
+        PartialError: some could not.
     """
     from densemble.errors import DataError, PartialError
 
     say(f"{total - len(failed)} of {total} pictures predicted into {out}")
     if failed and len(failed) == total:
-        raise DataError(f"no picture could be read: {failed[0]}")
+        raise DataError(f"no picture could be predicted: {failed[0]}")
     if failed:
         raise PartialError(f"{len(failed)} of {total} pictures failed, the others are done: {failed[0]}")
-
-
-def _output_names(pictures: list[Path]) -> list[str]:
-    """A picture's stem; with its folder and ending where several share it, so that none overwrites another."""
-    stems = Counter(path.stem for path in pictures)
-    names, used = [], set()
-    for path in pictures:
-        name = path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.name.replace('.', '_')}"
-        number, plain = 2, name
-        while name in used:
-            name, number = f"{plain}_{number}", number + 1
-        used.add(name)
-        names.append(name)
-    return names

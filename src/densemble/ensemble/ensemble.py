@@ -1,31 +1,38 @@
 """The ensemble: members, weights, a rule and calibration as one ``nn.Module``."""
 
-import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from densemble.ensemble.arguments import (
+    Member,
+    kept_weights,
+    members_of,
+    positive_temperatures,
+    require_least,
+    require_parts,
+    task_of,
+    tensors_of,
+)
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combine import COMBINE, Rule, make_rule
 from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.images import as_images
-from densemble.ensemble.membership import unusable
-from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.membership import UnusableMaps, keep_members, per_image, require_usable
+from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.state import OLDER, PARTS, describe, described, kinds, pack, require_same_members, unpack
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
-from densemble.errors import ArtifactError, UsageError
+from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
-from densemble.nets.layers import resize
+from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
-from densemble.tasks import Task, make_task
-
-Member = DenseModel | Viewed
+from densemble.tasks import Task
 
 
 class Ensemble(nn.Module):
@@ -35,34 +42,35 @@ class Ensemble(nn.Module):
     whose map has another size than the first one's is resized to it.
 
     Args:
-        members: dense models, or views of them, by name or in a row; all with the same K.
-        weights: one positive number each; default all 1. A member of weight 0 is left out: not run, not saved.
+        members: dense models, or views of them, by name or in a row; all with the same K. Names hold no dot.
+        weights: one number each, in a row or by name; default all 1. A member of weight 0 is left out: not run, not
+            saved.
         task: what the maps mean, or its name; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
         fitted: what a rule that is fitted learned from held-out data; one row per member that is left in.
         metrics: what was measured on held-out data, kept with the ensemble.
-        temperatures: each member's logits are divided by its own; default 1.
+        temperatures: each member's logits are divided by its own; in a row, or by name, then default 1.
         calibration: of the combined map, or of the variance of values.
         guarantee: what the sets of classes or the intervals of a prediction promise; void once a member is left out.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
-        min_members: a member whose map is not finite or of a wrong shape is left out of that prediction with a
-            warning, as long as this many remain; default: all are needed.
+        min_members: a member whose map of an image is not finite or of a wrong shape is left out of the prediction of
+            that image with a warning, as long as this many remain; default: all are needed.
         cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.
 
     Raises:
-        UsageError: no members, unequal channels, weights that are negative, not finite or of another number,
-            temperatures that are not positive, a rule that does not suit the task or was not fitted, more
-            ``min_members`` than members.
+        UsageError: no members, something that is none, a name that cannot be one, unequal channels, weights that are
+            negative, not finite or of another number, temperatures that are not positive, names of no member, a rule
+            that does not suit the task or was not fitted, more ``min_members`` than members.
     """
 
     def __init__(
         self,
-        members: Sequence[Member] | Mapping[str, Member],
-        weights: Sequence[float] | None = None,
+        members: Iterable[Member] | Mapping[str, Member] | Member,
+        weights: Sequence[float] | Mapping[str, float] | None = None,
         task: Task | str | None = None,
         combine: str = "mean",
         metrics: dict[str, Any] | None = None,
-        temperatures: Mapping[str, float] | None = None,
+        temperatures: Mapping[str, float] | Sequence[float] | None = None,
         reading: dict[str, Any] | None = None,
         fitted: Mapping[str, Tensor] | None = None,
         calibration: Calibration | None = None,
@@ -71,45 +79,39 @@ class Ensemble(nn.Module):
         cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
-        named = dict(members) if isinstance(members, Mapping) else _name(members)
-        if not named:
-            raise UsageError("an ensemble needs at least one member")
-        given = [1.0] * len(named) if weights is None else [float(weight) for weight in weights]
-        if len(given) != len(named):
-            raise UsageError(f"{len(given)} weights for {len(named)} members; give one each")
-        if any(not math.isfinite(weight) or weight < 0 for weight in given) or not sum(given):
-            raise UsageError(f"weights {given} must be >= 0, finite and not all 0")
-        kept = {name: (m, w) for (name, m), w in zip(named.items(), given, strict=True) if w > 0}
-        channels = {name: member.spec.out_channels for name, (member, _) in kept.items()}
+        require_parts(
+            combine=combine, calibration=calibration, guarantee=guarantee, cascade=cascade, metrics=metrics,
+            reading=reading, fitted=fitted,
+        )  # fmt: skip
+        named = members_of(members)
+        self.weights = kept_weights(weights, named)
+        kept = {name: named[name] for name in self.weights}
+        channels = {name: member.spec.out_channels for name, member in kept.items()}
         if len(set(channels.values())) > 1:
             raise UsageError(f"members give different numbers of channels: {channels}")
-        taken = {name: member.spec.in_channels for name, (member, _) in kept.items()}
+        taken = {name: member.spec.in_channels for name, member in kept.items()}
         if len(set(taken.values())) > 1:
             raise UsageError(f"members take images of different numbers of channels: {taken}")
-        warm = dict.fromkeys(kept, 1.0) | {name: float(t) for name, t in (temperatures or {}).items() if name in kept}
-        if any(not math.isfinite(value) or value <= 0 for value in warm.values()):
-            raise UsageError(f"temperatures {warm} must be positive and finite")
-        if min_members is not None and not 1 <= min_members <= len(kept):
-            raise UsageError(f"min_members = {min_members} of {len(kept)} members; give 1 to {len(kept)}")
-        self.members = nn.ModuleDict({name: member for name, (member, _) in kept.items()})
-        total = sum(weight for _, weight in kept.values())
-        # Weights that were divided already stay the same to the bit: of an ensemble that is saved, loaded or rewritten.
-        total = 1.0 if math.isclose(total, 1, rel_tol=1e-12) else total
-        self.weights = {name: weight / total for name, (_, weight) in kept.items()}
+        heat = positive_temperatures(temperatures, named)
+        require_least(min_members, len(kept))
+        self.members = nn.ModuleDict(kept)
         self.combine = combine
-        self.task = _as_task(task, next(iter(channels.values())))
-        self.fitted = dict(fitted or {})
+        self.task = task_of(task, next(iter(channels.values())))
+        self.fitted = tensors_of(fitted)
         self.rule()  # so that a rule that does not suit, or was not fitted, is refused here
         self.metrics = dict(metrics or {})
-        self.temperatures = warm
+        self.temperatures = {name: heat[name] for name in kept}
         self.calibration = calibration
         self.guarantee = guarantee
         self.in_channels = next(iter(taken.values()))
+        self.out_size = next(member.spec.out_size for member in kept.values())
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
+        self.unusable: dict[str, str] = {}
+        """Members that :meth:`without` took away, and why."""
         self.left_out: dict[str, str] = {}
-        """Members that could not be used, and why: of a damaged file, or in some prediction."""
+        """Members that it had to be made without, and why, such as those that are damaged in a file."""
 
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Names and members, in order."""
@@ -117,14 +119,81 @@ class Ensemble(nn.Module):
             assert isinstance(member, DenseModel | Viewed)
             yield name, member
 
-    def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
-        """The same weights, rule and calibration over other networks of the same names."""
+    def with_members(self, members: Mapping[str, Member], fitted: Mapping[str, Tensor] | None = None) -> "Ensemble":
+        """The same weights, rule and calibration over other networks of the same names; ``fitted`` default the same."""
         other = Ensemble(
-            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics, self.temperatures,
-            self.reading, self.fitted, self.calibration, self.guarantee, self.min_members, self.cascade,
+            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics,
+            {name: self.temperatures[name] for name in members}, self.reading,
+            self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
+            self.min_members, self.cascade,
         )  # fmt: skip
-        other.left_out |= self.left_out
+        other.left_out, other.unusable = dict(self.left_out), dict(self.unusable)
+        other.out_size = self.out_size
         return other
+
+    def without(self, error: UnusableMaps) -> "Ensemble":
+        """The same networks but for one; what the others weigh grows, and the guarantee is void.
+
+        Args:
+            error: says which member, and why.
+
+        Raises:
+            ArtifactError: too few remain, or the rule was fitted for all.
+        """
+        left, total = len(self.members) - 1, len(self.members) + len(self.unusable)
+        member = self.members[error.member]
+        if self.min_members is None or left < self.min_members:
+            least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
+            raise error.final(
+                member,
+                f"{left} usable of {total} remain and {least}; check the image, leave the member out "
+                "(`densemble assemble`), or go on without it: --min-members",
+            )
+        if COMBINE[self.combine].needs_all:
+            consequence = (
+                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with"
+            )
+            raise error.final(member, f"{consequence} --combine mean")
+        others = {name: own for name, own in self.named_members() if name != error.member}
+        places = [place for place, name in enumerate(self.members) if name in others]
+        reduced = self.with_members(others, keep_members(self.combine, self.fitted, places))
+        reduced.unusable[error.member] = error.reason
+        reduced.training = self.training
+        return reduced
+
+    def get_extra_state(self) -> Tensor:
+        """Part of ``state_dict()``: weights, temperatures, rule, calibration, guarantee, cascade and task."""
+        own = {"weights": self.weights, "fitted": self.fitted, "min_members": self.min_members}
+        return pack({"members": kinds(self.named_members()), "left_out": self.left_out, **own, **describe(self)})
+
+    def set_extra_state(self, state: Any) -> None:
+        """Part of ``load_state_dict()``: takes over all that :meth:`get_extra_state` gave.
+
+        Raises:
+            UsageError: it is of an ensemble of other members, or it was changed.
+        """
+        values = unpack(state)
+        require_same_members(values["members"], kinds(self.named_members()))
+        members, weights = dict(self.named_members()), values["weights"]
+        fitted = {name: torch.tensor(numbers) for name, numbers in values["fitted"].items()}
+        loaded = Ensemble(
+            {name: members[name] for name in weights}, list(weights.values()), fitted=fitted,
+            min_members=values["min_members"], **described(values),
+        )  # fmt: skip
+        loaded.left_out |= values["left_out"]
+        for name in ("members", "weights", "fitted", "min_members", "left_out", "out_size", *PARTS):
+            setattr(self, name, getattr(loaded, name))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See :class:`torch.nn.Module`; the members must be those of the saved ensemble.
+
+        Raises:
+            UsageError: the state is of other members, or has only their tensors, as those of older versions have; with
+                ``strict=False`` the latter leave weights, temperatures, rule and calibration as they are.
+        """
+        if strict and "_extra_state" not in state_dict:
+            raise UsageError(OLDER)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def rule(self) -> Rule:
         """A fresh accumulator of the members' maps."""
@@ -134,53 +203,37 @@ class Ensemble(nn.Module):
         """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size.
 
         Raises:
-            ArtifactError: a member's map is not finite or of a wrong shape, and it cannot be done without.
+            UnusableMaps: a member's map of some of the images is not finite or of a wrong shape.
         """
-        size: Size | None = None
-        members = dict(self.named_members())
-        for name, logits in self.member_logits(images):
-            own = members[name].spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
-            maps = self.task.activation(resize(logits, own))
-            size = size or own
-            yield name, resize_maps(maps, size, self.task.target_kind == "density")
-
-    def member_logits(self, images: Tensor, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-        """Each member's name and logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
-
-        Args:
-            images: ``(B, C, H, W)`` in [0, 1].
-            names: of the members that run; default all.
-
-        Raises:
-            ArtifactError: a member's logits are not finite or of a wrong shape, and it cannot be done without.
-        """
-        left = len(self.members)
+        size = self.map_size(images)
         images = images.view_as(images)  # what fast members keep of a batch ends with it
         for name, member in self.named_members():
-            if names is not None and name not in names:
-                continue
-            logits = member.coarse(images).float()
-            reason = unusable(logits, len(images), self.task.out_channels)
-            if reason is not None:
-                left -= 1
-                self._do_without(name, reason, left)
-                continue
-            yield name, logits / self.temperatures[name]
+            logits = member(images).float()
+            require_usable(
+                name, logits, images.shape[0], self.task.out_channels
+            )  # len() would fix the batch in exports
+            maps = self.task.activation(logits / self.temperatures[name])
+            yield name, resize_maps(maps, size, self.task.target_kind == "density")
 
-    def _do_without(self, name: str, reason: str, left: int) -> None:
-        if self.min_members is None or left < self.min_members:
-            least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
-            raise ArtifactError(
-                f"member '{name}' {reason}, {left} usable of {len(self.members)} remain and {least}; check the "
-                "picture, leave the member out (`densemble assemble`), or go on without it: --min-members"
-            )
-        if COMBINE[self.combine].needs_all:
-            raise ArtifactError(
-                f"member '{name}' {reason}, and the rule '{self.combine}' was fitted for all members: assemble again "
-                "without it, or with --combine mean"
-            )
-        self.left_out.setdefault(name, reason)
-        warnings.warn(f"member '{name}' {reason}: left out of this prediction", stacklevel=4)
+    def map_size(self, images: Tensor) -> Size:
+        """(h, w) of the combined map of images ``(B, C, H, W)``."""
+        return self.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+
+    def coarse_logits(self, name: str, images: Tensor) -> Tensor:
+        """A member's logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
+
+        Args:
+            name: of the member.
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Raises:
+            UnusableMaps: for some of the images they are not finite or of a wrong shape.
+        """
+        member = self.members[name]
+        assert isinstance(member, DenseModel | Viewed)
+        logits = member.coarse(images).float()
+        require_usable(name, logits, len(images), self.task.out_channels)
+        return logits / self.temperatures[name]
 
     def combined(self, rule: Rule) -> Tensor:
         """The rule's map ``(B, K, h, w)``, calibrated."""
@@ -196,34 +249,51 @@ class Ensemble(nn.Module):
             UsageError: the images have another shape.
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
+        if torch.compiler.is_compiling():
+            return self._combine(images)  # which images can be used depends on their values
+        parts = per_image(self, images, Ensemble._combine, _warn)
+        return in_order([(part.places, part.result) for part in parts])
+
+    def _combine(self, images: Tensor) -> Tensor:
         rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
         for name, maps in self.member_maps(images):
             rule.add(maps, self.weights[name], places[name])
         return self.combined(rule)
 
     @torch.no_grad()
-    def predict(self, images: Tensor | np.ndarray[Any, Any]) -> Prediction:
-        """Combined map with uncertainty for images in memory.
+    def predict(self, images: Any) -> Prediction:
+        """Combined map with uncertainty for images in memory, in eval mode whatever mode the ensemble is in.
 
         Args:
             images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; uint8, or
-                float in [0, 1]; C is 3, RGB, unless the members were made for other channels.
+                float in [0, 1]; C is 3, RGB, unless the members were made for other channels; a PIL image; or a row
+                of these of one size.
 
         Raises:
             UsageError: another shape, another type, or float values outside [0, 1].
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
-        return self.predict_maps(self.member_maps(batch))
+        with eval_mode(self):
+            parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
+        return Prediction.gathered([(part.places, part.result) for part in parts])
 
     @torch.no_grad()
     def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
         """The prediction for a float batch ``(B, 3, H, W)`` on the ensemble's device, ready to be served at H x W.
 
         The mean and what follows from it have the ensemble's size; what is computed over the members has H x W, see
-        :meth:`predict_maps`.
+        :meth:`predict_maps`. Members that an image was predicted without are in :attr:`Prediction.left_out`.
+
+        Raises:
+            ArtifactError: a member that yields no usable map, and cannot be done without.
         """
-        return self.predict_maps(self.member_maps(batch), uncertainty, (int(batch.shape[-2]), int(batch.shape[-1])))
+        size = (int(batch.shape[-2]), int(batch.shape[-1]))
+        with eval_mode(self):
+            parts = per_image(
+                self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size)
+            )
+        return Prediction.gathered([(part.places, part.result) for part in parts])
 
     def predict_maps(
         self, members: Iterator[tuple[str, Tensor]], uncertainty: Asked = True, size: Size | None = None
@@ -282,6 +352,7 @@ class Ensemble(nn.Module):
             included=self.included(mean) if everyone else None,
             lower=None if bounds is None else bounds[0],
             upper=None if bounds is None else bounds[1],
+            left_out=(self.unusable,) * len(mean) if self.unusable else None,
         )
 
     def _bounds_need_spread(self) -> bool:
@@ -289,7 +360,7 @@ class Ensemble(nn.Module):
 
     def included(self, mean: Tensor) -> Tensor | None:
         """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
-        if self.left_out or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or self.unusable or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
             return None
         return self.guarantee.apply(mean)
 
@@ -301,7 +372,7 @@ class Ensemble(nn.Module):
             spread: variance over the members ``(B, 1, H, W)``, where the interval's width depends on it; the mean is
                 resized to its size.
         """
-        if self.left_out or not isinstance(self.guarantee, ConformalInterval):
+        if self.left_out or self.unusable or not isinstance(self.guarantee, ConformalInterval):
             return None
         if self.guarantee.floor is None:
             return self.guarantee.apply(mean)
@@ -311,17 +382,5 @@ class Ensemble(nn.Module):
         return self.guarantee.apply(torch.cat([values, spread], dim=1))
 
 
-def _name(members: Sequence[Member]) -> dict[str, Member]:
-    named: dict[str, Member] = {}
-    for number, member in enumerate(members):
-        plain = member.spec.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
-        named[plain if plain not in named else f"{plain}-{number}"] = member
-    return named
-
-
-def _as_task(task: Task | str | None, channels: int) -> Task:
-    """The task; by its name with classes that are named by their numbers; a likely one where none is given."""
-    if isinstance(task, Task):
-        return task
-    name = task or ("saliency" if channels == 1 else "segmentation")
-    return make_task({"name": name, "classes": [str(k) for k in range(channels)]})
+def _warn(error: UnusableMaps) -> None:
+    warnings.warn(f"{error}: left out of this prediction", stacklevel=4)

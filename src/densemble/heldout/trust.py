@@ -117,12 +117,13 @@ def _held(
 ) -> list[tuple[float, float]]:
     """Covered share of the target, and number of classes or width; empty where the target has nothing to cover."""
     if isinstance(guarantee, ConformalInterval):
-        assert prediction.lower is not None and prediction.upper is not None
+        if prediction.lower is None or prediction.upper is None:  # predicted without some member
+            return []
         lower, upper = (resize_maps(end.cpu(), size)[0] for end in (prediction.lower, prediction.upper))
         inside = ((lower <= wanted) & (wanted <= upper))[valid]
         return [(float(inside.double().mean()), float((upper - lower)[valid].mean()))]
     included, true = guarantee.apply(mean)[0], valid & (wanted > 0.5)
-    if not true.any():
+    if prediction.left_out or not true.any():
         return []
     count = (included & valid).sum() / valid.any(0).sum()
     return [(float(torch.as_tensor(included[true]).double().mean()), float(count))]

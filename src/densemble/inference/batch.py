@@ -5,10 +5,10 @@ the interpreter free, and a picture takes longer to come from another process th
 stages is bounded in pictures and in bytes, so that a folder needs no more memory than a few batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Barrier
 
@@ -31,7 +31,8 @@ class Report:
     Attributes:
         done: pictures predicted in this run.
         skipped: pictures finished by an earlier run.
-        failed: why, for each picture that could not be read.
+        failed: why, for each picture that could not be read or predicted.
+        without: pictures that were predicted without some members, those of earlier runs too, and why.
         ranked: pictures and their mean uncertainty, those of earlier runs too, in the pictures' order.
         seconds: of the calling thread: ``compute``; ``reading`` and ``writing``: waiting for pictures and for writers;
             ``wall``: all.
@@ -42,6 +43,7 @@ class Report:
     failed: list[str]
     ranked: list[tuple[Path, float]]
     seconds: dict[str, float]
+    without: list[tuple[Path, Mapping[str, str]]] = field(default_factory=list)
 
 
 def predict_files(
@@ -55,7 +57,7 @@ def predict_files(
     """Predicts files and writes the results at each picture's own size.
 
     Pictures of equal size are computed together: neighbours, and others as long as few wait. A picture that cannot be
-    read is a failure of its own; the others go on.
+    read, or that a member gives no usable map of, is a failure of its own; the others go on.
 
     Args:
         ensemble: says how pictures are read and what maps mean; it is not run.
@@ -63,7 +65,7 @@ def predict_files(
         compute: predicts a batch; called in this thread.
         pace: how many at once.
         progress: called in this thread, in the pictures' order.
-        say: takes remarks, a line each: what failed, and that earlier results do not count.
+        say: takes remarks, a line each: what failed or lacks members, and that earlier results do not count.
 
     Raises:
         UsageError: names that are not all different, or a kind of file that the ensemble cannot give.
@@ -85,8 +87,8 @@ def predict_files(
         missing = [place for place, (picture, name) in enumerate(named) if not journal.holds(picture, name)]
         tally = Tally(job.pictures, missing, progress, say)
         Stages(ensemble, job, compute, pace, journal, tally, seconds).run(missing, readers, writers)
-        unsure = [
-            (picture, journal.finished[name].unsure)
+        finished = [
+            (picture, journal.finished[name])
             for place, (picture, name) in enumerate(named)
             if place not in tally.failed
         ]
@@ -94,8 +96,9 @@ def predict_files(
         done=len(missing) - len(tally.failed),
         skipped=len(named) - len(missing),
         failed=list(tally.failed.values()),
-        ranked=[(picture, value) for picture, value in unsure if value is not None],
+        ranked=[(picture, entry.unsure) for picture, entry in finished if entry.unsure is not None],
         seconds=seconds.spent,
+        without=[(picture, entry.without) for picture, entry in finished if entry.without],
     )
 
 

@@ -7,7 +7,7 @@ and flushed as it is finished. A kill can break the last line only, and its pict
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -29,6 +29,7 @@ class Finished:
         name: what its files begin with; unique in a folder.
         files: names of the files written.
         unsure: mean uncertainty, where pictures are ranked.
+        without: members that it was predicted without, and why.
     """
 
     picture: str
@@ -37,6 +38,7 @@ class Finished:
     name: str
     files: tuple[str, ...]
     unsure: float | None
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 def source_state(picture: Path) -> tuple[int, int]:

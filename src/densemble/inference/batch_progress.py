@@ -1,7 +1,7 @@
 """How far the prediction of many files is: told picture by picture in their order, whatever order they end in."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Tally:
         pictures: all of them.
         missing: places of those that are predicted now; the others are skipped.
         progress: called at the start and for each picture that is predicted.
-        say: called for each picture that failed, with the reason.
+        say: called for each picture that failed or was predicted without some members, with the reason.
     """
 
     def __init__(
@@ -46,19 +46,22 @@ class Tally:
         """Why, by the picture's place."""
         self._pictures, self._skipped = pictures, len(pictures) - len(missing)
         self._untold = deque(missing)
-        self._ended: dict[int, str | None] = {}  # those whose turn to be told of has not come
+        # those whose turn to be told of has not come
+        self._ended: dict[int, tuple[str | None, Mapping[str, str]]] = {}
         self._progress, self._say = progress, say
         self._tell(None)
 
-    def end(self, place: int, failure: str | None = None) -> None:
-        """A picture is written, or failed."""
-        self._ended[place] = failure
+    def end(self, place: int, failure: str | None = None, without: Mapping[str, str] | None = None) -> None:
+        """A picture is written, maybe predicted without some members, or failed."""
+        self._ended[place] = failure, without or {}
         while self._untold and self._untold[0] in self._ended:
             first = self._untold.popleft()
-            reason = self._ended.pop(first)
+            reason, members = self._ended.pop(first)
             if reason is not None:
                 self.failed[first] = reason
                 self._say(f"failed: {reason}")
+            for name, why in members.items():
+                self._say(f"'{self._pictures[first]}': predicted without member '{name}', which {why}")
             self._tell(self._pictures[first])
 
     def _tell(self, picture: Path | None) -> None:

@@ -2,10 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images
-from densemble.ensemble.prediction import Prediction
-from densemble.errors import DataError
+from densemble.ensemble.membership import UnusableMaps
+from densemble.ensemble.prediction import MAPS, Prediction
+from densemble.errors import DataError, UsageError
 from densemble.inference.batch_groups import Groups
 from densemble.inference.batch_job import Job, Pace
 from densemble.inference.batch_journal import Finished, Journal, source_state
@@ -23,7 +24,10 @@ from densemble.inference.picture import at_picture_size
 from densemble.inference.predictor import read_picture, shown
 
 Compute = Callable[[Tensor], Prediction]
-"""Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device."""
+"""Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device.
+
+Raises :class:`UnusableMaps` for images that cannot be predicted.
+"""
 
 _MOST_BYTES = 1 << 30  # of decoded pictures, all stages together
 
@@ -68,7 +72,7 @@ class Stages:
             self.maps |= {"included", "lower", "upper"}
         self.reading: deque[tuple[int, Future[_Picture]]] = deque()
         self.groups: Groups[_Picture] = Groups(self.pace.batch, self.pace.waiting)
-        self.writing: deque[tuple[_Picture, Future[None]]] = deque()
+        self.writing: deque[tuple[_Picture, Future[Mapping[str, str]]]] = deque()
         self.held, self.largest = 0, 0  # bytes of decoded pictures: of all in hand, of one
 
     def run(self, places: Sequence[int], readers: ThreadPoolExecutor, writers: ThreadPoolExecutor) -> None:
@@ -111,43 +115,62 @@ class Stages:
         except DataError as error:
             self.tally.end(place, str(error))
             return []
+        except UsageError as error:
+            self.tally.end(place, f"'{self.job.pictures[place]}': {error}")
+            return []
         self.held += picture.images.nbytes
         self.largest = max(self.largest, picture.images.nbytes)
         return self.groups.add(picture.images.shape, picture)
 
     def _predict(self, group: list[_Picture], writers: ThreadPoolExecutor) -> None:
+        """Predicts a group; images that cannot be predicted fail by themselves."""
+        while group:
+            try:
+                prediction = self._computed(group)
+                break
+            except UnusableMaps as error:
+                failed = {image % len(group) for image in error.images}  # padding repeats the group
+                for picture in (group[image] for image in sorted(failed)):
+                    self.held -= picture.images.nbytes
+                    self.tally.end(picture.place, f"'{self.job.pictures[picture.place]}': {error.told}")
+                group = [picture for image, picture in enumerate(group) if image not in failed]
+        for image, picture in enumerate(group):
+            self._settle(self.pace.behind - 1)
+            self.writing.append((picture, writers.submit(self._write, picture, prediction.row(image))))
+
+    def _computed(self, group: list[_Picture]) -> Prediction:
+        """The maps that are needed, on the CPU."""
         with self.seconds.of("compute"), torch.no_grad():
             images = torch.cat([picture.images for picture in group])
             if self.pace.pad:
                 images = images[torch.arange(self.pace.batch) % len(group)]
             prediction = self.compute(images)
-            maps = {name: _on_cpu(getattr(prediction, name)) for name in self.maps}
-        for place, picture in enumerate(group):
-            row: dict[str, Any] = {one.name: None for one in fields(Prediction)} | {
-                name: None if values is None else values[place : place + 1] for name, values in maps.items()
+            maps: dict[str, Any] = {
+                name: _on_cpu(getattr(prediction, name)) if name in self.maps else None for name in MAPS
             }
-            self._settle(self.pace.behind - 1)
-            self.writing.append((picture, writers.submit(self._write, picture, Prediction(**row))))
+            return replace(prediction, **maps)
 
-    def _write(self, picture: _Picture, prediction: Prediction) -> None:
+    def _write(self, picture: _Picture, prediction: Prediction) -> Mapping[str, str]:
+        """Writes an image's files; gives the members that it was predicted without."""
         path, name, by = self.job.pictures[picture.place], self.job.names[picture.place], self.job.rank_by
         whole = at_picture_size(prediction, shown(picture.images[0]), path.stem, path, self.ensemble)
         files = tuple(file.name for file in whole.save(self.job.out, self.job.what, name))
         unsure = None if by is None else whole.unsureness(by)
-        self.journal.add(Finished(str(path.absolute()), *picture.state, name, files, unsure))
+        self.journal.add(Finished(str(path.absolute()), *picture.state, name, files, unsure, dict(whole.without)))
+        return whole.without
 
     def _settle(self, most: int) -> None:
         """Takes note of what is written; waits until at most so many pictures are being written."""
         while self.writing and (len(self.writing) > most or self.writing[0][1].done()):
             picture, future = self.writing.popleft()
-            failure = None
+            failure, without = None, None
             try:
                 with self.seconds.of("writing"):
-                    future.result()
-            except DataError as error:
+                    without = future.result()
+            except (DataError, UsageError) as error:
                 failure = str(error)
             self.held -= picture.images.nbytes
-            self.tally.end(picture.place, failure)
+            self.tally.end(picture.place, failure, without)
 
 
 def _on_cpu(maps: Tensor | None) -> Tensor | None:

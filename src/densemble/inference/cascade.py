@@ -7,11 +7,11 @@ from torch import Tensor
 
 from densemble.ensemble.cascade import UNSURENESS, Policy, unsureness
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.membership import unusable
+from densemble.ensemble.membership import UnusableMaps, require_usable
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
-from densemble.errors import ArtifactError, UsageError
+from densemble.errors import UsageError
 from densemble.shapes import Size
 
 
@@ -60,7 +60,7 @@ def predict_cascade(
 
     Raises:
         UsageError: the policy has a member that the ensemble has not, or the images have another shape.
-        ArtifactError: a member that gives no usable map.
+        ArtifactError: a member that gives no usable map; :class:`UnusableMaps` where other images can be used.
     """
     require_policy(ensemble, policy)
     places = {name: place for place, name in enumerate(ensemble.members)}
@@ -71,7 +71,11 @@ def predict_cascade(
     going = list(range(len(images)))
     left = images
     for stage, name in enumerate(policy.members, 1):
-        maps = _member_maps(ensemble, name, left, batch)
+        try:
+            maps = _member_maps(ensemble, name, left, batch)
+        except UnusableMaps as error:
+            consequence = "and a cascade needs each of its members; check the image, or predict without a budget"
+            raise error.at(going, len(images)).final(ensemble.members[name], consequence) from error
         for place, alone in zip(going, torch.split(maps, 1), strict=True):
             runs[place].add(alone, ensemble.weights[name], places[name])
         if stage == len(policy.members) or policy.threshold == 0:
@@ -130,14 +134,9 @@ def _member_maps(ensemble: Ensemble, name: str, images: Tensor, batch: int | Non
         logits = member(images).float()
     else:
         logits = torch.cat([_filled(member, part, batch) for part in torch.split(images, batch)])
-    reason = unusable(logits, len(images), task.out_channels)
-    if reason is not None:
-        raise ArtifactError(
-            f"member '{name}' {reason}, and a cascade needs each of its members; check the picture, or predict without "
-            "a budget"
-        )
+    require_usable(name, logits, len(images), task.out_channels)
     maps = task.activation(logits / temperature if temperature != 1 else logits)
-    return resize_maps(maps, _map_size(ensemble, images), task.target_kind == "density")
+    return resize_maps(maps, ensemble.map_size(images), task.target_kind == "density")
 
 
 def _filled(member: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
@@ -146,9 +145,3 @@ def _filled(member: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
     filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
     logits: Tensor = member(filled).float()
     return logits[: len(images)]
-
-
-def _map_size(ensemble: Ensemble, images: Tensor) -> Size:
-    """What the first member of the ensemble gives, whichever member comes first in the cascade."""
-    _, first = next(ensemble.named_members())
-    return first.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))

@@ -1,14 +1,12 @@
 """What computes a batch: all members, or a cascade of them, and never so many pixels at once that memory grows."""
 
 from collections.abc import Callable
-from dataclasses import fields
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.uncertainty import Asked
 from densemble.inference.cascade import predict_cascade, require_policy
@@ -31,6 +29,9 @@ def computing(
         policy: of the ensemble's cascade; ``None``: all members see every picture.
         used: told what a batch spent under a policy.
 
+    The function raises :class:`UnusableMaps` for images that a member gives no usable map of and that cannot be
+    predicted without it; the others of the batch can.
+
     Raises:
         UsageError: the policy has a member that the ensemble has not.
     """
@@ -49,16 +50,14 @@ def computing(
 
     def compute(images: Tensor) -> Prediction:
         at_once = max(PIXELS // (images.shape[-2] * images.shape[-1]), 1)
-        return _joined([part(images) for images in torch.split(images, at_once)])
+        parts = []
+        for first in range(0, len(images), at_once):
+            few = images[first : first + at_once]
+            places = range(first, first + len(few))
+            try:
+                parts.append((places, part(few)))
+            except UnusableMaps as error:
+                raise error.at(places, len(images)) from error
+        return Prediction.gathered(parts)
 
     return compute
-
-
-def _joined(parts: list[Prediction]) -> Prediction:
-    if len(parts) == 1:
-        return parts[0]
-    joined: dict[str, Any] = {}
-    for one in fields(Prediction):
-        maps = [getattr(part, one.name) for part in parts]
-        joined[one.name] = None if maps[0] is None else torch.cat(maps)
-    return Prediction(**joined)

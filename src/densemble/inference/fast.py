@@ -1,5 +1,6 @@
 """The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
 
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 
@@ -18,8 +19,8 @@ from densemble.nets.rewrite import for_inference, same_tensors
 from densemble.nets.sharing import share
 
 
-class SharedInput:
-    """Images resized and normalized once for all members that want them alike; of one batch at a time."""
+class SharedInput(threading.local):
+    """Images resized and normalized once for all members that want them alike; in each thread, of its last batch."""
 
     def __init__(self) -> None:
         self._images: Callable[[], Tensor | None] = lambda: None
@@ -80,7 +81,7 @@ def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ens
     """The same ensemble on backends; its networks are tuned as pictures come.
 
     Args:
-        ensemble: left as it is.
+        ensemble: left as it is. Members with forward hooks run as they are, so that the hooks are called.
         execution: what may be chosen, and when.
         together: members share what they can: the same beginning, such as a frozen backbone, runs once, and networks
             compute in the same memory. All of them run when one is asked, which is right where all members see the
@@ -88,8 +89,11 @@ def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ens
     """
     plain: dict[int, DenseModel] = {}
     alone: set[int] = set()  # networks that also see pictures mirrored, turned or scaled
-    for _, member in ensemble.named_members():
+    for name, member in ensemble.named_members():
         network = member.member if isinstance(member, Viewed) else member
+        if has_hooks(member):
+            execution.say(f"{name}: runs as it is, for it has forward hooks")
+            continue
         plain[id(network)] = network
         if isinstance(member, Viewed) or not together:
             alone.add(id(network))
@@ -103,11 +107,20 @@ def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ens
         made |= {key: FastMember(plain[key], runs, place, inputs) for place, key in enumerate(cluster)}
 
     def ready(member: DenseModel | Viewed) -> DenseModel | Viewed:
-        if isinstance(member, Viewed):
-            return Viewed(made[id(member.member)], member.view.name)
-        return made[id(member)]
+        network = member.member if isinstance(member, Viewed) else member
+        if has_hooks(member):
+            return member
+        quick = made[id(network)].eval()
+        return Viewed(quick, member.view.name).eval() if isinstance(member, Viewed) else quick
 
-    return ensemble.with_members({name: ready(member) for name, member in ensemble.named_members()}).eval()
+    lean = ensemble.with_members({name: ready(member) for name, member in ensemble.named_members()})
+    lean.training = lean.members.training = False  # members with hooks are the user's, in whatever mode
+    return lean
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a forward pass of the module calls hooks: rewritten and compiled networks would not."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def _clusters(models: Mapping[int, DenseModel]) -> list[list[int]]:

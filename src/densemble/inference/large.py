@@ -10,6 +10,8 @@ import numpy as np
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
+from densemble.ensemble.membership import UnusableMaps
+from densemble.errors import DataError
 from densemble.inference.picture import require_saved
 from densemble.inference.small_overlay import SmallOverlay, read_valid_rows
 from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
@@ -43,10 +45,12 @@ def predict_large(
     tile: int = 1024,
     reaches: Mapping[str, Reach] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    without: Callable[[Mapping[str, str]], None] = lambda members: None,
 ) -> list[Path]:
     """Predicts one picture and writes ``NAME_map.tif`` and whatever else is asked for; of a Zarr ``NAME_map.zarr``.
 
-    Memory is that of a row of windows, however large the picture is. ``npy`` gives the mean map as float32, in a file
+    A member that gives no usable map of some window is left out of the whole picture, or the picture fails. Memory is
+    that of a row of windows, however large the picture is. ``npy`` gives the mean map as float32, in a file
     ``NAME_mean``; the overlay is made small, and the uncertainty is in its own unit instead of colours. Where the
     picture holds no data, the files hold none.
 
@@ -59,6 +63,7 @@ def predict_large(
         tile: pixels along each axis of a window.
         reaches: of the members, see :func:`densemble.inference.tile_members.measure_reaches`; default: measured.
         progress: called with (rows done, all rows).
+        without: called with the members that the picture had to be predicted without, and why.
 
     Returns:
         The files written.
@@ -67,7 +72,37 @@ def predict_large(
         UsageError: what the ensemble cannot give, or members that large pictures are not for.
         DataError: the picture cannot be read.
         ResourceError: a file cannot be written.
+        ArtifactError: a member that gives no usable map and cannot be done without.
     """
+    able = ensemble
+    while True:
+        try:
+            files = _predict_large(able, path, out, name, what, tile, reaches, progress)
+        except UnusableMaps as error:
+            found = error.at([0] * (max(error.images) + 1), 1)  # of the picture, not of a window
+            if "guarantee" in what:
+                consequence = "and what is guaranteed holds for all members: leave 'guarantee' out of --save"
+                raise found.final(able.members[error.member], consequence) from error
+        except DataError as error:  # of a window
+            raise DataError(str(error) if str(path) in str(error) else f"'{path}': {error}") from error
+        else:
+            break
+        able = able.without(found)
+    if able is not ensemble:
+        without(able.unusable)
+    return files
+
+
+def _predict_large(
+    ensemble: Ensemble,
+    path: Path,
+    out: Path,
+    name: str,
+    what: tuple[str, ...],
+    tile: int,
+    reaches: Mapping[str, Reach] | None,
+    progress: Callable[[int, int], None],
+) -> list[Path]:
     require_saved(what, ensemble)
     planes = tuple(dict.fromkeys(plane for kind in what for plane in _planes(kind, ensemble)))
     files: list[Path] = []

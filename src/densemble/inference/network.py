@@ -1,5 +1,6 @@
 """A network that is tuned for the shapes it meets: normalized images in, logits of one or several members out."""
 
+import threading
 import time
 import weakref
 from collections import Counter
@@ -20,6 +21,8 @@ from densemble.shapes import Size
 
 MOST_SHAPES = 4
 """That a network is tuned for as pictures come: each of them holds the weights once more."""
+_TUNING = threading.RLock()
+"""Networks are converted one after the other: torch.export keeps its state for all threads."""
 
 
 class Rewritten:
@@ -34,9 +37,14 @@ class Rewritten:
         self.members = members
         self._models: list[DenseModel] = []
         self._networks: dict[tuple[Size, Size | None], nn.Module] = {}
+        self._lock = threading.Lock()
 
     def network(self, seen: Size, stops_at: Size | None) -> nn.Module:
         """The network for normalized images of a size, its heads' steps stopping at a size."""
+        with self._lock:
+            return self._made(seen, stops_at)
+
+    def _made(self, seen: Size, stops_at: Size | None) -> nn.Module:
         if not self._models:
             self._models = [for_inference(own).to(memory_format=torch.channels_last) for own in self.members]
         key = (seen if len(self._models) > 1 else (0, 0), stops_at)
@@ -48,7 +56,8 @@ class Rewritten:
 
     def drop(self) -> None:
         """Lets go of the rewritten weights."""
-        self._models, self._networks = [], {}
+        with self._lock:
+            self._models, self._networks = [], {}
 
 
 class TunedNetwork:
@@ -58,7 +67,8 @@ class TunedNetwork:
     or is tuned when it comes, as the execution has it.
 
     Args:
-        members: that it answers for; of several, the answers to the last images are kept until others come.
+        members: that it answers for; of several, the answers to the last images are kept until others come, in each
+            thread by itself.
         execution: how networks are run.
         together: of the networks that see the same images; ``None``: it runs by itself.
     """
@@ -70,26 +80,33 @@ class TunedNetwork:
         self._met: Counter[tuple[int, ...]] = Counter()
         self._rewritten = Rewritten(members)
         self._together = together
-        self._images: Callable[[], Tensor | None] = lambda: None
-        self._answers: tuple[Size, list[Tensor]] | None = None
+        self._last = _LastAnswers()
 
     def grids(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
         """Normalized images ``(B, C, H, W)`` -> logits ``(B, K, h, w)`` of each member for maps of a size."""
         if len(self._rewritten.members) == 1:
             return self._run(normalized, wanted)
-        if self._images() is not normalized or self._answers is None or self._answers[0] != wanted:
-            self._images, self._answers = weakref.ref(normalized), (wanted, self._run(normalized, wanted))
-        return self._answers[1]
+        last = self._last
+        if last.images() is not normalized or last.wanted != wanted:
+            last.answers = self._run(normalized, wanted)
+            last.images, last.wanted = weakref.ref(normalized), wanted
+        return last.answers
+
+    def _usable(self, normalized: Tensor, wanted: Size) -> list[Tuned]:
+        return [one for one in self.tuned.get(tuple(normalized.shape[1:]), []) if one.serves(wanted)]
 
     def _run(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
-        usable = [one for one in self.tuned.get(tuple(normalized.shape[1:]), []) if one.serves(wanted)]
+        usable = self._usable(normalized, wanted)
         if not usable and self.execution.always:
-            usable = [self._tune(normalized, wanted)]
+            with _TUNING:  # another thread may have tuned it meanwhile
+                usable = self._usable(normalized, wanted) or [self._tune(normalized, wanted)]
         elif not usable:
             started = time.perf_counter()
             found = self._eagerly(normalized, wanted)
-            if self._worth(normalized, time.perf_counter() - started):
-                self._tune(normalized, wanted, ran=True)
+            with _TUNING:
+                worth = self._worth(normalized, time.perf_counter() - started)
+                if worth and not self._usable(normalized, wanted):
+                    self._tune(normalized, wanted, ran=True)
             return found
         if usable[0].batch == len(normalized):
             return usable[0].runner(normalized)
@@ -123,10 +140,18 @@ class TunedNetwork:
             spec = self._rewritten.members[0].spec
             key = (tuple(normalized.shape), spec.mean, spec.std)
             found = self._together.seat(found, len(self._rewritten.members), key, ran)
-        row = self.tuned.setdefault(tuple(normalized.shape[1:]), [])
-        row.append(found)
-        row.sort(key=lambda one: -one.batch)
+        row = [*self.tuned.get(tuple(normalized.shape[1:]), []), found]
+        self.tuned[tuple(normalized.shape[1:])] = sorted(row, key=lambda one: -one.batch)
         return found
+
+
+class _LastAnswers(threading.local):
+    """The answers to the last images, and for which size of map."""
+
+    def __init__(self) -> None:
+        self.images: Callable[[], Tensor | None] = lambda: None
+        self.wanted: Size | None = None
+        self.answers: list[Tensor] = []
 
 
 def _in_parts(normalized: Tensor, tuned: Sequence[Tuned], together: Together) -> list[Tensor]:

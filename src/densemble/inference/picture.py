@@ -1,6 +1,8 @@
 """PicturePrediction: what an ensemble says about one picture, at the picture's own size; can be shown and saved."""
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +18,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
 from densemble.errors import UsageError
 from densemble.inference import drawing
+from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
 from densemble.shapes import Size, format_size
@@ -58,6 +61,7 @@ class PicturePrediction(Prediction):
         task: what the map means.
         valid: bool ``(H, W)``, where the file says that it holds data; ``None``: everywhere. The maps hold numbers
             elsewhere too; what is drawn, saved and averaged leaves them out.
+        number: that no other prediction has.
     """
 
     image: Array
@@ -65,6 +69,17 @@ class PicturePrediction(Prediction):
     path: Path | None
     task: Task
     valid: Array | None = None
+    number: int = field(default_factory=itertools.count().__next__, compare=False)
+
+    @property
+    def failed(self) -> str | None:
+        """``None``: it was predicted; see :class:`densemble.inference.failed.FailedPicture`."""
+        return None
+
+    @property
+    def without(self) -> Mapping[str, str]:
+        """Members that gave no usable map of the picture, which was predicted without them, and why."""
+        return self.left_out[0] if self.left_out else {}
 
     @cached_property
     def uncertainty(self) -> Array:
@@ -129,9 +144,15 @@ class PicturePrediction(Prediction):
         if self.included is not None:
             return self._stored(self.included.cpu().numpy().astype(np.uint8) * 255, guarantee=True)
         if self.lower is None or self.upper is None:
-            raise UsageError(_NO_GUARANTEE)
+            raise UsageError(self._no_guarantee())
         ends = np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
         return self._stored(ends, guarantee=True)
+
+    def _no_guarantee(self) -> str:
+        if not self.without:
+            return _NO_GUARANTEE
+        members = ", ".join(f"'{name}', which {reason}" for name, reason in self.without.items())
+        return f"nothing is guaranteed of '{self.path or self.name}': predicted without member {members}"
 
     def unsureness(self, by: str) -> float:
         """Mean over the pixels with data of ``entropy``, ``mutual_information``, ``disagreement`` or ``variance``.
@@ -199,20 +220,23 @@ class PicturePrediction(Prediction):
         Args:
             folder: made if it is missing.
             what: of ``SAVE``.
-            name: default the picture's stem.
+            name: default :attr:`name`; where this process has written another picture of that name into the folder,
+                with the picture's folder or a number.
 
         Returns:
             The files written. ``NAME.npy`` holds the mean map as float32 ``(K, H, W)``.
 
         Raises:
-            UsageError: an unknown kind.
+            UsageError: an unknown kind, or a guarantee where there is none.
             ResourceError: the folder cannot be written.
         """
         unknown = [kind for kind in what if kind not in SAVE]
         if unknown:
             raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+        if "guarantee" in what and self.included is None and self.lower is None:
+            raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))
-        stem = name or self.name
+        stem = name or name_in(place, self.name, self.number if self.path is None else self.path)
         return [self._save_one(kind, place, stem) for kind in what]
 
     def _save_one(self, kind: str, place: Path, stem: str) -> Path:
@@ -286,7 +310,7 @@ def at_picture_size(
         return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
-    mean, included = whole[0], ensemble.included(whole)
+    mean, included = whole[0], None if prediction.included is None else ensemble.included(whole)
     valid = None if path is None or path.is_dir() else read_validity(path)
     unsure = prediction.entropy
     if unsure is not None and whole is not prediction.mean:
@@ -302,6 +326,7 @@ def at_picture_size(
         included=None if included is None else included[0],
         lower=grown(prediction.lower),
         upper=grown(prediction.upper),
+        left_out=prediction.left_out,
         image=image,
         name=name,
         path=path,

@@ -1,28 +1,34 @@
 """predict: files, folders, globs, lists and arrays in, one prediction per picture out, at the picture's own size."""
 
 import glob
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.images import as_images
+from densemble.ensemble.images import as_images, is_pil
+from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.uncertainty import Asked
 from densemble.errors import DataError, UsageError
 from densemble.inference.backends import BACKENDS, Precision
 from densemble.inference.execution import Execution
+from densemble.inference.failed import FailedPicture
 from densemble.inference.fast import fast
+from densemble.inference.names import output_names
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.inference.tune import candidates
 from densemble.nets.dense import DenseModel
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
 Array = np.ndarray[Any, Any]
-Source = str | Path | Array | Tensor
+Source = str | Path | Array | Tensor | Dataset[Any] | Any
+Picture = Path | Array | Tensor | Callable[[], Array | Tensor] | Any
 SUFFIXES = (*IMAGE_SUFFIXES, ".zarr")
 BACKEND_NAMES = ("auto", *BACKENDS)
 PRECISIONS = ("auto", *get_args(Precision))
@@ -56,17 +62,39 @@ def _is_picture(path: Path) -> bool:
     return path.is_file() or path.suffix == ".zarr"
 
 
-def expand(source: Source | Iterable[Source]) -> list[Path | Array | Tensor]:
-    """One source or many -> single pictures, in order; batches are taken apart.
+def expand(source: Source | Iterable[Source]) -> list[Picture]:
+    """One source or many -> single pictures, in order; batches are taken apart, items of data sets read when needed.
 
     Raises:
         DataError: a path where nothing is.
+        UsageError: something that is no picture.
     """
     if isinstance(source, str | Path):
         return list(find_pictures(source))
     if isinstance(source, np.ndarray | Tensor):
         return list(source) if source.ndim == 4 else [source]
-    return [picture for item in source for picture in expand(item)]
+    if is_pil(source):
+        return [source]
+    if isinstance(source, Dataset) and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return [partial(_image_of, source, number) for number in range(len(source))]
+    if isinstance(source, DataLoader | IterableDataset):
+        return [picture for item in source for picture in expand(_first(item))]
+    if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping) and not hasattr(source, "read"):
+        return [picture for item in source for picture in expand(item)]
+    raise UsageError(
+        f"a {type(source).__name__} is no picture; give a path, a folder, a glob, an array, a tensor, a PIL image, a "
+        "Dataset of them, or a list; open a file object with PIL.Image.open"
+    )
+
+
+def _image_of(items: Any, number: int) -> Array | Tensor:
+    image: Array | Tensor = _first(items[number])
+    return image
+
+
+def _first(item: Any) -> Any:
+    """The image of an item of a data set, which may have a target and more behind it."""
+    return item[0] if isinstance(item, tuple | list) else item
 
 
 def check_execution(backend: str, precision: str) -> None:
@@ -124,7 +152,10 @@ def read_picture(path: Path, ensemble: Ensemble) -> Array:
         raise DataError(f"'{path}' has {image.shape[2]} channels, the ensemble takes {ensemble.in_channels}")
     value_range = ensemble.reading.get("image_range")
     limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-    return as_unit(filled(image, valid, limits), limits)
+    try:
+        return as_unit(filled(image, valid, limits), limits)
+    except DataError as error:
+        raise DataError(f"'{path}': {error}") from error
 
 
 def shown(image: Tensor) -> Array:
@@ -135,39 +166,59 @@ def shown(image: Tensor) -> Array:
 
 
 def predict_one(
-    ensemble: Ensemble, picture: Path | Array | Tensor, name: str = "0", uncertainty: Asked = True
+    ensemble: Ensemble, picture: Picture, name: str | None = None, uncertainty: Asked = True
 ) -> PicturePrediction:
     """Predicts one picture.
 
     Args:
         ensemble: in eval mode, best :func:`prepared`.
-        picture: a file, an array ``(H, W, C)`` or a tensor ``(C, H, W)``.
-        name: of a picture that is no file.
+        picture: a file, an array ``(H, W, C)``, a tensor ``(C, H, W)``, a PIL image, or what gives one when called.
+        name: default the file's stem.
         uncertainty: which maps of uncertainty.
 
     Raises:
         DataError: a file that cannot be read.
         UsageError: an array of another shape or type.
+        ArtifactError: a member that gives no usable map, and cannot be done without.
     """
+    picture = picture() if callable(picture) else picture
     path = picture if isinstance(picture, Path) else None
     pixels = read_picture(picture, ensemble) if isinstance(picture, Path) else picture
     batch = as_images(pixels, ensemble.in_channels)
     image = shown(batch[0])
     device = next(ensemble.parameters()).device
     prediction = ensemble.predict_members(batch.to(device), uncertainty)
-    return at_picture_size(prediction, image, path.stem if path else name, path, ensemble)
+    return at_picture_size(prediction, image, name or (path.stem if path else "0"), path, ensemble)
+
+
+def _predicted_or_failed(ensemble: Ensemble, picture: Picture, name: str) -> PicturePrediction | FailedPicture:
+    path = picture if isinstance(picture, Path) else None
+    where = f"'{path or name}': "
+    try:
+        return predict_one(ensemble, picture, name)
+    except DataError as error:
+        reason = str(error)
+    except UsageError as error:
+        reason = f"{where}{error}"
+    except UnusableMaps as error:
+        reason = f"{where}{error.told}"
+    return FailedPicture(name, path, reason)
 
 
 def predict(
     ensemble: Ensemble | DenseModel, source: Source | Iterable[Source], backend: str = "auto", precision: str = "auto"
-) -> Iterator[PicturePrediction]:
+) -> Iterator[PicturePrediction | FailedPicture]:
     """Predictions one by one, each at its picture's own size; a generator, so that a folder needs no more memory
     than a picture.
 
+    A picture that cannot be read or predicted gives a :class:`FailedPicture`, whose ``failed`` says why; of the others
+    ``failed`` is ``None``.
+
     Args:
-        ensemble: see :class:`Ensemble`, or a single network; is put into eval mode.
+        ensemble: see :class:`Ensemble`, or a single network; runs in eval mode and is left as it is.
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
-            ``(B, 3, H, W)``, or any mixture of these in a list.
+            ``(B, 3, H, W)``, a PIL image, a Dataset or DataLoader of images (or of images and targets), or any mixture
+            of these in a list.
         backend: ``eager``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member whichever is
             fastest here and right, where there are pictures enough to be worth finding out.
         precision: the lowest that may be chosen: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 where the hardware
@@ -175,12 +226,16 @@ def predict(
             :data:`densemble.inference.tune.DRIFT` of those in fp32.
 
     Raises:
-        DataError: nothing at a path, or a file that cannot be read.
-        UsageError: arrays of another shape or type, unknown backend or precision.
+        DataError: nothing at a path.
+        UsageError: a source that is an array or image of another shape or type, or no image at all; unknown backend or
+            precision.
+        ArtifactError: a member whose weights are not finite.
     """
     check_execution(backend, precision)
     pictures = expand(source)
-    ensemble.eval()
     several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
+    if len(pictures) == 1 and not isinstance(pictures[0], Path) and not callable(pictures[0]):
+        as_images(pictures[0], several.in_channels)  # the only picture is no failure among others
     lean = prepared(several, backend, precision, len(pictures))
-    return (predict_one(lean, picture, str(i)) for i, picture in enumerate(pictures))
+    named = zip(pictures, output_names(pictures), strict=True)
+    return (_predicted_or_failed(lean, picture, name) for picture, name in named)

@@ -90,6 +90,8 @@ def stream(
             to be cut; a member whose map has a fixed size though it sees pictures at their own; densities of members
             that give no fixed size; a tile that is too small.
         DataError: pixels that cannot be used.
+        UnusableMaps: a member gives no usable map of a part of the picture: the maps of all parts are then without it,
+            or there are none.
     """
     require_planes(ensemble, planes)
     wanted = tuple(planes)
@@ -225,7 +227,9 @@ def _windowed_rows(
 def _small_maps(ensemble: Ensemble, own: list[str], images: Tensor, boxes: list[Box]) -> list[list[SmallMap]]:
     """What the members that see windows say about each of them."""
     found: list[list[SmallMap]] = [[] for _ in boxes]
-    for name, logits in ensemble.member_logits(images, own):
+    images = images.view_as(images)  # what fast members keep of a batch ends with it
+    for name in own:
+        logits = ensemble.coarse_logits(name, images)
         for number, box in enumerate(boxes):
             found[number].append(SmallMap(name, logits[number : number + 1], False, box))
     return found

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.membership import unusable
+from densemble.ensemble.membership import require_usable
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.views import View, Viewed
-from densemble.errors import ArtifactError, UsageError
+from densemble.errors import UsageError
 from densemble.inference.tile_resize import grown
 from densemble.inference.tiling import Box
 from densemble.nets.dense import DenseModel
@@ -117,16 +117,14 @@ def whole_map(ensemble: Ensemble, name: str, member: Member, picture: Tensor, si
         size: (H, W) of the picture itself.
 
     Raises:
-        ArtifactError: its map is not finite or of a wrong shape.
+        UnusableMaps: its map is not finite or of a wrong shape.
     """
     view, network, spec = view_of(member), network_of(member), member.spec
     seen = view.change(picture.to(network.mean.device))
     wanted = view.turned(spec.out_size or size)
     logits = network.grid((seen - network.mean) / network.std, wanted)
     logits = view.undo(logits if spec.out_size is None else resize(logits, wanted)).float()
-    reason = unusable(logits, 1, ensemble.task.out_channels)
-    if reason is not None:
-        raise ArtifactError(f"member '{name}' {reason}; check the picture, or leave the member out of the ensemble")
+    require_usable(name, logits, 1, ensemble.task.out_channels)
     logits = logits / ensemble.temperatures[name]
     activated = spec.out_size is not None
     return SmallMap(name, ensemble.task.activation(logits) if activated else logits, activated, Box(0, 0, *size))

@@ -4,6 +4,7 @@ A compiled network keeps the memory of what it computes on the way. Of seven net
 the seven as one network it is what the largest needs, and the numbers are the same ones.
 """
 
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,8 +31,9 @@ class Joint:
         for known, own in self._answers:
             if known() is images:
                 return own
-        self._answers.append((weakref.ref(images), self._runner(images)))
-        return self._answers[-1][1]
+        found = self._runner(images)
+        self._answers.append((weakref.ref(images), found))
+        return found
 
 
 class Seat:
@@ -55,6 +57,10 @@ class Seat:
         self._first = 0
 
     def __call__(self, images: Tensor) -> list[Tensor]:
+        with self._together.lock:  # threads share the compiled network, which runs one batch at a time
+            return self._answered(images)
+
+    def _answered(self, images: Tensor) -> list[Tensor]:
         self._calls += 1
         if self._calls == 1 and self._unchecked is not None and images is self._unchecked.example:
             return [logits.clone() for logits in self._unchecked.reference]
@@ -93,8 +99,8 @@ class Together:
 
     def __init__(self) -> None:
         self._waiting: dict[Key, list[Seat]] = {}
-        self._whole: Callable[[], Tensor | None] = lambda: None
-        self._parts: dict[tuple[int, int], Tensor] = {}
+        self._cut = _Parts()
+        self.lock = threading.RLock()
 
     def seat(self, tuned: Tuned, outputs: int, key: Key, ran: bool = False) -> Tuned:
         """The same network, to be joined with others.
@@ -108,11 +114,12 @@ class Together:
         if not isinstance(tuned.runner, JoinableRunner):
             return tuned
         seat = Seat(tuned, outputs, self, ran)
-        others = self._waiting.setdefault((type(tuned.runner), tuned.choice.precision, *key), [])
-        for other in others:
-            if isinstance(other.alone, JoinableRunner):
-                other.alone.rest()  # it will not run by itself any more
-        others.append(seat)
+        with self.lock:
+            others = self._waiting.setdefault((type(tuned.runner), tuned.choice.precision, *key), [])
+            for other in others:
+                if isinstance(other.alone, JoinableRunner):
+                    other.alone.rest()  # it will not run by itself any more
+            others.append(seat)
         return replace(tuned, runner=seat)
 
     def settle(self) -> None:
@@ -127,11 +134,20 @@ class Together:
 
     def part(self, images: Tensor, start: int, count: int) -> Tensor:
         """``images[start : start + count]``, filled up with the last one; the same tensor for all who ask for it."""
-        if self._whole() is not images:
-            self._whole, self._parts = weakref.ref(images), {}
-        if (start, count) not in self._parts:
+        cut = self._cut
+        if cut.whole() is not images:
+            cut.whole, cut.parts = weakref.ref(images), {}
+        if (start, count) not in cut.parts:
             part = images[start : start + count]
             missing = count - len(part)
             filled = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
-            self._parts[start, count] = filled.contiguous()
-        return self._parts[start, count]
+            cut.parts[start, count] = filled.contiguous()
+        return cut.parts[start, count]
+
+
+class _Parts(threading.local):
+    """Parts of the last batch, by first image and number, in each thread by itself."""
+
+    def __init__(self) -> None:
+        self.whole: Callable[[], Tensor | None] = lambda: None
+        self.parts: dict[tuple[int, int], Tensor] = {}

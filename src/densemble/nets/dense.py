@@ -20,7 +20,6 @@ from densemble.nets.cut import Cut, Kind, Layout
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
-from densemble.nets.layers import resize
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size
@@ -293,6 +292,8 @@ class DenseModel(nn.Module):
         spec = self.spec
         if images.ndim != 4 or images.shape[1] != spec.in_channels or 0 in images.shape:
             remedy = "add the batch axis" if images.ndim == 3 else f"give {spec.in_channels} channels first"
+            if images.ndim == 4 and 0 in images.shape:
+                remedy = "give at least one image, of at least one pixel"
             raise UsageError(
                 f"images must be (B, {spec.in_channels}, H, W), got {tuple(images.shape)}; {remedy}"
                 + (", convert to RGB" if spec.in_channels == 3 else "")
@@ -303,6 +304,7 @@ class DenseModel(nn.Module):
         seen = self.seen_size(own_size)
         if own_size == seen:
             return images
+        images = images if images.dtype == torch.float64 else images.float()  # no CPU resizes half precision
         return F.interpolate(images, size=seen, mode="bilinear", align_corners=False, antialias=True)
 
     def normalized(self, images: Tensor) -> Tensor:
@@ -311,7 +313,7 @@ class DenseModel(nn.Module):
         Raises:
             UsageError: the images have another number of channels or of axes.
         """
-        return (self.resized(images) - self.mean) / self.std
+        return ((self.resized(images) - self.mean) / self.std).to(self.mean.dtype)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.
@@ -350,7 +352,8 @@ class DenseModel(nn.Module):
         Raises:
             UsageError: the images have another number of channels or of axes.
         """
-        return resize(self.coarse(images), self.map_size(images))
+        logits: Tensor = self.head(self.backbone(self.normalized(images)), self.map_size(images))
+        return logits
 
     def extra_repr(self) -> str:
         size = "the image's own size" if self.spec.out_size is None else format_size(self.spec.out_size)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from densemble.nets.dense import DenseModel
 from densemble.nets.layers import ResizeConvolution, resize
+from densemble.nets.modes import eval_mode
 
 REFERENCE_TILE = 1024
 MOST_WORK = 1.45
@@ -104,17 +105,14 @@ def measure_reach(model: DenseModel) -> Reach:
 @contextmanager
 def _plain(model: DenseModel) -> Iterator[None]:
     """In eval mode, and resizing before convolutions: as matrices over whole axes it would spread NaN all over."""
-    modes = [(module, module.training) for module in model.modules()]
     resizing = (module for module in model.modules() if isinstance(module, ResizeConvolution))
     turned = [convolution for convolution in resizing if convolution.at_low_resolution]
+    for convolution in turned:
+        convolution.at_low_resolution = False
     try:
-        model.eval()
-        for convolution in turned:
-            convolution.at_low_resolution = False
-        yield
+        with eval_mode(model):
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for convolution in turned:
             convolution.at_low_resolution = True
 

@@ -20,17 +20,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from densemble.ensemble.calibrate import make_calibration
-from densemble.ensemble.cascade import make_cascade
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.guarantee import make_guarantee
 from densemble.ensemble.membership import keep_members
+from densemble.ensemble.state import describe as describe_parts
+from densemble.ensemble.state import described
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.storage.runs import atomic_path, require_writable
-from densemble.tasks import make_task
 
 SCHEMA = 1
 KEY = "densemble"
@@ -85,15 +83,8 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     tensors |= {f"{_FITTED}{key}": value.detach().cpu().contiguous() for key, value in ensemble.fitted.items()}
     description = {
         "schema": SCHEMA,
-        "task": ensemble.task.describe(),
         "members": members,
-        "combine": ensemble.combine,
-        "temperatures": ensemble.temperatures,
-        "calibration": None if ensemble.calibration is None else ensemble.calibration.describe(),
-        "guarantee": None if ensemble.guarantee is None else ensemble.guarantee.describe(),
-        "cascade": None if ensemble.cascade is None else ensemble.cascade.describe(),
-        "reading": ensemble.reading,
-        "metrics": ensemble.metrics,
+        **describe_parts(ensemble),
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
         "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
         "licence": LICENCE_NOTE,
@@ -216,16 +207,9 @@ def _put_together(
         return Ensemble(
             members,
             weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
-            task=make_task(values["task"]),
-            combine=values["combine"],
-            metrics=values["metrics"],
-            temperatures=values["temperatures"],
-            reading=values.get("reading", {}),
             fitted=_load_fitted(path, values, list(members)),
-            calibration=make_calibration(values["calibration"]) if values.get("calibration") else None,
-            guarantee=make_guarantee(values["guarantee"]) if values.get("guarantee") else None,
             min_members=min_members,
-            cascade=make_cascade(values["cascade"]) if values.get("cascade") else None,
+            **{**described(values), "temperatures": {name: values["temperatures"][name] for name in members}},
         )
     except UsageError as error:
         raise ArtifactError(
@@ -307,7 +291,8 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
     found: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            for key in (key for key in digests if key.startswith(prefix)):
+            # Parameters' names hold no slash, members' may: 'unet/fold1/mean' is not of 'unet'.
+            for key in (key for key in digests if key.rpartition("/")[0] == prefix.removesuffix("/")):
                 tensor = file.get_tensor(key)
                 if _digest(tensor) != digests[key]:
                     raise ArtifactError(

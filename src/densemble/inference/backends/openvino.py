@@ -1,5 +1,6 @@
 """openvino: the network as an OpenVINO model, on the CPU."""
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -111,6 +112,7 @@ class OpenVINORunner(JoinableRunner):
         self.model, self.precision = model, precision
         self._request: Any = None
         self._tensor = load_openvino().Tensor
+        self._lock = threading.Lock()
 
     def _compiled(self) -> Any:
         floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
@@ -122,16 +124,18 @@ class OpenVINORunner(JoinableRunner):
         return core().compile_model(self.model, "CPU", hints).create_infer_request()
 
     def __call__(self, images: Tensor) -> list[Tensor]:
-        if self._request is None:
-            self._request = self._compiled()
         array = images.detach().contiguous().numpy()
-        self._request.set_input_tensor(self._tensor(array, shared_memory=True))
-        self._request.infer()
-        return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
+        with self._lock:  # one request, whose tensors the next thread would overwrite
+            if self._request is None:
+                self._request = self._compiled()
+            self._request.set_input_tensor(self._tensor(array, shared_memory=True))
+            self._request.infer()
+            return [torch.from_numpy(np.array(output.data)) for output in self._request.output_tensors]
 
     def rest(self) -> None:
         """See :meth:`JoinableRunner.rest`."""
-        self._request = None
+        with self._lock:
+            self._request = None
 
     @classmethod
     def join(cls, runners: Sequence["OpenVINORunner"]) -> "OpenVINORunner":

@@ -1,0 +1,50 @@
+"""Names of the files that are written for pictures: none overwrites what was written for another picture."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import chain, count
+from pathlib import Path
+from threading import Lock
+
+_WRITTEN: defaultdict[str, dict[str, str | int]] = defaultdict(dict)
+"""For each folder the names that this process has written, and of which picture."""
+_LOCK = Lock()
+
+
+def output_names(pictures: Sequence[Path | object]) -> list[str]:
+    """A file's stem, with its folder and ending where several share it; the place in the row of what is no file."""
+    plain = [path.stem if isinstance(path, Path) else str(place) for place, path in enumerate(pictures)]
+    counts = Counter(plain)
+    names: list[str] = []
+    used: set[str] = set()
+    for picture, stem in zip(pictures, plain, strict=True):
+        shared = isinstance(picture, Path) and counts[stem] > 1
+        wanted = _long_name(picture) if shared and isinstance(picture, Path) else stem
+        name = next(name for name in _numbered(wanted) if name not in used)
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def name_in(folder: Path, name: str, picture: Path | int) -> str:
+    """``name``, or another one where this process has written another picture of that name into the folder.
+
+    Args:
+        folder: that is written into.
+        name: that is wanted.
+        picture: its file, or a number that no other picture has.
+    """
+    source = picture if isinstance(picture, int) else str(picture.absolute())
+    others = _numbered(name if isinstance(picture, int) else _long_name(picture))
+    with _LOCK:
+        written = _WRITTEN[str(folder.absolute())]
+        name = next(own for own in chain([name], others) if written.setdefault(own, source) == source)
+    return name
+
+
+def _long_name(path: Path) -> str:
+    return f"{path.parent.name}_{path.name.replace('.', '_')}"
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return chain([name], (f"{name}_{number}" for number in count(2)))
