@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from densemble.errors import UsageError
 from densemble.shapes import Size, parse_size
@@ -80,3 +81,14 @@ def require_network(backbone: Any) -> None:
             f"backbone {name} makes a network and is none; hand over what it returns, or name it: '{module}:{name}'"
         )
     raise UsageError(f"backbone must be a name or a torch.nn.Module, got a {type(backbone).__name__}")
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside the wrappers of ``torch.compile``, data parallelism and averaged weights."""
+    while True:
+        inner = network._modules.get("_orig_mod")  # what torch.compile returns
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+            inner = network.module
+        if inner is None:
+            return network
+        network = inner

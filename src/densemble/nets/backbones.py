@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +184,32 @@ def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
     return arguments
 
 
+@cache
+def _tracer_class() -> Any:
+    """Of a tracer that calls a network with an image alone: what else its forward takes keeps its default."""
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    class ImageTracer(NodePathTracer):  # type: ignore[misc]
+        def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+            name = next(iter(signature(self.root.forward).parameters), "x")
+            return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
+
+    return ImageTracer
+
+
 def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     """The eval-mode graph of a network and the qualified name of every node, as torchvision names them.
 
     Raises:
         UsageError: the network decides on values while it runs, so that no graph exists.
     """
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    tracer = NodePathTracer(**_tracer_arguments(model))
+    tracer = _tracer_class()(**_tracer_arguments(model))
     try:
         graph = tracer.trace(model.eval())
     except Exception as error:  # FX raises whatever the network's own Python raises on a proxy
         raise UsageError(
             f"{type(model).__name__} cannot be traced into a graph ({str(error).splitlines()[0]}); "
-            "its forward must not branch on values or sizes"
+            "its forward must not branch on values or sizes, unless it returns its feature maps in a list or dictionary"
         ) from error
     return fx.GraphModule(tracer.root, graph), dict(tracer.node_to_qualname)
 
@@ -217,9 +229,7 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
 
 def _graph_to(model: nn.Module, nodes: Sequence[str]) -> fx.Graph:
     """The model's graph in its current mode, ending at ``nodes``."""
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    tracer = NodePathTracer(**_tracer_arguments(model))
+    tracer = _tracer_class()(**_tracer_arguments(model))
     graph: fx.Graph = tracer.trace(model)
     graph.owning_module = model  # type: ignore[assignment]  # only asked which modules have an effect
     for node in reversed(graph.nodes):

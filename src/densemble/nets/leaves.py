@@ -46,3 +46,8 @@ def without_values(model: nn.Module) -> nn.Module:
     for b in model.buffers():
         memo[id(b)] = torch.empty_like(b, device="meta")
     return copy.deepcopy(model, memo)
+
+
+def with_the_same_values(model: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})

@@ -10,29 +10,9 @@ from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError
 from densemble.nets.checkpointing import SegmentedRun
-from densemble.nets.cut import Layout
-
-
-def stage_names(model: nn.Module) -> list[str]:
-    """Names of the stages that the network's ``forward_intermediates`` gives out, in order.
-
-    A stage of a second branch has the same name again and gets ``#2`` (CrossViT).
-    """
-    names: list[str] = []
-    for stage in model.feature_info:  # type: ignore[union-attr]
-        name, count = str(stage["module"]), 2
-        while name in names:
-            name, count = f"{stage['module']}#{count}", count + 1
-        names.append(name)
-    return names
-
-
-def stages(model: nn.Module, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
-    """Maps ``(B, C, h, w)`` of the chosen stages, in ascending order; later stages do not run."""
-    maps: Any = model.forward_intermediates(  # type: ignore[operator]
-        images, indices=sorted(indices), stop_early=True, intermediates_only=True
-    )
-    return list(maps)
+from densemble.nets.layouts import Layout, to_nchw
+from densemble.nets.stages import named_outputs, stages
+from densemble.shapes import Size
 
 
 class CutBackbone(nn.Module, ABC):
@@ -94,30 +74,35 @@ class GraphBackbone(CutBackbone):
     def maps(self, x: Tensor) -> list[Tensor]:
         segmented = self.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         found = SegmentedRun(self.network)(x) if segmented else self.network(x)
-        return [
-            found[node].permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else found[node]
-            for node, layout in zip(self.nodes, self.layouts, strict=True)
-        ]
+        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
+        return [to_nchw(found[node], layout, size) for node, layout in zip(self.nodes, self.layouts, strict=True)]
 
 
 class StageBackbone(CutBackbone):
     """Stages that the network itself gives out."""
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
-        super().__init__(network, nodes)
-        names = stage_names(network)
-        self.indices = tuple(names.index(node) for node in nodes)
-
     def checkpoint_gradients(self) -> None:
         switch = getattr(self.network, "set_grad_checkpointing", None)
+        switch = switch or getattr(self.network, "gradient_checkpointing_enable", None)
         if switch is None:
             raise UsageError(f"{type(self.network).__name__} has no gradient checkpointing; set it to false")
-        switch(True)
+        switch()
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        wanted = sorted(set(self.indices))
-        found = dict(zip(wanted, stages(self.network, x, wanted), strict=True))
-        return [found[i] for i in self.indices]
+        return stages(self.network, x, self.nodes)
+
+
+class OutputBackbone(StageBackbone):
+    """Maps that the network returns in a list, dictionary or dataclass; it runs as a whole."""
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
+        super().__init__(network, nodes)
+        self.layouts = tuple(layouts)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
+        found = named_outputs(self.network, x, self.nodes)
+        return [to_nchw(tensor, layout, size) for tensor, layout in zip(found, self.layouts, strict=True)]
 
 
 def drop_unused(network: nn.Module, used: set[str], called: set[str]) -> None:
