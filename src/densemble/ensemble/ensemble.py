@@ -20,6 +20,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
+from densemble.nets.arguments import unwrapped
 from densemble.nets.dense import DenseModel
 from densemble.nets.layers import resize
 from densemble.shapes import Size
@@ -35,7 +36,8 @@ class Ensemble(nn.Module):
     whose map has another size than the first one's is resized to it.
 
     Args:
-        members: dense models, or views of them, by name or in a row; all with the same K.
+        members: dense models, or views of them, by name or in a row; all with the same K. Those wrapped by
+            ``torch.compile`` or data parallelism are taken out of it.
         weights: one positive number each; default all 1. A member of weight 0 is left out: not run, not saved.
         task: what the maps mean, or its name; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
@@ -71,6 +73,10 @@ class Ensemble(nn.Module):
         cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(members, Mapping):
+            members = {name: unwrapped(member) for name, member in members.items()}
+        else:
+            members = [unwrapped(member) for member in members]
         named = dict(members) if isinstance(members, Mapping) else _name(members)
         if not named:
             raise UsageError("an ensemble needs at least one member")

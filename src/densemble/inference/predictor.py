@@ -18,6 +18,7 @@ from densemble.inference.execution import Execution
 from densemble.inference.fast import fast
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.inference.tune import candidates
+from densemble.nets.arguments import unwrapped
 from densemble.nets.dense import DenseModel
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, read_image
 
@@ -180,6 +181,7 @@ def predict(
     check_execution(backend, precision)
     pictures = expand(source)
     ensemble.eval()
+    ensemble = unwrapped(ensemble)
     several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
     lean = prepared(several, backend, precision, len(pictures))
     return (predict_one(lean, picture, str(i)) for i, picture in enumerate(pictures))

@@ -132,10 +132,9 @@ def deepest_of(cuts: Sequence[Cut]) -> Cut:
 def _of_returned(returned: Sequence[Cut], within: Limits) -> Cut:
     """Of the maps that a network returns, the deepest; the smallest where the head sees the larger ones as well."""
     asked = "" if within.lenient and within.max_macs is None else f" with {within}"
+    maps = f"of the {len(returned)} maps that the network returns{asked}"
     if not within.levels:
-        return replace(
-            deepest_of(returned), why=f"the deepest of the {len(returned)} maps that the network returns{asked}"
-        )
+        return replace(deepest_of(returned), why=f"the deepest {maps}")
     area = min(c.height * c.width for c in returned)
     smallest = deepest_of([c for c in returned if c.height * c.width == area])
     return replace(smallest, why=f"the smallest {maps}")

@@ -1,10 +1,10 @@
 """DenseModel: normalization + cut backbone + head, the network of one member."""
 
-import contextlib
 import copy
-import io
 import math
+import warnings
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
-from densemble.nets.arguments import channel_values, count_of, limit_of, require_network, size_of, unwrapped
+from densemble.nets.arguments import (
+    channel_values,
+    count_of,
+    limit_of,
+    require_network,
+    size_of,
+    unwrapped,
+    weights_name,
+)
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.choose import choose, limits
 from densemble.nets.cut import Cut, Kind
@@ -24,9 +32,9 @@ from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
 from densemble.nets.layers import resize
 from densemble.nets.layouts import Layout
-from densemble.nets.leaves import with_the_same_values
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
+from densemble.nets.weights import HUB
 from densemble.shapes import Size, format_size
 
 DEFAULT_HEAD = "fpn"
@@ -115,7 +123,8 @@ class DenseModel(nn.Module):
             without them the deepest with a stride of at most 32 where the head sees several maps, else 16;
             ``model.cut.why`` says how it was chosen.
         head: row of :data:`HEADS`; default ``fpn``, for ``resdeconv`` ``deconv``.
-        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None``.
+        weights: ``"DEFAULT"``, torchvision weights or their name, a timm tag, an ``hf-hub:`` id, a local file, or
+            ``None``.
         input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
         min_size: smallest (H, W) permitted at the cut.
         max_stride: most input pixels per feature pixel at an automatic cut.
@@ -123,7 +132,8 @@ class DenseModel(nn.Module):
         in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
         weights_dir: folder looked into before any download.
         allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
-        mean, std: normalization, one value per channel; default that of the backbone's pretrained weights.
+        mean, std: normalization, one value per channel; default that of the weights; a warning says which
+            one is taken where it is not known (``model.assumed``).
 
     Raises:
         UsageError: unknown backbone or head.
@@ -142,7 +152,7 @@ class DenseModel(nn.Module):
         out_size: Size | None = (48, 64),
         cut: str = "auto",
         head: str | None = None,
-        weights: str | Path | None = "DEFAULT",
+        weights: str | Path | Enum | None = "DEFAULT",
         input_size: Size | None = None,
         min_size: Size | None = None,
         max_stride: float | None = None,
@@ -161,7 +171,10 @@ class DenseModel(nn.Module):
         out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
         min_size = size_of("min_size", min_size)
         max_stride, max_macs = limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
+        weights = weights_name(weights)
+        described = weights
         if isinstance(backbone, str):
+            described = backbone if backbone.startswith(HUB) else weights
             backbone, weights = door.resolve(backbone, weights)
         name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
         if head is not None:
@@ -178,7 +191,9 @@ class DenseModel(nn.Module):
         found = choose(known.cuts, cut, within, name)
         self.cut: Cut = found
         chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
-        own = door.normalization(name, in_channels)
+        device = str(torch.get_default_device())
+        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
+        own = door.normalization(name, in_channels, described, classifier)
         self.spec = DenseSpec(
             backbone=name,
             node=found.graph_node,
@@ -200,14 +215,15 @@ class DenseModel(nn.Module):
             smallest=known.rule.smallest,
             fixed=known.rule.fixed,
         )
-        device = str(torch.get_default_device())
-        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
         if not isinstance(backbone, str) and found.kind != "graph":
             classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
+        self.assumed = own.notice if mean is None or std is None else ""
+        if self.assumed and not name.startswith("module:") and not door.is_user_function(name):
+            warnings.warn(self.assumed, stacklevel=2)
         self._take_channels()
         rule = self._rule_to_cut(known.rule)
         self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
@@ -254,19 +270,10 @@ class DenseModel(nn.Module):
             _RULES[key] = found
         return found
 
-    @torch.no_grad()
     def _runs_at(self, size: Size) -> bool:
         """Whether the backbone, in eval mode, gives maps for images of a size."""
-        # A copy, for a network's own forward may adapt itself for good to what it sees.
-        probed = with_the_same_values(self.backbone) if self.spec.kind == "outputs" else self.backbone
-        try:
-            # Graph modules print where they stop.
-            with contextlib.redirect_stderr(io.StringIO()):
-                maps = probed(torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device))
-            channels = (self.spec.channels, *self.spec.skip_channels)
-            return all(found.shape[1] == c and 0 not in found.shape for found, c in zip(maps, channels, strict=True))
-        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
-            return False
+        images = torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device)
+        return self.backbone.gives_maps(images, (self.spec.channels, *self.spec.skip_channels))
 
     @property
     def adapted(self) -> str:
@@ -291,7 +298,7 @@ class DenseModel(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.spec = spec
-        model.loaded = "random weights"
+        model.loaded, model.assumed = "random weights", ""
         with torch.device(device):
             model._assemble(door.build_classifier(spec.backbone, device, spec.in_channels))
             if spec.stem:

@@ -1,10 +1,12 @@
 """Which parameters a tensor was computed from, read from autograd's own graph."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Leaves:
@@ -48,6 +50,16 @@ def without_values(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def with_the_same_values(model: nn.Module) -> nn.Module:
+def with_the_same_values(model: Model) -> Model:
     """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def settings(model: nn.Module) -> dict[str, Any]:
+    """Plain values among the attributes of all modules; a network whose forward changes them gives other maps later."""
+    return {
+        f"{name}.{key}": value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import signature
 
 import torch
@@ -102,10 +103,14 @@ def _find_channels(
     """The sizes that a network takes, ``None`` where it runs at none, and the channels of its images."""
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), wanted)
     for channels in dict.fromkeys((wanted, 3, first)):
-        found = find_rule(lambda tried, c=channels: _failure(model, tried, device, c) is None, own_sizes)
+        found = find_rule(partial(_runs, model, device, channels), own_sizes)
         if found is not None:
             return found, channels
     return None, first
+
+
+def _runs(model: nn.Module, device: str, channels: int, size: Size) -> bool:
+    return _failure(model, size, device, channels) is None
 
 
 def _device(model: nn.Module) -> str:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from densemble.errors import UsageError
 from densemble.nets.counting import BATCH, counting, probe
 from densemble.nets.cut import Cut
 from densemble.nets.layouts import Layout, is_tokens, output_layout, to_nchw, token_grid
-from densemble.nets.leaves import Leaves, with_the_same_values, without_values
+from densemble.nets.leaves import Leaves, settings, with_the_same_values, without_values
 from densemble.nets.sizes import InputRule, find_rule, find_rule_above
 from densemble.nets.stages import named_outputs, returned, stage_names, stages
 from densemble.shapes import Size
@@ -123,8 +122,8 @@ def output_rule(
 
     def keeps_settings(tried: Size) -> bool:
         network = with_the_same_values(model)
-        before = _settings(network)
-        return gives_maps(network, tried) and _settings(network) == before
+        before = settings(network)
+        return gives_maps(network, tried) and settings(network) == before
 
     def runs(tried: Size) -> bool:
         return gives_maps(with_the_same_values(model), tried)
@@ -135,16 +134,6 @@ def output_rule(
             if rule is not None and runs(rule.nearest(size)):
                 return rule
     raise UsageError(_no_maps(model, list(maps)))
-
-
-def _settings(model: nn.Module) -> dict[str, Any]:
-    """Plain values among the attributes of all modules."""
-    return {
-        f"{name}.{key}": value
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, bool | int | float | str | tuple)
-    }
 
 
 def _no_maps(model: nn.Module, paths: Sequence[str]) -> str:

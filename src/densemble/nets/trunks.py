@@ -1,6 +1,8 @@
 """Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
 
+import contextlib
 import copy
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,6 +13,7 @@ from torch import Tensor, fx, nn
 from densemble.errors import UsageError
 from densemble.nets.checkpointing import SegmentedRun
 from densemble.nets.layouts import Layout, to_nchw
+from densemble.nets.leaves import settings, with_the_same_values
 from densemble.nets.stages import named_outputs, stages
 from densemble.shapes import Size
 
@@ -45,6 +48,16 @@ class CutBackbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> list[Tensor]:
         """The maps, in the order of the nodes."""
         return self.maps(x if self.adapter is None else self.adapter(x))
+
+    @torch.no_grad()
+    def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
+        """Whether the maps of normalized images ``(B, C, H, W)`` have these channels, none of them empty."""
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # graph modules print where they stop
+                found = self(x)
+            return all(one.shape[1] == c and 0 not in one.shape for one, c in zip(found, channels, strict=True))
+        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            return False
 
 
 class GraphBackbone(CutBackbone):
@@ -98,6 +111,12 @@ class OutputBackbone(StageBackbone):
     def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
         super().__init__(network, nodes)
         self.layouts = tuple(layouts)
+
+    def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
+        """As of any backbone, on a copy: a size at which the network's forward changes it for good is none of its."""
+        tried = with_the_same_values(self)
+        before = settings(tried)
+        return super(OutputBackbone, tried).gives_maps(x, channels) and settings(tried) == before
 
     def maps(self, x: Tensor) -> list[Tensor]:
         size: Size = (int(x.shape[-2]), int(x.shape[-1]))

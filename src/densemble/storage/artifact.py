@@ -27,6 +27,7 @@ from densemble.ensemble.guarantee import make_guarantee
 from densemble.ensemble.membership import keep_members
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.nets.arguments import unwrapped
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.storage.runs import atomic_path, require_writable
@@ -79,6 +80,7 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     """
     path = Path(path)
     require_artifact_name(path)
+    ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
     members, tensors = _members(ensemble)
