@@ -165,6 +165,16 @@ def test_a_network_of_hooks_keeps_nothing_of_the_tracer() -> None:
     assert model.cut.kind == "outputs"
 
 
+def test_a_network_that_cannot_be_copied_is_cut_all_the_same() -> None:
+    network = Scores()
+    network.body.layers[1] = torch.nn.utils.weight_norm(network.body.layers[1])
+    network(torch.rand(1, 3, *SIZE))  # from now on it keeps a tensor that was computed
+    model = dense(network)
+    x = torch.rand(1, 3, *SIZE)
+    with torch.no_grad():
+        torch.testing.assert_close(model.backbone(x)[0], network.body(x))
+
+
 def test_a_network_that_returns_something_else_in_training_is_refused() -> None:
     class Moody(Body):
         def forward(self, x: Tensor) -> Any:

@@ -34,11 +34,8 @@ def _traced(model: nn.Module) -> "Traced | UsageError":
 
 def _measure_own(model: nn.Module, size: Size, in_channels: int) -> Measured:
     """A network of the user's: of any size if possible, else of one that it says of itself, or of a common one."""
-    try:
-        copied = with_the_same_values(model)
-    except RuntimeError:  # it keeps tensors that were computed (weight normalization)
-        copied = model
-    graph = _traced(copied)  # a copy, for hooks and forwards that keep what they see would keep the tracer's
+    # Of a copy, for hooks and forwards that keep what they see would keep the tracer's.
+    graph = _traced(with_the_same_values(model))
     try:
         return measure(model, graph, size, (), in_channels)
     except UsageError:

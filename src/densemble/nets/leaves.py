@@ -51,8 +51,14 @@ def without_values(model: nn.Module) -> nn.Module:
 
 
 def with_the_same_values(model: Model) -> Model:
-    """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart.
+
+    A module that cannot be copied is given back itself.
+    """
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    except (RuntimeError, TypeError):  # it keeps tensors that were computed (weight normalization), files or locks
+        return model
 
 
 def settings(model: nn.Module) -> dict[str, Any]:

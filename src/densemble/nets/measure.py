@@ -11,7 +11,7 @@ from torch import nn
 from densemble.errors import UsageError
 from densemble.nets.counting import count_macs, probe
 from densemble.nets.cut import Cut
-from densemble.nets.leaves import with_the_same_values
+from densemble.nets.leaves import settings, with_the_same_values
 from densemble.nets.measure_graph import Traced, listed_nodes, measure_graph
 from densemble.nets.measure_stages import measure_outputs, measure_stages, output_rule, returned_maps, stage_rule
 from densemble.nets.sizes import InputRule, declared_sizes, find_rule
@@ -102,15 +102,27 @@ def _find_channels(
 ) -> tuple[InputRule | None, int]:
     """The sizes that a network takes, ``None`` where it runs at none, and the channels of its images."""
     first = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), wanted)
+    tried = _Tried(model, device)
     for channels in dict.fromkeys((wanted, 3, first)):
-        found = find_rule(partial(_runs, model, device, channels), own_sizes)
+        found = find_rule(partial(tried.runs, channels), own_sizes)
         if found is not None:
             return found, channels
     return None, first
 
 
-def _runs(model: nn.Module, device: str, channels: int, size: Size) -> bool:
-    return _failure(model, size, device, channels) is None
+class _Tried:
+    """A copy of a network to try sizes on, made anew where a size has changed it for good (Swin's windows)."""
+
+    def __init__(self, model: nn.Module, device: str) -> None:
+        self.model, self.device = model, device
+        self.network, self.before = with_the_same_values(model), settings(model)
+
+    def runs(self, channels: int, size: Size) -> bool:
+        """Whether the network runs at a size."""
+        failure = _failure(self.network, size, self.device, channels)
+        if settings(self.network) != self.before:
+            self.network = with_the_same_values(self.model)
+        return failure is None
 
 
 def _device(model: nn.Module) -> str:
@@ -119,9 +131,9 @@ def _device(model: nn.Module) -> str:
 
 @torch.no_grad()
 def _failure(model: nn.Module, size: Size, device: str, channels: int) -> str | None:
-    """Why a network does not run at a size; on a copy, for some adapt themselves for good to what they see."""
+    """Why a network does not run at a size, if it does not."""
     try:
-        run(with_the_same_values(model), probe(size, device, channels))
+        run(model, probe(size, device, channels))
     except Exception as error:  # networks refuse sizes with assertions, value errors and errors of their layers
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None
