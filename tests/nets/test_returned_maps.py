@@ -121,6 +121,12 @@ def test_heads_of_one_map_get_the_deepest() -> None:
     assert model.cut.stride == (64, 64) and count(model.backbone) == sum(map(count, layers))
 
 
+def test_an_image_that_is_too_small_for_the_deepest_map_is_refused() -> None:
+    network = Listing(nn.Conv2d(3, 4, 8, 8), nn.Conv2d(4, 8, 8, 8))
+    with pytest.raises(UsageError, match=r"Listing does not run on a 3-channel image of 32x48 .*Kernel size"):
+        dense(network, input_size=(32, 48))
+
+
 def test_a_limit_of_the_users_chooses_among_the_returned_maps() -> None:
     model = dense(Body(lambda maps: maps), max_stride=4)
     assert (model.cut.channels, model.cut.stride, len(model.spec.skip_nodes)) == (8, (4, 4), 1)

@@ -240,7 +240,8 @@ def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     except Exception as error:  # FX raises whatever the network's own Python raises on a proxy
         raise UsageError(
             f"{type(model).__name__} cannot be traced into a graph ({str(error).splitlines()[0]}); "
-            "its forward must not branch on values or sizes, unless it returns its feature maps in a list or dictionary"
+            "its forward must not branch on values or sizes, nor hold parts that torch.compile made, "
+            "unless it returns its feature maps in a list or dictionary"
         ) from error
     return fx.GraphModule(tracer.root, graph), dict(tracer.node_to_qualname)
 

@@ -66,7 +66,8 @@ def measure(
     macs, failure = 0, ""
     if not isinstance(graph, UsageError):
         cuts, macs, failure = measure_graph(graph, actual, device, channels)
-    maps = {} if found is None else returned_maps(model, probe(actual, device, channels))
+    runs = found is not None and _failure(model, actual, device, channels) is None
+    maps = returned_maps(model, probe(actual, device, channels)) if runs else {}
     if maps:
         if sorted(cut.channels for cut in cuts if cut.listed) == sorted(one.channels for one in maps.values()):
             return Measured(tuple(cuts), rule, macs, parameters, channels)
@@ -83,7 +84,8 @@ def measure(
         actual = rule.nearest(size)
         macs = count_macs(model, actual, device)
         return Measured(tuple(measure_stages(model, actual, device)), rule, macs, parameters)
-    if found is None and (not cuts or _goes_on(model, graph, failure)):
+    listed = not isinstance(graph, UsageError) and bool(listed_nodes(graph.module.graph))
+    if not runs and (not cuts or (failure and listed)):
         raise UsageError(_why_it_does_not_run(model, size, device, channels))
     if isinstance(graph, UsageError):
         shapes = [f"{path} {tuple(t.shape)}" for path, t in returned(model, probe(actual, device, channels)).items()]
