@@ -52,10 +52,10 @@ def test_nearest_by_hand() -> None:
 
 
 def test_the_widest_rule_is_found() -> None:
-    assert find_rule(lambda size: True, None) == InputRule()
-    assert find_rule(lambda size: size[0] % 14 == 0 and size[1] % 14 == 0, None) == InputRule(14)
-    assert find_rule(lambda size: size == (224, 224), (224, 224)) == InputRule(fixed=(224, 224))
-    assert find_rule(lambda size: False, (224, 224)) is None
+    assert find_rule(lambda size: True, ()) == InputRule()
+    assert find_rule(lambda size: size[0] % 14 == 0 and size[1] % 14 == 0, ()) == InputRule(14)
+    assert find_rule(lambda size: size == (224, 224), [(224, 224)]) == InputRule(fixed=(224, 224))
+    assert find_rule(lambda size: False, [(224, 224)]) is None
     assert with_smallest(InputRule(), lambda size: min(size) >= 63) == InputRule(1, 64)
     assert with_smallest(InputRule(fixed=(224, 224)), lambda size: False) == InputRule(fixed=(224, 224))
 

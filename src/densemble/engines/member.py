@@ -124,6 +124,7 @@ def build_member(training: Training, number: int) -> Built:
     cut = model.cut
     training.report(
         f"{training.name(number)}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}"
+        + (f"; {model.assumed}" if model.assumed else "")
     )
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
+from densemble.nets.arguments import unwrapped
 from densemble.nets.dense import DenseModel
 from densemble.tasks import Task, make_task
 
@@ -46,6 +47,7 @@ def members_of(members: Any) -> dict[str, Member]:
     Raises:
         UsageError: none, something else, or names that a module cannot have.
     """
+    members = unwrapped(members)
     if isinstance(members, DenseModel | Viewed):
         members = [members]
     if isinstance(members, Mapping | nn.ModuleDict):
@@ -54,6 +56,7 @@ def members_of(members: Any) -> dict[str, Member]:
         named = _numbered(members)
     else:
         named = {"members": members}
+    named = {name: unwrapped(member) for name, member in named.items()}
     for name, member in named.items():
         if not isinstance(member, DenseModel | Viewed):
             raise UsageError(f"member {name!r} is {_what(member)}")

@@ -42,7 +42,8 @@ class Ensemble(nn.Module):
     whose map has another size than the first one's is resized to it.
 
     Args:
-        members: dense models, or views of them, by name or in a row; all with the same K. Names hold no dot.
+        members: dense models, or views of them, by name or in a row; all with the same K. Names hold no dot. Those
+            wrapped by ``torch.compile`` or data parallelism are taken out of it.
         weights: one number each, in a row or by name; default all 1. A member of weight 0 is left out: not run, not
             saved.
         task: what the maps mean, or its name; default saliency for one channel, segmentation for several.

@@ -23,6 +23,7 @@ from densemble.inference.fast import fast
 from densemble.inference.names import output_names
 from densemble.inference.picture import PicturePrediction, at_picture_size
 from densemble.inference.tune import candidates
+from densemble.nets.arguments import unwrapped
 from densemble.nets.dense import DenseModel
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
@@ -233,6 +234,7 @@ def predict(
     """
     check_execution(backend, precision)
     pictures = expand(source)
+    ensemble = unwrapped(ensemble)
     several = Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble
     if len(pictures) == 1 and not isinstance(pictures[0], Path) and not callable(pictures[0]):
         as_images(pictures[0], several.in_channels)  # the only picture is no failure among others

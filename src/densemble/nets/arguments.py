@@ -1,10 +1,14 @@
 """Checks of what a user hands to a network: sizes, counts, limits, normalization."""
 
 import math
+import re
 from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from densemble.errors import UsageError
 from densemble.shapes import Size, parse_size
@@ -80,3 +84,24 @@ def require_network(backbone: Any) -> None:
             f"backbone {name} makes a network and is none; hand over what it returns, or name it: '{module}:{name}'"
         )
     raise UsageError(f"backbone must be a name or a torch.nn.Module, got a {type(backbone).__name__}")
+
+
+def unwrapped(network: Any) -> Any:
+    """The network inside the wrappers of ``torch.compile``, data parallelism and averaged weights; else as it is."""
+    while isinstance(network, nn.Module):
+        inner = network._modules.get("_orig_mod")  # what torch.compile returns
+        if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
+            inner = network.module
+        if inner is None:
+            break
+        network = inner
+    return network
+
+
+def weights_name(weights: str | Path | Enum | None) -> str | Path | None:
+    """Weights as text: of torchvision's ``VGG16_Weights.IMAGENET1K_V1``, itself or as text, the name of the entry."""
+    if isinstance(weights, Enum):
+        return weights.name
+    if isinstance(weights, str) and (found := re.fullmatch(r"\w+_Weights\.(\w+)", weights)):
+        return found[1]
+    return weights

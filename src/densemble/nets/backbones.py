@@ -9,9 +9,10 @@ import difflib
 import fnmatch
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,14 @@ from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError, WeightsError
 from densemble.nets import weights as local_weights
-from densemble.nets.channels import cycled
 from densemble.nets.in_place import copy_overwritten_outputs
+from densemble.nets.normalization import Normalization
 from densemble.nets.resdeconv import ResDeconv
 from densemble.nets.vision_transformer import ResamplingTransformer
 from densemble.shapes import Size
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 OWN: dict[str, type[nn.Module]] = {"resdeconv": ResDeconv}
 PORTED = ("inception_v3", "googlenet")
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Per-channel mean and standard deviation for RGB in [0, 1], as the backbone was pretrained with."""
-
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
 
 
 @cache
@@ -136,19 +127,56 @@ def _call_user_function(name: str) -> nn.Module:
     return model
 
 
-def normalization(name: str, in_channels: int = 3) -> Normalization:
-    """Mean and standard deviation that the backbone's pretrained weights expect, for so many channels."""
-    own = _normalization(name)
-    if in_channels == 3:
-        return own
-    if name in PORTED:
-        own = Normalization((0.5,) * 3, (0.5,) * 3)
-    return Normalization(cycled(own.mean, in_channels), cycled(own.std, in_channels))
+def normalization(
+    name: str, in_channels: int = 3, weights: str | Path | None = "DEFAULT", network: nn.Module | None = None
+) -> Normalization:
+    """Mean and standard deviation that the weights, or a network that says so itself, expect for so many channels."""
+    if in_channels != 3 and name in PORTED:
+        return Normalization((0.5,) * in_channels, (0.5,) * in_channels)
+    return _normalization(name, weights, network).for_channels(in_channels)
 
 
-def _normalization(name: str) -> Normalization:
-    config = _timm_config(name)
-    return Normalization(tuple(config.mean), tuple(config.std)) if config is not None else Normalization()
+def _normalization(name: str, weights: str | Path | None, network: nn.Module | None) -> Normalization:
+    carried = Normalization.from_config(getattr(network, "pretrained_cfg", None))
+    if name in OWN:
+        return Normalization()
+    if name.startswith("module:") or is_user_function(name):
+        return carried or Normalization(assumed="those of ImageNet, for the network says nothing of it")
+    if weights is None or isinstance(weights, Path) or local_weights.is_file_name(weights):
+        default = _published_normalization(name, "DEFAULT")
+        return default if weights is None else replace(default, assumed=f"those of {name}'s published weights")
+    return _published_normalization(name, weights)
+
+
+def _published_normalization(name: str, weights: str) -> Normalization:
+    """That of a timm tag, a model of the hub, or torchvision's weights; where there are none such, of the default."""
+    if weights.startswith(local_weights.HUB):
+        found = Normalization.from_config(_hub_config(weights))
+        unknown = f"those of {name}'s published weights, for the hub cannot be asked for {weights}'s"
+    elif name.startswith("timm/"):
+        found = Normalization.from_config(_timm_config(name, weights))
+        unknown = f"those of {name}'s published weights, for timm knows no tag {weights}"
+    else:
+        import torchvision
+
+        entries = torchvision.models.get_model_weights(name).__members__
+        found = Normalization.from_config(entries[weights].transforms()) if weights in entries else None
+        unknown = f"those of ImageNet, for torchvision knows no weights {weights} of {name}"
+    if found is not None:
+        return found
+    return replace(
+        _published_normalization(name, "DEFAULT") if weights != "DEFAULT" else Normalization(), assumed=unknown
+    )
+
+
+@cache
+def _hub_config(weights: str) -> Any:
+    """timm's configuration of a model of the hub; ``None`` where the hub cannot be asked."""
+    import timm
+
+    with contextlib.suppress(Exception):  # the hub's client raises a dozen unrelated classes
+        return timm.models.load_model_config_from_hf(weights.removeprefix(local_weights.HUB))[0]
+    return None
 
 
 def own_size(name: str) -> Size:
@@ -159,12 +187,16 @@ def own_size(name: str) -> Size:
     return int(config.input_size[1]), int(config.input_size[2])
 
 
-def _timm_config(name: str) -> Any:
+def _timm_config(name: str, tag: str = "DEFAULT") -> Any:
+    """timm's configuration of an architecture's weights; ``None`` for other networks and unknown tags."""
     if not name.startswith("timm/"):
         return None
     import timm
 
-    return timm.get_pretrained_cfg(name.removeprefix("timm/"), allow_unregistered=True)
+    try:
+        return timm.get_pretrained_cfg(local_weights.tagged(name, tag), allow_unregistered=True)
+    except RuntimeError:  # the tag is not one of timm's
+        return None
 
 
 def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
@@ -183,21 +215,33 @@ def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
     return arguments
 
 
+@cache
+def _tracer_class() -> Any:
+    """Of a tracer that calls a network with an image alone: what else its forward takes keeps its default."""
+    from torchvision.models.feature_extraction import NodePathTracer
+
+    class ImageTracer(NodePathTracer):  # type: ignore[misc]
+        def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+            name = next(iter(signature(self.root.forward).parameters), "x")
+            return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
+
+    return ImageTracer
+
+
 def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     """The eval-mode graph of a network and the qualified name of every node, as torchvision names them.
 
     Raises:
         UsageError: the network decides on values while it runs, so that no graph exists.
     """
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    tracer = NodePathTracer(**_tracer_arguments(model))
+    tracer = _tracer_class()(**_tracer_arguments(model))
     try:
         graph = tracer.trace(model.eval())
     except Exception as error:  # FX raises whatever the network's own Python raises on a proxy
         raise UsageError(
             f"{type(model).__name__} cannot be traced into a graph ({str(error).splitlines()[0]}); "
-            "its forward must not branch on values or sizes"
+            "its forward must not branch on values or sizes, nor hold parts that torch.compile made, "
+            "unless it returns its feature maps in a list or dictionary"
         ) from error
     return fx.GraphModule(tracer.root, graph), dict(tracer.node_to_qualname)
 
@@ -217,9 +261,7 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
 
 def _graph_to(model: nn.Module, nodes: Sequence[str]) -> fx.Graph:
     """The model's graph in its current mode, ending at ``nodes``."""
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    tracer = NodePathTracer(**_tracer_arguments(model))
+    tracer = _tracer_class()(**_tracer_arguments(model))
     graph: fx.Graph = tracer.trace(model)
     graph.owning_module = model  # type: ignore[assignment]  # only asked which modules have an effect
     for node in reversed(graph.nodes):
@@ -348,5 +390,7 @@ def _download_timm(name: str, weights: str) -> dict[str, Tensor]:
 
     if weights.startswith(local_weights.HUB):
         return dict(timm.create_model(weights, pretrained=True).state_dict())
-    tagged = name if weights == "DEFAULT" else f"{name.split('.')[0]}.{weights}"
-    return dict(timm.create_model(tagged, pretrained=True).state_dict())
+    if _timm_config(f"timm/{name}", weights) is None:
+        known = ", ".join(one.partition(".")[2] for one in timm.list_pretrained(f"{name.split('.')[0]}.*"))
+        raise WeightsError(f"timm/{name} has no pretrained weights with the tag '{weights}'; there are: {known}")
+    return dict(timm.create_model(local_weights.tagged(name, weights), pretrained=True).state_dict())

@@ -26,12 +26,14 @@ class Limits:
             count as the stride they were built with.
         max_macs: most multiply-accumulates up to the cut, for one image.
         lenient: take the largest map where none is large enough, as for a network that has but one size.
+        levels: the head sees the larger maps before the cut as well.
     """
 
     min_size: Size | None = None
     max_stride: float | None = None
     max_macs: float | None = None
     lenient: bool = False
+    levels: bool = True
 
     def large_enough(self, cut: Cut) -> bool:
         """Whether the map keeps to ``min_size`` and ``max_stride``."""
@@ -73,9 +75,9 @@ def limits(
         levels: whether the head sees the larger maps before the cut as well: 32, else 16.
     """
     if min_size is not None or max_stride is not None:
-        return Limits(min_size, max_stride, max_macs)
+        return Limits(min_size, max_stride, max_macs, levels=levels)
     wanted = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
-    return Limits(None, max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, wanted), max_macs, lenient=True)
+    return Limits(None, max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, wanted), max_macs, True, levels)
 
 
 def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
@@ -98,6 +100,9 @@ def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cu
         raise CutError(no_map(backbone))
     if node != "auto":
         return _named(found, node, within, backbone)
+    returned = [c for c in usable if c.listed and within.affordable(c) and (within.lenient or within.permits(c))]
+    if returned:
+        return _of_returned(returned, within)
     fitting = [c for c in usable if within.permits(c)]
     if fitting:
         return replace(fitting[-1], why=f"the deepest of {_places(fitting)} with {within}")
@@ -112,6 +117,27 @@ def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cu
         f"the deepest of {_places(same)} with a map of {format_size(largest)}, the largest there is: none has {within}"
     )
     return replace(same[-1], why=why)
+
+
+def depth(cut: Cut) -> int:
+    """How much of a network lies before a cut."""
+    return cut.parameters
+
+
+def deepest_of(cuts: Sequence[Cut]) -> Cut:
+    """The cut that the most of the network lies before; of several, the last."""
+    return max(reversed(cuts), key=depth)
+
+
+def _of_returned(returned: Sequence[Cut], within: Limits) -> Cut:
+    """Of the maps that a network returns, the deepest; the smallest where the head sees the larger ones as well."""
+    asked = "" if within.lenient and within.max_macs is None else f" with {within}"
+    maps = f"of the {len(returned)} maps that the network returns{asked}"
+    if not within.levels:
+        return replace(deepest_of(returned), why=f"the deepest {maps}")
+    area = min(c.height * c.width for c in returned)
+    smallest = deepest_of([c for c in returned if c.height * c.width == area])
+    return replace(smallest, why=f"the smallest {maps}")
 
 
 def _named(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:

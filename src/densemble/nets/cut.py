@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, SupportsIndex, overload
 
+from densemble.nets.layouts import Layout
 from densemble.shapes import Size, format_size
 
-Kind = Literal["graph", "stages"]
-Layout = Literal["NCHW", "NHWC"]
+Kind = Literal["graph", "stages", "outputs"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class Cut:
             block that is false, and a network cut there loses a branch.
         input_size: (H, W) it was measured at.
         graph_node: the node's name in the graph, where ``node`` is a shorter one.
-        kind: ``graph``, a node of the traced graph, or ``stages``, a stage that the network itself gives out.
+        kind: ``graph``, a node of the traced graph; ``stages``, a stage that the network itself gives out; or
+            ``outputs``, a map that it returns, named by its path (``hidden_states.4``).
         layout: order of the axes that the network computes in at this node; the backbone always gives out NCHW.
+        listed: the network returns this map, with others or alone, in a list, dictionary or dataclass.
         why: the rule by which it was chosen, in words; empty where nobody chose it.
     """
 
@@ -50,6 +52,7 @@ class Cut:
     graph_node: str
     kind: Kind = "graph"
     layout: Layout = "NCHW"
+    listed: bool = False
     why: str = field(default="", compare=False)
 
     @property

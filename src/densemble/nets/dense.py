@@ -2,7 +2,9 @@
 
 import copy
 import math
+import warnings
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +15,25 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
-from densemble.nets.arguments import channel_values, count_of, limit_of, require_network, size_of
+from densemble.nets.arguments import (
+    channel_values,
+    count_of,
+    limit_of,
+    require_network,
+    size_of,
+    unwrapped,
+    weights_name,
+)
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.choose import choose, limits
-from densemble.nets.cut import Cut, Kind, Layout
+from densemble.nets.cut import Cut, Kind
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
+from densemble.nets.layouts import Layout
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
+from densemble.nets.weights import HUB
 from densemble.shapes import Size, format_size
 
 DEFAULT_HEAD = "fpn"
@@ -49,9 +61,11 @@ class DenseSpec:
         input_size: images are resized to it; ``None``: to the nearest size that the backbone takes.
         mean, std: normalization, one value per channel.
         skip_nodes, skip_channels: of the earlier maps, deepest first, for a head with skips.
-        kind: where nodes are looked for: in the traced ``graph``, or among the network's own ``stages``.
+        kind: where nodes are looked for: in the traced ``graph``, among the network's own ``stages``, or in the
+            ``outputs`` that it returns.
         layouts: axes of each node, the cut's first.
         in_channels: of the images.
+        own_channels: of the images that the backbone takes by itself.
         stem: the first convolutions that were widened for them; empty where a projection to RGB was put before.
         multiple, smallest, fixed: sizes that the backbone takes, see :class:`InputRule`.
     """
@@ -71,6 +85,7 @@ class DenseSpec:
     kind: Kind = "graph"
     layouts: tuple[Layout, ...] = ("NCHW",)
     in_channels: int = 3
+    own_channels: int = 3
     stem: tuple[str, ...] = ()
     multiple: int = 1
     smallest: int = 1
@@ -107,7 +122,8 @@ class DenseModel(nn.Module):
             without them the deepest with a stride of at most 32 where the head sees several maps, else 16;
             ``model.cut.why`` says how it was chosen.
         head: row of :data:`HEADS`; default ``fpn``, for ``resdeconv`` ``deconv``.
-        weights: ``"DEFAULT"``, a torchvision weights name, a timm tag, an ``hf-hub:`` id, a local file, or ``None``.
+        weights: ``"DEFAULT"``, torchvision weights or their name, a timm tag, an ``hf-hub:`` id, a local file, or
+            ``None``.
         input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
         min_size: smallest (H, W) permitted at the cut.
         max_stride: most input pixels per feature pixel at an automatic cut.
@@ -115,7 +131,8 @@ class DenseModel(nn.Module):
         in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
         weights_dir: folder looked into before any download.
         allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
-        mean, std: normalization, one value per channel; default that of the backbone's pretrained weights.
+        mean, std: normalization, one value per channel; default that of the weights; a warning says which
+            one is taken where it is not known (``model.assumed``).
 
     Raises:
         UsageError: unknown backbone or head.
@@ -134,7 +151,7 @@ class DenseModel(nn.Module):
         out_size: Size | None = (48, 64),
         cut: str = "auto",
         head: str | None = None,
-        weights: str | Path | None = "DEFAULT",
+        weights: str | Path | Enum | None = "DEFAULT",
         input_size: Size | None = None,
         min_size: Size | None = None,
         max_stride: float | None = None,
@@ -147,11 +164,16 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         require_network(backbone)
+        if isinstance(backbone, nn.Module):
+            backbone = unwrapped(backbone)
         in_channels, out_channels = count_of("in_channels", in_channels), count_of("out_channels", out_channels)
         out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
         min_size = size_of("min_size", min_size)
         max_stride, max_macs = limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
+        weights = weights_name(weights)
+        described = weights
         if isinstance(backbone, str):
+            described = backbone if backbone.startswith(HUB) else weights
             backbone, weights = door.resolve(backbone, weights)
         name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
         if head is not None:
@@ -159,11 +181,18 @@ class DenseModel(nn.Module):
         head = head or default_head(name)
         size = input_size or REFERENCE_SIZE
         within = limits(size, out_size, min_size, max_stride, max_macs, head in WITH_SKIPS)
-        known = measured(backbone, size)
+        known = measured(backbone, size, in_channels)
+        if known.channels not in (3, in_channels):
+            raise UsageError(
+                f"{name} takes images of {known.channels} channels, not of {in_channels}: "
+                f"say in_channels={known.channels}, and give it such images"
+            )
         found = choose(known.cuts, cut, within, name)
         self.cut: Cut = found
         chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
-        own = door.normalization(name, in_channels)
+        device = str(torch.get_default_device())
+        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
+        own = door.normalization(name, in_channels, described, classifier)
         self.spec = DenseSpec(
             backbone=name,
             node=found.graph_node,
@@ -180,18 +209,20 @@ class DenseModel(nn.Module):
             kind=found.kind,
             layouts=tuple(level.layout for level in chain),
             in_channels=in_channels,
+            own_channels=known.channels,
             multiple=known.rule.multiple,
             smallest=known.rule.smallest,
             fixed=known.rule.fixed,
         )
-        device = str(torch.get_default_device())
-        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
-        if not isinstance(backbone, str) and found.kind == "stages":
+        if not isinstance(backbone, str) and found.kind != "graph":
             classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
+        self.assumed = own.notice if mean is None or std is None else ""
+        if self.assumed and not name.startswith("module:") and not door.is_user_function(name):
+            warnings.warn(self.assumed, stacklevel=2)
         self._take_channels()
         rule = self._rule_to_cut(known.rule)
         self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
@@ -200,15 +231,16 @@ class DenseModel(nn.Module):
         spec = self.spec
         require_head(spec.head)
         runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
-        self.backbone = truncate(classifier, spec.kind, (spec.node, *spec.skip_nodes), spec.layouts, runs_at)
+        nodes = (spec.node, *spec.skip_nodes)
+        self.backbone = truncate(classifier, spec.kind, nodes, spec.layouts, runs_at, spec.own_channels)
         self.head: DenseHead = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
     def _take_channels(self) -> None:
-        """Makes the backbone, whose weights are loaded, take images of other channels than RGB."""
+        """Makes the backbone, whose weights are loaded, take images of other channels than its own."""
         channels = self.spec.in_channels
-        if channels == 3:
+        if channels == self.spec.own_channels:
             return
         self.backbone.eval()
         stem = adapt(
@@ -237,22 +269,17 @@ class DenseModel(nn.Module):
             _RULES[key] = found
         return found
 
-    @torch.no_grad()
     def _runs_at(self, size: Size) -> bool:
         """Whether the backbone, in eval mode, gives maps for images of a size."""
-        try:
-            maps = self.backbone(torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device))
-            channels = (self.spec.channels, *self.spec.skip_channels)
-            return all(found.shape[1] == c and 0 not in found.shape for found, c in zip(maps, channels, strict=True))
-        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
-            return False
+        images = torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device)
+        return self.backbone.gives_maps(images, (self.spec.channels, *self.spec.skip_channels))
 
     @property
     def adapted(self) -> str:
         """How the backbone was made to take its channels, in words."""
         spec = self.spec
-        if spec.in_channels == 3:
-            return "RGB, as pretrained"
+        if spec.in_channels == spec.own_channels:
+            return "RGB, as pretrained" if spec.in_channels == 3 else f"the network's own {spec.in_channels} channels"
         if not spec.stem:
             return f"a 1x1 convolution from {spec.in_channels} channels to RGB, learned, before the network"
         how = "RGB filters summed" if spec.in_channels == 1 else f"RGB filters in turn, times 3/{spec.in_channels}"
@@ -270,12 +297,12 @@ class DenseModel(nn.Module):
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.spec = spec
-        model.loaded = "random weights"
+        model.loaded, model.assumed = "random weights", ""
         with torch.device(device):
             model._assemble(door.build_classifier(spec.backbone, device, spec.in_channels))
             if spec.stem:
                 widen(model.backbone.network, list(spec.stem), spec.in_channels)
-            elif spec.in_channels != 3:
+            elif spec.in_channels != spec.own_channels:
                 model.backbone.adapter = projection(spec.in_channels)
         return model.eval()
 

@@ -1,10 +1,12 @@
 """Which parameters a tensor was computed from, read from autograd's own graph."""
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class Leaves:
@@ -46,3 +48,24 @@ def without_values(model: nn.Module) -> nn.Module:
     for b in model.buffers():
         memo[id(b)] = torch.empty_like(b, device="meta")
     return copy.deepcopy(model, memo)
+
+
+def with_the_same_values(model: Model) -> Model:
+    """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart.
+
+    A module that cannot be copied is given back itself.
+    """
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    except (RuntimeError, TypeError):  # it keeps tensors that were computed (weight normalization), files or locks
+        return model
+
+
+def settings(model: nn.Module) -> dict[str, Any]:
+    """Plain values among the attributes of all modules; a network whose forward changes them gives other maps later."""
+    return {
+        f"{name}.{key}": value
+        for name, module in model.named_modules()
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple)
+    }

@@ -1,6 +1,5 @@
 """Measuring a network by its traced graph: what every node is worth as a cut."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from densemble.nets import receptive_field as fields
 from densemble.nets.checkpointing import separating
 from densemble.nets.counting import BATCH, counting, probe
-from densemble.nets.cut import Cut, Layout
+from densemble.nets.cut import Cut
+from densemble.nets.layouts import map_layout
 from densemble.shapes import Size
-
-POOLED_FROM = 96  # a map of one pixel is what is left of a small image, and of a larger one its average
 
 
 @dataclass(frozen=True)
@@ -58,18 +56,19 @@ class _Measure(fx.Interpreter):
         return fields.through(target, before, inputs, options, result)
 
 
-def measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], int, str]:
+def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tuple[list[Cut], int, str]:
     """Every node with a feature map, the work of the whole, and what stopped the run, if anything did."""
     failure = ""
     with counting(graph.module) as counter:
         run, result = _Measure(graph.module, counter), None
         try:
-            result = run.run(probe(size, device))
+            result = run.run(probe(size, device, channels))
         except Exception as error:
             # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
             failure = (str(error).splitlines() or [type(error).__name__])[0]
     short = _short_names(graph)
     alone = separating(graph.module.graph)
+    listed = listed_nodes(graph.module.graph)
     work = _Work(graph.module, run.macs)
     scores = _first_scores(graph.module, result)
     cuts = []
@@ -79,9 +78,10 @@ def measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], in
         seen = work.add(node)
         if node.op not in ("call_module", "call_function", "call_method") or node not in graph.names:
             continue
-        if node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd):
+        dropout = node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd)
+        if dropout and node not in listed:
             continue  # the same map as before, and less of it while the head learns
-        layout = _layout(shape, size)
+        layout = map_layout(shape, size)
         if layout is None:
             continue
         channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
@@ -97,13 +97,32 @@ def measure_graph(graph: Traced, size: Size, device: str) -> tuple[list[Cut], in
                 parameters=seen[1],
                 receptive_field=_extent(field),
                 offset=_centre(field),
-                separates=node in alone,
+                separates=node in alone or node in listed,
                 input_size=size,
                 graph_node=graph.names[node],
                 layout=layout,
+                listed=node in listed,
             )
         )
     return cuts, sum(run.macs.values()), failure
+
+
+def listed_nodes(graph: fx.Graph) -> set[fx.Node]:
+    """Nodes whose values a graph returns in a list, tuple, dictionary or dataclass; none where it returns one value."""
+    (value,) = next(node for node in graph.nodes if node.op == "output").args
+    return set() if isinstance(value, fx.Node) and not _builds(value) else set(_nodes_in(value))
+
+
+def _nodes_in(value: Any) -> Iterator[fx.Node]:
+    nodes: list[fx.Node] = []
+    fx.map_arg(value, nodes.append)
+    for node in nodes:
+        yield from _nodes_in((node.args, node.kwargs)) if _builds(node) else [node]
+
+
+def _builds(node: fx.Node) -> bool:
+    """Whether a node makes a dataclass of tensors."""
+    return node.op == "call_function" and isinstance(node.target, type)
 
 
 def _first_scores(module: fx.GraphModule, result: Any) -> fx.Node | None:
@@ -159,23 +178,6 @@ class _Work:
         for i in used:
             owned.update(self.owned[i])
         return sum(self.macs[self.order[i]] for i in used), sum(owned.values())
-
-
-def _layout(shape: tuple[int, ...], size: Size) -> Layout | None:
-    """Where the axes of a tensor are those of the image at a smaller scale."""
-    if len(shape) != 4 or shape[0] != BATCH or 0 in shape:
-        return None
-    if shape.count(1) >= 2 and min(size) >= POOLED_FROM:
-        return None
-    if _is_scaled(shape[2], shape[3], size):
-        return "NCHW"
-    return "NHWC" if _is_scaled(shape[1], shape[2], size) else None
-
-
-def _is_scaled(height: int, width: int, size: Size) -> bool:
-    if height > size[0] or width > size[1]:
-        return height <= size[0] + 8 and width <= size[1] + 8 and (height - size[0]) == (width - size[1])
-    return abs(math.log((size[0] / height) / (size[1] / width))) <= math.log(1 + 1.5 / min(height, width))
 
 
 def _short_names(graph: Traced) -> dict[fx.Node, str]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from densemble.nets.counting import counting, probe
-from densemble.nets.cut import Layout
 from densemble.nets.dense import DenseModel
 from densemble.nets.head import DenseHead
 from densemble.nets.in_place import overwrites
+from densemble.nets.layouts import Layout, to_nchw
 from densemble.nets.trunks import CutBackbone, GraphBackbone
 from densemble.shapes import Size
 
@@ -112,8 +112,9 @@ class MergedTrunk(nn.Module):
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """Each model's maps, in the order of its nodes."""
         found: list[dict[str, Tensor]] = self.network(x if self.adapter is None else self.adapter(x))
+        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
         return [
-            [own[node].permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else own[node] for node, layout in nodes]
+            [to_nchw(own[node], layout, size) for node, layout in nodes]
             for own, nodes in zip(found, self.wanted, strict=True)
         ]
 

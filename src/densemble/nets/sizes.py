@@ -1,12 +1,17 @@
 """Which input sizes a network takes, found by trying; images of any other size are resized to the nearest of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 from densemble.shapes import Size, format_size
 
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 64, 128)
 SMALL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 384, 512)
+COMMON = tuple((side, side) for side in (224, 256, 384, 512, 299, 518, 32, 28, 64, 128))
+"""Sizes of images that networks of one size are usually made for."""
 # Odd in every halving; odd in some; odd and then even: what networks with two branches stumble over.
 _PROBES: tuple[Size, ...] = ((193, 257), (97, 131), (222, 301))
 
@@ -42,21 +47,50 @@ class InputRule:
         return step if self.smallest <= max(self.multiple, 1) else f"{step} from {self.smallest}"
 
 
-def find_rule(runs: Runs, own: Size | None) -> InputRule | None:
+def declared_sizes(model: nn.Module) -> list[Size]:
+    """Sizes that a network of the user may have been made for: what it says of itself first, then common ones."""
+    config = getattr(model, "pretrained_cfg", None)
+    sizes: list[Any] = [tuple(config.get("input_size", ()))[1:]] if isinstance(config, dict) else []
+    for holder in (getattr(model, "config", None), model, getattr(model, "patch_embed", None)):
+        sizes += [getattr(holder, name, None) for name in ("image_size", "img_size", "input_size")]
+    pairs = [(size, size) if isinstance(size, int) else size for size in (*sizes, *COMMON)]
+    return list(dict.fromkeys(pair for size in pairs if (pair := _pair(size)) is not None))
+
+
+def _pair(size: Any) -> Size | None:
+    sides = tuple(size) if isinstance(size, list | tuple) else ()
+    return sides if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides) else None
+
+
+def find_rule(runs: Runs, own: Sequence[Size]) -> InputRule | None:
     """The widest rule under which a network runs; ``None``: it runs at no size that was tried.
 
     Args:
         runs: whether it runs at a size.
-        own: the size it was pretrained at, tried where no small multiple works.
+        own: sizes that it may have been made for, tried in turn where no small multiple works.
     """
     for multiple in MULTIPLES:
         if all(runs((multiple * -(-h // multiple), multiple * -(-w // multiple))) for h, w in _PROBES):
             return InputRule(multiple)
-    if own is None:
-        return None
-    if own[0] == own[1] and runs((own[0], 2 * own[0])):
-        return InputRule(own[0], own[0])
-    return InputRule(fixed=own) if runs(own) else None
+    for size in own:
+        if size[0] == size[1] and runs((size[0], 2 * size[0])):
+            return InputRule(size[0], size[0])
+        if runs(size):
+            return InputRule(fixed=size)
+    return None
+
+
+def find_rule_above(runs: Runs, least: Sequence[Size]) -> InputRule | None:
+    """The widest rule for sizes from one of ``least`` up; ``None``: there is none."""
+    for size in least:
+        side = max(size)
+        for multiple in MULTIPLES:
+            if side % multiple:
+                continue
+            tried = ((side, side), (side + multiple, side + 3 * multiple), (side + 37 // multiple * multiple, 2 * side))
+            if all(runs(one) for one in tried):
+                return InputRule(multiple, side)
+    return None
 
 
 def with_smallest(rule: InputRule, runs: Runs) -> InputRule:

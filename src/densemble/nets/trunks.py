@@ -1,6 +1,8 @@
 """Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
 
+import contextlib
 import copy
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,29 +12,10 @@ from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError
 from densemble.nets.checkpointing import SegmentedRun
-from densemble.nets.cut import Layout
-
-
-def stage_names(model: nn.Module) -> list[str]:
-    """Names of the stages that the network's ``forward_intermediates`` gives out, in order.
-
-    A stage of a second branch has the same name again and gets ``#2`` (CrossViT).
-    """
-    names: list[str] = []
-    for stage in model.feature_info:  # type: ignore[union-attr]
-        name, count = str(stage["module"]), 2
-        while name in names:
-            name, count = f"{stage['module']}#{count}", count + 1
-        names.append(name)
-    return names
-
-
-def stages(model: nn.Module, images: Tensor, indices: Sequence[int]) -> list[Tensor]:
-    """Maps ``(B, C, h, w)`` of the chosen stages, in ascending order; later stages do not run."""
-    maps: Any = model.forward_intermediates(  # type: ignore[operator]
-        images, indices=sorted(indices), stop_early=True, intermediates_only=True
-    )
-    return list(maps)
+from densemble.nets.layouts import Layout, to_nchw
+from densemble.nets.leaves import settings, with_the_same_values
+from densemble.nets.stages import named_outputs, stages
+from densemble.shapes import Size
 
 
 class CutBackbone(nn.Module, ABC):
@@ -66,6 +49,16 @@ class CutBackbone(nn.Module, ABC):
         """The maps, in the order of the nodes."""
         return self.maps(x if self.adapter is None else self.adapter(x))
 
+    @torch.no_grad()
+    def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
+        """Whether the maps of normalized images ``(B, C, H, W)`` have these channels, none of them empty."""
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # graph modules print where they stop
+                found = self(x)
+            return all(one.shape[1] == c and 0 not in one.shape for one, c in zip(found, channels, strict=True))
+        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            return False
+
 
 class GraphBackbone(CutBackbone):
     """Nodes of the traced graph; a node that computes with channels last is turned to NCHW."""
@@ -94,30 +87,41 @@ class GraphBackbone(CutBackbone):
     def maps(self, x: Tensor) -> list[Tensor]:
         segmented = self.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         found = SegmentedRun(self.network)(x) if segmented else self.network(x)
-        return [
-            found[node].permute(0, 3, 1, 2).contiguous() if layout == "NHWC" else found[node]
-            for node, layout in zip(self.nodes, self.layouts, strict=True)
-        ]
+        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
+        return [to_nchw(found[node], layout, size) for node, layout in zip(self.nodes, self.layouts, strict=True)]
 
 
 class StageBackbone(CutBackbone):
     """Stages that the network itself gives out."""
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
-        super().__init__(network, nodes)
-        names = stage_names(network)
-        self.indices = tuple(names.index(node) for node in nodes)
-
     def checkpoint_gradients(self) -> None:
         switch = getattr(self.network, "set_grad_checkpointing", None)
+        switch = switch or getattr(self.network, "gradient_checkpointing_enable", None)
         if switch is None:
             raise UsageError(f"{type(self.network).__name__} has no gradient checkpointing; set it to false")
-        switch(True)
+        switch()
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        wanted = sorted(set(self.indices))
-        found = dict(zip(wanted, stages(self.network, x, wanted), strict=True))
-        return [found[i] for i in self.indices]
+        return stages(self.network, x, self.nodes)
+
+
+class OutputBackbone(StageBackbone):
+    """Maps that the network returns in a list, dictionary or dataclass; it runs as a whole."""
+
+    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
+        super().__init__(network, nodes)
+        self.layouts = tuple(layouts)
+
+    def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
+        """As of any backbone, on a copy: a size at which the network's forward changes it for good is none of its."""
+        tried = with_the_same_values(self)
+        before = settings(tried)
+        return super(OutputBackbone, tried).gives_maps(x, channels) and settings(tried) == before
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
+        found = named_outputs(self.network, x, self.nodes)
+        return [to_nchw(tensor, layout, size) for tensor, layout in zip(found, self.layouts, strict=True)]
 
 
 def drop_unused(network: nn.Module, used: set[str], called: set[str]) -> None:

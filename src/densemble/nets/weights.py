@@ -23,6 +23,13 @@ def is_file_name(weights: str) -> bool:
     return weights.endswith(SUFFIXES) or "/" in weights or os.sep in weights
 
 
+def tagged(name: str, tag: str) -> str:
+    """``ARCHITECTURE.TAG`` of ``timm/ARCHITECTURE``, as timm writes it."""
+    plain = name.removeprefix("timm/")
+    architecture = plain.split(".")[0]
+    return plain if tag == "DEFAULT" else f"{architecture}.{tag.removeprefix(f'{architecture}.')}"
+
+
 def find_local(stems: list[str], weights_dir: str | Path | None) -> Path | None:
     """First existing ``STEM.safetensors`` / ``.pth`` / ``.pt`` in ``weights_dir`` (or ``$DENSEMBLE_WEIGHTS_DIR``).
 

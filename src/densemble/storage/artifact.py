@@ -26,6 +26,7 @@ from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.nets.arguments import unwrapped
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.storage.runs import atomic_path, require_writable
@@ -77,6 +78,7 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     """
     path = Path(path)
     require_artifact_name(path)
+    ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
     members, tensors = _members(ensemble)
