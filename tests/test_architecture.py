@@ -51,7 +51,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "timm": ("nets/backbones.py",),
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
-    "PIL": ("storage/images.py", "data/synthetic.py", "report/"),
+    "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/shapes.py",),
@@ -70,7 +70,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "typer": ("cli.py", "commands/"),
     "rich": ("cli.py", "commands/", "training/"),
     "pydantic": ("config.py",),
-    "yaml": ("config.py",),
+    "yaml": ("config.py", "commands/overrides.py"),
     "safetensors": ("nets/weights.py", "storage/", "training/"),
 }
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from densemble.config import make_config, read_config, with_settings
+from densemble.commands.overrides import with_settings
+from densemble.config import make_config, read_config
 from densemble.errors import ConfigError
 
 

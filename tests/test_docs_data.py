@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from data.broken_sets import BROKEN, Broken
 
-from densemble.config import make_config, with_settings
+from densemble.commands.overrides import with_settings
+from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.data.transforms import AUGMENT
 from densemble.presets import LOSSES, PRESETS, fitting_size

@@ -106,7 +106,7 @@ def test_networks_and_machine(command: Command) -> None:
     found = json.loads(command("cuts", "alexnet", "--size", "240x320", "--json").stdout)
     assert found["size"] == [240, 320]
     first = found["cuts"][0]
-    measured = {"node", "channels", "height", "width", "stride", "macs", "separates", "input_size"}
+    measured = {"node", "channels", "height", "width", "stride", "macs", "separates", "input_size", "listed"}
     assert set(first) == measured | {"parameters", "receptive_field", "offset", "kind", "why"}
     assert found["auto"]["why"].startswith("the deepest of")
     assert "features.12" in command("cuts", "alexnet").stdout

@@ -12,7 +12,8 @@ from data.broken_sets import BROKEN
 from data.good_sets import heat, image_of, labels, picture, save, target_of, write_good
 from PIL import Image
 
-from densemble.config import make_config, with_settings
+from densemble.commands.overrides import with_settings
+from densemble.config import make_config
 from densemble.data.check import check as check_folder
 from densemble.data.check import guess_task, write_leave_out
 from densemble.data.check.names import name_pairs

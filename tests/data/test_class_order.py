@@ -221,15 +221,16 @@ def test_the_data_sets_ignored_label_becomes_the_one_asked_for(tmp_path: Path) -
     np.testing.assert_array_equal(data.read_target(data.train[0]), wanted)
 
 
-class Oracle:
+class Oracle(torch.nn.Module):
     """What evaluation asks of an ensemble; it is right in the order of its names, whatever the picture."""
 
     guarantee, members = None, ("oracle",)
 
     def __init__(self, *names: str) -> None:
+        super().__init__()
         self.task = SegmentationTask(names)
 
-    def parameters(self) -> Iterator[torch.Tensor]:
+    def parameters(self, recurse: bool = True) -> Iterator[torch.Tensor]:  # type: ignore[override]
         yield torch.zeros(1)
 
     def member_maps(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

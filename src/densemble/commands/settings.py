@@ -39,7 +39,8 @@ def read_settings(
         UsageError: no task is named, or another than the file's.
         ConfigError: the file or a ``--set`` cannot be used.
     """
-    from densemble.config import read_config, with_settings
+    from densemble.commands.overrides import with_settings
+    from densemble.config import read_config
     from densemble.errors import UsageError
     from densemble.tasks import TASKS, require_task
 

@@ -20,7 +20,8 @@ def data_for(ensemble: "Ensemble", data: Path, settings: list[str] | None) -> "F
         ConfigError: a setting that cannot be used.
         DataError: nothing there, or nothing that is known.
     """
-    from densemble.config import make_config, with_settings
+    from densemble.commands.overrides import with_settings
+    from densemble.config import make_config
     from densemble.data.folder import FolderData
 
     config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, settings or []))

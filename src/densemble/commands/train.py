@@ -40,7 +40,8 @@ def train(
     engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
 ) -> None:
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
-    from densemble.config import read_config, with_settings
+    from densemble.commands.overrides import with_settings
+    from densemble.config import read_config
     from densemble.engines.budget import Budget
     from densemble.engines.local import forget_changed
     from densemble.errors import UsageError

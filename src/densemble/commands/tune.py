@@ -57,7 +57,7 @@ def tune(
 
 def _with_member(values: dict[str, Any], backbone: str, epochs: int | None, settings: list[str]) -> dict[str, Any]:
     """The settings with one member: the file's of this backbone where it has one, else the backbone by itself."""
-    from densemble.config import with_settings
+    from densemble.commands.overrides import with_settings
 
     written = [{"backbone": member} if isinstance(member, str) else member for member in values.get("members") or []]
     own = next((m for m in written if isinstance(m, dict) and m.get("backbone") == backbone), {"backbone": backbone})

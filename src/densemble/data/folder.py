@@ -22,9 +22,9 @@ from densemble.data.facts import labels_above, task_facts
 from densemble.data.heat_scale import HeatMax
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
-from densemble.data.leave_out import EMPTY, with_incomplete, without
+from densemble.data.leave_out import require_pairs, with_incomplete, without
 from densemble.data.mask_values import MaskValues, find_mask_values
-from densemble.data.reading import Reading, some
+from densemble.data.reading import Reading
 from densemble.data.renumbering import renumbered
 from densemble.data.splits import SplitOptions, make_splits, stratum_of
 from densemble.errors import DataError
@@ -136,20 +136,8 @@ class FolderData:
         self.task_name = require_task(task)
         found = find_layout(self.path)
         found = with_incomplete(found) if absent_is_empty else found
-        if found.unpaired and not skip_unpaired:
-            raise DataError(
-                f"{len(found.unpaired)} files in '{self.path}' have no partner of the same stem: "
-                f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
-                "picture or map, or leave them out with --set data.skip_unpaired=true"
-                + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
-            )
-        if found.doubled and not skip_unpaired:
-            one, two = found.doubled[0]
-            raise DataError(
-                f"{len(found.doubled)} files in '{self.path}' have the same stem as another, as "
-                f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
-                "remove one"
-            )
+        if not skip_unpaired:
+            require_pairs(found)
         self.color_map, self.color_names = self._colours(found, color_map)
         self._own_classes = self._names_in(found, classes)
         self.classes = classes or (list(self._own_classes) if self._own_classes else None)
@@ -398,7 +386,3 @@ class FolderData:
 
         report: dict[str, Any] = check(self)
         return report
-
-
-def _short(file: Path, folder: Path) -> str:
-    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)

@@ -24,6 +24,28 @@ def with_incomplete(found: Layout) -> Layout:
     return replace(found, splits=splits, unpaired=unpaired, incomplete={})
 
 
+def require_pairs(found: Layout) -> None:
+    """Checks that every picture has one map, and every map one picture.
+
+    Raises:
+        DataError: some have no partner, or two of them.
+    """
+    if found.unpaired:
+        raise DataError(
+            f"{len(found.unpaired)} files in '{found.path}' have no partner of the same stem: "
+            f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
+            "picture or map, or leave them out with --set data.skip_unpaired=true"
+            + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
+        )
+    if found.doubled:
+        one, two = found.doubled[0]
+        raise DataError(
+            f"{len(found.doubled)} files in '{found.path}' have the same stem as another, as "
+            f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
+            "remove one"
+        )
+
+
 def without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:
     """The layout without the pairs that are named.
 
@@ -61,3 +83,7 @@ def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
         f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
         "line into a file"
     )
+
+
+def _short(file: Path, folder: Path) -> str:
+    return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)

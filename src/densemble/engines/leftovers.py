@@ -37,8 +37,8 @@ def remove_leftovers(run: RunFolder, config: RunConfig, report: Callable[[str], 
 def forget_training(run: RunFolder) -> None:
     """Removes all that was learned or measured on data that has changed: members, variants, scores, ensembles."""
     for path in (
-        run.path / "members", run.variants, run.baselines, run.mean_map, run.ensemble, run.analysis, run.report,
-        run.milliseconds, run.leaderboard, run.artifact,
+        run.path / "members", run.state, run.variants, run.baselines, run.mean_map, run.ensemble, run.analysis,
+        run.report, run.milliseconds, run.leaderboard, run.artifact,
     ):  # fmt: skip
         _remove(path)
 

@@ -53,7 +53,7 @@ def members_of(members: Any) -> dict[str, Member]:
     if isinstance(members, Mapping | nn.ModuleDict):
         named = dict(members.items())
     elif isinstance(members, Iterable) and not isinstance(members, str | Mapping) and not _is_ensemble(members):
-        named = _numbered(members)
+        named = _numbered([unwrapped(member) for member in members])
     else:
         named = {"members": members}
     named = {name: unwrapped(member) for name, member in named.items()}

@@ -16,6 +16,10 @@ _BEST_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; de
 _MOST_CHANNELS_IN_FRONT = 64
 
 
+class UnusableMap(DataError):
+    """A file that can be decoded, but does not hold a map where maps are read."""
+
+
 class SeveralPictures(DataError):
     """A file of several pages or frames, of which none is the one that is wanted."""
 
