@@ -16,7 +16,7 @@ from densemble.launch import warn_of_baselines
 EPOCHS = {"keypoints": 14, "density": 8}
 
 
-@pytest.fixture(scope="module", params=sampled(list(TASK_SETS), ["multilabel", "depth"]))
+@pytest.fixture(scope="module", params=sampled(list(TASK_SETS), ["multilabel"]))
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, de.FolderData, Any]:
     task, options, draw = TASK_SETS[request.param]
     out = tmp_path_factory.mktemp(request.param)

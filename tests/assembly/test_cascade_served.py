@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from assembly.written_runs import Written
+from sampled import sampled
 
 from densemble.assembly import cascading
 from densemble.ensemble.cascade import cascade_use
@@ -15,7 +16,9 @@ from densemble.inference.cascade import predict_cascade
 Fresh = Callable[[str], Written]
 
 
-@pytest.mark.parametrize("kind", ["saliency", "segmentation", "multilabel", "depth"])
+@pytest.mark.parametrize(
+    "kind", sampled(["saliency", "segmentation", "multilabel", "depth"], ["segmentation", "depth"])
+)
 def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble(select="all")

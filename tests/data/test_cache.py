@@ -61,6 +61,7 @@ def test_processes_that_decode_at_once_share_one_whole_cache(folder: Path, tmp_p
     assert [path.name for path in cache.iterdir()] == [Path(next(iter(found))[0]).name]
 
 
+@pytest.mark.stress
 def test_a_kill_while_decoding_leaves_nothing_that_looks_finished(folder: Path, tmp_path: Path) -> None:
     code = (
         "import time, sys\nfrom pathlib import Path\nfrom densemble.data import cache, folder\n"

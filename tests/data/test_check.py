@@ -192,6 +192,7 @@ def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) ->
         assert list(told["class_share"].values()) == pytest.approx(counts[:11] / counts[:11].sum(), abs=1e-6)
 
 
+@pytest.mark.stress
 def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) -> None:
     folder = shared_data("depth-redkitchen")
     facts = FolderData(folder, "depth").check()

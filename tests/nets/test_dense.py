@@ -149,7 +149,10 @@ def test_images_that_are_no_floats_or_empty() -> None:
         net(torch.zeros(1, 4, 64, 64))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"])
+@pytest.mark.parametrize(
+    "name",
+    sampled(["resnet18", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"], ["timm/tf_efficientnet_lite0"]),
+)
 def test_a_copy_computes_the_same_in_the_same_mode(name: str) -> None:
     """torchvision's graph modules forget their mode in a copy: batch statistics would be used, and changed, in eval."""
     model = de.DenseModel(name, weights=None).eval()

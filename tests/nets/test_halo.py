@@ -104,9 +104,7 @@ def test_tile_is_the_whole_map_and_with_less_it_is_not(backbone: str, node: str,
     assert whole_and_tile(model, shorter, fill=math.nan)[0].isnan().any()
 
 
-@pytest.mark.parametrize(
-    ("backbone", "node", "head"), sampled(EXACT, [case for case in EXACT if case[0] != "vgg11_bn"])
-)
+@pytest.mark.parametrize(("backbone", "node", "head"), sampled(EXACT, EXACT[:4]))
 def test_halo_covers_the_receptive_field_of_the_cut(backbone: str, node: str, head: str) -> None:
     """A feature pixel whose view begins before the window is wrong, and with it the pixels that it stands for."""
     model, halo = measured(backbone, node, head)

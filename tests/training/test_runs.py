@@ -109,6 +109,7 @@ main()
 """
 
 
+@pytest.mark.stress
 def test_kill_minus_nine_then_resume(densemble: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "first", "epochs": 1}, {"backbone": "resdeconv", "name": "second"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 4}}

@@ -211,6 +211,7 @@ def test_a_search_in_two_calls_is_a_search_in_one(scenes: Path, tmp_path: Path, 
     assert search(scenes, tmp_path / "parts", 14).best == whole.best and len(by_formula) == 28
 
 
+@pytest.mark.stress
 def test_the_seed_decides_what_is_tried(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
     results = [
         search(scenes, tmp_path / name, 3, training={**SETTINGS["training"], "seed": seed})
