@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from assembly.written_runs import NAMES, Written
 
+from densemble.assembly import assemble as assembling
 from densemble.evaluation import evaluate
 from densemble.storage.artifact import load, save
 from densemble.storage.runs import read_json
@@ -43,6 +44,18 @@ def test_they_agree(kind: str, rule: str, way: str, fresh: Callable[[str], Writt
             found, exact = (np.array(own, float) for own in (table[name], scores["iou_per_class"]))
             np.testing.assert_allclose(found, exact, atol=1e-6, err_msg=name)
         assert set(table) == {*NAMES, "ensemble", "ensemble, cross-fitted"}
+
+
+def test_they_agree_on_images_that_nothing_was_selected_on(
+    fresh: Callable[[str], Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lines = fresh("segmentation"), list[str]()
+    monkeypatch.setattr(assembling, "MOST", 5)
+    ensemble = run.run.assemble("all", "mean", calibrate="vector", report=lines.append)
+    assert any(line == f"selected on 5 of {len(run.data.val)} validation images" for line in lines)
+    measured = evaluate(ensemble, run.data, "val")
+    assert ensemble.metrics["val"]["miou"] == pytest.approx(measured["miou"], abs=1e-6)
+    assert ensemble.metrics["val"]["nll"] == pytest.approx(measured["nll"], abs=1e-6)
 
 
 def test_the_gain_is_the_sum_of_its_parts_and_the_headline_is_the_strategy(fresh: Callable[[str], Written]) -> None:

@@ -53,6 +53,15 @@ def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(decoder: str, b
     assert {outcome for _, _, outcome in found} == {WORKS}
 
 
+def test_the_decoder_of_dpt_needs_no_class_tokens() -> None:
+    maps = [torch.rand(1, 8, 2 * 2**level, 3 * 2**level, requires_grad=True) for level in range(4)]
+    head = HEADS["smp-dpt"]((8, 8, 8, 8), 2, 1)
+    found = head(maps, (32, 48))
+    found.square().sum().backward()
+    assert found.shape == (1, 2, 32, 48)
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in maps[:3])  # it leaves out the largest
+
+
 def test_maps_that_are_off_by_a_pixel_are_aligned() -> None:
     """InceptionV3's unpadded convolutions give maps that are no halves of one another."""
     model = de.DenseModel("inception_v3", head="skip", weights=None, min_size=(6, 8), out_size=None).eval()

@@ -6,7 +6,7 @@ from sampled import sampled
 from torchvision.models import VisionTransformer, vit_b_32
 
 import densemble as de
-from densemble.nets.sizes import InputRule, find_rule, with_smallest
+from densemble.nets.sizes import InputRule, find_rule, find_rule_above, with_smallest
 from densemble.nets.vision_transformer import ResamplingTransformer
 
 # Any size; windows; fixed grids; two branches; unpadded; patches of 14.
@@ -58,6 +58,15 @@ def test_the_widest_rule_is_found() -> None:
     assert find_rule(lambda size: False, [(224, 224)]) is None
     assert with_smallest(InputRule(), lambda size: min(size) >= 63) == InputRule(1, 64)
     assert with_smallest(InputRule(fixed=(224, 224)), lambda size: False) == InputRule(fixed=(224, 224))
+
+
+def test_the_widest_rule_from_a_size_up_is_found() -> None:
+    def runs(size: tuple[int, int]) -> bool:
+        return min(size) >= 90 and size[0] % 32 == size[1] % 32 == 0
+
+    assert find_rule_above(runs, [(64, 64), (96, 96), (224, 224)]) == InputRule(32, 96)
+    assert find_rule_above(lambda size: min(size) >= 90, [(64, 64), (96, 96)]) == InputRule(1, 96)
+    assert find_rule_above(lambda size: False, [(96, 96)]) is None
 
 
 def test_a_vision_transformer_at_its_own_size_is_torchvisions() -> None:
