@@ -1,6 +1,7 @@
 """DenseModel: exact output sizes, nothing carried that is not used, the same features as the whole classifier."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -68,6 +69,14 @@ def test_a_members_own_input_size() -> None:
     resized = F.interpolate(x, size=(96, 128), mode="bilinear", align_corners=False, antialias=True)
     with torch.no_grad():
         torch.testing.assert_close(model(x), model(resized), rtol=0, atol=0)
+
+
+def test_it_can_be_pickled() -> None:
+    """As training on several devices does it."""
+    model = de.DenseModel("resnet18", weights=None, out_size=(12, 16)).eval()
+    x = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
 
 
 def test_a_spec_builds_the_same_network_again() -> None:

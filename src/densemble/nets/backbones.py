@@ -215,17 +215,18 @@ def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
     return arguments
 
 
-@cache
-def _tracer_class() -> Any:
-    """Of a tracer that calls a network with an image alone: what else its forward takes keeps its default."""
+def _tracer(model: nn.Module) -> Any:
+    """Calls the network with an image alone: what else its forward takes keeps its default."""
     from torchvision.models.feature_extraction import NodePathTracer
 
-    class ImageTracer(NodePathTracer):  # type: ignore[misc]
-        def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
-            name = next(iter(signature(self.root.forward).parameters), "x")
-            return root_fn, [self.root, self.create_proxy("placeholder", name, (), {})]
+    tracer = NodePathTracer(**_tracer_arguments(model))
+    name = next(iter(signature(model.forward).parameters), "x")
 
-    return ImageTracer
+    def image_alone(root: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        return root, [tracer.root, tracer.create_proxy("placeholder", name, (), {})]
+
+    tracer.create_args_for_root = image_alone  # a class of our own here could not be pickled with the graph
+    return tracer
 
 
 def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
@@ -234,7 +235,7 @@ def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     Raises:
         UsageError: the network decides on values while it runs, so that no graph exists.
     """
-    tracer = _tracer_class()(**_tracer_arguments(model))
+    tracer = _tracer(model)
     try:
         graph = tracer.trace(model.eval())
     except Exception as error:  # FX raises whatever the network's own Python raises on a proxy
@@ -261,7 +262,7 @@ def truncate(model: nn.Module, nodes: Sequence[str]) -> fx.GraphModule:
 
 def _graph_to(model: nn.Module, nodes: Sequence[str]) -> fx.Graph:
     """The model's graph in its current mode, ending at ``nodes``."""
-    tracer = _tracer_class()(**_tracer_arguments(model))
+    tracer = _tracer(model)
     graph: fx.Graph = tracer.trace(model)
     graph.owning_module = model  # type: ignore[assignment]  # only asked which modules have an effect
     for node in reversed(graph.nodes):
