@@ -1,5 +1,6 @@
 """Files of different pictures have different names, in one call and in several."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_the_same_name_in_two_calls(ensemble: de.Ensemble, folders: list[Path], 
     assert len(list(out.iterdir())) == 2
     assert [path.name for path in p.save(tmp_path / "other", ("npy",))] == ["x.npy"]
     assert [path.name for path in p.save(out, ("npy",), name="x")] == ["x.npy"]
+
+
+def test_a_name_is_free_again_when_its_files_are_gone(
+    ensemble: de.Ensemble, folders: list[Path], tmp_path: Path
+) -> None:
+    for file in folders:
+        (p,) = de.predict(ensemble, file)
+        assert [path.name for path in p.save(tmp_path / "out", ("npy",))] == ["x.npy"]
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_arrays_in_two_calls(ensemble: de.Ensemble, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import escape
 from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 
 _WRITTEN: defaultdict[str, dict[str, str | int]] = defaultdict(dict)
 """For each folder the names that this process has written, and of which picture."""
+_BEING_WRITTEN: set[tuple[str, str]] = set()
 _LOCK = Lock()
 
 
@@ -26,20 +29,32 @@ def output_names(pictures: Sequence[Path | object]) -> list[str]:
     return names
 
 
-def name_in(folder: Path, name: str, picture: Path | int) -> str:
-    """``name``, or another one where this process has written another picture of that name into the folder.
+@contextmanager
+def name_in(folder: Path, name: str, picture: Path | int) -> Iterator[str]:
+    """``name``, or another one where files are there that this process has written of another picture of that name.
 
     Args:
-        folder: that is written into.
+        folder: that is written into, before the context ends.
         name: that is wanted.
         picture: its file, or a number that no other picture has.
     """
     source = picture if isinstance(picture, int) else str(picture.absolute())
     others = _numbered(name if isinstance(picture, int) else _long_name(picture))
+    place = str(folder.absolute())
+
+    def is_taken(own: str) -> bool:
+        if _WRITTEN[place].get(own, source) == source:
+            return False
+        return (place, own) in _BEING_WRITTEN or any(folder.glob(f"{escape(own)}[._]*"))
+
     with _LOCK:
-        written = _WRITTEN[str(folder.absolute())]
-        name = next(own for own in chain([name], others) if written.setdefault(own, source) == source)
-    return name
+        name = next(own for own in chain([name], others) if not is_taken(own))
+        _WRITTEN[place][name] = source
+        _BEING_WRITTEN.add((place, name))
+    try:
+        yield name
+    finally:
+        _BEING_WRITTEN.discard((place, name))
 
 
 def _long_name(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
@@ -236,8 +237,9 @@ class PicturePrediction(Prediction):
         if "guarantee" in what and self.included is None and self.lower is None:
             raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))
-        stem = name or name_in(place, self.name, self.number if self.path is None else self.path)
-        return [self._save_one(kind, place, stem) for kind in what]
+        wanted = name_in(place, self.name, self.number if self.path is None else self.path)
+        with nullcontext(name) if name else wanted as stem:
+            return [self._save_one(kind, place, stem) for kind in what]
 
     def _save_one(self, kind: str, place: Path, stem: str) -> Path:
         if kind == "npy":
