@@ -133,3 +133,15 @@ def test_an_absent_mask_is_empty_where_that_is_said(listed: bool, tmp_path: Path
                 and problem["kind"] not in ("constant picture", "tiny split", "nothing to score")]  # fmt: skip
     turned = FolderData(tmp_path, "multilabel", absent_is_empty=True, classes=["rust", "crack"])
     np.testing.assert_array_equal(read(turned)["1"], np.stack([RUST, NONE]))
+
+
+def test_used_masks_are_not_called_unused_where_others_are_absent(tmp_path: Path) -> None:
+    sparse(tmp_path)
+    told = FolderData(tmp_path, "multilabel", absent_is_empty=True).check()["problems"]
+    assert "unused files" not in {problem["kind"] for problem in told}
+
+
+def test_the_remedy_names_the_values_of_all_classes(tmp_path: Path) -> None:
+    write(tmp_path, [{"crack": (128 * CRACK).astype(np.uint8), "rust": ones(RUST)}] * 3, False)
+    told = [p for p in FolderData(tmp_path, "multilabel").check()["problems"] if p["kind"] == "mask values"]
+    assert told and all("data.label_map={128: 1}" in problem["remedy"] for problem in told)

@@ -119,3 +119,9 @@ def test_a_changed_state_is_refused(broken: Any) -> None:
     state["_extra_state"] = broken(state["_extra_state"])
     with pytest.raises(UsageError, match="extra state of the ensemble cannot be read"):
         make(5).load_state_dict(state)
+
+
+def test_a_state_of_a_wrapped_ensemble_names_its_prefix() -> None:
+    ensemble = Ensemble([small_dense()])
+    with pytest.raises(UsageError, match=r"begin with 'module\.'.*take the prefix off"):
+        Ensemble([small_dense()]).load_state_dict(nn.DataParallel(ensemble).state_dict())

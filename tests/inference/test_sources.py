@@ -125,3 +125,22 @@ def test_other_precisions(dtype: torch.dtype, drift: float, ensemble: de.Ensembl
         torch.testing.assert_close(found, wanted, rtol=0, atol=drift)
     for p, row in zip(de.predict(other, BATCH), de.predict(ensemble, BATCH), strict=True):
         torch.testing.assert_close(p.mean, row.mean, rtol=0, atol=drift)
+
+
+class Broken(Items):
+    def __getitem__(self, number: int) -> Any:
+        if number == 1:
+            raise OSError("truncated")
+        return self.item
+
+
+def test_an_item_that_cannot_be_read_does_not_end_the_others(ensemble: de.Ensemble) -> None:
+    found = list(de.predict(ensemble, Broken(TENSOR)))
+    assert [p.failed is None for p in found] == [True, False, True]
+    assert "truncated" in str(found[1].failed)
+
+
+def test_what_is_no_tensor_is_told(ensemble: de.Ensemble) -> None:
+    for wrong in (PIXELS, None):
+        with pytest.raises(UsageError, match=r"must be a tensor \(B, C, H, W\)"):
+            ensemble(wrong)

@@ -1,5 +1,6 @@
 """Threads that share a prepared ensemble: each gets the maps of its own images."""
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,3 +86,11 @@ def test_threads_that_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         found = list(pool.map(lambda images: quick.predict(images).mean, batches))
     for ours, theirs in zip(found, wanted, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_prepared_ensemble_can_be_copied() -> None:
+    lean = prepared(de.Ensemble([small_dense(), small_dense()]).eval(), "eager", "fp32", 4)
+    x = torch.rand(2, 3, 48, 64)
+    with torch.no_grad():
+        wanted = lean(x)
+        assert torch.equal(copy.deepcopy(lean)(x), wanted)

@@ -385,3 +385,25 @@ def test_wrapped_networks_and_members_are_unwrapped(wrap: Callable[[nn.Module], 
     de.save(wrap(ensemble), tmp_path / "wrapped.safetensors")  # type: ignore[arg-type]
     with torch.no_grad():
         torch.testing.assert_close(de.load(tmp_path / "wrapped.safetensors")(x), ensemble(x), rtol=0, atol=0)
+
+
+class Tokens(nn.Module):
+    """Patches of 16 pixels as tokens ``(B, L, C)``, as vision transformers return them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.mixed = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return [tokens, self.mixed(tokens)]
+
+
+def test_tokens_are_exported_with_any_number_of_images() -> None:
+    model = de.DenseModel(Tokens(), out_size=(16, 16), input_size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(model, (torch.rand(3, 3, 64, 64),), dynamic_shapes=({0: batch},)).module()
+    for count in (1, 2, 5):
+        x = torch.rand(count, 3, 64, 64)
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), model(x))

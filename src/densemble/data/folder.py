@@ -145,6 +145,7 @@ class FolderData:
         usual = default_ignore_index(len(self.classes or ()))
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
         self.scale = scale
+        self.heat_is_told = heat_max is not None
         self.invalid_below = INVALID_BELOW.get(self.task_name) if invalid_below == "auto" else invalid_below
         self.reading = self._make_reading(found)
         self._settled, self._format_ignores = False, found.ignore_index

@@ -21,11 +21,21 @@ from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combine import COMBINE, Rule, make_rule
 from densemble.ensemble.guarantee import ConformalInterval, Guarantee
-from densemble.ensemble.images import as_images
+from densemble.ensemble.images import as_images, require_tensor
 from densemble.ensemble.membership import UnusableMaps, keep_members, per_image, require_usable
 from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.state import OLDER, PARTS, describe, described, kinds, pack, require_same_members, unpack
+from densemble.ensemble.state import (
+    OLDER,
+    PARTS,
+    describe,
+    described,
+    kinds,
+    pack,
+    require_no_prefix,
+    require_same_members,
+    unpack,
+)
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
@@ -193,6 +203,7 @@ class Ensemble(nn.Module):
                 ``strict=False`` the latter leave weights, temperatures, rule and calibration as they are.
         """
         if strict and "_extra_state" not in state_dict:
+            require_no_prefix(state_dict)
             raise UsageError(OLDER)
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -252,6 +263,7 @@ class Ensemble(nn.Module):
         """
         if torch.compiler.is_compiling():
             return self._combine(images)  # which images can be used depends on their values
+        require_tensor(images)
         parts = per_image(self, images, Ensemble._combine, _warn)
         return in_order([(part.places, part.result) for part in parts])
 

@@ -82,3 +82,16 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise UsageError(f"float images must be in [0, 1], got values from {low:g} to {high:g}; divide by 255?")
     return tensor.float()
+
+
+def require_tensor(images: Any) -> None:
+    """Checks what is given to a module itself.
+
+    Raises:
+        UsageError: it is no tensor.
+    """
+    if not isinstance(images, Tensor):
+        raise UsageError(
+            f"images must be a tensor (B, C, H, W) in [0, 1], got {type(images).__name__}; `predict` takes arrays and "
+            "PIL images too"
+        )

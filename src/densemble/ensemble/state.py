@@ -138,3 +138,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool | int | str) or value is None:
         return value
     return float(value) if math.isfinite(value) else None
+
+
+def require_no_prefix(state: Mapping[str, Any]) -> None:
+    """Checks that a state is not that of a module which holds the ensemble.
+
+    Raises:
+        UsageError: all its names begin with that module's name for it.
+    """
+    for name in state:
+        prefix, extra, _ = name.rpartition("_extra_state")
+        if extra and prefix:
+            raise UsageError(
+                f"the names in this state begin with '{prefix}': it is of a module that holds the ensemble "
+                "(torch.compile, DataParallel); load it into such a module, or take the prefix off every name"
+            )

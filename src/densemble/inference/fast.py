@@ -1,6 +1,5 @@
 """The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
 
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 
@@ -11,6 +10,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
 from densemble.inference.execution import Execution, Tuned
 from densemble.inference.network import TunedNetwork
+from densemble.inference.per_thread import PerThread
 from densemble.inference.together import Together
 from densemble.nets.cuts import REFERENCE_SIZE
 from densemble.nets.dense import DenseModel
@@ -19,7 +19,7 @@ from densemble.nets.rewrite import for_inference, same_tensors
 from densemble.nets.sharing import share
 
 
-class SharedInput(threading.local):
+class SharedInput(PerThread):
     """Images resized and normalized once for all members that want them alike; in each thread, of its last batch."""
 
     def __init__(self) -> None:

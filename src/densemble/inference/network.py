@@ -13,6 +13,7 @@ from densemble.inference.backends import BACKENDS
 from densemble.inference.backends.base import as_list
 from densemble.inference.execution import Execution, Grid, Tuned
 from densemble.inference.joined import Joined
+from densemble.inference.per_thread import OwnLock, PerThread
 from densemble.inference.together import Together
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
@@ -37,7 +38,7 @@ class Rewritten:
         self.members = members
         self._models: list[DenseModel] = []
         self._networks: dict[tuple[Size, Size | None], nn.Module] = {}
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
 
     def network(self, seen: Size, stops_at: Size | None) -> nn.Module:
         """The network for normalized images of a size, its heads' steps stopping at a size."""
@@ -145,7 +146,7 @@ class TunedNetwork:
         return found
 
 
-class _LastAnswers(threading.local):
+class _LastAnswers(PerThread):
     """The answers to the last images, and for which size of map."""
 
     def __init__(self) -> None:

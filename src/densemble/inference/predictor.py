@@ -15,7 +15,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images, is_pil
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.uncertainty import Asked
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, DensembleError, UsageError
 from densemble.inference.backends import BACKENDS, Precision
 from densemble.inference.execution import Execution
 from densemble.inference.failed import FailedPicture
@@ -182,7 +182,7 @@ def predict_one(
         UsageError: an array of another shape or type.
         ArtifactError: a member that gives no usable map, and cannot be done without.
     """
-    picture = picture() if callable(picture) else picture
+    picture = _read_item(picture) if callable(picture) else picture
     path = picture if isinstance(picture, Path) else None
     pixels = read_picture(picture, ensemble) if isinstance(picture, Path) else picture
     batch = as_images(pixels, ensemble.in_channels)
@@ -190,6 +190,15 @@ def predict_one(
     device = next(ensemble.parameters()).device
     prediction = ensemble.predict_members(batch.to(device), uncertainty)
     return at_picture_size(prediction, image, name or (path.stem if path else "0"), path, ensemble)
+
+
+def _read_item(read: Callable[[], Array | Tensor]) -> Array | Tensor:
+    try:
+        return read()
+    except DensembleError:
+        raise
+    except Exception as error:  # whatever the data set's own code raises
+        raise DataError(f"the data set gives no item here: {type(error).__name__}: {error}") from error
 
 
 def _predicted_or_failed(ensemble: Ensemble, picture: Picture, name: str) -> PicturePrediction | FailedPicture:

@@ -4,7 +4,6 @@ A compiled network keeps the memory of what it computes on the way. Of seven net
 the seven as one network it is what the largest needs, and the numbers are the same ones.
 """
 
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from densemble.inference.backends.base import JoinableRunner, Runner
 from densemble.inference.execution import Tuned
+from densemble.inference.per_thread import OwnLock, PerThread
 
 Key = tuple[object, ...]
 
@@ -100,7 +100,7 @@ class Together:
     def __init__(self) -> None:
         self._waiting: dict[Key, list[Seat]] = {}
         self._cut = _Parts()
-        self.lock = threading.RLock()
+        self.lock = OwnLock()
 
     def seat(self, tuned: Tuned, outputs: int, key: Key, ran: bool = False) -> Tuned:
         """The same network, to be joined with others.
@@ -145,7 +145,7 @@ class Together:
         return cut.parts[start, count]
 
 
-class _Parts(threading.local):
+class _Parts(PerThread):
     """Parts of the last batch, by first image and number, in each thread by itself."""
 
     def __init__(self) -> None:

@@ -89,7 +89,8 @@ def require_network(backbone: Any) -> None:
 def unwrapped(network: Any) -> Any:
     """The network inside the wrappers of ``torch.compile``, data parallelism and averaged weights; else as it is."""
     while isinstance(network, nn.Module):
-        inner = network._modules.get("_orig_mod")  # what torch.compile returns
+        parts = network._modules if isinstance(network._modules, dict) else {}  # a scripted module has no dict
+        inner = parts.get("_orig_mod")  # what torch.compile returns
         if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             inner = network.module
         if inner is None:

@@ -71,7 +71,7 @@ def to_nchw(tensor: Tensor, layout: Layout, size: Size) -> Tensor:
     tokens = tensor[:, prefix:]
     for grid in _grids(size, stride):
         if grid[0] * grid[1] == tokens.shape[1]:
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)
+            return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
     raise UsageError(
         f"{tokens.shape[1]} tokens are no grid of {stride}-pixel patches of a {size[0]}x{size[1]} image; "
         "set input_size to one that the network was made for"

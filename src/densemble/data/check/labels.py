@@ -19,9 +19,9 @@ _MOST = 0.9
 def hold_labels(data: Checkable, seen: Sequence[Seen]) -> bool:
     """Whether nearly all maps hold labels of classes, told by the numbers in some of the files.
 
-    Values that a unit is named for, or that are scaled, are meant as such.
+    Numbers that the settings say something of (a unit, a scale, the value of heat that counts as 1) are meant as such.
     """
-    if data.reading.kind == "values" and (data.options.get("unit") or data.scale != 1):
+    if data.options.get("unit") or data.scale != 1 or data.heat_is_told:
         return False
     files = [one.sample.target for one in seen if not one.sample.planes and not is_point_table(one.sample.target)]
     files = files[:: max(1, len(files) // _LOOKED_AT)]

@@ -1,10 +1,12 @@
 """Maps that could not be read for the task: why, told by what the file holds."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from densemble.data.check.labels import MEASURED
 from densemble.data.check.maps import LOSSY_SUFFIXES, map_files
 from densemble.data.check.problems import Problem, damage, from_error
 from densemble.data.check.seen import Seen
@@ -33,9 +35,11 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
         return from_error("annotation", path, error)
     if is_point_table(path):
         return from_error("point table", path, error, "write one line x,y or x,y,label for each point")
+    values: set[float] = set()
     for file in map_files(seen):
         try:
             planes = codec.read_planes(file, turn=False)
+            values |= set(np.unique(planes).tolist())
         except codec.UnusableMap as reason:
             return from_error("unusable map", file, reason)
         except DataError as reason:
@@ -44,10 +48,21 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
     if kind == "labels":
         return _refused_labels(seen, data, planes, error)
     if kind == "masks":
-        return replace(from_error("mask values", path, error), remedy=_mask_remedy(data, planes))
+        return replace(from_error("mask values", path, error), remedy=_mask_remedy(values))
     if planes.dtype.kind == "f" and not np.isfinite(planes).all():
         message = f"'{path}' holds {int((~np.isfinite(planes)).sum())} undefined values (NaN or infinity)"
         return Problem("not a number", str(path), message, "write 0 where nothing is, then save it again")
+    valid = codec.read_validity(path) if kind in ("heat", "density") else None
+    if valid is not None and not valid.all():
+        message = f"'{path}' holds no data at {int((~valid).sum())} pixels, and {kind} is known everywhere"
+        return Problem(
+            "no data", str(path), message, "write 0 where nothing is looked at or counted, and no no-data value"
+        )
+    if kind in MEASURED and codec.palette_of(path) is not None:
+        message = f"'{path}' has a palette: its numbers are classes, no {kind}"
+        return Problem(
+            f"labels as {kind}", str(path), message, "choose the task that they are for: --task segmentation"
+        )
     if kind in ("heat", "density") and planes.dtype.kind in "if" and planes.min(initial=0) < 0:
         message = f"'{path}' holds values down to {planes.min():g}"
         return Problem("negative values", str(path), message, "shift or cut them: the lowest value must be 0")
@@ -62,12 +77,13 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
     return from_error("unusable map", path, error)
 
 
-def _mask_remedy(data: Checkable, planes: Array) -> str:
-    wrong = [value for value in np.unique(planes).tolist() if value not in (0, 1)]
+def _mask_remedy(values: Collection[float]) -> str:
+    wrong = sorted(value for value in values if value not in (0, 1))
     if len(wrong) > 8 or any(value != int(value) for value in wrong):
         return "save masks as PNG of 0 and 1 (or 255) without antialiasing or JPEG compression"
     meant = ", ".join(f"{int(value)}: 1" for value in wrong)
-    return f"say what they mean: --set 'data.label_map={{{meant}}}'"
+    classes = "; where each is a class: --task segmentation" if len(wrong) > 1 or wrong == [2] else ""
+    return f"say what they mean: --set 'data.label_map={{{meant}}}'{classes}"
 
 
 def _refused_labels(seen: Seen, data: Checkable, planes: Array, error: DataError) -> Problem:

@@ -18,6 +18,7 @@ class Checkable(Protocol):
     ignore_index: int
     invalid_below: float | None
     scale: float
+    heat_is_told: bool
     options: dict[str, Any]
 
     def settle(self) -> dict[str, Any]:

@@ -64,6 +64,13 @@ def _pictures(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
         yield Problem("sizes vary", str(data.path), message, remedy, "warning")
 
 
+_MEANT = {
+    "values": "; where values are meant, name their unit: --set data.unit=UNIT",
+    "heat": "; where heat is meant, name the value that counts as 1: --set data.heat_max=VALUE",
+    "density": "; where counts are meant, name their unit: --set data.unit=objects",
+}
+
+
 def _few_bits(data: Checkable, what: str, remedy: str) -> Problem:
     message = f"{what}: they seem to hold 12 bits or less, and none of their values is above {_TWELVE_BITS / 65536:.4f}"
     return Problem("few of 16 bits", str(data.path), message, remedy, "warning")
@@ -151,8 +158,7 @@ def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterato
     if kind in MEASURED and hold_labels(data, [one for one, _ in mapped]):
         message = f"the maps hold few small whole numbers, like labels of classes: they are no {kind}"
         remedy = "choose the task that they are for: --task segmentation"
-        if kind == "values":
-            remedy += "; where values are meant, name their unit: --set data.unit=UNIT"
+        remedy += _MEANT[kind]
         yield Problem(f"labels as {kind}", here, message, remedy)
     elif data.task_name == "depth" and data.scale == 1 and not data.options.get("unit") and values:
         highest = max(one.high for one in values)

@@ -183,7 +183,8 @@ def _place(file: Path, root: Path) -> str:
 
 def unused_below(folders: Iterable[Path], layout: Layout) -> tuple[Path, ...]:
     """The visible files below folders that belong to no sample and are not reported otherwise."""
-    samples = [sample for part in layout.splits.values() for sample in part]
+    parts = (*layout.splits.values(), *layout.incomplete.values())
+    samples = [sample for part in parts for sample in part]
     known = {file for sample in samples for file in (sample.target, *sample.files)}
     known |= {*layout.unpaired, *(file for files in layout.doubled for file in files)}
     return tuple(file for folder in folders for file in walk(folder) if file not in known)

@@ -22,8 +22,8 @@ from densemble.errors import DataError
 from densemble.shapes import Size
 from densemble.storage.images import IMAGE_SUFFIXES
 
-_LABEL_KEYS = ("brushlabels", "polygonlabels", "ellipselabels", "labels")
-_PLACED = ("x", "points", "rle", "vertices")  # one of these makes a result a region, of whatever type
+_LABEL_KEYS = ("brushlabels", "polygonlabels", "ellipselabels", "bitmasklabels", "labels")
+_PLACED = ("x", "points", "rle", "vertices", "imageDataURL")  # one of these makes a result a region, of whatever type
 DrawnShape = Brush | Ellipse | MaskFile | Polygons
 _UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
