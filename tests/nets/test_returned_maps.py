@@ -407,3 +407,18 @@ def test_tokens_are_exported_with_any_number_of_images() -> None:
         x = torch.rand(count, 3, 64, 64)
         with torch.no_grad():
             torch.testing.assert_close(program(x), model(x))
+
+
+class Shuffled(Tokens):
+    """As masked autoencoders: a quarter of the tokens, others in each image."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        tokens = super().forward(x)[0]
+        kept = torch.rand(tokens.shape[:2]).argsort(1)[:, : tokens.shape[1] // 4, None].expand(-1, -1, 8)
+        few = tokens.gather(1, kept)
+        return [few, self.mixed(few)]
+
+
+def test_a_network_whose_forward_is_random_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"for the same image: its forward is random"):
+        de.DenseModel(Shuffled(), out_size=(16, 16), input_size=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -196,6 +196,7 @@ def _require_order(model: nn.Module, maps: Mapping[str, ReturnedMap], images: Te
         return
     if images.is_meta:
         raise NotImplementedError("tokens are compared by value")
+    _require_repeatable(model, name, images)
     layout = maps[name].layout
     stride, _ = token_grid(layout)
     size: Size = (int(images.shape[-2]), int(images.shape[-1]))
@@ -215,3 +216,18 @@ def _require_order(model: nn.Module, maps: Mapping[str, ReturnedMap], images: Te
                 f"patches: where patch {(row, column)} changes, token {most} does most; are they masked or shuffled? "
                 "Hand over a network that returns (B, C, h, w)"
             )
+
+
+def _require_repeatable(model: nn.Module, name: str, images: Tensor) -> None:
+    """Checks that a network gives the same for the same image twice.
+
+    Raises:
+        UsageError: it does not: masked autoencoders take other tokens each time.
+    """
+    image = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0)).to(images)
+    (found,) = named_outputs(model, image.repeat(2, 1, 1, 1), [name])
+    if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4):
+        raise UsageError(
+            f"{type(model).__name__} returns another '{name}' for the same image: its forward is random, as where "
+            "tokens are masked; switch that off (mask_ratio=0), or hand over another network"
+        )
