@@ -57,7 +57,7 @@ def predict_files(
     """Predicts files and writes the results at each picture's own size.
 
     Pictures of equal size are computed together: neighbours, and others as long as few wait. A picture that cannot be
-    read, or that a member gives no usable map of, is a failure of its own; the others go on.
+    read, or that a member gives no usable map of, fails alone; the others go on.
 
     Args:
         ensemble: says how pictures are read and what maps mean; it is not run.

@@ -46,7 +46,7 @@ class Tally:
         """Why, by the picture's place."""
         self._pictures, self._skipped = pictures, len(pictures) - len(missing)
         self._untold = deque(missing)
-        # those whose turn to be told of has not come
+        # those that are not reported yet
         self._ended: dict[int, tuple[str | None, Mapping[str, str]]] = {}
         self._progress, self._say = progress, say
         self._tell(None)

@@ -53,7 +53,7 @@ def without_values(model: nn.Module) -> nn.Module:
 def with_the_same_values(model: Model) -> Model:
     """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart.
 
-    A module that cannot be copied is given back itself.
+    A module that cannot be copied is returned as it is.
     """
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
