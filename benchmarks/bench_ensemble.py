@@ -1,19 +1,25 @@
-"""Time of one prediction: the naive loop, three other libraries and densemble in turn, on the same members and weights.
+"""Measure the time of one prediction with the naive loop, three other libraries and densemble, with the same members.
 
-By itself, the seven members of the default configuration with random weights, at two sizes. The naive loop runs one
-member after the other as PyTorch does by default (eager, float32, channels first) and averages the stack of their maps;
-so do torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble`. Two more ways are
-the same loop with what PyTorch alone offers in a line or two: `channels_last`, and `channels_last` with bfloat16
-autocast. MONAI's sliding window gets the whole image as its only window, so that it computes the same map. Beside the
-times: work of each member, the machine's limits measured in the same run, peak memory and cold start of fresh
-processes, and with `--data` what is lost of the score.
+By default, the members are the seven of the default configuration with random weights, at two sizes. All variants run
+interleaved:
+
+- The naive loop runs one member after the other as PyTorch does by default (eager, float32, channels first) and
+  averages the stack of their maps.
+- torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble` do the same. MONAI's
+  sliding window gets the whole image as its only window, so it computes the same map.
+- Two variants are the same loop with options of PyTorch that need one or two lines: `channels_last`, and
+  `channels_last` with bfloat16 autocast.
+
+The result also contains the operations of each member, the limits of the machine measured in the same run, peak memory
+and cold start of new processes, and, with `--data`, the loss of the score.
 
 Writes benchmarks/results/ensemble.json with the raw samples, and docs/reference/speed.md.
 
     pip install -c constraints.txt -e '.[bench,openvino,onnx]'
     python benchmarks/bench_ensemble.py [--quick] [--rounds 9] [--keep 0.995] [--artifact FILE --data DATA]...
 
-`--artifact` may be given several times, each with its `--data`; those are measured beside the default configuration.
+`--artifact` can be given several times, each with its `--data`. These ensembles are measured in addition to the default
+configuration.
 """
 
 import argparse

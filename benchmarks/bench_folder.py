@@ -1,8 +1,9 @@
-"""What surrounds the networks when a folder is predicted: wall time beside pure compute, interleaved in one process.
+"""Measure the overhead of predicting a folder: wall time compared with the networks only, interleaved.
 
-Pure compute runs the same batches of the same pictures, decoded before, through the same ensemble, and does nothing
-else. The folder is predicted from files to files: decoded, computed, resized to the pictures' own size, drawn and
-written. Both take turns over parts of the pictures. Writes benchmarks/results/folder.json with the raw samples.
+"Pure compute" runs the same batches of the same images, already decoded, through the same ensemble, and nothing else.
+The folder is predicted from files to files: images are decoded, and maps are computed, resized to the size of the
+image, drawn and written. Both variants alternate over parts of the images. Writes benchmarks/results/folder.json with
+the raw samples.
 
     python benchmarks/bench_folder.py [ARTIFACT] [--pictures 2000] [--backend auto] [--save map map,overlay]
 """

@@ -1,8 +1,8 @@
-"""The seven members before and after the rewriting for inference: work, time, and that the map is the same.
+"""Compare the seven members before and after rewriting for inference: operations, time, equality of maps.
 
-The plain form is the reference. "folded": batch normalization in the convolutions, and resize-then-convolve turned
-round where the nine narrow maps are no wider; "fewer operations": wherever that saves any. All ways run in turn
-in one process. Writes benchmarks/results/rewrite.json with the raw samples.
+"plain" is the reference. "folded" folds batch normalization into the convolutions, and exchanges resizing and
+convolution where the nine narrow feature maps are no wider. "fewer operations" exchanges them wherever that saves
+operations. All variants run interleaved in one process. Writes benchmarks/results/rewrite.json with the raw samples.
 
     python benchmarks/bench_rewrite.py [--size 192x256] [--batch 2] [--rounds 9] [--heads skip,upsample]
 """

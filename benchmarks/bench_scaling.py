@@ -1,10 +1,10 @@
-"""How time and memory grow with members and pixels, and how much of the time densemble itself takes.
+"""Measure the growth of time and memory with members and pixels, and the share of time in densemble's code.
 
-- Time of 1, 3, 7 and 14 members and of four picture sizes, all in turn; a straight line is fitted to the medians.
-- Peak memory of fresh processes that load 1, 3, 7 and 14 members and predict, and what it is beyond the weights.
-- The share of a prediction's time that is spent outside the networks, and a profile of what is done there.
+- Time of 1, 3, 7 and 14 members and of four image sizes, interleaved, with a linear fit to the medians.
+- Peak memory of new processes that load 1, 3, 7 and 14 members and predict, with and without the weights.
+- Share of the prediction time outside the networks, and a profile.
 
-Members are copies of one network with weights of their own. Writes benchmarks/results/scaling.json and
+Members are copies of one network with different weights. Writes benchmarks/results/scaling.json and
 docs/reference/speed.md.
 
     python benchmarks/bench_scaling.py [--backbone resnet18] [--rounds 9] [--threads 2] [--quick]

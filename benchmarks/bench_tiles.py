@@ -1,17 +1,17 @@
-"""Tiles: exactness and work of every member that claims them, beside MONAI's sliding window, and what streaming costs.
+"""Measure exactness and operations of tiles, MONAI's sliding window, and streaming of large images.
 
     python benchmarks/bench_tiles.py [--quick] [--large] [--only-monai]
 
 Writes benchmarks/results/tiles.json with the raw samples:
 
-- each member: largest difference between its tiles and its map of the whole picture, measured FLOPs of a window over
-  those of its tile;
-- the same ensemble through MONAI's ``sliding_window_inference`` (Gaussian blending; its default overlap of 0.25 and
-  nnU-Net's 0.5) and ours, interleaved: seconds, and largest difference to the map of the whole picture; left out where
-  MONAI is not installed; ``--only-monai`` measures this part again and keeps the others;
-- the share of wall time that is not the networks, and not the ensemble (its resizing, activation and combination),
+- for each member: largest difference between the map computed in tiles and the map of the whole image, and measured
+  FLOPs of a window divided by those of its tile;
+- for one ensemble with MONAI's ``sliding_window_inference`` (Gaussian blending; its default overlap of 0.25 and
+  nnU-Net's 0.5) and with densemble, interleaved: seconds, and largest difference to the map of the whole image. This
+  part is left out if MONAI is not installed. ``--only-monai`` measures this part again and keeps the others;
+- share of the wall time outside the networks, and outside the ensemble (its resizing, activation and combination),
   from a tiled TIFF to a tiled TIFF;
-- seconds per megapixel and peak memory at growing sizes, each in a process of its own.
+- seconds per megapixel and peak memory at growing sizes, each in its own process.
 """
 
 import argparse

@@ -1,12 +1,15 @@
-"""Score kept and wall time of a cascade on a trained ensemble, against the naive loop over all its members.
+"""Measure the kept score and the wall time of a cascade on a trained ensemble, compared with the naive loop.
 
-All members predict the validation images once. A cascade is fitted on one half of them and run on the other, in both
-directions; halves are runs of neighbours, so that frames of a film are not in both. Score kept: the maps that the
-cascade computed (its backend and precision included) against the ensemble in float32. Beside it stands the best single
-member: selected on the same half, scored on the other. Time: the same cascades on the same images, interleaved with
-the naive loop: PyTorch NCHW float32, activation, stack, mean. Use a selected ensemble (`assemble --select greedy`):
-with weak members in it, leaving them out looks like a gain of the cascade.
-Writes benchmarks/results/cascade.json with the raw samples, one entry for each data set.
+All members predict the validation images once. A cascade is fitted on one half of the images and run on the other, in
+both directions. The halves are contiguous blocks, so that frames of one film are not in both.
+
+- Kept score: score of the maps of the cascade, with its backend and precision, divided by the score of the ensemble in
+  float32. The result also contains the best single member, selected on the same half and scored on the other.
+- Time: the same cascades on the same images, interleaved with the naive loop (PyTorch NCHW float32, activation, stack,
+  mean).
+
+Use a selected ensemble (`assemble --select greedy`). With weak members, leaving them out looks like a gain of the
+cascade. Writes benchmarks/results/cascade.json with the raw samples, one entry for each data set.
 
     python benchmarks/cascade.py RUN_OR_ARTIFACT DATA [--keep 0.995 | --budget 0.3] [--batch 8] [--rounds 7]
 """

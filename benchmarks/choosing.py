@@ -1,12 +1,12 @@
-"""What selection, calibration and conformal sets are worth, on held-out halves of the validation images of real runs.
+"""Measure the gains of selection, calibration and conformal sets on validation images of real runs.
 
 Selects members on a random half of the validation images and scores the other half, five times: the best single
-member, the mean of all, five chosen by hand (the five with the best own score on the half for choosing, as a person
-would take them), the best k (as many of those as score best there), and the greedy selection. For classes it then
-calibrates on the same half and scores calibration on the other, also with the halves in the order of the images. Fits
-conformal sets on a quarter, checks them on another. The epoch that is kept of each member was chosen on all of them.
+member; the mean of all; five by hand (the five with the best single scores on the half for selection, as a person would
+select them); the best k (the same with the k that scores best there); and the greedy selection. For classes, it then
+calibrates on the same half and scores the calibration on the other, also with the halves in the order of the images. It
+fits conformal sets on a quarter and checks them on another. The best epoch of each member was selected on all images.
 
-Trains the members of examples/choosing where RUNS does not hold them yet: one to two hours on two cores.
+Trains the members of examples/choosing that RUNS does not contain yet: one to two hours on two cores.
 Writes benchmarks/results/choosing.json and docs/reference/choosing-results.md.
 
     python benchmarks/choosing.py RUNS --data SHARED_DATA [--weights-dir DIR] [--threads 2]

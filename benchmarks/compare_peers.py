@@ -1,23 +1,23 @@
-"""How many combinations of head, backbone and input size work: densemble beside segmentation-models-pytorch and fastai.
+"""Count working combinations of head, backbone and size in densemble, segmentation-models-pytorch and fastai.
 
 A combination works if it can be built without pretrained weights, gives a finite map of exactly the input's height and
-width in training mode, and its gradient reaches the first convolution that runs. Every other outcome is one line with
-the reason. Writes benchmarks/results/compare_peers.json with one row per combination. All runs are on the CPU, one
-combination after the other; more than half of the time of the default table is fastai's.
+width in training mode, and its gradient reaches the first convolution that runs. Every other result is one line with
+the reason. Writes benchmarks/results/compare_peers.json with one row per combination. Combinations run one after the
+other on the CPU. fastai takes more than half of the time of the default table.
 
     python benchmarks/compare_peers.py [--systems smp ...] [--heads fpn ...] [--backbones resnet18 ...] [-o RESULT]
 
-- densemble: the rows of ``HEADS`` that are our own heads.
-- densemble, decoders of smp: the rows of ``HEADS`` that put segmentation-models-pytorch's decoders over our backbones.
-- smp: its twelve architectures over its own encoder of that name, or else over timm's (``tu-NAME``).
+- densemble: the rows of ``HEADS`` that are densemble's heads.
+- densemble, decoders of smp: the rows of ``HEADS`` that use segmentation-models-pytorch's decoders.
+- smp: its twelve architectures with its encoder of that name, or else timm's (``tu-NAME``).
 - smp, padded: the same, with the image padded at the right and bottom to multiples of 32 and the map cropped to the
   image, as its error message advises.
-- fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It also builds where it finds no
-  skip connection; such a network is not a U-Net and is counted as ``no skips``.
+- fastai: ``create_unet_model``, which cuts at the node from fastai's table or search. It also builds a network if it
+  finds no skip connection; such a network is not a U-Net and is counted as ``no skips``.
 
-With ``--systems`` or ``--heads`` the other rows of the result file are kept; every row has the commit that it was
-measured at. The file is written after every system. A peer that cannot be imported is left out. To install both in an
-environment of their own (fastai has some fifty dependencies):
+With ``--systems`` or ``--heads``, the other rows of the result file are kept. Every row contains the commit at which it
+was measured. The file is written after every system. A library that cannot be imported is left out. To install both in
+a separate environment (fastai has about fifty dependencies):
 
     python -m venv peers
     peers/bin/pip install -c constraints.txt -e '.[bench]'

@@ -1,6 +1,6 @@
-"""The same members as an ensemble of PyTorch, torch-uncertainty, pytorch-toolbelt, MONAI and densemble; what is equal.
+"""Build the same ensemble in PyTorch, torch-uncertainty, pytorch-toolbelt, MONAI and densemble, and compare maps.
 
-Members have random weights: this is about the combination.
+Members have random weights, because only the combination is compared.
 """
 
 import copy

@@ -1,12 +1,12 @@
-"""One ensemble in four libraries: torch-uncertainty, pytorch-toolbelt and MONAI beside densemble, on the same members.
+"""Compare one ensemble in four libraries: torch-uncertainty, pytorch-toolbelt, MONAI and densemble.
 
 Prints and writes to benchmarks/results/ensembles_beside_others.json:
 
-- whether the mean map is the same to 1e-6, and which other rules and uncertainty maps are equal or mean something else;
-  the program fails where that is not as expected;
+- whether the mean map is the same to 1e-6, and which other rules and uncertainty maps are equal. The program fails if
+  a result is not as expected;
 - the time of one mean with the members, and of the combination alone, interleaved, on one thread;
-- the most memory that tensors held while 3 and 12 members were combined, counted in maps;
-- what each does with a member of smaller maps, a member of NaN, and calibration with ignored labels.
+- the largest total size of tensors while 3 and 12 members are combined, in units of one map;
+- the behaviour with a member of smaller maps, a member that returns NaN, and calibration with ignored labels.
 
 A library that cannot be imported is left out and has no version in the result.
 

@@ -1,9 +1,9 @@
-"""Every head over twelve backbones that have little in common, at sizes from one pixel up: does it give the map?
+"""Count the combinations of all heads with twelve different backbones that work, at sizes from one pixel up.
 
-A combination works if its map has exactly the asked size, is finite, and its gradient reaches the first convolution.
-Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json; the whole
-table takes about half an hour on one core. With ``--heads`` the other heads of the result file are kept; ``commits`` in
-it says for every head which commit it was measured at.
+A combination works if its map has exactly the requested size, is finite, and its gradient reaches the first
+convolution. Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json.
+The whole table takes about half an hour on one core. With ``--heads``, the other heads of the result file are kept;
+``commits`` contains the commit at which each head was measured.
 
     python benchmarks/every_head.py [--backbones alexnet ...] [--heads skip ...]
 """

@@ -1,9 +1,8 @@
-"""Measured figures in a Markdown page that no marker binds to a result file.
+"""Find measured figures in a Markdown page that no marker binds to a result file.
 
-The detector is conservative: it takes every number with a unit, every number with two or more decimals, shares such as
-``162 of 162``, and every number in a table whose header names a unit or a metric. Definitions and limits are listed in
-figures_allowed.txt. Python, YAML and commands without their
-comments are not searched.
+The detector is conservative. It reports every number with a unit, every number with two or more decimals, shares such
+as ``162 of 162``, and every number in a table whose header names a unit or a metric. Definitions and limits are listed
+in figures_allowed.txt. Python, YAML and commands without their comments are not searched.
 """
 
 import re

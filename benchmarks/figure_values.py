@@ -1,4 +1,4 @@
-"""Figures read from result files: where each value is found, how it is written, and a record of all that were read."""
+"""Read figures from result files: find the value at a path, format it, and record it."""
 
 import json
 import statistics

@@ -1,9 +1,9 @@
-"""Every figure of README.md, CHANGELOG.md and docs with the value of the result file that it states; fails if one lies.
+"""Print every figure of README.md, CHANGELOG.md and docs with its value in the result file; fail if one differs.
 
     python benchmarks/figures.py [--write] [--quiet]
 
-Exit code 1 if a figure differs from its result file, a result file or a path in it is missing, a measured figure is
-bound to nothing, or a generated page is not what its script makes of the result files. ``--write`` first rewrites
+The exit code is 1 if a figure differs from its result file, a result file or a path in it is missing, a measured figure
+is not bound to a result file, or a generated page differs from the output of its script. ``--write`` first rewrites
 figures, tables and pages from the result files.
 
 Markers are HTML comments, which readers do not see:
@@ -11,10 +11,10 @@ Markers are HTML comments, which readers do not see:
 - ``0.711<!-- = FILE; PATH; FORMAT -->`` or ``<!-- = FILE; FUNCTION; PATH; ...; FORMAT -->`` binds the number before it
   to a value of ``benchmarks/results/FILE``. The steps of a path are joined by " > ".
 - ``<!-- figures: NAME -->`` ... ``<!-- /figures -->`` encloses a table that a row of ``figure_tables.BLOCKS`` writes.
-- ``<!-- illustration -->`` ... ``<!-- /illustration -->`` encloses figures that no result file has. The enclosed text
+- ``<!-- illustration -->`` ... ``<!-- /illustration -->`` encloses figures without a result file. The enclosed text
   must tell the reader that it is an illustration.
 
-What counts as a measured figure, and how definitions and limits are listed: figure_detector.py, figures_allowed.txt.
+figure_detector.py defines what counts as a measured figure. figures_allowed.txt lists definitions and limits.
 """
 
 import argparse

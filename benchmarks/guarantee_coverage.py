@@ -1,8 +1,8 @@
-"""Coverage of guarantees on small objects: what was asked, what the report says, what an exchangeable test split gives.
+"""Measure the coverage of guarantees on small objects: requested, reported, and on a test split.
 
-Every seed draws train, validation and test images from one distribution, trains small members and assembles them with a
-guarantee. Objects are 3x3 pixels in images of 192x288; members see and predict 32x48. A target resized to that size
-keeps one pixel of every fourth object, near its centre, and none of the other objects.
+For every seed, train, validation and test images are drawn from one distribution. Small members are trained and
+assembled with a guarantee. Objects are 3x3 pixels in images of 192x288; input and output of the members have 32x48. A
+target resized to that size keeps one pixel of every fourth object, near its centre, and none of the other objects.
 
 | case | task | objects | guarantee |
 |---|---|---|---|
@@ -10,11 +10,11 @@ keeps one pixel of every fourth object, near its centre, and none of the other o
 | set | segmentation, 2 classes | lesions on 5 to 35 % of the image | `set`, level 0.1 |
 | interval | depth | steps of 0.5 to 1 m on 5 to 35 % of the image | `interval`, level 0.1 |
 
-The reported coverage is that of the assembly (`analysis.json`), the test coverage that of `densemble evaluate` on the
-test split. Its interval is a bootstrap over images of the coverage of each, computed here from the predictions.
+The reported coverage is that of the assembly (`analysis.json`). The test coverage is that of `densemble evaluate` on
+the test split. Its interval is a bootstrap over images, computed here from the predictions.
 
-Adds to benchmarks/results/guarantee_coverage.json one row for each seed and case, under a label: the same script runs
-on the commits that are compared. About 20 seconds of one core for each.
+Adds one row for each seed and case to benchmarks/results/guarantee_coverage.json, under a label, so that the same
+script can run on the commits that are compared. Each row takes about 20 seconds of one core.
 
     python benchmarks/guarantee_coverage.py --label before [--seeds 0-19] [--cases risk set interval]
     python benchmarks/guarantee_coverage.py --table

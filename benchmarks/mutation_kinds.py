@@ -1,7 +1,8 @@
-"""The single faults that the mutation check puts into a file, each as a replaced piece of its source.
+"""Generate the single faults of the mutation check, each as a replaced piece of source code.
 
-Left alone: annotations, docstrings and other texts, what is raised, assertions, decorators, imports, and code for type
-checkers only. So are floats below ``TINY``: guards against division by zero, which no test can tell apart.
+These parts are not changed: annotations, docstrings and other texts, raised errors, assertions, decorators, imports,
+and code for type checkers only. Floats below ``TINY`` are not changed either: they prevent division by zero, and no
+test can detect a difference.
 """
 
 import ast

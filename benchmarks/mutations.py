@@ -1,9 +1,9 @@
-"""Mutation check: single faults are put into the source, one at a time, and the tests have to notice them.
+"""Mutation check: insert single faults into the source, and check that the tests detect them.
 
-Copies the tree to a temporary folder, never touches this one. Mutations are drawn with a seed, evenly over the packages
-and over their kinds. Each is checked by the tests of its package (``TESTS``) until the first failure; tests that run
-out of time count as a failure. Prints a table and a diff of every survivor, writes
-benchmarks/results/mutations.json, and exits with 1 when less than 90 % are killed.
+The source tree is copied to a temporary folder; the original is not changed. Mutations are drawn with a seed, evenly
+over the packages and the kinds of faults. Each is checked by the tests of its package (``TESTS``) until the first
+failure. A timeout counts as a failure. Prints a table and a diff of every survivor, writes
+benchmarks/results/mutations.json, and exits with 1 if less than 90 % are detected.
 
     python benchmarks/mutations.py [--seed 0] [--count 60] [--packages metrics,ensemble,heldout,assembly]
                                    [--tests metrics=tests/metrics:tests/tasks/test_objectives.py]... [-o FILE]

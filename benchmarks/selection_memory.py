@@ -1,7 +1,7 @@
-"""Greedy selection among many candidates by many pictures: seconds and the most memory that the process ever held.
+"""Measure time and peak memory of greedy selection among many candidates on many images.
 
-Writes kept predictions of noisy candidates (fp16, mapped from disk as in a run) to a temporary folder, chooses in a
-fresh process and prints that process's peak resident memory, torch itself included. Writes
+Writes stored predictions of noisy candidates (fp16, mapped from disk as in a run) to a temporary folder, selects in a
+new process and prints the peak resident memory of that process, torch included. Writes
 benchmarks/results/selection_memory.json.
 
     python benchmarks/selection_memory.py [--candidates 40] [--pictures 500] [--size 48x64] [--classes 11] [--threads 1]

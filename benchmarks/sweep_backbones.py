@@ -1,7 +1,7 @@
-"""Every backbone there is: can it be cut, where, what is left of it, does it give exactly the map that is asked for.
+"""Check every backbone: where it can be cut, what is kept, and whether the map has the requested size.
 
-Networks are built and run on the meta device: shapes are computed, numbers are not (--real computes them). Each line of
-the result is one backbone. Shards may run side by side; what a shard has written is not done again.
+Networks are built and run on the meta device, which computes shapes but no numbers (--real computes numbers). Each line
+of the result is one backbone. Shards can run in parallel. A shard continues where it stopped.
 
     python benchmarks/sweep_backbones.py -o SWEEP [--shard 0/2] [--pattern 'timm/res*'] [--real]
     python benchmarks/sweep_backbones.py -o SWEEP --publish     writes the table that `densemble backbones` shows

@@ -1,4 +1,4 @@
-"""Tiles of densemble and MONAI's ``sliding_window_inference`` in turn, on the same ensemble; see bench_tiles.py."""
+"""Compare densemble's tiles with MONAI's ``sliding_window_inference``, interleaved; see bench_tiles.py."""
 
 import statistics
 import time
