@@ -60,8 +60,8 @@ class Case:
     """One ensemble at one size.
 
     Attributes:
-        data: whose pictures are used and scored; ``None``: drawn pictures.
-        processes: also in fresh processes.
+        data: data set whose images are used and scored; ``None``: drawn images.
+        processes: also measure new processes.
     """
 
     name: str
@@ -86,12 +86,12 @@ def default_members(size: Size, out_size: Size | None, names: Sequence[str]) -> 
 
 
 def equal_mean(ensemble: de.Ensemble) -> de.Ensemble:
-    """The plain mean of the same members: what all libraries can do."""
+    """The mean of the same members without weights and calibration, which all libraries support."""
     return de.Ensemble(dict(ensemble.named_members()), task=ensemble.task).eval()
 
 
 def others(ensemble: de.Ensemble) -> dict[str, Way]:
-    """The naive loop with more of PyTorch, and the other libraries that are installed, by name."""
+    """The naive loop with options of PyTorch, and the installed other libraries, by name."""
     members, task = list(ensemble.members.values()), ensemble.task
     ways: dict[str, Way] = {name: make(members, task) for name, make in PYTORCH.items()}
     ways |= {name: OTHERS[name](members, task) for name in installed()}
@@ -114,7 +114,7 @@ def sliding_window(members: Sequence[torch.nn.Module], task: Task, images: Tenso
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """All of one case but its scores."""
+    """Everything about one case except its scores."""
     say(f"\n{case.name}, {format_size(case.size)}, batch {case.batch}")
     ensemble = equal_mean(case.ensemble)
     if case.data is None:
@@ -138,7 +138,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def score(case: Case, keep: float | None, pictures: int | None) -> dict[str, Any]:
-    """Score and time on the validation pictures, of the ensemble as it was assembled, its cascade among the ways."""
+    """Score and time on the validation images, for the assembled ensemble and the variants, including its cascade."""
     data = data_for(case.ensemble, case.data, None)
     task, cascade = case.ensemble.task, case.ensemble.cascade
     policy = cascade.for_keep(keep) if keep is not None and cascade is not None else None

@@ -41,7 +41,7 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def measure(name: str, head: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
-    """One member: work, medians and differences of each way."""
+    """One member: operations, medians and differences of each variant."""
     plain = de.DenseModel(name, weights=None, out_size=OUT_SIZE, input_size=size, head=head).eval()
     ways = {
         "plain": plain,
@@ -56,7 +56,7 @@ def measure(name: str, head: str, size: Size, batch: int, rounds: int) -> dict[s
     for round_number in range(rounds + 1):
         for way, model in ways.items():
             taken = seconds(model, x)
-            if round_number:  # the first round warms up
+            if round_number:  # the first round is a warm-up
                 samples[way].append(taken)
     medians = {way: statistics.median(values) for way, values in samples.items()}
     exact = copy.deepcopy(plain).double()

@@ -40,7 +40,7 @@ BACKBONE = MEMBERS[0]
 class Peer(nn.Module):
     """A network of segmentation-models-pytorch with the same normalization and pretrained backbone as our member.
 
-    Its sizes must be multiples of 32: pictures are padded at the right and bottom, maps cut to the picture's size.
+    Its input size must be a multiple of 32: images are padded at the right and bottom, and maps are cropped.
     """
 
     def __init__(self, kind: str, like: DenseModel, weights: Path) -> None:

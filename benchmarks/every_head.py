@@ -34,13 +34,13 @@ OUT_SIZES: tuple[Size | None, ...] = (None, (48, 64))
 def outcomes(
     backbone: str, head: str, sizes: Sequence[Size] = SIZES, out_sizes: Sequence[Size | None] = OUT_SIZES
 ) -> Iterator[tuple[Size, Size | None, str]]:
-    """(input size, asked size, ``works`` or what is wrong) of one head over one backbone."""
+    """(input size, requested size, ``works`` or the fault) of one head on one backbone."""
     for out_size in out_sizes:
         model = de.DenseModel(backbone, head=head, weights=None, out_channels=CLASSES, out_size=out_size)
         for size in sizes:
             try:
                 yield size, out_size, judge(model, size, out_size)
-            except Exception as error:  # the table goes on, and names what it met
+            except Exception as error:  # the table continues and reports the error
                 yield size, out_size, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def with_earlier(works: dict[str, int], failed: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The result: the heads of now, and with ``--heads`` those of the result file beside them."""
+    """The result: the measured heads, and with ``--heads`` also the others of the result file."""
     facts = environment("segmentation-models-pytorch")
     commits: dict[str, str] = {}
     if set(arguments.heads) != set(HEADS) and arguments.out.is_file():

@@ -59,7 +59,7 @@ class Allowed:
         return False
 
     def unused(self) -> list[tuple[str, str]]:
-        """Entries that no figure needed: the text has changed, or it never held a figure."""
+        """Entries that match no figure: the text has changed, or it never contained one."""
         return [(page, text) for page, texts in self.texts.items() for text in texts if (page, text) not in self.used]
 
 
@@ -90,14 +90,14 @@ def find(page: str, lines: list[tuple[int, str]], allowed: Allowed) -> Iterator[
 
 
 def _visible(line: str) -> str:
-    """The line without the insides of inline code and the targets of links, at the same places."""
+    """The line with inline code and link targets replaced by spaces, so that positions stay."""
     for pattern in (r"`[^`]*`", r"\]\([^)]*\)"):
         line = re.sub(pattern, lambda match: " " * len(match[0]), line)
     return line
 
 
 def _comment(line: str) -> str:
-    """A line of output as it is; of a command only its comment, at the same place."""
+    """A line of output unchanged; of a command only its comment, at the same position."""
     if not COMMAND.match(line):
         return line
     command, mark, comment = line.partition("#")
@@ -105,7 +105,7 @@ def _comment(line: str) -> str:
 
 
 def _spans(line: str, measured_table: bool) -> list[tuple[int, int]]:
-    """Places of figures; of those that overlap the first and longest."""
+    """Positions of figures; if some overlap, the first and longest."""
     found = [match.span() for pattern in PATTERNS for match in pattern.finditer(line)]
     if measured_table:
         cells = re.finditer(r"(?<=\|)[^|]+(?=\|)", line)

@@ -9,7 +9,7 @@ SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
 
 
 def coverage(results: Results) -> str:
-    """How many backbones the sweep covers."""
+    """Number of backbones in the sweep."""
     file = "../../src/densemble/storage/coverage.jsonl"
     total = results.show(file, "*", ",d", "count")
     good = results.show(file, "* > ok=true", ",d", "count")

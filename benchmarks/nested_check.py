@@ -59,7 +59,7 @@ def generate(seed: int, images: int, skills: Sequence[float], biases: np.ndarray
 
 
 def score(maps: Iterator[tuple[torch.Tensor, Any]], held: HeldOut, metric: str) -> float:
-    """Of joined maps over all images."""
+    """Metric over all images, from pairs of combined map and target."""
     objective = make_objective(held.task, metric)
     return float(objective.value(torch.cat([measure(one, truth, held.task, objective) for one, truth in maps]).sum(0)))
 

@@ -50,9 +50,9 @@ def write_predictions(folder: Path, candidates: int, pictures: int, classes: int
 
 
 def peak() -> float:
-    """MiB that this process held at most."""
+    """Peak memory of this process in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux hands the maximum of getrusage down to a child: it would be that of the writer
+    if status.is_file():  # on Linux a child inherits the maximum of getrusage: it would be that of the writer
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # bytes on a Mac
 
@@ -78,7 +78,7 @@ def choose(folder: Path, metric: str, rounds: int, patience: int) -> dict[str, A
 
 
 def measure(folder: Path, metric: str, rounds: int, patience: int, threads: int) -> dict[str, Any]:
-    """:func:`choose` in a fresh process."""
+    """:func:`choose` in a new process."""
     code = (
         f"import json, torch; torch.set_num_threads({threads}); from pathlib import Path; "
         f"from selection_memory import choose; "

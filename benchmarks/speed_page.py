@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "speed.md"
 PROFILE_ROWS = 8
 NAIVE, BEST = "naive loop", "ours, auto bf16"
-"""Names of two ways in the result files."""
+"""Names of two variants in the result files."""
 MEANING = """\
 All variants run the same members with the same weights, interleaved in one process:
 

@@ -52,7 +52,7 @@ def _member(row: dict[str, Any]) -> list[str]:
 def _monai(result: dict[str, Any]) -> Iterator[str]:
     height, width = result["size"]
     members = " and ".join(result["members"])
-    overlaps = result.get("overlaps", [0.5])  # older results have one, and do not name it
+    overlaps = result.get("overlaps", [0.5])  # older results have only one, without its name
     named = {overlap: "monai" if len(overlaps) == 1 else f"monai {overlap}" for overlap in overlaps}
     commit = f" Measured at commit {result['commit'][:10]}." if "commit" in result else ""
     yield (
