@@ -1,7 +1,8 @@
-"""Which cut and which head: every stride from 4 to 32 with every head, trained on real maps with pretrained weights.
+"""Compare cuts and heads: strides from 4 to 32 with every head, trained on real data with pretrained weights.
 
-One run folder per data set, backbone and head, with one member per stride; what is finished is kept, so a second
-call goes on. Writes benchmarks/results/ablation_cut_head.json. DATA holds saliency-osie and segmentation-camvid.
+There is one run folder per data set, backbone and head, with one member per stride. Finished members are kept, so a
+second call continues. Writes benchmarks/results/ablation_cut_head.json. DATA contains saliency-osie and
+segmentation-camvid.
 
     python benchmarks/ablation_cut_head.py DATA WEIGHTS_DIR -o RUNS [--heads upsample,skip] [--strides 8,16]
 """

@@ -1,19 +1,25 @@
-"""Time of one prediction: the naive loop, three other libraries and densemble in turn, on the same members and weights.
+"""Measure the time of one prediction with the naive loop, three other libraries and densemble, with the same members.
 
-By itself, the seven members of the default configuration with random weights, at two sizes. The naive loop runs one
-member after the other as PyTorch does by default (eager, float32, channels first) and averages the stack of their maps;
-so do torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble`. Two more ways are
-the same loop with what PyTorch alone offers in a line or two: `channels_last`, and `channels_last` with bfloat16
-autocast. MONAI's sliding window gets the whole image as its only window, so that it computes the same map. Beside the
-times: work of each member, the machine's limits measured in the same run, peak memory and cold start of fresh
-processes, and with `--data` what is lost of the score.
+By default, the members are the seven of the default configuration with random weights, at two sizes. All variants run
+interleaved:
+
+- The naive loop runs one member after the other as PyTorch does by default (eager, float32, channels first) and
+  averages the stack of their maps.
+- torch-uncertainty's `deep_ensembles`, pytorch-toolbelt's `Ensembler` and MONAI's `MeanEnsemble` do the same. MONAI's
+  sliding window gets the whole image as its only window, so it computes the same map.
+- Two variants are the same loop with options of PyTorch that need one or two lines: `channels_last`, and
+  `channels_last` with bfloat16 autocast.
+
+The result also contains the operations of each member, the limits of the machine measured in the same run, peak memory
+and cold start of new processes, and, with `--data`, the loss of the score.
 
 Writes benchmarks/results/ensemble.json with the raw samples, and docs/reference/speed.md.
 
     pip install -c constraints.txt -e '.[bench,openvino,onnx]'
     python benchmarks/bench_ensemble.py [--quick] [--rounds 9] [--keep 0.995] [--artifact FILE --data DATA]...
 
-`--artifact` may be given several times, each with its `--data`; those are measured beside the default configuration.
+`--artifact` can be given several times, each with its `--data`. These ensembles are measured in addition to the default
+configuration.
 """
 
 import argparse
@@ -54,8 +60,8 @@ class Case:
     """One ensemble at one size.
 
     Attributes:
-        data: whose pictures are used and scored; ``None``: drawn pictures.
-        processes: also in fresh processes.
+        data: data set whose images are used and scored; ``None``: drawn images.
+        processes: also measure new processes.
     """
 
     name: str
@@ -80,12 +86,12 @@ def default_members(size: Size, out_size: Size | None, names: Sequence[str]) -> 
 
 
 def equal_mean(ensemble: de.Ensemble) -> de.Ensemble:
-    """The plain mean of the same members: what all libraries can do."""
+    """The mean of the same members without weights and calibration, which all libraries support."""
     return de.Ensemble(dict(ensemble.named_members()), task=ensemble.task).eval()
 
 
 def others(ensemble: de.Ensemble) -> dict[str, Way]:
-    """The naive loop with more of PyTorch, and the other libraries that are installed, by name."""
+    """The naive loop with options of PyTorch, and the installed other libraries, by name."""
     members, task = list(ensemble.members.values()), ensemble.task
     ways: dict[str, Way] = {name: make(members, task) for name, make in PYTORCH.items()}
     ways |= {name: OTHERS[name](members, task) for name in installed()}
@@ -108,7 +114,7 @@ def sliding_window(members: Sequence[torch.nn.Module], task: Task, images: Tenso
 
 
 def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """All of one case but its scores."""
+    """Everything about one case except its scores."""
     say(f"\n{case.name}, {format_size(case.size)}, batch {case.batch}")
     ensemble = equal_mean(case.ensemble)
     if case.data is None:
@@ -132,7 +138,7 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def score(case: Case, keep: float | None, pictures: int | None) -> dict[str, Any]:
-    """Score and time on the validation pictures, of the ensemble as it was assembled, its cascade among the ways."""
+    """Score and time on the validation images, for the assembled ensemble and the variants, including its cascade."""
     data = data_for(case.ensemble, case.data, None)
     task, cascade = case.ensemble.task, case.ensemble.cascade
     policy = cascade.for_keep(keep) if keep is not None and cascade is not None else None

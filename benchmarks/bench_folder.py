@@ -1,8 +1,9 @@
-"""What surrounds the networks when a folder is predicted: wall time beside pure compute, interleaved in one process.
+"""Measure the overhead of predicting a folder: wall time compared with the networks only, interleaved.
 
-Pure compute runs the same batches of the same pictures, decoded before, through the same ensemble, and does nothing
-else. The folder is predicted from files to files: decoded, computed, resized to the pictures' own size, drawn and
-written. Both take turns over parts of the pictures. Writes benchmarks/results/folder.json with the raw samples.
+"Pure compute" runs the same batches of the same images, already decoded, through the same ensemble, and nothing else.
+The folder is predicted from files to files: images are decoded, and maps are computed, resized to the size of the
+image, drawn and written. Both variants alternate over parts of the images. Writes benchmarks/results/folder.json with
+the raw samples.
 
     python benchmarks/bench_folder.py [ARTIFACT] [--pictures 2000] [--backend auto] [--save map map,overlay]
 """
@@ -40,7 +41,7 @@ def photographs() -> list[Path]:
 
 
 def make_pictures(folder: Path, number: int, size: Size) -> list[Path]:
-    """JPEG files: different cuts out of photographs; smooth noise where there are none."""
+    """Write JPEG files: different crops of photographs, or smooth noise if there are no photographs."""
     random, sources = np.random.default_rng(0), photographs()
     paths = [folder / f"{place:05}.jpg" for place in range(number)]
     for place, path in enumerate(paths):
@@ -58,7 +59,7 @@ def make_pictures(folder: Path, number: int, size: Size) -> list[Path]:
 
 
 def seven(out_size: Size) -> de.Ensemble:
-    """Members as they are before training."""
+    """Members without training."""
     torch.manual_seed(0)
     return de.Ensemble(
         [de.DenseModel(name, weights=None, out_size=out_size, min_size=(12, 16)).eval() for name in SEVEN]
@@ -87,7 +88,7 @@ def parsed() -> argparse.Namespace:
 
 
 def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) -> dict[str, list[dict[str, float]]]:
-    """Seconds of each way in each round."""
+    """Seconds of each variant in each round."""
     source = folder / "in"
     source.mkdir()
     paths = make_pictures(source, arguments.pictures, arguments.size)
@@ -114,7 +115,7 @@ def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) 
         return report.seconds | {"processor": time.process_time() - used}
 
     ways = {"pure compute": pure} | {save: lambda p, n, save=save: files(save, p, n) for save in arguments.save}
-    files(arguments.save[-1], paths[: arguments.batch], -1)  # warms up
+    files(arguments.save[-1], paths[: arguments.batch], -1)  # warm-up
     samples: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     bounds = np.linspace(0, len(paths), arguments.rounds + 1).astype(int)
     for number, (start, end) in enumerate(pairwise(bounds)):

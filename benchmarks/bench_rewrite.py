@@ -1,8 +1,8 @@
-"""The seven members before and after the rewriting for inference: work, time, and that the map is the same.
+"""Compare the seven members before and after rewriting for inference: operations, time, equality of maps.
 
-The plain form is the reference. "folded": batch normalization in the convolutions, and resize-then-convolve turned
-round where the nine narrow maps are no wider; "fewer operations": wherever that saves any. All ways run in turn
-in one process. Writes benchmarks/results/rewrite.json with the raw samples.
+"plain" is the reference. "folded" folds batch normalization into the convolutions, and exchanges resizing and
+convolution where the nine narrow feature maps are no wider. "fewer operations" exchanges them wherever that saves
+operations. All variants run interleaved in one process. Writes benchmarks/results/rewrite.json with the raw samples.
 
     python benchmarks/bench_rewrite.py [--size 192x256] [--batch 2] [--rounds 9] [--heads skip,upsample]
 """
@@ -41,7 +41,7 @@ def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def measure(name: str, head: str, size: Size, batch: int, rounds: int) -> dict[str, Any]:
-    """One member: work, medians and differences of each way."""
+    """One member: operations, medians and differences of each variant."""
     plain = de.DenseModel(name, weights=None, out_size=OUT_SIZE, input_size=size, head=head).eval()
     ways = {
         "plain": plain,
@@ -56,7 +56,7 @@ def measure(name: str, head: str, size: Size, batch: int, rounds: int) -> dict[s
     for round_number in range(rounds + 1):
         for way, model in ways.items():
             taken = seconds(model, x)
-            if round_number:  # the first round warms up
+            if round_number:  # the first round is a warm-up
                 samples[way].append(taken)
     medians = {way: statistics.median(values) for way, values in samples.items()}
     exact = copy.deepcopy(plain).double()

@@ -1,10 +1,10 @@
-"""How time and memory grow with members and pixels, and how much of the time densemble itself takes.
+"""Measure the growth of time and memory with members and pixels, and the share of time in densemble's code.
 
-- Time of 1, 3, 7 and 14 members and of four picture sizes, all in turn; a straight line is fitted to the medians.
-- Peak memory of fresh processes that load 1, 3, 7 and 14 members and predict, and what it is beyond the weights.
-- The share of a prediction's time that is spent outside the networks, and a profile of what is done there.
+- Time of 1, 3, 7 and 14 members and of four image sizes, interleaved, with a linear fit to the medians.
+- Peak memory of new processes that load 1, 3, 7 and 14 members and predict, with and without the weights.
+- Share of the prediction time outside the networks, and a profile.
 
-Members are copies of one network with weights of their own. Writes benchmarks/results/scaling.json and
+Members are copies of one network with different weights. Writes benchmarks/results/scaling.json and
 docs/reference/speed.md.
 
     python benchmarks/bench_scaling.py [--backbone resnet18] [--rounds 9] [--threads 2] [--quick]
@@ -43,7 +43,7 @@ SIZES: tuple[Size, ...] = ((96, 128), (192, 256), (288, 384), (384, 512))
 SIZE: Size = (192, 256)
 KINDS = {"ours, eager fp32": ("eager", "fp32"), "ours, auto fp32": ("auto", "fp32")}
 PROFILED = 20
-"""Predictions that are profiled."""
+"""Number of predictions in a profile."""
 
 
 def say(line: str) -> None:
@@ -51,7 +51,7 @@ def say(line: str) -> None:
 
 
 def make_ensemble(backbone: str, count: int) -> de.Ensemble:
-    """Members of one architecture with random weights of their own, maps of the picture's own size."""
+    """Members of one architecture with different random weights and maps of the size of the image."""
     members = {}
     for seed in range(count):
         torch.manual_seed(seed)
@@ -60,7 +60,7 @@ def make_ensemble(backbone: str, count: int) -> de.Ensemble:
 
 
 def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
-    """Of the straight line that fits best."""
+    """R² of the best linear fit."""
     slope, start = np.polyfit(x, y, 1)
     left = np.asarray(y) - (slope * np.asarray(x) + start)
     return float(1 - np.sum(left**2) / np.sum((np.asarray(y) - np.mean(y)) ** 2))
@@ -90,12 +90,12 @@ def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, An
 
 
 def on(way: Way, images: Tensor) -> Way:
-    """A way that always gets the same pictures, as a tensor of its own each time."""
+    """A variant that always gets the same images, as a new tensor each time."""
     return lambda _: way(images.clone())
 
 
 def grown(samples: dict[tuple[str, int], list[float]], points: Sequence[int]) -> dict[str, Any]:
-    """Medians and the fit of a line, by way."""
+    """Medians and the linear fit, by variant."""
     rows = {}
     for name in KINDS:
         medians = [statistics.median(samples[name, point]) for point in points]
@@ -109,7 +109,7 @@ def grown(samples: dict[tuple[str, int], list[float]], points: Sequence[int]) ->
 
 
 def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]:
-    """Peak of fresh processes, and its largest growth over the first count once the weights are taken off."""
+    """Peak memory of new processes, and its largest growth over the first count without the weights."""
     images, weights = drawn(1, 3, SIZE), {}
     peaks: dict[str, dict[int, float]] = {NAIVE: {}, REMEMBERED: {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,13 +133,13 @@ def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]
 
 
 class Inside:
-    """Seconds that were spent in networks."""
+    """Seconds spent in networks."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def watch(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call with a clock beside it."""
+        """The same call, timed."""
 
         def run(*given: Any) -> Any:
             started = time.perf_counter()
@@ -152,7 +152,7 @@ class Inside:
 
 
 def watched(fast: de.Ensemble) -> Inside:
-    """Puts a clock beside every network: its runner where it was compiled, else its backbone and head."""
+    """Time every network: its runner if it was compiled, else its backbone and head."""
     inside = Inside()
     for _, member in fast.named_members():
         assert isinstance(member, FastMember)
@@ -165,7 +165,7 @@ def watched(fast: de.Ensemble) -> Inside:
 
 
 def overhead(backbone: str, rounds: int) -> dict[str, Any]:
-    """Share of the time outside the networks, by way, and what takes most of it there."""
+    """Share of the time outside the networks, by variant, with a profile."""
     images, found = drawn(1, 3, SIZE), {}
     for name, (backend, precision) in KINDS.items():
         fast = accelerate(make_ensemble(backbone, 7), images, backend, precision, say)
@@ -183,7 +183,7 @@ def overhead(backbone: str, rounds: int) -> dict[str, Any]:
 
 
 def profile(fast: nn.Module, images: Tensor) -> list[dict[str, Any]]:
-    """Functions outside the networks by their own time, as a share of all: the profiler slows Python down."""
+    """Functions by their share of the profiled time. The profiler slows Python code down."""
     profiler = cProfile.Profile()
     with torch.inference_mode():
         pictures = [images.clone() for _ in range(PROFILED)]

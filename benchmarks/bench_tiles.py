@@ -1,17 +1,17 @@
-"""Tiles: exactness and work of every member that claims them, beside MONAI's sliding window, and what streaming costs.
+"""Measure exactness and operations of tiles, MONAI's sliding window, and streaming of large images.
 
     python benchmarks/bench_tiles.py [--quick] [--large] [--only-monai]
 
 Writes benchmarks/results/tiles.json with the raw samples:
 
-- each member: largest difference between its tiles and its map of the whole picture, measured FLOPs of a window over
-  those of its tile;
-- the same ensemble through MONAI's ``sliding_window_inference`` (Gaussian blending; its default overlap of 0.25 and
-  nnU-Net's 0.5) and ours, interleaved: seconds, and largest difference to the map of the whole picture; left out where
-  MONAI is not installed; ``--only-monai`` measures this part again and keeps the others;
-- the share of wall time that is not the networks, and not the ensemble (its resizing, activation and combination),
+- for each member: largest difference between the map computed in tiles and the map of the whole image, and measured
+  FLOPs of a window divided by those of its tile;
+- for one ensemble with MONAI's ``sliding_window_inference`` (Gaussian blending; its default overlap of 0.25 and
+  nnU-Net's 0.5) and with densemble, interleaved: seconds, and largest difference to the map of the whole image. This
+  part is left out if MONAI is not installed. ``--only-monai`` measures this part again and keeps the others;
+- share of the wall time outside the networks, and outside the ensemble (its resizing, activation and combination),
   from a tiled TIFF to a tiled TIFF;
-- seconds per megapixel and peak memory at growing sizes, each in a process of its own.
+- seconds per megapixel and peak memory at growing sizes, each in its own process.
 """
 
 import argparse
@@ -66,11 +66,11 @@ MEMBERS = [
     ("timm/tf_efficientnet_lite0", "blocks.2", "fpn"),
 ]
 STREAMED = [("resnet18", "layer2", "fpn"), ("resnet152", "layer2", "upsample")]
-"""Of the time and memory figures."""
+"""Members for the time and memory figures."""
 
 
 def make_member(backbone: str, node: str, head: str) -> de.DenseModel:
-    """Random weights, with the statistics of a random batch: maps that differ from place to place, as trained ones."""
+    """Random weights with the statistics of a random batch, so that maps vary in space like those of trained models."""
     torch.manual_seed(0)
     model = de.DenseModel(backbone, weights=None, out_channels=CLASSES, out_size=None, cut=node, head=head)
     momenta = {}
@@ -101,7 +101,7 @@ def smooth_pictures(count: int, size: Size) -> Tensor:
 
 
 class InMemory:
-    """A picture in memory, read like a large one."""
+    """An image in memory, with the interface of a large image."""
 
     def __init__(self, size: Size) -> None:
         self.size, self.channels = size, 3
@@ -125,7 +125,7 @@ def flops(model: nn.Module, size: Size) -> int:
 
 @torch.no_grad()
 def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, Any]:
-    """What one member claims and what it holds."""
+    """Exactness and operations of one member."""
     model = make_member(*row)
     started = time.perf_counter()
     reach = measure_reach(model)
@@ -157,7 +157,7 @@ def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, An
 
 
 class Timed(FastMember):
-    """A member that adds up the time in its network: without normalization and the last resize."""
+    """A member that adds up the time in its network, without normalization and the last resize."""
 
     def __init__(self, member: FastMember, clock: dict[str, float]) -> None:
         super().__init__(member, member.network, member.place, member.inputs)
@@ -172,16 +172,16 @@ class Timed(FastMember):
 
 
 def write_picture(path: Path, side: int) -> None:
-    """A square picture as a tiled TIFF, strip by strip."""
+    """Write a square image as a tiled TIFF, strip by strip."""
     patch = (smooth_pictures(1, (512, 512))[0] * 255).round().byte().numpy()
     with tiff_writer(path, (side, side), 3, np.dtype(np.uint8)) as writer:
         for top in range(0, side, 512):
             rows = np.tile(patch, (1, 1, -(-side // 512)))[:, : min(512, side - top), :side]
-            writer.write(rows + np.uint8(top // 512))  # no two strips alike
+            writer.write(rows + np.uint8(top // 512))  # all strips differ
 
 
 def to_labels(ensemble: de.Ensemble, picture: LargePicture, out: Path, reaches: dict[str, Any]) -> None:
-    """Streams a picture to a TIFF of its classes, written in a thread of its own, at most one band behind."""
+    """Stream an image to a TIFF of its classes; a thread writes it, at most one band behind."""
     with tiff_writer(out, picture.size, 1, np.dtype(np.uint8)) as writer, ThreadPoolExecutor(1) as pool:
         writing = None
         for rows in stream(ensemble, picture, planes=("label",), reaches=reaches):
@@ -194,13 +194,13 @@ def to_labels(ensemble: de.Ensemble, picture: LargePicture, out: Path, reaches: 
 
 
 def peak_memory() -> int:
-    """Bytes of this process alone: ``ru_maxrss`` would count what its parent had."""
+    """Peak memory of this process alone; ``ru_maxrss`` would include that of its parent."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def with_clock(ensemble: de.Ensemble, clock: dict[str, float]) -> de.Ensemble:
-    """The same ensemble, which adds up the seconds in its networks, and in what is done with their maps."""
+    """The same ensemble, which adds up the seconds in its networks and in the processing of their maps."""
     members = {
         name: Timed(member, clock) for name, member in ensemble.members.items() if isinstance(member, FastMember)
     }
@@ -218,7 +218,7 @@ def with_clock(ensemble: de.Ensemble, clock: dict[str, float]) -> de.Ensemble:
 
 
 def stream_file(path: Path) -> dict[str, float]:
-    """Streams one file with the members' time taken, in this process."""
+    """Stream one file in this process, with the members' time."""
     ensemble, clock = make_ensemble(STREAMED), {"networks": 0.0, "combining": 0.0}
     reaches = measure_reaches(ensemble)
     timed = with_clock(ensemble, clock)
@@ -240,7 +240,7 @@ def stream_file(path: Path) -> dict[str, float]:
 
 
 def in_own_process(sides: list[int], rounds: int) -> Iterator[dict[str, float]]:
-    """Every side in turn, several rounds of them, each in a new process; what takes minutes, once."""
+    """Every size in turn, for several rounds, each in a new process; sizes that take minutes run once."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{side}.tif" for side in sides]
         for path, side in zip(paths, sides, strict=True):
@@ -253,7 +253,7 @@ def in_own_process(sides: list[int], rounds: int) -> Iterator[dict[str, float]]:
 
 
 def growth(samples: list[dict[str, float]]) -> dict[str, float]:
-    """Medians at each side, and the largest against the smallest."""
+    """Medians at each size, and the ratio of the highest to the lowest median."""
     sides = sorted({int(row["side"]) for row in samples})
 
     def median(side: int, name: str) -> float:
@@ -325,7 +325,7 @@ def measure_monai(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def again_beside_monai(arguments: argparse.Namespace) -> None:
-    """Measures the part beside MONAI into a result file, with an environment of its own."""
+    """Measure the comparison with MONAI again and add it to a result file, with its own environment."""
     result = json.loads(arguments.out.read_text(encoding="utf-8"))
     result["beside monai"] = {**environment("monai"), **measure_monai(arguments)}
     arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

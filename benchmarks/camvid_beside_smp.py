@@ -1,8 +1,8 @@
-"""CamVid at 360x480: our members and their ensemble beside segmentation-models-pytorch's FPN.
+"""Compare our members and their ensemble with segmentation-models-pytorch's FPN, on CamVid at 360x480.
 
-Same pretrained backbone, pictures, augmentation, loss, optimizer, schedule, epochs and averaging: the preset ``best``.
-Every network is trained by the same code and scored at the maps' own size. Members are kept: a second call goes on.
-Writes benchmarks/results/camvid_beside_smp.json. DATA is segmentation-camvid.
+Backbone, images, augmentation, loss, optimizer, schedule, epochs and averaging are the same: the preset ``best``. Every
+network is trained by the same code and scored at the size of the targets. Finished members are kept, so a second call
+continues. Writes benchmarks/results/camvid_beside_smp.json. DATA is segmentation-camvid.
 
     python benchmarks/camvid_beside_smp.py DATA WEIGHTS_DIR -o RUNS --epochs 10 [--part ours|smp]
 """
@@ -40,7 +40,7 @@ BACKBONE = MEMBERS[0]
 class Peer(nn.Module):
     """A network of segmentation-models-pytorch with the same normalization and pretrained backbone as our member.
 
-    Its sizes must be multiples of 32: pictures are padded at the right and bottom, maps cut to the picture's size.
+    Its input size must be a multiple of 32: images are padded at the right and bottom, and maps are cropped.
     """
 
     def __init__(self, kind: str, like: DenseModel, weights: Path) -> None:

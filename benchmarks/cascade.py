@@ -1,12 +1,15 @@
-"""Score kept and wall time of a cascade on a trained ensemble, against the naive loop over all its members.
+"""Measure the kept score and the wall time of a cascade on a trained ensemble, compared with the naive loop.
 
-All members predict the validation images once. A cascade is fitted on one half of them and run on the other, in both
-directions; halves are runs of neighbours, so that frames of a film are not in both. Score kept: the maps that the
-cascade computed (its backend and precision included) against the ensemble in float32. Beside it stands the best single
-member: selected on the same half, scored on the other. Time: the same cascades on the same images, interleaved with
-the naive loop: PyTorch NCHW float32, activation, stack, mean. Use a selected ensemble (`assemble --select greedy`):
-with weak members in it, leaving them out looks like a gain of the cascade.
-Writes benchmarks/results/cascade.json with the raw samples, one entry for each data set.
+All members predict the validation images once. A cascade is fitted on one half of the images and run on the other, in
+both directions. The halves are contiguous blocks, so that frames of one film are not in both.
+
+- Kept score: score of the maps of the cascade, with its backend and precision, divided by the score of the ensemble in
+  float32. The result also contains the best single member, selected on the same half and scored on the other.
+- Time: the same cascades on the same images, interleaved with the naive loop (PyTorch NCHW float32, activation, stack,
+  mean).
+
+Use a selected ensemble (`assemble --select greedy`). With weak members, leaving them out looks like a gain of the
+cascade. Writes benchmarks/results/cascade.json with the raw samples, one entry for each data set.
 
     python benchmarks/cascade.py RUN_OR_ARTIFACT DATA [--keep 0.995 | --budget 0.3] [--batch 8] [--rounds 7]
 """
@@ -44,11 +47,11 @@ from densemble.tasks.objectives import Objective, make_objective
 RESULT = Path(__file__).parent / "results" / "cascade.json"
 NAIVE = "naive loop, all members"
 Half = tuple[list[int], Policy]
-"""Pictures to measure on, and the policy that was fitted on the others."""
+"""Images to measure on, and the policy that was fitted on the others."""
 
 
 def read_pictures(ensemble: de.Ensemble, folder: Path) -> tuple[Tensor, list[Any]]:
-    """Validation pictures ``(N, C, H, W)`` at the size that the members see, and what is true of them."""
+    """Validation images ``(N, C, H, W)`` at the input size of the members, and their targets."""
     said = ensemble.task.describe()
     names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
     options = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs) is not None}
@@ -63,7 +66,7 @@ def read_pictures(ensemble: de.Ensemble, folder: Path) -> tuple[Tensor, list[Any
 
 
 def keep_predictions(ensemble: de.Ensemble, images: Tensor, folder: Path) -> list[Any]:
-    """Every member's maps ``(N, K, h, w)`` of all pictures, 16-bit floats mapped from disk, tempered."""
+    """Maps ``(N, K, h, w)`` of every member for all images, with temperatures, as 16-bit floats mapped from disk."""
     arrays: dict[str, Any] = {}
     for number, image in enumerate(images):
         for name, maps in ensemble.member_maps(image[None]):
@@ -75,13 +78,13 @@ def keep_predictions(ensemble: de.Ensemble, images: Tensor, folder: Path) -> lis
 
 
 def naive(ensemble: de.Ensemble, images: Tensor, batch: int) -> None:
-    """The loop that everyone writes."""
+    """The naive loop over all members."""
     for part in images.split(batch):
         torch.stack([ensemble.task.activation(member(part)) for member in ensemble.members.values()]).mean(0)
 
 
 def cascaded(ensemble: de.Ensemble, images: Tensor, halves: list[Half], batch: int) -> list[Any]:
-    """What each half's own policy gives."""
+    """Results of each half with its policy, which was fitted on the other half."""
     return [predict_cascade(ensemble, images[numbers], policy, batch=batch) for numbers, policy in halves]
 
 
@@ -92,7 +95,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in every round; the first round warms up."""
+    """Seconds of each variant in every round; the first round is a warm-up."""
     samples: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, run in ways.items():
@@ -103,7 +106,7 @@ def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list[float], asked: Any) -> list[Half]:
-    """Both ways; each half is a run of neighbours."""
+    """Both directions; each half is a contiguous block of images."""
     middle = len(held) // 2
     first, second = list(range(middle)), list(range(middle, len(held)))
     found = []
@@ -115,14 +118,14 @@ def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list
 
 
 def full_maps(ensemble: de.Ensemble, held: HeldOut) -> Iterator[Tensor]:
-    """The whole ensemble's map ``(1, K, h, w)`` of each picture."""
+    """Map ``(1, K, h, w)`` of the whole ensemble for each image."""
     for maps, _ in held:
         named = zip(ensemble.members, maps[:, None], strict=True)
         yield ensemble.predict_maps(iter(named), uncertainty=False).mean
 
 
 def best_single(held: HeldOut, wanted: list[Any], halves: list[Half], objective: Objective) -> dict[str, Any]:
-    """The best member on each half, scored on the other at the targets' own size."""
+    """The best member on each half, scored on the other half at the size of the targets."""
     names, rows = [], []
     for unseen, _ in halves:
         seen = sorted(set(held.pictures) - set(unseen))
@@ -135,13 +138,13 @@ def best_single(held: HeldOut, wanted: list[Any], halves: list[Half], objective:
 
 
 def total(task: Task, maps: Iterator[Tensor], wanted: list[Any], objective: Objective) -> Tensor:
-    """Statistics of all pictures at the targets' own size, summed."""
+    """Summed statistics of all images at the size of the targets."""
     rows = [measure(own.float(), truth, task, objective)[0] for own, truth in zip(maps, wanted, strict=True)]
     return torch.stack(rows).sum(0)
 
 
 def member_costs(ensemble: de.Ensemble, images: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds for one picture of each member, all rounds."""
+    """Milliseconds per image of each member, in all rounds."""
     ways = {name: lambda own=member: own(images) for name, member in ensemble.members.items()}
     samples = interleaved(ways, rounds)
     return {name: [1000 * value / len(images) for value in values] for name, values in samples.items()}
@@ -156,7 +159,7 @@ def fit_and_refer(
     with tempfile.TemporaryDirectory() as folder:
         maps = keep_predictions(ensemble, images, Path(folder))
         size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
-        at_fixations = objective.name in ("nss", "auc_judd")  # only at their own size do targets come with them
+        at_fixations = objective.name in ("nss", "auc_judd")  # targets are returned only at their full size
         small = [(resize_target(target, size, task.target_kind), None) for target, _ in wanted]
         held = held_out(tuple(ensemble.members), maps, wanted if at_fixations else small, task)
         halves = fitted_halves(held, mixed, objective, costs, asked)
@@ -172,7 +175,7 @@ def time_ways(
     halves: list[Half],
     asked: argparse.Namespace,
 ) -> dict[str, list[float]]:
-    """Seconds of the naive loop, and of all that is compared with it, on some of the pictures."""
+    """Seconds of the naive loop and of the variants compared with it, on some of the images."""
     step = max(len(images) // asked.pictures, 1)
     numbers = list(range(0, len(images), step))[: asked.pictures]
     timed = images[numbers]

@@ -1,12 +1,12 @@
-"""What selection, calibration and conformal sets are worth, on held-out halves of the validation images of real runs.
+"""Measure the gains of selection, calibration and conformal sets on validation images of real runs.
 
 Selects members on a random half of the validation images and scores the other half, five times: the best single
-member, the mean of all, five chosen by hand (the five with the best own score on the half for choosing, as a person
-would take them), the best k (as many of those as score best there), and the greedy selection. For classes it then
-calibrates on the same half and scores calibration on the other, also with the halves in the order of the images. Fits
-conformal sets on a quarter, checks them on another. The epoch that is kept of each member was chosen on all of them.
+member; the mean of all; five by hand (the five with the best single scores on the half for selection, as a person would
+select them); the best k (the same with the k that scores best there); and the greedy selection. For classes, it then
+calibrates on the same half and scores the calibration on the other, also with the halves in the order of the images. It
+fits conformal sets on a quarter and checks them on another. The best epoch of each member was selected on all images.
 
-Trains the members of examples/choosing where RUNS does not hold them yet: one to two hours on two cores.
+Trains the members of examples/choosing that RUNS does not contain yet: one to two hours on two cores.
 Writes benchmarks/results/choosing.json and docs/reference/choosing-results.md.
 
     python benchmarks/choosing.py RUNS --data SHARED_DATA [--weights-dir DIR] [--threads 2]
@@ -53,7 +53,7 @@ REPEATS, BY_HAND = 5, 5
 
 
 def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -> Run:
-    """The run, trained if it is not there."""
+    """Open the run; train it if it does not exist."""
     if not (folder / "run.json").is_file():
         config = make_config({**read_config(example), "weights_dir": weights_dir}, str(example))
         run_members(FolderData(data, config.task, **config.data.model_dump()), config, folder)
@@ -61,7 +61,7 @@ def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -
 
 
 def ranked(held: HeldOut, objective: Objective) -> list[int]:
-    """Members by their own score, the best first."""
+    """Members by their single score, the best first."""
     scores = objective.signed(totals(held, torch.eye(len(held.names)), objective)).tolist()
     return sorted(range(len(scores)), key=lambda number: -scores[number])
 
@@ -72,12 +72,12 @@ def equally(members: list[int], count: int) -> list[float]:
 
 
 def by_hand(held: HeldOut, objective: Objective) -> list[float]:
-    """Equal weights for the five best by their own score."""
+    """Equal weights for the five members with the best single scores."""
     return equally(ranked(held, objective)[:BY_HAND], len(held.names))
 
 
 def best_k(held: HeldOut, objective: Objective) -> list[float]:
-    """Equal weights for the k best by their own score, with the k whose mean scores best."""
+    """Equal weights for the k members with the best single scores; k is the number whose mean scores best."""
     order, count = ranked(held, objective), len(held.names)
     rows = [equally(order[:k], count) for k in range(1, count + 1)]
     scores = objective.signed(totals(held, torch.tensor(rows), objective)).tolist()
@@ -102,7 +102,7 @@ def random_halves(pictures: int, repeats: int) -> list[tuple[list[int], list[int
 def choose_and_score(
     held: HeldOut, own_size: HeldOut, halves: tuple[list[int], list[int]], costs: list[float]
 ) -> dict[str, dict[str, Any]]:
-    """Each choice made on the first half, scored on the second."""
+    """Each selection made on the first half and scored on the second."""
     seen, unseen = halves
     objective, other = make_objective(held.task), make_objective(held.task, ALSO[held.task.name])
     tempered = member_temperatures(held.only(seen), "temperature")
@@ -128,24 +128,24 @@ def choose_and_score(
 
 
 def honesty(mixture: Mixture) -> dict[str, Any]:
-    """Calibration of a mixture's pictures, and what torchmetrics says of the same pixels."""
+    """Calibration of combined members, and torchmetrics' result on the same pixels."""
     task = mixture.held.task
     metric = task.metrics()
     theirs = MulticlassCalibrationError(task.out_channels, n_bins=15, norm="l1", ignore_index=task.ignore_index)
     for maps, target in mixture.maps():
         metric.update(maps, target)
-        # Theirs takes a softmax of maps in which a value is above 1, be it by rounding.
+        # torchmetrics applies a softmax if a value is above 1, even by rounding.
         theirs.update(maps[None].clamp(0, 1), target.long()[None])
     values = metric.compute()
     known = {key: values[key] for key in ("miou", "ece", "classwise_ece", "brier", "nll")}
-    # Its sums over bins are in single precision, too coarse for half a million pixels; in double they are exact.
+    # torchmetrics sums over bins in single precision, which is not exact for half a million pixels; in double it is.
     confidences, right = (dim_zero_cat(part).double() for part in (theirs.confidences, theirs.accuracies))
     exact = float(_ce_compute(confidences, right, 15, "l1"))
     return {**known, "torchmetrics_ece": exact, "torchmetrics_ece_in_single_precision": float(theirs.compute())}
 
 
 def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[int], list[int]]) -> dict[str, Any]:
-    """Before, and after each way of calibrating on the first half, on the second."""
+    """Scores on the second half, before and after each calibration fitted on the first half."""
     seen, unseen = halves
     plain = mixture_of(held, weights)
     found: dict[str, Any] = {"before": honesty(plain.only(unseen))}
@@ -157,7 +157,7 @@ def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[
 
 
 def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> list[dict[str, Any]]:
-    """Sets fitted on one quarter of the pictures, checked on another; chosen and calibrated on the other half."""
+    """Sets fitted on one quarter of the images and checked on another; selection and calibration use the other half."""
     seen, unseen = halves
     objective = make_objective(held.task)
     chosen = mixture_of(held, greedy(held.only(seen), objective).weights)

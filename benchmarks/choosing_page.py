@@ -1,6 +1,6 @@
-"""The page of docs that `choosing.py` writes.
+"""Write docs/reference/choosing-results.md from benchmarks/results/choosing.json.
 
-python benchmarks/choosing_page.py      writes it again from the result file
+`choosing.py` measures the results and writes the page. `python benchmarks/choosing_page.py` writes only the page.
 """
 
 import json
@@ -14,20 +14,18 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "choosing-results.md"
 WAYS = ("before", "temperature", "vector")
 TITLES = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
 MEANING = """\
-Written by `benchmarks/choosing.py`; raw values in `benchmarks/results/choosing.json`. Seven members each, trained by \
-[`examples/choosing`](../../examples/choosing) on two CPU cores: three pretrained EfficientNet-Lites, one more with \
-another head, a frozen VGG-16, and SqueezeNet and `resdeconv` from scratch.
+Written by `benchmarks/choosing.py`; the raw values are in `benchmarks/results/choosing.json`. On each data set, seven \
+members are trained by [`examples/choosing`](../../examples/choosing) on two CPU cores: three pretrained \
+EfficientNet-Lites, one of them again with another head, a frozen VGG-16, and SqueezeNet and `resdeconv` from scratch.
 
-**What was fitted on which images.** Selection, weights, temperatures and calibration are fitted on one half of the \
-validation images and scored on the other half, on kept maps (at the output size of the members). One thing was not: \
-the epoch that is kept of each member was chosen on *all* validation images, so absolute scores are slightly \
-optimistic, for all rows alike. The validation images of segmentation-camvid are neighbouring frames of a film: with \
-random halves, near-copies of an image lie on both sides. The tables of halves in the order of the images are the \
-ones to trust there."""
-BY_HAND = "*Five by hand* are the five members with the best own score on the half for choosing, equally weighted."
-BEST_K = (
-    "*Best k* are the k members with the best own score there, equally weighted; k is the one that scores best there."
-)
+**Which images are used for what.** Selection, weights, temperatures and calibration are fitted on one half of the \
+validation images and scored on the other half, on stored maps (at the output size of the members). There is one \
+exception: the best epoch of each member was selected on *all* validation images, so the absolute scores of all rows \
+are slightly optimistic. The validation images of segmentation-camvid are neighbouring frames of a film, so both \
+random halves contain near-copies of the same images. For this data set, rely on the tables for halves in the order of \
+the images."""
+BY_HAND = "*Five by hand* is the mean of the five members with the best single scores on the half for selection."
+BEST_K = "*Best k* is the same with k members; k is the number with the best score on that half."
 
 
 def write_page(path: Path, result: dict[str, Any]) -> None:
@@ -39,7 +37,7 @@ def page(result: dict[str, Any] | None = None) -> str:
     result = result or json.loads(RESULT.read_text(encoding="utf-8"))
     choices = next(iter(result["sets"].values()))["halvings"][0]
     said = " ".join([BY_HAND, *([BEST_K] if "best k" in choices else [])])
-    parts = ["# What selection, calibration and conformal sets are worth", f"{MEANING}\n\n{said}"]
+    parts = ["# Gains of selection, calibration and conformal sets", f"{MEANING}\n\n{said}"]
     for name, values in result["sets"].items():
         parts += _choosing(TITLES[name], values)
     for name, values in result["sets"].items():
@@ -54,13 +52,14 @@ def _choosing(title: str, values: dict[str, Any]) -> list[str]:
     height, width = values["map_size"]
     parts = [
         f"## Selection: {title}",
-        f"{values['pictures']} images, maps of {height}x{width}. Means over five random halvings; in brackets the "
-        "lowest and the highest of the five. Gains of the greedy selection are paired over resampled images: the 95 % "
-        "interval of each halving, the ends averaged; *sure* counts the halvings whose interval excludes 0.",
+        f"{values['pictures']} images, maps of {height}x{width}. The images are divided into random halves five times. "
+        "The first table shows means over the five halvings, and the lowest and the highest value in brackets. The "
+        "second table shows the gain of the greedy selection. Its 95 % interval comes from paired resampling of the "
+        "images; the ends are averaged over the halvings. *Significant* counts the halvings whose interval excludes 0.",
         _choices(values["halvings"], metric, also),
         _gains(values["halvings"], metric),
     ]
-    order = "Halves in the order of the images: selected on the first and scored on the second, and the reverse:"
+    order = "Halves in the order of the images; selected on the first and scored on the second, and the reverse:"
     return [*parts, order, _choices(values["blocks"], metric, also)]
 
 
@@ -73,7 +72,7 @@ def _choices(halvings: list[dict[str, Any]], metric: str, also: str) -> str:
             [name, f"{mean(scores):.4f} ({min(scores):.4f} to {max(scores):.4f})", f"{_mean(own, also):.4f}",
              f"{_mean(own, 'members'):.1f}", f"{_mean(own, 'milliseconds'):.0f}"]
         )  # fmt: skip
-    return _table(["selection", metric, also, "members that run", "ms per image"], rows)
+    return _table(["selection", metric, also, "members", "ms per image"], rows)
 
 
 def _gains(halvings: list[dict[str, Any]], metric: str) -> str:
@@ -85,15 +84,15 @@ def _gains(halvings: list[dict[str, Any]], metric: str) -> str:
         below = sum(gain["high"] < 0 for gain in gains)
         value = mean(gain["value"] for gain in gains)
         rows.append([f"over {old}", f"{value:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{above} better, {below} worse"])
-    return _table([f"greedy, gain in {metric}", "mean", "95 % interval", "sure, of five"], rows)
+    return _table([f"greedy, gain in {metric}", "mean", "95 % interval", "significant, of five"], rows)
 
 
 def _calibration(title: str, values: dict[str, Any]) -> list[str]:
     parts = [
         f"## Calibration: {title}",
-        "Fitted on one half, measured on all pixels of the other. *Before* is the ensemble without any calibration; "
-        "*temperature* and *vector* start from one temperature per member. The last column counts how often "
-        "`--calibrate auto` takes the method; it compares them by cross-fitting within the half that it is fitted on.",
+        "Fitted on one half and measured on all pixels of the other. *Before* is the ensemble without any calibration. "
+        "*Temperature* and *vector* also use one temperature per member. `--calibrate auto` compares both methods by "
+        "cross-fitting within the half that it is fitted on; the last column counts how often it selects each method.",
     ]
     names = {
         "halvings": "five random halvings, means",
@@ -108,9 +107,9 @@ def _calibration(title: str, values: dict[str, Any]) -> list[str]:
     exact = max(abs(row["ece"] - row["torchmetrics_ece"]) for row in rows)
     single = max(abs(row["ece"] - row["torchmetrics_ece_in_single_precision"]) for row in rows)
     said = (
-        f"The ECE differs from that of torchmetrics on the same pixels by at most {exact:.0e} if torchmetrics sums in "
-        f"double precision, and by up to {single:.0e} in its single precision, which is too coarse for half a million "
-        "pixels."
+        f"On the same pixels, the ECE differs from that of torchmetrics by at most {exact:.0e} if torchmetrics sums in "
+        f"double precision. With its default single precision, which is not accurate enough for half a million pixels, "
+        f"the difference is up to {single:.0e}."
     )
     return [*parts, said]
 
@@ -124,7 +123,7 @@ def _honesty(rows: list[dict[str, Any]]) -> str:
         share = mean(one["ece"] for one in own) / mean(row["before"]["ece"] for row in rows)
         cells = [f"{_mean(own, key):.4f}" for key in keys]
         lines.append([way, *cells, f"{share:.2f}", "" if way == "before" else f"{taken} of {len(rows)}"])
-    return _table(["", *keys, "ECE, share of before", "taken by auto"], lines)
+    return _table(["", *keys, "ECE, share of before", "selected by auto"], lines)
 
 
 def _conformal(title: str, values: dict[str, Any]) -> list[str]:
@@ -140,13 +139,13 @@ def _conformal(title: str, values: dict[str, Any]) -> list[str]:
              f"{inside} of {len(rows)}", f"{_mean(rows, 'size'):.2f}"]
         )  # fmt: skip
     said = (
-        "Sets of classes fitted on a quarter of the images and checked on another, five random times; the members were "
-        "selected and calibrated on the other half. Coverage is the mean over images of the share of pixels whose "
-        "class is in the set. Neighbouring frames lie in both quarters, and the binomial interval of 25 images is so "
-        "wide that this check can hardly fail: it shows that nothing is grossly wrong, not more."
+        "Members are selected and calibrated on one half of the images. Sets of classes are fitted on one quarter and "
+        "checked on the last quarter, for five random divisions. Coverage is the mean over images of the share of "
+        "pixels whose class is in the set. This check can detect only large errors: neighbouring frames are in both "
+        "quarters, and the binomial interval of 25 images is wide."
     )
     columns = [
-        "level asked for",
+        "requested coverage",
         "images fitted, checked",
         "coverage",
         "binomial interval",

@@ -1,23 +1,23 @@
-"""How many combinations of head, backbone and input size work: densemble beside segmentation-models-pytorch and fastai.
+"""Count working combinations of head, backbone and size in densemble, segmentation-models-pytorch and fastai.
 
 A combination works if it can be built without pretrained weights, gives a finite map of exactly the input's height and
-width in training mode, and its gradient reaches the first convolution that runs. Every other outcome is one line with
-the reason. Writes benchmarks/results/compare_peers.json with one row per combination. All runs are on the CPU, one
-combination after the other; more than half of the time of the default table is fastai's.
+width in training mode, and its gradient reaches the first convolution that runs. Every other result is one line with
+the reason. Writes benchmarks/results/compare_peers.json with one row per combination. Combinations run one after the
+other on the CPU. fastai takes more than half of the time of the default table.
 
     python benchmarks/compare_peers.py [--systems smp ...] [--heads fpn ...] [--backbones resnet18 ...] [-o RESULT]
 
-- densemble: the rows of ``HEADS`` that are our own heads.
-- densemble, decoders of smp: the rows of ``HEADS`` that put segmentation-models-pytorch's decoders over our backbones.
-- smp: its twelve architectures over its own encoder of that name, or else over timm's (``tu-NAME``).
+- densemble: the rows of ``HEADS`` that are densemble's heads.
+- densemble, decoders of smp: the rows of ``HEADS`` that use segmentation-models-pytorch's decoders.
+- smp: its twelve architectures with its encoder of that name, or else timm's (``tu-NAME``).
 - smp, padded: the same, with the image padded at the right and bottom to multiples of 32 and the map cropped to the
   image, as its error message advises.
-- fastai: ``create_unet_model``, which cuts where fastai's own table or search says. It also builds where it finds no
-  skip connection; such a network is not a U-Net and is counted as ``no skips``.
+- fastai: ``create_unet_model``, which cuts at the node from fastai's table or search. It also builds a network if it
+  finds no skip connection; such a network is not a U-Net and is counted as ``no skips``.
 
-With ``--systems`` or ``--heads`` the other rows of the result file are kept; every row has the commit that it was
-measured at. The file is written after every system. A peer that cannot be imported is left out. To install both in an
-environment of their own (fastai has some fifty dependencies):
+With ``--systems`` or ``--heads``, the other rows of the result file are kept. Every row contains the commit at which it
+was measured. The file is written after every system. A library that cannot be imported is left out. To install both in
+a separate environment (fastai has about fifty dependencies):
 
     python -m venv peers
     peers/bin/pip install -c constraints.txt -e '.[bench]'
@@ -59,9 +59,9 @@ CLASSES = 11
 PEERS = {"smp": "segmentation_models_pytorch", "fastai": "fastai.vision.learner"}
 OURS, DECODERS, SMP, PADDED, FASTAI = "densemble", "densemble, decoders of smp", "smp", "smp, padded", "fastai"
 SYSTEMS = {OURS: None, SMP: "smp", PADDED: "smp", DECODERS: "smp", FASTAI: "fastai"}
-"""Every system in the order of measurement, and the peer that has to be installed for it."""
+"""Every system in the order of measurement, and the library that it needs."""
 MULTIPLE = 32
-"""Divides the padded sizes: the output stride of smp's encoders."""
+"""Padded sizes are multiples of this: the output stride of smp's encoders."""
 SMP_ARCHITECTURES = (
     "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus", "UPerNet",
     "Segformer", "DPT",
@@ -77,7 +77,7 @@ class NoEncoderError(Exception):
 
 @dataclass(frozen=True)
 class Combination:
-    """One line of the result; ``build`` makes the network with random weights."""
+    """One row of the result; ``build`` makes the network with random weights."""
 
     system: str
     head: str
@@ -87,10 +87,10 @@ class Combination:
 
 
 def smp_encoder(backbone: str, architecture: str) -> str:
-    """smp's own encoder of that name, or else timm's, which is what DPT takes alone.
+    """smp's encoder of that name, or else timm's, the only one that DPT supports.
 
     Raises:
-        NoEncoderError: neither has one.
+        NoEncoderError: neither exists.
     """
     import timm
     from segmentation_models_pytorch.encoders import get_encoder_names
@@ -130,7 +130,7 @@ def build_fastai(backbone: str, size: Size) -> nn.Module:
 
     architecture = getattr(torchvision.models, backbone)
     if backbone in ("googlenet", "inception_v3"):
-        # fastai runs a network's children one after the other, the auxiliary classifiers among them.
+        # fastai runs a network's children one after the other, including the auxiliary classifiers.
         architecture = partial(architecture, aux_logits=False, init_weights=False)
     model: nn.Module = create_unet_model(architecture, CLASSES, size, pretrained=False)
     return model
@@ -143,7 +143,7 @@ def build_own(head: str, backbone: str) -> nn.Module:
 
 
 def combinations(backbones: list[str], sizes: list[Size], systems: list[str]) -> Iterator[Combination]:
-    """All of them, backbone by backbone."""
+    """All combinations, backbone by backbone."""
     for backbone in backbones:
         for size in sizes:
             for system in systems:
@@ -152,7 +152,7 @@ def combinations(backbones: list[str], sizes: list[Size], systems: list[str]) ->
 
 
 def builders(system: str, backbone: str, size: Size) -> Iterator[tuple[str, Callable[[], nn.Module]]]:
-    """The heads of a system, and what builds a network with each."""
+    """The heads of a system, and the function that builds a network with each."""
     if system in (OURS, DECODERS):
         for head in HEADS:
             if head.startswith("smp-") == (system == DECODERS):
@@ -165,7 +165,7 @@ def builders(system: str, backbone: str, size: Size) -> Iterator[tuple[str, Call
 
 
 def run(model: nn.Module, images: Tensor) -> tuple[Tensor, nn.Conv2d | None]:
-    """The map, and the convolution that ran first."""
+    """The map, and the first convolution that ran."""
     called: list[nn.Conv2d] = []
     hooks = [
         module.register_forward_pre_hook(lambda conv, _: called.append(conv))
@@ -181,7 +181,7 @@ def run(model: nn.Module, images: Tensor) -> tuple[Tensor, nn.Conv2d | None]:
 
 
 def judge(model: nn.Module, size: Size, out_size: Size | None = None) -> str:
-    """``works``, or what is wrong with the network's map of ``out_size`` (``None``: the input's) or its gradient."""
+    """``works``, or the fault of the network's map of size ``out_size`` (``None``: the input's) or of its gradient."""
     logits, first = run(model.train(), torch.rand(BATCH, 3, *size))
     if not isinstance(logits, Tensor):
         return f"gives a {type(logits).__name__} instead of a map"
@@ -193,7 +193,7 @@ def judge(model: nn.Module, size: Size, out_size: Size | None = None) -> str:
         return "values that are not finite"
     if first is None:
         return "no convolution runs"
-    # Only this gradient is asked for: it needs all that lies behind it, and saves the weights' gradients on the way.
+    # Only this gradient is computed: it passes through all later layers without computing gradients of their weights.
     (gradient,) = torch.autograd.grad(logits.square().mean(), first.weight, allow_unused=True)
     if gradient is None:
         return "no gradient at the first convolution"
@@ -219,10 +219,10 @@ def attempt(combination: Combination) -> Row:
             row["outcome"] = NO_SKIPS
     except NoEncoderError:
         row["outcome"] = NO_ENCODER
-    except Exception as error:  # a comparison goes on, and names what it met
+    except Exception as error:  # the comparison continues and reports the error
         row["outcome"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}".rstrip(": ")
         if combination.system in (OURS, DECODERS):
-            traceback.print_exc()  # one of ours is a bug, and one line does not find it
+            traceback.print_exc()  # an error in densemble is a bug and needs the traceback
     return {**row, "seconds": round(time.perf_counter() - started, 2)}
 
 
@@ -236,7 +236,7 @@ def importable(module: str) -> bool:
 
 
 def summarize(rows: list[Row]) -> list[Row]:
-    """Per system and size: how many work, and which reasons the others have, per backbone."""
+    """Per system and size: number of working combinations, and reasons of the others, per backbone."""
     lines = []
     for system, size in dict.fromkeys((row["system"], row["size"]) for row in sorted(rows, key=rank)):
         mine = [row for row in rows if (row["system"], row["size"]) == (system, size)]
@@ -253,7 +253,7 @@ def summarize(rows: list[Row]) -> list[Row]:
 
 
 def merged(before: list[Row], now: list[Row]) -> list[Row]:
-    """The rows of a result file with those that were measured again replaced and new ones added."""
+    """The rows of a result file, with rows that were measured again replaced and new ones added."""
     keys = ("system", "head", "backbone", "size")
     rows = {tuple(row[key] for key in keys): row for row in [*before, *now]}
     return list(rows.values())
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", help="only these, of any system")
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # the peers warn about deprecated options at every single build
+    warnings.simplefilter("ignore")  # the other libraries warn about deprecated options at every build
     absent = [peer for peer, module in PEERS.items() if not importable(module)]
     systems = [system for system, peer in SYSTEMS.items() if system in arguments.systems and peer not in absent]
     rows = earlier_rows(arguments)
@@ -306,7 +306,7 @@ def measure(system: str, arguments: argparse.Namespace) -> list[Row]:
         if arguments.heads and combination.head not in arguments.heads:
             continue
         row = {**attempt(combination), "commit": commit}
-        gc.collect()  # networks with hooks hold themselves in cycles
+        gc.collect()  # networks with hooks contain reference cycles
         rows.append(row)
         what = f"{row['system']} {row['head']} {row['backbone']} {row['size']}"
         print(f"{what} {row['seconds']:.1f} s {textwrap.shorten(row['outcome'], 160)}", flush=True)
@@ -314,7 +314,7 @@ def measure(system: str, arguments: argparse.Namespace) -> list[Row]:
 
 
 def earlier_rows(arguments: argparse.Namespace) -> list[Row]:
-    """Rows of the result file that are kept beside those of now: with ``--systems`` or ``--heads``."""
+    """Rows of the result file that are kept: with ``--systems`` or ``--heads``, those that are not measured now."""
     partly = arguments.heads is not None or set(arguments.systems) != set(SYSTEMS)
     if not partly or not arguments.out.is_file():
         return []
@@ -323,7 +323,7 @@ def earlier_rows(arguments: argparse.Namespace) -> list[Row]:
 
 
 def result(rows: list[Row], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The content of the result file; the environment is that of the last call."""
+    """The content of the result file, with the environment of the last call."""
     return {
         **environment("segmentation-models-pytorch", "fastai"),
         "absent": [peer for peer in PEERS if not any(SYSTEMS[row["system"]] == peer for row in rows)],

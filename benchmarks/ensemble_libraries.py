@@ -1,6 +1,6 @@
-"""The same members as an ensemble of PyTorch, torch-uncertainty, pytorch-toolbelt, MONAI and densemble; what is equal.
+"""Build the same ensemble in PyTorch, torch-uncertainty, pytorch-toolbelt, MONAI and densemble, and compare maps.
 
-Members have random weights: this is about the combination.
+Members have random weights, because only the combination is compared.
 """
 
 import copy
@@ -26,14 +26,14 @@ BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small")
 SEGMENTATION = SegmentationTask(tuple(f"class {number}" for number in range(11)))
 SALIENCY = SaliencyTask()
 SAME = 1e-6
-"""Largest difference of equal maps."""
+"""Largest difference between maps that count as equal."""
 
 Maps = Callable[[Tensor], Tensor]
 """Images ``(B, 3, H, W)`` -> mean probabilities of the members ``(B, K, h, w)``."""
 
 
 def torch_uncertainty(members: Sequence[nn.Module], task: Task) -> Maps:
-    """The mean as its ``SegmentationRoutine`` takes it; of one channel as its ``ClassificationRoutine`` does."""
+    """The mean as in its ``SegmentationRoutine``; for one channel as in its ``ClassificationRoutine``."""
     from einops import rearrange
     from torch_uncertainty.methods import deep_ensembles
 
@@ -48,7 +48,7 @@ def torch_uncertainty(members: Sequence[nn.Module], task: Task) -> Maps:
 
 
 def toolbelt(members: Sequence[nn.Module], task: Task) -> Maps:
-    """``Ensembler``; its own ``ApplySoftmaxTo`` is for members that answer with a dict, ours answer with a tensor."""
+    """``Ensembler``; its ``ApplySoftmaxTo`` supports only members that return a dict, and ours return a tensor."""
     from pytorch_toolbelt.inference.ensembling import Ensembler
 
     activation = nn.Softmax(dim=1) if task.distribution == "categorical" else nn.Sigmoid()
@@ -56,7 +56,7 @@ def toolbelt(members: Sequence[nn.Module], task: Task) -> Maps:
 
 
 def monai(members: Sequence[nn.Module], task: Task) -> Maps:
-    """``MeanEnsemble``, which takes maps and knows no members."""
+    """``MeanEnsemble``, which takes maps instead of members."""
     from monai.transforms import MeanEnsemble
 
     ensemble = MeanEnsemble()
@@ -64,7 +64,7 @@ def monai(members: Sequence[nn.Module], task: Task) -> Maps:
 
 
 def channels_last(members: Sequence[nn.Module], task: Task) -> Maps:
-    """The naive loop over copies of the members with their weights and the images in NHWC memory format."""
+    """The naive loop over copies of the members, with weights and images in NHWC memory format."""
     copies = [copy.deepcopy(member).to(memory_format=torch.channels_last) for member in members]
 
     def mean(images: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ PYTORCH: dict[str, Callable[[Sequence[nn.Module], Task], Maps]] = {
     "PyTorch, channels_last": channels_last,
     "PyTorch, channels_last, bf16 autocast": channels_last_bfloat16,
 }
-"""The naive loop with what PyTorch alone offers."""
+"""The naive loop with options of PyTorch."""
 OTHERS: dict[str, Callable[[Sequence[nn.Module], Task], Maps]] = {
     "torch-uncertainty": torch_uncertainty,
     "pytorch-toolbelt": toolbelt,
@@ -108,7 +108,7 @@ def installed() -> list[str]:
 def make_members(
     task: Task, size: Size, backbones: Sequence[str] = BACKBONES, out_size: Size | None = None
 ) -> list[de.DenseModel]:
-    """Random networks, maps of the input's own size if not told, scaled so that every class wins somewhere."""
+    """Random networks with maps of the size of the input by default, scaled so that every class is predicted."""
     members = []
     for seed, name in enumerate(backbones):
         torch.manual_seed(seed)
@@ -125,11 +125,11 @@ def make_members(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Something of theirs beside something of ours.
+    """A result of another library compared with densemble's.
 
     Attributes:
-        difference: the largest between two maps, or a share of pixels.
-        within: how large it may be; ``None`` where theirs means something else, and a difference has to show.
+        difference: the largest difference between two maps, or a share of pixels.
+        within: largest permitted difference; ``None`` if the results have different meanings and must differ.
     """
 
     library: str
@@ -144,11 +144,11 @@ class Comparison:
 
 
 Details = Callable[[Tensor, Tensor], Iterator[Comparison]]
-"""Compares on the members' probabilities: of classes ``(M, B, K, h, w)``, and of heat ``(M, B, 1, h, w)``."""
+"""Compare libraries on probabilities of members: of classes ``(M, B, K, h, w)``, and of heat ``(M, B, 1, h, w)``."""
 
 
 def compare(library: str, images: Tensor) -> list[Comparison]:
-    """The mean, then whatever else the library has a word for."""
+    """The mean, and everything else for which the library has a function."""
     size = (int(images.shape[-2]), int(images.shape[-1]))
     rows, stacks = [], []
     with torch.no_grad():
@@ -194,7 +194,7 @@ def _votes(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
     from monai.transforms import VoteEnsemble
 
     row = partial(Comparison, "MONAI")
-    picture = classes[:, 0]  # its votes are of one picture
+    picture = classes[:, 0]  # it votes on one image
     label = VoteEnsemble(num_classes=picture.shape[1])(list(picture.argmax(1, keepdim=True)))[0]
     most = _ours(classes, "vote", SEGMENTATION)[0].argmax(0)
     yield row("VoteEnsemble of labels: pixels of another label", "vote", _share(label != most), 0.0)
@@ -233,7 +233,7 @@ def _disagreements(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
     pixels, ours = _pixels(classes), _running(classes, SEGMENTATION).disagreement().flatten()
     pairs = _values(Disagreement("none"), pixels)
     yield row("Disagreement: share of pairs", "disagreement: share of members", _largest(pairs, ours))
-    # It documents pixels first; for that it gives as many values as there are members.
+    # Its documentation says pixels first; with that, it returns one value per member.
     ratio = _values(VariationRatio(probabilistic=False, reduction="none"), pixels.transpose(0, 1))
     for_mean = _one_hot(classes, 2).mean(0).gather(1, classes.mean(0).argmax(1, keepdim=True)).flatten()
     words = "VariationRatio, members first"
@@ -242,7 +242,7 @@ def _disagreements(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
 
 
 def _temperature(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
-    """Labels are drawn from tempered probabilities, one in nine is void: 255 for ours, -100 for theirs."""
+    """Labels are drawn from tempered probabilities. One in nine is void: 255 for densemble, -100 for the library."""
     from torch_uncertainty.post_processing import TemperatureScaler
 
     maps = classes[0]
@@ -251,7 +251,7 @@ def _temperature(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
     targets = drawn.masked_fill(void, 255)
     ours = fit_temperature(lambda: zip(maps, targets, strict=True), "categorical")
     data = DataLoader(TensorDataset(maps.log(), drawn.masked_fill(void, -100)))
-    for rate, within in ((1.0, 1e-3), (0.1, 0.05)):  # its default, 0.1, stops a little before the optimum
+    for rate, within in ((1.0, 1e-3), (0.1, 0.05)):  # the default, 0.1, stops a little before the optimum
         theirs = TemperatureScaler(nn.Identity(), lr=rate)
         with torch.enable_grad():
             theirs.fit(data, progress=False)
@@ -294,7 +294,7 @@ def _running(maps: Tensor, task: Task) -> RunningUncertainty:
 
 
 def _pixels(maps: Tensor) -> Tensor:
-    """``(M, B, K, h, w)`` -> ``(pixels, M, K)``, as torch-uncertainty's metrics take them."""
+    """``(M, B, K, h, w)`` -> ``(pixels, M, K)``, the input of torch-uncertainty's metrics."""
     return maps.permute(1, 3, 4, 0, 2).flatten(0, 2)
 
 

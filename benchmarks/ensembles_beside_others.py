@@ -1,12 +1,12 @@
-"""One ensemble in four libraries: torch-uncertainty, pytorch-toolbelt and MONAI beside densemble, on the same members.
+"""Compare one ensemble in four libraries: torch-uncertainty, pytorch-toolbelt, MONAI and densemble.
 
 Prints and writes to benchmarks/results/ensembles_beside_others.json:
 
-- whether the mean map is the same to 1e-6, and which other rules and uncertainty maps are equal or mean something else;
-  the program fails where that is not as expected;
+- whether the mean map is the same to 1e-6, and which other rules and uncertainty maps are equal. The program fails if
+  a result is not as expected;
 - the time of one mean with the members, and of the combination alone, interleaved, on one thread;
-- the most memory that tensors held while 3 and 12 members were combined, counted in maps;
-- what each does with a member of smaller maps, a member of NaN, and calibration with ignored labels.
+- the largest total size of tensors while 3 and 12 members are combined, in units of one map;
+- the behaviour with a member of smaller maps, a member that returns NaN, and calibration with ignored labels.
 
 A library that cannot be imported is left out and has no version in the result.
 
@@ -46,7 +46,7 @@ COUNTS = (3, 12)
 
 
 def ways(members: Sequence[de.DenseModel]) -> dict[str, Maps]:
-    """Every way to the mean map; the first only runs the members."""
+    """Every variant of the mean map; the first only runs the members."""
     ensemble = de.Ensemble(members, task=SEGMENTATION).eval()
 
     def alone(images: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def ways(members: Sequence[de.DenseModel]) -> dict[str, Maps]:
 
 
 def remember(members: Sequence[de.DenseModel], images: Tensor) -> None:
-    """Makes the members answer with a copy of what they say about ``images``: what is left is the combination."""
+    """Replace the members by stored outputs for ``images``, so that only the combination is measured."""
     for member in members:
         member.forward = partial(_copy, member(images))
 
@@ -79,7 +79,7 @@ def seconds(run: Maps, images: Tensor) -> float:
 
 
 def interleaved(runs: dict[str, Maps], images: Tensor, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every round; each round begins with another way, and the first, which warms up, is not kept."""
+    """Seconds of every round; each round starts with another variant, and the first round is a warm-up."""
     names = list(runs)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
@@ -91,7 +91,8 @@ def interleaved(runs: dict[str, Maps], images: Tensor, rounds: int) -> dict[str,
 
 
 def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and of the ratios to ours in the same round: what else the machine does falls on both."""
+    """Medians, and medians of the ratios to densemble in the same round, which other load on the machine does not
+    change."""
     return {
         "median seconds": {name: statistics.median(taken) for name, taken in samples.items()},
         "ratio to ours": {
@@ -103,7 +104,7 @@ def summary(samples: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def time_ways(size: Size, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One picture through four members, and the combination of their remembered answers."""
+    """One image through four members, and the combination of their stored outputs."""
     members, images = make_members(SEGMENTATION, size, FOUR), torch.rand(1, 3, *size)
     runs = ways(members)
     with_members = interleaved(runs, images, rounds)
@@ -112,7 +113,7 @@ def time_ways(size: Size, rounds: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class PeakMemory(TorchDispatchMode):
-    """The most bytes that tensors made inside held at once; what an operation needs within itself is not seen."""
+    """Peak size in bytes of all tensors made inside; temporary memory within an operation is not counted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +142,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def peak_in_maps(way: str, count: int, size: Size) -> float:
-    """Peak while ``count`` members are combined, in maps ``(1, K, h, w)``; each member's logits are one."""
+    """Peak while ``count`` members are combined, in units of a map ``(1, K, h, w)``, the size of a member's logits."""
     members = make_members(SEGMENTATION, size, ["squeezenet1_1"] * count)
     images = torch.rand(1, 3, *size)
     remember(members, images)
@@ -152,7 +153,7 @@ def peak_in_maps(way: str, count: int, size: Size) -> float:
 
 
 def outcome(ask: Callable[[], Any]) -> str:
-    """What came of it: a short word, or the type and first line of the error."""
+    """The result in a word, or the type and first line of the error."""
     try:
         return str(ask())
     except Exception as error:
@@ -160,7 +161,7 @@ def outcome(ask: Callable[[], Any]) -> str:
 
 
 def odd_members(size: Size) -> dict[str, dict[str, str]]:
-    """What each way makes of three members of which one gives maps of half the size, or NaN."""
+    """Result of each variant with three members, one of which returns maps of half the size, or NaN."""
     half = (size[0] // 2, size[1] // 2)
     smaller, broken = make_members(SEGMENTATION, size), make_members(SEGMENTATION, size)
     smaller[2:] = make_members(SEGMENTATION, size, BACKBONES[2:], out_size=half)
@@ -185,7 +186,7 @@ def answers(runs: dict[str, Maps], size: Size) -> dict[str, str]:
 
 
 def calibration() -> dict[str, str]:
-    """What torch-uncertainty's post-processing makes of maps; the other two libraries fit nothing."""
+    """Result of torch-uncertainty's post-processing on maps; the other two libraries fit nothing."""
     from torch_uncertainty.methods import deep_ensembles
     from torch_uncertainty.post_processing import ConformalClsTHR, TemperatureScaler, VectorScaler
 
@@ -197,7 +198,7 @@ def calibration() -> dict[str, str]:
     rows, members = logits.movedim(1, -1).flatten(0, 2), [nn.Conv2d(classes, classes, 1) for _ in range(2)]
 
     def fit(method: Any, inputs: Tensor, labels: Tensor) -> str:
-        with torch.enable_grad(), redirect_stderr(StringIO()):  # it shows its progress
+        with torch.enable_grad(), redirect_stderr(StringIO()):  # it prints its progress
             method.fit(DataLoader(TensorDataset(inputs, labels), batch_size=64))
         return f"threshold {1 - float(method.q_hat):.3f}" if isinstance(method, ConformalClsTHR) else "fits"
 

@@ -1,4 +1,4 @@
-"""What a figure was measured with: commit, machine, threads, versions."""
+"""Record the conditions of a measurement: commit, machine, threads, versions."""
 
 import os
 import platform

@@ -1,9 +1,9 @@
-"""Every head over twelve backbones that have little in common, at sizes from one pixel up: does it give the map?
+"""Count the combinations of all heads with twelve different backbones that work, at sizes from one pixel up.
 
-A combination works if its map has exactly the asked size, is finite, and its gradient reaches the first convolution.
-Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json; the whole
-table takes about half an hour on one core. With ``--heads`` the other heads of the result file are kept; ``commits`` in
-it says for every head which commit it was measured at.
+A combination works if its map has exactly the requested size, is finite, and its gradient reaches the first
+convolution. Networks have random weights and are in training mode, batch 2. Writes benchmarks/results/every_head.json.
+The whole table takes about half an hour on one core. With ``--heads``, the other heads of the result file are kept;
+``commits`` contains the commit at which each head was measured.
 
     python benchmarks/every_head.py [--backbones alexnet ...] [--heads skip ...]
 """
@@ -34,13 +34,13 @@ OUT_SIZES: tuple[Size | None, ...] = (None, (48, 64))
 def outcomes(
     backbone: str, head: str, sizes: Sequence[Size] = SIZES, out_sizes: Sequence[Size | None] = OUT_SIZES
 ) -> Iterator[tuple[Size, Size | None, str]]:
-    """(input size, asked size, ``works`` or what is wrong) of one head over one backbone."""
+    """(input size, requested size, ``works`` or the fault) of one head on one backbone."""
     for out_size in out_sizes:
         model = de.DenseModel(backbone, head=head, weights=None, out_channels=CLASSES, out_size=out_size)
         for size in sizes:
             try:
                 yield size, out_size, judge(model, size, out_size)
-            except Exception as error:  # the table goes on, and names what it met
+            except Exception as error:  # the table continues and reports the error
                 yield size, out_size, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def with_earlier(works: dict[str, int], failed: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    """The result: the heads of now, and with ``--heads`` those of the result file beside them."""
+    """The result: the measured heads, and with ``--heads`` also the others of the result file."""
     facts = environment("segmentation-models-pytorch")
     commits: dict[str, str] = {}
     if set(arguments.heads) != set(HEADS) and arguments.out.is_file():

@@ -1,9 +1,8 @@
-"""Measured figures in a Markdown page that no marker binds to a result file.
+"""Find measured figures in a Markdown page that no marker binds to a result file.
 
-The detector is conservative: it takes every number with a unit, every number with two or more decimals, shares such as
-``162 of 162``, and every number in a table whose header names a unit or a metric. Definitions and limits are listed in
-figures_allowed.txt. Python, YAML and commands without their
-comments are not searched.
+The detector is conservative. It reports every number with a unit, every number with two or more decimals, shares such
+as ``162 of 162``, and every number in a table whose header names a unit or a metric. Definitions and limits are listed
+in figures_allowed.txt. Python, YAML and commands without their comments are not searched.
 """
 
 import re
@@ -60,7 +59,7 @@ class Allowed:
         return False
 
     def unused(self) -> list[tuple[str, str]]:
-        """Entries that no figure needed: the text has changed, or it never held a figure."""
+        """Entries that match no figure: the text has changed, or it never contained one."""
         return [(page, text) for page, texts in self.texts.items() for text in texts if (page, text) not in self.used]
 
 
@@ -91,14 +90,14 @@ def find(page: str, lines: list[tuple[int, str]], allowed: Allowed) -> Iterator[
 
 
 def _visible(line: str) -> str:
-    """The line without the insides of inline code and the targets of links, at the same places."""
+    """The line with inline code and link targets replaced by spaces, so that positions stay."""
     for pattern in (r"`[^`]*`", r"\]\([^)]*\)"):
         line = re.sub(pattern, lambda match: " " * len(match[0]), line)
     return line
 
 
 def _comment(line: str) -> str:
-    """A line of output as it is; of a command only its comment, at the same place."""
+    """A line of output unchanged; of a command only its comment, at the same position."""
     if not COMMAND.match(line):
         return line
     command, mark, comment = line.partition("#")
@@ -106,7 +105,7 @@ def _comment(line: str) -> str:
 
 
 def _spans(line: str, measured_table: bool) -> list[tuple[int, int]]:
-    """Places of figures; of those that overlap the first and longest."""
+    """Positions of figures; if some overlap, the first and longest."""
     found = [match.span() for pattern in PATTERNS for match in pattern.finditer(line)]
     if measured_table:
         cells = re.finditer(r"(?<=\|)[^|]+(?=\|)", line)

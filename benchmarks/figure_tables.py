@@ -1,4 +1,4 @@
-"""Tables of README and docs that are written from result files; ``figures.py`` checks and rewrites them."""
+"""Tables in README and docs that are generated from result files; ``figures.py`` checks and rewrites them."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
 
 
 def coverage(results: Results) -> str:
-    """How many backbones the sweep covers."""
+    """Number of backbones in the sweep."""
     file = "../../src/densemble/storage/coverage.jsonl"
     total = results.show(file, "*", ",d", "count")
     good = results.show(file, "* > ok=true", ",d", "count")
@@ -20,7 +20,7 @@ def coverage(results: Results) -> str:
 
 
 def selection(results: Results) -> str:
-    """Each way of selecting: selected on one half of the validation images, scored on the other."""
+    """Score of each selection: made on one half of the validation images, scored on the other."""
     file, rows = "choosing.json", []
     ways = ("best single", "mean of all", "five by hand", "best k", "greedy")
     known = [way for way in ways if way in results.read(file)["sets"]["osie"]["blocks"][0]]
@@ -33,12 +33,12 @@ def selection(results: Results) -> str:
 
 
 def peers(results: Results) -> str:
-    """How many combinations of backbone and head work, system by system."""
+    """Working combinations of backbone and head of each system."""
     file, sizes = "compare_peers.json", ("360x480", "225x301")
     names = {
-        "densemble": "densemble, own heads",
-        "densemble, decoders of smp": "densemble, smp's decoders over its backbones",
-        "smp": "smp, images as they are",
+        "densemble": "densemble's heads",
+        "densemble, decoders of smp": "smp's decoders on densemble's backbones",
+        "smp": "smp, images not padded",
         "smp, padded": "smp, images padded to multiples of 32",
         "fastai": "fastai, DynamicUnet",
     }
@@ -56,7 +56,7 @@ def peers(results: Results) -> str:
 
 
 def _not_measured(missing: list[str]) -> str:
-    """What a reader would expect in a table and the result file does not have yet."""
+    """Rows that the result file does not contain yet."""
     return f"\n\nNot measured yet: {'; '.join(missing)}." if missing else ""
 
 
@@ -67,18 +67,18 @@ def _share(results: Results, file: str, path: str, total: str) -> str:
 
 
 def every_head(results: Results) -> str:
-    """How many combinations of head, backbone and size work."""
+    """Working combinations of head, backbone and size."""
     file, rows = "every_head.json", []
-    for kind in ("own heads", "decoders of smp"):
+    for kind, name in (("own heads", "densemble's heads"), ("decoders of smp", "decoders of smp")):
         path = f"of each kind > {kind}"
-        rows.append([kind, results.show(file, f"{path} > heads", "d"), _share(results, file, path, "combinations")])
+        rows.append([name, results.show(file, f"{path} > heads", "d"), _share(results, file, path, "combinations")])
     has_default = any(name.startswith("fpn x ") for name in results.read(file)["working sizes of each"])
     missing = [] if has_default else ["the default head `fpn`"]
     return table(["", "heads", "combinations that work"], rows) + _not_measured(missing)
 
 
 def loader_share(results: Results) -> str:
-    """The share of the training time that waits for images."""
+    """Share of the training time spent waiting for images."""
     file, augmentations = "loader_share.json", ("none", "light", "strong")
     rows = []
     for name in dict.fromkeys(row["set"] for row in results.read(file)["rows"]):
@@ -94,7 +94,7 @@ def beside_smp(results: Results) -> str:
         "EfficientNet-Lite0, head `fpn`": "ours > members > tf_efficientnet_lite0",
         "EfficientNet-Lite0, smp's FPN": "smp > FPN",
         "EfficientNet-Lite1, head `fpn`": "ours > members > tf_efficientnet_lite1",
-        "greedy ensemble of our two": "ours > ensemble",
+        "greedy ensemble of the two with `fpn`": "ours > ensemble",
         "baseline: mean map": "ours > baselines > mean map",
     }
     rows = []
@@ -152,7 +152,7 @@ def rewrite_members(results: Results) -> str:
         macs = [results.show(file, f"{path} > macs > {form}", "1e-6*.0f") for form in ("plain", "fewer operations")]
         times = [f"{path} > median_seconds > {form}" for form in ("fewer operations", "folded")]
         rows.append([member, *macs, results.show(file, times, ".2f", "ratio")])
-    return table(["head `skip`, MMACs", "plain", "third identity", "its time over folded alone"], rows)
+    return table(["head `skip`, MMACs", "plain", "third identity", "time over folded alone"], rows)
 
 
 def ensembles_cost(results: Results) -> str:

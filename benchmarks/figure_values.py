@@ -1,4 +1,4 @@
-"""Figures read from result files: where each value is found, how it is written, and a record of all that were read."""
+"""Read figures from result files: find the value at a path, format it, and record it."""
 
 import json
 import statistics
@@ -10,16 +10,16 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
 SEPARATOR = " > "
-"""Between the steps of a path: keys of result files contain dots, commas and slashes."""
+"""Separates the steps of a path: keys of result files contain dots, commas and slashes."""
 
 
 class FigureError(Exception):
-    """A result file or a path in it is missing, or a figure is not written as its marker asks."""
+    """A result file or a path in it is missing, or a figure cannot be formatted as its marker requests."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of a page, as text, and the value of the result file that it states."""
+    """One number of a page, as text, with its value in the result file."""
 
     text: str
     source: str
@@ -51,7 +51,7 @@ def only(values: Sequence[Any]) -> Any:
 
 @dataclass
 class Results:
-    """Result files, read once, and every figure that was taken from them."""
+    """Result files, each read once, and every figure that was read from them."""
 
     folder: Path = RESULTS
     figures: list[Figure] = field(default_factory=list)

@@ -1,9 +1,9 @@
-"""Every figure of README.md, CHANGELOG.md and docs with the value of the result file that it states; fails if one lies.
+"""Print every figure of README.md, CHANGELOG.md and docs with its value in the result file; fail if one differs.
 
     python benchmarks/figures.py [--write] [--quiet]
 
-Exit code 1 if a figure differs from its result file, a result file or a path in it is missing, a measured figure is
-bound to nothing, or a generated page is not what its script makes of the result files. ``--write`` first rewrites
+The exit code is 1 if a figure differs from its result file, a result file or a path in it is missing, a measured figure
+is not bound to a result file, or a generated page differs from the output of its script. ``--write`` first rewrites
 figures, tables and pages from the result files.
 
 Markers are HTML comments, which readers do not see:
@@ -11,10 +11,10 @@ Markers are HTML comments, which readers do not see:
 - ``0.711<!-- = FILE; PATH; FORMAT -->`` or ``<!-- = FILE; FUNCTION; PATH; ...; FORMAT -->`` binds the number before it
   to a value of ``benchmarks/results/FILE``. The steps of a path are joined by " > ".
 - ``<!-- figures: NAME -->`` ... ``<!-- /figures -->`` encloses a table that a row of ``figure_tables.BLOCKS`` writes.
-- ``<!-- illustration -->`` ... ``<!-- /illustration -->`` encloses figures that no result file has. The enclosed text
+- ``<!-- illustration -->`` ... ``<!-- /illustration -->`` encloses figures without a result file. The enclosed text
   must tell the reader that it is an illustration.
 
-What counts as a measured figure, and how definitions and limits are listed: figure_detector.py, figures_allowed.txt.
+figure_detector.py defines what counts as a measured figure. figures_allowed.txt lists definitions and limits.
 """
 
 import argparse
@@ -35,7 +35,7 @@ GENERATED: dict[str, tuple[Callable[[], str], list[str]]] = {
     "docs/reference/choosing-results.md": (choosing_page.page, ["choosing.json"]),
     "docs/reference/speed.md": (speed_page.page, [f"{name}.json" for name in speed_page.SECTIONS]),
 }
-"""Pages that a script writes as a whole: what makes their text, and from which files."""
+"""Pages that a script generates: function that returns the text, and its files."""
 
 _NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?"
 _BOUND = re.compile(rf"(?P<number>{_NUMBER})(?P<after>\**)<!-- = (?P<marker>.*?) -->")
@@ -45,9 +45,10 @@ _ENDS = {True: "<!-- /illustration -->", False: "<!-- /figures -->"}
 
 @dataclass
 class Page:
-    """One page as it is, as its result files want it, and what is wrong with it.
+    """One page with its expected text and its problems.
 
     Attributes:
+        wanted: lines with the values of the result files.
         rest: numbered lines without bound figures, tables and illustrations, for the detector.
         figures: lines to print, one per figure.
     """
@@ -153,13 +154,13 @@ def _check_block(page: Page, number: int, start: str, enclosed: list[str], resul
 
 
 def _pairs(one: list[str], other: list[str]) -> Iterator[tuple[str, str]]:
-    """Lines side by side, empty ones at the end of the shorter."""
+    """Pairs of lines; the shorter list is filled with empty lines."""
     longest = max(len(one), len(other))
     return zip(one + [""] * (longest - len(one)), other + [""] * (longest - len(other)), strict=True)
 
 
 def _check_illustration(page: Page, number: int, start: str, enclosed: list[str]) -> None:
-    """The reader must be told."""
+    """The text must say that it is an illustration."""
     if not re.search(r"illustrat", "\n".join(enclosed), re.IGNORECASE):
         page.problem(number, "the text between the markers does not say that its figures are an illustration")
     count = sum(len(pattern.findall(line)) for line in enclosed for pattern in PATTERNS)
@@ -168,7 +169,7 @@ def _check_illustration(page: Page, number: int, start: str, enclosed: list[str]
 
 
 def _check_generated(name: str, text: str) -> Page:
-    """Compares a page with what its script makes of the result files."""
+    """Compare a page with the output of its script."""
     page = Page(name)
     make, files = GENERATED[name]
     script = f"benchmarks/{make.__module__}.py"

@@ -1,8 +1,8 @@
-"""Coverage of guarantees on small objects: what was asked, what the report says, what an exchangeable test split gives.
+"""Measure the coverage of guarantees on small objects: requested, reported, and on a test split.
 
-Every seed draws train, validation and test images from one distribution, trains small members and assembles them with a
-guarantee. Objects are 3x3 pixels in images of 192x288; members see and predict 32x48. A target resized to that size
-keeps one pixel of every fourth object, near its centre, and none of the other objects.
+For every seed, train, validation and test images are drawn from one distribution. Small members are trained and
+assembled with a guarantee. Objects are 3x3 pixels in images of 192x288; input and output of the members have 32x48. A
+target resized to that size keeps one pixel of every fourth object, near its centre, and none of the other objects.
 
 | case | task | objects | guarantee |
 |---|---|---|---|
@@ -10,11 +10,11 @@ keeps one pixel of every fourth object, near its centre, and none of the other o
 | set | segmentation, 2 classes | lesions on 5 to 35 % of the image | `set`, level 0.1 |
 | interval | depth | steps of 0.5 to 1 m on 5 to 35 % of the image | `interval`, level 0.1 |
 
-The reported coverage is that of the assembly (`analysis.json`), the test coverage that of `densemble evaluate` on the
-test split. Its interval is a bootstrap over images of the coverage of each, computed here from the predictions.
+The reported coverage is that of the assembly (`analysis.json`). The test coverage is that of `densemble evaluate` on
+the test split. Its interval is a bootstrap over images, computed here from the predictions.
 
-Adds to benchmarks/results/guarantee_coverage.json one row for each seed and case, under a label: the same script runs
-on the commits that are compared. About 20 seconds of one core for each.
+Adds one row for each seed and case to benchmarks/results/guarantee_coverage.json, under a label, so that the same
+script can run on the commits that are compared. Each row takes about 20 seconds of one core.
 
     python benchmarks/guarantee_coverage.py --label before [--seeds 0-19] [--cases risk set interval]
     python benchmarks/guarantee_coverage.py --table
@@ -48,24 +48,24 @@ BACKBONE, CUT = "guarantee_coverage:tiny_classifier", "features.3"
 LEARNING_RATE, BATCH = 1e-2, 4
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)
-"""Percentiles."""
+"""Percentiles of the bootstrap interval."""
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A task, its data and the guarantee that is asked for.
+    """A task, its data and the requested guarantee.
 
     Attributes:
         task: row of ``TASKS``.
-        options: of the data.
+        options: options of the data.
         draw: draws an image uint8 ``(H, W, 3)`` and its target.
-        target_path: of a target in the folder of its split, by stem.
-        level: what may be missed.
-        epochs: of training.
-        members: how many; intervals follow the spread of several.
-        settings: more of the run's.
+        target_path: path of a target in the folder of its split, from its stem.
+        level: share that may be missed.
+        epochs: epochs of training.
+        members: number of members; intervals need the variance of several.
+        settings: further settings of the run.
     """
 
     task: str
@@ -115,7 +115,7 @@ def dense_count(random: np.random.Generator) -> int:
 
 
 def painted(random: np.random.Generator, brightness: Array) -> Array:
-    """A noisy grey image of a brightness ``(H, W)`` in [0, 1] under uneven light."""
+    """A noisy grey image of a brightness ``(H, W)`` in [0, 1] with uneven illumination."""
     rows, columns = (np.linspace(-1, 1, side) for side in IMAGE_SIZE)
     slope = random.uniform(-0.1, 0.1, 2)
     light = slope[0] * rows[:, None] + slope[1] * columns[None]
@@ -150,7 +150,7 @@ CASES = {
     "set": Case("segmentation", {}, draw_dense_lesions, "targets/{}.png", 0.1, 4, 1, {}),
     "interval": Case("depth", {"unit": "m"}, draw_steps, "targets/{}.tif", 0.1, 4, 2, {}),
 }
-"""By the guarantee's name in ``Run.assemble``."""
+"""By the name of the guarantee in ``Run.assemble``."""
 
 
 def write_data(folder: Path, case: Case, seed: int) -> None:
@@ -172,7 +172,7 @@ def write_data(folder: Path, case: Case, seed: int) -> None:
 
 @torch.no_grad()
 def shares_held(ensemble: de.Ensemble, folder: Path, case: Case) -> list[float]:
-    """Coverage of each test image that has something to cover, from the prediction and the guarantee."""
+    """Coverage of each test image with something to cover, from the prediction and the guarantee."""
     shares = []
     for path in sorted((folder / "test" / "images").iterdir()):
         aim = folder / "test" / case.target_path.format(path.stem)
@@ -185,7 +185,7 @@ def shares_held(ensemble: de.Ensemble, folder: Path, case: Case) -> list[float]:
 
 
 def held(ensemble: de.Ensemble, prediction: de.Prediction, target: Tensor) -> float | None:
-    """Share of one image's target that is covered; ``None`` where there is nothing to cover."""
+    """Covered share of one image's target; ``None`` if there is nothing to cover."""
     guarantee, size = ensemble.guarantee, (int(target.shape[0]), int(target.shape[1]))
     assert guarantee is not None
     if isinstance(guarantee, ConformalInterval):
@@ -199,7 +199,7 @@ def held(ensemble: de.Ensemble, prediction: de.Prediction, target: Tensor) -> fl
 
 
 def bootstrap(shares: Sequence[float], seed: int) -> list[float]:
-    """Interval of the mean of shares, images drawn anew."""
+    """Bootstrap interval of the mean of shares over images."""
     values = np.array(shares)
     draws = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
     return [float(value) for value in np.percentile(values[draws].mean(1), INTERVAL)]
@@ -260,13 +260,13 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """Results by label; none where the file is not there yet."""
+    """Results by label; empty if the file does not exist."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["labels"] if path.is_file() else {}
     return found
 
 
 def add_row(path: Path, label: str, row: dict[str, Any]) -> None:
-    """Adds a row to the file, or replaces that of the same case and seed; the commit and versions are those of now."""
+    """Add a row to the file, or replace that of the same case and seed, with the current commit and versions."""
     results = read_results(path)
     kept = [
         old
@@ -281,7 +281,7 @@ def add_row(path: Path, label: str, row: dict[str, Any]) -> None:
 
 
 def _one_row_a_line(results: dict[str, Any]) -> str:
-    """JSON that stays readable although rows hold a figure for every image."""
+    """JSON with short lines, although rows contain a value for every image."""
     labels = []
     for label, result in results.items():
         facts = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items() if key != "rows"]

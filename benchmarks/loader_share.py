@@ -1,8 +1,8 @@
-"""How much of the training time is spent waiting for pictures, on each real set.
+"""Measure the share of the training time spent waiting for images, on each real data set.
 
-Trains one member for some epochs with every preset of augmentation, and reads ``data_share`` from its metrics.csv: the
-time between the end of a step and the start of the next, as a share of the time of all steps. The first epoch of a run
-also waits for the first batch. Writes benchmarks/results/loader_share.json. DATA holds the three sets.
+Trains one member for some epochs with every augmentation, and reads ``data_share`` from its metrics.csv: the time
+between the end of a step and the start of the next, as a share of the time of all steps. The first epoch of a run also
+waits for the first batch. Writes benchmarks/results/loader_share.json. DATA contains the three data sets.
 
     python benchmarks/loader_share.py DATA WEIGHTS_DIR -o RUNS [--epochs 2] [--backbone timm/tf_efficientnet_lite0]
 """

@@ -1,7 +1,8 @@
-"""The single faults that the mutation check puts into a file, each as a replaced piece of its source.
+"""Generate the single faults of the mutation check, each as a replaced piece of source code.
 
-Left alone: annotations, docstrings and other texts, what is raised, assertions, decorators, imports, and code for type
-checkers only. So are floats below ``TINY``: guards against division by zero, which no test can tell apart.
+These parts are not changed: annotations, docstrings and other texts, raised errors, assertions, decorators, imports,
+and code for type checkers only. Floats below ``TINY`` are not changed either: they prevent division by zero, and no
+test can detect a difference.
 """
 
 import ast
@@ -29,10 +30,10 @@ class Mutation:
 
     Attributes:
         file: path in the project.
-        line: where it begins, from 1.
-        kind: what was done.
+        line: first line, from 1.
+        kind: kind of change.
         start, end: offsets of the replaced piece in the file's UTF-8 bytes.
-        before, after: the piece, and what replaces it.
+        before, after: the piece, and its replacement.
     """
 
     file: str
@@ -44,7 +45,7 @@ class Mutation:
     after: str
 
     def applied(self, source: str) -> str:
-        """The file's text with the fault."""
+        """The source text with the fault."""
         data = source.encode()
         return (data[: self.start] + self.after.encode() + data[self.end :]).decode()
 
@@ -54,7 +55,7 @@ class Mutation:
 
 
 def mutations_of(source: str, file: str) -> list[Mutation]:
-    """All mutations of a file's text, in its order."""
+    """All mutations of a source text, in order."""
     lines = [0]
     for line in source.encode().splitlines(keepends=True):
         lines.append(lines[-1] + len(line))
@@ -71,7 +72,7 @@ def mutations_of(source: str, file: str) -> list[Mutation]:
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and all below it that is run when the program runs."""
+    """The node and all nodes below it that run when the program runs."""
     if isinstance(node, ast.Raise | ast.Assert | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return
     if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
@@ -87,7 +88,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Kinds of faults in a node, each with what replaces the node, or its test for a ``branch``."""
+    """Kinds of faults of a node, each with the replacement of the node, or of its test for a ``branch``."""
     if isinstance(node, ast.Compare):
         for place, operator in enumerate(node.ops):
             for kind, table in (("comparison", FLIPS), ("border", BORDERS)):
@@ -148,7 +149,7 @@ def _operator_at(place: int, operator: ast.cmpop) -> Callable[[ast.AST], object]
 
 
 def _is_text(node: ast.BinOp | ast.AugAssign) -> bool:
-    """Whether texts are joined or formatted."""
+    """Whether the node joins or formats texts."""
     sides = (node.left, node.right) if isinstance(node, ast.BinOp) else (node.value,)
     return any(isinstance(side, ast.JoinedStr) or _is_string(side) for side in sides)
 

@@ -1,9 +1,9 @@
-"""Mutation check: single faults are put into the source, one at a time, and the tests have to notice them.
+"""Mutation check: insert single faults into the source, and check that the tests detect them.
 
-Copies the tree to a temporary folder, never touches this one. Mutations are drawn with a seed, evenly over the packages
-and over their kinds. Each is checked by the tests of its package (``TESTS``) until the first failure; tests that run
-out of time count as a failure. Prints a table and a diff of every survivor, writes
-benchmarks/results/mutations.json, and exits with 1 when less than 90 % are killed.
+The source tree is copied to a temporary folder; the original is not changed. Mutations are drawn with a seed, evenly
+over the packages and the kinds of faults. Each is checked by the tests of its package (``TESTS``) until the first
+failure. A timeout counts as a failure. Prints a table and a diff of every survivor, writes
+benchmarks/results/mutations.json, and exits with 1 if less than 90 % are detected.
 
     python benchmarks/mutations.py [--seed 0] [--count 60] [--packages metrics,ensemble,heldout,assembly]
                                    [--tests metrics=tests/metrics:tests/tasks/test_objectives.py]... [-o FILE]
@@ -35,18 +35,18 @@ TESTS = {"metrics": ("tests/metrics", "tests/tasks/test_objectives.py")}
 LEAST_KILLED = 0.9
 COPIED = ("src", "tests", "benchmarks", "examples", "pyproject.toml")
 SHORTEST, SLOWER = 60.0, 10.0
-"""A run may take as many seconds, or as many times the run without a mutation."""
+"""Time limit of a run: this many seconds, or this multiple of the run without a mutation."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests say about a mutation.
+    """Result of the tests for a mutation.
 
     Attributes:
         mutation: the fault.
         outcome: ``killed``, ``timeout`` or ``survived``.
-        by: the first test that failed, where one did.
-        seconds: of the tests.
+        by: the first test that failed, if any.
+        seconds: time of the tests.
     """
 
     mutation: Mutation
@@ -59,8 +59,8 @@ class Sandbox:
     """A copy of a project in which files are changed and tests run.
 
     Args:
-        root: the project; its ``src`` holds the package.
-        folder: an empty one for the copy.
+        root: the project; its ``src`` contains the package.
+        folder: an empty folder for the copy.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
@@ -78,10 +78,10 @@ class Sandbox:
             (folder / "shared").symlink_to(root.parent / "shared")
 
     def run(self, tests: Sequence[str], timeout: float | None = None) -> tuple[int | None, str, float]:
-        """Runs tests until the first failure.
+        """Run tests until the first failure.
 
         Returns:
-            Exit code, ``None`` when they ran out of time; what they printed; seconds.
+            Exit code, ``None`` after a timeout; output; seconds.
         """
         command = [
             sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header",
@@ -127,14 +127,14 @@ def _is_failure(line: str) -> bool:
 
 
 def _nearest_first(tests: Sequence[str], mutation: Mutation, tree: Path) -> list[str]:
-    """The test file of the same name first: most mutations are killed there."""
+    """The test file of the same name first, because most mutations are detected there."""
     stem = Path(mutation.file).stem
     near = [file for place in tests for file in sorted((tree / place).rglob(f"test_{stem}*.py"))]
     return [*(str(file.relative_to(tree)) for file in near), *tests]
 
 
 def draw(root: Path, package: str, count: int, seed: int, source: str = "src/densemble") -> list[Mutation]:
-    """Seeded mutations of a package, evenly over their kinds, no place twice."""
+    """Seeded mutations of a package, evenly over their kinds, at different positions."""
     chosen: list[Mutation] = []
     found: dict[str, list[Mutation]] = {}
     for file in sorted((root / source / package).rglob("*.py")):
@@ -153,7 +153,7 @@ def draw(root: Path, package: str, count: int, seed: int, source: str = "src/den
 
 
 def shares(count: int, packages: Sequence[str]) -> dict[str, int]:
-    """How many mutations each package gets."""
+    """Number of mutations of each package."""
     return {name: count // len(packages) + (i < count % len(packages)) for i, name in enumerate(packages)}
 
 
@@ -212,7 +212,7 @@ def report(outcomes: Sequence[Outcome], root: Path, seed: int, tests: Mapping[st
 
 
 def main() -> int:
-    """Parses arguments, runs, writes; 0 where enough mutations are killed."""
+    """Parse arguments, run, write; 0 if enough mutations are detected."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=60)

@@ -1,11 +1,11 @@
-"""Whether out-of-fold scores are unbiased: generated members of known skill, many repetitions, fresh images as truth.
+"""Check that cross-fitted scores are unbiased, on generated members of known skill with many repetitions.
 
     python benchmarks/nested_check.py [--repeats 50] [-o benchmarks/results/nested_check.json]
 
-In every repetition, predictions of six members on 40 validation images are generated, an ensemble is made with each of
-four recipes, and its cross-fitted score, which a report would show, is compared with the score of that same ensemble on
-400 fresh images. The in-sample score is listed beside it. Exit status 1 if a recipe's mean difference between reported
-and true score is further from 0 than its 95 % interval.
+In every repetition, predictions of six members on 40 validation images are generated, and an ensemble is made with each
+of four recipes. Its cross-fitted score, which a report would show, is compared with the score of the same ensemble on
+400 new images. The result also contains the in-sample score. The exit status is 1 if the mean difference between
+reported and true score of a recipe is further from 0 than its 95 % interval.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def generate(seed: int, images: int, skills: Sequence[float], biases: np.ndarray
 
 
 def score(maps: Iterator[tuple[torch.Tensor, Any]], held: HeldOut, metric: str) -> float:
-    """Of joined maps over all images."""
+    """Metric over all images, from pairs of combined map and target."""
     objective = make_objective(held.task, metric)
     return float(objective.value(torch.cat([measure(one, truth, held.task, objective) for one, truth in maps]).sum(0)))
 

@@ -1,7 +1,7 @@
-"""Greedy selection among many candidates by many pictures: seconds and the most memory that the process ever held.
+"""Measure time and peak memory of greedy selection among many candidates on many images.
 
-Writes kept predictions of noisy candidates (fp16, mapped from disk as in a run) to a temporary folder, chooses in a
-fresh process and prints that process's peak resident memory, torch itself included. Writes
+Writes stored predictions of noisy candidates (fp16, mapped from disk as in a run) to a temporary folder, selects in a
+new process and prints the peak resident memory of that process, torch included. Writes
 benchmarks/results/selection_memory.json.
 
     python benchmarks/selection_memory.py [--candidates 40] [--pictures 500] [--size 48x64] [--classes 11] [--threads 1]
@@ -50,9 +50,9 @@ def write_predictions(folder: Path, candidates: int, pictures: int, classes: int
 
 
 def peak() -> float:
-    """MiB that this process held at most."""
+    """Peak memory of this process in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # Linux hands the maximum of getrusage down to a child: it would be that of the writer
+    if status.is_file():  # on Linux a child inherits the maximum of getrusage: it would be that of the writer
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2  # bytes on a Mac
 
@@ -78,7 +78,7 @@ def choose(folder: Path, metric: str, rounds: int, patience: int) -> dict[str, A
 
 
 def measure(folder: Path, metric: str, rounds: int, patience: int, threads: int) -> dict[str, Any]:
-    """:func:`choose` in a fresh process."""
+    """:func:`choose` in a new process."""
     code = (
         f"import json, torch; torch.set_num_threads({threads}); from pathlib import Path; "
         f"from selection_memory import choose; "

@@ -1,7 +1,7 @@
-"""Every backbone there is: can it be cut, where, what is left of it, does it give exactly the map that is asked for.
+"""Check every backbone: where it can be cut, what is kept, and whether the map has the requested size.
 
-Networks are built and run on the meta device: shapes are computed, numbers are not (--real computes them). Each line of
-the result is one backbone. Shards may run side by side; what a shard has written is not done again.
+Networks are built and run on the meta device, which computes shapes but no numbers (--real computes numbers). Each line
+of the result is one backbone. Shards can run in parallel. A shard continues where it stopped.
 
     python benchmarks/sweep_backbones.py -o SWEEP [--shard 0/2] [--pattern 'timm/res*'] [--real]
     python benchmarks/sweep_backbones.py -o SWEEP --publish     writes the table that `densemble backbones` shows
@@ -39,7 +39,7 @@ def automatic(known: tuple[Cut, ...], name: str, stride: int) -> Cut | None:
 
 
 def row(name: str, device: str) -> dict[str, Any]:
-    """What is known of one backbone, or why it cannot be cut."""
+    """Facts about one backbone, or the reason why it cannot be cut."""
     started = time.perf_counter()
     try:
         known = measured(name, SIZE)
@@ -62,7 +62,7 @@ def row(name: str, device: str) -> dict[str, Any]:
         }
     except DensembleError as error:
         result = {"name": name, "ok": False, "reason": str(error)}
-    except Exception as error:  # a sweep goes on, and names what it met
+    except Exception as error:  # the sweep continues and reports the error
         result = {
             "name": name,
             "ok": False,
@@ -82,7 +82,7 @@ def describe(cut: Cut) -> dict[str, Any]:
 
 
 def outputs_anywhere(name: str, device: str) -> list[str]:
-    """The same, on real numbers where a network looks at values, of which the meta device has none."""
+    """The outputs, on real numbers if a network reads values, which the meta device does not have."""
     try:
         return outputs(name, device)
     except RuntimeError as error:
@@ -92,10 +92,10 @@ def outputs_anywhere(name: str, device: str) -> list[str]:
 
 
 def outputs(name: str, device: str, sizes: tuple[tuple[Size, Size | None], ...] = ASKED) -> list[str]:
-    """Sizes of the maps for (input, asked) sizes, with the cut and the head that a user gets unasked.
+    """Sizes of the maps for (input, requested) sizes, with the default cut and head.
 
     Raises:
-        ValueError: one is not what was asked for, or a parameter is not used.
+        ValueError: a size is not the requested one, or a parameter is not used.
     """
     given = []
     for out_size in dict.fromkeys(asked for _, asked in sizes):
@@ -119,7 +119,7 @@ def outputs(name: str, device: str, sizes: tuple[tuple[Size, Size | None], ...] 
 
 
 def sweep(folder: Path, names: list[str], shard: tuple[int, int], device: str) -> None:
-    """Writes one line per backbone that no shard has written yet."""
+    """Write one line per backbone that no shard has written yet."""
     folder.mkdir(parents=True, exist_ok=True)
     done = {entry["name"] for entry in read(folder)}
     mine = [name for i, name in enumerate(names) if i % shard[1] == shard[0] and name not in done]
@@ -136,7 +136,7 @@ def sweep(folder: Path, names: list[str], shard: tuple[int, int], device: str) -
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """All lines of all shards; a line that a kill cut off is not one."""
+    """All lines of all shards, without a last line that was interrupted."""
     entries = []
     for path in sorted(folder.glob("shard-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -148,7 +148,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def publish(folder: Path, real: bool = False) -> None:
-    """The table of the package and the page of the documentation."""
+    """Write the table of the package and the page of the documentation."""
     entries = read(folder)
     missing = sorted(set(de.backbones()) - {entry["name"] for entry in entries})
     if missing:

@@ -1,4 +1,4 @@
-"""Tiles of densemble and MONAI's ``sliding_window_inference`` in turn, on the same ensemble; see bench_tiles.py."""
+"""Compare densemble's tiles with MONAI's ``sliding_window_inference``, interleaved; see bench_tiles.py."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ from densemble.inference.streaming import stream
 from densemble.inference.tile_members import measure_reaches
 
 OVERLAPS = (0.25, 0.5)
-"""MONAI's default, and the default of nnU-Net."""
+"""Defaults of MONAI and of nnU-Net."""
 
 
 def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: int) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: 
         ensemble: in eval mode.
         picture: an image in memory, with ``images()`` of shape ``(1, C, H, W)``.
         tiles: sides of the tiles in pixels.
-        rounds: after one that warms up.
+        rounds: number of rounds after a warm-up.
     """
     try:
         from monai.inferers import sliding_window_inference
@@ -69,7 +69,8 @@ def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: 
 def interleaved(
     ways: dict[str, Callable[[], Tensor]], whole: Tensor, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each way in every round, the first of which warms up, and its largest difference to the whole."""
+    """Seconds of each variant in every round, the first of which is a warm-up, and its largest difference to the whole
+    map."""
     samples: dict[str, list[float]] = {name: [] for name in ways}
     differences = {}
     for number in range(rounds + 1):

@@ -1,4 +1,4 @@
-"""What every test stands on: few threads, fixed seeds, no network, no settings of the person who runs it."""
+"""Fixtures for all tests: few threads, fixed seeds, no network, no user settings."""
 
 import os
 

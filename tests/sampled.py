@@ -1,4 +1,4 @@
-"""Long parametrizations: a part is run with every change, ``make stress`` runs all of it."""
+"""Long parametrizations: tests run a sample of them; ``make stress`` runs all."""
 
 from collections.abc import Collection, Sequence
 from typing import Any

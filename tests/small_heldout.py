@@ -1,4 +1,4 @@
-"""Small held-out sets with planted candidates."""
+"""Small held-out sets with candidates of known quality."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A classifier of 8 to 32 channels: what tests build where any network will do."""
+"""A classifier of 8 to 32 channels, for tests that need any network."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""One small network, trained directly: no run folder, no scores at the pictures' own size."""
+"""Train one small network directly, without run folder and without scores at the size of the images."""
 
 from collections.abc import Callable
 from pathlib import Path

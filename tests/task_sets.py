@@ -1,4 +1,4 @@
-"""Small data sets, one per task, drawn so that a small network learns them in seconds."""
+"""Small data sets, one per task, that a small network learns in seconds."""
 
 import csv
 from collections.abc import Callable

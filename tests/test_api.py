@@ -1,4 +1,4 @@
-"""The public names, and the lines of the README as a user writes them."""
+"""The public names, and the code of the README."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What the benchmarks compare with: the peers compute what they claim, and partial runs keep the other results."""
+"""Variants that the benchmarks compare with: they compute what they claim, and partial runs keep other results."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, code compiles, the references of run.yaml and rules say what the code says."""
+"""Documentation: links exist, code compiles, and the pages of run.yaml and rules agree with the code."""
 
 import re
 from collections.abc import Callable

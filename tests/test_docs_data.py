@@ -1,4 +1,4 @@
-"""The documents of data and tasks: their tables name what the code has, their settings and flags exist."""
+"""Documentation of data and tasks: tables agree with the code, and quoted settings and flags exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Scores and kept predictions of one network on a split."""
+"""Scores and stored predictions of one network on a split."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every task, from files to predictions on disk: trains, beats what needs no training, and is told so."""
+"""Every task from files to predictions on disk: it trains, beats the baselines, and reports this."""
 
 from pathlib import Path
 from typing import Any

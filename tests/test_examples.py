@@ -1,4 +1,4 @@
-"""The examples: their settings are valid, the story's script runs, the notebook was executed to its end."""
+"""Examples: settings are valid, the script runs, and the notebook was executed completely."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What figures show: the places of drawn points are those of the values, read back from the pixels and the SVG."""
+"""Plots: drawn points are at the positions of their values, read back from the pixels and the SVG."""
 
 import re
 from pathlib import Path

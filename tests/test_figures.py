@@ -1,4 +1,4 @@
-"""Figures of the documents: each is bound to a result file and equals it, and what is wrong is found."""
+"""Figures in the documentation: each is bound to a result file and equals it, and differences are detected."""
 
 import json
 from pathlib import Path

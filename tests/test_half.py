@@ -1,4 +1,4 @@
-"""A probability of exactly one half is positive, wherever probabilities are turned into decisions."""
+"""A probability of exactly one half is positive wherever probabilities become decisions."""
 
 from collections.abc import Callable
 

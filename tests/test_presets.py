@@ -1,4 +1,4 @@
-"""Presets: sizes that fit, and what a user says goes first."""
+"""Presets: sizes that fit, and user settings that override them."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Variants of the members of a real small run: kept predictions are those of the networks they say they are."""
+"""Variants of the members of a small run: stored predictions equal those of their networks."""
 
 import json
 import shutil

@@ -1,10 +1,10 @@
-"""The story of the seven models: train seven cut networks, average five chosen by hand, then let the scores choose.
+"""Train the seven members, then compare five that are selected by hand with a held-out selection.
 
     python examples/all7models/all7models.py DATA -o runs/gaze
     python examples/all7models/all7models.py DATA -o runs/gaze --from-scratch --set training.epochs=3
 
-DATA holds {train,val}/{images,targets} with gaze maps. Without --from-scratch the six classifiers start from
-torchvision's pretrained weights. A run that was cut off goes on when the same command is given again.
+DATA contains {train,val}/{images,targets} with gaze maps. Without --from-scratch, the six classifiers start from
+torchvision's pretrained weights. The same command continues an interrupted run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Runs to assemble."""
+"""Fixtures: runs to assemble."""
 
 from collections.abc import Callable
 from pathlib import Path

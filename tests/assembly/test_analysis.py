@@ -1,4 +1,4 @@
-"""What an assembly leaves behind: an analysis in strict JSON and a report, whatever the task and however little."""
+"""Every assembly writes an analysis in strict JSON and a report, for every task and for minimal runs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is chosen and measured on kept predictions is what the networks then do, up to 16-bit floats."""
+"""Scores on stored predictions equal the scores of the networks, up to the rounding of 16-bit floats."""
 
 import functools
 from collections.abc import Callable

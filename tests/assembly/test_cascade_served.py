@@ -1,4 +1,4 @@
-"""The policies of an assembled ensemble's cascade score what they give, at the targets' own size."""
+"""Scores of cascade policies equal the scores of the maps that they return, at the size of the targets."""
 
 from collections.abc import Callable
 

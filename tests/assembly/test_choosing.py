@@ -1,4 +1,4 @@
-"""What an assembly chooses, on kept predictions whose worth is planted."""
+"""Selection, weights and rules of an assembly, on stored predictions with known best members."""
 
 import json
 import platform

@@ -1,4 +1,4 @@
-"""A member that cannot be used is dropped, said so, and the others share its weight; too few is an error."""
+"""Unusable members are dropped and reported, the others share their weight; too few members are an error."""
 
 import io
 import json

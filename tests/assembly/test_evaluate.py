@@ -1,4 +1,4 @@
-"""What an evaluation says about trust equals what is computed at once from all pixels of all pictures."""
+"""Calibration and uncertainty scores of an evaluation equal those computed at once from all pixels of all images."""
 
 from collections.abc import Callable
 from typing import Any

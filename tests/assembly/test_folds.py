@@ -1,4 +1,4 @@
-"""Folds: contiguous, whole groups, every image measured once."""
+"""Folds are contiguous, keep groups together, and measure every image once."""
 
 from itertools import pairwise
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What may be asked of an assembly, and that what cannot be done is refused with what can."""
+"""Options of an assembly: valid combinations pass, others raise an error that names the valid ones."""
 
 import math
 from collections.abc import Callable

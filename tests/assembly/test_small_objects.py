@@ -1,4 +1,4 @@
-"""Guarantees on objects that vanish from targets resized to the size at which members predict."""
+"""Guarantees on objects that vanish from targets resized to the output size of the members."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Milliseconds of candidates: interleaved rounds, how many, medians, and what is kept; the clock is moved by hand."""
+"""Milliseconds of candidates: interleaved rounds, medians, and stored times, with a fake clock."""
 
 import statistics
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Views, snapshots and soups are candidates like any other, from the command line to a prediction."""
+"""Views, snapshots and soups are candidates like members, from the command line to a prediction."""
 
 import json
 import shutil

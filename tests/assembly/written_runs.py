@@ -1,4 +1,4 @@
-"""Run folders that are written and not trained: networks of random weights with what they really predict."""
+"""Run folders written without training: networks with random weights and their real predictions."""
 
 import shutil
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A small ensemble with random weights, and its artifact."""
+"""Fixtures: a small ensemble with random weights, and its artifact."""
 
 from pathlib import Path
 

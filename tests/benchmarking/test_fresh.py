@@ -1,4 +1,4 @@
-"""Fresh processes: memory and time against what is known, and failures with their reason."""
+"""New processes: memory and time against known values, and failures with their reason."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Rounds in turn: who runs when and on what, and ratios that a slow machine does not change."""
+"""Interleaved rounds: order and inputs of the calls, and ratios that do not depend on the speed of the machine."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Limits: rates of what takes a known time, and how measurements are put together."""
+"""Limits of the machine: rates of operations with a known time, and how measurements are combined."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What is put together of the measurements: shares, sums and scores."""
+"""Shares, sums and scores computed from measurements."""
 
 import os
 from pathlib import Path

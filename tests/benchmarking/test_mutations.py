@@ -1,4 +1,4 @@
-"""The mutation check on a toy package: what it changes, what its tests notice, and what it leaves alone."""
+"""The mutation check on a toy package: which code it changes, which faults its tests detect, what it skips."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The naive loop and ours are the same ensemble."""
+"""The naive loop and densemble's variants compute the same ensemble."""
 
 import pytest
 import torch

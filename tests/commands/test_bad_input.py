@@ -1,4 +1,4 @@
-"""Bad input on the command line: the exit code, one message with what, where and the remedy, no traceback."""
+"""Invalid input on the command line: exit code, and a message with what, where and the remedy, without traceback."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`densemble benchmark`: tables for people, one JSON object for programs, refusals with a remedy."""
+"""`densemble benchmark`: tables, one JSON object with --json, and errors with a remedy."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The commands as a user types them: the whole way, JSON that is nothing but JSON, help without slow imports."""
+"""All commands in sequence as a user types them, JSON without other output, and help without slow imports."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""densemble data check and data show."""
+"""`densemble data check` and `densemble data show`."""
 
 import json
 from collections.abc import Callable

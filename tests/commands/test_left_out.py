@@ -1,4 +1,4 @@
-"""What the command line says when an ensemble had to do without a member."""
+"""Messages of the command line if an ensemble runs without a member."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""predict: stopping early, going on where it ended, and pictures that are read by windows."""
+"""Options of predict: early stopping, continuing, and images that are read in windows."""
 
 from collections.abc import Callable
 from pathlib import Path

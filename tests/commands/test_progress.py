@@ -1,4 +1,4 @@
-"""What is told while a folder is predicted: a bar in a terminal, elsewhere a line every ten seconds."""
+"""Progress while a folder is predicted: a bar in a terminal, otherwise a line every ten seconds."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""``train --time``: the clock runs from the entry of the command line, before anything is imported or read."""
+"""``train --time``: the clock starts at the entry of the command line, before imports and reading."""
 
 import time
 from pathlib import Path

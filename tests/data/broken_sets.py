@@ -1,4 +1,4 @@
-"""Broken data sets: what is wrong with each, what a check must find, and how it is mended."""
+"""Broken data sets: the fault of each, the problem that the check must report, and the remedy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

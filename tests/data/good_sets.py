@@ -1,4 +1,4 @@
-"""Data sets that are right, one for each task."""
+"""Valid data sets, one for each task."""
 
 from glob import escape
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ways to break a set."""
+"""Functions that damage a data set."""
 
 from collections.abc import Callable
 from pathlib import Path

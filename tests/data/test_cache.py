@@ -1,4 +1,4 @@
-"""The decoded cache: whole or absent, one for all processes, keyed by content, in the pictures' own depth."""
+"""The decoded cache: complete or absent, shared by all processes, keyed by content, in the bit depth of the images."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""data check: every broken set is found with its remedy, the flags of the remedy mend it, and right sets are clean."""
+"""data check reports every broken data set with its remedy, the remedy fixes it, and valid data sets pass."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Classes that are asked for in another order than the data set's: numbers follow the names."""
+"""Classes that are requested in another order than in the data set are matched by name."""
 
 import json
 from collections.abc import Callable, Iterator

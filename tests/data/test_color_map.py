@@ -1,4 +1,4 @@
-"""Colour maps in every form that tools write them."""
+"""Colour maps in the formats of common tools."""
 
 from pathlib import Path
 

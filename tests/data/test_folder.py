@@ -1,4 +1,4 @@
-"""Layouts, pairing, reading, the decoded cache and the check."""
+"""FolderData: layouts, pairing, reading, the decoded cache and the check."""
 
 import json
 from pathlib import Path

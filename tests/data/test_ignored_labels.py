@@ -1,4 +1,4 @@
-"""What is ignored: 255 only where nobody says otherwise and it is no class, and never without a word."""
+"""The ignored label: 255 only if it is not set and not a class; it is always reported."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Copies are found under every change that makes one, and different pictures are not."""
+"""Copies are detected after every supported change, and different images are not reported."""
 
 from collections.abc import Callable
 from typing import Any

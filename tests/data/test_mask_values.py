@@ -1,4 +1,4 @@
-"""What 255 means in masks: one answer for each class, from all its files."""
+"""The meaning of 255 in masks is decided once for each class, from all its files."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Reading: files become maps in the task's terms."""
+"""Reading: files become targets in the format of the task."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Classes that name a side are wrong in a mirrored picture."""
+"""Classes that name a side are reported, because a mirrored image exchanges them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Splits: repeatable, complete, without overlap; groups whole, strata even, folds that cover everything once."""
+"""Splits are reproducible, complete and disjoint; groups stay together, strata are even, folds cover all pairs once."""
 
 import random
 from collections import Counter

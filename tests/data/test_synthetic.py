@@ -1,4 +1,4 @@
-"""The drawn scenes: repeatable, well formed, and learnable from the picture rather than from the centre."""
+"""The drawn scenes are reproducible and valid, and the targets depend on the image, not only on the centre."""
 
 from pathlib import Path
 

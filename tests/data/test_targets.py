@@ -1,4 +1,4 @@
-"""Maps resized by their kind, and points drawn as maps."""
+"""Targets are resized by their kind, and points are drawn as maps."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Picture and target move together, whatever the target is; points and an inverse mapping by hand say where to."""
+"""Image and target are transformed together, for every kind of target; compared with points and an inverse by hand."""
 
 import math
 import pickle

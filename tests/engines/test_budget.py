@@ -1,4 +1,4 @@
-"""Budgets and plans, by hand, with a clock that is moved by hand."""
+"""Budgets and plans against values by hand, with a fake clock."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""A training checks its data first, and goes on only with the data that it began with."""
+"""A training checks its data first, and continues only with unchanged data."""
 
 import json
 from collections.abc import Callable

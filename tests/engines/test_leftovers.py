@@ -1,4 +1,4 @@
-"""What a complete run keeps: no checkpoints, no decoded images; an unfinished one keeps what it needs to go on."""
+"""A complete run keeps no checkpoints and no decoded images; an unfinished run keeps them to continue."""
 
 import shutil
 from pathlib import Path

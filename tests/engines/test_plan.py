@@ -1,4 +1,4 @@
-"""The task as a run trains it."""
+"""The plan of a training: an ignored class has no class weight and no loss."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""A run goes on with the class numbers that its members were trained on."""
+"""A resumed run keeps the class numbers on which its members were trained."""
 
 from pathlib import Path
 

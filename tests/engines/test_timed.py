@@ -1,4 +1,4 @@
-"""Trainings within a time limit: order, who is left out, what is printed; members are fakes that move the clock."""
+"""Trainings with a time limit: order, members that are left out, messages; fake members move the clock."""
 
 import time
 from dataclasses import dataclass, field

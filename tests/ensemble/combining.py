@@ -1,4 +1,4 @@
-"""Tasks, members' maps and held-out pictures that the combination rules are tried on."""
+"""Tasks, maps of members and held-out images for the tests of combination rules."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""What an ensemble is made of: the usual forms work, everything else is an error that says what to give."""
+"""Arguments of Ensemble: the usual forms work, others raise an error that names the valid ones."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The same members in other libraries: the same mean, and the same words for the same maps."""
+"""The same members in other libraries: the same mean, and the same uncertainty maps for the same names."""
 
 import pytest
 import torch

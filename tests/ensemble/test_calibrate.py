@@ -1,4 +1,4 @@
-"""Calibrations against scipy on everything stacked, torch's derivatives, and truths that are known by construction."""
+"""Calibrations against scipy on stacked data, torch's derivatives, and targets with known solutions."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Policies: what is chosen from a front, and the numbers that pictures stop by."""
+"""Cascade policies: selection from a Pareto front, and the uncertainties that stop images."""
 
 import json
 import math

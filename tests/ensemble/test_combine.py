@@ -1,4 +1,4 @@
-"""Every combination rule with every task that it suits: identities, and references written with numpy."""
+"""Every combination rule with every task that it supports: identities, and numpy references."""
 
 import weakref
 from typing import Any

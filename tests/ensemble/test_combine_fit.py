@@ -1,4 +1,4 @@
-"""What rules learn on held-out pictures: against their own objectives, other solvers, and what may not matter."""
+"""Fitted combination rules: compared with their objectives and other solvers; invariances."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Guarantees: thresholds against sorted scores, promises kept over many draws of exchangeable pictures."""
+"""Guarantees: thresholds against sorted scores, and coverage over many draws of exchangeable images."""
 
 import json
 import math

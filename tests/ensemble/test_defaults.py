@@ -1,4 +1,4 @@
-"""What is fitted by default: the levels of guarantees, and class weights near those that they start from."""
+"""Defaults: the levels of guarantees, and class weights near their initial values."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The ensemble's arithmetic against stacked references and identities."""
+"""Computations of the ensemble against stacked references and identities."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""An ensemble as a module among others: hooks of its parts are called, and it exports with any number of images."""
+"""An ensemble as nn.Module: hooks of its parts are called, and it exports with a dynamic batch size."""
 
 from collections.abc import Callable
 from typing import Any

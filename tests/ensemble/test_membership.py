@@ -1,4 +1,4 @@
-"""A member whose map cannot be used: an error that names it, or the ensemble of the others."""
+"""A member with an unusable map: an error that names it, or the ensemble of the other members."""
 
 import copy
 

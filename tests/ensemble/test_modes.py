@@ -1,4 +1,4 @@
-"""Prediction in eval mode, whatever mode the ensemble is in, and every part left in its own mode."""
+"""Prediction runs in eval mode and restores the mode of every part."""
 
 from collections.abc import Callable
 

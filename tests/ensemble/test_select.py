@@ -1,4 +1,4 @@
-"""Greedy selection against brute force and by its properties."""
+"""Greedy selection against brute force, and its properties."""
 
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement

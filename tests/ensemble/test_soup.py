@@ -1,4 +1,4 @@
-"""Soups against means computed by hand, and the greedy choice against every order that it could have taken."""
+"""Soups against means by hand, and greedy soups against every possible order."""
 
 import random
 

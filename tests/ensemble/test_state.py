@@ -1,4 +1,4 @@
-"""The state of an ensemble: all of it comes back, or it is said what is wrong."""
+"""The state of an ensemble is restored completely, or an error says what is wrong."""
 
 import copy
 from pathlib import Path

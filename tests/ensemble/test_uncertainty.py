@@ -1,4 +1,4 @@
-"""Uncertainty maps against a stacked float64 reference, and how much memory they take."""
+"""Uncertainty maps against a stacked float64 reference, and their memory."""
 
 import weakref
 from typing import Any

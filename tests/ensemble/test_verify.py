@@ -1,4 +1,4 @@
-"""The interval within which a coverage is expected, against scipy's binomial distribution."""
+"""The expected interval of a coverage against scipy's binomial distribution."""
 
 import pytest
 from scipy.stats import binom

@@ -1,4 +1,4 @@
-"""Views: what is done to pictures is undone on maps; weights are the member's own."""
+"""Views: the transform of images is undone on maps; weights are shared with the member."""
 
 import copy
 from collections.abc import Sequence

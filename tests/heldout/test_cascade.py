@@ -1,4 +1,4 @@
-"""Fitting cascades: figures against brute force, planted sets whose answer is known, and refusals."""
+"""Fitting cascades: scores against brute force, data sets with known best policies, and errors."""
 
 from itertools import pairwise
 

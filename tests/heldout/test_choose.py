@@ -1,4 +1,4 @@
-"""Strategies against brute force that stacks everything in float64, and AutoGluon where it is installed."""
+"""Selections against brute force that stacks everything in float64, and AutoGluon if it is installed."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Correlation of the members' errors: planted cases and plain numpy."""
+"""Correlation of the members' errors: constructed cases and plain numpy."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Bootstrap and halvings: against plain loops, on simulated data, and with spies."""
+"""Bootstrap and random halves against plain loops, on simulated data, and with recorded calls."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Sampled pixels and maps made of stored logits are exactly what is served."""
+"""Sampled pixels and maps computed from stored logits equal the served maps exactly."""
 
 from pathlib import Path
 

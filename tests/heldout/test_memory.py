@@ -1,4 +1,4 @@
-"""Memory of a selection does not grow with the pictures; it runs in a process of its own to be measured."""
+"""Memory of a selection does not grow with the number of images; measured in a separate process."""
 
 from pathlib import Path
 

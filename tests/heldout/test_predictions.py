@@ -1,4 +1,4 @@
-"""HeldOut reads the same from memory and from mapped files, and leaves files as they are."""
+"""HeldOut reads the same values from memory and from mapped files, and does not change files."""
 
 from pathlib import Path
 

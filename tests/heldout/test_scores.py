@@ -1,4 +1,4 @@
-"""Scores of mixtures from one pass: against the task's own metrics, picture by picture."""
+"""Scores of combined members from one pass, against the task's metrics, image by image."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Prediction of folders: the same as picture by picture, in order, resumable, bounded, and stopped without a hang."""
+"""Prediction of folders: the same maps as image by image, in order, resumable, bounded in memory, without deadlock."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Running a cascade against ensembles of the members that each picture saw."""
+"""Running a cascade against ensembles of the members that ran for each image."""
 
 from dataclasses import fields
 from functools import cache

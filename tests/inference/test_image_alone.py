@@ -1,4 +1,4 @@
-"""One image that cannot be predicted leaves the others of its batch, its folder and its artifact as they are."""
+"""One image that cannot be predicted does not change the results of other images."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Networks joined into one against each by itself."""
+"""Joined networks against each network run separately."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Files of different pictures have different names, in one call and in several."""
+"""Different images get different file names, within one call and over several calls."""
 
 import shutil
 from pathlib import Path

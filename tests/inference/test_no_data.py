@@ -1,4 +1,4 @@
-"""Where a source holds no data, no map does: whole and by windows; rasterio reads what was written."""
+"""Output files hold no data where the source holds none, as a whole and by windows; checked with rasterio."""
 
 from dataclasses import replace
 from pathlib import Path

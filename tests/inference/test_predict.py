@@ -1,4 +1,4 @@
-"""Prediction from files, folders, globs and arrays: at the picture's own size, and written without overwriting."""
+"""Prediction from files, folders, globs and arrays: at the size of the image, without overwriting files."""
 
 from collections.abc import Iterator
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""Pictures in the order of how unsure the ensemble is, and what it guarantees as a file."""
+"""Images ranked by uncertainty, and guarantees written as files."""
 
 import csv
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Images in every usual form and networks in every precision: right maps, or an error that says what to give."""
+"""Images in every usual form and networks in every precision: correct maps, or an error that names valid input."""
 
 from collections.abc import Callable
 from io import BytesIO

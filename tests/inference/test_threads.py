@@ -1,4 +1,4 @@
-"""Threads that share a prepared ensemble: each gets the maps of its own images."""
+"""Threads that share a prepared ensemble get the maps of their own images."""
 
 import copy
 import threading

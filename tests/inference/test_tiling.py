@@ -1,4 +1,4 @@
-"""Tiles against the whole picture: plans by brute force, stitching as an identity, streams against plain prediction."""
+"""Tiles against the whole image: plans by brute force, stitching as an identity, streams against plain prediction."""
 
 import itertools
 import threading

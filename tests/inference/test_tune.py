@@ -1,4 +1,4 @@
-"""The choice of a backend: on a clock that the backends move, with errors known by hand."""
+"""Selection of a backend, with a clock that the backends move, and errors known by hand."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Uncertainty at the image's size against stacked float64 maps of all members, on every path that predicts."""
+"""Uncertainty at the size of the image against stacked float64 maps, on every prediction path."""
 
 import csv
 from collections.abc import Callable, Iterator

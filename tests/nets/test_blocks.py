@@ -1,4 +1,4 @@
-"""Blocks of networks that differ in how they name their layers."""
+"""Blocks of networks with different layer names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Images of other channels than RGB: what the widened filters give, against the RGB network itself."""
+"""Images with other channels than RGB: widened filters against the RGB network."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the same gradients, fewer tensors kept; where a graph separates, by hand."""
+"""Gradient checkpointing: the same gradients with fewer stored tensors; separating nodes by hand."""
 
 import pytest
 import torch

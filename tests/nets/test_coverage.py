@@ -1,4 +1,4 @@
-"""Every backbone: the published sweep is whole, and a seeded sample of it holds on real numbers."""
+"""Backbones: the published sweep is complete, and a seeded sample of it holds with real numbers."""
 
 import json
 import random

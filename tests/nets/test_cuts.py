@@ -1,4 +1,4 @@
-"""Cuts against torchvision's own feature extraction, hand-computed work, and the rules of the automatic choice."""
+"""Cuts against torchvision's feature extraction, operations computed by hand, and the rules of the automatic cut."""
 
 import resource
 from itertools import pairwise

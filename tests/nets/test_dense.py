@@ -1,4 +1,4 @@
-"""DenseModel: exact output sizes, nothing carried that is not used, the same features as the whole classifier."""
+"""DenseModel: exact output sizes, no unused layers, the same features as the whole classifier."""
 
 import copy
 import pickle

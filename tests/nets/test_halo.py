@@ -1,4 +1,4 @@
-"""Halos: tiles against the whole map, and what is measured against the receptive field computed by layers."""
+"""Halos: tiles against the whole map, and measured halos against the receptive field computed by layers."""
 
 import math
 from functools import cache

@@ -1,4 +1,4 @@
-"""Heads: every one over twelve backbones (the whole table is benchmarks/every_head.py), and what is special to each."""
+"""Heads: all heads on twelve backbones (the full table is benchmarks/every_head.py), and properties of each head."""
 
 from itertools import pairwise, product
 

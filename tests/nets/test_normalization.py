@@ -1,4 +1,4 @@
-"""Normalization follows the weights: what timm and torchvision say of each, and what is said where nobody knows."""
+"""Normalization follows the weights: values of timm and torchvision, and the warning if they are unknown."""
 
 from pathlib import Path
 from typing import Any

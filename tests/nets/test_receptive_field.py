@@ -1,4 +1,4 @@
-"""Receptive fields against the support of the gradient: the pixels that change one place of a feature map."""
+"""Receptive fields against the support of the gradient of one feature pixel."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Networks that return several maps: these are the stages, and nothing before the deepest of them is lost."""
+"""Networks that return several feature maps: these are the stages, and no layer before the deepest is dropped."""
 
 import dataclasses
 import sys

@@ -1,4 +1,4 @@
-"""The inference form against the plain one: the same map, fewer operations."""
+"""The rewritten network against the plain one: the same map, fewer operations."""
 
 import pytest
 import torch

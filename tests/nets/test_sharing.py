@@ -1,4 +1,4 @@
-"""Shared work against each model by itself: the same grids to the bit, common nodes once."""
+"""Shared computation against each model separately: bit-equal inputs, and common nodes run once."""
 
 import copy
 from collections.abc import Callable

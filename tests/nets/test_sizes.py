@@ -1,4 +1,4 @@
-"""Input sizes: the rule by hand, and networks of every kind on images that they were not made for."""
+"""Input sizes: the rule by hand, and networks of all kinds with images of other sizes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Networks of the user's own: a module, and module:function from the command line to the artifact."""
+"""User networks: a module, and module:function from the command line to the artifact."""
 
 import json
 import sys

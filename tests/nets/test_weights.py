@@ -1,4 +1,4 @@
-"""Pretrained weights: where they are looked for, that they are checked, and what is said when they are not there."""
+"""Pretrained weights: where they are searched, how they are checked, and the error if they are missing."""
 
 import pickle
 import time

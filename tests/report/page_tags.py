@@ -1,4 +1,4 @@
-"""The tags of a page, for tests of pages."""
+"""Read the tags of an HTML page, for tests."""
 
 from html.parser import HTMLParser
 

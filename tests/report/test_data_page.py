@@ -1,4 +1,4 @@
-"""The page of a data check and the preview of samples."""
+"""The HTML page of a data check and the preview of samples."""
 
 import re
 from pathlib import Path

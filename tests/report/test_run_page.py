@@ -1,4 +1,4 @@
-"""The report of a run: what it says, what it draws, and that it stands alone."""
+"""The report of a run: its text, its charts, and that it needs no other files."""
 
 import json
 import re

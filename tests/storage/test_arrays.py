@@ -1,4 +1,4 @@
-"""NPY and NPZ: which array, which axis is the channel, and headers that lie."""
+"""NPY and NPZ: which array is read, which axis is the channel, and invalid headers."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The artifact: equal to the ensemble bit for bit, in another process and place too; damage is noticed."""
+"""The artifact equals the ensemble bit for bit, also in another process and folder; damage is detected."""
 
 import struct
 import subprocess

@@ -1,4 +1,4 @@
-"""All that an ensemble may have besides plain members comes back from its file: rules, views, calibration, promises."""
+"""All parts of an ensemble are restored from its file: rules, views, calibration, guarantees."""
 
 import json
 import struct

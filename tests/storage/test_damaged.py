@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it gives an array or a DataError that names it, soon and with little memory."""
+"""Reading any file gives an array or a DataError that names it, quickly and with little memory."""
 
 import struct
 import tracemalloc

@@ -1,4 +1,4 @@
-"""GeoTIFF: a map lies where its picture does."""
+"""GeoTIFF: a map has the georeference of its image."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pictures are read as they are shown, maps as the numbers they are, both at the file's own depth."""
+"""Images are read as displayed, targets as stored numbers, both in the bit depth of the file."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""Windows out of large pictures are slices of them; tifffile, zarr, numpy and rasterio as other readers."""
+"""Windows of large images equal slices of them; checked with tifffile, zarr, numpy and rasterio."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Maps written by rows are what was written; tifffile, zarr and rasterio as readers."""
+"""Maps written row by row equal the input; checked with tifffile, zarr and rasterio."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Tables of points: whatever the file, the same points."""
+"""Tables of points: the same points from every file format."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""TIFF: depths, bands, pages, tiles, pyramids, palettes, compressions; rasterio and Pillow as other readers."""
+"""TIFF: bit depths, bands, pages, tiles, pyramids, palettes, compressions; checked with rasterio and Pillow."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every task must do, with each of its losses; rows of ``TASKS`` without an example fail."""
+"""The contract of every task with each of its losses; rows of ``TASKS`` without an example fail."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Losses of values, points, pictures and saliency against published formulas typed anew, numpy, scipy, scikit-image."""
+"""Losses of values, points, images and saliency against the published formulas, numpy, scipy and scikit-image."""
 
 import numpy as np
 import pytest

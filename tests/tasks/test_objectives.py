@@ -1,4 +1,4 @@
-"""Objectives: sums over pictures give what the task's own metrics say."""
+"""Objectives: sums over images equal the task's metrics."""
 
 from collections.abc import Callable
 

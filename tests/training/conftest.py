@@ -1,4 +1,4 @@
-"""The small network of ``small_training``, ready to be trained."""
+"""Fixtures: the small network of ``small_training``, ready for training."""
 
 from pathlib import Path
 from typing import Any

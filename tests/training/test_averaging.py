@@ -1,4 +1,4 @@
-"""Averaged weights against means that are computed from the recorded steps."""
+"""Averaged weights against means computed from the recorded steps."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Controls for pretrained backbones: rates by hand, what learns when, kept features against computed ones."""
+"""Controls for pretrained backbones: learning rates by hand, frozen parameters, cached against computed features."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Several devices: processes that train together, on the CPU here."""
+"""Several devices: processes that train together, here on the CPU."""
 
 import json
 import warnings

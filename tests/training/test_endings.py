@@ -1,4 +1,4 @@
-"""When a training ends, what it logs, and whether it gives the same bits again."""
+"""When a training ends, what it logs, and whether it is bit-reproducible."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Batches: the same from threads and processes, errors reach the reader, nothing runs on unread, dealt among ranks."""
+"""Batches: equal from threads and processes, errors reach the reader, no unread work runs on, divided among ranks."""
 
 import queue
 import subprocess

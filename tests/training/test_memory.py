@@ -1,4 +1,4 @@
-"""A batch that does not fit: halved until it fits, summed to the same step, begun again from the same weights."""
+"""A batch that does not fit is halved until it fits, accumulated to the same step, restarted from the same weights."""
 
 from dataclasses import replace
 from pathlib import Path

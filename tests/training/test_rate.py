@@ -1,4 +1,4 @@
-"""The range test: the steepest place of a curve, and a network that stays as it is."""
+"""The range test: the steepest point of a curve, and an unchanged network."""
 
 import math
 from dataclasses import replace

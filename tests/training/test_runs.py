@@ -1,4 +1,4 @@
-"""Whole trainings on a small synthetic set: files, isolation of failures, resuming after kill -9."""
+"""Complete trainings on a small synthetic set: files, isolation of failures, resuming after kill -9."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A batch of one image where a map has one pixel: trained with running statistics, which torch refuses to compute."""
+"""A batch of one image whose feature map has one pixel is trained with running statistics."""
 
 from dataclasses import replace
 from pathlib import Path

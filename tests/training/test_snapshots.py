@@ -1,4 +1,4 @@
-"""Snapshots against the weights that were validated at the end of the epochs."""
+"""Snapshots equal the weights that were validated at the end of their epochs."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The time limit of one training, with a clock that is moved by hand."""
+"""The time limit of one training, with a fake clock."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""Searches: real trainings where training matters, a formula for the score where only the study does."""
+"""Searches: real trainings where training matters, a formula for the score where only the study matters."""
 
 import csv
 import json

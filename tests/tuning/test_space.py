@@ -1,4 +1,4 @@
-"""What is searched, and what a choice makes of the settings."""
+"""The search space, and the settings that follow from searched values."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Small pictures and maps in the place and form that a data set wants."""
+"""Fixtures: small images and targets in the files of a layout."""
 
 from collections.abc import Callable
 from pathlib import Path

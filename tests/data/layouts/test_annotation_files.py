@@ -1,4 +1,4 @@
-"""COCO, CVAT and Label Studio: pictures found, classes numbered, label maps drawn."""
+"""COCO, CVAT and Label Studio: image paths, class numbers, drawn label maps."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""ZIP files: extracted once, whole or not at all, and never outside their folder."""
+"""ZIP files are extracted once, completely or not at all, and never outside their folder."""
 
 import stat
 import zipfile

@@ -1,4 +1,4 @@
-"""Folders of pictures beside folders of maps: names, nestings, split files, classes, what fits nothing."""
+"""Folders of images beside folders of targets: names, nesting, split files, classes, unmatched files."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Drawn label maps against numpy slices, the COCO tools and an encoder written from the format's description."""
+"""Drawn label maps against numpy slices, the COCO tools and an encoder written from the format description."""
 
 import pickle
 from collections.abc import Callable

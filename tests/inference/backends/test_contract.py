@@ -1,4 +1,4 @@
-"""What every backend promises, on a small network with and without several outputs."""
+"""The contract of every backend, on a small network with one and with several outputs."""
 
 from collections.abc import Callable
 from functools import cache

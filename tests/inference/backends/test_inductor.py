@@ -1,4 +1,4 @@
-"""The compiled network against PyTorch itself."""
+"""The inductor backend against eager PyTorch."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The exported network against PyTorch itself."""
+"""The onnxruntime backend against eager PyTorch."""
 
 import sys
 

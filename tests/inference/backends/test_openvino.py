@@ -1,4 +1,4 @@
-"""What OpenVINO does to the process that uses it."""
+"""Side effects of OpenVINO on the process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""int8 against the network in float32."""
+"""int8 networks against the network in float32."""
 
 import os
 import sys

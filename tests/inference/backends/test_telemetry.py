@@ -1,4 +1,4 @@
-"""Runtimes that report their use to their makers do not when densemble uses them: no look-up, no file at home."""
+"""Runtimes send no usage data when densemble uses them: no DNS look-up, no file in the home folder."""
 
 import os
 import subprocess
