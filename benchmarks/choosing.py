@@ -29,7 +29,7 @@ from torchmetrics.functional.classification.calibration_error import _ce_compute
 from torchmetrics.utilities import dim_zero_cat
 
 from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
-from densemble.assembly.candidates import find_candidates, open_all
+from densemble.assembly.candidates import open_all
 from densemble.assembly.choosing import mixture_of
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.timing import milliseconds
@@ -45,6 +45,7 @@ from densemble.heldout.scores import totals
 from densemble.launch import run_members
 from densemble.run import Run
 from densemble.tasks.objectives import Objective, make_objective
+from densemble.variants import find_candidates
 
 HERE = Path(__file__).parent
 SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemble.assembly.assemble import Source, assemble
-from densemble.assembly.candidates import Candidate, find_candidates, member_records
 from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
 from densemble.data.digests import changes, pair_digests
@@ -16,7 +15,7 @@ from densemble.evaluation import Scores
 from densemble.storage.artifact import require_function
 from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
-from densemble.variants import make_snapshots, make_soups, make_views
+from densemble.variants import Candidate, find_candidates, find_members, make_snapshots, make_soups, make_views
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +48,7 @@ class Run:
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Records of the members whose training is finished, by name."""
-        return member_records(self.folder, self.config)
+        return {name: member.record for name, member in find_members(self.folder, self.config).items()}
 
     def _require_functions(self) -> None:
         """Checks the members' backbones before any network is built.

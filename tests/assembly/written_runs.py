@@ -11,7 +11,6 @@ import torch
 from task_sets import TASK_SETS, write
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
 from densemble.assembly.evidence import Run as RunOfCandidate
 from densemble.config import make_config
 from densemble.data.folder import FolderData
@@ -23,6 +22,7 @@ from densemble.run import Run
 from densemble.storage.runs import RunFolder, write_json, write_text
 from densemble.storage.weights import write_maps, write_state
 from densemble.tasks import Task
+from densemble.variants import Candidate
 
 NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)

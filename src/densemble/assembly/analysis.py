@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from densemble.assembly.candidates import Candidate, Dropped
+from densemble.assembly.candidates import Dropped
 from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured, further_objectives
 from densemble.heldout.choose import Trade, price
 from densemble.heldout.correlation import error_correlation
@@ -20,6 +20,7 @@ from densemble.storage.runs import MemberFolder
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
+from densemble.variants import Candidate
 
 Values = dict[str, Any]
 CALIBRATION_METRICS = ("miou", "ece", "classwise_ece", "brier", "nll")

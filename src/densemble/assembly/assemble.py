@@ -10,7 +10,7 @@ import torch
 
 from densemble.assembly import analysis
 from densemble.assembly.baselines import baseline_filter, baseline_maps
-from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
+from densemble.assembly.candidates import Dropped, open_all, require_enough
 from densemble.assembly.cascading import cascade_of
 from densemble.assembly.choosing import require_members
 from densemble.assembly.cross_fit import CrossFit, ImageResult, cross_fit, disagreement_of
@@ -42,6 +42,7 @@ from densemble.storage.runs import RunFolder, write_json
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective, make_objective
 from densemble.tasks.objectives.segmentation import class_overlaps
+from densemble.variants import Candidate, find_candidates
 
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
 from densemble.assembly.truths import OwnTruths
 from densemble.data.folder import FolderData
 from densemble.ensemble.resize import resize_maps
@@ -22,6 +21,7 @@ from densemble.shapes import Size
 from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
+from densemble.variants import Candidate
 
 MOST_VALUES = 2**25
 """Values, pixels times channels, that are sampled of all images together: fits hold them in memory."""

@@ -4,7 +4,7 @@ from densemble.config import RunConfig
 from densemble.data.folder import FolderData
 from densemble.storage.runs import RunFolder
 from densemble.tasks import Task
-from densemble.variants.making import Making, Report
+from densemble.variants.making import Report, VariantMaker
 
 
 def make_snapshots(run: RunFolder, config: RunConfig, task: Task, data: FolderData, report: Report) -> None:
@@ -15,12 +15,11 @@ def make_snapshots(run: RunFolder, config: RunConfig, task: Task, data: FolderDa
     Raises:
         ResourceError: the run folder cannot be written.
     """
-    making = Making(run, config, task, data, report)
-    if not any(member.snapshots() for member in making.trained):
+    maker = VariantMaker(run, config, task, data, report)
+    snapshots = [snapshot for member in maker.members.values() for snapshot in maker.snapshots(member)]
+    if not snapshots:
         report("there are no snapshots besides the members; train with --set training.snapshots=3")
-    for member in making.trained:
-        for label, epoch in member.snapshots().items():
-            with making.skipping(label):
-                if making.is_new(label):
-                    weights = member.folder.snapshot(epoch)
-                    making.keep(label, "snapshot", member, member.network(weights), weights, [label])
+    for snapshot in snapshots:
+        with maker.skipping(snapshot.name):
+            if maker.is_new(snapshot.name):
+                maker.keep(snapshot)

@@ -1,13 +1,14 @@
 """Views of trained members as candidates: ``lite0@hflip``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from densemble.config import RunConfig
 from densemble.data.folder import FolderData
-from densemble.ensemble.views import Viewed, make_view
+from densemble.ensemble.views import make_view
 from densemble.storage.runs import RunFolder
 from densemble.tasks import Task
-from densemble.variants.making import Making, Report
+from densemble.variants.making import Report, VariantMaker
 
 
 def make_views(
@@ -21,15 +22,13 @@ def make_views(
         UsageError: no such view.
         ResourceError: the run folder cannot be written.
     """
-    making = Making(run, config, task, data, report)
+    maker = VariantMaker(run, config, task, data, report)
     for view in [make_view(name) for name in views]:
         if view.scale != 1 and task.target_kind == "density":
             report(f"view {view.name}: left out, for the values of a density depend on the scale")
             continue
-        for member in making.trained:
+        for member in maker.members.values():
             label = f"{member.name}@{view.name}"
-            with making.skipping(label):
-                if making.is_new(label):
-                    weights = member.folder.weights
-                    network = Viewed(member.network(weights), view.name)
-                    making.keep(label, "view", member, network, weights, [member.name], view.name)
+            with maker.skipping(label):
+                if maker.is_new(label):
+                    maker.keep(replace(member, name=label, kind="view", view=view.name, folder=run.variant(label)))
