@@ -17,7 +17,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.storage.artifact import restore
 from densemble.storage.runs import RunFolder, read_json
@@ -110,7 +110,7 @@ def opened(trained: Path, scenes: Path, tmp_path: Path) -> Opened:
 def require_predictions_of(network: torch.nn.Module, variant: Candidate, opened: Opened) -> None:
     maps = np.load(variant.predictions)
     assert maps.dtype == np.float16 and maps.shape == (8, 1, 12, 16)
-    for kept, (images, _, _) in zip(maps, truths(opened.data, "val"), strict=True):
+    for kept, (images, _, _) in zip(maps, images_with_targets(opened.data, "val"), strict=True):
         expected = torch.sigmoid(network.eval()(images))[0]
         torch.testing.assert_close(torch.from_numpy(kept).float(), expected, atol=2e-3, rtol=0)
 

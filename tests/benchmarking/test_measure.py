@@ -17,7 +17,7 @@ from densemble.benchmarking.scores import score_ways
 from densemble.benchmarking.summary import batch_values, score_values
 from densemble.benchmarking.ways import NAIVE
 from densemble.data.folder import FolderData
-from densemble.evaluation import evaluate, truths
+from densemble.evaluation import evaluate, images_with_targets
 from densemble.tasks import SaliencyTask
 
 EAGER = (("eager", "fp32"),)
@@ -75,15 +75,15 @@ def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path)
 
 def test_what_is_worse_loses(scenes: Path) -> None:
     data, task = FolderData(scenes, "saliency"), SaliencyTask()
-    known = {target.sum().item(): target for _, target, _ in truths(data, "val")}
-    order = {images.sum().item(): target.sum().item() for images, target, _ in truths(data, "val")}
+    known = {target.sum().item(): target for _, target, _ in images_with_targets(data, "val")}
+    order = {images.sum().item(): target.sum().item() for images, target, _ in images_with_targets(data, "val")}
 
     def perfect(images: torch.Tensor) -> torch.Tensor:
         return known[order[images.sum().item()]][None, None]
 
     found = score_values(
         score_ways({NAIVE: perfect, "noise": lambda images: perfect(images) + torch.rand(1, 1, 48, 64)},
-                   task, truths(data, "val"), torch.device("cpu")), "cc", True,
+                   task, images_with_targets(data, "val"), torch.device("cpu")), "cc", True,
     )  # fmt: skip
     assert found[NAIVE]["cc"] == pytest.approx(1, abs=1e-4)
     assert found["noise"]["lost"] == pytest.approx(1 - found["noise"]["cc"], abs=1e-4) and found["noise"]["lost"] > 0.1
@@ -97,5 +97,5 @@ def test_pictures_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
         images.shape == (10, 3, 24, 32) and torch.equal(images[0], images[8]) and not torch.equal(images[0], images[1])
     )
     same = taken(data, "val", 1, (48, 64))
-    assert torch.allclose(same, next(truths(data, "val"))[0], atol=1e-6)
+    assert torch.allclose(same, next(images_with_targets(data, "val"))[0], atol=1e-6)
     assert torch.equal(drawn(1, 5, (48, 64))[:, 3:], drawn(1, 3, (48, 64))[:, :2])

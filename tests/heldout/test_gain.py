@@ -21,7 +21,7 @@ def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float
     metric = held.task.metrics()
     for picture in pictures:
         maps = sum(w * torch.from_numpy(m[picture]).float() for w, m in zip(weights, arrays(held), strict=True))
-        metric.update(maps, *held.truths[picture])
+        metric.update(maps, *held.targets[picture])
     return metric.compute()["miou"]
 
 

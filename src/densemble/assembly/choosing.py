@@ -85,7 +85,7 @@ def mixture_of(held: HeldOut, weights: Sequence[float]) -> Mixture:
 def halves(held: HeldOut) -> tuple[list[int], list[int]]:
     """First and second half of the pictures of which something is known, in their order: neighbours, such as frames of
     a film, stay together. The first is empty where there are fewer than two."""
-    known = [number for number in held.pictures if held.task.as_maps(held.truths[number][0])[1].any()]
+    known = [number for number in held.pictures if held.task.as_maps(held.targets[number][0])[1].any()]
     middle = len(known) // 2
     return known[:middle], known[middle:]
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from densemble.assembly.truths import OwnTruths
+from densemble.assembly.truths import full_size_targets
 from densemble.data.folder import FolderData
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.heldout.maps import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
-from densemble.heldout.predictions import HeldOut, Truth
+from densemble.heldout.predictions import HeldOut, Target
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.storage.runs import require_writable
@@ -55,7 +55,7 @@ class Evidence:
     @property
     def known(self) -> list[int]:
         """Images whose target is known at some pixel."""
-        return [image for image in self.sampled.pictures if self.sampled.truths[image][0].numel()]
+        return [image for image in self.sampled.pictures if self.sampled.targets[image][0].numel()]
 
     def only(self, images: Sequence[int]) -> "Evidence":
         """The same candidates on some of the images."""
@@ -100,7 +100,7 @@ def gather(
     most = sampled_pixels(kept.task.out_channels, len(images))
     sizes: dict[int, Size] = {}
     pixels: dict[int, SampledPixels] = {}
-    targets: dict[int, Truth] = {}
+    targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
     report(f"computing the maps of {len(candidates)} candidates on {len(images)} validation images as they are served")
     for number, candidate in enumerate(candidates):
@@ -114,11 +114,11 @@ def gather(
             values.append(image, _at(pixels[image], coarse, size, target, kept.task))
         served.append(ServedMaps(logits, sizes, kept.task))
         sampled.append(SampledMaps(values, pixels, kept.task))
-    own = OwnTruths(data, "val")
+    own = full_size_targets(data, "val")
     return Evidence(
         kept,
-        replace(kept, maps=tuple(sampled), truths=targets),
-        replace(kept, maps=tuple(served), truths=own),
+        replace(kept, maps=tuple(sampled), targets=targets),
+        replace(kept, maps=tuple(served), targets=own),
         scratch,
     )
 
@@ -137,7 +137,7 @@ def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int])
     """Runs a candidate on validation images one by one: in batches, rounding would differ from that of ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    for number, (image, target, _) in zip(images, truths(data, "val", images), strict=True):
+    for number, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
         yield Run(number, member.coarse(image)[0].float(), network.map_size(image), target)
 
 

@@ -1,4 +1,4 @@
-"""Pictures for the report: best, worst and most disputed, with truth, ensemble, uncertainty and members."""
+"""Pictures for the report: best, worst and most disputed, with target, ensemble, uncertainty and members."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None,
     maps = mixture.held.read(number)
     heaviest = sorted(range(len(maps)), key=lambda place: -mixture.shares[place])[:MOST_MEMBERS]
     members = {mixture.held.names[place]: maps[place] for place in sorted(heaviest)}
-    target = mixture.held.truths[number][0]
+    target = mixture.held.targets[number][0]
     prediction = mixture.predict(maps, (int(target.shape[-2]), int(target.shape[-1])))
     panels = draw_panels(image, target, prediction, members, mixture.held.task)
     return PictureStrip(sample.stem, score, caption, panels)

@@ -22,7 +22,7 @@ from densemble.benchmarking.ways import NAIVE, accelerated, cascaded, naive_loop
 from densemble.data.folder import FolderData
 from densemble.ensemble.cascade import Policy
 from densemble.ensemble.ensemble import Ensemble
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 
 Say = Callable[[str], None]
 Kinds = Sequence[tuple[str, str]]
@@ -173,7 +173,7 @@ def measure_split(
         DataError: no such split, or files that cannot be used.
     """
     device = next(ensemble.parameters()).device
-    first, _, _ = next(iter(truths(data, split)))
+    first, _, _ = next(iter(images_with_targets(data, split)))
     fast = accelerated(ensemble, first.to(device), kinds, say)
     ways: dict[str, Way] = {NAIVE: naive_loop(ensemble), **fast}
     if policy is not None:
@@ -186,4 +186,4 @@ def measure_split(
             say(f"{done}/{count} pictures by {len(ways)} ways")
 
     with torch.no_grad():
-        return score_ways(ways, ensemble.task, islice(truths(data, split), count), device, progress)
+        return score_ways(ways, ensemble.task, islice(images_with_targets(data, split), count), device, progress)

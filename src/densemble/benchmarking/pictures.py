@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemble.data.folder import FolderData
 from densemble.data.synthetic import scene
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.shapes import Size
 
 
@@ -32,6 +32,6 @@ def taken(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
     """
     few = [
         F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        for images, _, _ in islice(truths(data, split), batch)
+        for images, _, _ in islice(images_with_targets(data, split), batch)
     ]
     return torch.cat(list(islice(cycle(few), batch))).contiguous()

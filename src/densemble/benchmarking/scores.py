@@ -7,7 +7,7 @@ import torch
 
 from densemble.benchmarking.interleave import Way, in_turn, timed
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import Scores, Truth
+from densemble.evaluation import ImageWithTarget, Scores
 from densemble.shapes import Size
 from densemble.tasks import Task
 
@@ -32,7 +32,7 @@ class WayScore:
 def score_ways(
     ways: Mapping[str, Way],
     task: Task,
-    truths: Iterable[Truth],
+    examples: Iterable[ImageWithTarget],
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, WayScore]:
@@ -41,14 +41,14 @@ def score_ways(
     Args:
         ways: by name.
         task: what the maps mean.
-        truths: see :func:`densemble.evaluation.truths`.
+        examples: see :func:`densemble.evaluation.images_with_targets`.
         device: of the ways.
         progress: called with the number of pictures done.
     """
     metrics = {name: task.metrics() for name in ways}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     warm: set[Size] = set()
-    for number, (images, target, points) in enumerate(truths):
+    for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
         size: Size = (int(images.shape[-2]), int(images.shape[-1]))
         if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
