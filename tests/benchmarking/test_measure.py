@@ -9,7 +9,7 @@ import torch
 import densemble as de
 from densemble.benchmarking import measure
 from densemble.benchmarking.flops import Work
-from densemble.benchmarking.limits import Limits
+from densemble.benchmarking.limits import MachineLimits
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_split
 from densemble.benchmarking.members import Chosen, MemberCost
 from densemble.benchmarking.pictures import drawn, taken
@@ -27,7 +27,7 @@ def silent(text: str) -> None: ...
 
 
 def test_shares_of_the_limits_by_hand() -> None:
-    limits = Limits({"fp32": 100.0, "bf16": 200.0}, {}, 50.0, {})
+    limits = MachineLimits({"fp32": 100.0, "bf16": 200.0}, {}, 50.0, {})
     plain, rewritten = Work(400, 10, {}, {}), Work(200, 5, {}, {})
     member = MemberCost("a", plain, rewritten, {"ours": Chosen("x", "bf16")}, {NAIVE: [8.0, 9.0, 7.0], "ours": [2.0]})
     assert member.share_of_peak(NAIVE, limits) == pytest.approx(400 / 100 / 8)
@@ -38,7 +38,7 @@ def test_shares_of_the_limits_by_hand() -> None:
 
 def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter((3e9, 5e9))
-    monkeypatch.setattr(measure, "measure_limits", lambda device: Limits({"fp32": next(rates)}, {}, 1e9, {}))
+    monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits({"fp32": next(rates)}, {}, 1e9, {}))
     images = drawn(2, 3, (48, 64))
     half = {"theirs": lambda x: small_ensemble(x) / 2}
     values = batch_values(measure_batch(small_ensemble, images, EAGER, 2, silent, half))

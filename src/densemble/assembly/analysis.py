@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from densemble.assembly.candidates import Dropped
-from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured, further_objectives
+from densemble.assembly.cross_fit import CrossFit, EnsembleMetrics, ImageResult, further_objectives
 from densemble.heldout.choose import Trade, price
 from densemble.heldout.correlation import error_correlation
-from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
+from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.trust import reliability_table
 from densemble.metrics import Metric
@@ -40,7 +40,7 @@ def heading(run: str, task: Task, objective: Objective, images: int, map_size: S
     }
 
 
-def interval(value: Interval) -> dict[str, float | None]:
+def interval(value: ConfidenceInterval) -> dict[str, float | None]:
     """An interval as plain values."""
     return {key: _number(number) for key, number in value._asdict().items()}
 
@@ -211,7 +211,7 @@ def training_curves(folders: Mapping[str, MemberFolder]) -> dict[str, list[dict[
     }
 
 
-def _reliability(measured: Measured) -> Values:
+def _reliability(measured: EnsembleMetrics) -> Values:
     values = measured.metric.compute()
     found: Values = {name: values[name] for name in CALIBRATION_METRICS if name in values}
     return {**found, "table": reliability_table(measured.metric)}

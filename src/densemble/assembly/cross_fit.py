@@ -26,7 +26,7 @@ STRATEGIES = ("greedy", "best", "all")
 
 
 @dataclass
-class Measured:
+class EnsembleMetrics:
     """Metrics of one ensemble over images that come one by one."""
 
     metric: Metric
@@ -71,8 +71,8 @@ class CrossFit:
     weights: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     without: dict[str, list[Tensor]] = field(default_factory=dict)
     rules: dict[str, list[list[Tensor]]] = field(default_factory=dict)
-    calibrated: Measured | None = None
-    plain: Measured | None = None
+    calibrated: EnsembleMetrics | None = None
+    plain: EnsembleMetrics | None = None
     images: list[ImageResult] = field(default_factory=list)
 
     def of(self, name: str) -> Tensor:
@@ -93,8 +93,8 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split], report: Callable[[str], No
     """
     task = recipe.evidence.served.task
     found = CrossFit(recipe.objective)
-    found.calibrated = Measured(task.metrics(), Trust(task))
-    found.plain = Measured(task.metrics(), Trust(task)) if task.target_kind in TRUSTED else None
+    found.calibrated = EnsembleMetrics(task.metrics(), Trust(task))
+    found.plain = EnsembleMetrics(task.metrics(), Trust(task)) if task.target_kind in TRUSTED else None
     for number, (seen, unseen) in enumerate(folds):
         report(f"cross-fitting: fold {number + 1} of {len(folds)}")
         with recipe.on(seen) as fitting:

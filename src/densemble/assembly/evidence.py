@@ -123,7 +123,7 @@ def gather(
     )
 
 
-class Run(NamedTuple):
+class ServedLogits(NamedTuple):
     """A candidate on one image: its number, logits ``(K, h', w')``, (h, w) of the served map, and the target."""
 
     image: int
@@ -133,12 +133,12 @@ class Run(NamedTuple):
 
 
 @torch.no_grad()
-def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[Run]:
+def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[ServedLogits]:
     """Runs a candidate on validation images one by one: in batches, rounding would differ from that of ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
     for number, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
-        yield Run(number, member.coarse(image)[0].float(), network.map_size(image), target)
+        yield ServedLogits(number, member.coarse(image)[0].float(), network.map_size(image), target)
 
 
 def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:

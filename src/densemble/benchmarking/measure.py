@@ -15,7 +15,7 @@ from torch import Tensor
 
 from densemble.benchmarking.fresh import FreshProcess, Request, run_fresh
 from densemble.benchmarking.interleave import Way, interleaved, times_as_fast
-from densemble.benchmarking.limits import Limits, measure_limits
+from densemble.benchmarking.limits import MachineLimits, measure_limits
 from densemble.benchmarking.members import MemberCost, measure_members
 from densemble.benchmarking.scores import WayScore, score_ways
 from densemble.benchmarking.ways import NAIVE, accelerated, cascaded, naive_loop, relative_errors
@@ -64,7 +64,7 @@ class BatchCost:
         ways: by name, the naive loop first.
     """
 
-    limits: Limits
+    limits: MachineLimits
     members: list[MemberCost]
     ways: dict[str, WayCost]
 
@@ -116,7 +116,7 @@ def measure_batch(
     return BatchCost(limits, members, costs)
 
 
-def _least_seconds(members: Sequence[MemberCost], way: str, limits: Limits) -> float | None:
+def _least_seconds(members: Sequence[MemberCost], way: str, limits: MachineLimits) -> float | None:
     if any(way not in member.samples for member in members):
         return None
     each = [member.least_seconds(way, limits) for member in members]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from densemble.benchmarking.flops import Work, count_work
 from densemble.benchmarking.interleave import interleaved
-from densemble.benchmarking.limits import BYTES, Limits
+from densemble.benchmarking.limits import BYTES, MachineLimits
 from densemble.benchmarking.ways import NAIVE
 from densemble.ensemble.arguments import Member
 from densemble.ensemble.ensemble import Ensemble
@@ -55,16 +55,16 @@ class MemberCost:
         """What a way computes in."""
         return "fp32" if way == NAIVE else self.choices[way].precision
 
-    def least_seconds(self, way: str, limits: Limits) -> float | None:
+    def least_seconds(self, way: str, limits: MachineLimits) -> float | None:
         """Work divided by the convolution peak of the way's precision; ``None`` where that was not measured."""
         return limits.seconds(self.work(way).flops, self.precision(way))
 
-    def share_of_peak(self, way: str, limits: Limits) -> float | None:
+    def share_of_peak(self, way: str, limits: MachineLimits) -> float | None:
         """The share of the time that would do at the convolution peak."""
         least = self.least_seconds(way, limits)
         return None if least is None else least / self.seconds(way)
 
-    def share_of_bandwidth(self, way: str, limits: Limits) -> float:
+    def share_of_bandwidth(self, way: str, limits: MachineLimits) -> float:
         """The share of the time that would do to move what has to move, even with all else fused."""
         moved = self.work(way).values * BYTES[self.precision(way)]
         return moved / limits.bandwidth / self.seconds(way)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from densemble.benchmarking.fresh import FreshProcess
-from densemble.benchmarking.limits import Limits
+from densemble.benchmarking.limits import MachineLimits
 from densemble.benchmarking.measure import BatchCost, WayCost
 from densemble.benchmarking.members import MemberCost
 from densemble.benchmarking.scores import WayScore
@@ -32,7 +32,7 @@ def _way(cost: WayCost) -> dict[str, Any]:
     }
 
 
-def _member(cost: MemberCost, limits: Limits) -> dict[str, Any]:
+def _member(cost: MemberCost, limits: MachineLimits) -> dict[str, Any]:
     return {
         "name": cost.name,
         "flops": cost.plain.flops,
@@ -43,7 +43,7 @@ def _member(cost: MemberCost, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _member_in(way: str, cost: MemberCost, limits: Limits) -> dict[str, Any]:
+def _member_in(way: str, cost: MemberCost, limits: MachineLimits) -> dict[str, Any]:
     return {
         "median_seconds": cost.seconds(way),
         "backend": "eager" if way == NAIVE else cost.choices[way].backend,
