@@ -3,12 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
 from densemble.assembly.mixture import Mixture
 from densemble.data.folder import FolderData
-from densemble.inference.predictor import shown
+from densemble.inference.drawing import as_rgb
 from densemble.report.strips import PictureStrip, draw_panels
 
 EACH = 3
@@ -46,7 +43,7 @@ def report_strips(
 
 def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None, caption: str) -> PictureStrip:
     sample = data.val[number]
-    image = shown(torch.from_numpy(np.ascontiguousarray(data.unit_image(sample))).permute(2, 0, 1))
+    image = as_rgb(data.unit_image(sample))
     maps = mixture.held.read(number)
     heaviest = sorted(range(len(maps)), key=lambda place: -mixture.shares[place])[:MOST_MEMBERS]
     members = {mixture.held.names[place]: maps[place] for place in sorted(heaviest)}

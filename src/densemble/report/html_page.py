@@ -100,6 +100,17 @@ def strong(text: object) -> Markup:
     return Markup(f"<b>{escape(text)}</b>")
 
 
+def with_code(text: str) -> str:
+    """Text whose commands, between backticks, and flags, from ``--set`` to the end of the value, stand out."""
+    parts = re.sub("`([^`]*)`", r"<code>\1</code>", escape(text)).split("--set ")
+    marked = [parts[0]]
+    for part in parts[1:]:
+        quote = "&#x27;" if part.startswith("&#x27;") else "&quot;" if part.startswith("&quot;") else None
+        end = part.find(quote, len(quote)) + len(quote) if quote else len(part.split(" ", 1)[0].rstrip(",;"))
+        marked.append(f"<code>--set {part[:end]}</code>{part[end:]}")
+    return "".join(marked)
+
+
 def note(text: str) -> str:
     """How to read what follows."""
     return f'<p class="note">{escape(text)}</p>'

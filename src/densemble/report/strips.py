@@ -56,7 +56,7 @@ def draw_panels(
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
     picture = np.ascontiguousarray(resize_image(image, size).permute(1, 2, 0).numpy())
     true, valid = task.as_maps(resize_target(target, size, task.target_kind))
-    painter = _Painter(picture, task, _range(true, valid))
+    painter = _MapPainter(picture, task, _range(true, valid))
     truth = painter.draw(true)
     truth[~valid.any(0).numpy()] = 0
     title, unsure = _uncertainty(prediction, task, size)
@@ -64,7 +64,7 @@ def draw_panels(
     return (*panels, (title, unsure), *((name, painter.draw(maps.float().cpu())) for name, maps in members.items()))
 
 
-class _Painter:
+class _MapPainter:
     """Draws maps over one picture.
 
     Args:
