@@ -28,7 +28,7 @@ from densemble.data.folder import FolderData
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.ensemble.views import Viewed
 from densemble.errors import DataError
 from densemble.evaluation import Scores
@@ -37,7 +37,7 @@ from densemble.heldout.predictions import HeldOut, Target, held_out
 from densemble.heldout.scores import measure
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.storage.runs import RunFolder, write_json
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective, make_objective
@@ -143,7 +143,7 @@ def assemble(source: Source, options: Options) -> Ensemble:
     names = [candidate.name for candidate in candidates]
     require_members(options, names)
     objective = make_objective(task, options.metric)
-    size: Size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+    size = size_of(maps[0])
     # Targets come with fixations at their own size only.
     at_fixations = objective.name in ("nss", "auc_judd")
     targets = full_size_targets(data, "val") if at_fixations else small_targets(data, source.config, run, size)
@@ -245,7 +245,7 @@ def _score(
     classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
     overlaps = list[torch.Tensor]()
     for part, maps, target in _all_images(mixture, unseen, candidates, data):
-        metric.update(_at(part.join(maps), target[0], task)[0], *target)
+        metric.update(resize_to_target(part.join(maps), target[0], task)[0], *target)
         if classes is not None:
             overlaps.append(measure(maps, target, task, classes))
     if not overlaps:
@@ -271,10 +271,6 @@ def _all_images(
             pairs = zip(rows, mixture.held.temperatures, strict=True)
             logits = torch.cat([resize_maps(row.logits[None] / temperature, row.size) for row, temperature in pairs])
             yield mixture, mixture.held.task.activation(logits), targets[rows[0].image]
-
-
-def _at(maps: torch.Tensor, target: torch.Tensor, task: Task) -> torch.Tensor:
-    return resize_maps(maps, (int(target.shape[-2]), int(target.shape[-1])), task.target_kind == "density")
 
 
 def _build(source: Source, result: _Result) -> Ensemble:
@@ -361,6 +357,6 @@ def _image_results(mixture: Mixture, objective: Objective) -> list[ImageResult]:
     for image in mixture.held.pictures:
         maps, target = mixture.held.read(image), mixture.held.targets[image]
         score = objective.value(measure(mixture.join(maps), target, mixture.held.task, objective)[0])
-        size = (int(target[0].shape[-2]), int(target[0].shape[-1]))
+        size = size_of(target[0])
         found.append(ImageResult(image, float(score), disagreement_of(mixture.predict(maps, size))))
     return found

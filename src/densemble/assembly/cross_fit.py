@@ -17,7 +17,7 @@ from densemble.heldout.predictions import HeldOut, Target
 from densemble.heldout.scores import measure
 from densemble.heldout.trust import TRUSTED, Trust
 from densemble.metrics import Metric
-from densemble.shapes import Size
+from densemble.shapes import size_of
 from densemble.tasks import Task
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
@@ -162,7 +162,7 @@ def _leave_one_out(
 
 def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, image: int, score: float) -> None:
     assert found.calibrated is not None
-    size: Size = (int(target[0].shape[-2]), int(target[0].shape[-1]))
+    size = size_of(target[0])
     prediction = mixture.predict(maps, size)
     found.calibrated.update(prediction, target)
     found.images.append(ImageResult(image, score, disagreement_of(prediction)))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from densemble.assembly.truths import full_size_targets
 from densemble.data.folder import FolderData
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.evaluation import images_with_targets
 from densemble.heldout.maps import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
 from densemble.heldout.predictions import HeldOut, Target
@@ -146,6 +146,5 @@ def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task:
     logits = resize_maps(coarse[None], size)
     if task.has_temperature:
         return logits[0].flatten(1)[:, pixels.places]
-    wanted = (int(target.shape[-2]), int(target.shape[-1]))
-    maps = resize_maps(task.activation(logits), wanted, task.target_kind == "density")
+    maps = resize_to_target(task.activation(logits), target, task)
     return maps[0].flatten(1)[:, pixels.target][..., None]

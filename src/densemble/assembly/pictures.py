@@ -7,6 +7,7 @@ from densemble.assembly.mixture import Mixture
 from densemble.data.folder import FolderData
 from densemble.inference.drawing import as_rgb
 from densemble.report.strips import PictureStrip, draw_panels
+from densemble.shapes import size_of
 
 EACH = 3
 MOST_MEMBERS = 8
@@ -48,6 +49,6 @@ def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None,
     heaviest = sorted(range(len(maps)), key=lambda place: -mixture.shares[place])[:MOST_MEMBERS]
     members = {mixture.held.names[place]: maps[place] for place in sorted(heaviest)}
     target = mixture.held.targets[number][0]
-    prediction = mixture.predict(maps, (int(target.shape[-2]), int(target.shape[-1])))
+    prediction = mixture.predict(maps, size_of(target))
     panels = draw_panels(image, target, prediction, members, mixture.held.task)
     return PictureStrip(sample.stem, score, caption, panels)

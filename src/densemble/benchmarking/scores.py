@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from densemble.benchmarking.interleave import Way, in_turn, timed
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_to_target
 from densemble.evaluation import ImageWithTarget, Scores
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import Task
 
 
@@ -50,7 +50,7 @@ def score_ways(
     warm: set[Size] = set()
     for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
-        size: Size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = size_of(images)
         if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
             for way in ways.values():
                 timed(way, images)
@@ -58,8 +58,6 @@ def score_ways(
         for name in in_turn(ways, number):
             taken, maps = timed(ways[name], images)
             seconds[name].append(taken)
-            wanted: Size = (int(target.shape[-2]), int(target.shape[-1]))
-            whole = resize_maps(maps.float(), wanted, task.target_kind == "density")
-            metrics[name].update(whole[0].cpu(), target, points)
+            metrics[name].update(resize_to_target(maps.float(), target, task)[0].cpu(), target, points)
         progress(number + 1)
     return {name: WayScore(metrics[name].compute(), seconds[name]) for name in ways}

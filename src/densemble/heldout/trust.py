@@ -13,7 +13,7 @@ from densemble.heldout.gain import bootstrap_mean
 from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
 from densemble.metrics.reliability import IntervalCoverage
 from densemble.metrics.selective import RiskCoverage
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import RegressionTask, Task
 
 TRUSTED = ("labels", "masks", "values")
@@ -47,7 +47,7 @@ class Trust:
         """
         if self._task.target_kind not in TRUSTED:
             return
-        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+        size = size_of(target)
         wanted, valid = self._task.as_maps(target)
         mean = resize_maps(prediction.mean.cpu(), size)
         self._selective.update(*_uncertainty(prediction, mean, wanted, valid, self._task, size))
