@@ -33,7 +33,7 @@ from torch import Tensor
 
 import densemble as de
 from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Way
+from densemble.benchmarking.interleave import Method
 from densemble.benchmarking.machine import machine
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
 from densemble.benchmarking.pictures import drawn, taken
@@ -84,10 +84,10 @@ def equal_mean(ensemble: de.Ensemble) -> de.Ensemble:
     return de.Ensemble(dict(ensemble.named_members()), task=ensemble.task).eval()
 
 
-def others(ensemble: de.Ensemble) -> dict[str, Way]:
+def others(ensemble: de.Ensemble) -> dict[str, Method]:
     """The naive loop with more of PyTorch, and the other libraries that are installed, by name."""
     members, task = list(ensemble.members.values()), ensemble.task
-    ways: dict[str, Way] = {name: make(members, task) for name, make in PYTORCH.items()}
+    ways: dict[str, Method] = {name: make(members, task) for name, make in PYTORCH.items()}
     ways |= {name: OTHERS[name](members, task) for name in installed()}
     if "MONAI" in ways:
         ways[SLIDING] = partial(sliding_window, members, task)

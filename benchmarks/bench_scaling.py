@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Way, interleaved, timed
+from densemble.benchmarking.interleave import Method, interleaved, timed
 from densemble.benchmarking.machine import machine
 from densemble.benchmarking.measure import NAIVE, REMEMBERED, choosing_anew, measure_processes
 from densemble.benchmarking.pictures import drawn
@@ -69,7 +69,7 @@ def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
 def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, Any]:
     """Seconds by number of members."""
     whole, images = make_ensemble(backbone, max(counts)), drawn(1, 3, SIZE)
-    ways: dict[tuple[str, int], Way] = {}
+    ways: dict[tuple[str, int], Method] = {}
     own = list(whole.named_members())
     for name, (backend, precision) in KINDS.items():
         for count in counts:
@@ -82,14 +82,14 @@ def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, An
     """Seconds by number of pixels."""
     ensemble = make_ensemble(backbone, 2)
     pictures = {height * width: drawn(1, 3, (height, width)) for height, width in sizes}
-    ways: dict[tuple[str, int], Way] = {}
+    ways: dict[tuple[str, int], Method] = {}
     for name, (backend, precision) in KINDS.items():
         for pixels, images in pictures.items():
             ways[name, pixels] = on(accelerate(ensemble, images, backend, precision, say), images)
     return grown(interleaved(ways, torch.empty(0), rounds), list(pictures))
 
 
-def on(way: Way, images: Tensor) -> Way:
+def on(way: Method, images: Tensor) -> Method:
     """A way that always gets the same pictures, as a tensor of its own each time."""
     return lambda _: way(images.clone())
 

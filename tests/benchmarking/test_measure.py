@@ -13,7 +13,7 @@ from densemble.benchmarking.limits import MachineLimits
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_split
 from densemble.benchmarking.members import Chosen, MemberCost
 from densemble.benchmarking.pictures import drawn, taken
-from densemble.benchmarking.scores import score_ways
+from densemble.benchmarking.scores import score_methods
 from densemble.benchmarking.summary import batch_values, score_values
 from densemble.benchmarking.ways import NAIVE
 from densemble.data.folder import FolderData
@@ -82,7 +82,7 @@ def test_what_is_worse_loses(scenes: Path) -> None:
         return known[order[images.sum().item()]][None, None]
 
     found = score_values(
-        score_ways({NAIVE: perfect, "noise": lambda images: perfect(images) + torch.rand(1, 1, 48, 64)},
+        score_methods({NAIVE: perfect, "noise": lambda images: perfect(images) + torch.rand(1, 1, 48, 64)},
                    task, images_with_targets(data, "val"), torch.device("cpu")), "cc", True,
     )  # fmt: skip
     assert found[NAIVE]["cc"] == pytest.approx(1, abs=1e-4)

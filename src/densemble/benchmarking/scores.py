@@ -1,11 +1,11 @@
-"""Score and time of several ways over the same pictures of a split."""
+"""Score and time of several methods over the same pictures of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from densemble.benchmarking.interleave import Way, in_turn, timed
+from densemble.benchmarking.interleave import Method, in_turn, timed
 from densemble.ensemble.resize import resize_to_target
 from densemble.evaluation import ImageWithTarget, Scores
 from densemble.shapes import Size, size_of
@@ -13,8 +13,8 @@ from densemble.tasks import Task
 
 
 @dataclass(frozen=True)
-class WayScore:
-    """What one way is worth on a split.
+class MethodScore:
+    """What one method is worth on a split.
 
     Attributes:
         scores: by metric.
@@ -24,40 +24,40 @@ class WayScore:
     scores: Scores
     seconds: list[float]
 
-    def times_as_fast(self, baseline: "WayScore") -> float:
-        """Another way's time for all pictures divided by this one's."""
+    def times_as_fast(self, baseline: "MethodScore") -> float:
+        """Another method's time for all pictures divided by this one's."""
         return sum(baseline.seconds) / sum(self.seconds)
 
 
-def score_ways(
-    ways: Mapping[str, Way],
+def score_methods(
+    methods: Mapping[str, Method],
     task: Task,
     examples: Iterable[ImageWithTarget],
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, WayScore]:
-    """Every picture by every way in turn; maps are resized (bilinear) to the target's size and scored.
+) -> dict[str, MethodScore]:
+    """Every picture by every method in turn; maps are resized (bilinear) to the target's size and scored.
 
     Args:
-        ways: by name.
+        methods: by name.
         task: what the maps mean.
         examples: see :func:`densemble.evaluation.images_with_targets`.
-        device: of the ways.
+        device: of the methods.
         progress: called with the number of pictures done.
     """
-    metrics = {name: task.metrics() for name in ways}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    metrics = {name: task.metrics() for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     warm: set[Size] = set()
     for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
         size = size_of(images)
         if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
-            for way in ways.values():
-                timed(way, images)
+            for method in methods.values():
+                timed(method, images)
             warm.add(size)
-        for name in in_turn(ways, number):
-            taken, maps = timed(ways[name], images)
+        for name in in_turn(methods, number):
+            taken, maps = timed(methods[name], images)
             seconds[name].append(taken)
             metrics[name].update(resize_to_target(maps.float(), target, task)[0].cpu(), target, points)
         progress(number + 1)
-    return {name: WayScore(metrics[name].compute(), seconds[name]) for name in ways}
+    return {name: MethodScore(metrics[name].compute(), seconds[name]) for name in methods}
