@@ -12,6 +12,7 @@ from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.membership import UnusableMaps, per_image
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
@@ -39,6 +40,29 @@ def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Ten
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
     maps = resize_maps(maps.float(), size, task.target_kind == "density")
     metric.update(maps[0].cpu(), target, points)
+
+
+class EnsembleMetrics:
+    """Metrics of an ensemble and whether its uncertainty and guarantee hold, over images that come one by one.
+
+    Args:
+        task: what the maps mean.
+        guarantee: of the predictions.
+    """
+
+    def __init__(self, task: Task, guarantee: Guarantee | None = None) -> None:
+        self._task = task
+        self.metric, self.trust = task.metrics(), Trust(task, guarantee)
+
+    def update(self, prediction: Prediction, target: Tensor, points: Tensor | None) -> None:
+        """Adds the prediction of one image, a batch of one."""
+        _score(self.metric, self._task, prediction.mean, target, points)
+        self.trust.update(prediction, target)
+
+    def compute(self) -> Scores:
+        """Every metric, what :class:`Trust` tells, and ``reliability`` (bins of confidence) where the task has it."""
+        table = reliability_table(self.metric)
+        return {**self.metric.compute(), **self.trust.compute(), **({} if table is None else {"reliability": table})}
 
 
 ImageWithTarget = tuple[Tensor, Tensor, Tensor | None]
@@ -78,23 +102,19 @@ def evaluate(
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
     samples, examples, task = data.split(split), images_with_targets(data, split), ensemble.task
-    whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
-    extra = Trust(task, ensemble.guarantee)
+    whole, single = EnsembleMetrics(task, ensemble.guarantee), {name: task.metrics() for name in ensemble.members}
     device = next(ensemble.parameters()).device
     without: list[dict[str, Any]] = []
     with eval_mode(ensemble):
         for done, (sample, (images, target, points)) in enumerate(zip(samples, examples, strict=True)):
             prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
             without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out or ()]
-            _score(whole, task, prediction.mean, target, points)
-            extra.update(prediction, target)
+            whole.update(prediction, target, points)
             if progress is not None:
                 progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
     scores = {"task": task.name, "split": split, "images": len(samples), **whole.compute()}
-    table = reliability_table(whole)
-    trust = {**extra.compute(), **({} if table is None else {"reliability": table})}
-    return {**scores, **trust, "members": members, **({"without": without} if without else {})}
+    return {**scores, "members": members, **({"without": without} if without else {})}
 
 
 def _scored(

@@ -9,20 +9,21 @@ from typing import Any
 import torch
 
 from densemble.assembly.candidates import Dropped
-from densemble.assembly.cross_fit import CrossFit, EnsembleMetrics, ImageResult, further_objectives
+from densemble.assembly.cross_fit import CrossFit, ImageResult, further_objectives
+from densemble.evaluation import EnsembleMetrics
 from densemble.heldout.choose import Trade, price
 from densemble.heldout.correlation import error_correlation
 from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.trust import reliability_table
 from densemble.metrics import Metric
+from densemble.report.html_page import Values
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
 from densemble.variants import Candidate
 
-Values = dict[str, Any]
 CALIBRATION_METRICS = ("miou", "ece", "classwise_ece", "brier", "nll")
 """Metrics that are shown before and after calibration."""
 

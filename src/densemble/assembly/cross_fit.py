@@ -13,29 +13,16 @@ from densemble.assembly.mixture import Mixture
 from densemble.assembly.recipe import Fitted, Fitting, Recipe
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.prediction import Prediction
+from densemble.evaluation import EnsembleMetrics
 from densemble.heldout.predictions import HeldOut, Target
 from densemble.heldout.scores import measure
-from densemble.heldout.trust import TRUSTED, Trust
-from densemble.metrics import Metric
+from densemble.heldout.trust import TRUSTED
 from densemble.shapes import size_of
 from densemble.tasks import Task
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
 STRATEGIES = ("greedy", "best", "all")
 """Ways of selecting that every ensemble is compared with."""
-
-
-@dataclass
-class EnsembleMetrics:
-    """Metrics of one ensemble over images that come one by one."""
-
-    metric: Metric
-    trust: Trust
-
-    def update(self, prediction: Prediction, target: Target) -> None:
-        """Adds the prediction of one image at the size of its target."""
-        self.metric.update(prediction.mean[0], *target)
-        self.trust.update(prediction, target[0])
 
 
 @dataclass(frozen=True)
@@ -93,8 +80,8 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split], report: Callable[[str], No
     """
     task = recipe.evidence.served.task
     found = CrossFit(recipe.objective)
-    found.calibrated = EnsembleMetrics(task.metrics(), Trust(task))
-    found.plain = EnsembleMetrics(task.metrics(), Trust(task)) if task.target_kind in TRUSTED else None
+    found.calibrated = EnsembleMetrics(task)
+    found.plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
     for number, (seen, unseen) in enumerate(folds):
         report(f"cross-fitting: fold {number + 1} of {len(folds)}")
         with recipe.on(seen) as fitting:
@@ -164,11 +151,11 @@ def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, im
     assert found.calibrated is not None
     size = size_of(target[0])
     prediction = mixture.predict(maps, size)
-    found.calibrated.update(prediction, target)
+    found.calibrated.update(prediction, *target)
     found.images.append(ImageResult(image, score, disagreement_of(prediction)))
     if found.plain is not None:
         raw = replace(mixture, held=mixture.held.tempered((1.0,) * len(maps)), calibration=None)
-        found.plain.update(raw.predict(raw.held.read(image), size), target)
+        found.plain.update(raw.predict(raw.held.read(image), size), *target)
 
 
 def disagreement_of(prediction: Prediction) -> float:

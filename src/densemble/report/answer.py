@@ -1,11 +1,8 @@
 """The top of a run's report: what was chosen, what it is worth, and what to be careful about, in plain words."""
 
-from typing import Any
-
-from densemble.report.html_page import escape, strong, with_code
+from densemble.report.html_page import Values, escape, strong, with_code
 from densemble.report.rounding import gain, intervals, number
 
-Values = dict[str, Any]
 _OPPONENTS = {"best": "the best single member", "all": "the mean of all members"}
 """What a strategy is compared with, by the name that it has as a strategy itself."""
 

@@ -1,13 +1,11 @@
 """Sections of a run's report about selection: strategies, rules, members and what they cost."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from densemble.report.figures import Axis, Series, chart, interval_axis, interval_bar, padded
-from densemble.report.html_page import Markup, escape, note, strong, table
+from densemble.report.html_page import Markup, Values, escape, note, strong, table
 from densemble.report.rounding import intervals, numbers
 
-Values = dict[str, Any]
 _GAINS = {"gain_over_best": "gain over best single", "gain_over_all": "gain over mean of all"}
 
 

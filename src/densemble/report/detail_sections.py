@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from densemble.inference.drawing import palette
 from densemble.report.figures import Axis, Series, chart, legend, padded
-from densemble.report.html_page import Markup, embed, escape, note, strong, swatch, table
+from densemble.report.html_page import Markup, Values, embed, escape, note, strong, swatch, table
 from densemble.report.rounding import number, numbers
 from densemble.report.strips import PictureStrip
 
-Values = dict[str, Any]
 _LISTED = 15
 _MOST_NAMED = 40
 _WIDTH = 220

@@ -14,6 +14,8 @@ from densemble.errors import ResourceError
 from densemble.storage.runs import require_writable
 
 Array = np.ndarray[Any, Any]
+Values = dict[str, Any]
+"""Plain values, as ``analysis.json`` holds them."""
 _QUALITY = 82
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c0392b; --care: #b9770e; --good: #1e8449;

@@ -1,12 +1,9 @@
 """Sections of a run's report about trust: calibration, risk and coverage, guarantees."""
 
-from typing import Any
-
 from densemble.report.figures import Axis, Series, chart, count_bars
-from densemble.report.html_page import escape, note, strong, table
+from densemble.report.html_page import Values, escape, note, strong, table
 from densemble.report.rounding import number, numbers, plain
 
-Values = dict[str, Any]
 _UNIT = (0.0, 1.0)
 _MEASURES = {
     "ece": "expected calibration error",
