@@ -75,6 +75,12 @@ class VariantMaker:
         self.report(f"{label}: already there, kept")
         return False
 
+    def add(self, variant: Candidate) -> None:
+        """Makes a variant that is not there yet; one that cannot be made is left out, with a line of report."""
+        with self.skipping(variant.name):
+            if self.is_new(variant.name):
+                self.keep(variant)
+
     def predict(self, network: nn.Module, member: str) -> tuple[Any, Scores]:
         """Maps fp16 ``(N, K, h, w)`` of the validation images, of the size that is kept of ``member``, and scores."""
         settings = self.config.members[self.config.member_names().index(member)]

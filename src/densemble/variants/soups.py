@@ -4,20 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from densemble.config import RunConfig
-from densemble.data.folder import FolderData
 from densemble.ensemble.soup import average, greedy_soup
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.weights import read_state
 from densemble.storage.artifact import restore
-from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
+from densemble.storage.runs import read_json, require_writable, write_json
 from densemble.storage.weights import write_state
-from densemble.tasks import Task
-from densemble.variants.making import Report, VariantMaker
+from densemble.variants.making import VariantMaker
 from densemble.variants.record import Candidate, find_variants
 
 
-def make_soups(run: RunFolder, config: RunConfig, task: Task, data: FolderData, report: Report) -> None:
+def make_soups(maker: VariantMaker) -> None:
     """Greedy soups (Wortsman et al. 2022) of trained members with one specification, and of their snapshots.
 
     Networks are added to the mean, best first, if its held-out score gets no worse; the label is ``soup-MEMBER``, after
@@ -28,8 +25,7 @@ def make_soups(run: RunFolder, config: RunConfig, task: Task, data: FolderData, 
     Raises:
         ResourceError: the run folder cannot be written.
     """
-    maker = VariantMaker(run, config, task, data, report)
-    scored = find_variants(run, maker.members)
+    scored = find_variants(maker.run, maker.members)
     groups: dict[DenseSpec, list[Candidate]] = {}
     for member in maker.members.values():
         groups.setdefault(member.spec, []).append(member)
@@ -45,7 +41,7 @@ def make_soups(run: RunFolder, config: RunConfig, task: Task, data: FolderData, 
             if maker.is_new(label):
                 _cook(maker, label, members[0], ingredients)
     if alone:
-        report(f"no soup of {', '.join(alone)}: no other member or snapshot has the same network")
+        maker.report(f"no soup of {', '.join(alone)}: no other member or snapshot has the same network")
 
 
 def _ingredients(
