@@ -50,6 +50,12 @@ def as_rgb(image: Array) -> Array:
     return pixels
 
 
+def value_range(values: Array) -> tuple[float, float]:
+    """The 1st and the 99th percentile of values, between which they are drawn; 0 and 1 where there are none."""
+    low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
 def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
     """Colours over a picture, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
     share = np.asarray(opacity, dtype=np.float32)
@@ -87,9 +93,8 @@ def draw_map(image: Array, maps: Array, kind: TargetKind, label: Array | None = 
     if kind == "labels" and label is not None:
         return blend(image, colour_labels(label, len(maps)), 0.55)
     if kind == "values":
-        valid = maps[0][np.isfinite(maps[0])]
-        low, high = np.percentile(valid, [1, 99]) if valid.size else (0.0, 1.0)
-        return blend(image, colour_values(np.nan_to_num(maps[0]), float(low), float(high)), 0.7)
+        within = value_range(maps[0][np.isfinite(maps[0])])
+        return blend(image, colour_values(np.nan_to_num(maps[0]), *within), 0.7)
     if kind == "masks":
         return blend(image, *colour_masks(maps))
     return heat_overlay(image, maps.max(0))

@@ -135,9 +135,7 @@ class SamplePainter:
 
     def _range(self, data: FolderData, raw: Sequence[RawSample]) -> tuple[float, float]:
         values = [one.target[self._valid(one.target, data.invalid_below)] for one in raw]
-        every = np.concatenate(values) if values else np.zeros(0)
-        low, high = np.percentile(every, [1, 99]) if every.size else (0.0, 1.0)
-        return float(low), float(high)
+        return drawing.value_range(np.concatenate(values) if values else np.zeros(0))
 
     @staticmethod
     def _valid(target: Array, invalid_below: float | None) -> Array:
