@@ -36,7 +36,7 @@ from densemble.benchmarking.fresh import Request
 from densemble.benchmarking.interleave import Method
 from densemble.benchmarking.machine import machine
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
-from densemble.benchmarking.pictures import drawn, taken
+from densemble.benchmarking.pictures import split_images, synthetic_images
 from densemble.benchmarking.summary import batch_values, process_values, score_values
 from densemble.commands.split_data import data_for
 from densemble.config import SEVEN
@@ -112,9 +112,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     say(f"\n{case.name}, {format_size(case.size)}, batch {case.batch}")
     ensemble = equal_mean(case.ensemble)
     if case.data is None:
-        images = drawn(case.batch, ensemble.in_channels, case.size)
+        images = synthetic_images(case.batch, ensemble.in_channels, case.size)
     else:
-        images = taken(data_for(ensemble, case.data, None), "val", case.batch, case.size)
+        images = split_images(data_for(ensemble, case.data, None), "val", case.batch, case.size)
     values: dict[str, Any] = {
         "name": case.name, "members_of": list(ensemble.members), "size": list(case.size), "batch": case.batch,
     }  # fmt: skip

@@ -12,7 +12,7 @@ from densemble.benchmarking.flops import Work
 from densemble.benchmarking.limits import MachineLimits
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_split
 from densemble.benchmarking.members import Chosen, MemberCost
-from densemble.benchmarking.pictures import drawn, taken
+from densemble.benchmarking.pictures import split_images, synthetic_images
 from densemble.benchmarking.scores import score_methods
 from densemble.benchmarking.summary import batch_values, score_values
 from densemble.benchmarking.ways import NAIVE
@@ -39,7 +39,7 @@ def test_shares_of_the_limits_by_hand() -> None:
 def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter((3e9, 5e9))
     monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits({"fp32": next(rates)}, {}, 1e9, {}))
-    images = drawn(2, 3, (48, 64))
+    images = synthetic_images(2, 3, (48, 64))
     half = {"theirs": lambda x: small_ensemble(x) / 2}
     values = batch_values(measure_batch(small_ensemble, images, EAGER, 2, silent, half))
     assert list(values["ways"]) == [NAIVE, "theirs", "ours, eager fp32"]
@@ -92,10 +92,10 @@ def test_what_is_worse_loses(scenes: Path) -> None:
 
 def test_pictures_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
-    images = taken(data, "val", 10, (24, 32))
+    images = split_images(data, "val", 10, (24, 32))
     assert (
         images.shape == (10, 3, 24, 32) and torch.equal(images[0], images[8]) and not torch.equal(images[0], images[1])
     )
-    same = taken(data, "val", 1, (48, 64))
+    same = split_images(data, "val", 1, (48, 64))
     assert torch.allclose(same, next(images_with_targets(data, "val"))[0], atol=1e-6)
-    assert torch.equal(drawn(1, 5, (48, 64))[:, 3:], drawn(1, 3, (48, 64))[:, :2])
+    assert torch.equal(synthetic_images(1, 5, (48, 64))[:, 3:], synthetic_images(1, 3, (48, 64))[:, :2])

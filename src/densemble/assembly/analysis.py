@@ -11,7 +11,7 @@ import torch
 from densemble.assembly.candidates import Dropped
 from densemble.assembly.cross_fit import CrossFit, ImageResult, further_objectives
 from densemble.evaluation import EnsembleMetrics
-from densemble.heldout.choose import Trade, price
+from densemble.heldout.choose import ParetoPoint, price
 from densemble.heldout.correlation import error_correlation
 from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
@@ -193,7 +193,7 @@ def trust_values(found: CrossFit) -> Values:
     return {**values, "calibration": {"coverage": coverage}}
 
 
-def trade_rows(trades: Sequence[Trade]) -> list[Values]:
+def pareto_rows(trades: Sequence[ParetoPoint]) -> list[Values]:
     """The Pareto front of score against time."""
     return [{**asdict(trade), "members": list(trade.members), "weights": list(trade.weights)} for trade in trades]
 

@@ -32,7 +32,7 @@ from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.ensemble.views import Viewed
 from densemble.errors import DataError
 from densemble.evaluation import Scores
-from densemble.heldout.choose import Trade, pareto, price
+from densemble.heldout.choose import ParetoPoint, pareto, price
 from densemble.heldout.predictions import HeldOut, Target, held_out
 from densemble.heldout.scores import measure
 from densemble.nets.dense import DenseModel
@@ -97,7 +97,7 @@ class _Result:
     objective: Objective
     crossed: CrossFit | None
     folds: str
-    trades: list[Trade]
+    trades: list[ParetoPoint]
     correlation: dict[str, Any]
     guarantee: Guarantee | None
     checked: dict[str, Any]
@@ -200,7 +200,7 @@ def _cross_fit(recipe: Recipe, folds: list[tuple[list[int], list[int]]], report:
         return None
 
 
-def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], report: Report) -> list[Trade]:
+def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], report: Report) -> list[ParetoPoint]:
     """What can be had for how much time; empty for a single candidate."""
     if len(kept.names) < 2 or len(kept) < FEWEST:
         return []
@@ -337,7 +337,7 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
             values["strategies"] = analysis.strategy_rows(crossed, costs, options.seed)
         values |= analysis.trust_values(crossed)
     if result.trades:
-        values["pareto"] = analysis.trade_rows(result.trades)
+        values["pareto"] = analysis.pareto_rows(result.trades)
     if "calibration" in values:
         warm = {name: value for name, value in result.temperatures.items() if value != 1}
         values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}

@@ -37,9 +37,9 @@ def make_soups(maker: VariantMaker) -> None:
             continue
         label = f"soup-{members[0].name}"
         with maker.skipping(label):
-            _forget_other_ingredients(maker, label, ingredients)
+            _discard_outdated(maker, label, ingredients)
             if maker.is_new(label):
-                _cook(maker, label, members[0], ingredients)
+                _make_soup(maker, label, members[0], ingredients)
     if alone:
         maker.report(f"no soup of {', '.join(alone)}: no other member or snapshot has the same network")
 
@@ -54,18 +54,18 @@ def _ingredients(
                 yield scored[snapshot.name]
 
 
-def _considered(maker: VariantMaker, label: str) -> Path:
+def _considered_file(maker: VariantMaker, label: str) -> Path:
     """File with the names of all that the soup could have been made of."""
     return maker.run.variant(label).path / "considered.json"
 
 
-def _forget_other_ingredients(maker: VariantMaker, label: str, ingredients: Sequence[Candidate]) -> None:
-    path = _considered(maker, label)
+def _discard_outdated(maker: VariantMaker, label: str, ingredients: Sequence[Candidate]) -> None:
+    path = _considered_file(maker, label)
     if path.is_file() and read_json(path).get("names") != [one.name for one in ingredients]:
         maker.run.variant(label).record.unlink(missing_ok=True)
 
 
-def _cook(maker: VariantMaker, label: str, first: Candidate, ingredients: Sequence[Candidate]) -> None:
+def _make_soup(maker: VariantMaker, label: str, first: Candidate, ingredients: Sequence[Candidate]) -> None:
     def network(numbers: Sequence[int]) -> DenseModel:
         states = (read_state(ingredients[number].weights) for number in numbers)
         return restore(first.spec, average(states, [1.0] * len(numbers)), label)
@@ -83,6 +83,6 @@ def _cook(maker: VariantMaker, label: str, first: Candidate, ingredients: Sequen
         return
     folder = maker.run.variant(label)
     require_writable(folder.path)
-    write_json(_considered(maker, label), {"names": [one.name for one in ingredients]})
+    write_json(_considered_file(maker, label), {"names": [one.name for one in ingredients]})
     write_state(folder.weights, network(soup.ingredients).state_dict())
     maker.keep(replace(first, name=label, kind="soup", weights=folder.weights, made_from=tuple(names), folder=folder))
