@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_heldout import TASKS, arrays, small_set
 
-from densemble.heldout.gain import bootstrap, bootstrap_gain, resample
+from densemble.heldout.gain import bootstrap, bootstrap_gain, bootstrap_mean, resample
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
 from densemble.tasks.objectives import make_objective
@@ -34,6 +34,13 @@ def test_equals_a_loop_over_the_same_samples() -> None:
     assert bootstrap(new, MIOU, 40, seed=3) == pytest.approx((whole, *np.quantile(scores, [0.025, 0.975])))
     gain = whole - metric_of(held, [0, 1], list(range(6)))
     assert bootstrap_gain(new, old, MIOU, 40, seed=3) == pytest.approx((gain, *np.quantile(gains, [0.025, 0.975])))
+
+
+def test_the_interval_of_a_mean_is_that_of_the_means_of_the_samples() -> None:
+    values = np.random.default_rng(1).random(12)
+    samples = [np.repeat(values, row).mean() for row in resample(12).int().numpy()]
+    expected = (values.mean(), *np.quantile(samples, [0.025, 0.975]))
+    assert bootstrap_mean(torch.from_numpy(values)) == pytest.approx(expected)
 
 
 def test_samples_are_as_large_as_the_set_and_repeat_with_the_seed() -> None:
