@@ -39,10 +39,10 @@ from torch import Tensor
 
 import densemble as de
 from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Way
+from densemble.benchmarking.interleave import Method
 from densemble.benchmarking.machine import machine
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
-from densemble.benchmarking.pictures import drawn, taken
+from densemble.benchmarking.pictures import split_images, synthetic_images
 from densemble.benchmarking.summary import batch_values, process_values, score_values
 from densemble.commands.split_data import data_for
 from densemble.config import SEVEN
@@ -90,10 +90,10 @@ def equal_mean(ensemble: de.Ensemble) -> de.Ensemble:
     return de.Ensemble(dict(ensemble.named_members()), task=ensemble.task).eval()
 
 
-def others(ensemble: de.Ensemble) -> dict[str, Way]:
+def others(ensemble: de.Ensemble) -> dict[str, Method]:
     """The naive loop with options of PyTorch, and the installed other libraries, by name."""
     members, task = list(ensemble.members.values()), ensemble.task
-    ways: dict[str, Way] = {name: make(members, task) for name, make in PYTORCH.items()}
+    ways: dict[str, Method] = {name: make(members, task) for name, make in PYTORCH.items()}
     ways |= {name: OTHERS[name](members, task) for name in installed()}
     if "MONAI" in ways:
         ways[SLIDING] = partial(sliding_window, members, task)
@@ -118,9 +118,9 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     say(f"\n{case.name}, {format_size(case.size)}, batch {case.batch}")
     ensemble = equal_mean(case.ensemble)
     if case.data is None:
-        images = drawn(case.batch, ensemble.in_channels, case.size)
+        images = synthetic_images(case.batch, ensemble.in_channels, case.size)
     else:
-        images = taken(data_for(ensemble, case.data, None), "val", case.batch, case.size)
+        images = split_images(data_for(ensemble, case.data, None), "val", case.batch, case.size)
     values: dict[str, Any] = {
         "name": case.name, "members_of": list(ensemble.members), "size": list(case.size), "batch": case.batch,
     }  # fmt: skip

@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Way, interleaved, timed
+from densemble.benchmarking.interleave import Method, interleaved, timed
 from densemble.benchmarking.machine import machine
 from densemble.benchmarking.measure import NAIVE, REMEMBERED, choosing_anew, measure_processes
-from densemble.benchmarking.pictures import drawn
+from densemble.benchmarking.pictures import synthetic_images
 from densemble.inference.fast import FastMember, accelerate
 from densemble.shapes import Size
 
@@ -68,8 +68,8 @@ def r_squared(x: Sequence[float], y: Sequence[float]) -> float:
 
 def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, Any]:
     """Seconds by number of members."""
-    whole, images = make_ensemble(backbone, max(counts)), drawn(1, 3, SIZE)
-    ways: dict[tuple[str, int], Way] = {}
+    whole, images = make_ensemble(backbone, max(counts)), synthetic_images(1, 3, SIZE)
+    ways: dict[tuple[str, int], Method] = {}
     own = list(whole.named_members())
     for name, (backend, precision) in KINDS.items():
         for count in counts:
@@ -81,15 +81,15 @@ def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, A
 def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, Any]:
     """Seconds by number of pixels."""
     ensemble = make_ensemble(backbone, 2)
-    pictures = {height * width: drawn(1, 3, (height, width)) for height, width in sizes}
-    ways: dict[tuple[str, int], Way] = {}
+    pictures = {height * width: synthetic_images(1, 3, (height, width)) for height, width in sizes}
+    ways: dict[tuple[str, int], Method] = {}
     for name, (backend, precision) in KINDS.items():
         for pixels, images in pictures.items():
             ways[name, pixels] = on(accelerate(ensemble, images, backend, precision, say), images)
     return grown(interleaved(ways, torch.empty(0), rounds), list(pictures))
 
 
-def on(way: Way, images: Tensor) -> Way:
+def on(way: Method, images: Tensor) -> Method:
     """A variant that always gets the same images, as a new tensor each time."""
     return lambda _: way(images.clone())
 
@@ -110,7 +110,7 @@ def grown(samples: dict[tuple[str, int], list[float]], points: Sequence[int]) ->
 
 def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]:
     """Peak memory of new processes, and its largest growth over the first count without the weights."""
-    images, weights = drawn(1, 3, SIZE), {}
+    images, weights = synthetic_images(1, 3, SIZE), {}
     peaks: dict[str, dict[int, float]] = {NAIVE: {}, REMEMBERED: {}}
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
@@ -166,7 +166,7 @@ def watched(fast: de.Ensemble) -> Inside:
 
 def overhead(backbone: str, rounds: int) -> dict[str, Any]:
     """Share of the time outside the networks, by variant, with a profile."""
-    images, found = drawn(1, 3, SIZE), {}
+    images, found = synthetic_images(1, 3, SIZE), {}
     for name, (backend, precision) in KINDS.items():
         fast = accelerate(make_ensemble(backbone, 7), images, backend, precision, say)
         inside = watched(fast)

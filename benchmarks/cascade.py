@@ -33,7 +33,7 @@ import densemble as de
 from densemble.data.targets import resize_target
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use, kept_share
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.heldout.cascade import fit_cascade
 from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut, held_out
@@ -59,7 +59,7 @@ def read_pictures(ensemble: de.Ensemble, folder: Path) -> tuple[Tensor, list[Any
     seen = {member.spec.input_size for _, member in ensemble.named_members()}
     size = seen.pop() if len(seen) == 1 else None
     images, wanted = [], []
-    for image, target, points in truths(data, "val"):
+    for image, target, points in images_with_targets(data, "val"):
         images.append(image if size is None else resize_maps(image, size, antialias=True))
         wanted.append((target, points))
     return torch.cat(images), wanted

@@ -29,11 +29,11 @@ from torchmetrics.functional.classification.calibration_error import _ce_compute
 from torchmetrics.utilities import dim_zero_cat
 
 from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
-from densemble.assembly.candidates import find_candidates, open_all
+from densemble.assembly.candidates import open_all
 from densemble.assembly.choosing import mixture_of
 from densemble.assembly.mixture import Mixture
 from densemble.assembly.timing import milliseconds
-from densemble.assembly.truths import OwnTruths, kept_truths
+from densemble.assembly.truths import full_size_targets, small_targets
 from densemble.config import make_config, read_config
 from densemble.data.folder import FolderData
 from densemble.ensemble.guarantee import binomial_interval, coverage, fit_set
@@ -45,6 +45,7 @@ from densemble.heldout.scores import totals
 from densemble.launch import run_members
 from densemble.run import Run
 from densemble.tasks.objectives import Objective, make_objective
+from densemble.variants import find_candidates
 
 HERE = Path(__file__).parent
 SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}
@@ -183,8 +184,8 @@ def measure(run: Run) -> dict[str, Any]:
     names = [one.name for one, _ in members]
     arrays = [own for _, own in members]
     size = (int(arrays[0].shape[-2]), int(arrays[0].shape[-1]))
-    held = held_out(names, arrays, kept_truths(data, run.config, run.folder, size), run.task)
-    own_size = held_out(names, arrays, OwnTruths(data, "val"), run.task)
+    held = held_out(names, arrays, small_targets(data, run.config, run.folder, size), run.task)
+    own_size = held_out(names, arrays, full_size_targets(data, "val"), run.task)
     times = milliseconds(run.folder, candidates, run.config.input_size)
     costs = [times[name] for name in names]
     halves = random_halves(len(held), REPEATS)

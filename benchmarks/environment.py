@@ -3,11 +3,12 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from densemble.inference.cache import installed_version
 
 
 def environment(*packages: str) -> dict[str, Any]:
@@ -20,12 +21,5 @@ def environment(*packages: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("torch", "torchvision", "timm", *packages)},
+        "versions": {name: installed_version(name) for name in ("torch", "torchvision", "timm", *packages)},
     }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

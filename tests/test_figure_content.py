@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from densemble.report.curves import draw_curves
-from densemble.report.figures import Series, chart
+from densemble.report.figures import Axis, Series, chart
 
 LINE = r'<line class="level" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"'
 GREEN = (44, 160, 44)
@@ -41,7 +41,7 @@ def test_a_drawn_curve_stands_where_its_values_are(middle: float, tmp_path: Path
 def test_points_of_a_chart_stand_where_its_ticks_say() -> None:
     """Values are recovered from the dots' pixels by the marks of the axes, which name values at pixels."""
     points = [(0.0, 10.0), (1.0, 40.0), (3.0, 20.0), (4.0, 30.0)]
-    svg = chart([Series("one", points, drawn="dots")], "across", "up", x_range=(0, 4), y_range=(0, 50))
+    svg = chart([Series("one", points, drawn="dots")], Axis("across", (0, 4)), Axis("up", (0, 50)))
     across, up = marks(svg, "middle"), marks(svg, "end")
     assert len(across) >= 3 and len(up) >= 3
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"', svg)]

@@ -12,14 +12,17 @@ from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.membership import UnusableMaps, per_image
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import ArtifactError
+from densemble.heldout.predictions import as_target
 from densemble.heldout.trust import Trust, reliability_table
 from densemble.metrics import Metric
 from densemble.nets.modes import eval_mode
 from densemble.shapes import Size
+from densemble.storage.images import as_unit
 from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
@@ -39,15 +42,41 @@ def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Ten
     metric.update(maps[0].cpu(), target, points)
 
 
-Truth = tuple[Tensor, Tensor, Tensor | None]
+class EnsembleMetrics:
+    """Metrics of an ensemble and whether its uncertainty and guarantee hold, over images that come one by one.
+
+    Args:
+        task: what the maps mean.
+        guarantee: of the predictions.
+    """
+
+    def __init__(self, task: Task, guarantee: Guarantee | None = None) -> None:
+        self._task = task
+        self.metric, self.trust = task.metrics(), Trust(task, guarantee)
+
+    def update(self, prediction: Prediction, target: Tensor, points: Tensor | None) -> None:
+        """Adds the prediction of one image, a batch of one."""
+        _score(self.metric, self._task, prediction.mean, target, points)
+        self.trust.update(prediction, target)
+
+    def compute(self) -> Scores:
+        """Every metric, what :class:`Trust` tells, and ``reliability`` (bins of confidence) where the task has it."""
+        table = reliability_table(self.metric)
+        return {**self.metric.compute(), **self.trust.compute(), **({} if table is None else {"reliability": table})}
 
 
-def truths(data: FolderData, split: str, pictures: Sequence[int] | None = None) -> Iterator[Truth]:
-    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, or of some of its pictures, one by one."""
-    for _, image, target, points in data.truths(split, pictures):
-        images = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-        wanted = torch.from_numpy(np.ascontiguousarray(target))
-        yield images, wanted, None if points is None else torch.from_numpy(points)
+ImageWithTarget = tuple[Tensor, Tensor, Tensor | None]
+
+
+def images_with_targets(
+    data: FolderData, split: str, numbers: Sequence[int] | None = None
+) -> Iterator[ImageWithTarget]:
+    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, or of some of its images, one by one."""
+    samples = data.split(split)
+    for sample in samples if numbers is None else [samples[number] for number in numbers]:
+        image, target = data.read_pair(sample)
+        pixels = torch.from_numpy(np.ascontiguousarray(as_unit(image, data.reading.image_range)))
+        yield pixels.permute(2, 0, 1)[None], *as_target(target, data.read_points(sample))
 
 
 @torch.no_grad()
@@ -72,24 +101,20 @@ def evaluate(
         DataError: no such split, files that cannot be used, or other classes than the ensemble's.
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
-    samples, task = data.split(split), ensemble.task
-    whole, single = task.metrics(), {name: task.metrics() for name in ensemble.members}
-    extra = Trust(task, ensemble.guarantee)
+    samples, examples, task = data.split(split), images_with_targets(data, split), ensemble.task
+    whole, single = EnsembleMetrics(task, ensemble.guarantee), {name: task.metrics() for name in ensemble.members}
     device = next(ensemble.parameters()).device
     without: list[dict[str, Any]] = []
     with eval_mode(ensemble):
-        for done, (sample, (images, target, points)) in enumerate(zip(samples, truths(data, split), strict=True)):
+        for done, (sample, (images, target, points)) in enumerate(zip(samples, examples, strict=True)):
             prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
             without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out or ()]
-            _score(whole, task, prediction.mean, target, points)
-            extra.update(prediction, target)
+            whole.update(prediction, target, points)
             if progress is not None:
                 progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
     scores = {"task": task.name, "split": split, "images": len(samples), **whole.compute()}
-    table = reliability_table(whole)
-    trust = {**extra.compute(), **({} if table is None else {"reliability": table})}
-    return {**scores, **trust, "members": members, **({"without": without} if without else {})}
+    return {**scores, "members": members, **({"without": without} if without else {})}
 
 
 def _scored(
@@ -131,7 +156,7 @@ def predict_split(
     device = next(model.parameters()).device
     density = task.target_kind == "density"
     number = 0
-    for batch in alike(truths(data, split)):
+    for batch in alike(images_with_targets(data, split)):
         images = torch.cat([images for images, _, _ in batch])
         maps = task.activation(model(images.to(device)).float())
         small = resize_maps(maps, map_size, density, antialias=True)
@@ -142,9 +167,9 @@ def predict_split(
     return kept, metric.compute()
 
 
-def alike(samples: Iterable[Truth]) -> Iterator[list[Truth]]:
+def alike(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]:
     """Neighbours of equal picture size together, as many as are worth a batch: small pictures pay little each then."""
-    batch: list[Truth] = []
+    batch: list[ImageWithTarget] = []
     for sample in samples:
         pixels = sample[0].shape[-1] * sample[0].shape[-2]
         if batch and (sample[0].shape != batch[0][0].shape or len(batch) >= min(BATCH, BATCH_PIXELS // pixels)):
@@ -165,7 +190,7 @@ def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_si
     for name in baseline_names(task):
         maps = BASELINES[name](mean)
         metric = task.metrics()
-        for _, target, points in truths(data, "val"):
+        for _, target, points in images_with_targets(data, "val"):
             _score(metric, task, maps[None], target, points)
         found[name] = metric.compute()
     return found

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from densemble.assembly.assemble import Source, assemble
-from densemble.assembly.candidates import Candidate, find_candidates, member_records
 from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
 from densemble.data.digests import changes, pair_digests
@@ -16,7 +15,15 @@ from densemble.evaluation import Scores
 from densemble.storage.artifact import require_function
 from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
-from densemble.variants import make_snapshots, make_soups, make_views
+from densemble.variants import (
+    Candidate,
+    VariantMaker,
+    find_candidates,
+    find_members,
+    make_snapshots,
+    make_soups,
+    make_views,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +56,7 @@ class Run:
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Records of the members whose training is finished, by name."""
-        return member_records(self.folder, self.config)
+        return {name: member.record for name, member in find_members(self.folder, self.config).items()}
 
     def _require_functions(self) -> None:
         """Checks the members' backbones before any network is built.
@@ -191,8 +198,7 @@ class Run:
             UsageError: no such view.
             ArtifactError: a member is code that is not in ``functions``.
         """
-        self._require_functions()
-        make_views(self.folder, self.config, self.task, self.open_data(), views, report)
+        make_views(self._variant_maker(report), views)
 
     def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own.
@@ -200,8 +206,7 @@ class Run:
         Raises:
             ArtifactError: a member is code that is not in ``functions``.
         """
-        self._require_functions()
-        make_snapshots(self.folder, self.config, self.task, self.open_data(), report)
+        make_snapshots(self._variant_maker(report))
 
     def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
         """Makes greedy soups of members of one architecture candidates: one network with averaged weights each.
@@ -209,8 +214,11 @@ class Run:
         Raises:
             ArtifactError: a member is code that is not in ``functions``.
         """
+        make_soups(self._variant_maker(report))
+
+    def _variant_maker(self, report: Callable[[str], None]) -> VariantMaker:
         self._require_functions()
-        make_soups(self.folder, self.config, self.task, self.open_data(), report)
+        return VariantMaker(self.folder, self.config, self.task, self.open_data(), report)
 
     def open_data(self) -> FolderData:
         """The pictures and maps that the members were trained on.

@@ -8,10 +8,22 @@ Sizes are always (height, width), in pixels; as text ``240x320`` (height x width
 """
 
 import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from densemble.errors import UsageError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Size = tuple[int, int]
+Array = np.ndarray[Any, Any]
+
+
+def size_of(maps: "Tensor | Array") -> Size:
+    """(height, width), the last two axes of maps or images ``(..., H, W)``."""
+    return int(maps.shape[-2]), int(maps.shape[-1])
 
 
 def parse_size(text: str) -> Size:

@@ -16,7 +16,7 @@ from densemble.assembly.options import Options
 from densemble.ensemble.combine import rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
-from densemble.evaluation import evaluate, truths
+from densemble.evaluation import evaluate, images_with_targets
 from densemble.heldout.predictions import held_out
 
 KINDS = ("saliency", "segmentation", "multilabel", "depth")
@@ -71,7 +71,7 @@ def require_near(measured: dict[str, Any], scores: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_prediction_is_that_of_the_networks(kind: str, written: Callable[[str], Written]) -> None:
     run = written(kind)
-    images = next(truths(run.data, "val"))[0]
+    images = next(images_with_targets(run.data, "val"))[0]
     for rule in rules_for(run.task):
         mixture = kept(run).fit_rule(rule)
         require_same(mixture.predict(mixture.held.read(0)), networks_of(mixture, run).predict(images))
@@ -85,7 +85,7 @@ def test_a_calibrated_prediction_is_that_of_the_networks(
     kind: str, way: str, written: Callable[[str], Written]
 ) -> None:
     run = written(kind)
-    images = next(truths(run.data, "val"))[0]
+    images = next(images_with_targets(run.data, "val"))[0]
     plain = kept(run)
     mixture = fit_calibration(Mixture(member_temperatures(plain.held, way), plain.shares), way)
     assert mixture.calibration is not None

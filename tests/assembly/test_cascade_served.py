@@ -10,7 +10,7 @@ from sampled import sampled
 from densemble.assembly import cascading
 from densemble.ensemble.cascade import cascade_use
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import evaluate, truths
+from densemble.evaluation import evaluate, images_with_targets
 from densemble.inference.cascade import predict_cascade
 
 Fresh = Callable[[str], Written]
@@ -28,7 +28,7 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
     assert any(len(policy.members) < 3 for policy in cascade.policies)
     for policy in cascade.policies:
         metric, used = task.metrics(), []
-        for images, target, points in truths(run.data, "val"):
+        for images, target, points in images_with_targets(run.data, "val"):
             found = predict_cascade(ensemble, images, policy)
             size = (int(target.shape[-2]), int(target.shape[-1]))
             maps = resize_maps(found.prediction.mean, size, task.target_kind == "density")

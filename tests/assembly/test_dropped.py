@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from assembly.written_runs import PICTURES, Written, make_network
 
-from densemble.assembly.candidates import find_candidates, open_all
+from densemble.assembly.candidates import open_all
 from densemble.errors import ArtifactError, UsageError
 from densemble.storage.artifact import load
 from densemble.storage.runs import read_json
 from densemble.storage.weights import write_maps, write_state
+from densemble.variants import find_candidates
 
 Fresh = Callable[[str], Written]
 

@@ -15,7 +15,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, Guarantee, RiskControl
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ArtifactError
-from densemble.evaluation import evaluate, truths
+from densemble.evaluation import evaluate, images_with_targets
 
 Array = np.ndarray[Any, Any]
 GUARANTEES: dict[str, Guarantee] = {
@@ -38,7 +38,7 @@ def at(maps: torch.Tensor, target: torch.Tensor) -> Array:
 
 
 def predictions(ensemble: Ensemble, run: Written) -> list[tuple[Prediction, torch.Tensor]]:
-    return [(ensemble.predict(images), target) for images, target, _ in truths(run.data, "val")]
+    return [(ensemble.predict(images), target) for images, target, _ in images_with_targets(run.data, "val")]
 
 
 def area_under(uncertainty: Array, error: Array) -> float:
@@ -118,7 +118,8 @@ def test_depth(written: Callable[[str], Written]) -> None:
     ensemble = build(run, guarantee=guarantee, calibration=VarianceScaling(2.0, 0.3))
     found = evaluate(ensemble, run.data, "val")
     uncertainty, errors, held, widths = [], [], [], []
-    for (prediction, target), (images, _, _) in zip(predictions(ensemble, run), truths(run.data, "val"), strict=True):
+    examples = images_with_targets(run.data, "val")
+    for (prediction, target), (images, _, _) in zip(predictions(ensemble, run), examples, strict=True):
         with torch.no_grad():
             members = [maps for _, maps in ensemble.member_maps(images)]
         valid, metres = (target > 0).numpy(), target.numpy()

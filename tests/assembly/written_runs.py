@@ -11,8 +11,7 @@ import torch
 from task_sets import TASK_SETS, write
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
-from densemble.assembly.evidence import Run as RunOfCandidate
+from densemble.assembly.evidence import ServedLogits
 from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.data.synthetic import make_scenes
@@ -23,6 +22,7 @@ from densemble.run import Run
 from densemble.storage.runs import RunFolder, write_json, write_text
 from densemble.storage.weights import write_maps, write_state
 from densemble.tasks import Task
+from densemble.variants import Candidate
 
 NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)
@@ -76,9 +76,7 @@ class Written:
         return Written(place, self.data, self.task)
 
 
-def planted_logits(
-    task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]
-) -> Iterator[RunOfCandidate]:
+def planted_logits(task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[ServedLogits]:
     """What :func:`run_candidate` would give if the network gave the planted maps: activation undone."""
     served = torch.from_numpy(np.load(candidate.predictions.parent / PLANTED)).double()
     size = (int(served.shape[-2]), int(served.shape[-1]))
@@ -93,7 +91,7 @@ def planted_logits(
                 scale = float(task.activation(torch.zeros(1, 1, *size)).mean() / np.log(2))
                 logits = torch.log(torch.expm1(maps / scale))
         target = torch.from_numpy(np.array(data.read_pair(data.val[image])[1]))
-        yield RunOfCandidate(image, logits.float(), size, target)
+        yield ServedLogits(image, logits.float(), size, target)
 
 
 def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator) -> Tensor:

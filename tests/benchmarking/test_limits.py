@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemble.benchmarking.limits import PARTS, Limits, _rates, measure_limits
+from densemble.benchmarking.limits import PARTS, MachineLimits, _rates, measure_limits
 from densemble.inference.backends.base import native_bf16
 
 CPU = torch.device("cpu")
@@ -32,8 +32,8 @@ def test_all_that_the_hardware_has_is_measured() -> None:
 
 
 def test_of_two_measurements_the_higher_one_is_taken_each() -> None:
-    first = Limits({"fp32": 5.0}, {"fp32": 1.0}, 7.0, {"copy": [7.0]})
-    later = Limits({"fp32": 4.0}, {"fp32": 2.0}, 8.0, {"copy": [8.0]})
-    assert first | later == Limits({"fp32": 5.0}, {"fp32": 2.0}, 8.0, {"copy": [7.0, 8.0]})
+    first = MachineLimits({"fp32": 5.0}, {"fp32": 1.0}, 7.0, {"copy": [7.0]})
+    later = MachineLimits({"fp32": 4.0}, {"fp32": 2.0}, 8.0, {"copy": [8.0]})
+    assert first | later == MachineLimits({"fp32": 5.0}, {"fp32": 2.0}, 8.0, {"copy": [7.0, 8.0]})
     assert first.seconds(10, "fp32") == pytest.approx(2)
     assert first.seconds(10, "int8") is None

@@ -9,15 +9,15 @@ import torch
 import densemble as de
 from densemble.benchmarking import measure
 from densemble.benchmarking.flops import Work
-from densemble.benchmarking.limits import Limits
+from densemble.benchmarking.limits import MachineLimits
 from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_split
 from densemble.benchmarking.members import Chosen, MemberCost
-from densemble.benchmarking.pictures import drawn, taken
-from densemble.benchmarking.scores import score_ways
+from densemble.benchmarking.pictures import split_images, synthetic_images
+from densemble.benchmarking.scores import score_methods
 from densemble.benchmarking.summary import batch_values, score_values
 from densemble.benchmarking.ways import NAIVE
 from densemble.data.folder import FolderData
-from densemble.evaluation import evaluate, truths
+from densemble.evaluation import evaluate, images_with_targets
 from densemble.tasks import SaliencyTask
 
 EAGER = (("eager", "fp32"),)
@@ -27,7 +27,7 @@ def silent(text: str) -> None: ...
 
 
 def test_shares_of_the_limits_by_hand() -> None:
-    limits = Limits({"fp32": 100.0, "bf16": 200.0}, {}, 50.0, {})
+    limits = MachineLimits({"fp32": 100.0, "bf16": 200.0}, {}, 50.0, {})
     plain, rewritten = Work(400, 10, {}, {}), Work(200, 5, {}, {})
     member = MemberCost("a", plain, rewritten, {"ours": Chosen("x", "bf16")}, {NAIVE: [8.0, 9.0, 7.0], "ours": [2.0]})
     assert member.share_of_peak(NAIVE, limits) == pytest.approx(400 / 100 / 8)
@@ -38,8 +38,8 @@ def test_shares_of_the_limits_by_hand() -> None:
 
 def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter((3e9, 5e9))
-    monkeypatch.setattr(measure, "measure_limits", lambda device: Limits({"fp32": next(rates)}, {}, 1e9, {}))
-    images = drawn(2, 3, (48, 64))
+    monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits({"fp32": next(rates)}, {}, 1e9, {}))
+    images = synthetic_images(2, 3, (48, 64))
     half = {"theirs": lambda x: small_ensemble(x) / 2}
     values = batch_values(measure_batch(small_ensemble, images, EAGER, 2, silent, half))
     assert list(values["ways"]) == [NAIVE, "theirs", "ours, eager fp32"]
@@ -75,15 +75,15 @@ def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path)
 
 def test_what_is_worse_loses(scenes: Path) -> None:
     data, task = FolderData(scenes, "saliency"), SaliencyTask()
-    known = {target.sum().item(): target for _, target, _ in truths(data, "val")}
-    order = {images.sum().item(): target.sum().item() for images, target, _ in truths(data, "val")}
+    known = {target.sum().item(): target for _, target, _ in images_with_targets(data, "val")}
+    order = {images.sum().item(): target.sum().item() for images, target, _ in images_with_targets(data, "val")}
 
     def perfect(images: torch.Tensor) -> torch.Tensor:
         return known[order[images.sum().item()]][None, None]
 
     found = score_values(
-        score_ways({NAIVE: perfect, "noise": lambda images: perfect(images) + torch.rand(1, 1, 48, 64)},
-                   task, truths(data, "val"), torch.device("cpu")), "cc", True,
+        score_methods({NAIVE: perfect, "noise": lambda images: perfect(images) + torch.rand(1, 1, 48, 64)},
+                   task, images_with_targets(data, "val"), torch.device("cpu")), "cc", True,
     )  # fmt: skip
     assert found[NAIVE]["cc"] == pytest.approx(1, abs=1e-4)
     assert found["noise"]["lost"] == pytest.approx(1 - found["noise"]["cc"], abs=1e-4) and found["noise"]["lost"] > 0.1
@@ -92,10 +92,10 @@ def test_what_is_worse_loses(scenes: Path) -> None:
 
 def test_pictures_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
-    images = taken(data, "val", 10, (24, 32))
+    images = split_images(data, "val", 10, (24, 32))
     assert (
         images.shape == (10, 3, 24, 32) and torch.equal(images[0], images[8]) and not torch.equal(images[0], images[1])
     )
-    same = taken(data, "val", 1, (48, 64))
-    assert torch.allclose(same, next(truths(data, "val"))[0], atol=1e-6)
-    assert torch.equal(drawn(1, 5, (48, 64))[:, 3:], drawn(1, 3, (48, 64))[:, :2])
+    same = split_images(data, "val", 1, (48, 64))
+    assert torch.allclose(same, next(images_with_targets(data, "val"))[0], atol=1e-6)
+    assert torch.equal(synthetic_images(1, 5, (48, 64))[:, 3:], synthetic_images(1, 3, (48, 64))[:, :2])

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 import densemble as de
-from densemble.benchmarking.pictures import drawn
+from densemble.benchmarking.pictures import synthetic_images
 from densemble.benchmarking.ways import NAIVE, accelerated, naive_loop, relative_errors
 from densemble.ensemble.calibrate import make_calibration
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return drawn(2, 3, (48, 64))
+    return synthetic_images(2, 3, (48, 64))
 
 
 def test_the_naive_loop_is_the_ensemble(small_ensemble: de.Ensemble, images: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ import torch
 import densemble as de
 from densemble.benchmarking import measure
 from densemble.benchmarking.fresh import FreshProcess
-from densemble.benchmarking.limits import Limits
+from densemble.benchmarking.limits import MachineLimits
 from densemble.ensemble.cascade import Cascade, Policy
 
 Command = Callable[..., Any]
@@ -21,7 +21,7 @@ QUICK = ("--size", "48x64", "--rounds", "1", "--backend", "eager", "--precision"
 @pytest.fixture(autouse=True)
 def known_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {"fp32": 5e11}
-    monkeypatch.setattr(measure, "measure_limits", lambda device: Limits(rates, rates, 7e10, {}))
+    monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits(rates, rates, 7e10, {}))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
     maps = [np.where(even, own, other) for own, other in zip(arrays(easy), arrays(hard), strict=True)]
     if metric == "cc":  # probabilities
         maps = [own.clip(0, 1) for own in maps]
-    return held_out(easy.names, maps, easy.truths, easy.task)
+    return held_out(easy.names, maps, easy.targets, easy.task)
 
 
 @pytest.mark.parametrize("metric", TASKS)
@@ -83,7 +83,7 @@ def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: 
 def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
     """Other maps of the same pictures, twice as large, beside targets twice as large."""
     task = held.task
-    truths = [truth_of(task, random) for _ in held.truths]
+    truths = [truth_of(task, random) for _ in held.targets]
     large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in truths]
     ideal = torch.stack([task.as_maps(target)[0] for target in large]).numpy()
     noise = [random.normal(size=ideal.shape).astype(np.float32) * 0.3 for _ in held.names]
@@ -181,7 +181,7 @@ def test_checks_are_measured_on_the_other_half() -> None:
     cheap = arrays(held)[0].copy()
     cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
     maps = [cheap, arrays(held)[1]]
-    other = held_out(held.names, maps, held.truths, held.task)
+    other = held_out(held.names, maps, held.targets, held.task)
     found = fit_cascade(other, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
     shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
     assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
@@ -199,7 +199,7 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
         cheap = arrays(held)[1].copy()
         cheap[bad] = arrays(held)[0][1]
         found = fit_cascade(
-            held_out(held.names, [cheap, arrays(held)[1]], held.truths, held.task),
+            held_out(held.names, [cheap, arrays(held)[1]], held.targets, held.task),
             Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0],
         )  # fmt: skip
         alone = next(policy for policy in found.policies if policy.members == ("cheap",))
@@ -219,7 +219,7 @@ def test_worse_members_that_come_last_are_left_out() -> None:
 def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
     held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
-    negative = held_out(held.names, upside_down, held.truths, held.task)
+    negative = held_out(held.names, upside_down, held.targets, held.task)
     found = fit_cascade(negative, Mixed((0.5, 0.5)), make_objective(held.task), [1.0, 2.0])
     assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
     with pytest.raises(UsageError, match="budget"):

@@ -25,7 +25,7 @@ def stacked(held: HeldOut) -> np.ndarray:
 
 def brute_score(metric: str, mixture: np.ndarray, held: HeldOut) -> float:
     """Higher is better, (N, K, pixels); written without anything of densemble."""
-    targets = np.stack([target.numpy().reshape(-1) for target, _ in held.truths])
+    targets = np.stack([target.numpy().reshape(-1) for target, _ in held.targets])
     if metric == "mae":
         return -float(np.abs(mixture[:, 0] - targets).mean())
     if metric == "cc":
@@ -145,7 +145,7 @@ def test_only_the_given_pictures_are_chosen_by() -> None:
     held = small_set(TASKS["mae"], (0.5, 1.0), pictures=4)
     one, two = arrays(held)
     crossed = [np.concatenate([a[:2], b[2:]]) for a, b in ((one, two), (two, one))]
-    swapped = held_out(held.names, crossed, held.truths, held.task)
+    swapped = held_out(held.names, crossed, held.targets, held.task)
     assert best(swapped.only((0, 1)), objective_of("mae")).weights == (1, 0)
     assert best(swapped.only((3, 2)), objective_of("mae")).weights == (0, 1)
 
@@ -158,7 +158,7 @@ def test_too_many_subsets_are_refused() -> None:
 @pytest.mark.parametrize("strategy", SELECT)
 def test_nothing_to_choose_by_is_said(strategy: str) -> None:
     held = small_set(TASKS["miou"], (1.0, 1.2), pictures=2)
-    blank = replace(held, truths=[(torch.full(SIZE, 255), None)] * 2)
+    blank = replace(held, targets=[(torch.full(SIZE, 255), None)] * 2)
     with pytest.raises(DataError, match="'miou' is undefined on the 2 held-out pictures"):
         SELECT[strategy](blank, objective_of("miou"))
 

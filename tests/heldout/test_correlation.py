@@ -19,7 +19,7 @@ def test_error_correlation_is_that_of_numpy(metric: str) -> None:
     errors = []
     for maps in arrays(held):
         own = []
-        for predicted, (target, _) in zip(maps.astype(np.float64), held.truths, strict=True):
+        for predicted, (target, _) in zip(maps.astype(np.float64), held.targets, strict=True):
             wanted = target.numpy()
             if metric == "miou":
                 own.append((predicted.argmax(0) != wanted)[wanted != 255])
@@ -40,7 +40,7 @@ def test_errors_of_masks_are_counted_where_they_are_known() -> None:
 
 def test_errors_that_never_vary_have_no_correlation() -> None:
     held = small_set(TASKS["mae"], (0.0, 1.0, 1.0))
-    constant = np.stack([(t + 0.25).numpy()[None] for t, _ in held.truths])
+    constant = np.stack([(t + 0.25).numpy()[None] for t, _ in held.targets])
     shifted = replace(held, maps=(KeptMaps(constant, held.task), *held.maps[1:]))
     found = error_correlation(shifted)
     assert found[0].isnan().all()

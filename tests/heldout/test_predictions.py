@@ -15,7 +15,7 @@ def mapped(held: HeldOut, folder: Path, mode: str) -> HeldOut:
     for name, maps in zip(held.names, arrays(held), strict=True):
         np.save(folder / f"{name}.npy", maps)
         kept.append(np.load(folder / f"{name}.npy", mmap_mode=mode))
-    return held_out(held.names, kept, held.truths, held.task)
+    return held_out(held.names, kept, held.targets, held.task)
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
@@ -26,7 +26,7 @@ def test_mapped_files_read_like_memory_again_and_again(tmp_path: Path, mode: str
         for (maps, truth), (wanted, _) in zip(found, held, strict=True):
             assert maps.dtype == torch.float32
             assert torch.equal(maps, wanted)
-            assert truth is held.truths[[t is truth for t in held.truths].index(True)]
+            assert truth is held.targets[[t is truth for t in held.targets].index(True)]
 
 
 def test_what_was_changed_in_a_copy_on_write_map_stays(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_was_changed_in_a_copy_on_write_map_stays(tmp_path: Path) -> None:
 def test_a_part_of_a_mapped_file_is_read_at_its_place(tmp_path: Path) -> None:
     held = small_set(TASKS["mae"], (1.0,))
     whole = mapped(held, tmp_path, "r")
-    part = held_out(held.names, [arrays(whole)[0][3:]], held.truths[3:], held.task)
+    part = held_out(held.names, [arrays(whole)[0][3:]], held.targets[3:], held.task)
     assert torch.equal(part.read(0), held.read(3))
 
 
@@ -55,6 +55,6 @@ def test_candidates_and_pictures_are_taken_in_the_order_asked_for() -> None:
 def test_shapes_that_differ_are_refused() -> None:
     held = small_set(TASKS["mae"], (1.0, 2.0))
     with pytest.raises(ValueError, match="different shapes"):
-        held_out(held.names, [arrays(held)[0], arrays(held)[1][:, :, :3]], held.truths, held.task)
+        held_out(held.names, [arrays(held)[0], arrays(held)[1][:, :, :3]], held.targets, held.task)
     with pytest.raises(ValueError, match="5 targets for 6 images"):
-        held_out(held.names, arrays(held), held.truths[:5], held.task)
+        held_out(held.names, arrays(held), held.targets[:5], held.task)

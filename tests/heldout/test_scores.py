@@ -26,7 +26,7 @@ def test_rows_are_what_the_metric_says_of_each_picture(metric: str) -> None:
         for picture, found in zip((4, 2), own, strict=True):
             single = held.task.metrics()
             mixture = np.average([maps[picture].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
-            single.update(torch.from_numpy(mixture).float(), *held.truths[picture])
+            single.update(torch.from_numpy(mixture).float(), *held.targets[picture])
             assert found == pytest.approx(single.compute()[metric], abs=1e-6)
 
 
@@ -75,11 +75,11 @@ def test_maps_are_resized_to_the_target_and_a_count_stays() -> None:
 
 def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
     held, objective = small_set(TASKS["mae"], (1.0, 1.2, 1.4)), make_objective(TASKS["mae"], "mae")
-    large = replace(held, truths=[(torch.rand(13, 17), None) for _ in held.truths])
+    large = replace(held, targets=[(torch.rand(13, 17), None) for _ in held.targets])
     found = objective.value(totals(large, WEIGHTS, objective)).tolist()
     for value, weights in zip(found, WEIGHTS, strict=True):
         error = 0.0
-        for picture, (target, _) in enumerate(large.truths):
+        for picture, (target, _) in enumerate(large.targets):
             resized = resize_maps(torch.stack([torch.from_numpy(m[picture]).float() for m in arrays(held)]), (13, 17))
             mixture = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
             error += float((mixture - target).abs().mean())

@@ -16,7 +16,7 @@ from densemble.data.folder import FolderData
 from densemble.errors import UsageError
 from densemble.report.data_page import write_data_page
 from densemble.report.preview import draw_preview
-from densemble.report.samples import Painter, Raw, augmented_samples, read_samples
+from densemble.report.samples import RawSample, SamplePainter, augmented_samples, read_samples
 
 TASKS = ("saliency", "segmentation", "multilabel", "depth", "heatmap", "image")
 
@@ -117,13 +117,13 @@ def test_variants_are_what_training_sees(tmp_path: Path) -> None:
 def test_labels_keep_their_colours_and_values_one_scale(tmp_path: Path) -> None:
     data = FolderData(write_good(tmp_path / "s", "segmentation"), "segmentation", classes=["sky", "road", "car"])
     raw = list(read_samples(data, data.train))
-    painter = Painter(data, raw)
+    painter = SamplePainter(data, raw)
     assert [name for name, _ in painter.legend()] == ["sky", "road", "car", "ignored (255)"]
     white = np.ones((48, 64, 3), np.float32)
-    drawn = painter.draw(Raw("x", white, np.full((48, 64), 1))).target[0, 0]
+    drawn = painter.draw(RawSample("x", white, np.full((48, 64), 1))).target[0, 0]
     colour = np.array(painter.legend()[1][1])
     np.testing.assert_allclose(drawn, 255 * 0.35 + colour * 0.65, atol=1)
     depth = FolderData(write_good(tmp_path / "d", "depth"), "depth")
-    painter = Painter(depth, list(read_samples(depth, depth.train)))
-    black = painter.draw(Raw("x", white, np.zeros((48, 64)))).target
+    painter = SamplePainter(depth, list(read_samples(depth, depth.train)))
+    black = painter.draw(RawSample("x", white, np.zeros((48, 64)))).target
     assert not black.any() and painter.range is not None and painter.range[0] >= 300

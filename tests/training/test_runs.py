@@ -25,7 +25,7 @@ from densemble.launch import parse_time, raise_failures
 from densemble.run import Run
 from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
-from densemble.training.module import Progress, schedule
+from densemble.training.module import TrainingProgress, schedule
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +195,8 @@ def test_leaderboard_and_assembly(finished_run: Path) -> None:
 
 def test_learning_rate_schedule() -> None:
     assert schedule(0) < 0.1 and schedule(0.05) == pytest.approx(1) and schedule(1) == pytest.approx(0.01)
-    assert Progress(100, None).at(50) == 0.5
-    timed = Progress(100, 10)
+    assert TrainingProgress(100, None).at(50) == 0.5
+    timed = TrainingProgress(100, 10)
     timed.started -= 8
     assert timed.at(10) == pytest.approx(0.8, abs=0.01) and timed.at(100) == 1
 

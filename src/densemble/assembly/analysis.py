@@ -8,20 +8,22 @@ from typing import Any
 
 import torch
 
-from densemble.assembly.candidates import Candidate, Dropped
-from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured, further_objectives
-from densemble.heldout.choose import Trade, price
+from densemble.assembly.candidates import Dropped
+from densemble.assembly.cross_fit import CrossFit, ImageResult, further_objectives
+from densemble.evaluation import EnsembleMetrics
+from densemble.heldout.choose import ParetoPoint, price
 from densemble.heldout.correlation import error_correlation
-from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
+from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.trust import reliability_table
 from densemble.metrics import Metric
+from densemble.report.html_page import Values
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
+from densemble.variants import Candidate
 
-Values = dict[str, Any]
 CALIBRATION_METRICS = ("miou", "ece", "classwise_ece", "brier", "nll")
 """Metrics that are shown before and after calibration."""
 
@@ -39,7 +41,7 @@ def heading(run: str, task: Task, objective: Objective, images: int, map_size: S
     }
 
 
-def interval(value: Interval) -> dict[str, float | None]:
+def interval(value: ConfidenceInterval) -> dict[str, float | None]:
     """An interval as plain values."""
     return {key: _number(number) for key, number in value._asdict().items()}
 
@@ -191,7 +193,7 @@ def trust_values(found: CrossFit) -> Values:
     return {**values, "calibration": {"coverage": coverage}}
 
 
-def trade_rows(trades: Sequence[Trade]) -> list[Values]:
+def pareto_rows(trades: Sequence[ParetoPoint]) -> list[Values]:
     """The Pareto front of score against time."""
     return [{**asdict(trade), "members": list(trade.members), "weights": list(trade.weights)} for trade in trades]
 
@@ -210,7 +212,7 @@ def training_curves(folders: Mapping[str, MemberFolder]) -> dict[str, list[dict[
     }
 
 
-def _reliability(measured: Measured) -> Values:
+def _reliability(measured: EnsembleMetrics) -> Values:
     values = measured.metric.compute()
     found: Values = {name: values[name] for name in CALIBRATION_METRICS if name in values}
     return {**found, "table": reliability_table(measured.metric)}

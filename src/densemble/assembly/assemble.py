@@ -10,7 +10,7 @@ import torch
 
 from densemble.assembly import analysis
 from densemble.assembly.baselines import baseline_filter, baseline_maps
-from densemble.assembly.candidates import Candidate, Dropped, find_candidates, open_all, require_enough
+from densemble.assembly.candidates import Dropped, open_all, require_enough
 from densemble.assembly.cascading import cascade_of
 from densemble.assembly.choosing import require_members
 from densemble.assembly.cross_fit import CrossFit, ImageResult, cross_fit, disagreement_of
@@ -22,26 +22,27 @@ from densemble.assembly.options import Options
 from densemble.assembly.pictures import report_strips
 from densemble.assembly.recipe import Fitted, Recipe
 from densemble.assembly.timing import milliseconds
-from densemble.assembly.truths import OwnTruths, kept_truths
+from densemble.assembly.truths import full_size_targets, small_targets
 from densemble.config import RunConfig
 from densemble.data.folder import FolderData
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.ensemble.views import Viewed
 from densemble.errors import DataError
 from densemble.evaluation import Scores
-from densemble.heldout.choose import Trade, pareto, price
-from densemble.heldout.predictions import HeldOut, Truth, held_out
+from densemble.heldout.choose import ParetoPoint, pareto, price
+from densemble.heldout.predictions import HeldOut, Target, held_out
 from densemble.heldout.scores import measure
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.storage.runs import RunFolder, write_json
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
 from densemble.tasks.objectives import Objective, make_objective
 from densemble.tasks.objectives.segmentation import class_overlaps
+from densemble.variants import Candidate, find_candidates
 
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10
@@ -96,7 +97,7 @@ class _Result:
     objective: Objective
     crossed: CrossFit | None
     folds: str
-    trades: list[Trade]
+    trades: list[ParetoPoint]
     correlation: dict[str, Any]
     guarantee: Guarantee | None
     checked: dict[str, Any]
@@ -142,15 +143,15 @@ def assemble(source: Source, options: Options) -> Ensemble:
     names = [candidate.name for candidate in candidates]
     require_members(options, names)
     objective = make_objective(task, options.metric)
-    size: Size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+    size = size_of(maps[0])
     # Targets come with fixations at their own size only.
     at_fixations = objective.name in ("nss", "auc_judd")
-    truths = OwnTruths(data, "val") if at_fixations else kept_truths(data, source.config, run, size)
+    targets = full_size_targets(data, "val") if at_fixations else small_targets(data, source.config, run, size)
     groups = groups_of(data)
     images, others = _images(len(data.val), options, groups)
     if len(images) < len(data.val) and options.promise == "none":
         report(f"selected on {len(images)} of {len(data.val)} validation images")
-    kept = held_out(names, maps, truths, task).only(images)
+    kept = held_out(names, maps, targets, task).only(images)
     costs = milliseconds(run, candidates, source.config.input_size)
     with scratch_folder(run.cache) as scratch:
         evidence = gather(kept, candidates, data, scratch, report)
@@ -199,7 +200,7 @@ def _cross_fit(recipe: Recipe, folds: list[tuple[list[int], list[int]]], report:
         return None
 
 
-def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], report: Report) -> list[Trade]:
+def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], report: Report) -> list[ParetoPoint]:
     """What can be had for how much time; empty for a single candidate."""
     if len(kept.names) < 2 or len(kept) < FEWEST:
         return []
@@ -243,10 +244,10 @@ def _score(
     task, metric = mixture.held.task, mixture.held.task.metrics()
     classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
     overlaps = list[torch.Tensor]()
-    for part, maps, truth in _all_images(mixture, unseen, candidates, data):
-        metric.update(_at(part.join(maps), truth[0], task)[0], *truth)
+    for part, maps, target in _all_images(mixture, unseen, candidates, data):
+        metric.update(resize_to_target(part.join(maps), target[0], task)[0], *target)
         if classes is not None:
-            overlaps.append(measure(maps, truth, task, classes))
+            overlaps.append(measure(maps, target, task, classes))
     if not overlaps:
         return metric.compute(), {}
     rows = class_overlaps(torch.stack(overlaps).sum(0)).tolist()
@@ -255,25 +256,21 @@ def _score(
 
 def _all_images(
     mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData
-) -> Iterator[tuple[Mixture, torch.Tensor, Truth]]:
+) -> Iterator[tuple[Mixture, torch.Tensor, Target]]:
     """The ensemble, its members' maps as served, and the target, for every validation image."""
     parts = [mixture] if unseen is None else [mixture, unseen]
     for part in parts:
-        for maps, truth in part.held:
-            yield part, maps, truth
+        for maps, target in part.held:
+            yield part, maps, target
     left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.held.pictures})
     by_name = {candidate.name: candidate for candidate in candidates}
     if left:  # images that no file of logits holds, because there are too many
         runs = [run_candidate(by_name[name], data, left) for name in mixture.held.names]
-        truths = OwnTruths(data, "val")
+        targets = full_size_targets(data, "val")
         for rows in zip(*runs, strict=True):
             pairs = zip(rows, mixture.held.temperatures, strict=True)
             logits = torch.cat([resize_maps(row.logits[None] / temperature, row.size) for row, temperature in pairs])
-            yield mixture, mixture.held.task.activation(logits), truths[rows[0].image]
-
-
-def _at(maps: torch.Tensor, target: torch.Tensor, task: Task) -> torch.Tensor:
-    return resize_maps(maps, (int(target.shape[-2]), int(target.shape[-1])), task.target_kind == "density")
+            yield mixture, mixture.held.task.activation(logits), targets[rows[0].image]
 
 
 def _build(source: Source, result: _Result) -> Ensemble:
@@ -340,7 +337,7 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
             values["strategies"] = analysis.strategy_rows(crossed, costs, options.seed)
         values |= analysis.trust_values(crossed)
     if result.trades:
-        values["pareto"] = analysis.trade_rows(result.trades)
+        values["pareto"] = analysis.pareto_rows(result.trades)
     if "calibration" in values:
         warm = {name: value for name, value in result.temperatures.items() if value != 1}
         values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
@@ -358,8 +355,8 @@ def _image_results(mixture: Mixture, objective: Objective) -> list[ImageResult]:
     """The ensemble as saved on the images that it was fitted on."""
     found = []
     for image in mixture.held.pictures:
-        maps, truth = mixture.held.read(image), mixture.held.truths[image]
-        score = objective.value(measure(mixture.join(maps), truth, mixture.held.task, objective)[0])
-        size = (int(truth[0].shape[-2]), int(truth[0].shape[-1]))
+        maps, target = mixture.held.read(image), mixture.held.targets[image]
+        score = objective.value(measure(mixture.join(maps), target, mixture.held.task, objective)[0])
+        size = size_of(target[0])
         found.append(ImageResult(image, float(score), disagreement_of(mixture.predict(maps, size))))
     return found

@@ -53,7 +53,7 @@ def baseline_filter(kept: HeldOut, maps: Sequence[Tensor]) -> BaselineFilter:
     objective = make_objective(kept.task)
     every = statistics(kept, torch.eye(len(kept.names)), objective)
     rows = [
-        torch.cat([measure(own[None], kept.truths[image], kept.task, objective) for image in kept.pictures])
+        torch.cat([measure(own[None], kept.targets[image], kept.task, objective) for image in kept.pictures])
         for own in maps
     ]
     width = every.shape[-1]

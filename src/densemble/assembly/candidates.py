@@ -1,4 +1,4 @@
-"""Candidates: what may become a member of the ensemble, and what had to be dropped before anything was chosen."""
+"""Held-out predictions of candidates, opened and checked: what cannot be used is dropped before selection."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -8,57 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from densemble.config import RunConfig
-from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, WeightsError
 from densemble.heldout.maps import read_map
-from densemble.nets.dense import DenseModel, DenseSpec
-from densemble.nets.weights import read_state
-from densemble.storage.artifact import restore
-from densemble.storage.runs import RunFolder, read_json
-from densemble.variants import read_variants
+from densemble.variants.record import AGAIN, Candidate
 
 Array = np.ndarray[Any, Any]
-AGAIN = "delete its folder and train it again with `densemble train ... --resume`"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trained member, or a variant of one, with its kept predictions.
-
-    Attributes:
-        name: of the member, or label of the variant.
-        kind: ``member``, ``view``, ``snapshot`` or ``soup``.
-        spec: of its network.
-        weights: file of its network's weights.
-        view: through which it looks at pictures; ``None``: as they are.
-        predictions: file of its maps of the validation pictures.
-        val: its held-out scores.
-        record: what its training left, of a member.
-    """
-
-    name: str
-    kind: str
-    spec: DenseSpec
-    weights: Path
-    view: str | None
-    predictions: Path
-    val: dict[str, Any]
-    record: dict[str, Any]
-
-    def network(self) -> DenseModel:
-        """The network with its weights, in eval mode.
-
-        Raises:
-            ArtifactError: the weights are missing, damaged or do not fit.
-        """
-        if not self.weights.is_file():
-            raise ArtifactError(f"member '{self.name}': no weights at '{self.weights}'; {AGAIN}")
-        return restore(self.spec, read_state(self.weights), f"member '{self.name}'")
-
-    def member(self, network: DenseModel) -> DenseModel | Viewed:
-        """The network as it looks at pictures."""
-        return network if self.view is None else Viewed(network, self.view)
 
 
 @dataclass(frozen=True)
@@ -67,56 +21,6 @@ class Dropped:
 
     name: str
     reason: str
-
-
-def member_records(run: RunFolder, config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Records of the members whose training is finished, by name.
-
-    Raises:
-        ArtifactError: a record that is damaged.
-    """
-    found = {}
-    for number, name in enumerate(config.member_names()):
-        folder = run.member(number, name)
-        try:
-            record = read_json(folder.record) if folder.record.is_file() else {}
-            if record.get("state") == "done":
-                _require_whole(record)
-                found[name] = record
-        except (ArtifactError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"the record '{folder.record}' is damaged ({error!r}); delete that folder, and it can be trained again "
-                "(`densemble train ... --resume`)"
-            ) from error
-    return found
-
-
-def _require_whole(record: dict[str, Any]) -> None:
-    DenseSpec.from_dict(record["spec"])
-    if missing := {"val", "parameters", "epochs", "seconds"} - record.keys():
-        raise KeyError(*sorted(missing))
-
-
-def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
-    """Finished members in their order, then the variants that were made of them."""
-    records = member_records(run, config)
-    found = []
-    for number, name in enumerate(config.member_names()):
-        if name not in records:
-            continue
-        record, folder = records[name], run.member(number, name)
-        spec = DenseSpec.from_dict(record["spec"])
-        found.append(Candidate(name, "member", spec, folder.weights, None, folder.predictions, record["val"], record))
-    for label, variant in read_variants(run).items():
-        if variant.of in records:
-            spec = DenseSpec.from_dict(records[variant.of]["spec"])
-            found.append(
-                Candidate(
-                    label, variant.kind, spec, run.path / variant.weights, variant.view, variant.predictions,
-                    variant.val, records[variant.of],
-                )
-            )  # fmt: skip
-    return found
 
 
 def open_all(

@@ -1,7 +1,7 @@
 """Choosing: candidates and shares by a strategy or by name, and the rule that joins them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from densemble.assembly.options import AUTOMATIC, Options
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT, greedy_by_cost
-from densemble.heldout.gain import Choice, Interval, bootstrap, bootstrap_gain
+from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.tasks.objectives import Objective, make_objective, objectives
@@ -25,7 +25,7 @@ HONESTY = ("nll", "ece")
 
 def make_choice(
     options: Options, able: Sequence[str], objective: Objective, milliseconds: Mapping[str, float]
-) -> Choice:
+) -> Callable[[HeldOut], list[float]]:
     """What the options ask for, as a function of the pictures to choose by.
 
     Args:
@@ -85,7 +85,7 @@ def mixture_of(held: HeldOut, weights: Sequence[float]) -> Mixture:
 def halves(held: HeldOut) -> tuple[list[int], list[int]]:
     """First and second half of the pictures of which something is known, in their order: neighbours, such as frames of
     a film, stay together. The first is empty where there are fewer than two."""
-    known = [number for number in held.pictures if held.task.as_maps(held.truths[number][0])[1].any()]
+    known = [number for number in held.pictures if held.task.as_maps(held.targets[number][0])[1].any()]
     middle = len(known) // 2
     return known[:middle], known[middle:]
 
@@ -100,8 +100,8 @@ class RuleScore:
         others: further metrics of the same maps, by name.
     """
 
-    score: Interval
-    over_mean: Interval
+    score: ConfidenceInterval
+    over_mean: ConfidenceInterval
     others: dict[str, float]
 
 

@@ -13,30 +13,16 @@ from densemble.assembly.mixture import Mixture
 from densemble.assembly.recipe import Fitted, Fitting, Recipe
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.prediction import Prediction
-from densemble.heldout.predictions import HeldOut, Truth
+from densemble.evaluation import EnsembleMetrics
+from densemble.heldout.predictions import HeldOut, Target
 from densemble.heldout.scores import measure
-from densemble.heldout.trust import TRUSTED, Trust
-from densemble.metrics import Metric
-from densemble.shapes import Size
+from densemble.heldout.trust import TRUSTED
+from densemble.shapes import size_of
 from densemble.tasks import Task
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
 STRATEGIES = ("greedy", "best", "all")
 """Ways of selecting that every ensemble is compared with."""
-
-
-@dataclass
-class Measured:
-    """Metrics of one ensemble over images that come one by one."""
-
-    metric: Metric
-    trust: Trust
-
-    def update(self, prediction: Prediction, truth: Truth) -> None:
-        """Adds the prediction of one image at the size of its target."""
-        target, points = truth
-        self.metric.update(prediction.mean[0], target, points)
-        self.trust.update(prediction, target)
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,8 @@ class CrossFit:
     weights: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     without: dict[str, list[Tensor]] = field(default_factory=dict)
     rules: dict[str, list[list[Tensor]]] = field(default_factory=dict)
-    calibrated: Measured | None = None
-    plain: Measured | None = None
+    calibrated: EnsembleMetrics | None = None
+    plain: EnsembleMetrics | None = None
     images: list[ImageResult] = field(default_factory=list)
 
     def of(self, name: str) -> Tensor:
@@ -94,8 +80,8 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split], report: Callable[[str], No
     """
     task = recipe.evidence.served.task
     found = CrossFit(recipe.objective)
-    found.calibrated = Measured(task.metrics(), Trust(task))
-    found.plain = Measured(task.metrics(), Trust(task)) if task.target_kind in TRUSTED else None
+    found.calibrated = EnsembleMetrics(task)
+    found.plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
     for number, (seen, unseen) in enumerate(folds):
         report(f"cross-fitting: fold {number + 1} of {len(folds)}")
         with recipe.on(seen) as fitting:
@@ -127,10 +113,10 @@ def _strategies(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def _measure(found: CrossFit, fits: dict[str, Fitted], own: Fitted, held: HeldOut) -> None:
     places = {name: number for number, name in enumerate(held.names)}
     for image in held.pictures:
-        maps, truth = held.read(image), held.truths[image]
+        maps, target = held.read(image), held.targets[image]
 
-        def rows(name: str, joined: Tensor, truth: Truth = truth) -> Tensor:
-            own = measure(joined, truth, held.task, found.objective)
+        def rows(name: str, joined: Tensor, target: Target = target) -> Tensor:
+            own = measure(joined, target, held.task, found.objective)
             found.rows.setdefault(name, []).append(own)
             return own
 
@@ -143,12 +129,12 @@ def _measure(found: CrossFit, fits: dict[str, Fitted], own: Fitted, held: HeldOu
         rows("best member", replace(best.mixture, calibration=None).join(chosen(best)))
         rows("uncalibrated", replace(own.mixture, calibration=None).join(mine))
         row = rows("ensemble", own.mixture.join(mine))
-        _leave_one_out(found, own.mixture, mine, truth, row, held.names)
-        _predict(found, own.mixture, mine, truth, image, float(found.objective.value(row[0])))
+        _leave_one_out(found, own.mixture, mine, target, row, held.names)
+        _predict(found, own.mixture, mine, target, image, float(found.objective.value(row[0])))
 
 
 def _leave_one_out(
-    found: CrossFit, mixture: Mixture, maps: Tensor, truth: Truth, whole: Tensor, names: Sequence[str]
+    found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, whole: Tensor, names: Sequence[str]
 ) -> None:
     """Without each member; a candidate that is not in the ensemble changes nothing."""
     if COMBINE[mixture.rule].needs_all or len(maps) < 2:
@@ -157,19 +143,19 @@ def _leave_one_out(
         row = whole
         if name in mixture.held.names:
             joined = mixture.join(maps, without=mixture.held.names.index(name))
-            row = measure(joined, truth, mixture.held.task, found.objective)
+            row = measure(joined, target, mixture.held.task, found.objective)
         found.without.setdefault(name, []).append(row)
 
 
-def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, truth: Truth, image: int, score: float) -> None:
+def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, image: int, score: float) -> None:
     assert found.calibrated is not None
-    size: Size = (int(truth[0].shape[-2]), int(truth[0].shape[-1]))
+    size = size_of(target[0])
     prediction = mixture.predict(maps, size)
-    found.calibrated.update(prediction, truth)
+    found.calibrated.update(prediction, *target)
     found.images.append(ImageResult(image, score, disagreement_of(prediction)))
     if found.plain is not None:
         raw = replace(mixture, held=mixture.held.tempered((1.0,) * len(maps)), calibration=None)
-        found.plain.update(raw.predict(raw.held.read(image), size), truth)
+        found.plain.update(raw.predict(raw.held.read(image), size), *target)
 
 
 def disagreement_of(prediction: Prediction) -> float:
@@ -194,10 +180,10 @@ def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Seque
     for name in rules_for(task):
         mixture = plain.fit_rule(name).over(held)
         sums: list[list[Tensor]] = [[] for _ in wanted]
-        for maps, truth in mixture.held:
+        for maps, target in mixture.held:
             joined = mixture.join(maps)
             for own_sums, objective in zip(sums, wanted, strict=True):
-                own_sums.append(measure(joined, truth, task, objective))
+                own_sums.append(measure(joined, target, task, objective))
         kept = found.rules.setdefault(name, [[] for _ in wanted])
         for all_rows, rows in zip(kept, sums, strict=True):
             all_rows.append(torch.cat(rows))

@@ -10,18 +10,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
-from densemble.assembly.truths import OwnTruths
+from densemble.assembly.truths import full_size_targets
 from densemble.data.folder import FolderData
-from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import truths
+from densemble.ensemble.resize import resize_maps, resize_to_target
+from densemble.evaluation import images_with_targets
 from densemble.heldout.maps import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
-from densemble.heldout.predictions import HeldOut, Truth
+from densemble.heldout.predictions import HeldOut, Target
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
+from densemble.variants import Candidate
 
 MOST_VALUES = 2**25
 """Values, pixels times channels, that are sampled of all images together: fits hold them in memory."""
@@ -55,7 +55,7 @@ class Evidence:
     @property
     def known(self) -> list[int]:
         """Images whose target is known at some pixel."""
-        return [image for image in self.sampled.pictures if self.sampled.truths[image][0].numel()]
+        return [image for image in self.sampled.pictures if self.sampled.targets[image][0].numel()]
 
     def only(self, images: Sequence[int]) -> "Evidence":
         """The same candidates on some of the images."""
@@ -100,7 +100,7 @@ def gather(
     most = sampled_pixels(kept.task.out_channels, len(images))
     sizes: dict[int, Size] = {}
     pixels: dict[int, SampledPixels] = {}
-    targets: dict[int, Truth] = {}
+    targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
     report(f"computing the maps of {len(candidates)} candidates on {len(images)} validation images as they are served")
     for number, candidate in enumerate(candidates):
@@ -114,16 +114,16 @@ def gather(
             values.append(image, _at(pixels[image], coarse, size, target, kept.task))
         served.append(ServedMaps(logits, sizes, kept.task))
         sampled.append(SampledMaps(values, pixels, kept.task))
-    own = OwnTruths(data, "val")
+    own = full_size_targets(data, "val")
     return Evidence(
         kept,
-        replace(kept, maps=tuple(sampled), truths=targets),
-        replace(kept, maps=tuple(served), truths=own),
+        replace(kept, maps=tuple(sampled), targets=targets),
+        replace(kept, maps=tuple(served), targets=own),
         scratch,
     )
 
 
-class Run(NamedTuple):
+class ServedLogits(NamedTuple):
     """A candidate on one image: its number, logits ``(K, h', w')``, (h, w) of the served map, and the target."""
 
     image: int
@@ -133,12 +133,12 @@ class Run(NamedTuple):
 
 
 @torch.no_grad()
-def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[Run]:
+def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[ServedLogits]:
     """Runs a candidate on validation images one by one: in batches, rounding would differ from that of ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    for number, (image, target, _) in zip(images, truths(data, "val", images), strict=True):
-        yield Run(number, member.coarse(image)[0].float(), network.map_size(image), target)
+    for number, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
+        yield ServedLogits(number, member.coarse(image)[0].float(), network.map_size(image), target)
 
 
 def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:
@@ -146,6 +146,5 @@ def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task:
     logits = resize_maps(coarse[None], size)
     if task.has_temperature:
         return logits[0].flatten(1)[:, pixels.places]
-    wanted = (int(target.shape[-2]), int(target.shape[-1]))
-    maps = resize_maps(task.activation(logits), wanted, task.target_kind == "density")
+    maps = resize_to_target(task.activation(logits), target, task)
     return maps[0].flatten(1)[:, pixels.target][..., None]

@@ -15,7 +15,7 @@ from densemble.ensemble.guarantee import ConformalInterval, Guarantee, fit_inter
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError
 from densemble.heldout.trust import Trust
-from densemble.shapes import Size
+from densemble.shapes import size_of
 
 
 def fit_guarantee(mixture: Mixture, options: Options) -> Guarantee | None:
@@ -62,7 +62,7 @@ def check_guarantee(mixture: Mixture, options: Options, groups: list[str | None]
 
 def with_bounds(mixture: Mixture, maps: Tensor, target: Tensor, guarantee: Guarantee | None) -> Prediction:
     """The prediction at the target's size, with the ends of a guaranteed interval."""
-    size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+    size = size_of(target)
     prediction = mixture.predict(maps, size)
     if not isinstance(guarantee, ConformalInterval):
         return prediction
@@ -85,6 +85,6 @@ def _with_spread(mixture: Mixture, floor: float | None) -> Iterator[tuple[Tensor
     """Values at the target's size, with a floor also the members' variance, ``(1 or 2, H, W)``, and the target."""
     plain = replace(mixture, calibration=None)
     for maps, (target, _) in mixture.held:
-        prediction = plain.predict(maps, (int(target.shape[-2]), int(target.shape[-1])))
+        prediction = plain.predict(maps, size_of(target))
         values = prediction.mean if floor is None else torch.cat([prediction.mean, prediction.spread()], dim=1)
         yield values[0], target

@@ -1,15 +1,13 @@
-"""Pictures for the report: best, worst and most disputed, with truth, ensemble, uncertainty and members."""
+"""Pictures for the report: best, worst and most disputed, with target, ensemble, uncertainty and members."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-
 from densemble.assembly.mixture import Mixture
 from densemble.data.folder import FolderData
-from densemble.inference.predictor import shown
+from densemble.inference.drawing import as_rgb
 from densemble.report.strips import PictureStrip, draw_panels
+from densemble.shapes import size_of
 
 EACH = 3
 MOST_MEMBERS = 8
@@ -46,11 +44,11 @@ def report_strips(
 
 def _strip(mixture: Mixture, data: FolderData, number: int, score: float | None, caption: str) -> PictureStrip:
     sample = data.val[number]
-    image = shown(torch.from_numpy(np.ascontiguousarray(data.unit_image(sample))).permute(2, 0, 1))
+    image = as_rgb(data.unit_image(sample))
     maps = mixture.held.read(number)
     heaviest = sorted(range(len(maps)), key=lambda place: -mixture.shares[place])[:MOST_MEMBERS]
     members = {mixture.held.names[place]: maps[place] for place in sorted(heaviest)}
-    target = mixture.held.truths[number][0]
-    prediction = mixture.predict(maps, (int(target.shape[-2]), int(target.shape[-1])))
+    target = mixture.held.targets[number][0]
+    prediction = mixture.predict(maps, size_of(target))
     panels = draw_panels(image, target, prediction, members, mixture.held.task)
     return PictureStrip(sample.stem, score, caption, panels)

@@ -9,12 +9,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from densemble.assembly.candidates import Candidate
 from densemble.benchmarking.interleave import in_turn
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.variants import Candidate
 
 ROUNDS = 7
 """Fewest rounds after the warm-up, unless they would take more than ``MOST_SECONDS``."""

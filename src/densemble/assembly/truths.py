@@ -1,71 +1,60 @@
-"""Targets of the validation images, read one by one."""
+"""Targets of the validation images, each read when it is asked for."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
 
 from densemble.config import RunConfig
-from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
-from densemble.heldout.predictions import Truth
+from densemble.heldout.predictions import Target, as_target
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder
-from densemble.tasks.base import TargetKind
 
 
-class _OneByOne(Sequence[Truth], ABC):
-    @abstractmethod
-    def _read(self, picture: int) -> Truth:
-        """The target of one image, by its number."""
+@dataclass(frozen=True)
+class ReadTargets:
+    """Targets by the number of their image, none of them kept in memory.
 
-    @overload
-    def __getitem__(self, picture: int) -> Truth: ...
-    @overload
-    def __getitem__(self, picture: slice) -> list[Truth]: ...
-    def __getitem__(self, picture: int | slice) -> Truth | list[Truth]:
-        if isinstance(picture, slice):
-            return [self._read(number) for number in range(len(self))[picture]]
-        return self._read(picture)
+    Attributes:
+        count: number of images.
+        read: number of an image -> its target.
+    """
 
-
-class KeptTruths(_OneByOne):
-    """Targets at the size of the kept maps, without fixations, from the decoded cache: quick to read again."""
-
-    def __init__(self, decoded: DecodedSplit, size: Size, kind: TargetKind) -> None:
-        self._decoded, self._size, self._kind = decoded, size, kind
+    count: int
+    read: Callable[[int], Target]
 
     def __len__(self) -> int:
-        return len(self._decoded)
+        return self.count
 
-    def _read(self, picture: int) -> Truth:
-        target = torch.from_numpy(np.array(self._decoded.targets[picture]))
-        return resize_target(target, self._size, self._kind), None
-
-
-class OwnTruths(_OneByOne):
-    """Targets at their own size with fixations, from the data folder's files."""
-
-    def __init__(self, data: FolderData, split: str) -> None:
-        self._data, self._samples = data, data.split(split)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def _read(self, picture: int) -> Truth:
-        sample = self._samples[picture]
-        _, target = self._data.read_pair(sample)
-        points = self._data.read_points(sample)
-        wanted = torch.from_numpy(np.ascontiguousarray(target))
-        return wanted, None if points is None else torch.from_numpy(points)
+    def __getitem__(self, image: int) -> Target:
+        return self.read(image)
 
 
-def kept_truths(data: FolderData, config: RunConfig, run: RunFolder, size: Size) -> KeptTruths:
-    """The validation split's targets at the size of the kept maps."""
+def full_size_targets(data: FolderData, split: str) -> ReadTargets:
+    """Targets at the size of their images with fixations, from the data folder's files."""
+    samples = data.split(split)
+
+    def read(image: int) -> Target:
+        _, target = data.read_pair(samples[image])
+        return as_target(target, data.read_points(samples[image]))
+
+    return ReadTargets(len(samples), read)
+
+
+def small_targets(data: FolderData, config: RunConfig, run: RunFolder, size: Size) -> ReadTargets:
+    """The validation split's targets at the size of the kept maps, without fixations.
+
+    They are read from the decoded cache, which is much quicker than decoding files again.
+    """
     folder = Path(config.trainer.cache_dir).expanduser() if config.trainer.cache_dir else run.cache
     decoded = decode_split(data, "val", config.members[0].input_size or config.input_size, folder)
-    return KeptTruths(decoded, size, data.kind)
+
+    def read(image: int) -> Target:
+        return resize_target(torch.from_numpy(np.array(decoded.targets[image])), size, data.kind), None
+
+    return ReadTargets(len(decoded), read)

@@ -1,1 +1,1 @@
-"""What an ensemble costs on this machine, beside the naive way and beside what the machine can do at most."""
+"""What an ensemble costs on this machine, beside a naive loop and beside what the machine can do at most."""

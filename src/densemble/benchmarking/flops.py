@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from densemble.nets.counting import counting
 
-# A few operations per value, or none: what they cost is the way to memory.
+# A few operations per value, or none: what they cost is the access to memory.
 _LIGHT = frozenset(
     """
     adaptive_avg_pool2d _adaptive_avg_pool2d avg_pool2d max_pool2d_with_indices adaptive_max_pool2d mean sum var

@@ -101,11 +101,11 @@ def child() -> None:
     imported = peak_mib()
     ensemble = load(request.artifact, request.device, request.functions, request.min_members)
     clock.append(time.time())
-    way = _way(ensemble, images, request)
+    method = _method(ensemble, images, request)
     del ensemble  # nobody who predicts keeps the plain form beside the fast one
     clock.append(time.time())
     with torch.inference_mode():
-        way(images.clone()).cpu()
+        method(images.clone()).cpu()
     clock.append(time.time())
     taken = [after - before for before, after in zip([spawned, *clock], clock, strict=False)]
     found = FreshProcess(
@@ -117,7 +117,7 @@ def child() -> None:
     print(json.dumps(asdict(found)))
 
 
-def _way(ensemble: "Ensemble", images: "Tensor", request: Request) -> Any:
+def _method(ensemble: "Ensemble", images: "Tensor", request: Request) -> Any:
     if not request.backend:
         from densemble.benchmarking.ways import naive_loop
 

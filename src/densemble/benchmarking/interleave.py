@@ -1,4 +1,4 @@
-"""Times of several ways to do the same, taken in turn: what else the machine does falls on all alike."""
+"""Times of several methods to do the same, taken in turn: what else the machine does falls on all alike."""
 
 import statistics
 import time
@@ -8,37 +8,37 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-Way = Callable[[Tensor], Tensor]
+Method = Callable[[Tensor], Tensor]
 """Images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, K, h, w)``."""
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 @torch.inference_mode()
-def timed(way: Way, images: Tensor) -> tuple[float, Tensor]:
+def timed(method: Method, images: Tensor) -> tuple[float, Tensor]:
     """Seconds of one call until its result is there, and that result."""
-    own = images.clone()  # what a way has prepared for an earlier tensor must not be found again
+    own = images.clone()  # what a method has prepared for an earlier tensor must not be found again
     synchronize(images.device)
     started = time.perf_counter()
-    maps = way(own)
+    maps = method(own)
     synchronize(images.device)
     return time.perf_counter() - started, maps
 
 
-def interleaved(ways: Mapping[Name, Way], images: Tensor, rounds: int) -> dict[Name, list[float]]:
-    """Seconds of each way in every round.
+def interleaved(methods: Mapping[Name, Method], images: Tensor, rounds: int) -> dict[Name, list[float]]:
+    """Seconds of each method in every round.
 
-    Every round begins with another way; a first round warms up and is not kept.
+    Every round begins with another method; a first round warms up and is not kept.
 
     Args:
-        ways: by name.
+        methods: by name.
         images: ``(B, C, H, W)`` in [0, 1].
         rounds: how many are kept.
     """
-    samples: dict[Name, list[float]] = {name: [] for name in ways}
+    samples: dict[Name, list[float]] = {name: [] for name in methods}
     for number in range(rounds + 1):
-        for name in in_turn(ways, number):
-            taken, _ = timed(ways[name], images)
+        for name in in_turn(methods, number):
+            taken, _ = timed(methods[name], images)
             if number:
                 samples[name].append(taken)
     return samples

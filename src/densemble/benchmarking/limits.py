@@ -27,7 +27,7 @@ BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
-class Limits:
+class MachineLimits:
     """The best that was sustained, at PyTorch's current number of threads.
 
     Attributes:
@@ -46,9 +46,9 @@ class Limits:
         """The shortest time for so much work; ``None`` for a precision that was not measured."""
         return flops / self.convolution[precision] if precision in self.convolution else None
 
-    def __or__(self, later: "Limits") -> "Limits":
+    def __or__(self, later: "MachineLimits") -> "MachineLimits":
         """The higher of two measurements each: something else may have slowed one of them."""
-        return Limits(
+        return MachineLimits(
             {one: max(rate, later.convolution[one]) for one, rate in self.convolution.items()},
             {one: max(rate, later.matmul[one]) for one, rate in self.matmul.items()},
             max(self.bandwidth, later.bandwidth),
@@ -57,7 +57,7 @@ class Limits:
 
 
 @torch.inference_mode()
-def measure_limits(device: torch.device, part_seconds: float = SECONDS) -> Limits:
+def measure_limits(device: torch.device, part_seconds: float = SECONDS) -> MachineLimits:
     """The limits of a device in float32, and in bfloat16 where its hardware has that.
 
     Args:
@@ -78,7 +78,7 @@ def measure_limits(device: torch.device, part_seconds: float = SECONDS) -> Limit
     source = torch.ones(COPIED_BYTES // 4, device=device)
     target = torch.empty_like(source)
     copies = _rates(lambda: target.copy_(source), 2 * COPIED_BYTES, device, part_seconds)
-    return Limits(convolution, matmul, statistics.median(copies), samples | {"copy": copies})
+    return MachineLimits(convolution, matmul, statistics.median(copies), samples | {"copy": copies})
 
 
 def _convolutions(precision: Precision, device: torch.device, part_seconds: float) -> dict[str, list[float]]:

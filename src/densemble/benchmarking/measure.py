@@ -1,4 +1,4 @@
-"""The measurement of one ensemble: its ways for a batch, fresh processes, and a split."""
+"""The measurement of one ensemble: every method on a batch, in fresh processes, and on a split."""
 
 import os
 import statistics
@@ -14,33 +14,33 @@ import torch
 from torch import Tensor
 
 from densemble.benchmarking.fresh import FreshProcess, Request, run_fresh
-from densemble.benchmarking.interleave import Way, interleaved, times_as_fast
-from densemble.benchmarking.limits import Limits, measure_limits
+from densemble.benchmarking.interleave import Method, interleaved, times_as_fast
+from densemble.benchmarking.limits import MachineLimits, measure_limits
 from densemble.benchmarking.members import MemberCost, measure_members
-from densemble.benchmarking.scores import WayScore, score_ways
+from densemble.benchmarking.scores import MethodScore, score_methods
 from densemble.benchmarking.ways import NAIVE, accelerated, cascaded, naive_loop, relative_errors
 from densemble.data.folder import FolderData
 from densemble.ensemble.cascade import Policy
 from densemble.ensemble.ensemble import Ensemble
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 
 Say = Callable[[str], None]
 Kinds = Sequence[tuple[str, str]]
-"""Backends and precisions of our ways."""
+"""Backends and precisions of our methods."""
 
 FIRST, REMEMBERED = "ours, first time", "ours, choices remembered"
 
 
 @dataclass(frozen=True)
-class WayCost:
-    """What one way to run the ensemble takes for a batch.
+class MethodCost:
+    """What one method to run the ensemble takes for a batch.
 
     Attributes:
         samples: seconds of every round.
         times_as_fast: as the naive loop; median over the rounds.
         relative_error: largest difference to the naive loop's map, relative to that map's largest value.
         least_seconds: work of all members divided by the convolution peak of what each computes in; ``None`` where one
-            was not measured, and for ways of others.
+            was not measured, and for methods of others.
     """
 
     samples: list[float]
@@ -61,12 +61,12 @@ class BatchCost:
     Attributes:
         limits: of the machine, measured before and after.
         members: each by itself.
-        ways: by name, the naive loop first.
+        methods: by name, the naive loop first.
     """
 
-    limits: Limits
+    limits: MachineLimits
     members: list[MemberCost]
-    ways: dict[str, WayCost]
+    methods: dict[str, MethodCost]
 
 
 @contextmanager
@@ -84,42 +84,42 @@ def choosing_anew() -> Iterator[Path]:
 
 
 def measure_batch(
-    ensemble: Ensemble, images: Tensor, kinds: Kinds, rounds: int, say: Say, others: Mapping[str, Way] | None = None
+    ensemble: Ensemble, images: Tensor, kinds: Kinds, rounds: int, say: Say, others: Mapping[str, Method] | None = None
 ) -> BatchCost:
-    """The naive loop, ours, and ways of others in turn, all on the same members and weights.
+    """The naive loop, ours, and methods of others in turn, all on the same members and weights.
 
     Args:
         ensemble: in eval mode.
         images: ``(B, C, H, W)`` in [0, 1], on its device.
-        kinds: of our ways.
+        kinds: of our methods.
         rounds: see :func:`interleaved`.
         say: progress.
-        others: further ways by name.
+        others: further methods by name.
 
     Raises:
         UsageError: a backend or precision that cannot be used here.
     """
     fast = accelerated(ensemble, images, kinds, say)
     limits = measure_limits(images.device)
-    ways: dict[str, Way] = {NAIVE: naive_loop(ensemble), **(others or {}), **fast}
-    say(f"{len(ways)} ways in turn, {rounds} rounds")
-    samples = interleaved(ways, images, rounds)
-    errors = relative_errors(ways, images)
+    methods: dict[str, Method] = {NAIVE: naive_loop(ensemble), **(others or {}), **fast}
+    say(f"{len(methods)} methods in turn, {rounds} rounds")
+    samples = interleaved(methods, images, rounds)
+    errors = relative_errors(methods, images)
     say(f"{len(ensemble.members)} members in turn, {rounds} rounds")
     alone = accelerated(ensemble, images, kinds, say, together=False)
     members = measure_members(ensemble, alone, images, rounds, say)
     limits |= measure_limits(images.device)
     costs = {
-        name: WayCost(own, times_as_fast(own, samples[NAIVE]), errors[name], _least_seconds(members, name, limits))
+        name: MethodCost(own, times_as_fast(own, samples[NAIVE]), errors[name], _least_seconds(members, name, limits))
         for name, own in samples.items()
     }
     return BatchCost(limits, members, costs)
 
 
-def _least_seconds(members: Sequence[MemberCost], way: str, limits: Limits) -> float | None:
-    if any(way not in member.samples for member in members):
+def _least_seconds(members: Sequence[MemberCost], method: str, limits: MachineLimits) -> float | None:
+    if any(method not in member.samples for member in members):
         return None
-    each = [member.least_seconds(way, limits) for member in members]
+    each = [member.least_seconds(method, limits) for member in members]
     known = [seconds for seconds in each if seconds is not None]
     return sum(known) if len(known) == len(each) else None
 
@@ -157,14 +157,14 @@ def measure_split(
     policy: Policy | None,
     pictures: int | None,
     say: Say,
-) -> dict[str, WayScore]:
+) -> dict[str, MethodScore]:
     """Score and time of the naive loop and ours on a split, picture by picture.
 
     Args:
         ensemble: in eval mode.
         data: pictures and maps for the same task.
         split: of the data.
-        kinds: of our ways.
+        kinds: of our methods.
         policy: of the ensemble's cascade; also measured on the last of the kinds.
         pictures: only so many; default all.
         say: progress.
@@ -173,17 +173,17 @@ def measure_split(
         DataError: no such split, or files that cannot be used.
     """
     device = next(ensemble.parameters()).device
-    first, _, _ = next(iter(truths(data, split)))
+    first, _, _ = next(iter(images_with_targets(data, split)))
     fast = accelerated(ensemble, first.to(device), kinds, say)
-    ways: dict[str, Way] = {NAIVE: naive_loop(ensemble), **fast}
+    methods: dict[str, Method] = {NAIVE: naive_loop(ensemble), **fast}
     if policy is not None:
         alone = accelerated(ensemble, first.to(device), kinds[-1:], say, together=False)
-        ways |= {f"{name}, cascade": cascaded(own, policy) for name, own in alone.items()}
+        methods |= {f"{name}, cascade": cascaded(own, policy) for name, own in alone.items()}
     count = min(len(data.split(split)), pictures or len(data.split(split)))
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == count:
-            say(f"{done}/{count} pictures by {len(ways)} ways")
+            say(f"{done}/{count} pictures by {len(methods)} methods")
 
     with torch.no_grad():
-        return score_ways(ways, ensemble.task, islice(truths(data, split), count), device, progress)
+        return score_methods(methods, ensemble.task, islice(images_with_targets(data, split), count), device, progress)

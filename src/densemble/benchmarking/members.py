@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from densemble.benchmarking.flops import Work, count_work
 from densemble.benchmarking.interleave import interleaved
-from densemble.benchmarking.limits import BYTES, Limits
+from densemble.benchmarking.limits import BYTES, MachineLimits
 from densemble.benchmarking.ways import NAIVE
 from densemble.ensemble.arguments import Member
 from densemble.ensemble.ensemble import Ensemble
@@ -20,7 +20,7 @@ from densemble.nets.rewrite import for_inference
 
 @dataclass(frozen=True)
 class Chosen:
-    """How a member is run in one of our ways; eagerly where nothing was compiled for it."""
+    """How a member is run in one of our methods; eagerly where nothing was compiled for it."""
 
     backend: str = "eager"
     precision: Precision = "fp32"
@@ -33,8 +33,8 @@ class MemberCost:
     Attributes:
         name: of the member.
         plain, rewritten: its work as it was trained, and as it is run.
-        choices: by name of the way.
-        samples: seconds of every round, by name of the way; the naive loop's is among them.
+        choices: by name of the method.
+        samples: seconds of every round, by name of the method; the naive loop's is among them.
     """
 
     name: str
@@ -43,51 +43,51 @@ class MemberCost:
     choices: dict[str, Chosen]
     samples: dict[str, list[float]]
 
-    def seconds(self, way: str) -> float:
+    def seconds(self, method: str) -> float:
         """Median time."""
-        return statistics.median(self.samples[way])
+        return statistics.median(self.samples[method])
 
-    def work(self, way: str) -> Work:
-        """What is computed in a way."""
-        return self.plain if way == NAIVE else self.rewritten
+    def work(self, method: str) -> Work:
+        """What is computed in a method."""
+        return self.plain if method == NAIVE else self.rewritten
 
-    def precision(self, way: str) -> Precision:
-        """What a way computes in."""
-        return "fp32" if way == NAIVE else self.choices[way].precision
+    def precision(self, method: str) -> Precision:
+        """What a method computes in."""
+        return "fp32" if method == NAIVE else self.choices[method].precision
 
-    def least_seconds(self, way: str, limits: Limits) -> float | None:
-        """Work divided by the convolution peak of the way's precision; ``None`` where that was not measured."""
-        return limits.seconds(self.work(way).flops, self.precision(way))
+    def least_seconds(self, method: str, limits: MachineLimits) -> float | None:
+        """Work divided by the convolution peak of the method's precision; ``None`` where that was not measured."""
+        return limits.seconds(self.work(method).flops, self.precision(method))
 
-    def share_of_peak(self, way: str, limits: Limits) -> float | None:
+    def share_of_peak(self, method: str, limits: MachineLimits) -> float | None:
         """The share of the time that would do at the convolution peak."""
-        least = self.least_seconds(way, limits)
-        return None if least is None else least / self.seconds(way)
+        least = self.least_seconds(method, limits)
+        return None if least is None else least / self.seconds(method)
 
-    def share_of_bandwidth(self, way: str, limits: Limits) -> float:
+    def share_of_bandwidth(self, method: str, limits: MachineLimits) -> float:
         """The share of the time that would do to move what has to move, even with all else fused."""
-        moved = self.work(way).values * BYTES[self.precision(way)]
-        return moved / limits.bandwidth / self.seconds(way)
+        moved = self.work(method).values * BYTES[self.precision(method)]
+        return moved / limits.bandwidth / self.seconds(method)
 
 
 def measure_members(
     ensemble: Ensemble, fast: Mapping[str, Ensemble], images: Tensor, rounds: int, say: Callable[[str], None]
 ) -> list[MemberCost]:
-    """The cost of every member, all of them and all ways in turn: weights are not in the caches from the call before.
+    """The cost of every member by every method, in turn: weights are not in the caches from the call before.
 
     Args:
         ensemble: as it was trained.
-        fast: the same one, by name of the way, tuned for images like these.
+        fast: the same one, by name of the method, tuned for images like these.
         images: ``(B, C, H, W)`` in [0, 1].
         rounds: see :func:`interleaved`.
         say: told of work that cannot be counted.
     """
-    ways: dict[str, Ensemble] = {NAIVE: ensemble, **fast}
+    methods: dict[str, Ensemble] = {NAIVE: ensemble, **fast}
     runs: dict[tuple[str, str], nn.Module] = {
-        (name, way): member for way, one in ways.items() for name, member in one.named_members()
+        (name, method): member for method, one in methods.items() for name, member in one.named_members()
     }
     samples = interleaved(runs, images, rounds)
-    chosen = {way: _chosen(one) for way, one in fast.items()}
+    chosen = {method: _chosen(one) for method, one in fast.items()}
     costs = []
     for name, member in ensemble.named_members():
         plain, rewritten = count_work(member, images), count_work(_rewritten(member), images)
@@ -98,8 +98,8 @@ def measure_members(
                 name,
                 plain,
                 rewritten,
-                {way: own[name] for way, own in chosen.items()},
-                {way: samples[name, way] for way in ways},
+                {method: own[name] for method, own in chosen.items()},
+                {method: samples[name, method] for method in methods},
             )
         )
     return costs

@@ -1,4 +1,4 @@
-"""Pictures to measure with: of a data set, or drawn."""
+"""Images to measure with: synthetic, or of a data set."""
 
 from itertools import cycle, islice
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from densemble.data.folder import FolderData
 from densemble.data.synthetic import scene
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.shapes import Size
 
 
-def drawn(batch: int, channels: int, size: Size) -> Tensor:
-    """Drawn scenes ``(B, C, H, W)`` in [0, 1], always the same ones; channels beyond three repeat the first three.
+def synthetic_images(batch: int, channels: int, size: Size) -> Tensor:
+    """Synthetic scenes ``(B, C, H, W)`` in [0, 1], always the same ones; channels beyond three repeat the first three.
 
     Noise would not do: what lower precision loses is measured on these, and networks see nothing in noise.
     """
@@ -24,7 +24,7 @@ def drawn(batch: int, channels: int, size: Size) -> Tensor:
     return images[:, [channel % 3 for channel in range(channels)]].contiguous()
 
 
-def taken(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
+def split_images(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
     """The first pictures of a split ``(B, C, H, W)`` in [0, 1], resized; over again where there are too few.
 
     Raises:
@@ -32,6 +32,6 @@ def taken(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
     """
     few = [
         F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        for images, _, _ in islice(truths(data, split), batch)
+        for images, _, _ in islice(images_with_targets(data, split), batch)
     ]
     return torch.cat(list(islice(cycle(few), batch))).contiguous()

@@ -1,20 +1,20 @@
-"""Score and time of several ways over the same pictures of a split."""
+"""Score and time of several methods over the same pictures of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from densemble.benchmarking.interleave import Way, in_turn, timed
-from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import Scores, Truth
-from densemble.shapes import Size
+from densemble.benchmarking.interleave import Method, in_turn, timed
+from densemble.ensemble.resize import resize_to_target
+from densemble.evaluation import ImageWithTarget, Scores
+from densemble.shapes import Size, size_of
 from densemble.tasks import Task
 
 
 @dataclass(frozen=True)
-class WayScore:
-    """What one way is worth on a split.
+class MethodScore:
+    """What one method is worth on a split.
 
     Attributes:
         scores: by metric.
@@ -24,42 +24,40 @@ class WayScore:
     scores: Scores
     seconds: list[float]
 
-    def times_as_fast(self, baseline: "WayScore") -> float:
-        """Another way's time for all pictures divided by this one's."""
+    def times_as_fast(self, baseline: "MethodScore") -> float:
+        """Another method's time for all pictures divided by this one's."""
         return sum(baseline.seconds) / sum(self.seconds)
 
 
-def score_ways(
-    ways: Mapping[str, Way],
+def score_methods(
+    methods: Mapping[str, Method],
     task: Task,
-    truths: Iterable[Truth],
+    examples: Iterable[ImageWithTarget],
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, WayScore]:
-    """Every picture by every way in turn; maps are resized (bilinear) to the target's size and scored.
+) -> dict[str, MethodScore]:
+    """Every picture by every method in turn; maps are resized (bilinear) to the target's size and scored.
 
     Args:
-        ways: by name.
+        methods: by name.
         task: what the maps mean.
-        truths: see :func:`densemble.evaluation.truths`.
-        device: of the ways.
+        examples: see :func:`densemble.evaluation.images_with_targets`.
+        device: of the methods.
         progress: called with the number of pictures done.
     """
-    metrics = {name: task.metrics() for name in ways}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    metrics = {name: task.metrics() for name in methods}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     warm: set[Size] = set()
-    for number, (images, target, points) in enumerate(truths):
+    for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
-        size: Size = (int(images.shape[-2]), int(images.shape[-1]))
+        size = size_of(images)
         if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
-            for way in ways.values():
-                timed(way, images)
+            for method in methods.values():
+                timed(method, images)
             warm.add(size)
-        for name in in_turn(ways, number):
-            taken, maps = timed(ways[name], images)
+        for name in in_turn(methods, number):
+            taken, maps = timed(methods[name], images)
             seconds[name].append(taken)
-            wanted: Size = (int(target.shape[-2]), int(target.shape[-1]))
-            whole = resize_maps(maps.float(), wanted, task.target_kind == "density")
-            metrics[name].update(whole[0].cpu(), target, points)
+            metrics[name].update(resize_to_target(maps.float(), target, task)[0].cpu(), target, points)
         progress(number + 1)
-    return {name: WayScore(metrics[name].compute(), seconds[name]) for name in ways}
+    return {name: MethodScore(metrics[name].compute(), seconds[name]) for name in methods}

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import Any
 
 from densemble.benchmarking.fresh import FreshProcess
-from densemble.benchmarking.limits import Limits
-from densemble.benchmarking.measure import BatchCost, WayCost
+from densemble.benchmarking.limits import MachineLimits
+from densemble.benchmarking.measure import BatchCost, MethodCost
 from densemble.benchmarking.members import MemberCost
-from densemble.benchmarking.scores import WayScore
+from densemble.benchmarking.scores import MethodScore
 from densemble.benchmarking.ways import NAIVE
 
 
@@ -16,11 +16,11 @@ def batch_values(cost: BatchCost) -> dict[str, Any]:
     return {
         "limits": asdict(cost.limits),
         "members": [_member(member, cost.limits) for member in cost.members],
-        "ways": {name: _way(way) for name, way in cost.ways.items()},
+        "ways": {name: _method(method) for name, method in cost.methods.items()},
     }
 
 
-def _way(cost: WayCost) -> dict[str, Any]:
+def _method(cost: MethodCost) -> dict[str, Any]:
     least = cost.least_seconds
     return {
         "median_seconds": cost.seconds,
@@ -32,25 +32,25 @@ def _way(cost: WayCost) -> dict[str, Any]:
     }
 
 
-def _member(cost: MemberCost, limits: Limits) -> dict[str, Any]:
+def _member(cost: MemberCost, limits: MachineLimits) -> dict[str, Any]:
     return {
         "name": cost.name,
         "flops": cost.plain.flops,
         "flops_rewritten": cost.rewritten.flops,
         "not_counted": cost.plain.light,
         "unknown": cost.plain.unknown,
-        "ways": {way: _member_in(way, cost, limits) for way in cost.samples},
+        "ways": {method: _member_in(method, cost, limits) for method in cost.samples},
     }
 
 
-def _member_in(way: str, cost: MemberCost, limits: Limits) -> dict[str, Any]:
+def _member_in(method: str, cost: MemberCost, limits: MachineLimits) -> dict[str, Any]:
     return {
-        "median_seconds": cost.seconds(way),
-        "backend": "eager" if way == NAIVE else cost.choices[way].backend,
-        "precision": cost.precision(way),
-        "share_of_peak": cost.share_of_peak(way, limits),
-        "share_of_bandwidth": cost.share_of_bandwidth(way, limits),
-        "samples": cost.samples[way],
+        "median_seconds": cost.seconds(method),
+        "backend": "eager" if method == NAIVE else cost.choices[method].backend,
+        "precision": cost.precision(method),
+        "share_of_peak": cost.share_of_peak(method, limits),
+        "share_of_bandwidth": cost.share_of_bandwidth(method, limits),
+        "samples": cost.samples[method],
     }
 
 
@@ -59,8 +59,8 @@ def process_values(found: dict[str, FreshProcess]) -> dict[str, Any]:
     return {name: {"cold_start_seconds": one.cold_start, **asdict(one)} for name, one in found.items()}
 
 
-def score_values(found: dict[str, WayScore], primary: str, higher_is_better: bool) -> dict[str, Any]:
-    """By name of the way: its scores, time, and what it keeps of the naive loop's primary score and loses of it."""
+def score_values(found: dict[str, MethodScore], primary: str, higher_is_better: bool) -> dict[str, Any]:
+    """By name of the method: its scores, time, and what it keeps of the naive loop's primary score and loses of it."""
     naive = found[NAIVE]
     full = naive.scores[primary]
     rows = {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from densemble.benchmarking.interleave import Way
+from densemble.benchmarking.interleave import Method
 from densemble.ensemble.calibrate import VarianceScaling
 from densemble.ensemble.cascade import Policy
 from densemble.ensemble.combine import combine
@@ -18,7 +18,7 @@ from densemble.shapes import Size
 NAIVE = "naive loop"
 
 
-def naive_loop(ensemble: Ensemble) -> Way:
+def naive_loop(ensemble: Ensemble) -> Method:
     """One member after the other as they were trained, eager, float32, channels first; then the rule on the stack."""
     members, task = list(ensemble.named_members()), ensemble.task
     weights = [ensemble.weights[name] for name, _ in members]
@@ -65,12 +65,12 @@ def name_of(backend: str, precision: str) -> str:
     return f"ours, {backend}" if backend == precision else f"ours, {backend} {precision}"
 
 
-def cascaded(ensemble: Ensemble, policy: Policy) -> Way:
+def cascaded(ensemble: Ensemble, policy: Policy) -> Method:
     """A cascade of a fast ensemble."""
     return lambda images: predict_cascade(ensemble, images, policy).prediction.mean
 
 
-def relative_errors(ways: Mapping[str, Way], images: Tensor) -> dict[str, float]:
+def relative_errors(ways: Mapping[str, Method], images: Tensor) -> dict[str, float]:
     """Largest difference to the naive loop's map, relative to that map's largest value."""
     with torch.inference_mode():
         wanted = ways[NAIVE](images)

@@ -40,7 +40,7 @@ def benchmark(
     from densemble.benchmarking.fresh import Request
     from densemble.benchmarking.machine import machine
     from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
-    from densemble.benchmarking.pictures import drawn, taken
+    from densemble.benchmarking.pictures import split_images, synthetic_images
     from densemble.benchmarking.summary import batch_values, process_values, score_values
     from densemble.benchmarking.ways import name_of
     from densemble.commands.split_data import data_for, require_split
@@ -63,7 +63,9 @@ def benchmark(
     folder = None if data is None else data_for(ensemble, data, setting)
     place = torch.device(device)
     where = split or (default_split(folder) if folder is not None else "")
-    images = drawn(batch, ensemble.in_channels, pixels) if folder is None else taken(folder, where, batch, pixels)
+    images = synthetic_images(batch, ensemble.in_channels, pixels)
+    if folder is not None:
+        images = split_images(folder, where, batch, pixels)
     values: dict[str, Any] = {
         "artifact": str(artifact), "size": list(pixels), "batch": batch, "rounds": rounds, "machine": machine(place),
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -18,17 +17,13 @@ def doctor(json: Json = False) -> None:
     """Check this machine: versions, threads, accelerator, where weights are looked for."""
     import torch
 
+    from densemble.inference.cache import installed_version
     from densemble.nets.weights import WEIGHTS_DIR_VARIABLE
     from densemble.training.fit import bf16_is_fast
 
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
     folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not installed(name)]
+    versions = {name: installed_version(name) for name in PACKAGES}
+    problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not versions[name]]
     try:
         import densemble.nets.backbones as door
 
@@ -44,7 +39,7 @@ def doctor(json: Json = False) -> None:
         )
     facts = {
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in PACKAGES},
+        "versions": versions,
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -62,7 +57,7 @@ def doctor(json: Json = False) -> None:
             for key, value in facts.items()
             if key not in ("versions", "problems")
         ]
-        print_table(["", ""], [*flat, *([name, installed(name) or "missing"] for name in PACKAGES)])
+        print_table(["", ""], [*flat, *([name, found or "missing"] for name, found in versions.items())])
         for problem in problems:
             typer.echo(f"problem: {problem}")
     if problems:

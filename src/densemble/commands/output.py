@@ -14,15 +14,9 @@ def say(line: str) -> None:
 
 def print_json(values: Any) -> None:
     """One JSON value on stdout, strict: what is not finite becomes null."""
-    typer.echo(json.dumps(_finite(values), ensure_ascii=False, indent=2, allow_nan=False))
+    from densemble.storage.runs import strict
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    typer.echo(json.dumps(strict(values), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def print_table(columns: list[str], rows: list[list[Any]]) -> None:

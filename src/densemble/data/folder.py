@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -371,15 +371,6 @@ class FolderData:
         """
         self._settle_reading()
         return self.reading.pair(sample)
-
-    def truths(
-        self, split: str, pictures: Sequence[int] | None = None
-    ) -> Iterator[tuple[Sample, Array, Array, Array | None]]:
-        """Sample, picture in [0, 1], map and fixations of a split, or of some of its pictures, one by one."""
-        samples = self.split(split)
-        for sample in samples if pictures is None else [samples[number] for number in pictures]:
-            image, target = self.read_pair(sample)
-            yield sample, codec.as_unit(image, self.reading.image_range), target, self.read_points(sample)
 
     def check(self) -> dict[str, Any]:
         """Reads everything once and lists all problems; see :func:`densemble.data.check.check`."""

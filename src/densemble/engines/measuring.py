@@ -13,7 +13,7 @@ from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import truths
+from densemble.evaluation import images_with_targets
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks import Task
@@ -182,7 +182,7 @@ def measure_scoring(task: Task, data: FolderData, map_size: Size, clock: Clock) 
     density = task.target_kind == "density"
     metric, kept_metric, kept, images = task.metrics(), task.metrics(), 0.0, []
     begun = clock()
-    for image, target, points in truths(data, "val", numbers):
+    for image, target, points in images_with_targets(data, "val", numbers):
         maps = torch.full((1, task.out_channels, *image.shape[-2:]), 1 / task.out_channels)
         size: Size = (int(target.shape[-2]), int(target.shape[-1]))
         metric.update(resize_maps(maps, size, density)[0], target, points)

@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
+from densemble.tasks import Task
 
 
 def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool = False) -> Tensor:
@@ -18,3 +19,8 @@ def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool
         return maps
     resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     return resized * (maps.shape[-2] * maps.shape[-1] / (size[0] * size[1])) if density else resized
+
+
+def resize_to_target(maps: Tensor, target: Tensor, task: Task) -> Tensor:
+    """Activated maps of a task ``(B, K, h, w)`` at the size of a target ``(..., H, W)``."""
+    return resize_maps(maps, size_of(target), task.target_kind == "density")

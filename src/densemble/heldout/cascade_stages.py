@@ -16,7 +16,7 @@ from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import UNSURENESS, measures_for
 from densemble.ensemble.combine import Fitted, make_rule
 from densemble.ensemble.uncertainty import entropy
-from densemble.heldout.predictions import Truth
+from densemble.heldout.predictions import Target
 from densemble.heldout.scores import measure
 from densemble.tasks import Distribution, TargetKind, Task
 from densemble.tasks.objectives import Objective
@@ -42,7 +42,7 @@ class Predictions(Protocol):
     def __len__(self) -> int:
         """N."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Truth]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Target]]:
         """Every picture's maps ``(M, K, h, w)`` and truth, one after the other."""
 
 
@@ -135,7 +135,7 @@ class Stages:
         return found
 
     def _picture(
-        self, subsets: Sequence[Subset], number: int, maps: Tensor, truth: Truth
+        self, subsets: Sequence[Subset], number: int, maps: Tensor, truth: Target
     ) -> Iterable[tuple[Tensor, Tensor]]:
         """Statistics ``(R, S)`` and unsureness ``(R, measures)`` of some sets at a time, of one picture."""
         if number not in self._members:
@@ -174,7 +174,7 @@ class Stages:
         return torch.cat(found)
 
 
-def thinned(maps: Tensor, truth: Truth, kind: TargetKind, most: int | None = MOST_PIXELS) -> tuple[Tensor, Truth]:
+def thinned(maps: Tensor, truth: Target, kind: TargetKind, most: int | None = MOST_PIXELS) -> tuple[Tensor, Target]:
     """Every so manyth pixel of maps ``(M, K, h, w)`` and truth, where pixels are scored one by one and are many."""
     target, points = truth
     size = (int(maps.shape[-2]), int(maps.shape[-1]))

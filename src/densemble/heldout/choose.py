@@ -19,7 +19,7 @@ MOST_FOR_ALL_SUBSETS = 10
 
 
 @dataclass(frozen=True)
-class Trade:
+class ParetoPoint:
     """A mixture that no other beats at its price.
 
     Attributes:
@@ -126,7 +126,9 @@ def greedy_by_cost(
     return plain if better(sign * plain.score, sign * found.score) else found
 
 
-def pareto(held: HeldOut, objective: Objective, milliseconds: Sequence[float], rounds: int = ROUNDS) -> list[Trade]:
+def pareto(
+    held: HeldOut, objective: Objective, milliseconds: Sequence[float], rounds: int = ROUNDS
+) -> list[ParetoPoint]:
     """Mixtures that no other of the tried ones beats at its price, cheapest first.
 
     Tried are single candidates, the prefixes of greedy selection by score and by gain per millisecond, and all.
@@ -155,13 +157,13 @@ def pareto(held: HeldOut, objective: Objective, milliseconds: Sequence[float], r
         ),
         key=lambda row: row[:2],
     )
-    front: list[Trade] = []
+    front: list[ParetoPoint] = []
     top = -inf
     for cost, negative, weights, value in tried:
         if better(-negative, top):
             top = -negative
             names = tuple(name for name, weight in zip(held.names, weights, strict=True) if weight > 0)
-            front.append(Trade(names, weights, value, cost))
+            front.append(ParetoPoint(names, weights, value, cost))
     return front
 
 

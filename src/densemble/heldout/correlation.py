@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_to_target
 from densemble.heldout.predictions import HeldOut
 from densemble.tasks import Task
 
@@ -35,8 +35,7 @@ def error_correlation(held: HeldOut) -> Tensor:
 
 def _errors(maps: Tensor, target: Tensor, task: Task) -> Tensor:
     """Error of one candidate's maps ``(K, h, w)`` at each valid pixel, float64 ``(N,)``."""
-    size = (int(target.shape[-2]), int(target.shape[-1]))
-    maps = resize_maps(maps[None], size, task.target_kind == "density")[0]
+    maps = resize_to_target(maps[None], target, task)[0]
     wanted, valid = task.as_maps(target)
     if task.target_kind == "labels":
         return (maps.argmax(0) != target.long())[valid[0]].double()

@@ -35,12 +35,6 @@ class KeptMaps:
     array: Array
     task: Task
 
-    @property
-    def size(self) -> Size:
-        """(h, w)."""
-        height, width = self.array.shape[-2:]
-        return int(height), int(width)
-
     def read(self, image: int, temperature: float) -> Tensor:
         """See :class:`Maps`."""
         maps = torch.from_numpy(read_map(self.array, image)).float()

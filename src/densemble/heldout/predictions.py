@@ -1,19 +1,30 @@
 """HeldOut: predictions of several candidates on held-out images beside their targets, read image by image."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from densemble.heldout.maps import Array, KeptMaps, Maps
 from densemble.tasks import Task
 
-Truth = tuple[Tensor, Tensor | None]
+Target = tuple[Tensor, Tensor | None]
 """A target as the task has them, of any size, and fixations bool ``(H, W)`` where there are some."""
 
-Truths = Sequence[Truth] | Mapping[int, Truth]
-"""Targets by the number of their image."""
+
+class Targets(Protocol):
+    """Targets by the number of their image: a list, a dict, or read when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, image: int, /) -> Target: ...
+
+
+def as_target(target: Array, points: Array | None) -> Target:
+    """A target and fixations as they are read from files."""
+    return torch.from_numpy(np.ascontiguousarray(target)), None if points is None else torch.from_numpy(points)
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,7 @@ class HeldOut:
     Attributes:
         names: of the candidates.
         maps: where each candidate's maps are read from, all of one shape.
-        truths: target of each image, by its number.
+        targets: target of each image, by its number.
         task: what the maps mean.
         pictures: numbers of the images that are read, in this order.
         temperatures: each candidate's logits are divided by its own before anything else is done with its maps.
@@ -31,7 +42,7 @@ class HeldOut:
 
     names: tuple[str, ...]
     maps: tuple[Maps, ...]
-    truths: Truths
+    targets: Targets
     task: Task
     pictures: tuple[int, ...]
     temperatures: tuple[float, ...]
@@ -44,10 +55,10 @@ class HeldOut:
         pairs = zip(self.maps, self.temperatures, strict=True)
         return torch.stack([maps.read(picture, temperature) for maps, temperature in pairs])
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Truth]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Target]]:
         """Every image's maps ``(M, K, h, w)`` and target, one after the other."""
         for picture in self.pictures:
-            yield self.read(picture), self.truths[picture]
+            yield self.read(picture), self.targets[picture]
 
     def only(self, pictures: Sequence[int]) -> "HeldOut":
         """The same candidates on some of the images."""
@@ -73,7 +84,7 @@ class HeldOut:
         return replace(self, temperatures=tuple(temperatures))
 
 
-def held_out(names: Sequence[str], maps: Sequence[Array], truths: Truths, task: Task) -> HeldOut:
+def held_out(names: Sequence[str], maps: Sequence[Array], targets: Targets, task: Task) -> HeldOut:
     """All images of kept arrays ``(N, K, h, w)``, untempered.
 
     Raises:
@@ -82,7 +93,7 @@ def held_out(names: Sequence[str], maps: Sequence[Array], truths: Truths, task: 
     shapes = {name: own.shape for name, own in zip(names, maps, strict=True)}
     if len(set(shapes.values())) != 1:
         raise ValueError(f"kept predictions have different shapes: {shapes}")
-    if len(truths) != len(maps[0]):
-        raise ValueError(f"{len(truths)} targets for {len(maps[0])} images")
+    if len(targets) != len(maps[0]):
+        raise ValueError(f"{len(targets)} targets for {len(maps[0])} images")
     sources = tuple(KeptMaps(array, task) for array in maps)
-    return HeldOut(tuple(names), sources, truths, task, tuple(range(len(truths))), (1.0,) * len(maps))
+    return HeldOut(tuple(names), sources, targets, task, tuple(range(len(targets))), (1.0,) * len(maps))

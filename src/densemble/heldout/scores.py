@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
-from densemble.heldout.predictions import HeldOut, Truth
+from densemble.heldout.predictions import HeldOut, Target
 from densemble.shapes import Size
 from densemble.tasks import Task
 from densemble.tasks.objectives import Objective
@@ -50,7 +50,7 @@ def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
     return _sum(_each_of(held, combine, objective))
 
 
-def measure(mixtures: Tensor, truth: Truth, task: Task, objective: Objective) -> Tensor:
+def measure(mixtures: Tensor, truth: Target, task: Task, objective: Objective) -> Tensor:
     """What one picture adds, mixtures ``(R, K, h, w)`` -> ``(R, S)``; maps are resized to the target's size."""
     target, points = truth
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))

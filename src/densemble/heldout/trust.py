@@ -1,6 +1,5 @@
 """Trust: whether uncertainty finds the errors, and whether guarantees hold."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,11 +9,11 @@ from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
-from densemble.heldout.gain import resample
+from densemble.heldout.gain import bootstrap_mean
 from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
 from densemble.metrics.reliability import IntervalCoverage
 from densemble.metrics.selective import RiskCoverage
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import RegressionTask, Task
 
 TRUSTED = ("labels", "masks", "values")
@@ -48,7 +47,7 @@ class Trust:
         """
         if self._task.target_kind not in TRUSTED:
             return
-        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+        size = size_of(target)
         wanted, valid = self._task.as_maps(target)
         mean = resize_maps(prediction.mean.cpu(), size)
         self._selective.update(*_uncertainty(prediction, mean, wanted, valid, self._task, size))
@@ -76,18 +75,11 @@ class Trust:
         shares, widths = zip(*self._held, strict=True)
         described = self._guarantee.describe()
         promised = 1 - float(described.get("miscoverage", described.get("risk", 0.0)))
-        low, high = bootstrap_mean(shares)
+        _, low, high = bootstrap_mean(torch.tensor(shares, dtype=torch.float64))
         return {
             "promised": promised, "coverage": sum(shares) / len(shares), "low": low, "high": high,
             "mean_size": sum(widths) / len(widths), "checked_on": len(shares),
         }  # fmt: skip
-
-
-def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
-    """95 % percentile interval of the mean over resampled images (Efron 1979)."""
-    means = resample(len(values)) @ torch.tensor(values, dtype=torch.float64) / len(values)
-    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
 
 
 def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:

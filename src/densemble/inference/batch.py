@@ -19,7 +19,7 @@ from densemble.errors import UsageError
 from densemble.inference.batch_job import Job, Pace
 from densemble.inference.batch_journal import Journal
 from densemble.inference.batch_progress import Progress, Tally
-from densemble.inference.batch_stages import Compute, Seconds, Stages
+from densemble.inference.batch_stages import Compute, FilePipeline, Seconds
 
 __all__ = ["Compute", "Job", "Pace", "Progress", "Report", "predict_files"]
 
@@ -86,7 +86,7 @@ def predict_files(
         named = list(zip(job.pictures, job.names, strict=True))
         missing = [place for place, (picture, name) in enumerate(named) if not journal.holds(picture, name)]
         tally = Tally(job.pictures, missing, progress, say)
-        Stages(ensemble, job, compute, pace, journal, tally, seconds).run(missing, readers, writers)
+        FilePipeline(ensemble, job, compute, pace, journal, tally, seconds).run(missing, readers, writers)
         finished = [
             (picture, journal.finished[name])
             for place, (picture, name) in enumerate(named)

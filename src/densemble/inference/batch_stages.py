@@ -55,7 +55,7 @@ class _Picture:
 
 
 @dataclass
-class Stages:
+class FilePipeline:
     """Pictures on their way: being read, waiting for others of their size, being written."""
 
     ensemble: Ensemble

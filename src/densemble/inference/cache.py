@@ -57,10 +57,11 @@ def _machine() -> str:
     with suppress(OSError):
         names = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     processor = next((line for line in names if line.startswith(("model name", "flags"))), platform.processor())
-    return f"{platform.machine()} {processor} {[_version(name) for name in VERSIONS]}"
+    return f"{platform.machine()} {processor} {[installed_version(name) for name in VERSIONS]}"
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Version of a package; ``None`` where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -43,6 +43,19 @@ def _colour_table(colours: str) -> Array:
     return table
 
 
+def as_rgb(image: Array) -> Array:
+    """Pixels ``(H, W, C)`` in [0, 1] -> uint8 ``(H, W, 3)``: the first three channels, or the first one as grey."""
+    rgb = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    pixels: Array = (rgb * 255).round().clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+def value_range(values: Array) -> tuple[float, float]:
+    """The 1st and the 99th percentile of values, between which they are drawn; 0 and 1 where there are none."""
+    low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 1.0)
+    return float(low), float(high)
+
+
 def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
     """Colours over a picture, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
     share = np.asarray(opacity, dtype=np.float32)
@@ -76,14 +89,12 @@ def draw_map(image: Array, maps: Array, kind: TargetKind, label: Array | None = 
         label: classes ``(H, W)``, for labels.
     """
     if kind == "pixels":
-        rgb = maps[:3] if len(maps) >= 3 else np.repeat(maps[:1], 3, axis=0)
-        return (np.nan_to_num(np.moveaxis(rgb, 0, -1)) * 255).round().clip(0, 255).astype(np.uint8)
+        return as_rgb(np.nan_to_num(np.moveaxis(maps, 0, -1)))
     if kind == "labels" and label is not None:
         return blend(image, colour_labels(label, len(maps)), 0.55)
     if kind == "values":
-        valid = maps[0][np.isfinite(maps[0])]
-        low, high = np.percentile(valid, [1, 99]) if valid.size else (0.0, 1.0)
-        return blend(image, colour_values(np.nan_to_num(maps[0]), float(low), float(high)), 0.7)
+        within = value_range(maps[0][np.isfinite(maps[0])])
+        return blend(image, colour_values(np.nan_to_num(maps[0]), *within), 0.7)
     if kind == "masks":
         return blend(image, *colour_masks(maps))
     return heat_overlay(image, maps.max(0))

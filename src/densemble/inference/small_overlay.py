@@ -3,10 +3,8 @@
 from typing import Any
 
 import numpy as np
-import torch
 
-from densemble.inference.drawing import draw_map
-from densemble.inference.predictor import shown
+from densemble.inference.drawing import as_rgb, draw_map
 from densemble.inference.tile_planes import Rows
 from densemble.storage.large import LargePicture
 from densemble.storage.pixels import as_unit
@@ -63,8 +61,7 @@ class SmallOverlay:
 
     def drawn(self) -> Array:
         """The overlay, uint8 ``(h, w, 3)``."""
-        unit = as_unit(np.concatenate(self._images), self._value_range)
-        image = shown(torch.from_numpy(np.ascontiguousarray(unit.transpose(2, 0, 1))))
+        image = as_rgb(as_unit(np.concatenate(self._images), self._value_range))
         if not self._valid:
             return self._draw(image)
         valid = np.concatenate(self._valid)

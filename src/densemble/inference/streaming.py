@@ -49,7 +49,7 @@ WHOLE_PICTURE_RULES = ("rank", "histogram")
 _STRIP = 64
 
 
-class LargePicture(Protocol):
+class WindowedImage(Protocol):
     """A picture that is read in parts."""
 
     @property
@@ -66,7 +66,7 @@ class LargePicture(Protocol):
 
 def stream(
     ensemble: Ensemble,
-    picture: LargePicture,
+    picture: WindowedImage,
     tile: int = BLOCK,
     overlap: float = 0.25,
     planes: Collection[str] = ("mean",),
@@ -136,7 +136,7 @@ def plan_windows(ensemble: Ensemble, size: Size, tile: int, overlap: float, reac
     return windows
 
 
-def _reader(ensemble: Ensemble, picture: LargePicture) -> Callable[[Box], Tensor]:
+def _reader(ensemble: Ensemble, picture: WindowedImage) -> Callable[[Box], Tensor]:
     """What reads a box as float32 ``(C, h, w)`` in [0, 1]; beyond the picture, its edge values go on.
 
     Raises:

@@ -1,12 +1,8 @@
 """The top of a run's report: what was chosen, what it is worth, and what to be careful about, in plain words."""
 
-import re
-from typing import Any
-
-from densemble.report.html_page import escape, strong
+from densemble.report.html_page import Values, escape, strong, with_code
 from densemble.report.rounding import gain, intervals, number
 
-Values = dict[str, Any]
 _OPPONENTS = {"best": "the best single member", "all": "the mean of all members"}
 """What a strategy is compared with, by the name that it has as a strategy itself."""
 
@@ -172,11 +168,6 @@ def _unfinished(analysis: Values) -> list[tuple[str, str]]:
         found.append(("Members that did not finish", f"<ul>{items}</ul>"))
     dropped = analysis.get("dropped", [])
     if dropped:
-        items = "".join(f"<li><b>{escape(row['name'])}</b>: {_with_code(row['reason'])}</li>" for row in dropped)
+        items = "".join(f"<li><b>{escape(row['name'])}</b>: {with_code(row['reason'])}</li>" for row in dropped)
         found.append(("Members that were dropped", f"<ul>{items}</ul>"))
     return found
-
-
-def _with_code(text: str) -> str:
-    """Text whose commands, between backticks, stand out."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text))

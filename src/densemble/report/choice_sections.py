@@ -1,13 +1,11 @@
 """Sections of a run's report about selection: strategies, rules, members and what they cost."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from densemble.report.figures import Series, chart, interval_axis, interval_bar, padded
-from densemble.report.html_page import Markup, escape, note, strong, table
+from densemble.report.figures import Axis, Series, chart, interval_axis, interval_bar, padded
+from densemble.report.html_page import Markup, Values, escape, note, strong, table
 from densemble.report.rounding import intervals, numbers
 
-Values = dict[str, Any]
 _GAINS = {"gain_over_best": "gain over best single", "gain_over_all": "gain over mean of all"}
 
 
@@ -48,8 +46,7 @@ def members(analysis: Values) -> str:
     points = Series(
         "members", [(row["milliseconds"], row["score"]) for row in timed], "first", "dots", [r["name"] for r in timed]
     )
-    together = _ensemble_point(analysis)
-    figure = _figure(chart([points, *together], "ms per image", analysis["metric"], size=(480, 320))) if timed else ""
+    figure = _score_against_time([points, *_ensemble_point(analysis)], analysis, 320) if timed else ""
     said = (
         "What each member scores alone on all validation images, on which its best epoch was chosen, what it costs, "
         "and its weight in the saved ensemble. Leave-one-out is what the cross-fitted ensemble loses without it: near "
@@ -63,7 +60,7 @@ def pareto(analysis: Values) -> str:
     rows = sorted(analysis["pareto"], key=lambda row: row["milliseconds"])
     points = [(row["milliseconds"], row["score"]) for row in rows]
     labels = [row["members"][0] if len(row["members"]) == 1 else f"{len(row['members'])} members" for row in rows]
-    front = chart([Series("", points, "first", "steps", labels)], "ms per image", analysis["metric"], size=(480, 300))
+    front = _score_against_time([Series("", points, "first", "steps", labels)], analysis, 300)
     texts = zip(
         [str(len(row["members"])) for row in rows],
         numbers([row["milliseconds"] for row in rows]),
@@ -75,10 +72,11 @@ def pareto(analysis: Values) -> str:
         "Ensembles that no other beats at their price, without calibration, on small maps of the images that they were "
         "selected on: the scores flatter, their order is what counts."
     )
-    return note(said) + _figure(front) + table(["members", "ms", analysis["metric"], "which"], texts)
+    return note(said) + front + table(["members", "ms", analysis["metric"], "which"], texts)
 
 
-def _figure(drawn: str) -> str:
+def _score_against_time(series: Sequence[Series], analysis: Values, height: int) -> str:
+    drawn = chart(series, Axis("ms per image"), Axis(analysis["metric"]), (480, height))
     return f'<div class="figures"><figure>{drawn}</figure></div>'
 
 

@@ -1,17 +1,14 @@
 """The page of a data check: what the set is like, what is wrong, and what to do about it, with pictures."""
 
-import re
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from densemble.data.check import group
 from densemble.data.folder import FolderData
 from densemble.errors import DataError
 from densemble.inference import drawing
-from densemble.report.html_page import embed, escape, table, write_page
-from densemble.report.samples import Drawn, Painter, evenly, read_usable
+from densemble.report.html_page import embed, escape, swatch, table, with_code, write_page
+from densemble.report.samples import DrawnSample, SamplePainter, evenly, read_usable
 from densemble.storage.images import as_unit, read_image
 
 _LISTED = 5
@@ -81,20 +78,9 @@ def _problems(facts: dict[str, Any]) -> str:
             f'<div class="problem {found.severity}"><h3>{escape(found.kind)} '
             f'<span class="quiet">({found.severity}, {len(items)})</span></h3>'
             f"<ul>{''.join(items[:_LISTED])}</ul>{more}"
-            f'<p class="remedy"><b>Remedy:</b> {_with_code(found.remedy)}</p></div>'
+            f'<p class="remedy"><b>Remedy:</b> {with_code(found.remedy)}</p></div>'
         )
     return f"<h2>Problems</h2>\n{''.join(blocks)}" if blocks else ""
-
-
-def _with_code(remedy: str) -> str:
-    """A remedy whose commands and flags stand out: from ``--set`` to the end of its value."""
-    parts = re.sub("`([^`]*)`", r"<code>\1</code>", escape(remedy)).split("--set ")
-    marked = [parts[0]]
-    for part in parts[1:]:
-        quote = "&#x27;" if part.startswith("&#x27;") else "&quot;" if part.startswith("&quot;") else None
-        end = part.find(quote, len(quote)) + len(quote) if quote else len(part.split(" ", 1)[0].rstrip(",;"))
-        marked.append(f"<code>--set {part[:end]}</code>{part[end:]}")
-    return "".join(marked)
 
 
 def _twins(data: FolderData, facts: dict[str, Any]) -> str:
@@ -121,8 +107,7 @@ def _picture(data: FolderData, path: Path) -> str | None:
         image = as_unit(read_image(path), data.reading.image_range)
     except DataError:
         return None
-    shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    return embed((shown * 255).round().astype(np.uint8), _WIDTH)
+    return embed(drawing.as_rgb(image), _WIDTH)
 
 
 def _short(data: FolderData, file: str) -> str:
@@ -162,7 +147,7 @@ def _classes(facts: dict[str, Any]) -> str:
     rows = []
     for number, name in enumerate(facts["classes"][:_MOST_CLASSES]):
         cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))
-        rows.append(f"<tr><td>{_key(tuple(colours[number]))}{escape(name)}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{swatch(colours[number])}{escape(name)}</td>{cells}</tr>")
     head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">pictures</th>' for split in splits)
     return f'<h2>Classes</h2>\n<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
 
@@ -175,21 +160,17 @@ def _share(split: dict[str, Any], name: str, largest: float, other: bool) -> str
     return f'<td>{bar}</td><td class="number">{share:.2%}</td><td class="number">{pictures}</td>'
 
 
-def _key(colour: tuple[int, ...]) -> str:
-    return f'<span class="key" style="background:rgb({",".join(str(int(part)) for part in colour)})"></span>'
-
-
 def _examples(data: FolderData) -> str:
     raw = {
         split: list(read_usable(data, evenly(samples, _EXAMPLES // 2)))
         for split, samples in data.layout.splits.items()
         if samples
     }
-    painter = Painter(data, [one for members in raw.values() for one in members])
+    painter = SamplePainter(data, [one for members in raw.values() for one in members])
     figures = [_example(split, painter.draw(one)) for split, members in raw.items() for one in members]
     if not figures:
         return ""
-    legend = "".join(f"<span>{_key(colour)}{escape(name)}</span> " for name, colour in painter.legend())
+    legend = "".join(f"<span>{swatch(colour)}{escape(name)}</span> " for name, colour in painter.legend())
     if painter.range is not None:
         low, high = painter.range
         unit = escape(data.options["unit"])
@@ -197,6 +178,6 @@ def _examples(data: FolderData) -> str:
     return f'<h2>Examples</h2>\n<p class="legend">{legend}</p><div class="grid">{"".join(figures)}</div>'
 
 
-def _example(split: str, drawn: Drawn) -> str:
+def _example(split: str, drawn: DrawnSample) -> str:
     images = embed(drawn.picture, _WIDTH) + embed(drawn.target, _WIDTH)
     return f"<figure>{images}<figcaption>{escape(f'{split}/{drawn.title}')}</figcaption></figure>"

@@ -1,15 +1,14 @@
 """Sections of a run's report about where members differ: errors, classes, pictures and the course of training."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from densemble.inference.drawing import palette
-from densemble.report.figures import Series, chart, legend, padded
-from densemble.report.html_page import Markup, embed, escape, note, strong, swatch, table
+from densemble.report.figures import Axis, Series, chart, legend, padded
+from densemble.report.html_page import Markup, Values, embed, escape, note, strong, swatch, table
 from densemble.report.rounding import number, numbers
 from densemble.report.strips import PictureStrip
 
-Values = dict[str, Any]
 _LISTED = 15
 _MOST_NAMED = 40
 _WIDTH = 220
@@ -139,12 +138,12 @@ def _training(name: str, rows: list[Values], metric: str, within: tuple[float, f
         for key, style in _LOSSES.items()
         if (points := _points(rows, key))
     ]
-    epochs = padded([row["epoch"] for row in rows], 0.04)
-    parts = [chart(losses, "", "loss", epochs, size=(250, 140), least_step=1)] if losses else []
+    epochs = Axis("", padded([row["epoch"] for row in rows], 0.04), least_step=1)
+    parts = [chart(losses, epochs, Axis("loss"), (250, 140))] if losses else []
     scores = _points(rows, metric)
     if scores:
-        label = metric.removeprefix("val_")
-        parts.append(chart([Series("", scores)], "epoch", label, epochs, within, (250, 150), least_step=1))
+        score = Axis(metric.removeprefix("val_"), within)
+        parts.append(chart([Series("", scores)], replace(epochs, label="epoch"), score, (250, 150)))
     return f"<figure><figcaption><b>{escape(name)}</b></figcaption>{''.join(parts)}</figure>"
 
 

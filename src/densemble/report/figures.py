@@ -78,39 +78,48 @@ def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> li
     return [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
 
 
+@dataclass(frozen=True)
+class Axis:
+    """An axis of a chart.
+
+    Attributes:
+        label: beside it.
+        within: lowest and highest value; ``None``: all points and some room.
+        least_step: smallest distance of two marks: 1 where the axis counts something.
+    """
+
+    label: str
+    within: Point | None = None
+    least_step: float = 0.0
+
+    def scale(self, values: Sequence[float], start: float, end: float) -> Scale:
+        """Where the values stand between two pixels."""
+        return Scale(*(self.within or padded(values)), start, end)
+
+
 def chart(
-    series: Sequence[Series],
-    x_label: str,
-    y_label: str,
-    x_range: Point | None = None,
-    y_range: Point | None = None,
-    size: tuple[int, int] = (400, 280),
-    diagonal: bool = False,
-    least_step: float = 0.0,
+    series: Sequence[Series], x: Axis, y: Axis, size: tuple[int, int] = (400, 280), diagonal: bool = False
 ) -> str:
     """Lines and dots in a frame, with a legend above where there are several series.
 
     Args:
         series: drawn in this order.
-        x_label: below the frame.
-        y_label: beside it.
-        x_range: default: all points and some room.
-        y_range: likewise.
+        x: axis below the frame.
+        y: axis on its left.
         size: width and height in pixels.
         diagonal: a dotted line where x = y.
-        least_step: smallest distance of two marks on the x axis: 1 where x counts something.
     """
     points = [point for one in series for point in one.points]
     width, height = size
-    across = Scale(*(x_range or padded([x for x, _ in points])), _LEFT, width - _RIGHT)
-    up = Scale(*(y_range or padded([y for _, y in points])), height - _BOTTOM, _TOP)
-    body = [_frame(across, up, x_label, y_label, least_step)]
+    across = x.scale([point[0] for point in points], _LEFT, width - _RIGHT)
+    up = y.scale([point[1] for point in points], height - _BOTTOM, _TOP)
+    body = [_frame(across, up, x, y)]
     if diagonal:
         low, high = max(across.low, up.low), min(across.high, up.high)
         body.append(_path([(low, low), (high, high)], across, up, "diagonal"))
     body += [_drawn(one, across, up) for one in series]
     body += _labels(series, across, up)
-    return legend(series) + _svg(width, height, "".join(body), f"{y_label} against {x_label}")
+    return legend(series) + _svg(width, height, "".join(body), f"{y.label} against {x.label}")
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -170,14 +179,14 @@ def _svg(width: int, height: int, body: str, title: str) -> str:
     return f'<svg {size} role="img" aria-label="{escape(title)}">{body}</svg>'
 
 
-def _frame(across: Scale, up: Scale, x_label: str, y_label: str, least_step: float) -> str:
+def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> str:
     wide, high = (abs(scale.end - scale.start) for scale in (across, up))
-    parts = [_rule(across, up, ticks(up.low, up.high, max(3, int(high / 34))))]
-    for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), least_step):
+    parts = [_rule(across, up, ticks(up.low, up.high, max(3, int(high / 34)), y.least_step))]
+    for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), x.least_step):
         parts.append(_line(across(at), up.end, across(at), up.start, "level"))
         parts.append(_text(across(at), up.start + 15, name, "middle"))
-    parts.append(_text((across.start + across.end) / 2, up.start + 32, x_label, "middle"))
-    parts.append(_side(y_label, (up.start + up.end) / 2))
+    parts.append(_text((across.start + across.end) / 2, up.start + 32, x.label, "middle"))
+    parts.append(_side(y.label, (up.start + up.end) / 2))
     return "".join(parts)
 
 

@@ -14,6 +14,8 @@ from densemble.errors import ResourceError
 from densemble.storage.runs import require_writable
 
 Array = np.ndarray[Any, Any]
+Values = dict[str, Any]
+"""Plain values, as ``analysis.json`` holds them."""
 _QUALITY = 82
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c0392b; --care: #b9770e; --good: #1e8449;
@@ -98,6 +100,17 @@ def embed(pixels: Array, width: int) -> str:
 def strong(text: object) -> Markup:
     """Text that stands out."""
     return Markup(f"<b>{escape(text)}</b>")
+
+
+def with_code(text: str) -> str:
+    """Text whose commands, between backticks, and flags, from ``--set`` to the end of the value, stand out."""
+    parts = re.sub("`([^`]*)`", r"<code>\1</code>", escape(text)).split("--set ")
+    marked = [parts[0]]
+    for part in parts[1:]:
+        quote = "&#x27;" if part.startswith("&#x27;") else "&quot;" if part.startswith("&quot;") else None
+        end = part.find(quote, len(quote)) + len(quote) if quote else len(part.split(" ", 1)[0].rstrip(",;"))
+        marked.append(f"<code>--set {part[:end]}</code>{part[end:]}")
+    return "".join(marked)
 
 
 def note(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from densemble.data.folder import FolderData
 from densemble.errors import UsageError
-from densemble.report.samples import Drawn, Painter, augmented_samples, evenly, read_samples
+from densemble.report.samples import DrawnSample, SamplePainter, augmented_samples, evenly, read_samples
 from densemble.shapes import Size
 from densemble.storage.runs import require_writable
 
@@ -50,13 +50,13 @@ def draw_preview(
     raw = list(
         read_samples(data, chosen) if augmented is None else augmented_samples(data, chosen, augmented, input_size)
     )
-    painter = Painter(data, raw)
+    painter = SamplePainter(data, raw)
     figure = _draw([painter.draw(one) for one in raw])
     _explain(figure, painter, str(data.options["unit"]))
     figure.savefig(path, dpi=90)
 
 
-def _draw(drawn: list[Drawn]) -> "Figure":
+def _draw(drawn: list[DrawnSample]) -> "Figure":
     """Four samples a row, each above its map."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def _draw(drawn: list[Drawn]) -> "Figure":
     return figure
 
 
-def _explain(figure: Any, painter: Painter, unit: str) -> None:
+def _explain(figure: Any, painter: SamplePainter, unit: str) -> None:
     """What the colours mean: class names, or a bar of values."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from densemble.report import choice_sections, detail_sections, trust_sections
 from densemble.report.answer import answer, headline, warnings
-from densemble.report.html_page import escape, write_page
+from densemble.report.html_page import Values, escape, write_page
 from densemble.report.strips import PictureStrip
 
-Values = dict[str, Any]
 SECTIONS: dict[str, tuple[str, Callable[[Values], str]]] = {
     "strategies": ("Ways of choosing", choice_sections.strategies),
     "rules": ("Ways of combining", choice_sections.rules),

@@ -25,7 +25,7 @@ _BACKDROP = 0.4
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawSample:
     """A sample as arrays: picture float32 ``(H, W, C)`` in [0, 1], map ``(H, W)`` or ``(K, H, W)``."""
 
     title: str
@@ -34,7 +34,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnSample:
     """A sample to look at: both uint8 ``(H, W, 3)``."""
 
     title: str
@@ -47,7 +47,7 @@ def evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))]
 
 
-def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[Raw]:
+def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSample]:
     """Samples as they are.
 
     Raises:
@@ -55,10 +55,10 @@ def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[Raw]:
     """
     for sample in samples:
         image, target = data.read_pair(sample)
-        yield Raw(sample.stem, as_unit(image, data.reading.image_range), target)
+        yield RawSample(sample.stem, as_unit(image, data.reading.image_range), target)
 
 
-def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[Raw]:
+def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSample]:
     """Those of the samples that can be read."""
     for sample in samples:
         try:
@@ -69,7 +69,7 @@ def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[Raw]:
 
 def augmented_samples(
     data: FolderData, samples: Sequence[Sample], how: str, size: Size, seed: int = 0
-) -> Iterator[Raw]:
+) -> Iterator[RawSample]:
     """Each sample as it is, and three times as training will see it.
 
     Args:
@@ -89,15 +89,15 @@ def augmented_samples(
     for index, sample in enumerate(samples):
         image, target = data.read_pair(sample)
         whole = as_unit(image, data.reading.image_range)
-        yield Raw(sample.stem, whole, target)
+        yield RawSample(sample.stem, whole, target)
         small = unit(resize_image(image if image.dtype.kind == "u" else whole, size).numpy())
         placed = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, kind)
         for epoch in range(_VARIANTS):
             changed, moved = augment(small, placed, AUGMENT[how], (seed, epoch, index), kind, fill)
-            yield Raw(f"{how}, epoch {epoch + 1}", changed.permute(1, 2, 0).numpy(), moved.numpy())
+            yield RawSample(f"{how}, epoch {epoch + 1}", changed.permute(1, 2, 0).numpy(), moved.numpy())
 
 
-class Painter:
+class SamplePainter:
     """Draws the maps of one folder, all in the same colours and on the same scale.
 
     Args:
@@ -105,7 +105,7 @@ class Painter:
         raw: samples that are to be drawn; values are drawn from their 1st to their 99th percentile.
     """
 
-    def __init__(self, data: FolderData, raw: Sequence[Raw]) -> None:
+    def __init__(self, data: FolderData, raw: Sequence[RawSample]) -> None:
         self.kind = data.kind
         self.ignored = data.ignore_index
         self.names = data.classes
@@ -113,10 +113,10 @@ class Painter:
         self.range = self._range(data, raw) if self.kind == "values" else None
         self.invalid_below = data.invalid_below
 
-    def draw(self, raw: Raw) -> Drawn:
+    def draw(self, raw: RawSample) -> DrawnSample:
         """The sample with its map, over the picture where that shows more."""
-        picture = self._picture(raw.picture)
-        return Drawn(raw.title, picture, self._target(picture, raw.target))
+        picture = drawing.as_rgb(raw.picture)
+        return DrawnSample(raw.title, picture, self._target(picture, raw.target))
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Names and colours of the classes that occur in the samples."""
@@ -133,21 +133,14 @@ class Painter:
         several = target.ndim == 3 and len(target) > 1 and self.kind != "pixels"
         return list(range(len(target))) if several else []
 
-    def _range(self, data: FolderData, raw: Sequence[Raw]) -> tuple[float, float]:
+    def _range(self, data: FolderData, raw: Sequence[RawSample]) -> tuple[float, float]:
         values = [one.target[self._valid(one.target, data.invalid_below)] for one in raw]
-        every = np.concatenate(values) if values else np.zeros(0)
-        low, high = np.percentile(every, [1, 99]) if every.size else (0.0, 1.0)
-        return float(low), float(high)
+        return drawing.value_range(np.concatenate(values) if values else np.zeros(0))
 
     @staticmethod
     def _valid(target: Array, invalid_below: float | None) -> Array:
         valid: Array = np.isfinite(target)
         return valid if invalid_below is None else valid & (target > invalid_below)
-
-    def _picture(self, picture: Array) -> Array:
-        rgb = picture[..., :3] if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
-        shown: Array = (rgb * 255).round().clip(0, 255).astype(np.uint8)
-        return shown
 
     def _target(self, picture: Array, target: Array) -> Array:
         match self.kind:
@@ -163,7 +156,7 @@ class Painter:
                 shown[~valid] = _VOID
                 return shown
             case "pixels":
-                return self._picture(np.nan_to_num(np.moveaxis(target, 0, -1)))
+                return drawing.as_rgb(np.nan_to_num(np.moveaxis(target, 0, -1)))
             case "masks":
                 return self._channels(picture, np.where(target == 1, 1.0, 0.0))
             case _:

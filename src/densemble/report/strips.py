@@ -56,7 +56,7 @@ def draw_panels(
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
     picture = np.ascontiguousarray(resize_image(image, size).permute(1, 2, 0).numpy())
     true, valid = task.as_maps(resize_target(target, size, task.target_kind))
-    painter = _Painter(picture, task, _range(true, valid))
+    painter = _MapPainter(picture, task, drawing.value_range(true[valid.expand_as(true)].numpy()))
     truth = painter.draw(true)
     truth[~valid.any(0).numpy()] = 0
     title, unsure = _uncertainty(prediction, task, size)
@@ -64,7 +64,7 @@ def draw_panels(
     return (*panels, (title, unsure), *((name, painter.draw(maps.float().cpu())) for name, maps in members.items()))
 
 
-class _Painter:
+class _MapPainter:
     """Draws maps over one picture.
 
     Args:
@@ -86,13 +86,6 @@ class _Painter:
             # One scale for all panels: each on its own would hide that a member is wrong by a factor.
             return drawing.colour_values(np.nan_to_num(planes[0]), *self._within)
         return drawing.draw_map(self._picture, planes, self._kind, planes.argmax(0))
-
-
-def _range(true: Tensor, valid: Tensor) -> tuple[float, float]:
-    """Where nearly all that is true of a picture lies."""
-    known = true[valid.expand_as(true)].numpy()
-    low, high = np.percentile(known, [1, 99]) if known.size else (0.0, 1.0)
-    return float(low), float(high)
 
 
 def _uncertainty(prediction: Prediction, task: Task, size: Size) -> Panel:

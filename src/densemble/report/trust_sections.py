@@ -1,12 +1,9 @@
 """Sections of a run's report about trust: calibration, risk and coverage, guarantees."""
 
-from typing import Any
-
-from densemble.report.figures import Series, chart, count_bars
-from densemble.report.html_page import escape, note, strong, table
+from densemble.report.figures import Axis, Series, chart, count_bars
+from densemble.report.html_page import Values, escape, note, strong, table
 from densemble.report.rounding import number, numbers, plain
 
-Values = dict[str, Any]
 _UNIT = (0.0, 1.0)
 _MEASURES = {
     "ece": "expected calibration error",
@@ -32,7 +29,7 @@ def risk_coverage(analysis: Values) -> str:
     if values.get("random") is not None:
         lines.append(Series("pixels in random order", [(0, values["random"]), (1, values["random"])], "third", "line"))
     top = max((y for one in lines for _, y in one.points), default=1) * 1.08 or 1.0
-    figure = chart(lines, "share of pixels kept", "error of those kept", _UNIT, (0.0, top))
+    figure = chart(lines, Axis("share of pixels kept", _UNIT), Axis("error of those kept", (0.0, top)))
     facts = [
         ("Ordered by", values.get("by"), ""),
         ("Area under the curve (AURC):", number(values.get("aurc")), ", lower is better"),
@@ -133,7 +130,7 @@ def _reliability(values: Values) -> str:
 def _diagram(title: str, bins: list[Values]) -> str:
     known = [row for row in bins if row["count"]]
     dots = Series("", [(row["confidence"], row["accuracy"]) for row in known])
-    drawn = chart([dots], "confidence", "accuracy", _UNIT, _UNIT, (360, 320), diagonal=True)
+    drawn = chart([dots], Axis("confidence", _UNIT), Axis("accuracy", _UNIT), (360, 320), diagonal=True)
     return f"<figure><figcaption>{title}</figcaption>{drawn}{count_bars(bins, 'pixels', (360, 110))}</figure>"
 
 
@@ -156,7 +153,9 @@ def _coverage(values: Values) -> str:
         Series(key, [(row["nominal"], row[key]) for row in rows], "second" if style == "second" else "first")
         for key, style in kinds
     ]
-    figure = chart(lines, "wanted share inside", "true share inside", _UNIT, _UNIT, (360, 320), diagonal=True)
+    figure = chart(
+        lines, Axis("wanted share inside", _UNIT), Axis("true share inside", _UNIT), (360, 320), diagonal=True
+    )
     columns = [numbers([row[key] for row in rows]) for key in ("nominal", *(key for key, _ in kinds))]
     said = (
         "An interval for 90 % should hold the true value 90 % of the time: the dots should lie on the diagonal. Below "

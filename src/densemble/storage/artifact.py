@@ -7,7 +7,6 @@ is the SHA-256 of that JSON.
 
 import hashlib
 import json
-import math
 import struct
 import warnings
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.arguments import unwrapped
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
-from densemble.storage.runs import atomic_path, require_writable
+from densemble.storage.runs import atomic_path, require_writable, strict
 
 SCHEMA = 1
 KEY = "densemble"
@@ -51,7 +50,7 @@ def _digest(tensor: Tensor) -> str:
 
 def metadata(description: dict[str, Any]) -> dict[str, str]:
     """What stands in ``__metadata__``: the description as strict JSON, and its checksum."""
-    text = json.dumps(_finite(description), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(strict(description), allow_nan=False, ensure_ascii=False)
     return {KEY: text, CHECKSUM_KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -117,15 +116,6 @@ def _members(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor
         shared = {"tensors": holder} if holder != name else {}
         entries.append({"name": name, "weight": ensemble.weights[name], **view, **shared, **network.spec.as_dict()})
     return entries, tensors
-
-
-def _finite(value: Any) -> Any:
-    """The same with NaN and infinity as null, for strict JSON has none."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The run folder: where what lies, and files that are either old or new but never half."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -36,6 +37,15 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file as a whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def strict(value: Any) -> Any:
+    """The same with NaN and infinity as ``None``: strict JSON has neither."""
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, values: Any) -> None:

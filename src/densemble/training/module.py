@@ -18,7 +18,7 @@ from densemble.training.settings import FitSettings
 WARMUP = 0.05
 
 
-class Progress:
+class TrainingProgress:
     """How far a training is, 0..1: by steps, or by time where that runs out first."""
 
     def __init__(self, steps: int, seconds: float | None) -> None:
@@ -87,7 +87,7 @@ class MemberModule(lightning.LightningModule):
         self.task = task
         self.settings = settings
         self.learning_rate = learning_rate
-        self.progress = Progress(steps, settings.seconds)
+        self.progress = TrainingProgress(steps, settings.seconds)
         self.scores: Metric = task.metrics()
         self.validation_loss: list[float] = []
         self.training_loss: list[float] = []

@@ -1,61 +1,28 @@
 """What making any variant takes: trained members, their held-out predictions, and a folder that is whole or absent."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from densemble.config import MemberConfig, RunConfig
+from densemble.config import RunConfig
 from densemble.data.folder import FolderData
 from densemble.engines.plan import sizes
 from densemble.errors import ArtifactError, UsageError, WeightsError
 from densemble.evaluation import Scores, predict_split
-from densemble.nets.dense import DenseModel, DenseSpec
-from densemble.nets.weights import read_state
-from densemble.storage.artifact import restore
-from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json
+from densemble.storage.runs import MemberFolder, RunFolder, require_writable
 from densemble.storage.weights import write_maps
 from densemble.tasks import Task
-from densemble.variants.record import Variant, VariantKind
+from densemble.variants.record import Candidate, find_members, write_variant
 
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A member whose training is finished."""
-
-    name: str
-    config: MemberConfig
-    folder: MemberFolder
-    record: dict[str, Any]
-
-    @property
-    def spec(self) -> DenseSpec:
-        """Of its network."""
-        return DenseSpec.from_dict(self.record["spec"])
-
-    def network(self, weights: Path) -> DenseModel:
-        """Its network with the weights of a file.
-
-        Raises:
-            WeightsError: they are missing or damaged.
-            ArtifactError: they do not fit.
-        """
-        return restore(self.spec, read_state(weights), f"member '{self.name}'")
-
-    def snapshots(self) -> dict[str, int]:
-        """Epochs of which there is a snapshot, by label; the best epoch is the member itself and no snapshot of it."""
-        epochs = sorted(int(path.stem) for path in self.folder.snapshots.glob("*.safetensors") if path.stem.isdigit())
-        return {f"{self.name}-epoch{epoch}": epoch for epoch in epochs if epoch != self.record["best_epoch"]}
-
-
-@dataclass(frozen=True)
-class Making:
+class VariantMaker:
     """What variants are made of, and where.
 
     Attributes:
@@ -70,15 +37,22 @@ class Making:
     report: Report
 
     @cached_property
-    def trained(self) -> list[Trained]:
-        """Members whose training is finished, in their order."""
-        found = []
-        for number, (name, config) in enumerate(zip(self.config.member_names(), self.config.members, strict=True)):
-            folder = self.run.member(number, name)
-            record = read_json(folder.record) if folder.record.is_file() else {}
-            if record.get("state") == "done":
-                found.append(Trained(name, config, folder, record))
-        return found
+    def members(self) -> dict[str, Candidate]:
+        """Members whose training is finished, by name, in their order."""
+        return find_members(self.run, self.config)
+
+    def snapshots(self, member: Candidate) -> list[Candidate]:
+        """Snapshots of a member, not scored yet; the best epoch is the member itself and no snapshot of it."""
+        folder = MemberFolder(member.folder.path)
+        epochs = sorted(int(path.stem) for path in folder.snapshots.glob("*.safetensors") if path.stem.isdigit())
+        labels = {f"{member.name}-epoch{epoch}": epoch for epoch in epochs if epoch != member.record["best_epoch"]}
+        return [
+            replace(
+                member, name=label, kind="snapshot", weights=folder.snapshot(epoch), made_from=(label,),
+                folder=self.run.variant(label), val={},
+            )
+            for label, epoch in labels.items()
+        ]  # fmt: skip
 
     @contextmanager
     def skipping(self, label: str) -> Iterator[None]:
@@ -101,32 +75,28 @@ class Making:
         self.report(f"{label}: already there, kept")
         return False
 
-    def predict(self, network: nn.Module, member: Trained) -> tuple[Any, Scores]:
-        """Maps fp16 ``(N, K, h, w)`` of the validation pictures, as they are kept of ``member``, and scores."""
-        return predict_split(network.eval(), self.task, self.data, "val", sizes(self.config, member.config)[2])
+    def add(self, variant: Candidate) -> None:
+        """Makes a variant that is not there yet; one that cannot be made is left out, with a line of report."""
+        with self.skipping(variant.name):
+            if self.is_new(variant.name):
+                self.keep(variant)
+
+    def predict(self, network: nn.Module, member: str) -> tuple[Any, Scores]:
+        """Maps fp16 ``(N, K, h, w)`` of the validation images, of the size that is kept of ``member``, and scores."""
+        settings = self.config.members[self.config.member_names().index(member)]
+        return predict_split(network.eval(), self.task, self.data, "val", sizes(self.config, settings)[2])
 
     def score(self, scores: Scores) -> float:
         """The primary score, higher is better; the worst where there is none."""
         value = scores.get(self.task.primary)
         return float("-inf") if value is None else float(value) * (1 if self.task.higher_is_better else -1)
 
-    def keep(
-        self,
-        label: str,
-        kind: VariantKind,
-        of: Trained,
-        network: nn.Module,
-        weights: Path,
-        made_from: Sequence[str],
-        view: str | None = None,
-    ) -> None:
+    def keep(self, variant: Candidate) -> None:
         """Predicts, and writes the folder, the record last: without it there is no variant."""
-        folder = self.run.variant(label)
-        require_writable(folder.path)
-        maps, scores = self.predict(network, of)
-        write_maps(folder.predictions, maps)
-        place = weights.relative_to(self.run.path).as_posix()
-        variant = Variant(label, kind, of.name, view, place, tuple(made_from), scores, folder.predictions)
-        write_json(folder.record, variant.as_dict())
+        network = variant.member(variant.network())
+        require_writable(variant.folder.path)
+        maps, scores = self.predict(network, variant.of)
+        write_maps(variant.predictions, maps)
+        write_variant(self.run, replace(variant, val=scores))
         value = scores.get(self.task.primary)
-        self.report(f"{label}: val {self.task.primary} {'none' if value is None else format(value, '.4f')}")
+        self.report(f"{variant.name}: val {self.task.primary} {'none' if value is None else format(value, '.4f')}")

@@ -1,13 +1,9 @@
 """Snapshots of trainings as candidates: ``lite0-epoch12``."""
 
-from densemble.config import RunConfig
-from densemble.data.folder import FolderData
-from densemble.storage.runs import RunFolder
-from densemble.tasks import Task
-from densemble.variants.making import Making, Report
+from densemble.variants.making import VariantMaker
 
 
-def make_snapshots(run: RunFolder, config: RunConfig, task: Task, data: FolderData, report: Report) -> None:
+def make_snapshots(maker: VariantMaker) -> None:
     """Predicts the validation pictures with every kept snapshot; label ``MEMBER-epochEPOCH``.
 
     Those that are there already are kept. The best epoch of a member is the member, and no variant of it.
@@ -15,12 +11,8 @@ def make_snapshots(run: RunFolder, config: RunConfig, task: Task, data: FolderDa
     Raises:
         ResourceError: the run folder cannot be written.
     """
-    making = Making(run, config, task, data, report)
-    if not any(member.snapshots() for member in making.trained):
-        report("there are no snapshots besides the members; train with --set training.snapshots=3")
-    for member in making.trained:
-        for label, epoch in member.snapshots().items():
-            with making.skipping(label):
-                if making.is_new(label):
-                    weights = member.folder.snapshot(epoch)
-                    making.keep(label, "snapshot", member, member.network(weights), weights, [label])
+    snapshots = [snapshot for member in maker.members.values() for snapshot in maker.snapshots(member)]
+    if not snapshots:
+        maker.report("there are no snapshots besides the members; train with --set training.snapshots=3")
+    for snapshot in snapshots:
+        maker.add(snapshot)

@@ -1,18 +1,13 @@
 """Views of trained members as candidates: ``lite0@hflip``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from densemble.config import RunConfig
-from densemble.data.folder import FolderData
-from densemble.ensemble.views import Viewed, make_view
-from densemble.storage.runs import RunFolder
-from densemble.tasks import Task
-from densemble.variants.making import Making, Report
+from densemble.ensemble.views import make_view
+from densemble.variants.making import VariantMaker
 
 
-def make_views(
-    run: RunFolder, config: RunConfig, task: Task, data: FolderData, views: Sequence[str], report: Report
-) -> None:
+def make_views(maker: VariantMaker, views: Sequence[str]) -> None:
     """Predicts the validation pictures with every trained member through every view; label ``MEMBER@VIEW``.
 
     Those that are there already are kept. A view that a member cannot have is left out, with a line of report.
@@ -21,15 +16,10 @@ def make_views(
         UsageError: no such view.
         ResourceError: the run folder cannot be written.
     """
-    making = Making(run, config, task, data, report)
     for view in [make_view(name) for name in views]:
-        if view.scale != 1 and task.target_kind == "density":
-            report(f"view {view.name}: left out, for the values of a density depend on the scale")
+        if view.scale != 1 and maker.task.target_kind == "density":
+            maker.report(f"view {view.name}: left out, for the values of a density depend on the scale")
             continue
-        for member in making.trained:
+        for member in maker.members.values():
             label = f"{member.name}@{view.name}"
-            with making.skipping(label):
-                if making.is_new(label):
-                    weights = member.folder.weights
-                    network = Viewed(member.network(weights), view.name)
-                    making.keep(label, "view", member, network, weights, [member.name], view.name)
+            maker.add(replace(member, name=label, kind="view", view=view.name, folder=maker.run.variant(label)))

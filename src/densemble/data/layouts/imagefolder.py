@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from densemble.data.layouts.base import Layout
 from densemble.data.layouts.folders import find_named, split_folders, split_word
 from densemble.data.layouts.reading import read_json_lines, read_table, well_formed
-from densemble.data.layouts.tables import Row, Rows, image_column, target_column
+from densemble.data.layouts.tables import Row, SampleTable, image_column, target_column
 from densemble.errors import DataError
 from densemble.storage.images import TARGET_SUFFIXES
 
@@ -24,7 +24,7 @@ def find(path: Path) -> Layout | None:
     folders = {split: folder for split, folder in split_folders(path).items() if _metadata_file(folder)}
     if not folders and _metadata_file(path):
         folders = {"all": path}
-    rows, found = Rows(), False
+    rows, found = SampleTable(), False
     for split, folder in folders.items():
         found |= _read_folder(split, folder, rows)
     if not found:
@@ -36,7 +36,7 @@ def _metadata_file(folder: Path) -> Path | None:
     return next((folder / name for name in ("metadata.csv", "metadata.jsonl") if (folder / name).is_file()), None)
 
 
-def _read_folder(split: str, folder: Path, into: Rows) -> bool:
+def _read_folder(split: str, folder: Path, into: SampleTable) -> bool:
     """Reads a folder's metadata; false where no column of it names maps."""
     file = _metadata_file(folder)
     rows = _read_rows(file) if file else []

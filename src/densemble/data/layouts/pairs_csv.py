@@ -5,7 +5,7 @@ from pathlib import Path
 from densemble.data.layouts.base import Layout
 from densemble.data.layouts.folders import find_named
 from densemble.data.layouts.reading import read_table
-from densemble.data.layouts.tables import Row, Rows, image_column, read_split, target_column
+from densemble.data.layouts.tables import Row, SampleTable, image_column, read_split, target_column
 from densemble.errors import DataError
 
 
@@ -21,7 +21,7 @@ def find(path: Path) -> Layout | None:
     file = path if path.suffix.lower() == ".csv" and path.is_file() else path / "pairs.csv"
     if not file.is_file():
         return None
-    folder, rows = file.parent, Rows()
+    folder, rows = file.parent, SampleTable()
     for row in _read_rows(file):
         target, points = (find_named(row[key], folder) if row.get(key) else None for key in ("target", "points"))
         rows.add(read_split(row, file), find_named(row["image"], folder), target, points, row.get("group") or None)

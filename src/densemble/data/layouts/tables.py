@@ -22,7 +22,7 @@ Row = Mapping[str, str]
 
 
 @dataclass
-class Rows:
+class SampleTable:
     """Samples by split (``all`` where the rows say none), and the files that rows name in vain."""
 
     splits: dict[str, list[Sample]] = field(default_factory=dict)
