@@ -22,6 +22,10 @@ GAINED_SHARE = 0.4
 """Of the time to run it eagerly, saved by what is usually chosen."""
 
 
+def say_nothing(text: str) -> None:
+    """Drops a message; unlike a lambda it can be pickled."""
+
+
 class Grid(nn.Module):
     """What is compiled of a member: normalized images ``(B, C, H, W)`` -> logits at the head's own size.
 
@@ -112,7 +116,7 @@ class Execution:
     precision: str
     activation: Callable[[Tensor], Tensor]
     expected: int | None = None
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = say_nothing
 
     @property
     def always(self) -> bool:
