@@ -94,6 +94,7 @@ def cuts(
     backbone: Annotated[str, typer.Argument(help="Name of a backbone, or package.module:function.")],
     size: Annotated[str, typer.Option(help="Input height x width in pixels.")] = "240x320",
     every: Annotated[bool, typer.Option("--every", help="Nodes inside blocks too.")] = False,
+    head: Annotated[str | None, typer.Option(help="Head of the automatic cut; default as in training.")] = None,
     out_size: Annotated[str | None, typer.Option(help="Map wanted of the automatic cut; default the input's.")] = None,
     min_size: Annotated[str | None, typer.Option(help="Smallest feature map of the automatic cut.")] = None,
     max_stride: Annotated[float | None, typer.Option(help="Largest stride of the automatic cut.")] = None,
@@ -101,20 +102,22 @@ def cuts(
     json: Json = False,
 ) -> None:
     """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
-    from densemble.nets.choose import choose, limits
+    from densemble.nets.choose import Limits, choose
     from densemble.nets.cut import CutList
     from densemble.nets.cuts import cuts as separating
     from densemble.nets.cuts import measured
     from densemble.nets.dense import default_head
-    from densemble.nets.heads import WITH_SKIPS
+    from densemble.nets.heads import require_head
     from densemble.shapes import parse_size
 
     wanted = parse_size(size)
     known = measured(backbone, wanted)
     found = CutList(known.cuts) if every else separating(backbone, wanted)
     asked, least = (parse_size(text) if text else None for text in (out_size, min_size))
-    levels = default_head(backbone) in WITH_SKIPS
-    auto = choose(known.cuts, "auto", limits(wanted, asked, least, max_stride, max_macs, levels), backbone)
+    head = head or default_head(backbone)
+    require_head(head)
+    within = Limits(least, max_stride, max_macs).for_head(head, wanted, asked)
+    auto = choose(known.cuts, "auto", within, backbone)
     if json:
         facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}
         print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in found]})

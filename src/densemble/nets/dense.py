@@ -25,7 +25,7 @@ from densemble.nets.arguments import (
     weights_name,
 )
 from densemble.nets.channels import adapt, projection, widen
-from densemble.nets.choose import choose, limits
+from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut, Kind
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
@@ -180,7 +180,7 @@ class DenseModel(nn.Module):
             require_head(head)
         head = head or default_head(name)
         size = input_size or REFERENCE_SIZE
-        within = limits(size, out_size, min_size, max_stride, max_macs, head in WITH_SKIPS)
+        within = Limits(min_size, max_stride, max_macs).for_head(head, size, out_size)
         known = measured(backbone, size, in_channels)
         if known.channels not in (3, in_channels):
             raise UsageError(
