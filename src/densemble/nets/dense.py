@@ -128,7 +128,7 @@ class DenseModel(nn.Module):
         min_size: smallest (H, W) permitted at the cut.
         max_stride: most input pixels per feature pixel at an automatic cut.
         max_macs: most multiply-accumulates up to an automatic cut, for one image.
-        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
+        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.spec.stem``.
         weights_dir: folder looked into before any download.
         allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
         mean, std: normalization, one value per channel; default that of the weights; a warning says which
@@ -273,17 +273,6 @@ class DenseModel(nn.Module):
         """Whether the backbone, in eval mode, gives maps for images of a size."""
         images = torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device)
         return self.backbone.gives_maps(images, (self.spec.channels, *self.spec.skip_channels))
-
-    @property
-    def adapted(self) -> str:
-        """How the backbone was made to take its channels, in words."""
-        spec = self.spec
-        if spec.in_channels == spec.own_channels:
-            return "RGB, as pretrained" if spec.in_channels == 3 else f"the network's own {spec.in_channels} channels"
-        if not spec.stem:
-            return f"a 1x1 convolution from {spec.in_channels} channels to RGB, learned, before the network"
-        how = "RGB filters summed" if spec.in_channels == 1 else f"RGB filters in turn, times 3/{spec.in_channels}"
-        return f"{', '.join(spec.stem)}: 3 -> {spec.in_channels} input channels, {how}"
 
     @classmethod
     def from_spec(cls, spec: DenseSpec, device: Literal["cpu", "meta"] = "cpu") -> "DenseModel":
