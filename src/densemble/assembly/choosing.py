@@ -1,9 +1,8 @@
 """Choosing: candidates and shares by a strategy or by name, and the rule that joins them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +12,13 @@ from densemble.assembly.options import AUTOMATIC, Options
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT, greedy_by_cost
-from densemble.heldout.gain import Choice, Interval, bootstrap, bootstrap_gain
+from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
-Scores = Mapping[str, Any]
+Choice = Callable[[HeldOut], Sequence[float]]
+"""Held-out predictions to choose by -> a weight per candidate."""
 HONESTY = ("nll", "ece")
 """Metrics of probabilities that are told of every rule."""
 

@@ -67,7 +67,7 @@ class Unchecked:
 
     def is_right(self, outputs: Sequence[Tensor]) -> bool:
         """Whether these logits of the example are near enough to the reference."""
-        error = largest_error([outputs], [self.reference], self.activation, self.precision)
+        error = largest_error(outputs, self.reference, self.activation, self.precision)
         return is_right(error, self.precision)
 
 
@@ -106,8 +106,6 @@ class Execution:
         backend: a row of ``BACKENDS``, or ``auto``.
         precision: the lowest that may be chosen, or ``auto``.
         activation: logits -> maps.
-        calibration: images ``(B, C, H, W)`` in [0, 1], beside those that are met first, on which the loss of a lower
-            precision is measured.
         expected: pictures that are still to come: a network is tuned where that is worth it; ``None``: always.
         say: told what was chosen.
     """
