@@ -4,7 +4,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,23 +16,33 @@ PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetr
 
 def doctor(json: Json = False) -> None:
     """Check this machine: versions, threads, accelerator, where weights are looked for."""
+    facts = _facts()
+    if json:
+        print_json(facts)
+    else:
+        flat = {key: value for key, value in facts.items() if key not in ("versions", "problems")}
+        rows = [[key, "none" if value is None else str(value)] for key, value in flat.items()]
+        print_table(["", ""], [*rows, *([name, number or "missing"] for name, number in facts["versions"].items())])
+        for problem in facts["problems"]:
+            typer.echo(f"problem: {problem}")
+    if facts["problems"]:
+        raise typer.Exit(6)
+
+
+def _facts() -> dict[str, Any]:
+    """What the machine has, and the problems in it."""
     import torch
 
     from densemble.nets.weights import WEIGHTS_DIR_VARIABLE
     from densemble.training.fit import bf16_is_fast
 
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
     folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not installed(name)]
+    versions = {name: _installed(name) for name in PACKAGES}
+    problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not versions[name]]
     try:
-        import densemble.nets.backbones as door
+        from densemble.nets.backbones import backbones as find
 
-        count = len(door.backbones())
+        count = len(find())
     except Exception as error:  # a torchvision that does not fit its torch fails on import, in many ways
         count = 0
         problems.append(
@@ -42,9 +52,9 @@ def doctor(json: Json = False) -> None:
         problems.append(
             f"${WEIGHTS_DIR_VARIABLE} names '{folder}', which is no folder; create it or unset the variable"
         )
-    facts = {
+    return {
         "python": platform.python_version(),
-        "versions": {name: installed(name) for name in PACKAGES},
+        "versions": versions,
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -54,19 +64,13 @@ def doctor(json: Json = False) -> None:
         "ok": not problems,
         "problems": problems,
     }
-    if json:
-        print_json(facts)
-    else:
-        flat = [
-            [key, "none" if value is None else str(value)]
-            for key, value in facts.items()
-            if key not in ("versions", "problems")
-        ]
-        print_table(["", ""], [*flat, *([name, installed(name) or "missing"] for name in PACKAGES)])
-        for problem in problems:
-            typer.echo(f"problem: {problem}")
-    if problems:
-        raise typer.Exit(6)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def backbones(

@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -19,6 +20,7 @@ from densemble.nets.arguments import (
     channel_values,
     count_of,
     limit_of,
+    require_channels,
     require_network,
     size_of,
     unwrapped,
@@ -31,6 +33,7 @@ from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
 from densemble.nets.layouts import Layout
+from densemble.nets.measure import Measured
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.nets.weights import HUB
@@ -90,6 +93,22 @@ class DenseSpec:
     multiple: int = 1
     smallest: int = 1
     fixed: Size | None = None
+
+    def of_maps(self, chain: Sequence[Cut], known: Measured) -> "DenseSpec":
+        """The spec with the maps that the head sees, deepest first, and what the backbone takes."""
+        skips = chain[1:]
+        return replace(
+            self.with_rule(known.rule),
+            skip_nodes=tuple(level.graph_node for level in skips),
+            skip_channels=tuple(level.channels for level in skips),
+            kind=chain[0].kind,
+            layouts=tuple(level.layout for level in chain),
+            own_channels=known.channels,
+        )
+
+    def with_rule(self, rule: InputRule) -> "DenseSpec":
+        """The spec with another rule of sizes."""
+        return replace(self, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
 
     @property
     def rule(self) -> InputRule:
@@ -164,39 +183,33 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         require_network(backbone)
-        if isinstance(backbone, nn.Module):
-            backbone = unwrapped(backbone)
         in_channels, out_channels = count_of("in_channels", in_channels), count_of("out_channels", out_channels)
         out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
-        min_size = size_of("min_size", min_size)
-        max_stride, max_macs = limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
-        weights = weights_name(weights)
-        described = weights
+        asked = Limits(
+            size_of("min_size", min_size), limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
+        )
+        described = weights = weights_name(weights)
         if isinstance(backbone, str):
             described = backbone if backbone.startswith(HUB) else weights
             backbone, weights = door.resolve(backbone, weights)
-        name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
-        if head is not None:
-            require_head(head)
+            name = backbone
+        else:
+            backbone = unwrapped(backbone)
+            name = f"module:{type(backbone).__qualname__}"
         head = head or default_head(name)
+        require_head(head)
         size = input_size or REFERENCE_SIZE
-        within = Limits(min_size, max_stride, max_macs).for_head(head, size, out_size)
         known = measured(backbone, size, in_channels)
-        if known.channels not in (3, in_channels):
-            raise UsageError(
-                f"{name} takes images of {known.channels} channels, not of {in_channels}: "
-                f"say in_channels={known.channels}, and give it such images"
-            )
-        found = choose(known.cuts, cut, within, name)
-        self.cut: Cut = found
-        chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
+        require_channels(name, known.channels, in_channels)
+        self.cut: Cut = choose(known.cuts, cut, asked.for_head(head, size, out_size), name)
+        chain = levels(known.cuts, self.cut, out_size or size) if head in WITH_SKIPS else [self.cut]
         device = str(torch.get_default_device())
         classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
         own = door.normalization(name, in_channels, described, classifier)
         self.spec = DenseSpec(
             backbone=name,
-            node=found.graph_node,
-            channels=found.channels,
+            node=self.cut.graph_node,
+            channels=self.cut.channels,
             head=head,
             doublings=_doublings(chain[-1].size, out_size, size),
             out_channels=out_channels,
@@ -204,17 +217,9 @@ class DenseModel(nn.Module):
             input_size=input_size,
             mean=channel_values("mean", mean, in_channels, own.mean),
             std=channel_values("std", std, in_channels, own.std),
-            skip_nodes=tuple(level.graph_node for level in chain[1:]),
-            skip_channels=tuple(level.channels for level in chain[1:]),
-            kind=found.kind,
-            layouts=tuple(level.layout for level in chain),
             in_channels=in_channels,
-            own_channels=known.channels,
-            multiple=known.rule.multiple,
-            smallest=known.rule.smallest,
-            fixed=known.rule.fixed,
-        )
-        if not isinstance(backbone, str) and found.kind != "graph":
+        ).of_maps(chain, known)
+        if not isinstance(backbone, str) and self.cut.kind != "graph":
             classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)
         self.loaded = "the module's own weights"
@@ -224,8 +229,7 @@ class DenseModel(nn.Module):
         if self.assumed and not name.startswith("module:") and not door.is_user_function(name):
             warnings.warn(self.assumed, stacklevel=2)
         self._take_channels()
-        rule = self._rule_to_cut(known.rule)
-        self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
+        self.spec = self.spec.with_rule(self._rule_to_cut(known.rule))
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
