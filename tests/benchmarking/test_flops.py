@@ -44,7 +44,5 @@ def test_what_is_not_known_is_named() -> None:
 @pytest.mark.parametrize("head", [name for name in HEADS if not name.startswith("smp-")])
 def test_every_head_is_counted_as_a_whole(head: str) -> None:
     model = de.DenseModel("squeezenet1_1", weights=None, input_size=(48, 64), head=head).eval()
-    plain, fewer = (
-        count_work(network, torch.rand(1, 3, 48, 64)) for network in (model, for_inference(model, "fewer_operations"))
-    )
+    plain, fewer = (count_work(network, torch.rand(1, 3, 48, 64)) for network in (model, for_inference(model)))
     assert not plain.unknown and not fewer.unknown and 0 < fewer.flops <= plain.flops

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
 from densemble.heldout import scores
-from densemble.heldout.scores import measure, statistics, statistics_of, totals, totals_of
+from densemble.heldout.scores import measure, statistics, totals, totals_of
 from densemble.tasks import HeatmapTask
 from densemble.tasks.objectives import make_objective
 
@@ -36,12 +36,10 @@ def test_sums_and_rules_agree_with_rows(metric: str) -> None:
     shares = torch.tensor(WEIGHTS) / torch.tensor(WEIGHTS).sum(1, keepdim=True)
     rows = statistics(held, WEIGHTS, objective)
     torch.testing.assert_close(totals(held, WEIGHTS, objective), rows.sum(1))
-    torch.testing.assert_close(statistics_of(held, lambda maps: torch.tensordot(shares, maps, 1), objective), rows)
-    median = statistics_of(held, lambda maps: maps.median(0, keepdim=True).values, objective)
-    assert median.shape == (1, *rows.shape[1:])
-    torch.testing.assert_close(
-        totals_of(held, lambda maps: maps.median(0, keepdim=True).values, objective), median.sum(1)
-    )
+    found = totals_of(held, lambda maps: torch.tensordot(shares, maps, 1), objective)
+    torch.testing.assert_close(found, rows.sum(1))
+    median = totals_of(held.of(held.names[:1] * 3), lambda maps: maps.median(0, keepdim=True).values, objective)
+    torch.testing.assert_close(median, totals(held, [[1.0, 0.0, 0.0]], objective))
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

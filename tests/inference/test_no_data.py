@@ -12,6 +12,7 @@ from small_networks import small_dense
 
 import densemble as de
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
+from densemble.errors import ResourceError
 from densemble.inference.large import predict_large
 from densemble.inference.predictor import read_picture
 from densemble.inference.stored import no_data, with_no_data
@@ -120,3 +121,20 @@ def test_a_number_that_stands_for_no_data_is_no_other_number() -> None:
         np.testing.assert_array_equal(with_no_data(np.array([values], dtype), valid, empty), [expected])
     assert no_data(np.dtype("uint16"), TASKS["depth"]) == 0 and np.isnan(no_data(np.dtype("f4"), TASKS["saliency"]))
     assert no_data(np.dtype("uint16"), RegressionTask(invalid_below=None)) == 65535
+
+
+def test_a_map_that_cannot_be_written_as_a_whole_leaves_the_earlier_one(
+    source: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (prediction,) = de.predict(build("saliency"), source[0], backend="eager")
+    (file,) = prediction.save(tmp_path / "out", ("map",))
+    before = file.read_bytes()
+
+    def stopped(path: Path, *_: object) -> None:
+        path.write_bytes(before[:50])
+        raise ResourceError("the disk is full")
+
+    monkeypatch.setattr("densemble.storage.images.write_geotiff", stopped)
+    with pytest.raises(ResourceError, match="full"):
+        prediction.save(tmp_path / "out", ("map",))
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]

@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import densemble as de
 from densemble.errors import CutError, UsageError
-from densemble.nets.choose import Limits, choose, limits
+from densemble.nets.choose import Limits, choose
 from densemble.nets.cuts import all_nodes
 
 STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn"]
@@ -49,10 +49,10 @@ def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
         [*STORY, "resdeconv", "timm/tf_efficientnet_lite0"], ["alexnet", "squeezenet1_1", "inception_v3", "resdeconv"]
     ),
 )
-@pytest.mark.parametrize(("levels", "stride"), [(True, 32), (False, 16)])
-def test_auto_is_the_deepest_cut_that_the_stride_permits(name: str, levels: bool, stride: int) -> None:
+@pytest.mark.parametrize(("head", "stride"), [("fpn", 32), ("upsample", 16)])
+def test_auto_is_the_deepest_cut_that_the_stride_permits(name: str, head: str, stride: int) -> None:
     nodes = all_nodes(name, (240, 320))
-    cut = choose(nodes, "auto", limits((240, 320), (48, 64), levels=levels), name)
+    cut = choose(nodes, "auto", Limits().for_head(head, (240, 320), (48, 64)), name)
     # Unpadded convolutions leave a pixel or two less.
     assert cut.separates and cut.height >= 240 // stride - 2 and cut.width >= 320 // stride - 2
     deeper = [c for c in nodes[nodes.index(cut) + 1 :] if c.separates]
@@ -68,9 +68,9 @@ def test_class_scores_and_dropout_are_no_places_to_cut() -> None:
 
 
 def test_a_small_map_may_be_cut_deeper() -> None:
-    assert limits((240, 320), (48, 64)).max_stride == limits((240, 320), None).max_stride == 32
-    assert limits((240, 320), (48, 64), levels=False).max_stride == 16
-    small = limits((240, 320), (7, 10), levels=False)
+    assert [Limits().for_head("fpn", (240, 320), size).max_stride for size in ((48, 64), None)] == [32, 32]
+    assert Limits().for_head("upsample", (240, 320), (48, 64)).max_stride == 16
+    small = Limits().for_head("upsample", (240, 320), (7, 10))
     assert small.max_stride == 32
     assert choose(all_nodes("resnet18", (240, 320)), "auto", small, "resnet18").node == "layer4"
 

@@ -322,7 +322,7 @@ def test_own_networks_of_other_channels(channels: int) -> None:
     x = torch.rand(1, channels, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(model.backbone(x)[0], network.body(x), rtol=0, atol=0)
-    assert model.adapted == f"the network's own {channels} channels" and measured(network).channels == channels
+    assert model.spec.own_channels == channels and not model.spec.stem and measured(network).channels == channels
     with pytest.raises(UsageError, match=f"takes images of {channels} channels, not of 3: say in_channels={channels}"):
         dense(network)
 

@@ -1,15 +1,19 @@
 """The search space, and the settings that follow from searched values."""
 
+import json
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from densemble.cli import app
 from densemble.config import RunConfig, make_config
-from densemble.engines.plan import fit_settings
+from densemble.engines.plan import fit_settings, member_cut
 from densemble.errors import ConfigError, UsageError
 from densemble.nets.cuts import cuts
 from densemble.nets.dense import DenseModel
 from densemble.nets.heads import HEADS
+from densemble.shapes import parse_size
 from densemble.tuning.space import (
     AUGMENTATIONS,
     NAMES,
@@ -20,6 +24,18 @@ from densemble.tuning.space import (
     tried_cuts,
     with_values,
 )
+
+AUTOMATIC = [
+    ("resnet18", "upsample", "96x128", "24x32", {}),
+    ("resnet18", None, "96x128", "24x32", {}),
+    ("resnet18", "upsample", "96x128", "3x4", {}),
+    ("resnet18", "smp-unet", "64x96", None, {"max_stride": 8.0}),
+    ("alexnet", "aspp", "240x320", "48x64", {}),
+    ("alexnet", "skip", "112x80", None, {"max_macs": 1e8}),
+    ("resdeconv", None, "96x128", "24x32", {}),
+    ("squeezenet1_1", "deconv", "225x301", "60x80", {"min_size": "12x16"}),
+]
+"""Backbone, head, size, out_size and limits of an automatic cut."""
 
 
 def settings(backbone: str = "resnet18", weights: str | None = "DEFAULT", **member: Any) -> RunConfig:
@@ -48,6 +64,27 @@ def test_every_tried_cut_and_head_builds_a_network() -> None:
         for head in space["head"]:
             DenseModel("resdeconv", out_size=(24, 32), cut=cut, head=head, weights=None, input_size=(96, 128))
     assert set(TRIED_HEADS) <= set(HEADS)
+
+
+@pytest.mark.parametrize(("backbone", "head", "size", "out_size", "limits"), AUTOMATIC)
+def test_model_engine_tuner_and_command_cut_at_the_same_node(
+    backbone: str, head: str | None, size: str, out_size: str | None, limits: dict[str, Any]
+) -> None:
+    member = {"backbone": backbone, "head": head, "weights": None, **limits}
+    config = make_config({"task": "depth", "input_size": size, "out_size": out_size, "members": [member]})
+    model = DenseModel(input_size=parse_size(size), out_size=config.out_size, **member)
+    asked = {"head": head, "size": size, "out-size": out_size} | {k.replace("_", "-"): v for k, v in limits.items()}
+    options = [text for key, value in asked.items() if value for text in (f"--{key}", str(value))]
+    shown = CliRunner().invoke(app, ["cuts", backbone, "--json", *options])
+    assert own_values(config, {"cut": (model.cut.node,)}) == {"cut": model.cut.node}
+    assert member_cut(config, config.members[0]) == model.cut
+    assert json.loads(shown.stdout)["auto"] == json.loads(json.dumps(model.cut.as_dict()))
+
+
+@pytest.mark.parametrize(("head", "node"), [("upsample", "layer3"), ("fpn", "layer4")])
+def test_the_tuner_starts_at_the_cut_of_the_head(head: str, node: str) -> None:
+    """At 96x128 resnet18's layer3 has a stride of 16, layer4 one of 32."""
+    assert own_values(settings(head=head), make_space(settings(head=head)))["cut"] == node
 
 
 def test_limits_of_the_member_bound_its_cuts() -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,8 @@ from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.tasks.objectives import Objective, make_objective, objectives
 
-Scores = Mapping[str, Any]
+Choice = Callable[[HeldOut], Sequence[float]]
+"""Held-out predictions to choose by -> a weight per candidate."""
 HONESTY = ("nll", "ece")
 """Metrics of probabilities that are told of every rule."""
 

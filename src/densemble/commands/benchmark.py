@@ -56,9 +56,6 @@ def benchmark(
         torch.set_num_threads(threads)
     ensemble = load(artifact, device, function or (), min_members)
     policy = _policy(ensemble, keep, budget, data)
-    if policy is not None:
-        say(f"the cascade runs {', '.join(policy.members)}; a picture less unsure than {policy.threshold:.3g} stops")
-        say("a cascade is fitted on held-out pictures: on the very same ones its score is no estimate for others")
     kinds = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
     folder = None if data is None else data_for(ensemble, data, setting)
     place = torch.device(device)
@@ -66,20 +63,19 @@ def benchmark(
     images = synthetic_images(batch, ensemble.in_channels, pixels)
     if folder is not None:
         images = split_images(folder, where, batch, pixels)
+    request = Request(
+        str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
+    )
     values: dict[str, Any] = {
         "artifact": str(artifact), "size": list(pixels), "batch": batch, "rounds": rounds, "machine": machine(place),
     }  # fmt: skip
     with choosing_anew():
-        request = Request(
-            str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
-        )
         values["processes"] = process_values(measure_processes(request, images, say))
         values |= batch_values(measure_batch(ensemble, images.to(place), kinds, rounds, say))
         if folder is not None:
             task = ensemble.task
             found = measure_split(ensemble, folder, where, kinds, policy, pictures, say)
-            values["split"] = where
-            values["scores"] = score_values(found, task.primary, task.higher_is_better)
+            values |= {"split": where, "scores": score_values(found, task.primary, task.higher_is_better)}
     if json:
         print_json(values)
     else:
@@ -102,7 +98,10 @@ def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data
         raise UsageError("a cascade's time depends on the pictures: add --data with a data set")
     if ensemble.cascade is None:
         raise UsageError("the artifact has no cascade; make it anew with `densemble assemble`")
-    return ensemble.cascade.for_keep(keep) if keep is not None else ensemble.cascade.for_budget(float(budget or 0))
+    policy = ensemble.cascade.for_keep(keep) if keep is not None else ensemble.cascade.for_budget(float(budget or 0))
+    say(f"the cascade runs {', '.join(policy.members)}; a picture less unsure than {policy.threshold:.3g} stops")
+    say("a cascade is fitted on held-out pictures: on the very same ones its score is no estimate for others")
+    return policy
 
 
 def _print(values: dict[str, Any], ours: str, primary: str) -> None:

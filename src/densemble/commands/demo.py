@@ -18,6 +18,7 @@ MEMBERS: list[dict[str, Any]] = [
 SCENES: dict[str, Any] = {"train": 64, "val": 64, "size": (96, 128), "viewers": 2, "noise": 15.0}
 """Few training scenes with noisy targets: members overfit, each in its own way, and their mean errs less."""
 PREDICTED = 8
+CONFIG: dict[str, Any] = {"task": "saliency", "input_size": [96, 128], "out_size": [48, 64], "members": MEMBERS}
 
 
 def demo(
@@ -44,15 +45,7 @@ def demo(
     say("making synthetic scenes (drawn by the program, with computed gaze maps)")
     scenes = make_scenes(out / "scenes", seed=seed, **SCENES)
     training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
-    config = make_config(
-        {
-            "task": "saliency",
-            "input_size": [96, 128],
-            "out_size": [48, 64],
-            "members": MEMBERS,
-            "training": training,
-        }
-    )
+    config = make_config({**CONFIG, "training": training})
     data = FolderData(scenes, "saliency")
     raise_failures(train_members(data, config, out / "run", report=say))
     run = Run(out / "run")

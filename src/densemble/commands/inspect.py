@@ -3,7 +3,7 @@
 import os
 import platform
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,21 @@ PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetr
 
 def doctor(json: Json = False) -> None:
     """Check this machine: versions, threads, accelerator, where weights are looked for."""
+    facts = _facts()
+    if json:
+        print_json(facts)
+    else:
+        flat = {key: value for key, value in facts.items() if key not in ("versions", "problems")}
+        rows = [[key, "none" if value is None else str(value)] for key, value in flat.items()]
+        print_table(["", ""], [*rows, *([name, number or "missing"] for name, number in facts["versions"].items())])
+        for problem in facts["problems"]:
+            typer.echo(f"problem: {problem}")
+    if facts["problems"]:
+        raise typer.Exit(6)
+
+
+def _facts() -> dict[str, Any]:
+    """What the machine has, and the problems in it."""
     import torch
 
     from densemble.inference.cache import installed_version
@@ -25,9 +40,9 @@ def doctor(json: Json = False) -> None:
     versions = {name: installed_version(name) for name in PACKAGES}
     problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not versions[name]]
     try:
-        import densemble.nets.backbones as door
+        from densemble.nets.backbones import backbones as find
 
-        count = len(door.backbones())
+        count = len(find())
     except Exception as error:  # a torchvision that does not fit its torch fails on import, in many ways
         count = 0
         problems.append(
@@ -37,7 +52,7 @@ def doctor(json: Json = False) -> None:
         problems.append(
             f"${WEIGHTS_DIR_VARIABLE} names '{folder}', which is no folder; create it or unset the variable"
         )
-    facts = {
+    return {
         "python": platform.python_version(),
         "versions": versions,
         "cpus": os.cpu_count(),
@@ -49,19 +64,6 @@ def doctor(json: Json = False) -> None:
         "ok": not problems,
         "problems": problems,
     }
-    if json:
-        print_json(facts)
-    else:
-        flat = [
-            [key, "none" if value is None else str(value)]
-            for key, value in facts.items()
-            if key not in ("versions", "problems")
-        ]
-        print_table(["", ""], [*flat, *([name, found or "missing"] for name, found in versions.items())])
-        for problem in problems:
-            typer.echo(f"problem: {problem}")
-    if problems:
-        raise typer.Exit(6)
 
 
 def backbones(
@@ -89,6 +91,7 @@ def cuts(
     backbone: Annotated[str, typer.Argument(help="Name of a backbone, or package.module:function.")],
     size: Annotated[str, typer.Option(help="Input height x width in pixels.")] = "240x320",
     every: Annotated[bool, typer.Option("--every", help="Nodes inside blocks too.")] = False,
+    head: Annotated[str | None, typer.Option(help="Head of the automatic cut; default as in training.")] = None,
     out_size: Annotated[str | None, typer.Option(help="Map wanted of the automatic cut; default the input's.")] = None,
     min_size: Annotated[str | None, typer.Option(help="Smallest feature map of the automatic cut.")] = None,
     max_stride: Annotated[float | None, typer.Option(help="Largest stride of the automatic cut.")] = None,
@@ -96,20 +99,22 @@ def cuts(
     json: Json = False,
 ) -> None:
     """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
-    from densemble.nets.choose import choose, limits
+    from densemble.nets.choose import Limits, choose
     from densemble.nets.cut import CutList
     from densemble.nets.cuts import cuts as separating
     from densemble.nets.cuts import measured
     from densemble.nets.dense import default_head
-    from densemble.nets.heads import WITH_SKIPS
+    from densemble.nets.heads import require_head
     from densemble.shapes import parse_size
 
     wanted = parse_size(size)
     known = measured(backbone, wanted)
     found = CutList(known.cuts) if every else separating(backbone, wanted)
     asked, least = (parse_size(text) if text else None for text in (out_size, min_size))
-    levels = default_head(backbone) in WITH_SKIPS
-    auto = choose(known.cuts, "auto", limits(wanted, asked, least, max_stride, max_macs, levels), backbone)
+    head = head or default_head(backbone)
+    require_head(head)
+    within = Limits(least, max_stride, max_macs).for_head(head, wanted, asked)
+    auto = choose(known.cuts, "auto", within, backbone)
     if json:
         facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}
         print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in found]})

@@ -212,24 +212,11 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
 
     def one(number: int) -> str | _Deeper | None:
         try:
-            image, target = data.read_pair(samples[number])
-            kept = (np.uint8,) if reading.image_range is not None else (np.uint8, np.uint16)
-            if image.dtype.type not in kept:
-                image = as_unit(image, reading.image_range)
-            if DEPTHS.index(image.dtype.type) > DEPTHS.index(depth):
-                return _Deeper(image.dtype.type)
-            if image.shape[2] != channels:
-                raise DataError(
-                    f"'{samples[number].image}' has {image.shape[2]} channels, the first picture has {channels}; "
-                    "choose some with --set data.bands=[0, 1, 2]"
-                )
-            if target.shape[:-2] != planes:
-                raise DataError(
-                    f"map '{samples[number].target}' has {target.shape[0]} channels, wanted {task.out_channels}; "
-                    "all maps must have as many"
-                )
+            image, target = _read_pair(data, samples[number], channels, planes)
         except DataError as error:
             return str(error)
+        if DEPTHS.index(image.dtype.type) > DEPTHS.index(depth):
+            return _Deeper(image.dtype.type)
         images[number] = _deepened(resize_image(image, size).numpy(), depth)
         moved = torch.from_numpy(np.ascontiguousarray(target))
         targets[number] = resize_target(moved, size, reading.kind).numpy()
@@ -245,6 +232,29 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
         raise _Deeper(max(deeper, key=DEPTHS.index))
     images.flush()
     targets.flush()
+
+
+def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[int, ...]) -> tuple[Array, Array]:
+    """An image in the shallowest type that holds it, and its target.
+
+    Raises:
+        DataError: a file that cannot be read, or another number of channels.
+    """
+    image, target = data.read_pair(sample)
+    kept = (np.uint8,) if data.reading.image_range is not None else (np.uint8, np.uint16)
+    if image.dtype.type not in kept:
+        image = as_unit(image, data.reading.image_range)
+    if image.shape[2] != channels:
+        raise DataError(
+            f"'{sample.image}' has {image.shape[2]} channels, the first picture has {channels}; "
+            "choose some with --set data.bands=[0, 1, 2]"
+        )
+    if target.shape[:-2] != planes:
+        raise DataError(
+            f"map '{sample.target}' has {target.shape[0]} channels, wanted {data.task.out_channels}; "
+            "all maps must have as many"
+        )
+    return image, target
 
 
 def _deepened(image: Array, depth: type[np.generic]) -> Array:

@@ -18,15 +18,11 @@ from densemble.engines.budget import Budget
 from densemble.engines.data_check import require_sound, what_changed
 from densemble.engines.leftovers import forget_training
 from densemble.engines.member import Outcome, Report, Training, train_member
-from densemble.engines.plan import sizes, trained_task
+from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError
 from densemble.evaluation import score_baselines
-from densemble.nets.backbones import resolve
-from densemble.nets.choose import choose, limits
-from densemble.nets.cuts import all_nodes
-from densemble.nets.dense import default_head
-from densemble.nets.heads import WITH_SKIPS, require_head
+from densemble.nets.heads import require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
 
@@ -96,13 +92,9 @@ def _check_members(config: RunConfig) -> list[float]:
         raise ResourceError(f"weights_dir '{config.weights_dir}' is no folder; create it or leave it out")
     costs = []
     for member in config.members:
-        backbone, _ = resolve(member.backbone, member.weights)
         if member.head is not None:
             require_head(member.head)
-        size = member.input_size or config.input_size
-        sees_levels = (member.head or default_head(backbone)) in WITH_SKIPS
-        within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs, sees_levels)
-        costs.append(float(choose(all_nodes(backbone, size), member.cut, within, backbone).macs))
+        costs.append(float(member_cut(config, member).macs))
     return costs
 
 

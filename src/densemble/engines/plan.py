@@ -8,7 +8,11 @@ import numpy as np
 from densemble.config import MemberConfig, RunConfig
 from densemble.data.cache import DecodedSplit
 from densemble.errors import UsageError
-from densemble.nets.backbones import OWN
+from densemble.nets.backbones import OWN, resolve
+from densemble.nets.choose import Limits, choose
+from densemble.nets.cut import Cut
+from densemble.nets.cuts import all_nodes
+from densemble.nets.dense import default_head
 from densemble.shapes import Size
 from densemble.tasks import MultilabelTask, SegmentationTask, Task, balanced_weights
 from densemble.training.fit import bf16_is_fast
@@ -21,6 +25,20 @@ def sizes(config: RunConfig, member: MemberConfig) -> tuple[Size, Size, Size]:
     """Sizes of a member's pictures, of the maps it is trained on, and of the maps that are kept of it."""
     size = member.input_size or config.input_size
     return size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1))
+
+
+def member_cut(config: RunConfig, member: MemberConfig) -> Cut:
+    """Where a member's backbone is cut.
+
+    Raises:
+        UsageError: unknown backbone.
+        CutError: the cut does not exist, or no cut keeps to the member's limits.
+    """
+    backbone, _ = resolve(member.backbone, member.weights)
+    size = member.input_size or config.input_size
+    asked = Limits(member.min_size, member.max_stride, member.max_macs)
+    within = asked.for_head(member.head or default_head(backbone), size, config.out_size)
+    return choose(all_nodes(backbone, size), member.cut, within, backbone)
 
 
 def trained_task(task: Task, config: RunConfig, train: DecodedSplit) -> Task:

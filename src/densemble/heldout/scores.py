@@ -40,13 +40,8 @@ def totals(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective
     return _sum(_each_picture(held, weights, objective))
 
 
-def statistics_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
-    """:func:`statistics` of any other rule, float64 ``(R, N, S)``."""
-    return torch.stack(list(_each_of(held, combine, objective)), dim=1)
-
-
 def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
-    """:func:`statistics_of` summed over the pictures, ``(R, S)``."""
+    """:func:`totals` of any other rule, ``(R, S)``."""
     return _sum(_each_of(held, combine, objective))
 
 

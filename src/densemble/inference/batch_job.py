@@ -30,11 +30,6 @@ class Job:
     rank_by: str | None
     asked: Mapping[str, Any]
 
-    @property
-    def needs_uncertainty(self) -> bool:
-        """Whether maps of uncertainty are needed: without them, less is computed at every member."""
-        return "uncertainty" in self.what or self.rank_by is not None
-
     def uncertainty(self, task: Task) -> frozenset[str]:
         """Names of the maps of uncertainty that are needed: drawn, or ranked by."""
         drawn = {"variance" if task.distribution == "none" else "entropy"} if "uncertainty" in self.what else set()
@@ -80,8 +75,3 @@ class Pace:
     def behind(self) -> int:
         """The most pictures that are computed and not yet written."""
         return self.writers + self.batch
-
-    @property
-    def in_hand(self) -> int:
-        """The most pictures between the start of their decoding and the end of their writing."""
-        return self.ahead + self.waiting + self.batch + self.behind

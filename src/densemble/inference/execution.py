@@ -22,6 +22,10 @@ GAINED_SHARE = 0.4
 """Of the time to run it eagerly, saved by what is usually chosen."""
 
 
+def say_nothing(text: str) -> None:
+    """Drops a message; unlike a lambda it can be pickled."""
+
+
 class Grid(nn.Module):
     """What is compiled of a member: normalized images ``(B, C, H, W)`` -> logits at the head's own size.
 
@@ -63,7 +67,7 @@ class Unchecked:
 
     def is_right(self, outputs: Sequence[Tensor]) -> bool:
         """Whether these logits of the example are near enough to the reference."""
-        error = largest_error([outputs], [self.reference], self.activation, self.precision)
+        error = largest_error(outputs, self.reference, self.activation, self.precision)
         return is_right(error, self.precision)
 
 
@@ -102,8 +106,6 @@ class Execution:
         backend: a row of ``BACKENDS``, or ``auto``.
         precision: the lowest that may be chosen, or ``auto``.
         activation: logits -> maps.
-        calibration: images ``(B, C, H, W)`` in [0, 1], beside those that are met first, on which the loss of a lower
-            precision is measured.
         expected: pictures that are still to come: a network is tuned where that is worth it; ``None``: always.
         say: told what was chosen.
     """
@@ -112,7 +114,7 @@ class Execution:
     precision: str
     activation: Callable[[Tensor], Tensor]
     expected: int | None = None
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = say_nothing
 
     @property
     def always(self) -> bool:

@@ -1,6 +1,5 @@
 """The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
 
-import weakref
 from collections.abc import Callable, Mapping
 
 import torch
@@ -8,33 +7,15 @@ from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
-from densemble.inference.execution import Execution, Tuned
+from densemble.inference.execution import Execution, Tuned, say_nothing
 from densemble.inference.network import TunedNetwork
-from densemble.inference.per_thread import PerThread
+from densemble.inference.per_thread import PerBatchCache
 from densemble.inference.together import Together
 from densemble.nets.cuts import REFERENCE_SIZE
 from densemble.nets.dense import DenseModel
 from densemble.nets.layers import resize
 from densemble.nets.rewrite import for_inference, same_tensors
 from densemble.nets.sharing import share
-
-
-class SharedInput(PerThread):
-    """Images resized and normalized once for all members that want them alike; in each thread, of its last batch."""
-
-    def __init__(self) -> None:
-        self._images: Callable[[], Tensor | None] = lambda: None
-        self._version: int | None = None
-        self._made: dict[tuple[object, ...], Tensor] = {}
-
-    def get(self, images: Tensor, key: tuple[object, ...], make: Callable[[], Tensor]) -> Tensor:
-        """What ``make`` gives for these images, made at the first call with this key."""
-        version = None if images.is_inference() else images._version  # other pictures written into the same tensor
-        if self._images() is not images or self._version != version:
-            self._images, self._version, self._made = weakref.ref(images), version, {}
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
 
 
 class FastMember(DenseModel):
@@ -44,28 +25,28 @@ class FastMember(DenseModel):
         model: left as it is; its weights stay where they are.
         network: that runs it, alone or with others that share its beginning.
         place: of its logits among those of the network.
-        inputs: shared by all members.
+        cache: shared by all members.
     """
 
-    def __init__(self, model: DenseModel, network: TunedNetwork, place: int, inputs: SharedInput) -> None:
+    def __init__(self, model: DenseModel, network: TunedNetwork, place: int, cache: PerBatchCache) -> None:
         nn.Module.__init__(self)
         self.spec, self.loaded = model.spec, model.loaded
         own = same_tensors(model)
         self.backbone, self.head = own.backbone, own.head
         self.register_buffer("mean", own.mean)
         self.register_buffer("std", own.std)
-        self.network, self.place, self.inputs = network, place, inputs
+        self.network, self.place, self.cache = network, place, cache
 
     def resized(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.resized`; done once for members that see images of one size."""
         size = self.seen_size((int(images.shape[-2]), int(images.shape[-1])))
-        return self.inputs.get(images, size, lambda: DenseModel.resized(self, images))
+        return self.cache.get(images, ("resized", size), lambda: DenseModel.resized(self, images))
 
     def normalized(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.normalized`; done once for members that normalize alike."""
         size = self.seen_size((int(images.shape[-2]), int(images.shape[-1])))
-        key = (size, self.spec.mean, self.spec.std)
-        return self.inputs.get(images, key, lambda: DenseModel.normalized(self, images))
+        key = ("normalized", size, self.spec.mean, self.spec.std)
+        return self.cache.get(images, key, lambda: DenseModel.normalized(self, images))
 
     @torch.no_grad()
     def coarse(self, images: Tensor) -> Tensor:
@@ -97,14 +78,16 @@ def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ens
         plain[id(network)] = network
         if isinstance(member, Viewed) or not together:
             alone.add(id(network))
-    inputs, company = SharedInput(), Together()
+    cache = PerBatchCache()
+    company = Together(cache)
     made: dict[int, FastMember] = {}
     for cluster in [
         *_clusters({key: own for key, own in plain.items() if key not in alone}),
         *([key] for key in alone),
     ]:
-        runs = TunedNetwork([plain[key] for key in cluster], execution, None if cluster[0] in alone else company)
-        made |= {key: FastMember(plain[key], runs, place, inputs) for place, key in enumerate(cluster)}
+        shared = None if cluster[0] in alone else company
+        runs = TunedNetwork([plain[key] for key in cluster], execution, cache, shared)
+        made |= {key: FastMember(plain[key], runs, place, cache) for place, key in enumerate(cluster)}
 
     def ready(member: DenseModel | Viewed) -> DenseModel | Viewed:
         network = member.member if isinstance(member, Viewed) else member
@@ -150,7 +133,7 @@ def accelerate(
     images: Tensor,
     backend: str = "auto",
     precision: str = "auto",
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = say_nothing,
     together: bool = True,
 ) -> Ensemble:
     """The same ensemble, every member on the backend and precision that are fastest for batches like this one.

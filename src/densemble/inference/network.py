@@ -2,9 +2,10 @@
 
 import threading
 import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from densemble.inference.backends import BACKENDS
 from densemble.inference.backends.base import as_list
 from densemble.inference.execution import Execution, Grid, Tuned
 from densemble.inference.joined import Joined
-from densemble.inference.per_thread import OwnLock, PerThread
+from densemble.inference.per_thread import PerBatchCache
 from densemble.inference.together import Together
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
@@ -38,7 +39,7 @@ class Rewritten:
         self.members = members
         self._models: list[DenseModel] = []
         self._networks: dict[tuple[Size, Size | None], nn.Module] = {}
-        self._lock = OwnLock()
+        self._lock = threading.RLock()
 
     def network(self, seen: Size, stops_at: Size | None) -> nn.Module:
         """The network for normalized images of a size, its heads' steps stopping at a size."""
@@ -68,30 +69,35 @@ class TunedNetwork:
     or is tuned when it comes, as the execution has it.
 
     Args:
-        members: that it answers for; of several, the answers to the last images are kept until others come, in each
-            thread by itself.
+        members: one, or several with a shared beginning, whose logits are then cached for the batch.
         execution: how networks are run.
+        cache: shared by the networks of an ensemble.
         together: of the networks that see the same images; ``None``: it runs by itself.
     """
 
-    def __init__(self, members: Sequence[DenseModel], execution: Execution, together: Together | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[DenseModel],
+        execution: Execution,
+        cache: PerBatchCache,
+        together: Together | None = None,
+    ) -> None:
         self.name, self.execution = " + ".join(member.spec.backbone for member in members), execution
         self.tuned: dict[tuple[int, ...], list[Tuned]] = {}
         """By (C, H, W) of the images; the most images first."""
         self._met: Counter[tuple[int, ...]] = Counter()
         self._rewritten = Rewritten(members)
-        self._together = together
-        self._last = _LastAnswers()
+        self._cache, self._together = cache, together
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copied or unpickled network is tuned anew: compiled networks belong to their process."""
+        return type(self), (self._rewritten.members, self.execution, self._cache, self._together)
 
     def grids(self, normalized: Tensor, wanted: Size) -> list[Tensor]:
         """Normalized images ``(B, C, H, W)`` -> logits ``(B, K, h, w)`` of each member for maps of a size."""
         if len(self._rewritten.members) == 1:
             return self._run(normalized, wanted)
-        last = self._last
-        if last.images() is not normalized or last.wanted != wanted:
-            last.answers = self._run(normalized, wanted)
-            last.images, last.wanted = weakref.ref(normalized), wanted
-        return last.answers
+        return self._cache.get(normalized, ("logits", id(self), wanted), lambda: self._run(normalized, wanted))
 
     def _usable(self, normalized: Tensor, wanted: Size) -> list[Tuned]:
         return [one for one in self.tuned.get(tuple(normalized.shape[1:]), []) if one.serves(wanted)]
@@ -111,7 +117,19 @@ class TunedNetwork:
             return found
         if usable[0].batch == len(normalized):
             return usable[0].runner(normalized)
-        return _in_parts(normalized, usable, self._together or Together())
+        return self._in_parts(normalized, usable)
+
+    def _in_parts(self, normalized: Tensor, tuned: Sequence[Tuned]) -> list[Tensor]:
+        """Any number of images through runners of fixed numbers, the last part filled up with its last image."""
+        parts, start = [], 0
+        while start < len(normalized):
+            left = len(normalized) - start
+            one = next((one for one in tuned if one.batch <= left), tuned[-1])
+            key = ("part", start, one.batch)
+            part = self._cache.get(normalized, key, partial(_part, normalized, start, one.batch))
+            parts.append([grid[: min(left, one.batch)] for grid in one.runner(part)])
+            start += one.batch
+        return [torch.cat(grids) for grids in zip(*parts, strict=True)]
 
     def _worth(self, normalized: Tensor, seconds: float) -> bool:
         """Whether to tune for a shape: the first one that comes, and later ones when they come again; not many."""
@@ -146,25 +164,12 @@ class TunedNetwork:
         return found
 
 
-class _LastAnswers(PerThread):
-    """The answers to the last images, and for which size of map."""
-
-    def __init__(self) -> None:
-        self.images: Callable[[], Tensor | None] = lambda: None
-        self.wanted: Size | None = None
-        self.answers: list[Tensor] = []
-
-
-def _in_parts(normalized: Tensor, tuned: Sequence[Tuned], together: Together) -> list[Tensor]:
-    """Any number of images through runners of fixed numbers, the last part filled up with its last image."""
-    parts, start = [], 0
-    while start < len(normalized):
-        left = len(normalized) - start
-        one = next((one for one in tuned if one.batch <= left), tuned[-1])
-        part = together.part(normalized, start, one.batch)
-        parts.append([grid[: min(left, one.batch)] for grid in one.runner(part)])
-        start += one.batch
-    return [torch.cat(grids) for grids in zip(*parts, strict=True)]
+def _part(images: Tensor, start: int, count: int) -> Tensor:
+    """``images[start : start + count]``, filled up with the last one."""
+    part = images[start : start + count]
+    missing = count - len(part)
+    filled = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
+    return filled.contiguous()
 
 
 def _size(images: Tensor) -> Size:

@@ -23,7 +23,7 @@ from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
 from densemble.shapes import Size, format_size
-from densemble.storage.geo import Georeference, read_georeference, write_geotiff
+from densemble.storage.geo import Georeference, read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
 from densemble.tasks import Task
@@ -266,12 +266,10 @@ def _is_picture(planes: Array) -> bool:
 def _write(place: Path, planes: Array, georeference: Georeference | None, as_png: bool, nodata: float | None) -> Path:
     """``(H, W)`` or ``(K, H, W)`` as a PNG or TIFF; with a georeference always as a GeoTIFF."""
     path = place.with_name(f"{place.name}.{'png' if as_png and georeference is None else 'tif'}")
-    if georeference is not None:
-        write_geotiff(path, planes, georeference, nodata)
-    elif as_png:
+    if path.suffix == ".png":
         write_png(path, np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes)
     else:
-        write_tiff(path, planes, nodata=nodata)
+        write_tiff(path, planes, georeference, nodata)
     return path
 
 

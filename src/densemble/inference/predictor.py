@@ -17,7 +17,7 @@ from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.uncertainty import Asked
 from densemble.errors import DataError, DensembleError, UsageError
 from densemble.inference.backends import BACKENDS, Precision
-from densemble.inference.execution import Execution
+from densemble.inference.execution import Execution, say_nothing
 from densemble.inference.failed import FailedPicture
 from densemble.inference.fast import fast
 from densemble.inference.names import output_names
@@ -115,7 +115,7 @@ def prepared(
     backend: str = "eager",
     precision: str = "fp32",
     expected: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = say_nothing,
     together: bool = True,
 ) -> Ensemble:
     """A copy in eval mode that gives the same maps with less work; only for use.

@@ -4,36 +4,18 @@ A compiled network keeps the memory of what it computes on the way. Of seven net
 the seven as one network it is what the largest needs, and the numbers are the same ones.
 """
 
-import weakref
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from densemble.inference.backends.base import JoinableRunner, Runner
 from densemble.inference.execution import Tuned
-from densemble.inference.per_thread import OwnLock, PerThread
+from densemble.inference.per_thread import PerBatchCache
 
 Key = tuple[object, ...]
-
-
-class Joint:
-    """Several networks as one; what it answers is kept for those that ask later, as long as the images live."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._answers: list[tuple[Callable[[], Tensor | None], list[Tensor]]] = []
-
-    def answers(self, images: Tensor) -> list[Tensor]:
-        """Logits of all networks."""
-        self._answers = [(known, own) for known, own in self._answers if known() is not None]
-        for known, own in self._answers:
-            if known() is images:
-                return own
-        found = self._runner(images)
-        self._answers.append((weakref.ref(images), found))
-        return found
 
 
 class Seat:
@@ -53,7 +35,7 @@ class Seat:
         self.outputs = outputs
         self._unchecked = tuned.unchecked
         self._together, self._calls = together, int(ran)
-        self._joint: Joint | None = None
+        self._joint: Runner | None = None
         self._first = 0
 
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -66,28 +48,33 @@ class Seat:
             return [logits.clone() for logits in self._unchecked.reference]
         if self._calls == 2 or self._unchecked is not None:
             self._together.settle()
-        return self._run(images)
+        return self._run(images, self._together.cache)
 
-    def _run(self, images: Tensor) -> list[Tensor]:
-        if self._joint is not None:
-            return self._joint.answers(images)[self._first : self._first + self.outputs]
+    def _run(self, images: Tensor, cache: PerBatchCache) -> list[Tensor]:
+        joint = self._joint
+        if joint is not None:
+            return cache.get(images, joint, lambda: joint(images))[self._first : self._first + self.outputs]
         assert self.alone is not None
         return self.alone(images)
 
-    def take(self, joint: Joint, first: int) -> None:
+    def take(self, joint: Runner, first: int) -> None:
         """From now on its answers are those of a joint network, from output ``first`` on."""
         self.alone, self._joint, self._first = None, joint, first
 
-    def check(self) -> None:
-        """Compares unchecked numbers with the reference, and runs eagerly from now on if they are wrong."""
+    def check(self, cache: PerBatchCache) -> None:
+        """Compares unchecked numbers with the reference, and runs eagerly from now on if they are wrong.
+
+        Args:
+            cache: of the examples; that of the ensemble holds the batch that is being predicted.
+        """
         if self._unchecked is None:
             return
         unchecked, self._unchecked = self._unchecked, None
-        if not unchecked.is_right(self._run(unchecked.example)):
+        if not unchecked.is_right(self._run(unchecked.example, cache)):
             self.alone, self._joint = unchecked.eager(), None
 
 
-def _join(seats: Sequence[Seat], joint: Joint) -> None:
+def _join(seats: Sequence[Seat], joint: Runner) -> None:
     first = 0
     for seat in seats:
         seat.take(joint, first)
@@ -95,12 +82,19 @@ def _join(seats: Sequence[Seat], joint: Joint) -> None:
 
 
 class Together:
-    """Networks of one ensemble that see the same images."""
+    """Networks of one ensemble that see the same images; a copy waits for the copied networks.
 
-    def __init__(self) -> None:
+    Args:
+        cache: of the ensemble.
+    """
+
+    def __init__(self, cache: PerBatchCache) -> None:
         self._waiting: dict[Key, list[Seat]] = {}
-        self._cut = _Parts()
-        self.lock = OwnLock()
+        self.cache = cache
+        self.lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cache,)
 
     def seat(self, tuned: Tuned, outputs: int, key: Key, ran: bool = False) -> Tuned:
         """The same network, to be joined with others.
@@ -127,27 +121,8 @@ class Together:
         for seats in self._waiting.values():
             alone = [seat.alone for seat in seats if isinstance(seat.alone, JoinableRunner)]
             if len(alone) > 1:
-                _join(seats, Joint(type(alone[0]).join(alone)))
+                _join(seats, type(alone[0]).join(alone))
+            examples = PerBatchCache()
             for seat in seats:
-                seat.check()
+                seat.check(examples)
             seats[:] = [seat for seat in seats if isinstance(seat.alone, JoinableRunner)]
-
-    def part(self, images: Tensor, start: int, count: int) -> Tensor:
-        """``images[start : start + count]``, filled up with the last one; the same tensor for all who ask for it."""
-        cut = self._cut
-        if cut.whole() is not images:
-            cut.whole, cut.parts = weakref.ref(images), {}
-        if (start, count) not in cut.parts:
-            part = images[start : start + count]
-            missing = count - len(part)
-            filled = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)]) if missing else part
-            cut.parts[start, count] = filled.contiguous()
-        return cut.parts[start, count]
-
-
-class _Parts(PerThread):
-    """Parts of the last batch, by first image and number, in each thread by itself."""
-
-    def __init__(self) -> None:
-        self.whole: Callable[[], Tensor | None] = lambda: None
-        self.parts: dict[tuple[int, int], Tensor] = {}

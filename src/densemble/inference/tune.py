@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.inference.backends import BACKENDS, Precision, Runner
-from densemble.inference.backends.base import as_list
 
 EXACT = 1e-4
 """Largest error of a float32 backend, relative to the largest logit of the eager reference."""
@@ -84,7 +83,6 @@ def tune(
     example: Tensor,
     activation: Callable[[Tensor], Tensor],
     pairs: Sequence[tuple[str, Precision]],
-    calibration: Sequence[Tensor] = (),
     named: str | None = None,
     remembered: Choice | None = None,
     reference: Sequence[Tensor] | None = None,
@@ -96,25 +94,22 @@ def tune(
         example: real normalized images of the one shape; int8 is calibrated on them too.
         activation: logits -> maps, on which the loss of a lower precision is measured.
         pairs: see :func:`candidates`.
-        calibration: more batches of that shape.
         named: the backend that was asked for: chosen if its numbers are right, even if eager is faster.
         remembered: the choice of an earlier process: used without timing if its numbers are still right.
         reference: outputs of eager float32 for the example, where they are known.
     """
-    batches = [example, *calibration]
     if remembered is not None:
         pairs = [(remembered.backend, remembered.precision)]
     reference_run = BACKENDS["eager"].compile(network, example, "fp32", ())
-    known = [] if reference is None else [list(reference)]
-    references = [*known, *(reference_run(batch) for batch in batches[len(known) :])]
+    reference = reference_run(example) if reference is None else reference
     exact: tuple[str, Precision] = ("eager", "fp32")
     runners, errors, refused = {exact: reference_run}, {exact: 0.0}, {}
     for backend, precision in pairs:
         if (backend, precision) in runners:
             continue
         try:
-            run = BACKENDS[backend].compile(network, example, precision, batches)
-            error = largest_error([run(batch) for batch in batches], references, activation, precision)
+            run = BACKENDS[backend].compile(network, example, precision, [example])
+            error = largest_error(run(example), reference, activation, precision)
         except UsageError as reason:
             refused[f"{backend} {precision}"] = str(reason)
             continue
@@ -167,24 +162,20 @@ def is_right(error: float, precision: Precision) -> bool:
 
 
 def largest_error(
-    found: Sequence[Sequence[Tensor]],
-    reference: Sequence[Sequence[Tensor]],
+    found: Sequence[Tensor],
+    reference: Sequence[Tensor],
     activation: Callable[[Tensor], Tensor],
     precision: Precision,
 ) -> float:
-    """The largest error over batches and outputs, see :data:`EXACT` and :data:`DRIFT`.
+    """The largest error over outputs, see :data:`EXACT` and :data:`DRIFT`.
 
     Args:
-        found: outputs of each batch.
+        found: outputs of one batch.
         reference: the same of eager float32.
         activation: logits -> maps.
         precision: that was computed in.
     """
-    pairs = [
-        (own, wanted)
-        for own_batch, wanted_batch in zip(found, reference, strict=True)
-        for own, wanted in zip(as_list(own_batch), wanted_batch, strict=True)
-    ]
+    pairs = list(zip(found, reference, strict=True))
     if any(own.shape != wanted.shape for own, wanted in pairs):
         return float("inf")
     if precision == "fp32":

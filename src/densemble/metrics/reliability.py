@@ -68,15 +68,8 @@ class Reliability:
     def ece(self) -> float | None:
         """Expected calibration error: mean distance of confidence and accuracy; ``None`` where nothing was added."""
         total = int(self._counts.sum())
-        return float(self._gaps().sum()) / total if total else None
-
-    def mce(self) -> float | None:
-        """Maximum calibration error: the distance in the worst bin; ``None`` where nothing was added."""
-        counts = self._counts.sum(0)
-        return float((self._gaps() / counts.clamp(min=1)).max()) if counts.any() else None
-
-    def _gaps(self) -> Tensor:
-        return (self._counts[1] - self._confidence).abs()
+        gaps = (self._counts[1] - self._confidence).abs()
+        return float(gaps.sum()) / total if total else None
 
 
 def find_bins(probabilities: Tensor, edges: Tensor) -> Tensor:

@@ -86,6 +86,18 @@ def require_network(backbone: Any) -> None:
     raise UsageError(f"backbone must be a name or a torch.nn.Module, got a {type(backbone).__name__}")
 
 
+def require_channels(name: str, taken: int, given: int) -> None:
+    """Checks that a network takes images of so many channels, or RGB, to which it can be adapted.
+
+    Raises:
+        UsageError: it takes another number.
+    """
+    if taken not in (3, given):
+        raise UsageError(
+            f"{name} takes images of {taken} channels, not of {given}: say in_channels={taken}, and give it such images"
+        )
+
+
 def unwrapped(network: Any) -> Any:
     """The network inside the wrappers of ``torch.compile``, data parallelism and averaged weights; else as it is."""
     while isinstance(network, nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from densemble.errors import CutError
 from densemble.nets.cut import Cut
+from densemble.nets.heads import WITH_SKIPS
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
@@ -49,6 +50,21 @@ class Limits:
         """Whether the cut keeps to all limits."""
         return self.affordable(cut) and self.large_enough(cut)
 
+    def for_head(self, head: str, size: Size, out_size: Size | None) -> "Limits":
+        """The limits of a member; without ``min_size`` and ``max_stride``, a stride of at most 32 or 16.
+
+        Args:
+            head: row of ``HEADS``; one that sees the larger maps before the cut as well permits 32.
+            size: (H, W) of the input.
+            out_size: (h, w) of the output, default the input's; a smaller one permits a larger stride.
+        """
+        levels = head in WITH_SKIPS
+        if self.min_size is not None or self.max_stride is not None:
+            return replace(self, levels=levels)
+        shrinks = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
+        stride = max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, shrinks)
+        return replace(self, max_stride=stride, lenient=True, levels=levels)
+
     def __str__(self) -> str:
         size = [f"a map of at least {format_size(self.min_size)}"] if self.min_size else []
         stride = [f"a stride of at most {self.max_stride:g}"] if self.max_stride is not None else []
@@ -56,28 +72,6 @@ class Limits:
 
     def _work(self) -> list[str]:
         return [f"at most {self.max_macs / 1e6:,.0f} MMACs"] if self.max_macs is not None else []
-
-
-def limits(
-    size: Size,
-    out_size: Size | None,
-    min_size: Size | None = None,
-    max_stride: float | None = None,
-    max_macs: float | None = None,
-    levels: bool = True,
-) -> Limits:
-    """The limits that a user set; without ``min_size`` and ``max_stride``, a stride of at most 32 or 16.
-
-    Args:
-        size: (H, W) of the input.
-        out_size: (h, w) of the wanted map; one that is smaller than that permits a larger stride.
-        min_size, max_stride, max_macs: see :class:`Limits`.
-        levels: whether the head sees the larger maps before the cut as well: 32, else 16.
-    """
-    if min_size is not None or max_stride is not None:
-        return Limits(min_size, max_stride, max_macs, levels=levels)
-    wanted = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
-    return Limits(None, max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, wanted), max_macs, True, levels)
 
 
 def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:

@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -19,18 +20,20 @@ from densemble.nets.arguments import (
     channel_values,
     count_of,
     limit_of,
+    require_channels,
     require_network,
     size_of,
     unwrapped,
     weights_name,
 )
 from densemble.nets.channels import adapt, projection, widen
-from densemble.nets.choose import choose, limits
+from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut, Kind
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
 from densemble.nets.layouts import Layout
+from densemble.nets.measure import Measured
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.nets.weights import HUB
@@ -91,6 +94,22 @@ class DenseSpec:
     smallest: int = 1
     fixed: Size | None = None
 
+    def of_maps(self, chain: Sequence[Cut], known: Measured) -> "DenseSpec":
+        """The spec with the maps that the head sees, deepest first, and what the backbone takes."""
+        skips = chain[1:]
+        return replace(
+            self.with_rule(known.rule),
+            skip_nodes=tuple(level.graph_node for level in skips),
+            skip_channels=tuple(level.channels for level in skips),
+            kind=chain[0].kind,
+            layouts=tuple(level.layout for level in chain),
+            own_channels=known.channels,
+        )
+
+    def with_rule(self, rule: InputRule) -> "DenseSpec":
+        """The spec with another rule of sizes."""
+        return replace(self, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
+
     @property
     def rule(self) -> InputRule:
         """Sizes that the backbone takes."""
@@ -128,7 +147,7 @@ class DenseModel(nn.Module):
         min_size: smallest (H, W) permitted at the cut.
         max_stride: most input pixels per feature pixel at an automatic cut.
         max_macs: most multiply-accumulates up to an automatic cut, for one image.
-        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.adapted``.
+        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.spec.stem``.
         weights_dir: folder looked into before any download.
         allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
         mean, std: normalization, one value per channel; default that of the weights; a warning says which
@@ -164,39 +183,33 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         require_network(backbone)
-        if isinstance(backbone, nn.Module):
-            backbone = unwrapped(backbone)
         in_channels, out_channels = count_of("in_channels", in_channels), count_of("out_channels", out_channels)
         out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
-        min_size = size_of("min_size", min_size)
-        max_stride, max_macs = limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
-        weights = weights_name(weights)
-        described = weights
+        asked = Limits(
+            size_of("min_size", min_size), limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
+        )
+        described = weights = weights_name(weights)
         if isinstance(backbone, str):
             described = backbone if backbone.startswith(HUB) else weights
             backbone, weights = door.resolve(backbone, weights)
-        name = backbone if isinstance(backbone, str) else f"module:{type(backbone).__qualname__}"
-        if head is not None:
-            require_head(head)
+            name = backbone
+        else:
+            backbone = unwrapped(backbone)
+            name = f"module:{type(backbone).__qualname__}"
         head = head or default_head(name)
+        require_head(head)
         size = input_size or REFERENCE_SIZE
-        within = limits(size, out_size, min_size, max_stride, max_macs, head in WITH_SKIPS)
         known = measured(backbone, size, in_channels)
-        if known.channels not in (3, in_channels):
-            raise UsageError(
-                f"{name} takes images of {known.channels} channels, not of {in_channels}: "
-                f"say in_channels={known.channels}, and give it such images"
-            )
-        found = choose(known.cuts, cut, within, name)
-        self.cut: Cut = found
-        chain = levels(known.cuts, found, out_size or size) if head in WITH_SKIPS else [found]
+        require_channels(name, known.channels, in_channels)
+        self.cut: Cut = choose(known.cuts, cut, asked.for_head(head, size, out_size), name)
+        chain = levels(known.cuts, self.cut, out_size or size) if head in WITH_SKIPS else [self.cut]
         device = str(torch.get_default_device())
         classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
         own = door.normalization(name, in_channels, described, classifier)
         self.spec = DenseSpec(
             backbone=name,
-            node=found.graph_node,
-            channels=found.channels,
+            node=self.cut.graph_node,
+            channels=self.cut.channels,
             head=head,
             doublings=_doublings(chain[-1].size, out_size, size),
             out_channels=out_channels,
@@ -204,17 +217,9 @@ class DenseModel(nn.Module):
             input_size=input_size,
             mean=channel_values("mean", mean, in_channels, own.mean),
             std=channel_values("std", std, in_channels, own.std),
-            skip_nodes=tuple(level.graph_node for level in chain[1:]),
-            skip_channels=tuple(level.channels for level in chain[1:]),
-            kind=found.kind,
-            layouts=tuple(level.layout for level in chain),
             in_channels=in_channels,
-            own_channels=known.channels,
-            multiple=known.rule.multiple,
-            smallest=known.rule.smallest,
-            fixed=known.rule.fixed,
-        )
-        if not isinstance(backbone, str) and found.kind != "graph":
+        ).of_maps(chain, known)
+        if not isinstance(backbone, str) and self.cut.kind != "graph":
             classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
         self._assemble(classifier)
         self.loaded = "the module's own weights"
@@ -224,8 +229,7 @@ class DenseModel(nn.Module):
         if self.assumed and not name.startswith("module:") and not door.is_user_function(name):
             warnings.warn(self.assumed, stacklevel=2)
         self._take_channels()
-        rule = self._rule_to_cut(known.rule)
-        self.spec = replace(self.spec, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
+        self.spec = self.spec.with_rule(self._rule_to_cut(known.rule))
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
@@ -273,17 +277,6 @@ class DenseModel(nn.Module):
         """Whether the backbone, in eval mode, gives maps for images of a size."""
         images = torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device)
         return self.backbone.gives_maps(images, (self.spec.channels, *self.spec.skip_channels))
-
-    @property
-    def adapted(self) -> str:
-        """How the backbone was made to take its channels, in words."""
-        spec = self.spec
-        if spec.in_channels == spec.own_channels:
-            return "RGB, as pretrained" if spec.in_channels == 3 else f"the network's own {spec.in_channels} channels"
-        if not spec.stem:
-            return f"a 1x1 convolution from {spec.in_channels} channels to RGB, learned, before the network"
-        how = "RGB filters summed" if spec.in_channels == 1 else f"RGB filters in turn, times 3/{spec.in_channels}"
-        return f"{', '.join(spec.stem)}: 3 -> {spec.in_channels} input channels, {how}"
 
     @classmethod
     def from_spec(cls, spec: DenseSpec, device: Literal["cpu", "meta"] = "cpu") -> "DenseModel":

@@ -15,15 +15,13 @@ are resized by another factor in every size of picture.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from densemble.nets.dense import DenseModel
-from densemble.nets.layers import ResizeConvolution, resize
+from densemble.nets.layers import resize
 from densemble.nets.modes import eval_mode
 
 REFERENCE_TILE = 1024
@@ -69,11 +67,6 @@ class Reach:
     why: str = ""
 
 
-def measure_halo(model: DenseModel) -> Halo | None:
-    """The halo with which tiles of a model are exact, ``None`` where they cannot be or cost too much."""
-    return measure_reach(model).halo
-
-
 @torch.no_grad()
 def measure_reach(model: DenseModel) -> Reach:
     """Whether tiles of a model give the map of the whole picture, and with which halo; else why not.
@@ -88,7 +81,7 @@ def measure_reach(model: DenseModel) -> Reach:
         return Reach(None, "it sees the whole picture, resized")
     if spec.out_size is not None:
         return Reach(None, "its map has one size for pictures of every size")
-    with _plain(model):
+    with eval_mode(model):
         sides = [*_reach(model, vertical=True), *_reach(model, vertical=False)]
         if None in sides:
             return Reach(None, f"it sees more than {_line(spec.multiple)} pixels far, or the whole picture")
@@ -100,21 +93,6 @@ def measure_reach(model: DenseModel) -> Reach:
                 costs = f"a halo of {max(halo.pixels)} pixels costs {work:.2f} times the work, more than {MOST_WORK}"
                 return Reach(halo) if work <= MOST_WORK else Reach(None, costs)
     return Reach(None, "its maps are no exact fraction of the image: how they are resized depends on its size")
-
-
-@contextmanager
-def _plain(model: DenseModel) -> Iterator[None]:
-    """In eval mode, and resizing before convolutions: as matrices over whole axes it would spread NaN all over."""
-    resizing = (module for module in model.modules() if isinstance(module, ResizeConvolution))
-    turned = [convolution for convolution in resizing if convolution.at_low_resolution]
-    for convolution in turned:
-        convolution.at_low_resolution = False
-    try:
-        with eval_mode(model):
-            yield
-    finally:
-        for convolution in turned:
-            convolution.at_low_resolution = True
 
 
 def _logits(model: DenseModel, images: Tensor, vertical: bool) -> Tensor:

@@ -1,7 +1,5 @@
 """Layers that several heads are made of."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,11 +26,6 @@ def separable(channels: int) -> nn.Sequential:
 class ResizeConvolution(nn.Conv2d):
     """Bilinear resize, then a 3x3 convolution: ``(B, C, H, W)`` -> ``(B, K, h, w)``.
 
-    ``at_low_resolution`` computes exactly the same the other way round, where that is less work. A 3x3 convolution is
-    nine 1x1 convolutions whose results are shifted and added, and a 1x1 convolution commutes with resizing: so the
-    nine run on the small map. Resizing, shifting and adding are linear along each axis: one small matrix for the three
-    shifts of the rows, one for those of the columns.
-
     Args:
         in_channels: C, and those of the map beside it.
         out_channels: K.
@@ -40,43 +33,11 @@ class ResizeConvolution(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
-        self.at_low_resolution = False
 
     def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """The convolution of ``x`` resized to ``size``, and of ``beside``, which has that size, where there is one."""
-        if not (self.at_low_resolution and self.saves(x.shape, size)):
-            resized = resize(x, size)
-            return super().forward(resized if beside is None else torch.cat([resized, beside], 1))
-        resized, rest = torch.split(self.weight, [x.shape[1], self.in_channels - x.shape[1]], 1)
-        total = _at_low_resolution(x, resized, size)
-        if beside is not None:
-            return total + F.conv2d(beside, rest, self.bias, padding=1)
-        return total if self.bias is None else total + self.bias.view(1, -1, 1, 1)
-
-    def saves(self, shape: Sequence[int], size: Size) -> bool:
-        """Whether the nine 1x1 convolutions and the two matrices take fewer multiply-accumulates at these sizes."""
-        (_, channels, height, width), (rows, columns) = shape, size
-        plain = rows * columns * 9 * channels
-        small = height * width * 9 * channels + 9 * rows * height * width + 3 * rows * width * columns
-        return (height, width) != size and small < plain
-
-
-def _at_low_resolution(x: Tensor, weight: Tensor, size: Size) -> Tensor:
-    out_channels, in_channels, _, _ = weight.shape
-    batch, (height, width) = x.shape[0], x.shape[-2:]
-    taps = weight.permute(0, 3, 2, 1).reshape(9 * out_channels, in_channels, 1, 1)  # K x columns x rows
-    parts = F.conv2d(x, taps).contiguous().view(batch, out_channels, 3, 3 * height, width)
-    parts = torch.matmul(_resize_and_shift(height, size[0], x), parts)
-    parts = parts.transpose(2, 3).reshape(batch, out_channels, size[0], 3 * width)
-    return torch.matmul(parts, _resize_and_shift(width, size[1], x).T)
-
-
-def _resize_and_shift(length: int, resized: int, like: Tensor) -> Tensor:
-    """``(resized, 3 * length)``: bilinear resizing of one axis, read one pixel before, at, and one after; 0 outside."""
-    unit = torch.eye(length, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))[None]
-    matrix = F.interpolate(unit, size=resized, mode="linear", align_corners=False)[0].T
-    shifted = [F.pad(matrix[:-1], (0, 0, 1, 0)), matrix, F.pad(matrix[1:], (0, 0, 0, 1))]
-    return torch.cat(shifted, 1).to(like.dtype)
+        resized = resize(x, size)
+        return super().forward(resized if beside is None else torch.cat([resized, beside], 1))
 
 
 class ResizeStep(nn.Sequential):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -66,35 +67,29 @@ def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tupl
         except Exception as error:
             # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
             failure = (str(error).splitlines() or [type(error).__name__])[0]
-    short = _short_names(graph)
+    names = _short_names(graph)
     alone = separating(graph.module.graph)
     listed = listed_nodes(graph.module.graph)
     work = _Work(graph.module, run.macs)
     scores = _first_scores(graph.module, result)
     cuts = []
-    for node, shape in run.shapes.items():
-        if node is scores:
-            break
-        seen = work.add(node)
-        if node.op not in ("call_module", "call_function", "call_method") or node not in graph.names:
-            continue
-        dropout = node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd)
-        if dropout and node not in listed:
-            continue  # the same map as before, and less of it while the head learns
+    for node in takewhile(lambda node: node is not scores, run.shapes):
+        shape = run.shapes[node]
         layout = map_layout(shape, size)
-        if layout is None:
+        if layout is None or not _may_be_cut(graph, node, node in listed):
             continue
         channels, height, width = shape[1:] if layout == "NCHW" else (shape[3], shape[1], shape[2])
         field = run.fields[node] if layout == "NCHW" else None
+        macs, parameters = work.up_to(node)
         cuts.append(
             Cut(
-                node=short[node],
+                node=names[node],
                 channels=channels,
                 height=height,
                 width=width,
                 stride=(size[0] / height, size[1] / width),
-                macs=seen[0],
-                parameters=seen[1],
+                macs=macs,
+                parameters=parameters,
                 receptive_field=_extent(field),
                 offset=_centre(field),
                 separates=node in alone or node in listed,
@@ -105,6 +100,14 @@ def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tupl
             )
         )
     return cuts, sum(run.macs.values()), failure
+
+
+def _may_be_cut(graph: Traced, node: fx.Node, listed: bool) -> bool:
+    """Whether the map of a node may be a cut; not after dropout, which removes part of it while the head learns."""
+    if node.op not in ("call_module", "call_function", "call_method") or node not in graph.names:
+        return False
+    dropout = node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd)
+    return listed or not dropout
 
 
 def listed_nodes(graph: fx.Graph) -> set[fx.Node]:
@@ -165,8 +168,8 @@ class _Work:
             return {id(value): value.numel()} if isinstance(value, nn.Parameter) else {}
         return {}
 
-    def add(self, node: fx.Node) -> tuple[int, int]:
-        bits = 0
+    def up_to(self, node: fx.Node) -> tuple[int, int]:
+        """(multiply-accumulates, parameters); nodes are asked for in the order of the graph."""
         for earlier in self.order[len(self.before) : self.index[node] + 1]:
             own = 1 << self.index[earlier]
             for source in earlier.all_input_nodes:

@@ -1,36 +1,26 @@
-"""The same map for less: a trained model becomes one that computes exactly the same with fewer operations.
-
-- Batch normalization is folded into the convolution before it.
-- A resize followed by a 3x3 convolution runs the convolution on the small map, where that is less work.
+"""The same map for less: batch normalization is folded into the convolution before it.
 
 The plain model stays as it is and is the reference: both give the same map up to rounding.
 """
 
 import copy
 from itertools import chain, pairwise
-from typing import Literal
 
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from densemble.nets.dense import DenseModel
-from densemble.nets.layers import ResizeConvolution
 from densemble.nets.trunks import GraphBackbone
-
-Resizes = Literal["fewer_operations", "narrower", "never"]
 
 # Convolutions whose weight is what it says; others compute theirs anew at each call (weight standardization).
 _PLAIN = {"Conv2d", "Conv2dSame", "ResizeConvolution"}
 
 
-def for_inference(model: DenseModel, resizes: Resizes = "narrower") -> DenseModel:
+def for_inference(model: DenseModel) -> DenseModel:
     """A copy in eval mode that gives the same logits with less work; it is not meant to be trained.
 
     Args:
         model: left as it is.
-        resizes: which resize-then-convolve pairs are turned round: all that save multiply-accumulates, only those
-            whose nine narrow maps are together no wider than the one they replace, or none. Fewer operations can take
-            longer: see docs/decisions/0004.
 
     Returns:
         A model whose ``state_dict`` differs from the plain one's. Weights that are not rewritten are the plain one's
@@ -41,10 +31,6 @@ def for_inference(model: DenseModel, resizes: Resizes = "narrower") -> DenseMode
         _fold_graph(model.backbone.network)
     for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
         _fold_sequence(sequence)
-    for module in model.modules():
-        if isinstance(module, ResizeConvolution):
-            narrower = 9 * module.out_channels <= module.in_channels
-            module.at_low_resolution = resizes == "fewer_operations" or (resizes == "narrower" and narrower)
     return model
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from densemble.config import MemberConfig, RunConfig, make_config
-from densemble.engines.plan import BACKBONE_SHARE
+from densemble.engines.plan import BACKBONE_SHARE, member_cut
 from densemble.errors import UsageError
 from densemble.nets.backbones import OWN, resolve
-from densemble.nets.choose import Limits, choose, limits
+from densemble.nets.choose import Limits
 from densemble.nets.cut import Cut
-from densemble.nets.cuts import all_nodes
-from densemble.nets.dense import DEFAULT_HEAD, OWN_HEADS
-from densemble.shapes import format_size
+from densemble.nets.cuts import cuts
+from densemble.nets.dense import default_head
+from densemble.shapes import Size, format_size
 
 NAMES = ("cut", "head", "learning_rate", "backbone_share", "augment")
 TRIED_HEADS = ("fpn", "skip", "upsample", "aspp", "ppm", "deconv", "subpixel")
@@ -83,20 +83,12 @@ def _is_pretrained(member: MemberConfig) -> bool:
 
 def _own_head(config: RunConfig) -> str:
     member = config.members[0]
-    return member.head or OWN_HEADS.get(member.backbone, DEFAULT_HEAD)
+    return member.head or default_head(member.backbone)
 
 
 def _rate(config: RunConfig) -> float | None:
     rate = config.members[0].training(config.training).learning_rate
     return None if rate == "auto" else rate
-
-
-def _measured(config: RunConfig) -> tuple[str, list[Cut], Limits]:
-    member = config.members[0]
-    size = member.input_size or config.input_size
-    backbone, _ = resolve(member.backbone, member.weights)
-    within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs)
-    return backbone, all_nodes(backbone, size), within
 
 
 def tried_cuts(config: RunConfig) -> list[Cut]:
@@ -105,25 +97,25 @@ def tried_cuts(config: RunConfig) -> list[Cut]:
     Raises:
         UsageError: there is none.
     """
-    backbone, found, within = _measured(config)
-    by_node = {cut.node: cut for cut in found if cut.separates and _is_tried(cut, within)}
+    member = config.members[0]
+    backbone, _ = resolve(member.backbone, member.weights)
+    size = member.input_size or config.input_size
+    asked = Limits(member.min_size, member.max_stride, member.max_macs)
+    by_node = {cut.node: cut for cut in cuts(backbone, size) if _has_tried_stride(cut) and asked.permits(cut)}
     if not by_node:
-        size = format_size(config.members[0].input_size or config.input_size)
         raise UsageError(
-            f"{backbone} at {size} has no cut with a stride from 4 to 32 within the settings; "
+            f"{backbone} at {format_size(size)} has no cut with a stride from 4 to 32 within the settings; "
             "leave cut out of --space, or take a larger input_size"
         )
-    by_size: dict[tuple[int, int], list[Cut]] = {}
+    by_size: dict[Size, list[Cut]] = {}
     for cut in by_node.values():
         by_size.setdefault(cut.size, []).append(cut)
-    kept = {cut.node for cuts in by_size.values() for cut in _spread(cuts)}
+    kept = {cut.node for same in by_size.values() for cut in _spread(same)}
     return [cut for cut in by_node.values() if cut.node in kept]
 
 
-def _is_tried(cut: Cut, within: Limits) -> bool:
-    fits = STRIDES[0] <= min(cut.stride) and max(cut.stride) <= STRIDES[1]
-    # A lenient limit is the default stride, which nobody asked for.
-    return fits and within.affordable(cut) and (within.lenient or within.large_enough(cut))
+def _has_tried_stride(cut: Cut) -> bool:
+    return STRIDES[0] <= min(cut.stride) and max(cut.stride) <= STRIDES[1]
 
 
 def _spread(cuts: list[Cut]) -> list[Cut]:
@@ -136,13 +128,12 @@ def own_values(config: RunConfig, space: Space) -> dict[str, Any]:
     """What the settings say by themselves, as far as that lies in the space: where a search begins."""
     member = config.members[0]
     training = member.training(config.training)
-    backbone, found, within = _measured(config)
     rate = _rate(config)
     share = BACKBONE_SHARE if _is_pretrained(member) else 1.0
     if rate is not None and training.backbone_learning_rate is not None:
         share = training.backbone_learning_rate / rate
     values = {
-        "cut": choose(found, member.cut, within, backbone).node,
+        "cut": member_cut(config, member).node,
         "head": _own_head(config),
         "learning_rate": rate,
         "backbone_share": share,

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from densemble.data.check.subject import Checkable
 from densemble.data.reading import is_point_table
 from densemble.errors import DataError
 from densemble.storage import images as codec
+from densemble.tasks.base import TargetKind
 
 Array = np.ndarray[Any, Any]
 _MOST_COLOURS = 64
@@ -49,6 +51,11 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
         return _refused_labels(seen, data, planes, error)
     if kind == "masks":
         return replace(from_error("mask values", path, error), remedy=_mask_remedy(values))
+    return _refused_values(path, kind, planes) or from_error("unusable map", path, error)
+
+
+def _refused_values(path: Path, kind: TargetKind, planes: Array) -> Problem | None:
+    """The problem of a map of heat, densities, measured values or pixels, as far as it is known."""
     if planes.dtype.kind == "f" and not np.isfinite(planes).all():
         message = f"'{path}' holds {int((~np.isfinite(planes)).sum())} undefined values (NaN or infinity)"
         return Problem("not a number", str(path), message, "write 0 where nothing is, then save it again")
@@ -74,7 +81,7 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
             message,
             "save the numbers themselves as grey PNG, TIFF or NPY; if it is the picture that is wanted: --task image",
         )
-    return from_error("unusable map", path, error)
+    return None
 
 
 def _mask_remedy(values: Collection[float]) -> str:

@@ -1,5 +1,6 @@
 """openvino: the network as an OpenVINO model, on the CPU."""
 
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,6 @@ from densemble.errors import UsageError
 from densemble.inference.backends.base import Backend, JoinableRunner, Precision, Runner, native_bf16
 from densemble.inference.backends.libraries import load_openvino, no_telemetry
 from densemble.inference.cache import cache_folder, identity, prune
-from densemble.inference.per_thread import OwnLock
 
 
 @cache
@@ -112,7 +112,7 @@ class OpenVINORunner(JoinableRunner):
         self.model, self.precision = model, precision
         self._request: Any = None
         self._tensor = load_openvino().Tensor
-        self._lock = OwnLock()
+        self._lock = threading.RLock()
 
     def _compiled(self) -> Any:
         floats = "f32" if self.precision == "fp32" or not native_bf16(torch.device("cpu")) else "bf16"
