@@ -39,8 +39,8 @@ from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, write_json
-from densemble.tasks import MultilabelTask, SegmentationTask, Task
-from densemble.tasks.objectives import Objective, make_objective
+from densemble.tasks import Task
+from densemble.tasks.objectives import Objective, make_objective, objectives
 from densemble.tasks.objectives.segmentation import class_overlaps
 
 Report = Callable[[str], None]
@@ -241,7 +241,7 @@ def _score(
     Equal to what ``evaluate`` gives for the saved file.
     """
     task, metric = mixture.held.task, mixture.held.task.metrics()
-    classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
+    classes = objectives(task).get("miou")
     overlaps = list[torch.Tensor]()
     for part, maps, truth in _all_images(mixture, unseen, candidates, data):
         metric.update(_at(part.join(maps), truth[0], task)[0], *truth)
