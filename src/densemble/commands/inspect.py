@@ -106,14 +106,14 @@ def cuts(
     from densemble.nets.cuts import cuts as separating
     from densemble.nets.cuts import measured
     from densemble.nets.dense import default_head
-    from densemble.nets.heads import WITH_SKIPS
+    from densemble.nets.heads import HEADS
     from densemble.shapes import parse_size
 
     wanted = parse_size(size)
     known = measured(backbone, wanted)
     found = CutList(known.cuts) if every else separating(backbone, wanted)
     asked, least = (parse_size(text) if text else None for text in (out_size, min_size))
-    levels = default_head(backbone) in WITH_SKIPS
+    levels = HEADS[default_head(backbone)].multi_level
     auto = choose(known.cuts, "auto", limits(wanted, asked, least, max_stride, max_macs, levels), backbone)
     if json:
         facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}

@@ -26,7 +26,7 @@ from densemble.nets.backbones import resolve
 from densemble.nets.choose import choose, limits
 from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import default_head
-from densemble.nets.heads import WITH_SKIPS, require_head
+from densemble.nets.heads import HEADS, require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
 
@@ -100,7 +100,7 @@ def _check_members(config: RunConfig) -> list[float]:
         if member.head is not None:
             require_head(member.head)
         size = member.input_size or config.input_size
-        sees_levels = (member.head or default_head(backbone)) in WITH_SKIPS
+        sees_levels = HEADS[member.head or default_head(backbone)].multi_level
         within = limits(size, config.out_size, member.min_size, member.max_stride, member.max_macs, sees_levels)
         costs.append(float(choose(all_nodes(backbone, size), member.cut, within, backbone).macs))
     return costs

@@ -11,11 +11,11 @@ from densemble.nets.backbones import OWN, resolve
 from densemble.nets.choose import Limits, choose, limits
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import all_nodes
-from densemble.nets.dense import DEFAULT_HEAD, OWN_HEADS
+from densemble.nets.dense import default_head
+from densemble.nets.heads import HEADS
 from densemble.shapes import format_size
 
 NAMES = ("cut", "head", "learning_rate", "backbone_share", "augment")
-TRIED_HEADS = ("fpn", "skip", "upsample", "aspp", "ppm", "deconv", "subpixel")
 AUGMENTATIONS = ("none", "light", "strong")
 STRIDES = (3.6, 35.0)
 """From 4 to 32, and what sizes that a stride does not divide make of these."""
@@ -58,7 +58,7 @@ def make_space(config: RunConfig, names: Sequence[str] | None = None) -> Space:
         raise UsageError("backbone_share is a share of a known learning_rate; search learning_rate too, or set it")
     space: Space = {
         "cut": tuple(cut.node for cut in tried_cuts(config)) if "cut" in wanted else (),
-        "head": tuple(dict.fromkeys([_own_head(config), *TRIED_HEADS])),
+        "head": tuple(dict.fromkeys([_own_head(config), *(name for name, head in HEADS.items() if head.tuned)])),
         "learning_rate": LEARNING_RATES,
         "backbone_share": BACKBONE_SHARES,
         "augment": AUGMENTATIONS,
@@ -83,7 +83,7 @@ def _is_pretrained(member: MemberConfig) -> bool:
 
 def _own_head(config: RunConfig) -> str:
     member = config.members[0]
-    return member.head or OWN_HEADS.get(member.backbone, DEFAULT_HEAD)
+    return member.head or default_head(member.backbone)
 
 
 def _rate(config: RunConfig) -> float | None:
