@@ -3,6 +3,7 @@
 They are trained once, as one run; the example of each in docs/how-to/extend.md is the one here.
 """
 
+import ast
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -242,3 +243,42 @@ def test_evaluation_and_report_know_them(extended: Extended, densemble: Callable
     assert "rmse" in page and "quadratic" in page and "glow" in page
     told = densemble("evaluate", extended.artifact, extended.data.path, "--json")
     assert told.returncode == 0 and f'"rmse": {scores["rmse"]}'[:14] in told.stdout
+
+
+# --- no hidden lists --------------------------------------------------------------------------------------------------
+
+SOURCE = Path(de.__file__).parent
+OTHER_WORDS = {"mean", "image", "class_weights"}
+"""Names of rows that are also names of maps, columns and fields."""
+NO_ROW = {("data/check/guess.py", "depth")}
+"""Comparisons with a word that is no row there: part of a path."""
+
+
+def compared_words(code: ast.AST) -> Iterator[str]:
+    """Text that is compared with ``==``, ``in`` and the like, or matched."""
+    for node in ast.walk(code):
+        sides: list[ast.AST] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.match_case):
+            sides = [node.pattern]
+        for side in sides:
+            if isinstance(side, ast.Constant | ast.Tuple | ast.List | ast.Set | ast.pattern):
+                yield from (part.value for part in ast.walk(side) if isinstance(part, ast.Constant))
+
+
+def test_comparisons_are_found() -> None:
+    code = "a == 'fpn' or b in ('rank', 'histogram') or f('vote') == c\nmatch d:\n    case 'depth' | 'heatmap': pass"
+    assert set(compared_words(ast.parse(code))) == {"fpn", "rank", "histogram", "depth", "heatmap"}
+
+
+def test_no_code_compares_with_the_name_of_a_row() -> None:
+    """What a module has to know of a row is a field of it: a new row would not be on a list of names."""
+    names = {*HEADS, *COMBINE, *TASKS, *BACKENDS, *LAYOUTS} - OTHER_WORDS
+    found = {
+        (path.relative_to(SOURCE).as_posix(), word)
+        for path in SOURCE.rglob("*.py")
+        for word in compared_words(ast.parse(path.read_text(encoding="utf-8")))
+        if word in names
+    }
+    assert found <= NO_ROW
