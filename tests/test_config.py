@@ -12,11 +12,9 @@ from densemble.errors import ConfigError
 
 def test_defaults_are_the_seven_of_the_story() -> None:
     config = make_config({"task": "saliency"})
-    assert config.out_size == (48, 64)
     assert config.member_names() == [
         "alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv",
     ]  # fmt: skip
-    assert make_config({"task": "segmentation"}).out_size is None
 
 
 def test_a_member_overrides_the_common_training() -> None:

@@ -1,11 +1,15 @@
 """Presets: sizes that fit, and user settings that override them."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from densemble.config import make_config
-from densemble.errors import UsageError
+from densemble.errors import ConfigError, UsageError
+from densemble.launch import configured
 from densemble.presets import PRESETS, SMALLEST, fitting_size, preset_settings, under
 from densemble.tasks import TASKS
 
@@ -38,26 +42,49 @@ def test_sizes_by_hand(picture: tuple[int, int], pixels: int, size: tuple[int, i
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_valid_run(name: str, task: str) -> None:
-    settings = preset_settings(name, task, (480, 640))
+    settings = preset_settings(name, TASKS[task], (480, 640))
     config = make_config({"task": task, **settings})
     assert config.input_size == tuple(settings["input_size"])
     assert config.training.epochs == PRESETS[name]["training"]["epochs"]
 
 
 def test_where_people_look_is_not_augmented_strongly() -> None:
-    assert preset_settings("best", "saliency", (480, 640))["training"]["augment"] == "light"
-    assert preset_settings("best", "segmentation", (480, 640))["training"]["augment"] == "strong"
+    assert preset_settings("best", TASKS["saliency"], (480, 640))["training"]["augment"] == "light"
+    assert preset_settings("best", TASKS["segmentation"], (480, 640))["training"]["augment"] == "strong"
     assert PRESETS["best"]["training"]["augment"] == "strong", "the table itself stays as it is"
 
 
 def test_a_preset_may_have_a_loss_of_its_own() -> None:
-    assert preset_settings("best", "segmentation", (480, 640))["loss"] == "cross_entropy+dice"
-    assert "loss" not in preset_settings("best", "depth", (480, 640))
+    assert preset_settings("best", TASKS["segmentation"], (480, 640))["loss"] == "cross_entropy+dice"
+    assert "loss" not in preset_settings("best", TASKS["depth"], (480, 640))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "size"),
+    [
+        ("saliency", {}, (48, 64)),
+        ("segmentation", {}, None),
+        ("heatmap", {"input_size": "96x128"}, (24, 32)),
+        ("heatmap", {"input_size": [3, 2]}, (1, 1)),
+        ("saliency", {"out_size": None}, None),
+    ],
+)
+def test_a_task_says_how_large_its_maps_are_where_nobody_else_does(
+    task: str, options: dict[str, Any], size: tuple[int, int] | None
+) -> None:
+    data = SimpleNamespace(task_name=task, kind="heat")
+    assert configured({"task": task, **options}, data).out_size == size  # type: ignore[arg-type]
+
+
+def test_densities_need_a_fixed_size() -> None:
+    data = SimpleNamespace(task_name="heatmap", kind="density")
+    with pytest.raises(ConfigError, match=r"run\.yaml: out_size must be fixed for densities"):
+        configured({"task": "heatmap", "out_size": None}, data, "run.yaml")  # type: ignore[arg-type]
 
 
 def test_unknown_preset() -> None:
     with pytest.raises(UsageError, match="no preset is named 'quick'; there are: fast, balanced, best"):
-        preset_settings("quick", "saliency", (480, 640))
+        preset_settings("quick", TASKS["saliency"], (480, 640))
 
 
 def test_what_is_said_goes_before_what_is_preset() -> None:

@@ -20,13 +20,12 @@ from pydantic import (
 )
 
 from densemble.errors import ConfigError, UsageError
-from densemble.shapes import Size, parse_size
+from densemble.shapes import parse_size
 
 AugmentName = Literal["none", "light", "strong"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 AveragingName = Literal["none", "ema", "swa"]
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
-SALIENCY_OUT_SIZE: Size = (48, 64)
 COPIED = re.compile(r"(?P<backbone>.+)\*(?P<copies>\d+)")
 """``resnet18*5``: five members."""
 
@@ -251,18 +250,6 @@ class RunConfig(_Strict):
     weights_dir: str | None = None
     members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
 
-    @model_validator(mode="before")
-    @classmethod
-    def _task_defaults(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or "out_size" in value:
-            return value
-        if value.get("task") == "saliency":
-            return {**value, "out_size": SALIENCY_OUT_SIZE}
-        if value.get("task") == "heatmap":
-            height, width = parse_size(size) if isinstance(size := value.get("input_size", (240, 320)), str) else size
-            return {**value, "out_size": (max(height // 4, 1), max(width // 4, 1))}
-        return value
-
     @field_validator("members")
     @classmethod
     def _spread(cls, members: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
@@ -279,8 +266,6 @@ class RunConfig(_Strict):
             raise ValueError(f"two members are named '{doubled[0]}'; give each its own name")
         for member in self.members:
             require_cacheable(member.training(self.training))
-        if self.task == "heatmap" and self.data.heatmap == "density" and self.out_size is None:
-            raise ValueError("out_size must be fixed for densities, for their sum is a count; set it to 60x80 or so")
         return self
 
     def member_names(self) -> list[str]:

@@ -188,7 +188,7 @@ def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_si
     mean = mean_map(task, targets, target_size)
     found = {}
     for name in baseline_names(task):
-        maps = BASELINES[name](mean)
+        maps = BASELINES[name].predict(mean)
         metric = task.metrics()
         for _, target, points in images_with_targets(data, "val"):
             _score(metric, task, maps[None], target, points)

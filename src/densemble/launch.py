@@ -11,21 +11,32 @@ from densemble.data.folder import FolderData
 from densemble.data.heat_scale import told
 from densemble.engines.budget import Budget
 from densemble.engines.leftovers import remove_leftovers
-from densemble.errors import DensembleError, PartialError, UsageError
+from densemble.errors import ConfigError, DensembleError, PartialError, UsageError
 from densemble.presets import preset_settings, under
 from densemble.run import Run
 from densemble.shapes import Size
 from densemble.storage.artifact import require_function, save
+from densemble.tasks import TASKS
 
 _SAMPLED = 20
 
 
-def with_preset(values: Mapping[str, Any], data: FolderData) -> dict[str, Any]:
-    """The mapping of a run.yaml with what its preset says for this data, below what the mapping says itself."""
-    name = values.get("preset")
-    if name is None:
-        return dict(values)
-    return under(values, preset_settings(str(name), data.task_name, typical_size(data)))
+def configured(values: Mapping[str, Any], data: FolderData, source: str = "the settings") -> RunConfig:
+    """The checked configuration of a mapping of a run.yaml; its preset and its task say what it leaves open.
+
+    Raises:
+        ConfigError: unknown or wrong settings, or densities without a fixed size.
+    """
+    name, task = values.get("preset"), TASKS[data.task_name]
+    preset = {} if name is None else preset_settings(str(name), task, typical_size(data))
+    config = make_config(under(values, preset), source)
+    if "out_size" not in values:
+        config = config.model_copy(update={"out_size": task.default_out_size(config.input_size)})
+    if data.kind == "density" and config.out_size is None:
+        raise ConfigError(
+            f"{source}: out_size must be fixed for densities, for their sum is a count; set it to 60x80 or so"
+        )
+    return config
 
 
 def typical_size(data: FolderData) -> Size:
@@ -47,7 +58,7 @@ def open_data(
     config = make_config(dict(values), source)
     data = FolderData(path, config.task, **config.data.model_dump())
     decided = {**values, "data": {**(values.get("data") or {}), **data.settle()}}
-    return data, make_config(with_preset(decided, data), source)
+    return data, configured(decided, data, source)
 
 
 def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
@@ -149,7 +160,7 @@ def train(
         if task not in (None, data.task_name):
             raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
         values |= {"task": data.task_name, "data": {**data.options, **data.settle()}}
-        folder, config = data, make_config(with_preset(values, data))
+        folder, config = data, configured(values, data)
     else:
         if task is None:
             raise UsageError("train needs task= where data is a path; for instance task='saliency'")

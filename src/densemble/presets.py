@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from densemble.errors import UsageError
 from densemble.shapes import Size
@@ -16,22 +16,28 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         "pixels": 200_000,
         "training": {"epochs": 60, "augment": "strong", "batch_size": "auto", "averaging": "ema", "patience": 20},
+        "thorough_loss": True,
     },
 }
-"""By name: the area of a picture in pixels, no larger than the pictures are, and settings of run.yaml."""
-LOSSES = {"best": {"segmentation": "cross_entropy+dice"}}
-"""Losses of a preset, by task."""
+"""By name: the area of a picture in pixels, no larger than the pictures are, settings of run.yaml, and whether
+the task's ``thorough_loss`` is taken."""
 MULTIPLE = 8
 SMALLEST = 32
-_KEEPS_FRAME = ("saliency",)
 
 
-def preset_settings(name: str, task: str, picture: Size) -> dict[str, Any]:
+class Traits(Protocol):
+    """What a preset needs to know of a task; see :class:`densemble.tasks.Task`."""
+
+    keeps_frame: bool
+    thorough_loss: str
+
+
+def preset_settings(name: str, task: Traits, picture: Size) -> dict[str, Any]:
     """Settings of run.yaml.
 
     Args:
         name: row of ``PRESETS``.
-        task: row of ``TASKS``. Where people look depends on the frame: saliency is not augmented strongly.
+        task: value of ``TASKS``; one whose targets depend on the frame is not augmented strongly.
         picture: (H, W) that the pictures typically have.
 
     Raises:
@@ -41,10 +47,10 @@ def preset_settings(name: str, task: str, picture: Size) -> dict[str, Any]:
         raise UsageError(f"no preset is named '{name}'; there are: {', '.join(PRESETS)}")
     preset = PRESETS[name]
     training = dict(preset["training"])
-    if task in _KEEPS_FRAME:
+    if task.keeps_frame:
         training["augment"] = "light"
     settings: dict[str, Any] = {"input_size": list(fitting_size(picture, preset["pixels"])), "training": training}
-    loss = LOSSES.get(name, {}).get(task)
+    loss = task.thorough_loss if preset.get("thorough_loss") else ""
     return {**settings, "loss": loss} if loss else settings
 
 

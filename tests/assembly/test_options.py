@@ -10,12 +10,12 @@ from assembly.written_runs import Written
 
 from densemble.assembly.options import CALIBRATE, PROMISES, Options, calibrations_for
 from densemble.errors import UsageError
-from densemble.tasks import HeatmapTask, ImageTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+from densemble.tasks import DepthTask, HeatmapTask, ImageTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 TASKS: dict[str, Task] = {
     "segmentation": SegmentationTask(("a", "b")),
     "multilabel": MultilabelTask(("a", "b")),
-    "depth": RegressionTask(name="depth"),
+    "depth": DepthTask(),
     "saliency": SaliencyTask(),
     "image": ImageTask(),
     "heatmap": HeatmapTask(("a",)),

@@ -16,7 +16,7 @@ from densemble.errors import ResourceError
 from densemble.inference.large import predict_large
 from densemble.inference.predictor import read_picture
 from densemble.inference.stored import no_data, with_no_data
-from densemble.tasks import MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+from densemble.tasks import DepthTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -24,7 +24,7 @@ TASKS: dict[str, Task] = {
     "segmentation": SegmentationTask(("a", "b", "c")),
     "multilabel": MultilabelTask(("a", "b")),
     "saliency": SaliencyTask(),
-    "depth": RegressionTask(name="depth", scale=300.0),
+    "depth": DepthTask(scale=300.0),
     "regression": RegressionTask(scale=3.0, invalid_below=None, whole=False),
 }
 GUARANTEES = {"segmentation": ConformalSet(0.2, 0.1, 20), "depth": ConformalInterval(1.5, 0.05, 0.1, 20)}

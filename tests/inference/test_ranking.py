@@ -15,13 +15,13 @@ import densemble as de
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
 from densemble.errors import ResourceError, UsageError
 from densemble.inference.ranking import RANKINGS, require_ranked, write_ranking
-from densemble.tasks import MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+from densemble.tasks import DepthTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 TASKS: dict[str, Task] = {
     "segmentation": SegmentationTask(("a", "b", "c")),
     "many": SegmentationTask(tuple("abcd")),
     "multilabel": MultilabelTask(("a", "b")),
-    "depth": RegressionTask(name="depth", unit="m"),
+    "depth": DepthTask(unit="m"),
     "saliency": SaliencyTask(),
 }
 SIZES = {"a.png": (30, 44), "b.png": (48, 64), "c.png": (21, 33)}

@@ -66,7 +66,7 @@ def backend(change: float = 0.0, fails: str | None = None) -> Backend:
 
         return lambda images: [answer]
 
-    return Backend(lambda device: None, lambda device: ("fp32", "bf16"), compile, runs_network=True)
+    return Backend(compile, precisions=lambda device: ("fp32", "bf16"))
 
 
 def chosen(network: nn.Module, example: Tensor, *pairs: tuple[str, Precision], named: str | None = None) -> str:

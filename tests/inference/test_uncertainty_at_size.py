@@ -24,14 +24,14 @@ from densemble.inference.predictor import predict_one
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
 from densemble.inference.tiling import Windows
-from densemble.tasks import MultilabelTask, RegressionTask, SegmentationTask, Task, make_task
+from densemble.tasks import DepthTask, MultilabelTask, SegmentationTask, Task, make_task
 
 SIZE = (31, 45)
 WEIGHTS = (2.0, 1.0, 1.0)
 TASKS: dict[str, Task] = {
     "segmentation": SegmentationTask(("a", "b", "c")),
     "multilabel": MultilabelTask(("a", "b")),
-    "depth": RegressionTask(name="depth", unit="m"),
+    "depth": DepthTask(unit="m"),
     "density": make_task({"name": "heatmap", "mode": "density", "classes": ["cell"]}),
 }
 MAPS = ("entropy", "expected_entropy", "mutual_information", "disagreement", "variance")

@@ -14,7 +14,7 @@ import densemble as de
 from densemble.nets.backbones import build_classifier
 from densemble.nets.choose import Limits, choose
 from densemble.nets.cuts import all_nodes, levels
-from densemble.nets.heads import HEADS, WITH_SKIPS
+from densemble.nets.heads import HEADS
 from densemble.nets.layers import SubpixelStep, resize
 from densemble.nets.smp_decoders import DECODERS
 from densemble.nets.truncate import truncate
@@ -55,7 +55,7 @@ def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(decoder: str, b
 
 def test_the_decoder_of_dpt_needs_no_class_tokens() -> None:
     maps = [torch.rand(1, 8, 2 * 2**level, 3 * 2**level, requires_grad=True) for level in range(4)]
-    head = HEADS["smp-dpt"]((8, 8, 8, 8), 2, 1)
+    head = HEADS["smp-dpt"].make((8, 8, 8, 8), 2, 1)
     found = head(maps, (32, 48))
     found.square().sum().backward()
     assert found.shape == (1, 2, 32, 48)
@@ -185,7 +185,7 @@ def test_context_reaches_the_whole_map(head: str) -> None:
 
     def reaches(name: str) -> bool:
         torch.manual_seed(0)
-        net = HEADS[name]((16,), 1, 1).eval()
+        net = HEADS[name].make((16,), 1, 1).eval()
         x = torch.rand(1, 16, 40, 40)
         other = x.clone()
         other[..., 0, 0] += 10
@@ -195,8 +195,9 @@ def test_context_reaches_the_whole_map(head: str) -> None:
     assert reaches(head) and not reaches("upsample")
 
 
-def test_heads_with_skips_are_known_by_name() -> None:
-    assert {"fpn", "skip", *(f"smp-{decoder}" for decoder in DECODERS)} == WITH_SKIPS
+def test_rows_say_which_heads_use_several_maps() -> None:
+    several = {name for name, head in HEADS.items() if head.multi_level}
+    assert several == {"fpn", "skip", *(f"smp-{decoder}" for decoder in DECODERS)}
 
 
 def test_resize_leaves_a_map_of_the_right_size_alone() -> None:

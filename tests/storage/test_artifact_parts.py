@@ -21,13 +21,13 @@ from densemble.errors import ArtifactError, UsageError
 from densemble.inference.predictor import prepared
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import describe, load, metadata, save
-from densemble.tasks import MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+from densemble.tasks import DepthTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 TASKS: dict[str, Task] = {
     "saliency": SaliencyTask(),
     "segmentation": SegmentationTask(("a", "b", "c")),
     "multilabel": MultilabelTask(("a", "b")),
-    "depth": RegressionTask(scale=2.0, name="depth"),
+    "depth": DepthTask(scale=2.0),
 }
 PAIRS = [(name, rule) for name, task in TASKS.items() for rule in rules_for(task)]
 WEIGHTS = [3.0, 2.0, 1.0]

@@ -40,8 +40,8 @@ def test_channels_have_their_own_valid_pixels() -> None:
 
 def test_majority_is_the_most_frequent_class_everywhere() -> None:
     mean = torch.tensor([[[0.9, 0.2, 0.1]], [[0.1, 0.7, 0.5]], [[0.0, 0.1, 0.4]]])
-    assert BASELINES["majority class"](mean).tolist() == [[[0, 0, 0]], [[1, 1, 1]], [[0, 0, 0]]]
-    assert BASELINES["mean map"](mean).equal(mean)
+    assert BASELINES["majority class"].predict(mean).tolist() == [[[0, 0, 0]], [[1, 1, 1]], [[0, 0, 0]]]
+    assert BASELINES["mean map"].predict(mean).equal(mean)
 
 
 @pytest.mark.parametrize("task", [SaliencyTask(), HeatmapTask(("a",)), RegressionTask(), MultilabelTask(("a",))])

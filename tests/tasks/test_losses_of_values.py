@@ -8,7 +8,7 @@ from scipy import stats
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from densemble.tasks import HeatmapTask, ImageTask, RegressionTask, SaliencyTask
+from densemble.tasks import DepthTask, HeatmapTask, ImageTask, RegressionTask, SaliencyTask
 
 SCALE = 1000.0
 
@@ -23,7 +23,7 @@ def depth() -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
 
 
 def regression_loss(name: str, logits: Tensor, target: Tensor) -> float:
-    return float(RegressionTask(SCALE, name="depth", loss_name=name).loss(logits, target))
+    return float(DepthTask(SCALE, loss_name=name).loss(logits, target))
 
 
 def test_absolute_and_squared_errors_are_means_in_units_of_the_scale() -> None:

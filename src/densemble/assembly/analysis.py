@@ -19,7 +19,7 @@ from densemble.heldout.trust import reliability_table
 from densemble.metrics import Metric
 from densemble.report.html_page import Values
 from densemble.storage.runs import MemberFolder
-from densemble.tasks import MultilabelTask, SegmentationTask, Task
+from densemble.tasks import Task
 from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
 from densemble.variants import Candidate
@@ -151,9 +151,9 @@ def class_table(
     Of the file as saved and of its members on all validation images, equal to ``evaluate``; of the other candidates as
     trained; and of the cross-fitted ensemble.
     """
-    if not isinstance(task, SegmentationTask | MultilabelTask):
-        return None
     key = "iou_per_class"
+    if key not in saved:
+        return None
     scores = {candidate.name: candidate.val[key] for candidate in candidates if candidate.val.get(key)} | dict(selected)
     scores["ensemble"] = saved[key]
     if found is not None and found.calibrated is not None:

@@ -39,8 +39,8 @@ from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
 from densemble.shapes import Size, size_of
 from densemble.storage.runs import RunFolder, write_json
-from densemble.tasks import MultilabelTask, SegmentationTask, Task
-from densemble.tasks.objectives import Objective, make_objective
+from densemble.tasks import Task
+from densemble.tasks.objectives import Objective, make_objective, objectives
 from densemble.tasks.objectives.segmentation import class_overlaps
 from densemble.variants import Candidate, find_candidates
 
@@ -242,7 +242,7 @@ def _score(
     Equal to what ``evaluate`` gives for the saved file.
     """
     task, metric = mixture.held.task, mixture.held.task.metrics()
-    classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
+    classes = objectives(task).get("miou")
     overlaps = list[torch.Tensor]()
     for part, maps, target in _all_images(mixture, unseen, candidates, data):
         metric.update(resize_to_target(part.join(maps), target[0], task)[0], *target)

@@ -77,4 +77,4 @@ def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
         )
         mean = mean_map(task, targets, size)
         np.save(run.mean_map, mean.numpy())
-    return [BASELINES[name](mean) for name in baseline_names(task)]
+    return [BASELINES[name].predict(mean) for name in baseline_names(task)]

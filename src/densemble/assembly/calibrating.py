@@ -20,20 +20,10 @@ from densemble.ensemble.calibrate import (
 )
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
-from densemble.tasks import RegressionTask, SegmentationTask, Task
 from densemble.tasks.objectives import make_objective
 
 Report = Callable[[str], None]
-IGNORED = 255
 _VALUES_AT_ONCE = 2**21
-
-
-def _ignored(task: Task) -> int:
-    return task.ignore_index if isinstance(task, SegmentationTask) else IGNORED
-
-
-def _invalid_below(task: Task) -> float | None:
-    return task.invalid_below if isinstance(task, RegressionTask) else None
 
 
 def member_temperatures(held: HeldOut, way: str, report: Report = lambda line: None) -> HeldOut:
@@ -58,7 +48,7 @@ def member_temperatures(held: HeldOut, way: str, report: Report = lambda line: N
 def _temperature(held: HeldOut, report: Report) -> float:
     """Of a single candidate."""
     pixels = _blocks((maps[0], target) for maps, (target, _) in held)
-    return fit_temperature(lambda: pixels, held.task.distribution, _ignored(held.task), report)
+    return fit_temperature(lambda: pixels, held.task.distribution, int(held.task.fill), report)
 
 
 def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: None) -> Mixture:
@@ -69,13 +59,13 @@ def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: No
     if way in ("temperature", "vector"):
         pixels = _blocks(plain.maps())
         if way == "temperature":
-            value = fit_temperature(lambda: pixels, task.distribution, _ignored(task), report)
+            value = fit_temperature(lambda: pixels, task.distribution, int(task.fill), report)
             found = None if value == 1 else Temperature(value, task.distribution)
         else:
-            found = fit_vector_scaling(lambda: pixels, task.distribution, _ignored(task), report)
+            found = fit_vector_scaling(lambda: pixels, task.distribution, int(task.fill), report)
     elif way == "variance":
         estimates = _blocks((plain.join(maps)[0], plain.spread(maps)[0], target) for maps, (target, _) in plain.held)
-        found = fit_variance_scaling(lambda: estimates, _invalid_below(task))
+        found = fit_variance_scaling(lambda: estimates, task.invalid_below)
     return replace(plain, calibration=found)
 
 

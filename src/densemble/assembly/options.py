@@ -102,7 +102,7 @@ class Options:
 
 def calibrations_for(task: Task) -> tuple[str, ...]:
     """Ways of calibrating that suit a task, the automatic one first."""
-    if task.target_kind in ("labels", "masks"):
+    if task.has_temperature:
         return ("temperature", "vector", "none")
     return ("variance", "none") if task.target_kind == "values" else ("none",)
 

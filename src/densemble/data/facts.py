@@ -1,6 +1,6 @@
 """What the training maps say about a task: how many classes there are, and the scale of the values."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from densemble.data.reading import Reading, is_point_table
 from densemble.errors import DataError
 from densemble.storage.images import read_planes
 from densemble.storage.points import read_point_table
+from densemble.tasks import TASKS
 
 Array = np.ndarray[Any, Any]
 _SAMPLED = 50
@@ -41,34 +42,33 @@ class Learnable(Protocol):
 
 
 def task_facts(data: Learnable) -> dict[str, Any]:
-    """The values that ``make_task`` needs beside the name.
+    """The values that ``make_task`` needs beside the name: every row of ``FACTS`` that is a field of the task.
 
     Raises:
         DataError: the training maps say nothing.
     """
-    if data.task_name == "segmentation":
-        return {"classes": data.classes or _numbered(_count_labels(data)), "ignore_index": data.ignore_index}
-    if data.task_name == "multilabel":
-        return {"classes": data.classes or _numbered(_count_planes(data))}
-    if data.task_name in ("regression", "depth"):
-        facts: dict[str, Any] = {
-            "scale": _typical_value(data),
-            "invalid_below": data.invalid_below,
-            "file_scale": data.reading.scale,
-        }
-        return {**facts, "unit": data.options["unit"], "whole": _is_whole(data)}
-    if data.task_name == "heatmap":
-        classes = data.classes or _numbered(_count_channels(data))
-        density = data.options["heatmap"] == "density"
-        scale = {"scale": _typical_count(data, len(classes))} if density else {}
-        return {"classes": classes, "mode": data.options["heatmap"], **scale}
-    if data.task_name == "image":
-        return {"channels": int(data.reading.target(data.train[0]).shape[0])}
-    return {}
+    facts: dict[str, Any] = {}
+    for name in TASKS[data.task_name].choices():
+        if name in FACTS:
+            facts[name] = FACTS[name](data, facts)
+    return facts
 
 
 def _numbered(count: int) -> list[str]:
     return [str(number) for number in range(count)]
+
+
+def _classes(data: Learnable) -> list[str]:
+    """The named classes, or numbers for as many as the training maps show."""
+    counters = {"labels": _count_labels, "heat": _count_channels, "density": _count_channels}
+    return data.classes or _numbered(counters.get(data.reading.kind, _count_planes)(data))
+
+
+def _scale(data: Learnable, channels: int) -> float:
+    """A typical value, or a typical count; 1 where targets are in [0, 1]."""
+    if data.reading.kind == "values":
+        return _typical_value(data)
+    return _typical_count(data, channels) if data.reading.kind == "density" else 1.0
 
 
 def _evenly(samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -173,3 +173,17 @@ def _typical_count(data: Learnable, channels: int) -> float:
     else:
         counts = [float(data.reading.known_target(sample).sum()) / channels for sample in _evenly(data.train)]
     return float(np.mean(counts)) or 1.0
+
+
+FACTS: dict[str, Callable[[Learnable, dict[str, Any]], Any]] = {
+    "classes": lambda data, known: _classes(data),
+    "ignore_index": lambda data, known: data.ignore_index,
+    "mode": lambda data, known: data.options["heatmap"],
+    "scale": lambda data, known: _scale(data, len(known.get("classes", "1"))),
+    "invalid_below": lambda data, known: data.invalid_below,
+    "file_scale": lambda data, known: data.reading.scale,
+    "unit": lambda data, known: data.options["unit"],
+    "whole": lambda data, known: _is_whole(data),
+    "channels": lambda data, known: _count_planes(data),
+}
+"""By the name of a task's field: its value from the data, given the facts of the fields before it."""

@@ -30,22 +30,11 @@ from densemble.data.splits import SplitOptions, make_splits, stratum_of
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.storage import images as codec
-from densemble.tasks import Task, make_task, require_task
+from densemble.tasks import TASKS, Task, make_task, require_task
 from densemble.tasks.base import TargetKind
 from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
 
 Array = np.ndarray[Any, Any]
-KINDS: dict[str, TargetKind] = {
-    "saliency": "heat",
-    "segmentation": "labels",
-    "multilabel": "masks",
-    "regression": "values",
-    "depth": "values",
-    "heatmap": "heat",
-    "image": "pixels",
-}
-INVALID_BELOW = {"depth": 0.0}
-"""Values up to these are invalid where nothing else is said: sensors write 0 for a depth that they do not know."""
 _READING = (
     "absent_is_empty",
     "label_map",
@@ -60,8 +49,6 @@ _READING = (
     "unit",
 )
 _DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
-WITH_PLANES = ("multilabel", "heatmap", "image")
-WITH_CLASSES = ("segmentation", "multilabel", "heatmap")
 
 
 class FolderData:
@@ -146,7 +133,7 @@ class FolderData:
         self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
         self.scale = scale
         self.heat_is_told = heat_max is not None
-        self.invalid_below = INVALID_BELOW.get(self.task_name) if invalid_below == "auto" else invalid_below
+        self.invalid_below = TASKS[task].default_invalid_below if invalid_below == "auto" else invalid_below
         self.reading = self._make_reading(found)
         self._settled, self._format_ignores = False, found.ignore_index
         self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
@@ -166,8 +153,8 @@ class FolderData:
 
     def _make_reading(self, found: Layout) -> Reading:
         given, own, asked = self.options, self._own_classes, self.options["classes"]
-        density = self.task_name == "heatmap" and given["heatmap"] == "density"
-        kind: TargetKind = "density" if density else KINDS[self.task_name]
+        task = TASKS[self.task_name]
+        kind = task.kind_of(given["heatmap"])
         # Drawn regions are numbered as labels are; of other masks a label map says what their values mean.
         self._numbered = kind == "labels" or (
             kind == "masks" and any(sample.drawing for samples in found.splits.values() for sample in samples)
@@ -177,11 +164,11 @@ class FolderData:
             label_map = label_map_by_name(found, own, asked, given["label_map"], self.ignore_index, kind == "masks")
         else:
             label_map = plain_label_map(given["label_map"] or {}, (), (), self.path) or None
-            if self.task_name in WITH_CLASSES:
+            if "classes" in task.choices():
                 order = order_by_name(own, asked, self.path, kind == "masks")
         return Reading(
             kind=kind,
-            planes=self.task_name in WITH_PLANES,
+            planes=task.planes,
             classes=tuple(self.classes) if self.classes else None,
             channels=len(own or ()) if order is not None else len(self.classes) if self.classes else 1,
             ignore_index=self.ignore_index,

@@ -14,7 +14,7 @@ from densemble.nets.cut import Cut
 from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import default_head
 from densemble.shapes import Size
-from densemble.tasks import MultilabelTask, SegmentationTask, Task, balanced_weights
+from densemble.tasks import Task, balanced_weights
 from densemble.training.fit import bf16_is_fast
 from densemble.training.settings import FitSettings, Machine
 
@@ -48,8 +48,10 @@ def trained_task(task: Task, config: RunConfig, train: DecodedSplit) -> Task:
         UsageError: a loss that the task does not know, or weights for a task without classes.
     """
     changes: dict[str, Any] = {"loss_name": config.loss} if config.loss else {}
+    if config.loss and "loss_name" not in task.choices():
+        raise UsageError(f"loss: {task.name} has no choice of losses; leave it out")
     if config.class_weights is not None:
-        if not isinstance(task, SegmentationTask | MultilabelTask):
+        if "class_weights" not in task.choices():
             raise UsageError(f"class_weights: {task.name} has no classes; leave it out")
         given = _balanced(task, train) if config.class_weights == "balanced" else tuple(config.class_weights)
         if len(given) != task.out_channels:
@@ -64,8 +66,7 @@ def _balanced(task: Task, train: DecodedSplit) -> tuple[float, ...]:
         if target.ndim == 3:
             counts += (target == 1).sum((1, 2))
         else:
-            ignored = task.ignore_index if isinstance(task, SegmentationTask) else None
-            known = target[(target < task.out_channels) & (target != ignored)]
+            known = target[(target < task.out_channels) & (target != int(task.fill))]
             counts += np.bincount(known, minlength=task.out_channels)
     return balanced_weights(counts.tolist())
 

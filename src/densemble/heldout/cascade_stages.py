@@ -14,7 +14,7 @@ from torch import Tensor
 
 from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import UNSURENESS, measures_for
-from densemble.ensemble.combine import Fitted, make_rule
+from densemble.ensemble.combine import COMBINE, Fitted, make_rule
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.predictions import Target
 from densemble.heldout.scores import measure
@@ -163,7 +163,7 @@ class Stages:
         return own / own.sum()
 
     def _combined(self, subsets: Sequence[Subset], maps: Tensor, means: Tensor) -> Tensor:
-        if self.mixed.rule == "mean":
+        if COMBINE[self.mixed.rule].averages:
             return means
         found = []
         for subset in subsets:

@@ -10,11 +10,11 @@ from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.gain import bootstrap_mean
-from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
+from densemble.metrics import Metric
 from densemble.metrics.reliability import IntervalCoverage
 from densemble.metrics.selective import RiskCoverage
 from densemble.shapes import Size, size_of
-from densemble.tasks import RegressionTask, Task
+from densemble.tasks import Task
 
 TRUSTED = ("labels", "masks", "values")
 """Kinds of targets whose predictions are right or wrong, or so far off, at each pixel."""
@@ -32,9 +32,7 @@ class Trust:
         self._task = task
         self._guarantee = guarantee
         self._selective = RiskCoverage()
-        self._intervals = (
-            IntervalCoverage(invalid_below=task.invalid_below) if isinstance(task, RegressionTask) else None
-        )
+        self._intervals = IntervalCoverage(invalid_below=task.invalid_below) if task.target_kind == "values" else None
         self._held: list[tuple[float, float]] = []
 
     def update(self, prediction: Prediction, target: Tensor, guarantee: Guarantee | None = None) -> None:
@@ -84,10 +82,11 @@ class Trust:
 
 def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:
     """Bins of confidence with counts, mean confidence and accuracy; ``None`` where a task has no confidence."""
-    if not isinstance(metric, SegmentationMetrics | MultilabelMetrics):
+    reliability = getattr(metric, "reliability", None)
+    if reliability is None:
         return None
     keys = ("low", "high", "count", "confidence", "accuracy")
-    return [{key: getattr(row, key) for key in keys} for row in metric.reliability.table()]
+    return [{key: getattr(row, key) for key in keys} for row in reliability.table()]
 
 
 def _uncertainty(

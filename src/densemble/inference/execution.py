@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.inference.backends import BACKENDS, Precision, Runner
+from densemble.inference.backends import BACKENDS, REFERENCE, Precision, Runner
 from densemble.inference.cache import identity
 from densemble.inference.remembered import recall, remember
 from densemble.inference.tune import Choice, candidates, is_right, largest_error, tune
@@ -123,7 +123,7 @@ class Execution:
 
     @property
     def _reference(self) -> bool:
-        return self.backend == "eager" and self.precision == "fp32"
+        return (self.backend, self.precision) == REFERENCE
 
     def worth(self, images: int, seconds: float, share: float = 1.0) -> bool:
         """Whether to tune a network for a shape.

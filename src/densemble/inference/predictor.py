@@ -31,7 +31,6 @@ Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor | Dataset[Any] | Any
 Picture = Path | Array | Tensor | Callable[[], Array | Tensor] | Any
 SUFFIXES = (*IMAGE_SUFFIXES, ".zarr")
-BACKEND_NAMES = ("auto", *BACKENDS)
 PRECISIONS = ("auto", *get_args(Precision))
 
 
@@ -104,8 +103,8 @@ def check_execution(backend: str, precision: str) -> None:
     Raises:
         UsageError: unknown; those that are get listed.
     """
-    if backend not in BACKEND_NAMES:
-        raise UsageError(f"no backend is named '{backend}'; there are: {', '.join(BACKEND_NAMES)}")
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"no backend is named '{backend}'; there are: {', '.join(('auto', *BACKENDS))}")
     if precision not in PRECISIONS:
         raise UsageError(f"no precision is named '{precision}'; there are: {', '.join(PRECISIONS)}")
 

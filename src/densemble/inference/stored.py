@@ -22,9 +22,8 @@ def stored_maps(maps: Array, task: Task) -> Array:
         whole numbers, else float32; densities float32. The same shape.
     """
     if task.target_kind == "values":
-        about = task.describe()
-        own: Array = (maps / about["file_scale"]).astype(np.float32)
-        return own.round().clip(0, 65535).astype(np.uint16) if about.get("whole", True) else own
+        own: Array = (maps / task.file_scale).astype(np.float32)
+        return own.round().clip(0, 65535).astype(np.uint16) if task.whole else own
     if task.target_kind == "density":
         return maps.astype(np.float32)
     whole: Array = (maps * 255).round().clip(0, 255).astype(np.uint8)
@@ -38,7 +37,7 @@ def no_data(dtype: np.dtype[Any], task: Task, guarantee: bool = False) -> float:
         return float("nan")
     if guarantee:
         return 127.0
-    unsigned_values = task.target_kind == "values" and task.describe()["invalid_below"] is None
+    unsigned_values = task.target_kind == "values" and task.invalid_below is None
     return float(np.iinfo(dtype).max) if task.target_kind == "labels" or unsigned_values else 0.0
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.uncertainty import UNCERTAINTY
 from densemble.errors import DataError, UsageError
@@ -44,8 +45,6 @@ from densemble.storage.pixels import as_unit
 
 Array = np.ndarray[Any, Any]
 
-WHOLE_PICTURE_RULES = ("rank", "histogram")
-"""Rules that compare a pixel with all others of its picture."""
 _STRIP = 64
 
 
@@ -106,7 +105,7 @@ def stream(
         require_own_size(name, members[name])
     found = measure_reaches(ensemble) if reaches is None and own else dict(reaches or {})
     windows = plan_windows(ensemble, picture.size, tile, overlap, found)
-    if len(windows) > 1 and ensemble.combine in WHOLE_PICTURE_RULES:
+    if len(windows) > 1 and COMBINE[ensemble.combine].whole_image:
         raise UsageError(
             f"the rule '{ensemble.combine}' compares all pixels of a picture and cannot be computed in parts; combine "
             "by 'mean', or use members with a fixed input_size and out_size"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.inference.backends import BACKENDS, Precision, Runner
+from densemble.inference.backends import BACKENDS, REFERENCE, Precision, Runner
 
 EXACT = 1e-4
 """Largest error of a float32 backend, relative to the largest logit of the eager reference."""
@@ -19,9 +19,6 @@ DRIFT = 0.03
 GAIN = 1.02
 """How many times faster than eager a backend has to be."""
 ROUNDS, SECONDS = 5, 2.0
-
-SLOW_TO_COMPILE = ("inductor",)
-"""Tried only where it is named: minutes of compilation on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,15 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
     order: tuple[Precision, ...] = get_args(Precision)
     lowest = order.index("bf16" if precision == "auto" else precision)
     pairs = [(name, one) for name in names for one in BACKENDS[name].precisions(device) if order.index(one) <= lowest]
-    return pairs if ("eager", "fp32") in pairs else [("eager", "fp32"), *pairs]
+    return pairs if REFERENCE in pairs else [REFERENCE, *pairs]
 
 
 def _passed_over(name: str, able: Sequence[str], device: torch.device) -> bool:
     """Whether ``auto`` does not try a backend that could be used: see docs/decisions/0009."""
     if device.type == "cuda":
         return False
-    return name in SLOW_TO_COMPILE or (name == "onnxruntime" and "openvino" in able)
+    row = BACKENDS[name]
+    return row.slow_to_compile or any(faster in able for faster in row.slower_than)
 
 
 def tune(
@@ -100,10 +98,9 @@ def tune(
     """
     if remembered is not None:
         pairs = [(remembered.backend, remembered.precision)]
-    reference_run = BACKENDS["eager"].compile(network, example, "fp32", ())
+    reference_run = BACKENDS[REFERENCE[0]].compile(network, example, REFERENCE[1], ())
     reference = reference_run(example) if reference is None else reference
-    exact: tuple[str, Precision] = ("eager", "fp32")
-    runners, errors, refused = {exact: reference_run}, {exact: 0.0}, {}
+    runners, errors, refused = {REFERENCE: reference_run}, {REFERENCE: 0.0}, {}
     for backend, precision in pairs:
         if (backend, precision) in runners:
             continue
@@ -132,12 +129,11 @@ def tune(
 
 
 def _fastest(seconds: Mapping[tuple[str, Precision], float], named: str | None) -> tuple[str, Precision]:
-    eager: tuple[str, Precision] = ("eager", "fp32")
     own = {pair: value for pair, value in seconds.items() if pair[0] == named}
     if own:
         return min(own, key=lambda pair: own[pair])
     best = min(seconds, key=lambda pair: seconds[pair])
-    return best if seconds[best] * GAIN < seconds[eager] else eager
+    return best if seconds[best] * GAIN < seconds[REFERENCE] else REFERENCE
 
 
 def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> dict[tuple[str, Precision], float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from densemble.errors import CutError
 from densemble.nets.cut import Cut
-from densemble.nets.heads import WITH_SKIPS
+from densemble.nets.heads import HEADS
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
@@ -58,7 +58,7 @@ class Limits:
             size: (H, W) of the input.
             out_size: (h, w) of the output, default the input's; a smaller one permits a larger stride.
         """
-        levels = head in WITH_SKIPS
+        levels = HEADS[head].multi_level
         if self.min_size is not None or self.max_stride is not None:
             return replace(self, levels=levels)
         shrinks = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0

@@ -31,7 +31,7 @@ from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut, Kind
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.head import DenseHead
-from densemble.nets.heads import HEADS, WITH_SKIPS, require_head
+from densemble.nets.heads import HEADS, require_head
 from densemble.nets.layouts import Layout
 from densemble.nets.measure import Measured
 from densemble.nets.sizes import InputRule, with_smallest
@@ -40,7 +40,6 @@ from densemble.nets.weights import HUB
 from densemble.shapes import Size, format_size
 
 DEFAULT_HEAD = "fpn"
-OWN_HEADS = {"resdeconv": "deconv"}
 
 _RULES: dict[tuple[object, ...], InputRule] = {}
 """Input rules that were found by trying, by backbone, nodes and channels."""
@@ -48,7 +47,7 @@ _RULES: dict[tuple[object, ...], InputRule] = {}
 
 def default_head(backbone: str) -> str:
     """The head that a backbone gets where none is named."""
-    return OWN_HEADS.get(backbone, DEFAULT_HEAD)
+    return str(getattr(door.OWN.get(backbone), "default_head", DEFAULT_HEAD))
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class DenseModel(nn.Module):
         known = measured(backbone, size, in_channels)
         require_channels(name, known.channels, in_channels)
         self.cut: Cut = choose(known.cuts, cut, asked.for_head(head, size, out_size), name)
-        chain = levels(known.cuts, self.cut, out_size or size) if head in WITH_SKIPS else [self.cut]
+        chain = levels(known.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
         device = str(torch.get_default_device())
         classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
         own = door.normalization(name, in_channels, described, classifier)
@@ -237,7 +236,8 @@ class DenseModel(nn.Module):
         runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
         nodes = (spec.node, *spec.skip_nodes)
         self.backbone = truncate(classifier, spec.kind, nodes, spec.layouts, runs_at, spec.own_channels)
-        self.head: DenseHead = HEADS[spec.head]((spec.channels, *spec.skip_channels), spec.out_channels, spec.doublings)
+        channels = (spec.channels, *spec.skip_channels)
+        self.head: DenseHead = HEADS[spec.head].make(channels, spec.out_channels, spec.doublings)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 

@@ -1,13 +1,15 @@
 """Heads: feature maps go in, logits of the wanted channels and size come out.
 
 A head is called as ``head(maps, size)``: maps ``[(B, C, H, W), ...]`` deepest first, size = the wanted (h, w); it
-returns ``(B, K, h, w)``. Heads of one map use the deepest; heads with skips use all. Every head ends with one exact
+returns ``(B, K, h, w)``. Rows of ``HEADS`` say
+whether a head uses several maps or only the deepest. Every head ends with one exact
 resize, so it answers rightly to feature maps of any size; maps that are off by a pixel are aligned on the way.
 ``head.grid(maps, size)`` gives the logits before that last resize, at the head's own size.
 """
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -24,7 +26,23 @@ NARROWEST = 32
 LATERAL = 48
 SKIP_WIDTHS = (128, 96, 64, 48, 32)
 
-Head = Callable[[Sequence[int], int, int], DenseHead]
+MakeHead = Callable[[Sequence[int], int, int], DenseHead]
+"""(channels of the maps, deepest first; out_channels; doublings of the largest of them) -> head."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A row of ``HEADS``.
+
+    Attributes:
+        make: see :data:`MakeHead`.
+        multi_level: uses all maps; else only the deepest, and an automatic cut keeps more detail.
+        tuned: tried by ``densemble tune``.
+    """
+
+    make: MakeHead
+    multi_level: bool = False
+    tuned: bool = True
 
 
 class StepHead(DenseHead):
@@ -105,7 +123,7 @@ class PyramidHead(DenseHead):
         return logits
 
 
-def _step_head(first: Callable[[int, int], nn.Module], step: Callable[[int, int], nn.Module]) -> Head:
+def _step_head(first: Callable[[int, int], nn.Module], step: Callable[[int, int], nn.Module]) -> MakeHead:
     def build(channels: Sequence[int], out_channels: int, doublings: int) -> DenseHead:
         widths = [max(WIDTH >> number, NARROWEST) for number in range(doublings + 1)]
         steps = [step(a, b) for a, b in pairwise(widths)]
@@ -119,20 +137,23 @@ def _convolution(in_channels: int, width: int) -> nn.Module:
 
 
 def _smp(decoder: str) -> Head:
-    return lambda channels, out_channels, doublings: SmpHead(decoder, channels, out_channels)
+    def build(channels: Sequence[int], out_channels: int, doublings: int) -> DenseHead:
+        return SmpHead(decoder, channels, out_channels)
+
+    return Head(build, multi_level=True, tuned=False)
 
 
 HEADS: dict[str, Head] = {
-    "upsample": _step_head(_convolution, ResizeStep),
-    "deconv": _step_head(_convolution, DeconvStep),
-    "subpixel": _step_head(_convolution, SubpixelStep),
-    "aspp": _step_head(SpatialPyramid, ResizeStep),
-    "ppm": _step_head(PoolingPyramid, ResizeStep),
-    "fpn": PyramidHead,
-    "skip": SkipHead,
+    "fpn": Head(PyramidHead, multi_level=True),
+    "skip": Head(SkipHead, multi_level=True),
+    "upsample": Head(_step_head(_convolution, ResizeStep)),
+    "aspp": Head(_step_head(SpatialPyramid, ResizeStep)),
+    "ppm": Head(_step_head(PoolingPyramid, ResizeStep)),
+    "deconv": Head(_step_head(_convolution, DeconvStep)),
+    "subpixel": Head(_step_head(_convolution, SubpixelStep)),
     **{f"smp-{decoder}": _smp(decoder) for decoder in DECODERS},
 }
-"""Head by name: called with (channels of the maps, deepest first; out_channels; doublings of the largest of them)."""
+"""Head by name."""
 
 
 def require_head(name: str) -> None:
@@ -145,7 +166,3 @@ def require_head(name: str) -> None:
         near = difflib.get_close_matches(name, HEADS, n=2, cutoff=0.5) or [head for head in HEADS if name in head]
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UsageError(f"no head is named '{name}'; {hint}there are: {', '.join(HEADS)}")
-
-
-WITH_SKIPS = frozenset(name for name in HEADS if name in ("fpn", "skip") or name.startswith("smp-"))
-"""Heads that use several maps."""

@@ -35,6 +35,8 @@ class ResidualBlock(nn.Module):
 class ResDeconv(nn.Module):
     """The residual trunk: ``(B, 3, H, W)`` to 256 channels at stride 32, one halving per stage."""
 
+    default_head = "deconv"
+
     def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 192, 256)) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())

@@ -6,6 +6,7 @@ maps the deepest is halved on. So no size is refused and none comes out wrong.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -21,14 +22,25 @@ DEPTH = 5
 WIDTHS = (256, 128, 64, 32, 16)
 LEAST = 8  # PAN halves its deepest map three times
 
-Decoder = Callable[[list[int]], tuple[nn.Module, int]]
+
+@dataclass(frozen=True)
+class Decoder:
+    """A row of ``DECODERS``.
+
+    Attributes:
+        make: called with six channel numbers, those of the image first; returns it and its output channels.
+        dilated: it takes its deepest map at the size of the one before.
+    """
+
+    make: Callable[[list[int]], tuple[nn.Module, int]]
+    dilated: bool = False
 
 
-def _decoder(module: str, name: str, width: int, **options: Any) -> Decoder:
-    def build(channels: list[int]) -> tuple[nn.Module, int]:
+def _decoder(module: str, name: str, width: int, dilated: bool = False, **options: Any) -> Decoder:
+    def make(channels: list[int]) -> tuple[nn.Module, int]:
         return _load(module, name)(encoder_channels=channels, **options), width
 
-    return build
+    return Decoder(make, dilated)
 
 
 def _load(module: str, name: str) -> Any:
@@ -71,18 +83,16 @@ DECODERS: dict[str, Decoder] = {
     "fpn": _decoder("fpn", "FPNDecoder", 128),
     "pspnet": _decoder("pspnet", "PSPDecoder", 512),
     "pan": _decoder("pan", "PANDecoder", 32, encoder_depth=DEPTH, decoder_channels=32),
-    "deeplabv3": _deeplabv3,
+    "deeplabv3": Decoder(_deeplabv3),
     "deeplabv3plus": _decoder(
-        "deeplabv3", "DeepLabV3PlusDecoder", 256, encoder_depth=DEPTH, out_channels=256, atrous_rates=(12, 24, 36),
-        output_stride=16, aspp_separable=True, aspp_dropout=0.5,
+        "deeplabv3", "DeepLabV3PlusDecoder", 256, dilated=True, encoder_depth=DEPTH, out_channels=256,
+        atrous_rates=(12, 24, 36), output_stride=16, aspp_separable=True, aspp_dropout=0.5,
     ),
     "upernet": _decoder("upernet", "UPerNetDecoder", 256),
     "segformer": _decoder("segformer", "SegformerDecoder", 256),
-    "dpt": lambda channels: (_Dpt(channels), 256),
+    "dpt": Decoder(lambda channels: (_Dpt(channels), 256)),
 }  # fmt: skip
-"""Decoder by name: called with six channel numbers, those of the image first; returns it and its output channels."""
-
-DILATED = ("deeplabv3plus",)  # wants its deepest map at the size of the one before
+"""Decoder by name."""
 
 
 class SmpHead(DenseHead):
@@ -91,11 +101,11 @@ class SmpHead(DenseHead):
     def __init__(self, name: str, channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
         self.count = min(len(channels), DEPTH)
-        self.dilated = name in DILATED
+        self.dilated = DECODERS[name].dilated
         # Level 1 is the largest; from level `count` on, the deepest map.
         self.sources = [max(self.count - level, 0) for level in range(1, DEPTH + 1)]
         own = [channels[source] for source in self.sources]
-        self.decoder, width = DECODERS[name]([3, *own])
+        self.decoder, width = DECODERS[name].make([3, *own])
         self.logits = nn.Conv2d(width, out_channels, 1)
 
     def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:

@@ -1,20 +1,20 @@
 """Tasks: what a map means. Each gives channels, activation, losses, metrics, its targets and its plain description."""
 
-from collections.abc import Callable
 from typing import Any
 
 from densemble.errors import UsageError
 from densemble.tasks.base import Distribution, TargetKind, Task
 from densemble.tasks.classes import balanced_weights
-from densemble.tasks.heatmap import HeatmapTask, make_heatmap
-from densemble.tasks.image import ImageTask, make_image
-from densemble.tasks.multilabel import MultilabelTask, make_multilabel
-from densemble.tasks.regression import RegressionTask, make_regression
-from densemble.tasks.saliency import SaliencyTask, make_saliency
-from densemble.tasks.segmentation import SegmentationTask, make_segmentation
+from densemble.tasks.heatmap import HeatmapTask
+from densemble.tasks.image import ImageTask
+from densemble.tasks.multilabel import MultilabelTask
+from densemble.tasks.regression import DepthTask, RegressionTask
+from densemble.tasks.saliency import SaliencyTask
+from densemble.tasks.segmentation import SegmentationTask
 
 __all__ = [
     "TASKS",
+    "DepthTask",
     "Distribution",
     "HeatmapTask",
     "ImageTask",
@@ -29,16 +29,16 @@ __all__ = [
     "require_task",
 ]
 
-TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
-    "saliency": make_saliency,
-    "segmentation": make_segmentation,
-    "multilabel": make_multilabel,
-    "regression": make_regression,
-    "depth": make_regression,
-    "heatmap": make_heatmap,
-    "image": make_image,
+TASKS: dict[str, type[Task]] = {
+    "saliency": SaliencyTask,
+    "segmentation": SegmentationTask,
+    "multilabel": MultilabelTask,
+    "regression": RegressionTask,
+    "depth": DepthTask,
+    "heatmap": HeatmapTask,
+    "image": ImageTask,
 }
-"""Task by name: called with the plain values of :meth:`Task.describe`."""
+"""Task by name."""
 
 
 def require_task(name: str) -> str:
@@ -58,4 +58,4 @@ def make_task(values: dict[str, Any]) -> Task:
     Raises:
         UsageError: unknown name, or values that the task refuses.
     """
-    return TASKS[require_task(str(values.get("name")))](values)
+    return TASKS[require_task(str(values.get("name")))].described(values)

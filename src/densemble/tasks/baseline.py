@@ -1,6 +1,7 @@
 """Baselines that need no training: what a map scores that is the same for every picture."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,10 +49,26 @@ def majority_map(mean: Tensor) -> Tensor:
     return wanted
 
 
-BASELINES: dict[str, Callable[[Tensor], Tensor]] = {"mean map": torch.clone, "majority class": majority_map}
-"""Baseline by name: mean map ``(K, h, w)`` -> the map that it predicts for every picture."""
+@dataclass(frozen=True)
+class Baseline:
+    """A row of ``BASELINES``.
+
+    Attributes:
+        predict: mean map ``(K, h, w)`` of the training targets -> the map that it predicts for every image.
+        suits: whether the baseline means something for a task.
+    """
+
+    predict: Callable[[Tensor], Tensor]
+    suits: Callable[[Task], bool] = lambda task: True
+
+
+BASELINES: dict[str, Baseline] = {
+    "mean map": Baseline(torch.clone),
+    "majority class": Baseline(majority_map, lambda task: task.distribution == "categorical"),
+}
+"""Baseline by name."""
 
 
 def baseline_names(task: Task) -> tuple[str, ...]:
-    """Rows of ``BASELINES`` that suit a task: a majority there is only among classes that exclude one another."""
-    return tuple(name for name in BASELINES if name != "majority class" or task.distribution == "categorical")
+    """Rows of ``BASELINES`` that suit a task."""
+    return tuple(name for name, baseline in BASELINES.items() if baseline.suits(task))

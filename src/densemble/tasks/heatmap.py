@@ -1,7 +1,7 @@
 """Heatmap: where points are (keypoints), or how many there are (density)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,25 +9,21 @@ from torch import Tensor
 
 from densemble.errors import UsageError
 from densemble.metrics import DensityMetrics, KeypointMetrics, Metric
-from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.shapes import Size
+from densemble.tasks.base import TargetKind, Task
 from densemble.tasks.classes import require_classes
 from densemble.tasks.losses.heat import count_error, penalty_reduced_focal
 
 Mode = Literal["keypoints", "density"]
 
-
-class _Traits(NamedTuple):
-    target_kind: TargetKind
-    distribution: Distribution
-    primary: str
-    higher_is_better: bool
-    losses: tuple[str, ...]
-
-
-_MODES: dict[Mode, _Traits] = {
-    "keypoints": _Traits("heat", "bernoulli", "pck", True, ("mse", "bce", "focal")),
-    "density": _Traits("density", "none", "count_mae", False, ("mse", "l1", "count")),
-}
+_TRAITS: dict[Mode, dict[str, Any]] = {
+    "keypoints": {
+        "target_kind": "heat", "distribution": "bernoulli", "primary": "pck", "losses": ("mse", "bce", "focal"),
+    },
+    "density": {
+        "target_kind": "density", "primary": "count_mae", "higher_is_better": False, "losses": ("mse", "l1", "count"),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,45 +42,30 @@ class HeatmapTask(Task):
         UsageError: no classes, an unknown mode or an unknown loss.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     mode: Mode = "keypoints"
     scale: float = 1.0
     loss_name: str = ""
 
     name = "heatmap"
     planes = True
-    fill = 0.0
-    default_loss = "mse"
 
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
-        if self.mode not in _MODES:
-            raise UsageError(f"no heatmap is made of '{self.mode}'; there are: {', '.join(_MODES)}")
+        if self.mode not in _TRAITS:
+            raise UsageError(f"no heatmap is made of '{self.mode}'; there are: {', '.join(_TRAITS)}")
+        for trait, value in _TRAITS[self.mode].items():
+            object.__setattr__(self, trait, value)
         _ = self.mixture  # an unknown loss is refused here, not at the first step
 
-    @property
-    def out_channels(self) -> int:
-        return len(self.classes)
+    @classmethod
+    def kind_of(cls, heatmap: str) -> TargetKind:
+        kind: TargetKind = _TRAITS["density" if heatmap == "density" else "keypoints"]["target_kind"]
+        return kind
 
-    @property
-    def target_kind(self) -> TargetKind:
-        return _MODES[self.mode].target_kind
-
-    @property
-    def distribution(self) -> Distribution:
-        return _MODES[self.mode].distribution
-
-    @property
-    def primary(self) -> str:
-        return _MODES[self.mode].primary
-
-    @property
-    def higher_is_better(self) -> bool:
-        return _MODES[self.mode].higher_is_better
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        return _MODES[self.mode].losses
+    @classmethod
+    def default_out_size(cls, input_size: Size) -> Size:
+        return max(input_size[0] // 4, 1), max(input_size[1] // 4, 1)
 
     def activation(self, logits: Tensor) -> Tensor:
         if self.mode == "keypoints":
@@ -119,22 +100,5 @@ class HeatmapTask(Task):
             case _:
                 return count_error(self.activation(logits), target, self.scale)
 
-    def as_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        return target.float(), torch.ones_like(target[:1], dtype=torch.bool)
-
     def metrics(self) -> Metric:
         return KeypointMetrics() if self.mode == "keypoints" else DensityMetrics()
-
-    def describe(self) -> dict[str, Any]:
-        kept = {"classes": list(self.classes), "mode": self.mode, "scale": self.scale}
-        return {"name": self.name, **kept, **without_defaults({"loss_name": self.loss_name})}
-
-
-def make_heatmap(values: dict[str, Any]) -> Task:
-    """From the plain values of ``describe``."""
-    return HeatmapTask(
-        tuple(values.get("classes") or ()),
-        cast(Mode, values.get("mode", "keypoints")),
-        float(values.get("scale", 1.0)),
-        values.get("loss_name", ""),
-    )

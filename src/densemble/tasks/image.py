@@ -1,14 +1,13 @@
 """Image to image: pictures for pictures."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from densemble.errors import UsageError
 from densemble.metrics import ImageMetrics, Metric
-from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.tasks.base import Task
 from densemble.tasks.losses.similarity import structural_dissimilarity
 from densemble.tasks.losses.values import absolute, squared
 
@@ -29,13 +28,9 @@ class ImageTask(Task):
 
     name = "image"
     planes = True
-    target_kind: ClassVar[TargetKind] = "pixels"
-    fill = float("nan")
-    distribution: ClassVar[Distribution] = "none"
+    target_kind = "pixels"
     primary = "psnr"
-    higher_is_better = True
     losses = ("l1", "l2", "ssim")
-    default_loss = "l1"
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -60,17 +55,5 @@ class ImageTask(Task):
             case _:
                 return structural_dissimilarity(prediction, wanted, valid)
 
-    def as_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        valid = torch.isfinite(target)
-        return torch.where(valid, target.float(), 0.0), valid
-
     def metrics(self) -> Metric:
         return ImageMetrics()
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "channels": self.channels, **without_defaults({"loss_name": self.loss_name})}
-
-
-def make_image(values: dict[str, Any]) -> Task:
-    """From the plain values of ``describe``."""
-    return ImageTask(int(values.get("channels", 3)), values.get("loss_name", ""))

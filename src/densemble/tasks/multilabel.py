@@ -1,14 +1,13 @@
 """Multilabel segmentation: a pixel may have several classes, or none."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, MultilabelMetrics
 from densemble.metrics.multilabel import IGNORED
-from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.tasks.base import Task
 from densemble.tasks.classes import require_classes, require_weights
 from densemble.tasks.losses.binary import binary_cross_entropy, binary_focal
 from densemble.tasks.losses.dice import dice
@@ -28,28 +27,21 @@ class MultilabelTask(Task):
         UsageError: no classes, weights that do not fit, or an unknown loss.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     class_weights: tuple[float, ...] | None = None
     loss_name: str = ""
 
     name = "multilabel"
     planes = True
-    target_kind: ClassVar[TargetKind] = "masks"
-    fill = float(IGNORED)
-    distribution: ClassVar[Distribution] = "bernoulli"
+    target_kind = "masks"
+    distribution = "bernoulli"
     primary = "miou"
-    higher_is_better = True
     losses = ("bce", "dice", "focal")
-    default_loss = "bce"
 
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
         weighted = any(name in _WEIGHTED for _, name in self.mixture)
         require_weights(self.class_weights, self.classes, weighted, " or ".join(_WEIGHTED))
-
-    @property
-    def out_channels(self) -> int:
-        return len(self.classes)
 
     def activation(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits)
@@ -74,17 +66,3 @@ class MultilabelTask(Task):
 
     def metrics(self) -> Metric:
         return MultilabelMetrics(len(self.classes))
-
-    def describe(self) -> dict[str, Any]:
-        chosen = without_defaults({"class_weights": self.class_weights, "loss_name": self.loss_name})
-        return {"name": self.name, "classes": list(self.classes), **chosen}
-
-
-def make_multilabel(values: dict[str, Any]) -> Task:
-    """From the plain values of ``describe``."""
-    weights = values.get("class_weights")
-    return MultilabelTask(
-        tuple(values.get("classes") or ()),
-        None if weights is None else tuple(float(weight) for weight in weights),
-        values.get("loss_name", ""),
-    )

@@ -1,14 +1,14 @@
 """Saliency: where people look."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from densemble.metrics import Metric, SaliencyMetrics
-from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.shapes import Size
+from densemble.tasks.base import Task
 from densemble.tasks.losses.saliency import decorrelation, divergence
 
 
@@ -26,18 +26,20 @@ class SaliencyTask(Task):
     loss_name: str = ""
 
     name = "saliency"
-    planes = False
-    out_channels = 1
-    target_kind: ClassVar[TargetKind] = "heat"
-    fill = 0.0
-    distribution: ClassVar[Distribution] = "bernoulli"
+    target_kind = "heat"
+    distribution = "bernoulli"
     primary = "cc"
-    higher_is_better = True
     losses = ("kld", "cc", "bce", "mse")
     default_loss = "kld+cc+bce"
+    blank_is_valid = False
+    keeps_frame = True
 
     def __post_init__(self) -> None:
         _ = self.mixture  # an unknown loss is refused here, not at the first step
+
+    @classmethod
+    def default_out_size(cls, input_size: Size) -> Size:
+        return 48, 64
 
     def activation(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits)
@@ -54,16 +56,5 @@ class SaliencyTask(Task):
             case _:
                 return F.mse_loss(torch.sigmoid(flat), wanted)
 
-    def as_maps(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        return target.float()[None], torch.ones_like(target, dtype=torch.bool)[None]
-
     def metrics(self) -> Metric:
         return SaliencyMetrics()
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name, **without_defaults({"loss_name": self.loss_name})}
-
-
-def make_saliency(values: dict[str, Any]) -> Task:
-    """From the plain values of ``describe``."""
-    return SaliencyTask(loss_name=values.get("loss_name", ""))

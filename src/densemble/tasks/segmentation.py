@@ -1,13 +1,14 @@
 """Segmentation: one class per pixel."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, SegmentationMetrics
-from densemble.tasks.base import Distribution, TargetKind, Task, without_defaults
+from densemble.tasks.base import Task
 from densemble.tasks.classes import default_ignore_index, require_classes, require_weights
 from densemble.tasks.losses.categorical import cross_entropy, focal, lovasz, one_hot
 from densemble.tasks.losses.dice import dice
@@ -28,19 +29,17 @@ class SegmentationTask(Task):
         UsageError: no classes, weights that do not fit, or an unknown loss.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     ignore_index: int = 255
     class_weights: tuple[float, ...] | None = None
     loss_name: str = ""
 
     name = "segmentation"
-    planes = False
-    target_kind: ClassVar[TargetKind] = "labels"
-    distribution: ClassVar[Distribution] = "categorical"
+    target_kind = "labels"
+    distribution = "categorical"
     primary = "miou"
-    higher_is_better = True
     losses = ("cross_entropy", "dice", "focal", "lovasz")
-    default_loss = "cross_entropy"
+    thorough_loss = "cross_entropy+dice"
 
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
@@ -48,12 +47,13 @@ class SegmentationTask(Task):
         require_weights(self.class_weights, self.classes, weighted, " or ".join(_WEIGHTED))
 
     @property
-    def out_channels(self) -> int:
-        return len(self.classes)
-
-    @property
     def fill(self) -> float:
         return float(self.ignore_index)
+
+    @classmethod
+    def described(cls, values: Mapping[str, Any]) -> Self:
+        usual = default_ignore_index(len(values.get("classes") or ()))
+        return super().described({"ignore_index": usual, **values})
 
     def activation(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits, dim=1)
@@ -82,18 +82,3 @@ class SegmentationTask(Task):
 
     def metrics(self) -> Metric:
         return SegmentationMetrics(len(self.classes), self.ignore_index)
-
-    def describe(self) -> dict[str, Any]:
-        chosen = without_defaults({"class_weights": self.class_weights, "loss_name": self.loss_name})
-        return {"name": self.name, "classes": list(self.classes), "ignore_index": self.ignore_index, **chosen}
-
-
-def make_segmentation(values: dict[str, Any]) -> Task:
-    """From the plain values of ``describe``."""
-    weights, classes = values.get("class_weights"), tuple(values.get("classes") or ())
-    return SegmentationTask(
-        classes,
-        int(values.get("ignore_index", default_ignore_index(len(classes)))),
-        None if weights is None else tuple(float(weight) for weight in weights),
-        values.get("loss_name", ""),
-    )

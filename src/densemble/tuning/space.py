@@ -12,10 +12,10 @@ from densemble.nets.choose import Limits
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import cuts
 from densemble.nets.dense import default_head
+from densemble.nets.heads import HEADS
 from densemble.shapes import Size, format_size
 
 NAMES = ("cut", "head", "learning_rate", "backbone_share", "augment")
-TRIED_HEADS = ("fpn", "skip", "upsample", "aspp", "ppm", "deconv", "subpixel")
 AUGMENTATIONS = ("none", "light", "strong")
 STRIDES = (3.6, 35.0)
 """From 4 to 32, and what sizes that a stride does not divide make of these."""
@@ -58,7 +58,7 @@ def make_space(config: RunConfig, names: Sequence[str] | None = None) -> Space:
         raise UsageError("backbone_share is a share of a known learning_rate; search learning_rate too, or set it")
     space: Space = {
         "cut": tuple(cut.node for cut in tried_cuts(config)) if "cut" in wanted else (),
-        "head": tuple(dict.fromkeys([_own_head(config), *TRIED_HEADS])),
+        "head": tuple(dict.fromkeys([_own_head(config), *(name for name, head in HEADS.items() if head.tuned)])),
         "learning_rate": LEARNING_RATES,
         "backbone_share": BACKBONE_SHARES,
         "augment": AUGMENTATIONS,

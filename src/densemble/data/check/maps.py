@@ -15,7 +15,7 @@ from densemble.data.check.subject import Checkable
 from densemble.data.reading import is_point_table
 from densemble.storage import images as codec
 from densemble.storage.points import read_point_table
-from densemble.tasks.base import TargetKind
+from densemble.tasks import TASKS, TargetKind
 
 Array = np.ndarray[Any, Any]
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
@@ -101,7 +101,7 @@ def _heat(seen: Seen, result: SeenMap, heat: Array, data: Checkable, kept: int) 
     if is_point_table(seen.sample.target):
         _points(seen, result)
     elif not heat.any():
-        severity: Severity = "error" if data.task_name == "saliency" else "warning"
+        severity: Severity = "warning" if TASKS[data.task_name].blank_is_valid else "error"
         _say(seen, "empty map", f"'{seen.sample.target}' is 0 everywhere", severity=severity)
     elif result.constant:
         _say(seen, "constant map", f"'{seen.sample.target}' is the same everywhere", severity="warning")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from densemble.data.check.problems import Problem
 from densemble.data.check.seen import Seen, SeenMap
 from densemble.data.check.subject import Checkable
+from densemble.tasks import TASKS
 
 _MARKS = {"masks": "any class", "heat": "a point", "density": "an object"}
 """What maps of a kind mark; of others, a map without anything is an error by itself."""
@@ -13,7 +14,7 @@ _MARKS = {"masks": "any class", "heat": "a point", "density": "an object"}
 def judge_scorable(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
     """What makes a whole split useless, though each of its maps may be meant."""
     of_maps = data.reading.kind
-    if of_maps not in _MARKS or data.task_name == "saliency":
+    if of_maps not in _MARKS or not TASKS[data.task_name].blank_is_valid:
         return
     for split in ("train",) if of_maps == "density" else ("train", "val"):  # a count of 0 can be scored
         maps = [one.map for one in seen if one.split == split and one.map is not None]

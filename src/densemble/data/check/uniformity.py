@@ -12,6 +12,7 @@ from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
 from densemble.data.heat_scale import WHOLE_LIMITS, number_type
 from densemble.data.reading import is_point_table
+from densemble.tasks import TASKS
 
 _VARYING = 8
 _METRES = 1000
@@ -160,7 +161,7 @@ def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterato
         remedy = "choose the task that they are for: --task segmentation"
         remedy += _MEANT[kind]
         yield Problem(f"labels as {kind}", here, message, remedy)
-    elif data.task_name == "depth" and data.scale == 1 and not data.options.get("unit") and values:
+    elif TASKS[data.task_name].in_metres and data.scale == 1 and not data.options.get("unit") and values:
         highest = max(one.high for one in values)
         if highest > _METRES:
             message = f"depths reach {highest:g}, and no unit is said: they look like millimetres"

@@ -1,10 +1,10 @@
 """Data sets on disk: which picture belongs to which map, to which split, and what the labels mean.
 
-One module a format; each has ``find(path) -> Layout | None``. ``DETECTORS`` is the list of them.
+One module per format; each has ``find(path) -> Layout | None`` and a row in ``LAYOUTS``.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from densemble.data.layouts import (
@@ -24,20 +24,35 @@ from densemble.data.layouts.folders import subfolders, visible_files, walk
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 
-__all__ = ["DETECTORS", "SPLITS", "Drawing", "Layout", "Sample", "find_layout"]
+__all__ = ["LAYOUTS", "SPLITS", "Drawing", "Layout", "LayoutFormat", "Sample", "find_layout"]
 
-# The first that recognizes a folder is taken: from files that name the pairs to folders that only look like something.
-DETECTORS: dict[str, Callable[[Path], Layout | None]] = {
-    "pairs csv": pairs_csv.find,
-    "imagefolder": imagefolder.find,
-    "voc": voc.find,
-    "cityscapes": cityscapes.find,
-    "nnu-net": nnunet.find,
-    "images + targets": images_targets.find,
-    "coco": coco.find,
-    "cvat": cvat.find,
-    "label studio": label_studio.find,
+
+@dataclass(frozen=True)
+class LayoutFormat:
+    """A row of ``LAYOUTS``.
+
+    Attributes:
+        find: the layout of a data set; ``None``: it is not of this format.
+        suffixes: endings, in lower case, of single files that are a data set; none: ``find`` gets folders only.
+    """
+
+    find: Callable[[Path], Layout | None]
+    suffixes: tuple[str, ...] = ()
+
+
+LAYOUTS: dict[str, LayoutFormat] = {
+    "pairs csv": LayoutFormat(pairs_csv.find, (".csv",)),
+    "imagefolder": LayoutFormat(imagefolder.find),
+    "voc": LayoutFormat(voc.find),
+    "cityscapes": LayoutFormat(cityscapes.find),
+    "nnu-net": LayoutFormat(nnunet.find),
+    "images + targets": LayoutFormat(images_targets.find),
+    "coco": LayoutFormat(coco.find),
+    "cvat": LayoutFormat(cvat.find),
+    "label studio": LayoutFormat(label_studio.find),
 }
+"""Format by name. The first that recognizes a folder is taken: from files that name the pairs to folders that only look
+like something."""
 _NAMES_SHOWN = 5
 _TEXTS = (".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".yaml", ".yml", ".html")
 
@@ -55,7 +70,7 @@ def find_layout(path: Path, cache: Path | None = None) -> Layout:
     """
     if path.is_file() and path.suffix.lower() == ".zip":
         return _find_extracted(path, cache)
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+    if path.is_dir() or (path.is_file() and _formats(path)):
         layout = _readable(path)
         if layout is not None:
             return layout
@@ -75,8 +90,13 @@ def _readable(path: Path) -> Layout | None:
         ) from error
 
 
+def _formats(path: Path) -> list[LayoutFormat]:
+    """Those that may recognize a path."""
+    return [row for row in LAYOUTS.values() if path.is_dir() or path.suffix.lower() in row.suffixes]
+
+
 def _detect(path: Path) -> Layout | None:
-    found = (find(path) for find in DETECTORS.values())
+    found = (row.find(path) for row in _formats(path))
     layout = next((layout for layout in found if layout is not None), None)
     if layout is None:
         return None

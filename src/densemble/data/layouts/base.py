@@ -118,9 +118,9 @@ class Layout:
     path: Path
     name: str
     splits: dict[str, tuple[Sample, ...]]
-    unpaired: tuple[Path, ...]
-    split_by: str
-    classes: tuple[str, ...] | None
+    unpaired: tuple[Path, ...] = ()
+    split_by: str = "none"
+    classes: tuple[str, ...] | None = None
     ignore_index: int | None = None
     label_map: dict[int, int] | None = None
     color_map: dict[tuple[int, int, int], int] | None = None

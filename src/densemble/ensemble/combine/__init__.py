@@ -34,10 +34,6 @@ __all__ = [
 ]
 
 
-def _any(task: Task) -> bool:
-    return True
-
-
 def _probabilities(task: Task) -> bool:
     return task.distribution != "none"
 
@@ -55,16 +51,16 @@ def _heat(task: Task) -> bool:
 
 
 COMBINE: dict[str, CombinationRule] = {
-    "mean": CombinationRule(lambda task, fitted: WeightedMean(), _any),
+    "mean": CombinationRule(lambda task, fitted: WeightedMean(), averages=True),
     "logits": CombinationRule(lambda task, fitted: LogitMean(task.distribution), _probabilities),
-    "median": CombinationRule(lambda task, fitted: WeightedMedian(task.distribution), _any),
-    "trimmed": CombinationRule(lambda task, fitted: TrimmedMean(task.distribution), _any),
+    "median": CombinationRule(lambda task, fitted: WeightedMedian(task.distribution)),
+    "trimmed": CombinationRule(lambda task, fitted: TrimmedMean(task.distribution)),
     "vote": CombinationRule(lambda task, fitted: Vote(task.distribution), _classes),
     "class_weights": CombinationRule(ClassWeights, _probabilities, fit_class_weights),
     "inverse_variance": CombinationRule(lambda task, fitted: InverseVariance(fitted), _values, fit_inverse_variance),
-    "rank": CombinationRule(lambda task, fitted: RankMean(), _heat),
-    "histogram": CombinationRule(lambda task, fitted: HistogramMean(), _heat),
-    "stacking": CombinationRule(make_stacking, _any, fit_stacking, needs_all=True),
+    "rank": CombinationRule(lambda task, fitted: RankMean(), _heat, whole_image=True),
+    "histogram": CombinationRule(lambda task, fitted: HistogramMean(), _heat, whole_image=True),
+    "stacking": CombinationRule(make_stacking, fit=fit_stacking, needs_all=True),
 }
 """Rule by name."""
 

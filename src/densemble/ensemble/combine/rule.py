@@ -45,12 +45,16 @@ class CombinationRule:
         suits: whether the rule means something for a task.
         fit: learns from held-out pictures and the members' weights; ``None``: nothing is learnt.
         needs_all: whether a member that is left out spoils what was learnt; else the others' shares grow.
+        whole_image: compares a pixel with all others of its image, so that an image cannot be combined in parts.
+        averages: gives the weighted mean of the maps, which may then be computed otherwise.
     """
 
     make: Callable[[Task, Fitted], Rule]
-    suits: Callable[[Task], bool]
+    suits: Callable[[Task], bool] = lambda task: True
     fit: Callable[[Pictures, Sequence[float], Task], dict[str, Tensor]] | None = None
     needs_all: bool = False
+    whole_image: bool = False
+    averages: bool = False
 
 
 def learnt(fitted: Fitted, name: str, *shape: int | None) -> Tensor:

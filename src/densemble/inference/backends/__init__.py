@@ -6,7 +6,7 @@ from densemble.inference.backends.inductor import INDUCTOR
 from densemble.inference.backends.onnxruntime import ONNXRUNTIME
 from densemble.inference.backends.openvino import OPENVINO
 
-__all__ = ["BACKENDS", "Backend", "Precision", "Runner"]
+__all__ = ["BACKENDS", "REFERENCE", "Backend", "Precision", "Runner"]
 
 BACKENDS: dict[str, Backend] = {
     "eager": EAGER,
@@ -15,3 +15,6 @@ BACKENDS: dict[str, Backend] = {
     "openvino": OPENVINO,
 }
 """Backend by name."""
+
+REFERENCE: tuple[str, Precision] = ("eager", "fp32")
+"""Backend and precision that all others are compared with."""

@@ -51,13 +51,18 @@ class Backend:
         compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot take.
         runs_network: its runner calls the very network, whose weights have to stay in memory.
         joinable: its runners are :class:`JoinableRunner`, and making one takes little time before it first runs.
+        slow_to_compile: compiles for minutes on a CPU, and is tried there only where it is named.
+        slower_than: backends that are faster on a CPU: where one of them can be used, this one is tried only where it
+            is named.
     """
 
-    missing: Callable[[torch.device], str | None]
-    precisions: Callable[[torch.device], tuple[Precision, ...]]
     compile: Compile
-    runs_network: bool
+    missing: Callable[[torch.device], str | None] = lambda device: None
+    precisions: Callable[[torch.device], tuple[Precision, ...]] = lambda device: ("fp32",)
+    runs_network: bool = True
     joinable: bool = False
+    slow_to_compile: bool = False
+    slower_than: tuple[str, ...] = ()
 
 
 def native_bf16(device: torch.device) -> bool:

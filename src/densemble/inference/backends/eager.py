@@ -35,4 +35,4 @@ def _precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16") if native_bf16(device) else ("fp32",)
 
 
-EAGER = Backend(missing=lambda device: None, precisions=_precisions, compile=compile_eager, runs_network=True)
+EAGER = Backend(compile_eager, precisions=_precisions)

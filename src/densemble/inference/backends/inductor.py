@@ -80,4 +80,4 @@ def _precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16") if native_bf16(device) else ("fp32",)
 
 
-INDUCTOR = Backend(missing=_missing, precisions=_precisions, compile=compile_inductor, runs_network=True)
+INDUCTOR = Backend(compile_inductor, _missing, _precisions, slow_to_compile=True)

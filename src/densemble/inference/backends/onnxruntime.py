@@ -81,6 +81,4 @@ def _missing(device: torch.device) -> str | None:
     return None
 
 
-ONNXRUNTIME = Backend(
-    missing=_missing, precisions=lambda device: ("fp32",), compile=compile_onnxruntime, runs_network=False
-)
+ONNXRUNTIME = Backend(compile_onnxruntime, _missing, runs_network=False, slower_than=("openvino",))

@@ -167,6 +167,4 @@ def _precisions(device: torch.device) -> tuple[Precision, ...]:
     return ("fp32", "bf16", "int8") if native_bf16(device) else ("fp32", "int8")
 
 
-OPENVINO = Backend(
-    missing=_missing, precisions=_precisions, compile=compile_openvino, runs_network=False, joinable=True
-)
+OPENVINO = Backend(compile_openvino, _missing, _precisions, runs_network=False, joinable=True)

@@ -1,7 +1,16 @@
 """Objectives: every metric of a task as sums over pictures, of many mixtures at a time."""
 
 from densemble.errors import UsageError
-from densemble.tasks import HeatmapTask, ImageTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
+from densemble.metrics import (
+    DensityMetrics,
+    ImageMetrics,
+    KeypointMetrics,
+    MultilabelMetrics,
+    RegressionMetrics,
+    SaliencyMetrics,
+    SegmentationMetrics,
+)
+from densemble.tasks import Task
 from densemble.tasks.objectives.base import Objective
 from densemble.tasks.objectives.heatmap import density_objectives, keypoint_objectives
 from densemble.tasks.objectives.image import image_objectives
@@ -17,22 +26,22 @@ def objectives(task: Task) -> dict[str, Objective]:
     """All objectives of a task by name.
 
     Raises:
-        ValueError: a task that is none of ``TASKS``.
+        ValueError: a task with metrics of another kind than those of ``densemble.metrics``.
     """
-    match task:
-        case SegmentationTask():
-            found = segmentation_objectives(task.ignore_index)
-        case MultilabelTask():
+    match task.metrics():
+        case SegmentationMetrics():
+            found = segmentation_objectives(int(task.fill))
+        case MultilabelMetrics():
             found = multilabel_objectives()
-        case SaliencyTask():
+        case SaliencyMetrics():
             found = saliency_objectives()
-        case RegressionTask():
+        case RegressionMetrics():
             found = regression_objectives(task.invalid_below)
-        case HeatmapTask(mode="keypoints"):
+        case KeypointMetrics():
             found = keypoint_objectives()
-        case HeatmapTask():
+        case DensityMetrics():
             found = density_objectives()
-        case ImageTask():
+        case ImageMetrics():
             found = image_objectives()
         case _:
             raise ValueError(f"no objectives are written for {type(task).__name__}")
