@@ -10,10 +10,9 @@ from densemble.heldout.choose import best, everyone, greedy
 from densemble.heldout.gain import bootstrap, bootstrap_gain, halvings, resample
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
-from densemble.tasks.objectives import make_objective
 
-MAE = make_objective(TASKS["mae"], "mae")
-MIOU = make_objective(TASKS["miou"], "miou")
+MAE = TASKS["mae"].objective("mae")
+MIOU = TASKS["miou"].objective("miou")
 
 
 def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float:

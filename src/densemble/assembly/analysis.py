@@ -15,10 +15,9 @@ from densemble.heldout.correlation import error_correlation
 from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.trust import reliability_table
-from densemble.metrics import Metric
+from densemble.metrics import Metric, Objective
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import MultilabelTask, SegmentationTask, Task
-from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
 
 Values = dict[str, Any]

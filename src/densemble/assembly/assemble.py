@@ -35,13 +35,13 @@ from densemble.evaluation import Scores
 from densemble.heldout.choose import Trade, pareto, price
 from densemble.heldout.predictions import HeldOut, Truth, held_out
 from densemble.heldout.scores import measure
+from densemble.metrics import Objective
+from densemble.metrics.segmentation import class_overlaps
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, write_json
-from densemble.tasks import MultilabelTask, SegmentationTask, Task
-from densemble.tasks.objectives import Objective, make_objective
-from densemble.tasks.objectives.segmentation import class_overlaps
+from densemble.tasks import Task
 
 Report = Callable[[str], None]
 FRONT_ROUNDS = 10
@@ -141,7 +141,7 @@ def assemble(source: Source, options: Options) -> Ensemble:
     require_enough(len(candidates), dropped, options.min_members, options.named, report)
     names = [candidate.name for candidate in candidates]
     require_members(options, names)
-    objective = make_objective(task, options.metric)
+    objective = task.objective(options.metric)
     size: Size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
     # Targets come with fixations at their own size only.
     at_fixations = objective.name in ("nss", "auc_judd")
@@ -241,7 +241,7 @@ def _score(
     Equal to what ``evaluate`` gives for the saved file.
     """
     task, metric = mixture.held.task, mixture.held.task.metrics()
-    classes = make_objective(task, "miou") if isinstance(task, SegmentationTask | MultilabelTask) else None
+    classes = task.objective("miou") if "miou" in metric.objectives else None
     overlaps = list[torch.Tensor]()
     for part, maps, truth in _all_images(mixture, unseen, candidates, data):
         metric.update(_at(part.join(maps), truth[0], task)[0], *truth)

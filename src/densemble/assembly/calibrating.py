@@ -21,7 +21,6 @@ from densemble.ensemble.calibrate import (
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.tasks import RegressionTask, SegmentationTask, Task
-from densemble.tasks.objectives import make_objective
 
 Report = Callable[[str], None]
 IGNORED = 255
@@ -107,7 +106,7 @@ def best_calibration(mixture: Mixture) -> str:
     first, second = halves(mixture.held)
     if "vector" not in ways or not first:
         return ways[0]
-    objective = make_objective(task, "nll")
+    objective = task.objective("nll")
     losses = {}
     for way in ("temperature", "vector"):
         rows = []

@@ -12,7 +12,7 @@ from densemble.errors import UsageError
 from densemble.heldout.choose import best, everyone, price
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -11,8 +11,8 @@ from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.gain import resample
-from densemble.metrics import Metric, MultilabelMetrics, SegmentationMetrics
-from densemble.metrics.reliability import IntervalCoverage
+from densemble.metrics import Metric
+from densemble.metrics.reliability import IntervalCoverage, reliability_bins
 from densemble.metrics.selective import RiskCoverage
 from densemble.shapes import Size
 from densemble.tasks import RegressionTask, Task
@@ -92,10 +92,8 @@ def bootstrap_mean(values: Sequence[float]) -> tuple[float, float]:
 
 def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:
     """Bins of confidence with counts, mean confidence and accuracy; ``None`` where a task has no confidence."""
-    if not isinstance(metric, SegmentationMetrics | MultilabelMetrics):
-        return None
-    keys = ("low", "high", "count", "confidence", "accuracy")
-    return [{key: getattr(row, key) for key in keys} for row in metric.reliability.table()]
+    sums = metric.sums("ece") if "ece" in metric.objectives else None
+    return None if sums is None else reliability_bins(sums)
 
 
 def _uncertainty(

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from densemble.metrics import Metric
+from densemble.errors import UsageError
+from densemble.metrics import Metric, Objective
 from densemble.tasks.losses.mixture import parse_mixture
 
 Distribution = Literal["bernoulli", "categorical", "none"]
@@ -120,6 +121,17 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> Metric:
         """A fresh accumulator of the task's metrics."""
+
+    def objective(self, name: str | None = None) -> Objective:
+        """One of the task's metrics to select by; default ``primary``.
+
+        Raises:
+            UsageError: the task has no such metric; those that it has get listed.
+        """
+        known, wanted = self.metrics().objectives, name or self.primary
+        if wanted not in known:
+            raise UsageError(f"{self.name} is not chosen by '{wanted}'; there are: {', '.join(known)}")
+        return known[wanted]
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
