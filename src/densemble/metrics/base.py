@@ -81,6 +81,7 @@ class Metric:
     def __init__(self, *objectives: Objective, per_class: Sequence[Objective] = ()) -> None:
         self.objectives = {objective.name: objective for objective in objectives}
         self._rows = {row.name: row for row in (*objectives, *per_class)}
+        self._statistics = {name: row.streamed or row.statistics for name, row in self._rows.items()}
         self._sums: dict[Statistics, Tensor] = {}
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
@@ -93,14 +94,13 @@ class Metric:
         """
         image = ScoredImage(prediction.cpu()[None], target.cpu(), points)
         # The last rows of a family need the most memory: their turn is before other results are kept.
-        for statistics in reversed(dict.fromkeys(row.streamed or row.statistics for row in self._rows.values())):
+        for statistics in reversed(dict.fromkeys(self._statistics.values())):
             row = statistics(image)[0]
             self._sums[statistics] = self._sums[statistics] + row if statistics in self._sums else row
 
     def sums(self, name: str) -> Tensor | None:
         """Summed statistics of a metric, ``(S,)``; ``None`` before the first image."""
-        row = self._rows[name]
-        return self._sums.get(row.streamed or row.statistics)
+        return self._sums.get(self._statistics[name])
 
     def compute(self) -> MetricValues:
         """The metrics over all images so far; ``None`` where one is undefined, NaN where a map was not finite."""
