@@ -1,13 +1,11 @@
-"""Bootstrap and halvings: against plain loops, on simulated data, and with spies."""
+"""Bootstrap: against plain loops and on simulated data."""
 
 import numpy as np
 import pytest
 import torch
 from small_heldout import TASKS, arrays, small_set
 
-from densemble.errors import UsageError
-from densemble.heldout.choose import best, everyone, greedy
-from densemble.heldout.gain import bootstrap, bootstrap_gain, halvings, resample
+from densemble.heldout.gain import bootstrap, bootstrap_gain, resample
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
 
@@ -77,44 +75,3 @@ def test_samples_in_which_nothing_is_defined_do_not_count() -> None:
     rows = torch.tensor([[2.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
     assert bootstrap(rows, MAE) == (2, 2, 2)
     assert all(np.isnan(bootstrap(torch.zeros(3, 2, dtype=torch.float64), MAE)))
-
-
-class Spy:
-    """Chooses by the pictures' numbers: each choice betrays what it saw."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[int, ...]] = []
-
-    def __call__(self, held: HeldOut) -> list[float]:
-        self.seen.append(held.pictures)
-        return [1.0, 1.0 + len(self.seen)]  # never those of the mean of all
-
-
-def test_halves_are_apart_and_strategies_are_compared_with_best_and_all() -> None:
-    held, spy = small_set(TASKS["miou"], (0.8, 1.0, 4.0), pictures=9), Spy3()
-    choices = {
-        "spy": spy,
-        "greedy": lambda known: greedy(known, MIOU, rounds=5).weights,
-        "best": lambda known: best(known, MIOU).weights,
-        "all": lambda known: everyone(known, MIOU).weights,
-    }
-    found = halvings(held, choices, MIOU, repeats=3)
-    assert len(found) == 3
-    assert len(set(map(frozenset, spy.seen))) > 1
-    assert all(len(seen) == 4 for seen in spy.seen)
-    for repeat in found:
-        assert repeat["best"].over_best == (0, 0, 0)
-        assert repeat["all"].over_all == (0, 0, 0)
-        assert repeat["greedy"].over_all.value > 0  # for the third is bad
-        assert repeat["greedy"].milliseconds is None
-
-
-class Spy3(Spy):
-    def __call__(self, held: HeldOut) -> list[float]:
-        return [*super().__call__(held), 0.0]
-
-
-def test_too_few_pictures_are_refused() -> None:
-    held = small_set(TASKS["mae"], (1.0, 2.0), pictures=3)
-    with pytest.raises(UsageError, match="1 held-out picture cannot be halved"):
-        halvings(held.only((0,)), {}, MAE)
