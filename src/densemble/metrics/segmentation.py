@@ -89,27 +89,19 @@ class SegmentationMetrics(Metric):
     def _log_losses(self, image: ScoredImage) -> Tensor:
         return log_losses(image.once(self._of_label))
 
-    def _counting(self, image: ScoredImage) -> Tensor:
-        """Probabilities ``(M, K, N)``, 0 where pixels do not count: taking those out would cost more."""
-        pixels, _ = image.once(self._known)
-        probabilities = image.maps.flatten(2)
-        if len(pixels) == probabilities.shape[2]:
-            return probabilities
-        left_out = torch.ones(probabilities.shape[2], dtype=torch.bool).index_fill_(0, pixels, False)
-        return probabilities.masked_fill(left_out, 0)
-
     def _squares(self, image: ScoredImage) -> Tensor:
-        of_label = image.once(self._of_label)
-        squares = torch.linalg.vector_norm(image.once(self._counting), dim=2).double().square().sum(1)
-        pixels = of_label.shape[1]
-        return counted(squares - 2 * of_label.sum(1, dtype=torch.float64) + pixels, pixels)
+        pixels, _ = image.once(self._known)
+        # The mean of many pixels needs float64: selection tells scores apart that differ by 1e-7.
+        squares = columns(image.maps.flatten(2).square().sum(1), pixels).sum(1, dtype=torch.float64)
+        of_label = image.once(self._of_label).sum(1, dtype=torch.float64)
+        return counted(squares - 2 * of_label + len(pixels), len(pixels))
 
     def _gaps(self, image: ScoredImage) -> Tensor:
         """Probability less occurrence in every bin of each scored class, and the number of pixels: ``(M, S)``."""
         pixels, labels = image.once(self._known)
         places = labels * len(_EDGES) + find_bins(image.once(self._of_label), _EDGES)
         hits = totals_per_row(places, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
-        gaps = ((_sums_of_bins(image.once(self._counting)) - hits) * self._scored[:, None]).flatten(1)
+        gaps = ((_sums_of_bins(_only(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(1)
         return torch.cat([gaps, gaps.new_full((len(gaps), 1), len(pixels))], dim=1)
 
     def _classwise_error(self, sums: Tensor) -> Tensor:
@@ -125,6 +117,14 @@ def class_overlaps(sums: Tensor) -> Tensor:
 def mean_overlap(sums: Tensor) -> Tensor:
     """Mean IoU over the classes that occur, from hits and unions ``(..., 2K)``."""
     return class_overlaps(sums).nanmean(-1)
+
+
+def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
+    """Probabilities ``(M, K, N)``, 0 where pixels do not count: taking those out would cost more."""
+    if len(pixels) == probabilities.shape[2]:
+        return probabilities
+    left_out = torch.ones(probabilities.shape[2], dtype=torch.bool).index_fill_(0, pixels, False)
+    return probabilities.masked_fill(left_out, 0)
 
 
 def _sums_of_bins(probabilities: Tensor) -> Tensor:
