@@ -74,8 +74,13 @@ class DensityMetrics(Metric):
         )
 
 
+def _in_double(image: ScoredImage) -> tuple[Tensor, Tensor]:
+    return image.maps.double(), image.target.double()
+
+
 def _count_errors(image: ScoredImage) -> Tensor:
-    return image.maps.sum((2, 3), dtype=torch.float64) - image.target.sum((1, 2), dtype=torch.float64)
+    maps, target = image.once(_in_double)
+    return maps.sum((2, 3)) - target.sum((1, 2))
 
 
 def _counts_absolute(image: ScoredImage) -> Tensor:
@@ -87,4 +92,5 @@ def _counts_squared(image: ScoredImage) -> Tensor:
 
 
 def _absolute(image: ScoredImage) -> Tensor:
-    return counted((image.maps.double() - image.target.double()).abs().sum((1, 2, 3)), image.target.numel())
+    maps, target = image.once(_in_double)
+    return counted((maps - target).abs().sum((1, 2, 3)), target.numel())
