@@ -40,9 +40,9 @@ from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure, totals
 from densemble.inference.cascade import predict_cascade
 from densemble.inference.fast import accelerate, choices
+from densemble.metrics import Objective
 from densemble.nets.counting import count_macs
 from densemble.tasks import Task
-from densemble.tasks.objectives import Objective, make_objective
 
 RESULT = Path(__file__).parent / "results" / "cascade.json"
 NAIVE = "naive loop, all members"
@@ -154,7 +154,7 @@ def fit_and_refer(
     ensemble: de.Ensemble, images: Tensor, wanted: list[Any], costs: list[float], asked: argparse.Namespace
 ) -> tuple[list[Half], Tensor, dict[str, Any]]:
     """Policies of both halves, statistics of the full float32 ensemble on all images, and the best single member."""
-    task, objective = ensemble.task, make_objective(ensemble.task, asked.metric)
+    task, objective = ensemble.task, ensemble.task.objective(asked.metric)
     mixed = Mixed(tuple(ensemble.weights.values()), ensemble.combine, ensemble.fitted, ensemble.calibration)
     with tempfile.TemporaryDirectory() as folder:
         maps = keep_predictions(ensemble, images, Path(folder))
@@ -194,7 +194,7 @@ def time_ways(
 def bench(asked: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(asked.threads)
     ensemble = de.load(asked.ensemble)
-    task, objective = ensemble.task, make_objective(ensemble.task, asked.metric)
+    task, objective = ensemble.task, ensemble.task.objective(asked.metric)
     images, wanted = read_pictures(ensemble, asked.data)
     example = images[: asked.batch]
     together = accelerate(ensemble, example, asked.backend, asked.precision)

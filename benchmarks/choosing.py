@@ -43,8 +43,8 @@ from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import statistics as statistics_of_pictures
 from densemble.heldout.scores import totals
 from densemble.launch import run_members
+from densemble.metrics import Objective
 from densemble.run import Run
-from densemble.tasks.objectives import Objective, make_objective
 from densemble.variants import find_candidates
 
 HERE = Path(__file__).parent
@@ -105,7 +105,7 @@ def choose_and_score(
 ) -> dict[str, dict[str, Any]]:
     """Each selection made on the first half and scored on the second."""
     seen, unseen = halves
-    objective, other = make_objective(held.task), make_objective(held.task, ALSO[held.task.name])
+    objective, other = held.task.objective(), held.task.objective(ALSO[held.task.name])
     tempered = member_temperatures(held.only(seen), "temperature")
     weights = {name: list(choice(tempered, objective)) for name, choice in CHOICES.items()}
     scored = tempered.only(unseen)
@@ -160,7 +160,7 @@ def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[
 def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> list[dict[str, Any]]:
     """Sets fitted on one quarter of the images and checked on another; selection and calibration use the other half."""
     seen, unseen = halves
-    objective = make_objective(held.task)
+    objective = held.task.objective()
     chosen = mixture_of(held, greedy(held.only(seen), objective).weights)
     mixture = fit_calibration(chosen.only(seen), "temperature")
     fit_on, check_on = unseen[::2], unseen[1::2]
@@ -202,7 +202,7 @@ def measure(run: Run) -> dict[str, Any]:
     }  # fmt: skip
     if run.task.name != "segmentation":
         return found
-    objective = make_objective(run.task)
+    objective = run.task.objective()
     print(f"{run.folder.path}: calibrating", flush=True)
     ensembles = {
         "greedy": lambda seen: greedy(held.only(seen), objective).weights,

@@ -29,7 +29,6 @@ from densemble.assembly.recipe import Recipe
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
 from densemble.tasks import SegmentationTask
-from densemble.tasks.objectives import make_objective
 
 CLASSES, SIZE, MEMBERS, IMAGES, FRESH = 3, (12, 16), 6, 40, 400
 RECIPES: dict[str, tuple[str, Options]] = {
@@ -60,7 +59,7 @@ def generate(seed: int, images: int, skills: Sequence[float], biases: np.ndarray
 
 def score(maps: Iterator[tuple[torch.Tensor, Any]], held: HeldOut, metric: str) -> float:
     """Metric over all images, from pairs of combined map and target."""
-    objective = make_objective(held.task, metric)
+    objective = held.task.objective(metric)
     return float(objective.value(torch.cat([measure(one, truth, held.task, objective) for one, truth in maps]).sum(0)))
 
 
@@ -72,7 +71,7 @@ def repeat(seed: int, scratch: Path) -> list[dict[str, Any]]:
     known, fresh = generate(2 * seed, IMAGES, skills, biases), generate(2 * seed + 1, FRESH, skills, biases)
     rows = []
     for name, (metric, options) in RECIPES.items():
-        objective = make_objective(known.task, metric)
+        objective = known.task.objective(metric)
         evidence = Evidence(known, known, known, scratch)
         costs = dict.fromkeys(known.names, 1.0)
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(known, []))

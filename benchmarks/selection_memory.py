@@ -26,7 +26,6 @@ from densemble.heldout.choose import PATIENCE, ROUNDS, greedy
 from densemble.heldout.predictions import held_out
 from densemble.shapes import Size, parse_size
 from densemble.tasks import SegmentationTask
-from densemble.tasks.objectives import make_objective
 
 RESULT = Path(__file__).parent / "results" / "selection_memory.json"
 MEMORY_LIMIT = 1024.0
@@ -65,7 +64,7 @@ def choose(folder: Path, metric: str, rounds: int, patience: int) -> dict[str, A
     task = SegmentationTask(tuple(f"class {number}" for number in range(classes)))
     held = held_out([f"candidate-{number}" for number in range(len(maps))], maps, truths, task)
     before, started, worked = peak(), time.perf_counter(), time.process_time()
-    found = greedy(held, make_objective(task, metric), rounds, patience)
+    found = greedy(held, task.objective(metric), rounds, patience)
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - worked,

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from densemble.ensemble.combine.vote import Vote
 from densemble.ensemble.uncertainty import RunningUncertainty
-from densemble.metrics import MultilabelMetrics
-from densemble.tasks.objectives.multilabel import multilabel_objectives
+from densemble.metrics import MultilabelMetrics, ScoredImage
 
 HALF = 0.5
 BELOW = torch.nextafter(torch.tensor(HALF), torch.tensor(0.0)).item()
@@ -30,8 +29,8 @@ def by_metrics(value: float) -> float:
 
 def by_objective(name: str) -> Callable[[float], float]:
     def decide(value: float) -> float:
-        (objective,) = (one for one in multilabel_objectives() if one.name == name)
-        return float(objective.value(objective.statistics(maps(value), MASK, None)))
+        objective = MultilabelMetrics(1).objectives[name]
+        return float(objective.value(objective.statistics(ScoredImage(maps(value), MASK))))
 
     return decide
 

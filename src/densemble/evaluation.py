@@ -39,7 +39,7 @@ def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Ten
     """Adds one picture's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
     maps = resize_maps(maps.float(), size, task.target_kind == "density")
-    metric.update(maps[0].cpu(), target, points)
+    metric.update(maps[0], target, points)
 
 
 class EnsembleMetrics:

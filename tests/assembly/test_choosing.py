@@ -23,7 +23,6 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.storage.runs import read_json, write_json
-from densemble.tasks.objectives import make_objective
 
 Fresh = Callable[[str], Written]
 GOOD, FAIR, BAD = 1.0, 1.5, 6.0
@@ -57,7 +56,7 @@ def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
 
 def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **options: Any) -> dict[str, float]:
     """Weights by name of those that are chosen."""
-    choice = make_choice(Options(**options), NAMES, make_objective(held.task), milliseconds or {})
+    choice = make_choice(Options(**options), NAMES, held.task.objective(), milliseconds or {})
     return {name: weight for name, weight in zip(NAMES, choice(held), strict=True) if weight}
 
 
@@ -82,7 +81,7 @@ def test_strategies_choose_what_they_should(fresh: Fresh) -> None:
 def test_strategies_take_none_that_is_no_better_than_nothing(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (FAIR, GOOD, BAD))
-    objective = make_objective(run.task)
+    objective = run.task.objective()
     # Hits and unions of one class: IoU of the three candidates 0.5, 0.2, 0.4 on image 7, and 0.1, 0.9, 0.1 on image 9.
     rows = torch.tensor([[[5.0, 10], [1, 10]], [[2, 10], [9, 10]], [[4, 10], [1, 10]]])
     beaten, unbeaten = (torch.tensor([[[value, 10.0], [0, 10]]]) for value in (3.0, 6.0))

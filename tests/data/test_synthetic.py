@@ -8,7 +8,7 @@ import pytest
 from densemble.data.folder import FolderData
 from densemble.data.synthetic import FIXATIONS_PER_VIEWER, make_scenes, viewed
 from densemble.errors import ResourceError, UsageError
-from densemble.metrics.saliency import correlation
+from densemble.metrics.saliency import correlations
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -39,10 +39,9 @@ def test_attention_is_not_the_same_everywhere(tmp_path: Path) -> None:
     import torch
 
     data = FolderData(make_scenes(tmp_path, 40, 10, (48, 64)), "saliency")
-    mean = np.mean([data.read_target(sample) for sample in data.train], axis=0)
-    centre = [
-        correlation(torch.from_numpy(mean).double(), torch.from_numpy(data.read_target(s)).double()) for s in data.val
-    ]
+    mean = torch.from_numpy(np.mean([data.read_target(sample) for sample in data.train], axis=0)).double()
+    targets = [torch.from_numpy(data.read_target(sample)).double() for sample in data.val]
+    centre = [float(correlations(mean.view(1, -1), target.view(-1))) for target in targets]
     assert np.mean(centre) < 0.6
 
 

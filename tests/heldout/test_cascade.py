@@ -17,8 +17,8 @@ from densemble.heldout.cascade import fit_cascade, why_no_cascade
 from densemble.heldout.cascade_stages import Mixed, thinned
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
+from densemble.metrics import Objective
 from densemble.tasks import SegmentationTask
-from densemble.tasks.objectives import Objective, make_objective
 
 WEIGHTS = (0.2, 0.3, 0.5)
 MILLISECONDS = [10.0, 15.0, 75.0]
@@ -67,7 +67,7 @@ def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
 @pytest.mark.parametrize("metric", TASKS)
 @pytest.mark.parametrize("rule", ["mean", "median"])
 def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: str) -> None:
-    held, objective = uneven_set(metric), make_objective(TASKS[metric], metric)
+    held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     mixed = Mixed(WEIGHTS, rule)
     found = fit_cascade(held, mixed, objective, MILLISECONDS)
     assert any(policy.threshold > 0 for policy in found.policies)
@@ -97,7 +97,7 @@ def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
 
 @pytest.mark.parametrize("metric", TASKS)
 def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_served(metric: str) -> None:
-    held, objective = uneven_set(metric), make_objective(TASKS[metric], metric)
+    held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     mixed = Mixed(WEIGHTS)
     first = fit_cascade(held, mixed, objective, MILLISECONDS)
     other = grown(held, np.random.default_rng(5))
@@ -123,7 +123,7 @@ def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_serv
 
 def test_calibration_is_part_of_what_is_scored() -> None:
     task = TASKS["nll"]
-    held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), make_objective(task, "nll")
+    held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), task.objective("nll")
     mixed = Mixed(WEIGHTS, calibration=Temperature(2.0, task.distribution))
     found = fit_cascade(held, mixed, objective, MILLISECONDS)
     assert found.full != pytest.approx(fit_cascade(held, Mixed(WEIGHTS), objective, MILLISECONDS).full, rel=1e-3)
@@ -134,7 +134,7 @@ def test_calibration_is_part_of_what_is_scored() -> None:
 @pytest.mark.parametrize("metric", TASKS)
 def test_the_front(metric: str) -> None:
     task = TASKS[metric]
-    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), make_objective(task, metric)
+    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), task.objective(metric)
     found = fit_cascade(held, Mixed((0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
     sign = 1 if objective.higher_is_better else -1
     *front, everything = found.policies
@@ -166,7 +166,7 @@ def hard_and_easy(pictures: int = 24) -> HeldOut:
 
 def test_sure_pictures_stop_and_others_go_on() -> None:
     held = hard_and_easy()
-    found = fit_cascade(held, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
+    found = fit_cascade(held, Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     policy = found.for_keep(1.0)
     assert policy.members == ("cheap", "dear") and policy.measure == "entropy" and policy.threshold > 0
     assert policy.cost == pytest.approx((0.1 + 1.0) / 2) and policy.kept == 1
@@ -182,7 +182,7 @@ def test_checks_are_measured_on_the_other_half() -> None:
     cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
     maps = [cheap, arrays(held)[1]]
     other = held_out(held.names, maps, held.targets, held.task)
-    found = fit_cascade(other, Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0])
+    found = fit_cascade(other, Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
     assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
     assert {0.4, 0.5, 0.7} <= shares["budget"] <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.7}  # none below the cheapest member
@@ -200,7 +200,7 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
         cheap[bad] = arrays(held)[0][1]
         found = fit_cascade(
             held_out(held.names, [cheap, arrays(held)[1]], held.targets, held.task),
-            Mixed((0.2, 0.8)), make_objective(held.task), [1.0, 9.0],
+            Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0],
         )  # fmt: skip
         alone = next(policy for policy in found.policies if policy.members == ("cheap",))
         assert alone.kept_low is not None
@@ -211,7 +211,7 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
 
 def test_worse_members_that_come_last_are_left_out() -> None:
     held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], pictures=12)
-    found = fit_cascade(held, Mixed((1 / 3,) * 3), make_objective(held.task), MILLISECONDS)
+    found = fit_cascade(held, Mixed((1 / 3,) * 3), held.task.objective(), MILLISECONDS)
     best = found.for_budget(1.0)
     assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
 
@@ -220,7 +220,7 @@ def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
     held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
     negative = held_out(held.names, upside_down, held.targets, held.task)
-    found = fit_cascade(negative, Mixed((0.5, 0.5)), make_objective(held.task), [1.0, 2.0])
+    found = fit_cascade(negative, Mixed((0.5, 0.5)), held.task.objective(), [1.0, 2.0])
     assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
     with pytest.raises(UsageError, match="budget"):
         found.for_keep(0.9)
@@ -229,19 +229,19 @@ def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
 
 def test_what_has_no_cascade() -> None:
     held = small_set(TASKS["miou"], [1.0, 1.0])
-    objective = make_objective(held.task)
+    objective = held.task.objective()
     assert why_no_cascade(3, "mean") is None and "one member" in str(why_no_cascade(1, "mean"))
     with pytest.raises(UsageError, match=r"stacking.*all members"):
         fit_cascade(held, Mixed((0.5, 0.5), "stacking"), objective, [1.0, 1.0])
     with pytest.raises(DataError, match="3 held-out pictures"):
         fit_cascade(held.only([0, 1, 2]), Mixed((0.5, 0.5)), objective, [1.0, 1.0])
-    unknown = make_objective(TASKS["cc"], "nss")  # of pictures without fixations
+    unknown = TASKS["cc"].objective("nss")  # of pictures without fixations
     with pytest.raises(DataError, match="nss is undefined"):
         fit_cascade(small_set(TASKS["cc"], [1.0, 1.0]), Mixed((0.5, 0.5)), unknown, [1.0, 1.0])
 
 
 def test_pictures_may_be_numbered_anyhow() -> None:
-    held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), make_objective(TASKS["cc"])
+    held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), TASKS["cc"].objective()
     some = held.only([11, 2, 3, 7, 8, 5])
     found: Cascade = fit_cascade(some, Mixed((0.5, 0.5)), objective, [1.0, 2.0])
     assert found.pictures == 6

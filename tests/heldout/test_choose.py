@@ -13,7 +13,6 @@ from densemble.errors import DataError, UsageError
 from densemble.heldout.choose import SELECT, best, everyone, exhaustive, greedy, greedy_by_cost, pareto, price
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.tasks import SegmentationTask
-from densemble.tasks.objectives import make_objective
 
 
 def stacked(held: HeldOut) -> np.ndarray:
@@ -51,7 +50,7 @@ def brute_greedy(metric: str, held: HeldOut, rounds: int) -> tuple[list[int], fl
 
 
 def objective_of(metric: str):
-    return make_objective(TASKS[metric], metric)
+    return TASKS[metric].objective(metric)
 
 
 @pytest.mark.parametrize("seed", range(4))

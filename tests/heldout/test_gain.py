@@ -8,10 +8,9 @@ from small_heldout import TASKS, arrays, small_set
 from densemble.heldout.gain import bootstrap, bootstrap_gain, bootstrap_mean, resample
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import statistics
-from densemble.tasks.objectives import make_objective
 
-MAE = make_objective(TASKS["mae"], "mae")
-MIOU = make_objective(TASKS["miou"], "miou")
+MAE = TASKS["mae"].objective("mae")
+MIOU = TASKS["miou"].objective("miou")
 
 
 def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float:

@@ -8,7 +8,23 @@ import torch
 from scipy import stats
 
 from densemble.metrics import SaliencyMetrics
-from densemble.metrics.saliency import auc_judd, correlation, divergence, scanpath, similarity
+from densemble.metrics.saliency import auc_judd, correlations, divergences, scanpaths, similarities
+
+
+def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(correlations(a.flatten()[None], b.flatten()))
+
+
+def similarity(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(similarities(a.flatten()[None], b.flatten()))
+
+
+def divergence(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(divergences(a.flatten()[None], b.flatten()))
+
+
+def scanpath(a: torch.Tensor, points: torch.Tensor) -> float:
+    return float(scanpaths(a.flatten()[None], points.flatten()))
 
 
 def random_maps() -> tuple[torch.Tensor, torch.Tensor]:

@@ -78,6 +78,13 @@ def test_a_class_that_is_ignored_enters_no_mean_over_classes(ignored: int) -> No
     assert found["classwise_ece"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-5)
 
 
+def test_nothing_scored_is_none() -> None:
+    metric = SegmentationMetrics(2, VOID)
+    metric.update(torch.rand(2, 2, 2), torch.full((2, 2), VOID))
+    empty = dict.fromkeys(("miou", "pixel_accuracy", "ece", "classwise_ece", "brier", "nll"))
+    assert metric.compute() == {**empty, "iou_per_class": [None, None]}
+
+
 def test_a_label_outside_the_classes_is_an_error() -> None:
     with pytest.raises(DataError, match=r"label 7 is outside the 5 classes.*ignore_index"):
         SegmentationMetrics(K, VOID).update(torch.rand(K, 2, 2), torch.full((2, 2), 7))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import DataError, UsageError
+from densemble.metrics import ScoredImage
 from densemble.tasks import (
     HeatmapTask,
     ImageTask,
@@ -17,7 +18,6 @@ from densemble.tasks import (
     SegmentationTask,
     Task,
 )
-from densemble.tasks.objectives import make_objective, objectives
 
 SIZES = ((24, 32), (17, 21), (24, 32))
 CLASSES = ("road", "sky", "car")
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[Task, Callable[[tuple[int, int]], Tensor]]] = {
     "density": (HeatmapTask(CLASSES, mode="density"), lambda size: torch.rand(3, *size)),
     "image": (ImageTask(), pixels),
 }
-NAMES = [(case, name) for case, (task, _) in CASES.items() for name in objectives(task)]
+NAMES = [(case, name) for case, (task, _) in CASES.items() for name in task.metrics().objectives]
 
 
 def nothing_known(case: str, target: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ def pictures(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 @pytest.mark.parametrize(("case", "name"), NAMES)
 def test_equals_the_metric_of_the_task(case: str, name: str) -> None:
     task, data = CASES[case][0], pictures(case)
-    objective = make_objective(task, name)
-    sums = torch.stack([objective.statistics(*picture) for picture in data]).sum(0)
+    objective = task.objective(name)
+    sums = torch.stack([objective.statistics(ScoredImage(*picture)) for picture in data]).sum(0)
     assert sums.dtype == torch.float64
     assert sums.isfinite().all()
     for number, found in enumerate(objective.value(sums).tolist()):
@@ -117,9 +117,9 @@ def test_every_number_that_the_task_tells_can_be_an_objective(case: str) -> None
     for maps, target, points in pictures(case):
         metric.update(maps[0], target, points)
     told = {name for name, value in metric.compute().items() if not isinstance(value, list)}
-    assert told == set(objectives(task))
-    assert make_objective(task).name == task.primary
-    assert make_objective(task).higher_is_better == task.higher_is_better
+    assert told == set(task.metrics().objectives)
+    assert task.objective().name == task.primary
+    assert task.objective().higher_is_better == task.higher_is_better
 
 
 @pytest.mark.parametrize(("case", "name"), NAMES)
@@ -131,23 +131,23 @@ def test_more_is_better_where_it_says_so(case: str, name: str) -> None:
     guess = task.activation(torch.randn(1, task.out_channels, 24, 32))[0].abs()
     points = torch.rand(24, 32) < 0.2 * target if case == "saliency" else None
     better = truth if task.has_temperature or case == "keypoints" else 0.9 * truth + 0.1 * guess
-    objective = make_objective(task, name)
-    right, wrong = objective.signed(objective.statistics(torch.stack([better, guess]), target, points))
+    objective = task.objective(name)
+    right, wrong = objective.signed(objective.statistics(ScoredImage(torch.stack([better, guess]), target, points)))
     assert right > wrong
 
 
 def test_undefined_is_nan_and_signed_the_worst() -> None:
-    objective = make_objective(RegressionTask(), "mae")
-    sums = objective.statistics(torch.rand(2, 1, 4, 5), torch.full((4, 5), torch.nan), None)
+    objective = RegressionTask().objective("mae")
+    sums = objective.statistics(ScoredImage(torch.rand(2, 1, 4, 5), torch.full((4, 5), torch.nan)))
     assert objective.value(sums).isnan().all()
     assert (objective.signed(sums) == -torch.inf).all()
 
 
 def test_silog_is_undefined_for_the_mixture_that_is_not_positive_only() -> None:
-    objective = make_objective(RegressionTask(invalid_below=None), "silog")
+    objective = RegressionTask(invalid_below=None).objective("silog")
     maps = torch.rand(2, 1, 4, 5) + 0.1
     maps[1, 0, 0, 0] = -1
-    assert objective.value(objective.statistics(maps, torch.ones(4, 5), None)).isnan().tolist() == [False, True]
+    assert objective.value(objective.statistics(ScoredImage(maps, torch.ones(4, 5)))).isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def test_silog_is_undefined_for_the_mixture_that_is_not_positive_only() -> None:
     [(SegmentationTask(CLASSES), torch.full((4, 5), 7)), (MultilabelTask(CLASSES), torch.full((3, 4, 5), 2))],
 )
 def test_a_target_that_is_none_is_refused(task: Task, target: Tensor) -> None:
-    for objective in objectives(task).values():
+    for objective in task.metrics().objectives.values():
         with pytest.raises(DataError, match=r"label 7|holds 2"):
-            objective.statistics(torch.rand(2, 3, 4, 5), target, None)
+            objective.statistics(ScoredImage(torch.rand(2, 3, 4, 5), target))
 
 
 def test_an_unknown_name_lists_those_that_are_known() -> None:
     with pytest.raises(UsageError, match=r"'iou'.*miou, pixel_accuracy"):
-        make_objective(SegmentationTask(CLASSES), "iou")
+        SegmentationTask(CLASSES).objective("iou")

@@ -39,8 +39,9 @@ class LowerIsBetter(Script):
     higher_is_better = False
 
 
-class Written:
+class Written(Metric):
     def __init__(self, score: float) -> None:
+        super().__init__()
         self.score = score
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:

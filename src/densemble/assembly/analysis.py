@@ -16,11 +16,10 @@ from densemble.heldout.correlation import error_correlation
 from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.trust import reliability_table
-from densemble.metrics import Metric
+from densemble.metrics import Metric, Objective
 from densemble.report.html_page import Values
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import Task
-from densemble.tasks.objectives import Objective
 from densemble.training.callbacks import read_rows
 from densemble.variants import Candidate
 

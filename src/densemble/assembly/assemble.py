@@ -35,13 +35,13 @@ from densemble.evaluation import Scores
 from densemble.heldout.choose import ParetoPoint, pareto, price
 from densemble.heldout.predictions import HeldOut, Target, held_out
 from densemble.heldout.scores import measure
+from densemble.metrics import Objective
+from densemble.metrics.segmentation import class_overlaps
 from densemble.nets.dense import DenseModel
 from densemble.report.run_page import write_report
 from densemble.shapes import Size, size_of
 from densemble.storage.runs import RunFolder, write_json
 from densemble.tasks import Task
-from densemble.tasks.objectives import Objective, make_objective, objectives
-from densemble.tasks.objectives.segmentation import class_overlaps
 from densemble.variants import Candidate, find_candidates
 
 Report = Callable[[str], None]
@@ -142,7 +142,7 @@ def assemble(source: Source, options: Options) -> Ensemble:
     require_enough(len(candidates), dropped, options.min_members, options.named, report)
     names = [candidate.name for candidate in candidates]
     require_members(options, names)
-    objective = make_objective(task, options.metric)
+    objective = task.objective(options.metric)
     size = size_of(maps[0])
     # Targets come with fixations at their own size only.
     at_fixations = objective.name in ("nss", "auc_judd")
@@ -242,7 +242,7 @@ def _score(
     Equal to what ``evaluate`` gives for the saved file.
     """
     task, metric = mixture.held.task, mixture.held.task.metrics()
-    classes = objectives(task).get("miou")
+    classes = task.objective("miou") if "miou" in metric.objectives else None
     overlaps = list[torch.Tensor]()
     for part, maps, target in _all_images(mixture, unseen, candidates, data):
         metric.update(resize_to_target(part.join(maps), target[0], task)[0], *target)

@@ -11,10 +11,10 @@ from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure, statistics
+from densemble.metrics import Objective
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
-from densemble.tasks.objectives import Objective, make_objective
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class BaselineFilter:
 
 def baseline_filter(kept: HeldOut, maps: Sequence[Tensor]) -> BaselineFilter:
     """The filter of untempered candidates against constant maps ``(K, h, w)``."""
-    objective = make_objective(kept.task)
+    objective = kept.task.objective()
     every = statistics(kept, torch.eye(len(kept.names)), objective)
     rows = [
         torch.cat([measure(own[None], kept.targets[image], kept.task, objective) for image in kept.pictures])

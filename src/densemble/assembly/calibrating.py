@@ -20,7 +20,6 @@ from densemble.ensemble.calibrate import (
 )
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
-from densemble.tasks.objectives import make_objective
 
 Report = Callable[[str], None]
 _VALUES_AT_ONCE = 2**21
@@ -97,7 +96,7 @@ def best_calibration(mixture: Mixture) -> str:
     first, second = halves(mixture.held)
     if "vector" not in ways or not first:
         return ways[0]
-    objective = make_objective(task, "nll")
+    objective = task.objective("nll")
     losses = {}
     for way in ("temperature", "vector"):
         rows = []

@@ -8,7 +8,7 @@ from densemble.errors import DataError
 from densemble.heldout.cascade import fit_cascade, why_no_cascade
 from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 Report = Callable[[str], None]
 MOST = 128

@@ -15,7 +15,7 @@ from densemble.heldout.choose import SELECT, greedy_by_cost
 from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
-from densemble.tasks.objectives import Objective, make_objective, objectives
+from densemble.metrics import Objective
 
 Choice = Callable[[HeldOut], Sequence[float]]
 """Held-out predictions to choose by -> a weight per candidate."""
@@ -118,7 +118,7 @@ def score_rules(
     """
     first, second = halves(mixture.held)
     task = mixture.held.task
-    others = [make_objective(task, name) for name in HONESTY if name in objectives(task)]
+    others = [task.objective(name) for name in HONESTY if name in task.metrics().objectives]
     images = [*first, *second] if first and second else list(mixture.held.pictures)
 
     def over(fitted: Mixture, images: Sequence[int]) -> Mixture:

@@ -17,9 +17,9 @@ from densemble.evaluation import EnsembleMetrics
 from densemble.heldout.predictions import HeldOut, Target
 from densemble.heldout.scores import measure
 from densemble.heldout.trust import TRUSTED
+from densemble.metrics import Objective
 from densemble.shapes import size_of
 from densemble.tasks import Task
-from densemble.tasks.objectives import Objective, make_objective, objectives
 
 STRATEGIES = ("greedy", "best", "all")
 """Ways of selecting that every ensemble is compared with."""
@@ -191,4 +191,4 @@ def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Seque
 
 def further_objectives(task: Task) -> list[Objective]:
     """Metrics of probabilities that are shown for every rule."""
-    return [make_objective(task, name) for name in HONESTY if name in objectives(task)]
+    return [task.objective(name) for name in HONESTY if name in task.metrics().objectives]

@@ -9,7 +9,6 @@ from densemble.ensemble.guarantee.allowance import certified_allowance, expected
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT
 from densemble.tasks import Task
-from densemble.tasks.objectives import make_objective
 
 CALIBRATE = ("auto", "none", "temperature", "vector", "variance")
 PROMISES = ("none", "set", "interval", "risk")
@@ -62,7 +61,7 @@ class Options:
         Raises:
             UsageError: what cannot be done, and what can.
         """
-        make_objective(task, self.metric)
+        task.objective(self.metric)
         self._require_names()
         if self.combine != AUTOMATIC:
             require_rule(self.combine, task)

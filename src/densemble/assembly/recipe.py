@@ -13,7 +13,7 @@ from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import AUTOMATIC, Options
 from densemble.assembly.tempering import written_tempered
 from densemble.heldout.predictions import HeldOut
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 Report = Callable[[str], None]
 

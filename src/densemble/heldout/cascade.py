@@ -14,7 +14,7 @@ from densemble.errors import DataError, UsageError
 from densemble.heldout.cascade_stages import Mixed, Predictions, Stages
 from densemble.heldout.gain import resample
 from densemble.heldout.predictions import HeldOut
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 CONFIDENCE = 0.95
 RESAMPLES = 500

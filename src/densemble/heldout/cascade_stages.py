@@ -18,8 +18,8 @@ from densemble.ensemble.combine import COMBINE, Fitted, make_rule
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.predictions import Target
 from densemble.heldout.scores import measure
+from densemble.metrics import Objective
 from densemble.tasks import Distribution, TargetKind, Task
-from densemble.tasks.objectives import Objective
 
 MOST_PIXELS = 4096
 """Of each picture that sets of members are compared on, evenly spaced: they are compared often."""

@@ -12,7 +12,7 @@ from densemble.ensemble.select import Choose, Counts, Selection, better, forward
 from densemble.errors import DataError, UsageError
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import Combine, totals, totals_of
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 ROUNDS, PATIENCE = 30, 8
 MOST_FOR_ALL_SUBSETS = 10

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.tasks.objectives import Objective
+from densemble.metrics import Objective
 
 LEVEL = 0.95
 RESAMPLES = 2000

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from densemble.ensemble.resize import resize_maps
 from densemble.heldout.predictions import HeldOut, Target
+from densemble.metrics import Objective, ScoredImage
 from densemble.shapes import Size
 from densemble.tasks import Task
-from densemble.tasks.objectives import Objective
 
 Combine = Callable[[Tensor], Tensor]
 """Maps of all candidates ``(M, K, h, w)`` -> mixtures ``(R, K, h, w)``."""
@@ -42,7 +42,7 @@ def totals(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective
 
 def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
     """:func:`totals` of any other rule, ``(R, S)``."""
-    return _sum(_each_of(held, combine, objective))
+    return _sum(measure(combine(maps), truth, held.task, objective) for maps, truth in held)
 
 
 def measure(mixtures: Tensor, truth: Target, task: Task, objective: Objective) -> Tensor:
@@ -53,15 +53,10 @@ def measure(mixtures: Tensor, truth: Target, task: Task, objective: Objective) -
     density = task.target_kind == "density"
     return torch.cat(
         [
-            objective.statistics(resize_maps(some, size, density), target, points)
+            objective.statistics(ScoredImage(resize_maps(some, size, density), target, points))
             for some in torch.split(mixtures, several)
         ]
     )
-
-
-def _each_of(held: HeldOut, combine: Combine, objective: Objective) -> Iterator[Tensor]:
-    for maps, truth in held:
-        yield measure(combine(maps), truth, held.task, objective)
 
 
 def _each_picture(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Iterator[Tensor]:

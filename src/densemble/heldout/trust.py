@@ -11,7 +11,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.gain import bootstrap_mean
 from densemble.metrics import Metric
-from densemble.metrics.reliability import IntervalCoverage
+from densemble.metrics.reliability import IntervalCoverage, reliability_bins
 from densemble.metrics.selective import RiskCoverage
 from densemble.shapes import Size, size_of
 from densemble.tasks import Task
@@ -82,11 +82,8 @@ class Trust:
 
 def reliability_table(metric: Metric) -> list[dict[str, float | None]] | None:
     """Bins of confidence with counts, mean confidence and accuracy; ``None`` where a task has no confidence."""
-    reliability = getattr(metric, "reliability", None)
-    if reliability is None:
-        return None
-    keys = ("low", "high", "count", "confidence", "accuracy")
-    return [{key: getattr(row, key) for key in keys} for row in reliability.table()]
+    sums = metric.sums("ece") if "ece" in metric.objectives else None
+    return None if sums is None else reliability_bins(sums)
 
 
 def _uncertainty(

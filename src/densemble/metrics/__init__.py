@@ -1,6 +1,6 @@
-"""Streaming metrics: pictures go in one by one, only sums are kept."""
+"""Streaming metrics: images go in one by one, only sums are kept."""
 
-from densemble.metrics.base import Metric, MetricValues
+from densemble.metrics.base import Metric, MetricValues, Objective, ScoredImage
 from densemble.metrics.heatmap import DensityMetrics, KeypointMetrics
 from densemble.metrics.image import ImageMetrics
 from densemble.metrics.multilabel import MultilabelMetrics
@@ -15,7 +15,9 @@ __all__ = [
     "Metric",
     "MetricValues",
     "MultilabelMetrics",
+    "Objective",
     "RegressionMetrics",
     "SaliencyMetrics",
+    "ScoredImage",
     "SegmentationMetrics",
 ]

@@ -1,44 +1,51 @@
-"""Image to image metrics, means over pictures; values in [0, 1]."""
+"""Image to image metrics, means over images; values in [0, 1]."""
 
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import MetricValues
+from densemble.metrics.base import Metric, Objective, ScoredImage, counted, mean, nothing
 from densemble.metrics.structural_similarity import similarity_map
 
 LEAST_ERROR = 1e-10
 
 
-class ImageMetrics:
+class ImageMetrics(Metric):
     """``psnr ssim mae``: peak signal-to-noise ratio in dB for a data range of 1, structural similarity (Wang et al.
-    2004) over windows without an invalid pixel, mean absolute error.
+    2004) over windows without an invalid pixel, mean absolute error. Targets ``(K, H, W)``, NaN is invalid.
 
-    A picture that is met exactly has a PSNR of 100 dB, for a mean cannot hold infinity. ``None`` where no picture has
-    a valid pixel, or no whole window.
+    An image that is met exactly has a PSNR of 100 dB, for a mean cannot hold infinity. ``None`` where no image has a
+    valid pixel, or no whole window.
     """
 
     def __init__(self) -> None:
-        self._sums = {"psnr": 0.0, "ssim": 0.0, "mae": 0.0}
-        self._counts = {"psnr": 0, "ssim": 0, "mae": 0}
+        super().__init__(
+            Objective("psnr", True, _signal_to_noise, mean),
+            Objective("ssim", True, _similarity, mean),
+            Objective("mae", False, _absolute, mean),
+        )
 
-    def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one picture: values ``(K, H, W)``, targets ``(K, H, W)``, NaN is invalid."""
-        p, t = prediction.double(), target.double()
-        valid = torch.isfinite(t)
-        if not valid.any():
-            return
-        t = torch.where(valid, t, 0.0)
-        error = (p - t)[valid]
-        self._add("psnr", -10 * torch.log10(error.square().mean().clamp(min=LEAST_ERROR)))
-        self._add("mae", error.abs().mean())
-        similarity, whole = similarity_map(p[None], t[None], valid[None])
-        if whole.any():
-            self._add("ssim", similarity[whole].mean())
 
-    def _add(self, key: str, value: Tensor) -> None:
-        self._sums[key] += float(value)
-        self._counts[key] += 1
+def _errors(image: ScoredImage) -> Tensor:
+    """Differences float64 ``(M, N)`` where the target is valid."""
+    valid = torch.isfinite(image.target)
+    return image.maps[:, valid].double() - image.target[valid].double()
 
-    def compute(self) -> MetricValues:
-        """Means over pictures."""
-        return {key: total / self._counts[key] if self._counts[key] else None for key, total in self._sums.items()}
+
+def _signal_to_noise(image: ScoredImage) -> Tensor:
+    errors = image.once(_errors)
+    if not errors.shape[1]:
+        return nothing(image)
+    return counted(-10 * torch.log10(errors.square().mean(1).clamp(min=LEAST_ERROR)), 1)
+
+
+def _absolute(image: ScoredImage) -> Tensor:
+    errors = image.once(_errors)
+    return counted(errors.abs().mean(1), 1) if errors.shape[1] else nothing(image)
+
+
+def _similarity(image: ScoredImage) -> Tensor:
+    valid = torch.isfinite(image.target)
+    known = torch.where(valid, image.target, 0.0).double().expand(image.maps.shape)
+    similarity, whole = similarity_map(image.maps.double(), known, valid[None])
+    windows = int(whole[0].sum())
+    return counted((similarity * whole).sum((1, 2, 3)) / windows, 1) if windows else nothing(image)

@@ -1,96 +1,126 @@
 """Metrics of independent classes from counts over the whole set; ignored pixels count nowhere."""
 
+from functools import partial
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from densemble.errors import DataError
-from densemble.metrics.base import MetricValues
-from densemble.metrics.reliability import BernoulliScores, Reliability
+from densemble.metrics.base import Metric, Objective, ScoredImage, columns, counted, mean, ratio, totals_per_row, where
+from densemble.metrics.reliability import calibration_error, confidence_bins, log_losses
+from densemble.metrics.segmentation import class_overlaps, mean_overlap
 
 IGNORED = 255
-_BINS = 16384
-_LOWEST, _HIGHEST = -32.0, 17.0
-"""Bins are of equal width in log-odds between these: as fine near 0, where most pixels of a rare class lie, as
-elsewhere. float32 knows no probability nearer to 1, but far smaller ones."""
 
 
-class MultilabelMetrics:
-    """``miou f1 map ece brier nll iou_per_class``.
+class _Bins(NamedTuple):
+    """Bins of equal width in log-odds: as fine near 0, where most pixels of a rare class lie, as elsewhere."""
+
+    cells: int
+    lowest: float
+    highest: float
+    dtype: torch.dtype
+
+
+_FINE = _Bins(16384, -32.0, 17.0, torch.float64)
+"""float32 knows no probability nearer to 1, but far smaller ones."""
+_COARSE = _Bins(256, -17.0, 9.0, torch.float32)
+"""16-bit probabilities lie between these; small enough to be kept of every image and candidate."""
+
+
+class MultilabelMetrics(Metric):
+    """``miou f1 map ece brier nll iou_per_class`` of targets ``(K, H, W)`` of 0 and 1, 255 is ignored.
 
     A class is found where its probability is at least 0.5; ``miou`` and ``f1`` are means over the classes that occur
     in the targets or the predictions. ``map`` is the mean over the classes that occur in the targets of the average
     precision, the sum of precision times gain of recall over all thresholds; probabilities whose log-odds differ by
-    less than 0.003 count as equal, which keeps it within about 0.001 of the exact value. ``ece`` (in bins of equal
-    width of the probability), ``brier`` and ``nll`` are over the values of all classes.
+    less than 0.003 count as equal, which keeps it within about 0.001 of the exact value; as an objective by less than
+    0.1, within about 0.01. ``ece`` (in bins of equal width of the probability), ``brier``, 0 to 1, and ``nll``, in
+    nats, are over the values of all classes.
 
-    Attributes:
-        reliability: probability and share of positives, bin by bin.
+    :meth:`update` and all statistics raise :class:`DataError` where a target holds another value.
 
     Args:
         classes: K.
     """
 
     def __init__(self, classes: int) -> None:
-        self.reliability = Reliability()
-        self._scores = BernoulliScores()
-        self._positives = torch.zeros(classes, _BINS, dtype=torch.int64)
-        self._negatives = torch.zeros(classes, _BINS, dtype=torch.int64)
-        self._hits, self._predicted, self._wanted = torch.zeros(3, classes, dtype=torch.int64)
+        self._classes = classes
+        coarse, fine = partial(_histograms, _COARSE), partial(_histograms, _FINE)
+        super().__init__(
+            Objective("miou", True, _overlaps, mean_overlap),
+            Objective("f1", True, _overlaps, _mean_f1),
+            Objective("map", True, coarse, self._mean_average_precision, streamed=fine),
+            Objective("ece", False, _confidences, calibration_error),
+            Objective("brier", False, _squares, mean),
+            Objective("nll", False, _log_losses, mean),
+            per_class=(Objective("iou_per_class", True, _overlaps, class_overlaps),),
+        )
 
-    def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one picture: probabilities ``(K, H, W)``, targets ``(K, H, W)`` 0 or 1, 255 is ignored.
-
-        Raises:
-            DataError: another value in the target.
-        """
-        wanted = target.long()
-        wrong = (wanted != 0) & (wanted != 1) & (wanted != IGNORED)
-        if wrong.any():
-            raise DataError(
-                f"a mask holds {int(wanted[wrong][0])}; masks are 0 or 1, {IGNORED} where unknown: map others with "
-                "data.label_map"
-            )
-        for number, (p, t) in enumerate(zip(prediction.double(), wanted, strict=True)):
-            valid = t != IGNORED
-            p, positive = p[valid], t[valid] == 1
-            self._add(number, p, positive)
-            self.reliability.update(p, positive)
-            self._scores.update(p, positive)
-
-    def _add(self, number: int, p: Tensor, positive: Tensor) -> None:
-        share = (torch.logit(p).clamp(_LOWEST, _HIGHEST) - _LOWEST) / (_HIGHEST - _LOWEST)
-        place = (share * (_BINS - 1)).round().long()
-        self._positives[number] += torch.bincount(place[positive], minlength=_BINS)
-        self._negatives[number] += torch.bincount(place[~positive], minlength=_BINS)
-        found = p >= 0.5
-        self._hits[number] += (found & positive).sum()
-        self._predicted[number] += found.sum()
-        self._wanted[number] += positive.sum()
-
-    def compute(self) -> MetricValues:
-        """The metrics; a class that occurs nowhere has IoU ``None``."""
-        both = self._predicted + self._wanted
-        iou = _ratios(self._hits, both - self._hits)
-        return {
-            "miou": _mean(iou),
-            "f1": _mean(_ratios(2 * self._hits, both)),
-            "map": _mean(self._average_precision()),
-            "ece": self.reliability.ece(),
-            **self._scores.compute(),
-            "iou_per_class": iou,
-        }
-
-    def _average_precision(self) -> list[float | None]:
-        hits = self._positives.flip(1).cumsum(1).double()
-        found = hits + self._negatives.flip(1).cumsum(1)
-        gains = self._positives.flip(1).double()
-        return _ratios((gains * hits / found.clamp(min=1)).sum(1), self._wanted)
+    def _mean_average_precision(self, sums: Tensor) -> Tensor:
+        """Sum of precision times gain of recall over all thresholds, a mean over the classes in the targets."""
+        positives, negatives = sums.reshape(*sums.shape[:-1], self._classes, 2, -1).flip(-1).unbind(-2)
+        hits = positives.cumsum(-1)
+        precision = hits / (hits + negatives.cumsum(-1)).clamp(min=1)
+        return ratio((positives * precision).sum(-1), hits[..., -1]).nanmean(-1)
 
 
-def _ratios(parts: Tensor, wholes: Tensor) -> list[float | None]:
-    return [float(a / b) if b > 0 else None for a, b in zip(parts, wholes, strict=True)]
+def _known(image: ScoredImage) -> tuple[Tensor, Tensor]:
+    """Which pixels of each class are positive, and which count, bool ``(K, N)``."""
+    masks = image.target.flatten(1).long()
+    valid = masks != IGNORED
+    wrong = valid & (masks != 0) & (masks != 1)
+    if wrong.any():
+        raise DataError(
+            f"a mask holds {int(masks[wrong][0])}; masks are 0 or 1, {IGNORED} where unknown: map others with "
+            "data.label_map"
+        )
+    return masks == 1, valid
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _overlaps(image: ScoredImage) -> Tensor:
+    """Hits and unions of each class, ``(M, 2K)``."""
+    positive, valid = image.once(_known)
+    found = (image.maps.flatten(2) >= 0.5) & valid
+    hits, unions = (found & positive).sum(2), (found | positive).sum(2)
+    return torch.cat([hits, unions], dim=1).double()
+
+
+def _mean_f1(sums: Tensor) -> Tensor:
+    hits, unions = sums.chunk(2, dim=-1)
+    return ratio(2 * hits, unions + hits).nanmean(-1)
+
+
+def _values(image: ScoredImage) -> list[tuple[Tensor, Tensor]]:
+    """Of each class the probabilities ``(M, n)`` where they count, and which are positive, bool ``(n,)``."""
+    values = []
+    for number, (positive, valid) in enumerate(zip(*image.once(_known), strict=True)):
+        pixels = where(valid)
+        values.append((columns(image.maps[:, number].flatten(1), pixels), positive.index_select(0, pixels)))
+    return values
+
+
+def _histograms(bins: _Bins, image: ScoredImage) -> Tensor:
+    """Positive, then negative pixels of each class in each bin, ``(M, K 2 bins)``."""
+    counts = []
+    for p, positive in image.once(_values):
+        log_odds = torch.logit(p.to(bins.dtype)).clamp_(bins.lowest, bins.highest)
+        share = (log_odds - bins.lowest) / (bins.highest - bins.lowest)
+        place = (share * (bins.cells - 1)).round().long()
+        counts.append(totals_per_row(place + bins.cells * ~positive, 2 * bins.cells))
+    return torch.cat(counts, dim=1)
+
+
+def _confidences(image: ScoredImage) -> Tensor:
+    return torch.stack([confidence_bins(p, positive) for p, positive in image.once(_values)]).sum(0)
+
+
+def _squares(image: ScoredImage) -> Tensor:
+    squares = [(p - positive.float()).double().square().sum(1) for p, positive in image.once(_values)]
+    return counted(torch.stack(squares).sum(0), sum(len(positive) for _, positive in image.once(_values)))
+
+
+def _log_losses(image: ScoredImage) -> Tensor:
+    losses = [log_losses(torch.where(positive, p, 1 - p)) for p, positive in image.once(_values)]
+    return torch.stack(losses).sum(0)

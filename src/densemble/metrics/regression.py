@@ -1,63 +1,103 @@
 """Regression (depth) metrics over all valid pixels of the set; every pixel weighs the same (Eigen et al. 2014)."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import MetricValues
+from densemble.metrics.base import (
+    Metric,
+    Objective,
+    ScoredImage,
+    columns,
+    counted,
+    mean,
+    nothing,
+    ratio,
+    root_mean,
+    where,
+)
 
 FACTOR = 1.25
-_KEYS = ("mae", "rmse", "absrel", "delta1", "delta2", "delta3", "silog")
+
+Pairs = tuple[Tensor, Tensor]
+"""Predictions ``(M, N)`` and targets ``(N,)``, float64."""
 
 
-class RegressionMetrics:
+class RegressionMetrics(Metric):
     """``mae rmse absrel delta1 delta2 delta3 silog``; all but the first two over positive targets, else ``None``.
 
     ``deltaN`` is the share of pixels where prediction and target differ by less than a factor of 1.25^N. ``silog`` is
-    100 times the standard deviation of the log ratio within a picture, a mean over pictures as in KITTI (Uhrig et al.
+    100 times the standard deviation of the log ratio within an image, a mean over images as in KITTI (Uhrig et al.
     2017); ``None`` where a prediction is not positive, for it has no logarithm.
 
     Args:
-        invalid_below: targets up to this value are invalid, as NaN is; ``None``: only NaN is.
+        invalid_below: targets ``(H, W)`` up to this value are invalid, as NaN is; ``None``: only NaN is.
     """
 
     def __init__(self, invalid_below: float | None = 0.0) -> None:
         self._invalid_below = invalid_below
-        self._pixels = self._positive = self._pictures = 0
-        self._absolute = self._squared = self._relative = self._log_spread = 0.0
-        self._near = [0, 0, 0]
+        near = [Objective(f"delta{n}", True, partial(self._near, FACTOR**n), mean) for n in (1, 2, 3)]
+        super().__init__(
+            Objective("mae", False, self._absolute, mean),
+            Objective("rmse", False, self._squared, root_mean),
+            Objective("absrel", False, self._relative, mean),
+            *near,
+            Objective("silog", False, self._log_spread, _mean_spread),
+        )
 
-    def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one picture: values ``(1, H, W)``, targets ``(H, W)`` in the same unit."""
-        p, t = prediction.squeeze(0).double(), target.double()
-        valid = torch.isfinite(t)
-        if self._invalid_below is not None:
-            valid &= t > self._invalid_below
-        p, t = p[valid], t[valid]
-        error = (p - t).abs()
-        self._pixels += t.numel()
-        self._absolute += float(error.sum())
-        self._squared += float((error**2).sum())
-        positive = t > 0
-        if positive.any():
-            self._add_ratios(p[positive], t[positive])
+    def _valid(self, image: ScoredImage) -> Pairs:
+        return _pairs(image, self._invalid_below)
 
-    def _add_ratios(self, p: Tensor, t: Tensor) -> None:
-        self._positive += t.numel()
-        self._relative += float(((p - t).abs() / t).sum())
-        ratio = torch.where(p > 0, torch.maximum(p / t, t / p), torch.inf)
-        self._near = [near + int((ratio < FACTOR ** (n + 1)).sum()) for n, near in enumerate(self._near)]
-        self._pictures += 1
-        defined = bool((p > 0).all())
-        self._log_spread += float((p / t).log().std(correction=0)) if defined else torch.nan
+    def _positive(self, image: ScoredImage) -> Pairs:
+        all_positive = self._invalid_below is not None and self._invalid_below >= 0
+        return image.once(self._valid) if all_positive else _pairs(image, 0.0)
 
-    def compute(self) -> MetricValues:
-        """The metrics; all ``None`` where no pixel is valid."""
-        found: MetricValues = dict.fromkeys(_KEYS)
-        if self._pixels:
-            found |= {"mae": self._absolute / self._pixels, "rmse": (self._squared / self._pixels) ** 0.5}
-        if self._positive:
-            found["absrel"] = self._relative / self._positive
-            found |= {f"delta{n}": near / self._positive for n, near in enumerate(self._near, start=1)}
-            spread = 100 * self._log_spread / self._pictures
-            found["silog"] = spread if spread == spread else None
-        return found
+    def _ratios(self, image: ScoredImage) -> Tensor:
+        """Prediction over target where that is positive."""
+        p, t = image.once(self._positive)
+        return p / t
+
+    def _factors(self, image: ScoredImage) -> Tensor:
+        """By what prediction and target differ, where both are positive."""
+        p, t = image.once(self._positive)
+        return torch.maximum(image.once(self._ratios), t / p)
+
+    def _absolute(self, image: ScoredImage) -> Tensor:
+        p, t = image.once(self._valid)
+        return counted((p - t).abs().sum(1), len(t))
+
+    def _squared(self, image: ScoredImage) -> Tensor:
+        p, t = image.once(self._valid)
+        return counted((p - t).square().sum(1), len(t))
+
+    def _relative(self, image: ScoredImage) -> Tensor:
+        p, t = image.once(self._positive)
+        return counted(((p - t).abs() / t).sum(1), len(t))
+
+    def _near(self, factor: float, image: ScoredImage) -> Tensor:
+        p, t = image.once(self._positive)
+        return counted(((p > 0) & (image.once(self._factors) < factor)).sum(1), len(t))
+
+    def _log_spread(self, image: ScoredImage) -> Tensor:
+        """Standard deviation of the log ratio, 1 for the image, and whether it is undefined, ``(M, 3)``."""
+        p, t = image.once(self._positive)
+        if not len(t):
+            return torch.cat([nothing(image), torch.zeros(len(p), 1)], dim=1)
+        defined = (p > 0).all(1)
+        spread = image.once(self._ratios).log().std(1, correction=0).where(defined, 0.0)
+        return torch.cat([counted(spread, 1), (~defined).double()[:, None]], dim=1)
+
+
+def _pairs(image: ScoredImage, above: float | None) -> Pairs:
+    """Where the target is known and, with a limit, above it."""
+    target = image.target.double().flatten()
+    valid = torch.isfinite(target)
+    if above is not None:
+        valid &= target > above
+    pixels = where(valid)
+    return columns(image.maps.flatten(1), pixels).double(), target.index_select(0, pixels)
+
+
+def _mean_spread(sums: Tensor) -> Tensor:
+    return torch.where(sums[..., 2] > 0, torch.nan, 100 * ratio(sums[..., 0], sums[..., 1]))

@@ -5,10 +5,13 @@ Bylinskii et al. 2019, "What do different evaluation metrics tell us about salie
 or a random number, the docstrings here say what is computed instead.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import MetricValues
+from densemble.metrics.base import Metric, MetricValues, Objective, ScoredImage, counted, mean, nothing
 
 EPSILON = 2.2204e-16
 
@@ -57,26 +60,6 @@ def scanpaths(maps: Tensor, points: Tensor) -> Tensor:
     return torch.where(spread > 0, heights / spread, 0.0)
 
 
-def correlation(prediction: Tensor, target: Tensor) -> float:
-    """:func:`correlations` of two maps of one shape."""
-    return float(correlations(prediction.flatten()[None], target.flatten()))
-
-
-def similarity(prediction: Tensor, target: Tensor) -> float:
-    """:func:`similarities` of two maps of one shape."""
-    return float(similarities(prediction.flatten()[None], target.flatten()))
-
-
-def divergence(prediction: Tensor, target: Tensor) -> float:
-    """:func:`divergences` of two maps of one shape."""
-    return float(divergences(prediction.flatten()[None], target.flatten()))
-
-
-def scanpath(prediction: Tensor, points: Tensor) -> float:
-    """:func:`scanpaths` of a map and fixations ``(H, W)`` bool."""
-    return float(scanpaths(prediction.flatten()[None], points.flatten()))
-
-
 def auc_judd(prediction: Tensor, points: Tensor) -> float:
     """AUC-Judd: the expected value of ``AUC_Judd.m`` over its jitter.
 
@@ -90,8 +73,8 @@ def auc_judd(prediction: Tensor, points: Tensor) -> float:
     ``0.5 + 0.5 / (N + 1)``, not 0.5.
 
     Args:
-        prediction: ``(H, W)``.
-        points: fixations, bool ``(H, W)``; at least one. 0.5 where all pixels are fixated.
+        prediction: of any shape.
+        points: fixations, bool of the same shape; at least one. 0.5 where all pixels are fixated.
     """
     fixated = prediction[points].sort().values
     others = prediction[~points].sort().values
@@ -120,36 +103,53 @@ def _distributions(maps: Tensor) -> Tensor:
     return torch.where(total > 0, maps / total, 1 / maps.shape[1])
 
 
-class SaliencyMetrics:
-    """``cc sim kld``, and ``nss auc_judd`` over the images that have fixations."""
+class SaliencyMetrics(Metric):
+    """``cc sim kld``, and ``nss auc_judd`` over the images that have fixations; targets ``(H, W)`` >= 0 of any scale.
+
+    A target that is 0 everywhere is left out of cc, sim and kld. A metric that no image has a part in is absent.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        super().__init__(
+            Objective("cc", True, partial(_of_target, correlations), mean),
+            Objective("sim", True, partial(_of_target, similarities), mean),
+            Objective("kld", False, partial(_of_target, divergences), mean),
+            Objective("nss", True, partial(_of_fixations, scanpaths), mean),
+            Objective("auc_judd", True, partial(_of_fixations, _areas), mean),
+        )
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one image: prediction ``(1, H, W)``, target ``(H, W)`` >= 0 of any scale, fixations ``(H, W)`` bool.
-
-        A target that is 0 everywhere is left out of cc, sim and kld.
+        """Adds one image.
 
         Raises:
             ValueError: the prediction is not finite.
         """
-        p, q = prediction.squeeze(0).double(), target.double()
-        if not torch.isfinite(p).all():
+        if not torch.isfinite(prediction).all():
             raise ValueError("the saliency prediction holds NaN or infinity")
-        if q.sum() > 0:
-            self._add("cc", correlation(p, q))
-            self._add("sim", similarity(p, q))
-            self._add("kld", divergence(p, q))
-        if points is not None and points.any():
-            self._add("nss", scanpath(p, points))
-            self._add("auc_judd", auc_judd(p, points))
-
-    def _add(self, key: str, value: float) -> None:
-        self._sums[key] = self._sums.get(key, 0.0) + value
-        self._counts[key] = self._counts.get(key, 0) + 1
+        super().update(prediction, target, points)
 
     def compute(self) -> MetricValues:
         """Means over images."""
-        return {key: total / self._counts[key] for key, total in self._sums.items()}
+        return {name: value for name, value in super().compute().items() if value is not None}
+
+
+def _flat(image: ScoredImage) -> Tensor:
+    return image.maps.double().flatten(1)
+
+
+def _of_target(metric: Callable[[Tensor, Tensor], Tensor], image: ScoredImage) -> Tensor:
+    """Statistics of a metric of maps ``(M, N)`` and a target ``(N,)``."""
+    if image.target.sum() <= 0:
+        return nothing(image)
+    return counted(metric(image.once(_flat), image.target.double().flatten()), 1)
+
+
+def _of_fixations(metric: Callable[[Tensor, Tensor], Tensor], image: ScoredImage) -> Tensor:
+    """Statistics of a metric of maps ``(M, N)`` and fixations ``(N,)``."""
+    if image.points is None or not image.points.any():
+        return nothing(image)
+    return counted(metric(image.once(_flat), image.points.flatten()), 1)
+
+
+def _areas(maps: Tensor, points: Tensor) -> Tensor:
+    return torch.tensor([auc_judd(one, points) for one in maps], dtype=torch.float64)

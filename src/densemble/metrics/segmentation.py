@@ -1,72 +1,144 @@
-"""Segmentation metrics from one confusion matrix over the whole set, and calibration over all its pixels."""
+"""Segmentation metrics: overlaps and calibration over all pixels of the set; ignored pixels count nowhere."""
 
 import torch
 from torch import Tensor
 
 from densemble.errors import DataError
-from densemble.metrics.base import MetricValues
-from densemble.metrics.reliability import BINS, CategoricalScores, Reliability, where
+from densemble.metrics.base import Metric, Objective, ScoredImage, columns, counted, mean, ratio, totals_per_row, where
+from densemble.metrics.reliability import BINS, calibration_error, confidence_bins, find_bins, log_losses
+
+_EDGES = torch.linspace(0, 1, BINS + 1)
 
 
-class SegmentationMetrics:
-    """``miou pixel_accuracy ece classwise_ece brier nll iou_per_class``; ignored pixels count nowhere.
+class SegmentationMetrics(Metric):
+    """``miou pixel_accuracy ece classwise_ece brier nll iou_per_class`` of probabilities and labels ``(H, W)``.
 
     ``miou`` is the mean over classes that occur in the targets or the predictions; ``ece`` is the expected
-    calibration error with equal-width bins of the confidence (Guo et al. 2017), the others are those of
-    :class:`CategoricalScores`. A class whose number is the ignored label enters no mean over classes; its predictions
-    on scored pixels count as errors of the classes that are there, as in torchmetrics.
+    calibration error with equal-width bins of the confidence (Guo et al. 2017), ``classwise_ece`` the mean over the
+    scored classes of that of p_k against 1[y = k] (Nixon et al. 2019; Kull et al. 2019). ``brier`` is a sum over the
+    classes, 0 to 2 (Brier 1950), ``nll`` in nats per pixel. A class whose number is the ignored label enters no mean
+    over classes; its predictions on scored pixels count as errors of the classes that are there, as in torchmetrics.
 
-    Attributes:
-        reliability: confidence and accuracy, bin by bin.
+    :meth:`update` and all statistics raise :class:`DataError` where a label lies outside 0..K-1 and is not ignored.
 
     Args:
         classes: K.
         ignore_index: label that is not scored, a class or none of 0..K-1.
-        bins: of the confidence.
     """
 
-    def __init__(self, classes: int, ignore_index: int, bins: int = BINS) -> None:
-        self._classes = classes
-        self._ignore = ignore_index
-        self._confusion = torch.zeros(classes, classes, dtype=torch.int64)
-        self.reliability = Reliability(bins)
+    def __init__(self, classes: int, ignore_index: int) -> None:
+        self._classes, self._ignore = classes, ignore_index
         self._scored = torch.arange(classes) != ignore_index
-        self._scores = CategoricalScores(self._scored, bins)
+        super().__init__(
+            Objective("miou", True, self._overlaps, mean_overlap),
+            Objective("pixel_accuracy", True, self._hits, mean),
+            Objective("ece", False, self._confidences, calibration_error),
+            Objective("classwise_ece", False, self._gaps, self._classwise_error),
+            Objective("brier", False, self._squares, mean),
+            Objective("nll", False, self._log_losses, mean),
+            per_class=(Objective("iou_per_class", True, self._overlaps, class_overlaps),),
+        )
 
-    def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
-        """Adds one picture: probabilities ``(K, H, W)``, labels ``(H, W)``.
-
-        Raises:
-            DataError: a label outside 0..K-1 that is not the ignored one.
-        """
-        flat = target.flatten()
-        pixels = where(flat != self._ignore)
-        labels = flat.index_select(0, pixels).long()
+    def _known(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
+        """Numbers of the pixels that count, and their labels, ``(N,)``."""
+        target = image.target.flatten()
+        pixels = where(target != self._ignore)
+        labels = target.index_select(0, pixels).long()
         wrong = (labels < 0) | (labels >= self._classes)
         if wrong.any():
             raise DataError(
                 f"label {int(labels[wrong][0])} is outside the {self._classes} classes; "
                 "name more classes or ignore it with data.ignore_index"
             )
-        probabilities = prediction.float().flatten(1)
-        self._scores.update(probabilities, pixels, labels)
-        confidence, predicted = (best.index_select(0, pixels) for best in probabilities.max(0))
-        pairs = torch.bincount(labels * self._classes + predicted, minlength=self._classes**2)
-        self._confusion += pairs.view(self._classes, self._classes)
-        self.reliability.update(confidence, predicted == labels)
+        return pixels, labels
 
-    def compute(self) -> MetricValues:
-        """The metrics; an absent or ignored class has IoU ``None``."""
-        hit = self._confusion.diagonal().double()
-        union = (self._confusion.sum(0) + self._confusion.sum(1)).double() - hit
-        total = max(int(self._confusion.sum()), 1)
-        counts = zip(hit, union, self._scored, strict=True)
-        per_class = [float(h / u) if u > 0 and scored else None for h, u, scored in counts]
-        present = [value for value in per_class if value is not None]
-        return {
-            "miou": sum(present) / len(present) if present else 0.0,
-            "pixel_accuracy": float(hit.sum()) / total,
-            "ece": self.reliability.ece(),
-            **self._scores.compute(),
-            "iou_per_class": list(per_class),
-        }
+    def _decided(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
+        """Confidence and class ``(M, N)`` of the pixels that count."""
+        pixels, _ = image.once(self._known)
+        # Over all pixels first: picking them out of K channels would copy everything.
+        confidence, predicted = image.maps.flatten(2).max(1)
+        return columns(confidence, pixels), columns(predicted, pixels)
+
+    def _right(self, image: ScoredImage) -> Tensor:
+        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
+        return predicted == labels
+
+    def _overlaps(self, image: ScoredImage) -> Tensor:
+        """Hits and unions of each class, ``(M, 2K)``; the ignored class occurs nowhere."""
+        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
+        places = predicted + self._classes * image.once(self._right)
+        wrong, hits = totals_per_row(places, 2 * self._classes).chunk(2, dim=1)
+        unions = (wrong + torch.bincount(labels, minlength=self._classes)) * self._scored
+        return torch.cat([hits, unions], dim=1)
+
+    def _hits(self, image: ScoredImage) -> Tensor:
+        right = image.once(self._right)
+        return counted(right.sum(1), right.shape[1])
+
+    def _confidences(self, image: ScoredImage) -> Tensor:
+        confidence, _ = image.once(self._decided)
+        return confidence_bins(confidence, image.once(self._right))
+
+    def _of_label(self, image: ScoredImage) -> Tensor:
+        """Probability of the labelled class ``(M, N)`` of the pixels that count."""
+        pixels, labels = image.once(self._known)
+        values = image.maps.flatten(1)
+        places = labels * (values.shape[1] // self._classes) + pixels
+        return values.gather(1, places.expand(len(values), -1))
+
+    def _log_losses(self, image: ScoredImage) -> Tensor:
+        return log_losses(image.once(self._of_label))
+
+    def _squares(self, image: ScoredImage) -> Tensor:
+        pixels, _ = image.once(self._known)
+        # The mean of many pixels needs float64: selection tells scores apart that differ by 1e-7.
+        squares = columns(image.maps.flatten(2).square().sum(1), pixels).sum(1, dtype=torch.float64)
+        of_label = image.once(self._of_label).sum(1, dtype=torch.float64)
+        return counted(squares - 2 * of_label + len(pixels), len(pixels))
+
+    def _gaps(self, image: ScoredImage) -> Tensor:
+        """Probability less occurrence in every bin of each scored class, and the number of pixels: ``(M, S)``."""
+        pixels, labels = image.once(self._known)
+        places = labels * len(_EDGES) + find_bins(image.once(self._of_label), _EDGES)
+        hits = totals_per_row(places, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
+        gaps = ((_sums_of_bins(_only(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(1)
+        return torch.cat([gaps, gaps.new_full((len(gaps), 1), len(pixels))], dim=1)
+
+    def _classwise_error(self, sums: Tensor) -> Tensor:
+        return ratio(sums[..., :-1].abs().sum(-1), sums[..., -1]) / int(self._scored.sum())
+
+
+def class_overlaps(sums: Tensor) -> Tensor:
+    """IoU of each class from hits and unions ``(..., 2K)`` -> ``(..., K)``, NaN for a class that occurs nowhere."""
+    hits, unions = sums.chunk(2, dim=-1)
+    return ratio(hits, unions)
+
+
+def mean_overlap(sums: Tensor) -> Tensor:
+    """Mean IoU over the classes that occur, from hits and unions ``(..., 2K)``."""
+    return class_overlaps(sums).nanmean(-1)
+
+
+def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
+    """Probabilities ``(M, K, N)``, 0 where pixels do not count: taking those out would cost more."""
+    if len(pixels) == probabilities.shape[2]:
+        return probabilities
+    left_out = torch.ones(probabilities.shape[2], dtype=torch.bool).index_fill_(0, pixels, False)
+    return probabilities.masked_fill(left_out, 0)
+
+
+def _sums_of_bins(probabilities: Tensor) -> Tensor:
+    """Sum of the probabilities ``(M, K, N)`` in every bin of every class, float64 ``(M, K, bins + 1)``.
+
+    Most probabilities of most pixels lie in the lowest bin: it is what the others leave of the whole.
+    """
+    candidates, classes, pixels = probabilities.shape
+    flat, cells, rows = probabilities.flatten(), len(_EDGES), candidates * classes
+    above = where(flat >= _EDGES[1])
+    values = flat.index_select(0, above)
+    per_row = torch.searchsorted(above, torch.arange(rows + 1) * pixels).diff()
+    place = torch.arange(0, rows * cells, cells).repeat_interleave(per_row) + find_bins(values, _EDGES)
+    sums = torch.bincount(place, weights=values.double(), minlength=rows * cells).double()
+    sums = sums.view(candidates, classes, cells)
+    sums[..., 0] = probabilities.sum(2).double() - sums.sum(2)
+    return sums

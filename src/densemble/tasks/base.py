@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from densemble.metrics import Metric
+from densemble.errors import UsageError
+from densemble.metrics import Metric, Objective
 from densemble.shapes import Size
 from densemble.tasks.losses.mixture import parse_mixture
 
@@ -159,6 +160,17 @@ class Task(ABC):
         target = target if self.planes else target[None]
         valid = self.is_valid(target)
         return torch.where(valid, target.float(), 0.0), valid
+
+    def objective(self, name: str | None = None) -> Objective:
+        """One of the task's metrics to select by; default ``primary``.
+
+        Raises:
+            UsageError: the task has no such metric; those that it has get listed.
+        """
+        known, wanted = self.metrics().objectives, name or self.primary
+        if wanted not in known:
+            raise UsageError(f"{self.name} is not chosen by '{wanted}'; there are: {', '.join(known)}")
+        return known[wanted]
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which :func:`make_task` builds the same task."""
