@@ -56,7 +56,7 @@ def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -
     """The run, trained if it is not there."""
     if not (folder / "run.json").is_file():
         config = make_config({**read_config(example), "weights_dir": weights_dir}, str(example))
-        run_members(FolderData(data, config.task, **config.data.model_dump()), config, folder)
+        run_members(FolderData(data, config.task, **config.data), config, folder)
     return Run(folder, data)
 
 

@@ -19,6 +19,7 @@ TOP = "densemble"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("shapes",),
+    ("data_options",),
     ("config", "nets", "presets"),
     ("metrics",),
     ("tasks",),
@@ -69,7 +70,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("cli.py", "commands/", "training/"),
-    "pydantic": ("config.py",),
+    "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
     "safetensors": ("nets/weights.py", "storage/", "training/"),
 }

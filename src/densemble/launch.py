@@ -45,7 +45,7 @@ def open_data(
         DataError: pictures or maps that cannot be used.
     """
     config = make_config(dict(values), source)
-    data = FolderData(path, config.task, **config.data.model_dump())
+    data = FolderData(path, config.task, **config.data)
     decided = {**values, "data": {**(values.get("data") or {}), **data.settle()}}
     return data, make_config(with_preset(decided, data), source)
 
@@ -78,8 +78,8 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    if data.reading.heat_max:
-        report(f"maps: {told(data.reading.heat_max)}")
+    if data.reading.options["heat_max"]:
+        report(f"maps: {told(data.reading.options['heat_max'])}")
     outcomes = train_members(data, config, out, resume, budget, report)
     run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):

@@ -219,9 +219,9 @@ class Run:
             DataError: they cannot be read.
             ArtifactError: the validation pictures or maps are others than in training.
         """
-        options = self.config.data.model_dump()
+        options = self.config.data
         if options["classes"] is None and self.task.describe().get("classes"):
-            options["classes"] = self.task.describe()["classes"]
+            options = {**options, "classes": self.task.describe()["classes"]}
         data = FolderData(self.data_path, self.config.task, **options)
         if [sample.stem for sample in data.val] != self._state["val"]:
             raise ArtifactError(

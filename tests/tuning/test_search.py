@@ -93,7 +93,7 @@ def test_the_best_settings_train_the_same_member_again(found: TuneResult, scenes
     config = make_config(read_config(found.config))
     (member,) = config.members
     assert (member.head, member.learning_rate) == (found.best.values["head"], found.best.values["learning_rate"])
-    (outcome,) = train_members(FolderData(scenes, config.task, **config.data.model_dump()), config, tmp_path / "run")
+    (outcome,) = train_members(FolderData(scenes, config.task, **config.data), config, tmp_path / "run")
     assert outcome.state == "done", outcome.error
     (again,) = (tmp_path / "run" / "members").glob("*/weights.safetensors")
     tensors, kept = load_file(again), load_file(found.path / "trials" / f"{found.best.number:03d}" / again.name)

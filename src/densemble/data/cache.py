@@ -213,9 +213,9 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
     def one(number: int) -> str | _Deeper | None:
         try:
             image, target = data.read_pair(samples[number])
-            kept = (np.uint8,) if reading.image_range is not None else (np.uint8, np.uint16)
+            kept = (np.uint8,) if reading.options["image_range"] is not None else (np.uint8, np.uint16)
             if image.dtype.type not in kept:
-                image = as_unit(image, reading.image_range)
+                image = as_unit(image, reading.options["image_range"])
             if DEPTHS.index(image.dtype.type) > DEPTHS.index(depth):
                 return _Deeper(image.dtype.type)
             if image.shape[2] != channels:

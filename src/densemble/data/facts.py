@@ -7,6 +7,7 @@ import numpy as np
 
 from densemble.data.layouts import Sample
 from densemble.data.reading import Reading, is_point_table
+from densemble.data_options import DataOptions
 from densemble.errors import DataError
 from densemble.storage.images import read_planes
 from densemble.storage.points import read_point_table
@@ -32,7 +33,7 @@ class Learnable(Protocol):
     classes: list[str] | None
     ignore_index: int
     invalid_below: float | None
-    options: dict[str, Any]
+    options: DataOptions
     reading: Reading
 
     @property
@@ -54,7 +55,7 @@ def task_facts(data: Learnable) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "scale": _typical_value(data),
             "invalid_below": data.invalid_below,
-            "file_scale": data.reading.scale,
+            "file_scale": data.reading.options["scale"],
         }
         return {**facts, "unit": data.options["unit"], "whole": _is_whole(data)}
     if data.task_name == "heatmap":
@@ -154,11 +155,11 @@ def _is_whole(data: Learnable) -> bool:
 
     Whole metres are no reason to round predictions to metres; negative and larger numbers would be cut off.
     """
-    if _typical_value(data) / data.reading.scale < _FINE:
+    if _typical_value(data) / data.reading.options["scale"] < _FINE:
         return False
     for number, sample in enumerate(_evenly(data.train)):
         values = data.reading.known_target(sample)
-        known = values[_valid(data, values)] / data.reading.scale
+        known = values[_valid(data, values)] / data.reading.options["scale"]
         if known.min(initial=0) < 0 or known.max(initial=0) > _MOST:
             return False
         if number < _ASKED_WHETHER_WHOLE and not np.allclose(known, known.round(), atol=1e-3):

@@ -118,7 +118,7 @@ def _twins(data: FolderData, facts: dict[str, Any]) -> str:
 
 def _picture(data: FolderData, path: Path) -> str | None:
     try:
-        image = as_unit(read_image(path), data.reading.image_range)
+        image = as_unit(read_image(path), data.reading.options["image_range"])
     except DataError:
         return None
     shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
