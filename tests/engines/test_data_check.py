@@ -211,6 +211,9 @@ def test_a_digest_is_of_what_files_hold_wherever_they_lie(tmp_path: Path) -> Non
     assert changes(data_digests(one), data_digests(other)) == []
     scaled = FolderData(tmp_path / "one", "segmentation", label_map={2: 1})
     assert changes(data_digests(one), data_digests(scaled)) == ["label_map was None and is {2: 1}"]
+    written = {"label_map": "{2: 1}", "scale": "1.0", "bands": "(0, 2)", "heat_max": "None", "exif": "auto"}
+    banded = FolderData(tmp_path / "one", "segmentation", label_map={2: 1}, bands=[0, 2])
+    assert written.items() <= data_digests(banded)["reading"].items(), "as earlier runs have them"
     drawn = PanopticDrawing(tmp_path / "all.json", tmp_path / "map.png", ((1, 0),))
     sample = one.train[0].__class__(tmp_path / "a.png", tmp_path / "all.json", drawing=drawn)
     assert sample.files == (tmp_path / "a.png", tmp_path / "map.png")
