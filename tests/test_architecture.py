@@ -17,7 +17,7 @@ TOP = "densemble"
 
 # From the bottom up. Parts that share a floor may not import one another.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "messages"),
     ("shapes",),
     ("data_options",),
     ("config", "nets", "presets"),

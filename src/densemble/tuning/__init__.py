@@ -7,6 +7,7 @@ from typing import Any
 from densemble.data.folder import FolderData
 from densemble.errors import UsageError
 from densemble.launch import open_data, parse_time
+from densemble.messages import shown
 from densemble.tuning.result import TrialRecord, TuneResult
 from densemble.tuning.search import run_search
 
@@ -21,7 +22,7 @@ def tune(
     trials: int = 20,
     time: str | float | None = None,
     space: Sequence[str] | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = print,
     **settings: Any,
 ) -> TuneResult:
     """Searches the best settings of one backbone; called again with the same words it goes on.
@@ -34,7 +35,7 @@ def tune(
         trials: how many there are to be in the end, those of earlier calls included.
         time: after which no trial begins and the running one comes to its end: seconds, or ``"30m"``.
         space: some of ``cut``, ``head``, ``learning_rate``, ``backbone_share`` and ``augment``; default all that apply.
-        report: called with one line of text at every step.
+        report: called with each line that the loggers ``densemble.*`` give; ``None``: only their own handlers.
         settings: keys of run.yaml that are not searched.
 
     Raises:
@@ -50,4 +51,5 @@ def tune(
     if task is None:
         raise UsageError("tune needs task= where data is a path; for instance task='saliency'")
     folder, config = open_data(data, {**settings, "task": task, "members": [backbone]})
-    return run_search(folder, config, Path(out), trials, parse_time(time), space, report)
+    with shown(report):
+        return run_search(folder, config, Path(out), trials, parse_time(time), space)
