@@ -53,6 +53,24 @@ def open_data(
     return data, make_config(with_preset(decided, data), source)
 
 
+def open_given(
+    data: FolderData | str | Path, task: str | None, settings: Mapping[str, Any]
+) -> tuple[FolderData, RunConfig]:
+    """As :func:`open_data`, of a FolderData, or of a path together with a task.
+
+    Raises:
+        UsageError: no task, or another than the FolderData's.
+    """
+    if not isinstance(data, FolderData):
+        if task is None:
+            raise UsageError("a path of data needs task=; for instance task='saliency'")
+        return open_data(data, {**settings, "task": task})
+    if task not in (None, data.task_name):
+        raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out")
+    values = {**settings, "task": data.task_name, "data": {**data.options, **data.settle()}}
+    return data, make_config(with_preset(values, data))
+
+
 def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
     """Checks the members of a configuration that a file names, before any of them is built.
 
@@ -83,8 +101,8 @@ def run_members(
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble()
         save(ensemble, run.folder.artifact)
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
-        log.info(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {shown}; {run.folder.artifact}")
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
+        log.info(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {scores}; {run.folder.artifact}")
         for line in run.cross_fitted():
             log.info(line)
         log.info(f"selection and scores explained: {run.folder.report}")
@@ -143,15 +161,7 @@ def train(
     budget, values = Budget(parse_time(time)), dict(settings)
     if members is not None:
         values["members"] = list(members)
-    if isinstance(data, FolderData):
-        if task not in (None, data.task_name):
-            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
-        values |= {"task": data.task_name, "data": {**data.options, **data.settle()}}
-        folder, config = data, make_config(with_preset(values, data))
-    else:
-        if task is None:
-            raise UsageError("train needs task= where data is a path; for instance task='saliency'")
-        folder, config = open_data(data, {"task": task, **values})
+    folder, config = open_given(data, task, values)
     with shown(report):
         if retrain:
             from densemble.engines.local import forget_changed

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.folder import FolderData
-from densemble.errors import UsageError
-from densemble.launch import open_data, parse_time
+from densemble.launch import open_given, parse_time
 from densemble.messages import shown
 from densemble.tuning.result import TrialRecord, TuneResult
 from densemble.tuning.search import run_search
@@ -43,13 +42,6 @@ def tune(
         DataError: pictures or maps that cannot be used.
         DensembleError: every trial failed.
     """
-    if isinstance(data, FolderData):
-        if task not in (None, data.task_name):
-            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of tune")
-        settings = {**settings, "data": data.options}
-        task, data = data.task_name, data.path
-    if task is None:
-        raise UsageError("tune needs task= where data is a path; for instance task='saliency'")
-    folder, config = open_data(data, {**settings, "task": task, "members": [backbone]})
+    folder, config = open_given(data, task, {**settings, "members": [backbone]})
     with shown(report):
         return run_search(folder, config, Path(out), trials, parse_time(time), space)
