@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from inspect import Parameter
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from pydantic import BeforeValidator, ConfigDict, Field, PositiveFloat, with_config
@@ -71,7 +72,7 @@ class DataOptions(ReadingOptions, SplitOptions, total=False):
         Field("auto", description="values up to this are invalid; null: none; auto: 0 for depth, else none"),
     ]
     skip_unpaired: Annotated[bool, Field(False, description="leave out images without target, targets without image")]
-    leave_out: Annotated[list[str] | str | None, Field(None, description="names or patterns left out, or their file")]
+    leave_out: Annotated[list[str] | str | Path | None, Field(None, description="names or patterns, or their file")]
 
 
 READING, SPLITTING = tuple(ReadingOptions.__annotations__), tuple(SplitOptions.__annotations__)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from densemble.config import make_config
@@ -263,6 +264,15 @@ def test_unknown_and_wrong_options_are_named(folder: Path) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             FolderData(folder, "segmentation", **options)
+
+
+def test_names_to_leave_out_may_lie_in_a_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("b\n")
+    for file in (tmp_path / "names.txt", str(tmp_path / "names.txt")):
+        data = FolderData(folder, "segmentation", leave_out=file)
+        assert [sample.stem for sample in data.train] == ["a", "c"]
+        config = make_config({"task": "segmentation", "data": data.options})
+        assert make_config(yaml.safe_load(config.to_yaml())).data["leave_out"] == str(file)
 
 
 def test_the_signature_names_every_option_and_its_default(folder: Path) -> None:

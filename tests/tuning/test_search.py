@@ -352,3 +352,15 @@ def test_a_damaged_study_is_told(scenes: Path, tmp_path: Path, by_formula: list[
     (tmp_path / "out" / "study.db").write_bytes(b"no database" * 100)
     with pytest.raises(ArtifactError, match="cannot read the search in"):
         search(scenes, tmp_path / "out", 2)
+
+
+def test_a_folder_data_is_searched_with_its_own_options(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["densemble.tuning"], "run_search", lambda data, config, *_: (data.path, config))
+    of_path: Any = tune(scenes, NETWORK, tmp_path, task="saliency", **SETTINGS)
+    assert tune(FolderData(scenes, "saliency"), NETWORK, tmp_path, **SETTINGS) == of_path
+    seeded: Any = tune(FolderData(scenes, "saliency", seed=3), NETWORK, tmp_path, **SETTINGS)
+    assert seeded[1].data == {**of_path[1].data, "seed": 3}
+    with pytest.raises(UsageError, match="contradicts the FolderData's 'saliency'"):
+        tune(FolderData(scenes, "saliency"), NETWORK, tmp_path, task="depth")
