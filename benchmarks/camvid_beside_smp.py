@@ -24,9 +24,11 @@ from densemble.data.folder import FolderData
 from densemble.engines.plan import fit_settings, trained_task
 from densemble.evaluation import predict_split
 from densemble.launch import open_data, run_members
+from densemble.messages import shown
 from densemble.nets.dense import DenseModel
 from densemble.storage.runs import MemberFolder
 from densemble.training.fit import fit_member, seed_everything
+from densemble.training.settings import MemberFit
 
 RESULT = Path(__file__).parent / "results" / "camvid_beside_smp.json"
 CLASSES = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
@@ -82,7 +84,8 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def train_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     out = arguments.out / "ours"
     data, config = open_data(arguments.data, settings(arguments))
-    run = run_members(data, config, out, resume=(out / "run.yaml").is_file())
+    with shown(print):
+        run = run_members(data, config, out, resume=(out / "run.yaml").is_file())
     rows = {
         name: {
             "val": record["val"],
@@ -123,7 +126,8 @@ def train_peer(
     weights = arguments.weights_dir / f"timm-{BACKBONE.split('/')[-1]}.safetensors"
     peer = Peer(kind, like, weights)
     started = time.monotonic()
-    fitted = fit_member(peer, task, *splits, SIZE, own, folder, f"smp {kind}", cache)  # type: ignore[arg-type]
+    fit = MemberFit(peer, task, own, *splits, SIZE, folder, f"smp {kind}", cache)  # type: ignore[arg-type]
+    fitted = fit_member(fit)
     peer.load_state_dict(load_file(folder.weights))
     _, scores = predict_split(peer.float().eval(), task, data, "val", (180, 240))
     return {

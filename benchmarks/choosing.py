@@ -43,6 +43,7 @@ from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import statistics as statistics_of_pictures
 from densemble.heldout.scores import totals
 from densemble.launch import run_members
+from densemble.messages import shown
 from densemble.metrics import Objective
 from densemble.run import Run
 from densemble.variants import find_candidates
@@ -57,7 +58,8 @@ def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -
     """Open the run; train it if it does not exist."""
     if not (folder / "run.json").is_file():
         config = make_config({**read_config(example), "weights_dir": weights_dir}, str(example))
-        run_members(FolderData(data, config.task, **config.data.model_dump()), config, folder)
+        with shown(print):
+            run_members(FolderData(data, config.task, **config.data), config, folder)
     return Run(folder, data)
 
 

@@ -129,6 +129,16 @@ class Finished:
 
 
 @pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What densemble logs during the test."""
+    from densemble.messages import shown
+
+    kept: list[str] = []
+    with shown(kept.append):
+        yield kept
+
+
+@pytest.fixture
 def densemble(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """``densemble("cuts", "alexnet")``: the command line, in this process; what it does not catch fails the test."""
     from densemble.cli import main

@@ -13,10 +13,14 @@ from densemble.storage.runs import MemberFolder
 from densemble.training.fit import seed_everything
 from densemble.training.settings import FitSettings
 
-SETTINGS = FitSettings(2, 1e-3, 1.0, 8, 1e-4, "light", "fp32", freeze_statistics=False, seed=0)
+SETTINGS = FitSettings(epochs=2, backbone_share=1.0, precision="fp32", freeze_statistics=False)
 
 Fit = Callable[..., dict[str, Any]]
 """``fit(RUN, settings, task=..., watch=(...))``: see the fixture."""
+
+
+def replace(settings: FitSettings, **changes: Any) -> FitSettings:
+    return settings.model_copy(update=changes)
 
 
 def small_model() -> DenseModel:

@@ -17,8 +17,9 @@ TOP = "densemble"
 
 # From the bottom up. Parts that share a floor may not import one another.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "messages"),
     ("shapes",),
+    ("data_options",),
     ("config", "nets", "presets"),
     ("metrics",),
     ("tasks",),
@@ -69,7 +70,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("cli.py", "commands/", "training/"),
-    "pydantic": ("config.py",),
+    "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
     "safetensors": ("nets/weights.py", "storage/", "training/"),
 }

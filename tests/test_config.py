@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from densemble.commands.overrides import with_settings
 from densemble.config import make_config, read_config
@@ -139,7 +140,7 @@ def test_copies_differ_in_nothing_but_seed_and_name() -> None:
     member = {"backbone": "resnet18", "epochs": 3, "head": "ppm", "snapshots": 2}
     copies = make_config({"task": "saliency", "members": [{**member, "copies": 2}]}).members
     (alone,) = make_config({"task": "saliency", "members": [member]}).members
-    assert [copy.model_copy(update={"seed": None}) for copy in copies] == [alone, alone]
+    assert [copy.model_dump() | {"seed": None} for copy in copies] == [alone.model_dump()] * 2
 
 
 @pytest.mark.parametrize("path", ["members.0.epochs", "members.resnet18.epochs", "members.resnet18*2.epochs"])
@@ -191,3 +192,13 @@ def test_a_wrong_training_is_named_where_there_are_copies() -> None:
 def test_a_key_without_its_section_is_told_where_it_belongs(setting: str, right: str) -> None:
     with pytest.raises(ConfigError, match=rf"did you mean {re.escape(right)}\?$"):
         make_config(with_settings({"task": "saliency"}, [setting]))
+
+
+def test_a_member_keeps_what_it_sets_also_where_that_is_the_default() -> None:
+    members = ["alexnet", {"backbone": "alexnet", "epochs": 12, "patience": None}]
+    config = make_config({"task": "saliency", "training": {"epochs": 3, "patience": 2}, "members": members})
+    again = make_config(yaml.safe_load(config.to_yaml()))
+    for one in (config, again):
+        trained = [member.training(one.training) for member in one.members]
+        assert [(t.epochs, t.patience) for t in trained] == [(3, 2), (12, 2)]
+    assert [member["epochs"] for member in config.model_dump()["members"]] == [None, 12]

@@ -10,7 +10,9 @@ from types import FrameType
 import typer
 
 from densemble.commands import benchmark, data, demo, evaluate, inspect, predict, train, tune
+from densemble.commands.output import say
 from densemble.errors import DensembleError
+from densemble.messages import shown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Pretrained classifiers become dense predictors; any set of them becomes one ensemble in one file.",
 )
+
+
+@app.callback()
+def _show_messages(context: typer.Context) -> None:
+    context.with_resource(shown(say))
+
+
 app.command()(demo.demo)
 app.command()(inspect.doctor)
 app.command()(inspect.backbones)

@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import (
@@ -13,12 +13,16 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
+from densemble.data_options import DataOptions
 from densemble.errors import ConfigError, UsageError
 from densemble.shapes import parse_size
 
@@ -44,8 +48,8 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainingConfig(_Strict):
-    """How members are trained; a member may override each value for itself."""
+class TrainingOptions(_Strict):
+    """How members are trained; a section of run.yaml, and keys of each member that has values of its own."""
 
     epochs: PositiveInt = 12
     learning_rate: PositiveFloat | Literal["auto"] = Field(
@@ -55,11 +59,11 @@ class TrainingConfig(_Strict):
         None, description="peak learning rate of a pretrained backbone; default a fifth of the head's"
     )
     batch_size: PositiveInt | Literal["auto"] = Field(
-        8, description="pictures per step; auto: as many as fit, up to 32 on a GPU and 8 on a CPU"
+        8, description="images per step; auto: as many as fit, up to 32 on a GPU and 8 on a CPU"
     )
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
     augment: AugmentName = "light"
-    precision: PrecisionName = "auto"
+    precision: PrecisionName = Field("auto", description="of the computation; weights are float32 in all of them")
     averaging: AveragingName = Field(
         "none", description="average weights over steps (ema) or over the last quarter of the epochs (swa)"
     )
@@ -81,7 +85,11 @@ class TrainingConfig(_Strict):
     snapshots: int = Field(
         0, ge=0, description="weights kept from the second half of the training, as further candidates"
     )
-    seed: int = 0
+    seed: int = Field(0, description="of weights, order and augmentation")
+
+
+class TrainingConfig(TrainingOptions):
+    """Complete training options, checked together."""
 
     @model_validator(mode="after")
     def _cacheable(self) -> "TrainingConfig":
@@ -89,7 +97,7 @@ class TrainingConfig(_Strict):
         return self
 
 
-def require_cacheable(settings: "TrainingConfig") -> None:
+def require_cacheable(settings: TrainingOptions) -> None:
     """Features can be kept only where they do not change.
 
     Raises:
@@ -106,8 +114,11 @@ def require_cacheable(settings: "TrainingConfig") -> None:
         raise ValueError(f"cache_features needs {' and '.join(problems)}")
 
 
-class MemberConfig(_Strict):
-    """One member: which backbone, where it is cut, which head, and its own training settings."""
+class MemberConfig(TrainingOptions):
+    """One member: which backbone, where it is cut, which head, and its own training options.
+
+    A training option that the member does not set has its default here, and the run's value in :meth:`training`.
+    """
 
     backbone: str
     copies: PositiveInt = Field(1, description="members of this kind, each with its own seed and name")
@@ -120,38 +131,31 @@ class MemberConfig(_Strict):
     weights: str | None = "DEFAULT"
     allow_partial: bool = False
     input_size: SizeField | None = None
-    epochs: PositiveInt | None = None
-    learning_rate: PositiveFloat | Literal["auto"] | None = None
-    backbone_learning_rate: PositiveFloat | None = None
-    batch_size: PositiveInt | Literal["auto"] | None = None
-    weight_decay: float | None = Field(None, ge=0)
-    augment: AugmentName | None = None
-    precision: PrecisionName | None = None
-    averaging: AveragingName | None = None
-    patience: PositiveInt | None = None
-    freeze_statistics: bool | None = None
-    layer_decay: float | None = Field(None, gt=0, le=1)
-    freeze_epochs: int | None = Field(None, ge=0)
-    gradient_checkpointing: bool | None = None
-    channels_last: bool | None = None
-    cache_features: bool | None = None
-    snapshots: int | None = Field(None, ge=0)
-    seed: int | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         values = {"backbone": value} if isinstance(value, str) else value
-        if not isinstance(values, dict) or not (copied := COPIED.fullmatch(str(values.get("backbone")))):
+        if not isinstance(values, dict):
+            return values
+        values = {k: v for k, v in values.items() if v is not None or k not in TrainingOptions.model_fields}
+        if not (copied := COPIED.fullmatch(str(values.get("backbone")))):
             return values
         if "copies" in values:
             raise ValueError(f"'{copied[0]}' says how many copies, and 'copies' says so again; keep one of them")
         return {**values, "backbone": copied["backbone"], "copies": int(copied["copies"])}
 
+    @model_serializer(mode="wrap")
+    def _unset_as_null(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The member's own fields first; training options that it does not set are null."""
+        values: dict[str, Any] = serialize(self)
+        options = {name: values.pop(name) for name in TrainingOptions.model_fields}
+        return values | {name: value if name in self.model_fields_set else None for name, value in options.items()}
+
     def training(self, common: TrainingConfig) -> TrainingConfig:
-        """The run's training settings with this member's own ones on top."""
-        own = {key: getattr(self, key) for key in TrainingConfig.model_fields}
-        return common.model_copy(update={key: value for key, value in own.items() if value is not None})
+        """The run's training options, replaced by those that this member sets."""
+        own = self.model_fields_set & TrainingOptions.model_fields.keys()
+        return common.model_copy(update={name: getattr(self, name) for name in own})
 
     def spread(self, seed: int) -> "list[MemberConfig]":
         """Its copies as members of their own, numbered, with seeds counted up from its own, or from ``seed``.
@@ -160,7 +164,7 @@ class MemberConfig(_Strict):
         """
         if self.copies == 1:
             return [self]
-        first = seed if self.seed is None else self.seed
+        first = self.seed if "seed" in self.model_fields_set else seed
         return [
             self.model_copy(update={"copies": 1, "seed": first + number, "name": name})
             for number, name in enumerate(_numbered(self.name, self.copies))
@@ -170,55 +174,6 @@ class MemberConfig(_Strict):
 def _numbered(name: str | None, count: int) -> list[str | None]:
     """``name``, ``name-2``, ...; members without a name of their own are numbered with all others of their kind."""
     return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
-
-
-def _as_label(value: Any) -> Any:
-    """Keys of JSON are text."""
-    return int(value) if isinstance(value, str) and value.removeprefix("-").isdecimal() else value
-
-
-Label = Annotated[int | str, BeforeValidator(_as_label)]
-
-
-class DataConfig(_Strict):
-    """How pictures and maps are found, split and read."""
-
-    classes: list[str] | None = Field(None, description="class names; default what the folder says, else counted")
-    ignore_index: int | None = Field(
-        None, description="label that is neither trained on nor scored; default the format's, else 255"
-    )
-    label_map: dict[Label, Label] | None = Field(None, description="label or its name -> class number or name")
-    color_map: str | dict[str, list[int] | list[list[int]] | str] | None = Field(
-        None, description="colours of a colour-coded mask: a file, or class name -> [red, green, blue] or '#rrggbb'"
-    )
-    scale: PositiveFloat = Field(1.0, description="float targets are multiplied by this when read")
-    invalid_below: float | Literal["auto"] | None = Field(
-        "auto", description="values up to this one are invalid; null: none; auto: 0 for depth, none for regression"
-    )
-    unit: str = Field("", description="of the values, after the scale; for instance m")
-    heatmap: Literal["keypoints", "density"] = Field("keypoints", description="what a heatmap's maps or points are")
-    sigma: float = Field(0.015, gt=0, le=0.5, description="spread of a drawn point, as a share of the diagonal")
-    bands: list[int] | None = Field(None, description="channels of the pictures that are used, counted from 0")
-    heat_max: PositiveFloat | dict[str, PositiveFloat] | None = Field(
-        None, description="value of saliency and heatmaps that becomes 1; default: decided from all maps, and kept here"
-    )
-    image_range: tuple[float, float] | None = Field(
-        None, description="values of 16-bit and float pictures that become 0 and 1"
-    )
-    exif: Literal["auto", "image", "both", "ignore"] = Field(
-        "auto", description="what a picture's EXIF orientation turns; auto: the map too where only that makes it fit"
-    )
-    resize_targets: bool = Field(False, description="resize maps of another size to their picture's")
-    absent_is_empty: bool = Field(False, description="a class without a mask file for a picture is nowhere in it")
-    skip_unpaired: bool = Field(False, description="leave out pictures without a map, and maps without a picture")
-    leave_out: list[str] | str | None = Field(None, description="names or patterns left out, or a file of them")
-    val_fraction: float = Field(0.2, gt=0, lt=1, description="share of validation pairs where DATA has no split")
-    test_fraction: float = Field(0.0, ge=0, lt=1, description="share of test pairs where DATA has no split")
-    group_by: str | None = Field(None, description="expression whose match in a name is its group; or: folder")
-    stratify: bool = Field(False, description="split so that every part holds the same share of each class")
-    folds: int | None = Field(None, ge=2, description="number of folds for cross-validation")
-    fold: int = Field(0, ge=0, description="the fold that is held out for validation")
-    seed: int = 0
 
 
 class TrainerConfig(_Strict):
@@ -245,7 +200,7 @@ class RunConfig(_Strict):
     input_size: SizeField = (240, 320)
     out_size: SizeField | None = None
     training: TrainingConfig = TrainingConfig()
-    data: DataConfig = DataConfig()
+    data: DataOptions = Field(default_factory=lambda: DataOptions(), validate_default=True)
     trainer: TrainerConfig = TrainerConfig()
     weights_dir: str | None = None
     members: list[MemberConfig] = Field(default_factory=lambda: [MemberConfig(backbone=name) for name in SEVEN])
@@ -312,8 +267,26 @@ def make_config(values: dict[str, Any], source: str = "the settings") -> RunConf
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(dict(item)) for item in error.errors()]
-        raise ConfigError(f"{source}: " + "; ".join(problems)) from error
+        raise ConfigError(f"{source}: {_explained(error)}") from error
+
+
+def make_data_options(given: DataOptions) -> DataOptions:
+    """Checked data options, complete with defaults.
+
+    Raises:
+        ConfigError: as :func:`make_config`.
+    """
+    try:
+        return _DATA_OPTIONS.validate_python(given)
+    except ValidationError as error:
+        raise ConfigError(_explained(error, "data")) from error
+
+
+_DATA_OPTIONS = TypeAdapter(DataOptions)
+
+
+def _explained(error: ValidationError, *section: str) -> str:
+    return "; ".join(_explain({**item, "loc": (*section, *item["loc"])}) for item in error.errors())
 
 
 def _explain(item: dict[str, Any]) -> str:
@@ -328,15 +301,15 @@ def _explain(item: dict[str, Any]) -> str:
 
 def _hint(location: tuple[Any, ...]) -> str:
     """What an unknown key may have been: one of another section, or one of nearly that name."""
-    models: dict[str, type[BaseModel]] = {
-        "": RunConfig, "training": TrainingConfig, "data": DataConfig, "trainer": TrainerConfig,
-        "members": MemberConfig,
+    known: dict[str, Any] = {
+        "": RunConfig.model_fields, "training": TrainingConfig.model_fields, "data": get_type_hints(DataOptions),
+        "trainer": TrainerConfig.model_fields, "members": MemberConfig.model_fields,
     }  # fmt: skip
-    key, own = str(location[-1]), models.get(str(location[0]) if len(location) > 1 else "", RunConfig).model_fields
-    names = dict.fromkeys([*own, *(name for model in models.values() for name in model.model_fields)])
+    key, own = str(location[-1]), known.get(str(location[0]) if len(location) > 1 else "", known[""])
+    names = dict.fromkeys([*own, *(name for fields in known.values() for name in fields)])
     near = [key] if key in names else difflib.get_close_matches(key, own, 1) or difflib.get_close_matches(key, names, 1)
     if not near:
         return f"known are: {', '.join(own)}"
-    sections = [""] if near[0] in own else [name for name, model in models.items() if near[0] in model.model_fields]
+    sections = [""] if near[0] in own else [name for name, fields in known.items() if near[0] in fields]
     paths = [f"{name}.{near[0]}".lstrip(".") for name in sections if name != "members" or len(sections) == 1]
     return "did you mean " + " or ".join(f"'{path.replace('members.', 'members.0.')}'" for path in paths) + "?"

@@ -75,7 +75,7 @@ def images_with_targets(
     samples = data.split(split)
     for sample in samples if numbers is None else [samples[number] for number in numbers]:
         image, target = data.read_pair(sample)
-        pixels = torch.from_numpy(np.ascontiguousarray(as_unit(image, data.reading.image_range)))
+        pixels = torch.from_numpy(np.ascontiguousarray(as_unit(image, data.reading.options["image_range"])))
         yield pixels.permute(2, 0, 1)[None], *as_target(target, data.read_points(sample))
 
 

@@ -1,5 +1,6 @@
 """launch: from a data folder and settings to a run with an ensemble in it."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from densemble.data.heat_scale import told
 from densemble.engines.budget import Budget
 from densemble.engines.leftovers import remove_leftovers
 from densemble.errors import ConfigError, DensembleError, PartialError, UsageError
+from densemble.messages import shown
 from densemble.presets import preset_settings, under
 from densemble.run import Run
 from densemble.shapes import Size
 from densemble.storage.artifact import require_function, save
 from densemble.tasks import TASKS
 
+log = logging.getLogger(__name__)
 _SAMPLED = 20
 
 
@@ -56,9 +59,27 @@ def open_data(
         DataError: pictures or maps that cannot be used.
     """
     config = make_config(dict(values), source)
-    data = FolderData(path, config.task, **config.data.model_dump())
+    data = FolderData(path, config.task, **config.data)
     decided = {**values, "data": {**(values.get("data") or {}), **data.settle()}}
     return data, configured(decided, data, source)
+
+
+def open_given(
+    data: FolderData | str | Path, task: str | None, settings: Mapping[str, Any]
+) -> tuple[FolderData, RunConfig]:
+    """As :func:`open_data`, of a FolderData, or of a path together with a task.
+
+    Raises:
+        UsageError: no task, or another than the FolderData's.
+    """
+    if not isinstance(data, FolderData):
+        if task is None:
+            raise UsageError("a path of data needs task=; for instance task='saliency'")
+        return open_data(data, {**settings, "task": task})
+    if task not in (None, data.task_name):
+        raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out")
+    values = {**settings, "task": data.task_name, "data": {**data.options, **data.settle()}}
+    return data, configured(values, data)
 
 
 def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
@@ -72,12 +93,7 @@ def require_functions(config: RunConfig, functions: Sequence[str], source: str) 
 
 
 def run_members(
-    data: FolderData,
-    config: RunConfig,
-    out: Path,
-    resume: bool = False,
-    budget: Budget | None = None,
-    report: Callable[[str], None] = print,
+    data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
 ) -> Run:
     """Trains the members and leaves ``ensemble.safetensors`` in the run: greedy selection, calibrated, scored.
 
@@ -89,32 +105,32 @@ def run_members(
     """
     from densemble.engines.local import train_members
 
-    if data.reading.heat_max:
-        report(f"maps: {told(data.reading.heat_max)}")
-    outcomes = train_members(data, config, out, resume, budget, report)
+    if data.reading.options["heat_max"]:
+        log.info(f"maps: {told(data.reading.options['heat_max'])}")
+    outcomes = train_members(data, config, out, resume, budget)
     run = Run(out, data.path, [member.backbone for member in config.members])
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
-        ensemble = run.assemble(report=report)
+        ensemble = run.assemble()
         save(ensemble, run.folder.artifact)
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
-        report(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {shown}; {run.folder.artifact}")
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
+        log.info(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {scores}; {run.folder.artifact}")
         for line in run.cross_fitted():
-            report(line)
-        report(f"selection and scores explained: {run.folder.report}")
-        warn_of_baselines(run, ensemble.metrics["val"], report)
-        remove_leftovers(run.folder, config, report)
+            log.info(line)
+        log.info(f"selection and scores explained: {run.folder.report}")
+        warn_of_baselines(run, ensemble.metrics["val"])
+        remove_leftovers(run.folder, config)
     if budget is not None and budget.seconds is not None:
-        report(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
+        log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
     raise_failures(outcomes)
     return run
 
 
-def warn_of_baselines(run: Run, scores: Mapping[str, Any], report: Callable[[str], None]) -> None:
+def warn_of_baselines(run: Run, scores: Mapping[str, Any]) -> None:
     """Says so where a prediction that needs no training scores as well as the ensemble."""
     name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
     for baseline, own in run.baselines().items():
         if own.get(name) is not None and scores.get(name) is not None and sign * scores[name] <= sign * own[name]:
-            report(
+            log.warning(
                 f"warning: {name} {scores[name]:.4f} is no better than the baseline '{baseline}' ({own[name]:.4f}), "
                 "which needs no training: train longer, start from pretrained weights, or look at the data"
             )
@@ -127,7 +143,7 @@ def train(
     task: str | None = None,
     time: str | float | None = None,
     resume: bool = False,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = print,
     retrain: bool = False,
     **settings: Any,
 ) -> Run:
@@ -142,7 +158,7 @@ def train(
         time: limit for everything from this call to the saved ensemble: seconds, or ``"30m"``. Members that it is not
             enough for are left out.
         resume: go on with a run that was cut off.
-        report: called with one line of text at every step.
+        report: called with each line that the loggers ``densemble.*`` give; ``None``: only their own handlers.
         retrain: like ``resume``; where the data has changed, all members are trained again instead of refusing.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
             ``training={"epochs": 5}``.
@@ -156,20 +172,13 @@ def train(
     budget, values = Budget(parse_time(time)), dict(settings)
     if members is not None:
         values["members"] = list(members)
-    if isinstance(data, FolderData):
-        if task not in (None, data.task_name):
-            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of train")
-        values |= {"task": data.task_name, "data": {**data.options, **data.settle()}}
-        folder, config = data, configured(values, data)
-    else:
-        if task is None:
-            raise UsageError("train needs task= where data is a path; for instance task='saliency'")
-        folder, config = open_data(data, {"task": task, **values})
-    if retrain:
-        from densemble.engines.local import forget_changed
+    folder, config = open_given(data, task, values)
+    with shown(report):
+        if retrain:
+            from densemble.engines.local import forget_changed
 
-        forget_changed(folder, config, Path(out), report)
-    return run_members(folder, config, Path(out), resume or retrain, budget, report)
+            forget_changed(folder, config, Path(out))
+        return run_members(folder, config, Path(out), resume or retrain, budget)
 
 
 def raise_failures(outcomes: Sequence[Any]) -> None:

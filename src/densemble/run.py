@@ -1,5 +1,6 @@
 """Run: what a run folder holds, as a table and as an ensemble."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError
 from densemble.evaluation import Scores
+from densemble.messages import shown
 from densemble.storage.artifact import require_function
 from densemble.storage.runs import RunFolder, read_json, write_text
 from densemble.tasks import Task, make_task
@@ -27,6 +29,8 @@ from densemble.variants import (
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -132,7 +136,7 @@ class Run:
         select: str = "greedy",
         combine: str = "mean",
         weights: Sequence[float] | None = None,
-        report: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] | None = None,
         *,
         metric: str | None = None,
         budget: float | None = None,
@@ -152,7 +156,7 @@ class Run:
             combine: row of ``COMBINE``, or ``auto``: the best rule that surely gains over the mean on pictures that it
                 did not learn from.
             weights: one per member where names or ``all`` are given; default equal.
-            report: called with one line of text at every step.
+            report: called with each line that the loggers ``densemble.*`` give.
             metric: that is chosen by; default the task's own.
             budget: milliseconds per picture that the chosen members may take together on this machine.
             calibrate: ``auto``, ``none``, ``temperature``, ``vector``, or ``variance`` for values.
@@ -182,43 +186,47 @@ class Run:
         options.require(self.task)
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
-        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), report)
-        ensemble = assemble(source, options)
+        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), log.info)
+        with shown(report):
+            ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
         return ensemble
 
-    def add_views(self, views: Sequence[str], report: Callable[[str], None] = lambda line: None) -> None:
+    def add_views(self, views: Sequence[str], report: Callable[[str], None] | None = None) -> None:
         """Makes every member seen through each view a candidate of its own (test-time augmentation).
 
         Args:
             views: rows of ``VIEWS``, or ``scaleN``.
-            report: called with one line of text at every step.
+            report: called with each line that the loggers ``densemble.*`` give.
 
         Raises:
             UsageError: no such view.
             ArtifactError: a member is code that is not in ``functions``.
         """
-        make_views(self._variant_maker(report), views)
+        with shown(report):
+            make_views(self._variant_maker(), views)
 
-    def add_snapshots(self, report: Callable[[str], None] = lambda line: None) -> None:
+    def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
         """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own.
 
         Raises:
             ArtifactError: a member is code that is not in ``functions``.
         """
-        make_snapshots(self._variant_maker(report))
+        with shown(report):
+            make_snapshots(self._variant_maker())
 
-    def add_soups(self, report: Callable[[str], None] = lambda line: None) -> None:
+    def add_soups(self, report: Callable[[str], None] | None = None) -> None:
         """Makes greedy soups of members of one architecture candidates: one network with averaged weights each.
 
         Raises:
             ArtifactError: a member is code that is not in ``functions``.
         """
-        make_soups(self._variant_maker(report))
+        with shown(report):
+            make_soups(self._variant_maker())
 
-    def _variant_maker(self, report: Callable[[str], None]) -> VariantMaker:
+    def _variant_maker(self) -> VariantMaker:
         self._require_functions()
-        return VariantMaker(self.folder, self.config, self.task, self.open_data(), report)
+        return VariantMaker(self.folder, self.config, self.task, self.open_data(), log.info)
 
     def open_data(self) -> FolderData:
         """The pictures and maps that the members were trained on.
@@ -227,9 +235,9 @@ class Run:
             DataError: they cannot be read.
             ArtifactError: the validation pictures or maps are others than in training.
         """
-        options = self.config.data.model_dump()
+        options = self.config.data
         if options["classes"] is None and self.task.describe().get("classes"):
-            options["classes"] = self.task.describe()["classes"]
+            options = {**options, "classes": self.task.describe()["classes"]}
         data = FolderData(self.data_path, self.config.task, **options)
         if [sample.stem for sample in data.val] != self._state["val"]:
             raise ArtifactError(

@@ -15,7 +15,7 @@ def test_the_budget_starts_with_the_command(
     scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch, options: Any, seconds: float | None
 ) -> None:
     given: list[Budget] = []
-    monkeypatch.setattr(launch, "run_members", lambda data, config, out, resume, budget, report: given.append(budget))
+    monkeypatch.setattr(launch, "run_members", lambda data, config, out, resume, budget: given.append(budget))
     clock = time.monotonic
     readings: list[float] = []
 

@@ -34,7 +34,8 @@ def flags_of(remedy: str, task: str) -> dict[str, Any]:
         flags = re.findall(r"--set ('[^']*'|[^\s,;]+)", alternative)
         if flags:
             settings = [shlex.split(flag)[0] for flag in flags]
-            return make_config(with_settings({"task": task}, settings)).data.model_dump(exclude_unset=True)
+            values = with_settings({"task": task}, settings)
+            return {name: make_config(values).data[name] for name in values["data"]}
     return {}
 
 

@@ -1,11 +1,13 @@
 """FolderData: layouts, pairing, reading, the decoded cache and the check."""
 
+import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from densemble.config import make_config
@@ -191,12 +193,12 @@ def test_what_was_said_about_reading_does_for_another_folder(folder: Path, tmp_p
     (folder / "colours.txt").unlink()
     said = json.loads(json.dumps(data.said))
     assert set(said) == {"color_map", "exif"}
-    again = FolderData(folder, "segmentation", **make_config({"task": "segmentation", "data": said}).data.model_dump())
+    again = FolderData(folder, "segmentation", **make_config({"task": "segmentation", "data": said}).data)
     assert again.classes == data.classes == ["ground", "car", "tree"]
     assert all(np.array_equal(again.read_target(s), data.read_target(s)) for s in data.train)
     plain = FolderData(folder, "depth", label_map={3: 4}, scale=0.5)
     kept = make_config({"task": "depth", "data": json.loads(json.dumps(plain.said))}).data
-    assert kept.label_map == {3: 4} and kept.scale == 0.5 and FolderData(folder, "depth").said == {}
+    assert kept["label_map"] == {3: 4} and kept["scale"] == 0.5 and FolderData(folder, "depth").said == {}
 
 
 def test_two_colours_of_one_class_and_a_void_colour(folder: Path) -> None:
@@ -253,3 +255,34 @@ def test_points_in_an_npy(tmp_path: Path) -> None:
     assert data.task.out_channels == 2
     maps = data.read_target(data.train[0])
     assert np.unravel_index(maps[1].argmax(), maps[1].shape) == (10, 20)
+
+
+def test_unknown_and_wrong_options_are_named(folder: Path) -> None:
+    for options, words in (
+        ({"scal": 2}, "unknown key 'data.scal'; did you mean 'scale'"),
+        ({"folds": 1}, "data.folds"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            FolderData(folder, "segmentation", **options)
+
+
+def test_names_to_leave_out_may_lie_in_a_file(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("b\n")
+    for file in (tmp_path / "names.txt", str(tmp_path / "names.txt")):
+        data = FolderData(folder, "segmentation", leave_out=file)
+        assert [sample.stem for sample in data.train] == ["a", "c"]
+        config = make_config({"task": "segmentation", "data": data.options})
+        assert make_config(yaml.safe_load(config.to_yaml())).data["leave_out"] == str(file)
+
+
+def test_the_signature_names_every_option_and_its_default(folder: Path) -> None:
+    parameters = inspect.signature(FolderData).parameters
+    assert list(parameters)[:2] == ["path", "task"]
+    assert {n: p.default for n, p in list(parameters.items())[2:]} == make_config({"task": "depth"}).data
+    assert all(f"{name}: " in (FolderData.__doc__ or "") for name in parameters)
+
+
+def test_options_of_one_data_set_do_not_change_those_they_came_from(folder: Path) -> None:
+    config = make_config({"task": "segmentation", "data": {"ignore_index": -1}})
+    assert FolderData(folder, task="segmentation", **config.data).options["label_map"] == {-1: 255}
+    assert config.data["label_map"] is None and config.data["ignore_index"] == -1

@@ -203,7 +203,7 @@ def test_what_counts_as_1_is_recorded_and_does_for_other_maps(tmp_path: Path) ->
                 np.eye(*SIZE, dtype=np.float32) * np.float32(peak),
             )
     data, config = open_data(tmp_path / "one", {"task": "saliency"})
-    assert config.data.heat_max == {"float": pytest.approx(1.2)}
+    assert config.data["heat_max"] == {"float": pytest.approx(1.2)}
     two, _ = open_data(tmp_path / "two", {"task": "saliency", "data": data.said})
     assert two.read_target(two.train[0]).max() == pytest.approx(0.5)
     with pytest.raises(DataError, match=r"reaches 2, above 1\.2.*data\.heat_max=2"):

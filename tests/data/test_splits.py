@@ -4,13 +4,16 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from densemble.config import make_data_options
 from densemble.data.layouts import Sample
-from densemble.data.splits import SplitOptions, make_splits
+from densemble.data.splits import make_splits
+from densemble.data_options import DataOptions, SplitOptions
 from densemble.errors import UsageError
 
 Splits = dict[str, tuple[Sample, ...]]
@@ -19,6 +22,10 @@ Splits = dict[str, tuple[Sample, ...]]
 def make(names: Sequence[str], groups: Sequence[str | None] | None = None) -> list[Sample]:
     groups = groups or [None] * len(names)
     return [Sample(Path("i") / f"{n}.jpg", Path("t") / f"{n}.png", group=g) for n, g in zip(names, groups, strict=True)]
+
+
+def options(**chosen: Unpack[SplitOptions]) -> SplitOptions:
+    return {**make_data_options({}), **chosen}
 
 
 def numbered(count: int, per_group: int | None = None) -> list[Sample]:
@@ -39,13 +46,13 @@ def test_the_plain_split_is_the_first_of_a_seeded_shuffle(count: int, fraction: 
     order = list(samples)
     random.Random(seed).shuffle(order)
     held_out = min(max(1, round(count * fraction)), count - 1) if count > 1 else 0
-    splits = make_splits(samples, SplitOptions(val_fraction=fraction, seed=seed))
+    splits = make_splits(samples, options(val_fraction=fraction, seed=seed))
     assert set(splits["val"]) == set(order[:held_out])
     assert_parted(splits, samples)
 
 
 def test_the_plain_split_stays_what_it_was() -> None:
-    assert [sample.stem for sample in make_splits(numbered(10), SplitOptions())["val"]] == ["007", "008"]
+    assert [sample.stem for sample in make_splits(numbered(10), options())["val"]] == ["007", "008"]
 
 
 @given(
@@ -57,7 +64,7 @@ def test_the_plain_split_stays_what_it_was() -> None:
 def test_groups_stay_whole(sizes: list[int], val: float, test: float, seed: int) -> None:
     groups = [f"g{number}" for number, size in enumerate(sizes) for _ in range(size)]
     samples = make([f"{place}" for place in range(len(groups))], groups)
-    splits = make_splits(samples, SplitOptions(val_fraction=val, test_fraction=test, seed=seed))
+    splits = make_splits(samples, options(val_fraction=val, test_fraction=test, seed=seed))
     assert_parted(splits, samples)
     assert all(splits.values()) and len(splits) == (3 if test else 2)
     of_group = [{sample.group for sample in part} for part in splits.values()]
@@ -70,14 +77,14 @@ def test_groups_stay_whole(sizes: list[int], val: float, test: float, seed: int)
 )
 def test_groups_by_expression(group_by: str, groups: set[str]) -> None:
     samples = make([f"p{patient}_{time}_{n}" for patient in (1, 2, 3) for time in ("day", "night") for n in range(3)])
-    splits = make_splits(samples, SplitOptions(val_fraction=0.3, group_by=group_by))
+    splits = make_splits(samples, options(val_fraction=0.3, group_by=group_by))
     for group in groups:
         assert sum(any(group in sample.stem for sample in part) for part in splits.values()) == 1
 
 
 def test_groups_by_folder() -> None:
     samples = [Sample(Path(f"f{n % 4}/{n}.jpg"), Path(f"t/{n}.png")) for n in range(20)]
-    splits = make_splits(samples, SplitOptions(group_by="folder"))
+    splits = make_splits(samples, options(group_by="folder"))
     folders = [{sample.image.parent for sample in part} for part in splits.values()]
     assert [len(found) for found in folders] == [3, 1] and not folders[0] & folders[1]
 
@@ -87,8 +94,8 @@ def test_groups_by_folder() -> None:
 @pytest.mark.parametrize("test_fraction", [0.0, 0.2])
 def test_every_sample_is_val_in_exactly_one_fold(stratify: bool, per_group: int | None, test_fraction: float) -> None:
     samples = numbered(60, per_group)
-    options = [SplitOptions(test_fraction=test_fraction, stratify=stratify, folds=4, fold=fold) for fold in range(4)]
-    parted = [make_splits(samples, option, lambda sample: str(int(sample.stem) % 2)) for option in options]
+    chosen = [options(test_fraction=test_fraction, stratify=stratify, folds=4, fold=fold) for fold in range(4)]
+    parted = [make_splits(samples, option, lambda sample: str(int(sample.stem) % 2)) for option in chosen]
     tests = {splits.get("test", ()) for splits in parted}
     assert len(tests) == 1
     (test,) = tests
@@ -101,18 +108,16 @@ def test_every_sample_is_val_in_exactly_one_fold(stratify: bool, per_group: int 
 
 def test_the_test_part_depends_on_nothing_but_its_fraction_and_the_seed() -> None:
     samples = numbered(40)
-    options = [
-        SplitOptions(val_fraction=val, test_fraction=0.2, folds=folds) for val in (0.1, 0.5) for folds in (None, 5)
-    ]
-    assert len({make_splits(samples, option)["test"] for option in options}) == 1
+    chosen = [options(val_fraction=val, test_fraction=0.2, folds=folds) for val in (0.1, 0.5) for folds in (None, 5)]
+    assert len({make_splits(samples, option)["test"] for option in chosen}) == 1
 
 
 @pytest.mark.parametrize(("val", "test"), [(0.2, 0.0), (0.3, 0.0), (0.2, 0.2)])
 def test_strata_are_even(val: float, test: float) -> None:
     samples = numbered(100)
     rare = {sample for sample in samples if int(sample.stem) < 20}
-    options = SplitOptions(val_fraction=val, test_fraction=test, stratify=True, seed=3)
-    splits = make_splits(samples, options, lambda sample: "rare" if sample in rare else "common")
+    chosen = options(val_fraction=val, test_fraction=test, stratify=True, seed=3)
+    splits = make_splits(samples, chosen, lambda sample: "rare" if sample in rare else "common")
     assert_parted(splits, samples)
     assert len(splits["val"]) == pytest.approx(100 * val, abs=2)
     for part in splits.values():
@@ -120,27 +125,38 @@ def test_strata_are_even(val: float, test: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("chosen", "message"),
     [
-        (SplitOptions(val_fraction=0.6, test_fraction=0.4), "leave nothing to train on"),
-        (SplitOptions(val_fraction=-0.1), "neither below 0"),
-        (SplitOptions(folds=1), "1 folds"),
-        (SplitOptions(folds=3, fold=3), r"no fold 3 of 3.*0\.\.2"),
-        (SplitOptions(folds=3, fold=-1), "no fold -1"),
-        (SplitOptions(folds=30), "20 samples cannot be parted into 30"),
-        (SplitOptions(group_by="video"), "does not match 20 of 20 names, such as '000'"),
-        (SplitOptions(group_by="^01"), "does not match 10 of 20"),
-        (SplitOptions(group_by="("), "no regular expression"),
-        (SplitOptions(group_by="^0"), "1 groups cannot be parted into 2"),
-        (SplitOptions(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be parted into 3"),
-        (SplitOptions(stratify=True), "no strata"),
+        (options(val_fraction=0.6, test_fraction=0.4), "leave nothing to train on"),
+        (options(folds=3, fold=3), r"no fold 3 of 3.*0\.\.2"),
+        (options(folds=30), "20 samples cannot be parted into 30"),
+        (options(group_by="video"), "does not match 20 of 20 names, such as '000'"),
+        (options(group_by="^01"), "does not match 10 of 20"),
+        (options(group_by="("), "no regular expression"),
+        (options(group_by="^0"), "1 groups cannot be parted into 2"),
+        (options(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be parted into 3"),
+        (options(stratify=True), "no strata"),
     ],
 )
-def test_what_cannot_be_parted(options: SplitOptions, message: str) -> None:
+def test_what_cannot_be_parted(chosen: SplitOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        make_splits(numbered(20), options)
+        make_splits(numbered(20), chosen)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"val_fraction": -0.1}, "val_fraction.*greater than 0"),
+        ({"test_fraction": -0.1}, "test_fraction.*greater than or equal to 0"),
+        ({"folds": 1}, "folds.*greater than or equal to 2"),
+        ({"folds": 3, "fold": -1}, "fold'.*greater than or equal to 0"),
+    ],
+)
+def test_options_that_no_split_has(chosen: SplitOptions, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_data_options(cast(DataOptions, chosen))
 
 
 def test_strata_of_one_sample_each() -> None:
     with pytest.raises(UsageError, match="cannot stratify"):
-        make_splits(numbered(20), SplitOptions(stratify=True), lambda sample: sample.stem)
+        make_splits(numbered(20), options(stratify=True), lambda sample: sample.stem)

@@ -18,6 +18,7 @@ from densemble.engines import data_check, local
 from densemble.engines.data_check import require_sound
 from densemble.engines.member import Outcome
 from densemble.errors import ArtifactError, DataError, UsageError
+from densemble.messages import shown
 from densemble.storage.runs import RunFolder, read_json
 from densemble.tuning import tune
 
@@ -69,8 +70,10 @@ def members(folder: Path, out: Path, resume: bool = False, retrain: bool = False
     lines: list[str] = []
     config, data = make_config(SETTINGS), FolderData(folder, "segmentation")
     if retrain:
-        local.forget_changed(data, config, out, lines.append)
-    local.train_members(data, config, out, resume or retrain, report=lines.append)
+        with shown(lines.append):
+            local.forget_changed(data, config, out)
+    with shown(lines.append):
+        local.train_members(data, config, out, resume or retrain)
     return lines
 
 
@@ -106,20 +109,21 @@ def test_warnings_are_printed_and_the_training_goes_on(tmp_path: Path, untrained
     assert untrained == ["one"]
 
 
-def test_a_check_is_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_is_kept_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     folder = write_good(tmp_path, "segmentation")
     checks: list[object] = []
     real = data_check.check
     monkeypatch.setattr(data_check, "check", lambda *given: [checks.append(given), real(*given)][1])
     data_check.check_and_keep(FolderData(folder, "segmentation"), "error")
-    lines: list[str] = []
-    require_sound(FolderData(folder, "segmentation"), lines.append)
+    require_sound(FolderData(folder, "segmentation"))
     assert len(checks) == 1 and lines[0].startswith("6 pairs as checked before")
     save(target_of(folder, "b"), np.where(labels(1) == 1, 255, 0).astype(np.uint8))
     with pytest.raises(DataError):
-        require_sound(FolderData(folder, "segmentation", classes=["x", "y"]), lines.append)
+        require_sound(FolderData(folder, "segmentation", classes=["x", "y"]))
     with pytest.raises(DataError):
-        require_sound(FolderData(folder, "segmentation", classes=["x", "y"]), lines.append)
+        require_sound(FolderData(folder, "segmentation", classes=["x", "y"]))
     assert len(checks) == 2
 
 
@@ -211,6 +215,9 @@ def test_a_digest_is_of_what_files_hold_wherever_they_lie(tmp_path: Path) -> Non
     assert changes(data_digests(one), data_digests(other)) == []
     scaled = FolderData(tmp_path / "one", "segmentation", label_map={2: 1})
     assert changes(data_digests(one), data_digests(scaled)) == ["label_map was None and is {2: 1}"]
+    written = {"label_map": "{2: 1}", "scale": "1.0", "bands": "(0, 2)", "heat_max": "None", "exif": "auto"}
+    banded = FolderData(tmp_path / "one", "segmentation", label_map={2: 1}, bands=[0, 2])
+    assert written.items() <= data_digests(banded)["reading"].items(), "as earlier runs have them"
     drawn = PanopticDrawing(tmp_path / "all.json", tmp_path / "map.png", ((1, 0),))
     sample = one.train[0].__class__(tmp_path / "a.png", tmp_path / "all.json", drawing=drawn)
     assert sample.files == (tmp_path / "a.png", tmp_path / "map.png")

@@ -12,6 +12,7 @@ from small_run import SMALL_RUN
 import densemble as de
 from densemble.config import make_config
 from densemble.engines.leftovers import remove_leftovers
+from densemble.messages import shown
 from densemble.storage.runs import RunFolder, read_json, write_json
 
 NAMES = ("squeezenet1_1", "resdeconv", "lite0")
@@ -36,7 +37,8 @@ def run(tmp_path: Path) -> RunFolder:
 
 def remove(run: RunFolder, **trainer: Any) -> list[str]:
     lines: list[str] = []
-    remove_leftovers(run, make_config({**SMALL_RUN, "trainer": trainer}), lines.append)
+    with shown(lines.append):
+        remove_leftovers(run, make_config({**SMALL_RUN, "trainer": trainer}))
     return lines
 
 

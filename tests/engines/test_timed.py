@@ -18,6 +18,7 @@ from densemble.engines.measuring import ScoringTimes, measure_scoring
 from densemble.engines.member import Outcome
 from densemble.engines.timed import ASSEMBLY_START, OWN_SCORES, train_within
 from densemble.errors import WeightsError
+from densemble.messages import shown
 
 IMAGES, OWN = 10, 0.05
 ASSEMBLY = 1.0
@@ -53,7 +54,7 @@ class World:
         self.now += 1
         return number
 
-    def measure(self, training: Any, number: int, *_: Any) -> Cost:
+    def measure(self, number: int, *_: Any) -> Cost:
         return Cost(str(number), self.epochs[number] / 60, 60, 10, 0.0, 0.0, 0.0, ASSEMBLY)
 
     def train(self, training: Any, number: int, built: Any, seconds: float, ending: float) -> Outcome:
@@ -69,11 +70,11 @@ class World:
             task=None,
             config=SimpleNamespace(members=[None]),
             data=SimpleNamespace(val=[None] * IMAGES),
-            report=self.lines.append,
             name=str,
         )
         macs = self.macs or {number: float(number + 1) for number in range(len(self.epochs))}
-        train_within(budget, training, macs, kept, self.outcomes.__setitem__)
+        with shown(self.lines.append):
+            train_within(budget, training, macs, kept, self.outcomes.__setitem__)
         return {number: outcome.state for number, outcome in sorted(self.outcomes.items())}
 
 
@@ -162,7 +163,7 @@ def test_members_that_fail_leave_their_time_to_the_others(world: Any) -> None:
 
 @pytest.mark.parametrize(("seconds", "line"), [(90, "took 85 s of 90 s"), (60, "took 85 s of 60 s"), (None, None)])
 def test_the_end_says_how_long_it_took(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: float | None, line: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str], seconds: float | None, line: str | None
 ) -> None:
     """5 s before the command's first line of work, 60 s of training, 20 s of assembly."""
     now = [105.0]
@@ -172,7 +173,7 @@ def test_the_end_says_how_long_it_took(
         return result
 
     run = SimpleNamespace(
-        assemble=lambda report: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
+        assemble=lambda: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
         cross_fitted=list,
     )
@@ -180,14 +181,15 @@ def test_the_end_says_how_long_it_took(
     monkeypatch.setattr(launch, "Run", lambda *_: run)
     for name in ("save", "warn_of_baselines", "remove_leftovers"):
         monkeypatch.setattr(launch, name, lambda *_: None)
-    lines: list[str] = []
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
-    data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(heat_max=None))
-    launch.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget, lines.append)
+    data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(options={"heat_max": None}))
+    launch.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget)
     assert (lines[-1] if lines[-1].startswith("took") else None) == line
 
 
-def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     """The meta device stands for a GPU whose memory is short."""
     devices: list[str] = []
 
@@ -202,8 +204,7 @@ def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(monkeyp
             return torch.nn.Linear(1, 1, device="meta") if device == "cuda" else self
 
     monkeypatch.setattr(member, "predict_split", predict)
-    lines: list[str] = []
-    training: Any = SimpleNamespace(task=None, data=None, report=lines.append)
+    training: Any = SimpleNamespace(task=None, data=None)
     network: Any = Network(1, 1)
     assert member._predict(training, network, "cuda", (4, 4)) == ("maps", "scores")
     assert devices == ["meta", "cpu"] and "predicted on the CPU" in lines[0]
@@ -218,13 +219,13 @@ def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path
     from densemble.storage.runs import RunFolder
 
     data = FolderData(scenes, "saliency")
-    training = Training(data, data.task, make_config(SMALL_RUN), RunFolder(tmp_path), lambda line: None)
+    training = Training(data, data.task, make_config(SMALL_RUN), RunFolder(tmp_path))
     scoring = measure_scoring(data.task, data, (12, 16), time.monotonic)
     assert scoring.own > 0 < scoring.kept and scoring.image.shape == (1, 3, 48, 64)
     for number in range(2):
         built = build_member(training, number)
         before = {key: value.clone() for key, value in built.model.state_dict().items()}
-        cost = timed._measure(training, number, built, scoring, Budget(60))
+        cost = timed._measure(built, scoring, Budget(60))
         assert all(torch.equal(value, before[key]) for key, value in built.model.state_dict().items())
         assert cost.steps == 3 and cost.epochs == 2, "24 images in batches of 8"
         assert min(cost.step, cost.validation, cost.ending, cost.assembly) > 0 and cost.start == 0

@@ -11,7 +11,7 @@ from densemble.data.cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.tasks import SaliencyTask, Task
 from densemble.training.fit import fit_member
-from densemble.training.settings import FitSettings
+from densemble.training.settings import FitSettings, MemberFit
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +30,6 @@ def fit(splits: tuple[DecodedSplit, DecodedSplit]) -> Fit:
         place, model = member_folder(run), small_model()
         place.path.mkdir(parents=True, exist_ok=True)
         task = task or SaliencyTask()
-        return fit_member(model, task, *splits, (12, 16), settings, place, "small", run / "cache", watch)
+        return fit_member(MemberFit(model, task, settings, *splits, (12, 16), place, "small", run / "cache"), watch)
 
     return train

@@ -1,6 +1,5 @@
 """Averaged weights against means computed from the recorded steps."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 from sampled import sampled
-from small_training import SETTINGS, Fit, last_weights, member_folder
+from small_training import SETTINGS, Fit, last_weights, member_folder, replace
 from torch import Tensor
 
 from densemble.training.averaging import DECAY
@@ -89,10 +88,7 @@ def with_accumulation(count: int) -> Any:
 
     once = fit._fit_once
 
-    def accumulating(model: Any, task: Any, train: Any, val: Any, size: Any, settings: Any, _: int, *rest: Any) -> Any:
-        return once(model, task, train, val, size, settings, count, *rest)
-
-    return accumulating
+    return lambda job, _, watch: once(job, count, watch)
 
 
 @pytest.mark.parametrize(("epochs", "begins"), [(4, 3), (5, 4), (1, 1)])

@@ -51,7 +51,7 @@ def test_layer_decay_by_hand() -> None:
 
 def test_the_optimizer_has_every_parameter_once_at_its_rate() -> None:
     model = de.DenseModel("resnet18", weights=None, in_channels=4, input_size=(96, 128))
-    settings = FitSettings(2, 1e-2, 0.1, 8, 0.0, "none", "fp32", True, 0, layer_decay=0.5)
+    settings = FitSettings(backbone_share=0.1, layer_decay=0.5)
     groups = MemberModule(model, SaliencyTask(), settings, 10, 1e-2).configure_optimizers()["optimizer"].param_groups
     rate_of = {id(p): group["initial_lr"] for group in groups for p in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(rate_of) == len(list(model.parameters()))

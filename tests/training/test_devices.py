@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from small_run import SMALL_RUN
 from torch.multiprocessing import ProcessRaisedException
 
-from densemble.config import make_config
+from densemble.config import TrainerConfig, make_config
 from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
 from densemble.errors import DivergedError, UsageError
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import _raised_in_process, _strategy, is_out_of_memory
-from densemble.training.settings import FitSettings, Machine
+from densemble.training.settings import FitSettings
 
 
 def train(scenes: Path, out: Path, **trainer: Any) -> Any:
@@ -81,6 +81,6 @@ def test_an_error_of_a_process_is_told_as_its_own() -> None:
     ],
 )
 def test_strategies(devices: Any, nodes: int, strategy: str, frozen: int, expected: str) -> None:
-    machine = Machine(devices=devices, num_nodes=nodes, strategy=strategy)
-    settings = FitSettings(2, 1e-3, 1.0, 8, 0.0, "none", "fp32", False, 0, freeze_epochs=frozen, machine=machine)
+    machine = TrainerConfig(devices=devices, num_nodes=nodes, strategy=strategy)
+    settings = FitSettings(backbone_share=1.0, freeze_epochs=frozen, machine=machine)
     assert _strategy(settings) == expected

@@ -2,23 +2,21 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from small_training import SETTINGS, Fit, last_weights, member_folder
+from small_training import SETTINGS, Fit, last_weights, member_folder, replace
 from torch import Tensor
 
-from densemble.config import make_config
+from densemble.config import TrainerConfig, make_config
 from densemble.errors import ConfigError, UsageError
 from densemble.metrics import Metric
 from densemble.tasks import SaliencyTask
 from densemble.training.callbacks import read_rows
 from densemble.training.loggers import LOGGERS, make_loggers
-from densemble.training.settings import Machine
 
 # --- patience -------------------------------------------------------------------------------------------------------
 
@@ -84,7 +82,7 @@ def test_patience_goes_on_counting_after_a_training_was_cut_off(fit: Fit, tmp_pa
 
 
 def logged(fit: Fit, run: Path, name: str) -> list[dict[str, float]]:
-    fit(run, replace(SETTINGS, machine=Machine(loggers=(name,))))
+    fit(run, replace(SETTINGS, machine=TrainerConfig(loggers=[name])))
     return read_rows(member_folder(run).metrics)
 
 
@@ -150,7 +148,7 @@ class Seen(Callback):
 
 
 def test_deterministic_trainings_agree_to_the_bit(fit: Fit, tmp_path: Path, any_algorithm: None) -> None:
-    settings, seen = replace(SETTINGS, machine=Machine(deterministic=True), averaging="ema"), Seen()
+    settings, seen = replace(SETTINGS, machine=TrainerConfig(deterministic=True), averaging="ema"), Seen()
     for name in ("one", "two"):
         fit(tmp_path / name, settings, watch=(seen,))
     one, two = last_weights(tmp_path / "one"), last_weights(tmp_path / "two")
@@ -159,7 +157,7 @@ def test_deterministic_trainings_agree_to_the_bit(fit: Fit, tmp_path: Path, any_
 
 def test_workers_do_not_change_what_is_learned(fit: Fit, tmp_path: Path) -> None:
     for workers in (0, 2):
-        fit(tmp_path / str(workers), replace(SETTINGS, machine=Machine(workers=workers), epochs=1))
+        fit(tmp_path / str(workers), replace(SETTINGS, machine=TrainerConfig(workers=workers), epochs=1))
     here, there = last_weights(tmp_path / "0"), last_weights(tmp_path / "2")
     for key, value in here.items():
         torch.testing.assert_close(there[key], value, atol=1e-6, rtol=1e-5)

@@ -1,13 +1,12 @@
 """A batch that does not fit is halved until it fits, accumulated to the same step, restarted from the same weights."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from small_training import SETTINGS, Fit, last_weights, small_model
+from small_training import SETTINGS, Fit, last_weights, replace, small_model
 from torch import Tensor
 
 from densemble.errors import ResourceError
@@ -74,12 +73,12 @@ def test_other_errors_are_no_lack_of_memory(fit: Fit, tmp_path: Path) -> None:
 
 def test_auto_takes_as_many_as_fit(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.training.fit.LARGEST_BATCH", {"cuda": 16, "cpu": 16})
-    fitted = fit(tmp_path, replace(SETTINGS, batch_size=None), task=Greedy(4, ON_GPU))
+    fitted = fit(tmp_path, replace(SETTINGS, batch_size="auto"), task=Greedy(4, ON_GPU))
     assert (fitted["batch_size"], fitted["accumulate"]) == (4, 4)
 
 
 def test_the_rate_is_looked_for_within_the_same_memory(fit: Fit, tmp_path: Path) -> None:
-    fitted = fit(tmp_path, replace(SETTINGS, learning_rate=None, epochs=1), task=Greedy(4, ON_GPU))
+    fitted = fit(tmp_path, replace(SETTINGS, learning_rate="auto", epochs=1), task=Greedy(4, ON_GPU))
     assert fitted["batch_size"] == 4 and 1e-6 < fitted["learning_rate"] < 0.3
 
 

@@ -1,13 +1,12 @@
 """The range test: the steepest point of a curve, and an unchanged network."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_training import SETTINGS, Fit, member_folder, small_model
+from small_training import SETTINGS, Fit, member_folder, replace, small_model
 
 from densemble.data.cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
@@ -94,11 +93,11 @@ def test_batches_are_not_kept(splits: Splits) -> None:
 
 
 def test_auto_trains_at_the_rate_that_was_found(fit: Fit, tmp_path: Path) -> None:
-    fitted = fit(tmp_path, replace(SETTINGS, learning_rate=None, batch_size=4))
+    fitted = fit(tmp_path, replace(SETTINGS, learning_rate="auto", batch_size=4))
     highest = max(row["learning_rate"] for row in read_rows(member_folder(tmp_path).metrics))
     assert 0.3 * fitted["learning_rate"] < highest <= fitted["learning_rate"]
 
 
 def test_auto_with_kept_features(fit: Fit, tmp_path: Path) -> None:
-    kept = replace(SETTINGS, learning_rate=None, freeze_epochs=2, augment="none", cache_features=True)
+    kept = replace(SETTINGS, learning_rate="auto", freeze_epochs=2, augment="none", cache_features=True)
     assert 1e-6 < fit(tmp_path, kept)["learning_rate"] < HIGHEST

@@ -134,12 +134,11 @@ def test_kill_minus_nine_then_resume(densemble: Callable[..., Any], scenes: Path
 
 
 @pytest.mark.stress
-def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path) -> None:
+def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path, lines: list[str]) -> None:
     members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 100_000}}
-    lines: list[str] = []
     data = FolderData(scenes, "saliency")
-    outcomes = train_members(data, make_config(values), tmp_path / "run", budget=Budget(9), report=lines.append)
+    outcomes = train_members(data, make_config(values), tmp_path / "run", budget=Budget(9))
     trained = list(Run(tmp_path / "run").trained())
     assert trained == [outcome.name for outcome in outcomes if outcome.state == "done"] and trained, "at least one"
     assert {outcome.state for outcome in outcomes} <= {"done", "left out"}

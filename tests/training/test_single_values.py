@@ -1,19 +1,19 @@
 """A batch of one image whose feature map has one pixel is trained with running statistics."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import small_dense
-from small_training import SETTINGS, member_folder
+from small_training import SETTINGS, member_folder, replace
 from torch import nn
 
 from densemble.data.cache import DecodedSplit
 from densemble.engines.measuring import measure_steps
 from densemble.tasks import SaliencyTask
 from densemble.training.fit import fit_member
+from densemble.training.settings import MemberFit
 from densemble.training.single_values import normalize_single_values
 
 Splits = tuple[DecodedSplit, DecodedSplit]
@@ -33,7 +33,7 @@ def test_a_head_that_pools_to_one_pixel_trains_on_single_images(
     train, val = (first_of(split, images) for split in splits)
     settings = replace(SETTINGS, epochs=1, batch_size=batch_size)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    found = fit_member(model, SaliencyTask(), train, val, (12, 16), settings, place, "one", tmp_path)
+    found = fit_member(MemberFit(model, SaliencyTask(), settings, train, val, (12, 16), place, "one", tmp_path))
     assert found["epochs"] == 1 and -1 <= found["best"]["val_cc"] <= 1
     assert any(not torch.equal(before[name], value) for name, value in model.named_parameters())
 
@@ -48,13 +48,13 @@ def test_heads_that_pool_take_a_single_image(head: str) -> None:
     assert model(torch.rand(1, 3, 48, 64)).isfinite().all()
 
 
-def test_the_cost_of_such_a_training_is_measured(splits: Splits) -> None:
+def test_the_cost_of_such_a_training_is_measured(splits: Splits, tmp_path: Path) -> None:
     pytest.importorskip("segmentation_models_pytorch")
     ticks = iter(range(100))
     settings = replace(SETTINGS, batch_size=1)
-    times = measure_steps(
-        small_dense(head="smp-pan"), SaliencyTask(), splits[0], (12, 16), settings, lambda: float(next(ticks))
-    )
+    model, place = small_dense(head="smp-pan"), member_folder(tmp_path)
+    fit = MemberFit(model, SaliencyTask(), settings, *splits, (12, 16), place, "one", tmp_path)
+    times = measure_steps(fit, lambda: float(next(ticks)))
     assert times.batch == 1
 
 

@@ -1,6 +1,5 @@
 """Snapshots equal the weights that were validated at the end of their epochs."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
-from small_training import SETTINGS, Fit, last_weights, member_folder
+from small_training import SETTINGS, Fit, last_weights, member_folder, replace
 from torch import Tensor
 
 from densemble.training.snapshots import moments

@@ -1,6 +1,5 @@
 """The time limit of one training, with a fake clock."""
 
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_training import SETTINGS, Fit, member_folder
+from small_training import SETTINGS, Fit, member_folder, replace
 
 from densemble.training import fit as fitting
 from densemble.training.callbacks import TimeLimit, read_rows

@@ -93,7 +93,7 @@ def test_the_best_settings_train_the_same_member_again(found: TuneResult, scenes
     config = make_config(read_config(found.config))
     (member,) = config.members
     assert (member.head, member.learning_rate) == (found.best.values["head"], found.best.values["learning_rate"])
-    (outcome,) = train_members(FolderData(scenes, config.task, **config.data.model_dump()), config, tmp_path / "run")
+    (outcome,) = train_members(FolderData(scenes, config.task, **config.data), config, tmp_path / "run")
     assert outcome.state == "done", outcome.error
     (again,) = (tmp_path / "run" / "members").glob("*/weights.safetensors")
     tensors, kept = load_file(again), load_file(found.path / "trials" / f"{found.best.number:03d}" / again.name)
@@ -352,3 +352,15 @@ def test_a_damaged_study_is_told(scenes: Path, tmp_path: Path, by_formula: list[
     (tmp_path / "out" / "study.db").write_bytes(b"no database" * 100)
     with pytest.raises(ArtifactError, match="cannot read the search in"):
         search(scenes, tmp_path / "out", 2)
+
+
+def test_a_folder_data_is_searched_with_its_own_options(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["densemble.tuning"], "run_search", lambda data, config, *_: (data.path, config))
+    of_path: Any = tune(scenes, NETWORK, tmp_path, task="saliency", **SETTINGS)
+    assert tune(FolderData(scenes, "saliency"), NETWORK, tmp_path, **SETTINGS) == of_path
+    seeded: Any = tune(FolderData(scenes, "saliency", seed=3), NETWORK, tmp_path, **SETTINGS)
+    assert seeded[1].data == {**of_path[1].data, "seed": 3}
+    with pytest.raises(UsageError, match="contradicts the FolderData's 'saliency'"):
+        tune(FolderData(scenes, "saliency"), NETWORK, tmp_path, task="depth")

@@ -138,7 +138,7 @@ def test_values_become_settings_of_the_member() -> None:
     assert (fitted.learning_rate, fitted.backbone_share, fitted.augment) == (4e-3, 0.25, "none")
     assert changed.model_copy(update={"members": config.members}) == config, "nothing else changes"
     alone = with_values(config, {"backbone_share": 0.5}).members[0]
-    assert alone.backbone_learning_rate == 0.5e-3 and alone.learning_rate is None
+    assert alone.backbone_learning_rate == 0.5e-3 and "learning_rate" not in alone.model_fields_set
 
 
 def test_values_that_the_settings_exclude_are_refused() -> None:

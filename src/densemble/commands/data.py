@@ -33,12 +33,14 @@ def check(
     """Read everything once and list all problems with their remedies (exit 3 if there are errors)."""
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
+    from densemble.data_options import DataOptions
     from densemble.engines.data_check import check_and_keep
     from densemble.report.data_page import verdict, write_data_page
 
     config, guessed = _configured(data, task, setting)
-    folder = FolderData(data, config.task, **{**config.data.model_dump(), "skip_unpaired": True})
-    facts = check_and_keep(folder, "warning" if config.data.skip_unpaired else "error")
+    options: DataOptions = {**config.data, "skip_unpaired": True}
+    folder = FolderData(data, config.task, **options)
+    facts = check_and_keep(folder, "warning" if config.data["skip_unpaired"] else "error")
     if guessed:
         facts["guessed"] = guessed
     if page is not None:
@@ -73,7 +75,7 @@ def show(
     from densemble.report.preview import draw_preview
 
     config, _ = _configured(data, task, setting)
-    folder = FolderData(data, config.task, **config.data.model_dump())
+    folder = FolderData(data, config.task, **config.data)
     draw_preview(folder, count, out, split, augmented, config.input_size)
     say(f"wrote {out}")
 

@@ -47,10 +47,10 @@ def demo(
     training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
     config = make_config({**CONFIG, "training": training})
     data = FolderData(scenes, "saliency")
-    raise_failures(train_members(data, config, out / "run", report=say))
+    raise_failures(train_members(data, config, out / "run"))
     run = Run(out / "run")
-    artifact = save(run.assemble(report=say), out / "demo.safetensors")
-    remove_leftovers(run.folder, config, say)
+    artifact = save(run.assemble(), out / "demo.safetensors")
+    remove_leftovers(run.folder, config)
     ensemble = load(artifact)
     scores = evaluate(ensemble, data, "val")
     for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED]]):

@@ -25,7 +25,7 @@ def data_for(ensemble: "Ensemble", data: Path, settings: list[str] | None) -> "F
     from densemble.data.folder import FolderData
 
     config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, settings or []))
-    return FolderData(data, ensemble.task.name, **config.data.model_dump())
+    return FolderData(data, ensemble.task.name, **config.data)
 
 
 def require_split(split: str | None) -> None:

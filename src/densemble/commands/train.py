@@ -69,9 +69,9 @@ def train(
         require_functions(settings, function or (), f"'{source}'")
     again = " ".join(["", *function_options(settings)])
     if retrain:
-        forget_changed(folder, settings, out, say)
+        forget_changed(folder, settings, out)
     try:
-        run_members(folder, settings, out, resume, budget, say)
+        run_members(folder, settings, out, resume, budget)
     except (KeyboardInterrupt, SystemExit):
         command = f"densemble train {data} -o {out} --resume{again}"
         say(f"densemble: stopped; finished epochs are kept, go on with `{command}`")
@@ -133,13 +133,13 @@ def assemble(
         raise UsageError(f"--weights {weights}: write numbers joined by commas, for instance 2,1,1") from None
     opened = Run(run, data, function or ())
     if views is not None:
-        opened.add_views([view.strip() for view in views.split(",") if view.strip()], say)
+        opened.add_views([view.strip() for view in views.split(",") if view.strip()])
     if snapshots:
-        opened.add_snapshots(say)
+        opened.add_snapshots()
     if soups:
-        opened.add_soups(say)
+        opened.add_soups()
     ensemble = opened.assemble(
-        select, combine, numbers, say, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
+        select, combine, numbers, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
         level=level, confidence=confidence, min_members=min_members, seed=seed,
     )  # fmt: skip
     scores = ensemble.metrics["val"]

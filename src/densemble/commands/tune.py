@@ -42,7 +42,7 @@ def tune(
     names = [name.strip() for name in space.split(",") if name.strip()] if space is not None else None
     folder, settings = open_data(data, values, str(config or "the settings"))
     try:
-        result = run_search(folder, settings, out, trials, seconds, names, say)
+        result = run_search(folder, settings, out, trials, seconds, names)
     except (KeyboardInterrupt, SystemExit):
         say(f"densemble: stopped; finished trials are kept in '{out}', the same command goes on with the others")
         raise

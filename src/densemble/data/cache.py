@@ -241,9 +241,9 @@ def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[in
         DataError: a file that cannot be read, or another number of channels.
     """
     image, target = data.read_pair(sample)
-    kept = (np.uint8,) if data.reading.image_range is not None else (np.uint8, np.uint16)
+    kept = (np.uint8,) if data.reading.options["image_range"] is not None else (np.uint8, np.uint16)
     if image.dtype.type not in kept:
-        image = as_unit(image, data.reading.image_range)
+        image = as_unit(image, data.reading.options["image_range"])
     if image.shape[2] != channels:
         raise DataError(
             f"'{sample.image}' has {image.shape[2]} channels, the first picture has {channels}; "

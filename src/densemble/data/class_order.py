@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from densemble.data.layouts import Layout
 from densemble.data.layouts.class_names import class_key, require_distinct
+from densemble.data_options import LabelMap
 from densemble.errors import DataError
 
 NO_CLASS = -1
 """Number of a region that belongs to no class: a drawn background that nobody asks for."""
-
-LabelMap = Mapping[int | str, int | str]
-"""``data.label_map``: label in the files, or the class name that the data set gives it -> class number or name."""
 
 
 def numbers_by_name(

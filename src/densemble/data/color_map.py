@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from densemble.data_options import ColourNames
 from densemble.errors import DataError
 
 Colour = tuple[int, int, int]
@@ -19,10 +20,7 @@ _FORMS = (
 _HOW = "write one line 'red,green,blue,name' per class, or a JSON object name -> [red, green, blue]"
 
 
-Given = Sequence[int] | Sequence[Sequence[int]] | str
-
-
-def make_color_map(given: str | Mapping[str, Given], folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
+def make_color_map(given: str | ColourNames, folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
     """Colour -> class number, and the classes' names in their order.
 
     Args:
@@ -50,7 +48,7 @@ def make_color_map(given: str | Mapping[str, Given], folder: Path) -> tuple[Colo
     return colours, tuple(names)
 
 
-def _one_by_one(given: Mapping[str, Given]) -> list[tuple[str, Any]]:
+def _one_by_one(given: ColourNames) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for name, value in given.items():
         several = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], list | tuple)

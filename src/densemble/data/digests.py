@@ -41,7 +41,10 @@ def data_digests(data: FolderData) -> dict[str, dict[str, str]]:
         DataError: a file cannot be read.
     """
     data.settle()
-    reading = {name: str(value) for name, value in asdict(data.reading).items() if name != "channels"}  # counted later
+    settings = asdict(data.reading)
+    settings = {**settings.pop("options"), **settings}
+    settings.pop("channels")  # counted later
+    reading = {name: str(tuple(value) if isinstance(value, list) else value) for name, value in settings.items()}
     return {"reading": reading} | {split: pair_digests(data.layout.splits.get(split, ())) for split in LEARNED_FROM}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from densemble.data.layouts import Sample
 from densemble.data.reading import Reading, is_point_table
+from densemble.data_options import DataOptions
 from densemble.errors import DataError
 from densemble.storage.images import read_planes
 from densemble.storage.points import read_point_table
@@ -33,7 +34,7 @@ class Learnable(Protocol):
     classes: list[str] | None
     ignore_index: int
     invalid_below: float | None
-    options: dict[str, Any]
+    options: DataOptions
     reading: Reading
 
     @property
@@ -154,11 +155,11 @@ def _is_whole(data: Learnable) -> bool:
 
     Whole metres are no reason to round predictions to metres; negative and larger numbers would be cut off.
     """
-    if _typical_value(data) / data.reading.scale < _FINE:
+    if _typical_value(data) / data.reading.options["scale"] < _FINE:
         return False
     for number, sample in enumerate(_evenly(data.train)):
         values = data.reading.known_target(sample)
-        known = values[_valid(data, values)] / data.reading.scale
+        known = values[_valid(data, values)] / data.reading.options["scale"]
         if known.min(initial=0) < 0 or known.max(initial=0) > _MOST:
             return False
         if number < _ASKED_WHETHER_WHOLE and not np.allclose(known, known.round(), atol=1e-3):
@@ -181,7 +182,7 @@ FACTS: dict[str, Callable[[Learnable, dict[str, Any]], Any]] = {
     "mode": lambda data, known: data.options["heatmap"],
     "scale": lambda data, known: _scale(data, len(known.get("classes", "1"))),
     "invalid_below": lambda data, known: data.invalid_below,
-    "file_scale": lambda data, known: data.reading.scale,
+    "file_scale": lambda data, known: data.reading.options["scale"],
     "unit": lambda data, known: data.options["unit"],
     "whole": lambda data, known: _is_whole(data),
     "channels": lambda data, known: _count_planes(data),

@@ -1,32 +1,40 @@
 """FolderData: a folder of pictures and maps with what is needed to read it."""
 
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 
+from densemble.config import make_data_options
 from densemble.data.class_order import (
-    LabelMap,
     label_map_by_name,
     named_label_map,
     order_by_name,
     plain_label_map,
 )
-from densemble.data.color_map import ColourMap, Given, make_color_map
+from densemble.data.color_map import ColourMap, make_color_map
 from densemble.data.facts import labels_above, task_facts
-from densemble.data.heat_scale import HeatMax
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import require_pairs, with_incomplete, without
 from densemble.data.mask_values import MaskValues, find_mask_values
 from densemble.data.reading import Reading
 from densemble.data.renumbering import renumbered
-from densemble.data.splits import SplitOptions, make_splits, stratum_of
+from densemble.data.splits import make_splits, stratum_of
+from densemble.data_options import (
+    READING,
+    SPLITTING,
+    DataOptions,
+    SplitOptions,
+    described,
+    keyword_parameters,
+    reading_options,
+)
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.storage import images as codec
@@ -35,20 +43,8 @@ from densemble.tasks.base import TargetKind
 from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
 
 Array = np.ndarray[Any, Any]
-_READING = (
-    "absent_is_empty",
-    "label_map",
-    "scale",
-    "bands",
-    "heat_max",
-    "image_range",
-    "exif",
-    "resize_targets",
-    "heatmap",
-    "sigma",
-    "unit",
-)
-_DRAWING = ("val_fraction", "test_fraction", "group_by", "stratify", "folds", "fold", "seed")
+_PLACES = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("path", "task")]
+_DEFAULTS: Mapping[str, Any] = make_data_options({})
 
 
 class FolderData:
@@ -57,86 +53,41 @@ class FolderData:
     Args:
         path: a folder, a CSV of pairs, or a zip; layouts: docs/reference/data.md.
         task: row of ``TASKS``.
-        classes: names of the classes or channels in the order of their numbers; default what the folder says, else
-            counted in the maps. Where the folder says names too, numbers follow the names.
-        ignore_index: label that is neither trained on nor scored; default what the format says, else 255, or 65535
-            where 255 is a class.
-        label_map: label in the files, or the name that the folder gives it -> class number or name.
-        color_map: colours of colour-coded masks, see :func:`densemble.data.color_map.make_color_map`.
-        scale: float targets are multiplied by it when read; 8-bit saliency maps are always read as 0..1.
-        invalid_below: values up to this one are invalid; ``None``: only NaN and what the files declare; ``auto``: 0 for
-            depth, ``None`` for regression.
-        unit: of the values after the scale.
-        heatmap: ``keypoints`` or ``density``: what the maps or points of a heatmap are.
-        sigma: standard deviation of a drawn point, as a share of the picture's diagonal.
-        bands: channels of the pictures that are used.
-        heat_max: value of saliency and heatmaps that becomes 1; default: decided once from all maps.
-        image_range: values of float pictures that become 0 and 1.
-        exif: what a picture's EXIF orientation turns: ``auto``, ``image``, ``both``, ``ignore``.
-        resize_targets: resize maps of another size to their picture's.
-        absent_is_empty: where classes have folders of their own, a picture without a file in one shows nothing of it.
-        skip_unpaired: leave out files without a partner instead of refusing the folder.
-        leave_out: names or patterns of pairs to leave out, or a text file of them.
-        val_fraction, test_fraction, group_by, stratify, folds, fold, seed: of the split, where the folder has none;
-            ``folds`` splits again what the folder holds. See :class:`SplitOptions`.
+        options: those of :class:`DataOptions`, which describes each; the section ``data`` of run.yaml has the same.
 
     Raises:
         DataError: no pictures, files without their partner, or ``classes`` that are not those of the folder.
-        UsageError: no such task.
+        UsageError: no such task, or an option that is unknown or has a wrong value.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        task: str,
-        *,
-        classes: list[str] | None = None,
-        ignore_index: int | None = None,
-        label_map: LabelMap | None = None,
-        color_map: str | Mapping[str, Given] | None = None,
-        scale: float = 1.0,
-        invalid_below: float | Literal["auto"] | None = "auto",
-        unit: str = "",
-        heatmap: str = "keypoints",
-        sigma: float = 0.015,
-        bands: list[int] | None = None,
-        heat_max: HeatMax | None = None,
-        image_range: tuple[float, float] | None = None,
-        exif: str = "auto",
-        resize_targets: bool = False,
-        absent_is_empty: bool = False,
-        skip_unpaired: bool = False,
-        leave_out: list[str] | str | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.0,
-        group_by: str | None = None,
-        stratify: bool = False,
-        folds: int | None = None,
-        fold: int = 0,
-        seed: int = 0,
-    ) -> None:
-        if ignore_index is not None and not 0 <= ignore_index <= HIGHEST_LABEL:  # no map can be kept with it
-            label_map, ignore_index = {**(label_map or {}), ignore_index: IGNORED}, IGNORED
-        given = {name: value for name, value in locals().items() if name not in ("self", "path", "task")}
-        self.options: dict[str, Any] = given
+    # Read by notebooks at run time; editors follow DataOptions.
+    __doc__ = f"{__doc__}\n    Options:\n{described()}\n"
+    __signature__ = Signature([*_PLACES, *keyword_parameters()])
+
+    def __init__(self, path: str | Path, task: str, **options: Unpack[DataOptions]) -> None:
+        self.options = given = make_data_options(options)
+        ignored = given["ignore_index"]
+        if ignored is not None and not 0 <= ignored <= HIGHEST_LABEL:  # no map can be kept with it
+            given["label_map"], given["ignore_index"] = {**(given["label_map"] or {}), ignored: IGNORED}, IGNORED
         self.path = Path(path).expanduser()
         self.task_name = require_task(task)
         found = find_layout(self.path)
-        found = with_incomplete(found) if absent_is_empty else found
-        if not skip_unpaired:
+        found = with_incomplete(found) if given["absent_is_empty"] else found
+        if not given["skip_unpaired"]:
             require_pairs(found)
-        self.color_map, self.color_names = self._colours(found, color_map)
-        self._own_classes = self._names_in(found, classes)
-        self.classes = classes or (list(self._own_classes) if self._own_classes else None)
-        require_distinct(self.classes or (), "data.classes" if classes else self.path)
+        self.color_map, self.color_names = self._colours(found, given["color_map"])
+        self._own_classes = self._names_in(found, given["classes"])
+        self.classes = given["classes"] or (list(self._own_classes) if self._own_classes else None)
+        require_distinct(self.classes or (), "data.classes" if given["classes"] else self.path)
         usual = default_ignore_index(len(self.classes or ()))
-        self.ignore_index = next(v for v in (ignore_index, found.ignore_index, usual) if v is not None)
-        self.scale = scale
-        self.heat_is_told = heat_max is not None
-        self.invalid_below = TASKS[task].default_invalid_below if invalid_below == "auto" else invalid_below
+        self.ignore_index = next(v for v in (given["ignore_index"], found.ignore_index, usual) if v is not None)
+        self.scale = given["scale"]
+        self.heat_is_told = given["heat_max"] is not None
+        below = given["invalid_below"]
+        self.invalid_below = TASKS[task].default_invalid_below if below == "auto" else below
         self.reading = self._make_reading(found)
         self._settled, self._format_ignores = False, found.ignore_index
-        self.layout = without(self._with_splits(found, folds is not None), leave_out, self.path)
+        self.layout = without(self._with_splits(found), given["leave_out"], self.path)
         self._task: Task | None = None
 
     def _colours(self, found: Layout, given: Any) -> tuple[ColourMap | None, tuple[str, ...]]:
@@ -176,30 +127,22 @@ class FolderData:
             mask_values=MaskValues(),
             order=order,
             color_map=self.color_map,
-            scale=self.scale,
-            bands=tuple(given["bands"]) if given["bands"] is not None else None,
-            image_range=given["image_range"],
-            exif=given["exif"],
-            resize_targets=given["resize_targets"],
-            sigma=given["sigma"],
-            heat_max=given["heat_max"],
+            options=reading_options(given),
         )
 
-    def _with_splits(self, found: Layout, again: bool) -> Layout:
+    def _with_splits(self, found: Layout) -> Layout:
         """The layout with train and val, which are drawn where the folder has none or folds are wanted."""
-        given = self.options
-        keys = ("val_fraction", "test_fraction", "seed", "group_by", "stratify", "folds", "fold")
-        options = SplitOptions(**{key: given[key] for key in keys})
+        options: SplitOptions = self.options
         stratum = None
-        if given["stratify"]:
+        if options["stratify"]:
             self.settle(found)
             stratum = partial(stratum_of, self.reading)
         if "all" in found.splits:
             return replace(found, splits=make_splits(found.splits["all"], options, stratum), split_by="seed")
-        if not again and ("val" in found.splits or not found.splits.get("train")):
+        if options["folds"] is None and ("val" in found.splits or not found.splits.get("train")):
             return found
         if "test" in found.splits:
-            options = replace(options, test_fraction=0.0)  # the folder's own test part is the one
+            options = {**options, "test_fraction": 0.0}  # the folder's own test part is the one
         pool = [sample for name in ("train", "val") for sample in found.splits.get(name, ())]
         drawn = make_splits(pool, options, stratum)
         return replace(
@@ -218,11 +161,11 @@ class FolderData:
         if not self._settled:
             self._settled = True
             self._settle([sample for part in (found or self.layout).splits.values() for sample in part])
-        return {"heat_max": self.reading.heat_max} if self.reading.heat_max else {}
+        return {"heat_max": self.reading.options["heat_max"]} if self.reading.options["heat_max"] else {}
 
     def _settle(self, samples: Sequence[Sample]) -> None:
         self.reading = self.reading.decided(samples)
-        self.options["heat_max"] = self.reading.heat_max or None
+        self.options["heat_max"] = self.reading.options["heat_max"] or None
         if self.reading.kind == "masks" and not self._numbered and not self.reading.label_map:
             self.reading = replace(self.reading, mask_values=find_mask_values(samples))
         if self.ignored_by_default and self.classes is None and labels_above(IGNORED, samples, self.reading):
@@ -237,9 +180,8 @@ class FolderData:
     @property
     def said(self) -> dict[str, Any]:
         """What was said about reading, without defaults, as plain values that do for another folder of its kind."""
-        parameters = inspect.signature(FolderData).parameters
-        drawn = _DRAWING if self.layout.split_by == "seed" else ()
-        said = {k: self.options[k] for k in (*_READING, *drawn) if self.options[k] != parameters[k].default}
+        kept = (*READING, *SPLITTING) if self.layout.split_by == "seed" else READING
+        said: dict[str, Any] = {k: v for k, v in self.options.items() if k in kept and v != _DEFAULTS[k]}
         if self.options["color_map"] is not None and self.color_map is not None:
             said["color_map"] = {
                 name: [list(colour) for colour, own in self.color_map.items() if own == number]
@@ -329,7 +271,7 @@ class FolderData:
 
     def unit_image(self, sample: Sample) -> Array:
         """The picture as float32 ``(H, W, C)`` in [0, 1]."""
-        return codec.as_unit(self.read_image(sample), self.reading.image_range)
+        return codec.as_unit(self.read_image(sample), self.reading.options["image_range"])
 
     def read_target(self, sample: Sample) -> Array:
         """The map in the task's terms: see ``Task.target_kind``.

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from densemble.data_options import HeatMax
 from densemble.errors import DataError
 from densemble.storage import images as codec
 
 Array = np.ndarray[Any, Any]
-HeatMax = float | Mapping[str, float]
-"""For all maps, or by type of their numbers: uint8, uint16, float, ..."""
-
 WHOLE_LIMITS = (1.0, 255.0, 65535.0)
 """Whole numbers are heat of 1, 8 or 16 bits: the first of these that no map of the data set exceeds counts as 1."""
 

@@ -46,7 +46,7 @@ def require_pairs(found: Layout) -> None:
         )
 
 
-def without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> Layout:
+def without(found: Layout, leave_out: list[str] | str | Path | None, folder: Path) -> Layout:
     """The layout without the pairs that are named.
 
     Raises:
@@ -73,7 +73,7 @@ def without(found: Layout, leave_out: list[str] | str | None, folder: Path) -> L
     return replace(found, splits=kept)
 
 
-def _patterns(leave_out: list[str] | str | None, folder: Path) -> list[str]:
+def _patterns(leave_out: list[str] | str | Path | None, folder: Path) -> list[str]:
     if leave_out is None or isinstance(leave_out, list):
         return [composed(name) for name in leave_out or []]
     for path in (Path(leave_out).expanduser(), folder / leave_out):

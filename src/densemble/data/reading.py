@@ -10,10 +10,11 @@ import torch
 
 from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
-from densemble.data.heat_scale import HeatMax, find_heat_max, heat_max_of, number_type
+from densemble.data.heat_scale import find_heat_max, heat_max_of, number_type
 from densemble.data.layouts import Drawing, Sample
 from densemble.data.mask_values import WHITE, MaskValues
 from densemble.data.targets import draw_points, resize_target
+from densemble.data_options import ReadingOptions
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Size
@@ -41,13 +42,7 @@ class Reading:
         ignore_index: label that counts as unknown.
         label_map: label in the files -> class number.
         color_map: colour of a mask -> class number; masks are then read as colours.
-        scale: values are multiplied by it.
-        bands: channels of the pictures that are kept.
-        image_range: values of float pictures that become 0 and 1.
-        exif: ``auto``, ``image``, ``both`` or ``ignore``: what a picture's EXIF orientation turns.
-        resize_targets: maps of another size than their picture's are resized.
-        sigma: standard deviation of a drawn point, as a share of the diagonal.
-        heat_max: value of heat that becomes 1; ``None``: the largest of its type, of floats 1.
+        options: data options about reading, complete.
     """
 
     kind: TargetKind
@@ -59,13 +54,7 @@ class Reading:
     mask_values: MaskValues
     order: tuple[int, ...] | None
     color_map: ColourMap | None
-    scale: float
-    bands: tuple[int, ...] | None
-    image_range: tuple[float, float] | None
-    exif: str
-    resize_targets: bool
-    sigma: float
-    heat_max: HeatMax | None = None
+    options: ReadingOptions
 
     def image(self, sample: Sample) -> Array:
         """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
@@ -84,7 +73,7 @@ class Reading:
             DataError: as :meth:`image`.
         """
         image, valid = self._stored_image(sample), self._validity(sample)
-        return codec.filled(image, valid, self.image_range), valid
+        return codec.filled(image, valid, self.options["image_range"]), valid
 
     def _validity(self, sample: Sample) -> Array | None:
         valid = None
@@ -99,14 +88,15 @@ class Reading:
         if sample.bands:  # one file per channel: a grey file was read as three equal ones
             parts = [part[..., :1] if (part[..., :1] == part).all() else part for part in parts]
         image = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
-        if self.bands is None:
+        bands = self.options["bands"]
+        if bands is None:
             return image
-        if max(self.bands) >= image.shape[2]:
+        if max(bands) >= image.shape[2]:
             raise DataError(
-                f"'{sample.image}' has {image.shape[2]} channels, --set data.bands asks for number {max(self.bands)}; "
+                f"'{sample.image}' has {image.shape[2]} channels, --set data.bands asks for number {max(bands)}; "
                 "they are counted from 0"
             )
-        return image[..., list(self.bands)]
+        return image[..., bands]
 
     def target(self, sample: Sample, picture: Size | None = None) -> Array:
         """The map in the task's terms, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
@@ -162,14 +152,14 @@ class Reading:
 
     def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
         """A map as ``exif`` and ``resize_targets`` bring it to its picture's (H, W), as far as they do."""
-        if self.exif in ("auto", "both"):
+        if self.options["exif"] in ("auto", "both"):
             orientation = self.silent_turn(sample)
             transposed = target.shape[-2:] != size and target.shape[-2:] == (size[1], size[0])
-            if orientation != 1 and (self.exif == "both" or transposed):
+            if orientation != 1 and (self.options["exif"] == "both" or transposed):
                 last = np.moveaxis(target, 0, -1) if target.ndim == 3 else target
                 last = codec.turned(last, orientation)
                 target = np.ascontiguousarray(np.moveaxis(last, -1, 0) if target.ndim == 3 else last)
-        if target.shape[-2:] != size and self.resize_targets:
+        if target.shape[-2:] != size and self.options["resize_targets"]:
             target = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, self.kind).numpy()
         return target
 
@@ -186,20 +176,21 @@ class Reading:
         if sample.drawing is None and not is_point_table(sample.target) and (sample.planes or not sample.absent):
             return 0, 0
         height, width = codec.image_size(sample.image)
-        lying = self.exif == "ignore" and codec.orientation(sample.image) >= 5
+        lying = self.options["exif"] == "ignore" and codec.orientation(sample.image) >= 5
         return (width, height) if lying else (height, width)
 
     def decided(self, samples: Iterable[Sample]) -> "Reading":
         """The same with what has to be decided once from all maps of a data set: which value of heat becomes 1."""
-        if self.kind != "heat" or self.heat_max is not None:
+        if self.kind != "heat" or self.options["heat_max"] is not None:
             return self
         files = [sample.target for sample in samples if not is_point_table(sample.target)]
-        return replace(self, heat_max=find_heat_max(files, lambda file: _planes_of_values(self, file)))
+        heat_max = find_heat_max(files, lambda file: _planes_of_values(self, file))
+        return replace(self, options={**self.options, "heat_max": heat_max})
 
     @property
     def turns_files(self) -> bool:
         """Whether a file's own EXIF orientation is applied to it."""
-        return self.exif != "ignore"
+        return self.options["exif"] != "ignore"
 
 
 def is_point_table(path: Path) -> bool:
@@ -318,7 +309,7 @@ def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
     values = _planes_of_values(reading, sample.target)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
-    peak, full = float(values.max(initial=0)), heat_max_of(reading.heat_max, number_type(sample.target))
+    peak, full = float(values.max(initial=0)), heat_max_of(reading.options["heat_max"], number_type(sample.target))
     if peak > full:
         raise DataError(
             f"map '{sample.target}' reaches {peak:g}, above {full:g}, which counts as 1; say what counts as 1 in all "
@@ -330,7 +321,7 @@ def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
 def _density(reading: Reading, sample: Sample, picture: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, picture, density=True)
-    values = _planes_of_values(reading, sample.target) * np.float32(reading.scale)
+    values = _planes_of_values(reading, sample.target) * np.float32(reading.options["scale"])
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
     return values
@@ -349,12 +340,12 @@ def _drawn(reading: Reading, sample: Sample, picture: Size, density: bool) -> Ar
             f"points '{sample.target}' have label {labels.max()}, outside the {reading.channels} channels; name more "
             "with --set data.classes=[...]"
         )
-    sigma = max(reading.sigma * float(np.hypot(*picture)), 0.5)
+    sigma = max(reading.options["sigma"] * float(np.hypot(*picture)), 0.5)
     return draw_points(points, labels, reading.channels, picture, sigma, density)
 
 
 def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
-    return codec.read_values(sample.target, reading.turns_files) * np.float32(reading.scale)
+    return codec.read_values(sample.target, reading.turns_files) * np.float32(reading.options["scale"])
 
 
 def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
@@ -362,7 +353,7 @@ def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
     unknown = np.isnan(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
     valid = codec.read_validity(sample.target, reading.turns_files)
     unknown = unknown if valid is None else unknown | ~valid[..., None]
-    pixels = codec.as_unit(np.where(unknown, image.dtype.type(0), image), reading.image_range)
+    pixels = codec.as_unit(np.where(unknown, image.dtype.type(0), image), reading.options["image_range"])
     pixels = np.where(unknown, np.float32(np.nan), pixels)
     grey = reading.channels == 1 and (pixels[..., :1] == pixels).all()
     return np.moveaxis(pixels[..., :1] if grey else pixels, -1, 0)

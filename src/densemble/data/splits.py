@@ -3,7 +3,6 @@
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,36 +10,13 @@ import numpy as np
 
 from densemble.data.layouts.base import Sample
 from densemble.data.reading import Reading
+from densemble.data_options import SplitOptions
 from densemble.errors import DataError, UsageError
 
 _FINEST_FRACTION = 20  # a stratified part is a multiple of 1/20 at most: each class needs that many samples
 
 Unit = tuple[int, ...]  # places of samples that stay together
 Units = list[Unit]
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How samples are parted.
-
-    Attributes:
-        val_fraction: share of the samples to choose by; not used with folds.
-        test_fraction: share of the samples to test with.
-        seed: another one gives another split.
-        group_by: regular expression searched in each sample's name, whose first group (or whole match) names its
-            group; ``folder`` for the picture's folder; ``None`` for the layout's groups, if any. Groups stay whole.
-        stratify: every part has the same mix of strata.
-        folds: number of parts of which each is val once; the test part stays the same.
-        fold: which of them is val now, from 0.
-    """
-
-    val_fraction: float = 0.2
-    test_fraction: float = 0.0
-    seed: int = 0
-    group_by: str | None = None
-    stratify: bool = False
-    folds: int | None = None
-    fold: int = 0
 
 
 def make_splits(
@@ -50,17 +26,18 @@ def make_splits(
 
     Args:
         samples: all of them.
-        options: how.
+        options: how; complete.
         stratum: names the stratum of a sample, such as its rarest class; needed to stratify.
 
     Raises:
-        UsageError: fractions or folds that cannot be, groups that match nothing or are too few, or no strata.
+        UsageError: fractions that leave nothing, a fold that does not exist, groups that match nothing or are
+            too few, or no strata.
     """
     _check(options, stratum)
-    units = _units(samples, options.group_by)
+    units = _units(samples, options["group_by"])
     _check_number(len(units), len(samples), options)
-    random.Random(options.seed).shuffle(units)
-    if options.stratify and stratum is not None:
+    random.Random(options["seed"]).shuffle(units)
+    if options["stratify"] and stratum is not None:
         strata = [stratum(sample) for sample in samples]
         parts = _part_stratified(units, strata, options)
     else:
@@ -69,17 +46,16 @@ def make_splits(
 
 
 def _check(options: SplitOptions, stratum: Callable[[Sample], str] | None) -> None:
-    shares = (options.test_fraction, 0.0 if options.folds else options.val_fraction)
-    if min(shares) < 0 or sum(shares) >= 1:
+    test, folds, fold = options["test_fraction"], options["folds"], options["fold"]
+    shares = (test, 0.0 if folds else options["val_fraction"])
+    if sum(shares) >= 1:
         raise UsageError(
-            f"val_fraction {options.val_fraction} and test_fraction {options.test_fraction} leave nothing to train on; "
-            "their sum must be below 1, and neither below 0"
+            f"val_fraction {options['val_fraction']} and test_fraction {test} leave nothing to train on; "
+            "their sum must be below 1"
         )
-    if options.folds is not None and options.folds < 2:
-        raise UsageError(f"{options.folds} folds leave nothing to train on; give 2 or more")
-    if options.folds is not None and not 0 <= options.fold < options.folds:
-        raise UsageError(f"there is no fold {options.fold} of {options.folds}; give one of 0..{options.folds - 1}")
-    if options.stratify and stratum is None:
+    if folds is not None and fold >= folds:
+        raise UsageError(f"there is no fold {fold} of {folds}; give one of 0..{folds - 1}")
+    if options["stratify"] and stratum is None:
         raise UsageError("there are no strata to stratify by; this works with labels (segmentation, multilabel)")
 
 
@@ -116,20 +92,20 @@ def group_keys(samples: Sequence[Sample], group_by: str | None) -> list[str | No
 
 
 def _check_number(units: int, samples: int, options: SplitOptions) -> None:
-    wanted = (options.folds or 2) + (options.test_fraction > 0)
+    wanted = (options["folds"] or 2) + (options["test_fraction"] > 0)
     grouped = units < samples
-    if units < wanted and (grouped or options.folds or options.test_fraction):
+    if units < wanted and (grouped or options["folds"] or options["test_fraction"]):
         what = "groups" if grouped else "samples"
         raise UsageError(f"{units} {what} cannot be parted into {wanted} parts; ask for fewer, or give more {what}")
 
 
 def _part(units: Units, total: int, options: SplitOptions) -> dict[str, list[int]]:
     test: Units = []
-    if options.test_fraction:  # from the end: the part does not depend on the others
-        test = _take(units[::-1], round(total * options.test_fraction), (options.folds or 2))
+    if options["test_fraction"]:  # from the end: the part does not depend on the others
+        test = _take(units[::-1], round(total * options["test_fraction"]), (options["folds"] or 2))
         units = _without(units, test)
-    wanted = round(total * options.val_fraction)
-    val = units[options.fold :: options.folds] if options.folds else _take(units, wanted, 1)
+    wanted = round(total * options["val_fraction"])
+    val = units[options["fold"] :: options["folds"]] if options["folds"] else _take(units, wanted, 1)
     return _named(_without(units, val), val, test, options)
 
 
@@ -151,15 +127,15 @@ def _take(units: Units, wanted: int, left: int) -> Units:
 
 def _part_stratified(units: Units, strata: Sequence[str], options: SplitOptions) -> dict[str, list[int]]:
     test: Units = []
-    if options.test_fraction:
-        parts, taken = _as_parts(options.test_fraction)
-        test = [unit for fold in _folds(units, strata, parts, options.seed)[:taken] for unit in fold]
+    if options["test_fraction"]:
+        parts, taken = _as_parts(options["test_fraction"])
+        test = [unit for fold in _folds(units, strata, parts, options["seed"])[:taken] for unit in fold]
         units = _without(units, test)
-    if options.folds:
-        val = _folds(units, strata, options.folds, options.seed)[options.fold]
+    if options["folds"]:
+        val = _folds(units, strata, options["folds"], options["seed"])[options["fold"]]
     else:
-        parts, taken = _as_parts(options.val_fraction / (1 - options.test_fraction))
-        val = [unit for fold in _folds(units, strata, parts, options.seed)[:taken] for unit in fold]
+        parts, taken = _as_parts(options["val_fraction"] / (1 - options["test_fraction"]))
+        val = [unit for fold in _folds(units, strata, parts, options["seed"])[:taken] for unit in fold]
     return _named(_without(units, val), val, test, options)
 
 
@@ -188,7 +164,7 @@ def _folds(units: Units, strata: Sequence[str], parts: int, seed: int) -> list[U
 
 def _named(train: Units, val: Units, test: Units, options: SplitOptions) -> dict[str, list[int]]:
     parts = {"train": train, "val": val, "test": test}
-    if not options.test_fraction:
+    if not options["test_fraction"]:
         del parts["test"]
     return {name: [place for unit in units for place in unit] for name, units in parts.items()}
 

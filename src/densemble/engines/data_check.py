@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import time
 from contextlib import suppress
 from importlib.metadata import version
@@ -12,10 +13,11 @@ from densemble.data.check import check, group
 from densemble.data.check.problems import Severity
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
-from densemble.engines.member import Report
 from densemble.errors import ArtifactError, DataError, ResourceError
 from densemble.inference.cache import cache_folder, prune
 from densemble.storage.runs import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 def check_and_keep(data: FolderData, unpaired: Severity = "warning") -> dict[str, Any]:
@@ -29,8 +31,8 @@ def check_and_keep(data: FolderData, unpaired: Severity = "warning") -> dict[str
     return facts
 
 
-def require_sound(data: FolderData, report: Report) -> None:
-    """Checks the data, or takes what an earlier check of the same files found; reports warnings.
+def require_sound(data: FolderData) -> None:
+    """Checks the data, or takes what an earlier check of the same files found; logs warnings.
 
     Raises:
         DataError: there are errors; each with its remedy, as ``data check`` prints them.
@@ -40,11 +42,11 @@ def require_sound(data: FolderData, report: Report) -> None:
     how = "as checked before" if facts is not None else "checked"
     facts = facts or check_and_keep(data)
     pairs = sum(split["pairs"] for split in facts["splits"].values())
-    report(f"{pairs} pairs {how} in {time.monotonic() - started:.1f} s")
+    log.info(f"{pairs} pairs {how} in {time.monotonic() - started:.1f} s")
     found = group(facts["problems"])
     for warned in (one for one in found if one.severity == "warning"):
         for line in warned.lines():
-            report(line)
+            log.warning(line)
     errors = [one for one in found if one.severity == "error"]
     if errors:
         count = sum(len(one.problems) for one in errors)

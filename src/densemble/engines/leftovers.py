@@ -1,14 +1,16 @@
 """Files of a run that only an unfinished training needs: checkpoints, decoded images, frozen features."""
 
+import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from densemble.config import RunConfig
 from densemble.storage.runs import RunFolder, read_json
 
+log = logging.getLogger(__name__)
 
-def remove_leftovers(run: RunFolder, config: RunConfig, report: Callable[[str], None] = lambda line: None) -> None:
+
+def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
     """Removes ``last.ckpt`` of finished members and, when no member has failed or was cut off, ``RUN/cache``.
 
     Nothing is removed with ``trainer.keep_checkpoints``. A ``trainer.cache_dir`` outside the run is shared and stays.
@@ -17,7 +19,6 @@ def remove_leftovers(run: RunFolder, config: RunConfig, report: Callable[[str], 
     Args:
         run: whose ensemble is saved.
         config: of the run.
-        report: called with one line of text when something was removed.
     """
     if config.trainer.keep_checkpoints:
         return
@@ -31,7 +32,7 @@ def remove_leftovers(run: RunFolder, config: RunConfig, report: Callable[[str], 
     if not unfinished:
         size += _remove(run.cache)
     if size:
-        report(f"removed {size / 1e6:.0f} MB of checkpoints and decoded images (--keep-checkpoints keeps them)")
+        log.info(f"removed {size / 1e6:.0f} MB of checkpoints and decoded images (--keep-checkpoints keeps them)")
 
 
 def forget_training(run: RunFolder) -> None:

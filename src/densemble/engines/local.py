@@ -1,6 +1,7 @@
 """The local engine: members are trained one after the other on this machine, independently of each other."""
 
 import json
+import logging
 import os
 import platform
 import time
@@ -17,7 +18,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.data_check import require_sound, what_changed
 from densemble.engines.leftovers import forget_training
-from densemble.engines.member import Outcome, Report, Training, train_member
+from densemble.engines.member import Outcome, Training, train_member
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError
@@ -26,14 +27,11 @@ from densemble.nets.heads import require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
 
+log = logging.getLogger(__name__)
+
 
 def train_members(
-    data: FolderData,
-    config: RunConfig,
-    out: Path,
-    resume: bool = False,
-    budget: Budget | None = None,
-    report: Report = lambda line: None,
+    data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
 ) -> list[Outcome]:
     """Trains all members of a run, one by one; one that fails does not stop the others.
 
@@ -43,7 +41,6 @@ def train_members(
         out: run folder; must be new unless ``resume``.
         resume: finished members are kept, a member that was cut off goes on from its last epoch.
         budget: time limit; members that it is not enough for are left out, see :func:`train_within`.
-        report: called with one line of text at every step.
 
     Raises:
         UsageError: the folder holds another run or one of other data, or a member is named wrongly.
@@ -55,20 +52,20 @@ def train_members(
     _require_same_settings(run, config, resume)
     require_writable(run.path)
     digests = data_digests(data)
-    _require_same_data(run, config, digests, report)
+    _require_same_data(run, config, digests)
     if run.state.is_file():  # members of an earlier start were trained on its class numbers
         data = data.numbered_as(make_task(read_json(run.state)["task"]))
-    require_sound(data, report)
+    require_sound(data)
     _open_run(run, data, config, digests)
-    train = _decode_all(Training(data, data.task, config, run, report))
-    training = Training(data, trained_task(data.task, config, train), config, run, report)
+    train = _decode_all(Training(data, data.task, config, run))
+    training = Training(data, trained_task(data.task, config, train), config, run)
     _report_ignored(training, train)
     _write_state(training)
     _keep_baselines(training, train)
     todo = [number for number in range(len(config.members)) if not _is_done(training.folder(number))]
     outcomes = {n: Outcome(training.name(n), "kept") for n in range(len(config.members)) if n not in todo}
     for outcome in outcomes.values():
-        report(f"{outcome.name}: already trained, kept")
+        log.info(f"{outcome.name}: already trained, kept")
 
     def record(number: int, outcome: Outcome) -> None:
         outcomes[number] = outcome
@@ -114,7 +111,7 @@ def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> N
         )
 
 
-def forget_changed(data: FolderData, config: RunConfig, out: Path, report: Report = lambda line: None) -> None:
+def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
     """Makes a run of other data a new one: removes its members and all that was made of them.
 
     Raises:
@@ -125,12 +122,12 @@ def forget_changed(data: FolderData, config: RunConfig, out: Path, report: Repor
     _require_same_settings(run, config, resume=True)
     changed = what_changed(run.digests, data_digests(data))
     if changed:
-        require_sound(data, report)
-        report(f"trained from the start: {changed}")
+        require_sound(data)
+        log.info(f"trained from the start: {changed}")
         forget_training(run)
 
 
-def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]], report: Report) -> None:
+def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
     """Checks that no member was trained on other data.
 
     Raises:
@@ -139,7 +136,9 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
     folders = [run.member(number, name) for number, name in enumerate(config.member_names())]
     begun = any(_is_done(folder) or folder.last.is_file() for folder in folders)
     if begun and not run.digests.is_file():
-        report(f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same")
+        log.warning(
+            f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same"
+        )
     changed = what_changed(run.digests, digests)
     if changed and begun:
         raise UsageError(
@@ -198,7 +197,7 @@ def _decode_all(training: Training) -> DecodedSplit:
         for size in sorted({sizes(config, member)[0] for member in config.members})
         for split in ("train", "val")
     }
-    training.report(f"{len(data.train)} + {len(data.val)} images decoded in {time.monotonic() - started:.1f} s")
+    log.info(f"{len(data.train)} + {len(data.val)} images decoded in {time.monotonic() - started:.1f} s")
     return decoded[first, "train"]
 
 
@@ -209,7 +208,7 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
     label, pixels = int(training.task.fill), 0
     for target in train.targets:
         pixels += int((target == label).sum())
-    training.report(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
+    log.info(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
 
 
 def _write_state(training: Training) -> None:

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from densemble.benchmarking.interleave import synchronize
-from densemble.data.cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.resize import resize_maps
@@ -17,9 +16,9 @@ from densemble.evaluation import images_with_targets
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks import Task
-from densemble.training.fit import LARGEST_BATCH, is_out_of_memory, training_device, training_samples
+from densemble.training.fit import first_batch, is_out_of_memory, training_device, training_samples
 from densemble.training.module import let_learn, logits_of
-from densemble.training.settings import FitSettings
+from densemble.training.settings import MemberFit
 from densemble.training.single_values import normalize_single_values
 
 Clock = Callable[[], float]
@@ -47,18 +46,15 @@ class StepTimes:
     batch: int
 
 
-def measure_steps(
-    model: DenseModel, task: Task, train: DecodedSplit, target_size: Size, settings: FitSettings, clock: Clock
-) -> StepTimes:
-    """Measures a training step and a validation; ``model`` is not changed.
+def measure_steps(fit: MemberFit, clock: Clock) -> StepTimes:
+    """Measures a training step and a validation; the model is not changed.
 
     A batch that does not fit into memory is halved, as in training.
     """
-    device = training_device(settings.machine)
-    batch = settings.batch_size or LARGEST_BATCH[device]
+    batch = first_batch(fit.settings)
     while True:
         try:
-            return _Trial(model, task, settings, device, clock).measure(train, target_size, batch)
+            return _Trial(fit, clock).measure(batch)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise
@@ -68,18 +64,18 @@ def measure_steps(
 class _Trial:
     """A copy of a model that is trained for two steps."""
 
-    def __init__(self, model: DenseModel, task: Task, settings: FitSettings, device: str, clock: Clock) -> None:
-        self.model = copy.deepcopy(model).to(device)
+    def __init__(self, fit: MemberFit, clock: Clock) -> None:
+        device = training_device(fit.settings.machine)
+        self.model = copy.deepcopy(fit.model).to(device)
         normalize_single_values(self.model)
-        self.task = task
-        self.settings = settings
+        self.fit, self.task, self.settings = fit, fit.task, fit.settings
         self.device = torch.device(device)
         self.clock = clock
         self.optimizer = torch.optim.AdamW(self.model.parameters())
 
-    def measure(self, train: DecodedSplit, target_size: Size, batch: int) -> StepTimes:
-        count = min(batch if self.device.type == "cuda" else CPU_IMAGES, batch, len(train))
-        samples = training_samples(self.task, train, target_size, self.settings)
+    def measure(self, batch: int) -> StepTimes:
+        count = min(batch if self.device.type == "cuda" else CPU_IMAGES, batch, len(self.fit.train))
+        samples = training_samples(self.fit)
         started = self.clock()
         images, targets = default_collate([samples[0, index] for index in range(count)])
         loading = self.clock() - started

@@ -1,8 +1,8 @@
 """One member of a run: built, trained, its validation images predicted, recorded."""
 
+import logging
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from densemble.config import MemberConfig, RunConfig
-from densemble.data.cache import DecodedSplit, decode_split
+from densemble.config import RunConfig
+from densemble.data.cache import decode_split
 from densemble.data.folder import FolderData
-from densemble.engines.plan import fit_settings, sizes
+from densemble.engines.plan import build_model, fit_settings, sizes
 from densemble.errors import DensembleError
 from densemble.evaluation import Scores, predict_split
 from densemble.nets.dense import DenseModel
@@ -26,10 +26,10 @@ from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
 from densemble.training.module import scalars
-from densemble.training.settings import FitSettings
+from densemble.training.settings import MemberFit
 
 Array = np.ndarray[Any, Any]
-Report = Callable[[str], None]
+log = logging.getLogger(__name__)
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
 """What ends one member and leaves the others as they are."""
 
@@ -59,7 +59,6 @@ class Training:
     task: Task
     config: RunConfig
     run: RunFolder
-    report: Report
 
     @property
     def cache(self) -> Path:
@@ -76,65 +75,34 @@ class Training:
         return self.run.member(number, self.name(number))
 
 
-@dataclass(frozen=True)
-class Built:
-    """A member before its training.
-
-    Attributes:
-        model, settings: what is trained, and how.
-        train, val: decoded at the member's input size.
-        seconds: that building took.
-    """
-
-    model: DenseModel
-    settings: FitSettings
-    train: DecodedSplit
-    val: DecodedSplit
-    seconds: float
-
-
-def build_member(training: Training, number: int) -> Built:
+def build_member(training: Training, number: int) -> MemberFit:
     """Builds a member from its seed and opens its decoded images.
 
     Raises:
         DensembleError: weights that cannot be read, a cut that does not exist, ...
     """
     started = time.monotonic()
-    config, task = training.config, training.task
-    member: MemberConfig = config.members[number]
+    config, task, member = training.config, training.task, training.config.members[number]
     settings = fit_settings(config, member, None)
     seed_everything(settings.seed)
-    size = sizes(config, member)[0]
+    size, target_size, _ = sizes(config, member)
     train, val = (decode_split(training.data, split, size, training.cache) for split in ("train", "val"))
-    model = DenseModel(
-        member.backbone,
-        out_channels=task.out_channels,
-        in_channels=train.images.shape[1],
-        out_size=config.out_size,
-        cut=member.cut,
-        head=member.head,
-        weights=member.weights,
-        input_size=size,
-        min_size=member.min_size,
-        max_stride=member.max_stride,
-        max_macs=member.max_macs,
-        allow_partial=member.allow_partial,
-        weights_dir=config.weights_dir,
-    )
+    model, name = build_model(config, member, task, train.images.shape[1]), training.name(number)
     cut = model.cut
-    training.report(
-        f"{training.name(number)}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}"
+    log.info(
+        f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}"
         + (f"; {model.assumed}" if model.assumed else "")
     )
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    return Built(model, settings, train, val, time.monotonic() - started)
+    folder, taken = training.folder(number), time.monotonic() - started
+    return MemberFit(model, task, settings, train, val, target_size, folder, name, training.cache, taken)
 
 
 def train_member(
-    training: Training, number: int, built: Built | None = None, seconds: float | None = None, ending: float = 0.0
+    training: Training, number: int, built: MemberFit | None = None, seconds: float | None = None, ending: float = 0.0
 ) -> Outcome:
-    """Trains a member into its folder; what fails is recorded there and reported.
+    """Trains a member into its folder; what fails is recorded there and logged.
 
     Args:
         training, number: which member.
@@ -151,31 +119,29 @@ def train_member(
         if built is None:
             built = build_member(training, number)
         else:
-            started -= built.seconds
+            started -= built.build_seconds
             seed_everything(built.settings.seed)
         if seconds is not None:
-            built = replace(built, settings=replace(built.settings, seconds=max(seconds - ending, 1.0)))
-        record |= _train(training, number, built)
+            limited = built.settings.model_copy(update={"seconds": max(seconds - ending, 1.0)})
+            built = replace(built, settings=limited)
+        record |= _train(training, built, sizes(training.config, member)[2])
         record |= {"state": "done", "seconds": round(time.monotonic() - started, 1)}
         write_json(folder.record, record)
     except FAILURES as error:
         return record_failure(training, number, error, record)
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scalars(record["val"]).items())
-    training.report(f"{name}: done in {record['seconds']:.0f} s, val {shown}")
+    log.info(f"{name}: done in {record['seconds']:.0f} s, val {shown}")
     return Outcome(name, "done")
 
 
-def _train(training: Training, number: int, built: Built) -> dict[str, Any]:
+def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
     """Writes weights, predictions and curves; returns the entries of the member's record."""
-    folder, name, model = training.folder(number), training.name(number), built.model
-    _, target_size, map_size = sizes(training.config, training.config.members[number])
-    fitted = fit_member(
-        model, training.task, built.train, built.val, target_size, built.settings, folder, name, training.cache
-    )
+    folder, model = fit.folder, fit.model
+    fitted = fit_member(fit)
     model.load_state_dict(read_state(folder.weights))
-    maps, scores = _predict(training, model.float().eval(), training_device(built.settings.machine), map_size)
+    maps, scores = _predict(training, model.float().eval(), training_device(fit.settings.machine), map_size)
     write_maps(folder.predictions, maps)
-    draw_curves(read_rows(folder.metrics), name, folder.plots / "curves.png")
+    draw_curves(read_rows(folder.metrics), fit.title, folder.plots / "curves.png")
     return {
         "spec": model.spec.as_dict(),
         "loaded": model.loaded,
@@ -193,17 +159,17 @@ def _predict(training: Training, model: DenseModel, device: str, map_size: Size)
     except RuntimeError as error:
         if device == "cpu" or not is_out_of_memory(error):
             raise
-        training.report("validation images at their own size do not fit into GPU memory: predicted on the CPU")
+        log.warning("validation images at their own size do not fit into GPU memory: predicted on the CPU")
         return predict_split(model.cpu(), training.task, training.data, "val", map_size)
     finally:
         model.cpu()
 
 
 def record_failure(training: Training, number: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
-    """Reports and records why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
+    """Logs and records why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
     name, folder = training.name(number), training.folder(number)
     message = str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
-    training.report(f"{name}: FAILED: {message}")
+    log.error(f"{name}: FAILED: {message}")
     if record is None:
         record = {"name": name, "config": training.config.members[number].model_dump(mode="json")}
     try:
@@ -211,7 +177,7 @@ def record_failure(training: Training, number: int, error: Exception, record: di
         write_json(folder.record, {**record, "state": "failed", "error": message})
         if not isinstance(error, DensembleError):
             write_text(folder.path / "error.txt", "".join(traceback.format_exception(error)))
-            training.report(f"{name}: details in {folder.path / 'error.txt'}")
+            log.error(f"{name}: details in {folder.path / 'error.txt'}")
     except DensembleError as second:
-        training.report(f"{name}: {second}")
+        log.error(f"{name}: {second}")
     return Outcome(name, "failed", message, error)

@@ -1,4 +1,4 @@
-"""From a run's configuration to plain arguments: sizes, settings of a training, the task as it is trained."""
+"""From a run's configuration to what is trained: sizes, settings, the network, the task."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,11 +12,11 @@ from densemble.nets.backbones import OWN, resolve
 from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import all_nodes
-from densemble.nets.dense import default_head
+from densemble.nets.dense import DenseModel, default_head
 from densemble.shapes import Size
 from densemble.tasks import Task, balanced_weights
 from densemble.training.fit import bf16_is_fast
-from densemble.training.settings import FitSettings, Machine
+from densemble.training.settings import FitSettings
 
 BACKBONE_SHARE = 0.2
 
@@ -76,38 +76,36 @@ def fit_settings(config: RunConfig, member: MemberConfig, seconds: float | None)
     own = member.training(config.training)
     pretrained = member.weights is not None and member.backbone not in OWN
     share = BACKBONE_SHARE if pretrained else 1.0
-    rate = None if own.learning_rate == "auto" else own.learning_rate
     if own.backbone_learning_rate is not None:
-        if rate is None:
+        if own.learning_rate == "auto":
             raise UsageError("learning_rate: auto finds both rates together; leave backbone_learning_rate out")
-        share = own.backbone_learning_rate / rate
-    machine = config.trainer
-    return FitSettings(
-        epochs=own.epochs,
-        learning_rate=rate,
-        backbone_share=share,
-        batch_size=None if own.batch_size == "auto" else own.batch_size,
-        weight_decay=own.weight_decay,
-        augment=own.augment,
-        precision=("bf16" if bf16_is_fast() else "fp32") if own.precision == "auto" else own.precision,
-        freeze_statistics=pretrained if own.freeze_statistics is None else own.freeze_statistics,
-        seed=own.seed,
-        averaging=own.averaging,
-        patience=own.patience,
-        layer_decay=own.layer_decay,
-        freeze_epochs=own.freeze_epochs,
-        gradient_checkpointing=own.gradient_checkpointing,
-        channels_last=own.channels_last,
-        cache_features=own.cache_features,
-        snapshots=own.snapshots,
-        seconds=seconds,
-        machine=Machine(
-            accelerator=machine.accelerator,
-            devices=machine.devices,
-            num_nodes=machine.num_nodes,
-            strategy=machine.strategy,
-            deterministic=machine.deterministic,
-            workers=machine.workers,
-            loggers=tuple(machine.loggers),
-        ),
+        share = own.backbone_learning_rate / own.learning_rate
+    decided = {
+        "backbone_share": share,
+        "precision": ("bf16" if bf16_is_fast() else "fp32") if own.precision == "auto" else own.precision,
+        "freeze_statistics": pretrained if own.freeze_statistics is None else own.freeze_statistics,
+    }
+    return FitSettings(**{**own.model_dump(), **decided}, seconds=seconds, machine=config.trainer)
+
+
+def build_model(config: RunConfig, member: MemberConfig, task: Task, in_channels: int) -> DenseModel:
+    """The network of a member.
+
+    Raises:
+        DensembleError: weights that cannot be read, a cut that does not exist, ...
+    """
+    return DenseModel(
+        member.backbone,
+        out_channels=task.out_channels,
+        in_channels=in_channels,
+        out_size=config.out_size,
+        cut=member.cut,
+        head=member.head,
+        weights=member.weights,
+        input_size=sizes(config, member)[0],
+        min_size=member.min_size,
+        max_stride=member.max_stride,
+        max_macs=member.max_macs,
+        allow_partial=member.allow_partial,
+        weights_dir=config.weights_dir,
     )

@@ -1,16 +1,19 @@
 """Training within a time budget: measure costs, print an estimate, leave out members without enough time."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 
 from densemble.engines.budget import Budget, Cost, Plan, make_plan
 from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
-from densemble.engines.member import FAILURES, Built, Outcome, Training, build_member, record_failure, train_member
+from densemble.engines.member import FAILURES, Outcome, Training, build_member, record_failure, train_member
 from densemble.engines.plan import sizes
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import training_device
 from densemble.training.rate import STEPS
+from densemble.training.settings import MemberFit
 
+log = logging.getLogger(__name__)
 Record = Callable[[int, Outcome], None]
 ASSEMBLY_START = 4.0
 """Seconds of an assembly that do not depend on members and images: report, figures, saving."""
@@ -45,12 +48,12 @@ def train_within(budget: Budget, training: Training, macs: Mapping[int, float], 
     run = _TimedRun(budget, training, macs, kept, record)
     run.measure(MUCH_MORE)
     for line in run.estimate():
-        training.report(line)
+        log.info(line)
     run.train()
     while run.unmeasured and run.measure(math.inf):  # the estimate was too high, or a member failed
         run.train()
     for number, reason in run.reasons().items():
-        training.report(f"{training.name(number)}: left out: {reason}")
+        log.warning(f"{training.name(number)}: left out: {reason}")
         record(number, Outcome(training.name(number), "left out", reason))
 
 
@@ -76,7 +79,7 @@ class _TimedRun:
         )
         self.unmeasured = sorted(macs, key=lambda number: macs[number])
         self.costs: dict[int, Cost] = {}
-        self.built: dict[int, Built] = {}
+        self.built: dict[int, MemberFit] = {}
         self.kept, self.trained = kept, kept
         self.assembly: list[float] = []
         self.measured: list[float] = []
@@ -106,7 +109,7 @@ class _TimedRun:
             self.unmeasured.remove(number)
             try:
                 self.built[number] = build_member(self.training, number)
-                self.costs[number] = _measure(self.training, number, self.built[number], self.scoring, self.budget)
+                self.costs[number] = _measure(self.built[number], self.scoring, self.budget)
                 self.measured.append(self.costs[number].assembly)
                 measured += 1
             except FAILURES as error:
@@ -151,23 +154,22 @@ class _TimedRun:
         )
 
 
-def _measure(training: Training, number: int, built: Built, scoring: ScoringTimes, budget: Budget) -> Cost:
-    target_size = sizes(training.config, training.config.members[number])[1]
-    settings, folder, images = built.settings, training.folder(number), len(built.val)
-    times = measure_steps(built.model, training.task, built.train, target_size, settings, budget.clock)
+def _measure(built: MemberFit, scoring: ScoringTimes, budget: Budget) -> Cost:
+    settings, images = built.settings, len(built.val)
+    times = measure_steps(built, budget.clock)
     forward = measure_prediction(built.model, scoring.image, training_device(settings.machine), budget.clock)
-    done = len(read_rows(folder.metrics)) if folder.last.is_file() else 0
+    done = len(read_rows(built.folder.metrics)) if built.folder.last.is_file() else 0
     per_image = ASSEMBLY_PREDICTIONS * forward + ASSEMBLY_SCORES * scoring.kept
     return Cost(
-        name=training.name(number),
+        name=built.title,
         step=times.step,
         steps=math.ceil(len(built.train) / times.batch),
         epochs=max(settings.epochs - done, 0),
         validation=times.validation * images,
         start=times.features * (len(built.train) + images)
-        + (STEPS * times.step if settings.learning_rate is None else 0.0),
+        + (STEPS * times.step if settings.learning_rate == "auto" else 0.0),
         ending=images * (forward + scoring.own),
-        assembly=ASSEMBLY_BUILDS * built.seconds + images * per_image + TIMING_PASSES * forward,
+        assembly=ASSEMBLY_BUILDS * built.build_seconds + images * per_image + TIMING_PASSES * forward,
     )
 
 

@@ -104,7 +104,7 @@ def _twins(data: FolderData, facts: dict[str, Any]) -> str:
 
 def _picture(data: FolderData, path: Path) -> str | None:
     try:
-        image = as_unit(read_image(path), data.reading.image_range)
+        image = as_unit(read_image(path), data.reading.options["image_range"])
     except DataError:
         return None
     return embed(drawing.as_rgb(image), _WIDTH)

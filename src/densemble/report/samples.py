@@ -55,7 +55,7 @@ def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSam
     """
     for sample in samples:
         image, target = data.read_pair(sample)
-        yield RawSample(sample.stem, as_unit(image, data.reading.image_range), target)
+        yield RawSample(sample.stem, as_unit(image, data.reading.options["image_range"]), target)
 
 
 def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSample]:
@@ -88,7 +88,7 @@ def augmented_samples(
     kind, fill = data.kind, data.task.fill
     for index, sample in enumerate(samples):
         image, target = data.read_pair(sample)
-        whole = as_unit(image, data.reading.image_range)
+        whole = as_unit(image, data.reading.options["image_range"])
         yield RawSample(sample.stem, whole, target)
         small = unit(resize_image(image if image.dtype.kind == "u" else whole, size).numpy())
         placed = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, kind)

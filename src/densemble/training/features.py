@@ -19,6 +19,7 @@ from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks.base import TargetKind
 from densemble.training.dataset import EpochSampler, batches, read_target
+from densemble.training.settings import MemberFit
 
 Array = np.ndarray[Any, Any]
 FORMAT = 1
@@ -44,29 +45,20 @@ class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
 
 
 def feature_batches(
-    model: DenseModel,
-    split: DecodedSplit,
-    folder: Path,
-    target_size: Size,
-    kind: TargetKind,
-    batch_size: int,
-    bf16: bool,
-    seed: int = 0,
-    shuffled: bool = False,
+    fit: MemberFit, split: DecodedSplit, sampler: EpochSampler, batch_size: int
 ) -> DataLoader[tuple[list[Tensor], Tensor]]:
-    """Batches of features and targets; features are computed where ``folder`` does not hold them yet.
+    """Batches of features and targets; features are computed where the cache does not hold them yet.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
-    place = folder / f"features-{_key(model, split, bf16)}"
+    model, bf16 = fit.model, fit.settings.precision == "bf16"
+    place = fit.cache / f"features-{_key(model, split, bf16)}"
     if not place.is_dir():
         _compute(model, split, place, batch_size, bf16)
     count = 1 + len(model.spec.skip_nodes)
     maps = [np.load(place / f"{level}.npy", mmap_mode="r") for level in range(count)]
-    samples = FeatureSamples(maps, split, target_size, kind)
-    sampler = EpochSampler(len(split), seed, batch_size) if shuffled else EpochSampler(len(split), None)
-    return batches(samples, sampler, batch_size)
+    return batches(FeatureSamples(maps, split, fit.target_size, fit.task.target_kind), sampler, batch_size)
 
 
 def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:

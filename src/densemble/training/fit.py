@@ -4,7 +4,6 @@ import logging
 import random
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning
@@ -15,12 +14,9 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader
 
-from densemble.data.cache import DecodedSplit
+from densemble.config import TrainerConfig
 from densemble.data.transforms import AUGMENT
 from densemble.errors import DivergedError, ResourceError, UsageError
-from densemble.nets.dense import DenseModel
-from densemble.shapes import Size
-from densemble.storage.runs import MemberFolder
 from densemble.tasks import Task
 from densemble.training.averaging import AVERAGING
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
@@ -30,10 +26,11 @@ from densemble.training.loggers import make_loggers
 from densemble.training.module import MemberModule
 from densemble.training.quiet import quieten
 from densemble.training.rate import find_learning_rate
-from densemble.training.settings import FitSettings, Machine
+from densemble.training.settings import FitSettings, MemberFit
 from densemble.training.single_values import normalize_single_values
 from densemble.training.snapshots import Snapshots
 
+log = logging.getLogger(__name__)
 LARGEST_BATCH = {"cuda": 32, "cpu": 8}
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
@@ -56,26 +53,15 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def fit_member(
-    model: DenseModel,
-    task: Task,
-    train: DecodedSplit,
-    val: DecodedSplit,
-    target_size: Size,
-    settings: FitSettings,
-    folder: MemberFolder,
-    title: str,
-    cache: Path,
-    watch: tuple[Callback, ...] = (),
-) -> dict[str, Any]:
-    """Trains ``model``; goes on from ``last.ckpt`` where the folder has one. Features that are kept go to ``cache``.
+def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, Any]:
+    """Trains a model; goes on from ``last.ckpt`` where the folder has one.
 
     Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch, and
     the snapshots that the settings ask for.
     A batch that does not fit into memory is halved, and as many more are summed for a step, until it fits.
 
     Args:
-        target_size: (h, w) of the maps that the model is trained on.
+        fit: what is trained, and how.
         watch: more callbacks of Lightning.
 
     Returns:
@@ -86,6 +72,7 @@ def fit_member(
         ResourceError: out of memory even with single pictures, or the folder cannot be written.
         UsageError: flags that Lightning refuses.
     """
+    model, settings = fit.model, fit.settings
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     if settings.gradient_checkpointing:
@@ -93,31 +80,29 @@ def fit_member(
     normalize_single_values(model)
     quieten()
     device = training_device(settings.machine)
-    batch, accumulate = settings.batch_size or LARGEST_BATCH[device], 1
+    batch, accumulate = first_batch(settings), 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     started = time.monotonic()
     while True:
-        own = replace(settings, batch_size=batch, seconds=_left(settings, started))
+        settings = settings.model_copy(update={"batch_size": batch, "seconds": _left(fit.settings, started)})
         try:
-            rate = _fit_once(model, task, train, val, target_size, own, accumulate, folder, title, cache, watch)
+            rate = _fit_once(replace(fit, settings=settings), accumulate, watch)
             break
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if batch == 1:
                 raise ResourceError(
-                    f"{title}: out of memory even with one picture at a time; lower input_size, or set "
+                    f"{fit.title}: out of memory even with one picture at a time; lower input_size, or set "
                     "gradient_checkpointing"
                 ) from error
         batch, accumulate = -(-batch // 2), accumulate * 2
         model.load_state_dict(before)
         if device == "cuda":
             torch.cuda.empty_cache()
-        logging.getLogger("densemble").warning(
-            "%s: out of memory; now %d x %d pictures a step", title, accumulate, batch
-        )
-    rows = read_rows(folder.metrics)
-    best = (max if task.higher_is_better else min)(rows, key=lambda row: _score_of(row, task))
+        log.warning("%s: out of memory; now %d x %d pictures a step", fit.title, accumulate, batch)
+    rows = read_rows(fit.folder.metrics)
+    best = (max if fit.task.higher_is_better else min)(rows, key=lambda row: _score_of(row, fit.task))
     share = float(np.mean([row["data_share"] for row in rows]))
     return {
         "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
@@ -130,7 +115,13 @@ def _left(settings: FitSettings, started: float) -> float | None:
     return None if settings.seconds is None else max(settings.seconds - (time.monotonic() - started), 1.0)
 
 
-def training_device(machine: Machine) -> str:
+def first_batch(settings: FitSettings) -> int:
+    """Images per step, before a batch is found not to fit into memory."""
+    size = settings.batch_size
+    return LARGEST_BATCH[training_device(settings.machine)] if size == "auto" else size
+
+
+def training_device(machine: TrainerConfig) -> str:
     """``cuda`` or ``cpu``: where a machine's members are trained."""
     return "cuda" if torch.cuda.is_available() and machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
 
@@ -148,32 +139,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _fit_once(
-    model: DenseModel,
-    task: Task,
-    train: DecodedSplit,
-    val: DecodedSplit,
-    target_size: Size,
-    settings: FitSettings,
-    accumulate: int,
-    folder: MemberFolder,
-    title: str,
-    cache: Path,
-    watch: tuple[Callback, ...],
-) -> float:
+def _fit_once(fit: MemberFit, accumulate: int, watch: tuple[Callback, ...]) -> float:
     """One attempt; gives the peak learning rate that was used."""
-    feed, check = _feeds(model, task, train, val, target_size, settings, cache)
+    model, task, settings = fit.model, fit.task, fit.settings
+    feed, check = _feeds(fit)
     rate, started = settings.learning_rate, time.monotonic()
-    if rate is None:
+    if rate == "auto":
         rate, _ = find_learning_rate(model, task, settings, feed, training_device(settings.machine))
-    settings = replace(settings, seconds=_left(settings, started))
-    callbacks = _callbacks(task, settings, folder, title, watch, len(val))
+    settings = settings.model_copy(update={"seconds": _left(settings, started)})
+    fit = replace(fit, settings=settings)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    trainer = _trainer(settings, accumulate, callbacks, folder, title)
+    trainer = _trainer(fit, accumulate, _callbacks(fit, watch))
     steps = settings.epochs * -(-len(feed) // (accumulate * trainer.world_size))
     module = MemberModule(model, task, settings, steps, rate)
     model.train()
-    resume = str(folder.last) if folder.last.is_file() else None
+    resume = str(fit.folder.last) if fit.folder.last.is_file() else None
     try:
         trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
     except SystemExit as stop:
@@ -189,13 +169,12 @@ def _fit_once(
     return rate
 
 
-def _callbacks(
-    task: Task, settings: FitSettings, folder: MemberFolder, title: str, watch: tuple[Callback, ...], held_out: int
-) -> list[Callback]:
+def _callbacks(fit: MemberFit, watch: tuple[Callback, ...]) -> list[Callback]:
     """In the order in which they are called."""
-    callbacks: list[Callback] = [EpochRecord(folder), LiveProgress(title), *watch]
+    task, settings = fit.task, fit.settings
+    callbacks: list[Callback] = [EpochRecord(fit.folder), LiveProgress(fit.title), *watch]
     if settings.snapshots:
-        callbacks.append(Snapshots(folder, settings.snapshots))
+        callbacks.append(Snapshots(fit.folder, settings.snapshots))
     if settings.patience is not None:
         mode = "max" if task.higher_is_better else "min"
         # Checked at the end of the epoch it would come after the record, which writes down how long it has waited.
@@ -208,7 +187,7 @@ def _callbacks(
     if settings.averaging in AVERAGING:
         callbacks.append(AVERAGING[settings.averaging]())
     if settings.seconds is not None:
-        callbacks.append(TimeLimit(settings.seconds, held_out))
+        callbacks.append(TimeLimit(settings.seconds, len(fit.val)))
     return callbacks
 
 
@@ -219,11 +198,9 @@ def _raised_in_process(error: ProcessException) -> Exception:
     return DivergedError(message) if kind.endswith(DivergedError.__name__) else RuntimeError(last)
 
 
-def _trainer(
-    settings: FitSettings, accumulate: int, callbacks: list[Callback], folder: MemberFolder, title: str
-) -> lightning.Trainer:
-    machine = settings.machine
-    loggers = make_loggers(machine.loggers, folder.path.parent.parent / "logs", title)
+def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> lightning.Trainer:
+    settings, machine = fit.settings, fit.settings.machine
+    loggers = make_loggers(machine.loggers, fit.folder.path.parent.parent / "logs", fit.title)
     try:
         return lightning.Trainer(
             max_epochs=settings.epochs,
@@ -244,7 +221,7 @@ def _trainer(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
-            default_root_dir=str(folder.path),
+            default_root_dir=str(fit.folder.path),
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise UsageError(f"trainer: {' '.join(str(error).split())}; mend accelerator, devices or strategy") from error
@@ -260,34 +237,23 @@ def _strategy(settings: FitSettings) -> str:
     return "ddp_spawn_find_unused_parameters_true" if settings.freeze_epochs else "ddp_spawn"
 
 
-def _feeds(
-    model: DenseModel,
-    task: Task,
-    train: DecodedSplit,
-    val: DecodedSplit,
-    target_size: Size,
-    settings: FitSettings,
-    cache: Path,
-) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    assert settings.batch_size is not None
-    size, seed, kind, fill = settings.batch_size, settings.seed, task.target_kind, task.fill
+def _feeds(fit: MemberFit) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    settings, size = fit.settings, first_batch(fit.settings)
+    order, in_order = EpochSampler(len(fit.train), settings.seed, size), EpochSampler(len(fit.val), None)
     if settings.cache_features:
-        bf16 = settings.precision == "bf16"
-        return (
-            feature_batches(model, train, cache, target_size, kind, size, bf16, seed, shuffled=True),
-            feature_batches(model, val, cache, target_size, kind, size, bf16),
-        )
+        return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
-    samples = training_samples(task, train, target_size, settings)
-    held_out = DecodedSamples(val, target_size, kind, fill, AUGMENT["none"], seed)
+    held_out = DecodedSamples(
+        fit.val, fit.target_size, fit.task.target_kind, fit.task.fill, AUGMENT["none"], settings.seed
+    )
     return (
-        batches(samples, EpochSampler(len(train), seed, size), size, workers, pinned=gpu),
-        batches(held_out, EpochSampler(len(val), None), size, workers, pinned=gpu),
+        batches(training_samples(fit), order, size, workers, pinned=gpu),
+        batches(held_out, in_order, size, workers, pinned=gpu),
     )
 
 
-def training_samples(task: Task, train: DecodedSplit, target_size: Size, settings: FitSettings) -> DecodedSamples:
+def training_samples(fit: MemberFit) -> DecodedSamples:
     """The training split, augmented as the settings say."""
-    how = AUGMENT[settings.augment]
-    return DecodedSamples(train, target_size, task.target_kind, task.fill, how, settings.seed)
+    task, how = fit.task, AUGMENT[fit.settings.augment]
+    return DecodedSamples(fit.train, fit.target_size, task.target_kind, task.fill, how, fit.settings.seed)

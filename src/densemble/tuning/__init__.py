@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.folder import FolderData
-from densemble.errors import UsageError
-from densemble.launch import open_data, parse_time
+from densemble.launch import open_given, parse_time
+from densemble.messages import shown
 from densemble.tuning.result import TrialRecord, TuneResult
 from densemble.tuning.search import run_search
 
@@ -21,7 +21,7 @@ def tune(
     trials: int = 20,
     time: str | float | None = None,
     space: Sequence[str] | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = print,
     **settings: Any,
 ) -> TuneResult:
     """Searches the best settings of one backbone; called again with the same words it goes on.
@@ -34,7 +34,7 @@ def tune(
         trials: how many there are to be in the end, those of earlier calls included.
         time: after which no trial begins and the running one comes to its end: seconds, or ``"30m"``.
         space: some of ``cut``, ``head``, ``learning_rate``, ``backbone_share`` and ``augment``; default all that apply.
-        report: called with one line of text at every step.
+        report: called with each line that the loggers ``densemble.*`` give; ``None``: only their own handlers.
         settings: keys of run.yaml that are not searched.
 
     Raises:
@@ -42,12 +42,6 @@ def tune(
         DataError: pictures or maps that cannot be used.
         DensembleError: every trial failed.
     """
-    if isinstance(data, FolderData):
-        if task not in (None, data.task_name):
-            raise UsageError(f"task='{task}' contradicts the FolderData's '{data.task_name}'; leave it out of tune")
-        settings = {**settings, "data": data.options}
-        task, data = data.task_name, data.path
-    if task is None:
-        raise UsageError("tune needs task= where data is a path; for instance task='saliency'")
-    folder, config = open_data(data, {**settings, "task": task, "members": [backbone]})
-    return run_search(folder, config, Path(out), trials, parse_time(time), space, report)
+    folder, config = open_given(data, task, {**settings, "members": [backbone]})
+    with shown(report):
+        return run_search(folder, config, Path(out), trials, parse_time(time), space)

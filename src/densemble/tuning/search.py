@@ -1,7 +1,8 @@
 """The search: one trial after the other, each of which may fail; what was found is on disk after every one."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from densemble.tuning.space import Space, make_space, own_values, with_values
 from densemble.tuning.study import OpenTrial, Pruned, Study, only_one
 from densemble.tuning.trial import Material, prepare, train_trial
 
-Report = Callable[[str], None]
+log = logging.getLogger(__name__)
 STUDY = "study.db"
 WORTH_STARTING = 0.5
 """Share of a usual trial's time that must be left for another one to begin."""
@@ -32,7 +33,6 @@ def run_search(
     trials: int = 20,
     seconds: float | None = None,
     names: Sequence[str] | None = None,
-    report: Report = print,
 ) -> TuneResult:
     """Searches the best settings of a run's only member; called again with the same words it goes on.
 
@@ -43,7 +43,6 @@ def run_search(
         trials: how many there are to be in the end, those of earlier calls included.
         seconds: after which no trial begins and the running one comes to its end.
         names: what is searched; see :func:`make_space`.
-        report: called with one line of text at every step.
 
     Raises:
         UsageError: wrong settings, Optuna is missing, or ``out`` holds another search.
@@ -62,10 +61,10 @@ def run_search(
         digests, place = data_digests(data), out / "data_digests.json"
         if changed := what_changed(place, digests):
             raise UsageError(f"{changed}; put it back, or choose another folder with -o")
-        require_sound(data, report)
+        require_sound(data)
         write_json(place, digests)
         study = study or _open_study(data, config, out, space)
-        running = _Search(study, prepare(data, config, out / "cache"), config, out, report)
+        running = _Search(study, prepare(data, config, out / "cache"), config, out)
         running.go_on(trials, end)
         result = running.result()
     if result.best is None:
@@ -94,12 +93,11 @@ def _open_study(data: FolderData, config: RunConfig, out: Path, space: Space) ->
 class _Search:
     """A search that is under way, in its folder."""
 
-    def __init__(self, study: Study, material: Material, config: RunConfig, out: Path, report: Report) -> None:
+    def __init__(self, study: Study, material: Material, config: RunConfig, out: Path) -> None:
         self.study = study
         self.material = material
         self.config = config
         self.out = out
-        self.report = report
         self.causes: list[Exception] = []
 
     def go_on(self, trials: int, end: float | None) -> None:
@@ -107,7 +105,7 @@ class _Search:
         while (count := len(self.study.records())) < trials:
             left = None if end is None else end - time.monotonic()
             if left is not None and not self._worth_starting(left):
-                self.report(f"time is over after {count} of {trials} trials")
+                log.info(f"time is over after {count} of {trials} trials")
                 return
             self._run(self.study.ask(), trials, left)
             self._write()
@@ -120,7 +118,7 @@ class _Search:
         """Trains a trial and tells the study how it ended."""
         started, title, metric = time.monotonic(), f"trial {trial.number}", self.material.metric
         chosen = ", ".join(f"{name} {_shown(value)}" for name, value in trial.values.items())
-        self.report(f"{title} ({trial.number + 1} of {trials}): {chosen}")
+        log.info(f"{title} ({trial.number + 1} of {trials}): {chosen}")
         folder = self._folder(trial.number)
         try:
             config = with_values(self.config, trial.values)
@@ -128,15 +126,15 @@ class _Search:
             if metric not in best:
                 raise DensembleError(f"no epoch has a {metric}; the validation maps give none")
             trial.done(best[metric], **self._facts(folder, started))
-            self.report(f"{title}: {metric} {best[metric]:.4f}")
+            log.info(f"{title}: {metric} {best[metric]:.4f}")
         except Pruned:
             trial.pruned(self._best_score(folder), **self._facts(folder, started))
-            self.report(f"{title}: pruned, it fell behind the others")
+            log.info(f"{title}: pruned, it fell behind the others")
         except (DensembleError, OSError, RuntimeError, ValueError, MemoryError) as error:
             message = str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
             trial.failed(message, **self._facts(folder, started))
             self.causes.append(error)
-            self.report(f"{title}: FAILED: {message}")
+            log.error(f"{title}: FAILED: {message}")
 
     def _folder(self, number: int) -> MemberFolder:
         return MemberFolder(self.out / "trials" / f"{number:03d}")

@@ -8,11 +8,11 @@ from typing import Any
 from densemble.config import RunConfig
 from densemble.data.cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
-from densemble.engines.plan import fit_settings, sizes, trained_task
-from densemble.nets.dense import DenseModel
+from densemble.engines.plan import build_model, fit_settings, sizes, trained_task
 from densemble.storage.runs import MemberFolder, require_writable
 from densemble.tasks import Task
 from densemble.training.fit import fit_member, seed_everything
+from densemble.training.settings import MemberFit
 from densemble.training.watching import EpochScore
 
 
@@ -41,28 +41,8 @@ def prepare(data: FolderData, config: RunConfig, cache: Path) -> Material:
     size = sizes(config, config.members[0])[0]
     train, val = (decode_split(data, split, size, cache) for split in ("train", "val"))
     material = Material(trained_task(data.task, config, train), train, val, cache)
-    build(material, config)
+    build_model(config, config.members[0], material.task, train.images.shape[1])
     return material
-
-
-def build(material: Material, config: RunConfig) -> DenseModel:
-    """The network of the settings' first member."""
-    member, task = config.members[0], material.task
-    return DenseModel(
-        member.backbone,
-        out_channels=task.out_channels,
-        in_channels=material.train.images.shape[1],
-        out_size=config.out_size,
-        cut=member.cut,
-        head=member.head,
-        weights=member.weights,
-        input_size=sizes(config, member)[0],
-        min_size=member.min_size,
-        max_stride=member.max_stride,
-        max_macs=member.max_macs,
-        allow_partial=member.allow_partial,
-        weights_dir=config.weights_dir,
-    )
 
 
 def train_trial(
@@ -82,12 +62,10 @@ def train_trial(
     Returns:
         What :func:`fit_member` found.
     """
-    settings = fit_settings(config, config.members[0], seconds)
+    member, train, task = config.members[0], material.train, material.task
+    settings = fit_settings(config, member, seconds)
     seed_everything(settings.seed)
-    model = build(material, config)
-    target_size = sizes(config, config.members[0])[1]
+    model, target_size = build_model(config, member, task, train.images.shape[1]), sizes(config, member)[1]
     place = MemberFolder(require_writable(folder))
-    watch = (EpochScore(material.metric, tell),)
-    return fit_member(
-        model, material.task, material.train, material.val, target_size, settings, place, title, material.cache, watch
-    )
+    fit = MemberFit(model, task, settings, train, material.val, target_size, place, title, material.cache)
+    return fit_member(fit, (EpochScore(material.metric, tell),))

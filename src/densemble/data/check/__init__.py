@@ -55,7 +55,7 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
         "layout": data.layout.name,
         "split_by": data.layout.split_by,
         "classes": names,
-        "heat_max": data.reading.heat_max or None,
+        "heat_max": data.reading.options["heat_max"] or None,
         "ok": not any(problem.severity == "error" for problem in problems),
         "pictures": sum_up_pictures(seen),
         "splits": {split: sum_up_split(data, members, names) for split, members in by_split.items()},

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from densemble.data.check.patterns import gaps
 from densemble.data.check.problems import Problem
@@ -102,7 +103,7 @@ def _free(data: Checkable, labels: set[int]) -> int:
 
 def _numbered(data: Checkable, numbers: Mapping[int, int]) -> str:
     """The flag for a label map with what it says already: it is given as a whole."""
-    given = {**(data.options.get("label_map") or {}), **numbers}
+    given: dict[Any, Any] = {**(data.options["label_map"] or {}), **numbers}
     written = ", ".join(f"{label}: {number}" for label, number in given.items())
     return f"--set 'data.label_map={{{written}}}'"
 

@@ -99,14 +99,14 @@ def _unit(image: Array, data: Checkable, valid: Array | None) -> Array:
     wrong."""
     stride = max(1, math.isqrt(image.shape[0] * image.shape[1] // _MEASURED))
     if image.dtype.kind == "f":
-        codec.as_unit(image, data.reading.image_range)
-    some = codec.as_unit(np.ascontiguousarray(image[::stride, ::stride]), data.reading.image_range)
+        codec.as_unit(image, data.reading.options["image_range"])
+    some = codec.as_unit(np.ascontiguousarray(image[::stride, ::stride]), data.reading.options["image_range"])
     known = some.reshape(-1, image.shape[2]) if valid is None else some[valid[::stride, ::stride]]
     return known.astype(np.float64)
 
 
 def _shown(image: Array, data: Checkable) -> Array:
-    return image if image.dtype == np.uint8 else codec.as_unit(image, data.reading.image_range)
+    return image if image.dtype == np.uint8 else codec.as_unit(image, data.reading.options["image_range"])
 
 
 def _judge_picture(seen: Seen, picture: SeenPicture) -> None:
@@ -148,7 +148,7 @@ def _look_at_map(seen: Seen, data: Checkable, size: Size | None, valid: Array | 
 
 def _judge_turn(seen: Seen, data: Checkable, target: Array, size: Size) -> None:
     """Whether a map was drawn on the turned picture cannot be told where both ways fit."""
-    if data.reading.exif != "auto" or target.shape[-2:] != size:
+    if data.reading.options["exif"] != "auto" or target.shape[-2:] != size:
         return
     orientation = data.reading.silent_turn(seen.sample)
     if orientation == 1 or (orientation >= 5 and size[0] != size[1]):
@@ -171,7 +171,7 @@ def _unequal(seen: Seen, data: Checkable, target: Array, size: Size) -> Problem:
     again = f"make the map again, or leave the pair out: {leaving_out(seen.name)}"
     stretched = abs(math.log(height * size[1] / (width * size[0])))
     if (height, width) == (size[1], size[0]):
-        turned = data.reading.silent_turn(sample) != 1 or data.reading.exif == "ignore"
+        turned = data.reading.silent_turn(sample) != 1 or data.reading.options["exif"] == "ignore"
         remedy = "turn the map as its picture's EXIF orientation says: --set data.exif=auto" if turned else again
         message += "; one of them lies on its side"
     elif stretched < _SAME_SHAPE:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from densemble.data.layouts import Layout
 from densemble.data.reading import Reading
+from densemble.data_options import DataOptions
 
 
 class Checkable(Protocol):
@@ -19,7 +20,7 @@ class Checkable(Protocol):
     invalid_below: float | None
     scale: float
     heat_is_told: bool
-    options: dict[str, Any]
+    options: DataOptions
 
     def settle(self) -> dict[str, Any]:
         """Lets the reading know what only all files say together."""

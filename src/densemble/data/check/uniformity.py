@@ -55,7 +55,7 @@ def _pictures(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
         remedy = "save all in one depth, or set what is 0 and 1: --set data.image_range=[LOW, HIGH]"
         yield Problem("mixed depths", str(data.path), message, remedy, "warning")
     highest = max((picture.highest for _, picture in pictures if picture.depth == "uint16"), default=0)
-    if 0 < highest < _TWELVE_BITS and data.reading.image_range is None:
+    if 0 < highest < _TWELVE_BITS and data.reading.options["image_range"] is None:
         remedy = f"say which numbers are black and white: --set 'data.image_range=[0, {_all_bits(highest)}]'"
         yield _few_bits(data, f"the 16-bit pictures reach {highest:g} of 65535", remedy)
     sides = [max(picture.size) for _, picture in pictures]
@@ -115,16 +115,16 @@ def _palettes(mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterator[Problem]:
 
 def _scale(data: Checkable, files: Sequence[Path], highest: float) -> Iterator[Problem]:
     """Whether what counts as 1 is likely: ``highest`` is of all maps."""
-    types = set() if data.reading.heat_max == {} else {number_type(file) for file in files}
+    types = set() if data.reading.options["heat_max"] == {} else {number_type(file) for file in files}
     if types == {"uint16"} and 0 < highest < _TWELVE_BITS / 65535:
         stored = highest * 65535
-        if data.reading.kind == "pixels" and data.reading.image_range is None:
+        if data.reading.kind == "pixels" and data.reading.options["image_range"] is None:
             remedy = f"say which numbers are black and white: --set 'data.image_range=[0, {_all_bits(stored)}]'"
             yield _few_bits(data, f"the 16-bit maps reach {stored:.0f} of 65535", remedy)
-        elif data.reading.kind == "heat" and isinstance(data.reading.heat_max, Mapping):
+        elif data.reading.kind == "heat" and isinstance(data.reading.options["heat_max"], Mapping):
             remedy = f"say which number counts as 1: --set data.heat_max={_all_bits(stored)}"
             yield _few_bits(data, f"the 16-bit maps reach {stored:.0f} of 65535", remedy)
-    decided = data.reading.heat_max
+    decided = data.reading.options["heat_max"]
     full = decided.get("float", 1.0) if isinstance(decided, Mapping) else 1.0
     if isinstance(decided, Mapping) and full not in WHOLE_LIMITS:
         message = f"maps of floats reach {full:g}, which counts as 1 in all of them"
