@@ -110,7 +110,7 @@ def _scored(
         warnings.warn(f"'{file}': {error.told}: left out of this prediction", stacklevel=4)
 
     try:
-        (part,) = per_image(ensemble, images, lambda able, _: able.predict_maps(scoring(able), size=size), told)
+        (part,) = per_image(ensemble, images, lambda able, _: able.combination.predict(scoring(able), size=size), told)
     except UnusableMaps as error:
         raise ArtifactError(f"'{file}': {error.told}") from error
     return part.result

@@ -312,7 +312,7 @@ def at_picture_size(
         return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
-    mean, included = whole[0], None if prediction.included is None else ensemble.included(whole)
+    mean, included = whole[0], None if prediction.included is None else ensemble.combination.included(whole)
     valid = None if path is None or path.is_dir() else read_validity(path)
     unsure = prediction.entropy
     if unsure is not None and whole is not prediction.mean:
