@@ -29,10 +29,10 @@ from torch import Tensor
 import densemble as de
 from densemble.data.targets import resize_target
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use, kept_share
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.resize import resize_maps
 from densemble.evaluation import truths
 from densemble.heldout.cascade import fit_cascade
-from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure, totals
 from densemble.inference.cascade import predict_cascade
@@ -102,13 +102,15 @@ def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     return samples
 
 
-def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list[float], asked: Any) -> list[Half]:
+def fitted_halves(
+    held: HeldOut, combination: Combination, objective: Objective, costs: list[float], asked: Any
+) -> list[Half]:
     """Both ways; each half is a run of neighbours."""
     middle = len(held) // 2
     first, second = list(range(middle)), list(range(middle, len(held)))
     found = []
     for seen, unseen in ((first, second), (second, first)):
-        cascade = fit_cascade(held.only(seen), mixed, objective, costs)
+        cascade = fit_cascade(held.only(seen), combination, objective, costs)
         policy = cascade.for_budget(asked.budget) if asked.budget is not None else cascade.for_keep(asked.keep)
         found.append((unseen, policy))
     return found
@@ -117,8 +119,7 @@ def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list
 def full_maps(ensemble: de.Ensemble, held: HeldOut) -> Iterator[Tensor]:
     """The whole ensemble's map ``(1, K, h, w)`` of each picture."""
     for maps, _ in held:
-        named = zip(ensemble.members, maps[:, None], strict=True)
-        yield ensemble.predict_maps(iter(named), uncertainty=False).mean
+        yield ensemble.combination.combine(maps[:, None])
 
 
 def best_single(held: HeldOut, wanted: list[Any], halves: list[Half], objective: Objective) -> dict[str, Any]:
@@ -152,14 +153,13 @@ def fit_and_refer(
 ) -> tuple[list[Half], Tensor, dict[str, Any]]:
     """Policies of both halves, statistics of the full float32 ensemble on all images, and the best single member."""
     task, objective = ensemble.task, make_objective(ensemble.task, asked.metric)
-    mixed = Mixed(tuple(ensemble.weights.values()), ensemble.combine, ensemble.fitted, ensemble.calibration)
     with tempfile.TemporaryDirectory() as folder:
         maps = keep_predictions(ensemble, images, Path(folder))
         size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
         at_fixations = objective.name in ("nss", "auc_judd")  # only at their own size do targets come with them
         small = [(resize_target(target, size, task.target_kind), None) for target, _ in wanted]
         held = held_out(tuple(ensemble.members), maps, wanted if at_fixations else small, task)
-        halves = fitted_halves(held, mixed, objective, costs, asked)
+        halves = fitted_halves(held, ensemble.combination, objective, costs, asked)
         whole = total(task, full_maps(ensemble, held), wanted, objective)
         return halves, whole, best_single(held, wanted, halves, objective)
 

@@ -16,7 +16,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,12 @@ from torchmetrics.utilities import dim_zero_cat
 
 from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
 from densemble.assembly.candidates import find_candidates, open_all
-from densemble.assembly.choosing import mixture_of
-from densemble.assembly.mixture import Mixture
+from densemble.assembly.choosing import mean_of
 from densemble.assembly.timing import milliseconds
 from densemble.assembly.truths import OwnTruths, kept_truths
 from densemble.config import make_config, read_config
 from densemble.data.folder import FolderData
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.guarantee import binomial_interval, coverage, fit_set
 from densemble.heldout.choose import best, everyone, greedy, price
 from densemble.heldout.gain import bootstrap, bootstrap_gain
@@ -127,12 +126,12 @@ def choose_and_score(
     return found
 
 
-def honesty(mixture: Mixture) -> dict[str, Any]:
-    """Calibration of a mixture's pictures, and what torchmetrics says of the same pixels."""
-    task = mixture.held.task
+def honesty(held: HeldOut, combination: Combination) -> dict[str, Any]:
+    """Calibration of an ensemble on held-out images, and what torchmetrics says of the same pixels."""
+    task = held.task
     metric = task.metrics()
     theirs = MulticlassCalibrationError(task.out_channels, n_bins=15, norm="l1", ignore_index=task.ignore_index)
-    for maps, target in mixture.maps():
+    for maps, target in held.combined(combination):
         metric.update(maps, target)
         # Theirs takes a softmax of maps in which a value is above 1, be it by rounding.
         theirs.update(maps[None].clamp(0, 1), target.long()[None])
@@ -147,12 +146,12 @@ def honesty(mixture: Mixture) -> dict[str, Any]:
 def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[int], list[int]]) -> dict[str, Any]:
     """Before, and after each way of calibrating on the first half, on the second."""
     seen, unseen = halves
-    plain = mixture_of(held, weights)
-    found: dict[str, Any] = {"before": honesty(plain.only(unseen))}
-    tempered = replace(plain, held=member_temperatures(plain.held.only(seen), "temperature"))
+    chosen, mean = mean_of(held, weights)
+    found: dict[str, Any] = {"before": honesty(chosen.only(unseen), mean)}
+    tempered = member_temperatures(chosen.only(seen), "temperature")
     for way in ("temperature", "vector"):
-        found[way] = honesty(fit_calibration(tempered, way).only(unseen))
-    found["auto"] = best_calibration(tempered)
+        found[way] = honesty(tempered.only(unseen), fit_calibration(tempered, mean, way))
+    found["auto"] = best_calibration(tempered, mean)
     return found
 
 
@@ -160,13 +159,13 @@ def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> lis
     """Sets fitted on one quarter of the pictures, checked on another; chosen and calibrated on the other half."""
     seen, unseen = halves
     objective = make_objective(held.task)
-    chosen = mixture_of(held, greedy(held.only(seen), objective).weights)
-    mixture = fit_calibration(chosen.only(seen), "temperature")
+    chosen, mean = mean_of(held, greedy(held.only(seen), objective).weights)
+    combination = fit_calibration(chosen.only(seen), mean, "temperature")
     fit_on, check_on = unseen[::2], unseen[1::2]
     found = []
     for level in (0.1, 0.05):
-        fitted = fit_set(mixture.only(fit_on).maps, held.task, level)
-        checked = coverage(mixture.only(check_on).maps, fitted, held.task)
+        fitted = fit_set(lambda: chosen.only(fit_on).combined(combination), held.task, level)
+        checked = coverage(lambda: chosen.only(check_on).combined(combination), fitted, held.task)
         low, high = binomial_interval(1 - level, checked.pictures)
         found.append(
             {"promised": 1 - level, "coverage": checked.per_picture, "size": checked.size, "fitted_on": len(fit_on),

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from densemble.assembly.candidates import Candidate, Dropped
-from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured, further_objectives
+from densemble.assembly.choosing import further_objectives
+from densemble.assembly.cross_fit import CrossFit, ImageResult, Measured
 from densemble.heldout.choose import Trade, price
 from densemble.heldout.correlation import error_correlation
 from densemble.heldout.gain import Interval, bootstrap, bootstrap_gain
