@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import densemble as de
 from densemble.ensemble.calibrate import fit_temperature, temper
-from densemble.ensemble.combine import Fitted, combine
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import Fitted
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.metrics.selective import RiskCoverage
 from densemble.shapes import Size
@@ -283,7 +284,8 @@ DETAILS: dict[str, tuple[Details, ...]] = {
 def _ours(
     maps: Tensor, rule: str, task: Task, weights: Sequence[float] = (1, 1, 1), fitted: Fitted | None = None
 ) -> Tensor:
-    return combine(maps, weights, rule, task, fitted)
+    shares = {str(number): weight for number, weight in enumerate(weights)}
+    return Combination(task, shares, rule, dict(fitted or {})).combine(maps)
 
 
 def _running(maps: Tensor, task: Task) -> RunningUncertainty:
