@@ -32,16 +32,17 @@ from torch import Tensor
 import densemble as de
 from densemble.data.targets import resize_target
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use, kept_share
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.resize import resize_maps
 from densemble.evaluation import images_with_targets
 from densemble.heldout.cascade import fit_cascade
-from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure, totals
 from densemble.inference.cascade import predict_cascade
 from densemble.inference.fast import accelerate, choices
 from densemble.metrics import Objective
 from densemble.nets.counting import count_macs
+from densemble.shapes import size_of
 from densemble.tasks import Task
 
 RESULT = Path(__file__).parent / "results" / "cascade.json"
@@ -105,13 +106,15 @@ def interleaved(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, li
     return samples
 
 
-def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list[float], asked: Any) -> list[Half]:
-    """Both directions; each half is a contiguous block of images."""
+def fitted_halves(
+    held: HeldOut, combination: Combination, objective: Objective, costs: list[float], asked: Any
+) -> list[Half]:
+    """Both ways; each half is a run of neighbours."""
     middle = len(held) // 2
     first, second = list(range(middle)), list(range(middle, len(held)))
     found = []
     for seen, unseen in ((first, second), (second, first)):
-        cascade = fit_cascade(held.only(seen), mixed, objective, costs)
+        cascade = fit_cascade(held.only(seen), combination, objective, costs)
         policy = cascade.for_budget(asked.budget) if asked.budget is not None else cascade.for_keep(asked.keep)
         found.append((unseen, policy))
     return found
@@ -120,8 +123,7 @@ def fitted_halves(held: HeldOut, mixed: Mixed, objective: Objective, costs: list
 def full_maps(ensemble: de.Ensemble, held: HeldOut) -> Iterator[Tensor]:
     """Map ``(1, K, h, w)`` of the whole ensemble for each image."""
     for maps, _ in held:
-        named = zip(ensemble.members, maps[:, None], strict=True)
-        yield ensemble.predict_maps(iter(named), uncertainty=False).mean
+        yield ensemble.combination.combine(maps[:, None])
 
 
 def best_single(held: HeldOut, wanted: list[Any], halves: list[Half], objective: Objective) -> dict[str, Any]:
@@ -155,14 +157,13 @@ def fit_and_refer(
 ) -> tuple[list[Half], Tensor, dict[str, Any]]:
     """Policies of both halves, statistics of the full float32 ensemble on all images, and the best single member."""
     task, objective = ensemble.task, ensemble.task.objective(asked.metric)
-    mixed = Mixed(tuple(ensemble.weights.values()), ensemble.combine, ensemble.fitted, ensemble.calibration)
     with tempfile.TemporaryDirectory() as folder:
         maps = keep_predictions(ensemble, images, Path(folder))
-        size = (int(maps[0].shape[-2]), int(maps[0].shape[-1]))
+        size = size_of(maps[0])
         at_fixations = objective.name in ("nss", "auc_judd")  # targets are returned only at their full size
         small = [(resize_target(target, size, task.target_kind), None) for target, _ in wanted]
         held = held_out(tuple(ensemble.members), maps, wanted if at_fixations else small, task)
-        halves = fitted_halves(held, mixed, objective, costs, asked)
+        halves = fitted_halves(held, ensemble.combination, objective, costs, asked)
         whole = total(task, full_maps(ensemble, held), wanted, objective)
         return halves, whole, best_single(held, wanted, halves, objective)
 
@@ -209,7 +210,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     full = objective.value(whole)
     samples = time_ways(ensemble, together, fast, images, halves, asked)
     medians = {name: statistics.median(values) for name, values in samples.items()}
-    size = (int(images.shape[-2]), int(images.shape[-1]))
+    size = size_of(images)
     work = {n: count_macs(member, size, "cpu", ensemble.in_channels) for n, member in ensemble.members.items()}
 
     def spent(amounts: dict[str, Any]) -> list[CascadeUse]:

@@ -16,13 +16,13 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from choosing_page import PAGE, RESULT, write_page
+from densemble.assembly.targets import full_size_targets, small_targets
 from environment import environment
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification.calibration_error import _ce_compute
@@ -30,12 +30,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
 from densemble.assembly.candidates import open_all
-from densemble.assembly.choosing import mixture_of
-from densemble.assembly.mixture import Mixture
+from densemble.assembly.choosing import mean_of
 from densemble.assembly.timing import milliseconds
-from densemble.assembly.truths import full_size_targets, small_targets
 from densemble.config import make_config, read_config
 from densemble.data.folder import FolderData
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.guarantee import binomial_interval, coverage, fit_set
 from densemble.heldout.choose import best, everyone, greedy, price
 from densemble.heldout.gain import bootstrap, bootstrap_gain
@@ -46,6 +45,7 @@ from densemble.launch import run_members
 from densemble.messages import shown
 from densemble.metrics import Objective
 from densemble.run import Run
+from densemble.shapes import size_of
 from densemble.variants import find_candidates
 
 HERE = Path(__file__).parent
@@ -130,12 +130,12 @@ def choose_and_score(
     return found
 
 
-def honesty(mixture: Mixture) -> dict[str, Any]:
+def honesty(held: HeldOut, combination: Combination) -> dict[str, Any]:
     """Calibration of combined members, and torchmetrics' result on the same pixels."""
-    task = mixture.held.task
+    task = held.task
     metric = task.metrics()
     theirs = MulticlassCalibrationError(task.out_channels, n_bins=15, norm="l1", ignore_index=task.ignore_index)
-    for maps, target in mixture.maps():
+    for maps, target in held.combined(combination):
         metric.update(maps, target)
         # torchmetrics applies a softmax if a value is above 1, even by rounding.
         theirs.update(maps[None].clamp(0, 1), target.long()[None])
@@ -150,12 +150,12 @@ def honesty(mixture: Mixture) -> dict[str, Any]:
 def calibrate_and_score(held: HeldOut, weights: list[float], halves: tuple[list[int], list[int]]) -> dict[str, Any]:
     """Scores on the second half, before and after each calibration fitted on the first half."""
     seen, unseen = halves
-    plain = mixture_of(held, weights)
-    found: dict[str, Any] = {"before": honesty(plain.only(unseen))}
-    tempered = replace(plain, held=member_temperatures(plain.held.only(seen), "temperature"))
+    chosen, mean = mean_of(held, weights)
+    found: dict[str, Any] = {"before": honesty(chosen.only(unseen), mean)}
+    tempered = member_temperatures(chosen.only(seen), "temperature")
     for way in ("temperature", "vector"):
-        found[way] = honesty(fit_calibration(tempered, way).only(unseen))
-    found["auto"] = best_calibration(tempered)
+        found[way] = honesty(tempered.only(unseen), fit_calibration(tempered, mean, way))
+    found["auto"] = best_calibration(tempered, mean)
     return found
 
 
@@ -163,13 +163,13 @@ def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> lis
     """Sets fitted on one quarter of the images and checked on another; selection and calibration use the other half."""
     seen, unseen = halves
     objective = held.task.objective()
-    chosen = mixture_of(held, greedy(held.only(seen), objective).weights)
-    mixture = fit_calibration(chosen.only(seen), "temperature")
+    chosen, mean = mean_of(held, greedy(held.only(seen), objective).weights)
+    combination = fit_calibration(chosen.only(seen), mean, "temperature")
     fit_on, check_on = unseen[::2], unseen[1::2]
     found = []
     for level in (0.1, 0.05):
-        fitted = fit_set(mixture.only(fit_on).maps, held.task, level)
-        checked = coverage(mixture.only(check_on).maps, fitted, held.task)
+        fitted = fit_set(lambda: chosen.only(fit_on).combined(combination), held.task, level)
+        checked = coverage(lambda: chosen.only(check_on).combined(combination), fitted, held.task)
         low, high = binomial_interval(1 - level, checked.pictures)
         found.append(
             {"promised": 1 - level, "coverage": checked.per_picture, "size": checked.size, "fitted_on": len(fit_on),
@@ -185,7 +185,7 @@ def measure(run: Run) -> dict[str, Any]:
     members = [(one, own) for one, own in zip(candidates, maps, strict=True) if one.kind == "member"]
     names = [one.name for one, _ in members]
     arrays = [own for _, own in members]
-    size = (int(arrays[0].shape[-2]), int(arrays[0].shape[-1]))
+    size = size_of(arrays[0])
     held = held_out(names, arrays, small_targets(data, run.config, run.folder, size), run.task)
     own_size = held_out(names, arrays, full_size_targets(data, "val"), run.task)
     times = milliseconds(run.folder, candidates, run.config.input_size)

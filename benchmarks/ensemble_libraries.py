@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import densemble as de
 from densemble.ensemble.calibrate import fit_temperature, temper
-from densemble.ensemble.combine import Fitted, combine
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import Fitted
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.metrics.selective import RiskCoverage
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import SaliencyTask, SegmentationTask, Task
 
 BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small")
@@ -149,7 +150,7 @@ Details = Callable[[Tensor, Tensor], Iterator[Comparison]]
 
 def compare(library: str, images: Tensor) -> list[Comparison]:
     """The mean, and everything else for which the library has a function."""
-    size = (int(images.shape[-2]), int(images.shape[-1]))
+    size = size_of(images)
     rows, stacks = [], []
     with torch.no_grad():
         for task in (SEGMENTATION, SALIENCY):
@@ -283,7 +284,8 @@ DETAILS: dict[str, tuple[Details, ...]] = {
 def _ours(
     maps: Tensor, rule: str, task: Task, weights: Sequence[float] = (1, 1, 1), fitted: Fitted | None = None
 ) -> Tensor:
-    return combine(maps, weights, rule, task, fitted)
+    shares = {str(number): weight for number, weight in enumerate(weights)}
+    return Combination(task, shares, rule, dict(fitted or {})).combine(maps)
 
 
 def _running(maps: Tensor, task: Task) -> RunningUncertainty:

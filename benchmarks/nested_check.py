@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,13 @@ def repeat(seed: int, scratch: Path) -> list[dict[str, Any]]:
         costs = dict.fromkeys(known.names, 1.0)
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(known, []))
         with recipe.on(list(range(IMAGES))) as fitting:
-            mixture = fitting.ensemble().mixture
+            fitted = fitting.ensemble()
         crossed = cross_fit(recipe, folds_of(range(IMAGES), options.folds), lambda line: None)
         reported = float(objective.value(crossed.of("ensemble").sum(0)))
-        later = mixture.over(replace(fresh, temperatures=fitting.sampled.temperatures))
-        true = score(((later.join(maps), truth) for maps, truth in later.held), later.held, metric)
-        seen = score(((mixture.join(maps), truth) for maps, truth in mixture.held), mixture.held, metric)
+        held, combine = fitted.held, fitted.combination.combine
+        later = fresh.tempered(fitting.sampled.temperatures).of(held.names)
+        true = score(((combine(maps[:, None]), truth) for maps, truth in later), later, metric)
+        seen = score(((combine(maps[:, None]), truth) for maps, truth in held), held, metric)
         rows.append({"seed": seed, "recipe": name, "metric": metric, "reported": reported, "true": true, "seen": seen})
     return rows
 

@@ -21,7 +21,7 @@ from densemble.heldout.predictions import as_target
 from densemble.heldout.trust import Trust, reliability_table
 from densemble.metrics import Metric
 from densemble.nets.modes import eval_mode
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.storage.images import as_unit
 from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
@@ -37,7 +37,7 @@ def default_split(data: FolderData) -> str:
 
 def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None) -> None:
     """Adds one picture's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
-    size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+    size: Size = size_of(target)
     maps = resize_maps(maps.float(), size, task.target_kind == "density")
     metric.update(maps[0], target, points)
 
@@ -121,7 +121,7 @@ def _scored(
     ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
 ) -> Prediction:
     """The prediction of one picture; the members' maps are scored on their way into the ensemble."""
-    size: Size = (int(target.shape[-2]), int(target.shape[-1]))
+    size: Size = size_of(target)
     scored: set[str] = set()
 
     def scoring(able: Ensemble) -> Iterator[tuple[str, Tensor]]:
@@ -135,7 +135,7 @@ def _scored(
         warnings.warn(f"'{file}': {error.told}: left out of this prediction", stacklevel=4)
 
     try:
-        (part,) = per_image(ensemble, images, lambda able, _: able.predict_maps(scoring(able), size=size), told)
+        (part,) = per_image(ensemble, images, lambda able, _: able.combination.predict(scoring(able), size=size), told)
     except UnusableMaps as error:
         raise ArtifactError(f"'{file}': {error.told}") from error
     return part.result

@@ -82,8 +82,7 @@ def test_nothing_that_is_measured_in_a_fold_was_used_in_it(fresh: Callable[[str]
     run.plant([1.0, 1.2, 1.4])
 
     def record(found: Any, fits: Any, own: Any, held: Any) -> None:
-        mixture = own.mixture
-        seen.append((own.weights, mixture.held.temperatures, mixture.rule, mixture.calibration.describe()))
+        seen.append((own.weights, own.held.temperatures, own.combination.rule, own.combination.calibration.describe()))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_measure", record)

@@ -10,14 +10,15 @@ from assembly.written_runs import NAMES, Written, make_network
 from torch import Tensor
 
 from densemble.assembly.calibrating import fit_calibration, member_temperatures
+from densemble.assembly.choosing import fit_rule, mean_of
 from densemble.assembly.guarantees import fit_guarantee
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
 from densemble.evaluation import evaluate, images_with_targets
-from densemble.heldout.predictions import held_out
+from densemble.heldout.predictions import HeldOut, held_out
 
 KINDS = ("saliency", "segmentation", "multilabel", "depth")
 TOLERANCE = 0.01
@@ -41,24 +42,24 @@ def require_same(found: Prediction, wanted: Prediction, *but: str) -> None:
             nearly(getattr(found, name), value, name)
 
 
-def kept(run: Written) -> Mixture:
+def kept(run: Written) -> tuple[HeldOut, Combination]:
     """The kept predictions of all three, with different shares."""
     maps = [np.load(run.maps(name), mmap_mode="r") for name in NAMES]
-    held = held_out(NAMES, maps, [(truth, None) for truth in run.truths()], run.task)
-    return Mixture(held, (0.5, 0.3, 0.2))
+    held = held_out(NAMES, maps, [(truth, None) for truth in run.targets()], run.task)
+    return mean_of(held, (0.5, 0.3, 0.2))
 
 
 network = functools.cache(make_network)
 
 
-def networks_of(mixture: Mixture, run: Written, options: Options | None = None) -> Ensemble:
-    """The ensemble of networks that a mixture of kept predictions stands for."""
-    guarantee = None if options is None else fit_guarantee(mixture, options)
+def networks_of(held: HeldOut, combination: Combination, run: Written, options: Options | None = None) -> Ensemble:
+    """The ensemble of networks whose predictions were kept."""
+    guarantee = None if options is None else fit_guarantee(held, combination, options)
     members = {name: network(run.task, seed) for seed, name in enumerate(NAMES)}
-    temperatures = dict(zip(NAMES, mixture.held.temperatures, strict=True))
+    temperatures = dict(zip(NAMES, held.temperatures, strict=True))
     return Ensemble(
-        members, mixture.shares, run.task, mixture.rule, temperatures=temperatures, fitted=mixture.fitted,
-        calibration=mixture.calibration, guarantee=guarantee,
+        members, combination.weights, run.task, combination.rule, temperatures=temperatures,
+        fitted=combination.fitted, calibration=combination.calibration, guarantee=guarantee,
     ).eval()  # fmt: skip
 
 
@@ -73,8 +74,10 @@ def test_a_prediction_is_that_of_the_networks(kind: str, written: Callable[[str]
     run = written(kind)
     images = next(images_with_targets(run.data, "val"))[0]
     for rule in rules_for(run.task):
-        mixture = kept(run).fit_rule(rule)
-        require_same(mixture.predict(mixture.held.read(0)), networks_of(mixture, run).predict(images))
+        held, mean = kept(run)
+        combination = fit_rule(held, mean, rule)
+        found = combination.predict(held.read(0)[:, None])
+        require_same(found, networks_of(held, combination, run).predict(images))
 
 
 @pytest.mark.parametrize(
@@ -86,13 +89,14 @@ def test_a_calibrated_prediction_is_that_of_the_networks(
 ) -> None:
     run = written(kind)
     images = next(images_with_targets(run.data, "val"))[0]
-    plain = kept(run)
-    mixture = fit_calibration(Mixture(member_temperatures(plain.held, way), plain.shares), way)
-    assert mixture.calibration is not None
-    found = mixture.predict(mixture.held.read(0))
-    require_same(found, networks_of(mixture, run).predict(images))
+    plain, mean = kept(run)
+    held = member_temperatures(plain, way)
+    combination = fit_calibration(held, mean, way)
+    assert combination.calibration is not None
+    found = combination.predict(held.read(0)[:, None])
+    require_same(found, networks_of(held, combination, run).predict(images))
     with pytest.raises(AssertionError, match="variance" if kind == "depth" else "mean"):
-        require_same(found, networks_of(plain, run).predict(images))
+        require_same(found, networks_of(plain, mean, run).predict(images))
 
 
 @pytest.mark.parametrize(
@@ -104,10 +108,9 @@ def test_a_promise_is_kept_on_the_pictures_that_it_was_fitted_on(
 ) -> None:
     run = written(kind)
     options = Options(promise=promise, level=0.4, confidence=0.6)
-    mixture = fit_calibration(kept(run), "none")
-    if promise == "interval":
-        mixture = fit_calibration(mixture, "variance")
-    ensemble = networks_of(mixture, run, options)
+    held, combination = kept(run)
+    combination = fit_calibration(held, combination, "variance" if promise == "interval" else "none")
+    ensemble = networks_of(held, combination, run, options)
     measured = evaluate(ensemble, run.data, "val")["guarantee"]
     assert measured["promised"] == pytest.approx(0.6) and measured["checked_on"] == len(run.data.val)
     assert measured["coverage"] >= 0.6 - TOLERANCE  # at the targets' own size, four times that of the kept maps

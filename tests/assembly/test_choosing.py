@@ -15,10 +15,10 @@ from torch import Tensor
 from densemble.assembly import assemble as assembling
 from densemble.assembly.baselines import BaselineFilter
 from densemble.assembly.choosing import make_choice
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
 from densemble.data.folder import FolderData
 from densemble.ensemble.calibrate import Temperature, VectorScaling
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
 from densemble.heldout.predictions import HeldOut, held_out
@@ -43,7 +43,7 @@ def score(run: Written, weights: dict[str, float]) -> float:
     metric = run.task.metrics()
     total = sum(weights.values())
     maps = sum(np.load(run.maps(name)).astype(np.float32) * weight / total for name, weight in weights.items())
-    for own, truth in zip(torch.from_numpy(maps), run.truths(), strict=True):
+    for own, truth in zip(torch.from_numpy(maps), run.targets(), strict=True):
         metric.update(own, truth, None)
     return float(metric.compute()[run.task.primary])
 
@@ -51,7 +51,7 @@ def score(run: Written, weights: dict[str, float]) -> float:
 def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
     run.plant(spreads)
     maps = [np.load(run.maps(name)) for name in NAMES]
-    return held_out(NAMES, maps, [(truth, None) for truth in run.truths()], run.task)
+    return held_out(NAMES, maps, [(truth, None) for truth in run.targets()], run.task)
 
 
 def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **options: Any) -> dict[str, float]:
@@ -239,9 +239,9 @@ def test_a_guarantee_is_fitted_on_pictures_that_nothing_else_saw(fresh: Fresh, m
     run.plant([GOOD, FAIR, FAIR])
     seen: list[tuple[int, ...]] = []
 
-    def spy(mixture: Mixture, options: Any) -> Any:
-        seen.append(mixture.held.pictures)
-        return fit_guarantee(mixture, options)
+    def spy(held: HeldOut, combination: Combination, options: Any) -> Any:
+        seen.append(held.pictures)
+        return fit_guarantee(held, combination, options)
 
     fit_guarantee = assembling.fit_guarantee
     monkeypatch.setattr(assembling, "fit_guarantee", spy)

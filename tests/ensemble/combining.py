@@ -1,10 +1,11 @@
 """Tasks, maps of members and held-out images for the tests of combination rules."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE, Fitted, Pictures, rules_for
 from densemble.tasks import (
     HeatmapTask,
@@ -54,6 +55,12 @@ def start_of(rule: str, task: Task, weights: list[float]) -> Fitted:
             return {"kernel": shares[:, None, None] * torch.eye(channels), "bias": torch.zeros(channels)}
         case _:
             return {}
+
+
+def combine(maps: Tensor, weights: Sequence[float], rule: str, task: Task, fitted: Fitted | None = None) -> Tensor:
+    """Stacked maps of members that are named by their numbers, combined."""
+    shares = {str(number): weight for number, weight in enumerate(weights)}
+    return Combination(task, shares, rule, dict(fitted or {})).combine(maps)
 
 
 def held_out(task: Task, noises: tuple[float, ...] = (0.5, 1.0, 2.0), count: int = 4) -> Pictures:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ensemble.combining import PAIRS, TASKS, name_of, some_maps, start_of
+from ensemble.combining import PAIRS, TASKS, combine, name_of, some_maps, start_of
 from scipy.stats import gmean, rankdata
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE, combine, make_rule, require_rule, rules_for
+from densemble.ensemble.combine import COMBINE, make_rule, require_rule, rules_for
 from densemble.errors import UsageError
 from densemble.tasks import HeatmapTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 

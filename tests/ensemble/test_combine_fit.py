@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from ensemble.combining import FITTED_PAIRS, H, W, held_out, name_of, only_known, start_of
+from ensemble.combining import FITTED_PAIRS, H, W, combine, held_out, name_of, only_known, start_of
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE, Fitted, Pictures, combine
+from densemble.ensemble.combine import COMBINE, Fitted, Pictures
 from densemble.ensemble.combine.held_out import sample_pixels
 from densemble.errors import DataError
 from densemble.tasks import HeatmapTask, RegressionTask, SaliencyTask, SegmentationTask, Task

@@ -4,10 +4,11 @@ import copy
 
 import pytest
 import torch
+from ensemble.combining import combine
 from small_networks import small_dense
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE, combine, rules_for
+from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import MAPS
 from densemble.errors import ArtifactError, UsageError

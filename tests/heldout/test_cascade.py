@@ -1,20 +1,23 @@
 """Fitting cascades: scores against brute force, data sets with known best policies, and errors."""
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ensemble.combining import combine
 from small_heldout import SIZE, TASKS, arrays, small_set, truth_of
 from torch import Tensor
 
 from densemble.ensemble.calibrate import Temperature
 from densemble.ensemble.cascade import Cascade, Policy, measures_for, unsureness
-from densemble.ensemble.combine import combine
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
 from densemble.heldout.cascade import fit_cascade, why_no_cascade
-from densemble.heldout.cascade_stages import Mixed, thinned
+from densemble.heldout.cascade_stages import thinned
 from densemble.heldout.predictions import HeldOut, held_out
 from densemble.heldout.scores import measure
 from densemble.metrics import Objective
@@ -24,31 +27,39 @@ WEIGHTS = (0.2, 0.3, 0.5)
 MILLISECONDS = [10.0, 15.0, 75.0]
 
 
-def brute_force(held: HeldOut, mixed: Mixed, objective: Objective, policy: Policy) -> tuple[float, float]:
+def combination_of(held: HeldOut, weights: Sequence[float], rule: str = "mean", **parts: Any) -> Combination:
+    """Members of a held-out set with these weights."""
+    return Combination(held.task, dict(zip(held.names, weights, strict=True)), rule, **parts)
+
+
+def brute_force(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> tuple[float, float]:
     """(cost, score) of a policy, one picture and one member at a time, by the library's own rule and uncertainty."""
-    costs, rows = followed(held, mixed, objective, policy)
+    costs, rows = followed(held, combination, objective, policy)
     return float(np.mean(costs)), float(objective.value(torch.stack(rows).sum(0)))
 
 
-def totals_of_policy(held: HeldOut, mixed: Mixed, objective: Objective, policy: Policy) -> Tensor:
+def totals_of_policy(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> Tensor:
     """Statistics of a policy, summed over the pictures."""
-    return torch.stack(followed(held, mixed, objective, policy)[1]).sum(0)
+    return torch.stack(followed(held, combination, objective, policy)[1]).sum(0)
 
 
-def followed(held: HeldOut, mixed: Mixed, objective: Objective, policy: Policy) -> tuple[list[float], list[Tensor]]:
+def followed(
+    held: HeldOut, combination: Combination, objective: Objective, policy: Policy
+) -> tuple[list[float], list[Tensor]]:
     """Cost and statistics of each picture."""
     costs, rows = list[float](), list[Tensor]()
-    places = [held.names.index(name) for name in policy.members]
+    places, weights = [held.names.index(name) for name in policy.members], list(combination.weights.values())
     for maps, truth in held:
         running = RunningUncertainty(held.task.distribution)
         for stage, place in enumerate(places, 1):
-            running.add(maps[place][None], mixed.weights[place])
+            running.add(maps[place][None], weights[place])
             seen = places[:stage]
-            joined = combine(maps[seen][:, None], [mixed.weights[p] for p in seen], mixed.rule, held.task)
+            joined = combine(maps[seen][:, None], [weights[p] for p in seen], combination.rule, held.task)
             sure = unsureness(policy.measure, joined, running, held.task.distribution, stage) < policy.threshold
             if sure or stage == len(places):
                 break
-        served = joined if mixed.calibration is None else mixed.calibration.apply(joined)
+        calibration = combination.calibration
+        served = joined if calibration is None else calibration.apply(joined)
         rows.append(measure(served, truth, held.task, objective)[0])
         costs.append(sum(MILLISECONDS[place] for place in seen) / sum(MILLISECONDS))
     return costs, rows
@@ -68,11 +79,11 @@ def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
 @pytest.mark.parametrize("rule", ["mean", "median"])
 def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
-    mixed = Mixed(WEIGHTS, rule)
-    found = fit_cascade(held, mixed, objective, MILLISECONDS)
+    combination = combination_of(held, WEIGHTS, rule)
+    found = fit_cascade(held, combination, objective, MILLISECONDS)
     assert any(policy.threshold > 0 for policy in found.policies)
     for policy in found.policies:
-        cost, score = brute_force(held, mixed, objective, policy)
+        cost, score = brute_force(held, combination, objective, policy)
         assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-6), policy
         assert policy.measure in measures_for(held.task)
         share = score / found.full if objective.higher_is_better else found.full / score
@@ -98,24 +109,24 @@ def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
 @pytest.mark.parametrize("metric", TASKS)
 def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_served(metric: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
-    mixed = Mixed(WEIGHTS)
-    first = fit_cascade(held, mixed, objective, MILLISECONDS)
+    combination = combination_of(held, WEIGHTS)
+    first = fit_cascade(held, combination, objective, MILLISECONDS)
     other = grown(held, np.random.default_rng(5))
-    found = fit_cascade(held, mixed, objective, MILLISECONDS, other)
+    found = fit_cascade(held, combination, objective, MILLISECONDS, other)
     known = {(policy.members, policy.measure, policy.threshold) for policy in first.policies}
     assert {(policy.members, policy.measure, policy.threshold) for policy in found.policies} <= known
     assert found.full != first.full
     for policy in found.policies:
-        cost, score = brute_force(other, mixed, objective, policy)
+        cost, score = brute_force(other, combination, objective, policy)
         assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-5), policy
     assert found.policies[-1].kept == found.policies[-1].kept_low == 1
     for check in found.checks:  # fitted on either half alone, kept of the other half as it is served
         rows = []
         for seen, unseen in ((range(5), range(5, 10)), (range(5, 10), range(5))):
-            half = fit_cascade(held.only(seen), mixed, objective, MILLISECONDS, other.only(seen))
+            half = fit_cascade(held.only(seen), combination, objective, MILLISECONDS, other.only(seen))
             bare = Cascade(**{**vars(half), "checks": ()})
             policy = bare.for_budget(check.share) if check.asked == "budget" else bare.for_keep(check.share)
-            rows.append(totals_of_policy(other.only(unseen), mixed, objective, policy))
+            rows.append(totals_of_policy(other.only(unseen), combination, objective, policy))
         score = float(objective.value(torch.stack(rows).sum(0)))
         share = score / found.full if objective.higher_is_better else found.full / score
         assert check.kept == pytest.approx(share, rel=1e-5), check
@@ -124,18 +135,20 @@ def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_serv
 def test_calibration_is_part_of_what_is_scored() -> None:
     task = TASKS["nll"]
     held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), task.objective("nll")
-    mixed = Mixed(WEIGHTS, calibration=Temperature(2.0, task.distribution))
-    found = fit_cascade(held, mixed, objective, MILLISECONDS)
-    assert found.full != pytest.approx(fit_cascade(held, Mixed(WEIGHTS), objective, MILLISECONDS).full, rel=1e-3)
+    combination = combination_of(held, WEIGHTS, calibration=Temperature(2.0, task.distribution))
+    found = fit_cascade(held, combination, objective, MILLISECONDS)
+    assert found.full != pytest.approx(
+        fit_cascade(held, combination_of(held, WEIGHTS), objective, MILLISECONDS).full, rel=1e-3
+    )
     for policy in found.policies:
-        assert policy.score == pytest.approx(brute_force(held, mixed, objective, policy)[1], rel=1e-6)
+        assert policy.score == pytest.approx(brute_force(held, combination, objective, policy)[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("metric", TASKS)
 def test_the_front(metric: str) -> None:
     task = TASKS[metric]
     held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), task.objective(metric)
-    found = fit_cascade(held, Mixed((0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
+    found = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
     sign = 1 if objective.higher_is_better else -1
     *front, everything = found.policies
     for cheaper, dearer in pairwise(front):
@@ -166,7 +179,7 @@ def hard_and_easy(pictures: int = 24) -> HeldOut:
 
 def test_sure_pictures_stop_and_others_go_on() -> None:
     held = hard_and_easy()
-    found = fit_cascade(held, Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    found = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     policy = found.for_keep(1.0)
     assert policy.members == ("cheap", "dear") and policy.measure == "entropy" and policy.threshold > 0
     assert policy.cost == pytest.approx((0.1 + 1.0) / 2) and policy.kept == 1
@@ -182,7 +195,7 @@ def test_checks_are_measured_on_the_other_half() -> None:
     cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
     maps = [cheap, arrays(held)[1]]
     other = held_out(held.names, maps, held.targets, held.task)
-    found = fit_cascade(other, Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    found = fit_cascade(other, combination_of(other, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
     assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
     assert {0.4, 0.5, 0.7} <= shares["budget"] <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.7}  # none below the cheapest member
@@ -200,7 +213,7 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
         cheap[bad] = arrays(held)[0][1]
         found = fit_cascade(
             held_out(held.names, [cheap, arrays(held)[1]], held.targets, held.task),
-            Mixed((0.2, 0.8)), held.task.objective(), [1.0, 9.0],
+            combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0],
         )  # fmt: skip
         alone = next(policy for policy in found.policies if policy.members == ("cheap",))
         assert alone.kept_low is not None
@@ -211,7 +224,7 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
 
 def test_worse_members_that_come_last_are_left_out() -> None:
     held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], pictures=12)
-    found = fit_cascade(held, Mixed((1 / 3,) * 3), held.task.objective(), MILLISECONDS)
+    found = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
     best = found.for_budget(1.0)
     assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
 
@@ -220,7 +233,7 @@ def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
     held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
     negative = held_out(held.names, upside_down, held.targets, held.task)
-    found = fit_cascade(negative, Mixed((0.5, 0.5)), held.task.objective(), [1.0, 2.0])
+    found = fit_cascade(negative, combination_of(negative, (0.5, 0.5)), held.task.objective(), [1.0, 2.0])
     assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
     with pytest.raises(UsageError, match="budget"):
         found.for_keep(0.9)
@@ -231,19 +244,21 @@ def test_what_has_no_cascade() -> None:
     held = small_set(TASKS["miou"], [1.0, 1.0])
     objective = held.task.objective()
     assert why_no_cascade(3, "mean") is None and "one member" in str(why_no_cascade(1, "mean"))
+    fitted = {"kernel": torch.ones(2, 3, 3), "bias": torch.zeros(3)}
     with pytest.raises(UsageError, match=r"stacking.*all members"):
-        fit_cascade(held, Mixed((0.5, 0.5), "stacking"), objective, [1.0, 1.0])
+        fit_cascade(held, combination_of(held, (0.5, 0.5), "stacking", fitted=fitted), objective, [1.0, 1.0])
     with pytest.raises(DataError, match="3 held-out pictures"):
-        fit_cascade(held.only([0, 1, 2]), Mixed((0.5, 0.5)), objective, [1.0, 1.0])
+        fit_cascade(held.only([0, 1, 2]), combination_of(held, (0.5, 0.5)), objective, [1.0, 1.0])
     unknown = TASKS["cc"].objective("nss")  # of pictures without fixations
+    heat = small_set(TASKS["cc"], [1.0, 1.0])
     with pytest.raises(DataError, match="nss is undefined"):
-        fit_cascade(small_set(TASKS["cc"], [1.0, 1.0]), Mixed((0.5, 0.5)), unknown, [1.0, 1.0])
+        fit_cascade(heat, combination_of(heat, (0.5, 0.5)), unknown, [1.0, 1.0])
 
 
 def test_pictures_may_be_numbered_anyhow() -> None:
     held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), TASKS["cc"].objective()
     some = held.only([11, 2, 3, 7, 8, 5])
-    found: Cascade = fit_cascade(some, Mixed((0.5, 0.5)), objective, [1.0, 2.0])
+    found: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
     assert found.pictures == 6
     for policy in found.policies:
         if not policy.threshold:

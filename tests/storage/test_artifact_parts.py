@@ -230,6 +230,19 @@ def test_a_damaged_member_can_be_done_without(
         load(path, min_members=3)
 
 
+def test_a_guarantee_is_not_saved_again_without_a_member(
+    networks: dict[int, dict[str, DenseModel]], tmp_path: Path
+) -> None:
+    guarantee = ConformalSet(0.3, 0.1, 20)
+    path = save(Ensemble(networks[3], task=TASKS["segmentation"], guarantee=guarantee), tmp_path / "e.safetensors")
+    assert load(path).predict(IMAGES).included is not None
+    with pytest.warns(UserWarning, match="member 'two' is left out"):
+        rest = load(damaged(path, "two"), min_members=1)
+    again = load(save(rest, tmp_path / "rest.safetensors"))
+    for ensemble in (rest, again):
+        assert ensemble.guarantee is None and ensemble.predict(IMAGES).included is None
+
+
 def test_what_cannot_be_done_without(networks: dict[int, dict[str, DenseModel]], tmp_path: Path) -> None:
     task = TASKS["segmentation"]
     plain = damaged(save(Ensemble(networks[3], task=task), tmp_path / "e.safetensors"), "one", "two", "three")

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from densemble.assembly.candidates import Dropped
-from densemble.assembly.cross_fit import CrossFit, ImageResult, further_objectives
+from densemble.assembly.choosing import further_objectives
+from densemble.assembly.cross_fit import CrossFit, ImageResult
 from densemble.evaluation import EnsembleMetrics
 from densemble.heldout.choose import ParetoPoint, price
 from densemble.heldout.correlation import error_correlation

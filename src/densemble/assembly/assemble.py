@@ -17,7 +17,6 @@ from densemble.assembly.cross_fit import CrossFit, ImageResult, cross_fit, disag
 from densemble.assembly.evidence import gather, run_candidate, scratch_folder
 from densemble.assembly.folds import alternating_halves, described, folds_of, groups_of
 from densemble.assembly.guarantees import check_guarantee, fit_guarantee
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import Options
 from densemble.assembly.pictures import report_strips
 from densemble.assembly.recipe import Fitted, Recipe
@@ -116,7 +115,7 @@ class _Result:
     @property
     def temperatures(self) -> dict[str, float]:
         """Of the selected candidates."""
-        held = self.fitted.mixture.held
+        held = self.fitted.held
         return dict(zip(held.names, held.temperatures, strict=True))
 
 
@@ -158,14 +157,15 @@ def assemble(source: Source, options: Options) -> Ensemble:
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(kept, baseline_maps(run, data, size)))
         with recipe.on(images, report) as fitting:
             fitted = fitting.ensemble()
-            cascade = cascade_of(fitted.mixture.only(images), fitting.kept, objective, costs, report)
+            served = fitted.held.only(images)
+            cascade = cascade_of(served, fitted.combination, fitting.kept, objective, costs, report)
             trades = _trades(fitting.kept, objective, costs, report)
-        if fitted.mixture.calibration is not None:
-            report(f"calibrated: {_described(fitted.mixture.calibration.describe())}")
+        if fitted.combination.calibration is not None:
+            report(f"calibrated: {_described(fitted.combination.calibration.describe())}")
         folds = folds_of(evidence.known, options.folds, groups) if len(images) >= FEWEST else []
         crossed = _cross_fit(recipe, folds, report)
-        guarantee, checked, unseen = _guarantee(source, options, candidates, fitted.mixture, others, scratch, groups)
-        scores, classes = _score(fitted.mixture, unseen, candidates, data)
+        guarantee, checked, unseen = _guarantee(source, options, candidates, fitted, others, scratch, groups)
+        scores, classes = _score(fitted, unseen, candidates, data)
         result = _Result(
             fitted, candidates, dropped, objective, crossed, described(folds, groups), trades,
             analysis.correlation(kept), guarantee, checked, scores, classes, cascade, costs, size,
@@ -212,83 +212,81 @@ def _trades(kept: HeldOut, objective: Objective, costs: Mapping[str, float], rep
 
 
 def _guarantee(
-    source: Source, options: Options, candidates: Sequence[Candidate], mixture: Mixture, images: list[int],
+    source: Source, options: Options, candidates: Sequence[Candidate], fitted: Fitted, images: list[int],
     scratch: Path, groups: list[str | None] | None,
-) -> tuple[Guarantee | None, dict[str, Any], Mixture | None]:  # fmt: skip
-    """The guarantee, its check, and the ensemble over the images that they were fitted and checked on."""
+) -> tuple[Guarantee | None, dict[str, Any], HeldOut | None]:  # fmt: skip
+    """The guarantee, its check, and the members' maps of the images that they were fitted and checked on."""
     if options.promise == "none":
         return None, {}, None
     options.require_images(len(images))
-    chosen = [candidate for candidate in candidates if candidate.name in mixture.held.names]
+    held = fitted.held
+    chosen = [candidate for candidate in candidates if candidate.name in held.names]
     folder = scratch / "guarantee"
     folder.mkdir()
-    names = [candidate.name for candidate in chosen]
-    evidence = gather(mixture.held.of(names).only(images), chosen, source.data, folder, source.report)
-    served = evidence.served.tempered([mixture.held.temperatures[mixture.held.names.index(name)] for name in names])
-    unseen = mixture.over(served)
-    guarantee = fit_guarantee(unseen, options)
+    evidence = gather(held.only(images), chosen, source.data, folder, source.report)
+    unseen = evidence.served.tempered(held.temperatures)
+    guarantee = fit_guarantee(unseen, fitted.combination, options)
     if guarantee is None:
         return None, {}, unseen
     source.report(f"guarantee: {_described(guarantee.describe())}")
-    return guarantee, check_guarantee(unseen, options, groups), unseen
+    return guarantee, check_guarantee(unseen, fitted.combination, options, groups), unseen
 
 
 @torch.no_grad()
 def _score(
-    mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData
+    fitted: Fitted, unseen: HeldOut | None, candidates: Sequence[Candidate], data: FolderData
 ) -> tuple[Scores, dict[str, list[float]]]:
     """Scores of the ensemble as saved on all validation images, and IoU of each class of each of its members.
 
     Equal to what ``evaluate`` gives for the saved file.
     """
-    task, metric = mixture.held.task, mixture.held.task.metrics()
+    task, metric = fitted.held.task, fitted.held.task.metrics()
     classes = task.objective("miou") if "miou" in metric.objectives else None
     overlaps = list[torch.Tensor]()
-    for part, maps, target in _all_images(mixture, unseen, candidates, data):
-        metric.update(resize_to_target(part.join(maps), target[0], task)[0], *target)
+    for maps, target in _all_images(fitted.held, unseen, candidates, data):
+        metric.update(resize_to_target(fitted.combination.combine(maps[:, None]), target[0], task)[0], *target)
         if classes is not None:
             overlaps.append(measure(maps, target, task, classes))
     if not overlaps:
         return metric.compute(), {}
     rows = class_overlaps(torch.stack(overlaps).sum(0)).tolist()
-    return metric.compute(), dict(zip(mixture.held.names, rows, strict=True))
+    return metric.compute(), dict(zip(fitted.held.names, rows, strict=True))
 
 
 def _all_images(
-    mixture: Mixture, unseen: Mixture | None, candidates: Sequence[Candidate], data: FolderData
-) -> Iterator[tuple[Mixture, torch.Tensor, Target]]:
-    """The ensemble, its members' maps as served, and the target, for every validation image."""
-    parts = [mixture] if unseen is None else [mixture, unseen]
+    held: HeldOut, unseen: HeldOut | None, candidates: Sequence[Candidate], data: FolderData
+) -> Iterator[tuple[torch.Tensor, Target]]:
+    """The members' maps as served, and the target, for every validation image."""
+    parts = [held] if unseen is None else [held, unseen]
     for part in parts:
-        for maps, target in part.held:
-            yield part, maps, target
-    left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.held.pictures})
+        yield from part
+    left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.pictures})
     by_name = {candidate.name: candidate for candidate in candidates}
     if left:  # images that no file of logits holds, because there are too many
-        runs = [run_candidate(by_name[name], data, left) for name in mixture.held.names]
+        runs = [run_candidate(by_name[name], data, left) for name in held.names]
         targets = full_size_targets(data, "val")
         for rows in zip(*runs, strict=True):
-            pairs = zip(rows, mixture.held.temperatures, strict=True)
+            pairs = zip(rows, held.temperatures, strict=True)
             logits = torch.cat([resize_maps(row.logits[None] / temperature, row.size) for row, temperature in pairs])
-            yield mixture, mixture.held.task.activation(logits), targets[rows[0].image]
+            yield held.task.activation(logits), targets[rows[0].image]
 
 
 def _build(source: Source, result: _Result) -> Ensemble:
     """The selected networks with their weights; those that look through views share them."""
-    mixture = result.fitted.mixture
+    combination = result.fitted.combination
     candidates = {candidate.name: candidate for candidate in result.candidates}
     networks: dict[Path, DenseModel] = {}
     members: dict[str, DenseModel | Viewed] = {}
-    for name in mixture.held.names:
+    for name in combination.weights:
         candidate = candidates[name]
         if candidate.weights not in networks:
             networks[candidate.weights] = candidate.network()
         members[name] = candidate.member(networks[candidate.weights])
     return Ensemble(
-        members, list(mixture.shares), task=source.task, combine=mixture.rule,
+        members, combination.weights, task=source.task, combine=combination.rule,
         metrics={"val": result.scores, "members": {name: candidates[name].val for name in members}},
-        temperatures=result.temperatures, reading=source.data.said, fitted=mixture.fitted,
-        calibration=mixture.calibration, guarantee=result.guarantee, cascade=result.cascade,
+        temperatures=result.temperatures, reading=source.data.said, fitted=combination.fitted,
+        calibration=combination.calibration, guarantee=result.guarantee, cascade=result.cascade,
     ).eval()  # fmt: skip
 
 
@@ -300,13 +298,13 @@ def _described(values: Mapping[str, Any]) -> str:
 
 def _keep(source: Source, options: Options, result: _Result) -> None:
     """Writes ``ensemble.json``, ``analysis.json`` and the report."""
-    run, mixture = source.run, result.fitted.mixture
+    run, combination = source.run, result.fitted.combination
     summary = {
-        "select": options.select, "combine": mixture.rule, "metric": result.objective.name,
+        "select": options.select, "combine": combination.rule, "metric": result.objective.name,
         "weights": result.shares, "val": result.scores,
         "milliseconds": price(result.fitted.weights, list(result.milliseconds.values())),
         "temperatures": result.temperatures,
-        "calibration": None if mixture.calibration is None else mixture.calibration.describe(),
+        "calibration": None if combination.calibration is None else combination.calibration.describe(),
         "guarantee": None if result.guarantee is None else result.guarantee.describe(),
         "cascade": None if result.cascade is None else result.cascade.describe(),
         "dropped": analysis.dropped_rows(result.dropped),
@@ -316,12 +314,12 @@ def _keep(source: Source, options: Options, result: _Result) -> None:
     write_json(run.ensemble, summary)
     write_json(run.analysis, values)
     better = result.objective.higher_is_better
-    write_report(run.report, values, report_strips(mixture, source.data, values["disagreement"], better))
+    write_report(run.report, values, report_strips(result.fitted, source.data, values["disagreement"], better))
 
 
 def _analyse(source: Source, options: Options, result: _Result, summary: dict[str, Any]) -> dict[str, Any]:
     """What the report and the leaderboard are made of."""
-    held, objective, crossed = result.fitted.mixture.held, result.objective, result.crossed
+    held, objective, crossed = result.fitted.held, result.objective, result.crossed
     costs = list(result.milliseconds.values())
     values = analysis.heading(str(source.run.path), source.task, objective, len(held), result.map_size)
     values |= {"chosen": summary, "dropped": summary["dropped"]}
@@ -343,7 +341,7 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
         values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}
     if result.guarantee is not None:
         values["guarantee"] = result.guarantee.describe() | result.checked
-    images = crossed.images if crossed is not None else _image_results(result.fitted.mixture, objective)
+    images = crossed.images if crossed is not None else _image_results(result.fitted, objective)
     values["disagreement"] = analysis.image_rows(images, [sample.stem for sample in source.data.val])
     names = source.config.member_names()
     folders = {name: source.run.member(number, name) for number, name in enumerate(names)}
@@ -351,12 +349,12 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
     return values
 
 
-def _image_results(mixture: Mixture, objective: Objective) -> list[ImageResult]:
+def _image_results(fitted: Fitted, objective: Objective) -> list[ImageResult]:
     """The ensemble as saved on the images that it was fitted on."""
     found = []
-    for image in mixture.held.pictures:
-        maps, target = mixture.held.read(image), mixture.held.targets[image]
-        score = objective.value(measure(mixture.join(maps), target, mixture.held.task, objective)[0])
+    for image in fitted.held.pictures:
+        maps, target = fitted.held.read(image)[:, None], fitted.held.targets[image]
+        score = objective.value(measure(fitted.combination.combine(maps), target, fitted.held.task, objective)[0])
         size = size_of(target[0])
-        found.append(ImageResult(image, float(score), disagreement_of(mixture.predict(maps, size))))
+        found.append(ImageResult(image, float(score), disagreement_of(fitted.combination.predict_at(maps, size))))
     return found

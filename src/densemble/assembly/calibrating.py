@@ -1,15 +1,14 @@
 """Temperatures of candidates and calibration of an ensemble, fitted on held-out images."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from densemble.assembly.choosing import halves
-from densemble.assembly.mixture import Mixture
+from densemble.assembly.choosing import combined_statistics, halves
 from densemble.assembly.options import calibrations_for
 from densemble.ensemble.calibrate import (
     Calibration,
@@ -18,8 +17,8 @@ from densemble.ensemble.calibrate import (
     fit_variance_scaling,
     fit_vector_scaling,
 )
+from densemble.ensemble.combination import Combination
 from densemble.heldout.predictions import HeldOut
-from densemble.heldout.scores import measure
 
 Report = Callable[[str], None]
 _VALUES_AT_ONCE = 2**21
@@ -50,22 +49,31 @@ def _temperature(held: HeldOut, report: Report) -> float:
     return fit_temperature(lambda: pixels, held.task.distribution, int(held.task.fill), report)
 
 
-def fit_calibration(mixture: Mixture, way: str, report: Report = lambda line: None) -> Mixture:
-    """The mixture with a calibration fitted on all pixels of its images, best a sample; memory holds them."""
-    plain = replace(mixture, calibration=None)
-    task = mixture.held.task
+def fit_calibration(
+    held: HeldOut, combination: Combination, way: str, report: Report = lambda line: None
+) -> Combination:
+    """The combination with a calibration fitted on all pixels of ``held``, best a sample; memory holds them."""
+    plain = replace(combination, calibration=None)
+    task = held.task
     found: Calibration | None = None
     if way in ("temperature", "vector"):
-        pixels = _blocks(plain.maps())
+        pixels = _blocks(held.combined(plain))
         if way == "temperature":
             value = fit_temperature(lambda: pixels, task.distribution, int(task.fill), report)
             found = None if value == 1 else Temperature(value, task.distribution)
         else:
             found = fit_vector_scaling(lambda: pixels, task.distribution, int(task.fill), report)
     elif way == "variance":
-        estimates = _blocks((plain.join(maps)[0], plain.spread(maps)[0], target) for maps, (target, _) in plain.held)
+        estimates = _blocks(_estimates(held, plain))
         found = fit_variance_scaling(lambda: estimates, task.invalid_below)
     return replace(plain, calibration=found)
+
+
+def _estimates(held: HeldOut, plain: Combination) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Mean and variance ``(1, h, w)`` and target of each image."""
+    for maps, (target, _) in held:
+        prediction = plain.predict(maps[:, None], {"variance"})
+        yield prediction.mean[0], prediction.spread()[0], target
 
 
 def _blocks(images: Iterable[tuple[Tensor, ...]]) -> list[Any]:
@@ -86,23 +94,21 @@ def _blocks(images: Iterable[tuple[Tensor, ...]]) -> list[Any]:
     return found
 
 
-def best_calibration(mixture: Mixture) -> str:
-    """The way of calibrating with the lower negative log-likelihood on crossed halves of the mixture's images.
+def best_calibration(held: HeldOut, combination: Combination) -> str:
+    """The way of calibrating with the lower negative log-likelihood on crossed halves of the images.
 
     Vector scaling has 2K parameters: with few images it can be worse than one temperature.
     """
-    task = mixture.held.task
+    task = held.task
     ways = calibrations_for(task)
-    first, second = halves(mixture.held)
+    first, second = halves(held)
     if "vector" not in ways or not first:
         return ways[0]
     objective = task.objective("nll")
     losses = {}
     for way in ("temperature", "vector"):
-        rows = []
-        for seen, unseen in ((first, second), (second, first)):
-            fitted = fit_calibration(mixture.only(seen), way).only(unseen)
-            rows += [measure(fitted.join(maps), truth, task, objective) for maps, truth in fitted.held]
-        loss = float(objective.value(torch.cat(rows).sum(0)))
+        crossed = ((first, second), (second, first))
+        parts = [(held.only(unseen), fit_calibration(held.only(seen), combination, way)) for seen, unseen in crossed]
+        loss = float(objective.value(combined_statistics(parts, [objective])[0].sum(0)))
         losses[way] = loss if math.isfinite(loss) else math.inf
     return min(losses, key=lambda way: losses[way])

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-from densemble.assembly.mixture import Mixture
 from densemble.ensemble.cascade import Cascade
+from densemble.ensemble.combination import Combination
 from densemble.errors import DataError
 from densemble.heldout.cascade import fit_cascade, why_no_cascade
-from densemble.heldout.cascade_stages import Mixed
 from densemble.heldout.predictions import HeldOut
 from densemble.metrics import Objective
 
@@ -16,7 +15,8 @@ MOST = 128
 
 
 def cascade_of(
-    mixture: Mixture,
+    held: HeldOut,
+    combination: Combination,
     kept: HeldOut,
     objective: Objective,
     milliseconds: Mapping[str, float],
@@ -25,25 +25,23 @@ def cascade_of(
     """The cascade of an ensemble: policies found on small maps, measured on maps as served.
 
     Args:
-        mixture: the ensemble over maps as served, of the images that it was fitted on.
+        held: its members' maps as served, of the images that it was fitted on.
+        combination: of its members.
         kept: tempered small maps of the candidates on the same images.
         objective: that policies are scored by.
         milliseconds: of each member for one image, by name.
         report: called with one line of text: what the cascade keeps on images that it was not fitted on, or why there
             is none.
     """
-    reason = why_no_cascade(len(mixture.shares), mixture.rule)
+    reason = why_no_cascade(len(held.names), combination.rule)
     if reason is not None:
         report(f"no cascade: {reason}")
         return None
-    images = mixture.held.pictures
+    images = held.pictures
     some = [images[number * len(images) // MOST] for number in range(MOST)] if len(images) > MOST else images
-    mixed = Mixed(mixture.shares, mixture.rule, mixture.fitted, mixture.calibration)
-    names = mixture.held.names
+    costs = [milliseconds[name] for name in held.names]
     try:
-        found = fit_cascade(
-            kept.of(names), mixed, objective, [milliseconds[name] for name in names], mixture.held.only(some)
-        )
+        found = fit_cascade(kept.of(held.names), combination, objective, costs, held.only(some))
     except DataError as error:
         report(f"no cascade: {error}")
         return None

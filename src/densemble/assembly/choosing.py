@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import AUTOMATIC, Options
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.errors import UsageError
 from densemble.heldout.choose import SELECT, greedy_by_cost
@@ -16,6 +16,7 @@ from densemble.heldout.gain import ConfidenceInterval, bootstrap, bootstrap_gain
 from densemble.heldout.predictions import HeldOut
 from densemble.heldout.scores import measure
 from densemble.metrics import Objective
+from densemble.tasks import Task
 
 Choice = Callable[[HeldOut], Sequence[float]]
 """Held-out predictions to choose by -> a weight per candidate."""
@@ -76,10 +77,20 @@ def _named(options: Options, names: Sequence[str]) -> list[float]:
     return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
 
 
-def mixture_of(held: HeldOut, weights: Sequence[float]) -> Mixture:
-    """The chosen candidates with their shares, joined by the mean."""
-    names = [name for name, weight in zip(held.names, weights, strict=True) if weight > 0]
-    return Mixture(held.of(names), tuple(weight for weight in weights if weight > 0))
+def mean_of(held: HeldOut, weights: Sequence[float]) -> tuple[HeldOut, Combination]:
+    """The candidates with a weight above 0, and their weighted mean."""
+    chosen = {name: weight for name, weight in zip(held.names, weights, strict=True) if weight > 0}
+    return held.of(list(chosen)), Combination(held.task, chosen)
+
+
+def fit_rule(held: HeldOut, combination: Combination, rule: str) -> Combination:
+    """The same members and calibration under another rule, fitted on ``held`` if it is one that learns."""
+    fit = COMBINE[rule].fit
+    if fit is None:
+        return replace(combination, rule=rule, fitted={})
+    shares = list(combination.weights.values())
+    fitted = fit(lambda: ((maps, target) for maps, (target, _) in held), shares, held.task)
+    return replace(combination, rule=rule, fitted=fitted)
 
 
 def halves(held: HeldOut) -> tuple[list[int], list[int]]:
@@ -106,60 +117,64 @@ class RuleScore:
 
 
 def score_rules(
-    mixture: Mixture, objective: Objective, seed: int = 0, measured: HeldOut | None = None
+    held: HeldOut, combination: Combination, objective: Objective, seed: int = 0, measured: HeldOut | None = None
 ) -> dict[str, RuleScore]:
     """Every rule that suits the task; one that learns is scored on each half as fitted on the other half.
 
     Args:
-        mixture: members and shares, over the maps that rules are fitted on.
+        held: the members' maps that rules are fitted on.
+        combination: of the members.
         objective: that is scored by.
         seed: of the intervals.
-        measured: maps of the same candidates and images that are scored; default those of ``mixture``.
+        measured: maps of the same candidates and images that are scored; default ``held``.
     """
-    first, second = halves(mixture.held)
-    task = mixture.held.task
-    others = [task.objective(name) for name in HONESTY if name in task.metrics().objectives]
-    images = [*first, *second] if first and second else list(mixture.held.pictures)
-
-    def over(fitted: Mixture, images: Sequence[int]) -> Mixture:
-        return (fitted if measured is None else fitted.over(measured)).only(images)
+    first, second = halves(held)
+    task = held.task
+    others = further_objectives(task)
+    images = [*first, *second] if first and second else list(held.pictures)
+    scored = held if measured is None else measured.of(held.names)
 
     found = {}
-    mean = _statistics([over(mixture.fit_rule("mean"), images)], [objective])[0]
+    mean = combined_statistics([(scored.only(images), fit_rule(held, combination, "mean"))], [objective])[0]
     for name in rules_for(task):
         if COMBINE[name].fit is None:
-            parts = [over(mixture.fit_rule(name), images)]
+            parts = [(scored.only(images), fit_rule(held, combination, name))]
         elif first and second:
             crossed = ((first, second), (second, first))
-            parts = [over(mixture.fit_rule(name, seen), unseen) for seen, unseen in crossed]
+            parts = [(scored.only(unseen), fit_rule(held.only(seen), combination, name)) for seen, unseen in crossed]
         else:
             continue
-        rows, *sums = _statistics(parts, [objective, *others])
+        rows, *sums = combined_statistics(parts, [objective, *others])
         values = {one.name: float(one.value(own.sum(0))) for one, own in zip(others, sums, strict=True)}
         gain = bootstrap_gain(rows, mean, objective, seed=seed)
         found[name] = RuleScore(bootstrap(rows, objective, seed=seed), gain, values)
     return found
 
 
-def _statistics(mixtures: Sequence[Mixture], wanted: Sequence[Objective]) -> list[Tensor]:
-    """Statistics of each picture ``(N, S)`` for each objective, in one pass."""
+def further_objectives(task: Task) -> list[Objective]:
+    """Metrics of probabilities that are shown for every rule."""
+    return [task.objective(name) for name in HONESTY if name in task.metrics().objectives]
+
+
+def combined_statistics(parts: Sequence[tuple[HeldOut, Combination]], wanted: Sequence[Objective]) -> list[Tensor]:
+    """Statistics ``(N, S)`` of the combined maps of all images for each objective, in one pass."""
     rows: list[list[Tensor]] = [[] for _ in wanted]
-    for mixture in mixtures:
-        for maps, truth in mixture.held:
-            joined = mixture.join(maps)
+    for held, combination in parts:
+        for maps, truth in held:
+            combined = combination.combine(maps[:, None])
             for own, objective in zip(rows, wanted, strict=True):
-                own.append(measure(joined, truth, mixture.held.task, objective))
+                own.append(measure(combined, truth, held.task, objective))
     return [torch.cat(own) for own in rows]
 
 
-def choose_rule(mixture: Mixture, options: Options, rules: Mapping[str, RuleScore], objective: Objective) -> Mixture:
-    """The mixture under the rule that was asked for, fitted on all its pictures.
+def choose_rule(options: Options, rules: Mapping[str, RuleScore], objective: Objective) -> str:
+    """The rule that was asked for.
 
     ``auto`` leaves the mean only for a rule that is surely better: the best of those with a gain whose interval is
     above 0.
     """
     if options.combine != AUTOMATIC:
-        return mixture.fit_rule(options.combine)
+        return options.combine
     sign = 1 if objective.higher_is_better else -1
     surely = {name: sign * rule.score.value for name, rule in rules.items() if rule.over_mean.low > 0}
-    return mixture.fit_rule(max(surely, key=lambda name: surely[name]) if surely else "mean")
+    return max(surely, key=lambda name: surely[name]) if surely else "mean"

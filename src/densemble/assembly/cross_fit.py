@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from densemble.assembly.choosing import HONESTY
+from densemble.assembly.choosing import combined_statistics, fit_rule, further_objectives
 from densemble.assembly.folds import Split
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.recipe import Fitted, Fitting, Recipe
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.prediction import Prediction
 from densemble.evaluation import EnsembleMetrics
@@ -19,7 +19,6 @@ from densemble.heldout.scores import measure
 from densemble.heldout.trust import TRUSTED
 from densemble.metrics import Objective
 from densemble.shapes import size_of
-from densemble.tasks import Task
 
 STRATEGIES = ("greedy", "best", "all")
 """Ways of selecting that every ensemble is compared with."""
@@ -121,41 +120,42 @@ def _measure(found: CrossFit, fits: dict[str, Fitted], own: Fitted, held: HeldOu
             return own
 
         def chosen(fitted: Fitted, maps: Tensor = maps) -> Tensor:
-            return maps[[places[name] for name in fitted.mixture.held.names]]
+            return maps[[places[name] for name in fitted.held.names], None]
 
         for name, fitted in fits.items():
-            rows(name, fitted.mixture.join(chosen(fitted)))
+            rows(name, fitted.combination.combine(chosen(fitted)))
         best, mine = fits["best"], chosen(own)
-        rows("best member", replace(best.mixture, calibration=None).join(chosen(best)))
-        rows("uncalibrated", replace(own.mixture, calibration=None).join(mine))
-        row = rows("ensemble", own.mixture.join(mine))
-        _leave_one_out(found, own.mixture, mine, target, row, held.names)
-        _predict(found, own.mixture, mine, target, image, float(found.objective.value(row[0])))
+        rows("best member", replace(best.combination, calibration=None).combine(chosen(best)))
+        rows("uncalibrated", replace(own.combination, calibration=None).combine(mine))
+        row = rows("ensemble", own.combination.combine(mine))
+        _leave_one_out(found, own.combination, mine, target, row, held.names)
+        _predict(found, own, mine, target, image, float(found.objective.value(row[0])))
 
 
 def _leave_one_out(
-    found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, whole: Tensor, names: Sequence[str]
+    found: CrossFit, combination: Combination, maps: Tensor, target: Target, whole: Tensor, names: Sequence[str]
 ) -> None:
     """Without each member; a candidate that is not in the ensemble changes nothing."""
-    if COMBINE[mixture.rule].needs_all or len(maps) < 2:
+    if COMBINE[combination.rule].needs_all or len(maps) < 2:
         return
     for name in names:
         row = whole
-        if name in mixture.held.names:
-            joined = mixture.join(maps, without=mixture.held.names.index(name))
-            row = measure(joined, target, mixture.held.task, found.objective)
+        if name in combination.weights:
+            others = [pair for pair in zip(combination.weights, maps, strict=True) if pair[0] != name]
+            row = measure(combination.combine(others), target, combination.task, found.objective)
         found.without.setdefault(name, []).append(row)
 
 
-def _predict(found: CrossFit, mixture: Mixture, maps: Tensor, target: Target, image: int, score: float) -> None:
+def _predict(found: CrossFit, fitted: Fitted, maps: Tensor, target: Target, image: int, score: float) -> None:
     assert found.calibrated is not None
     size = size_of(target[0])
-    prediction = mixture.predict(maps, size)
+    prediction = fitted.combination.predict_at(maps, size)
     found.calibrated.update(prediction, *target)
     found.images.append(ImageResult(image, score, disagreement_of(prediction)))
     if found.plain is not None:
-        raw = replace(mixture, held=mixture.held.tempered((1.0,) * len(maps)), calibration=None)
-        found.plain.update(raw.predict(raw.held.read(image), size), *target)
+        raw = fitted.held.tempered((1.0,) * len(maps)).read(image)
+        plain = replace(fitted.combination, calibration=None)
+        found.plain.update(plain.predict_at(raw[:, None], size), *target)
 
 
 def disagreement_of(prediction: Prediction) -> float:
@@ -170,25 +170,15 @@ def _compare_rules(found: CrossFit, fitting: Fitting, own: Fitted, unseen: Seque
     A fold in which a single member was selected is left out. Scored on the sampled pixels where metrics are sums over
     pixels, else on the kept small maps.
     """
-    evidence, task = fitting.recipe.evidence, own.mixture.held.task
-    if len(own.mixture.shares) < 2:
+    evidence, task, names = fitting.recipe.evidence, own.held.task, own.held.names
+    if len(names) < 2:
         return
-    plain = replace(own.mixture, calibration=None).over(fitting.sampled)
+    plain, sampled = replace(own.combination, calibration=None), fitting.sampled.of(names)
     source = evidence.sampled if evidence.pixelwise else evidence.kept
-    held = source.only(unseen).tempered(fitting.sampled.temperatures)
+    held = source.only(unseen).tempered(fitting.sampled.temperatures).of(names)
     wanted = [found.objective, *further_objectives(task)]
     for name in rules_for(task):
-        mixture = plain.fit_rule(name).over(held)
-        sums: list[list[Tensor]] = [[] for _ in wanted]
-        for maps, target in mixture.held:
-            joined = mixture.join(maps)
-            for own_sums, objective in zip(sums, wanted, strict=True):
-                own_sums.append(measure(joined, target, task, objective))
+        rows = combined_statistics([(held, fit_rule(sampled, plain, name))], wanted)
         kept = found.rules.setdefault(name, [[] for _ in wanted])
-        for all_rows, rows in zip(kept, sums, strict=True):
-            all_rows.append(torch.cat(rows))
-
-
-def further_objectives(task: Task) -> list[Objective]:
-    """Metrics of probabilities that are shown for every rule."""
-    return [task.objective(name) for name in HONESTY if name in task.metrics().objectives]
+        for all_rows, own_rows in zip(kept, rows, strict=True):
+            all_rows.append(own_rows)

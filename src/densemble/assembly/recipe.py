@@ -7,11 +7,11 @@ from typing import Any
 
 from densemble.assembly.baselines import BaselineFilter
 from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
-from densemble.assembly.choosing import RuleScore, choose_rule, make_choice, mixture_of, score_rules
+from densemble.assembly.choosing import RuleScore, choose_rule, fit_rule, make_choice, mean_of, score_rules
 from densemble.assembly.evidence import Evidence
-from densemble.assembly.mixture import Mixture
 from densemble.assembly.options import AUTOMATIC, Options
 from densemble.assembly.tempering import written_tempered
+from densemble.ensemble.combination import Combination
 from densemble.heldout.predictions import HeldOut
 from densemble.metrics import Objective
 
@@ -28,13 +28,15 @@ class Fitted:
 
     Attributes:
         weights: one per candidate, 0 for those that are not in it.
-        mixture: over the maps as served, of all images.
+        held: the members' maps as served, of all images.
+        combination: of the members.
         calibrated_by: way of calibrating that was taken.
         rules: what each rule scored on the images that were fitted on, where rules were compared.
     """
 
     weights: tuple[float, ...]
-    mixture: Mixture
+    held: HeldOut
+    combination: Combination
     calibrated_by: str
     rules: dict[str, RuleScore]
 
@@ -95,21 +97,18 @@ class Fitting:
         weights = make_choice(options, self.able, recipe.objective, recipe.milliseconds)(self.kept)
         chosen = [f"{name} {weight:.2f}" for name, weight in zip(self.kept.names, weights, strict=True) if weight > 0]
         self.report(f"selected: {', '.join(chosen)}")
-        plain = mixture_of(self.sampled, weights)
-        several = len(plain.shares) > 1
-        rules = self._compare(plain) if several and options.combine == AUTOMATIC else {}
-        mixture = choose_rule(plain, options, rules, recipe.objective)
+        held, combination = mean_of(self.sampled, weights)
+        compared = len(held.names) > 1 and options.combine == AUTOMATIC
+        rules = self._compare(held, combination) if compared else {}
+        combination = fit_rule(held, combination, choose_rule(options, rules, recipe.objective))
         if options.combine == AUTOMATIC:
-            self.report(f"combined by: {mixture.rule}")
-        way = options.calibrate if options.calibrate != AUTOMATIC else best_calibration(mixture)
-        mixture = fit_calibration(mixture, way, self.report)
-        return Fitted(tuple(weights), self._served(mixture), way, rules)
+            self.report(f"combined by: {combination.rule}")
+        way = options.calibrate if options.calibrate != AUTOMATIC else best_calibration(held, combination)
+        combination = fit_calibration(held, combination, way, self.report)
+        served = recipe.evidence.served.tempered(self.sampled.temperatures).of(held.names)
+        return Fitted(tuple(weights), served, combination, way, rules)
 
-    def _compare(self, plain: Mixture) -> dict[str, RuleScore]:
+    def _compare(self, held: HeldOut, combination: Combination) -> dict[str, RuleScore]:
         """Rules on these images only; those that learn are scored where they did not."""
         measured = None if self.recipe.evidence.pixelwise else self.kept
-        return score_rules(plain, self.recipe.objective, self.recipe.options.seed, measured)
-
-    def _served(self, mixture: Mixture) -> Mixture:
-        served = self.recipe.evidence.served
-        return mixture.over(served.tempered(self.sampled.temperatures))
+        return score_rules(held, combination, self.recipe.objective, self.recipe.options.seed, measured)

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from densemble.benchmarking.interleave import Method
-from densemble.ensemble.calibrate import VarianceScaling
 from densemble.ensemble.cascade import Policy
-from densemble.ensemble.combine import combine
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.resize import resize_maps
 from densemble.inference.cascade import predict_cascade
@@ -21,17 +19,13 @@ NAIVE = "naive loop"
 def naive_loop(ensemble: Ensemble) -> Method:
     """One member after the other as they were trained, eager, float32, channels first; then the rule on the stack."""
     members, task = list(ensemble.named_members()), ensemble.task
-    weights = [ensemble.weights[name] for name, _ in members]
 
     def run(images: Tensor) -> Tensor:
         stack: list[Tensor] = []
         for name, member in members:
             maps = task.activation(member(images) / ensemble.temperatures[name])
             stack.append(resize_maps(maps, _size(stack[0] if stack else maps), task.target_kind == "density"))
-        combined = combine(torch.stack(stack), weights, ensemble.combine, task, ensemble.fitted)
-        if ensemble.calibration is None or isinstance(ensemble.calibration, VarianceScaling):
-            return combined
-        return ensemble.calibration.apply(combined)
+        return ensemble.combination.combine(torch.stack(stack))
 
     return run
 

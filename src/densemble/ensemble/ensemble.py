@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,12 +18,13 @@ from densemble.ensemble.arguments import (
     task_of,
     tensors_of,
 )
-from densemble.ensemble.calibrate import Calibration, VarianceScaling
+from densemble.ensemble.calibrate import Calibration
 from densemble.ensemble.cascade import Cascade
-from densemble.ensemble.combine import COMBINE, Rule, make_rule
-from densemble.ensemble.guarantee import ConformalInterval, Guarantee
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.images import as_images, require_tensor
-from densemble.ensemble.membership import UnusableMaps, keep_members, per_image, require_usable
+from densemble.ensemble.membership import UnusableMaps, per_image, require_usable
 from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.state import (
@@ -36,12 +38,12 @@ from densemble.ensemble.state import (
     require_same_members,
     unpack,
 )
-from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
+from densemble.ensemble.uncertainty import Asked
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import Task
 
 
@@ -62,7 +64,7 @@ class Ensemble(nn.Module):
         metrics: what was measured on held-out data, kept with the ensemble.
         temperatures: each member's logits are divided by its own; in a row, or by name, then default 1.
         calibration: of the combined map, or of the variance of values.
-        guarantee: what the sets of classes or the intervals of a prediction promise; void once a member is left out.
+        guarantee: what the sets or intervals of a prediction guarantee; void once a member is left out.
         reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
         min_members: a member whose map of an image is not finite or of a wrong shape is left out of the prediction of
             that image with a warning, as long as this many remain; default: all are needed.
@@ -95,8 +97,8 @@ class Ensemble(nn.Module):
             reading=reading, fitted=fitted,
         )  # fmt: skip
         named = members_of(members)
-        self.weights = kept_weights(weights, named)
-        kept = {name: named[name] for name in self.weights}
+        shares = kept_weights(weights, named)
+        kept = {name: named[name] for name in shares}
         channels = {name: member.spec.out_channels for name, member in kept.items()}
         if len(set(channels.values())) > 1:
             raise UsageError(f"members give different numbers of channels: {channels}")
@@ -106,23 +108,52 @@ class Ensemble(nn.Module):
         heat = positive_temperatures(temperatures, named)
         require_least(min_members, len(kept))
         self.members = nn.ModuleDict(kept)
-        self.combine = combine
-        self.task = task_of(task, next(iter(channels.values())))
-        self.fitted = tensors_of(fitted)
-        self.rule()  # so that a rule that does not suit, or was not fitted, is refused here
+        task = task_of(task, next(iter(channels.values())))
+        self.combination = Combination(task, shares, combine, tensors_of(fitted), calibration, guarantee)
         self.metrics = dict(metrics or {})
         self.temperatures = {name: heat[name] for name in kept}
-        self.calibration = calibration
-        self.guarantee = guarantee
         self.in_channels = next(iter(taken.values()))
         self.out_size = next(member.spec.out_size for member in kept.values())
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
-        self.unusable: dict[str, str] = {}
-        """Members that :meth:`without` took away, and why."""
         self.left_out: dict[str, str] = {}
         """Members that it had to be made without, and why, such as those that are damaged in a file."""
+
+    @property
+    def task(self) -> Task:
+        """What the maps mean."""
+        return self.combination.task
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Positive weights by the members' names, summing to 1."""
+        return self.combination.weights
+
+    @property
+    def combine(self) -> str:
+        """Name of the combination rule."""
+        return self.combination.rule
+
+    @property
+    def fitted(self) -> dict[str, Tensor]:
+        """What the rule learned from held-out data."""
+        return self.combination.fitted
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Calibration of the combined map, or of the variance of values."""
+        return self.combination.calibration
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What the sets or intervals of a prediction guarantee; ``None`` once a member is missing."""
+        return self.combination.guarantee
+
+    @property
+    def unusable(self) -> Mapping[str, str]:
+        """Members that :meth:`without` took away, and why."""
+        return self.combination.unusable
 
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Names and members, in order."""
@@ -130,17 +161,30 @@ class Ensemble(nn.Module):
             assert isinstance(member, DenseModel | Viewed)
             yield name, member
 
-    def with_members(self, members: Mapping[str, Member], fitted: Mapping[str, Tensor] | None = None) -> "Ensemble":
-        """The same weights, rule and calibration over other networks of the same names; ``fitted`` default the same."""
+    def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
+        """The same weights, rule and calibration over other networks of the same names, or of some of them.
+
+        Raises:
+            ArtifactError: a member is missing and the rule was fitted for all.
+        """
+        names = sorted(members, key=list(self.members).index)
+        kept = self.combination.keep(names)
+        parts = {name: getattr(self, name) for name in PARTS}
+        parts |= {"temperatures": {name: self.temperatures[name] for name in names}, "guarantee": kept.guarantee}
         other = Ensemble(
-            members, [self.weights[name] for name in members], self.task, self.combine, self.metrics,
-            {name: self.temperatures[name] for name in members}, self.reading,
-            self.fitted if fitted is None else fitted, self.calibration, self.guarantee,
-            self.min_members, self.cascade,
+            {name: members[name] for name in names}, kept.weights, fitted=kept.fitted, min_members=self.min_members,
+            **parts,
         )  # fmt: skip
-        other.left_out, other.unusable = dict(self.left_out), dict(self.unusable)
+        other.combination = replace(other.combination, unusable=self.unusable)
+        other.leave_out(self.left_out)
         other.out_size = self.out_size
         return other
+
+    def leave_out(self, members: Mapping[str, str]) -> None:
+        """Notes members that the ensemble had to be made without, and why; if there are any, the guarantee is void."""
+        self.left_out |= members
+        if self.left_out:
+            self.combination = replace(self.combination, guarantee=None)
 
     def without(self, error: UnusableMaps) -> "Ensemble":
         """The same networks but for one; what the others weigh grows, and the guarantee is void.
@@ -166,9 +210,9 @@ class Ensemble(nn.Module):
             )
             raise error.final(member, f"{consequence} --combine mean")
         others = {name: own for name, own in self.named_members() if name != error.member}
-        places = [place for place, name in enumerate(self.members) if name in others]
-        reduced = self.with_members(others, keep_members(self.combine, self.fitted, places))
-        reduced.unusable[error.member] = error.reason
+        reduced = self.with_members(others)
+        unusable = {**self.unusable, error.member: error.reason}
+        reduced.combination = replace(reduced.combination, unusable=unusable)
         reduced.training = self.training
         return reduced
 
@@ -191,8 +235,11 @@ class Ensemble(nn.Module):
             {name: members[name] for name in weights}, list(weights.values()), fitted=fitted,
             min_members=values["min_members"], **described(values),
         )  # fmt: skip
-        loaded.left_out |= values["left_out"]
-        for name in ("members", "weights", "fitted", "min_members", "left_out", "out_size", *PARTS):
+        loaded.leave_out(values["left_out"])
+        for name in (
+            "members", "combination", "temperatures", "cascade", "reading", "metrics", "min_members", "left_out",
+            "out_size",
+        ):  # fmt: skip
             setattr(self, name, getattr(loaded, name))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -207,29 +254,34 @@ class Ensemble(nn.Module):
             raise UsageError(OLDER)
         return super().load_state_dict(state_dict, strict, assign)
 
-    def rule(self) -> Rule:
-        """A fresh accumulator of the members' maps."""
-        return make_rule(self.combine, self.task, self.fitted)
-
     def member_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size.
 
         Raises:
             UnusableMaps: a member's map of some of the images is not finite or of a wrong shape.
         """
-        size = self.map_size(images)
         images = images.view_as(images)  # what fast members keep of a batch ends with it
         for name, member in self.named_members():
-            logits = member(images).float()
-            require_usable(
-                name, logits, images.shape[0], self.task.out_channels
-            )  # len() would fix the batch in exports
-            maps = self.task.activation(logits / self.temperatures[name])
-            yield name, resize_maps(maps, size, self.task.target_kind == "density")
+            yield name, self.activated(name, member(images).float(), images)
+
+    def activated(self, name: str, logits: Tensor, images: Tensor) -> Tensor:
+        """Activated maps ``(B, K, h, w)`` of a member, of the size of the combined map.
+
+        Args:
+            name: of the member.
+            logits: that it gave, of any size.
+            images: ``(B, C, H, W)`` that it saw.
+
+        Raises:
+            UnusableMaps: the logits of some images are not finite or of a wrong shape.
+        """
+        require_usable(name, logits, images.shape[0], self.task.out_channels)  # len() would fix the batch in exports
+        maps = self.task.activation(logits / self.temperatures[name])
+        return resize_maps(maps, self.map_size(images), self.task.target_kind == "density")
 
     def map_size(self, images: Tensor) -> Size:
         """(h, w) of the combined map of images ``(B, C, H, W)``."""
-        return self.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+        return self.out_size or size_of(images)
 
     def coarse_logits(self, name: str, images: Tensor) -> Tensor:
         """A member's logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
@@ -247,13 +299,6 @@ class Ensemble(nn.Module):
         require_usable(name, logits, len(images), self.task.out_channels)
         return logits / self.temperatures[name]
 
-    def combined(self, rule: Rule) -> Tensor:
-        """The rule's map ``(B, K, h, w)``, calibrated."""
-        maps = rule.result()
-        if self.calibration is None or isinstance(self.calibration, VarianceScaling):
-            return maps
-        return self.calibration.apply(maps)
-
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` RGB in [0, 1] -> combined activated maps ``(B, K, h, w)``.
 
@@ -262,16 +307,11 @@ class Ensemble(nn.Module):
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
         if torch.compiler.is_compiling():
-            return self._combine(images)  # which images can be used depends on their values
+            # Which images can be used depends on their values.
+            return self.combination.combine(self.member_maps(images))
         require_tensor(images)
-        parts = per_image(self, images, Ensemble._combine, _warn)
+        parts = per_image(self, images, lambda able, part: able.combination.combine(able.member_maps(part)), _warn)
         return in_order([(part.places, part.result) for part in parts])
-
-    def _combine(self, images: Tensor) -> Tensor:
-        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
-        for name, maps in self.member_maps(images):
-            rule.add(maps, self.weights[name], places[name])
-        return self.combined(rule)
 
     @torch.no_grad()
     def predict(self, images: Any) -> Prediction:
@@ -288,7 +328,7 @@ class Ensemble(nn.Module):
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         with eval_mode(self):
-            parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
+            parts = per_image(self, batch, lambda able, part: able.combination.predict(able.member_maps(part)), _warn)
         return Prediction.gathered([(part.places, part.result) for part in parts])
 
     @torch.no_grad()
@@ -296,103 +336,17 @@ class Ensemble(nn.Module):
         """The prediction for a float batch ``(B, 3, H, W)`` on the ensemble's device, ready to be served at H x W.
 
         The mean and what follows from it have the ensemble's size; what is computed over the members has H x W, see
-        :meth:`predict_maps`. Members that an image was predicted without are in :attr:`Prediction.left_out`.
+        :meth:`Combination.predict`. Members that an image was predicted without are in :attr:`Prediction.left_out`.
 
         Raises:
             ArtifactError: a member that yields no usable map, and cannot be done without.
         """
-        size = (int(batch.shape[-2]), int(batch.shape[-1]))
+        size = size_of(batch)
         with eval_mode(self):
             parts = per_image(
-                self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size)
+                self, batch, lambda able, part: able.combination.predict(able.member_maps(part), uncertainty, size)
             )
         return Prediction.gathered([(part.places, part.result) for part in parts])
-
-    def predict_maps(
-        self, members: Iterator[tuple[str, Tensor]], uncertainty: Asked = True, size: Size | None = None
-    ) -> Prediction:
-        """The prediction from what :meth:`member_maps` gives.
-
-        Args:
-            members: names and maps ``(B, K, h, w)``.
-            uncertainty: which maps of uncertainty; what only others need is not computed.
-            size: (H, W) at which ``variance``, ``expected_entropy``, ``mutual_information``, ``disagreement`` and the
-                guaranteed interval of a variance are computed, from the members' maps resized to it; default h x w.
-        """
-        asked = asked_maps(uncertainty, self.task.distribution)
-        return self.conclude(*self.accumulate(members, asked, size), asked)
-
-    def accumulate(
-        self, members: Iterator[tuple[str, Tensor]], asked: frozenset[str], size: Size | None = None
-    ) -> tuple[Tensor, RunningUncertainty | None]:
-        """Combined and calibrated map ``(B, K, h, w)`` and :meth:`running` sums; arguments as :meth:`predict_maps`."""
-        rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
-        running, density = self.running(asked), self.task.target_kind == "density"
-        for name, maps in members:
-            rule.add(maps, self.weights[name], places[name])
-            if running is not None:
-                running.add(maps if size is None else resize_maps(maps, size, density), self.weights[name])
-        return self.combined(rule), running
-
-    def running(self, asked: frozenset[str]) -> RunningUncertainty | None:
-        """Empty sums for the maps that are asked for and for the guarantee; ``None`` where neither needs any."""
-        needed = asked - {"entropy"} | ({"variance"} if self._bounds_need_spread() else set())
-        return RunningUncertainty(self.task.distribution, needed) if needed else None
-
-    def conclude(
-        self, mean: Tensor, running: RunningUncertainty | None, asked: frozenset[str], everyone: bool = True
-    ) -> Prediction:
-        """The prediction of a batch.
-
-        Args:
-            mean: combined and calibrated ``(B, K, h, w)``.
-            running: over the members that were run; ``None``: only the entropy can be asked for.
-            asked: names of the maps of uncertainty.
-            everyone: all members were run: the guarantee was fitted for those.
-        """
-        distribution = self.task.distribution
-        spread = running.variance() if running is not None and "variance" in running.maps else None
-        scaling = self.calibration if isinstance(self.calibration, VarianceScaling) else None
-        bounds = self.bounds(mean, spread) if everyone else None
-        return Prediction(
-            mean=mean,
-            variance=spread if spread is None or scaling is None else scaling.apply(spread),
-            entropy=entropy(mean, distribution) if "entropy" in asked else None,
-            expected_entropy=None if running is None else running.expected_entropy(),
-            mutual_information=None if running is None else running.mutual_information(),
-            disagreement=None if running is None else running.disagreement(),
-            label=mean.max(1).indices if distribution == "categorical" else None,
-            included=self.included(mean) if everyone else None,
-            lower=None if bounds is None else bounds[0],
-            upper=None if bounds is None else bounds[1],
-            left_out=(self.unusable,) * len(mean) if self.unusable else None,
-        )
-
-    def _bounds_need_spread(self) -> bool:
-        return isinstance(self.guarantee, ConformalInterval) and self.guarantee.floor is not None
-
-    def included(self, mean: Tensor) -> Tensor | None:
-        """Which classes the guaranteed set holds, bool ``(B, K, h, w)``, of calibrated maps of any size."""
-        if self.left_out or self.unusable or self.guarantee is None or isinstance(self.guarantee, ConformalInterval):
-            return None
-        return self.guarantee.apply(mean)
-
-    def bounds(self, mean: Tensor, spread: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Lower and upper end of the guaranteed interval ``(B, 1, H, W)``.
-
-        Args:
-            mean: values ``(B, 1, h, w)``.
-            spread: variance over the members ``(B, 1, H, W)``, where the interval's width depends on it; the mean is
-                resized to its size.
-        """
-        if self.left_out or self.unusable or not isinstance(self.guarantee, ConformalInterval):
-            return None
-        if self.guarantee.floor is None:
-            return self.guarantee.apply(mean)
-        assert spread is not None
-        size = (int(spread.shape[-2]), int(spread.shape[-1]))
-        values = resize_maps(mean, size, self.task.target_kind == "density")
-        return self.guarantee.apply(torch.cat([values, spread], dim=1))
 
 
 def _warn(error: UnusableMaps) -> None:

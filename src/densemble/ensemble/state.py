@@ -7,18 +7,18 @@ the text of a Python literal, which is read without running anything.
 import ast
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from densemble.ensemble.calibrate import Calibration, make_calibration
-from densemble.ensemble.cascade import Cascade, make_cascade
-from densemble.ensemble.guarantee import Guarantee, make_guarantee
+from densemble.ensemble.calibrate import make_calibration
+from densemble.ensemble.cascade import make_cascade
+from densemble.ensemble.guarantee import make_guarantee
 from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
-from densemble.tasks import Task, make_task
+from densemble.tasks import make_task
 
 FORMAT = 1
 OLDER = (
@@ -36,21 +36,8 @@ PARTS = ("task", "combine", "temperatures", "calibration", "guarantee", "cascade
 _OPTIONAL = ("calibration", "guarantee", "cascade", "reading")
 
 
-class Described(Protocol):
-    """An ensemble; see :data:`PARTS`."""
-
-    task: Task
-    combine: str
-    temperatures: dict[str, float]
-    calibration: Calibration | None
-    guarantee: Guarantee | None
-    cascade: Cascade | None
-    reading: dict[str, Any]
-    metrics: dict[str, Any]
-
-
-def describe(ensemble: Described) -> dict[str, Any]:
-    """The parts of an ensemble as plain values."""
+def describe(ensemble: nn.Module) -> dict[str, Any]:
+    """The :data:`PARTS` of an ensemble as plain values."""
     parts = {name: getattr(ensemble, name) for name in PARTS}
     return {name: part.describe() if name in _MAKE and part is not None else part for name, part in parts.items()}
 

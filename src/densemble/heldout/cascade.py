@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.cascade import UNSURENESS, Cascade, Check, Policy, cumulated, kept_share
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE
 from densemble.errors import DataError, UsageError
-from densemble.heldout.cascade_stages import Mixed, Predictions, Stages
+from densemble.heldout.cascade_stages import Predictions, Stages
 from densemble.heldout.gain import resample
 from densemble.heldout.predictions import HeldOut
 from densemble.metrics import Objective
@@ -47,7 +48,7 @@ def why_no_cascade(members: int, rule: str) -> str | None:
 
 def fit_cascade(
     held: HeldOut,
-    mixed: Mixed,
+    combination: Combination,
     objective: Objective,
     milliseconds: Sequence[float],
     served: Predictions | None = None,
@@ -63,7 +64,7 @@ def fit_cascade(
 
     Args:
         held: the ensemble's members on N pictures, tempered.
-        mixed: how they are joined.
+        combination: of the members.
         objective: that is scored by.
         milliseconds: > 0, of each member for one picture.
         served: the same members on some of the same pictures, evenly spaced; read once. Default: ``held``.
@@ -72,15 +73,15 @@ def fit_cascade(
         UsageError: an ensemble that cannot be run as a cascade; see :func:`why_no_cascade`.
         DataError: fewer than 4 pictures, or the objective is undefined for them.
     """
-    reason = why_no_cascade(len(held.names), mixed.rule)
+    reason = why_no_cascade(len(held.names), combination.rule)
     if reason is not None:
         raise UsageError(f"no cascade: {reason}")
-    stages = Stages(held, mixed, objective, milliseconds)
+    stages = Stages(held, combination, objective, milliseconds)
     every, halves = _parts(stages)
     candidates = {part: _tried(stages, part) for part in (every, *halves)}
     if served is not None:
         found = {part: _fit(stages, part, tried) for part, tried in candidates.items()}
-        stages = Stages(served, mixed, objective, milliseconds, most_pixels=None)
+        stages = Stages(served, combination, objective, milliseconds, most_pixels=None)
         now, now_halves = _parts(stages)
         candidates = {
             part: [(policy.members, policy.measure, policy.threshold) for policy in found[own]]

@@ -6,19 +6,20 @@ members is measured once on all pictures; orders, thresholds, halves and bootstr
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from densemble.ensemble.calibrate import Calibration, VarianceScaling
 from densemble.ensemble.cascade import UNSURENESS, measures_for
-from densemble.ensemble.combine import COMBINE, Fitted, make_rule
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.uncertainty import entropy
 from densemble.heldout.predictions import Target
 from densemble.heldout.scores import measure
 from densemble.metrics import Objective
+from densemble.shapes import size_of
 from densemble.tasks import Distribution, TargetKind, Task
 
 MOST_PIXELS = 4096
@@ -47,23 +48,6 @@ class Predictions(Protocol):
 
 
 @dataclass(frozen=True)
-class Mixed:
-    """How members are joined.
-
-    Attributes:
-        weights: one positive number per member.
-        rule: row of ``COMBINE``.
-        fitted: what the rule learnt of all members.
-        calibration: of the ensemble.
-    """
-
-    weights: tuple[float, ...]
-    rule: str = "mean"
-    fitted: Fitted | None = None
-    calibration: Calibration | None = None
-
-
-@dataclass(frozen=True)
 class _Measured:
     """A set of members on all N pictures: statistics ``(N, S)``, and ``(N,)`` for each measure of unsureness."""
 
@@ -76,7 +60,7 @@ class Stages:
 
     Args:
         held: the ensemble's members, tempered.
-        mixed: how they are joined.
+        combination: of the members.
         objective: that is scored by.
         costs: > 0, of each member for one picture; in any unit.
         most_pixels: of each picture that are looked at; ``None``: all.
@@ -85,17 +69,18 @@ class Stages:
     def __init__(
         self,
         held: Predictions,
-        mixed: Mixed,
+        combination: Combination,
         objective: Objective,
         costs: Sequence[float],
         most_pixels: int | None = MOST_PIXELS,
     ) -> None:
-        self.held, self.mixed, self.objective = held, mixed, objective
+        self.held, self.objective = held, objective
+        self._combination, self._plain = combination, replace(combination, calibration=None)
         total = math.fsum(costs)
         self.shares = {name: own / total for name, own in zip(held.names, costs, strict=True)}
         self._most_pixels = most_pixels
         self.measures = measures_for(held.task)
-        self._weights = torch.tensor(mixed.weights, dtype=torch.float64)
+        self._weights = torch.tensor([combination.weights[name] for name in held.names], dtype=torch.float64)
         self._known: dict[Subset, _Measured] = {}
         self._members: dict[int, _MemberFacts] = {}
 
@@ -147,10 +132,7 @@ class Stages:
             some = shares[start : start + several]
             means = torch.tensordot(some.float(), maps, 1)
             combined = self._combined(subsets[start : start + several], maps, means)
-            calibration = self.mixed.calibration
-            plain = calibration is None or isinstance(calibration, VarianceScaling)
-            served = combined if plain or calibration is None else calibration.apply(combined)
-            statistics = measure(served, truth, self.held.task, self.objective)
+            statistics = measure(self._combination.calibrate(combined), truth, self.held.task, self.objective)
             unsure = own.unsureness(some, means, combined)
             few = torch.tensor([len(subset) for subset in subsets[start : start + several]])
             for place, name in enumerate(self.measures):
@@ -163,21 +145,17 @@ class Stages:
         return own / own.sum()
 
     def _combined(self, subsets: Sequence[Subset], maps: Tensor, means: Tensor) -> Tensor:
-        if COMBINE[self.mixed.rule].averages:
+        if COMBINE[self._plain.rule].averages:
             return means
-        found = []
-        for subset in subsets:
-            rule = make_rule(self.mixed.rule, self.held.task, self.mixed.fitted)
-            for place in sorted(subset):
-                rule.add(maps[place][None], self.mixed.weights[place], place)
-            found.append(rule.result())
-        return torch.cat(found)
+        names = self.held.names
+        streams = ([(names[place], maps[place][None]) for place in sorted(subset)] for subset in subsets)
+        return torch.cat([self._plain.combine(stream) for stream in streams])
 
 
 def thinned(maps: Tensor, truth: Target, kind: TargetKind, most: int | None = MOST_PIXELS) -> tuple[Tensor, Target]:
     """Every so manyth pixel of maps ``(M, K, h, w)`` and truth, where pixels are scored one by one and are many."""
     target, points = truth
-    size = (int(maps.shape[-2]), int(maps.shape[-1]))
+    size = size_of(maps)
     one_by_one = kind in ("labels", "masks", "values") and target.shape[-2:] == size
     if most is None or not one_by_one or size[0] * size[1] <= most:
         return maps, truth

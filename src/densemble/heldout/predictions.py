@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from densemble.ensemble.combination import Combination
 from densemble.heldout.maps import Array, KeptMaps, Maps
 from densemble.tasks import Task
 
@@ -59,6 +60,11 @@ class HeldOut:
         """Every image's maps ``(M, K, h, w)`` and target, one after the other."""
         for picture in self.pictures:
             yield self.read(picture), self.targets[picture]
+
+    def combined(self, combination: Combination) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image's combined and calibrated map ``(K, h, w)`` and target; the candidates are its members."""
+        for maps, (target, _) in self:
+            yield combination.combine(maps[:, None])[0], target
 
     def only(self, pictures: Sequence[int]) -> "HeldOut":
         """The same candidates on some of the images."""

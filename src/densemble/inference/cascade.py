@@ -1,18 +1,19 @@
 """Running a cascade: the images that are still unsure go on to the next member in one dense batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from densemble.ensemble.cascade import UNSURENESS, Policy, unsureness
+from densemble.ensemble.combination import Combination
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.membership import UnusableMaps, require_usable
+from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
 from densemble.errors import UsageError
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ def predict_cascade(
     """
     require_policy(ensemble, policy)
     places = {name: place for place, name in enumerate(ensemble.members)}
-    # What an ensemble guarantees was fitted for all of its members.
     whole = policy.threshold == 0 and len(policy.members) == len(ensemble.members)
+    # What an ensemble guarantees was fitted for all of its members.
+    combination = ensemble.combination if whole else replace(ensemble.combination, guarantee=None)
     asked = asked_maps(uncertainty, ensemble.task.distribution)
-    runs = [_Run(ensemble, policy, asked, (int(images.shape[-2]), int(images.shape[-1])), whole) for _ in images]
+    size = size_of(images)
+    runs = [_Run(combination, policy, asked, size) for _ in images]
     going = list(range(len(images)))
     left = images
     for stage, name in enumerate(policy.members, 1):
@@ -87,31 +90,29 @@ def predict_cascade(
         if len(on) < len(going):
             going, left = [going[number] for number in on], left[on]
     used = torch.tensor([run.members for run in runs])
-    mean = torch.cat([ensemble.combined(run.rule) for run in runs])
+    mean = torch.cat([combination.calibrate(run.rule.result()) for run in runs])
     running = [run.running for run in runs if run.running is not None]
     joined = RunningUncertainty.joined(running) if running else None
-    return CascadePrediction(ensemble.conclude(mean, joined, asked, whole), used)
+    return CascadePrediction(combination.conclude(mean, joined, asked), used)
 
 
 class _Run:
     """Running sums of one image: its own rule, so that any rule works for images that stop at different members.
 
     Args:
-        ensemble: that predicts it.
+        combination: of the members.
         policy: that it stops by.
         asked: maps of uncertainty.
         size: (H, W) of the image, at which they are computed.
-        whole: the image sees all members, so that the guarantee holds.
     """
 
-    def __init__(self, ensemble: Ensemble, policy: Policy, asked: frozenset[str], size: Size, whole: bool) -> None:
-        self.rule = ensemble.rule()
-        self.running = ensemble.running(asked) if asked or whole else None
+    def __init__(self, combination: Combination, policy: Policy, asked: frozenset[str], size: Size) -> None:
+        self.rule, self.running = combination.accumulator(), combination.running(asked)
         self.members = 0
         # The threshold was fitted on maps of the ensemble's size.
         several = policy.threshold > 0 and UNSURENESS[policy.measure].members > 1
-        self._stopping = RunningUncertainty(ensemble.task.distribution, (policy.measure,)) if several else None
-        self._measure, self._task, self._size = policy.measure, ensemble.task, size
+        self._stopping = RunningUncertainty(combination.task.distribution, (policy.measure,)) if several else None
+        self._measure, self._task, self._size = policy.measure, combination.task, size
 
     def add(self, maps: Tensor, weight: float, place: int) -> None:
         """Takes one member's maps ``(1, K, h, w)``."""
@@ -129,14 +130,12 @@ class _Run:
 
 def _member_maps(ensemble: Ensemble, name: str, images: Tensor, batch: int | None) -> Tensor:
     """One member's activated maps ``(B, K, h, w)`` of the size that the whole ensemble gives."""
-    member, task, temperature = ensemble.members[name], ensemble.task, ensemble.temperatures[name]
+    member = ensemble.members[name]
     if batch is None or not len(images):
         logits = member(images).float()
     else:
         logits = torch.cat([_filled(member, part, batch) for part in torch.split(images, batch)])
-    require_usable(name, logits, len(images), task.out_channels)
-    maps = task.activation(logits / temperature if temperature != 1 else logits)
-    return resize_maps(maps, ensemble.map_size(images), task.target_kind == "density")
+    return ensemble.activated(name, logits, images)
 
 
 def _filled(member: torch.nn.Module, images: Tensor, batch: int) -> Tensor:

@@ -22,7 +22,7 @@ from densemble.inference import drawing
 from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
-from densemble.shapes import Size, format_size
+from densemble.shapes import Size, format_size, size_of
 from densemble.storage.geo import Georeference, read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
@@ -301,7 +301,7 @@ def at_picture_size(
     def required(maps: Tensor | None) -> Tensor | None:
         if maps is not None and maps.shape[-2:] != size:
             raise ValueError(
-                f"a map of uncertainty of {format_size((int(maps.shape[-2]), int(maps.shape[-1])))} for an image of "
+                f"a map of uncertainty of {format_size(size_of(maps))} for an image of "
                 f"{format_size(size)}; predict with Ensemble.predict_members"
             )
         return None if maps is None else maps[0]
@@ -310,7 +310,7 @@ def at_picture_size(
         return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
 
     whole = resize_maps(prediction.mean, size, task.target_kind == "density")
-    mean, included = whole[0], None if prediction.included is None else ensemble.included(whole)
+    mean, included = whole[0], None if prediction.included is None else ensemble.combination.included(whole)
     valid = None if path is None or path.is_dir() else read_validity(path)
     unsure = prediction.entropy
     if unsure is not None and whole is not prediction.mean:

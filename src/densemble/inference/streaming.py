@@ -178,7 +178,7 @@ def _grown_rows(
     asked = frozenset(wanted) & UNCERTAINTY
     with torch.no_grad():
         maps = dict(equal_sized(wholes, ensemble.task))
-        mean = ensemble.predict_maps(iter(maps.items()), uncertainty=False).mean
+        mean = ensemble.combination.combine(maps.items())
     factor = mean[0, 0].numel() / (size[0] * size[1]) if density else 1.0
     windows = plan(size, BLOCK)
 
@@ -186,11 +186,11 @@ def _grown_rows(
         return grown(small, size, box) * factor if density else grown(small, size, box)
 
     def planes(box: Box) -> Planes:
-        running = ensemble.running(asked)
+        running = ensemble.combination.running(asked)
         if running is not None:
             for name, small in maps.items():
                 running.add(at(small, box), ensemble.weights[name])
-        return wanted_planes(ensemble, ensemble.conclude(at(mean, box), running, asked), wanted)
+        return wanted_planes(ensemble, ensemble.combination.conclude(at(mean, box), running, asked), wanted)
 
     parts = (_by_strips(box, mean.device, planes) for box in windows.answers())
     for top, finished in stitch(windows, parts, lambda finished: finished):
@@ -243,8 +243,9 @@ def _combined(
     def planes(box: Box) -> Planes:
         maps = ((member.name, member.at(box, ensemble.task)) for member in members)
         if blended:
-            return blendable(*ensemble.accumulate(maps, asked))
-        return wanted_planes(ensemble, ensemble.predict_maps(maps, asked), wanted)
+            running = ensemble.combination.running(asked)
+            return blendable(ensemble.combination.combine(maps, running), running)
+        return wanted_planes(ensemble, ensemble.combination.predict(maps, asked), wanted)
 
     return _by_strips(answer, members[0].maps.device, planes)
 

@@ -114,12 +114,12 @@ def blended_finisher(ensemble: Ensemble, wanted: Collection[str]) -> Callable[[P
     asked = frozenset(wanted) & UNCERTAINTY
 
     def finish(planes: Planes) -> Planes:
-        empty = ensemble.running(asked)
+        empty = ensemble.combination.running(asked)
         running = None
         if empty is not None:
             moments = Moments(**{name: _batched(planes.get(f"members {name}"), name) for name in _MOMENTS})
             running = RunningUncertainty.restored(moments, ensemble.task.distribution, empty.maps)
-        prediction = ensemble.conclude(planes[_MEAN][None], running, asked)
+        prediction = ensemble.combination.conclude(planes[_MEAN][None], running, asked)
         return wanted_planes(ensemble, prediction, wanted)
 
     return finish

@@ -183,7 +183,7 @@ def load(
             require_function(f"artifact '{path}'", entry["name"], entry["backbone"], functions)
         members, damaged = _load_members(path, values, min_members)
         ensemble = _put_together(path, values, members, min_members)
-        ensemble.left_out |= damaged
+        ensemble.leave_out(damaged)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
     try:

@@ -5,10 +5,6 @@ to keep them all. A new rule is a class and a row of ``COMBINE``.
 """
 
 import difflib
-import math
-from collections.abc import Sequence
-
-from torch import Tensor
 
 from densemble.ensemble.combine.class_weights import ClassWeights, fit_class_weights
 from densemble.ensemble.combine.inverse_variance import InverseVariance, fit_inverse_variance
@@ -27,7 +23,6 @@ __all__ = [
     "Fitted",
     "Pictures",
     "Rule",
-    "combine",
     "make_rule",
     "require_rule",
     "rules_for",
@@ -99,26 +94,3 @@ def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:
     """
     require_rule(name, task)
     return COMBINE[name].make(task, fitted or {})
-
-
-def combine(maps: Tensor, weights: Sequence[float], rule: str, task: Task, fitted: Fitted | None = None) -> Tensor:
-    """Members' activated maps ``(M, B, K, h, w)`` -> one map ``(B, K, h, w)``, at least in single precision.
-
-    Args:
-        maps: of all members, in the order that the rule was fitted in.
-        weights: one positive number each.
-        rule: row of ``COMBINE``.
-        task: what the maps mean.
-        fitted: what the rule's ``fit`` gave, for a rule that has one.
-
-    Raises:
-        UsageError: see :func:`make_rule`; or weights that are not one positive number per member.
-    """
-    if maps.ndim != 5 or len(weights) != len(maps):
-        raise UsageError(f"maps must be (M, B, K, h, w) with M weights, got {tuple(maps.shape)} and {len(weights)}")
-    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
-        raise UsageError(f"weights {list(weights)} must be positive and finite; leave members without weight out")
-    accumulator = make_rule(rule, task, fitted)
-    for index, (own, weight) in enumerate(zip(maps, weights, strict=True)):
-        accumulator.add(own if own.dtype.itemsize >= 4 else own.float(), weight, index)
-    return accumulator.result()
