@@ -83,9 +83,9 @@ def test_each_image_of_a_batch_is_that_of_the_image_alone(rule: str, members: di
     assert batch.left_out == tuple({"two": "gives NaN or infinity"} if n == BLACK else {} for n in range(BATCH))
     for number, image in enumerate(images()):
         alone = (reduced if number == BLACK else ensemble).predict(image)
-        require_same(batch.row(number), alone)
+        require_same(batch[number], alone)
         torch.testing.assert_close(maps[number], alone.mean[0], rtol=0, atol=1e-6)
-        require_same(served.row(number), (reduced if number == BLACK else ensemble).predict_members(image[None]))
+        require_same(served[number], (reduced if number == BLACK else ensemble).predict_members(image[None]))
 
 
 def test_an_image_that_cannot_be_predicted_is_named(members: dict[str, DenseModel]) -> None:

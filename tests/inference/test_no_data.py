@@ -105,7 +105,7 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
 def test_256_classes_leave_no_8_bit_number_for_no_data(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, valid = source
     (prediction,) = de.predict(build("segmentation"), path, backend="eager")
-    many = replace(prediction, mean=torch.zeros(256, *valid.shape), label=torch.full(valid.shape, 255))
+    many = replace(prediction, label=torch.full(valid.shape, 255), task=SegmentationTask(tuple(map(str, range(256)))))
     (file,) = many.save(tmp_path, ("map",))
     np.testing.assert_array_equal(tifffile.imread(file), np.where(valid, 255, 65535))
 

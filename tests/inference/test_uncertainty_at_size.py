@@ -158,7 +158,7 @@ class Picture:
 
 def streamed(ensemble: de.Ensemble, pixels: np.ndarray[Any, Any], names: tuple[str, ...], **options: Any) -> Any:
     rows = list(stream(ensemble, Picture(pixels), planes=names, **options))
-    joined = {name: torch.cat([getattr(part, name) for part in rows], dim=-2) for name in names}
+    joined = {name: torch.cat([part.planes[name] for part in rows], dim=-2) for name in names}
     return type("Maps", (), {**dict.fromkeys(MAPS), **joined})
 
 

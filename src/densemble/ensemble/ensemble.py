@@ -265,7 +265,7 @@ class Ensemble(nn.Module):
             return self._combine(images)  # which images can be used depends on their values
         require_tensor(images)
         parts = per_image(self, images, Ensemble._combine, _warn)
-        return in_order([(part.places, part.result) for part in parts])
+        return in_order(parts, torch.cat)
 
     def _combine(self, images: Tensor) -> Tensor:
         rule, places = self.rule(), {name: place for place, name in enumerate(self.members)}
@@ -289,7 +289,7 @@ class Ensemble(nn.Module):
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         with eval_mode(self):
             parts = per_image(self, batch, lambda able, part: able.predict_maps(able.member_maps(part)), _warn)
-        return Prediction.gathered([(part.places, part.result) for part in parts])
+        return in_order(parts, Prediction.cat)
 
     @torch.no_grad()
     def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
@@ -306,7 +306,7 @@ class Ensemble(nn.Module):
             parts = per_image(
                 self, batch, lambda able, part: able.predict_maps(able.member_maps(part), uncertainty, size)
             )
-        return Prediction.gathered([(part.places, part.result) for part in parts])
+        return in_order(parts, Prediction.cat)
 
     def predict_maps(
         self, members: Iterator[tuple[str, Tensor]], uncertainty: Asked = True, size: Size | None = None

@@ -5,8 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images
 from densemble.ensemble.membership import UnusableMaps
-from densemble.ensemble.prediction import MAPS, Prediction
+from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
 from densemble.inference.batch_groups import Groups
 from densemble.inference.batch_job import Job, Pace
@@ -136,7 +135,7 @@ class Stages:
                 group = [picture for image, picture in enumerate(group) if image not in failed]
         for image, picture in enumerate(group):
             self._settle(self.pace.behind - 1)
-            self.writing.append((picture, writers.submit(self._write, picture, prediction.row(image))))
+            self.writing.append((picture, writers.submit(self._write, picture, prediction[image])))
 
     def _computed(self, group: list[_Picture]) -> Prediction:
         """The maps that are needed, on the CPU."""
@@ -144,11 +143,7 @@ class Stages:
             images = torch.cat([picture.images for picture in group])
             if self.pace.pad:
                 images = images[torch.arange(self.pace.batch) % len(group)]
-            prediction = self.compute(images)
-            maps: dict[str, Any] = {
-                name: _on_cpu(getattr(prediction, name)) if name in self.maps else None for name in MAPS
-            }
-            return replace(prediction, **maps)
+            return self.compute(images).only(self.maps).map(Tensor.cpu)
 
     def _write(self, picture: _Picture, prediction: Prediction) -> Mapping[str, str]:
         """Writes an image's files; gives the members that it was predicted without."""
@@ -171,7 +166,3 @@ class Stages:
                 failure = str(error)
             self.held -= picture.images.nbytes
             self.tally.end(picture.place, failure, without)
-
-
-def _on_cpu(maps: Tensor | None) -> Tensor | None:
-    return None if maps is None else maps.cpu()

@@ -53,11 +53,10 @@ def computing(
         parts = []
         for first in range(0, len(images), at_once):
             few = images[first : first + at_once]
-            places = range(first, first + len(few))
             try:
-                parts.append((places, part(few)))
+                parts.append(part(few))
             except UnusableMaps as error:
-                raise error.at(places, len(images)) from error
-        return Prediction.gathered(parts)
+                raise error.at(range(first, first + len(few)), len(images)) from error
+        return Prediction.cat(parts)
 
     return compute

@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
 from densemble.inference.picture import require_saved
 from densemble.inference.small_overlay import SmallOverlay, read_valid_rows
-from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
+from densemble.inference.stored import no_data, required_maps, stored, with_no_data
 from densemble.inference.streaming import stream
-from densemble.inference.tile_planes import Rows
 from densemble.nets.halo import Reach
 from densemble.storage.images import write_png
 from densemble.storage.large import MapWriter, open_large, tiff_writer, zarr_writer
@@ -104,7 +102,7 @@ def _predict_large(
     progress: Callable[[int, int], None],
 ) -> list[Path]:
     require_saved(what, ensemble)
-    planes = tuple(dict.fromkeys(plane for kind in what for plane in _planes(kind, ensemble)))
+    planes = tuple(dict.fromkeys(plane for kind in what for plane in required_maps(kind, ensemble)))
     files: list[Path] = []
     with ExitStack() as opened:
         value_range = ensemble.reading.get("image_range")
@@ -116,7 +114,7 @@ def _predict_large(
         overlay = SmallOverlay(picture, ensemble.task, limits) if "overlay" in what else None
         kinds = [kind for kind in what if kind != "overlay"]
         for rows in stream(ensemble, picture, tile, planes=planes, reaches=reaches):
-            layers = {kind: _layer(kind, rows, ensemble, picture.declares_validity) for kind in kinds}
+            layers = {kind: stored(kind, rows.planes, ensemble.task, picture.declares_validity) for kind in kinds}
             empty = {kind: no_data(layers[kind].dtype, ensemble.task, kind == "guarantee") for kind in kinds}
             if (valid := read_valid_rows(picture, rows.top, rows.height)) is not None:
                 layers = {kind: with_no_data(layer, valid, empty[kind]) for kind, layer in layers.items()}
@@ -141,41 +139,6 @@ def _predict_large(
 
 
 _ENDINGS = {"npy": "mean"}
-
-
-def _planes(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
-    """What has to be predicted for a kind of file."""
-    categorical = ensemble.task.distribution == "categorical"
-    if kind in ("map", "overlay"):
-        return ("label",) if categorical else ("mean",)
-    if kind == "npy":
-        return ("mean",)
-    if kind == "guarantee":
-        return ("lower", "upper") if isinstance(ensemble.guarantee, ConformalInterval) else ("included",)
-    return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
-
-
-def _layer(kind: str, rows: Rows, ensemble: Ensemble, holes: bool) -> Array:
-    """Rows as they are stored, ``(n, W)`` or ``(K, n, W)``; labels leave room for no data where there are ``holes``."""
-    task = ensemble.task
-    if kind == "map":
-        if rows.label is not None:
-            return stored_labels(rows.label.numpy(), task.out_channels + holes)
-        assert rows.mean is not None
-        return stored_maps(rows.mean.numpy(), task)
-    if kind == "npy":
-        assert rows.mean is not None
-        return rows.mean.numpy().astype(np.float32)
-    if kind == "guarantee":
-        if rows.included is not None:
-            return rows.included.numpy().astype(np.uint8) * 255
-        assert rows.lower is not None and rows.upper is not None
-        return np.concatenate([rows.lower.numpy(), rows.upper.numpy()]).astype(np.float32)
-    if rows.entropy is not None:
-        return rows.entropy.numpy().astype(np.float32)
-    assert rows.variance is not None
-    deviation: Array = rows.variance.mean(0).sqrt().numpy().astype(np.float32)
-    return deviation
 
 
 def _writer(source: Path, place: Path, size: tuple[int, int], layer: Array, nodata: float | None) -> tuple[Path, Any]:

@@ -81,7 +81,7 @@ def stream(
         picture: of any size from 1x1 up; the next windows are read in a thread while the present ones are computed.
         tile: pixels along each axis, see :func:`densemble.inference.tiling.plan`.
         overlap: share of a window that the next one shows again, where tiles of some member are not exact.
-        planes: of ``PLANES``; what is not asked for is not kept.
+        planes: names of maps of a prediction; what is not asked for is not kept.
         batch: windows at a time.
         reaches: what :func:`measure_reaches` gave for this ensemble; default: it is measured.
 
