@@ -36,7 +36,7 @@ from torch import Tensor, nn
 import densemble as de
 from densemble.ensemble.prediction import Prediction
 from densemble.inference.fast import FastMember
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
 from densemble.nets.counting import counting

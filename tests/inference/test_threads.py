@@ -14,7 +14,7 @@ from torch import Tensor
 import densemble as de
 from densemble.inference.fast import SharedInput
 from densemble.inference.network import TunedNetwork
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.inference.together import Together
 from densemble.nets.dense import DenseModel
 

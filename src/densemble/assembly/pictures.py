@@ -8,7 +8,7 @@ import torch
 
 from densemble.assembly.mixture import Mixture
 from densemble.data.folder import FolderData
-from densemble.inference.predictor import shown
+from densemble.inference.sources import shown
 from densemble.report.strips import PictureStrip, draw_panels
 
 EACH = 3

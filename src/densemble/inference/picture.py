@@ -40,12 +40,26 @@ _NO_GUARANTEE = (
 )
 
 
-def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
-    """Checks that an ensemble can give what is to be saved.
+def require_kinds(what: tuple[str, ...]) -> None:
+    """Checks kinds of files.
 
     Raises:
-        UsageError: a guarantee, where there is none.
+        UsageError: unknown; those that exist are listed.
     """
+    unknown = [kind for kind in what if kind not in SAVE]
+    if unknown:
+        raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+
+
+def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
+    """Checks that an ensemble can give the files that are asked for.
+
+    Raises:
+        UsageError: none, an unknown kind, or a guarantee where there is none.
+    """
+    require_kinds(what)
+    if not what:
+        raise UsageError(f"no kind of file is given to save; there are: {', '.join(SAVE)}")
     if "guarantee" in what and (ensemble.guarantee is None or ensemble.left_out):
         raise UsageError(_NO_GUARANTEE)
 
@@ -224,9 +238,7 @@ class PicturePrediction(Prediction):
             UsageError: an unknown kind, or a guarantee where there is none.
             ResourceError: the folder cannot be written.
         """
-        unknown = [kind for kind in what if kind not in SAVE]
-        if unknown:
-            raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+        require_kinds(what)
         if "guarantee" in what and self.included is None and self.lower is None:
             raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))

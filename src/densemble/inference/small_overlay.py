@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from densemble.inference.drawing import draw_map
-from densemble.inference.predictor import shown
+from densemble.inference.sources import shown
 from densemble.inference.tile_planes import Rows
 from densemble.storage.large import LargePicture
 from densemble.storage.pixels import as_unit

@@ -18,6 +18,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.uncertainty import UNCERTAINTY
 from densemble.errors import DataError, UsageError
+from densemble.inference.sources import value_range
 from densemble.inference.tile_members import (
     SmallMap,
     equal_sized,
@@ -147,8 +148,7 @@ def _reader(ensemble: Ensemble, picture: LargePicture) -> Callable[[Box], Tensor
     channels = picture.channels if bands is None else len(bands)
     if channels != ensemble.in_channels:
         raise DataError(f"the picture has {channels} channels, the ensemble takes {ensemble.in_channels}")
-    value_range = ensemble.reading.get("image_range")
-    limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+    limits = value_range(ensemble)
     height, width = picture.size
 
     def read(box: Box) -> Tensor:
