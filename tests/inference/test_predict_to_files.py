@@ -205,6 +205,7 @@ def test_the_device_is_that_of_a_copy(ensemble: de.Ensemble, images: Path) -> No
     [
         (None, {"rank_by": "entropy"}, "give a folder"),
         (None, {"again": True}, "give a folder"),
+        (None, {"save": ("npy",)}, "save is for files: give a folder"),
         ("out", {"save": ("video",)}, "cannot save 'video'; there are: map"),
         ("out", {"save": ()}, "no kind of file"),
         ("out", {"save": ("guarantee",)}, "guarantees nothing"),

@@ -39,9 +39,7 @@ def choose_policy(
         raise UsageError("this ensemble has no cascade; make one with `densemble assemble` from two members or more")
     policy = cascade.for_keep(keep) if keep is not None else cascade.for_budget(budget or 0.0)
     stops = f"stops when {policy.measure} < {policy.threshold:.3g}" if policy.threshold else "all members that it has"
-    costs = (
-        f"costs {policy.cost:.2f} of all members{_kept(policy, cascade)} (fitted on these {cascade.pictures} images)"
-    )
+    costs = f"costs {policy.cost:.2f} of all members{_kept(policy, cascade)}"
     check = cascade.check_near("keep", keep) if keep is not None else cascade.check_near("budget", budget or 0.0)
     checked = "not cross-fitted: its cost and score on other images are unknown"
     if check is not None:

@@ -37,6 +37,7 @@ from densemble.storage.runs import require_writable
 
 BACKEND_NAMES = ("auto", *BACKENDS)
 PRECISIONS = ("auto", *get_args(Precision))
+_FOR_FILES = ("tile", "save", "rank_by", "again", "fingerprint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,14 @@ class PredictOptions:
         budget: stop early: spend at most this share of the ensemble's cost, for instance 0.4.
         batch: images of equal size that are computed together; default 1, and 8 where files are written. A larger batch
             is faster on a GPU, takes more memory, and may change the last bit of a map.
-        tile: pixels along a side of the windows of files too large for memory, where files are written.
+        tile: pixels along a side of the windows of files too large for memory; this and the following only with
+            ``out``.
         save: kinds of files: ``map``, ``overlay``, ``uncertainty``, ``npy``, ``guarantee``.
         rank_by: writes ``ranking.csv``, the least certain image first: by ``entropy``, ``mutual_information``,
             ``disagreement`` or ``variance``.
         again: predict what an earlier run into the folder finished once more.
-        fingerprint: identifies the ensemble in the folder, so that a later run continues only with the same one, see
-            :func:`densemble.storage.artifact.fingerprint`; default: computed from its tensors and settings.
+        fingerprint: identifies the ensemble in the folder, so that a later run continues only with the same one; the
+            command uses :func:`densemble.storage.artifact.fingerprint`. Default: computed from tensors and settings.
         say: called with remarks, a line each: what was chosen, how long it took.
     """
 
@@ -144,8 +146,9 @@ def predict(
     plain = on_device(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
     if len(items) == 1 and items[0].path is None and not callable(items[0].image):
         as_images(items[0].image, plain.in_channels)  # the only image is no failure among others
-    if out is None and (options.again or options.rank_by is not None):
-        raise UsageError("rank_by and again are for files: give a folder, out=...")
+    for_files = [name for name in _FOR_FILES if getattr(options, name) != getattr(PredictOptions(), name)]
+    if out is None and for_files:
+        raise UsageError(f"{for_files[0]} is for files: give a folder, out=...")
     policy = choose_policy(plain, options.keep, options.budget, options.say)
     if out is None:
         pace = ONE_BY_ONE if options.batch is None else Pace(options.batch, readers=0, writers=0)
