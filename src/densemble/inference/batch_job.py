@@ -72,8 +72,3 @@ class Pace:
     def behind(self) -> int:
         """The most pictures that are computed and not yet written."""
         return self.writers + self.batch
-
-    @property
-    def in_hand(self) -> int:
-        """The most pictures between the start of their decoding and the end of their writing."""
-        return self.ahead + self.waiting + self.batch + self.behind
