@@ -27,9 +27,12 @@ import densemble as de
 from densemble.config import SEVEN
 from densemble.ensemble.images import as_images
 from densemble.ensemble.prediction import Prediction
-from densemble.inference.batch import Job, Pace, predict_files
+from densemble.inference.batch import predict_files
+from densemble.inference.batch_job import Output, Pace
+from densemble.inference.batch_stages import Seconds
 from densemble.inference.fast import accelerate
-from densemble.inference.predictor import prepared, read_picture
+from densemble.inference.predict import prepared
+from densemble.inference.sources import make_items, read_picture
 from densemble.shapes import Size, parse_size
 
 RESULT = Path(__file__).parent / "results" / "folder.json"
@@ -108,11 +111,11 @@ def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) 
     def files(save: str, part: list[Path], number: int) -> dict[str, float]:
         out = folder / f"{save}-{number}"
         out.mkdir()
-        job = Job(part, [path.stem for path in part], out, tuple(save.split(",")), None, {})
+        output, seconds = Output(out, tuple(save.split(","))), Seconds()
         used = time.process_time()
-        report = predict_files(ensemble, job, compute, pace, lambda _: None, print)
-        assert report.done == len(part)
-        return report.seconds | {"processor": time.process_time() - used}
+        results = list(predict_files(ensemble, make_items(part), compute, output, pace, print, seconds))
+        assert [result.failed for result in results] == [None] * len(part)
+        return seconds.spent | {"processor": time.process_time() - used}
 
     ways = {"pure compute": pure} | {save: lambda p, n, save=save: files(save, p, n) for save in arguments.save}
     files(arguments.save[-1], paths[: arguments.batch], -1)  # warm-up

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 import densemble as de
 from densemble.ensemble.prediction import Prediction
 from densemble.inference.fast import FastMember
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
 from densemble.nets.counting import counting
@@ -136,7 +136,7 @@ def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, An
     reaches, picture = {"m": reach}, InMemory(size)
     windows = plan_windows(ensemble, size, tile, 0.25, reaches)
     parts = list(stream(ensemble, picture, tile, reaches=reaches))
-    found = torch.cat([rows.mean for rows in parts if rows.mean is not None], 1)
+    found = torch.cat([rows.planes["mean"] for rows in parts], 1)
     whole = ensemble(picture.images())[0]
     top, bottom, left, right = reach.halo.pixels
     window = flops(model, (REFERENCE_TILE + top + bottom, REFERENCE_TILE + left + right))
@@ -185,10 +185,9 @@ def to_labels(ensemble: de.Ensemble, picture: LargePicture, out: Path, reaches: 
     with tiff_writer(out, picture.size, 1, np.dtype(np.uint8)) as writer, ThreadPoolExecutor(1) as pool:
         writing = None
         for rows in stream(ensemble, picture, planes=("label",), reaches=reaches):
-            assert rows.label is not None
             if writing is not None:
                 writing.result()
-            writing = pool.submit(writer.write, rows.label.numpy())
+            writing = pool.submit(writer.write, rows.planes["label"].numpy())
         if writing is not None:
             writing.result()
 

@@ -34,7 +34,7 @@ def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: 
         whole = ensemble(images)[0]
 
     def ours(tile: int) -> Callable[[], Tensor]:
-        return lambda: torch.cat([rows.mean for rows in stream(ensemble, picture, tile, reaches=reaches)], 1)  # type: ignore[misc]
+        return lambda: torch.cat([rows.planes["mean"] for rows in stream(ensemble, picture, tile, reaches=reaches)], 1)
 
     def theirs(tile: int, overlap: float) -> Callable[[], Tensor]:
         def run() -> Tensor:

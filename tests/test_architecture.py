@@ -303,7 +303,7 @@ def plant(root: Path, files: dict[str, str]) -> dict[str, Module]:
         ("nets/heads.py", "from densemble.config import RunConfig"),
         ("config.py", "from densemble.nets.heads import HEADS"),
         ("inference/predictor.py", "from densemble.training.fit import fit"),
-        ("training/fit.py", "from densemble.inference.predictor import predict"),
+        ("training/fit.py", "from densemble.inference.predict import predict"),
         ("cli.py", "from densemble import __version__"),
         ("cli.py", "import densemble as de"),
         ("data/cache.py", "import_module('densemble.cli')"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
     from densemble.evaluation import evaluate
-    from densemble.inference.predictor import predict
+    from densemble.inference.predict import PredictOptions, predict
     from densemble.launch import train
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
@@ -31,6 +31,7 @@ _HOME = {
     "DensembleError": "errors",
     "Ensemble": "ensemble.ensemble",
     "FolderData": "data.folder",
+    "PredictOptions": "inference.predict",
     "Prediction": "ensemble.prediction",
     "Run": "run",
     "TuneResult": "tuning",
@@ -38,7 +39,7 @@ _HOME = {
     "cuts": "nets.cuts",
     "evaluate": "evaluation",
     "load": "storage.artifact",
-    "predict": "inference.predictor",
+    "predict": "inference.predict",
     "save": "storage.artifact",
     "train": "launch",
     "tune": "tuning",
@@ -51,6 +52,7 @@ __all__ = [
     "DensembleError",
     "Ensemble",
     "FolderData",
+    "PredictOptions",
     "Prediction",
     "Run",
     "TuneResult",

@@ -77,7 +77,7 @@ def test_a_budget_runs_the_members_that_it_pays_for(
                  tmp_path / "alone.safetensors")  # fmt: skip
     densemble("predict", alone, photos, "-o", tmp_path / "alone", "--save", "map")
     assert all(np.array_equal(*pair) for pair in zip(maps(tmp_path / "out"), maps(tmp_path / "alone"), strict=True))
-    assert "costs 0.20 of all members and keeps 0.9000 of miou (fitted on these 20 images)" in done.stderr
+    assert "costs 0.20 of all members and keeps 0.9000 of miou (fitted on these 20 images)\n" in done.stderr
     crossed = "fitted on one half of the images and measured on the other, --budget 0.3 costs 0.27 of all members and"
     assert f"cascade: {crossed} keeps 0.8500 of miou\n" in done.stderr
     whole = densemble("predict", artifact, photos, "-o", tmp_path / "whole", "--keep", 0.995, "--save", "map")

@@ -13,7 +13,7 @@ import densemble as de
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.views import Viewed
 from densemble.inference.fast import FastMember
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 
 IMAGES = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
 ROUTES: dict[str, Callable[[Ensemble], Tensor]] = {

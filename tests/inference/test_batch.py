@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from torch import Tensor
 import densemble as de
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError, UsageError
-from densemble.inference import batch_stages
-from densemble.inference.batch import Job, Pace, Progress, Report, predict_files
+from densemble.inference import batch_stages, sources
+from densemble.inference.batch import predict_files, predict_images
 from densemble.inference.batch_groups import Groups
+from densemble.inference.batch_job import Output, Pace
 from densemble.inference.batch_journal import JOURNAL, Finished, Journal
+from densemble.inference.batch_stages import Seconds
+from densemble.inference.failed import FailedPicture
 from densemble.inference.picture import SAVE, PicturePrediction
-from densemble.inference.predictor import predict_one
+from densemble.inference.saved import SavedPrediction
+from densemble.inference.sources import Item
 from densemble.storage.images import read_image
 
 OPTIONS = {"weights": None, "input_size": (64, 64), "out_size": (16, 16)}
@@ -84,6 +89,31 @@ def grey(images: Tensor) -> Prediction:
     return Prediction(mean, mean, plane, plane, plane, plane, None)
 
 
+@dataclass
+class Report:
+    """The results of a run, counted."""
+
+    results: list[SavedPrediction | FailedPicture]
+    seconds: dict[str, float]
+
+    @property
+    def failed(self) -> list[str]:
+        return [result.failed for result in self.results if result.failed is not None]
+
+    @property
+    def skipped(self) -> int:
+        return sum(result.failed is None and result.earlier for result in self.results)  # type: ignore[union-attr]
+
+    @property
+    def done(self) -> int:
+        return len(self.results) - self.skipped - len(self.failed)
+
+    @property
+    def ranked(self) -> list[tuple[Path, float]]:
+        unsure = [(one.path, one.unsure) for one in self.results if one.failed is None]  # type: ignore[union-attr]
+        return sorted((path, value) for path, value in unsure if value is not None)
+
+
 class Folder:
     """A job over pictures, and what happened in its last run."""
 
@@ -96,7 +126,6 @@ class Folder:
     ) -> None:
         self.ensemble, self.pictures, self.out, self.predict = ensemble, pictures, out, predict
         self.computed: list[tuple[int, ...]] = []
-        self.told: list[Progress] = []
         self.said: list[str] = []
         out.mkdir(exist_ok=True)
 
@@ -112,11 +141,11 @@ class Folder:
         compute: Callable[[Tensor], Prediction] | None = None,
         **asked: Any,
     ) -> Report:
-        self.computed, self.told, self.said = [], [], []
-        names = [picture.stem for picture in self.pictures]
-        job = Job(self.pictures, names, self.out, what, rank_by, asked)
-        pace = pace or Pace(batch=3, readers=2, writers=2)
-        return predict_files(self.ensemble, job, compute or self.compute, pace, self.told.append, self.said.append)
+        self.computed, self.said = [], []
+        items = [Item(picture, picture.stem) for picture in self.pictures]
+        output, pace, seconds = Output(self.out, what, rank_by, asked), pace or Pace(3, readers=2, writers=2), Seconds()
+        results = predict_files(self.ensemble, items, compute or self.compute, output, pace, self.said.append, seconds)
+        return Report(list(results), seconds.spent)
 
     def times(self) -> dict[str, int]:
         """When each file was written."""
@@ -144,9 +173,9 @@ def test_files_are_those_of_one_picture_after_the_other(
     report = folder.run(what, "entropy", pace)
     assert (report.done, report.skipped, len(report.failed)) == (9, 0, 1)
     assert "004.png" in report.failed[0]
-    assert [path for path, _ in report.ranked] == pictures[:4] + pictures[5:]
+    assert [path for path, _ in report.ranked] == sorted(pictures[:4] + pictures[5:])
     for path, unsure in report.ranked:
-        alone = predict_one(ensemble, path)
+        (alone,) = predict_images(ensemble, [Item(path, path.stem)], ensemble.predict_members)
         alone.save(tmp_path / "alone", what)
         assert unsure == pytest.approx(alone.unsureness("entropy"), rel=1e-5)
         assert np.abs(np.load(folder.out / f"{path.stem}.npy") - alone.mean.numpy()).max() < 1e-5
@@ -170,19 +199,39 @@ def test_what_is_not_saved_is_not_carried_along(saliency: de.Ensemble, tmp_path:
         folder.run(("map",), "disagreement")
     present = [{name for name in vars(one) if isinstance(getattr(one, name), Tensor)} for one in kept]
     assert present == [{"mean"}, {"mean", "entropy"}, {"mean", "disagreement"}]
-    jobs = [Job([], [], tmp_path, (kind,), None, {}) for kind in SAVE]
-    assert [bool(job.uncertainty(saliency.task)) for job in jobs] == [kind == "uncertainty" for kind in SAVE]
+    needed = [Output(tmp_path, (kind,)).maps(saliency) for kind in SAVE]
+    assert needed == [{"mean"}, {"mean"}, {"entropy"}, {"mean"}, {"included"}]
 
 
-def test_progress_is_told_in_order_and_failures_at_once(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_results_come_in_the_order_of_the_images(saliency: de.Ensemble, tmp_path: Path) -> None:
     pictures = mixed(tmp_path / "in")
     folder = Folder(saliency, pictures, tmp_path / "out")
-    folder.run()
-    assert [told.picture for told in folder.told] == [None, *pictures]
-    assert [told.done for told in folder.told] == list(range(11))
-    assert [told.failed for told in folder.told] == [0] * 5 + [1] * 6
-    assert {(told.total, told.skipped) for told in folder.told} == {(10, 0)}
-    assert len(folder.said) == 1 and folder.said[0].startswith("failed: ") and "004.png" in folder.said[0]
+    results = folder.run().results
+    assert [result.path for result in results] == pictures
+    assert [result.failed is None for result in results] == [True] * 4 + [False] + [True] * 5
+    assert results[4].failed is not None and "004.png" in results[4].failed and folder.said == []
+    assert [result.files for result in results[:2]] == [(folder.out / f"00{n}_map.png",) for n in (0, 1)]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_predictions_in_memory_are_those_of_the_files(batch: int, classes: de.Ensemble, tmp_path: Path) -> None:
+    """The calling thread puts the same images together as the threads do."""
+    folder = Folder(classes, mixed(tmp_path / "in"), tmp_path / "out", classes.predict_members)
+    folder.run(("map", "npy"), pace=Pace(batch, readers=2))
+    items = [Item(picture, picture.stem) for picture in folder.pictures]
+    predictions = predict_images(classes, items, classes.predict_members, Pace(batch, readers=0, writers=0))
+    files = [path for p in predictions if p.failed is None for path in p.save(tmp_path / "memory", ("map", "npy"))]
+    assert len(files) == 18
+    assert all(path.read_bytes() == (folder.out / path.name).read_bytes() for path in files)
+
+
+def test_a_loop_that_ends_early_ends_the_threads(saliency: de.Ensemble, tmp_path: Path) -> None:
+    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 30), tmp_path / "out")
+    items = [Item(picture, picture.stem) for picture in folder.pictures]
+    results = predict_files(saliency, items, grey, Output(folder.out, ("map",)), Pace(2), print, Seconds())
+    assert next(results).path == folder.pictures[0]
+    results.close()  # type: ignore[attr-defined]
+    assert 0 < folder.run(("map",)).skipped < 30
 
 
 def test_pictures_of_equal_size_share_batches_and_padding_repeats_them(saliency: de.Ensemble, tmp_path: Path) -> None:
@@ -212,7 +261,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[int]] = {"reader": set(), "writer": set(), "caller": set(), "later": set()}
-    read, save, own = batch_stages.read_picture, PicturePrediction.save, torch.get_num_threads()
+    read, save, own = sources.read_picture, PicturePrediction.save, torch.get_num_threads()
 
     def note(role: str) -> None:
         seen[role].add(torch.get_num_threads())
@@ -224,7 +273,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
         later.join()
         return grey(images)
 
-    monkeypatch.setattr(batch_stages, "read_picture", lambda *arguments: (note("reader"), read(*arguments))[1])
+    monkeypatch.setattr(sources, "read_picture", lambda *arguments: (note("reader"), read(*arguments))[1])
     monkeypatch.setattr(PicturePrediction, "save", lambda *arguments: (note("writer"), save(*arguments))[1])
     torch.set_num_threads(own + 2)
     try:
@@ -240,7 +289,7 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most, lock = 0, 0, threading.Lock()
-    read, save = batch_stages.read_picture, PicturePrediction.save
+    read, save = sources.read_picture, PicturePrediction.save
 
     def counted_read(path: Path, ensemble: de.Ensemble) -> Any:
         nonlocal in_hand, most
@@ -261,7 +310,7 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
         time.sleep(0.01 if slow == "compute" else 0)
         return grey(images)
 
-    monkeypatch.setattr(batch_stages, "read_picture", counted_read)
+    monkeypatch.setattr(sources, "read_picture", counted_read)
     monkeypatch.setattr(PicturePrediction, "save", counted_save)
     sizes = [(8 + number if distinct else 8, 9) for number in range(80)]
     folder, pace = Folder(saliency, make_pictures(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)
@@ -303,7 +352,7 @@ def test_a_second_run_does_only_what_is_missing(saliency: de.Ensemble, tmp_path:
     assert [path for path, _ in second.ranked] == [path for path, _ in first.ranked]
     same = [dict(report.ranked)[path] for report in (first, second) for path in pictures[:5]]
     assert same[:5] == pytest.approx(same[5:], rel=1e-6)
-    assert folder.told[0].done == folder.told[0].skipped == 5
+    assert [result.path for result in second.results[:5]] == [pictures[number] for number in (0, 1, 3, 4, 7)]
     third = folder.run(what, "entropy")
     assert (third.done, third.skipped, third.ranked) == (0, 7, second.ranked)
     assert folder.computed == []
@@ -450,6 +499,8 @@ def test_names_must_differ(saliency: de.Ensemble, tmp_path: Path) -> None:
 def test_a_pace_is_at_least_one() -> None:
     with pytest.raises(UsageError, match="at least 1"):
         Pace(batch=0)
+    with pytest.raises(UsageError, match="negative"):
+        Pace(readers=-1)
 
 
 def test_nothing_to_do(saliency: de.Ensemble, tmp_path: Path) -> None:

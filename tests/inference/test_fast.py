@@ -11,7 +11,7 @@ from densemble.inference import tune
 from densemble.inference.cache import cache_folder, identity, prune
 from densemble.inference.fast import FastMember, accelerate, choices
 from densemble.inference.network import MOST_SHAPES
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.nets.dense import DenseModel
 
 Make = Callable[..., DenseModel]

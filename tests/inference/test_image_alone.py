@@ -19,9 +19,11 @@ from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.errors import ArtifactError
 from densemble.inference import computing, large
-from densemble.inference.batch import Job, Pace, Report, predict_files
+from densemble.inference.batch import predict_files, predict_images
+from densemble.inference.batch_job import Output, Pace
+from densemble.inference.batch_stages import Seconds
 from densemble.inference.cascade import predict_cascade
-from densemble.inference.predictor import predict_one
+from densemble.inference.sources import make_items
 from densemble.nets.dense import DenseModel
 from densemble.nets.halo import Reach
 from densemble.storage.artifact import save
@@ -83,9 +85,9 @@ def test_each_image_of_a_batch_is_that_of_the_image_alone(rule: str, members: di
     assert batch.left_out == tuple({"two": "gives NaN or infinity"} if n == BLACK else {} for n in range(BATCH))
     for number, image in enumerate(images()):
         alone = (reduced if number == BLACK else ensemble).predict(image)
-        require_same(batch.row(number), alone)
+        require_same(batch[number], alone)
         torch.testing.assert_close(maps[number], alone.mean[0], rtol=0, atol=1e-6)
-        require_same(served.row(number), (reduced if number == BLACK else ensemble).predict_members(image[None]))
+        require_same(served[number], (reduced if number == BLACK else ensemble).predict_members(image[None]))
 
 
 def test_an_image_that_cannot_be_predicted_is_named(members: dict[str, DenseModel]) -> None:
@@ -145,25 +147,27 @@ def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, Dens
     out = tmp_path / "out"
     out.mkdir()
 
-    def run(*what: str) -> Report:
-        said.clear()
-        job = Job(paths, [path.stem for path in paths], out, what, None, {})
-        return predict_files(ensemble, job, ensemble.predict_members, pace, lambda made: None, said.append)
+    def run(*what: str) -> list[Any]:
+        compute, output = ensemble.predict_members, Output(out, what)
+        return list(predict_files(ensemble, make_items(paths), compute, output, pace, said.append, Seconds()))
 
     first, second = run("npy"), run("npy")
-    assert first.done == (BATCH - 1 if least is None else BATCH) and second.skipped == first.done
+    done = BATCH - 1 if least is None else BATCH
+    assert [sum(p.failed is None for p in report) for report in (first, second)] == [done, done] and not said
+    assert sum(p.failed is None and p.earlier for p in second) == done
     for report in (first, second):
-        assert [path for path, _ in report.without] == ([] if least is None else [paths[BLACK]])
-        *black, undefined = report.failed
+        assert [p.path for p in report if p.failed is None and p.without] == ([] if least is None else [paths[BLACK]])
+        *black, undefined = [p.failed for p in report if p.failed is not None]
         assert "nan.npy': the picture holds undefined values" in undefined
         assert len(black) == (1 if least is None else 0)
         assert all("2.png': member 'two' gives NaN" in reason for reason in black)
     for number in (0, 1, 3):
-        alone = predict_one(ensemble, paths[number]).mean.numpy()
+        (p,) = predict_images(ensemble, make_items(paths[number]), ensemble.predict_members)
+        alone = p.mean.numpy()
         np.testing.assert_allclose(np.load(out / f"{number}.npy"), alone, rtol=0, atol=1e-6)
     assert (out / "2.npy").exists() == (least == 1)
-    whole = run("guarantee")
-    assert (len(whole.failed), whole.done) == (2, BATCH - 1) and "2.png" in whole.failed[0]
+    failed = [p.failed for p in run("guarantee") if p.failed is not None]
+    assert len(failed) == 2 and "2.png" in failed[0]
 
 
 def test_the_command_line_names_the_image_and_writes_the_others(densemble: Callable[..., Any], tmp_path: Path) -> None:
@@ -196,7 +200,7 @@ def test_a_picture_read_by_windows_has_the_same_members_everywhere(
     tifffile.imwrite(tmp_path / "in" / "field.tif", pixels, tile=(64, 64))
     monkeypatch.setattr(large, "MOST_PIXELS", 1000)
     reaches = dict.fromkeys(("one", "two"), Reach(None, "it takes seconds to measure"))
-    monkeypatch.setattr("densemble.inference.tile_members.measure_reaches", lambda ensemble: reaches)
+    monkeypatch.setattr("densemble.inference.predict.measure_reaches", lambda ensemble: reaches)
     arguments = (*FUNCTIONS, "--save", "npy", "--tile", "64", "--precision", "fp32", "--backend", "eager")
     done = densemble("predict", artifact, tmp_path / "in", "-o", tmp_path / "out", *arguments)
     assert done.returncode == 5 and "field.tif': member 'two' gives NaN" in done.stderr

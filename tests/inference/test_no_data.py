@@ -13,8 +13,9 @@ from small_networks import small_dense
 import densemble as de
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
 from densemble.errors import ResourceError
+from densemble.inference.batch_job import Output
 from densemble.inference.large import predict_large
-from densemble.inference.predictor import read_picture
+from densemble.inference.sources import read_picture
 from densemble.inference.stored import no_data, with_no_data
 from densemble.tasks import DepthTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 
@@ -64,7 +65,9 @@ def test_no_map_where_the_source_holds_no_data(name: str, source: tuple[Path, np
     (prediction,) = de.predict(ensemble, path, backend="eager")
     whole = dict(zip(kinds, prediction.save(tmp_path / "whole", kinds), strict=True))
     (tmp_path / "windows").mkdir()
-    windows = dict(zip(kinds, predict_large(ensemble, path, tmp_path / "windows", "p", kinds), strict=True))
+    windows = dict(
+        zip(kinds, predict_large(ensemble, path, "p", Output(tmp_path / "windows", kinds)).files, strict=True)
+    )
     mean = np.load(whole["npy"])
     np.testing.assert_array_equal(np.isfinite(mean), np.broadcast_to(valid, mean.shape))
     for file in (whole["map"], *windows.values(), *([whole["guarantee"]] if name in GUARANTEES else [])):
@@ -98,7 +101,7 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
     ensemble = build("saliency")
     ensemble.reading = {"image_range": [-50, 50]}
     np.testing.assert_allclose(read_picture(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6)
-    files = predict_large(ensemble, tmp_path / "f.tif", tmp_path, "f", ("map", "overlay"))
+    files = predict_large(ensemble, tmp_path / "f.tif", "f", Output(tmp_path, ("map", "overlay"))).files
     assert [file.name for file in files] == ["f_map.tif", "f_overlay.png"]
     np.testing.assert_array_equal(known(files[0]), valid)
 
@@ -106,7 +109,7 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
 def test_256_classes_leave_no_8_bit_number_for_no_data(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, valid = source
     (prediction,) = de.predict(build("segmentation"), path, backend="eager")
-    many = replace(prediction, mean=torch.zeros(256, *valid.shape), label=torch.full(valid.shape, 255))
+    many = replace(prediction, label=torch.full(valid.shape, 255), task=SegmentationTask(tuple(map(str, range(256)))))
     (file,) = many.save(tmp_path, ("map",))
     np.testing.assert_array_equal(tifffile.imread(file), np.where(valid, 255, 65535))
 

@@ -15,7 +15,8 @@ import densemble as de
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
 from densemble.inference.picture import SAVE
-from densemble.inference.predictor import expand, find_pictures, prepared
+from densemble.inference.predict import prepared
+from densemble.inference.sources import expand, find_pictures
 from densemble.tasks import RegressionTask, SegmentationTask
 
 OPTIONS = {"weights": None, "input_size": (48, 64), "out_size": (12, 16)}

@@ -17,7 +17,7 @@ import densemble as de
 from densemble.inference.fast import accelerate
 from densemble.inference.network import TunedNetwork
 from densemble.inference.per_thread import PerBatchCache
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.nets.dense import DenseModel
 
 FIRST, SECOND = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)

@@ -19,7 +19,7 @@ from densemble.errors import ArtifactError, DataError, UsageError
 from densemble.inference.picture import at_picture_size
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
-from densemble.inference.tile_planes import PLANES, Rows
+from densemble.inference.tile_planes import Rows
 from densemble.inference.tile_resize import antialiased, blocks, grown, reduce_picture
 from densemble.inference.tile_stitch import stitch
 from densemble.inference.tiling import Box, Windows, plan
@@ -199,7 +199,7 @@ def ensemble_of(*members: de.DenseModel | Viewed, **options: object) -> de.Ensem
 
 
 def joined(rows: Iterator[Rows], name: str) -> Tensor:
-    return torch.cat([getattr(part, name) for part in rows], dim=-2)
+    return torch.cat([part.planes[name] for part in rows], dim=-2)
 
 
 @cache
@@ -240,7 +240,7 @@ def check(
             torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
         else:
             assert float((found.long() != wanted.long()).float().mean()) < 1e-3, name  # ties that rounding decides
-    assert all(getattr(part, name) is None for part in rows for name in PLANES if name not in planes)
+    assert all(part.planes.keys() == set(planes) for part in rows)
 
 
 SEGMENTATION = ("mean", "label", "variance", "entropy", "expected_entropy", "mutual_information", "disagreement")

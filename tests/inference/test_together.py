@@ -13,7 +13,7 @@ from densemble.inference.backends.openvino import OpenVINORunner
 from densemble.inference.execution import Execution
 from densemble.inference.fast import FastMember, accelerate, choices
 from densemble.inference.network import Rewritten
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.inference.together import Seat
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference, same_tensors

@@ -17,10 +17,13 @@ import densemble as de
 from densemble.ensemble.cascade import Policy
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import Prediction
+from densemble.inference.batch import predict_images
+from densemble.inference.batch_job import Output
 from densemble.inference.cascade import predict_cascade
+from densemble.inference.computing import computing
 from densemble.inference.large import predict_large
 from densemble.inference.picture import at_picture_size
-from densemble.inference.predictor import predict_one
+from densemble.inference.sources import Item
 from densemble.inference.streaming import plan_windows, stream
 from densemble.inference.tile_members import measure_reaches
 from densemble.inference.tiling import Windows
@@ -146,6 +149,11 @@ def test_the_ensembles_own_size_is_unchanged(name: str) -> None:
     assert_maps(type("Maps", (), single), wanted)
 
 
+def predict_one(ensemble: de.Ensemble, pixels: Any, uncertainty: Any = True) -> Any:
+    (served,) = predict_images(ensemble, [Item(pixels, "x")], computing(ensemble, uncertainty))
+    return served
+
+
 class Picture:
     """An image in memory that is read like a large one."""
 
@@ -158,7 +166,7 @@ class Picture:
 
 def streamed(ensemble: de.Ensemble, pixels: np.ndarray[Any, Any], names: tuple[str, ...], **options: Any) -> Any:
     rows = list(stream(ensemble, Picture(pixels), planes=names, **options))
-    joined = {name: torch.cat([getattr(part, name) for part in rows], dim=-2) for name in names}
+    joined = {name: torch.cat([part.planes[name] for part in rows], dim=-2) for name in names}
     return type("Maps", (), {**dict.fromkeys(MAPS), **joined})
 
 
@@ -235,7 +243,7 @@ def test_a_large_image_is_written_with_the_same_uncertainty(tmp_path: Path) -> N
     Image.fromarray(pixels).save(tmp_path / "a.png")
     for name, of in (("segmentation", "entropy"), ("depth", "variance")):
         ensemble = build(name)
-        (path,) = predict_large(ensemble, tmp_path / "a.png", tmp_path, name, ("uncertainty",))
+        (path,) = predict_large(ensemble, tmp_path / "a.png", name, Output(tmp_path, ("uncertainty",))).files
         wanted = reference(ensemble, pixels)[of].numpy()
         wanted = np.sqrt(wanted.mean(0)) if of == "variance" else wanted
         np.testing.assert_allclose(tifffile.imread(path), wanted, atol=1e-4, rtol=1e-3)

@@ -18,7 +18,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
 from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, UsageError
-from densemble.inference.predictor import prepared
+from densemble.inference.predict import prepared
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import describe, load, metadata, save
 from densemble.tasks import DepthTask, MultilabelTask, SaliencyTask, SegmentationTask, Task

@@ -45,7 +45,7 @@ def benchmark(
     from densemble.benchmarking.ways import name_of
     from densemble.commands.split_data import data_for, require_split
     from densemble.evaluation import default_split
-    from densemble.inference.predictor import check_execution
+    from densemble.inference.predict import check_execution
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load
 

@@ -35,7 +35,7 @@ def demo(
     from densemble.engines.local import train_members
     from densemble.errors import UsageError
     from densemble.evaluation import evaluate
-    from densemble.inference.predictor import predict
+    from densemble.inference.predict import predict
     from densemble.launch import raise_failures
     from densemble.run import Run
     from densemble.storage.artifact import load, save

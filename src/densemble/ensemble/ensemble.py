@@ -311,7 +311,7 @@ class Ensemble(nn.Module):
             return self.combination.combine(self.member_maps(images))
         require_tensor(images)
         parts = per_image(self, images, lambda able, part: able.combination.combine(able.member_maps(part)), _warn)
-        return in_order([(part.places, part.result) for part in parts])
+        return in_order(parts, torch.cat)
 
     @torch.no_grad()
     def predict(self, images: Any) -> Prediction:
@@ -329,7 +329,7 @@ class Ensemble(nn.Module):
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         with eval_mode(self):
             parts = per_image(self, batch, lambda able, part: able.combination.predict(able.member_maps(part)), _warn)
-        return Prediction.gathered([(part.places, part.result) for part in parts])
+        return in_order(parts, Prediction.cat)
 
     @torch.no_grad()
     def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
@@ -346,7 +346,7 @@ class Ensemble(nn.Module):
             parts = per_image(
                 self, batch, lambda able, part: able.combination.predict(able.member_maps(part), uncertainty, size)
             )
-        return Prediction.gathered([(part.places, part.result) for part in parts])
+        return in_order(parts, Prediction.cat)
 
 
 def _warn(error: UnusableMaps) -> None:

@@ -1,14 +1,37 @@
 """What an ensemble says about images: the combined map and how sure it is."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from densemble.ensemble.membership import Part
 from densemble.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MapTraits:
+    """Traits of a map of a :class:`Prediction`.
+
+    Attributes:
+        channels: shape ``(B, K, h, w)``; else ``(B, h, w)``.
+        resizing: how the map gets another size: ``derived`` again from the resized mean; ``resized`` itself; or
+            ``fixed``: it is computed over the members and cannot be resized.
+        without_guarantee: value for an image that was predicted without a member, in a batch with others that have a
+            guarantee; NaN: the map is no part of a guarantee.
+    """
+
+    channels: bool
+    resizing: Literal["derived", "resized", "fixed"]
+    without_guarantee: float = math.nan
+
+    @property
+    def guarantee(self) -> bool:
+        """Whether the map is part of a guarantee, which is void where a member is left out."""
+        return not math.isnan(self.without_guarantee)
 
 
 @dataclass(frozen=True)
@@ -37,42 +60,62 @@ class Prediction:
         left_out: for each image the members that gave no usable map of it, and why; ``None`` where there are none.
     """
 
-    mean: Tensor
-    variance: Tensor | None
-    entropy: Tensor | None
-    expected_entropy: Tensor | None
-    mutual_information: Tensor | None
-    disagreement: Tensor | None
-    label: Tensor | None
-    included: Tensor | None = None
-    lower: Tensor | None = None
-    upper: Tensor | None = None
+    mean: Tensor = field(metadata={"traits": MapTraits(True, "derived")})
+    variance: Tensor | None = field(metadata={"traits": MapTraits(True, "fixed")})
+    entropy: Tensor | None = field(metadata={"traits": MapTraits(False, "derived")})
+    expected_entropy: Tensor | None = field(metadata={"traits": MapTraits(False, "fixed")})
+    mutual_information: Tensor | None = field(metadata={"traits": MapTraits(False, "fixed")})
+    disagreement: Tensor | None = field(metadata={"traits": MapTraits(False, "fixed")})
+    label: Tensor | None = field(metadata={"traits": MapTraits(False, "derived")})
+    included: Tensor | None = field(default=None, metadata={"traits": MapTraits(True, "derived", True)})
+    lower: Tensor | None = field(default=None, metadata={"traits": MapTraits(True, "resized", -math.inf)})
+    upper: Tensor | None = field(default=None, metadata={"traits": MapTraits(True, "resized", math.inf)})
     left_out: tuple[Mapping[str, str], ...] | None = None
 
     @classmethod
-    def gathered(cls, parts: Sequence[tuple[Sequence[int], "Prediction"]]) -> "Prediction":
-        """The prediction of a batch from those of its parts, each with the places of its images in the batch."""
+    def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
+        """The prediction of the images of several predictions, in order."""
         if len(parts) == 1:
-            return parts[0][1]
-        maps: dict[str, Any] = {
-            name: _gathered([(places, getattr(part, name)) for places, part in parts], name) for name in MAPS
-        }
-        rows = {
-            place: row
-            for places, part in parts
-            for place, row in zip(places, part.left_out or ({},) * len(places), strict=True)
-        }
-        left_out = tuple(rows[place] for place in sorted(rows)) if any(rows.values()) else None
-        return cls(**maps, left_out=left_out)
+            return parts[0]
+        maps: dict[str, Any] = {}
+        for name, traits in MAPS.items():
+            column = [getattr(part, name) for part in parts]
+            known = next((batch for batch in column if batch is not None), None)
+            maps[name] = known if known is None else torch.cat([
+                known.new_full((len(part.mean), *known.shape[1:]), traits.without_guarantee) if batch is None else batch
+                for part, batch in zip(parts, column, strict=True)
+            ])  # fmt: skip
+        left_out = tuple(row for part in parts for row in part.left_out or ({},) * len(part.mean))
+        return cls(**maps, left_out=left_out if any(left_out) else None)
 
-    def row(self, place: int) -> "Prediction":
-        """The prediction of one image of the batch, as a batch of one."""
-        left_out = (self.left_out[place],) if self.left_out and self.left_out[place] else None
-        maps: dict[str, Any] = {name: getattr(self, name) for name in MAPS}
-        for name, batch in maps.items():
-            void = batch is None or (left_out and name in _WITHOUT_GUARANTEE)
-            maps[name] = None if void else batch[place : place + 1]
-        return Prediction(**maps, left_out=left_out)
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """The prediction of some images of the batch; that of a single one is a batch of one.
+
+        Raises:
+            IndexError: there is no such image.
+        """
+        images = torch.arange(len(self.mean))[index].reshape(-1).tolist()
+        chosen = slice(images[0], images[0] + 1) if isinstance(index, int) else index
+        left_out = tuple(self.left_out[image] for image in images) if self.left_out else ()
+        void = bool(left_out) and all(left_out)
+        names = [name for name, traits in MAPS.items() if not (void and traits.guarantee)]
+        found = self.only(names).map(lambda maps: maps[chosen])
+        return replace(found, left_out=left_out if any(left_out) else None)
+
+    def maps(self) -> dict[str, Tensor]:
+        """The maps that were computed, by name."""
+        found = {name: getattr(self, name) for name in MAPS}
+        return {name: maps for name, maps in found.items() if maps is not None}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same with a function of every map that was computed."""
+        changed: dict[str, Any] = {name: function(maps) for name, maps in self.maps().items()}
+        return replace(self, **changed)
+
+    def only(self, names: Collection[str]) -> Self:
+        """The same with the mean and the maps of these names, without the others."""
+        dropped: dict[str, Any] = {name: None for name in MAPS if name != "mean" and name not in names}
+        return replace(self, **dropped)
 
     def spread(self) -> Tensor:
         """:attr:`variance`, where it was computed.
@@ -85,28 +128,22 @@ class Prediction:
         return self.variance
 
 
-MAPS = tuple(field.name for field in fields(Prediction) if field.name != "left_out")
-"""Names of the maps of a prediction."""
-_WITHOUT_GUARANTEE = {"included": True, "lower": -math.inf, "upper": math.inf}
+MAPS: dict[str, MapTraits] = {
+    entry.name: entry.metadata["traits"] for entry in fields(Prediction) if "traits" in entry.metadata
+}
+"""Maps of a prediction, by name."""
+
+Maps = TypeVar("Maps", Tensor, Prediction)
 
 
-def in_order(parts: Sequence[tuple[Sequence[int], Tensor]]) -> Tensor:
-    """Maps ``(B, ...)`` of a batch from those of its parts, each with the places of its images in the batch."""
+def in_order(parts: Sequence[Part[Maps]], cat: Callable[[list[Maps]], Maps]) -> Maps:
+    """Maps of a batch from those of its parts, see :func:`densemble.ensemble.membership.per_image`.
+
+    Args:
+        parts: of all images of the batch.
+        cat: :func:`torch.cat` or :meth:`Prediction.cat`.
+    """
     if len(parts) == 1:
-        return parts[0][1]
-    order = torch.tensor([place for places, _ in parts for place in places]).argsort()
-    maps = torch.cat([maps for _, maps in parts])
-    return maps[order.to(maps.device)]
-
-
-def _gathered(parts: Sequence[tuple[Sequence[int], Tensor | None]], name: str) -> Tensor | None:
-    known = next((maps for _, maps in parts if maps is not None), None)
-    if known is None:
-        return None
-    unknown = _WITHOUT_GUARANTEE.get(name, math.nan)
-    return in_order(
-        [
-            (places, known.new_full((len(places), *known.shape[1:]), unknown) if maps is None else maps)
-            for places, maps in parts
-        ]
-    )
+        return parts[0].result
+    order = torch.tensor([place for part in parts for place in part.places]).argsort()
+    return cat([part.result for part in parts])[order]

@@ -1,110 +1,140 @@
-"""Prediction of thousands of files: decoded ahead, computed in batches, written behind, and begun again where it ended.
+"""Prediction of many images: decoded ahead, computed in batches, finished behind, and resumed where a run ended.
 
-Threads read and write, the calling thread computes. Threads, not processes: decoding, resizing and compression leave
-the interpreter free, and a picture takes longer to come from another process than to decode. What lies between the
-stages is bounded in pictures and in bytes, so that a folder needs no more memory than a few batches.
+Threads read and write, the calling thread computes. Threads, not processes: decoding, resizing and compression release
+the interpreter lock, and an image takes longer to come from another process than to decode. What lies between the
+stages is bounded in images and in bytes, so that a folder needs no more memory than a few batches.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.prediction import Prediction
 from densemble.errors import UsageError
-from densemble.inference.batch_job import Job, Pace
-from densemble.inference.batch_journal import Journal
-from densemble.inference.batch_progress import Progress, Tally
-from densemble.inference.batch_stages import Compute, FilePipeline, Seconds
+from densemble.inference.batch_job import Output, Pace
+from densemble.inference.batch_journal import Finished, Journal
+from densemble.inference.batch_stages import Compute, FilePipeline, ReadImage, Seconds
+from densemble.inference.failed import FailedPicture
+from densemble.inference.picture import PicturePrediction, at_picture_size
+from densemble.inference.saved import SavedPrediction
+from densemble.inference.sources import Item, shown
 
-__all__ = ["Compute", "Job", "Pace", "Progress", "Report", "predict_files"]
+ONE_BY_ONE = Pace(batch=1, readers=0, writers=0)
+"""No more than one image in memory, everything in the calling thread."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """What came out.
+def predict_images(
+    ensemble: Ensemble, items: Sequence[Item], compute: Compute, pace: Pace = ONE_BY_ONE
+) -> Iterator[PicturePrediction | FailedPicture]:
+    """Predicts images; their predictions come at the images' own size, in order.
 
-    Attributes:
-        done: pictures predicted in this run.
-        skipped: pictures finished by an earlier run.
-        failed: why, for each picture that could not be read or predicted.
-        without: pictures that were predicted without some members, those of earlier runs too, and why.
-        ranked: pictures and their mean uncertainty, those of earlier runs too, in the pictures' order.
-        seconds: of the calling thread: ``compute``; ``reading`` and ``writing``: waiting for pictures and for writers;
-            ``wall``: all.
+    Images of equal size are computed together: neighbours, and others as long as few wait. An image that cannot be
+    read, or that a member gives no usable map of, fails alone.
+
+    Args:
+        ensemble: says how images are read and what maps mean; it is not run.
+        items: images.
+        compute: predicts a batch; called in this thread.
+        pace: how many at once.
     """
 
-    done: int
-    skipped: int
-    failed: list[str]
-    ranked: list[tuple[Path, float]]
-    seconds: dict[str, float]
-    without: list[tuple[Path, Mapping[str, str]]] = field(default_factory=list)
+    def finish(image: ReadImage, prediction: Prediction) -> PicturePrediction:
+        name = items[image.place].name
+        return at_picture_size(prediction, shown(image.pixels[0]), name, image.path, ensemble)
+
+    with _threads(pace.readers, "reader") as readers, _threads(pace.writers, "writer") as writers:
+        yield from FilePipeline(ensemble, items, compute, finish, pace, Seconds()).run(readers, writers)
 
 
 def predict_files(
     ensemble: Ensemble,
-    job: Job,
+    items: Sequence[Item],
     compute: Compute,
+    output: Output,
     pace: Pace,
-    progress: Callable[[Progress], None],
     say: Callable[[str], None],
-) -> Report:
-    """Predicts files and writes the results at each picture's own size.
+    seconds: Seconds,
+) -> Iterator[SavedPrediction | FailedPicture]:
+    """Predicts images as :func:`predict_images` does and writes the results into a folder.
 
-    Pictures of equal size are computed together: neighbours, and others as long as few wait. A picture that cannot be
-    read, or that a member gives no usable map of, fails alone; the others go on.
+    Those that an earlier run finished come first.
 
     Args:
-        ensemble: says how pictures are read and what maps mean; it is not run.
-        job: what to predict.
-        compute: predicts a batch; called in this thread.
+        ensemble: see :func:`predict_images`.
+        items: images, each of another name.
+        compute: see :func:`predict_images`.
+        output: where to write, and what.
         pace: how many at once.
-        progress: called in this thread, in the pictures' order.
-        say: takes remarks, a line each: what failed or lacks members, and that earlier results do not count.
+        say: takes the remark that earlier results do not count.
+        seconds: of this thread: ``compute``; ``reading`` and ``writing``: waiting for images and for writers; ``wall``:
+            all.
 
     Raises:
         UsageError: names that are not all different, or a kind of file that the ensemble cannot give.
         ResourceError: results cannot be written.
     """
-    if not len(set(job.names)) == len(job.names) == len(job.pictures):
-        raise UsageError("every picture needs a name of its own, or one would overwrite another")
-    seconds = Seconds()
-    asked = {**job.asked, "save": sorted(job.what), "rank_by": job.rank_by}
+    if len({item.name for item in items}) < len(items):
+        raise UsageError("every image needs a name of its own, or one would overwrite another")
+    maps = output.maps(ensemble)
+
+    def computed(images: Tensor) -> Prediction:
+        return compute(images).only(maps).map(Tensor.cpu)
+
     with (
         seconds.of("wall"),
-        Journal(job.out, asked) as journal,
+        Journal(output.folder, {**output.asked, "save": sorted(output.what), "rank_by": output.rank_by}) as journal,
         _threads(pace.readers, "reader") as readers,
         _threads(pace.writers, "writer") as writers,
     ):
         if journal.discarded:
             say(f"'{journal.path}' is of another artifact or other settings: all pictures are predicted again")
-        named = list(zip(job.pictures, job.names, strict=True))
-        missing = [place for place, (picture, name) in enumerate(named) if not journal.holds(picture, name)]
-        tally = Tally(job.pictures, missing, progress, say)
-        FilePipeline(ensemble, job, compute, pace, journal, tally, seconds).run(missing, readers, writers)
-        finished = [
-            (picture, journal.finished[name])
-            for place, (picture, name) in enumerate(named)
-            if place not in tally.failed
-        ]
-    return Report(
-        done=len(missing) - len(tally.failed),
-        skipped=len(named) - len(missing),
-        failed=list(tally.failed.values()),
-        ranked=[(picture, entry.unsure) for picture, entry in finished if entry.unsure is not None],
-        seconds=seconds.spent,
-        without=[(picture, entry.without) for picture, entry in finished if entry.without],
-    )
+        missing = []
+        for item in items:
+            if item.path is None or not journal.holds(item.path, item.name):
+                missing.append(item)
+                continue
+            known = journal.finished[item.name]
+            files = tuple(output.folder / file for file in known.files)
+            yield SavedPrediction(item.name, item.path, files, known.unsure, known.without, earlier=True)
+
+        def finish(image: ReadImage, prediction: Prediction) -> SavedPrediction:
+            item = missing[image.place]
+            whole = at_picture_size(prediction, shown(image.pixels[0]), item.name, image.path, ensemble)
+            files = tuple(whole.save(output.folder, output.what, item.name))
+            unsure = None if output.rank_by is None else whole.unsureness(output.rank_by)
+            if item.path is not None:
+                names = tuple(file.name for file in files)
+                source = str(item.path.absolute())
+                journal.add(Finished(source, *image.state, item.name, names, unsure, dict(whole.without)))
+            return SavedPrediction(item.name, item.path, files, unsure, whole.without)
+
+        yield from FilePipeline(ensemble, missing, computed, finish, pace, seconds).run(readers, writers)
+
+
+class _CallingThread(Executor):
+    """Runs everything at once in the thread that submits it."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # raised where the result is asked for
+            future.set_exception(error)
+        return future
 
 
 @contextmanager
-def _threads(count: int, role: str) -> Iterator[ThreadPoolExecutor]:
+def _threads(count: int, role: str) -> Iterator[Executor]:
     """Threads that compute on one core each; what they have not begun when the context ends is given up."""
+    if not count:
+        yield _CallingThread()
+        return
     pool = ThreadPoolExecutor(count, f"densemble-{role}")
     together, own = Barrier(count), torch.get_num_threads()
 

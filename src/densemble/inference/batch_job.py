@@ -1,39 +1,36 @@
-"""What is asked of a prediction of many files, and how many pictures are in hand at once."""
+"""Where predictions are written, and how many images are in work at once."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
-from densemble.tasks import Task
+from densemble.inference.stored import required_maps
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to predict.
+class Output:
+    """A folder of predictions.
 
     Attributes:
-        pictures: files.
-        names: what each picture's files begin with; all different.
-        out: folder to write into; must exist.
+        folder: to write into; must exist.
         what: kinds of files, of ``SAVE``.
-        rank_by: uncertainty to rank pictures by, of ``RANKINGS``.
-        asked: what the predictions depend on beside the pictures and the kinds of files (artifact, backend, precision,
+        rank_by: uncertainty to rank images by, of ``RANKINGS``.
+        asked: what the predictions depend on beside the images and the kinds of files (artifact, backend, precision,
             ...), values of JSON: what an earlier run finished counts only if it was asked the same.
     """
 
-    pictures: Sequence[Path]
-    names: Sequence[str]
-    out: Path
+    folder: Path
     what: tuple[str, ...]
-    rank_by: str | None
-    asked: Mapping[str, Any]
+    rank_by: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
-    def uncertainty(self, task: Task) -> frozenset[str]:
-        """Names of the maps of uncertainty that are needed: drawn, or ranked by."""
-        drawn = {"variance" if task.distribution == "none" else "entropy"} if "uncertainty" in self.what else set()
-        return frozenset(drawn | ({self.rank_by} if self.rank_by is not None else set()))
+    def maps(self, ensemble: Ensemble) -> frozenset[str]:
+        """Names of the maps that are needed: shown in files, or ranked by."""
+        shown = {name for kind in self.what for name in required_maps(kind, ensemble)}
+        return frozenset(shown | ({self.rank_by} if self.rank_by is not None else set()))
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,11 @@ class Pace:
     Attributes:
         batch: pictures that are computed together.
         pad: batches that are not full are filled up with their own pictures: for networks made for one batch size.
-        readers: threads that decode.
-        writers: threads that resize, draw and write.
+        readers: threads that decode; 0: the calling thread does.
+        writers: threads that resize, draw and write; 0: the calling thread does.
 
     Raises:
-        UsageError: a number below 1.
+        UsageError: a batch below 1, or a negative number of threads.
     """
 
     batch: int = 8
@@ -56,10 +53,10 @@ class Pace:
     writers: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.readers, self.writers) < 1:
-            raise UsageError(
-                f"batch = {self.batch}, readers = {self.readers}, writers = {self.writers}; each must be at least 1"
-            )
+        if self.batch < 1:
+            raise UsageError(f"batch = {self.batch} must be at least 1 image")
+        if min(self.readers, self.writers) < 0:
+            raise UsageError(f"readers = {self.readers}, writers = {self.writers}; neither may be negative")
 
     @property
     def ahead(self) -> int:

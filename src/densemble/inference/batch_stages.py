@@ -1,35 +1,34 @@
-"""Pictures on their way through reading, computing and writing."""
+"""Images on their way through reading, computing and finishing, and out in the order in which they came."""
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.images import as_images
 from densemble.ensemble.membership import UnusableMaps
-from densemble.ensemble.prediction import MAPS, Prediction
+from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
 from densemble.inference.batch_groups import Groups
-from densemble.inference.batch_job import Job, Pace
-from densemble.inference.batch_journal import Finished, Journal, source_state
-from densemble.inference.batch_progress import Tally
-from densemble.inference.picture import at_picture_size
-from densemble.inference.predictor import read_picture, shown
+from densemble.inference.batch_job import Pace
+from densemble.inference.batch_journal import source_state
+from densemble.inference.failed import FailedPicture
+from densemble.inference.sources import Item
 
 Compute = Callable[[Tensor], Prediction]
 """Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device.
 
 Raises :class:`UnusableMaps` for images that cannot be predicted.
 """
-
-_MOST_BYTES = 1 << 30  # of decoded pictures, all stages together
+Result = TypeVar("Result")
+_MOST_BYTES = 1 << 30  # of decoded images, all stages together
 
 
 @dataclass
@@ -48,81 +47,97 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class _Picture:
+class ReadImage:
+    """An image that was read.
+
+    Attributes:
+        place: number of its item.
+        pixels: float ``(1, C, H, W)`` in [0, 1], on the CPU.
+        path: the file that they come from.
+        state: of the file when it was read, see :func:`source_state`.
+    """
+
     place: int
-    images: Tensor  # (1, C, H, W)
+    pixels: Tensor
+    path: Path | None
     state: tuple[int, int]
 
 
 @dataclass
-class FilePipeline:
-    """Pictures on their way: being read, waiting for others of their size, being written."""
+class FilePipeline(Generic[Result]):
+    """Images on their way: being read, waiting for others of their size, being finished, waiting for those before them.
+
+    Attributes:
+        ensemble: says how images are read; it is not run.
+        items: the images.
+        compute: predicts a batch; called in the calling thread.
+        finish: makes the result of an image and its prediction as a batch of one; called in a writer.
+        pace: how many at once.
+        seconds: the calling thread's are added to it.
+    """
 
     ensemble: Ensemble
-    job: Job
+    items: Sequence[Item]
     compute: Compute
+    finish: Callable[[ReadImage, Prediction], Result]
     pace: Pace
-    journal: Journal
-    tally: Tally
     seconds: Seconds
 
     def __post_init__(self) -> None:
-        self.maps = {"mean", "label", *self.job.uncertainty(self.ensemble.task)}
-        if "guarantee" in self.job.what:
-            self.maps |= {"included", "lower", "upper"}
-        self.reading: deque[tuple[int, Future[_Picture]]] = deque()
-        self.groups: Groups[_Picture] = Groups(self.pace.batch, self.pace.waiting)
-        self.writing: deque[tuple[_Picture, Future[Mapping[str, str]]]] = deque()
-        self.held, self.largest = 0, 0  # bytes of decoded pictures: of all in hand, of one
+        self.reading: deque[tuple[int, Future[ReadImage]]] = deque()
+        self.groups: Groups[ReadImage] = Groups(self.pace.batch, self.pace.waiting)
+        self.writing: deque[tuple[ReadImage, Future[Result]]] = deque()
+        self.held, self.largest = 0, 0  # bytes of decoded images: of all in work, of one
+        self.ended: dict[int, Result | FailedPicture] = {}
+        self.given = 0
 
-    def run(self, places: Sequence[int], readers: ThreadPoolExecutor, writers: ThreadPoolExecutor) -> None:
-        """Predicts the pictures at these places."""
-        unread = deque(places)
+    def run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedPicture]:
+        """Predicts the images and gives their results in the order of the items."""
+        unread = deque(range(len(self.items)))
         while unread or self.reading or self.groups.waiting:
             while unread and self._may_read():
                 place = unread.popleft()
                 self.reading.append((place, readers.submit(self._read, place)))
             if self.reading:
-                due = self._take()
+                self._predict(self._take(), writers)
             elif self.groups.waiting:
-                due = self.groups.oldest()
-            else:  # all the memory is held by pictures that are being written
-                due = []
+                self._predict(self.groups.oldest(), writers)
+            else:  # all the memory is held by images that are being written
                 self._settle(len(self.writing) - 1)
-            if due:
-                self._predict(due, writers)
             self._settle(self.pace.behind)
+            yield from self._in_order()
         self._settle(0)
+        yield from self._in_order()
 
     def _may_read(self) -> bool:
-        """Whether one more picture may be read; one always may where there is no other."""
+        """Whether one more image may be read; one always may where there is no other."""
         if not self.held:
-            return len(self.reading) < self.pace.readers
+            return len(self.reading) < max(self.pace.readers, 1)
         expected = self.held + (len(self.reading) + 1) * self.largest
         return len(self.reading) < self.pace.ahead and expected <= _MOST_BYTES
 
-    def _read(self, place: int) -> _Picture:
-        path = self.job.pictures[place]
-        state = source_state(path)  # before it is read: a change while it is read then counts as one
-        return _Picture(place, as_images(read_picture(path, self.ensemble), self.ensemble.in_channels), state)
+    def _read(self, place: int) -> ReadImage:
+        item = self.items[place]
+        state = (0, 0) if item.path is None else source_state(item.path)  # before it is read: a later change counts
+        return ReadImage(place, *item.read(self.ensemble), state)
 
-    def _take(self) -> list[_Picture]:
-        """The next picture joins its group; the group that is due with it, or nothing."""
+    def _take(self) -> list[ReadImage]:
+        """The next image joins its group; the group that is due with it, or nothing."""
         place, future = self.reading.popleft()
         try:
             with self.seconds.of("reading"):
-                picture = future.result()
+                image = future.result()
         except DataError as error:
-            self.tally.end(place, str(error))
+            self._fail(place, str(error))
             return []
         except UsageError as error:
-            self.tally.end(place, f"'{self.job.pictures[place]}': {error}")
+            self._fail(place, f"{self.items[place].where}: {error}")
             return []
-        self.held += picture.images.nbytes
-        self.largest = max(self.largest, picture.images.nbytes)
-        return self.groups.add(picture.images.shape, picture)
+        self.held += image.pixels.nbytes
+        self.largest = max(self.largest, image.pixels.nbytes)
+        return self.groups.add(image.pixels.shape, image)
 
-    def _predict(self, group: list[_Picture], writers: ThreadPoolExecutor) -> None:
+    def _predict(self, group: list[ReadImage], writers: Executor) -> None:
         """Predicts a group; images that cannot be predicted fail by themselves."""
         while group:
             try:
@@ -130,48 +145,37 @@ class FilePipeline:
                 break
             except UnusableMaps as error:
                 failed = {image % len(group) for image in error.images}  # padding repeats the group
-                for picture in (group[image] for image in sorted(failed)):
-                    self.held -= picture.images.nbytes
-                    self.tally.end(picture.place, f"'{self.job.pictures[picture.place]}': {error.told}")
-                group = [picture for image, picture in enumerate(group) if image not in failed]
-        for image, picture in enumerate(group):
+                for image in (group[number] for number in sorted(failed)):
+                    self.held -= image.pixels.nbytes
+                    self._fail(image.place, f"{self.items[image.place].where}: {error.told}")
+                group = [image for number, image in enumerate(group) if number not in failed]
+        for number, image in enumerate(group):
             self._settle(self.pace.behind - 1)
-            self.writing.append((picture, writers.submit(self._write, picture, prediction.row(image))))
+            self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
 
-    def _computed(self, group: list[_Picture]) -> Prediction:
-        """The maps that are needed, on the CPU."""
+    def _computed(self, group: list[ReadImage]) -> Prediction:
         with self.seconds.of("compute"), torch.no_grad():
-            images = torch.cat([picture.images for picture in group])
+            images = torch.cat([image.pixels for image in group])
             if self.pace.pad:
                 images = images[torch.arange(self.pace.batch) % len(group)]
-            prediction = self.compute(images)
-            maps: dict[str, Any] = {
-                name: _on_cpu(getattr(prediction, name)) if name in self.maps else None for name in MAPS
-            }
-            return replace(prediction, **maps)
-
-    def _write(self, picture: _Picture, prediction: Prediction) -> Mapping[str, str]:
-        """Writes an image's files; gives the members that it was predicted without."""
-        path, name, by = self.job.pictures[picture.place], self.job.names[picture.place], self.job.rank_by
-        whole = at_picture_size(prediction, shown(picture.images[0]), path.stem, path, self.ensemble)
-        files = tuple(file.name for file in whole.save(self.job.out, self.job.what, name))
-        unsure = None if by is None else whole.unsureness(by)
-        self.journal.add(Finished(str(path.absolute()), *picture.state, name, files, unsure, dict(whole.without)))
-        return whole.without
+            return self.compute(images)
 
     def _settle(self, most: int) -> None:
-        """Takes note of what is written; waits until at most so many pictures are being written."""
+        """Takes over what is finished; waits until at most so many images are being finished."""
         while self.writing and (len(self.writing) > most or self.writing[0][1].done()):
-            picture, future = self.writing.popleft()
-            failure, without = None, None
+            image, future = self.writing.popleft()
             try:
                 with self.seconds.of("writing"):
-                    without = future.result()
+                    self.ended[image.place] = future.result()
             except (DataError, UsageError) as error:
-                failure = str(error)
-            self.held -= picture.images.nbytes
-            self.tally.end(picture.place, failure, without)
+                self._fail(image.place, str(error))
+            self.held -= image.pixels.nbytes
 
+    def _fail(self, place: int, reason: str) -> None:
+        item = self.items[place]
+        self.ended[place] = FailedPicture(item.name, item.path, reason)
 
-def _on_cpu(maps: Tensor | None) -> Tensor | None:
-    return None if maps is None else maps.cpu()
+    def _in_order(self) -> Iterator[Result | FailedPicture]:
+        while self.given in self.ended:
+            self.given += 1
+            yield self.ended.pop(self.given - 1)

@@ -1,6 +1,6 @@
 """A picture too large for memory: read by windows, predicted, and its maps written by rows, all three at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
+from densemble.inference.batch_job import Output
 from densemble.inference.picture import require_saved
+from densemble.inference.saved import SavedPrediction
 from densemble.inference.small_overlay import SmallOverlay, read_valid_rows
-from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
+from densemble.inference.sources import value_range
+from densemble.inference.stored import no_data, required_maps, stored, with_no_data
 from densemble.inference.streaming import stream
 from densemble.inference.tile_planes import Rows
+from densemble.inference.tile_resize import BLOCK
 from densemble.nets.halo import Reach
 from densemble.storage.images import write_png
-from densemble.storage.large import MapWriter, open_large, tiff_writer, zarr_writer
+from densemble.storage.large import LargePicture, MapWriter, is_large, open_large, tiff_writer, zarr_writer
 
 Array = np.ndarray[Any, Any]
 
@@ -29,153 +32,110 @@ MOST_PIXELS_SEEN = 1 << 23
 """Of a picture that a network sees at its own size at once."""
 
 
-def pixels_at_once(ensemble: Ensemble) -> int:
-    """How many pixels a picture may have to be predicted as a whole; larger ones are read by windows."""
+def is_windowed(path: Path, ensemble: Ensemble) -> bool:
+    """Whether an image is read by windows, for it is too large to be predicted as a whole; unreadable files are not."""
     own_size = any(member.spec.input_size is None for _, member in ensemble.named_members())
     most = MOST_PIXELS // (ensemble.task.out_channels + 4)
-    return min(most, MOST_PIXELS_SEEN) if own_size else most
+    try:
+        return path.suffix == ".zarr" or is_large(path, min(most, MOST_PIXELS_SEEN) if own_size else most)
+    except DataError:
+        return False
 
 
 def predict_large(
     ensemble: Ensemble,
     path: Path,
-    out: Path,
     name: str,
-    what: tuple[str, ...],
-    tile: int = 1024,
+    output: Output,
+    tile: int = BLOCK,
     reaches: Mapping[str, Reach] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    without: Callable[[Mapping[str, str]], None] = lambda members: None,
-) -> list[Path]:
-    """Predicts one picture and writes ``NAME_map.tif`` and whatever else is asked for; of a Zarr ``NAME_map.zarr``.
+) -> SavedPrediction:
+    """Predicts one image and writes ``NAME_map.tif`` and whatever else is asked for; of a Zarr ``NAME_map.zarr``.
 
-    A member that gives no usable map of some window is left out of the whole picture, or the picture fails. Memory is
-    that of a row of windows, however large the picture is. ``npy`` gives the mean map as float32, in a file
+    A member that gives no usable map of some window is left out of the whole image, or the image fails. Memory is
+    that of a row of windows, however large the image is. ``npy`` gives the mean map as float32, in a file
     ``NAME_mean``; the overlay is made small, and the uncertainty is in its own unit instead of colours. Where the
-    picture holds no data, the files hold none.
+    image holds no data, the files hold none.
 
     Args:
         ensemble: in eval mode.
         path: a TIFF, NPY or Zarr is read by windows, anything else as a whole.
-        out: folder that exists.
-        name: what the files' names begin with.
-        what: of ``SAVE``.
+        name: what the names of its files begin with.
+        output: where to write, and what; nothing is ranked.
         tile: pixels along each axis of a window.
         reaches: of the members, see :func:`densemble.inference.tile_members.measure_reaches`; default: measured.
         progress: called with (rows done, all rows).
-        without: called with the members that the picture had to be predicted without, and why.
-
-    Returns:
-        The files written.
 
     Raises:
-        UsageError: what the ensemble cannot give, or members that large pictures are not for.
-        DataError: the picture cannot be read.
+        UsageError: what the ensemble cannot give, or members that large images are not for.
+        DataError: the image cannot be read.
         ResourceError: a file cannot be written.
         ArtifactError: a member that gives no usable map and cannot be done without.
     """
+    require_saved(output.what, ensemble)
     able = ensemble
+    planes = tuple(dict.fromkeys(plane for kind in output.what for plane in required_maps(kind, ensemble)))
     while True:
         try:
-            files = _predict_large(able, path, out, name, what, tile, reaches, progress)
+            with open_large(path, value_range(able)) as image:
+                rows = stream(able, image, tile, planes=planes, reaches=reaches)
+                files = _write_rows(able, image, rows, path, output.folder / name, output.what, progress)
         except UnusableMaps as error:
-            found = error.at([0] * (max(error.images) + 1), 1)  # of the picture, not of a window
-            if "guarantee" in what:
+            found = error.at([0] * (max(error.images) + 1), 1)  # of the image, not of a window
+            if "guarantee" in output.what:
                 consequence = "and what is guaranteed holds for all members: leave 'guarantee' out of --save"
                 raise found.final(able.members[error.member], consequence) from error
+            able = able.without(found)
         except DataError as error:  # of a window
             raise DataError(str(error) if str(path) in str(error) else f"'{path}': {error}") from error
         else:
-            break
-        able = able.without(found)
-    if able is not ensemble:
-        without(able.unusable)
-    return files
+            return SavedPrediction(name, path, tuple(files), without=able.unusable)
 
 
-def _predict_large(
+def _write_rows(
     ensemble: Ensemble,
-    path: Path,
-    out: Path,
-    name: str,
+    image: LargePicture,
+    rows: Iterator[Rows],
+    source: Path,
+    output: Path,
     what: tuple[str, ...],
-    tile: int,
-    reaches: Mapping[str, Reach] | None,
     progress: Callable[[int, int], None],
 ) -> list[Path]:
-    require_saved(what, ensemble)
-    planes = tuple(dict.fromkeys(plane for kind in what for plane in _planes(kind, ensemble)))
+    """Writes files ``OUTPUT_map`` and so on as rows come, behind a thread, and the overlay at the end."""
+    kinds = [kind for kind in what if kind != "overlay"]
+    overlay = SmallOverlay(image, ensemble.task, value_range(ensemble)) if "overlay" in what else None
     files: list[Path] = []
+    writers: dict[str, MapWriter] = {}
+    writing = None
     with ExitStack() as opened:
-        value_range = ensemble.reading.get("image_range")
-        limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-        picture = opened.enter_context(open_large(path, limits))
         background = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write-rows"))
-        writers: dict[str, MapWriter] = {}
-        writing = None
-        overlay = SmallOverlay(picture, ensemble.task, limits) if "overlay" in what else None
-        kinds = [kind for kind in what if kind != "overlay"]
-        for rows in stream(ensemble, picture, tile, planes=planes, reaches=reaches):
-            layers = {kind: _layer(kind, rows, ensemble, picture.declares_validity) for kind in kinds}
+        for part in rows:
+            layers = {kind: stored(kind, part.planes, ensemble.task, image.declares_validity) for kind in kinds}
             empty = {kind: no_data(layers[kind].dtype, ensemble.task, kind == "guarantee") for kind in kinds}
-            if (valid := read_valid_rows(picture, rows.top, rows.height)) is not None:
+            if (valid := read_valid_rows(image, part.top, part.height)) is not None:
                 layers = {kind: with_no_data(layer, valid, empty[kind]) for kind, layer in layers.items()}
             for kind in (kind for kind in kinds if kind not in writers):
-                place = out / f"{name}_{_ENDINGS.get(kind, kind)}"
+                place = output.with_name(f"{output.name}_{_ENDINGS.get(kind, kind)}")
                 nodata = None if valid is None else empty[kind]
-                file, writer = _writer(path, place, picture.size, layers[kind], nodata)
+                file, writer = _writer(source, place, image.size, layers[kind], nodata)
                 files.append(file)
                 writers[kind] = opened.enter_context(writer)
             if writing is not None:
                 writing.result()
             writing = background.submit(_write, writers, layers)
             if overlay is not None:
-                overlay.add(rows, valid)
-            progress(rows.top + rows.height, picture.size[0])
+                overlay.add(part, valid)
+            progress(part.top + part.height, image.size[0])
         if writing is not None:
             writing.result()
         if overlay is not None:
-            write_png(path := out / f"{name}_overlay.png", overlay.drawn())
+            write_png(path := output.with_name(f"{output.name}_overlay.png"), overlay.drawn())
             files.append(path)
     return files
 
 
 _ENDINGS = {"npy": "mean"}
-
-
-def _planes(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
-    """What has to be predicted for a kind of file."""
-    categorical = ensemble.task.distribution == "categorical"
-    if kind in ("map", "overlay"):
-        return ("label",) if categorical else ("mean",)
-    if kind == "npy":
-        return ("mean",)
-    if kind == "guarantee":
-        return ("lower", "upper") if isinstance(ensemble.guarantee, ConformalInterval) else ("included",)
-    return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
-
-
-def _layer(kind: str, rows: Rows, ensemble: Ensemble, holes: bool) -> Array:
-    """Rows as they are stored, ``(n, W)`` or ``(K, n, W)``; labels leave room for no data where there are ``holes``."""
-    task = ensemble.task
-    if kind == "map":
-        if rows.label is not None:
-            return stored_labels(rows.label.numpy(), task.out_channels + holes)
-        assert rows.mean is not None
-        return stored_maps(rows.mean.numpy(), task)
-    if kind == "npy":
-        assert rows.mean is not None
-        return rows.mean.numpy().astype(np.float32)
-    if kind == "guarantee":
-        if rows.included is not None:
-            return rows.included.numpy().astype(np.uint8) * 255
-        assert rows.lower is not None and rows.upper is not None
-        return np.concatenate([rows.lower.numpy(), rows.upper.numpy()]).astype(np.float32)
-    if rows.entropy is not None:
-        return rows.entropy.numpy().astype(np.float32)
-    assert rows.variance is not None
-    deviation: Array = rows.variance.mean(0).sqrt().numpy().astype(np.float32)
-    return deviation
 
 
 def _writer(source: Path, place: Path, size: tuple[int, int], layer: Array, nodata: float | None) -> tuple[Path, Any]:

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import entropy
 from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
-from densemble.inference.stored import no_data, stored_labels, stored_maps, with_no_data
+from densemble.inference.stored import no_data, stored, with_no_data
 from densemble.shapes import Size, format_size, size_of
 from densemble.storage.geo import Georeference, read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
@@ -41,12 +40,26 @@ _NO_GUARANTEE = (
 )
 
 
-def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
-    """Checks that an ensemble can give what is to be saved.
+def require_kinds(what: tuple[str, ...]) -> None:
+    """Checks kinds of files.
 
     Raises:
-        UsageError: a guarantee, where there is none.
+        UsageError: unknown; those that exist are listed.
     """
+    unknown = [kind for kind in what if kind not in SAVE]
+    if unknown:
+        raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+
+
+def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
+    """Checks that an ensemble can give the files that are asked for.
+
+    Raises:
+        UsageError: none, an unknown kind, or a guarantee where there is none.
+    """
+    require_kinds(what)
+    if not what:
+        raise UsageError(f"no kind of file is given to save; there are: {', '.join(SAVE)}")
     if "guarantee" in what and (ensemble.guarantee is None or ensemble.left_out):
         raise UsageError(_NO_GUARANTEE)
 
@@ -86,8 +99,9 @@ class PicturePrediction(Prediction):
     def uncertainty(self) -> Array:
         """One map of how unsure the ensemble is ``(H, W)``: entropy in nats, or the standard deviation of values; NaN
         where there is no data."""
-        maps = self.entropy if self.entropy is not None else self.spread().mean(0).sqrt()
-        return self._known(maps.cpu().numpy())
+        if self.entropy is None:
+            self.spread()  # raises an error where there is none
+        return self._known(stored("uncertainty", self.maps(), self.task))
 
     def _known(self, maps: Array) -> Array:
         """Maps of floats ``(..., H, W)``, NaN where there is no data."""
@@ -101,11 +115,7 @@ class PicturePrediction(Prediction):
             values in the training maps' own unit, uint16 where those were whole numbers, else float32, densities
             float32. Where there is no data it holds :func:`densemble.inference.stored.no_data`.
         """
-        if self.label is not None:
-            return self._stored(stored_labels(self.label.cpu().numpy(), len(self.mean) + (self.valid is not None)))
-        whole = stored_maps(self.mean.cpu().numpy(), self.task)
-        picture: Array = self._stored(whole[0] if len(whole) == 1 else whole)
-        return picture
+        return self._stored(stored("map", self.maps(), self.task, self.valid is not None))
 
     def _stored(self, maps: Array, guarantee: bool = False) -> Array:
         if self.valid is None:
@@ -142,12 +152,9 @@ class PicturePrediction(Prediction):
         Raises:
             UsageError: the ensemble guarantees nothing.
         """
-        if self.included is not None:
-            return self._stored(self.included.cpu().numpy().astype(np.uint8) * 255, guarantee=True)
-        if self.lower is None or self.upper is None:
+        if self.included is None and self.lower is None:
             raise UsageError(self._no_guarantee())
-        ends = np.concatenate([self.lower.cpu().numpy(), self.upper.cpu().numpy()]).astype(np.float32)
-        return self._stored(ends, guarantee=True)
+        return self._stored(stored("guarantee", self.maps(), self.task), guarantee=True)
 
     def _no_guarantee(self) -> str:
         if not self.without:
@@ -231,9 +238,7 @@ class PicturePrediction(Prediction):
             UsageError: an unknown kind, or a guarantee where there is none.
             ResourceError: the folder cannot be written.
         """
-        unknown = [kind for kind in what if kind not in SAVE]
-        if unknown:
-            raise UsageError(f"cannot save '{unknown[0]}'; there are: {', '.join(SAVE)}")
+        require_kinds(what)
         if "guarantee" in what and self.included is None and self.lower is None:
             raise UsageError(self._no_guarantee())
         place = require_writable(Path(folder))
@@ -243,7 +248,7 @@ class PicturePrediction(Prediction):
 
     def _save_one(self, kind: str, place: Path, stem: str) -> Path:
         if kind == "npy":
-            write_npy(path := place / f"{stem}.npy", self._known(self.mean.cpu().numpy().astype(np.float32)))
+            write_npy(path := place / f"{stem}.npy", self._known(stored("npy", self.maps(), self.task)))
             return path
         if kind in ("overlay", "uncertainty"):
             drawn = self.overlay() if kind == "overlay" else self.uncertainty_picture()
@@ -285,51 +290,47 @@ def _in_notebook() -> bool:
 def at_picture_size(
     prediction: Prediction, image: Array, name: str, path: Path | None, ensemble: Ensemble
 ) -> PicturePrediction:
-    """An ensemble's prediction of a batch of one at the image's own size.
+    """An ensemble's prediction of a batch of one at the image's own size, see :class:`MapTraits`.
 
     Where the file at ``path`` says that it holds no data, the prediction holds none.
 
-    The mean is resized (bilinear); entropy, labels and sets are computed from the resized mean. What is computed over
-    the members already has the image's size, see :meth:`Ensemble.predict_members`.
+    Args:
+        prediction: of one image, see :meth:`Ensemble.predict_members`.
+        image: uint8 ``(H, W, 3)``.
+        name: of the image.
+        path: its file.
+        ensemble: that predicted it.
 
     Raises:
         ValueError: a map over the members has another size: it cannot be resized.
     """
-    task = ensemble.task
     size: Size = (int(image.shape[0]), int(image.shape[1]))
-
-    def required(maps: Tensor | None) -> Tensor | None:
-        if maps is not None and maps.shape[-2:] != size:
+    density = ensemble.task.target_kind == "density"
+    given, derived = prediction.maps(), prediction
+    if prediction.mean.shape[-2:] != size:
+        mean = resize_maps(prediction.mean, size, density)
+        asked = frozenset({"entropy"}) & given.keys()
+        combination = ensemble.combination
+        if "included" not in given:
+            combination = replace(combination, guarantee=None)
+        derived = combination.conclude(mean, None, asked)
+    whole: dict[str, Any] = dict.fromkeys(MAPS)
+    for name_of, maps in given.items():
+        resizing = MAPS[name_of].resizing
+        if resizing == "fixed" and maps.shape[-2:] != size:
             raise ValueError(
                 f"a map of uncertainty of {format_size(size_of(maps))} for an image of "
                 f"{format_size(size)}; predict with Ensemble.predict_members"
             )
-        return None if maps is None else maps[0]
-
-    def grown(maps: Tensor | None) -> Tensor | None:
-        return None if maps is None else resize_maps(maps, size, task.target_kind == "density")[0]
-
-    whole = resize_maps(prediction.mean, size, task.target_kind == "density")
-    mean, included = whole[0], None if prediction.included is None else ensemble.combination.included(whole)
-    valid = None if path is None or path.is_dir() else read_validity(path)
-    unsure = prediction.entropy
-    if unsure is not None and whole is not prediction.mean:
-        unsure = entropy(whole, task.distribution)
+        if resizing == "derived":
+            maps = getattr(derived, name_of)
+        whole[name_of] = (resize_maps(maps, size, density) if resizing == "resized" else maps)[0]
     return PicturePrediction(
-        mean=mean,
-        variance=required(prediction.variance),
-        entropy=None if unsure is None else unsure[0],
-        expected_entropy=required(prediction.expected_entropy),
-        mutual_information=required(prediction.mutual_information),
-        disagreement=required(prediction.disagreement),
-        label=mean.max(0).indices if prediction.label is not None else None,
-        included=None if included is None else included[0],
-        lower=grown(prediction.lower),
-        upper=grown(prediction.upper),
+        **whole,
         left_out=prediction.left_out,
         image=image,
         name=name,
         path=path,
-        task=task,
-        valid=valid,
+        task=ensemble.task,
+        valid=None if path is None or path.is_dir() else read_validity(path),
     )

@@ -40,10 +40,8 @@ class SmallOverlay:
         if first >= rows.height:
             return
         self._images.append(self._pixels(rows.top + first, rows.height - first))
-        if rows.label is not None:
-            self._labels.append(rows.label[first :: self.step, :: self.step].numpy())
-        elif rows.mean is not None:
-            self._maps.append(rows.mean[:, first :: self.step, :: self.step].numpy())
+        kept, plane = (self._labels, "label") if "label" in rows.planes else (self._maps, "mean")
+        kept.append(rows.planes[plane][..., first :: self.step, :: self.step].numpy())
         if valid is not None:
             self._valid.append(valid[first :: self.step, :: self.step])
 

@@ -1,12 +1,56 @@
 """Maps as they are stored: whole numbers wherever the training maps were whole, and a value where nothing is known."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.guarantee import ConformalInterval
 from densemble.tasks import Task
 
 Array = np.ndarray[Any, Any]
+
+
+def required_maps(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
+    """Names of the maps of a prediction that a kind of file shows."""
+    if kind in ("map", "overlay"):
+        return ("label",) if ensemble.task.distribution == "categorical" else ("mean",)
+    if kind == "uncertainty":
+        return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
+    if kind == "guarantee":
+        return ("lower", "upper") if isinstance(ensemble.guarantee, ConformalInterval) else ("included",)
+    return ("mean",)
+
+
+def stored(kind: str, maps: Mapping[str, Tensor], task: Task, gaps: bool = False) -> Array:
+    """What a kind of file shows of an image or of some of its rows, ``(H, W)`` or ``(K, H, W)``.
+
+    Args:
+        kind: ``map``: labels or :func:`stored_maps`; ``npy``: the mean as float32 ``(K, H, W)``; ``guarantee``: 0 or
+            255 for each class, or the ends of the interval, ``(2K, H, W)``; ``uncertainty``: entropy in nats, or
+            standard deviation of values.
+        maps: at least :func:`required_maps`, without the batch axis.
+        task: what the maps mean.
+        gaps: some pixels hold no data, for which labels leave a number.
+    """
+    if kind == "map" and "label" in maps:
+        return stored_labels(maps["label"].cpu().numpy(), task.out_channels + gaps)
+    if kind == "map":
+        whole = stored_maps(maps["mean"].cpu().numpy(), task)
+        return whole[0] if len(whole) == 1 else whole
+    if kind == "guarantee" and "included" in maps:
+        return maps["included"].cpu().numpy().astype(np.uint8) * 255
+    if kind == "guarantee":
+        shown = torch.cat([maps["lower"], maps["upper"]])
+    elif kind == "uncertainty":
+        shown = maps["entropy"] if "entropy" in maps else maps["variance"].mean(0).sqrt()
+    else:
+        shown = maps["mean"]
+    array: Array = shown.cpu().numpy().astype(np.float32)
+    return array
 
 
 def stored_labels(labels: Array, classes: int) -> Array:

@@ -19,6 +19,7 @@ from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.uncertainty import UNCERTAINTY
 from densemble.errors import DataError, UsageError
+from densemble.inference.sources import value_range
 from densemble.inference.tile_members import (
     SmallMap,
     equal_sized,
@@ -80,7 +81,7 @@ def stream(
         picture: of any size from 1x1 up; the next windows are read in a thread while the present ones are computed.
         tile: pixels along each axis, see :func:`densemble.inference.tiling.plan`.
         overlap: share of a window that the next one shows again, where tiles of some member are not exact.
-        planes: of ``PLANES``; what is not asked for is not kept.
+        planes: names of maps of a prediction; what is not asked for is not kept.
         batch: windows at a time.
         reaches: what :func:`measure_reaches` gave for this ensemble; default: it is measured.
 
@@ -146,8 +147,7 @@ def _reader(ensemble: Ensemble, picture: WindowedImage) -> Callable[[Box], Tenso
     channels = picture.channels if bands is None else len(bands)
     if channels != ensemble.in_channels:
         raise DataError(f"the picture has {channels} channels, the ensemble takes {ensemble.in_channels}")
-    value_range = ensemble.reading.get("image_range")
-    limits = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+    limits = value_range(ensemble)
     height, width = picture.size
 
     def read(box: Box) -> Tensor:

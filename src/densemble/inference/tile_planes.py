@@ -13,51 +13,33 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
-from densemble.ensemble.prediction import Prediction
-from densemble.ensemble.uncertainty import UNCERTAINTY, Moments, RunningUncertainty
+from densemble.ensemble.prediction import MAPS, Prediction
+from densemble.ensemble.uncertainty import UNCERTAINTY, Moments, RunningUncertainty, asked_maps
 from densemble.errors import UsageError
 from densemble.inference.tile_stitch import Planes
 
-PLANES = (
-    "mean", "label", "variance", "entropy", "expected_entropy", "mutual_information", "disagreement",
-    "included", "lower", "upper",
-)  # fmt: skip
-_FLAT = UNCERTAINTY - {"variance"} | {"label"}
 _MEAN = "mean"
 _MOMENTS = tuple(field.name for field in fields(Moments))
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Finished rows of an ensemble's map at the picture's own size, on the CPU; what was not asked for is ``None``.
-
-    The planes are those of :class:`densemble.ensemble.prediction.Prediction`, without the batch axis.
+    """Finished rows of an ensemble's map at the image's size, on the CPU.
 
     Attributes:
-        top: the first of them.
-        mean, variance, lower, upper: float32 ``(K, n, W)``.
-        entropy, expected_entropy, mutual_information, disagreement: float32 ``(n, W)``.
-        label: uint8 ``(n, W)``; int32 for more than 256 classes.
-        included: bool ``(K, n, W)``.
+        top: number of the first row.
+        planes: the maps of :class:`densemble.ensemble.prediction.Prediction` that were asked for, without the batch
+            axis: ``(K, n, W)`` or ``(n, W)``; float32, but ``label`` uint8 (int32 for more than 256 classes) and
+            ``included`` bool.
     """
 
     top: int
-    mean: Tensor | None = None
-    label: Tensor | None = None
-    variance: Tensor | None = None
-    entropy: Tensor | None = None
-    expected_entropy: Tensor | None = None
-    mutual_information: Tensor | None = None
-    disagreement: Tensor | None = None
-    included: Tensor | None = None
-    lower: Tensor | None = None
-    upper: Tensor | None = None
+    planes: Planes
 
     @property
     def height(self) -> int:
-        """How many rows."""
-        planes = (getattr(self, name) for name in PLANES)
-        return next(int(plane.shape[-2]) for plane in planes if plane is not None)
+        """Number of rows."""
+        return int(next(iter(self.planes.values())).shape[-2])
 
 
 def require_planes(ensemble: Ensemble, wanted: Collection[str]) -> None:
@@ -66,17 +48,17 @@ def require_planes(ensemble: Ensemble, wanted: Collection[str]) -> None:
     Raises:
         UsageError: it has not; those that it has get listed.
     """
-    able = ["mean", "variance"]
-    if ensemble.task.distribution != "none":
-        able += [name for name in PLANES if name in UNCERTAINTY - {"variance"}]
+    able = {"mean", *asked_maps(True, ensemble.task.distribution)}
     if ensemble.task.distribution == "categorical":
-        able.append("label")
+        able.add("label")
     if ensemble.guarantee is not None:
-        able += ["lower", "upper"] if isinstance(ensemble.guarantee, ConformalInterval) else ["included"]
+        able |= {"lower", "upper"} if isinstance(ensemble.guarantee, ConformalInterval) else {"included"}
     missing = [name for name in wanted if name not in able]
     if missing or not wanted:
         what = f"no plane '{missing[0]}'" if missing else "no planes were asked for"
-        raise UsageError(f"{what}: for {ensemble.task.name} this ensemble gives {', '.join(able)}")
+        raise UsageError(
+            f"{what}: for {ensemble.task.name} this ensemble gives {', '.join(name for name in MAPS if name in able)}"
+        )
 
 
 def wanted_planes(ensemble: Ensemble, prediction: Prediction, wanted: Collection[str]) -> Planes:
@@ -90,7 +72,7 @@ def wanted_planes(ensemble: Ensemble, prediction: Prediction, wanted: Collection
         plane: Tensor | None = getattr(prediction, name)
         if plane is None:
             raise UsageError(f"the ensemble gives no '{name}' without all of its members; leave it out")
-        found[name] = plane[:1] if name in _FLAT else plane[0]
+        found[name] = plane[0] if MAPS[name].channels else plane[:1]
     if "label" in found:
         found["label"] = found["label"].to(torch.uint8 if ensemble.task.out_channels <= 256 else torch.int32)
     return found
@@ -131,5 +113,4 @@ def _batched(plane: Tensor | None, name: str) -> Tensor | None:
 
 def as_rows(top: int, planes: Planes) -> Rows:
     """Finished planes ``(c, n, W)`` as :class:`Rows`."""
-    named = {name: plane[0] if name in _FLAT else plane for name, plane in planes.items()}
-    return Rows(top, *(named.get(name) for name in PLANES))
+    return Rows(top, {name: plane if MAPS[name].channels else plane[0] for name, plane in planes.items()})
