@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from densemble.errors import ArtifactError, WeightsError
 from densemble.heldout.maps import read_map
+from densemble.shapes import Array
 from densemble.variants.record import AGAIN, Candidate
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,10 @@ from densemble.data.layouts import Sample
 from densemble.data.reading import some
 from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
 from densemble.storage.validity import mask_file
 
-Array = np.ndarray[Any, Any]
 FORMAT = 2
 DEPTHS = (np.uint8, np.uint16, np.float32)
 """How pictures are kept, from the smallest: all of a split in the depth of its deepest picture."""

@@ -9,11 +9,11 @@ from densemble.data.layouts import Sample
 from densemble.data.reading import Reading, is_point_table
 from densemble.data_options import DataOptions
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage.images import read_planes
 from densemble.storage.points import read_point_table
 from densemble.tasks import TASKS
 
-Array = np.ndarray[Any, Any]
 _SAMPLED = 50
 _HIGHEST = tuple((1 << bits) - 1 for bits in (15, 16, 31, 32, 53, 63))
 """Highest numbers of integer types, and of those that a float can hold; programs write them where nothing is known."""

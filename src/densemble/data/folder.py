@@ -8,8 +8,6 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any, Unpack
 
-import numpy as np
-
 from densemble.config import make_data_options
 from densemble.data.class_order import (
     label_map_by_name,
@@ -37,12 +35,12 @@ from densemble.data_options import (
 )
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
+from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks import TASKS, Task, make_task, require_task
 from densemble.tasks.base import TargetKind
 from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
 
-Array = np.ndarray[Any, Any]
 _PLACES = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("path", "task")]
 _DEFAULTS: Mapping[str, Any] = make_data_options({})
 

@@ -5,15 +5,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from densemble.data_options import HeatMax
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage import images as codec
 
-Array = np.ndarray[Any, Any]
 WHOLE_LIMITS = (1.0, 255.0, 65535.0)
 """Whole numbers are heat of 1, 8 or 16 bits: the first of these that no map of the data set exceeds counts as 1."""
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,11 @@ from densemble.data.targets import draw_points, resize_target
 from densemble.data_options import ReadingOptions
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage import images as codec
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
 from densemble.tasks.base import TargetKind
 
-Array = np.ndarray[Any, Any]
 _SHOWN = 5
 _UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
 """What stands for unknown pixels; of labels the ignored one."""

@@ -5,17 +5,16 @@ the centre. The data set shows that the program works, not how people look.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from densemble.errors import ResourceError, UsageError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
 
-Array = np.ndarray[Any, Any]
 SMALLEST = 32
 FIXATIONS_PER_VIEWER = 4
 _OVERSAMPLING = 3

@@ -1,16 +1,13 @@
 """Kinds of targets: how a map is resized, and how points become maps."""
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.tasks.base import TargetKind
 
-Array = np.ndarray[Any, Any]
 DTYPES: dict[TargetKind, type[np.generic]] = {
     "labels": np.uint8,
     "masks": np.uint8,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from densemble.config import RunConfig
@@ -19,7 +18,7 @@ from densemble.evaluation import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.weights import read_state
 from densemble.report.curves import draw_curves
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
 from densemble.storage.weights import write_maps
 from densemble.tasks import Task
@@ -28,7 +27,6 @@ from densemble.training.fit import fit_member, is_out_of_memory, seed_everything
 from densemble.training.module import scalars
 from densemble.training.settings import MemberFit
 
-Array = np.ndarray[Any, Any]
 log = logging.getLogger(__name__)
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
 """What ends one member and leaves the others as they are."""

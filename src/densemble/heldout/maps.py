@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,11 +11,9 @@ from torch import Tensor
 
 from densemble.ensemble.calibrate import temper
 from densemble.ensemble.resize import resize_maps
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 MAX_PIXELS = 4096
 """Pixels that are sampled of one image at most."""

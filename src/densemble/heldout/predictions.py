@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.combination import Combination
-from densemble.heldout.maps import Array, KeptMaps, Maps
+from densemble.heldout.maps import KeptMaps, Maps
+from densemble.shapes import Array
 from densemble.tasks import Task
 
 Target = tuple[Tensor, Tensor | None]

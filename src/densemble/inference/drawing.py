@@ -2,13 +2,11 @@
 
 import colorsys
 from functools import cache
-from typing import Any
 
 import numpy as np
 
+from densemble.shapes import Array
 from densemble.tasks import TargetKind
-
-Array = np.ndarray[Any, Any]
 
 
 def palette(classes: int) -> Array:

@@ -6,8 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
@@ -21,10 +19,9 @@ from densemble.inference.streaming import stream
 from densemble.inference.tile_planes import Rows
 from densemble.inference.tile_resize import BLOCK
 from densemble.nets.halo import Reach
+from densemble.shapes import Array
 from densemble.storage.images import write_png
 from densemble.storage.large import LargePicture, MapWriter, is_large, open_large, tiff_writer, zarr_writer
-
-Array = np.ndarray[Any, Any]
 
 MOST_PIXELS = 1 << 28
 """Of a map, all its channels and some more planes together, that is held in memory."""

@@ -21,7 +21,7 @@ from densemble.inference import drawing
 from densemble.inference.names import name_in
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored import no_data, stored, with_no_data
-from densemble.shapes import Size, format_size, size_of
+from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage.geo import Georeference, read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
 from densemble.storage.runs import require_writable
@@ -30,7 +30,6 @@ from densemble.tasks import Task
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Array = np.ndarray[Any, Any]
 SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
 
 _GREY = np.uint8(128)  # no colour of the uncertainty

@@ -1,16 +1,13 @@
 """The overlay of a picture that is too large to be looked at: every so manyth pixel of it and of its map."""
 
-from typing import Any
-
 import numpy as np
 
 from densemble.inference.drawing import as_rgb, draw_map
 from densemble.inference.tile_planes import Rows
+from densemble.shapes import Array
 from densemble.storage.large import LargePicture
 from densemble.storage.pixels import as_unit
 from densemble.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 SIDE = 2048
 """Pixels along the longer side, at most."""

@@ -16,9 +16,9 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.images import as_images, is_pil
 from densemble.errors import DataError, DensembleError, UsageError
 from densemble.inference.names import output_names
+from densemble.shapes import Array
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
-Array = np.ndarray[Any, Any]
 Source = str | Path | Array | Tensor | Dataset[Any] | Any
 Picture = Path | Array | Tensor | Callable[[], Array | Tensor] | Any
 SUFFIXES = (*IMAGE_SUFFIXES, ".zarr")

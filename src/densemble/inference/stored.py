@@ -9,9 +9,8 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
+from densemble.shapes import Array
 from densemble.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 
 def required_maps(kind: str, ensemble: Ensemble) -> tuple[str, ...]:

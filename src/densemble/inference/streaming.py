@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -41,10 +41,8 @@ from densemble.inference.tile_resize import BLOCK, grown, reduce_picture
 from densemble.inference.tile_stitch import Planes, stitch
 from densemble.inference.tiling import Box, Windows, plan
 from densemble.nets.halo import Reach
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.pixels import as_unit
-
-Array = np.ndarray[Any, Any]
 
 _STRIP = 64
 

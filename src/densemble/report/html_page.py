@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import ResourceError
+from densemble.shapes import Array
 from densemble.storage.runs import require_writable
 
-Array = np.ndarray[Any, Any]
 Values = dict[str, Any]
 """Plain values, as ``analysis.json`` holds them."""
 _QUALITY = 82

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import AUGMENT, augment
 from densemble.errors import DataError, UsageError
 from densemble.inference import drawing
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
 
-Array = np.ndarray[Any, Any]
 _VARIANTS = 3
 _OPACITY = 0.65
 _VOID = (0, 0, 0)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +13,9 @@ from densemble.data.targets import resize_target
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.inference import drawing
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.tasks import Task
 
-Array = np.ndarray[Any, Any]
 Panel = tuple[str, Array]
 """Title and pixels, uint8 ``(H, W, 3)``."""
 _WIDTH = 240

@@ -10,9 +10,9 @@ from typing import IO, Any
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage.pixels import require_numbers, require_plausible
 
-Array = np.ndarray[Any, Any]
 _DEFLATE_AT_BEST = 1032  # bytes out of one byte in: the limit of the format
 _ZIP = b"PK\3\4"
 _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]

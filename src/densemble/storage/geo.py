@@ -3,15 +3,11 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import numpy as np
 
 from densemble.errors import DataError, ResourceError, UsageError
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.tiff import is_geotiff
 
-Array = np.ndarray[Any, Any]
 _NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage import tiff
 from densemble.storage.arrays import array_shape, array_type, read_array
 from densemble.storage.geo import Georeference, write_geotiff
 from densemble.storage.pillow import decode_picture, opened, orientation_in_header, write_png
 from densemble.storage.pixels import (
-    Array,
     Pixels,
     SeveralPictures,
     UnusableMap,

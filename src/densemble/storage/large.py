@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import image_size, read_image, read_validity
 from densemble.storage.large_tiff import tiff_windows
 from densemble.storage.map_writer import MapWriter, tiff_writer
-from densemble.storage.pixels import Array, Pixels, as_shown, channels_last, filled, require_numbers
+from densemble.storage.pixels import Pixels, as_shown, channels_last, filled, require_numbers
 from densemble.storage.tiff import SIGNATURES
 from densemble.storage.windows import PlainNumbers, Window, WindowSource
 from densemble.storage.zarr_arrays import zarr_size, zarr_windows, zarr_writer

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage import tiff
-from densemble.storage.pixels import Array, Pixels, both, require_numbers, require_plausible
+from densemble.storage.pixels import Pixels, both, require_numbers, require_plausible
 from densemble.storage.validity import mask_file, mask_pages
 from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
 

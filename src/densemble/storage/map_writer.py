@@ -10,9 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from densemble.errors import ResourceError, UsageError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 from densemble.storage import tiff
-from densemble.storage.pixels import Array
 from densemble.storage.runs import atomic_path
 from densemble.storage.validity import NODATA_TAG, nodata_text
 

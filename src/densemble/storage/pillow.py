@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from densemble.errors import DataError
-from densemble.storage.pixels import Array, Pixels, SeveralPictures, UnusableMap
+from densemble.shapes import Array
+from densemble.storage.pixels import Pixels, SeveralPictures, UnusableMap
 from densemble.storage.runs import atomic_path
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # others stay shut: Pillow runs Ghostscript for some

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError
+from densemble.shapes import Array
 
-Array = np.ndarray[Any, Any]
 _MAX_BYTES = 4 << 30
 _ALWAYS_PLAUSIBLE_BYTES = 64 << 20
 _BEST_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; deflate ends near 1032

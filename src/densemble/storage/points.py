@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage.arrays import read_array
 
-Array = np.ndarray[Any, Any]
 _Rows = Sequence[Sequence[float] | Array]
 POINT_SUFFIXES = (".csv", ".json", ".npy")
 _COLUMNS = ("x", "y", "label")

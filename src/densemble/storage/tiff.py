@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, ResourceError
-from densemble.shapes import Size
-from densemble.storage.pixels import Array, Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
+from densemble.shapes import Array, Size
+from densemble.storage.pixels import Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
 from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order

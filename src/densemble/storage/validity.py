@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from densemble.storage.pixels import Array
+from densemble.shapes import Array
 
 NODATA_TAG = 42113
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from densemble.errors import DataError
-from densemble.shapes import Size
-from densemble.storage.pixels import Array, Pixels
+from densemble.shapes import Array, Size
+from densemble.storage.pixels import Pixels
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, ResourceError, UsageError
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.map_writer import TILE, MapWriter
-from densemble.storage.pixels import Array, Pixels, channels_last, require_numbers
+from densemble.storage.pixels import Pixels, channels_last, require_numbers
 from densemble.storage.windows import Cells, WindowSource
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")

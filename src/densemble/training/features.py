@@ -16,12 +16,11 @@ from densemble.data.cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.tasks.base import TargetKind
 from densemble.training.dataset import EpochSampler, batches, read_target
 from densemble.training.settings import MemberFit
 
-Array = np.ndarray[Any, Any]
 FORMAT = 1
 HEAD_ONLY = ("head", "doublings", "out_channels", "out_size")
 

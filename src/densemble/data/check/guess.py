@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,9 +9,9 @@ from densemble.data.check.patterns import MANY_LABELS, look_like_labels
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.reading import is_point_table
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage import images as codec
 
-Array = np.ndarray[Any, Any]
 _LOOKED_AT = 16
 _FEW_COLOURS = 64
 _EIGHT_BITS = 255

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
-Array = np.ndarray[Any, Any]
+from densemble.shapes import Array
+
 SIDE = 32
 """Height and width of the thumbnails that are compared."""
 _HASH = 8

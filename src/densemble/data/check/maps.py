@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,11 @@ from densemble.data.check.problems import Problem, Severity, leaving_out
 from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
 from densemble.data.reading import is_point_table
+from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.storage.points import read_point_table
 from densemble.tasks import TASKS, TargetKind
 
-Array = np.ndarray[Any, Any]
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 _SATURATED = 0.001
 _AS_PNG = "make the map again without antialiasing or compression, resize it by the nearest pixel, save it as PNG"

@@ -16,10 +16,9 @@ from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Sample
 from densemble.data.reading import is_point_table
 from densemble.errors import DataError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 from densemble.storage import images as codec
 
-Array = np.ndarray[Any, Any]
 _SMALL = 32
 _OBLONG = 4
 _MEASURED = 1 << 16

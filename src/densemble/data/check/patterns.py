@@ -1,10 +1,9 @@
 """What the numbers of a map look like: labels, smoothed labels, or measured values."""
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from densemble.shapes import Array
+
 MANY_LABELS = 100
 _HIGHEST_LABEL = 64
 VOID = 255

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from densemble.data.check.seen import Seen
 from densemble.data.check.subject import Checkable
 from densemble.data.reading import is_point_table
 from densemble.errors import DataError
+from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks.base import TargetKind
 
-Array = np.ndarray[Any, Any]
 _MOST_COLOURS = 64
 _SHOWN = 6
 

@@ -1,15 +1,10 @@
 """What is kept of a pair after it was looked at: numbers and a thumbnail, never its pixels."""
 
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from densemble.data.check.problems import Problem
 from densemble.data.layouts import Sample
-from densemble.shapes import Size
-
-Array = np.ndarray[Any, Any]
+from densemble.shapes import Array, Size
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,10 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
+from densemble.shapes import Array, Size
 
-from densemble.shapes import Size
-
-Array = np.ndarray[Any, Any]
 SPLITS = ("train", "val", "test")
 
 

@@ -8,7 +8,7 @@ Source: https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack, which
 
 import numpy as np
 
-from densemble.data.layouts.base import Array
+from densemble.shapes import Array
 
 
 class _Bits:

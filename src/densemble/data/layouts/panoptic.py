@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from densemble.data.layouts.base import Array
 from densemble.data.layouts.class_names import VOID
 from densemble.errors import DataError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import read_image
 
 panoptic_folders = re.compile(r"(^|/)panoptic[^/]*/")

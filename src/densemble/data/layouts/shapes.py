@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from densemble.data.layouts.base import Array
 from densemble.data.layouts.brush import decode_brush
 from densemble.errors import DataError, UsageError
-from densemble.shapes import Size, format_size
+from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import read_labels
 
 _FARTHEST = 1 << 20  # pixels outside the picture; the rasterizer's memory grows with the length of the outline
