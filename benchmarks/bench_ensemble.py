@@ -38,14 +38,19 @@ from speed_page import write_page
 from torch import Tensor
 
 import densemble as de
-from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Method
-from densemble.benchmarking.machine import machine
-from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
-from densemble.benchmarking.pictures import split_images, synthetic_images
-from densemble.benchmarking.summary import batch_values, process_values, score_values
 from densemble.commands.split_data import data_for
 from densemble.config import SEVEN
+from densemble.evaluation.benchmark.benchmark_images import split_images, synthetic_images
+from densemble.evaluation.benchmark.fresh_process import Request
+from densemble.evaluation.benchmark.interleave import Method
+from densemble.evaluation.benchmark.machine import machine
+from densemble.evaluation.benchmark.measure_ensemble import (
+    choosing_anew,
+    measure_batch,
+    measure_processes,
+    measure_split,
+)
+from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
 from densemble.shapes import Size, format_size, parse_size
 from densemble.tasks import Task
 

@@ -25,13 +25,13 @@ from torch import Tensor
 
 import densemble as de
 from densemble.config import SEVEN
-from densemble.ensemble.images import as_images
+from densemble.ensemble.input_images import as_images
 from densemble.ensemble.prediction import Prediction
-from densemble.inference.batch import predict_files
-from densemble.inference.batch_job import Output, Pace
-from densemble.inference.batch_stages import Seconds
-from densemble.inference.fast import accelerate
+from densemble.inference.files.job import Output, Pace
+from densemble.inference.files.pipeline import Seconds
+from densemble.inference.files.predict_files import predict_files
 from densemble.inference.predict import prepared
+from densemble.inference.runtime.fast_ensemble import accelerate
 from densemble.inference.sources import make_items, read_picture
 from densemble.shapes import Size, parse_size
 

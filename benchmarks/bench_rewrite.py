@@ -24,7 +24,7 @@ from torch import nn
 import densemble as de
 from densemble.config import SEVEN
 from densemble.nets.counting import count_macs
-from densemble.nets.layers import ResizeConvolution
+from densemble.nets.heads.layers import ResizeConvolution
 from densemble.nets.rewrite import for_inference
 from densemble.shapes import Size, parse_size
 

@@ -29,12 +29,12 @@ from speed_page import write_page
 from torch import Tensor, nn
 
 import densemble as de
-from densemble.benchmarking.fresh import Request
-from densemble.benchmarking.interleave import Method, interleaved, timed
-from densemble.benchmarking.machine import machine
-from densemble.benchmarking.measure import NAIVE, REMEMBERED, choosing_anew, measure_processes
-from densemble.benchmarking.pictures import synthetic_images
-from densemble.inference.fast import FastMember, accelerate
+from densemble.evaluation.benchmark.benchmark_images import synthetic_images
+from densemble.evaluation.benchmark.fresh_process import Request
+from densemble.evaluation.benchmark.interleave import Method, interleaved, timed
+from densemble.evaluation.benchmark.machine import machine
+from densemble.evaluation.benchmark.measure_ensemble import NAIVE, REMEMBERED, choosing_anew, measure_processes
+from densemble.inference.runtime.fast_ensemble import FastMember, accelerate
 from densemble.shapes import Size
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"

@@ -35,14 +35,14 @@ from torch import Tensor, nn
 
 import densemble as de
 from densemble.ensemble.prediction import Prediction
-from densemble.inference.fast import FastMember
 from densemble.inference.predict import prepared
-from densemble.inference.streaming import plan_windows, stream
-from densemble.inference.tile_members import measure_reaches
+from densemble.inference.runtime.fast_ensemble import FastMember
+from densemble.inference.tiles.streaming import plan_windows, stream
+from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.counting import counting
 from densemble.nets.halo import MOST_WORK, REFERENCE_TILE, measure_reach
 from densemble.shapes import Size
-from densemble.storage.large import LargePicture, open_large, tiff_writer
+from densemble.storage.large_image import LargePicture, open_large, tiff_writer
 
 RESULT = Path(__file__).parent / "results" / "tiles.json"
 CLASSES = 11

@@ -19,13 +19,14 @@ from environment import environment
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from densemble.data.cache import decode_split
+from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
+from densemble.engines.configure import open_data
 from densemble.engines.plan import fit_settings, trained_task
-from densemble.evaluation import predict_split
-from densemble.launch import open_data, run_members
+from densemble.evaluation.scores import predict_split
 from densemble.messages import shown
 from densemble.nets.dense import DenseModel
+from densemble.run import run_members
 from densemble.storage.runs import MemberFolder
 from densemble.training.fit import fit_member, seed_everything
 from densemble.training.settings import MemberFit

@@ -34,14 +34,14 @@ from densemble.data.targets import resize_target
 from densemble.ensemble.cascade import CascadeUse, Policy, cascade_use, kept_share
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import images_with_targets
-from densemble.heldout.cascade import fit_cascade
-from densemble.heldout.predictions import HeldOut, held_out
-from densemble.heldout.scores import measure, totals
-from densemble.inference.cascade import predict_cascade
-from densemble.inference.fast import accelerate, choices
+from densemble.evaluation.scores import images_with_targets
+from densemble.inference.cascade_runner import predict_cascade
+from densemble.inference.runtime.fast_ensemble import accelerate, choices
 from densemble.metrics import Objective
 from densemble.nets.counting import count_macs
+from densemble.selection.candidate_scores import measure, totals
+from densemble.selection.fit_cascade import fit_cascade
+from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.shapes import size_of
 from densemble.tasks import Task
 

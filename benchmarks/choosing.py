@@ -22,31 +22,30 @@ from typing import Any
 import numpy as np
 import torch
 from choosing_page import PAGE, RESULT, write_page
-from densemble.assembly.targets import full_size_targets, small_targets
 from environment import environment
 from torchmetrics.classification import MulticlassCalibrationError
 from torchmetrics.functional.classification.calibration_error import _ce_compute
 from torchmetrics.utilities import dim_zero_cat
 
-from densemble.assembly.calibrating import best_calibration, fit_calibration, member_temperatures
-from densemble.assembly.candidates import open_all
-from densemble.assembly.choosing import mean_of
-from densemble.assembly.timing import milliseconds
 from densemble.config import make_config, read_config
 from densemble.data.folder import FolderData
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.guarantee import binomial_interval, coverage, fit_set
-from densemble.heldout.choose import best, everyone, greedy, price
-from densemble.heldout.gain import bootstrap, bootstrap_gain
-from densemble.heldout.predictions import HeldOut, held_out
-from densemble.heldout.scores import statistics as statistics_of_pictures
-from densemble.heldout.scores import totals
-from densemble.launch import run_members
+from densemble.evaluation.bootstrap import bootstrap, bootstrap_gain
 from densemble.messages import shown
 from densemble.metrics import Objective
-from densemble.run import Run
+from densemble.run import Run, run_members
+from densemble.selection.calibration import best_calibration, fit_calibration, member_temperatures
+from densemble.selection.candidate_scores import statistics as statistics_of_pictures
+from densemble.selection.candidate_scores import totals
+from densemble.selection.choose import mean_of
+from densemble.selection.held_out_predictions import HeldOut, held_out
+from densemble.selection.held_out_targets import full_size_targets, small_targets
+from densemble.selection.open_candidates import open_all
+from densemble.selection.strategies import best, everyone, greedy, price
+from densemble.selection.timing import milliseconds
+from densemble.selection.variants import find_candidates
 from densemble.shapes import size_of
-from densemble.variants import find_candidates
 
 HERE = Path(__file__).parent
 SETS = {"osie": "saliency-osie", "camvid": "segmentation-camvid"}

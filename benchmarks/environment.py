@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from densemble.inference.cache import installed_version
+from densemble.inference.runtime.disk_cache import installed_version
 
 
 def environment(*packages: str) -> dict[str, Any]:

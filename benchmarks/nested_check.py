@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from environment import environment
 
-from densemble.assembly.baselines import baseline_filter
-from densemble.assembly.cross_fit import cross_fit
-from densemble.assembly.evidence import Evidence
-from densemble.assembly.folds import folds_of
-from densemble.assembly.options import Options
-from densemble.assembly.recipe import Recipe
-from densemble.heldout.predictions import HeldOut, held_out
-from densemble.heldout.scores import measure
+from densemble.selection.baseline_filter import baseline_filter
+from densemble.selection.candidate_maps import Evidence
+from densemble.selection.candidate_scores import measure
+from densemble.selection.cross_fit import cross_fit
+from densemble.selection.folds import folds_of
+from densemble.selection.held_out_predictions import HeldOut, held_out
+from densemble.selection.options import Options
+from densemble.selection.recipe import Recipe
 from densemble.tasks import SegmentationTask
 
 CLASSES, SIZE, MEMBERS, IMAGES, FRESH = 3, (12, 16), 6, 40, 400

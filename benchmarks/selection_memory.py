@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from environment import environment
 
-from densemble.heldout.choose import PATIENCE, ROUNDS, greedy
-from densemble.heldout.predictions import held_out
+from densemble.selection.held_out_predictions import held_out
+from densemble.selection.strategies import PATIENCE, ROUNDS, greedy
 from densemble.shapes import Size, parse_size
 from densemble.tasks import SegmentationTask
 

@@ -20,7 +20,7 @@ from backbones_page import PAGE, STRIDES, page
 
 import densemble as de
 from densemble.errors import CutError, DensembleError
-from densemble.nets.choose import Limits, choose
+from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import measured
 from densemble.shapes import Size, format_size

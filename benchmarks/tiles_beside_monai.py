@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import densemble as de
-from densemble.inference.streaming import stream
-from densemble.inference.tile_members import measure_reaches
+from densemble.inference.tiles.streaming import stream
+from densemble.inference.tiles.tile_members import measure_reaches
 
 OVERLAPS = (0.25, 0.5)
 """Defaults of MONAI and of nnU-Net."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.heldout.predictions import HeldOut, held_out
+from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.tasks import RegressionTask, SaliencyTask, SegmentationTask, Task
 
 SIZE = (6, 8)

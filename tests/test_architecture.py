@@ -15,8 +15,8 @@ import densemble
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "densemble"
 TOP = "densemble"
 
-# From the bottom up. Parts that share a floor may not import one another.
-FLOORS: tuple[tuple[str, ...], ...] = (
+# From the bottom up. Parts of one layer may not import one another.
+LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages"),
     ("shapes",),
     ("data_options",),
@@ -26,25 +26,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ensemble",),
     ("storage",),
     ("data",),
-    ("heldout",),
     ("training", "inference"),
     ("evaluation",),
-    ("benchmarking", "report"),
+    ("report",),
     ("engines",),
-    ("variants",),
-    ("assembly",),
+    ("selection",),
     ("run",),
-    ("launch",),
     ("tuning",),
-    ("exporters", "serve"),
+    ("export", "serve"),
     ("commands",),
     ("cli",),
     ("__init__", "__main__"),
 )
-FLOOR_OF = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
-# Dependency -> the only places that may import it; the longest matching name decides. "x/" is a folder.
-DOORS: dict[str, tuple[str, ...]] = {
+# Dependency -> the only files and packages that may import it; the longest matching name decides. "x/" is a folder.
+IMPORTERS: dict[str, tuple[str, ...]] = {
     "torchvision": ("nets/backbones.py",),
     "torchvision.io": ("storage/images.py",),
     "torchvision.transforms": ("data/", "training/"),
@@ -55,15 +52,15 @@ DOORS: dict[str, tuple[str, ...]] = {
     "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
-    "pycocotools": ("data/layouts/shapes.py",),
+    "pycocotools": ("data/layouts/drawn_shapes.py",),
     "sklearn": ("data/splits.py",),
     "ray": ("engines/ray.py",),
     "optuna": ("tuning/study.py",),
-    "onnx": ("inference/backends/", "exporters/"),
-    "onnxscript": ("inference/backends/", "exporters/"),
-    "onnxruntime": ("inference/backends/libraries.py",),  # where their telemetry is off
-    "openvino": ("inference/backends/libraries.py",),
-    "nncf": ("inference/backends/libraries.py",),
+    "onnx": ("inference/runtime/backends/", "export/"),
+    "onnxscript": ("inference/runtime/backends/", "export/"),
+    "onnxruntime": ("inference/runtime/backends/libraries.py",),  # where their telemetry is off
+    "openvino": ("inference/runtime/backends/libraries.py",),
+    "nncf": ("inference/runtime/backends/libraries.py",),
     "zarr": ("storage/zarr_arrays.py",),
     "fastapi": ("serve/",),
     "uvicorn": ("serve/",),
@@ -72,11 +69,14 @@ DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("cli.py", "commands/", "training/"),
     "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
-    "safetensors": ("nets/weights.py", "storage/", "training/"),
+    "safetensors": ("nets/local_weights.py", "storage/", "training/"),
 }
 
 PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")
-NOT_PURE = ("nets/backbones.py", "nets/weights.py")  # pretrained weights are found and read here: the one exception
+NOT_PURE = (
+    "nets/backbones.py",
+    "nets/local_weights.py",
+)  # pretrained weights are found and read here: the one exception
 DISK_LIBRARIES = ("PIL", "yaml", "lightning", "safetensors", "json")
 DISK_CALLS = ("open", "read_text", "write_text", "read_bytes", "write_bytes")
 
@@ -105,7 +105,7 @@ class Module:
 
     @property
     def part(self) -> str:
-        """Where it lives in FLOORS: ``nets``."""
+        """Where it lives in LAYERS: ``nets``."""
         return self.path.relative_to(self.root).with_suffix("").parts[0]
 
     @property
@@ -171,18 +171,18 @@ def longest_prefix(name: str, names: Sequence[str] | set[str]) -> str | None:
 
 
 def upward_imports(module: Module) -> list[str]:
-    if module.part not in FLOOR_OF:
-        return [f"{module.place}: '{module.part}' has no floor; give it one in FLOORS and in a decision record"]
+    if module.part not in LAYER_OF:
+        return [f"{module.place}: '{module.part}' has no floor; give it one in LAYERS and in a decision record"]
     wrong = []
     for imported in imports(module):
         parts = imported.name.split(".")
         if parts[0] != TOP:
             continue
-        inside = parts[1] if len(parts) > 1 and parts[1] in FLOOR_OF else "__init__"
-        if inside != module.part and FLOOR_OF[inside] >= FLOOR_OF[module.part]:
+        inside = parts[1] if len(parts) > 1 and parts[1] in LAYER_OF else "__init__"
+        if inside != module.part and LAYER_OF[inside] >= LAYER_OF[module.part]:
             wrong.append(
-                f"{module.place}:{imported.line} imports {imported.name}: '{inside}' (floor {FLOOR_OF[inside]}) "
-                f"is not below '{module.part}' (floor {FLOOR_OF[module.part]})"
+                f"{module.place}:{imported.line} imports {imported.name}: '{inside}' (floor {LAYER_OF[inside]}) "
+                f"is not below '{module.part}' (floor {LAYER_OF[module.part]})"
             )
     return wrong
 
@@ -213,9 +213,9 @@ def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
 def wrong_doors(module: Module) -> list[str]:
     wrong = []
     for imported in imports(module):
-        dependency = longest_prefix(imported.name, set(DOORS))
-        if dependency and not lies_in(module.place, DOORS[dependency]):
-            doors = ", ".join(DOORS[dependency]) or "nowhere"
+        dependency = longest_prefix(imported.name, set(IMPORTERS))
+        if dependency and not lies_in(module.place, IMPORTERS[dependency]):
+            doors = ", ".join(IMPORTERS[dependency]) or "nowhere"
             wrong.append(f"{module.place}:{imported.line} imports {imported.name}; the door of {dependency} is {doors}")
     return wrong
 
@@ -295,18 +295,18 @@ def plant(root: Path, files: dict[str, str]) -> dict[str, Module]:
     ("place", "text"),
     [
         ("shapes.py", "from densemble.tasks import Task"),
-        ("nets/heads.py", "import densemble.storage.images"),
+        ("nets/heads/__init__.py", "import densemble.storage.images"),
         ("tasks.py", "def late():\n    from densemble.ensemble import combine"),
         ("ensemble/select.py", "if TYPE_CHECKING:\n    from densemble.run import Run"),
-        ("nets/heads.py", "from ..data import folder"),
+        ("nets/heads/__init__.py", "from ...data import folder"),
         ("nets/__init__.py", "from ..tasks import Task"),
-        ("nets/heads.py", "from densemble.config import RunConfig"),
+        ("nets/heads/__init__.py", "from densemble.config import RunConfig"),
         ("config.py", "from densemble.nets.heads import HEADS"),
         ("inference/predictor.py", "from densemble.training.fit import fit"),
         ("training/fit.py", "from densemble.inference.predict import predict"),
         ("cli.py", "from densemble import __version__"),
         ("cli.py", "import densemble as de"),
-        ("data/cache.py", "import_module('densemble.cli')"),
+        ("data/decoded_cache.py", "import_module('densemble.cli')"),
         ("attic.py", ""),
     ],
 )
@@ -356,15 +356,15 @@ def test_a_diamond_is_no_cycle(tmp_path: Path) -> None:
     assert cycles(list(plant(tmp_path, files).values())) == []
 
 
-@pytest.mark.parametrize("dependency", DOORS)
+@pytest.mark.parametrize("dependency", IMPORTERS)
 def test_planted_door_violation_is_found(tmp_path: Path, dependency: str) -> None:
     text = f"def late():\n    import {dependency}.anything"
     assert len(wrong_doors(plant(tmp_path, {"tasks.py": text})["tasks.py"])) == 1
 
 
-@pytest.mark.parametrize("dependency", [name for name, doors in DOORS.items() if doors])
+@pytest.mark.parametrize("dependency", [name for name, doors in IMPORTERS.items() if doors])
 def test_door_is_open(tmp_path: Path, dependency: str) -> None:
-    for door in DOORS[dependency]:
+    for door in IMPORTERS[dependency]:
         place = door + "inside.py" if door.endswith("/") else door
         assert wrong_doors(plant(tmp_path, {place: f"from {dependency} import anything"})[place]) == []
 
@@ -390,13 +390,13 @@ def test_doors_of_a_divided_dependency(tmp_path: Path, place: str, text: str, fo
 @pytest.mark.parametrize(
     ("place", "text", "found"),
     [
-        ("tasks/base.py", "open('x')", 1),
+        ("tasks/task.py", "open('x')", 1),
         ("ensemble/select.py", "def f(path):\n    with path.open() as file:\n        return file", 1),
         ("metrics/saliency.py", "import json", 1),
-        ("nets/heads.py", "from safetensors.torch import load_file", 1),
-        ("nets/weights.py", "from safetensors.torch import load_file\nopen('x')", 0),
+        ("nets/heads/__init__.py", "from safetensors.torch import load_file", 1),
+        ("nets/local_weights.py", "from safetensors.torch import load_file\nopen('x')", 0),
         ("storage/runs.py", "import json\nopen('x')", 0),
-        ("tasks/base.py", "opened = reopen('x')", 0),
+        ("tasks/task.py", "opened = reopen('x')", 0),
     ],
 )
 def test_planted_disk_access_is_found(tmp_path: Path, place: str, text: str, found: int) -> None:

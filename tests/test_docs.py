@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densemble.assembly.options import CALIBRATE, PROMISES, Options
 from densemble.config import MemberConfig, make_config
 from densemble.ensemble.calibrate import CALIBRATIONS
 from densemble.ensemble.combine import COMBINE, require_rule
 from densemble.ensemble.guarantee import GUARANTEES
 from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
-from densemble.ensemble.views import LARGEST_SCALE, SMALLEST_SCALE, VIEWS
+from densemble.ensemble.member_views import LARGEST_SCALE, SMALLEST_SCALE, VIEWS
 from densemble.errors import DataError, UsageError
-from densemble.heldout.choose import MOST_FOR_ALL_SUBSETS, SELECT
+from densemble.selection.options import CALIBRATE, PROMISES, Options
+from densemble.selection.strategies import MOST_FOR_ALL_SUBSETS, SELECT
 from densemble.tasks import TASKS, Task, make_task
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from sampled import sampled
 from task_sets import SIZE, TASK_SETS, write
 
 import densemble as de
-from densemble.launch import warn_of_baselines
+from densemble.run import warn_of_baselines
 
 EPOCHS = {"keypoints": 14, "density": 8}
 

@@ -21,12 +21,12 @@ import densemble as de
 from densemble.data.layouts import LAYOUTS, Layout, LayoutFormat, Sample
 from densemble.ensemble.combine import COMBINE, CombinationRule
 from densemble.errors import UsageError
-from densemble.inference.backends import BACKENDS, Backend, Precision, Runner
-from densemble.inference.large import predict_large
+from densemble.inference.runtime.backends import BACKENDS, Backend, Precision, Runner
+from densemble.inference.tiles.predict_large import predict_large
 from densemble.metrics import RegressionMetrics
-from densemble.nets.head import DenseHead
 from densemble.nets.heads import HEADS, Head
-from densemble.nets.layers import resize
+from densemble.nets.heads.head import DenseHead
+from densemble.nets.heads.layers import resize
 from densemble.run import Run
 from densemble.shapes import Size
 from densemble.tasks import TASKS, Task

@@ -64,9 +64,9 @@ def test_the_command_line_shows_lines_on_stderr_alone(densemble: Any, monkeypatc
 def test_training_prints_its_lines_unless_told_otherwise(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from densemble import launch
+    from densemble import run
 
-    monkeypatch.setattr(launch, "run_members", lambda *_: log.info("trained"))
+    monkeypatch.setattr(run, "run_members", lambda *_: log.info("trained"))
     for report, shown_lines in (({}, "trained\n"), ({"report": lambda line: None}, ""), ({"report": None}, "")):
         de.train(scenes, ["resdeconv"], tmp_path / "run", "saliency", **report)
         assert capsys.readouterr() == (shown_lines, "")

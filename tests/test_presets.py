@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densemble.config import make_config
+from densemble.engines.configure import configured
 from densemble.errors import ConfigError, UsageError
-from densemble.launch import configured
 from densemble.presets import PRESETS, SMALLEST, fitting_size, preset_settings, under
 from densemble.tasks import TASKS
 

@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
-    from densemble.evaluation import evaluate
+    from densemble.evaluation.scores import evaluate
     from densemble.inference.predict import PredictOptions, predict
-    from densemble.launch import train
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
     from densemble.nets.cuts import cuts
     from densemble.nets.dense import DenseModel
-    from densemble.run import Run
+    from densemble.run import Run, train
     from densemble.storage.artifact import load, save
     from densemble.tuning import TuneResult, tune
 
@@ -37,11 +36,11 @@ _HOME = {
     "TuneResult": "tuning",
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.scores",
     "load": "storage.artifact",
     "predict": "inference.predict",
     "save": "storage.artifact",
-    "train": "launch",
+    "train": "run",
     "tune": "tuning",
 }
 

@@ -1,23 +1,24 @@
-"""Run: what a run folder holds, as a table and as an ensemble."""
+"""Run and train: the Python API over a run folder."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemble.assembly.assemble import Source, assemble
-from densemble.assembly.options import Options
 from densemble.config import RunConfig, make_config, read_config
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
+from densemble.data.heat_scale import told
+from densemble.engines.budget import Budget, parse_time
+from densemble.engines.configure import open_given
+from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.ensemble import Ensemble
-from densemble.errors import ArtifactError
-from densemble.evaluation import Scores
+from densemble.errors import ArtifactError, DensembleError, PartialError
+from densemble.evaluation.scores import Scores
 from densemble.messages import shown
-from densemble.storage.artifact import require_function
-from densemble.storage.runs import RunFolder, read_json, write_text
-from densemble.tasks import Task, make_task
-from densemble.variants import (
+from densemble.selection.assemble import Source, assemble
+from densemble.selection.options import Options
+from densemble.selection.variants import (
     Candidate,
     VariantMaker,
     find_candidates,
@@ -26,6 +27,9 @@ from densemble.variants import (
     make_soups,
     make_views,
 )
+from densemble.storage.artifact import require_function, save
+from densemble.storage.runs import RunFolder, read_json, write_text
+from densemble.tasks import Task, make_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -263,3 +267,110 @@ def _networks(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> 
 
 def _plain(scores: Scores) -> dict[str, float]:
     return {key: value for key, value in scores.items() if isinstance(value, int | float)}
+
+
+def train(
+    data: FolderData | str | Path,
+    members: Sequence[str | Mapping[str, Any]] | None = None,
+    out: str | Path = "runs/run",
+    task: str | None = None,
+    time: str | float | None = None,
+    resume: bool = False,
+    report: Callable[[str], None] | None = print,
+    retrain: bool = False,
+    **settings: Any,
+) -> Run:
+    """Trains members one by one, assembles them, and returns the run.
+
+    Args:
+        data: a :class:`FolderData`, or the path of one together with ``task``. How pictures are split and maps are read
+            is said to the FolderData.
+        members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
+        out: run folder.
+        task: row of ``TASKS``, where ``data`` is a path.
+        time: limit for everything from this call to the saved ensemble: seconds, or ``"30m"``. Members that it is not
+            enough for are left out.
+        resume: go on with a run that was cut off.
+        report: called with each line that the loggers ``densemble.*`` give; ``None``: only their own handlers.
+        retrain: like ``resume``; where the data has changed, all members are trained again instead of refusing.
+        settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
+            ``training={"epochs": 5}``.
+
+    Raises:
+        ConfigError: unknown or wrong settings.
+        DataError: pictures or maps that cannot be used.
+        PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
+        DensembleError: every member failed: the first one's reason.
+    """
+    budget, values = Budget(parse_time(time)), dict(settings)
+    if members is not None:
+        values["members"] = list(members)
+    folder, config = open_given(data, task, values)
+    with shown(report):
+        if retrain:
+            from densemble.engines.local import forget_changed
+
+            forget_changed(folder, config, Path(out))
+        return run_members(folder, config, Path(out), resume or retrain, budget)
+
+
+def run_members(
+    data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
+) -> Run:
+    """Trains the members and leaves ``ensemble.safetensors`` in the run: greedy selection, calibrated, scored.
+
+    What only an unfinished training needs is removed at the end, see :func:`remove_leftovers`.
+
+    Raises:
+        PartialError: some members failed; the ensemble of the others is there.
+        DensembleError: every member failed: the first one's reason.
+    """
+    from densemble.engines.local import train_members
+
+    if data.reading.options["heat_max"]:
+        log.info(f"maps: {told(data.reading.options['heat_max'])}")
+    outcomes = train_members(data, config, out, resume, budget)
+    run = Run(out, data.path, [member.backbone for member in config.members])
+    if any(outcome.state in ("done", "kept") for outcome in outcomes):
+        ensemble = run.assemble()
+        save(ensemble, run.folder.artifact)
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
+        log.info(f"ensemble of {len(ensemble.members)}: val, which it was fitted on: {scores}; {run.folder.artifact}")
+        for line in run.cross_fitted():
+            log.info(line)
+        log.info(f"selection and scores explained: {run.folder.report}")
+        warn_of_baselines(run, ensemble.metrics["val"])
+        remove_leftovers(run.folder, config)
+    if budget is not None and budget.seconds is not None:
+        log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
+    raise_failures(outcomes)
+    return run
+
+
+def warn_of_baselines(run: Run, scores: Mapping[str, Any]) -> None:
+    """Says so where a prediction that needs no training scores as well as the ensemble."""
+    name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
+    for baseline, own in run.baselines().items():
+        if own.get(name) is not None and scores.get(name) is not None and sign * scores[name] <= sign * own[name]:
+            log.warning(
+                f"warning: {name} {scores[name]:.4f} is no better than the baseline '{baseline}' ({own[name]:.4f}), "
+                "which needs no training: train longer, start from pretrained weights, or look at the data"
+            )
+
+
+def raise_failures(outcomes: Sequence[Any]) -> None:
+    """Raises for members that failed.
+
+    Raises:
+        PartialError: some did.
+        DensembleError: all did: the first one's own error.
+    """
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if not failed:
+        return
+    reasons = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
+    if len(failed) < len(outcomes):
+        raise PartialError(f"{len(failed)} of {len(outcomes)} members failed, the others are done: {reasons}")
+    first = failed[0].cause
+    kind = type(first) if isinstance(first, DensembleError) else DensembleError
+    raise kind(f"every member failed: {reasons}") from first

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import densemble as de
-from densemble.benchmarking import measure
-from densemble.benchmarking.fresh import FreshProcess
-from densemble.benchmarking.limits import MachineLimits
 from densemble.ensemble.cascade import Cascade, Policy
+from densemble.evaluation.benchmark import measure_ensemble as measure
+from densemble.evaluation.benchmark.fresh_process import FreshProcess
+from densemble.evaluation.benchmark.machine_limits import MachineLimits
 
 Command = Callable[..., Any]
 QUICK = ("--size", "48x64", "--rounds", "1", "--backend", "eager", "--precision", "fp32")
@@ -38,7 +38,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def known_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started: those are tested in tests/benchmarking/test_fresh.py."""
+    """No process is started: those are tested in tests/evaluation/benchmark/test_fresh.py."""
     steps = dict.fromkeys(("python", "import", "load", "compile", "predict"), 1.0)
     monkeypatch.setattr(measure, "run_fresh", lambda request: FreshProcess(steps, 321.0, 123.0, None))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
-from densemble.inference import large
+from densemble.inference.tiles import predict_large as large
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import load, save
 from densemble.tasks import SegmentationTask

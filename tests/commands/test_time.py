@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from densemble import cli, launch
+from densemble import cli, run
 from densemble.engines.budget import Budget
 
 
@@ -15,7 +15,7 @@ def test_the_budget_starts_with_the_command(
     scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch, options: Any, seconds: float | None
 ) -> None:
     given: list[Budget] = []
-    monkeypatch.setattr(launch, "run_members", lambda data, config, out, resume, budget: given.append(budget))
+    monkeypatch.setattr(run, "run_members", lambda data, config, out, resume, budget: given.append(budget))
     clock = time.monotonic
     readings: list[float] = []
 
@@ -33,7 +33,7 @@ def test_keep_checkpoints_reaches_the_settings(
     scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[bool] = []
-    monkeypatch.setattr(launch, "run_members", lambda data, config, *_: given.append(config.trainer.keep_checkpoints))
+    monkeypatch.setattr(run, "run_members", lambda data, config, *_: given.append(config.trainer.keep_checkpoints))
     for options in ((), ("--keep-checkpoints",)):
         ended = densemble("train", scenes, "--task", "saliency", "-o", tmp_path / "run", *options)
         assert ended.returncode == 0, ended.stderr

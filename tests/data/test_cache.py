@@ -16,8 +16,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from densemble.data import cache as module
-from densemble.data.cache import decode_split, unit
+from densemble.data import decoded_cache as module
+from densemble.data.decoded_cache import decode_split, unit
 from densemble.data.folder import FolderData
 from densemble.errors import DataError, ResourceError
 

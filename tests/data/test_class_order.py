@@ -16,7 +16,7 @@ from densemble.data.layouts import Layout
 from densemble.data.layouts.voc import VOC_CLASSES
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError
-from densemble.evaluation import evaluate
+from densemble.evaluation.scores import evaluate
 from densemble.tasks import MultilabelTask, SegmentationTask
 
 SIZE = (12, 16)

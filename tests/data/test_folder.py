@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from densemble.config import make_config
-from densemble.data.cache import decode_split
+from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.errors import DataError, UsageError

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.engines import local
 from densemble.errors import DataError

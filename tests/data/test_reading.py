@@ -9,10 +9,10 @@ from data.good_sets import SIZE, image_of, labels, picture, save, target_of, wri
 from PIL import Image
 from tifffile import imwrite
 
-from densemble.data.cache import decode_split
+from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
+from densemble.engines.configure import open_data
 from densemble.errors import DataError
-from densemble.launch import open_data
 
 TURNS = {
     2: lambda x: x[:, ::-1],

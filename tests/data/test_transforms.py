@@ -25,7 +25,7 @@ from densemble.data.transforms import (
     move_points,
 )
 from densemble.errors import UsageError
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 SIZE = (96, 128)
 STRONG = AUGMENT["strong"]

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from densemble.config import make_config
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.engines.plan import trained_task
 from densemble.tasks import SegmentationTask, balanced_weights
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_run import SMALL_RUN
 
-from densemble import launch
+from densemble import run as run_module
 from densemble.config import make_config
 from densemble.engines import local, member, timed
 from densemble.engines.budget import Budget, Cost
@@ -178,12 +178,12 @@ def test_the_end_says_how_long_it_took(
         cross_fitted=list,
     )
     monkeypatch.setattr(local, "train_members", lambda *_: spend(60, [Outcome("a", "done"), Outcome("b", "left out")]))
-    monkeypatch.setattr(launch, "Run", lambda *_: run)
+    monkeypatch.setattr(run_module, "Run", lambda *_: run)
     for name in ("save", "warn_of_baselines", "remove_leftovers"):
-        monkeypatch.setattr(launch, name, lambda *_: None)
+        monkeypatch.setattr(run_module, name, lambda *_: None)
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
     data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(options={"heat_max": None}))
-    launch.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget)
+    run_module.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget)
     assert (lines[-1] if lines[-1].startswith("took") else None) == line
 
 

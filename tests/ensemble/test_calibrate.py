@@ -22,7 +22,7 @@ from densemble.ensemble.calibrate import (
     make_calibration,
     temper,
 )
-from densemble.ensemble.calibrate.evidence import read_evidence
+from densemble.ensemble.calibrate.pixel_log_odds import read_evidence
 from densemble.ensemble.calibrate.temperature import _derivatives
 from densemble.ensemble.calibrate.vector import _measure
 from densemble.errors import ArtifactError, DataError, UsageError

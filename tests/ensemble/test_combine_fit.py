@@ -10,7 +10,7 @@ from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
 from densemble.ensemble.combine import COMBINE, Fitted, Pictures
-from densemble.ensemble.combine.held_out import sample_pixels
+from densemble.ensemble.combine.fit_images import sample_pixels
 from densemble.errors import DataError
 from densemble.tasks import HeatmapTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 

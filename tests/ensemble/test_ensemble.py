@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.images import as_images
+from densemble.ensemble.input_images import as_images
 from densemble.ensemble.uncertainty import RunningUncertainty, entropy
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel

@@ -11,9 +11,9 @@ from torch.export import Dim, export
 
 import densemble as de
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.views import Viewed
-from densemble.inference.fast import FastMember
+from densemble.ensemble.member_views import Viewed
 from densemble.inference.predict import prepared
+from densemble.inference.runtime.fast_ensemble import FastMember
 
 IMAGES = torch.rand(2, 3, 48, 64, generator=torch.Generator().manual_seed(0))
 ROUTES: dict[str, Callable[[Ensemble], Tensor]] = {

@@ -14,7 +14,7 @@ from densemble.ensemble.calibrate import Temperature, VarianceScaling
 from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
-from densemble.ensemble.views import Viewed
+from densemble.ensemble.member_views import Viewed
 from densemble.errors import UsageError
 from densemble.tasks import RegressionTask, SegmentationTask
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.views import VIEWS, Viewed, make_view
+from densemble.ensemble.member_views import VIEWS, Viewed, make_view
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel, DenseSpec
-from densemble.nets.head import DenseHead
+from densemble.nets.heads.head import DenseHead
 from densemble.shapes import Size
 
 EXACT = [name for name, view in VIEWS.items() if view.scale == 1]

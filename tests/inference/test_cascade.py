@@ -13,7 +13,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ArtifactError, UsageError
-from densemble.inference.cascade import CascadePrediction, predict_cascade
+from densemble.inference.cascade_runner import CascadePrediction, predict_cascade
 from densemble.nets.dense import DenseModel
 from densemble.tasks import RegressionTask, SaliencyTask, SegmentationTask, Task
 

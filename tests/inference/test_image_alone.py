@@ -18,12 +18,13 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.errors import ArtifactError
-from densemble.inference import computing, large
-from densemble.inference.batch import predict_files, predict_images
-from densemble.inference.batch_job import Output, Pace
-from densemble.inference.batch_stages import Seconds
-from densemble.inference.cascade import predict_cascade
+from densemble.inference import compute as computing
+from densemble.inference.cascade_runner import predict_cascade
+from densemble.inference.files.job import Output, Pace
+from densemble.inference.files.pipeline import Seconds
+from densemble.inference.files.predict_files import predict_files, predict_images
 from densemble.inference.sources import make_items
+from densemble.inference.tiles import predict_large as large
 from densemble.nets.dense import DenseModel
 from densemble.nets.halo import Reach
 from densemble.storage.artifact import save

@@ -13,10 +13,10 @@ from small_networks import small_dense
 import densemble as de
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
 from densemble.errors import ResourceError
-from densemble.inference.batch_job import Output
-from densemble.inference.large import predict_large
+from densemble.inference.files.job import Output
 from densemble.inference.sources import read_picture
-from densemble.inference.stored import no_data, with_no_data
+from densemble.inference.stored_maps import no_data, with_no_data
+from densemble.inference.tiles.predict_large import predict_large
 from densemble.tasks import DepthTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 
 rasterio = pytest.importorskip("rasterio")

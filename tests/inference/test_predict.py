@@ -14,7 +14,7 @@ from PIL import Image
 import densemble as de
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
-from densemble.inference.picture import SAVE
+from densemble.inference.image_prediction import SAVE
 from densemble.inference.predict import prepared
 from densemble.inference.sources import expand, find_pictures
 from densemble.tasks import RegressionTask, SegmentationTask

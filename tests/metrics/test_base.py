@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, Objective, ScoredImage, SegmentationMetrics
-from densemble.metrics.base import columns, counted, mean, root_mean, where
+from densemble.metrics.metric import columns, counted, mean, root_mean, where
 
 
 class Means(Metric):

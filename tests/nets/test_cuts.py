@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import densemble as de
 from densemble.errors import CutError, UsageError
-from densemble.nets.choose import Limits, choose
+from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.cuts import all_nodes
 
 STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn"]

@@ -11,12 +11,12 @@ from sampled import sampled
 from torch import nn
 
 import densemble as de
+from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.backbones import build_classifier
-from densemble.nets.choose import Limits, choose
 from densemble.nets.cuts import all_nodes, levels
 from densemble.nets.heads import HEADS
-from densemble.nets.layers import SubpixelStep, resize
-from densemble.nets.smp_decoders import DECODERS
+from densemble.nets.heads.layers import SubpixelStep, resize
+from densemble.nets.heads.smp_decoders import DECODERS
 from densemble.nets.truncate import truncate
 
 OWN = [head for head in HEADS if not head.startswith("smp-")]

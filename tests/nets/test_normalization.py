@@ -12,7 +12,7 @@ from torchvision.models import SqueezeNet1_1_Weights, VGG16_Weights
 import densemble as de
 from densemble.errors import WeightsError
 from densemble.nets import backbones as door
-from densemble.nets.arguments import weights_name
+from densemble.nets.network_arguments import weights_name
 
 LITE = "timm/tf_efficientnet_lite0"
 V3 = "timm/mobilenetv3_small_050"

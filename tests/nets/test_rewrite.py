@@ -10,7 +10,7 @@ import densemble as de
 from densemble.config import SEVEN
 from densemble.nets.counting import count_macs
 from densemble.nets.heads import HEADS
-from densemble.nets.layers import ResizeConvolution
+from densemble.nets.heads.layers import ResizeConvolution
 from densemble.nets.rewrite import for_inference
 
 SIZE = (192, 256)

@@ -16,7 +16,7 @@ from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorSca
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
-from densemble.ensemble.views import Viewed
+from densemble.ensemble.member_views import Viewed
 from densemble.errors import ArtifactError, UsageError
 from densemble.inference.predict import prepared
 from densemble.nets.dense import DenseModel

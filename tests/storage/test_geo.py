@@ -12,7 +12,7 @@ from PIL import Image
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.storage.geo import Georeference, read_georeference
 from densemble.storage.images import orientation, read_image, read_planes, read_validity, read_values, write_tiff
-from densemble.storage.large import open_large
+from densemble.storage.large_image import open_large
 
 rasterio = pytest.importorskip("rasterio")
 WKT = rasterio.crs.CRS.from_epsg(32632).to_wkt()

@@ -13,9 +13,9 @@ import tifffile
 from PIL import Image
 
 from densemble.errors import DataError, UsageError
-from densemble.storage import large
+from densemble.storage import large_image as large
 from densemble.storage.images import Array, read_image
-from densemble.storage.large import is_large, open_large
+from densemble.storage.large_image import is_large, open_large
 
 zarr = pytest.importorskip("zarr")
 
@@ -242,7 +242,7 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from densemble.storage.large import open_large, tiff_writer
+from densemble.storage.large_image import open_large, tiff_writer
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

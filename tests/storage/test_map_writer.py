@@ -11,7 +11,7 @@ import tifffile
 
 from densemble.errors import ResourceError, UsageError
 from densemble.storage.images import Array, read_planes
-from densemble.storage.large import tiff_writer, zarr_writer
+from densemble.storage.large_image import tiff_writer, zarr_writer
 
 zarr = pytest.importorskip("zarr")
 
@@ -165,7 +165,7 @@ def test_a_full_disk(kind: str, tmp_path: Path) -> None:
 import resource, signal, numpy as np
 from pathlib import Path
 from densemble.errors import ResourceError
-from densemble.storage.large import {WRITERS[kind].__name__} as writer
+from densemble.storage.large_image import {WRITERS[kind].__name__} as writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 rows = np.random.default_rng(0).random((512, 512))
 with writer(Path({str(tmp_path / f"map.{kind}")!r}), (512, 512), 1, rows.dtype) as open_writer:

@@ -24,7 +24,7 @@ from densemble.storage.images import (
     turned,
     write_tiff,
 )
-from densemble.storage.large import open_large
+from densemble.storage.large_image import open_large
 
 RANDOM = np.random.default_rng(0)
 

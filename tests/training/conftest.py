@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from small_training import SETTINGS, Fit, member_folder, small_model
 
-from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.decoded_cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.tasks import SaliencyTask, Task
 from densemble.training.fit import fit_member

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
 from densemble.training import dataset
 from densemble.training.dataset import AHEAD, DecodedSamples, EpochSampler, batches

@@ -8,7 +8,7 @@ import pytest
 import torch
 from small_training import SETTINGS, Fit, member_folder, replace, small_model
 
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
 from densemble.tasks import SaliencyTask
 from densemble.training.callbacks import read_rows

@@ -9,7 +9,7 @@ from small_networks import small_dense
 from small_training import SETTINGS, member_folder, replace
 from torch import nn
 
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.engines.measuring import measure_steps
 from densemble.tasks import SaliencyTask
 from densemble.training.fit import fit_member

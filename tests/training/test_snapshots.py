@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from small_training import SETTINGS, Fit, last_weights, member_folder, replace
 from torch import Tensor
 
-from densemble.training.snapshots import moments
+from densemble.training.snapshot_callback import moments
 
 
 class Validated(Callback):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import ArtifactPath, Function, Json, MinMembers, Set
+from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Set
 
 if TYPE_CHECKING:
     from densemble.ensemble.cascade import Policy
@@ -37,14 +37,19 @@ def benchmark(
     """Time an ensemble beside the naive loop over its members, and beside what this machine can do."""
     import torch
 
-    from densemble.benchmarking.fresh import Request
-    from densemble.benchmarking.machine import machine
-    from densemble.benchmarking.measure import choosing_anew, measure_batch, measure_processes, measure_split
-    from densemble.benchmarking.pictures import split_images, synthetic_images
-    from densemble.benchmarking.summary import batch_values, process_values, score_values
-    from densemble.benchmarking.ways import name_of
     from densemble.commands.split_data import data_for, require_split
-    from densemble.evaluation import default_split
+    from densemble.evaluation.benchmark.benchmark_images import split_images, synthetic_images
+    from densemble.evaluation.benchmark.execution_modes import name_of
+    from densemble.evaluation.benchmark.fresh_process import Request
+    from densemble.evaluation.benchmark.machine import machine
+    from densemble.evaluation.benchmark.measure_ensemble import (
+        choosing_anew,
+        measure_batch,
+        measure_processes,
+        measure_split,
+    )
+    from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
+    from densemble.evaluation.scores import default_split
     from densemble.inference.predict import check_execution
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Json, Set, read_settings
+from densemble.commands.shared_options import DataPath, Json, Set, read_settings
 
 if TYPE_CHECKING:
     from densemble.config import RunConfig

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, say
-from densemble.commands.settings import Json
+from densemble.commands.shared_options import Json
 from densemble.commands.train import print_leaderboard
 
 MEMBERS: list[dict[str, Any]] = [
@@ -34,10 +34,9 @@ def demo(
     from densemble.engines.leftovers import remove_leftovers
     from densemble.engines.local import train_members
     from densemble.errors import UsageError
-    from densemble.evaluation import evaluate
+    from densemble.evaluation.scores import evaluate
     from densemble.inference.predict import predict
-    from densemble.launch import raise_failures
-    from densemble.run import Run
+    from densemble.run import Run, raise_failures
     from densemble.storage.artifact import load, save
 
     if (out / "run" / "run.yaml").exists():

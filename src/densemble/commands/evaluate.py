@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.settings import ArtifactPath, DataPath, Function, Json, MinMembers, Set
+from densemble.commands.shared_options import ArtifactPath, DataPath, Function, Json, MinMembers, Set
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -24,7 +24,7 @@ def evaluate(
 ) -> None:
     """Score an ensemble and each of its members on a split."""
     from densemble.commands.split_data import data_for, require_split
-    from densemble.evaluation import evaluate as score
+    from densemble.evaluation.scores import evaluate as score
     from densemble.storage.artifact import load
 
     require_split(split)

@@ -32,8 +32,8 @@ def _facts() -> dict[str, Any]:
     """What the machine has, and the problems in it."""
     import torch
 
-    from densemble.inference.cache import installed_version
-    from densemble.nets.weights import WEIGHTS_DIR_VARIABLE
+    from densemble.inference.runtime.disk_cache import installed_version
+    from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
     from densemble.training.fit import bf16_is_fast
 
     folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
@@ -99,7 +99,7 @@ def cuts(
     json: Json = False,
 ) -> None:
     """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
-    from densemble.nets.choose import Limits, choose
+    from densemble.nets.automatic_cut import Limits, choose
     from densemble.nets.cut import CutList
     from densemble.nets.cuts import cuts as separating
     from densemble.nets.cuts import measured

@@ -9,7 +9,7 @@ import typer
 from densemble.commands.evaluate import require_everyone
 from densemble.commands.output import say
 from densemble.commands.progress import PictureProgress
-from densemble.commands.settings import ArtifactPath, Function, MinMembers
+from densemble.commands.shared_options import ArtifactPath, Function, MinMembers
 
 
 def predict(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Function, Json, RunPath, Set, function_options, read_settings
+from densemble.commands.shared_options import DataPath, Function, Json, RunPath, Set, function_options, read_settings
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -42,10 +42,11 @@ def train(
     """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
     from densemble.commands.overrides import with_settings
     from densemble.config import read_config
-    from densemble.engines.budget import Budget
+    from densemble.engines.budget import Budget, parse_time
+    from densemble.engines.configure import open_data, require_functions
     from densemble.engines.local import forget_changed
     from densemble.errors import UsageError
-    from densemble.launch import open_data, parse_time, require_functions, run_members
+    from densemble.run import run_members
 
     if engine != "local":
         raise UsageError(f"no engine is named '{engine}'; there is: local")

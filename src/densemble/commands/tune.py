@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.settings import DataPath, Json, Set, function_options, read_settings
+from densemble.commands.shared_options import DataPath, Json, Set, function_options, read_settings
 
 if TYPE_CHECKING:
     from densemble.tuning import TuneResult
@@ -34,7 +34,8 @@ def tune(
     json: Json = False,
 ) -> None:
     """Search the best cut, head and rates of one backbone by training trials; OUT/best.yaml holds what was found."""
-    from densemble.launch import open_data, parse_time
+    from densemble.engines.budget import parse_time
+    from densemble.engines.configure import open_data
     from densemble.tuning import run_search
 
     seconds = parse_time(time)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from densemble.data.cache import file_digests
+from densemble.data.decoded_cache import file_digests
 from densemble.data.folder import FolderData
 from densemble.data.layouts import Sample
-from densemble.data.reading import some
+from densemble.data.read_pairs import some
 
 LEARNED_FROM = ("train", "val")
 """Splits that a training depends on."""

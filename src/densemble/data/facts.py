@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from densemble.data.layouts import Sample
-from densemble.data.reading import Reading, is_point_table
+from densemble.data.read_pairs import Reading, is_point_table
 from densemble.data_options import DataOptions
 from densemble.errors import DataError
 from densemble.shapes import Array

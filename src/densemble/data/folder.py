@@ -21,7 +21,7 @@ from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import require_pairs, with_incomplete, without
 from densemble.data.mask_values import MaskValues, find_mask_values
-from densemble.data.reading import Reading
+from densemble.data.read_pairs import Reading
 from densemble.data.renumbering import renumbered
 from densemble.data.splits import make_splits, stratum_of
 from densemble.data_options import (
@@ -38,8 +38,8 @@ from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks import TASKS, Task, make_task, require_task
-from densemble.tasks.base import TargetKind
-from densemble.tasks.classes import HIGHEST_LABEL, default_ignore_index
+from densemble.tasks.class_names import HIGHEST_LABEL, default_ignore_index
+from densemble.tasks.task import TargetKind
 
 _PLACES = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("path", "task")]
 _DEFAULTS: Mapping[str, Any] = make_data_options({})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densemble.data.layouts import Layout, Sample
 from densemble.data.layouts.folders import composed
-from densemble.data.reading import some
+from densemble.data.read_pairs import some
 from densemble.errors import DataError
 
 EMPTY = "--set data.absent_is_empty=true"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from densemble.data.class_order import numbers_by_name, reordered
-from densemble.data.reading import Reading
+from densemble.data.read_pairs import Reading
 
 
 def renumbered(reading: Reading, where: object, names: Sequence[str], ignored: int, labelled: bool) -> Reading:

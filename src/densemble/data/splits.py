@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from densemble.data.layouts.base import Sample
-from densemble.data.reading import Reading
+from densemble.data.layouts.layout import Sample
+from densemble.data.read_pairs import Reading
 from densemble.data_options import SplitOptions
 from densemble.errors import DataError, UsageError
 

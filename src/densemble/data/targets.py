@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densemble.shapes import Array, Size
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 DTYPES: dict[TargetKind, type[np.generic]] = {
     "labels": np.uint8,

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from densemble.errors import UsageError
+
 USEFUL_EPOCHS, FEWEST_STEPS, ENOUGH_STEPS = 3, 60, 1000
 """A training is useful from 3 epochs and 60 optimizer steps on; 1000 steps are enough whatever the epoch's length."""
 SHORTEST = 1.0
@@ -159,3 +161,22 @@ def _share_out(seconds: float, wishes: Sequence[float]) -> list[float]:
         parts[number] = min(wishes[number], seconds / (len(waiting) - done))
         seconds -= parts[number]
     return parts
+
+
+def parse_time(text: str | float | None) -> float | None:
+    """``"30m"``, ``"90s"``, ``"2h"`` or a number of seconds -> seconds.
+
+    Raises:
+        UsageError: none of these.
+    """
+    if text is None or isinstance(text, int | float):
+        return text
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text and text[-1] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"time '{text}' is not a duration; write it as 30m, 90s or 2h")
+    return seconds

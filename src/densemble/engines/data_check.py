@@ -14,7 +14,7 @@ from densemble.data.check.problems import Severity
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.errors import ArtifactError, DataError, ResourceError
-from densemble.inference.cache import cache_folder, prune
+from densemble.inference.runtime.disk_cache import cache_folder, prune
 from densemble.storage.runs import read_json, write_json
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from densemble.config import RunConfig, TrainerConfig, make_config, read_config
-from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.decoded_cache import DecodedSplit, decode_split
 from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
@@ -22,7 +22,7 @@ from densemble.engines.member import Outcome, Training, train_member
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError
-from densemble.evaluation import score_baselines
+from densemble.evaluation.scores import score_baselines
 from densemble.nets.heads import require_head
 from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from densemble.benchmarking.interleave import synchronize
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
 from densemble.ensemble.resize import resize_maps
-from densemble.evaluation import images_with_targets
+from densemble.evaluation.benchmark.interleave import synchronize
+from densemble.evaluation.scores import images_with_targets
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.tasks import Task

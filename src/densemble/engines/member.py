@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from densemble.config import RunConfig
-from densemble.data.cache import decode_split
+from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes
 from densemble.errors import DensembleError
-from densemble.evaluation import Scores, predict_split
+from densemble.evaluation.scores import Scores, predict_split
 from densemble.nets.dense import DenseModel
-from densemble.nets.weights import read_state
+from densemble.nets.local_weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
-from densemble.storage.weights import write_maps
+from densemble.storage.weight_files import write_maps
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device

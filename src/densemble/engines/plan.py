@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from densemble.config import MemberConfig, RunConfig
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.errors import UsageError
+from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.backbones import OWN, resolve
-from densemble.nets.choose import Limits, choose
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import all_nodes
 from densemble.nets.dense import DenseModel, default_head

@@ -26,7 +26,7 @@ up to 60 s more where milliseconds of slow members are measured.
 OWN_SCORES = 2
 """How often an assembly reads and scores each validation image at its own size."""
 TIMING_PASSES = 9
-"""Forward passes per member that measure milliseconds; see :mod:`densemble.assembly.timing`."""
+"""Forward passes per member that measure milliseconds; see :mod:`densemble.selection.timing`."""
 MEASURING_SHARE, MUCH_MORE = 0.25, 3.0
 """When time is short: share of it that measuring may take, and ratio of multiply-accumulates above which it ends."""
 NOT_MEASURED = "not measured, because members that compute less do not all fit into the time"

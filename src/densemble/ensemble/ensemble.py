@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemble.ensemble.arguments import (
+from densemble.ensemble.calibrate import Calibration
+from densemble.ensemble.cascade import Cascade
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.ensemble_arguments import (
     Member,
     kept_weights,
     members_of,
@@ -18,12 +22,9 @@ from densemble.ensemble.arguments import (
     task_of,
     tensors_of,
 )
-from densemble.ensemble.calibrate import Calibration
-from densemble.ensemble.cascade import Cascade
-from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.guarantee import Guarantee
-from densemble.ensemble.images import as_images, require_tensor
+from densemble.ensemble.input_images import as_images, require_tensor
+from densemble.ensemble.member_views import Viewed
 from densemble.ensemble.membership import UnusableMaps, per_image, require_usable
 from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
@@ -39,7 +40,6 @@ from densemble.ensemble.state import (
     unpack,
 )
 from densemble.ensemble.uncertainty import Asked
-from densemble.ensemble.views import Viewed
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densemble.ensemble.calibrate import make_calibration
 from densemble.ensemble.cascade import make_cascade
 from densemble.ensemble.guarantee import make_guarantee
-from densemble.ensemble.views import Viewed
+from densemble.ensemble.member_views import Viewed
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import make_task

@@ -1,1 +1,1 @@
-"""From pictures on disk or in memory to predictions."""
+"""Prediction: one entry point for Python and the command line."""

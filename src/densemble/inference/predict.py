@@ -11,28 +11,28 @@ import torch
 
 from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.images import as_images
+from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError, UsageError
-from densemble.inference.backends import BACKENDS, Precision
-from densemble.inference.batch import ONE_BY_ONE, predict_files, predict_images
-from densemble.inference.batch_job import Output, Pace
-from densemble.inference.batch_journal import JOURNAL
-from densemble.inference.batch_stages import Seconds
-from densemble.inference.computing import choose_policy, computing
-from densemble.inference.execution import Execution, say_nothing
-from densemble.inference.failed import FailedPicture
-from densemble.inference.fast import fast
-from densemble.inference.large import is_windowed, predict_large
-from densemble.inference.picture import PicturePrediction, require_saved
+from densemble.inference.compute import choose_policy, computing
+from densemble.inference.failed_image import FailedPicture
+from densemble.inference.files.job import Output, Pace
+from densemble.inference.files.journal import JOURNAL
+from densemble.inference.files.pipeline import Seconds
+from densemble.inference.files.predict_files import ONE_BY_ONE, predict_files, predict_images
+from densemble.inference.image_prediction import PicturePrediction, require_saved
 from densemble.inference.ranking import require_ranked, write_ranking
+from densemble.inference.runtime.backends import BACKENDS, Precision
+from densemble.inference.runtime.choose_backend import candidates
+from densemble.inference.runtime.execution import Execution, say_nothing
+from densemble.inference.runtime.fast_ensemble import fast
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, Source, make_items
-from densemble.inference.tile_members import measure_reaches
-from densemble.inference.tile_resize import BLOCK
-from densemble.inference.tune import candidates
-from densemble.nets.arguments import unwrapped
+from densemble.inference.tiles.predict_large import is_windowed, predict_large
+from densemble.inference.tiles.resize import BLOCK
+from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
+from densemble.nets.network_arguments import unwrapped
 from densemble.storage.runs import require_writable
 
 PRECISIONS = ("auto", *get_args(Precision))
@@ -125,7 +125,7 @@ def predict(
             with right numbers, measured here if there are images enough to be worth it.
         precision: the lowest that may be chosen: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 where the hardware
             computes in it. A member is run in a lower precision only if its maps stay within
-            :data:`densemble.inference.tune.DRIFT` of those in fp32.
+            :data:`densemble.inference.runtime.choose_backend.DRIFT` of those in fp32.
         device: where to compute: ``cpu``, ``cuda``, ...; ``auto``: the GPU if there is one; default: where the ensemble
             is. The ensemble stays where it is.
         out: folder to write files into.
@@ -287,7 +287,8 @@ def prepared(
 ) -> Ensemble:
     """A copy in eval mode that gives the same maps with less work; only for use.
 
-    Networks are rewritten (:mod:`densemble.nets.rewrite`) and run on backends (:mod:`densemble.inference.fast`).
+    Networks are rewritten (:mod:`densemble.nets.rewrite`) and run on backends
+    (:mod:`densemble.inference.runtime.fast_ensemble`).
 
     Args:
         ensemble: left as it is.
@@ -295,7 +296,7 @@ def prepared(
         precision: see :func:`predict`.
         expected: pictures that will come, for ``auto``: few are not worth tuning for; ``None``: many.
         say: told what was chosen.
-        together: members share what they can; not for cascades, see :func:`densemble.inference.fast.fast`.
+        together: members share what they can; not for cascades, see :func:`.fast_ensemble.fast`.
 
     Raises:
         UsageError: unknown backend or precision, or one that cannot be used here.

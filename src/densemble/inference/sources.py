@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.images import as_images, is_pil
+from densemble.ensemble.input_images import as_images, is_pil
 from densemble.errors import DataError, DensembleError, UsageError
-from densemble.inference.names import output_names
+from densemble.inference.files.output_names import output_names
 from densemble.shapes import Array
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 

@@ -1,8 +1,8 @@
 """Streaming metrics: images go in one by one, only sums are kept."""
 
-from densemble.metrics.base import Metric, MetricValues, Objective, ScoredImage
 from densemble.metrics.heatmap import DensityMetrics, KeypointMetrics
 from densemble.metrics.image import ImageMetrics
+from densemble.metrics.metric import Metric, MetricValues, Objective, ScoredImage
 from densemble.metrics.multilabel import MultilabelMetrics
 from densemble.metrics.regression import RegressionMetrics
 from densemble.metrics.saliency import SaliencyMetrics

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.metrics.base import Metric, Objective, ScoredImage, counted, mean, root_mean
+from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, root_mean
 
 REACH = 0.05
 

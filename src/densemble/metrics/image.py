@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import Metric, Objective, ScoredImage, counted, mean, nothing
+from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, nothing
 from densemble.metrics.structural_similarity import similarity_map
 
 LEAST_ERROR = 1e-10

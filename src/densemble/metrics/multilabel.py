@@ -7,7 +7,17 @@ import torch
 from torch import Tensor
 
 from densemble.errors import DataError
-from densemble.metrics.base import Metric, Objective, ScoredImage, columns, counted, mean, ratio, totals_per_row, where
+from densemble.metrics.metric import (
+    Metric,
+    Objective,
+    ScoredImage,
+    columns,
+    counted,
+    mean,
+    ratio,
+    totals_per_row,
+    where,
+)
 from densemble.metrics.reliability import calibration_error, confidence_bins, log_losses
 from densemble.metrics.segmentation import class_overlaps, mean_overlap
 

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import (
+from densemble.metrics.metric import (
     Metric,
     Objective,
     ScoredImage,

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import MetricValues, counted, ratio, totals_per_row
+from densemble.metrics.metric import MetricValues, counted, ratio, totals_per_row
 
 BINS = 15
 LEVELS = (0.5, 0.8, 0.9, 0.95)

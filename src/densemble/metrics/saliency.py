@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from densemble.metrics.base import Metric, MetricValues, Objective, ScoredImage, counted, mean, nothing
+from densemble.metrics.metric import Metric, MetricValues, Objective, ScoredImage, counted, mean, nothing
 
 EPSILON = 2.2204e-16
 

@@ -4,7 +4,17 @@ import torch
 from torch import Tensor
 
 from densemble.errors import DataError
-from densemble.metrics.base import Metric, Objective, ScoredImage, columns, counted, mean, ratio, totals_per_row, where
+from densemble.metrics.metric import (
+    Metric,
+    Objective,
+    ScoredImage,
+    columns,
+    counted,
+    mean,
+    ratio,
+    totals_per_row,
+    where,
+)
 from densemble.metrics.reliability import BINS, calibration_error, confidence_bins, find_bins, log_losses
 
 _EDGES = torch.linspace(0, 1, BINS + 1)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from densemble.metrics import relative_bins
-from densemble.metrics.base import MetricValues
+from densemble.metrics.metric import MetricValues
 
 COVERAGES = (0.01, *(step / 20 for step in range(1, 21)))
 """Where the curve is read by default: 1 %, then every 5 %."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError, WeightsError
-from densemble.nets import weights as local_weights
+from densemble.nets import local_weights
 from densemble.nets.in_place import copy_overwritten_outputs
 from densemble.nets.normalization import Normalization
 from densemble.nets.resdeconv import ResDeconv

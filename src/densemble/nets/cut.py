@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, SupportsIndex, overload
 
-from densemble.nets.layouts import Layout
+from densemble.nets.axis_order import Layout
 from densemble.shapes import Size, format_size
 
 Kind = Literal["graph", "stages", "outputs"]

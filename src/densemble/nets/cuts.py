@@ -7,12 +7,12 @@ from torch import nn
 
 from densemble.errors import CutError, UsageError
 from densemble.nets import backbones
-from densemble.nets.arguments import unwrapped
-from densemble.nets.choose import deepest_of, depth, no_map
+from densemble.nets.automatic_cut import deepest_of, depth, no_map
 from densemble.nets.cut import Cut, CutList
 from densemble.nets.leaves import with_the_same_values
-from densemble.nets.measure import Measured, measure
+from densemble.nets.measure_cuts import Measured, measure
 from densemble.nets.measure_graph import Traced
+from densemble.nets.network_arguments import unwrapped
 from densemble.nets.sizes import declared_sizes
 from densemble.shapes import Size
 

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones as door
-from densemble.nets.arguments import (
+from densemble.nets.automatic_cut import Limits, choose
+from densemble.nets.axis_order import Layout
+from densemble.nets.channels import adapt, projection, widen
+from densemble.nets.cut import Cut, Kind
+from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
+from densemble.nets.heads import HEADS, require_head
+from densemble.nets.heads.head import DenseHead
+from densemble.nets.local_weights import HUB
+from densemble.nets.measure_cuts import Measured
+from densemble.nets.network_arguments import (
     channel_values,
     count_of,
     limit_of,
@@ -26,17 +35,8 @@ from densemble.nets.arguments import (
     unwrapped,
     weights_name,
 )
-from densemble.nets.channels import adapt, projection, widen
-from densemble.nets.choose import Limits, choose
-from densemble.nets.cut import Cut, Kind
-from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
-from densemble.nets.head import DenseHead
-from densemble.nets.heads import HEADS, require_head
-from densemble.nets.layouts import Layout
-from densemble.nets.measure import Measured
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
-from densemble.nets.weights import HUB
 from densemble.shapes import Size, format_size
 
 DEFAULT_HEAD = "fpn"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from densemble.nets.dense import DenseModel
-from densemble.nets.layers import resize
+from densemble.nets.heads.layers import resize
 from densemble.nets.modes import eval_mode
 
 REFERENCE_TILE = 1024

@@ -10,10 +10,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from densemble.nets import receptive_field as fields
+from densemble.nets.axis_order import map_layout
 from densemble.nets.checkpointing import separating
 from densemble.nets.counting import BATCH, counting, probe
 from densemble.nets.cut import Cut
-from densemble.nets.layouts import map_layout
 from densemble.shapes import Size
 
 

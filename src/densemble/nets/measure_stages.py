@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
+from densemble.nets.axis_order import Layout, is_tokens, output_layout, to_nchw, token_grid
 from densemble.nets.counting import BATCH, counting, probe
 from densemble.nets.cut import Cut
-from densemble.nets.layouts import Layout, is_tokens, output_layout, to_nchw, token_grid
 from densemble.nets.leaves import Leaves, settings, with_the_same_values, without_values
 from densemble.nets.sizes import InputRule, find_rule, find_rule_above
 from densemble.nets.stages import named_outputs, returned, stage_names, stages

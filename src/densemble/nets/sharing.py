@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from densemble.nets.axis_order import Layout, to_nchw
 from densemble.nets.counting import counting, probe
 from densemble.nets.dense import DenseModel
-from densemble.nets.head import DenseHead
+from densemble.nets.heads.head import DenseHead
 from densemble.nets.in_place import overwrites
-from densemble.nets.layouts import Layout, to_nchw
 from densemble.nets.trunks import CutBackbone, GraphBackbone
 from densemble.shapes import Size
 

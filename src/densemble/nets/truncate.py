@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from densemble.nets import backbones
+from densemble.nets.axis_order import Layout
 from densemble.nets.counting import probe
 from densemble.nets.cut import Kind
-from densemble.nets.layouts import Layout
 from densemble.nets.leaves import used_parameters, without_values
 from densemble.nets.stages import named_outputs, stages
 from densemble.nets.trunks import (

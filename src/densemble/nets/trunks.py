@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError
+from densemble.nets.axis_order import Layout, to_nchw
 from densemble.nets.checkpointing import SegmentedRun
-from densemble.nets.layouts import Layout, to_nchw
 from densemble.nets.leaves import settings, with_the_same_values
 from densemble.nets.stages import named_outputs, stages
 from densemble.shapes import Size

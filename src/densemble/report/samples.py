@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from densemble.data.cache import resize_image, unit
+from densemble.data.decoded_cache import resize_image, unit
 from densemble.data.folder import FolderData
 from densemble.data.layouts import Sample
 from densemble.data.targets import resize_target

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.data.cache import resize_image
+from densemble.data.decoded_cache import resize_image
 from densemble.data.targets import resize_target
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps

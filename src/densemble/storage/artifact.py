@@ -20,14 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.member_views import Viewed
 from densemble.ensemble.membership import keep_members
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
-from densemble.ensemble.views import Viewed
 from densemble.errors import ArtifactError, DensembleError, UsageError
-from densemble.nets.arguments import unwrapped
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
+from densemble.nets.network_arguments import unwrapped
 from densemble.storage.runs import atomic_path, require_writable, strict
 
 SCHEMA = 1

@@ -3,14 +3,14 @@
 from typing import Any
 
 from densemble.errors import UsageError
-from densemble.tasks.base import Distribution, TargetKind, Task
-from densemble.tasks.classes import balanced_weights
+from densemble.tasks.class_names import balanced_weights
 from densemble.tasks.heatmap import HeatmapTask
 from densemble.tasks.image import ImageTask
 from densemble.tasks.multilabel import MultilabelTask
 from densemble.tasks.regression import DepthTask, RegressionTask
 from densemble.tasks.saliency import SaliencyTask
 from densemble.tasks.segmentation import SegmentationTask
+from densemble.tasks.task import Distribution, TargetKind, Task
 
 __all__ = [
     "TASKS",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densemble.errors import DataError
 from densemble.shapes import Size, format_size
-from densemble.tasks.base import Task
+from densemble.tasks.task import Task
 
 
 def mean_map(task: Task, targets: Iterable[Tensor], size: Size) -> Tensor:

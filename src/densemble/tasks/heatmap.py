@@ -10,9 +10,9 @@ from torch import Tensor
 from densemble.errors import UsageError
 from densemble.metrics import DensityMetrics, KeypointMetrics, Metric
 from densemble.shapes import Size
-from densemble.tasks.base import TargetKind, Task
-from densemble.tasks.classes import require_classes
+from densemble.tasks.class_names import require_classes
 from densemble.tasks.losses.heat import count_error, penalty_reduced_focal
+from densemble.tasks.task import TargetKind, Task
 
 Mode = Literal["keypoints", "density"]
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from densemble.errors import UsageError
 from densemble.metrics import ImageMetrics, Metric
-from densemble.tasks.base import Task
 from densemble.tasks.losses.similarity import structural_dissimilarity
 from densemble.tasks.losses.values import absolute, squared
+from densemble.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from densemble.metrics import Metric, MultilabelMetrics
 from densemble.metrics.multilabel import IGNORED
-from densemble.tasks.base import Task
-from densemble.tasks.classes import require_classes, require_weights
+from densemble.tasks.class_names import require_classes, require_weights
 from densemble.tasks.losses.binary import binary_cross_entropy, binary_focal
 from densemble.tasks.losses.dice import dice
+from densemble.tasks.task import Task
 
 _WEIGHTED = ("bce", "focal")
 

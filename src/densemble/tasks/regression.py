@@ -8,8 +8,8 @@ from torch import Tensor
 
 from densemble.errors import UsageError
 from densemble.metrics import Metric, RegressionMetrics
-from densemble.tasks.base import Task
 from densemble.tasks.losses.values import absolute, reverse_huber, scale_invariant_log, squared
+from densemble.tasks.task import Task
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from densemble.metrics import Metric, SaliencyMetrics
 from densemble.shapes import Size
-from densemble.tasks.base import Task
 from densemble.tasks.losses.saliency import decorrelation, divergence
+from densemble.tasks.task import Task
 
 
 @dataclass(frozen=True)

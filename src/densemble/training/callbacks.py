@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
-from densemble.storage.weights import write_state
+from densemble.storage.weight_files import write_state
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import quieten
 

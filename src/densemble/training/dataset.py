@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from densemble.data.cache import DecodedSplit, unit
+from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 AHEAD = 2
 """Batches that a thread prepares while a step is computed."""

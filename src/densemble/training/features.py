@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from densemble.data.cache import DecodedSplit, unit
+from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Array, Size
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 from densemble.training.dataset import EpochSampler, batches, read_target
 from densemble.training.settings import MemberFit
 

@@ -28,7 +28,7 @@ from densemble.training.quiet import quieten
 from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, MemberFit
 from densemble.training.single_values import normalize_single_values
-from densemble.training.snapshots import Snapshots
+from densemble.training.snapshot_callback import Snapshots
 
 log = logging.getLogger(__name__)
 LARGEST_BATCH = {"cuda": 32, "cpu": 8}

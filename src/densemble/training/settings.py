@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from densemble.config import TrainerConfig, TrainingConfig
-from densemble.data.cache import DecodedSplit
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder

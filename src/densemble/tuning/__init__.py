@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.folder import FolderData
-from densemble.launch import open_given, parse_time
+from densemble.engines.budget import parse_time
+from densemble.engines.configure import open_given
 from densemble.messages import shown
 from densemble.tuning.result import TrialRecord, TuneResult
 from densemble.tuning.search import run_search

@@ -7,8 +7,8 @@ from typing import Any
 from densemble.config import MemberConfig, RunConfig, make_config
 from densemble.engines.plan import BACKBONE_SHARE, member_cut
 from densemble.errors import UsageError
+from densemble.nets.automatic_cut import Limits
 from densemble.nets.backbones import OWN, resolve
-from densemble.nets.choose import Limits
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import cuts
 from densemble.nets.dense import default_head

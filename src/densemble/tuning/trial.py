@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.config import RunConfig
-from densemble.data.cache import DecodedSplit, decode_split
+from densemble.data.decoded_cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes, trained_task
 from densemble.storage.runs import MemberFolder, require_writable

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from densemble.data.layouts.brush import decode_brush
-from densemble.data.layouts.shapes import Brush, CompressedRuns, MaskFile, Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.data.layouts.drawn_shapes import (
+    Brush,
+    CompressedRuns,
+    MaskFile,
+    Polygons,
+    Runs,
+    Shape,
+    ShapeDrawing,
+    outline,
+)
 from densemble.errors import DataError
 
 coco_masks = pytest.importorskip("pycocotools.mask")

@@ -7,7 +7,7 @@ import numpy as np
 
 from densemble.data.check.patterns import MANY_LABELS, look_like_labels
 from densemble.data.layouts import Layout, Sample, find_layout
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import images as codec

@@ -7,7 +7,7 @@ import numpy as np
 from densemble.data.check.patterns import VOID, look_like_labels
 from densemble.data.check.seen import Seen
 from densemble.data.check.subject import Checkable
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.errors import DataError
 from densemble.storage import images as codec
 

@@ -11,7 +11,7 @@ from densemble.data.check.patterns import MANY_LABELS, are_smoothed, count_label
 from densemble.data.check.problems import Problem, Severity, leaving_out
 from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.storage.points import read_point_table

@@ -14,7 +14,7 @@ from densemble.data.check.refused import explain_map
 from densemble.data.check.seen import Seen, SeenPicture
 from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Sample
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.errors import DataError
 from densemble.shapes import Array, Size, format_size
 from densemble.storage import images as codec

@@ -11,11 +11,11 @@ from densemble.data.check.maps import LOSSY_SUFFIXES, map_files
 from densemble.data.check.problems import Problem, damage, from_error
 from densemble.data.check.seen import Seen
 from densemble.data.check.subject import Checkable
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import images as codec
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 _MOST_COLOURS = 64
 _SHOWN = 6

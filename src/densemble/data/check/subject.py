@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from densemble.data.layouts import Layout
-from densemble.data.reading import Reading
+from densemble.data.read_pairs import Reading
 from densemble.data_options import DataOptions
 
 

@@ -11,7 +11,7 @@ from densemble.data.check.problems import Problem, Severity
 from densemble.data.check.seen import Seen, SeenMap, SeenValues
 from densemble.data.check.subject import Checkable
 from densemble.data.heat_scale import WHOLE_LIMITS, number_type
-from densemble.data.reading import is_point_table
+from densemble.data.read_pairs import is_point_table
 from densemble.tasks import TASKS
 
 _VARYING = 8

@@ -19,8 +19,8 @@ from densemble.data.layouts import (
     pairs_csv,
     voc,
 )
-from densemble.data.layouts.base import SPLITS, Drawing, Layout, Sample
 from densemble.data.layouts.folders import subfolders, visible_files, walk
+from densemble.data.layouts.layout import SPLITS, Drawing, Layout, Sample
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.base import Drawing, Layout, Sample
 from densemble.data.layouts.folders import PictureIndex, uniquely_named
+from densemble.data.layouts.layout import Drawing, Layout, Sample
 from densemble.data.layouts.tables import in_order
 
 

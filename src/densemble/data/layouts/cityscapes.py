@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from densemble.data.layouts.base import Layout, Sample
 from densemble.data.layouts.class_names import VOID
 from densemble.data.layouts.folders import split_folders, walk
+from densemble.data.layouts.layout import Layout, Sample
 
 CITYSCAPES_CLASSES = (
     *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from densemble.data.layouts.reading import read_lines, read_table, well_formed
+from densemble.data.layouts.read_files import read_lines, read_table, well_formed
 from densemble.errors import DataError
 
 Color = tuple[int, int, int]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.layouts.annotated import AnnotatedPictures
-from densemble.data.layouts.base import Layout
 from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
+from densemble.data.layouts.drawn_shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
 from densemble.data.layouts.folders import PictureIndex, split_folders, split_in
+from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.panoptic import PanopticDrawing, find_panoptic_folder, panoptic_folders
-from densemble.data.layouts.reading import read_json, well_formed
-from densemble.data.layouts.shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.data.layouts.read_files import read_json, well_formed
 from densemble.errors import DataError
 
 _OTHER_TASKS = ("captions", "person_keypoints", "stuff", "image_info")  # in annotations/ of the original download

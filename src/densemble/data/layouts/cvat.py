@@ -9,11 +9,11 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from densemble.data.layouts.annotated import AnnotatedPictures
-from densemble.data.layouts.base import Layout
 from densemble.data.layouts.class_names import class_number, with_background
+from densemble.data.layouts.drawn_shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
 from densemble.data.layouts.folders import PictureIndex, split_word
-from densemble.data.layouts.reading import read_xml, well_formed
-from densemble.data.layouts.shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
+from densemble.data.layouts.layout import Layout
+from densemble.data.layouts.read_files import read_xml, well_formed
 from densemble.errors import DataError
 
 _DRAWN = ("polygon", "mask", "ellipse")

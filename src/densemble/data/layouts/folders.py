@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.base import SPLITS, Layout, Sample
+from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.base import Layout
 from densemble.data.layouts.folders import find_named, split_folders, split_word
-from densemble.data.layouts.reading import read_json_lines, read_table, well_formed
+from densemble.data.layouts.layout import Layout
+from densemble.data.layouts.read_files import read_json_lines, read_table, well_formed
 from densemble.data.layouts.tables import Row, SampleTable, image_column, target_column
 from densemble.errors import DataError
 from densemble.storage.images import TARGET_SUFFIXES

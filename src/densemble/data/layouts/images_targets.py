@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from densemble.data.layouts.base import Layout, Sample
 from densemble.data.layouts.class_names import read_classes
 from densemble.data.layouts.folders import Listing, list_files, split_folders, subfolders, unused_below, walk
+from densemble.data.layouts.layout import Layout, Sample
 from densemble.data.layouts.split_files import read_split_files, select
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES

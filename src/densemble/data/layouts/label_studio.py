@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from densemble.data.layouts.annotated import AnnotatedPictures
-from densemble.data.layouts.base import Layout
 from densemble.data.layouts.class_names import class_number, read_classes, with_background
+from densemble.data.layouts.drawn_shapes import Brush, Ellipse, MaskFile, Polygons, ShapeDrawing, outline
 from densemble.data.layouts.folders import PictureIndex, walk
 from densemble.data.layouts.images_targets import BRUSH_EXPORT
-from densemble.data.layouts.reading import read_json, well_formed
-from densemble.data.layouts.shapes import Brush, Ellipse, MaskFile, Polygons, ShapeDrawing, outline
+from densemble.data.layouts.layout import Layout
+from densemble.data.layouts.read_files import read_json, well_formed
 from densemble.errors import DataError
 from densemble.shapes import Size
 from densemble.storage.images import IMAGE_SUFFIXES

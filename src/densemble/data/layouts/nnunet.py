@@ -5,9 +5,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from densemble.data.layouts.base import Layout, Sample
 from densemble.data.layouts.folders import list_files
-from densemble.data.layouts.reading import read_json, well_formed
+from densemble.data.layouts.layout import Layout, Sample
+from densemble.data.layouts.read_files import read_json, well_formed
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from densemble.data.layouts.base import Layout
 from densemble.data.layouts.folders import find_named
-from densemble.data.layouts.reading import read_table
+from densemble.data.layouts.layout import Layout
+from densemble.data.layouts.read_files import read_table
 from densemble.data.layouts.tables import Row, SampleTable, image_column, read_split, target_column
 from densemble.errors import DataError
 

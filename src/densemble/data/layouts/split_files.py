@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from densemble.data.layouts.base import SPLITS, Sample
 from densemble.data.layouts.folders import composed, find_named, name_below, one_each, split_word
-from densemble.data.layouts.reading import read_json, read_lines, well_formed
+from densemble.data.layouts.layout import SPLITS, Sample
+from densemble.data.layouts.read_files import read_json, read_lines, well_formed
 from densemble.errors import DataError
 
 _PLACES = ("", "splits", "ImageSets", "ImageSets/Segmentation")

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densemble.data.layouts.base import SPLITS, Layout, Sample
 from densemble.data.layouts.class_names import read_classes
 from densemble.data.layouts.folders import split_word, uniquely_named
+from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
 
 IMAGE_COLUMNS = ("image", "file", "input", "img", "picture", "photo", "rgb")

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from densemble.data.layouts.base import Layout, Sample
 from densemble.data.layouts.class_names import VOID, read_classes
 from densemble.data.layouts.folders import list_files
+from densemble.data.layouts.layout import Layout, Sample
 from densemble.data.layouts.split_files import read_split_texts, select
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES

@@ -8,7 +8,7 @@ from densemble.data.transforms.change import Augmentation, Change, draw_change
 from densemble.data.transforms.geometry import move_image, move_target
 from densemble.errors import UsageError
 from densemble.shapes import format_size
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 
 def augment(

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from densemble.data.transforms.change import Change, Warp
 from densemble.shapes import Size
-from densemble.tasks.base import TargetKind
+from densemble.tasks.task import TargetKind
 
 
 def move_image(change: Change, image: Tensor) -> Tensor:

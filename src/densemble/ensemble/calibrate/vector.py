@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.ensemble.calibrate.evidence import (
+from densemble.ensemble.calibrate.newton import Curvature, minimise
+from densemble.ensemble.calibrate.pixel_log_odds import (
     Labelled,
     Masked,
     Pictures,
@@ -18,7 +19,6 @@ from densemble.ensemble.calibrate.evidence import (
     require_probabilities,
     scores,
 )
-from densemble.ensemble.calibrate.newton import Curvature, minimise
 from densemble.ensemble.calibrate.temperature import fit_temperature
 from densemble.errors import DataError, UsageError
 from densemble.tasks import Distribution

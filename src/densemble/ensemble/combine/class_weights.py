@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine.held_out import as_shares, log_loss, sample_pixels
+from densemble.ensemble.combine.fit_images import as_shares, log_loss, sample_pixels
 from densemble.ensemble.combine.means import as_distribution
 from densemble.ensemble.combine.minimize import minimize
 from densemble.ensemble.combine.rule import Fitted, Pictures, learnt

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine.held_out import aligned, as_shares
+from densemble.ensemble.combine.fit_images import aligned, as_shares
 from densemble.ensemble.combine.means import WeightedMean
 from densemble.ensemble.combine.rule import Fitted, Pictures, learnt
 from densemble.errors import DataError

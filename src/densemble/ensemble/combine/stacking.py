@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine.held_out import aligned, as_shares, log_loss, sample_pixels
+from densemble.ensemble.combine.fit_images import aligned, as_shares, log_loss, sample_pixels
 from densemble.ensemble.combine.log_odds import from_logits, to_logits
 from densemble.ensemble.combine.minimize import minimize
 from densemble.ensemble.combine.rule import Fitted, Pictures, Rule, learnt

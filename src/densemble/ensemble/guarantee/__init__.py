@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from densemble.ensemble.guarantee.held_out_images import Pictures
 from densemble.ensemble.guarantee.intervals import ConformalInterval, fit_interval, make_interval
-from densemble.ensemble.guarantee.pictures import Pictures
 from densemble.ensemble.guarantee.sets import (
     ConformalSet,
     RiskControl,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densemble.ensemble.guarantee.allowance import expected_allowance
 from densemble.ensemble.guarantee.curve import MissCurve
-from densemble.ensemble.guarantee.pictures import Pictures, observations
+from densemble.ensemble.guarantee.held_out_images import Pictures, observations
 from densemble.errors import DataError, UsageError
 from densemble.tasks import Task
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from densemble.ensemble.guarantee.held_out_images import Pictures, observations
 from densemble.ensemble.guarantee.intervals import ConformalInterval
-from densemble.ensemble.guarantee.pictures import Pictures, observations
 from densemble.ensemble.guarantee.sets import ConformalSet, RiskControl
 from densemble.errors import DataError
 from densemble.tasks import Task

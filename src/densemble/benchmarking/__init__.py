@@ -1,1 +1,0 @@
-"""What an ensemble costs on this machine, beside a naive loop and beside what the machine can do at most."""

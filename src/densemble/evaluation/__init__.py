@@ -1,0 +1,1 @@
+"""Scores, uncertainty checks and benchmarks of ensembles."""

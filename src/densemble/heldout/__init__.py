@@ -1,1 +1,0 @@
-"""Kept predictions on pictures that no member was trained on: scored, chosen from, calibrated on and explained."""

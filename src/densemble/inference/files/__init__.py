@@ -1,0 +1,1 @@
+"""Prediction of many images: read ahead, journal, write behind."""

@@ -1,0 +1,1 @@
+"""How networks are executed: backends, their selection on this machine, caches, joint compilation."""

@@ -1,0 +1,184 @@
+"""Which backend and precision runs a network fastest with the right numbers: measured here, on this machine."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from densemble.errors import UsageError
+from densemble.inference.runtime.backends import BACKENDS, REFERENCE, Precision, Runner
+
+EXACT = 1e-4
+"""Largest error of a float32 backend, relative to the largest logit of the eager reference."""
+DRIFT = 0.03
+"""Largest error of the maps of a lower precision, as a share of the maps' own variation (root mean squares)."""
+GAIN = 1.02
+"""How many times faster than eager a backend has to be."""
+ROUNDS, SECONDS = 5, 2.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a network is run at a shape.
+
+    Attributes:
+        backend, precision: what was chosen.
+        seconds: median time of every candidate with right numbers, ``BACKEND PRECISION`` -> seconds.
+        error: of the chosen one: see :data:`EXACT`, :data:`DRIFT`.
+        refused: candidates that could not be used, and why.
+    """
+
+    backend: str
+    precision: Precision
+    seconds: dict[str, float]
+    error: float
+    refused: dict[str, str]
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than eager float32."""
+        return self.seconds["eager fp32"] / self.seconds[f"{self.backend} {self.precision}"]
+
+
+def candidates(backend: str, precision: str, device: torch.device) -> list[tuple[str, Precision]]:
+    """Backends and precisions that may be chosen; eager float32, the reference, is always among them.
+
+    Args:
+        backend: a row of ``BACKENDS``, or ``auto``: those that are installed and are ready within seconds.
+        precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
+
+    Raises:
+        UsageError: the backend cannot be used here.
+    """
+    if backend == "auto":
+        able = [name for name in BACKENDS if BACKENDS[name].missing(device) is None]
+        names = [name for name in able if not _passed_over(name, able, device)]
+    else:
+        reason = BACKENDS[backend].missing(device)
+        if reason is not None:
+            raise UsageError(f"backend '{backend}' cannot be used: {reason}")
+        names = [backend]
+    order: tuple[Precision, ...] = get_args(Precision)
+    lowest = order.index("bf16" if precision == "auto" else precision)
+    pairs = [(name, one) for name in names for one in BACKENDS[name].precisions(device) if order.index(one) <= lowest]
+    return pairs if REFERENCE in pairs else [REFERENCE, *pairs]
+
+
+def _passed_over(name: str, able: Sequence[str], device: torch.device) -> bool:
+    """Whether ``auto`` does not try a backend that could be used: see docs/decisions/0009."""
+    if device.type == "cuda":
+        return False
+    row = BACKENDS[name]
+    return row.slow_to_compile or any(faster in able for faster in row.slower_than)
+
+
+def tune(
+    network: nn.Module,
+    example: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    pairs: Sequence[tuple[str, Precision]],
+    named: str | None = None,
+    remembered: Choice | None = None,
+    reference: Sequence[Tensor] | None = None,
+) -> tuple[Choice, Runner]:
+    """The fastest of several ways to run a network whose numbers are right.
+
+    Args:
+        network: normalized images -> logits.
+        example: real normalized images of the one shape; int8 is calibrated on them too.
+        activation: logits -> maps, on which the loss of a lower precision is measured.
+        pairs: see :func:`candidates`.
+        named: the backend that was asked for: chosen if its numbers are right, even if eager is faster.
+        remembered: the choice of an earlier process: used without timing if its numbers are still right.
+        reference: outputs of eager float32 for the example, where they are known.
+    """
+    if remembered is not None:
+        pairs = [(remembered.backend, remembered.precision)]
+    reference_run = BACKENDS[REFERENCE[0]].compile(network, example, REFERENCE[1], ())
+    reference = reference_run(example) if reference is None else reference
+    runners, errors, refused = {REFERENCE: reference_run}, {REFERENCE: 0.0}, {}
+    for backend, precision in pairs:
+        if (backend, precision) in runners:
+            continue
+        try:
+            run = BACKENDS[backend].compile(network, example, precision, [example])
+            error = largest_error(run(example), reference, activation, precision)
+        except UsageError as reason:
+            refused[f"{backend} {precision}"] = str(reason)
+            continue
+        if not is_right(error, precision):
+            refused[f"{backend} {precision}"] = f"its numbers differ by {error:.2g} from eager fp32"
+            continue
+        runners[backend, precision], errors[backend, precision] = run, error
+    if remembered is not None and pairs[0] in runners:
+        return replace(remembered, error=errors[pairs[0]]), runners[pairs[0]]
+    seconds = _times(runners, example)
+    backend, precision = _fastest(seconds, named)
+    choice = Choice(
+        backend,
+        precision,
+        {f"{b} {p}": value for (b, p), value in seconds.items()},
+        errors[backend, precision],
+        refused,
+    )
+    return choice, runners[backend, precision]
+
+
+def _fastest(seconds: Mapping[tuple[str, Precision], float], named: str | None) -> tuple[str, Precision]:
+    own = {pair: value for pair, value in seconds.items() if pair[0] == named}
+    if own:
+        return min(own, key=lambda pair: own[pair])
+    best = min(seconds, key=lambda pair: seconds[pair])
+    return best if seconds[best] * GAIN < seconds[REFERENCE] else REFERENCE
+
+
+def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> dict[tuple[str, Precision], float]:
+    """Median seconds of each, interleaved: machines are noisy, and slow down and speed up for all alike."""
+    samples: dict[tuple[str, Precision], list[float]] = {pair: [] for pair in runners}
+    started = time.perf_counter()
+    for number in range(ROUNDS if len(runners) > 1 else 1):
+        for pair, run in runners.items():
+            before = time.perf_counter()
+            run(example)
+            if example.device.type == "cuda":
+                torch.cuda.synchronize(example.device)
+            samples[pair].append(time.perf_counter() - before)
+        if number >= 2 and time.perf_counter() - started > SECONDS:
+            break
+    return {pair: statistics.median(values) for pair, values in samples.items()}
+
+
+def is_right(error: float, precision: Precision) -> bool:
+    """Whether a backend with this error may be used; NaN is not right."""
+    return error <= (EXACT if precision == "fp32" else DRIFT)
+
+
+def largest_error(
+    found: Sequence[Tensor],
+    reference: Sequence[Tensor],
+    activation: Callable[[Tensor], Tensor],
+    precision: Precision,
+) -> float:
+    """The largest error over outputs, see :data:`EXACT` and :data:`DRIFT`.
+
+    Args:
+        found: outputs of one batch.
+        reference: the same of eager float32.
+        activation: logits -> maps.
+        precision: that was computed in.
+    """
+    pairs = list(zip(found, reference, strict=True))
+    if any(own.shape != wanted.shape for own, wanted in pairs):
+        return float("inf")
+    if precision == "fp32":
+        return max(float((own - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) for own, wanted in pairs)
+    return max(_drift(activation(own), activation(wanted)) for own, wanted in pairs)
+
+
+def _drift(maps: Tensor, reference: Tensor) -> float:
+    variation = (reference - reference.mean((-2, -1), keepdim=True)).double().square().mean().sqrt()
+    return float((maps - reference).double().square().mean().sqrt() / variation.clamp(min=1e-6))

@@ -1,0 +1,27 @@
+"""Choices of backends that were measured earlier on this machine."""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict
+
+from densemble.errors import ResourceError
+from densemble.inference.runtime.choose_backend import Choice
+from densemble.inference.runtime.disk_cache import cache_folder
+from densemble.storage.runs import write_text
+
+
+def recall(key: str) -> Choice | None:
+    """The choice that was kept under a key."""
+    try:
+        values = json.loads((cache_folder() / "choices" / f"{key}.json").read_text(encoding="utf-8"))
+        return Choice(**values)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remember(key: str, choice: Choice) -> None:
+    """Keeps a choice, where that is possible."""
+    folder = cache_folder() / "choices"
+    with suppress(OSError, ResourceError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{key}.json", json.dumps(asdict(choice)))

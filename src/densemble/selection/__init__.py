@@ -1,0 +1,1 @@
+"""From trained members to one ensemble: candidates, selection, combination rule, calibration, guarantee, cascade."""

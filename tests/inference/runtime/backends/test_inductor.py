@@ -1,0 +1,93 @@
+"""The inductor backend against eager PyTorch."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densemble.errors import UsageError
+from densemble.inference.runtime.backends import inductor
+from densemble.inference.runtime.backends.backend import native_bf16
+from densemble.inference.runtime.backends.inductor import INDUCTOR
+
+CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(INDUCTOR.missing(CPU) is not None, reason=str(INDUCTOR.missing(CPU)))
+
+
+class TwoGrids(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = F.relu(self.first(x))
+        return features, self.second(F.interpolate(features, scale_factor=2, mode="bilinear"))
+
+
+class Undecided(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@needs_compiler
+def test_numbers_are_pytorchs_and_the_callers() -> None:
+    network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
+    kept = [(weight.clone(), weight.stride()) for weight in network.parameters()]
+    run = INDUCTOR.compile(network, images, "fp32", ())
+    found = run(images)
+    before = [output.clone() for output in found]
+    with torch.no_grad():
+        wanted = network(images)
+    torch.testing.assert_close(found, list(wanted), rtol=1e-5, atol=1e-6)
+    run(-images)
+    torch.testing.assert_close(found, before, rtol=0, atol=0)
+    for (weight, stride), now in zip(kept, network.parameters(), strict=True):
+        assert torch.equal(weight, now) and stride == now.stride()  # the network is left as it is
+
+
+@needs_compiler
+@pytest.mark.skipif(not native_bf16(CPU), reason="the processor has no bfloat16")
+def test_bfloat16_is_used_and_near() -> None:
+    network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
+    found = INDUCTOR.compile(network, images, "bf16", ())(images)
+    with torch.no_grad():
+        wanted = network(images)
+    for own, exact in zip(found, wanted, strict=True):
+        error = float((own - exact).abs().max() / exact.abs().max())
+        assert own.dtype == torch.float32 and 1e-5 < error < 0.02
+
+
+@needs_compiler
+def test_any_number_of_networks_of_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    images = torch.randn(1, 3, 8, 8)
+    networks = [nn.Sequential(nn.Conv2d(3, 2, 1)).eval() for _ in range(3)]
+    for network in networks:
+        found = INDUCTOR.compile(network, images, "fp32", ())(images)[0]
+        torch.testing.assert_close(found, network(images).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_network_that_cannot_be_compiled_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"inductor cannot take this network: .*; use another backend"):
+        INDUCTOR.compile(Undecided(), torch.randn(1, 3, 4, 4), "fp32", ())
+
+
+def test_what_is_missing_comes_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "'no-such-compiler' is not there: install one" in str(INDUCTOR.missing(CPU))
+    monkeypatch.setenv("CXX", shutil.which("sh") or "sh")
+    monkeypatch.setattr(inductor.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
+    assert "python3-dev" in str(INDUCTOR.missing(CPU))
+    monkeypatch.setattr(inductor, "find_spec", lambda name: None)
+    assert "pip install triton" in str(INDUCTOR.missing(torch.device("cuda")))
+    assert "the ensemble is on mps" in str(INDUCTOR.missing(torch.device("mps")))

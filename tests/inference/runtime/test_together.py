@@ -1,0 +1,245 @@
+import copy
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from small_networks import OTHER, SMALL
+from torch import Tensor
+
+import densemble as de
+from densemble.ensemble.member_views import Viewed
+from densemble.inference.predict import prepared
+from densemble.inference.runtime.backends.openvino import OpenVINORunner
+from densemble.inference.runtime.execution import Execution
+from densemble.inference.runtime.fast_ensemble import FastMember, accelerate, choices
+from densemble.inference.runtime.shared_compilation import Seat
+from densemble.inference.runtime.tuned_network import Rewritten
+from densemble.nets.dense import DenseModel
+from densemble.nets.rewrite import for_inference, same_tensors
+
+
+def make(backbone: str = SMALL, seed: int = 0, **options: object) -> DenseModel:
+    torch.manual_seed(seed)
+    given = {"weights": None, "out_channels": 2, "out_size": (24, 32), "head": "upsample", **options}
+    return DenseModel(backbone, **given).eval()  # type: ignore[arg-type]
+
+
+def pictures(batch: int = 2, seed: int = 3) -> Tensor:
+    return torch.rand(batch, 3, 64, 80, generator=torch.Generator().manual_seed(seed))
+
+
+def three() -> de.Ensemble:
+    return de.Ensemble([make(), make(OTHER, 1), make(seed=2)], weights=[3, 2, 1]).eval()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of outputs of every run of OpenVINO from now on."""
+    calls: list[int] = []
+    run = OpenVINORunner.__call__
+
+    def watched(self: OpenVINORunner, images: Tensor) -> list[Tensor]:
+        calls.append(len(found := run(self, images)))
+        return found
+
+    monkeypatch.setattr(OpenVINORunner, "__call__", watched)
+    return calls
+
+
+def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = three()
+    alone = accelerate(ensemble, pictures(), "openvino", "fp32", together=False)
+    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    calls = counted(monkeypatch)
+    wanted = dict(alone.member_maps(pictures()))
+    assert calls == [1, 1, 1]
+    calls.clear()
+    found = dict(joined.member_maps(pictures()))
+    assert calls == [3], "one run for all"
+    assert list(found) == list(wanted)
+    for name, maps in wanted.items():
+        assert torch.equal(found[name], maps), name
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_parts_of_a_batch_are_run_once_for_all(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = three()
+    joined = accelerate(ensemble, pictures(2), "openvino", "fp32")
+    calls = counted(monkeypatch)
+    found = joined(pictures(batch, seed=5))
+    assert calls == [3] * -(-batch // 2)
+    with torch.no_grad():
+        torch.testing.assert_close(found, ensemble(pictures(batch, seed=5)), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = de.Ensemble([make(), make(seed=1), make(seed=2, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))]).eval()
+    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    calls = counted(monkeypatch)
+    found = joined(pictures())
+    assert sorted(calls) == [1, 2]
+    with torch.no_grad():
+        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_also_sees_turned_pictures_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = make()
+    ensemble = de.Ensemble({"a": member, "b": Viewed(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}).eval()
+    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    calls = counted(monkeypatch)
+    found = joined(pictures())
+    assert sorted(calls) == [1, 1, 2]
+    with torch.no_grad():
+        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+
+
+def test_other_pictures_written_into_the_same_tensor_are_seen() -> None:
+    ensemble = three()
+    for backend in ("eager", "openvino"):
+        quick = accelerate(ensemble, pictures(), backend, "fp32")
+        images = pictures()
+        first = quick(images)
+        images.copy_(pictures(seed=9))
+        second = quick(images)
+        by_member = quick.members[OTHER](images)
+        images.copy_(pictures(seed=3))
+        assert torch.equal(quick(images), first)
+        with torch.no_grad():
+            torch.testing.assert_close(second, ensemble(pictures(seed=9)), rtol=1e-4, atol=1e-5)
+            wanted = ensemble.members[OTHER](pictures(seed=9))
+        torch.testing.assert_close(by_member, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_fast_ensemble_needs_no_context_of_its_own() -> None:
+    quick = accelerate(three(), pictures(), "eager", "fp32")
+    with torch.inference_mode():
+        inside = quick(pictures())
+    outside = quick(pictures())
+    assert not outside.requires_grad
+    assert torch.equal(inside, outside)
+
+
+def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[OpenVINORunner] = []
+    rest = OpenVINORunner.rest
+
+    def watched(self: OpenVINORunner) -> None:
+        released.append(self)
+        rest(self)
+
+    monkeypatch.setattr(OpenVINORunner, "rest", watched)
+    joined = accelerate(three(), pictures(), "openvino", "fp32")
+    assert len({id(runner) for runner in released}) == 3
+    seats = [tuned.runner for own in choices(joined).values() for tuned in own]
+    assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """The number of outputs of every network that OpenVINO compiles from now on; nothing is remembered at first."""
+    found: list[int] = []
+    plain = OpenVINORunner._compiled
+
+    def watched(self: OpenVINORunner) -> object:
+        found.append(len(self.model.outputs))
+        return plain(self)
+
+    monkeypatch.setattr(OpenVINORunner, "_compiled", watched)
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
+    return found
+
+
+def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_once_together(
+    compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Execution, "worth", lambda *_: True)
+    quick = prepared(three(), "openvino", "fp32")
+    for member in quick.members.values():
+        assert isinstance(member, FastMember)
+        member.network.execution.expected = 1000
+    wanted = quick(pictures())
+    assert compiled == [1, 1, 1]
+    found = quick(pictures())
+    assert compiled == [1, 1, 1, 3]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_remembered_networks_are_compiled_once_together(compiled: list[int]) -> None:
+    first = accelerate(three(), pictures(), "openvino", "fp32")
+    assert compiled == [1, 1, 1, 3]
+    compiled.clear()
+    again = accelerate(three(), pictures(), "openvino", "fp32")
+    assert compiled == [3]
+    other = pictures(seed=8)
+    assert torch.equal(again(other), first(other))
+
+
+def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled: list[int]) -> None:
+    ensemble = three()
+    accelerate(ensemble, pictures(), "openvino", "fp32")
+    compiled.clear()
+    quick = prepared(ensemble, "openvino", "fp32")
+    found = quick(pictures())
+    assert compiled == []
+    with torch.no_grad():
+        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_remembered_networks_with_wrong_numbers_run_eagerly(
+    members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensemble = de.Ensemble([make(), make(OTHER, 1), make(seed=2)][:members]).eval()
+    accelerate(ensemble, pictures(), "openvino", "fp32")
+    run = OpenVINORunner.__call__
+
+    def wrong(self: OpenVINORunner, images: Tensor) -> list[Tensor]:
+        return [*run(self, images)[:-1], run(self, images)[-1] + 1]
+
+    monkeypatch.setattr(OpenVINORunner, "__call__", wrong)
+    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
+    other = pictures(seed=8)
+    with torch.no_grad():
+        torch.testing.assert_close(quick(other), ensemble(other), rtol=1e-4, atol=1e-5)
+    *right, last = [tuned.runner for own in choices(quick).values() for tuned in own]
+    assert isinstance(last, Seat) and last.alone is not None
+    assert all(isinstance(seat, Seat) and seat.alone is None for seat in right)
+
+
+def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[DenseModel]] = []
+
+    def watched(self: Rewritten, seen: object, stops_at: object) -> object:
+        found = network(self, seen, stops_at)  # type: ignore[arg-type]
+        made.extend(weakref.ref(model) for model in self._models)
+        return found
+
+    network = Rewritten.network
+    monkeypatch.setattr(Rewritten, "network", watched)
+    kept = accelerate(de.Ensemble([make(OTHER)]), pictures(), "openvino", "fp32")
+    assert made
+    assert not [ref for ref in made if ref() is not None]
+    made.clear()
+    eager = accelerate(de.Ensemble([make(OTHER)]), pictures(), "eager", "fp32")
+    assert [ref for ref in made if ref() is not None], "the eager runner needs them"
+    assert kept(pictures()).shape == eager(pictures()).shape
+
+
+def test_a_fast_member_has_the_weights_of_the_plain_one_in_the_same_memory() -> None:
+    ensemble = de.Ensemble([make(OTHER)]).eval()
+    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
+    (member,), (plain,) = quick.members.values(), ensemble.members.values()
+    assert isinstance(member, FastMember)
+    pairs = list(zip(member.parameters(), plain.parameters(), strict=True))
+    assert all(own.data_ptr() == other.data_ptr() for own, other in pairs)
+    assert all(own is not other for own, other in pairs)
+
+
+def test_a_copy_with_the_same_tensors_can_be_laid_out_anew_without_changing_the_first() -> None:
+    plain = make(OTHER).train()
+    before = copy.deepcopy(plain.state_dict())
+    other = same_tensors(plain).eval().to(memory_format=torch.channels_last)
+    for_inference(other)
+    assert plain.training
+    assert all(torch.equal(value, before[key]) for key, value in plain.state_dict().items())
+    assert plain.backbone.get_parameter(next(iter(dict(plain.backbone.named_parameters())))).is_contiguous()

@@ -1,0 +1,99 @@
+"""Report, leaderboard and ``evaluate`` of one artifact give the same numbers on the same images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from selection.written_runs import NAMES, Written
+
+from densemble.evaluation.scores import evaluate
+from densemble.selection import assemble as assembling
+from densemble.storage.artifact import load, save
+from densemble.storage.runs import read_json
+
+CASES = [
+    *[("segmentation", rule, way) for rule in ("mean", "vote", "stacking") for way in ("temperature", "vector")],
+    ("multilabel", "mean", "vector"),
+    ("multilabel", "vote", "temperature"),
+    ("depth", "mean", "variance"),
+    ("saliency", "stacking", "none"),
+]
+
+
+@pytest.mark.parametrize(("kind", "rule", "way"), CASES)
+def test_they_agree(kind: str, rule: str, way: str, fresh: Callable[[str], Written], tmp_path: Path) -> None:
+    run, path = fresh(kind), tmp_path / "e.safetensors"
+    save(run.run.assemble("all", rule, calibrate=way), path)
+    ensemble = load(path)
+    assert ensemble.combine == rule
+    # In this process: with another number of threads sums are rounded otherwise, which may decide an even pixel.
+    measured = evaluate(ensemble, run.data, "val")
+    row = run.run.leaderboard().loc["ensemble (all)" if rule == "mean" else f"ensemble (all, {rule})"]
+    analysis = read_json(run.path / "analysis.json")
+    numbers = {name: value for name, value in measured.items() if isinstance(value, float)}
+    assert len(numbers) >= 3
+    for name, value in numbers.items():
+        assert row[name] == pytest.approx(value, abs=1e-6), name
+        assert analysis["chosen"]["val"][name] == pytest.approx(value, abs=1e-6), name
+    if "per_class" in analysis:
+        table = analysis["per_class"]["scores"]
+        wanted = {"ensemble": measured, **measured["members"]}
+        for name, scores in wanted.items():
+            found, exact = (np.array(own, float) for own in (table[name], scores["iou_per_class"]))
+            np.testing.assert_allclose(found, exact, atol=1e-6, err_msg=name)
+        assert set(table) == {*NAMES, "ensemble", "ensemble, cross-fitted"}
+
+
+def test_they_agree_on_images_that_nothing_was_selected_on(
+    fresh: Callable[[str], Written], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, lines = fresh("segmentation"), list[str]()
+    monkeypatch.setattr(assembling, "MOST", 5)
+    ensemble = run.run.assemble("all", "mean", calibrate="vector", report=lines.append)
+    assert any(line == f"selected on 5 of {len(run.data.val)} validation images" for line in lines)
+    measured = evaluate(ensemble, run.data, "val")
+    assert ensemble.metrics["val"]["miou"] == pytest.approx(measured["miou"], abs=1e-6)
+    assert ensemble.metrics["val"]["nll"] == pytest.approx(measured["nll"], abs=1e-6)
+
+
+def test_the_gain_is_the_sum_of_its_parts_and_the_headline_is_the_strategy(fresh: Callable[[str], Written]) -> None:
+    run = fresh("segmentation")
+    run.plant([1.0, 1.5, 6.0])
+    run.run.assemble("all", "vote", calibrate="vector")
+    analysis = read_json(run.path / "analysis.json")
+    crossed = analysis["cross_fitted"]
+    total, selection, calibration = (crossed["gain"][name]["value"] for name in ("total", "selection", "calibration"))
+    assert total == pytest.approx(selection + calibration)
+    row = next(row for row in analysis["strategies"] if row["name"] == "all")
+    assert row["score"] == pytest.approx(crossed["score"]["value"])
+    assert crossed["scores"]["miou"] == pytest.approx(crossed["score"]["value"], abs=1e-6)
+    board = run.run.leaderboard()
+    assert board.loc["ensemble (all, vote), cross-fitted", "miou"] == pytest.approx(crossed["score"]["value"], abs=1e-6)
+
+
+def test_nothing_that_is_measured_in_a_fold_was_used_in_it(fresh: Callable[[str], Written]) -> None:
+    """Other targets of a fold's images change nothing that was selected or fitted for that fold."""
+    from densemble.selection import cross_fit as module
+
+    seen: list[tuple[Any, ...]] = []
+    run = fresh("segmentation")
+    run.plant([1.0, 1.2, 1.4])
+
+    def record(found: Any, fits: Any, own: Any, held: Any) -> None:
+        seen.append((own.weights, own.held.temperatures, own.combination.rule, own.combination.calibration.describe()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_measure", record)
+        patch.setattr(module, "CrossFit", module.CrossFit)
+        for change in (False, True):
+            if change:
+                for name in NAMES:  # the second fold's predictions
+                    maps = np.load(run.maps(name))
+                    maps[4:] = np.roll(maps[4:], 1, axis=1)
+                    run.plant_maps(name, maps)
+            with pytest.raises(KeyError):  # nothing was measured
+                run.run.assemble("greedy", "auto", calibrate="vector")
+    first, second, changed_first, changed_second = seen
+    assert changed_second == second and changed_first != first

@@ -1,0 +1,281 @@
+"""Fitting cascades: scores against brute force, data sets with known best policies, and errors."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ensemble.combining import combine
+from small_heldout import SIZE, TASKS, arrays, small_set, truth_of
+from torch import Tensor
+
+from densemble.ensemble.calibrate import Temperature
+from densemble.ensemble.cascade import Cascade, Policy, measures_for, unsureness
+from densemble.ensemble.combination import Combination
+from densemble.ensemble.uncertainty import RunningUncertainty
+from densemble.errors import DataError, UsageError
+from densemble.metrics import Objective
+from densemble.selection.candidate_scores import measure
+from densemble.selection.cascade_subsets import thinned
+from densemble.selection.fit_cascade import fit_cascade, why_no_cascade
+from densemble.selection.held_out_predictions import HeldOut, held_out
+from densemble.tasks import SegmentationTask
+
+WEIGHTS = (0.2, 0.3, 0.5)
+MILLISECONDS = [10.0, 15.0, 75.0]
+
+
+def combination_of(held: HeldOut, weights: Sequence[float], rule: str = "mean", **parts: Any) -> Combination:
+    """Members of a held-out set with these weights."""
+    return Combination(held.task, dict(zip(held.names, weights, strict=True)), rule, **parts)
+
+
+def brute_force(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> tuple[float, float]:
+    """(cost, score) of a policy, one picture and one member at a time, by the library's own rule and uncertainty."""
+    costs, rows = followed(held, combination, objective, policy)
+    return float(np.mean(costs)), float(objective.value(torch.stack(rows).sum(0)))
+
+
+def totals_of_policy(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> Tensor:
+    """Statistics of a policy, summed over the pictures."""
+    return torch.stack(followed(held, combination, objective, policy)[1]).sum(0)
+
+
+def followed(
+    held: HeldOut, combination: Combination, objective: Objective, policy: Policy
+) -> tuple[list[float], list[Tensor]]:
+    """Cost and statistics of each picture."""
+    costs, rows = list[float](), list[Tensor]()
+    places, weights = [held.names.index(name) for name in policy.members], list(combination.weights.values())
+    for maps, truth in held:
+        running = RunningUncertainty(held.task.distribution)
+        for stage, place in enumerate(places, 1):
+            running.add(maps[place][None], weights[place])
+            seen = places[:stage]
+            joined = combine(maps[seen][:, None], [weights[p] for p in seen], combination.rule, held.task)
+            sure = unsureness(policy.measure, joined, running, held.task.distribution, stage) < policy.threshold
+            if sure or stage == len(places):
+                break
+        calibration = combination.calibration
+        served = joined if calibration is None else calibration.apply(joined)
+        rows.append(measure(served, truth, held.task, objective)[0])
+        costs.append(sum(MILLISECONDS[place] for place in seen) / sum(MILLISECONDS))
+    return costs, rows
+
+
+def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
+    """Two cheap members that are right on every second picture and err elsewhere; a dear one that is always right."""
+    easy, hard = (small_set(TASKS[metric], spreads, pictures) for spreads in ([0.0, 0.0, 0.0], [2.0, 2.0, 0.0]))
+    even = (np.arange(pictures) % 2 == 0)[:, None, None, None]
+    maps = [np.where(even, own, other) for own, other in zip(arrays(easy), arrays(hard), strict=True)]
+    if metric == "cc":  # probabilities
+        maps = [own.clip(0, 1) for own in maps]
+    return held_out(easy.names, maps, easy.targets, easy.task)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+@pytest.mark.parametrize("rule", ["mean", "median"])
+def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: str) -> None:
+    held, objective = uneven_set(metric), TASKS[metric].objective(metric)
+    combination = combination_of(held, WEIGHTS, rule)
+    found = fit_cascade(held, combination, objective, MILLISECONDS)
+    assert any(policy.threshold > 0 for policy in found.policies)
+    for policy in found.policies:
+        cost, score = brute_force(held, combination, objective, policy)
+        assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-6), policy
+        assert policy.measure in measures_for(held.task)
+        share = score / found.full if objective.higher_is_better else found.full / score
+        assert policy.kept == pytest.approx(share, rel=1e-5)
+        assert policy.kept_low is not None and policy.kept is not None and policy.kept_low <= policy.kept + 1e-9
+
+
+def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
+    """Other maps of the same pictures, twice as large, beside targets twice as large."""
+    task = held.task
+    truths = [truth_of(task, random) for _ in held.targets]
+    large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in truths]
+    ideal = torch.stack([task.as_maps(target)[0] for target in large]).numpy()
+    noise = [random.normal(size=ideal.shape).astype(np.float32) * 0.3 for _ in held.names]
+    maps = [np.abs(ideal + own) for own in noise]
+    if task.distribution == "categorical":
+        maps = [own / own.sum(1, keepdims=True) for own in maps]
+    elif task.distribution == "bernoulli":
+        maps = [own.clip(0, 1) for own in maps]
+    return held_out(held.names, maps, [(target, None) for target in large], task)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_served(metric: str) -> None:
+    held, objective = uneven_set(metric), TASKS[metric].objective(metric)
+    combination = combination_of(held, WEIGHTS)
+    first = fit_cascade(held, combination, objective, MILLISECONDS)
+    other = grown(held, np.random.default_rng(5))
+    found = fit_cascade(held, combination, objective, MILLISECONDS, other)
+    known = {(policy.members, policy.measure, policy.threshold) for policy in first.policies}
+    assert {(policy.members, policy.measure, policy.threshold) for policy in found.policies} <= known
+    assert found.full != first.full
+    for policy in found.policies:
+        cost, score = brute_force(other, combination, objective, policy)
+        assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-5), policy
+    assert found.policies[-1].kept == found.policies[-1].kept_low == 1
+    for check in found.checks:  # fitted on either half alone, kept of the other half as it is served
+        rows = []
+        for seen, unseen in ((range(5), range(5, 10)), (range(5, 10), range(5))):
+            half = fit_cascade(held.only(seen), combination, objective, MILLISECONDS, other.only(seen))
+            bare = Cascade(**{**vars(half), "checks": ()})
+            policy = bare.for_budget(check.share) if check.asked == "budget" else bare.for_keep(check.share)
+            rows.append(totals_of_policy(other.only(unseen), combination, objective, policy))
+        score = float(objective.value(torch.stack(rows).sum(0)))
+        share = score / found.full if objective.higher_is_better else found.full / score
+        assert check.kept == pytest.approx(share, rel=1e-5), check
+
+
+def test_calibration_is_part_of_what_is_scored() -> None:
+    task = TASKS["nll"]
+    held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), task.objective("nll")
+    combination = combination_of(held, WEIGHTS, calibration=Temperature(2.0, task.distribution))
+    found = fit_cascade(held, combination, objective, MILLISECONDS)
+    assert found.full != pytest.approx(
+        fit_cascade(held, combination_of(held, WEIGHTS), objective, MILLISECONDS).full, rel=1e-3
+    )
+    for policy in found.policies:
+        assert policy.score == pytest.approx(brute_force(held, combination, objective, policy)[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("metric", TASKS)
+def test_the_front(metric: str) -> None:
+    task = TASKS[metric]
+    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), task.objective(metric)
+    found = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
+    sign = 1 if objective.higher_is_better else -1
+    *front, everything = found.policies
+    for cheaper, dearer in pairwise(front):
+        assert cheaper.cost <= dearer.cost
+        assert sign * dearer.score > sign * cheaper.score or dearer.kept_low > cheaper.kept_low
+    assert sorted(everything.members) == sorted(held.names) and everything.threshold == 0
+    assert everything.cost == pytest.approx(1) and everything.score == pytest.approx(found.full)
+    assert everything.kept == everything.kept_low == 1
+    assert found.for_keep(1.0).kept_low >= 1 and sum(found.shares.values()) == pytest.approx(1)
+
+
+def hard_and_easy(pictures: int = 24) -> HeldOut:
+    """A cheap member that is right, and sure, on every second picture, and a guess elsewhere; a dear one always right.
+
+    The cheap one weighs little, so that the mean of both is right wherever the dear one is.
+    """
+    random = np.random.default_rng(0)
+    task = SegmentationTask(("a", "b", "c"))
+    targets = [truth_of(task, random) for _ in range(pictures)]
+    ideal = torch.stack([task.as_maps(target)[0] for target in targets])
+    sure: Tensor = torch.softmax(8 * ideal, 1)
+    guess = torch.softmax(torch.from_numpy(random.normal(size=(pictures, 3, *SIZE))).float() / 10, 1)
+    easy = (torch.arange(pictures) % 2 == 0)[:, None, None, None]
+    cheap = torch.where(easy, sure, guess)
+    maps = [cheap.half().numpy(), sure.half().numpy()]
+    return held_out(["cheap", "dear"], maps, [(target, None) for target in targets], task)
+
+
+def test_sure_pictures_stop_and_others_go_on() -> None:
+    held = hard_and_easy()
+    found = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    policy = found.for_keep(1.0)
+    assert policy.members == ("cheap", "dear") and policy.measure == "entropy" and policy.threshold > 0
+    assert policy.cost == pytest.approx((0.1 + 1.0) / 2) and policy.kept == 1
+    assert found.for_budget(0.5).score < found.for_budget(0.6).score == found.full
+    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    assert keep[0.995].kept == pytest.approx(1) and keep[0.995].cost == pytest.approx(0.55)
+
+
+def test_checks_are_measured_on_the_other_half() -> None:
+    """What holds of the first half only is not promised by what was fitted on it."""
+    held = hard_and_easy()
+    cheap = arrays(held)[0].copy()
+    cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
+    maps = [cheap, arrays(held)[1]]
+    other = held_out(held.names, maps, held.targets, held.task)
+    found = fit_cascade(other, combination_of(other, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
+    assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
+    assert {0.4, 0.5, 0.7} <= shares["budget"] <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.7}  # none below the cheapest member
+    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    assert keep[1.0].kept < 0.95
+    assert found.for_keep(1.0).kept_low >= 1
+
+
+def test_neighbours_that_fail_together_lower_the_bound() -> None:
+    """Frames of a film: six bad pictures in a row say less about the next film than six scattered ones."""
+
+    def low(bad: list[int]) -> float:
+        held = hard_and_easy(60)
+        cheap = arrays(held)[1].copy()
+        cheap[bad] = arrays(held)[0][1]
+        found = fit_cascade(
+            held_out(held.names, [cheap, arrays(held)[1]], held.targets, held.task),
+            combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0],
+        )  # fmt: skip
+        alone = next(policy for policy in found.policies if policy.members == ("cheap",))
+        assert alone.kept_low is not None
+        return alone.kept_low
+
+    assert low([0, 1, 2, 3, 4, 5]) < low([5, 15, 25, 35, 45, 55]) - 0.005
+
+
+def test_worse_members_that_come_last_are_left_out() -> None:
+    held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], pictures=12)
+    found = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
+    best = found.for_budget(1.0)
+    assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
+
+
+def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
+    held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
+    upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
+    negative = held_out(held.names, upside_down, held.targets, held.task)
+    found = fit_cascade(negative, combination_of(negative, (0.5, 0.5)), held.task.objective(), [1.0, 2.0])
+    assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
+    with pytest.raises(UsageError, match="budget"):
+        found.for_keep(0.9)
+    assert found.for_budget(1.0).score >= found.full and {check.asked for check in found.checks} == {"budget"}
+
+
+def test_what_has_no_cascade() -> None:
+    held = small_set(TASKS["miou"], [1.0, 1.0])
+    objective = held.task.objective()
+    assert why_no_cascade(3, "mean") is None and "one member" in str(why_no_cascade(1, "mean"))
+    fitted = {"kernel": torch.ones(2, 3, 3), "bias": torch.zeros(3)}
+    with pytest.raises(UsageError, match=r"stacking.*all members"):
+        fit_cascade(held, combination_of(held, (0.5, 0.5), "stacking", fitted=fitted), objective, [1.0, 1.0])
+    with pytest.raises(DataError, match="3 held-out pictures"):
+        fit_cascade(held.only([0, 1, 2]), combination_of(held, (0.5, 0.5)), objective, [1.0, 1.0])
+    unknown = TASKS["cc"].objective("nss")  # of pictures without fixations
+    heat = small_set(TASKS["cc"], [1.0, 1.0])
+    with pytest.raises(DataError, match="nss is undefined"):
+        fit_cascade(heat, combination_of(heat, (0.5, 0.5)), unknown, [1.0, 1.0])
+
+
+def test_pictures_may_be_numbered_anyhow() -> None:
+    held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), TASKS["cc"].objective()
+    some = held.only([11, 2, 3, 7, 8, 5])
+    found: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
+    assert found.pictures == 6
+    for policy in found.policies:
+        if not policy.threshold:
+            assert policy.score == pytest.approx(_score(some, objective, policy.members), rel=1e-6)
+    assert {policy.members for policy in found.policies if not policy.threshold} >= {("member1",)}
+
+
+def _score(held: HeldOut, objective: Objective, members: tuple[str, ...]) -> float:
+    """Of the mean of some members, image by image."""
+    rows = [measure(maps.mean(0)[None], truth, held.task, objective)[0] for maps, truth in held.of(members)]
+    return float(objective.value(torch.stack(rows).sum(0)))
+
+
+def test_only_targets_that_are_scored_by_pixel_at_the_size_of_the_maps_are_thinned() -> None:
+    maps, same, other = torch.rand(2, 3, 100, 100), torch.zeros(100, 100), torch.zeros(50, 50)
+    assert thinned(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
+    assert thinned(maps, (other, None), "labels")[0] is maps
+    assert thinned(maps, (same, None), "labels", most=None)[0] is maps
+    some, (target, _) = thinned(maps, (torch.arange(10_000).view(100, 100), None), "labels", most=2500)
+    assert torch.equal(some, maps[..., ::2, ::2]) and torch.equal(target, torch.arange(10_000).view(100, 100)[::2, ::2])
