@@ -32,7 +32,7 @@ from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files
 from densemble.inference.predict import prepared
 from densemble.inference.runtime.fast_ensemble import accelerate
-from densemble.inference.sources import make_items, read_picture
+from densemble.inference.sources import make_items, read_for_ensemble
 from densemble.shapes import Size, parse_size
 
 RESULT = Path(__file__).parent / "results" / "folder.json"
@@ -70,7 +70,7 @@ def seven(out_size: Size) -> de.Ensemble:
 
 
 def batches(ensemble: de.Ensemble, paths: list[Path], batch: int) -> list[Tensor]:
-    images = [as_images(read_picture(path, ensemble), ensemble.in_channels) for path in paths]
+    images = [as_images(read_for_ensemble(path, ensemble), ensemble.in_channels) for path in paths]
     return [torch.cat(images[start : start + batch]) for start in range(0, len(images), batch)]
 
 

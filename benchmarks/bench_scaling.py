@@ -81,12 +81,12 @@ def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, A
 def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, Any]:
     """Seconds by number of pixels."""
     ensemble = make_ensemble(backbone, 2)
-    pictures = {height * width: synthetic_images(1, 3, (height, width)) for height, width in sizes}
+    by_area = {height * width: synthetic_images(1, 3, (height, width)) for height, width in sizes}
     ways: dict[tuple[str, int], Method] = {}
     for name, (backend, precision) in KINDS.items():
-        for pixels, images in pictures.items():
+        for pixels, images in by_area.items():
             ways[name, pixels] = on(accelerate(ensemble, images, backend, precision, say), images)
-    return grown(interleaved(ways, torch.empty(0), rounds), list(pictures))
+    return grown(interleaved(ways, torch.empty(0), rounds), list(by_area))
 
 
 def on(way: Method, images: Tensor) -> Method:
@@ -186,9 +186,9 @@ def profile(fast: nn.Module, images: Tensor) -> list[dict[str, Any]]:
     """Functions by their share of the profiled time. The profiler slows Python code down."""
     profiler = cProfile.Profile()
     with torch.inference_mode():
-        pictures = [images.clone() for _ in range(PROFILED)]
+        copies = [images.clone() for _ in range(PROFILED)]
         profiler.enable()
-        for own in pictures:
+        for own in copies:
             fast(own)
         profiler.disable()
     stats = pstats.Stats(profiler)

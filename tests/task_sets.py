@@ -102,9 +102,9 @@ def density(folder: Path, stem: str, random: np.random.Generator) -> None:
 
 
 def image(folder: Path, stem: str, random: np.random.Generator) -> None:
-    picture = paint(random, discs(random, 3))
-    save_png(folder / "images" / f"{stem}.png", picture)
-    save_png(folder / "targets" / f"{stem}.png", 255 - picture)
+    painted = paint(random, discs(random, 3))
+    save_png(folder / "images" / f"{stem}.png", painted)
+    save_png(folder / "targets" / f"{stem}.png", 255 - painted)
 
 
 TASK_SETS: dict[str, tuple[str, dict[str, Any], Callable[[Path, str, np.random.Generator], None]]] = {

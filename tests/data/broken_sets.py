@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data.good_sets import SIZE, heat, image_of, labels, picture, save, target_of
+from data.good_sets import SIZE, heat, image_of, labels, photo, save, target_of
 from data.spoiling import (
     all_depths,
     all_maps,
@@ -112,7 +112,7 @@ BROKEN: dict[str, Broken] = {
         "damaged",
         "data.leave_out",
         lambda f: (
-            save(image_of(f, "b").with_suffix(".jpg"), picture(1), quality=95),
+            save(image_of(f, "b").with_suffix(".jpg"), photo(1), quality=95),
             cut(image_of(f, "b"), 0.7),
         ),
         mends=True,
@@ -176,13 +176,13 @@ BROKEN: dict[str, Broken] = {
     "four bands among three": Broken(
         "mixed channels",
         "data.bands=[0, 1, 2]",
-        lambda f: save(image_of(f, "b").with_suffix(".npy"), np.concatenate([picture(1), picture(2)[..., :1]], -1)),
+        lambda f: save(image_of(f, "b").with_suffix(".npy"), np.concatenate([photo(1), photo(2)[..., :1]], -1)),
         mends=True,
     ),
     "16 bits among 8": Broken(
         "mixed depths",
         "data.image_range",
-        lambda f: save(image_of(f, "b").with_suffix(".npy"), picture(1).astype(np.uint16) * 20),
+        lambda f: save(image_of(f, "b").with_suffix(".npy"), photo(1).astype(np.uint16) * 20),
         severity="warning",
     ),
     "floats above 1": Broken("picture values", "data.image_range", float_pictures(lambda x: x * 300)),
@@ -248,7 +248,7 @@ BROKEN: dict[str, Broken] = {
         options={"color_map": {"x": "#0a141e", "y": "#c80000"}},
     ),
     "photographs as masks": Broken(
-        "too many colours", "photograph", lambda f: all_maps(f, lambda path, n: save(path, picture(n + 80)))
+        "too many colours", "photograph", lambda f: all_maps(f, lambda path, n: save(path, photo(n + 80)))
     ),
     "labels as JPEG": Broken(
         "lossy labels",
@@ -338,7 +338,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "a picture without data": Broken("empty picture", "data.leave_out", without_data, mends=True),
     "heat in colours": Broken(
-        "coloured map", "--task image", lambda f: save(target_of(f, "b"), picture(90)), "saliency"
+        "coloured map", "--task image", lambda f: save(target_of(f, "b"), photo(90)), "saliency"
     ),
     "fixations of another size": Broken("fixations", "make it again", fixations(np.ones((9, 9), bool)), "saliency"),
     "no fixations": Broken("fixations", "without fixations", fixations(np.zeros(SIZE, bool)), "saliency"),
@@ -387,7 +387,7 @@ BROKEN: dict[str, Broken] = {
             ),
         }.items()
     },
-    "depth in colours": Broken("coloured map", "grey PNG", lambda f: save(target_of(f, "b"), picture(91)), "depth"),
+    "depth in colours": Broken("coloured map", "grey PNG", lambda f: save(target_of(f, "b"), photo(91)), "depth"),
     # splits without anything
     "no point in val": Broken("nothing to score", "into val", tables({"a": "5,5\n", "b": "9,7\n"}), "heatmap"),
     "no point in train": Broken("nothing to learn", "into train", tables({"e": "5,5\n"}), "heatmap"),
@@ -426,7 +426,7 @@ BROKEN: dict[str, Broken] = {
     "one map is its picture": Broken(
         "target is its picture",
         "which file is which",
-        lambda f: save(target_of(f, "b"), picture(1)),
+        lambda f: save(target_of(f, "b"), photo(1)),
         "image",
         severity="warning",
         mends=True,
@@ -434,11 +434,11 @@ BROKEN: dict[str, Broken] = {
     "all maps are their pictures": Broken(
         "targets are the pictures",
         "the other folder",
-        lambda f: all_maps(f, lambda path, n: save(path, picture(n))),
+        lambda f: all_maps(f, lambda path, n: save(path, photo(n))),
         "image",
     ),
     "grey among colours": Broken(
-        "mixed maps", "as many", lambda f: save(target_of(f, "b").with_suffix(".npy"), picture(1)[..., :2]), "image"
+        "mixed maps", "as many", lambda f: save(target_of(f, "b").with_suffix(".npy"), photo(1)[..., :2]), "image"
     ),
 }
 """What is wrong -> how it is made and what must be found."""

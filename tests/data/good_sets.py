@@ -12,7 +12,7 @@ SIZE = (48, 64)
 STEMS = {"train": ("a", "b", "c", "d"), "val": ("e", "f")}
 
 
-def picture(number: int, size: tuple[int, int] = SIZE) -> Array:
+def photo(number: int, size: tuple[int, int] = SIZE) -> Array:
     """A coloured picture with its own large shapes and fine detail."""
     random = np.random.default_rng(number)
     coarse = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size[::-1], 3)
@@ -72,7 +72,7 @@ def _target(folder: Path, stem: str, number: int, task: str) -> None:
         case "heatmap":
             write_points(folder / f"{stem}.csv", [tuple(p) for p in random.uniform(2, 46, (3, 2)).round(1)])
         case "image":
-            save(folder / f"{stem}.png", 255 - picture(number))
+            save(folder / f"{stem}.png", 255 - photo(number))
 
 
 def write_good(folder: Path, task: str) -> Path:
@@ -80,7 +80,7 @@ def write_good(folder: Path, task: str) -> Path:
     number = 0
     for split, stems in STEMS.items():
         for stem in stems:
-            save(folder / split / "images" / f"{stem}.png", picture(number))
+            save(folder / split / "images" / f"{stem}.png", photo(number))
             _target(folder / split / "targets", stem, number, task)
             number += 1
     return folder

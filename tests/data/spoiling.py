@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data.good_sets import SIZE, STEMS, heat, image_of, labels, picture, save, target_of
+from data.good_sets import SIZE, STEMS, heat, image_of, labels, photo, save, target_of
 from PIL import Image
 
 Array = np.ndarray[Any, Any]
@@ -18,7 +18,7 @@ def cut(path: Path, keep: float) -> None:
 def turned(folder: Path, stem: str, orientation: int, shown: tuple[int, int] = SIZE) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    save(image_of(folder, stem).with_suffix(".jpg"), picture(50, shown), exif=exif, quality=95)
+    save(image_of(folder, stem).with_suffix(".jpg"), photo(50, shown), exif=exif, quality=95)
 
 
 def all_maps(folder: Path, change: Callable[[Path, int], object]) -> None:
@@ -118,18 +118,18 @@ def only(folder: Path, split: str, keep: int) -> None:
 
 def resized(stem: str, size: tuple[int, int]) -> Callable[[Path], object]:
     def spoil(folder: Path) -> None:
-        save(image_of(folder, stem), picture(60, size))
+        save(image_of(folder, stem), photo(60, size))
         save(target_of(folder, stem), labels(60, size))
 
     return spoil
 
 
 def doubled(folder: Path) -> None:
-    Image.fromarray(picture(70)).save(image_of(folder, "a").with_suffix(".jpg"))
+    Image.fromarray(photo(70)).save(image_of(folder, "a").with_suffix(".jpg"))
 
 
 def capital(folder: Path) -> None:
-    for kind, array in (("images", picture(71)), ("targets", labels(71))):
+    for kind, array in (("images", photo(71)), ("targets", labels(71))):
         Image.fromarray(array).save(folder / "train" / kind / "A.png")
 
 
@@ -148,7 +148,7 @@ def fixations(array: Array) -> Callable[[Path], object]:
 def float_pictures(change: Callable[[Array], Array]) -> Callable[[Path], object]:
     def spoil(folder: Path) -> None:
         for number, stem in enumerate("abcdef"):
-            values = picture(number).astype(np.float32) / 255
+            values = photo(number).astype(np.float32) / 255
             save(image_of(folder, stem).with_suffix(".npy"), change(values) if stem == "b" else values)
 
     return spoil
@@ -185,11 +185,11 @@ def masks(change: Callable[[Array], Array]) -> Callable[[Path], object]:
 
 def twelve_bits(folder: Path) -> None:
     for number, stem in enumerate("abcdef"):
-        save(image_of(folder, stem).with_suffix(".tif"), picture(number).astype(np.uint16) * 16, photometric="rgb")
+        save(image_of(folder, stem).with_suffix(".tif"), photo(number).astype(np.uint16) * 16, photometric="rgb")
 
 
 def stacked(folder: Path) -> None:
-    pages = np.stack([picture(1), picture(2)])
+    pages = np.stack([photo(1), photo(2)])
     save(image_of(folder, "b").with_suffix(".tif"), pages, photometric="rgb")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data.broken_sets import BROKEN
-from data.good_sets import heat, image_of, labels, picture, save, target_of, write_good
+from data.good_sets import heat, image_of, labels, photo, save, target_of, write_good
 from PIL import Image
 
 from densemble.commands.overrides import with_settings
@@ -95,7 +95,7 @@ def test_all_problems_are_found_at_once_and_errors_come_first(tmp_path: Path) ->
     for name in names[:1]:
         BROKEN[name].spoil(tmp_path)
     save(target_of(tmp_path, "c"), np.full((48, 64), 255, np.uint8))
-    save(image_of(tmp_path, "a"), picture(4)[:, ::-1])
+    save(image_of(tmp_path, "a"), photo(4)[:, ::-1])
     kinds = [problem["kind"] for problem in check(tmp_path, "segmentation")["problems"]]
     assert kinds == ["unpaired", "empty map", "near-duplicate", "small picture"]
 
@@ -111,7 +111,7 @@ def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: 
     BROKEN["picture in train and val"].spoil(folder)
     target_of(folder, "f").write_bytes(b"")
     BROKEN["picture below 32 pixels"].spoil(folder)  # a warning: it stays
-    save(image_of(folder, "b"), picture(4))
+    save(image_of(folder, "b"), photo(4))
     save(target_of(folder, "b"), labels(1))
     facts = check(folder, "segmentation")
     assert write_leave_out(facts, tmp_path / "leaks.txt") == 2
@@ -121,7 +121,7 @@ def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: 
 
 def test_a_name_with_signs_of_a_pattern_is_left_out_alone(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
-    for kind, array in (("images", picture(9)), ("targets", np.full((48, 64), 255, np.uint8))):
+    for kind, array in (("images", photo(9)), ("targets", np.full((48, 64), 255, np.uint8))):
         save(tmp_path / "train" / kind / "[a]*.png", array)
     problem = check(tmp_path, "segmentation")["problems"][0]
     left = FolderData(tmp_path, "segmentation", **flags_of(problem["remedy"], "segmentation"))
@@ -130,7 +130,7 @@ def test_a_name_with_signs_of_a_pattern_is_left_out_alone(tmp_path: Path) -> Non
 
 def test_pairs_are_named_by_their_split_where_stems_occur_twice(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
-    for kind, array in (("images", picture(9)), ("targets", labels(9))):
+    for kind, array in (("images", photo(9)), ("targets", labels(9))):
         save(tmp_path / "val" / kind / "a.png", array)
     named = name_pairs(FolderData(tmp_path, "segmentation").layout)
     assert [name for name, _ in named["train"]] == ["train/a", "b", "c", "d"]

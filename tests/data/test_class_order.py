@@ -66,9 +66,9 @@ def coco(folder: Path, order: tuple[str, ...]) -> None:
         for image in (0, 1)
         for number, name in enumerate(order[1:])
     ]
-    pictures = [{"id": n, "file_name": f"{stem}.png", "height": 12, "width": 16} for n, stem in enumerate("ab")]
+    entries = [{"id": n, "file_name": f"{stem}.png", "height": 12, "width": 16} for n, stem in enumerate("ab")]
     categories = [{"id": 10 * number, "name": name} for number, name in enumerate(order[1:])]
-    write(folder / "all.json", {"images": pictures, "annotations": annotations, "categories": categories})
+    write(folder / "all.json", {"images": entries, "annotations": annotations, "categories": categories})
 
 
 def cvat(folder: Path, order: tuple[str, ...]) -> None:

@@ -5,21 +5,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.good_sets import picture
+from data.good_sets import photo
 
 from densemble.data.check.likeness import TURNS, find_alike, thumbnail
 from densemble.data.check.patterns import are_smoothed, gaps, look_like_labels
 
 Array = np.ndarray[Any, Any]
-ORIGINALS = [thumbnail(picture(number, (96, 128))) for number in range(20)]
+ORIGINALS = [thumbnail(photo(number, (96, 128))) for number in range(20)]
 
 
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_copy_is_found_with_its_turn(turn: str) -> None:
     mirrored, quarters = TURNS[turn]
     # What makes the right one look like the left one is undone on the left.
-    left = np.rot90(picture(7, (96, 96))[:, ::-1] if mirrored else picture(7, (96, 96)), quarters)
-    found = find_alike([thumbnail(left)], [*ORIGINALS, thumbnail(picture(7, (96, 96)))])
+    left = np.rot90(photo(7, (96, 96))[:, ::-1] if mirrored else photo(7, (96, 96)), quarters)
+    found = find_alike([thumbnail(left)], [*ORIGINALS, thumbnail(photo(7, (96, 96)))])
     assert [(one.left, one.right, one.grade, one.turn) for one in found] == [(0, 20, "copy", turn)]
 
 
@@ -35,12 +35,12 @@ def test_a_turned_copy_is_found_with_its_turn(turn: str) -> None:
     ids=["brightness", "half", "16 bits", "float", "posterized"],
 )
 def test_a_changed_copy_is_found(change: Callable[[Array], Array]) -> None:
-    found = find_alike([thumbnail(change(picture(7, (96, 128))))], ORIGINALS)
+    found = find_alike([thumbnail(change(photo(7, (96, 128))))], ORIGINALS)
     assert [(one.right, one.grade) for one in found] == [(7, "copy")]
 
 
 def test_different_pictures_are_not_alike() -> None:
-    others = [thumbnail(picture(number, (96, 128))) for number in range(100, 120)]
+    others = [thumbnail(photo(number, (96, 128))) for number in range(100, 120)]
     assert find_alike(ORIGINALS, others) == []
     assert find_alike(ORIGINALS, []) == []
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.good_sets import SIZE, image_of, labels, picture, save, target_of, write_good, write_points
+from data.good_sets import SIZE, image_of, labels, photo, save, target_of, write_good, write_points
 from PIL import Image
 from tifffile import imwrite
 
@@ -35,28 +35,28 @@ def turned_set(folder: Path, orientation: int) -> Path:
     write_good(folder, "segmentation")
     exif = Image.Exif()
     exif[0x0112] = orientation
-    save(image_of(folder, "a"), picture(0), exif=exif)
+    save(image_of(folder, "a"), photo(0), exif=exif)
     return folder
 
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_both_turns_the_map_as_its_picture(orientation: int, tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, orientation), "segmentation", exif="both")
-    np.testing.assert_array_equal(image, TURNS[orientation](picture(0)))
+    np.testing.assert_array_equal(image, TURNS[orientation](photo(0)))
     np.testing.assert_array_equal(target, TURNS[orientation](labels(0)))
 
 
 @pytest.mark.parametrize("orientation", TURNS)
 def test_auto_turns_the_map_where_only_that_makes_it_fit(orientation: int, tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, orientation), "segmentation")
-    np.testing.assert_array_equal(image, TURNS[orientation](picture(0)))
+    np.testing.assert_array_equal(image, TURNS[orientation](photo(0)))
     expected = TURNS[orientation](labels(0)) if orientation >= 5 else labels(0)
     np.testing.assert_array_equal(target, expected)
 
 
 def test_ignore_leaves_both_as_they_are_stored(tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, 6), "segmentation", exif="ignore")
-    np.testing.assert_array_equal(image, picture(0))
+    np.testing.assert_array_equal(image, photo(0))
     np.testing.assert_array_equal(target, labels(0))
 
 
@@ -65,7 +65,7 @@ def test_points_are_drawn_at_the_size_of_their_picture(exif: str, shape: tuple[i
     write_good(tmp_path, "heatmap")
     tag = Image.Exif()
     tag[0x0112] = 6
-    save(image_of(tmp_path, "a"), picture(0), exif=tag)
+    save(image_of(tmp_path, "a"), photo(0), exif=tag)
     write_points(target_of(tmp_path, "a"), [(5, 40)])
     data = FolderData(tmp_path, "heatmap", exif=exif)
     assert data.read_target(data.train[0]).shape == (1, *shape)
@@ -76,7 +76,7 @@ def test_planes_of_a_turned_picture_are_turned(tmp_path: Path) -> None:
     write_good(tmp_path, "multilabel")
     tag = Image.Exif()
     tag[0x0112] = 8
-    save(image_of(tmp_path, "a"), picture(0), exif=tag)
+    save(image_of(tmp_path, "a"), photo(0), exif=tag)
     stored = np.load(target_of(tmp_path, "a"))
     _, masks = first(tmp_path, "multilabel")
     np.testing.assert_array_equal(masks, np.moveaxis(np.rot90(stored, 1), -1, 0))
@@ -149,7 +149,7 @@ def test_maps_of_another_size_are_resized_on_demand_only(tmp_path: Path) -> None
 
 def test_bands_are_chosen_in_their_order_and_missing_ones_named(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
-    np.testing.assert_array_equal(first(tmp_path, "segmentation", bands=[2, 0])[0], picture(0)[..., [2, 0]])
+    np.testing.assert_array_equal(first(tmp_path, "segmentation", bands=[2, 0])[0], photo(0)[..., [2, 0]])
     with pytest.raises(DataError, match=r"has 3 channels.*asks for number 3"):
         first(tmp_path, "segmentation", bands=[3])
 
@@ -157,10 +157,10 @@ def test_bands_are_chosen_in_their_order_and_missing_ones_named(tmp_path: Path) 
 def test_pictures_as_maps_keep_grey_grey(tmp_path: Path) -> None:
     write_good(tmp_path, "image")
     for stem in "abcdef":
-        save(target_of(tmp_path, stem), picture(3)[..., 0])
+        save(target_of(tmp_path, stem), photo(3)[..., 0])
     data = FolderData(tmp_path, "image")
     assert data.task.out_channels == 1
-    np.testing.assert_allclose(data.read_pair(data.train[0])[1], picture(3)[None, ..., 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(data.read_pair(data.train[0])[1], photo(3)[None, ..., 0] / 255, atol=1e-6)
 
 
 # --- what counts as 1 -----------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def holed_set(folder: Path, task: str) -> np.ndarray:
     write_good(folder, task)
     hole = np.zeros(SIZE, bool)
     hole[:9] = True
-    stored = picture(0).astype(np.int16)
+    stored = photo(0).astype(np.int16)
     stored[hole] = -9999
     tag = (42113, "s", 0, "-9999", True)
     save(image_of(folder, "a").with_suffix(".tif"), stored, photometric="rgb", extratags=[tag])
@@ -233,7 +233,7 @@ def test_a_map_is_unknown_where_its_picture_holds_no_data(task: str, tmp_path: P
     hole = holed_set(tmp_path / "holed", task)
     image, target = first(tmp_path / "holed", task, image_range=(-5, 300))
     assert (image[hole] == -5).all()
-    np.testing.assert_array_equal(image[~hole], picture(0)[~hole])
+    np.testing.assert_array_equal(image[~hole], photo(0)[~hole])
     expected[..., hole] = 255 if task in ("segmentation", "multilabel") else np.nan
     np.testing.assert_array_equal(target, expected)
     data = FolderData(tmp_path / "holed", task, image_range=(-5, 300))
@@ -245,7 +245,7 @@ def test_a_map_is_unknown_where_its_picture_holds_no_data(task: str, tmp_path: P
 def test_facts_leave_out_what_holds_no_data(tmp_path: Path) -> None:
     hole = holed_set(tmp_path, "segmentation")
     facts = FolderData(tmp_path, "segmentation", image_range=(0, 255)).check()
-    known = np.concatenate([picture(0)[~hole], *(picture(number).reshape(-1, 3) for number in range(1, 6))]) / 255
+    known = np.concatenate([photo(0)[~hole], *(photo(number).reshape(-1, 3) for number in range(1, 6))]) / 255
     assert facts["pictures"]["mean"] == pytest.approx(known.mean(0), abs=1e-5)
     assert facts["pictures"]["std"] == pytest.approx(known.std(0), abs=1e-5)
     assert facts["pictures"]["no_data_share"] == pytest.approx(hole.mean() / 6, abs=1e-5)

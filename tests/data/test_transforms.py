@@ -357,7 +357,7 @@ def test_hue_turns_the_colour_circle_and_keeps_luma_and_grey() -> None:
     luma = torch.tensor([0.299, 0.587, 0.114])
     got = look_of(image, Look(hue=18.0))
     torch.testing.assert_close(torch.tensordot(luma, got, 1), torch.tensordot(luma, image, 1))
-    hues = [rgb_to_hsv(picture.permute(1, 2, 0).numpy())[..., 0] * 360 for picture in (image, got)]
+    hues = [rgb_to_hsv(rgb.permute(1, 2, 0).numpy())[..., 0] * 360 for rgb in (image, got)]
     turned = (hues[1] - hues[0] + 180) % 360 - 180
     assert turned.min() > 10 and turned.max() < 30 and turned.mean() == pytest.approx(18, abs=2)
     grey = torch.rand(1, *SIZE).expand(3, -1, -1)
@@ -385,9 +385,9 @@ def test_blur_is_that_of_torchvision_and_noise_has_its_strength_and_its_own_gene
     assert float(noisy.std()) == pytest.approx(0.03, rel=0.05)
     assert torch.equal(noisy, again) and not torch.equal(noisy, other)
     assert torch.equal(torch.get_rng_state(), before)
-    picture = torch.rand(3, *SIZE)
-    wanted = torchvision_functional.gaussian_blur(picture, [5, 5], [0.9, 0.9])
-    torch.testing.assert_close(look_of(picture, Look(blur=0.9)), wanted)
+    sharp = torch.rand(3, *SIZE)
+    wanted = torchvision_functional.gaussian_blur(sharp, [5, 5], [0.9, 0.9])
+    torch.testing.assert_close(look_of(sharp, Look(blur=0.9)), wanted)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.good_sets import image_of, labels, picture, save, target_of, write_good
+from data.good_sets import image_of, labels, photo, save, target_of, write_good
 
 import densemble as de
 from densemble.config import make_config
@@ -40,7 +40,7 @@ def jpeg(folder: Path) -> None:
 
 
 def leaked(folder: Path) -> None:
-    save(image_of(folder, "e"), picture(0))
+    save(image_of(folder, "e"), photo(0))
 
 
 SPOILT = {
@@ -132,7 +132,7 @@ def change_map(folder: Path) -> None:
 
 
 def add_pair(folder: Path) -> None:
-    save(folder / "train" / "images" / "g.png", picture(50))
+    save(folder / "train" / "images" / "g.png", photo(50))
     save(folder / "train" / "targets" / "g.png", labels(50))
 
 

@@ -14,7 +14,7 @@ import densemble as de
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
 from densemble.errors import ResourceError
 from densemble.inference.files.job import Output
-from densemble.inference.sources import read_picture
+from densemble.inference.sources import read_for_ensemble
 from densemble.inference.stored_maps import no_data, with_no_data
 from densemble.inference.tiles.predict_large import predict_large
 from densemble.tasks import DepthTask, MultilabelTask, RegressionTask, SaliencyTask, SegmentationTask, Task
@@ -92,7 +92,7 @@ def test_what_is_averaged_leaves_out_no_data(source: tuple[Path, np.ndarray]) ->
 
 def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, valid = source
-    image = read_picture(path, build("saliency"))
+    image = read_for_ensemble(path, build("saliency"))
     stored = tifffile.imread(path)
     stored = stored if stored.shape[-1] == 3 else np.moveaxis(stored, 0, -1)
     np.testing.assert_allclose(image, np.where(valid[..., None], stored / 255, 0), atol=1e-6)
@@ -100,7 +100,7 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
     tifffile.imwrite(tmp_path / "f.tif", floats, extratags=[(42113, "s", 0, "-9999", True)])
     ensemble = build("saliency")
     ensemble.reading = {"image_range": [-50, 50]}
-    np.testing.assert_allclose(read_picture(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6)
+    np.testing.assert_allclose(read_for_ensemble(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6)
     files = predict_large(ensemble, tmp_path / "f.tif", "f", Output(tmp_path, ("map", "overlay"))).files
     assert [file.name for file in files] == ["f_map.tif", "f_overlay.png"]
     np.testing.assert_array_equal(known(files[0]), valid)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data.broken_sets import BROKEN
-from data.good_sets import image_of, picture, save, target_of, write_good
+from data.good_sets import image_of, photo, save, target_of, write_good
 from PIL import Image
 from report.page_tags import Tags
 
@@ -44,7 +44,7 @@ def test_a_page_stands_alone_for_every_task(task: str, tmp_path: Path) -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "<b>set&", "segmentation")
     (folder / "classes.txt").write_text("<script>alert(1)</script>\na&b\n'\"\n")
-    save(folder / "train" / "images" / "<img src=x>.png", picture(9))
+    save(folder / "train" / "images" / "<img src=x>.png", photo(9))
     text, tags = page_of(folder, "segmentation", tmp_path / "page.html")
     assert "script" not in tags.seen and "b" in tags.seen and "&lt;script&gt;alert(1)" in text
     assert all(address.startswith("data:") for address in tags.addresses)

@@ -24,7 +24,9 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Of every way, in turn; medians are shown.")] = 9,
     data: Annotated[Path | None, typer.Option(help="Data set: its pictures are used, and the ways are scored.")] = None,
     split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
-    pictures: Annotated[int | None, typer.Option(min=1, help="Score only the first so many.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--images", "--pictures", min=1, help="Score only the first so many images.")
+    ] = None,
     keep: Annotated[float | None, typer.Option(help="Also score the cascade that keeps this share.")] = None,
     budget: Annotated[float | None, typer.Option(help="Also score the cascade of this share of the cost.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of PyTorch and the backends; default its own.")] = None,
@@ -79,7 +81,7 @@ def benchmark(
         values |= batch_values(measure_batch(ensemble, images.to(place), kinds, rounds, say))
         if folder is not None:
             task = ensemble.task
-            found = measure_split(ensemble, folder, where, kinds, policy, pictures, say)
+            found = measure_split(ensemble, folder, where, kinds, policy, most, say)
             values |= {"split": where, "scores": score_values(found, task.primary, task.higher_is_better)}
     if json:
         print_json(values)

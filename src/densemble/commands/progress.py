@@ -82,5 +82,5 @@ def _bar(stream: TextIO) -> "Bar":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("pictures{task.fields[pace]}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images{task.fields[pace]}"))
     return Progress(*columns, console=Console(file=stream), transient=True)

@@ -96,16 +96,16 @@ class Reading:
             )
         return image[..., bands]
 
-    def target(self, sample: Sample, picture: Size | None = None) -> Array:
+    def target(self, sample: Sample, image_size: Size | None = None) -> Array:
         """The map in the task's terms, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
 
         Args:
-            picture: (H, W) of the sample's picture, where it is known: maps without a size of their own get it.
+            image_size: (H, W) of the sample's picture, where it is known: maps without a size of their own get it.
 
         Raises:
             DataError: unreadable, or values that the task does not have.
         """
-        target = READERS[self.kind](self, sample, picture or self._size(sample))
+        target = READERS[self.kind](self, sample, image_size or self._size(sample))
         target = target[None] if self.planes and target.ndim == 2 else target
         if self.order is None:
             return target
@@ -198,9 +198,9 @@ def is_point_table(path: Path) -> bool:
     return path.suffix.lower() in POINT_SUFFIXES
 
 
-def _labels(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _labels(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if sample.drawing is not None:
-        labels = sample.drawing.labels(picture)
+        labels = sample.drawing.labels(image_size)
     elif reading.color_map is not None:
         colours = codec.read_colours(sample.target, reading.turns_files)
         labels = _from_colours(colours, reading, sample.target)
@@ -249,12 +249,12 @@ def _checked(labels: Array, reading: Reading, path: Path) -> Array:
     return labels
 
 
-def _masks(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _masks(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if sample.drawing is not None:
-        return _drawn_masks(reading, sample, sample.drawing, picture)
+        return _drawn_masks(reading, sample, sample.drawing, image_size)
     if sample.plane_names:
         planes = {name: codec.read_labels(path, reading.turns_files) for name, path in sample.planes}
-        sizes = {plane.shape for plane in planes.values()} or {picture}
+        sizes = {plane.shape for plane in planes.values()} or {image_size}
         if len(sizes) > 1:
             raise DataError(f"the masks of '{sample.stem}' in '{sample.target}' have unequal sizes; make them again")
         planes |= {name: np.zeros(next(iter(sizes)), np.int64) for name in sample.absent}
@@ -285,11 +285,11 @@ def _with_unknown(masks: Array) -> Array:
     return np.where(np.isnan(masks), float(codec.UNKNOWN), masks)
 
 
-def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Size) -> Array:
+def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, image_size: Size) -> Array:
     """Each class with its whole regions, also where others lie above them; 255 where it is unknown what is there."""
-    masks = np.zeros((len(reading.classes or ()), *picture), np.uint8)
-    unknown = np.zeros(picture, bool)
-    for label, region in drawing.regions(picture):
+    masks = np.zeros((len(reading.classes or ()), *image_size), np.uint8)
+    unknown = np.zeros(image_size, bool)
+    for label, region in drawing.regions(image_size):
         number = (reading.label_map or {}).get(label, label)
         if 0 <= number < len(masks):
             masks[number][region] = 1
@@ -301,9 +301,9 @@ def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, picture: Si
     return masks
 
 
-def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _heat(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if is_point_table(sample.target):
-        return _drawn(reading, sample, picture, density=False)
+        return _drawn(reading, sample, image_size, density=False)
     values = _planes_of_values(reading, sample.target)
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
@@ -316,9 +316,9 @@ def _heat(reading: Reading, sample: Sample, picture: Size) -> Array:
     return values / np.float32(full)
 
 
-def _density(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _density(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if is_point_table(sample.target):
-        return _drawn(reading, sample, picture, density=True)
+        return _drawn(reading, sample, image_size, density=True)
     values = _planes_of_values(reading, sample.target) * np.float32(reading.options["scale"])
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
@@ -331,22 +331,22 @@ def _planes_of_values(reading: Reading, target: Path) -> Array:
     return np.moveaxis(codec.read_planes(target, reading.turns_files), -1, 0).astype(np.float32)
 
 
-def _drawn(reading: Reading, sample: Sample, picture: Size, density: bool) -> Array:
+def _drawn(reading: Reading, sample: Sample, image_size: Size, density: bool) -> Array:
     points, labels = read_point_table(sample.target)
     if len(labels) and (labels.min() < 0 or labels.max() >= reading.channels):
         raise DataError(
             f"points '{sample.target}' have label {labels.max()}, outside the {reading.channels} channels; name more "
             "with --set data.classes=[...]"
         )
-    sigma = max(reading.options["sigma"] * float(np.hypot(*picture)), 0.5)
-    return draw_points(points, labels, reading.channels, picture, sigma, density)
+    sigma = max(reading.options["sigma"] * float(np.hypot(*image_size)), 0.5)
+    return draw_points(points, labels, reading.channels, image_size, sigma, density)
 
 
-def _values(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _values(reading: Reading, sample: Sample, image_size: Size) -> Array:
     return codec.read_values(sample.target, reading.turns_files) * np.float32(reading.options["scale"])
 
 
-def _pixels(reading: Reading, sample: Sample, picture: Size) -> Array:
+def _pixels(reading: Reading, sample: Sample, image_size: Size) -> Array:
     image = codec.read_image(sample.target, reading.turns_files)
     unknown = np.isnan(image) if image.dtype.kind == "f" else np.zeros(image.shape, bool)
     valid = codec.read_validity(sample.target, reading.turns_files)

@@ -7,7 +7,7 @@ of the score there is no estimate for other images; :attr:`Cascade.checks` are.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -144,6 +144,10 @@ class Check:
     kept: float | None
 
 
+_KEYS = {"images": "pictures"}
+"""Key of a field in artifacts where it is not the field's name."""
+
+
 @dataclass(frozen=True)
 class Cascade:
     """Policies that no other beats at its cost, fitted on held-out images.
@@ -232,7 +236,8 @@ class Cascade:
 
     def describe(self) -> dict[str, Any]:
         """Plain values from which :func:`make_cascade` builds the same cascade."""
-        return {**asdict(self), "shares": dict(self.shares)}
+        values = {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return {**values, "shares": dict(self.shares)}
 
 
 def make_cascade(values: Mapping[str, Any]) -> Cascade:
@@ -244,7 +249,8 @@ def make_cascade(values: Mapping[str, Any]) -> Cascade:
     try:
         policies = tuple(Policy(**{**row, "members": tuple(row["members"])}) for row in values["policies"])
         checks = tuple(Check(**row) for row in values["checks"])
-        found = Cascade(**{**values, "policies": policies, "checks": checks})
+        named = {field.name: values[_KEYS.get(field.name, field.name)] for field in fields(Cascade)}
+        found = Cascade(**{**named, "policies": policies, "checks": checks})
     except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise ArtifactError(f"the cascade is damaged ({error!r}); copy the file again") from error
     unknown = {name for policy in policies for name in policy.members} - set(found.shares)

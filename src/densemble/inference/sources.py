@@ -55,7 +55,7 @@ class Item:
         """
         image = _read_item(self.image) if callable(self.image) else self.image
         path = image if isinstance(image, Path) else None
-        return as_images(image if path is None else read_picture(path, ensemble), ensemble.in_channels), path
+        return as_images(image if path is None else read_for_ensemble(path, ensemble), ensemble.in_channels), path
 
 
 def make_items(source: Source | Iterable[Source]) -> list[Item]:
@@ -136,7 +136,7 @@ def _read_item(read: Callable[[], Array | Tensor]) -> Array | Tensor:
         raise DataError(f"the data set gives no item here: {type(error).__name__}: {error}") from error
 
 
-def read_picture(path: Path, ensemble: Ensemble) -> Array:
+def read_for_ensemble(path: Path, ensemble: Ensemble) -> Array:
     """A file as the ensemble's members were trained on it: float32 ``(H, W, C)`` in [0, 1], 0 where it holds no data.
 
     Raises:

@@ -52,13 +52,13 @@ def draw_panels(
     """
     height, width = image.shape[:2]
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
-    picture = np.ascontiguousarray(resize_image(image, size).permute(1, 2, 0).numpy())
+    small = np.ascontiguousarray(resize_image(image, size).permute(1, 2, 0).numpy())
     true, valid = task.as_maps(resize_target(target, size, task.target_kind))
-    painter = _MapPainter(picture, task, drawing.value_range(true[valid.expand_as(true)].numpy()))
+    painter = _MapPainter(small, task, drawing.value_range(true[valid.expand_as(true)].numpy()))
     truth = painter.draw(true)
     truth[~valid.any(0).numpy()] = 0
     title, unsure = _uncertainty(prediction, task, size)
-    panels = [("image", picture), ("truth", truth), ("ensemble", painter.draw(prediction.mean[0].float().cpu()))]
+    panels = [("image", small), ("truth", truth), ("ensemble", painter.draw(prediction.mean[0].float().cpu()))]
     return (*panels, (title, unsure), *((name, painter.draw(maps.float().cpu())) for name, maps in members.items()))
 
 

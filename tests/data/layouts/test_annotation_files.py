@@ -260,8 +260,8 @@ def test_cvat_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, pi
         '<polyline label="dog" points="1,1;2,2"/><points label="dog" points="1,1"/>'
     )
     meta = CVAT[CVAT.index("<meta>") : CVAT.index("<image")]
-    image = f'<image name="a.jpg" width="16" height="12">{shapes}</image>'
-    save(tmp_path / "annotations.xml", f"<annotations>{meta}{image}</annotations>")
+    element = f'<image name=\"a.jpg\" width=\"16\" height="12">{shapes}</image>'
+    save(tmp_path / "annotations.xml", f"<annotations>{meta}{element}</annotations>")
     layout = find_layout(tmp_path)
     np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 2, ellipse_by_hand(7, 5, 4, 2, 60))
     assert layout.undrawn == {"box": 1, "polyline": 1, "points": 1}

@@ -262,7 +262,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[int]] = {"reader": set(), "writer": set(), "caller": set(), "later": set()}
-    read, save, own = sources.read_picture, PicturePrediction.save, torch.get_num_threads()
+    read, save, own = sources.read_for_ensemble, PicturePrediction.save, torch.get_num_threads()
 
     def note(role: str) -> None:
         seen[role].add(torch.get_num_threads())
@@ -274,7 +274,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
         later.join()
         return grey(images)
 
-    monkeypatch.setattr(sources, "read_picture", lambda *arguments: (note("reader"), read(*arguments))[1])
+    monkeypatch.setattr(sources, "read_for_ensemble", lambda *arguments: (note("reader"), read(*arguments))[1])
     monkeypatch.setattr(PicturePrediction, "save", lambda *arguments: (note("writer"), save(*arguments))[1])
     torch.set_num_threads(own + 2)
     try:
@@ -290,7 +290,7 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most, lock = 0, 0, threading.Lock()
-    read, save = sources.read_picture, PicturePrediction.save
+    read, save = sources.read_for_ensemble, PicturePrediction.save
 
     def counted_read(path: Path, ensemble: de.Ensemble) -> Any:
         nonlocal in_hand, most
@@ -311,7 +311,7 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
         time.sleep(0.01 if slow == "compute" else 0)
         return grey(images)
 
-    monkeypatch.setattr(sources, "read_picture", counted_read)
+    monkeypatch.setattr(sources, "read_for_ensemble", counted_read)
     monkeypatch.setattr(PicturePrediction, "save", counted_save)
     sizes = [(8 + number if distinct else 8, 9) for number in range(80)]
     folder, pace = Folder(saliency, make_pictures(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)

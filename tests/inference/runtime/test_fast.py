@@ -23,7 +23,7 @@ def make(backbone: str = SMALL, seed: int = 0, **options: object) -> DenseModel:
     return DenseModel(backbone, **given).eval()  # type: ignore[arg-type]
 
 
-def pictures(batch: int = 2, height: int = 64, width: int = 80) -> Tensor:
+def some_images(batch: int = 2, height: int = 64, width: int = 80) -> Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
 
 
@@ -47,9 +47,9 @@ def same(found: Tensor, wanted: Tensor) -> None:
 )
 def test_the_same_map_as_the_plain_ensemble(options: dict[str, object], backend: str) -> None:
     ensemble = de.Ensemble([make(**options), make(OTHER, 1, **options)], weights=[2, 1]).eval()
-    images = pictures()
+    images = some_images()
     quick = accelerate(ensemble, images, backend, "fp32")
-    for one in (images, images * 0.5, pictures(1), pictures(5), pictures(2, 90, 70)):
+    for one in (images, images * 0.5, some_images(1), some_images(5), some_images(2, 90, 70)):
         with torch.no_grad():
             same(quick(one), ensemble(one))
 
@@ -57,7 +57,7 @@ def test_the_same_map_as_the_plain_ensemble(options: dict[str, object], backend:
 def test_views_of_a_member_run_on_its_network() -> None:
     member = make()
     ensemble = de.Ensemble({"plain": member, "mirrored": Viewed(member, "hflip"), "turned": Viewed(member, "rot90")})
-    images = pictures()
+    images = some_images()
     quick = accelerate(ensemble.eval(), images, "openvino", "fp32")
     with torch.no_grad():
         same(quick(images), ensemble(images))
@@ -68,12 +68,12 @@ def test_views_of_a_member_run_on_its_network() -> None:
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
 def test_other_numbers_of_pictures_run_in_parts_of_tuned_ones(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make()]).eval()
-    quick = accelerate(ensemble, pictures(3), "openvino", "fp32")
+    quick = accelerate(ensemble, some_images(3), "openvino", "fp32")
     monkeypatch.setattr(DenseModel, "grid", lambda *_: pytest.fail("ran eagerly"))
-    found = quick(pictures(batch))
+    found = quick(some_images(batch))
     monkeypatch.undo()
     with torch.no_grad():
-        same(found, ensemble(pictures(batch)))
+        same(found, ensemble(some_images(batch)))
 
 
 def test_pictures_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_pictures_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatc
     size = {"input_size": (48, 64)}
     ensemble = de.Ensemble([make(**size), make(seed=1, **size), make(seed=2, input_size=(32, 32))]).eval()
     quick = prepared(ensemble)
-    images, others = pictures(), pictures(1)
+    images, others = some_images(), some_images(1)
     with torch.no_grad():
         wanted = ensemble(images), ensemble(others)
         monkeypatch.setattr(DenseModel, "resized", counted)
@@ -103,7 +103,7 @@ def test_few_pictures_run_eagerly_and_many_are_tuned_for() -> None:
     for one in (few, many):
         with torch.no_grad():
             for _ in range(2):
-                one(pictures())
+                one(some_images())
     assert not choices(few)[SMALL]
     assert [tuned.batch for tuned in choices(many)[SMALL]] == [2]
 
@@ -114,20 +114,20 @@ def test_shapes_that_do_not_come_again_are_not_tuned_for(monkeypatch: pytest.Mon
     shapes = [(64, 16 * number) for number in range(2, 9)]
     with torch.no_grad():
         for height, width in shapes:
-            quick(pictures(1, height, width))
+            quick(some_images(1, height, width))
     assert len(choices(quick)[SMALL]) == 1, "the first one that comes: it is all that there is so far"
     with torch.no_grad():
         for height, width in shapes * 2:
-            quick(pictures(1, height, width))
+            quick(some_images(1, height, width))
     assert len(choices(quick)[SMALL]) == MOST_SHAPES
 
 
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(seed=11)]).eval()
-    first = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))[SMALL][0].choice
+    first = choices(accelerate(ensemble, some_images(), "openvino", "fp32"))[SMALL][0].choice
     assert list((cache_folder() / "openvino").glob("*.bin"))
     monkeypatch.setattr(torch.export, "export", lambda *_: pytest.fail("converted again"))
-    again = choices(accelerate(ensemble, pictures(), "openvino", "fp32"))[SMALL][0].choice
+    again = choices(accelerate(ensemble, some_images(), "openvino", "fp32"))[SMALL][0].choice
     assert again.seconds == first.seconds, "measured once"
 
 
@@ -136,19 +136,19 @@ def test_what_auto_chose_is_not_what_a_named_backend_gives(monkeypatch: pytest.M
     monkeypatch.setattr(tune, "_times", lambda runners, example: {pair: 1.0 + (pair[0] != "eager") for pair in runners})
     ensemble = de.Ensemble({"small": make(seed=13)}).eval()
     for backend, wanted in (("auto", "eager"), ("openvino", "openvino"), ("auto", "eager")):
-        found = choices(accelerate(ensemble, pictures(), backend, "fp32"))["small"][0].choice
+        found = choices(accelerate(ensemble, some_images(), backend, "fp32"))["small"][0].choice
         assert found.backend == wanted
 
 
 def test_a_damaged_cache_does_no_harm() -> None:
     ensemble = de.Ensemble([make(seed=12)]).eval()
-    accelerate(ensemble, pictures(), "openvino", "fp32")
+    accelerate(ensemble, some_images(), "openvino", "fp32")
     for file in (cache_folder() / "openvino").iterdir():
         file.write_bytes(b"nonsense")
     for file in (cache_folder() / "choices").iterdir():
         file.write_text("{")
     with torch.no_grad():
-        same(accelerate(ensemble, pictures(), "openvino", "fp32")(pictures()), ensemble(pictures()))
+        same(accelerate(ensemble, some_images(), "openvino", "fp32")(some_images()), ensemble(some_images()))
 
 
 def test_identity_tells_weights_shapes_and_structure_apart() -> None:
@@ -177,7 +177,7 @@ def test_the_cache_keeps_what_was_used_last(tmp_path) -> None:  # type: ignore[n
 def test_the_plain_ensemble_is_left_as_it_is() -> None:
     ensemble = de.Ensemble([make()]).eval()
     before = {key: value.clone() for key, value in ensemble.state_dict().items()}
-    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
+    quick = accelerate(ensemble, some_images(), "openvino", "fp32")
     assert not any(isinstance(member, FastMember) for member in ensemble.members.values())
     assert all(torch.equal(value, before[key]) for key, value in ensemble.state_dict().items())
     assert quick.weights == ensemble.weights

@@ -25,7 +25,7 @@ def make(backbone: str = SMALL, seed: int = 0, **options: object) -> DenseModel:
     return DenseModel(backbone, **given).eval()  # type: ignore[arg-type]
 
 
-def pictures(batch: int = 2, seed: int = 3) -> Tensor:
+def some_images(batch: int = 2, seed: int = 3) -> Tensor:
     return torch.rand(batch, 3, 64, 80, generator=torch.Generator().manual_seed(seed))
 
 
@@ -48,13 +48,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
-    alone = accelerate(ensemble, pictures(), "openvino", "fp32", together=False)
-    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    alone = accelerate(ensemble, some_images(), "openvino", "fp32", together=False)
+    joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
-    wanted = dict(alone.member_maps(pictures()))
+    wanted = dict(alone.member_maps(some_images()))
     assert calls == [1, 1, 1]
     calls.clear()
-    found = dict(joined.member_maps(pictures()))
+    found = dict(joined.member_maps(some_images()))
     assert calls == [3], "one run for all"
     assert list(found) == list(wanted)
     for name, maps in wanted.items():
@@ -64,57 +64,57 @@ def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(mo
 @pytest.mark.parametrize("batch", [1, 5])
 def test_parts_of_a_batch_are_run_once_for_all(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
-    joined = accelerate(ensemble, pictures(2), "openvino", "fp32")
+    joined = accelerate(ensemble, some_images(2), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(pictures(batch, seed=5))
+    found = joined(some_images(batch, seed=5))
     assert calls == [3] * -(-batch // 2)
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(pictures(batch, seed=5)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, ensemble(some_images(batch, seed=5)), rtol=1e-4, atol=1e-5)
 
 
 def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(), make(seed=1), make(seed=2, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))]).eval()
-    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(pictures())
+    found = joined(some_images())
     assert sorted(calls) == [1, 2]
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_that_also_sees_turned_pictures_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     member = make()
     ensemble = de.Ensemble({"a": member, "b": Viewed(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}).eval()
-    joined = accelerate(ensemble, pictures(), "openvino", "fp32")
+    joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(pictures())
+    found = joined(some_images())
     assert sorted(calls) == [1, 1, 2]
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 def test_other_pictures_written_into_the_same_tensor_are_seen() -> None:
     ensemble = three()
     for backend in ("eager", "openvino"):
-        quick = accelerate(ensemble, pictures(), backend, "fp32")
-        images = pictures()
+        quick = accelerate(ensemble, some_images(), backend, "fp32")
+        images = some_images()
         first = quick(images)
-        images.copy_(pictures(seed=9))
+        images.copy_(some_images(seed=9))
         second = quick(images)
         by_member = quick.members[OTHER](images)
-        images.copy_(pictures(seed=3))
+        images.copy_(some_images(seed=3))
         assert torch.equal(quick(images), first)
         with torch.no_grad():
-            torch.testing.assert_close(second, ensemble(pictures(seed=9)), rtol=1e-4, atol=1e-5)
-            wanted = ensemble.members[OTHER](pictures(seed=9))
+            torch.testing.assert_close(second, ensemble(some_images(seed=9)), rtol=1e-4, atol=1e-5)
+            wanted = ensemble.members[OTHER](some_images(seed=9))
         torch.testing.assert_close(by_member, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_fast_ensemble_needs_no_context_of_its_own() -> None:
-    quick = accelerate(three(), pictures(), "eager", "fp32")
+    quick = accelerate(three(), some_images(), "eager", "fp32")
     with torch.inference_mode():
-        inside = quick(pictures())
-    outside = quick(pictures())
+        inside = quick(some_images())
+    outside = quick(some_images())
     assert not outside.requires_grad
     assert torch.equal(inside, outside)
 
@@ -128,7 +128,7 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
         rest(self)
 
     monkeypatch.setattr(OpenVINORunner, "rest", watched)
-    joined = accelerate(three(), pictures(), "openvino", "fp32")
+    joined = accelerate(three(), some_images(), "openvino", "fp32")
     assert len({id(runner) for runner in released}) == 3
     seats = [tuned.runner for own in choices(joined).values() for tuned in own]
     assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
@@ -157,32 +157,32 @@ def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_onc
     for member in quick.members.values():
         assert isinstance(member, FastMember)
         member.network.execution.expected = 1000
-    wanted = quick(pictures())
+    wanted = quick(some_images())
     assert compiled == [1, 1, 1]
-    found = quick(pictures())
+    found = quick(some_images())
     assert compiled == [1, 1, 1, 3]
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_remembered_networks_are_compiled_once_together(compiled: list[int]) -> None:
-    first = accelerate(three(), pictures(), "openvino", "fp32")
+    first = accelerate(three(), some_images(), "openvino", "fp32")
     assert compiled == [1, 1, 1, 3]
     compiled.clear()
-    again = accelerate(three(), pictures(), "openvino", "fp32")
+    again = accelerate(three(), some_images(), "openvino", "fp32")
     assert compiled == [3]
-    other = pictures(seed=8)
+    other = some_images(seed=8)
     assert torch.equal(again(other), first(other))
 
 
 def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled: list[int]) -> None:
     ensemble = three()
-    accelerate(ensemble, pictures(), "openvino", "fp32")
+    accelerate(ensemble, some_images(), "openvino", "fp32")
     compiled.clear()
     quick = prepared(ensemble, "openvino", "fp32")
-    found = quick(pictures())
+    found = quick(some_images())
     assert compiled == []
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(pictures()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -190,15 +190,15 @@ def test_remembered_networks_with_wrong_numbers_run_eagerly(
     members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensemble = de.Ensemble([make(), make(OTHER, 1), make(seed=2)][:members]).eval()
-    accelerate(ensemble, pictures(), "openvino", "fp32")
+    accelerate(ensemble, some_images(), "openvino", "fp32")
     run = OpenVINORunner.__call__
 
     def wrong(self: OpenVINORunner, images: Tensor) -> list[Tensor]:
         return [*run(self, images)[:-1], run(self, images)[-1] + 1]
 
     monkeypatch.setattr(OpenVINORunner, "__call__", wrong)
-    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
-    other = pictures(seed=8)
+    quick = accelerate(ensemble, some_images(), "openvino", "fp32")
+    other = some_images(seed=8)
     with torch.no_grad():
         torch.testing.assert_close(quick(other), ensemble(other), rtol=1e-4, atol=1e-5)
     *right, last = [tuned.runner for own in choices(quick).values() for tuned in own]
@@ -216,18 +216,18 @@ def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.Mon
 
     network = Rewritten.network
     monkeypatch.setattr(Rewritten, "network", watched)
-    kept = accelerate(de.Ensemble([make(OTHER)]), pictures(), "openvino", "fp32")
+    kept = accelerate(de.Ensemble([make(OTHER)]), some_images(), "openvino", "fp32")
     assert made
     assert not [ref for ref in made if ref() is not None]
     made.clear()
-    eager = accelerate(de.Ensemble([make(OTHER)]), pictures(), "eager", "fp32")
+    eager = accelerate(de.Ensemble([make(OTHER)]), some_images(), "eager", "fp32")
     assert [ref for ref in made if ref() is not None], "the eager runner needs them"
-    assert kept(pictures()).shape == eager(pictures()).shape
+    assert kept(some_images()).shape == eager(some_images()).shape
 
 
 def test_a_fast_member_has_the_weights_of_the_plain_one_in_the_same_memory() -> None:
     ensemble = de.Ensemble([make(OTHER)]).eval()
-    quick = accelerate(ensemble, pictures(), "openvino", "fp32")
+    quick = accelerate(ensemble, some_images(), "openvino", "fp32")
     (member,), (plain,) = quick.members.values(), ensemble.members.values()
     assert isinstance(member, FastMember)
     pairs = list(zip(member.parameters(), plain.parameters(), strict=True))

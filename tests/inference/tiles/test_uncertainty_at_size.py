@@ -154,7 +154,7 @@ def predict_one(ensemble: de.Ensemble, pixels: Any, uncertainty: Any = True) -> 
     return served
 
 
-class Picture:
+class ImageInMemory:
     """An image in memory that is read like a large one."""
 
     def __init__(self, pixels: np.ndarray[Any, Any]) -> None:
@@ -165,7 +165,7 @@ class Picture:
 
 
 def streamed(ensemble: de.Ensemble, pixels: np.ndarray[Any, Any], names: tuple[str, ...], **options: Any) -> Any:
-    rows = list(stream(ensemble, Picture(pixels), planes=names, **options))
+    rows = list(stream(ensemble, ImageInMemory(pixels), planes=names, **options))
     joined = {name: torch.cat([part.planes[name] for part in rows], dim=-2) for name in names}
     return type("Maps", (), {**dict.fromkeys(MAPS), **joined})
 

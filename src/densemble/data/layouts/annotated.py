@@ -16,12 +16,12 @@ class AnnotatedPictures:
         self._splits: dict[str, list[Sample]] = {}
         self._missing: list[Path] = []
 
-    def add(self, split: str, picture: str, source: Path, drawing: Drawing) -> None:
+    def add(self, split: str, name: str, source: Path, drawing: Drawing) -> None:
         """Takes a picture by the name that the annotation file ``source`` gives it; ``all`` is no split."""
-        image = self._index.find(picture, None if split == "all" else split)
+        image = self._index.find(name, None if split == "all" else split)
         samples = self._splits.setdefault(split, [])
         if image is None:
-            self._missing.append(self._index.root / PurePosixPath(picture.replace("\\", "/")).name)
+            self._missing.append(self._index.root / PurePosixPath(name.replace("\\", "/")).name)
         else:
             samples.append(Sample(image, source, drawing=drawing))
 

@@ -43,14 +43,14 @@ def find(path: Path) -> Layout | None:
         raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
     classes = with_background(_label_names(root))
     subsets = [split_word(image.get("subset", "")) for image in images]
-    pictures = AnnotatedPictures(PictureIndex(path))
+    annotated = AnnotatedPictures(PictureIndex(path))
     for image, subset in zip(images, subsets, strict=True):
         with well_formed(file, "file of 'CVAT for images 1.1'"):
             name, size = image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"]))
             drawing = ShapeDrawing(file, name, size, _shapes(image, classes))
-        pictures.add((subset or "all") if None not in subsets else "all", name, file, drawing)
+        annotated.add((subset or "all") if None not in subsets else "all", name, file, drawing)
     undrawn = Counter(element.tag for image in images for element in image if element.tag in _UNDRAWN)
-    return pictures.layout("cvat", classes, undrawn=undrawn)
+    return annotated.layout("cvat", classes, undrawn=undrawn)
 
 
 def _label_names(root: Element) -> list[str]:

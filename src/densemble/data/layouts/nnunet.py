@@ -68,11 +68,11 @@ def _read_cases(
     images: Path, labels: Path
 ) -> tuple[dict[str, Sample], tuple[Path, ...], tuple[tuple[Path, Path], ...]]:
     """Samples by case, files without their partner, and files of the same name."""
-    pictures = list_files(images, IMAGE_SUFFIXES)
+    image_files = list_files(images, IMAGE_SUFFIXES)
     maps = list_files(labels, TARGET_SUFFIXES)
     bands: defaultdict[str, dict[int, Path]] = defaultdict(dict)
     unpaired = []
-    for name, file in pictures.files.items():
+    for name, file in image_files.files.items():
         match = re.fullmatch(r"(.+)_(\d{4})", name)
         if match:
             bands[match[1]][int(match[2])] = file
@@ -89,7 +89,7 @@ def _read_cases(
             first, *others = (files[number] for number in sorted(files))
             cases[case] = Sample(first, maps.files[case], bands=tuple(others), name=case)
     unpaired += [file for case, file in maps.files.items() if case not in bands]
-    return cases, tuple(unpaired), pictures.doubled + maps.doubled
+    return cases, tuple(unpaired), image_files.doubled + maps.doubled
 
 
 def _read_first_fold(path: Path, cases: dict[str, Sample]) -> dict[str, tuple[Sample, ...]]:

@@ -19,8 +19,8 @@ def synthetic_images(batch: int, channels: int, size: Size) -> Tensor:
     Noise would not do: what lower precision loses is measured on these, and networks see nothing in noise.
     """
     random = np.random.default_rng(0)
-    pictures = np.stack([scene(random, size)[0] for _ in range(batch)])
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    scenes = np.stack([scene(random, size)[0] for _ in range(batch)])
+    images = torch.from_numpy(scenes).permute(0, 3, 1, 2).float() / 255
     return images[:, [channel % 3 for channel in range(channels)]].contiguous()
 
 

@@ -94,7 +94,7 @@ class Journal:
         for line in lines[1:]:
             with suppress(ValueError, TypeError, LookupError):  # a damaged line is a picture that is not finished
                 values = json.loads(line)
-                entry = Finished(**{**values, "files": tuple(values["files"])})
+                entry = Finished(values.pop("picture"), **{**values, "files": tuple(values["files"])})
                 self.finished[entry.name] = entry
         return len(whole)
 
@@ -116,7 +116,8 @@ class Journal:
             ResourceError: the journal cannot be written.
         """
         with self._lock:
-            self._append(_line(asdict(entry)))
+            values = asdict(entry)
+            self._append(_line({"picture": values.pop("image"), **values}))
             self.finished[entry.name] = entry
 
     def _append(self, line: bytes) -> None:
