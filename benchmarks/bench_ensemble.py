@@ -142,12 +142,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
     return values
 
 
-def score(case: Case, keep: float | None, pictures: int | None) -> dict[str, Any]:
+def score(case: Case, keep: float | None, images: int | None) -> dict[str, Any]:
     """Score and time on the validation images, for the assembled ensemble and the variants, including its cascade."""
     data = data_for(case.ensemble, case.data, None)
     task, cascade = case.ensemble.task, case.ensemble.cascade
     policy = cascade.for_keep(keep) if keep is not None and cascade is not None else None
-    found = measure_split(case.ensemble, data, "val", KINDS, policy, pictures, say)
+    found = measure_split(case.ensemble, data, "val", KINDS, policy, images, say)
     rows = score_values(found, task.primary, task.higher_is_better)
     for name, row in rows.items():
         say(f"{name:28} {task.primary} {row[task.primary]:.4f}, lost {row['lost']:+z.5f}, {row['times_as_fast']:.2f} x")
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", default=[], help="one for every artifact")
     parser.add_argument("--size", type=parse_size, default=(192, 256), help="at which artifacts are timed")
     parser.add_argument("--keep", type=float, help="also the cascade that keeps this share of the score")
-    parser.add_argument("--pictures", type=int, help="score only so many")
+    parser.add_argument("--images", type=int, help="score only so many")
     parser.add_argument("--quick", action="store_true", help="two members, two rounds: to see that all works")
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -203,7 +203,7 @@ def main() -> None:
         with choosing_anew():
             row = measure(case, rounds)
             if case.data is not None:
-                row["scores"] = score(case, arguments.keep, arguments.pictures)
+                row["scores"] = score(case, arguments.keep, arguments.images)
         rows.append(row)
     result = {
         **environment("torch-uncertainty", "pytorch-toolbelt", "monai", "openvino", "onnxruntime"),

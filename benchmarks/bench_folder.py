@@ -5,7 +5,7 @@ The folder is predicted from files to files: images are decoded, and maps are co
 image, drawn and written. Both variants alternate over parts of the images. Writes benchmarks/results/folder.json with
 the raw samples.
 
-    python benchmarks/bench_folder.py [ARTIFACT] [--pictures 2000] [--backend auto] [--save map map,overlay]
+    python benchmarks/bench_folder.py [ARTIFACT] [--images 2000] [--backend auto] [--save map map,overlay]
 """
 
 import argparse
@@ -43,7 +43,7 @@ def photographs() -> list[Path]:
     return sorted(PHOTOGRAPHS.glob("*/images/*.jpg"))
 
 
-def make_pictures(folder: Path, number: int, size: Size) -> list[Path]:
+def make_images(folder: Path, number: int, size: Size) -> list[Path]:
     """Write JPEG files: different crops of photographs, or smooth noise if there are no photographs."""
     random, sources = np.random.default_rng(0), photographs()
     paths = [folder / f"{place:05}.jpg" for place in range(number)]
@@ -53,11 +53,11 @@ def make_pictures(folder: Path, number: int, size: Size) -> list[Path]:
             share = random.uniform(0.5, 1)
             width, height = int(whole.width * share), int(whole.height * share)
             left, top = random.integers(whole.width - width + 1), random.integers(whole.height - height + 1)
-            picture = whole.resize((size[1], size[0]), box=(left, top, left + width, top + height))
+            image = whole.resize((size[1], size[0]), box=(left, top, left + width, top + height))
         else:
             noise = random.integers(0, 256, (*size, 3), dtype=np.uint8)
-            picture = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(3))
-        picture.save(path, quality=90)
+            image = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(3))
+        image.save(path, quality=90)
     return paths
 
 
@@ -77,9 +77,9 @@ def batches(ensemble: de.Ensemble, paths: list[Path], batch: int) -> list[Tensor
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", nargs="?", type=Path, help="default: seven members that are not trained")
-    parser.add_argument("--pictures", type=int, default=2000)
-    parser.add_argument("--size", type=parse_size, default=(192, 256), help="height x width of the pictures")
-    parser.add_argument("--rounds", type=int, default=4, help="parts of the pictures, over which both take turns")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--size", type=parse_size, default=(192, 256), help="height x width of the images")
+    parser.add_argument("--rounds", type=int, default=4, help="parts of the images, over which both take turns")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--readers", type=int, default=Pace().readers)
     parser.add_argument("--writers", type=int, default=Pace().writers)
@@ -94,7 +94,7 @@ def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) 
     """Seconds of each variant in each round."""
     source = folder / "in"
     source.mkdir()
-    paths = make_pictures(source, arguments.pictures, arguments.size)
+    paths = make_images(source, arguments.images, arguments.size)
     pace = Pace(arguments.batch, readers=arguments.readers, writers=arguments.writers)
 
     def compute(images: Tensor) -> Prediction:
@@ -136,7 +136,7 @@ def main() -> None:
             ensemble = prepared(ensemble)
         else:
             (examples := Path(temporary) / "examples").mkdir()
-            example = batches(ensemble, make_pictures(examples, arguments.batch, arguments.size), arguments.batch)[0]
+            example = batches(ensemble, make_images(examples, arguments.batch, arguments.size), arguments.batch)[0]
             ensemble = accelerate(ensemble, example, arguments.backend, arguments.precision)
         samples = measure(ensemble, arguments, Path(temporary))
     pure = [sample["wall"] for sample in samples["pure compute"]]
@@ -147,18 +147,18 @@ def main() -> None:
         "pictures": "photographs" if photographs() else "noise",
         **{key: getattr(arguments, key) for key in ("size", "rounds", "batch", "readers", "writers", "backend")},
         "precision": arguments.precision if arguments.backend else "fp32",
-        "number of pictures": arguments.pictures,
+        "number of images": arguments.images,
         "median of wall / pure compute": {},
         "samples": samples,
     }
-    print(f"{'pure compute':24} {arguments.pictures / sum(pure):8.2f} pictures per second")
+    print(f"{'pure compute':24} {arguments.images / sum(pure):8.2f} images per second")
     for save in arguments.save:
         ratio = statistics.median(ours["wall"] / alone for ours, alone in zip(samples[save], pure, strict=True))
         result["median of wall / pure compute"][save] = ratio
         spent = {key: sum(sample[key] for sample in samples[save]) for key in samples[save][0]}
         share = ", ".join(f"{key} {spent[key] / spent['wall']:.1%}" for key in ("compute", "reading", "writing"))
         cores = spent["processor"] / sum(sample["processor"] for sample in samples["pure compute"])
-        print(f"{save:24} {arguments.pictures / spent['wall']:8.2f} pictures per second, {ratio:.3f} x pure compute")
+        print(f"{save:24} {arguments.images / spent['wall']:8.2f} images per second, {ratio:.3f} x pure compute")
         print(f"{'':24} {share} of the calling thread's time; {cores:.3f} x the processor time of pure compute")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -42,7 +42,7 @@ from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.counting import counting
 from densemble.nets.halo import MOST_WORK, REFERENCE_TILE, measure_reach
 from densemble.shapes import Size
-from densemble.storage.large_image import LargePicture, open_large, tiff_writer
+from densemble.storage.large_image import LargeImage, open_large, tiff_writer
 
 RESULT = Path(__file__).parent / "results" / "tiles.json"
 CLASSES = 11
@@ -78,10 +78,10 @@ def make_member(backbone: str, node: str, head: str) -> de.DenseModel:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             momenta[module], module.momentum = module.momentum, 1.0
     with torch.no_grad():
-        model.train()(smooth_pictures(2, (192, 256)))
+        model.train()(smooth_images(2, (192, 256)))
         for module, momentum in momenta.items():
             module.momentum = momentum
-        logits = model.eval()(smooth_pictures(1, (192, 256)))
+        logits = model.eval()(smooth_images(1, (192, 256)))
         last = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
         last.weight.mul_(2 / float(logits.std()))
     return model
@@ -92,7 +92,7 @@ def make_ensemble(rows: list[tuple[str, str, str]]) -> de.Ensemble:
     return prepared(de.Ensemble([make_member(*row) for row in rows], task=de.tasks.make_task(task)))
 
 
-def smooth_pictures(count: int, size: Size) -> Tensor:
+def smooth_images(count: int, size: Size) -> Tensor:
     """Noise over smooth patches, float ``(B, 3, H, W)`` in [0, 1]; the same at every call."""
     generator = torch.Generator().manual_seed(1)
     low = torch.rand(count, 3, -(-size[0] // 24), -(-size[1] // 24), generator=generator)
@@ -105,7 +105,7 @@ class InMemory:
 
     def __init__(self, size: Size) -> None:
         self.size, self.channels = size, 3
-        self.pixels = (smooth_pictures(1, size)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+        self.pixels = (smooth_images(1, size)[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
     def read(self, top: int, left: int, height: int, width: int) -> np.ndarray[Any, Any]:
         return self.pixels[top : top + height, left : left + width]
@@ -133,11 +133,11 @@ def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, An
     if reach.halo is None:
         return facts | {"exact": False, "why": reach.why}
     ensemble = de.Ensemble({"m": model}, task="segmentation").eval()
-    reaches, picture = {"m": reach}, InMemory(size)
+    reaches, image = {"m": reach}, InMemory(size)
     windows = plan_windows(ensemble, size, tile, 0.25, reaches)
-    parts = list(stream(ensemble, picture, tile, reaches=reaches))
+    parts = list(stream(ensemble, image, tile, reaches=reaches))
     found = torch.cat([rows.planes["mean"] for rows in parts], 1)
-    whole = ensemble(picture.images())[0]
+    whole = ensemble(image.images())[0]
     top, bottom, left, right = reach.halo.pixels
     window = flops(model, (REFERENCE_TILE + top + bottom, REFERENCE_TILE + left + right))
     here = len(windows) * flops(model, (windows.rows.window, windows.columns.window))
@@ -148,7 +148,7 @@ def member_row(row: tuple[str, str, str], size: Size, tile: int) -> dict[str, An
         "spread of the map": float(whole.std()),
         "largest difference": float((found - whole).abs().max()),
         "windows": [len(windows), windows.rows.window, windows.columns.window],
-        "flops over the whole picture's": here / flops(model, size),
+        "flops over the whole image's": here / flops(model, size),
         f"flops at tiles of {REFERENCE_TILE}": window / flops(model, (REFERENCE_TILE, REFERENCE_TILE)),
     }
 
@@ -171,20 +171,20 @@ class Timed(FastMember):
         return logits
 
 
-def write_picture(path: Path, side: int) -> None:
+def write_image(path: Path, side: int) -> None:
     """Write a square image as a tiled TIFF, strip by strip."""
-    patch = (smooth_pictures(1, (512, 512))[0] * 255).round().byte().numpy()
+    patch = (smooth_images(1, (512, 512))[0] * 255).round().byte().numpy()
     with tiff_writer(path, (side, side), 3, np.dtype(np.uint8)) as writer:
         for top in range(0, side, 512):
             rows = np.tile(patch, (1, 1, -(-side // 512)))[:, : min(512, side - top), :side]
             writer.write(rows + np.uint8(top // 512))  # all strips differ
 
 
-def to_labels(ensemble: de.Ensemble, picture: LargePicture, out: Path, reaches: dict[str, Any]) -> None:
+def to_labels(ensemble: de.Ensemble, image: LargeImage, out: Path, reaches: dict[str, Any]) -> None:
     """Stream an image to a TIFF of its classes; a thread writes it, at most one band behind."""
-    with tiff_writer(out, picture.size, 1, np.dtype(np.uint8)) as writer, ThreadPoolExecutor(1) as pool:
+    with tiff_writer(out, image.size, 1, np.dtype(np.uint8)) as writer, ThreadPoolExecutor(1) as pool:
         writing = None
-        for rows in stream(ensemble, picture, planes=("label",), reaches=reaches):
+        for rows in stream(ensemble, image, planes=("label",), reaches=reaches):
             if writing is not None:
                 writing.result()
             writing = pool.submit(writer.write, rows.planes["label"].numpy())
@@ -221,14 +221,14 @@ def stream_file(path: Path) -> dict[str, float]:
     ensemble, clock = make_ensemble(STREAMED), {"networks": 0.0, "combining": 0.0}
     reaches = measure_reaches(ensemble)
     timed = with_clock(ensemble, clock)
-    with open_large(path) as picture:
-        megapixels = picture.size[0] * picture.size[1] / 1e6
-        work = plan_windows(timed, picture.size, REFERENCE_TILE, 0.25, reaches).work
+    with open_large(path) as image:
+        megapixels = image.size[0] * image.size[1] / 1e6
+        work = plan_windows(timed, image.size, REFERENCE_TILE, 0.25, reaches).work
         started = time.perf_counter()
-        to_labels(timed, picture, path.with_suffix(".labels.tif"), reaches)
+        to_labels(timed, image, path.with_suffix(".labels.tif"), reaches)
         wall = time.perf_counter() - started
     return {
-        "side": picture.size[0],
+        "side": image.size[0],
         "seconds": wall,
         "seconds per megapixel": wall / megapixels,
         "pixels computed for each": work,
@@ -243,7 +243,7 @@ def in_own_process(sides: list[int], rounds: int) -> Iterator[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{side}.tif" for side in sides]
         for path, side in zip(paths, sides, strict=True):
-            write_picture(path, side)
+            write_image(path, side)
         for number in range(rounds):
             for path in [path for path, side in zip(paths, sides, strict=True) if number == 0 or side <= 8192]:
                 command = [sys.executable, __file__, "--child", str(path)]
@@ -269,8 +269,8 @@ def growth(samples: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small pictures and one round: does it run")
-    parser.add_argument("--large", action="store_true", help="also a picture of 16384 x 16384")
+    parser.add_argument("--quick", action="store_true", help="small images and one round: does it run")
+    parser.add_argument("--large", action="store_true", help="also an image of 16384 x 16384")
     parser.add_argument("--only-monai", action="store_true", help="only the part beside MONAI; the others are kept")
     parser.add_argument("--rounds", type=int, default=7, help="beside MONAI")
     parser.add_argument("--threads", type=int, default=2)

@@ -51,7 +51,7 @@ Half = tuple[list[int], Policy]
 """Images to measure on, and the policy that was fitted on the others."""
 
 
-def read_pictures(ensemble: de.Ensemble, folder: Path) -> tuple[Tensor, list[Any]]:
+def read_images(ensemble: de.Ensemble, folder: Path) -> tuple[Tensor, list[Any]]:
     """Validation images ``(N, C, H, W)`` at the input size of the members, and their targets."""
     said = ensemble.task.describe()
     names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
@@ -130,7 +130,7 @@ def best_single(held: HeldOut, wanted: list[Any], halves: list[Half], objective:
     """The best member on each half, scored on the other half at the size of the targets."""
     names, rows = [], []
     for unseen, _ in halves:
-        seen = sorted(set(held.pictures) - set(unseen))
+        seen = sorted(set(held.images) - set(unseen))
         scores = objective.signed(totals(held.only(seen), torch.eye(len(held.names)), objective))
         place = int(scores.argmax())
         names.append(held.names[place])
@@ -177,8 +177,8 @@ def time_ways(
     asked: argparse.Namespace,
 ) -> dict[str, list[float]]:
     """Seconds of the naive loop and of the variants compared with it, on some of the images."""
-    step = max(len(images) // asked.pictures, 1)
-    numbers = list(range(0, len(images), step))[: asked.pictures]
+    step = max(len(images) // asked.images, 1)
+    numbers = list(range(0, len(images), step))[: asked.images]
     timed = images[numbers]
     place = {number: at for at, number in enumerate(numbers)}
     some = [([place[number] for number in unseen if number in place], policy) for unseen, policy in halves]
@@ -196,7 +196,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(asked.threads)
     ensemble = de.load(asked.ensemble)
     task, objective = ensemble.task, ensemble.task.objective(asked.metric)
-    images, wanted = read_pictures(ensemble, asked.data)
+    images, wanted = read_images(ensemble, asked.data)
     example = images[: asked.batch]
     together = accelerate(ensemble, example, asked.backend, asked.precision)
     fast = accelerate(ensemble, example, asked.backend, asked.precision, together=False)
@@ -225,22 +225,22 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
         "precision": asked.precision,
         "chosen": {n: [f"{c.choice.backend} {c.choice.precision}" for c in own] for n, own in choices(fast).items()},
         "batch": asked.batch,
-        "pictures scored": len(images),
-        "pictures timed": min(asked.pictures, len(images)),
+        "images scored": len(images),
+        "images timed": min(asked.images, len(images)),
         "metric": objective.name,
         "full score": float(full),
         "best single member": single,
         "cascade score": float(score),
         "score kept": float(kept_share(score, full, objective.higher_is_better)),
         "policies": [asdict(policy) for _, policy in halves],
-        "stopped after": [list(use.pictures) for use in spent(costs)],
-        "members per picture": [use.members for use in spent(costs)],
+        "stopped after": [list(use.images) for use in spent(costs)],
+        "members per image": [use.members for use in spent(costs)],
         "share of time": [use.cost for use in spent(costs)],
         "share of FLOPs": [use.cost for use in spent(work)],
         "median seconds": medians,
         "times faster than naive": {name: medians[NAIVE] / value for name, value in medians.items()},
         "samples": samples,
-        "samples of members, ms a picture": each,
+        "samples of members, ms an image": each,
     }
 
 
@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=32, help="how many are timed in every round")
+    parser.add_argument("--images", type=int, default=32, help="how many are timed in every round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
@@ -268,7 +268,7 @@ def main() -> None:
         print(f"{name:26} {found['median seconds'][name]:7.3f} s   {value:5.2f} x")
     kept = 100 * found["score kept"]
     print(f"{found['metric']} {found['cascade score']:.4f} of {found['full score']:.4f}: {kept:.2f} % kept")
-    print(f"members per picture {found['members per picture']}, share of FLOPs {found['share of FLOPs']}; in {RESULT}")
+    print(f"members per image {found['members per image']}, share of FLOPs {found['share of FLOPs']}; in {RESULT}")
 
 
 if __name__ == "__main__":

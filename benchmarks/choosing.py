@@ -36,7 +36,7 @@ from densemble.messages import shown
 from densemble.metrics import Objective
 from densemble.run import Run, run_members
 from densemble.selection.calibration import best_calibration, fit_calibration, member_temperatures
-from densemble.selection.candidate_scores import statistics as statistics_of_pictures
+from densemble.selection.candidate_scores import statistics as statistics_of_images
 from densemble.selection.candidate_scores import totals
 from densemble.selection.choose import mean_of
 from densemble.selection.held_out_predictions import HeldOut, held_out
@@ -95,10 +95,10 @@ CHOICES: dict[str, Callable[[HeldOut, Objective], Any]] = {
 }
 
 
-def random_halves(pictures: int, repeats: int) -> list[tuple[list[int], list[int]]]:
+def random_halves(images: int, repeats: int) -> list[tuple[list[int], list[int]]]:
     random = np.random.default_rng(0)
-    orders = [random.permutation(pictures).tolist() for _ in range(repeats)]
-    return [(order[: pictures // 2], order[pictures // 2 :]) for order in orders]
+    orders = [random.permutation(images).tolist() for _ in range(repeats)]
+    return [(order[: images // 2], order[images // 2 :]) for order in orders]
 
 
 def choose_and_score(
@@ -110,7 +110,7 @@ def choose_and_score(
     tempered = member_temperatures(held.only(seen), "temperature")
     weights = {name: list(choice(tempered, objective)) for name, choice in CHOICES.items()}
     scored = tempered.only(unseen)
-    rows = statistics_of_pictures(scored, list(weights.values()), objective)
+    rows = statistics_of_images(scored, list(weights.values()), objective)
     at_fixations = other.name == "nss"
     others = totals(own_size.only(unseen) if at_fixations else scored, list(weights.values()), other)
     places = {name: place for place, name in enumerate(weights)}
@@ -169,10 +169,10 @@ def promise_and_check(held: HeldOut, halves: tuple[list[int], list[int]]) -> lis
     for level in (0.1, 0.05):
         fitted = fit_set(lambda: chosen.only(fit_on).combined(combination), held.task, level)
         checked = coverage(lambda: chosen.only(check_on).combined(combination), fitted, held.task)
-        low, high = binomial_interval(1 - level, checked.pictures)
+        low, high = binomial_interval(1 - level, checked.images)
         found.append(
-            {"promised": 1 - level, "coverage": checked.per_picture, "size": checked.size, "fitted_on": len(fit_on),
-             "checked_on": checked.pictures, "low": low, "high": high}
+            {"promised": 1 - level, "coverage": checked.per_image, "size": checked.size, "fitted_on": len(fit_on),
+             "checked_on": checked.images, "low": low, "high": high}
         )  # fmt: skip
     return found
 

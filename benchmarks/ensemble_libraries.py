@@ -195,11 +195,11 @@ def _votes(classes: Tensor, heat: Tensor) -> Iterator[Comparison]:
     from monai.transforms import VoteEnsemble
 
     row = partial(Comparison, "MONAI")
-    picture = classes[:, 0]  # it votes on one image
-    label = VoteEnsemble(num_classes=picture.shape[1])(list(picture.argmax(1, keepdim=True)))[0]
+    image = classes[:, 0]  # it votes on one image
+    label = VoteEnsemble(num_classes=image.shape[1])(list(image.argmax(1, keepdim=True)))[0]
     most = _ours(classes, "vote", SEGMENTATION)[0].argmax(0)
     yield row("VoteEnsemble of labels: pixels of another label", "vote", _share(label != most), 0.0)
-    marked = VoteEnsemble()(list(_one_hot(picture)))
+    marked = VoteEnsemble()(list(_one_hot(image)))
     yield row("VoteEnsemble of one-hot maps: pixels without a label", "vote", _share(marked.sum(0) == 0))
 
 

@@ -225,7 +225,7 @@ def show(result: dict[str, Any]) -> None:
         verdict = "" if Comparison(**row).holds else "   NOT AS EXPECTED"
         verdict = verdict or ("   means something else" if row["within"] is None else "")
         print(f"{row['library']:18} {row['theirs']:64} {row['ours']:48} {row['difference']:8.1e}{verdict}")
-    print(f"\n{'4 members, one picture':26} {'with members':>22} {'combination':>22} {'peak in maps, 3 / 12':>22}")
+    print(f"\n{'4 members, one image':26} {'with members':>22} {'combination':>22} {'peak in maps, 3 / 12':>22}")
     for way, taken in result["with members"]["median seconds"].items():
         alone = result["combination"]["median seconds"][way]
         ratios = [result[part]["ratio to ours"][way] for part in ("with members", "combination")]
@@ -238,7 +238,7 @@ def show(result: dict[str, Any]) -> None:
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=parse_size, default=(240, 320), help="height x width of the picture and its map")
+    parser.add_argument("--size", type=parse_size, default=(240, 320), help="height x width of the image and its map")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
     arguments = parser.parse_args()

@@ -4,7 +4,7 @@ Writes stored predictions of noisy candidates (fp16, mapped from disk as in a ru
 new process and prints the peak resident memory of that process, torch included. Writes
 benchmarks/results/selection_memory.json.
 
-    python benchmarks/selection_memory.py [--candidates 40] [--pictures 500] [--size 48x64] [--classes 11] [--threads 1]
+    python benchmarks/selection_memory.py [--candidates 40] [--images 500] [--size 48x64] [--classes 11] [--threads 1]
 """
 
 import argparse
@@ -32,20 +32,20 @@ MEMORY_LIMIT = 1024.0
 """MiB."""
 
 
-def write_predictions(folder: Path, candidates: int, pictures: int, classes: int, size: Size) -> None:
+def write_predictions(folder: Path, candidates: int, images: int, classes: int, size: Size) -> None:
     """Softmax maps of candidates of different quality, ``candidate-NN.npy``, and ``truth.npy``."""
     random = np.random.default_rng(0)
-    blocks = random.integers(0, classes, (pictures, -(-size[0] // 8), -(-size[1] // 8)), dtype=np.uint8)
+    blocks = random.integers(0, classes, (images, -(-size[0] // 8), -(-size[1] // 8)), dtype=np.uint8)
     truth = blocks.repeat(8, 1).repeat(8, 2)[:, : size[0], : size[1]]
     np.save(folder / "truth.npy", truth)
     for number in range(candidates):
-        shape = (pictures, classes, *size)
+        shape = (images, classes, *size)
         kept = np.lib.format.open_memmap(folder / f"candidate-{number:02}.npy", "w+", np.float16, shape)
         spread = random.uniform(1.0, 2.0)
-        for picture, labels in enumerate(truth):
+        for image, labels in enumerate(truth):
             logits = torch.from_numpy(random.standard_normal(shape[1:], np.float32) * np.float32(spread))
             logits.scatter_add_(0, torch.from_numpy(labels.astype(np.int64))[None], torch.ones(1, *size))
-            kept[picture] = torch.softmax(logits, 0).half().numpy()
+            kept[image] = torch.softmax(logits, 0).half().numpy()
 
 
 def peak() -> float:
@@ -93,7 +93,7 @@ def measure(folder: Path, metric: str, rounds: int, patience: int, threads: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--candidates", type=int, default=40)
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--size", type=parse_size, default=(48, 64), help="of the maps, height x width")
     parser.add_argument("--metrics", type=lambda text: text.split(","), default=["miou", "nll"])
@@ -101,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_predictions(folder, arguments.candidates, arguments.pictures, arguments.classes, arguments.size)
+        write_predictions(folder, arguments.candidates, arguments.images, arguments.classes, arguments.size)
         on_disk = sum(path.stat().st_size for path in folder.glob("candidate-*.npy")) / 1024**2
         rows = []
         for metric in arguments.metrics:
@@ -117,7 +117,7 @@ def main() -> None:
         **environment(),
         "threads": arguments.threads,
         "candidates": arguments.candidates,
-        "pictures": arguments.pictures,
+        "pictures": arguments.images,
         "map": [arguments.classes, *arguments.size],
         "predictions_mib": on_disk,
         "limit_mib": MEMORY_LIMIT,

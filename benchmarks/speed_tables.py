@@ -59,7 +59,7 @@ def _monai(result: dict[str, Any]) -> Iterator[str]:
         f"Comparison with MONAI's `sliding_window_inference` (Gaussian blending; its default overlap is 0.25, nnU-Net "
         f"uses 0.5) on {height}x{width}, both with the ensemble of {members}, interleaved.{commit}"
     )
-    seconds, difference = result["median seconds"], result["largest difference to the whole picture"]
+    seconds, difference = result["median seconds"], result["largest difference to the whole image"]
     rows = []
     for tile in dict.fromkeys(name.rpartition(" ")[2] for name in seconds):
         own = f"densemble {tile}"
@@ -102,15 +102,15 @@ def folder(result: dict[str, Any]) -> Iterator[str]:
     yield "## Folders"
     height, width = result["size"]
     yield (
-        f"{ran_on(result)} Written by `benchmarks/bench_folder.py`: {result['number of pictures']} JPEG files of "
+        f"{ran_on(result)} Written by `benchmarks/bench_folder.py`: {result['number of images']} JPEG files of "
         f"{height}x{width}, {len(result['members'])} members, backend {result['backend'] or 'eager'}, "
         f"batches of {result['batch']}. *Networks only* runs the same batches, already decoded, and nothing else."
     )
     pure = sum(sample["wall"] for sample in result["samples"]["pure compute"])
-    rows = [["networks only", f"{result['number of pictures'] / pure:.1f}", "1.00"]]
+    rows = [["networks only", f"{result['number of images'] / pure:.1f}", "1.00"]]
     for save, ratio in result["median of wall / pure compute"].items():
         wall = sum(sample["wall"] for sample in result["samples"][save])
-        rows.append([f"files to files, saves {save}", f"{result['number of pictures'] / wall:.1f}", f"{ratio:.3f}"])
+        rows.append([f"files to files, saves {save}", f"{result['number of images'] / wall:.1f}", f"{ratio:.3f}"])
     yield table(["variant", "images per second", "time over networks only"], rows)
 
 

@@ -16,12 +16,12 @@ OVERLAPS = (0.25, 0.5)
 """Defaults of MONAI and of nnU-Net."""
 
 
-def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: int) -> dict[str, Any]:
+def beside_monai(ensemble: de.Ensemble, image: Any, tiles: list[int], rounds: int) -> dict[str, Any]:
     """Seconds and the largest difference to the map of the whole image.
 
     Args:
         ensemble: in eval mode.
-        picture: an image in memory, with ``images()`` of shape ``(1, C, H, W)``.
+        image: an image in memory, with ``images()`` of shape ``(1, C, H, W)``.
         tiles: sides of the tiles in pixels.
         rounds: number of rounds after a warm-up.
     """
@@ -29,12 +29,12 @@ def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: 
         from monai.inferers import sliding_window_inference
     except ImportError as error:
         return {"left out": f"MONAI is not installed ({error}): pip install monai, or set PYTHONPATH"}
-    images, reaches = picture.images(), measure_reaches(ensemble)
+    images, reaches = image.images(), measure_reaches(ensemble)
     with torch.no_grad():
         whole = ensemble(images)[0]
 
     def ours(tile: int) -> Callable[[], Tensor]:
-        return lambda: torch.cat([rows.planes["mean"] for rows in stream(ensemble, picture, tile, reaches=reaches)], 1)
+        return lambda: torch.cat([rows.planes["mean"] for rows in stream(ensemble, image, tile, reaches=reaches)], 1)
 
     def theirs(tile: int, overlap: float) -> Callable[[], Tensor]:
         def run() -> Tensor:
@@ -50,9 +50,9 @@ def beside_monai(ensemble: de.Ensemble, picture: Any, tiles: list[int], rounds: 
         ways |= {f"monai {overlap} {tile}": theirs(tile, overlap) for overlap in OVERLAPS}
     samples, differences = interleaved(ways, whole, rounds)
     return {
-        "size": list(picture.size),
+        "size": list(image.size),
         "overlaps": list(OVERLAPS),
-        "largest difference to the whole picture": differences,
+        "largest difference to the whole image": differences,
         "median seconds": {name: statistics.median(taken) for name, taken in samples.items()},
         "monai over densemble": {
             f"{overlap} {tile}": statistics.median(

@@ -35,10 +35,10 @@ def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator
     return torch.softmax(2 * ideal + noise, 0) if isinstance(task, SegmentationTask) else (ideal + noise).abs()
 
 
-def small_set(task: Task, spreads: Sequence[float], pictures: int = 6, seed: int = 0) -> HeldOut:
+def small_set(task: Task, spreads: Sequence[float], images: int = 6, seed: int = 0) -> HeldOut:
     """Candidates whose maps are the truth plus noise of the given spreads."""
     random = np.random.default_rng(seed)
-    targets = [truth_of(task, random) for _ in range(pictures)]
+    targets = [truth_of(task, random) for _ in range(images)]
     maps = [
         torch.stack([noisy(task, target, spread, random) for target in targets]).half().numpy() for spread in spreads
     ]

@@ -113,7 +113,7 @@ def test_the_table_of_calibrations_says_what_they_are_for() -> None:
         assert names(cells[-1]) == suiting(lambda task, way=way: Options(calibrate=way).require(task)), way
 
 
-def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_pictures_they_need() -> None:
+def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_images_they_need() -> None:
     rows = table("`--guarantee`")
     assert {*rows, "none"} == set(PROMISES)
     assert {kind.strip("`") for kind, *_ in rows.values()} == set(GUARANTEES)
@@ -121,18 +121,18 @@ def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_pictures_th
     assert later is not None
     for promise, (_, _, suits, needed) in rows.items():
         assert names(suits) == suiting(lambda task, promise=promise: Options(promise=promise).require(task)), promise
-        for level, pictures in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (promise == "risk")]))):
-            assert allowed(promise, level, pictures)
-            assert not allowed(promise, level, pictures - 1)
+        for level, images in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (promise == "risk")]))):
+            assert allowed(promise, level, images)
+            assert not allowed(promise, level, images - 1)
 
 
-def allowed(promise: str, level: float, pictures: int) -> bool:
-    """Whether so many held-out pictures are enough for a promise."""
+def allowed(promise: str, level: float, images: int) -> bool:
+    """Whether so many held-out images are enough for a promise."""
     try:
         if promise == "risk":
-            certified_allowance(level, Options().confidence, pictures)
+            certified_allowance(level, Options().confidence, images)
         else:
-            expected_allowance(level, pictures)
+            expected_allowance(level, images)
     except DataError:
         return False
     return True

@@ -16,12 +16,12 @@ from densemble.tasks import TASKS
 SIDES = st.integers(SMALLEST, 6000)
 
 
-@given(picture=st.tuples(SIDES, SIDES), pixels=st.sampled_from([36_000, 80_000, 200_000]))
-def test_a_size_is_of_eights_and_no_larger_than_the_picture(picture: tuple[int, int], pixels: int) -> None:
-    size = fitting_size(picture, pixels)
-    for side, own in zip(size, picture, strict=True):
+@given(image=st.tuples(SIDES, SIDES), pixels=st.sampled_from([36_000, 80_000, 200_000]))
+def test_a_size_is_of_eights_and_no_larger_than_the_image(image: tuple[int, int], pixels: int) -> None:
+    size = fitting_size(image, pixels)
+    for side, own in zip(size, image, strict=True):
         assert side % 8 == 0 and SMALLEST <= side <= own
-    if min(size) > SMALLEST:  # a very long picture keeps its shorter side
+    if min(size) > SMALLEST:  # a very long image keeps its shorter side
         assert (size[0] - 4) * (size[1] - 4) <= pixels  # each side is rounded by half of eight at most
 
 
@@ -35,8 +35,8 @@ def test_a_size_is_of_eights_and_no_larger_than_the_picture(picture: tuple[int, 
         ((100, 10_000), 36_000, (32, 1896)),
     ],
 )
-def test_sizes_by_hand(picture: tuple[int, int], pixels: int, size: tuple[int, int]) -> None:
-    assert fitting_size(picture, pixels) == size
+def test_sizes_by_hand(image: tuple[int, int], pixels: int, size: tuple[int, int]) -> None:
+    assert fitting_size(image, pixels) == size
 
 
 @pytest.mark.parametrize("task", TASKS)

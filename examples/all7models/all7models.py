@@ -37,8 +37,8 @@ def main() -> None:
         print(f"{name}: {len(ensemble.members)} networks, val cc {cc:.4f}, {path}")
     print(run.leaderboard())
 
-    pictures = de.FolderData(arguments.data, task="saliency").val[:4]
-    for prediction in de.predict(ensemble, [picture.image for picture in pictures]):
+    images = de.FolderData(arguments.data, task="saliency").val[:4]
+    for prediction in de.predict(ensemble, [image.image for image in images]):
         prediction.save(arguments.out / "predictions", ("map", "overlay", "uncertainty"))
     print(f"predictions of the last ensemble in {arguments.out / 'predictions'}")
 

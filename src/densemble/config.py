@@ -101,7 +101,7 @@ def require_cacheable(settings: TrainingOptions) -> None:
     """Features can be kept only where they do not change.
 
     Raises:
-        ValueError: the backbone learns in some epoch, or pictures change from epoch to epoch.
+        ValueError: the backbone learns in some epoch, or images change from epoch to epoch.
     """
     if not settings.cache_features:
         return
@@ -109,7 +109,7 @@ def require_cacheable(settings: TrainingOptions) -> None:
     if settings.freeze_epochs < settings.epochs:
         problems.append(f"a backbone that never learns: set freeze_epochs to epochs ({settings.epochs})")
     if settings.augment != "none":
-        problems.append("pictures that do not change: set augment to none")
+        problems.append("images that do not change: set augment to none")
     if problems:
         raise ValueError(f"cache_features needs {' and '.join(problems)}")
 
@@ -184,7 +184,7 @@ class TrainerConfig(_Strict):
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
     deterministic: bool = False
-    workers: int | None = Field(None, ge=0, description="processes that load pictures; default 0 on CPU, 4 on a GPU")
+    workers: int | None = Field(None, ge=0, description="processes that load images; default 0 on CPU, 4 on a GPU")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
     cache_dir: str | None = Field(None, description="folder of decoded images; default RUN/cache")
     keep_checkpoints: bool = Field(False, description="keep last.ckpt and RUN/cache when the run is complete")

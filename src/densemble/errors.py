@@ -4,7 +4,7 @@
     ├── UsageError              2   an argument or a setting that cannot be used
     │   ├── ConfigError         2   run.yaml or --set: unknown key, wrong value
     │   └── CutError            2   a cut that does not exist or is too small
-    ├── DataError               3   pictures or maps that cannot be used
+    ├── DataError               3   images or maps that cannot be used
     ├── ArtifactError           4   an artifact or a run that is damaged, unknown or incomplete
     ├── PartialError            5   some members or images failed, the rest is done
     ├── ResourceError           6   a folder that cannot be written, no memory, no device
@@ -36,7 +36,7 @@ class CutError(UsageError):
 
 
 class DataError(DensembleError):
-    """Pictures or maps that cannot be used."""
+    """Images or maps that cannot be used."""
 
     exit_code = 3
 

@@ -19,7 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "thorough_loss": True,
     },
 }
-"""By name: the area of a picture in pixels, no larger than the pictures are, settings of run.yaml, and whether
+"""By name: the area of an image in pixels, no larger than the images are, settings of run.yaml, and whether
 the task's ``thorough_loss`` is taken."""
 MULTIPLE = 8
 SMALLEST = 32
@@ -32,13 +32,13 @@ class Traits(Protocol):
     thorough_loss: str
 
 
-def preset_settings(name: str, task: Traits, picture: Size) -> dict[str, Any]:
+def preset_settings(name: str, task: Traits, image: Size) -> dict[str, Any]:
     """Settings of run.yaml.
 
     Args:
         name: row of ``PRESETS``.
         task: value of ``TASKS``; one whose targets depend on the frame is not augmented strongly.
-        picture: (H, W) that the pictures typically have.
+        image: (H, W) that the images typically have.
 
     Raises:
         UsageError: no such preset.
@@ -49,17 +49,15 @@ def preset_settings(name: str, task: Traits, picture: Size) -> dict[str, Any]:
     training = dict(preset["training"])
     if task.keeps_frame:
         training["augment"] = "light"
-    settings: dict[str, Any] = {"input_size": list(fitting_size(picture, preset["pixels"])), "training": training}
+    settings: dict[str, Any] = {"input_size": list(fitting_size(image, preset["pixels"])), "training": training}
     loss = task.thorough_loss if preset.get("thorough_loss") else ""
     return {**settings, "loss": loss} if loss else settings
 
 
-def fitting_size(picture: Size, pixels: int) -> Size:
-    """The size of about ``pixels`` with a picture's shape: multiples of 8, no larger than the picture, at least 32."""
-    shrink = math.sqrt(pixels / (picture[0] * picture[1]))
-    height, width = (
-        max(SMALLEST, min(round(side * shrink / MULTIPLE), side // MULTIPLE) * MULTIPLE) for side in picture
-    )
+def fitting_size(image: Size, pixels: int) -> Size:
+    """The size of about ``pixels`` with an image's shape: multiples of 8, no larger than the image, at least 32."""
+    shrink = math.sqrt(pixels / (image[0] * image[1]))
+    height, width = (max(SMALLEST, min(round(side * shrink / MULTIPLE), side // MULTIPLE) * MULTIPLE) for side in image)
     return height, width
 
 

@@ -42,7 +42,7 @@ class Run:
 
     Args:
         path: what ``densemble train -o`` wrote.
-        data: where the pictures lie now; default where they lay in training.
+        data: where the images lie now; default where they lay in training.
         functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
             yours; a run folder alone can never have code called.
 
@@ -157,12 +157,12 @@ class Run:
 
         Args:
             select: ``greedy`` (Caruana et al. 2004), ``all``, ``best``, ``exhaustive``, or names joined by commas.
-            combine: row of ``COMBINE``, or ``auto``: the best rule that surely gains over the mean on pictures that it
+            combine: row of ``COMBINE``, or ``auto``: the best rule that surely gains over the mean on images that it
                 did not learn from.
             weights: one per member where names or ``all`` are given; default equal.
             report: called with each line that the loggers ``densemble.*`` give.
             metric: that is chosen by; default the task's own.
-            budget: milliseconds per picture that the chosen members may take together on this machine.
+            budget: milliseconds per image that the chosen members may take together on this machine.
             calibrate: ``auto``, ``none``, ``temperature``, ``vector``, or ``variance`` for values.
             guarantee: ``none``, ``set``, ``interval`` or ``risk``, fitted on half of the validation images, in
                 alternating blocks, on which nothing else is fitted then.
@@ -233,11 +233,11 @@ class Run:
         return VariantMaker(self.folder, self.config, self.task, self.open_data(), log.info)
 
     def open_data(self) -> FolderData:
-        """The pictures and maps that the members were trained on.
+        """The images and maps that the members were trained on.
 
         Raises:
             DataError: they cannot be read.
-            ArtifactError: the validation pictures or maps are others than in training.
+            ArtifactError: the validation images or maps are others than in training.
         """
         options = self.config.data
         if options["classes"] is None and self.task.describe().get("classes"):
@@ -245,7 +245,7 @@ class Run:
         data = FolderData(self.data_path, self.config.task, **options)
         if [sample.stem for sample in data.val] != self._state["val"]:
             raise ArtifactError(
-                f"the validation pictures of '{self.data_path}' are not those of the training; the kept predictions "
+                f"the validation images of '{self.data_path}' are not those of the training; the kept predictions "
                 "belong to the old ones: put them back or train again"
             )
         if self.folder.digests.is_file():
@@ -283,7 +283,7 @@ def train(
     """Trains members one by one, assembles them, and returns the run.
 
     Args:
-        data: a :class:`FolderData`, or the path of one together with ``task``. How pictures are split and maps are read
+        data: a :class:`FolderData`, or the path of one together with ``task``. How images are split and maps are read
             is said to the FolderData.
         members: backbone names, or mappings with the keys of a member in run.yaml; default the seven of the story.
         out: run folder.
@@ -298,7 +298,7 @@ def train(
 
     Raises:
         ConfigError: unknown or wrong settings.
-        DataError: pictures or maps that cannot be used.
+        DataError: images or maps that cannot be used.
         PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
         DensembleError: every member failed: the first one's reason.
     """

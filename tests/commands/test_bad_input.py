@@ -131,22 +131,22 @@ def test_output_folder_not_writable(
     refuses(
         densemble("train", data, "--config", config, "-o", tmp_path / "file" / "run"), 6, "cannot write into", remedy
     )
-    pictures = data / "val" / "images"
-    refuses(densemble("predict", artifact, pictures, "-o", tmp_path / "file" / "out"), 6, "cannot write into", remedy)
+    images = data / "val" / "images"
+    refuses(densemble("predict", artifact, images, "-o", tmp_path / "file" / "out"), 6, "cannot write into", remedy)
 
 
 def test_sources_and_options_of_predict(densemble: Command, artifact: Path, scenes: Path, tmp_path: Path) -> None:
-    picture = scenes / "val" / "images" / "0000.jpg"
+    image = scenes / "val" / "images" / "0000.jpg"
     refuses(densemble("predict", artifact, tmp_path / "absent.jpg", "-o", tmp_path), 3, "absent.jpg'; check the path")
-    refuses(densemble("predict", artifact, picture, "-o", tmp_path, "--save", "video"), 2, "map, overlay")
-    refuses(densemble("predict", artifact, picture, "-o", tmp_path, "--device", "tpu9"), 2, "device 'tpu9'")
+    refuses(densemble("predict", artifact, image, "-o", tmp_path, "--save", "video"), 2, "map, overlay")
+    refuses(densemble("predict", artifact, image, "-o", tmp_path, "--device", "tpu9"), 2, "device 'tpu9'")
     refuses(densemble("evaluate", artifact, scenes, "--split", "dev"), 2, "no split is named 'dev'")
 
 
-def test_some_pictures_fail_the_others_are_done(densemble: Command, artifact: Path, data: Path, tmp_path: Path) -> None:
-    (data / "val" / "images" / "0001.jpg").write_bytes(b"no picture")
+def test_some_images_fail_the_others_are_done(densemble: Command, artifact: Path, data: Path, tmp_path: Path) -> None:
+    (data / "val" / "images" / "0001.jpg").write_bytes(b"no image")
     result = densemble("predict", artifact, data / "val" / "images", "-o", tmp_path / "out", "--save", "map")
-    refuses(result, 5, "1 of 8 pictures failed, the others are done", r"0001\.jpg")
+    refuses(result, 5, "1 of 8 images failed, the others are done", r"0001\.jpg")
     assert len(list((tmp_path / "out").glob("*_map.png"))) == 7
 
 

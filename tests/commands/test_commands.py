@@ -56,7 +56,7 @@ def test_help_is_quick() -> None:
     assert statistics.median(seconds[1:]) < 1.0, seconds
 
 
-def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Path) -> None:
+def test_from_training_to_images(command: Command, scenes: Path, tmp_path: Path) -> None:
     config, run, artifact, out = (tmp_path / name for name in ("run.yaml", "run", "gaze.safetensors", "out"))
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
     done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
@@ -83,9 +83,9 @@ def test_from_training_to_pictures(command: Command, scenes: Path, tmp_path: Pat
     assert ensemble["cc"] == pytest.approx(scores["cc"], abs=2e-3)  # from predictions cached as fp16
     assert "ensemble" in command("evaluate", artifact, scenes, "--split", "train").stdout
 
-    # Two pictures of one name in two folders: nothing is overwritten. One named twice, by a glob and by itself, is one.
-    pictures = [scenes / "train" / "images" / "0000.jpg", scenes / "val" / "images" / "0000.jpg"]
-    command("predict", artifact, *pictures, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
+    # Two images of one name in two folders: nothing is overwritten. One named twice, by a glob and by itself, is one.
+    images = [scenes / "train" / "images" / "0000.jpg", scenes / "val" / "images" / "0000.jpg"]
+    command("predict", artifact, *images, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
     maps = sorted(path.name for path in out.glob("*_map.png"))
     assert len(maps) == 3 and "images_0000_jpg_map.png" in maps and "0001_map.png" in maps
     assert Image.open(out / "0001_map.png").size == (64, 48)

@@ -83,7 +83,7 @@ def test_places_that_cannot_be_written(densemble: Command, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("options", [(), ("--augmented", "strong"), ("--split", "val", "--count", "1")])
-def test_show_writes_a_picture(options: tuple[str, ...], densemble: Command, tmp_path: Path) -> None:
+def test_show_writes_a_image(options: tuple[str, ...], densemble: Command, tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "depth")
     result = densemble("data", "show", folder, "--task", "depth", "-o", tmp_path / "p.png", *options)
     assert result.returncode == 0, result.stderr
@@ -94,7 +94,7 @@ def test_show_refuses_what_it_cannot_draw(densemble: Command, tmp_path: Path) ->
     folder = write_good(tmp_path / "set", "segmentation")
     call = ("data", "show", folder, "--task", "segmentation", "-o", tmp_path / "p.png")
     missing = densemble(*call, "--split", "test")
-    assert missing.returncode == 3 and "has no test pictures" in missing.stderr
+    assert missing.returncode == 3 and "has no test images" in missing.stderr
     assert densemble(*call, "--augmented", "weak").returncode == 2
     save(target_of(folder, "a"), np.zeros((5, 5), np.uint8))
     broken = densemble(*call)

@@ -113,14 +113,14 @@ def test_a_second_run_does_what_is_missing(artifact: Path, photos: Path, densemb
     (out / "1_map.png").unlink()
     before = (out / "0_map.png").stat().st_mtime_ns
     done = densemble("predict", artifact, photos, "-o", out)
-    assert "2 pictures were finished earlier" in done.stderr and (out / "1_map.png").is_file()
+    assert "2 images were finished earlier" in done.stderr and (out / "1_map.png").is_file()
     assert (out / "0_map.png").stat().st_mtime_ns == before
     again = densemble("predict", artifact, photos, "-o", out, "--again")
     assert "finished earlier" not in again.stderr and (out / "0_map.png").stat().st_mtime_ns > before
 
 
 @pytest.mark.parametrize("options", [{"input_size": (48, 64), "out_size": None}, {"out_size": None}])
-def test_a_picture_read_by_windows_gives_the_map_of_the_whole(
+def test_a_image_read_by_windows_gives_the_map_of_the_whole(
     densemble: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     artifact = save(Ensemble(members(**options), task=TASK), tmp_path / "own.safetensors")

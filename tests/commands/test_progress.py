@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from densemble.commands.progress import PictureProgress
+from densemble.commands.progress import ImageProgress
 
 
 class Terminal(io.StringIO):
@@ -20,12 +20,12 @@ class Clock:
         return self.now
 
 
-def told(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100, pictures: int = 100) -> str:
-    """The output of pictures that end every ``seconds``."""
+def told(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100, images: int = 100) -> str:
+    """The output of images that end every ``seconds``."""
     clock = Clock()
-    with PictureProgress(stream, clock) as progress:
+    with ImageProgress(stream, clock) as progress:
         progress.update(skipped, total, skipped)
-        for done in range(skipped + 1, pictures + 1):
+        for done in range(skipped + 1, images + 1):
             clock.now += seconds
             progress.update(done, total, skipped)
     return stream.getvalue()
@@ -33,7 +33,7 @@ def told(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100
 
 def test_lines_are_ten_seconds_apart_and_carry_rate_and_remaining_time() -> None:
     lines = told(io.StringIO(), 0.5).splitlines()
-    assert lines[0] == "20/100 pictures, 2 per second, 0:00:40 left"
+    assert lines[0] == "20/100 images, 2 per second, 0:00:40 left"
     assert [line.split("/")[0] for line in lines] == ["20", "40", "60", "80", "100"]
     assert lines[-1].endswith("0:00:00 left")
 
@@ -42,17 +42,17 @@ def test_a_quick_folder_is_done_without_a_line() -> None:
     assert told(io.StringIO(), 0.01) == ""
 
 
-def test_pictures_of_an_earlier_run_are_no_part_of_the_rate() -> None:
-    assert told(io.StringIO(), 4, skipped=90).splitlines()[0] == "93/100 pictures, 0.25 per second, 0:00:28 left"
+def test_images_of_an_earlier_run_are_no_part_of_the_rate() -> None:
+    assert told(io.StringIO(), 4, skipped=90).splitlines()[0] == "93/100 images, 0.25 per second, 0:00:28 left"
 
 
 def test_remaining_hours() -> None:
-    line = told(io.StringIO(), 10, total=1000, pictures=3).splitlines()[1]
-    assert line == "2/1000 pictures, 0.1 per second, 2:46:20 left"
+    line = told(io.StringIO(), 10, total=1000, images=3).splitlines()[1]
+    assert line == "2/1000 images, 0.1 per second, 2:46:20 left"
 
 
-def test_one_picture_shows_no_pace() -> None:
-    assert told(io.StringIO(), 20, total=50, pictures=1) == "1/50 pictures\n"
+def test_one_image_shows_no_pace() -> None:
+    assert told(io.StringIO(), 20, total=50, images=1) == "1/50 images\n"
 
 
 def test_a_terminal_gets_a_bar_and_remarks_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +61,13 @@ def test_a_terminal_gets_a_bar_and_remarks_as_they_are(monkeypatch: pytest.Monke
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     stream, clock = Terminal(), Clock()
-    with PictureProgress(stream, clock) as progress:
+    with ImageProgress(stream, clock) as progress:
         progress.update(0, 4, 0)
         for done in (1, 2, 3):
             clock.now += 2
             progress.update(done, 4, 0)
-        progress.say("failed: 'pictures/[bold]x.jpg' is empty")
+        progress.say("failed: 'images/[bold]x.jpg' is empty")
         progress.update(4, 4, 0)
     output = stream.getvalue()
-    assert "failed: 'pictures/[bold]x.jpg' is empty\n" in output
+    assert "failed: 'images/[bold]x.jpg' is empty\n" in output
     assert "4/4" in output and "per second" in output

@@ -17,7 +17,7 @@ from data.spoiling import (
     differing_palettes,
     doubled,
     fixations,
-    float_pictures,
+    float_images,
     halved,
     heat_file,
     in_colours,
@@ -87,26 +87,26 @@ def tables(points: dict[str, str]) -> Callable[[Path], object]:
 BROKEN: dict[str, Broken] = {
     # files and names
     "map missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: target_of(f, "b").unlink(), mends=True),
-    "picture missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: image_of(f, "b").unlink(), mends=True),
+    "image missing": Broken("unpaired", "data.skip_unpaired=true", lambda f: image_of(f, "b").unlink(), mends=True),
     "two files of one stem": Broken("doubled name", "rename or remove", doubled),
     "maps in another format": Broken(
         "unused files",
-        "save pictures and maps as PNG",
+        "save images and maps as PNG",
         lambda f: Image.fromarray(labels(9)).save(f / "train" / "targets" / "z.pgm"),
         severity="warning",
     ),
     "capital letters": Broken("names differ in case", "rename one", capital, severity="warning"),
-    "text as picture": Broken(
-        "unreadable", "data.leave_out", lambda f: image_of(f, "b").write_text("no picture"), mends=True
+    "text as image": Broken(
+        "unreadable", "data.leave_out", lambda f: image_of(f, "b").write_text("no image"), mends=True
     ),
     "text as map": Broken("unreadable", "data.leave_out", lambda f: target_of(f, "b").write_text("no"), mends=True),
-    "picture without bytes": Broken(
+    "image without bytes": Broken(
         "empty file", "data.leave_out", lambda f: image_of(f, "b").write_bytes(b""), mends=True
     ),
     "map without bytes": Broken(
         "empty file", "copy it again", lambda f: target_of(f, "b").write_bytes(b""), mends=True
     ),
-    "picture cut short": Broken("damaged", "copy it again", lambda f: cut(image_of(f, "b"), 0.5), mends=True),
+    "image cut short": Broken("damaged", "copy it again", lambda f: cut(image_of(f, "b"), 0.5), mends=True),
     "map cut short": Broken("damaged", "data.leave_out", lambda f: cut(target_of(f, "b"), 0.6), mends=True),
     "JPEG cut short": Broken(
         "damaged",
@@ -141,7 +141,7 @@ BROKEN: dict[str, Broken] = {
     "map on its side": Broken(
         "unequal sizes", "data.leave_out", lambda f: save(target_of(f, "b"), labels(1, (64, 48))), mends=True
     ),
-    "EXIF turn of the picture alone": Broken(
+    "EXIF turn of the image alone": Broken(
         "unequal sizes", "data.exif=auto", lambda f: turned(f, "b", 6), mends=True, options={"exif": "image"}
     ),
     "EXIF upside down": Broken(
@@ -156,19 +156,19 @@ BROKEN: dict[str, Broken] = {
         lambda f: (turned(f, "b", 6, (48, 48)), save(target_of(f, "b"), labels(1, (48, 48)))),
         severity="warning",
     ),
-    "picture below 32 pixels": Broken(
-        "small picture", "data.leave_out", resized("b", (24, 32)), severity="warning", mends=True
+    "image below 32 pixels": Broken(
+        "small image", "data.leave_out", resized("b", (24, 32)), severity="warning", mends=True
     ),
-    "panorama": Broken("oblong picture", "cut it into pieces", resized("b", (32, 160)), severity="warning", mends=True),
+    "panorama": Broken("oblong image", "cut it into pieces", resized("b", (32, 160)), severity="warning", mends=True),
     "sizes from 40 to 400": Broken(
         "sizes vary",
         "input_size",
         lambda f: (resized("a", (32, 40))(f), resized("b", (300, 400))(f)),
         severity="warning",
     ),
-    # pictures
+    # images
     "one colour": Broken(
-        "constant picture",
+        "constant image",
         "data.leave_out",
         lambda f: save(image_of(f, "b"), np.full((*SIZE, 3), 7, np.uint8)),
         mends=True,
@@ -185,23 +185,23 @@ BROKEN: dict[str, Broken] = {
         lambda f: save(image_of(f, "b").with_suffix(".npy"), photo(1).astype(np.uint16) * 20),
         severity="warning",
     ),
-    "floats above 1": Broken("picture values", "data.image_range", float_pictures(lambda x: x * 300)),
-    "undefined pixels": Broken("picture values", "fill them", float_pictures(undefined)),
+    "floats above 1": Broken("image values", "data.image_range", float_images(lambda x: x * 300)),
+    "undefined pixels": Broken("image values", "fill them", float_images(undefined)),
     "bands that are not there": Broken(
-        "unusable picture", "counted from 0", lambda f: None, options={"bands": [0, 1, 5]}
+        "unusable image", "counted from 0", lambda f: None, options={"bands": [0, 1, 5]}
     ),
     # copies
-    "picture twice": Broken(
-        "picture twice",
+    "image twice": Broken(
+        "image twice",
         "data.leave_out",
         lambda f: (copied("a", "b", same, ".png")(f), save(target_of(f, "b"), labels(0))),
         severity="warning",
         mends=True,
     ),
-    "picture twice with two maps": Broken(
-        "two maps for one picture", "data.leave_out", copied("a", "b", same, ".png"), mends=True
+    "image twice with two maps": Broken(
+        "two maps for one image", "data.leave_out", copied("a", "b", same, ".png"), mends=True
     ),
-    "picture in train and val": Broken("leak", "--leave-out leaks.txt", copied("e", "b", same, ".png"), mends=True),
+    "image in train and val": Broken("leak", "--leave-out leaks.txt", copied("e", "b", same, ".png"), mends=True),
     "mirrored in val": Broken(
         "near-duplicate", "data.leave_out", copied("e", "b", lambda x: x[:, ::-1], ".png"), mends=True
     ),
@@ -269,7 +269,7 @@ BROKEN: dict[str, Broken] = {
     "all void": Broken(
         "empty map", "data.leave_out", lambda f: save(target_of(f, "b"), np.full(SIZE, 255, np.uint8)), mends=True
     ),
-    "class in val alone": Broken("class not in train", "move some pictures", only_in_val),
+    "class in val alone": Broken("class not in train", "move some images", only_in_val),
     "class not in val": Broken("class not in val", "move some", not_in_val, severity="warning"),
     "class nowhere": Broken(
         "absent class", "class names", with_classes(lambda f: None, "a\nb\nc\nd\n"), severity="warning"
@@ -324,10 +324,10 @@ BROKEN: dict[str, Broken] = {
         severity="warning",
         mends=True,
     ),
-    "pictures of 12 bits": Broken(
+    "images of 12 bits": Broken(
         "few of 16 bits", "data.image_range=[0, 4095]", twelve_bits, severity="warning", mends=True
     ),
-    "a picture of several pages": Broken("several pages", "a file of its own", stacked),
+    "an image of several pages": Broken("several pages", "a file of its own", stacked),
     "labels in pages": Broken("several pages", "--task multilabel", in_pages),
     "labels that hold no data": Broken(
         "no data among labels",
@@ -336,10 +336,8 @@ BROKEN: dict[str, Broken] = {
         severity="warning",
         mends=True,
     ),
-    "a picture without data": Broken("empty picture", "data.leave_out", without_data, mends=True),
-    "heat in colours": Broken(
-        "coloured map", "--task image", lambda f: save(target_of(f, "b"), photo(90)), "saliency"
-    ),
+    "an image without data": Broken("empty image", "data.leave_out", without_data, mends=True),
+    "heat in colours": Broken("coloured map", "--task image", lambda f: save(target_of(f, "b"), photo(90)), "saliency"),
     "fixations of another size": Broken("fixations", "make it again", fixations(np.ones((9, 9), bool)), "saliency"),
     "no fixations": Broken("fixations", "without fixations", fixations(np.zeros(SIZE, bool)), "saliency"),
     # values
@@ -414,7 +412,7 @@ BROKEN: dict[str, Broken] = {
     "points as shares": Broken("relative points", "width (64)", point_file("x,y\n.2,.3\n.5,.9\n"), "heatmap"),
     "no point": Broken("no points", "data.leave_out", point_file("x,y\n"), "heatmap", severity="warning", mends=True),
     "no table": Broken("point table", "x,y,label", point_file("x,y\n5,here\n"), "heatmap"),
-    "density as picture": Broken(
+    "density as image": Broken(
         "scaled densities",
         "data.scale",
         lambda f: all_maps(f, lambda path, n: save(path.with_suffix(".png"), (heat(n) * 255).astype(np.uint8))),
@@ -422,17 +420,17 @@ BROKEN: dict[str, Broken] = {
         severity="warning",
         options={"heatmap": "density"},
     ),
-    # pictures as maps
-    "one map is its picture": Broken(
-        "target is its picture",
+    # images as maps
+    "one map is its image": Broken(
+        "target is its image",
         "which file is which",
         lambda f: save(target_of(f, "b"), photo(1)),
         "image",
         severity="warning",
         mends=True,
     ),
-    "all maps are their pictures": Broken(
-        "targets are the pictures",
+    "all maps are their images": Broken(
+        "targets are the images",
         "the other folder",
         lambda f: all_maps(f, lambda path, n: save(path, photo(n))),
         "image",

@@ -13,7 +13,7 @@ STEMS = {"train": ("a", "b", "c", "d"), "val": ("e", "f")}
 
 
 def photo(number: int, size: tuple[int, int] = SIZE) -> Array:
-    """A coloured picture with its own large shapes and fine detail."""
+    """A coloured image with its own large shapes and fine detail."""
     random = np.random.default_rng(number)
     coarse = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size[::-1], 3)
     noise = random.integers(-30, 30, (size[0] // 2 + 1, size[1] // 2 + 1, 1)).repeat(2, 0).repeat(2, 1)

@@ -145,7 +145,7 @@ def fixations(array: Array) -> Callable[[Path], object]:
     return lambda folder: save(folder / "train" / "fixations" / "b.png", array)
 
 
-def float_pictures(change: Callable[[Array], Array]) -> Callable[[Path], object]:
+def float_images(change: Callable[[Array], Array]) -> Callable[[Path], object]:
     def spoil(folder: Path) -> None:
         for number, stem in enumerate("abcdef"):
             values = photo(number).astype(np.float32) / 255

@@ -98,13 +98,13 @@ def test_what_was_cut_short_from_outside_is_decoded_again(folder: Path, tmp_path
 
 def test_the_key_is_the_content_not_the_date(folder: Path, tmp_path: Path) -> None:
     place, _ = decode(folder, tmp_path / "cache")
-    picture = folder / "train" / "images" / "train0.png"
-    os.utime(picture, (1, 1))
+    image = folder / "train" / "images" / "train0.png"
+    os.utime(image, (1, 1))
     assert decode(folder, tmp_path / "cache")[0] == place
     module._digest.cache_clear()
-    pixels = np.asarray(Image.open(picture)).copy()
+    pixels = np.asarray(Image.open(image)).copy()
     pixels[0, 0] ^= 1
-    Image.fromarray(pixels).save(picture)
+    Image.fromarray(pixels).save(image)
     assert decode(folder, tmp_path / "cache")[0] != place
 
 
@@ -136,7 +136,7 @@ def test_sixteen_bit_colours_stay_sixteen_bit_and_eight_bit_ones_join_them(folde
     torch.testing.assert_close(kept, torch.from_numpy(plain).permute(2, 0, 1).float() / 255)
 
 
-def test_float_pictures_of_five_bands(tmp_path: Path) -> None:
+def test_float_images_of_five_bands(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for split in ("train", "val"):
         for number in range(2):
@@ -159,7 +159,7 @@ def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
         decode_split(FolderData(folder, "segmentation"), "train", SIZE, tmp_path / "file" / "cache")
 
 
-def test_a_range_of_sixteen_bit_pictures_is_the_same_in_training_and_scoring(folder: Path, tmp_path: Path) -> None:
+def test_a_range_of_sixteen_bit_images_is_the_same_in_training_and_scoring(folder: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         for path in (folder / split / "images").iterdir():
             deep = np.asarray(Image.open(path))[..., 0].astype(np.uint16) * 16

@@ -90,14 +90,14 @@ def test_the_flags_of_a_remedy_mend_the_set(name: str, tmp_path: Path) -> None:
 
 def test_all_problems_are_found_at_once_and_errors_come_first(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
-    names = ("picture below 32 pixels", "map missing", "all void", "mirrored in val")
+    names = ("image below 32 pixels", "map missing", "all void", "mirrored in val")
     target_of(tmp_path, "d").unlink()
     for name in names[:1]:
         BROKEN[name].spoil(tmp_path)
     save(target_of(tmp_path, "c"), np.full((48, 64), 255, np.uint8))
     save(image_of(tmp_path, "a"), photo(4)[:, ::-1])
     kinds = [problem["kind"] for problem in check(tmp_path, "segmentation")["problems"]]
-    assert kinds == ["unpaired", "empty map", "near-duplicate", "small picture"]
+    assert kinds == ["unpaired", "empty map", "near-duplicate", "small image"]
 
 
 def test_unpaired_files_are_a_warning_where_they_were_said_to_be_skipped(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_unpaired_files_are_a_warning_where_they_were_said_to_be_skipped(tmp_pat
 
 def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
-    BROKEN["picture in train and val"].spoil(folder)
+    BROKEN["image in train and val"].spoil(folder)
     target_of(folder, "f").write_bytes(b"")
-    BROKEN["picture below 32 pixels"].spoil(folder)  # a warning: it stays
+    BROKEN["image below 32 pixels"].spoil(folder)  # a warning: it stays
     save(image_of(folder, "b"), photo(4))
     save(target_of(folder, "b"), labels(1))
     facts = check(folder, "segmentation")
@@ -142,7 +142,7 @@ def test_the_task_is_told_by_the_maps(task: str, tmp_path: Path) -> None:
     assert guess_task(write_good(tmp_path, task))[0] == task
 
 
-def test_facts_of_values_and_pictures_equal_those_of_numpy(tmp_path: Path) -> None:
+def test_facts_of_values_and_images_equal_those_of_numpy(tmp_path: Path) -> None:
     write_good(tmp_path, "depth")
     values = (300 + 500 * heat(1)).astype(np.uint16)
     values[:7] = 0
@@ -154,9 +154,9 @@ def test_facts_of_values_and_pictures_equal_those_of_numpy(tmp_path: Path) -> No
     assert train["values"] == pytest.approx([every[every > 0].min(), every.max()])
     assert train["mean"] == pytest.approx(every[every > 0].mean())
     assert train["percentiles"]["50"] == pytest.approx(np.median(every[every > 0]), rel=1e-3)
-    pictures = np.stack([np.asarray(Image.open(image_of(tmp_path, stem))) for stem in "abcdef"]) / 255
-    assert facts["pictures"]["mean"] == pytest.approx(pictures.mean((0, 1, 2)), abs=1e-5)
-    assert facts["pictures"]["std"] == pytest.approx(pictures.std((0, 1, 2)), abs=1e-5)
+    images = np.stack([np.asarray(Image.open(image_of(tmp_path, stem))) for stem in "abcdef"]) / 255
+    assert facts["pictures"]["mean"] == pytest.approx(images.mean((0, 1, 2)), abs=1e-5)
+    assert facts["pictures"]["std"] == pytest.approx(images.std((0, 1, 2)), abs=1e-5)
 
 
 def test_facts_of_classes(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ def test_the_data_sets_ignored_label_becomes_the_one_asked_for(tmp_path: Path) -
 
 
 class Oracle(torch.nn.Module):
-    """What evaluation asks of an ensemble; it is right in the order of its names, whatever the picture."""
+    """What evaluation asks of an ensemble; it is right in the order of its names, whatever the image."""
 
     guarantee, members = None, ("oracle",)
 

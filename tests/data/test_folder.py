@@ -69,10 +69,10 @@ def test_unequal_sizes_are_an_error_with_both_sizes(folder: Path) -> None:
 
 
 def test_palette_labels_keep_their_indices(folder: Path) -> None:
-    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
-    picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [0] * 759)
-    picture.putdata([0, 1, 2, 1])
-    picture.save(folder / "train" / "targets" / "a.png")
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [0] * 759)
+    image.putdata([0, 1, 2, 1])
+    image.save(folder / "train" / "targets" / "a.png")
     labels = FolderData(folder, "segmentation").read_target(FolderData(folder, "segmentation").train[0])
     assert labels.tolist() == [[0, 1], [2, 1]]
 
@@ -119,7 +119,7 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train/images"):
         FolderData(tmp_path, "saliency")
     (tmp_path / "train" / "images").mkdir(parents=True)
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         FolderData(tmp_path, "saliency")
     with pytest.raises(UsageError, match="no task"):
         FolderData(tmp_path, "saliancy")
@@ -152,7 +152,7 @@ def test_cache_notices_a_changed_file(folder: Path, tmp_path: Path) -> None:
 
 def test_cache_names_all_bad_files_and_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
     for stem in "ac":
-        (folder / "train" / "images" / f"{stem}.jpg").write_bytes(b"no picture")
+        (folder / "train" / "images" / f"{stem}.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"2 of 3 pairs.*a\.jpg.*c\.jpg"):
         decode_split(FolderData(folder, "segmentation"), "train", (12, 16), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -173,7 +173,7 @@ def test_resized_maps() -> None:
 
 
 def test_check_lists_all_problems_at_once(folder: Path) -> None:
-    (folder / "train" / "images" / "a.jpg").write_bytes(b"no picture")
+    (folder / "train" / "images" / "a.jpg").write_bytes(b"no image")
     Image.new("L", (16, 12)).save(folder / "train" / "targets" / "b.png")
     (folder / "val" / "targets" / "e.png").unlink()
     facts = FolderData(folder, "segmentation", skip_unpaired=True, classes=["x", "y", "z"]).check()
@@ -239,7 +239,7 @@ def test_leaving_pairs_out_does_not_draw_the_others_anew(tmp_path: Path) -> None
     assert less.val == whole.val and less.train == whole.train[1:]
 
 
-def test_test_pictures_without_maps_are_no_fault(folder: Path) -> None:
+def test_test_images_without_maps_are_no_fault(folder: Path) -> None:
     (folder / "test" / "images").mkdir(parents=True)
     Image.new("RGB", (32, 24)).save(folder / "test" / "images" / "x.jpg")
     assert set(FolderData(folder, "segmentation").layout.splits) == {"train", "val"}

@@ -39,7 +39,7 @@ def test_a_changed_copy_is_found(change: Callable[[Array], Array]) -> None:
     assert [(one.right, one.grade) for one in found] == [(7, "copy")]
 
 
-def test_different_pictures_are_not_alike() -> None:
+def test_different_images_are_not_alike() -> None:
     others = [thumbnail(photo(number, (96, 128))) for number in range(100, 120)]
     assert find_alike(ORIGINALS, others) == []
     assert find_alike(ORIGINALS, []) == []
@@ -53,7 +53,7 @@ def test_the_same_light_with_other_detail_is_no_copy() -> None:
     assert find_alike([left], [right]) == []
 
 
-def test_flat_pictures_are_alike_to_nothing() -> None:
+def test_flat_images_are_alike_to_nothing() -> None:
     flat = np.full((32, 32), 90, np.uint8)
     assert find_alike([flat], [flat, ORIGINALS[0]]) == []
 

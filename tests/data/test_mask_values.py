@@ -53,7 +53,7 @@ def ones(mask: Array) -> Array:
 
 
 def test_strata_are_drawn_by_the_same_encoding(tmp_path: Path) -> None:
-    """Where 255 is unknown, a picture that holds nothing else is of no class."""
+    """Where 255 is unknown, an image that holds nothing else is of no class."""
     border = ones(CRACK)
     border[0] = 255
     data = write(tmp_path, [{"crack": border}] * 2 + [{"crack": white(RUST)}] * 2, True)
@@ -70,7 +70,7 @@ def test_each_class_has_its_own_encoding(one_file: bool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("one_file", [False, True])
 def test_the_encoding_of_a_class_is_that_of_all_its_files(one_file: bool, tmp_path: Path) -> None:
-    """In a picture without the class 255 is unknown, as in the others: it alone looks like black and white."""
+    """In an image without the class 255 is unknown, as in the others: it alone looks like black and white."""
     border = ones(CRACK)
     border[0] = 255
     unknown = white(NONE)
@@ -130,7 +130,7 @@ def test_an_absent_mask_is_empty_where_that_is_said(listed: bool, tmp_path: Path
         assert data.read_pair(sample)[1].shape == (2, 12, 16)
     assert data.said == {"absent_is_empty": True} | ({} if listed else data.said)
     assert not [problem for problem in data.check()["problems"] if problem["severity"] == "error"
-                and problem["kind"] not in ("constant picture", "tiny split", "nothing to score")]  # fmt: skip
+                and problem["kind"] not in ("constant image", "tiny split", "nothing to score")]  # fmt: skip
     turned = FolderData(tmp_path, "multilabel", absent_is_empty=True, classes=["rust", "crack"])
     np.testing.assert_array_equal(read(turned)["1"], np.stack([RUST, NONE]))
 

@@ -31,7 +31,7 @@ def first(folder: Path, task: str, **options: Any) -> tuple[np.ndarray, np.ndarr
 
 
 def turned_set(folder: Path, orientation: int) -> Path:
-    """A set whose first picture is stored lying, with its map made of the stored pixels."""
+    """A set whose first image is stored lying, with its map made of the stored pixels."""
     write_good(folder, "segmentation")
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -40,7 +40,7 @@ def turned_set(folder: Path, orientation: int) -> Path:
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_both_turns_the_map_as_its_picture(orientation: int, tmp_path: Path) -> None:
+def test_both_turns_the_map_as_its_image(orientation: int, tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, orientation), "segmentation", exif="both")
     np.testing.assert_array_equal(image, TURNS[orientation](photo(0)))
     np.testing.assert_array_equal(target, TURNS[orientation](labels(0)))
@@ -61,7 +61,7 @@ def test_ignore_leaves_both_as_they_are_stored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("exif", "shape"), [("auto", (64, 48)), ("ignore", (48, 64))])
-def test_points_are_drawn_at_the_size_of_their_picture(exif: str, shape: tuple[int, int], tmp_path: Path) -> None:
+def test_points_are_drawn_at_the_size_of_their_image(exif: str, shape: tuple[int, int], tmp_path: Path) -> None:
     write_good(tmp_path, "heatmap")
     tag = Image.Exif()
     tag[0x0112] = 6
@@ -72,7 +72,7 @@ def test_points_are_drawn_at_the_size_of_their_picture(exif: str, shape: tuple[i
     assert data.read_pair(data.train[0])[1].shape == (1, *shape)
 
 
-def test_planes_of_a_turned_picture_are_turned(tmp_path: Path) -> None:
+def test_planes_of_a_turned_image_are_turned(tmp_path: Path) -> None:
     write_good(tmp_path, "multilabel")
     tag = Image.Exif()
     tag[0x0112] = 8
@@ -154,7 +154,7 @@ def test_bands_are_chosen_in_their_order_and_missing_ones_named(tmp_path: Path) 
         first(tmp_path, "segmentation", bands=[3])
 
 
-def test_pictures_as_maps_keep_grey_grey(tmp_path: Path) -> None:
+def test_images_as_maps_keep_grey_grey(tmp_path: Path) -> None:
     write_good(tmp_path, "image")
     for stem in "abcdef":
         save(target_of(tmp_path, stem), photo(3)[..., 0])
@@ -215,7 +215,7 @@ def test_what_counts_as_1_is_recorded_and_does_for_other_maps(tmp_path: Path) ->
 
 
 def holed_set(folder: Path, task: str) -> np.ndarray:
-    """A good set whose first picture says that its upper rows hold no data."""
+    """A good set whose first image says that its upper rows hold no data."""
     write_good(folder, task)
     hole = np.zeros(SIZE, bool)
     hole[:9] = True
@@ -227,7 +227,7 @@ def holed_set(folder: Path, task: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", ["segmentation", "multilabel", "regression", "image"])
-def test_a_map_is_unknown_where_its_picture_holds_no_data(task: str, tmp_path: Path) -> None:
+def test_a_map_is_unknown_where_its_image_holds_no_data(task: str, tmp_path: Path) -> None:
     write_good(tmp_path / "whole", task)
     expected = first(tmp_path / "whole", task)[1].astype(float)
     hole = holed_set(tmp_path / "holed", task)

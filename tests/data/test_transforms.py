@@ -84,7 +84,7 @@ def centroid(weights: torch.Tensor) -> torch.Tensor:
 
 
 def points_that_stay(change: Change) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Points (x, y) well inside the picture, and the frame, with where they move to."""
+    """Points (x, y) well inside the image, and the frame, with where they move to."""
     height, width = SIZE
     edge = torch.tensor([width - 1.0, height - 1.0])
     points = 12 + torch.rand(40, 2) * (edge - 24)
@@ -111,7 +111,7 @@ def test_image_and_target_move_as_points_do(name: str, kind: TargetKind) -> None
 
 
 def inverse_mapping(warp: Warp) -> np.ndarray:
-    """Row and column in the picture of every pixel of the frame ``(2, H, W)``, from the definition of the map."""
+    """Row and column in the image of every pixel of the frame ``(2, H, W)``, from the definition of the map."""
     turn, shear_x, shear_y = (math.radians(angle) for angle in (warp.angle, *warp.shear))
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     along_y = np.array([[1, 0], [-math.tan(shear_y), 1]])
@@ -173,7 +173,7 @@ def test_all_kinds_leave_the_frame_at_the_same_pixels(index: int) -> None:
     assert (new_image[:, within] - mean).abs().mean() > 0.05
 
 
-def test_the_rim_of_an_even_picture_has_no_seam() -> None:
+def test_the_rim_of_an_even_image_has_no_seam() -> None:
     even = torch.full((3, *SIZE), 0.7)
     torch.testing.assert_close(apply_change(Change(warp=REDUCED), even, even[0], "heat", 0.0)[0], even)
 
@@ -308,7 +308,7 @@ class Samples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return augment(image, target, STRONG, (0, 0, 30 + index), "heat", 0.0)
 
 
-# In a large picture of one channel, torch's own mean depends on the number of threads.
+# In a large image of one channel, torch's own mean depends on the number of threads.
 @pytest.mark.parametrize("shape", [(3, 192, 256), (1, 480, 640)])
 def test_samples_do_not_depend_on_workers_or_threads(shape: tuple[int, int, int]) -> None:
     looks = [draw_change(STRONG, (0, 0, 30 + index), SIZE).look for index in range(12)]

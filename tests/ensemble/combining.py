@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE, Fitted, Pictures, rules_for
+from densemble.ensemble.combine import COMBINE, Fitted, Images, rules_for
 from densemble.tasks import (
     HeatmapTask,
     ImageTask,
@@ -63,18 +63,18 @@ def combine(maps: Tensor, weights: Sequence[float], rule: str, task: Task, fitte
     return Combination(task, shares, rule, dict(fitted or {})).combine(maps)
 
 
-def held_out(task: Task, noises: tuple[float, ...] = (0.5, 1.0, 2.0), count: int = 4) -> Pictures:
-    """Pictures whose members know the truth but for noise of their own; a row of the truth is unknown where it can."""
+def held_out(task: Task, noises: tuple[float, ...] = (0.5, 1.0, 2.0), count: int = 4) -> Images:
+    """Images whose members know the truth but for noise of their own; a row of the truth is unknown where it can."""
     generator = torch.Generator().manual_seed(1)
-    pictures = []
+    images = []
     for _ in range(count):
         truth = 2 * torch.randn(1, task.out_channels, H, W, generator=generator)
         noise = torch.randn(len(noises), *truth.shape[1:], generator=generator)
         maps = task.activation(truth + torch.tensor(noises)[:, None, None, None] * noise)
-        pictures.append((maps, as_target(task, task.activation(truth)[0])))
+        images.append((maps, as_target(task, task.activation(truth)[0])))
 
     def read() -> Iterator[tuple[Tensor, Tensor]]:
-        yield from pictures
+        yield from images
 
     return read
 
@@ -92,11 +92,11 @@ def as_target(task: Task, ideal: Tensor) -> Tensor:
     return target
 
 
-def only_known(change: Callable[[Tensor], Tensor], pictures: Pictures, task: Task) -> Pictures:
-    """The same pictures with members' maps changed wherever the truth is unknown."""
+def only_known(change: Callable[[Tensor], Tensor], images: Images, task: Task) -> Images:
+    """The same images with members' maps changed wherever the truth is unknown."""
 
     def read() -> Iterator[tuple[Tensor, Tensor]]:
-        for maps, target in pictures():
+        for maps, target in images():
             yield torch.where(task.as_maps(target)[1], maps, change(maps)), target
 
     return read

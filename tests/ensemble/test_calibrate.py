@@ -33,7 +33,7 @@ Sets = list[tuple[Tensor, ...]]
 
 
 def labelled(sureness: float = 2.0, bias: Tensor | None = None) -> Sets:
-    """Pictures of several sizes whose labels follow the logits; the probabilities are ``sureness`` too sure."""
+    """Images of several sizes whose labels follow the logits; the probabilities are ``sureness`` too sure."""
     found = []
     for height in (30, 17, 41):
         logits = 1.5 * torch.randn(K, height, 20)
@@ -54,14 +54,14 @@ def masked(sureness: float = 2.0) -> Sets:
     return found
 
 
-def stream(pictures: Sets) -> Callable[[], Iterator[Any]]:
-    return lambda: iter(pictures)
+def stream(images: Sets) -> Callable[[], Iterator[Any]]:
+    return lambda: iter(images)
 
 
-def log_loss(pictures: Sets, calibrate: Callable[[Tensor], Tensor], distribution: Distribution) -> float:
+def log_loss(images: Sets, calibrate: Callable[[Tensor], Tensor], distribution: Distribution) -> float:
     """Mean negative log-likelihood of everything stacked, by torch's own losses in float64."""
     total, count = 0.0, 0
-    for maps, target in pictures:
+    for maps, target in images:
         p = calibrate(maps[None].double())
         if distribution == "categorical":
             total += float(F.nll_loss(p.log(), target[None].long(), ignore_index=VOID, reduction="sum"))
@@ -85,19 +85,19 @@ both = pytest.mark.parametrize(("distribution", "make", "ignored"), CASES, ids=[
 def test_temperature_is_scipys(
     distribution: Distribution, make: Callable[..., Sets], ignored: int, sureness: float
 ) -> None:
-    pictures = make(sureness)
-    found = fit_temperature(stream(pictures), distribution, ignored)
+    images = make(sureness)
+    found = fit_temperature(stream(images), distribution, ignored)
     reference = minimize_scalar(
-        lambda t: log_loss(pictures, lambda p: temper(p, t, distribution), distribution), bounds=(0.2, 5)
+        lambda t: log_loss(images, lambda p: temper(p, t, distribution), distribution), bounds=(0.2, 5)
     )
     assert found == pytest.approx(reference.x, rel=1e-3)
     assert found == pytest.approx(sureness, rel=0.15)  # what was put in
 
 
-def linear_loss(pictures: Sets, distribution: Distribution, ignored: int) -> Callable[[Tensor], Tensor]:
+def linear_loss(images: Sets, distribution: Distribution, ignored: int) -> Callable[[Tensor], Tensor]:
     """Mean negative log-likelihood as a function of scales and biases, by torch's own losses in float64."""
     kept = []
-    for maps, target in pictures:
+    for maps, target in images:
         p = maps.double().flatten(1)
         if distribution == "categorical":
             known = target.flatten() != ignored
@@ -119,16 +119,16 @@ def linear_loss(pictures: Sets, distribution: Distribution, ignored: int) -> Cal
 
 @both
 def test_derivatives_are_autograds(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
-    pictures = make(1.3)
-    loss = linear_loss(pictures, distribution, ignored)
+    images = make(1.3)
+    loss = linear_loss(images, distribution, ignored)
     place = torch.cat([torch.linspace(0.7, 1.2, K), torch.linspace(-0.3, 0.4, K)]).double()
-    found = _measure(stream(pictures), distribution, ignored, place)
+    found = _measure(stream(images), distribution, ignored, place)
     assert found.loss == pytest.approx(float(loss(place)), rel=1e-5)
     assert torch.allclose(found.gradient, torch.func.grad(loss)(place), atol=1e-5)
     assert torch.allclose(found.hessian, torch.func.hessian(loss)(place), atol=1e-5)
     # One temperature moves all scales together.
     even = torch.cat([torch.full((K,), 0.8), torch.zeros(K)]).double()
-    everything = [read_evidence(maps, target, distribution, ignored) for maps, target in pictures]
+    everything = [read_evidence(maps, target, distribution, ignored) for maps, target in images]
     sums = torch.tensor([_derivatives(evidence, 0.8) for evidence in everything], dtype=torch.float64).sum(0)
     value, slope, bend = (sums / sum(evidence.size for evidence in everything)).tolist()
     assert value == pytest.approx(float(loss(even)), rel=1e-5)
@@ -177,23 +177,23 @@ def test_probabilities_that_were_rounded_to_one_are_not_certain() -> None:
 
 @both
 def test_vector_scaling_is_scipys(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
-    pictures = labelled(2.0, torch.tensor([0.5, -0.5, 0.2, 0.0])) if distribution == "categorical" else make(2.0)
-    found = fit_vector_scaling(stream(pictures), distribution, ignored)
-    loss = linear_loss(pictures, distribution, ignored)
+    images = labelled(2.0, torch.tensor([0.5, -0.5, 0.2, 0.0])) if distribution == "categorical" else make(2.0)
+    found = fit_vector_scaling(stream(images), distribution, ignored)
+    loss = linear_loss(images, distribution, ignored)
     reference = minimize(
         lambda place: float(loss(torch.tensor(place))), np.repeat([1.0, 0.0], K), method="BFGS",
         jac=lambda place: torch.func.grad(loss)(torch.tensor(place)).numpy(),
     )  # fmt: skip
-    own = log_loss(pictures, found.apply, distribution)
+    own = log_loss(images, found.apply, distribution)
     assert own == pytest.approx(reference.fun, abs=2e-5)  # the penalty keeps it that far away
-    warm = Temperature(fit_temperature(stream(pictures), distribution, ignored), distribution)
-    assert own <= log_loss(pictures, warm.apply, distribution)
+    warm = Temperature(fit_temperature(stream(images), distribution, ignored), distribution)
+    assert own <= log_loss(images, warm.apply, distribution)
 
 
 def test_a_class_without_pixels_keeps_the_temperature() -> None:
-    pictures = [(maps, torch.where(labels == 2, VOID, labels)) for maps, labels in labelled(2.0)]
-    temperature = fit_temperature(stream(pictures), "categorical", VOID)
-    found = fit_vector_scaling(stream(pictures), "categorical", VOID)
+    images = [(maps, torch.where(labels == 2, VOID, labels)) for maps, labels in labelled(2.0)]
+    temperature = fit_temperature(stream(images), "categorical", VOID)
+    found = fit_vector_scaling(stream(images), "categorical", VOID)
     assert found.scales[2] == pytest.approx(1 / temperature)
     assert found.biases[2] == 0
     assert abs(found.biases[1]) > 0
@@ -210,7 +210,7 @@ def test_fits_refuse_what_they_cannot_use() -> None:
         fit_temperature(stream(labelled()), "none")
     with pytest.raises(ValueError, match="different size"):
         fit_temperature(stream([(torch.rand(K, 2, 2), torch.zeros(3, 2))]), "categorical")
-    with pytest.raises(DataError, match="no held-out picture"):
+    with pytest.raises(DataError, match="no held-out image"):
         fit_vector_scaling(stream([]), "categorical")
     with pytest.raises(DataError, match="no held-out pixel is valid"):
         fit_variance_scaling(stream([(torch.ones(1, 2, 2), torch.ones(1, 2, 2), torch.full((2, 2), torch.nan))]))
@@ -231,9 +231,9 @@ def estimates(scale: float, floor: float) -> Sets:
 
 @pytest.mark.parametrize(("scale", "floor"), [(0.5, 2.0), (3.0, 0.1), (0.0, 1.0), (2.0, 0.0)])
 def test_variance_scaling_is_scipys(scale: float, floor: float) -> None:
-    pictures = estimates(scale, floor)
-    found = fit_variance_scaling(stream(pictures), invalid_below=0.0)
-    m, v, t = (torch.cat([picture[i].flatten() for picture in pictures]).double() for i in range(3))
+    images = estimates(scale, floor)
+    found = fit_variance_scaling(stream(images), invalid_below=0.0)
+    m, v, t = (torch.cat([image[i].flatten() for image in images]).double() for i in range(3))
     m, v, t = m[t > 0], v[t > 0], t[t > 0]
 
     def loss(place: np.ndarray[Any, Any]) -> float:
@@ -246,9 +246,9 @@ def test_variance_scaling_is_scipys(scale: float, floor: float) -> None:
 
 
 def test_an_ensemble_of_one_has_its_mean_squared_error() -> None:
-    pictures = [(mean, torch.zeros_like(variance), target) for mean, variance, target in estimates(1.0, 1.0)]
-    found = fit_variance_scaling(stream(pictures), invalid_below=0.0)
-    squares = torch.cat([(mean[0] - target)[target > 0] for mean, _, target in pictures]).square()
+    images = [(mean, torch.zeros_like(variance), target) for mean, variance, target in estimates(1.0, 1.0)]
+    found = fit_variance_scaling(stream(images), invalid_below=0.0)
+    squares = torch.cat([(mean[0] - target)[target > 0] for mean, _, target in images]).square()
     assert found.apply(torch.zeros(1, 1, 2, 2)) == pytest.approx(torch.full((1, 1, 2, 2), float(squares.mean())))
 
 

@@ -147,11 +147,11 @@ def test_values_have_no_entropy() -> None:
 def test_use_counts_what_was_spent() -> None:
     three = policy("large small middle", 0.8, 0.8, 1.0, 1.0, by=0.1)
     use = cascade_use(torch.tensor([1, 3, 1, 2]), three, SHARES)
-    assert use.pictures == (2, 1, 1) and use.shares == (0.5, 0.25, 0.25)
+    assert use.images == (2, 1, 1) and use.shares == (0.5, 0.25, 0.25)
     assert use.members == 7 / 4
     assert use.cost == pytest.approx((0.6 + 1.0 + 0.6 + 0.7) / 4)
     both = use + cascade_use(torch.tensor([1, 1, 1, 1]), three, SHARES)
-    assert both.pictures == (6, 1, 1) and both.cost == pytest.approx((use.cost + 0.6) / 2)
+    assert both.images == (6, 1, 1) and both.cost == pytest.approx((use.cost + 0.6) / 2)
 
 
 @pytest.mark.parametrize("values", [{"members": ()}, {"members": ("a", "a")}, {"measure": "mood"}, {"threshold": -1.0}])

@@ -206,7 +206,7 @@ def test_a_member_that_is_absent_leaves_its_share_to_the_others_or_spoils_a_stac
             torch.testing.assert_close(accumulator.result(), maps[2])
 
 
-def test_stacked_pixels_stay_within_pictures() -> None:
+def test_stacked_pixels_stay_within_images() -> None:
     image = next(task for task in TASKS if task.target_kind == "pixels")
     out = combine(some_maps(image), [1, 1, 1], "stacking", image, {"kernel": torch.ones(3, image.out_channels)})
     assert out.max() == 1

@@ -9,7 +9,7 @@ from ensemble.combining import FITTED_PAIRS, H, W, combine, held_out, name_of, o
 from sklearn.linear_model import LinearRegression
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE, Fitted, Pictures
+from densemble.ensemble.combine import COMBINE, Fitted, Images
 from densemble.ensemble.combine.fit_images import sample_pixels
 from densemble.errors import DataError
 from densemble.tasks import HeatmapTask, RegressionTask, SaliencyTask, SegmentationTask, Task
@@ -19,16 +19,16 @@ REGRESSION, SEGMENTATION = RegressionTask(), SegmentationTask(("a", "b", "c"))
 WEIGHTS = [1.0, 1.0, 1.0]
 
 
-def fit(rule: str, pictures: Pictures, task: Task, weights: list[float] = WEIGHTS) -> dict[str, Tensor]:
+def fit(rule: str, images: Images, task: Task, weights: list[float] = WEIGHTS) -> dict[str, Tensor]:
     learn = COMBINE[rule].fit
     assert learn is not None
-    return learn(pictures, weights, task)
+    return learn(images, weights, task)
 
 
-def objective(rule: str, fitted: Fitted, pictures: Pictures, task: Task) -> float:
+def objective(rule: str, fitted: Fitted, images: Images, task: Task) -> float:
     """Mean log-loss or squared error over all valid pixels, in numpy."""
     losses = []
-    for maps, target in pictures():
+    for maps, target in images():
         p = combine(maps[:, None], WEIGHTS, rule, task, fitted)[0].double().numpy()
         wanted, valid = (part.numpy() for part in task.as_maps(target))
         valid = np.broadcast_to(valid, wanted.shape)
@@ -42,32 +42,32 @@ def objective(rule: str, fitted: Fitted, pictures: Pictures, task: Task) -> floa
 
 
 @every_fitted
-def test_is_better_than_the_mean_that_it_starts_from_on_the_pictures_it_was_fitted_to(rule: str, task: Task) -> None:
-    pictures = held_out(task)
-    fitted = fit(rule, pictures, task)
-    assert objective(rule, fitted, pictures, task) < objective(rule, start_of(rule, task, WEIGHTS), pictures, task)
+def test_is_better_than_the_mean_that_it_starts_from_on_the_images_it_was_fitted_to(rule: str, task: Task) -> None:
+    images = held_out(task)
+    fitted = fit(rule, images, task)
+    assert objective(rule, fitted, images, task) < objective(rule, start_of(rule, task, WEIGHTS), images, task)
 
 
 @every_fitted
 def test_unknown_pixels_the_scale_of_weights_and_a_second_call_change_nothing(rule: str, task: Task) -> None:
-    pictures = held_out(task)
-    first = fit(rule, pictures, task, [1.0, 2.0, 1.0])
+    images = held_out(task)
+    first = fit(rule, images, task, [1.0, 2.0, 1.0])
     assert all(tensor.dtype == torch.float32 and not tensor.requires_grad for tensor in first.values())
     with torch.no_grad():
-        changed = only_known(torch.zeros_like, pictures, task)
+        changed = only_known(torch.zeros_like, images, task)
         second = fit(rule, changed, task, [1.0, 2.0, 1.0])
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name])
-    for name, tensor in fit(rule, pictures, task, [10.0, 20.0, 10.0]).items():
+    for name, tensor in fit(rule, images, task, [10.0, 20.0, 10.0]).items():
         torch.testing.assert_close(tensor, first[name], atol=1e-3, rtol=1e-3)
 
 
 @every_fitted
 def test_saturated_half_precision_predictions_can_be_fitted(rule: str, task: Task) -> None:
-    pictures = held_out(task)
+    images = held_out(task)
 
     def saturated() -> Iterator[tuple[Tensor, Tensor]]:
-        for maps, target in pictures():
+        for maps, target in images():
             sure = torch.eye(task.out_channels)[maps.argmax(1)].movedim(-1, 1)
             yield (sure if task.distribution == "categorical" else maps.round()).half(), target
 
@@ -86,7 +86,7 @@ def test_without_a_known_pixel_or_with_a_map_that_is_not_finite_nothing_is_fitte
         fit(rule, lambda: [(maps, target)], task)
 
 
-def test_a_target_without_any_known_pixel_is_no_picture() -> None:
+def test_a_target_without_any_known_pixel_is_no_image() -> None:
     target = torch.full((H, W), SEGMENTATION.ignore_index)
     with pytest.raises(DataError, match="no pixel"):
         fit("stacking", lambda: [(torch.full((3, 3, H, W), 1 / 3), target)], SEGMENTATION)
@@ -153,12 +153,12 @@ def test_maps_are_compared_at_the_size_of_the_target_and_keep_their_count() -> N
 
 def test_a_sample_is_all_pixels_when_they_are_few_and_bounded_and_even_when_they_are_many() -> None:
     task, generator = SaliencyTask(), torch.Generator().manual_seed(0)
-    pictures = [(torch.full((1, 1, 20, 20), n / 40), torch.rand(20, 20, generator=generator)) for n in range(40)]
-    everything = sample_pixels(lambda: pictures, task, most=40 * 400)
-    truth = torch.cat([target.flatten() for _, target in pictures])
+    images = [(torch.full((1, 1, 20, 20), n / 40), torch.rand(20, 20, generator=generator)) for n in range(40)]
+    everything = sample_pixels(lambda: images, task, most=40 * 400)
+    truth = torch.cat([target.flatten() for _, target in images])
     assert torch.equal(everything.wanted[:, 0].sort().values, truth.sort().values)
-    some = sample_pixels(lambda: pictures, task, most=2000)
+    some = sample_pixels(lambda: images, task, most=2000)
     assert some.values.shape == (2000, 1, 1)
     counts = torch.bincount((some.values.flatten() * 40).round().long(), minlength=40)
-    assert counts.min() > 25 and counts.max() < 80  # 50 of each picture, give or take four standard deviations
-    assert torch.equal(some.values, sample_pixels(lambda: pictures, task, most=2000).values)
+    assert counts.min() > 25 and counts.max() < 80  # 50 of each image, give or take four standard deviations
+    assert torch.equal(some.values, sample_pixels(lambda: images, task, most=2000).values)

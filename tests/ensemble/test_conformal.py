@@ -17,7 +17,7 @@ from densemble.ensemble.guarantee import (
     ConformalInterval,
     ConformalSet,
     Guarantee,
-    Pictures,
+    Images,
     RiskControl,
     binomial_interval,
     coverage,
@@ -38,7 +38,7 @@ BIN = 2**-10
 Samples = list[tuple[Tensor, Tensor]]
 
 
-def given(samples: Samples, numbers: Iterable[int] | None = None) -> Pictures:
+def given(samples: Samples, numbers: Iterable[int] | None = None) -> Images:
     chosen = range(len(samples)) if numbers is None else list(numbers)
     return lambda: (samples[number] for number in chosen)
 
@@ -49,7 +49,7 @@ def halves(number: int, seed: int) -> tuple[list[int], list[int]]:
 
 
 def segmented(number: int, size: tuple[int, int] = (6, 9)) -> Samples:
-    """Each picture has its own difficulty; labels are drawn from something flatter than what is predicted."""
+    """Each image has its own difficulty; labels are drawn from something flatter than what is predicted."""
     samples = []
     for _ in range(number):
         logits = 2 * torch.randn(4, *size)
@@ -71,7 +71,7 @@ def masked(number: int, size: tuple[int, int] = (6, 9)) -> Samples:
 
 
 def measured(number: int) -> Samples:
-    """Value and variance; errors grow with the variance, and differ from picture to picture."""
+    """Value and variance; errors grow with the variance, and differ from image to image."""
     samples = []
     for _ in range(number):
         value, variance = 5 * torch.randn(1, 6, 9), torch.exp(torch.randn(1, 6, 9))
@@ -86,7 +86,7 @@ def without_variance(samples: Samples) -> Samples:
 
 
 def weighted_quantile(scores: Sequence[np.ndarray], level: float) -> float:
-    """The smallest score up to which a share ``level`` lies, every picture counting the same."""
+    """The smallest score up to which a share ``level`` lies, every image counting the same."""
     values, shares = np.concatenate(scores), np.concatenate([np.full(len(own), 1 / len(own)) for own in scores])
     order = values.argsort()
     reached = shares[order].cumsum() / len(scores)
@@ -106,7 +106,7 @@ def test_the_threshold_of_sets_is_the_quantile_of_all_scores() -> None:
     level = 1 - (alpha * 31 - 1) / 30  # the finite-sample correction of conformal risk control
     fitted = fit_set(given(samples), LABELS, alpha)
     assert fitted.threshold == pytest.approx(1 - weighted_quantile(scores, level), rel=BIN)
-    assert fitted.pictures == 30
+    assert fitted.images == 30
 
 
 @pytest.mark.parametrize("floor", [None, 0.04])
@@ -116,14 +116,14 @@ def test_the_reach_of_intervals_is_the_quantile_of_all_residuals(floor: float | 
     for maps, target in samples:
         scale = 1 if floor is None else (maps[1] + floor).sqrt()
         scores.append(((target - maps[0]).abs() / scale)[~target.isnan()].double().numpy())
-    pictures = given(samples if floor else without_variance(samples))
-    fitted = fit_interval(pictures, VALUES, alpha, floor)
+    images = given(samples if floor else without_variance(samples))
+    fitted = fit_interval(images, VALUES, alpha, floor)
     exact = weighted_quantile(scores, 1 - (alpha * 41 - 1) / 40)
     assert exact * (1 - 1e-6) <= fitted.reach <= exact * (1 + BIN)
 
 
-def test_pictures_of_one_pixel_give_split_conformal_sets() -> None:
-    """With one pixel a picture it is the usual quantile, the ceil((n + 1)(1 - alpha))-th score of n."""
+def test_images_of_one_pixel_give_split_conformal_sets() -> None:
+    """With one pixel an image it is the usual quantile, the ceil((n + 1)(1 - alpha))-th score of n."""
     samples = segmented(99, size=(1, 1))
     samples = [(maps, labels % 4) for maps, labels in samples]
     scores = [0.0 if p.argmax() == y else float(1 - p[y.item()]) for p, y in samples]
@@ -132,12 +132,12 @@ def test_pictures_of_one_pixel_give_split_conformal_sets() -> None:
 
 
 def test_allowances_are_the_largest_that_the_bounds_permit() -> None:
-    for pictures, alpha in ((9, 0.1), (50, 0.1), (400, 0.02)):
-        allowed = expected_allowance(alpha, pictures)
-        assert (pictures * allowed + 1) / (pictures + 1) == pytest.approx(alpha)
-    for pictures in (29, 60, 500):
-        allowed = certified_allowance(0.1, 0.95, pictures)
-        assert p_value(allowed, 0.1, pictures) <= 1 - 0.95 < p_value(allowed + 1e-9, 0.1, pictures)
+    for images, alpha in ((9, 0.1), (50, 0.1), (400, 0.02)):
+        allowed = expected_allowance(alpha, images)
+        assert (images * allowed + 1) / (images + 1) == pytest.approx(alpha)
+    for images in (29, 60, 500):
+        allowed = certified_allowance(0.1, 0.95, images)
+        assert p_value(allowed, 0.1, images) <= 1 - 0.95 < p_value(allowed + 1e-9, 0.1, images)
     assert p_value(0.02, 0.1, 100) == pytest.approx(min(math.e * binom.cdf(2, 100, 0.1), hoeffding(0.02, 0.1, 100)))
 
 
@@ -155,10 +155,10 @@ def test_sets_cover_what_was_promised_over_random_halvings() -> None:
         ours, others = halves(120, seed)
         found.append(coverage(given(samples, others), fit_set(given(samples, ours), LABELS, alpha), LABELS))
     low, high = binomial_interval(1 - alpha, 60, 0.99)
-    assert all(low <= own.per_picture <= high for own in found)
+    assert all(low <= own.per_image <= high for own in found)
     # Neither less than promised, nor much more: the correction costs (1 - alpha)/n.
-    assert 1 - alpha - 0.003 <= np.mean([own.per_picture for own in found]) <= 1 - alpha + 0.03
-    assert all(1 < own.size < 4 and own.lowest <= own.per_picture for own in found)
+    assert 1 - alpha - 0.003 <= np.mean([own.per_image for own in found]) <= 1 - alpha + 0.03
+    assert all(1 < own.size < 4 and own.lowest <= own.per_image for own in found)
 
 
 def test_intervals_cover_what_was_promised_and_the_spread_makes_them_narrower() -> None:
@@ -169,12 +169,12 @@ def test_intervals_cover_what_was_promised_and_the_spread_makes_them_narrower() 
     low, high = binomial_interval(0.9, 50, 0.99)
     wide = coverage(given(without_variance(samples), others), plain, VALUES)
     narrow = coverage(given(samples, others), scaled, VALUES)
-    assert low <= wide.per_picture <= high and low <= narrow.per_picture <= high
+    assert low <= wide.per_image <= high and low <= narrow.per_image <= high
     assert narrow.size < wide.size == pytest.approx(2 * plain.reach, rel=1e-5)
 
 
 def true_risk(maps: Tensor, masks: Tensor, fitted: RiskControl) -> float:
-    """Mean false-negative rate, from all pictures at once."""
+    """Mean false-negative rate, from all images at once."""
     true = masks == 1
     missed, there = (true & ~fitted.apply(maps)).flatten(1).sum(1), true.flatten(1).sum(1)
     return float((missed[there > 0] / there[there > 0]).mean())
@@ -196,7 +196,7 @@ def test_certified_risk_is_broken_no_oftener_than_allowed_and_an_uncertified_one
     assert sum(risk > 0.3 for risk in certified) <= allowed < sum(risk > 0.3 for risk in plain)
     assert np.mean(certified) > 0.05  # it is not kept by marking everything
     found = coverage(given(source), fitted, MASKS)
-    assert 1 - found.per_picture == pytest.approx(certified[-1], abs=1e-6)
+    assert 1 - found.per_image == pytest.approx(certified[-1], abs=1e-6)
 
 
 # --- what is applied ------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_target_of_another_size_is_met_by_resized_maps() -> None:
     assert fit_set(given(larger), LABELS) == fit_set(given(resized), LABELS)
 
 
-def test_pictures_without_anything_to_find_count_nowhere() -> None:
+def test_images_without_anything_to_find_count_nowhere() -> None:
     samples = masked(60)
     empty = [(maps, torch.where(masks == 1, 0, masks)) for maps, masks in masked(30)]
     assert fit_risk_control(given(samples + empty), MASKS) == fit_risk_control(given(samples), MASKS)
@@ -251,9 +251,9 @@ def test_coverage_by_hand() -> None:
     task = SegmentationTask(("a", "b"))
     samples = [(maps, torch.tensor([[0, 0, 1, VOID]])), (maps, torch.tensor([[1, VOID, VOID, 0]]))]
     found = coverage(given(samples), ConformalSet(0.5, 0.1, 9), task)
-    assert (found.per_picture, found.per_pixel, found.lowest) == (pytest.approx(1 / 3), pytest.approx(2 / 5), 0)
-    assert found.size == 1 and found.pictures == 2
-    with pytest.raises(DataError, match="no picture has a valid target"):
+    assert (found.per_image, found.per_pixel, found.lowest) == (pytest.approx(1 / 3), pytest.approx(2 / 5), 0)
+    assert found.size == 1 and found.images == 2
+    with pytest.raises(DataError, match="no image has a valid target"):
         coverage(given([(maps, torch.full((1, 4), VOID))]), ConformalSet(0.5, 0.1, 9), task)
 
 
@@ -287,7 +287,7 @@ def test_an_unknown_kind_is_refused() -> None:
         make_guarantee({"kind": "magic"})
 
 
-def test_too_few_pictures_are_told_how_many_are_needed() -> None:
+def test_too_few_images_are_told_how_many_are_needed() -> None:
     assert fit_set(given(segmented(9)), LABELS, 0.1).threshold >= 0
     with pytest.raises(DataError, match=r"from 8 held-out.*at least 9"):
         fit_set(given(segmented(8)), LABELS, 0.1)

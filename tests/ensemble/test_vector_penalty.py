@@ -18,10 +18,10 @@ def test_a_separable_class_is_held_by_a_penalty_around_the_temperature() -> None
     masks = np.stack([random.random((40, 50)) < expit(0.5 * z[0]), z[1] > 0]).astype(np.uint8)
     maps = torch.from_numpy(expit(z)).float()
 
-    def pictures() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def images() -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(maps, torch.from_numpy(masks))]
 
-    centre = np.repeat([1 / fit_temperature(pictures, "bernoulli"), 0.0], 2)
+    centre = np.repeat([1 / fit_temperature(images, "bernoulli"), 0.0], 2)
 
     def penalised(place: np.ndarray, around: np.ndarray) -> float:
         logits = z * place[:2, None, None] + place[2:, None, None]
@@ -30,6 +30,6 @@ def test_a_separable_class_is_held_by_a_penalty_around_the_temperature() -> None
 
     wanted = minimize(penalised, centre, (centre,), method="BFGS", options={"gtol": 1e-9}).x
     elsewhere = minimize(penalised, centre, (-centre,), method="BFGS", options={"gtol": 1e-9}).x
-    found = fit_vector_scaling(pictures, "bernoulli")
+    found = fit_vector_scaling(images, "bernoulli")
     assert [*found.scales, *found.biases] == pytest.approx(wanted, rel=2e-3, abs=2e-3)
     assert abs(elsewhere[1] / wanted[1] - 1) > 0.01  # the centre is seen

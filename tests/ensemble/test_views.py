@@ -30,8 +30,8 @@ class PixelHead(DenseHead):
         return nn.functional.interpolate(self.mix(maps[0]), size=size, mode="bilinear", antialias=True)
 
 
-class Pictures(nn.Module):
-    """A backbone that hands pictures on and remembers their size."""
+class Images(nn.Module):
+    """A backbone that hands images on and remembers their size."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         self.seen = tuple(images.shape[-2:])
@@ -43,7 +43,7 @@ def pixelwise(input_size: Size | None = None, out_size: Size | None = None, fixe
     model = DenseModel.__new__(DenseModel)
     nn.Module.__init__(model)
     model.spec = DenseSpec("pixels", "", 3, "", 0, 2, out_size, input_size, (0.0,) * 3, (1.0,) * 3, fixed=fixed)
-    model.backbone, model.head = Pictures(), PixelHead(2)
+    model.backbone, model.head = Images(), PixelHead(2)
     model.register_buffer("mean", torch.zeros(1, 3, 1, 1))
     model.register_buffer("std", torch.ones(1, 3, 1, 1))
     return model.eval()
@@ -64,14 +64,14 @@ def test_undo_is_the_inverse_of_change(name: str, shape: tuple[int, ...]) -> Non
 
 
 def test_changes_are_what_their_names_say() -> None:
-    picture = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
+    image = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
     expected = {
         "hflip": [[2, 1], [4, 3]], "vflip": [[3, 4], [1, 2]], "rot180": [[4, 3], [2, 1]],
         "rot90": [[2, 4], [1, 3]], "rot270": [[3, 1], [4, 2]],
     }  # fmt: skip
     assert set(expected) == set(EXACT)
     for name, values in expected.items():
-        assert make_view(name).change(picture)[0, 0].tolist() == values
+        assert make_view(name).change(image)[0, 0].tolist() == values
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -98,14 +98,14 @@ def test_a_scale_changes_smooth_maps_little_and_their_size_never(
     torch.testing.assert_close(viewed, plain, atol=0.02, rtol=0)
 
 
-def test_turned_pictures_are_not_squeezed() -> None:
+def test_turned_images_are_not_squeezed() -> None:
     member = pixelwise((12, 16), (6, 8))
     assert Viewed(member, "rot90")(torch.rand(1, 3, 24, 32)).shape == (1, 2, 6, 8)
     assert member.backbone.seen == (16, 12)
     assert member.spec.input_size == (12, 16), "the member itself is as it was"
 
 
-def test_a_real_network_through_a_view_is_the_network_on_flipped_pictures() -> None:
+def test_a_real_network_through_a_view_is_the_network_on_flipped_images() -> None:
     torch.manual_seed(0)
     member = DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64)).eval()
     images = torch.rand(2, 3, 50, 70)

@@ -22,7 +22,7 @@ TASKS: list[Task] = [SaliencyTask(), SegmentationTask(("x", "y", "z")), Regressi
 
 
 class Counted(DenseModel):
-    """A member that remembers how many pictures it was given each time."""
+    """A member that remembers how many images it was given each time."""
 
     batches: list[int]
 
@@ -50,15 +50,15 @@ def policy(members: str, measure: str = "entropy", threshold: float = 0.0) -> Po
     return Policy(tuple(members.split()), measure, threshold, 1.0, 0.5, 1.0, 1.0)
 
 
-def pictures(count: int = 6) -> Tensor:
+def images(count: int = 6) -> Tensor:
     """From even grey to noise, so that members are surer of some than of others."""
     torch.manual_seed(9)
     return 0.5 + (torch.rand(count, 3, 48, 64) - 0.5) * torch.linspace(0, 1, count).view(-1, 1, 1, 1)
 
 
 def splitting(ensemble: Ensemble, order: str, measure: str) -> Policy:
-    """A policy by which some pictures stop early and others do not."""
-    trial, x = policy(order, measure), pictures()
+    """A policy by which some images stop early and others do not."""
+    trial, x = policy(order, measure), images()
     first = 1 if measure == "entropy" else 2
     some = ensemble_of(ensemble, trial.members[:first])
     found = some.predict(x)
@@ -100,7 +100,7 @@ def rows(prediction: Prediction, place: int) -> Prediction:
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 @pytest.mark.parametrize("combine", ["mean", "median", "trimmed"])
 def test_without_a_threshold_it_is_the_whole_ensemble(task: Task, combine: str) -> None:
-    ensemble, x = make(task, combine), pictures(3)
+    ensemble, x = make(task, combine), images(3)
     got = predict_cascade(ensemble, x, policy("c a b", "variance"), uncertainty=True)
     assert got.used.tolist() == [3, 3, 3]
     assert_same(got.prediction, ensemble.predict_members(x))
@@ -113,8 +113,8 @@ def test_without_a_threshold_it_is_the_whole_ensemble(task: Task, combine: str) 
     ids=lambda value: value if isinstance(value, str) else value.name,
 )  # fmt: skip
 @pytest.mark.parametrize("combine", ["mean", "median"])
-def test_each_picture_is_that_of_the_members_it_saw(task: Task, measure: str, combine: str) -> None:
-    ensemble, x = make(task, combine), pictures()
+def test_each_image_is_that_of_the_members_it_saw(task: Task, measure: str, combine: str) -> None:
+    ensemble, x = make(task, combine), images()
     rule = splitting(ensemble, "b c a", measure)
     got = predict_cascade(ensemble, x, rule, uncertainty=True)
     used = got.used.tolist()
@@ -124,9 +124,9 @@ def test_each_picture_is_that_of_the_members_it_saw(task: Task, measure: str, co
         assert_same(rows(got.prediction, place), alone)
 
 
-def test_pictures_stop_at_the_first_member_that_is_sure() -> None:
+def test_images_stop_at_the_first_member_that_is_sure() -> None:
     """Stage by stage, from the ensembles' own entropies."""
-    ensemble, x = make(TASKS[1]), pictures()
+    ensemble, x = make(TASKS[1]), images()
     rule = splitting(ensemble, "a b c", "entropy")
     expected = []
     for one in x:
@@ -139,8 +139,8 @@ def test_pictures_stop_at_the_first_member_that_is_sure() -> None:
     assert predict_cascade(ensemble, x, rule).used.tolist() == expected
 
 
-def test_members_get_only_the_pictures_that_go_on_in_dense_batches() -> None:
-    ensemble, x = make(TASKS[0]), pictures()
+def test_members_get_only_the_images_that_go_on_in_dense_batches() -> None:
+    ensemble, x = make(TASKS[0]), images()
     rule = splitting(ensemble, "a b c", "entropy")
     for _, member in ensemble.named_members():
         member.batches.clear()  # type: ignore[union-attr]
@@ -152,7 +152,7 @@ def test_members_get_only_the_pictures_that_go_on_in_dense_batches() -> None:
 
 
 def test_batches_of_one_size_change_nothing() -> None:
-    ensemble, x = make(TASKS[1]), pictures()
+    ensemble, x = make(TASKS[1]), images()
     rule = splitting(ensemble, "a b c", "entropy")
     plain = predict_cascade(ensemble, x, rule, uncertainty=True)
     for _, member in ensemble.named_members():
@@ -165,7 +165,7 @@ def test_batches_of_one_size_change_nothing() -> None:
 
 
 def test_truncation_runs_the_first_members_only() -> None:
-    ensemble, x = make(TASKS[2]), pictures(2)
+    ensemble, x = make(TASKS[2]), images(2)
     got = predict_cascade(ensemble, x, policy("c a", "variance"))
     assert got.used.tolist() == [2, 2]
     torch.testing.assert_close(got.prediction.mean, ensemble_of(ensemble, ("a", "c"))(x))
@@ -173,7 +173,7 @@ def test_truncation_runs_the_first_members_only() -> None:
 
 def test_the_calibration_of_the_whole_is_applied() -> None:
     task = TASKS[1]
-    ensemble, x = make(task, calibration=Temperature(2.0, task.distribution)), pictures(3)
+    ensemble, x = make(task, calibration=Temperature(2.0, task.distribution)), images(3)
     got = predict_cascade(ensemble, x, policy("a b"), uncertainty=True)
     wanted = ensemble_of(ensemble, ("a", "b"), calibrated=True)
     assert_same(got.prediction, wanted.predict_members(x))
@@ -184,7 +184,7 @@ def test_the_calibration_of_the_whole_is_applied() -> None:
 
 
 def test_a_guarantee_holds_for_all_members_only() -> None:
-    ensemble, x = make(TASKS[2], guarantee=ConformalInterval(0.5, 0.2, 0.1, 30)), pictures(2)
+    ensemble, x = make(TASKS[2], guarantee=ConformalInterval(0.5, 0.2, 0.1, 30)), images(2)
     whole = predict_cascade(ensemble, x, policy("c b a", "variance")).prediction
     wanted = ensemble.predict_members(x)
     assert (
@@ -198,14 +198,14 @@ def test_a_guarantee_holds_for_all_members_only() -> None:
 
 
 def test_without_uncertainty_there_are_only_maps() -> None:
-    ensemble, x = make(TASKS[1]), pictures(2)
+    ensemble, x = make(TASKS[1]), images(2)
     got: CascadePrediction = predict_cascade(ensemble, x, policy("a b"))
     assert got.prediction.entropy is None and got.prediction.variance is None
     assert got.prediction.label is not None
 
 
 def test_what_cannot_be_run() -> None:
-    ensemble, x = make(TASKS[0]), pictures(2)
+    ensemble, x = make(TASKS[0]), images(2)
     with pytest.raises(UsageError, match=r"'gone'.*without a budget"):
         predict_cascade(ensemble, x, policy("a gone"))
     with pytest.raises(UsageError, match="images must be"):

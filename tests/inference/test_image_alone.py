@@ -159,7 +159,7 @@ def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, Dens
     for report in (first, second):
         assert [p.path for p in report if p.failed is None and p.without] == ([] if least is None else [paths[BLACK]])
         *black, undefined = [p.failed for p in report if p.failed is not None]
-        assert "nan.npy': the picture holds undefined values" in undefined
+        assert "nan.npy': the image holds undefined values" in undefined
         assert len(black) == (1 if least is None else 0)
         assert all("2.png': member 'two' gives NaN" in reason for reason in black)
     for number in (0, 1, 3):
@@ -187,7 +187,7 @@ def test_the_command_line_names_the_image_and_writes_the_others(densemble: Calla
         np.testing.assert_allclose(*pair, rtol=0, atol=1e-6)
 
 
-def test_a_picture_read_by_windows_has_the_same_members_everywhere(
+def test_a_image_read_by_windows_has_the_same_members_everywhere(
     densemble: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"input_size": None, "out_size": None}

@@ -100,7 +100,9 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
     tifffile.imwrite(tmp_path / "f.tif", floats, extratags=[(42113, "s", 0, "-9999", True)])
     ensemble = build("saliency")
     ensemble.reading = {"image_range": [-50, 50]}
-    np.testing.assert_allclose(read_for_ensemble(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6)
+    np.testing.assert_allclose(
+        read_for_ensemble(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6
+    )
     files = predict_large(ensemble, tmp_path / "f.tif", "f", Output(tmp_path, ("map", "overlay"))).files
     assert [file.name for file in files] == ["f_map.tif", "f_overlay.png"]
     np.testing.assert_array_equal(known(files[0]), valid)

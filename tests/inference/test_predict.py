@@ -16,7 +16,7 @@ from densemble.errors import DataError, ResourceError, UsageError
 from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
 from densemble.inference.image_prediction import SAVE
 from densemble.inference.predict import prepared
-from densemble.inference.sources import expand, find_pictures
+from densemble.inference.sources import expand, find_images
 from densemble.tasks import RegressionTask, SegmentationTask
 
 OPTIONS = {"weights": None, "input_size": (48, 64), "out_size": (12, 16)}
@@ -35,14 +35,14 @@ def photos(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     for name, size in (("a.jpg", (50, 70)), ("b.png", (31, 17)), ("c.JPG", (120, 64))):
         Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
 def test_sources(photos: Path) -> None:
-    assert [path.name for path in find_pictures(photos)] == ["a.jpg", "b.png", "c.JPG"]
-    assert [path.name for path in find_pictures(photos / "b.png")] == ["b.png"]
-    assert [path.name for path in find_pictures(f"{photos}/*.jpg")] == ["a.jpg"]
+    assert [path.name for path in find_images(photos)] == ["a.jpg", "b.png", "c.JPG"]
+    assert [path.name for path in find_images(photos / "b.png")] == ["b.png"]
+    assert [path.name for path in find_images(f"{photos}/*.jpg")] == ["a.jpg"]
     batch = np.zeros((2, 8, 8, 3), np.uint8)
     assert [type(item).__name__ for item in expand([photos / "a.jpg", batch, torch.zeros(3, 8, 8)])] == [
         "PosixPath",
@@ -50,21 +50,21 @@ def test_sources(photos: Path) -> None:
         "ndarray",
         "Tensor",
     ]
-    for nothing, message in (("absent", "no picture, folder or glob"), ("*.gif", "no picture matches")):
+    for nothing, message in (("absent", "no image, folder or glob"), ("*.gif", "no image matches")):
         with pytest.raises(DataError, match=message):
-            find_pictures(photos / nothing)
+            find_images(photos / nothing)
     (photos.parent / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
-        find_pictures(photos.parent / "empty")
+    with pytest.raises(DataError, match="holds no images"):
+        find_images(photos.parent / "empty")
 
 
-def test_every_prediction_has_its_pictures_own_size(ensemble: de.Ensemble, photos: Path) -> None:
+def test_every_prediction_has_its_images_own_size(ensemble: de.Ensemble, photos: Path) -> None:
     found = list(de.predict(ensemble, photos))
     assert [p.name for p in found] == ["a", "b", "c"]
     assert [tuple(p.mean.shape) for p in found] == [(1, 50, 70), (1, 31, 17), (1, 120, 64)]
     for p in found:
         assert p.image.shape[:2] == p.uncertainty.shape == tuple(p.mean.shape[1:]) == p.overlay().shape[:2]
-        assert p.map_picture().dtype == np.uint8
+        assert p.map_image().dtype == np.uint8
 
 
 def test_a_file_an_array_and_a_tensor_give_the_same(ensemble: de.Ensemble, photos: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_map_is_the_ensembles_own_resized(ensemble: de.Ensemble, photos: Pat
 
 
 def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> None:
-    (photos / "b.png").write_bytes(b"no picture")
+    (photos / "b.png").write_bytes(b"no image")
     predictions = de.predict(ensemble, photos)
     assert isinstance(predictions, Iterator)
     assert next(predictions).name == "a"
@@ -95,8 +95,8 @@ def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> Non
     assert next(predictions).failed is None
 
 
-def test_a_picture_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
-    (photos / "b.png").write_bytes(b"no picture")
+def test_a_image_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
+    (photos / "b.png").write_bytes(b"no image")
     wrong = [np.zeros((4, 4)), np.full((4, 4, 3), 300.0), np.full((4, 4, 3), np.nan), "photo"]
     found = list(de.predict(ensemble, [photos, *wrong[:3], torch.rand(3, 48, 64)]))
     assert [p.failed is None for p in found] == [True, False, True, False, False, False, True]
@@ -158,18 +158,18 @@ def test_figure(ensemble: de.Ensemble, photos: Path) -> None:
     p = next(iter(de.predict(ensemble, photos / "a.jpg")))
     assert [axis.get_title() for axis in p.figure().axes] == ["a", "saliency", "uncertainty"]
     assert Image.open(BytesIO(p._repr_jpeg_())).size[0] == 12 * 80
-    assert repr(p) == "<PicturePrediction of 'a': saliency, 1x50x70>"
+    assert repr(p) == "<ImagePrediction of 'a': saliency, 1x50x70>"
     p.show()
     assert len(pyplot.gcf().axes) == 3
     pyplot.close()
 
 
 def test_wrong_arguments(ensemble: de.Ensemble) -> None:
-    picture = np.zeros((8, 8, 3), np.uint8)
+    image = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(UsageError, match="no backend is named 'magic'"):
-        de.predict(ensemble, picture, backend="magic")
+        de.predict(ensemble, image, backend="magic")
     with pytest.raises(UsageError, match="no precision is named 'int3'"):
-        de.predict(ensemble, picture, precision="int3")
+        de.predict(ensemble, image, precision="int3")
     with pytest.raises(UsageError, match=r"\(H, W, 3\)"):
         list(de.predict(ensemble, np.zeros((8, 8), np.uint8)))
 

@@ -54,7 +54,7 @@ def photos(tmp_path: Path) -> Path:
 def read_ranking(path: Path) -> tuple[list[str], list[tuple[str, float]]]:
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file))
-    return header, [(Path(picture).name, float(value)) for picture, value in rows]
+    return header, [(Path(image).name, float(value)) for image, value in rows]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def read_ranking(path: Path) -> tuple[list[str], list[tuple[str, float]]]:
         ("depth", "variance"),
     ],
 )
-def test_the_least_sure_picture_comes_first(
+def test_the_least_sure_image_comes_first(
     name: str, by: str, photos: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
     artifact, out = de.save(build(name), tmp_path / "e.safetensors"), tmp_path / "out"
@@ -131,8 +131,8 @@ def test_sets_are_planes_of_a_tiff(
         assert done.returncode == 2 and "guarantees nothing" in done.stderr and not list(out.glob("*"))
         return
     assert done.returncode == 0, done.stderr
-    for picture, size in SIZES.items():
-        planes, maps = tifffile.imread(out / f"{picture[0]}_guarantee.tif"), np.load(out / f"{picture[0]}.npy")
+    for image, size in SIZES.items():
+        planes, maps = tifffile.imread(out / f"{image[0]}_guarantee.tif"), np.load(out / f"{image[0]}.npy")
         assert planes.dtype == np.uint8 and planes.shape == (TASKS[name].out_channels, *size)
         wanted = maps >= guarantee.threshold
         if name != "multilabel":
@@ -158,7 +158,7 @@ def test_an_interval_is_two_planes_in_the_values_unit(floor: float | None, photo
         assert width.std() > 1e-3 and width.min() >= 3.0 * floor**0.5 - 1e-5
 
 
-def test_a_narrow_picture_has_its_sets_as_planes_too(tmp_path: Path) -> None:
+def test_a_narrow_image_has_its_sets_as_planes_too(tmp_path: Path) -> None:
     ensemble = build("many", guarantee=ConformalSet(0.2, 0.1, 20))
     (prediction,) = de.predict(ensemble, np.zeros((20, 3, 3), np.uint8))
     (path,) = prediction.save(tmp_path, ("guarantee",))

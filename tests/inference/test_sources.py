@@ -96,9 +96,9 @@ WRONG: dict[str, tuple[Callable[[de.Ensemble], Any], str]] = {
     "empty forward": (lambda own: own(BATCH[:0]), "give at least one image"),
     "empty list": (lambda own: own.predict([]), "give at least one"),
     "file object to de.predict": (lambda own: de.predict(own, BytesIO(b"x")), "PIL.Image.open"),
-    "bytes": (lambda own: de.predict(own, b"x"), "a bytes is no picture"),
-    "dict": (lambda own: de.predict(own, {"a": TENSOR}), "a dict is no picture"),
-    "None": (lambda own: de.predict(own, None), "a NoneType is no picture"),
+    "bytes": (lambda own: de.predict(own, b"x"), "a bytes is no image"),
+    "dict": (lambda own: de.predict(own, {"a": TENSOR}), "a dict is no image"),
+    "None": (lambda own: de.predict(own, None), "a NoneType is no image"),
     "strings": (lambda own: own.predict(np.array([["a"]])), "must be uint8"),
 }
 

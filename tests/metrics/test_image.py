@@ -18,7 +18,7 @@ def pair(channels: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_means_over_pictures_agree_with_scikit_image(channels: int) -> None:
+def test_means_over_images_agree_with_scikit_image(channels: int) -> None:
     metric = ImageMetrics()
     pairs = [pair(channels, *size) for size in ((20, 31), (11, 11), (40, 17))]
     for p, t in pairs:
@@ -53,7 +53,7 @@ def test_what_is_met_exactly_has_a_finite_score() -> None:
     assert metric.compute() == {"psnr": pytest.approx(100), "ssim": pytest.approx(1), "mae": 0}
 
 
-def test_a_picture_without_a_valid_pixel_says_nothing() -> None:
+def test_a_image_without_a_valid_pixel_says_nothing() -> None:
     metric = ImageMetrics()
     metric.update(torch.rand(1, 16, 16), torch.full((1, 16, 16), NAN))
     assert set(metric.compute().values()) == {None}

@@ -12,7 +12,7 @@ from densemble.metrics import MultilabelMetrics
 K = 3
 
 
-def picture(height: int, sharpness: float) -> tuple[Tensor, Tensor]:
+def image(height: int, sharpness: float) -> tuple[Tensor, Tensor]:
     target = (torch.rand(K, height, 30) < torch.tensor([0.5, 0.1, 0.02])[:, None, None]).long()
     logits = sharpness * (2 * target - 1 + 1.5 * torch.randn(K, height, 30)) - sharpness
     target[torch.rand(K, height, 30) < 0.1] = 255
@@ -22,10 +22,10 @@ def picture(height: int, sharpness: float) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 6.0], ids=["vague", "usual", "certain"])
 def test_agrees_with_torchmetrics_and_scikit_learn(sharpness: float) -> None:
     metric = MultilabelMetrics(K)
-    pictures = [picture(height, sharpness) for height in (20, 7, 45)]
-    for probabilities, target in pictures:
+    images = [image(height, sharpness) for height in (20, 7, 45)]
+    for probabilities, target in images:
         metric.update(probabilities, target)
-    p, t = (torch.cat([pair[i].flatten(1) for pair in pictures], 1) for i in (0, 1))
+    p, t = (torch.cat([pair[i].flatten(1) for pair in images], 1) for i in (0, 1))
     found = metric.compute()
     jaccard = MultilabelJaccardIndex(K, average="none", ignore_index=255)(p[None], t[None])
     f1 = MultilabelF1Score(K, average="macro", ignore_index=255)(p.T, t.T)

@@ -46,7 +46,7 @@ def test_what_is_not_positive_has_no_logarithm() -> None:
     assert found["silog"] is None and found["delta1"] == 0.5
 
 
-def test_silog_is_kittis_and_does_not_see_the_scale_of_a_picture() -> None:
+def test_silog_is_kittis_and_does_not_see_the_scale_of_a_image() -> None:
     random = np.random.default_rng(0)
     pairs = [(random.uniform(0.5, 9, s), random.uniform(0.5, 9, s)) for s in ((4, 5), (20, 30))]
     metric = RegressionMetrics()

@@ -20,7 +20,7 @@ from densemble.metrics.reliability import (
 K, VOID = 4, 9
 
 
-def pictures() -> list[tuple[Tensor, Tensor]]:
+def images() -> list[tuple[Tensor, Tensor]]:
     found = []
     for height in (30, 17, 41):
         probabilities = torch.softmax(3 * torch.randn(K, height, 20), 0)
@@ -37,14 +37,14 @@ def pictures() -> list[tuple[Tensor, Tensor]]:
 def stacked() -> tuple[Tensor, Tensor]:
     """Probabilities ``(N, K)`` and labels ``(N,)`` of the pixels that count."""
     torch.manual_seed(0)
-    pixels = [(p.flatten(1).T[y.flatten() != VOID], y[y != VOID]) for p, y in pictures()]
+    pixels = [(p.flatten(1).T[y.flatten() != VOID], y[y != VOID]) for p, y in images()]
     return torch.cat([p for p, _ in pixels]), torch.cat([y for _, y in pixels])
 
 
 def segmentation() -> SegmentationMetrics:
     torch.manual_seed(0)
     metric = SegmentationMetrics(K, VOID)
-    for probabilities, labels in pictures():
+    for probabilities, labels in images():
         metric.update(probabilities, labels)
     return metric
 
@@ -68,7 +68,7 @@ def test_scores_of_classes_are_torchmetrics_and_scikit_learns() -> None:
 def test_scores_of_masks_are_torchmetrics_and_scikit_learns() -> None:
     torch.manual_seed(0)
     metric, kept = MultilabelMetrics(K), []
-    for probabilities, _ in pictures():
+    for probabilities, _ in images():
         target = (torch.rand(probabilities.shape) < probabilities).long()
         target[torch.rand(probabilities.shape) < 0.1] = 255
         metric.update(probabilities, target)

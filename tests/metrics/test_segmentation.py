@@ -27,7 +27,7 @@ def test_miou_accuracy_and_ece_agree_with_torchmetrics() -> None:
     jaccard = MulticlassJaccardIndex(K, average="none", ignore_index=VOID)
     calibration = MulticlassCalibrationError(K, n_bins=15, norm="l1", ignore_index=VOID)
     right = total = 0
-    for height in (20, 7, 33):  # pictures of several sizes: one confusion matrix, not a mean over pictures
+    for height in (20, 7, 33):  # images of several sizes: one confusion matrix, not a mean over images
         probabilities, labels = sample(height)
         ours.update(probabilities, labels)
         jaccard.update(probabilities[None].argmax(1), labels[None])

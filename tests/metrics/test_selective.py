@@ -18,9 +18,9 @@ def pixels(number: int, spread: float = 2.0) -> tuple[Tensor, Tensor]:
     return uncertainty, (torch.rand(number) < uncertainty / (uncertainty + 3)).float()
 
 
-def accumulated(uncertainty: Tensor, error: Tensor, pictures: int = 1) -> RiskCoverage:
+def accumulated(uncertainty: Tensor, error: Tensor, images: int = 1) -> RiskCoverage:
     metric = RiskCoverage()
-    for u, e in zip(uncertainty.chunk(pictures), error.chunk(pictures), strict=True):
+    for u, e in zip(uncertainty.chunk(images), error.chunk(images), strict=True):
         metric.update(u, e, torch.ones_like(u, dtype=torch.bool))
     return metric
 
@@ -34,7 +34,7 @@ def sorted_risks(uncertainty: Tensor, error: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_all_figures_agree_with_sorting_all_pixels(scale: float) -> None:
     uncertainty, error = pixels(40_000)
-    found = accumulated(scale * uncertainty, error, pictures=7).compute()
+    found = accumulated(scale * uncertainty, error, images=7).compute()
     risks = sorted_risks(uncertainty, error)
     best = sorted_risks(error, error)
     # 0.1 % wide bins order neighbours at random, which moves an area by less than their share of the pixels.

@@ -41,7 +41,7 @@ def test_any_number_of_channels(name: str, channels: int) -> None:
     assert model.mean.numel() == model.std.numel() == channels
 
 
-def test_a_grey_picture_gives_what_it_gave_as_rgb() -> None:
+def test_a_grey_image_gives_what_it_gave_as_rgb() -> None:
     grey_model = de.DenseModel("resnet18", weights=None, in_channels=1, mean=(0.0,), std=(1.0,)).eval()
     rgb_model = de.DenseModel("resnet18", weights=None, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
     state = rgb_model.state_dict()

@@ -90,7 +90,7 @@ def test_a_spec_builds_the_same_network_again() -> None:
     assert all(p.is_meta for p in empty.parameters())
 
 
-def test_it_can_learn_one_picture() -> None:
+def test_it_can_learn_one_image() -> None:
     model = de.DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64), min_size=(3, 4))
     x, wanted = torch.rand(2, 3, 48, 64), (torch.rand(2, 1, 12, 16) > 0.5).float()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)

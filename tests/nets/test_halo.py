@@ -157,10 +157,10 @@ def test_one_sided_view_gives_a_one_sided_halo() -> None:
 @pytest.mark.parametrize(
     ("backbone", "options", "reason"),
     [
-        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or the whole picture"),
-        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or the whole picture"),
-        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or the whole picture"),
-        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or the whole picture"),
+        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or the whole image"),
+        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or the whole image"),
+        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or the whole image"),
+        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or the whole image"),
         ("inception_v3", {"cut": "Conv2d_4a_3x3", "head": "upsample"}, "no exact fraction"),
         ("resnet18", {"cut": "layer2", "input_size": (64, 64)}, "resized"),
     ],

@@ -87,7 +87,7 @@ def test_a_vision_transformer_at_its_own_size_is_torchvisions() -> None:
         torch.testing.assert_close(found.flatten(2).transpose(1, 2), before[0][:, 1:])
 
 
-def test_position_embeddings_are_resampled_as_a_picture() -> None:
+def test_position_embeddings_are_resampled_as_a_image() -> None:
     """Embeddings that are linear in the row stay linear in the row, with the same ends' mean."""
     small = VisionTransformer(image_size=64, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8)
     rows = torch.arange(8.0).repeat_interleave(8)

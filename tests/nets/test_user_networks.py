@@ -72,10 +72,10 @@ def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, 
     ensemble = de.load(path, functions=[backbone])
     with torch.no_grad():
         assert ensemble(torch.rand(1, 3, 48, 64)).shape == (1, 1, 12, 16)
-    picture = next((scenes / "val" / "images").iterdir())
-    refused = densemble("predict", path, picture, "-o", tmp_path / "out")
+    image = next((scenes / "val" / "images").iterdir())
+    refused = densemble("predict", path, image, "-o", tmp_path / "out")
     assert refused.returncode == 4 and "--function" in refused.stderr
-    assert densemble("predict", path, picture, "-o", tmp_path / "out", "--function", backbone).returncode == 0
+    assert densemble("predict", path, image, "-o", tmp_path / "out", "--function", backbone).returncode == 0
 
 
 def test_no_file_can_call_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

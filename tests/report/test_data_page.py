@@ -76,7 +76,7 @@ def test_class_bars_are_as_long_as_their_shares(tmp_path: Path) -> None:
 def test_a_set_that_cannot_be_read_still_gets_its_page(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "saliency")
     for stem in "abcdef":
-        image_of(folder, stem).write_bytes(b"no picture")
+        image_of(folder, stem).write_bytes(b"no image")
     text, tags = page_of(folder, "saliency", tmp_path / "page.html")
     assert "6 errors" in text and tags.addresses == []
 
@@ -107,11 +107,11 @@ def test_variants_are_what_training_sees(tmp_path: Path) -> None:
     plain = list(augmented_samples(data, samples, "none", (48, 64)))
     assert len(plain) == 8
     for one in plain[1:4]:
-        np.testing.assert_allclose(one.picture, plain[0].picture, atol=1e-6)
+        np.testing.assert_allclose(one.image, plain[0].image, atol=1e-6)
         np.testing.assert_array_equal(one.target, plain[0].target)
     strong, again = (list(augmented_samples(data, samples, "strong", (48, 64), seed=3)) for _ in range(2))
-    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(strong, again, strict=True))
-    assert not np.array_equal(strong[1].picture, strong[2].picture)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(strong, again, strict=True))
+    assert not np.array_equal(strong[1].image, strong[2].image)
 
 
 def test_labels_keep_their_colours_and_values_one_scale(tmp_path: Path) -> None:

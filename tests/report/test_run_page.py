@@ -14,7 +14,7 @@ from report.page_tags import Tags
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError
 from densemble.report.run_page import SECTIONS, write_report
-from densemble.report.strips import PictureStrip, draw_panels
+from densemble.report.strips import ImageStrip, draw_panels
 from densemble.tasks import make_task
 
 EVIL = "<b>evil</b>&\"'"
@@ -95,7 +95,7 @@ SHOWN = """
 """
 
 
-def page_of(analysis: dict[str, Any], folder: Path, strips: list[PictureStrip] | None = None) -> tuple[str, Tags]:
+def page_of(analysis: dict[str, Any], folder: Path, strips: list[ImageStrip] | None = None) -> tuple[str, Tags]:
     json.dumps(analysis, allow_nan=False)
     path = folder / "report.html"
     assert write_report(path, analysis, strips or []) == path
@@ -117,9 +117,9 @@ def section(text: str, key: str) -> str:
     return found[1]
 
 
-def strip(name: str = "0001TP", size: tuple[int, int] = (48, 64)) -> PictureStrip:
+def strip(name: str = "0001TP", size: tuple[int, int] = (48, 64)) -> ImageStrip:
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    return PictureStrip(name, 0.512, "among the worst", tuple((title, noise) for title in ("image", "truth")))
+    return ImageStrip(name, 0.512, "among the worst", tuple((title, noise) for title in ("image", "truth")))
 
 
 def test_the_page_stands_alone(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     analysis["strategies"][0]["name"] = analysis["rules"][1]["name"] = analysis["baselines"][0]["name"] = EVIL
     analysis["calibration"]["ensemble"]["kind"] = analysis["risk_coverage"]["by"] = EVIL
     evil = strip(EVIL)
-    evil = PictureStrip(EVIL, None, EVIL, tuple((EVIL, pixels) for _, pixels in evil.panels))
+    evil = ImageStrip(EVIL, None, EVIL, tuple((EVIL, pixels) for _, pixels in evil.panels))
     text, _ = page_of(analysis, tmp_path, [evil])
     assert "<b>evil" not in text and "</b>&" not in text
     assert words(text).count(EVIL) > 20
@@ -276,7 +276,7 @@ def test_a_broken_promise_is_said(tmp_path: Path) -> None:
 def test_twelve_strips_of_eight_panels_stay_small(tmp_path: Path) -> None:
     """Noise is the worst that a JPEG can meet."""
     noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3)).astype(np.uint8)
-    strips = [PictureStrip(str(i), None, "", (("noise", noise),) * 8) for i in range(12)]
+    strips = [ImageStrip(str(i), None, "", (("noise", noise),) * 8) for i in range(12)]
     text, tags = page_of(full(), tmp_path, strips)
     assert tags.seen.count("img") == 96 and len(text) < 4e6
 

@@ -82,17 +82,17 @@ def test_one_member_is_enough(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "pictures"), [("segmentation", 1), ("segmentation", 2), ("segmentation", 3), ("depth", 1), ("depth", 2)]
 )
-def test_few_pictures_are_enough(kind: str, pictures: int, tmp_path: Path) -> None:
-    run = write_run(tmp_path, kind, pictures=pictures)
+def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
+    run = write_run(tmp_path, kind, images=images)
     run.run.assemble("all", "auto")
     found = left_behind(run)
     assert set(found) == ALWAYS | ({"per_class"} if kind == "segmentation" else set())
-    assert found["rules"] == [] and len(found["disagreement"]) == pictures
+    assert found["rules"] == [] and len(found["disagreement"]) == images
 
 
 @pytest.mark.parametrize(("known", "whole"), [(2, True), (1, False)])
-def test_pictures_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, tmp_path: Path) -> None:
-    run, said = write_run(tmp_path, "segmentation", pictures=5), []
+def test_images_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, tmp_path: Path) -> None:
+    run, said = write_run(tmp_path, "segmentation", images=5), []
     for sample in run.data.val[known:]:
         ignored = Image.fromarray(np.full(SIZE, 255, np.uint8))
         ignored.save(run.data.path / "val" / "targets" / f"{sample.stem}.png")
@@ -103,15 +103,15 @@ def test_pictures_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, 
     assert whole != any("not cross-fitted: too few images" in line for line in said)
     # Images 1 and 3 are for the guarantee; it needs one with a known target.
     if whole:
-        assert run.run.assemble("greedy", guarantee="set", level=0.5).guarantee.pictures == 1
+        assert run.run.assemble("greedy", guarantee="set", level=0.5).guarantee.images == 1
         return
-    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out pictures"):
+    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out images"):
         run.run.assemble("greedy", guarantee="set", level=0.5)
 
 
-def test_a_single_picture_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "segmentation", pictures=1)
-    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out pictures .*: at least 9 are needed"):
+def test_a_single_image_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "segmentation", images=1)
+    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out images .*: at least 9 are needed"):
         run.run.assemble("all", guarantee="set")
 
 

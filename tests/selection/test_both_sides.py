@@ -103,7 +103,7 @@ def test_a_calibrated_prediction_is_that_of_the_networks(
     ("kind", "promise"),
     [("segmentation", "set"), ("segmentation", "risk"), ("multilabel", "risk"), ("depth", "interval")],
 )
-def test_a_promise_is_kept_on_the_pictures_that_it_was_fitted_on(
+def test_a_promise_is_kept_on_the_images_that_it_was_fitted_on(
     kind: str, promise: str, written: Callable[[str], Written]
 ) -> None:
     run = written(kind)

@@ -33,20 +33,20 @@ def combination_of(held: HeldOut, weights: Sequence[float], rule: str = "mean", 
 
 
 def brute_force(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> tuple[float, float]:
-    """(cost, score) of a policy, one picture and one member at a time, by the library's own rule and uncertainty."""
+    """(cost, score) of a policy, one image and one member at a time, by the library's own rule and uncertainty."""
     costs, rows = followed(held, combination, objective, policy)
     return float(np.mean(costs)), float(objective.value(torch.stack(rows).sum(0)))
 
 
 def totals_of_policy(held: HeldOut, combination: Combination, objective: Objective, policy: Policy) -> Tensor:
-    """Statistics of a policy, summed over the pictures."""
+    """Statistics of a policy, summed over the images."""
     return torch.stack(followed(held, combination, objective, policy)[1]).sum(0)
 
 
 def followed(
     held: HeldOut, combination: Combination, objective: Objective, policy: Policy
 ) -> tuple[list[float], list[Tensor]]:
-    """Cost and statistics of each picture."""
+    """Cost and statistics of each image."""
     costs, rows = list[float](), list[Tensor]()
     places, weights = [held.names.index(name) for name in policy.members], list(combination.weights.values())
     for maps, truth in held:
@@ -65,10 +65,10 @@ def followed(
     return costs, rows
 
 
-def uneven_set(metric: str, pictures: int = 10) -> HeldOut:
-    """Two cheap members that are right on every second picture and err elsewhere; a dear one that is always right."""
-    easy, hard = (small_set(TASKS[metric], spreads, pictures) for spreads in ([0.0, 0.0, 0.0], [2.0, 2.0, 0.0]))
-    even = (np.arange(pictures) % 2 == 0)[:, None, None, None]
+def uneven_set(metric: str, images: int = 10) -> HeldOut:
+    """Two cheap members that are right on every second image and err elsewhere; a dear one that is always right."""
+    easy, hard = (small_set(TASKS[metric], spreads, images) for spreads in ([0.0, 0.0, 0.0], [2.0, 2.0, 0.0]))
+    even = (np.arange(images) % 2 == 0)[:, None, None, None]
     maps = [np.where(even, own, other) for own, other in zip(arrays(easy), arrays(hard), strict=True)]
     if metric == "cc":  # probabilities
         maps = [own.clip(0, 1) for own in maps]
@@ -92,7 +92,7 @@ def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: 
 
 
 def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
-    """Other maps of the same pictures, twice as large, beside targets twice as large."""
+    """Other maps of the same images, twice as large, beside targets twice as large."""
     task = held.task
     truths = [truth_of(task, random) for _ in held.targets]
     large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in truths]
@@ -134,7 +134,7 @@ def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_serv
 
 def test_calibration_is_part_of_what_is_scored() -> None:
     task = TASKS["nll"]
-    held, objective = small_set(task, [1.5, 1.0, 0.7], pictures=8), task.objective("nll")
+    held, objective = small_set(task, [1.5, 1.0, 0.7], images=8), task.objective("nll")
     combination = combination_of(held, WEIGHTS, calibration=Temperature(2.0, task.distribution))
     found = fit_cascade(held, combination, objective, MILLISECONDS)
     assert found.full != pytest.approx(
@@ -147,7 +147,7 @@ def test_calibration_is_part_of_what_is_scored() -> None:
 @pytest.mark.parametrize("metric", TASKS)
 def test_the_front(metric: str) -> None:
     task = TASKS[metric]
-    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], pictures=12), task.objective(metric)
+    held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], images=12), task.objective(metric)
     found = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
     sign = 1 if objective.higher_is_better else -1
     *front, everything = found.policies
@@ -160,24 +160,24 @@ def test_the_front(metric: str) -> None:
     assert found.for_keep(1.0).kept_low >= 1 and sum(found.shares.values()) == pytest.approx(1)
 
 
-def hard_and_easy(pictures: int = 24) -> HeldOut:
-    """A cheap member that is right, and sure, on every second picture, and a guess elsewhere; a dear one always right.
+def hard_and_easy(images: int = 24) -> HeldOut:
+    """A cheap member that is right, and sure, on every second image, and a guess elsewhere; a dear one always right.
 
     The cheap one weighs little, so that the mean of both is right wherever the dear one is.
     """
     random = np.random.default_rng(0)
     task = SegmentationTask(("a", "b", "c"))
-    targets = [truth_of(task, random) for _ in range(pictures)]
+    targets = [truth_of(task, random) for _ in range(images)]
     ideal = torch.stack([task.as_maps(target)[0] for target in targets])
     sure: Tensor = torch.softmax(8 * ideal, 1)
-    guess = torch.softmax(torch.from_numpy(random.normal(size=(pictures, 3, *SIZE))).float() / 10, 1)
-    easy = (torch.arange(pictures) % 2 == 0)[:, None, None, None]
+    guess = torch.softmax(torch.from_numpy(random.normal(size=(images, 3, *SIZE))).float() / 10, 1)
+    easy = (torch.arange(images) % 2 == 0)[:, None, None, None]
     cheap = torch.where(easy, sure, guess)
     maps = [cheap.half().numpy(), sure.half().numpy()]
     return held_out(["cheap", "dear"], maps, [(target, None) for target in targets], task)
 
 
-def test_sure_pictures_stop_and_others_go_on() -> None:
+def test_sure_images_stop_and_others_go_on() -> None:
     held = hard_and_easy()
     found = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     policy = found.for_keep(1.0)
@@ -205,7 +205,7 @@ def test_checks_are_measured_on_the_other_half() -> None:
 
 
 def test_neighbours_that_fail_together_lower_the_bound() -> None:
-    """Frames of a film: six bad pictures in a row say less about the next film than six scattered ones."""
+    """Frames of a film: six bad images in a row say less about the next film than six scattered ones."""
 
     def low(bad: list[int]) -> float:
         held = hard_and_easy(60)
@@ -223,14 +223,14 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
 
 
 def test_worse_members_that_come_last_are_left_out() -> None:
-    held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], pictures=12)
+    held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], images=12)
     found = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
     best = found.for_budget(1.0)
     assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
 
 
 def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
-    held = small_set(TASKS["cc"], [0.1, 0.1], pictures=6)
+    held = small_set(TASKS["cc"], [0.1, 0.1], images=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
     negative = held_out(held.names, upside_down, held.targets, held.task)
     found = fit_cascade(negative, combination_of(negative, (0.5, 0.5)), held.task.objective(), [1.0, 2.0])
@@ -247,19 +247,19 @@ def test_what_has_no_cascade() -> None:
     fitted = {"kernel": torch.ones(2, 3, 3), "bias": torch.zeros(3)}
     with pytest.raises(UsageError, match=r"stacking.*all members"):
         fit_cascade(held, combination_of(held, (0.5, 0.5), "stacking", fitted=fitted), objective, [1.0, 1.0])
-    with pytest.raises(DataError, match="3 held-out pictures"):
+    with pytest.raises(DataError, match="3 held-out images"):
         fit_cascade(held.only([0, 1, 2]), combination_of(held, (0.5, 0.5)), objective, [1.0, 1.0])
-    unknown = TASKS["cc"].objective("nss")  # of pictures without fixations
+    unknown = TASKS["cc"].objective("nss")  # of images without fixations
     heat = small_set(TASKS["cc"], [1.0, 1.0])
     with pytest.raises(DataError, match="nss is undefined"):
         fit_cascade(heat, combination_of(heat, (0.5, 0.5)), unknown, [1.0, 1.0])
 
 
-def test_pictures_may_be_numbered_anyhow() -> None:
-    held, objective = small_set(TASKS["cc"], [1.5, 0.7], pictures=12), TASKS["cc"].objective()
+def test_images_may_be_numbered_anyhow() -> None:
+    held, objective = small_set(TASKS["cc"], [1.5, 0.7], images=12), TASKS["cc"].objective()
     some = held.only([11, 2, 3, 7, 8, 5])
     found: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
-    assert found.pictures == 6
+    assert found.images == 6
     for policy in found.policies:
         if not policy.threshold:
             assert policy.score == pytest.approx(_score(some, objective, policy.members), rel=1e-6)

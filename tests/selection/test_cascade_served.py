@@ -23,7 +23,7 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
     run = fresh(kind)
     ensemble = run.run.assemble(select="all")
     cascade, task = ensemble.cascade, run.task
-    assert cascade is not None and cascade.pictures == len(run.data.val)
+    assert cascade is not None and cascade.images == len(run.data.val)
     assert cascade.full == pytest.approx(evaluate(ensemble, run.data, "val")[cascade.metric], rel=1e-4)
     assert any(len(policy.members) < 3 for policy in cascade.policies)
     for policy in cascade.policies:
@@ -38,17 +38,17 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
         assert policy.cost == pytest.approx(cascade_use(torch.cat(used), policy, cascade.shares).cost)
 
 
-def test_of_many_pictures_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_images_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
     monkeypatch.setattr(cascading, "MOST", 5)
     measured: list[object] = []
     fit = cascading.fit_cascade
 
     def spy(held, mixed, objective, milliseconds, served):  # type: ignore[no-untyped-def]
-        measured.extend(served.pictures)
+        measured.extend(served.images)
         return fit(held, mixed, objective, milliseconds, served)
 
     monkeypatch.setattr(cascading, "fit_cascade", spy)
     ensemble = run.run.assemble(select="all")
-    assert ensemble.cascade is not None and ensemble.cascade.pictures == 5
+    assert ensemble.cascade is not None and ensemble.cascade.images == 5
     assert measured == [0, 1, 3, 4, 6]

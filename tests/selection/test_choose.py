@@ -70,7 +70,7 @@ def test_greedy_equals_brute_force(metric: str, seed: int) -> None:
 def test_greedy_equals_autogluon(metric: str, seed: int) -> None:
     """Theirs with our metric. It breaks ties at random and rounds scores to 6 places, hence no ties in the data."""
     module = pytest.importorskip("autogluon.core.models.greedy_ensemble.ensemble_selection")
-    held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 1.4, 2.0), pictures=30, seed=seed)
+    held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 1.4, 2.0), images=30, seed=seed)
 
     class Theirs(module.EnsembleSelection):
         def _calculate_regret(self, y_true, y_pred_proba, metric, sample_weight=None):
@@ -140,8 +140,8 @@ def test_temperatures_count() -> None:
     assert best(cooled, objective_of("nll")).weights == (1, 0)
 
 
-def test_only_the_given_pictures_are_chosen_by() -> None:
-    held = small_set(TASKS["mae"], (0.5, 1.0), pictures=4)
+def test_only_the_given_images_are_chosen_by() -> None:
+    held = small_set(TASKS["mae"], (0.5, 1.0), images=4)
     one, two = arrays(held)
     crossed = [np.concatenate([a[:2], b[2:]]) for a, b in ((one, two), (two, one))]
     swapped = held_out(held.names, crossed, held.targets, held.task)
@@ -156,14 +156,14 @@ def test_too_many_subsets_are_refused() -> None:
 
 @pytest.mark.parametrize("strategy", SELECT)
 def test_nothing_to_choose_by_is_said(strategy: str) -> None:
-    held = small_set(TASKS["miou"], (1.0, 1.2), pictures=2)
+    held = small_set(TASKS["miou"], (1.0, 1.2), images=2)
     blank = replace(held, targets=[(torch.full(SIZE, 255), None)] * 2)
-    with pytest.raises(DataError, match="'miou' is undefined on the 2 held-out pictures"):
+    with pytest.raises(DataError, match="'miou' is undefined on the 2 held-out images"):
         SELECT[strategy](blank, objective_of("miou"))
 
 
 def test_gain_per_millisecond_takes_the_cheap_one_first() -> None:
-    held = small_set(TASKS["mae"], (0.5, 0.55, 3.0), pictures=20)
+    held = small_set(TASKS["mae"], (0.5, 0.55, 3.0), images=20)
     found = greedy_by_cost(held, objective_of("mae"), (50.0, 1.0, 1.0))
     assert found.order[0] == 1
     assert found.score <= best(held, objective_of("mae")).score
@@ -189,7 +189,7 @@ def test_a_budget_that_nothing_fits_is_refused() -> None:
 
 @pytest.mark.parametrize("metric", TASKS)
 def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
-    held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 2.0, 3.0), pictures=8)
+    held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 2.0, 3.0), images=8)
     objective, costs = objective_of(metric), (10.0, 8.0, 3.0, 2.0, 2.5)
     sign = 1 if objective.higher_is_better else -1
     front = pareto(held, objective, costs, rounds=8)

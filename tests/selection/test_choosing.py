@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from selection.written_runs import NAMES, PICTURES, Written, noisy
+from selection.written_runs import IMAGES, NAMES, Written, noisy
 from torch import Tensor
 
 from densemble.data.folder import FolderData
@@ -39,7 +39,7 @@ def analysis(run: Written) -> dict[str, Any]:
 
 
 def score(run: Written, weights: dict[str, float]) -> float:
-    """The task's own metric of a weighted mean of kept maps, pictures one by one."""
+    """The task's own metric of a weighted mean of kept maps, images one by one."""
     metric = run.task.metrics()
     total = sum(weights.values())
     maps = sum(np.load(run.maps(name)).astype(np.float32) * weight / total for name, weight in weights.items())
@@ -234,13 +234,13 @@ def test_what_is_asked_for_is_how_it_is_calibrated(fresh: Fresh) -> None:
     assert read_json(run.path / "ensemble.json")["calibration"] == ensemble.calibration.describe()
 
 
-def test_a_guarantee_is_fitted_on_pictures_that_nothing_else_saw(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_guarantee_is_fitted_on_images_that_nothing_else_saw(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("segmentation")
     run.plant([GOOD, FAIR, FAIR])
     seen: list[tuple[int, ...]] = []
 
     def spy(held: HeldOut, combination: Combination, options: Any) -> Any:
-        seen.append(held.pictures)
+        seen.append(held.images)
         return fit_guarantee(held, combination, options)
 
     fit_guarantee = assembling.fit_guarantee
@@ -249,13 +249,13 @@ def test_a_guarantee_is_fitted_on_pictures_that_nothing_else_saw(fresh: Fresh, m
     first = run.run.assemble(**options)
     before = read_json(run.path / "ensemble.json")
     (unseen,) = seen
-    assert len(unseen) == PICTURES // 2 == before["guarantee"]["pictures"]
+    assert len(unseen) == IMAGES // 2 == before["guarantee"]["pictures"]
     assert isinstance(first.guarantee, ConformalSet) and first.guarantee.miscoverage == 0.25
-    # Other predictions of those pictures change the guarantee, and nothing else that was chosen or fitted.
+    # Other predictions of those images change the guarantee, and nothing else that was chosen or fitted.
     for number, name in enumerate(NAMES):
         maps = np.load(run.maps(name))
-        for picture in unseen:
-            maps[picture] = np.roll(maps[picture], number + 1, axis=0)
+        for image in unseen:
+            maps[image] = np.roll(maps[image], number + 1, axis=0)
         run.plant_maps(name, maps)
     second = run.run.assemble(**options)
     after = read_json(run.path / "ensemble.json")
@@ -280,13 +280,13 @@ def test_other_guarantees(kind: str, promise: str, known: str, fresh: Fresh) -> 
     ensemble = run.run.assemble("all", guarantee=promise, level=0.6, confidence=0.8)
     assert ensemble.guarantee is not None
     described = ensemble.guarantee.describe()
-    assert described["kind"] == known and described["pictures"] == PICTURES // 2
+    assert described["kind"] == known and described["pictures"] == IMAGES // 2
     told = analysis(run)["guarantee"]
     assert read_json(run.path / "ensemble.json")["guarantee"] == described
     assert told.items() >= described.items()
     # Fitted again on one half of its images and measured on the other, both ways round.
     assert 0 <= told["low"] <= told["coverage"] <= told["high"] <= 1
-    assert told["promised"] == pytest.approx(0.4) and told["checked_on"] == PICTURES // 2
+    assert told["promised"] == pytest.approx(0.4) and told["checked_on"] == IMAGES // 2
     with pytest.raises(DataError, match="at least"):
         run.run.assemble("all", guarantee=promise, level=0.01)
 
@@ -308,5 +308,5 @@ def test_saliency_can_be_chosen_by_fixations(fresh: Fresh, monkeypatch: pytest.M
     values = analysis(run)
     assert values["metric"] == "nss" and values["strategies"] and (run.path / "report.html").is_file()
     monkeypatch.setattr(FolderData, "read_points", lambda self, sample: None)
-    with pytest.raises(DataError, match="'nss' is undefined on the 8 held-out pictures"):
+    with pytest.raises(DataError, match="'nss' is undefined on the 8 held-out images"):
         run.run.assemble("best", metric="nss")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selection.written_runs import PICTURES, Written, make_network
+from selection.written_runs import IMAGES, Written, make_network
 
 from densemble.errors import ArtifactError, UsageError
 from densemble.selection.open_candidates import open_all
@@ -71,9 +71,9 @@ DAMAGES: dict[str, tuple[Callable[[Written], None], str]] = {
     "foreign predictions": (with_maps(lambda path: b"no array" * 100), "cannot read its predictions"),
     "words": (with_maps(lambda path: npy(np.full((8, 1, 12, 16), "word"))), "instead of floats"),
     "numbers": (with_maps(lambda path: npy(np.ones((8, 1, 12, 16), np.uint8))), "uint8 .* instead of floats"),
-    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of picture 5 holds NaN or infinity"),
-    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of picture 5 holds NaN or infinity"),
-    "fewer pictures": (
+    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of image 5 holds NaN or infinity"),
+    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of image 5 holds NaN or infinity"),
+    "fewer images": (
         with_maps(lambda path: npy(np.load(path)[:-1])),
         r"\(7, 1, 12, 16\) instead of floats \(8, 1, h, w\)",
     ),
@@ -91,7 +91,7 @@ def test_what_cannot_be_used_is_told_with_its_reason(damage: str, fresh: Fresh) 
     run = fresh("saliency")
     spoil, reason = DAMAGES[damage]
     spoil(run)
-    candidates, maps, (dropped,) = open_all(find_candidates(run.run.folder, run.run.config), PICTURES, 1)
+    candidates, maps, (dropped,) = open_all(find_candidates(run.run.folder, run.run.config), IMAGES, 1)
     assert [candidate.name for candidate in candidates] == ["one", "three"] and len(maps) == 2
     assert dropped.name == "two" and re.search(reason, dropped.reason), dropped.reason
 

@@ -168,7 +168,7 @@ def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str
     assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
 
 
-def test_a_member_that_is_left_out_of_pictures_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
+def test_a_member_that_is_left_out_of_images_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
     whole, spoilt = build(run), build(run, min_members=1)
     member = spoilt.members["two"].head.logits  # what runs of a member is not its whole forward

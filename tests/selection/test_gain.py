@@ -13,12 +13,12 @@ MAE = TASKS["mae"].objective("mae")
 MIOU = TASKS["miou"].objective("miou")
 
 
-def metric_of(held: HeldOut, weights: list[float], pictures: list[int]) -> float:
-    """mIoU of pictures, some of them several times, as the task's own metric tells it."""
+def metric_of(held: HeldOut, weights: list[float], images: list[int]) -> float:
+    """mIoU of images, some of them several times, as the task's own metric tells it."""
     metric = held.task.metrics()
-    for picture in pictures:
-        maps = sum(w * torch.from_numpy(m[picture]).float() for w, m in zip(weights, arrays(held), strict=True))
-        metric.update(maps, *held.targets[picture])
+    for image in images:
+        maps = sum(w * torch.from_numpy(m[image]).float() for w, m in zip(weights, arrays(held), strict=True))
+        metric.update(maps, *held.targets[image])
     return metric.compute()["miou"]
 
 

@@ -43,7 +43,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     *[("segmentation", {"level": level}, "level .* must lie between 0 and 1") for level in (0, 1, -0.1, math.nan)],
     *[("segmentation", {"confidence": value}, "confidence .* must lie between 0 and 1") for value in (0, 1.0, 2)],
     ("segmentation", {"min_members": 0}, "--min-members 0: an ensemble has at least 1 member"),
-    *[("segmentation", {"budget": budget}, "give milliseconds per picture") for budget in (0, -3, math.inf, math.nan)],
+    *[("segmentation", {"budget": budget}, "give milliseconds per image") for budget in (0, -3, math.inf, math.nan)],
     *[
         ("segmentation", {"budget": 5, "select": select}, f"--budget needs --select greedy.*'{select}'")
         for select in ("all", "best", "exhaustive", "one,two")

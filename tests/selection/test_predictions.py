@@ -43,13 +43,13 @@ def test_a_part_of_a_mapped_file_is_read_at_its_place(tmp_path: Path) -> None:
     assert torch.equal(part.read(0), held.read(3))
 
 
-def test_candidates_and_pictures_are_taken_in_the_order_asked_for() -> None:
+def test_candidates_and_images_are_taken_in_the_order_asked_for() -> None:
     held = small_set(TASKS["miou"], (1.0, 2.0, 3.0)).tempered((1.0, 2.0, 3.0))
     some = held.of(("member2", "member0")).only((4, 1))
     assert some.temperatures == (3, 1)
     assert len(some) == 2
-    for (maps, _), picture in zip(some, (4, 1), strict=True):
-        assert torch.equal(maps, held.read(picture)[[2, 0]])
+    for (maps, _), image in zip(some, (4, 1), strict=True):
+        assert torch.equal(maps, held.read(image)[[2, 0]])
 
 
 def test_shapes_that_differ_are_refused() -> None:

@@ -18,15 +18,15 @@ WEIGHTS = [[1.0, 0.0, 0.0], [1.0, 2.0, 1.0], [0.0, 3.0, 1.0]]
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_rows_are_what_the_metric_says_of_each_picture(metric: str) -> None:
+def test_rows_are_what_the_metric_says_of_each_image(metric: str) -> None:
     held, objective = small_set(TASKS[metric], (1.0, 1.2, 1.4)), TASKS[metric].objective(metric)
     rows = statistics(held.only((4, 2)), WEIGHTS, objective)
     assert rows.shape[:2] == (3, 2)
     for weights, own in zip(WEIGHTS, objective.value(rows).tolist(), strict=True):
-        for picture, found in zip((4, 2), own, strict=True):
+        for image, found in zip((4, 2), own, strict=True):
             single = held.task.metrics()
-            mixture = np.average([maps[picture].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
-            single.update(torch.from_numpy(mixture).float(), *held.targets[picture])
+            mixture = np.average([maps[image].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
+            single.update(torch.from_numpy(mixture).float(), *held.targets[image])
             assert found == pytest.approx(single.compute()[metric], abs=1e-6)
 
 
@@ -79,8 +79,8 @@ def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
     found = objective.value(totals(large, WEIGHTS, objective)).tolist()
     for value, weights in zip(found, WEIGHTS, strict=True):
         error = 0.0
-        for picture, (target, _) in enumerate(large.targets):
-            resized = resize_maps(torch.stack([torch.from_numpy(m[picture]).float() for m in arrays(held)]), (13, 17))
+        for image, (target, _) in enumerate(large.targets):
+            resized = resize_maps(torch.stack([torch.from_numpy(m[image]).float() for m in arrays(held)]), (13, 17))
             mixture = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
             error += float((mixture - target).abs().mean())
         assert value == pytest.approx(error / len(large), rel=1e-5)

@@ -65,15 +65,15 @@ def test_a_view_alone_predicts_as_its_network_does_in_a_mirror(
     assert densemble("assemble", run.path, "-o", artifact, *chosen).returncode == 0
     ensemble = load(artifact)
     assert list(ensemble.members) == ["three@hflip"] and isinstance(ensemble.members["three@hflip"], Viewed)
-    picture = run.data.val[0].image
+    image = run.data.val[0].image
     mirrored = tmp_path / "mirrored.png"
-    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
+    Image.open(image).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)
     plain = tmp_path / "plain.safetensors"
     chosen = ("--select", "three", "--calibrate", "none")
     assert densemble("assemble", run.path, "-o", plain, *chosen).returncode == 0
-    assert densemble("predict", artifact, picture, "-o", out, "--save", "npy").returncode == 0
+    assert densemble("predict", artifact, image, "-o", out, "--save", "npy").returncode == 0
     assert densemble("predict", plain, mirrored, "-o", out, "--save", "npy").returncode == 0
-    seen, in_mirror = np.load(out / f"{picture.stem}.npy"), np.load(out / "mirrored.npy")
+    seen, in_mirror = np.load(out / f"{image.stem}.npy"), np.load(out / "mirrored.npy")
     np.testing.assert_allclose(seen, in_mirror[..., ::-1], atol=1e-4)
 
 

@@ -26,7 +26,7 @@ from densemble.tasks import Task
 
 NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)
-PICTURES = 8
+IMAGES = 8
 PLANTED = "planted.npy"
 """Maps that a member serves instead of what its network gives."""
 Array = np.ndarray[Any, Any]
@@ -106,16 +106,16 @@ def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator
     return (torch.where(valid, ideal, 1.0) + noise).clamp(min=0.01)
 
 
-def write_run(folder: Path, kind: str, pictures: int = PICTURES, members: int = 3) -> Written:
+def write_run(folder: Path, kind: str, images: int = IMAGES, members: int = 3) -> Written:
     """A run of so many members on a small data set.
 
     Args:
         folder: to write into.
         kind: ``saliency``, or a key of ``TASK_SETS``.
-        pictures: of the validation split.
+        images: of the validation split.
         members: how many.
     """
-    data = _open(folder / "data", kind, pictures)
+    data = _open(folder / "data", kind, images)
     settings = {
         "task": data.task_name, "input_size": list(SIZE), "out_size": list(MAP_SIZE), "data": data.options,
         "members": [{"backbone": "resdeconv", "name": name} for name in NAMES[:members]],
@@ -131,11 +131,11 @@ def write_run(folder: Path, kind: str, pictures: int = PICTURES, members: int = 
     return Written(run.path, data, data.task)
 
 
-def _open(folder: Path, kind: str, pictures: int) -> FolderData:
+def _open(folder: Path, kind: str, images: int) -> FolderData:
     if kind == "saliency":
-        return FolderData(make_scenes(folder, train=2, val=pictures, size=SIZE), kind)
+        return FolderData(make_scenes(folder, train=2, val=images, size=SIZE), kind)
     task, options, draw = TASK_SETS[kind]
-    return FolderData(write(folder, draw, train=2, val=pictures), task, **options)
+    return FolderData(write(folder, draw, train=2, val=images), task, **options)
 
 
 def _write_member(run: RunFolder, number: int, name: str, data: FolderData) -> None:

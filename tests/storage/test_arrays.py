@@ -60,7 +60,7 @@ def test_which_axis_is_the_channel(shape: tuple[int, ...], read_as: tuple[int, .
     ("dtype", "read_as"),
     [("uint8", "uint8"), ("uint16", "uint16"), ("float16", "float32"), ("float64", "float32"), ("int64", "float32")],
 )
-def test_pictures_keep_their_depth(dtype: str, read_as: str, tmp_path: Path) -> None:
+def test_images_keep_their_depth(dtype: str, read_as: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 200, (5, 7, 4)).astype(dtype)
     np.save(tmp_path / "p.npy", values)
     np.save(tmp_path / "grey.npy", values[:, :, 0])
@@ -87,7 +87,7 @@ def test_which_array_of_an_npz(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [np.array([["a"]]), np.ones((2, 2), complex), np.array([[{}]]), np.zeros((0, 3))])
-def test_arrays_that_are_no_picture(values: Array, tmp_path: Path) -> None:
+def test_arrays_that_are_no_image(values: Array, tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", values, allow_pickle=True)
     with pytest.raises(DataError, match=r"p\.npy"):
         read_image(tmp_path / "p.npy")

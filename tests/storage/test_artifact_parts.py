@@ -64,7 +64,7 @@ def networks() -> dict[int, dict[str, DenseModel]]:
 
 
 def fit(rule: str, task: Task) -> dict[str, Tensor]:
-    """What a rule learns of made-up pictures."""
+    """What a rule learns of made-up images."""
     learn = COMBINE[rule].fit
     if learn is None:
         return {}
@@ -76,10 +76,10 @@ def fit(rule: str, task: Task) -> dict[str, Tensor]:
     targets = {"labels": (target[0] * 3).long(), "masks": (target > 0.5).long()}
     pair = (maps, targets.get(task.target_kind, target[0]))
 
-    def pictures() -> Iterable[tuple[Tensor, Tensor]]:
+    def images() -> Iterable[tuple[Tensor, Tensor]]:
         return [pair]
 
-    return learn(pictures, WEIGHTS, task)
+    return learn(images, WEIGHTS, task)
 
 
 def require_equal(found: Ensemble, wanted: Ensemble, tolerance: float = 0.0) -> None:

@@ -85,7 +85,7 @@ def test_any_damage_is_an_array_or_a_data_error(
 
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("content", [b"", b"nothing", b"II*\0nothing", b"\x93NUMPY", b"PK\3\4", b"\x89PNG\r\n\x1a\n"])
-def test_no_picture(read: Callable[[Path], object], content: bytes, tmp_path: Path) -> None:
+def test_no_image(read: Callable[[Path], object], content: bytes, tmp_path: Path) -> None:
     (tmp_path / "p.png").write_bytes(content)
     (tmp_path / "folder.png").mkdir()
     is_array = content in (b"\x93NUMPY", b"PK\3\4")

@@ -19,7 +19,7 @@ WKT = rasterio.crs.CRS.from_epsg(32632).to_wkt()
 TURNED = (10.0, 1.5, 500_000.0, 2.5, -10.0, 5_200_000.0)
 
 
-def write_picture(path: Path, crs: str | None = WKT, bands: int = 3) -> np.ndarray:
+def write_image(path: Path, crs: str | None = WKT, bands: int = 3) -> np.ndarray:
     values = np.random.default_rng(0).integers(0, 256, (bands, 6, 8), dtype=np.uint8)
     layout = {"driver": "GTiff", "height": 6, "width": 8, "count": bands, "dtype": "uint8", "crs": crs}
     with rasterio.open(path, "w", transform=rasterio.Affine(*TURNED), **layout) as file:
@@ -28,22 +28,22 @@ def write_picture(path: Path, crs: str | None = WKT, bands: int = 3) -> np.ndarr
 
 
 @pytest.mark.parametrize("crs", [WKT, None])
-def test_a_map_carries_the_georeference_of_its_picture(crs: str | None, tmp_path: Path) -> None:
-    values = write_picture(tmp_path / "picture.tif", crs)
+def test_a_map_carries_the_georeference_of_its_image(crs: str | None, tmp_path: Path) -> None:
+    values = write_image(tmp_path / "picture.tif", crs)
     np.testing.assert_array_equal(read_image(tmp_path / "picture.tif"), values.transpose(1, 2, 0))
     georeference = read_georeference(tmp_path / "picture.tif")
     assert georeference is not None and georeference.transform == TURNED
     for shape in ((6, 8), (1, 6, 8), (4, 6, 8)):
         drawn = np.random.default_rng(1).random(shape).astype(np.float32)
         write_tiff(tmp_path / "map.tif", drawn, georeference)
-        with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "picture.tif") as picture:
-            assert (file.crs, file.transform, file.shape) == (picture.crs, picture.transform, picture.shape)
+        with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "picture.tif") as image:
+            assert (file.crs, file.transform, file.shape) == (image.crs, image.transform, image.shape)
             np.testing.assert_array_equal(file.read(), drawn.reshape(-1, 6, 8))
         assert read_georeference(tmp_path / "map.tif") == georeference
         np.testing.assert_array_equal(read_planes(tmp_path / "map.tif"), drawn.reshape(-1, 6, 8).transpose(1, 2, 0))
 
 
-def test_four_bands_of_eight_bits_are_no_picture_with_alpha(tmp_path: Path) -> None:
+def test_four_bands_of_eight_bits_are_no_image_with_alpha(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype=np.uint8)
     write_tiff(tmp_path / "map.tif", values, Georeference(WKT, TURNED))
     np.testing.assert_array_equal(read_image(tmp_path / "map.tif"), values.transpose(1, 2, 0))
@@ -70,7 +70,7 @@ def test_files_without_a_georeference(tmp_path: Path) -> None:
 
 
 def test_rasterio_is_asked_for_where_it_is_needed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_picture(tmp_path / "geo.tif")
+    write_image(tmp_path / "geo.tif")
     tifffile.imwrite(tmp_path / "plain.tif", np.zeros((6, 8), np.uint8))
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert read_georeference(tmp_path / "plain.tif") is None
@@ -83,7 +83,7 @@ def test_rasterio_is_asked_for_where_it_is_needed_alone(tmp_path: Path, monkeypa
 
 def test_pixels_stay_with_their_georeference(tmp_path: Path) -> None:
     """Geographic software does not apply the TIFF tag of orientation, and neither does the reader of a GeoTIFF."""
-    values = write_picture(tmp_path / "p.tif")
+    values = write_image(tmp_path / "p.tif")
     with tifffile.TiffFile(tmp_path / "p.tif") as file:
         keys = [(tag.code, tag.dtype, tag.count, tag.value, True) for tag in file.pages.first.tags if tag.code > 33000]
     turn = (274, "H", 1, 6, True)
@@ -150,24 +150,24 @@ def test_where_a_geotiff_holds_data_is_what_gdal_says(
         expected = file.dataset_mask() != 0
     assert not expected[HOLE].any() and expected[~HOLE].mean() > 0.99
     np.testing.assert_array_equal(read_validity(path), expected)
-    with open_large(path) as picture:
-        assert picture.declares_validity
-        np.testing.assert_array_equal(picture.read_validity(3, 20, 31, 30), expected[3:34, 20:50])
-        window = picture.read(3, 20, 31, 30)
+    with open_large(path) as image:
+        assert image.declares_validity
+        np.testing.assert_array_equal(image.read_validity(3, 20, 31, 30), expected[3:34, 20:50])
+        window = image.read(3, 20, 31, 30)
         assert (window[~expected[3:34, 20:50]] == 0).all()
     if bands == 1:
         np.testing.assert_array_equal(read_values(path), np.where(expected, values[0].astype(np.float32), np.nan))
 
 
 def test_most_files_say_nothing_of_where_they_hold_data(tmp_path: Path) -> None:
-    write_picture(tmp_path / "p.tif")
+    write_image(tmp_path / "p.tif")
     tifffile.imwrite(
         tmp_path / "icon.tif", np.zeros((6, 8, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"]
     )
     Image.new("RGBA", (8, 6)).save(tmp_path / "p.png")
     assert [read_validity(tmp_path / name) for name in ("p.tif", "icon.tif", "p.png")] == [None] * 3
-    with open_large(tmp_path / "p.tif") as picture:
-        assert not picture.declares_validity and picture.read_validity(0, 0, 2, 2) is None
+    with open_large(tmp_path / "p.tif") as image:
+        assert not image.declares_validity and image.read_validity(0, 0, 2, 2) is None
 
 
 @pytest.mark.parametrize("text", ["-9999", "-9999 ", "-9999.0\0", "-9.999e3"])

@@ -63,7 +63,7 @@ def exif(turn: int) -> bytes:
     return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, turn, 0, 0)
 
 
-# --- pictures -------------------------------------------------------------------------------------------------------
+# --- images -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -83,7 +83,7 @@ def test_png_keeps_every_bit_and_drops_alpha(colour: int, channels: int, bits: i
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_of_few_bits_is_scaled_as_a_picture_and_counted_as_a_map(bits: int, tmp_path: Path) -> None:
+def test_grey_of_few_bits_is_scaled_as_a_image_and_counted_as_a_map(bits: int, tmp_path: Path) -> None:
     samples = RANDOM.integers(0, 2**bits, (4, 9, 1))
     path = tmp_path / "p.png"
     path.write_bytes(encode_png(samples, GREY, bits))
@@ -96,7 +96,7 @@ def test_grey_of_few_bits_is_scaled_as_a_picture_and_counted_as_a_map(bits: int,
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("clear", [b"", chunk(b"tRNS", b"\0\x80")])
 @pytest.mark.filterwarnings("error")
-def test_palette_is_colours_as_a_picture_and_indices_as_a_map(bits: int, clear: bytes, tmp_path: Path) -> None:
+def test_palette_is_colours_as_a_image_and_indices_as_a_map(bits: int, clear: bytes, tmp_path: Path) -> None:
     colours = RANDOM.integers(0, 256, (2**bits, 3), dtype=np.uint8)
     samples = RANDOM.integers(0, 2**bits, (4, 9, 1))
     path = tmp_path / "p.png"
@@ -165,7 +165,7 @@ def test_orientation_is_applied_as_pillow_does(turn: int, suffix: str, tmp_path:
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_maps_turn_with_their_pictures(turn: int, tmp_path: Path) -> None:
+def test_maps_turn_with_their_images(turn: int, tmp_path: Path) -> None:
     labels, path = RANDOM.integers(0, 3, (4, 6), dtype=np.uint8), tmp_path / "p.png"
     Image.fromarray(labels).save(path, exif=b"Exif\0\0" + exif(turn))
     for read in (read_labels, read_values):
@@ -272,10 +272,10 @@ def test_a_gif_of_greys_holds_its_greys(greys: tuple[int, ...], mode: str, tmp_p
 
 
 def test_a_gif_of_colours_holds_indices_and_an_animation_is_refused(tmp_path: Path) -> None:
-    picture = Image.fromarray((np.arange(48).reshape(6, 8) % 2).astype(np.uint8)).convert("P")
-    picture.putpalette([0, 0, 0, 200, 10, 0])
-    picture.save(tmp_path / "a.gif", optimize=False)
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.gif"), np.asarray(picture))
+    image = Image.fromarray((np.arange(48).reshape(6, 8) % 2).astype(np.uint8)).convert("P")
+    image.putpalette([0, 0, 0, 200, 10, 0])
+    image.save(tmp_path / "a.gif", optimize=False)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.gif"), np.asarray(image))
     frames = [Image.fromarray(np.full((6, 8), grey, np.uint8)) for grey in (0, 9)]
     frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match=r"b\.gif' is an animation"):

@@ -40,11 +40,11 @@ def random_windows(height: int, width: int, count: int = 8) -> list[tuple[int, i
 
 
 def require_windows_of(path: Path, whole: Array) -> None:
-    with open_large(path) as picture:
-        assert (*picture.size, picture.channels) == whole.shape
-        assert picture.dtype == whole.dtype
-        for top, left, height, width in random_windows(*picture.size):
-            window = picture.read(top, left, height, width)
+    with open_large(path) as image:
+        assert (*image.size, image.channels) == whole.shape
+        assert image.dtype == whole.dtype
+        for top, left, height, width in random_windows(*image.size):
+            window = image.read(top, left, height, width)
             assert window.dtype == whole.dtype
             np.testing.assert_array_equal(window, whole[top : top + height, left : left + width])
 
@@ -75,7 +75,7 @@ def test_windows_of_a_tiff_are_slices_of_it(
 
 @pytest.mark.parametrize("extra", [{"tile": (16, 16)}, {"rowsperstrip": 8, "compression": "deflate"}, {}])
 @pytest.mark.parametrize("kind", ["big", "other byte order", "grey", "minus white", "alpha", "palette", "int32"])
-def test_windows_have_the_conventions_of_pictures(kind: str, extra: dict[str, Any], tmp_path: Path) -> None:
+def test_windows_have_the_conventions_of_images(kind: str, extra: dict[str, Any], tmp_path: Path) -> None:
     values, options = samples(50, 70, 3, dtype="uint16"), {"photometric": "rgb"}
     match kind:
         case "big":
@@ -155,25 +155,25 @@ def test_tiles_that_were_left_out_hold_the_value_for_no_data(interleave: str, tm
 
 def test_neighbouring_windows_decode_a_tile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "p.tif", samples(64, 256, 3), tile=(16, 16), compression="deflate")
-    with open_large(tmp_path / "p.tif") as picture:
+    with open_large(tmp_path / "p.tif") as image:
         read, counted = tifffile.FileHandle.read, []
         monkeypatch.setattr(tifffile.FileHandle, "read", lambda *args: counted.append(1) or read(*args))
         for left in range(0, 256 - 40 + 1, 24):  # they overlap by 16 and touch every tile of four rows
-            picture.read(0, left, 64, 40)
-        assert len(counted) == 4 * 16 - 1  # the first tile was decoded when the picture was opened
+            image.read(0, left, 64, 40)
+        assert len(counted) == 4 * 16 - 1  # the first tile was decoded when the image was opened
 
 
 @pytest.mark.parametrize("options", [{"tile": (16, 16), "compression": "deflate"}, {}], ids=["tiles", "plain"])
-def test_threads_may_share_a_picture(options: dict[str, Any], tmp_path: Path) -> None:
+def test_threads_may_share_a_image(options: dict[str, Any], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "p.tif", values := samples(96, 128, 3), **options)
     windows = random_windows(96, 128, count=60)
-    with open_large(tmp_path / "p.tif") as picture, ThreadPoolExecutor(4) as threads:
-        read = threads.map(lambda window: picture.read(*window), windows)
+    with open_large(tmp_path / "p.tif") as image, ThreadPoolExecutor(4) as threads:
+        read = threads.map(lambda window: image.read(*window), windows)
         for (top, left, height, width), window in zip(windows, read, strict=True):
             np.testing.assert_array_equal(window, values[top : top + height, left : left + width])
 
 
-def test_a_picture_that_lies_turned_is_read_whole_where_it_is_small(
+def test_a_image_that_lies_turned_is_read_whole_where_it_is_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tifffile.imwrite(tmp_path / "p.tif", values := samples(20, 30, 3), extratags=[(274, 3, 1, 6, True)])
@@ -200,10 +200,10 @@ def test_a_damaged_tile_is_named_when_it_is_read(tmp_path: Path) -> None:
     with path.open("rb+") as stream:
         stream.seek(offset)
         stream.write(b"\xff" * 64)
-    with open_large(path) as picture:
-        np.testing.assert_array_equal(picture.read(0, 0, 32, 64), values[:32])
+    with open_large(path) as image:
+        np.testing.assert_array_equal(image.read(0, 0, 32, 64), values[:32])
         with pytest.raises(DataError, match=r"p\.tif"):
-            picture.read(32, 32, 8, 8)
+            image.read(32, 32, 8, 8)
 
 
 def test_a_small_file_that_claims_huge_tiles_is_refused(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_small_file_that_claims_huge_tiles_is_refused(tmp_path: Path) -> None:
         open_large(path)
 
 
-def test_a_picture_of_gigapixels_in_few_bytes_is_read(tmp_path: Path) -> None:
+def test_a_image_of_gigapixels_in_few_bytes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     side, tile = 32768, 4096
     tiles = (np.full((tile, tile, 3), number, np.uint8) for number in range((side // tile) ** 2))
@@ -232,9 +232,9 @@ def test_a_picture_of_gigapixels_in_few_bytes_is_read(tmp_path: Path) -> None:
     )
     assert is_large(path)
     assert path.stat().st_size < 1 << 20
-    with open_large(path) as picture:
-        assert picture.size == (side, side)
-        window = picture.read(side - 2, tile - 3, 2, 5)
+    with open_large(path) as image:
+        assert image.size == (side, side)
+        window = image.read(side - 2, tile - 3, 2, 5)
         assert window[..., 0].tolist() == [[56, 56, 56, 57, 57]] * 2
 
 
@@ -249,12 +249,12 @@ def peak():
 
 def walk(path):
     with (
-        open_large(Path(path)) as picture,
-        tiff_writer(Path(path + ".map"), picture.size, 1, np.dtype("uint8")) as writer,
+        open_large(Path(path)) as image,
+        tiff_writer(Path(path + ".map"), image.size, 1, np.dtype("uint8")) as writer,
     ):
-        for top in range(0, picture.size[0], 512):
-            columns = range(0, picture.size[1], 512)
-            writer.write(np.concatenate([picture.read(top, left, 512, 512)[..., 0] for left in columns], axis=1))
+        for top in range(0, image.size[0], 512):
+            columns = range(0, image.size[1], 512)
+            writer.write(np.concatenate([image.read(top, left, 512, 512)[..., 0] for left in columns], axis=1))
 
 walk(sys.argv[1])
 before = peak()
@@ -265,7 +265,7 @@ print((peak() - before) // 1024)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is not on Windows")
 @pytest.mark.parametrize("options", [{"tile": (256, 256), "compression": "zlib"}, {}], ids=["tiles", "plain"])
-def test_memory_does_not_grow_with_the_picture(options: dict[str, Any], tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_image(options: dict[str, Any], tmp_path: Path) -> None:
     for side in (1024, 8192):
         row = np.zeros((1, 1, 3), np.uint8)
         tifffile.imwrite(
@@ -274,7 +274,7 @@ def test_memory_does_not_grow_with_the_picture(options: dict[str, Any], tmp_path
     script = [sys.executable, "-c", MEASURE, str(tmp_path / "1024.tif"), str(tmp_path / "8192.tif")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     grown = subprocess.run(script, capture_output=True, text=True, check=True, env=environment).stdout
-    assert int(grown) < 20  # MiB; the picture has 192, its map 64, and 512 rows of the map 4
+    assert int(grown) < 20  # MiB; the image has 192, its map 64, and 512 rows of the map 4
 
 
 # --- NPY, Zarr and the rest -----------------------------------------------------------------------------------------
@@ -286,11 +286,11 @@ def test_memory_does_not_grow_with_the_picture(options: dict[str, Any], tmp_path
 def test_windows_of_an_npy(dtype: str, shape: tuple[int, ...], order: str, tmp_path: Path) -> None:
     values = samples(*shape).astype(dtype)
     np.save(tmp_path / "p.npy", np.asarray(values, order=order))
-    picture = values[0] if len(shape) == 4 else values
-    picture = picture.transpose(1, 2, 0) if shape[-3:] == (3, 90, 110) else picture.reshape(90, 110, -1)
-    picture = picture.repeat(3, 2) if picture.shape[2] == 1 else picture
+    image = values[0] if len(shape) == 4 else values
+    image = image.transpose(1, 2, 0) if shape[-3:] == (3, 90, 110) else image.reshape(90, 110, -1)
+    image = image.repeat(3, 2) if image.shape[2] == 1 else image
     expected = "uint8" if dtype == "bool" else "uint16" if dtype == ">u2" else dtype.replace("64", "32")
-    require_windows_of(tmp_path / "p.npy", picture.astype(expected) * (255 if dtype == "bool" else 1))
+    require_windows_of(tmp_path / "p.npy", image.astype(expected) * (255 if dtype == "bool" else 1))
 
 
 @pytest.mark.parametrize("damage", ["cut short", "no header"])
@@ -323,10 +323,10 @@ def test_windows_of_a_zarr(
         tmp_path / "p.zarr", shape=shape, chunks=chunks, dtype=dtype, zarr_format=zarr_format, fill_value=0
     )
     array[...] = values
-    picture = values.reshape([length for length in shape if length != 1])
-    picture = picture.transpose(1, 2, 0) if picture.shape[-1] == 500 and picture.ndim == 3 else picture
-    picture = picture[:, :, None].repeat(3, 2) if picture.ndim == 2 else picture
-    require_windows_of(tmp_path / "p.zarr", picture.astype("uint16" if dtype == ">u2" else dtype))
+    image = values.reshape([length for length in shape if length != 1])
+    image = image.transpose(1, 2, 0) if image.shape[-1] == 500 and image.ndim == 3 else image
+    image = image[:, :, None].repeat(3, 2) if image.ndim == 2 else image
+    require_windows_of(tmp_path / "p.zarr", image.astype("uint16" if dtype == ">u2" else dtype))
 
 
 @pytest.mark.parametrize("kind", ["one array", "ome 0.4", "ome 0.5"])
@@ -341,7 +341,7 @@ def test_windows_of_a_zarr_group(kind: str, tmp_path: Path) -> None:
     require_windows_of(tmp_path / "p.zarr", values.transpose(1, 2, 0))
 
 
-def test_zarrs_that_are_no_pictures(tmp_path: Path) -> None:
+def test_zarrs_that_are_no_images(tmp_path: Path) -> None:
     group = zarr.open_group(tmp_path / "two.zarr", mode="w")
     group.create_array("a", data=samples(8, 9))
     group.create_array("b", data=samples(8, 9))
@@ -362,10 +362,10 @@ def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
     array = zarr.create_array(tmp_path / "p.zarr", shape=(512, 512), chunks=(256, 256), dtype="uint8")
     array[...] = values = samples(512, 512)
     (tmp_path / "p.zarr" / "c" / "1" / "1").write_bytes(b"damage")
-    with open_large(tmp_path / "p.zarr") as picture:
-        np.testing.assert_array_equal(picture.read(0, 0, 256, 512)[..., 0], values[:256])
+    with open_large(tmp_path / "p.zarr") as image:
+        np.testing.assert_array_equal(image.read(0, 0, 256, 512)[..., 0], values[:256])
         with pytest.raises(DataError, match=r"p\.zarr.*damaged"):
-            picture.read(300, 300, 2, 2)
+            image.read(300, 300, 2, 2)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".npz", ".bmp"])
@@ -381,8 +381,8 @@ def test_other_formats_are_decoded_whole(suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("window", [(-1, 0, 2, 2), (0, -1, 2, 2), (0, 0, 0, 2), (19, 0, 2, 2), (0, 29, 1, 2)])
 def test_windows_outside_are_refused(window: tuple[int, int, int, int], tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", samples(20, 30))
-    with open_large(tmp_path / "p.npy") as picture, pytest.raises(UsageError, match="does not lie inside"):
-        picture.read(*window)
+    with open_large(tmp_path / "p.npy") as image, pytest.raises(UsageError, match="does not lie inside"):
+        image.read(*window)
 
 
 def test_large_is_told_from_headers(tmp_path: Path) -> None:

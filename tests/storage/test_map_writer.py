@@ -76,29 +76,29 @@ def test_bigtiff_where_classic_offsets_could_end(
 
 @pytest.mark.parametrize("source", [{"tiled": True, "blockxsize": 16, "blockysize": 16}, {"bigtiff": "YES"}])
 @pytest.mark.parametrize("rotated", [False, True])
-def test_a_map_lies_where_its_picture_lies(source: dict[str, Any], rotated: bool, tmp_path: Path) -> None:
+def test_a_map_lies_where_its_image_lies(source: dict[str, Any], rotated: bool, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     transform = rasterio.Affine(0.5, 0.1 if rotated else 0, 4e5, 0.2 if rotated else 0, -0.5, 5e6)
-    picture = tmp_path / "p.tif"
+    image = tmp_path / "p.tif"
     options = {"driver": "GTiff", "count": 3, "dtype": "uint8", "nodata": 0}
     with rasterio.open(
-        picture, "w", width=70, height=40, crs="EPSG:32633", transform=transform, **options, **source
+        image, "w", width=70, height=40, crs="EPSG:32633", transform=transform, **options, **source
     ) as file:
         file.write(samples(3, 40, 70))
-    with tiff_writer(tmp_path / "map.tif", (40, 70), 1, np.dtype("float32"), georeference_from=picture) as writer:
+    with tiff_writer(tmp_path / "map.tif", (40, 70), 1, np.dtype("float32"), georeference_from=image) as writer:
         writer.write(samples(40, 70, dtype="float32"))
-    with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(picture) as original:
+    with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(image) as original:
         assert file.crs == original.crs
         assert file.transform == original.transform == transform
         assert file.nodata is None  # 0 is a value of the map
     with (
         pytest.raises(UsageError, match=r"40x70.*41x70"),
-        tiff_writer(tmp_path / "other.tif", (41, 70), 1, np.dtype("uint8"), georeference_from=picture),
+        tiff_writer(tmp_path / "other.tif", (41, 70), 1, np.dtype("uint8"), georeference_from=image),
     ):
         pass
 
 
-def test_pictures_that_lie_nowhere_give_no_georeference(tmp_path: Path) -> None:
+def test_images_that_lie_nowhere_give_no_georeference(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "p.tif", samples(5, 6))
     zarr.create_array(tmp_path / "p.zarr", data=samples(5, 6))
     for name in ("p.tif", "p.zarr"):

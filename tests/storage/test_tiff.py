@@ -72,7 +72,7 @@ def test_a_compression_without_its_decoder_names_it(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(("extrasample", "kept"), [("unspecified", 4), ("assocalpha", 3), ("unassalpha", 3)])
-def test_only_declared_alpha_is_left_out_of_pictures(extrasample: str, kept: int, tmp_path: Path) -> None:
+def test_only_declared_alpha_is_left_out_of_images(extrasample: str, kept: int, tmp_path: Path) -> None:
     values = samples(5, 7, 4)
     tifffile.imwrite(tmp_path / "p.tif", values, photometric="rgb", extrasamples=[extrasample])
     np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values[:, :, :kept])
@@ -85,8 +85,8 @@ def test_grey_pages_of_one_size_are_channels(options: dict[str, Any], tmp_path: 
     tifffile.imwrite(tmp_path / "p.tif", values, photometric="minisblack", **options)
     np.testing.assert_array_equal(read_planes(tmp_path / "p.tif"), values.transpose(1, 2, 0))
     np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), values.transpose(1, 2, 0))
-    with open_large(tmp_path / "p.tif") as picture:
-        np.testing.assert_array_equal(picture.read(3, 5, 11, 7), values[:, 3:14, 5:12].transpose(1, 2, 0))
+    with open_large(tmp_path / "p.tif") as image:
+        np.testing.assert_array_equal(image.read(3, 5, 11, 7), values[:, 3:14, 5:12].transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -98,7 +98,7 @@ def test_a_map_of_one_channel_has_one_page(read: Callable[[Path], Any], count: i
 
 
 @pytest.mark.parametrize("second", [samples(20, 30, 3), samples(40, 60), samples(20, 30, dtype="uint16")])
-def test_pages_that_are_pictures_of_their_own_are_refused(second: Any, tmp_path: Path) -> None:
+def test_pages_that_are_images_of_their_own_are_refused(second: Any, tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "p.tif") as writer:
         writer.write(samples(20, 30), photometric="minisblack")
         writer.write(second, photometric="rgb" if second.ndim == 3 else "minisblack")
@@ -109,7 +109,7 @@ def test_pages_that_are_pictures_of_their_own_are_refused(second: Any, tmp_path:
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (5, 20, 30)), ("ZYX", (5, 20, 30)), ("TCYX", (2, 3, 20, 30))])
 @pytest.mark.parametrize("kind", ["ome", "imagej"])
-def test_of_named_axes_only_channels_belong_to_the_picture(
+def test_of_named_axes_only_channels_belong_to_the_image(
     axes: str, shape: tuple[int, ...], kind: str, tmp_path: Path
 ) -> None:
     values = samples(*shape)
@@ -156,7 +156,7 @@ def test_one_bit(compression: str | None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4, 12])
-def test_few_bits_are_scaled_in_pictures_alone(bits: int, tmp_path: Path) -> None:
+def test_few_bits_are_scaled_in_images_alone(bits: int, tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
     rasterio = pytest.importorskip("rasterio")
     dtype = "uint8" if bits < 8 else "uint16"
@@ -172,7 +172,7 @@ def test_few_bits_are_scaled_in_pictures_alone(bits: int, tmp_path: Path) -> Non
     )
 
 
-def test_dark_counts_are_turned_into_light_in_pictures_alone(tmp_path: Path) -> None:
+def test_dark_counts_are_turned_into_light_in_images_alone(tmp_path: Path) -> None:
     values = samples(5, 7)
     tifffile.imwrite(tmp_path / "p.tif", values, photometric="miniswhite")
     with Image.open(tmp_path / "p.tif") as reference:
@@ -194,7 +194,7 @@ def test_jpeg_in_tiff_is_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 @pytest.mark.parametrize("read", [read_image, read_planes, read_values, read_labels, read_colours, open_large])
 def test_complex_numbers_are_refused(dtype: str, read: Callable[[Path], object], tmp_path: Path) -> None:
-    """The imaginary part has no place in a picture or a map, and is not left out silently."""
+    """The imaginary part has no place in an image or a map, and is not left out silently."""
     values = (samples(20, 30, dtype="float32") * (1 + 2j)).astype(dtype)
     tifffile.imwrite(tmp_path / "p.tif", values, tile=(16, 16))
     with pytest.raises(DataError, match=rf"p\.tif' holds complex numbers \({dtype}\).*magnitude"):

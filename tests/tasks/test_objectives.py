@@ -77,7 +77,7 @@ def nothing_known(case: str, target: Tensor) -> Tensor:
     return torch.zeros_like(target) if case in ("saliency", "keypoints", "density") else target * torch.nan
 
 
-def pictures(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+def images(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """Maps of three mixtures at the target's size, the target and, for some, fixations."""
     task, make_target = CASES[case]
     torch.manual_seed(len(case))
@@ -94,9 +94,9 @@ def pictures(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
 
 @pytest.mark.parametrize(("case", "name"), NAMES)
 def test_equals_the_metric_of_the_task(case: str, name: str) -> None:
-    task, data = CASES[case][0], pictures(case)
+    task, data = CASES[case][0], images(case)
     objective = task.objective(name)
-    sums = torch.stack([objective.statistics(ScoredImage(*picture)) for picture in data]).sum(0)
+    sums = torch.stack([objective.statistics(ScoredImage(*image)) for image in data]).sum(0)
     assert sums.dtype == torch.float64
     assert sums.isfinite().all()
     for number, found in enumerate(objective.value(sums).tolist()):
@@ -114,7 +114,7 @@ def test_equals_the_metric_of_the_task(case: str, name: str) -> None:
 def test_every_number_that_the_task_tells_can_be_an_objective(case: str) -> None:
     task = CASES[case][0]
     metric = task.metrics()
-    for maps, target, points in pictures(case):
+    for maps, target, points in images(case):
         metric.update(maps[0], target, points)
     told = {name for name, value in metric.compute().items() if not isinstance(value, list)}
     assert told == set(task.metrics().objectives)

@@ -112,7 +112,7 @@ def test_members_with_the_same_backbone_share_its_features(
     [
         ({"epochs": 3, "freeze_epochs": 2, "augment": "none"}, r"set freeze_epochs to epochs \(3\)"),
         ({"epochs": 3, "freeze_epochs": 3}, "set augment to none"),
-        ({"epochs": 3}, r"set freeze_epochs to epochs \(3\) and pictures that do not change: set augment to none"),
+        ({"epochs": 3}, r"set freeze_epochs to epochs \(3\) and images that do not change: set augment to none"),
     ],
 )
 def test_features_that_change_are_not_kept(training: dict[str, Any], message: str) -> None:

@@ -35,7 +35,7 @@ def test_two_devices_leave_a_whole_member(scenes: Path, tmp_path: Path, capfd: p
     record, rows = json.loads((folder / "member.json").read_text()), read_rows(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == [1, 2] and record["epochs"] == 2
     last = torch.load(folder / "last.ckpt", weights_only=True)
-    assert last["global_step"] == 2 * 2, "each process has 12 of 24 pictures, in batches of 8"
+    assert last["global_step"] == 2 * 2, "each process has 12 of 24 images, in batches of 8"
     assert {f"model.{name}" for name in load_file(folder / "weights.safetensors")} == set(last["state_dict"])
     assert np.load(folder / "val_predictions.npy").shape == (8, 1, 12, 16)
     assert (folder / "plots" / "curves.png").is_file()

@@ -163,11 +163,11 @@ import torch
 from torch.utils.data import Dataset
 from densemble.training.dataset import EpochSampler, batches
 
-class Pictures(Dataset):
+class Images(Dataset):
     def __getitem__(self, key):
         return torch.nn.functional.interpolate(torch.rand(1, 3, 300, 300), size=(200, 200), mode="bicubic")[0]
 
-source = iter(batches(Pictures(), EpochSampler(1000, 0), 8))
+source = iter(batches(Images(), EpochSampler(1000, 0), 8))
 next(source)
 sys.exit(3)  # as an interrupted training does: the traceback still holds the batches
 """

@@ -17,7 +17,7 @@ ON_CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: 
 
 
 class Greedy(SaliencyTask):
-    """Takes more memory than there is for more than ``fits`` pictures, from the second step on."""
+    """Takes more memory than there is for more than ``fits`` images, from the second step on."""
 
     def __init__(self, fits: int, error: BaseException) -> None:
         object.__setattr__(self, "loss_name", "")
@@ -58,8 +58,8 @@ def test_a_batch_is_halved_until_it_fits(fit: Fit, tmp_path: Path, error: BaseEx
         assert all(torch.equal(begun[key], value) for key, value in small_model().state_dict().items())
 
 
-def test_single_pictures_that_do_not_fit_are_the_end(fit: Fit, tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match=r"out of memory even with one picture.*lower input_size") as caught:
+def test_single_images_that_do_not_fit_are_the_end(fit: Fit, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"out of memory even with one image.*lower input_size") as caught:
         fit(tmp_path, replace(SETTINGS, batch_size=3), task=Greedy(0, ON_GPU))
     assert caught.value.exit_code == 6
 
@@ -85,7 +85,7 @@ def test_the_rate_is_looked_for_within_the_same_memory(fit: Fit, tmp_path: Path)
 def test_summed_gradients_are_those_of_the_whole_batch(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With frozen statistics everywhere a step on 2 x 4 pictures is a step on 8."""
+    """With frozen statistics everywhere a step on 2 x 4 images is a step on 8."""
     from torch import nn
 
     monkeypatch.setattr(nn.modules.batchnorm._BatchNorm, "train", lambda self, mode=True: nn.Module.train(self, False))

@@ -117,7 +117,7 @@ def test_another_search_does_not_go_on_in_its_folder(
         search(scenes, found.path, 4, **{"space": ["head", "learning_rate"], **changes})
 
 
-def test_other_pictures_do_not_go_on_in_its_folder(found: TuneResult, tmp_path: Path) -> None:
+def test_other_images_do_not_go_on_in_its_folder(found: TuneResult, tmp_path: Path) -> None:
     from densemble.data.synthetic import make_scenes
 
     other = make_scenes(tmp_path / "other", train=4, val=2, size=(48, 64))

@@ -17,12 +17,12 @@ GIGA = 1e9
 
 def benchmark(
     artifact: ArtifactPath,
-    size: Annotated[str, typer.Option(help="Of the pictures, HEIGHTxWIDTH.")] = "240x320",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    size: Annotated[str, typer.Option(help="Of the images, HEIGHTxWIDTH.")] = "240x320",
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
     backend: Annotated[str, typer.Option(help="auto, or the name of a backend.")] = "auto",
     precision: Annotated[str, typer.Option(help="The lowest that may be chosen: auto, fp32, bf16, int8.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Of every way, in turn; medians are shown.")] = 9,
-    data: Annotated[Path | None, typer.Option(help="Data set: its pictures are used, and the ways are scored.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set: its images are used, and the ways are scored.")] = None,
     split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
     most: Annotated[
         int | None, typer.Option("--images", "--pictures", min=1, help="Score only the first so many images.")
@@ -102,12 +102,12 @@ def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data
     if keep is not None and budget is not None:
         raise UsageError("--keep and --budget both choose a cascade; leave one of them out")
     if data is None:
-        raise UsageError("a cascade's time depends on the pictures: add --data with a data set")
+        raise UsageError("a cascade's time depends on the images: add --data with a data set")
     if ensemble.cascade is None:
         raise UsageError("the artifact has no cascade; make it anew with `densemble assemble`")
     policy = ensemble.cascade.for_keep(keep) if keep is not None else ensemble.cascade.for_budget(float(budget or 0))
-    say(f"the cascade runs {', '.join(policy.members)}; a picture less unsure than {policy.threshold:.3g} stops")
-    say("a cascade is fitted on held-out pictures: on the very same ones its score is no estimate for others")
+    say(f"the cascade runs {', '.join(policy.members)}; an image less unsure than {policy.threshold:.3g} stops")
+    say("a cascade is fitted on held-out images: on the very same ones its score is no estimate for others")
     return policy
 
 
@@ -140,7 +140,7 @@ def _print(values: dict[str, Any], ours: str, primary: str) -> None:
             [name, one[primary], one["lost"], one["seconds"], round(one["times_as_fast"], 2)]
             for name, one in values["scores"].items()
         ]
-        print_table([f"{values['split']} pictures", primary, "lost", "seconds", "times as fast"], scored)
+        print_table([f"{values['split']} images", primary, "lost", "seconds", "times as fast"], scored)
 
 
 def _member_row(member: dict[str, Any], ours: str) -> list[Any]:

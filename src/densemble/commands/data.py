@@ -70,7 +70,7 @@ def show(
     ] = None,
     setting: Set = None,
 ) -> None:
-    """Draw samples with their maps into one picture."""
+    """Draw samples with their maps into one image."""
     from densemble.data.folder import FolderData
     from densemble.report.preview import draw_preview
 
@@ -104,7 +104,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
     if facts["heat_max"] is not None:
         typer.echo(f"\n{told(facts['heat_max'])}")
     if facts["pictures"]["no_data_share"]:
-        typer.echo(f"\nwithout data: {facts['pictures']['no_data_share']:.1%} of the pixels of the pictures")
+        typer.echo(f"\nwithout data: {facts['pictures']['no_data_share']:.1%} of the pixels of the images")
     shares = {name: split["class_share"] for name, split in facts["splits"].items() if split.get("class_share")}
     if shares:
         typer.echo()

@@ -33,7 +33,7 @@ def evaluate(
 
     def progress(done: int, total: int) -> None:
         if done % 20 == 0 or done == total:
-            say(f"{done}/{total} pictures")
+            say(f"{done}/{total} images")
 
     scores = {"artifact": str(artifact), "data": str(data), **score(ensemble, folder, split, progress)}
     if json:
@@ -43,12 +43,12 @@ def evaluate(
     require_everyone(ensemble, [(row["image"], row["members"]) for row in scores.get("without", [])])
 
 
-def require_everyone(ensemble: "Ensemble", pictures: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+def require_everyone(ensemble: "Ensemble", images: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Says that something was done without some of the members.
 
     Args:
         ensemble: may have been loaded without some.
-        pictures: that were predicted without some, and why.
+        images: that were predicted without some, and why.
 
     Raises:
         PartialError: there are some.
@@ -56,8 +56,8 @@ def require_everyone(ensemble: "Ensemble", pictures: Sequence[tuple[str, Mapping
     from densemble.errors import PartialError
 
     reasons = {name: f"{name}: {reason}" for name, reason in ensemble.left_out.items()}
-    for member in dict.fromkeys(name for _, without in pictures for name in without):
-        lacking = [(path, without[member]) for path, without in pictures if member in without]
+    for member in dict.fromkeys(name for _, without in images for name in without):
+        lacking = [(path, without[member]) for path, without in images if member in without]
         path, reason = lacking[0]
         reasons.setdefault(member, f"{member}: {reason} (of {len(lacking)} images, first '{path}')")
     if reasons:

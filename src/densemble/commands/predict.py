@@ -1,4 +1,4 @@
-"""predict: what an artifact says about pictures, few or thousands, small or larger than memory."""
+"""predict: what an artifact says about images, few or thousands, small or larger than memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +8,13 @@ import typer
 
 from densemble.commands.evaluate import require_everyone
 from densemble.commands.output import say
-from densemble.commands.progress import PictureProgress
+from densemble.commands.progress import ImageProgress
 from densemble.commands.shared_options import ArtifactPath, Function, MinMembers
 
 
 def predict(
     artifact: ArtifactPath,
-    source: Annotated[list[str], typer.Argument(help="Pictures, folders, globs.")],
+    source: Annotated[list[str], typer.Argument(help="Images, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
         str, typer.Option(help="Of map, overlay, uncertainty, npy, guarantee; joined by commas.")
@@ -29,34 +29,34 @@ def predict(
         float | None, typer.Option(help="Stop early so that it costs at most this share, for instance 0.4.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Pictures that are computed together.")] = 8,
-    tile: Annotated[int, typer.Option(help="Pixels along a side of the windows of large pictures.")] = 1024,
+    batch: Annotated[int, typer.Option(help="Images that are computed together.")] = 8,
+    tile: Annotated[int, typer.Option(help="Pixels along a side of the windows of large images.")] = 1024,
     again: Annotated[bool, typer.Option("--again", help="Predict what an earlier run finished once more.")] = False,
     rank_by: Annotated[
         str | None,
         typer.Option(
-            help="Write ranking.csv, the least sure picture first: entropy, mutual_information, disagreement, variance."
+            help="Write ranking.csv, the least sure image first: entropy, mutual_information, disagreement, variance."
         ),
     ] = None,
     function: Function = None,
     min_members: MinMembers = None,
 ) -> None:
-    """Predict pictures; maps and overlays are written at each picture's own size.
+    """Predict images; maps and overlays are written at each image's own size.
 
     A second run with the same settings does only what is missing.
     """
     from densemble.inference.predict import PredictOptions
     from densemble.inference.predict import predict as predictions
     from densemble.inference.saved import SavedPrediction
-    from densemble.inference.sources import find_pictures
+    from densemble.inference.sources import find_images
     from densemble.storage.artifact import fingerprint, load
 
-    images = list(dict.fromkeys(path for item in source for path in find_pictures(item)))
+    images = list(dict.fromkeys(path for item in source for path in find_images(item)))
     ensemble = load(artifact, device, function or (), min_members)
     failed: list[str] = []
     without: list[tuple[str, Mapping[str, str]]] = []
     earlier = 0
-    with PictureProgress() as bar:
+    with ImageProgress() as bar:
         options = PredictOptions(
             keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again, say=bar.say,
             save=tuple(kind.strip() for kind in save.split(",") if kind.strip()), fingerprint=fingerprint(artifact),
@@ -73,7 +73,7 @@ def predict(
                     bar.say(f"'{p.path}': predicted without member '{name}', which {reason}")
             bar.update(done, len(images), earlier)
     if earlier:
-        say(f"{earlier} pictures were finished earlier (--again: predict them once more)")
+        say(f"{earlier} images were finished earlier (--again: predict them once more)")
     _conclude(len(images), failed, out)
     require_everyone(ensemble, without)
 
@@ -87,8 +87,8 @@ def _conclude(total: int, failed: list[str], out: Path) -> None:
     """
     from densemble.errors import DataError, PartialError
 
-    say(f"{total - len(failed)} of {total} pictures predicted into {out}")
+    say(f"{total - len(failed)} of {total} images predicted into {out}")
     if failed and len(failed) == total:
-        raise DataError(f"no picture could be predicted: {failed[0]}")
+        raise DataError(f"no image could be predicted: {failed[0]}")
     if failed:
-        raise PartialError(f"{len(failed)} of {total} pictures failed, the others are done: {failed[0]}")
+        raise PartialError(f"{len(failed)} of {total} images failed, the others are done: {failed[0]}")

@@ -1,4 +1,4 @@
-"""How far a command is with a folder of pictures: a bar in a terminal, elsewhere a line now and then."""
+"""How far a command is with a folder of images: a bar in a terminal, elsewhere a line now and then."""
 
 import sys
 import time
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-class PictureProgress:
-    """Pictures done, pictures per second and the remaining time, on stderr; a context, so that the bar ends.
+class ImageProgress:
+    """Images done, images per second and the remaining time, on stderr; a context, so that the bar ends.
 
-    The rate counts from the first picture's end on: what is loaded and compiled before it happens only once.
+    The rate counts from the first image's end on: what is loaded and compiled before it happens only once.
 
     Args:
         stream: where to, default stderr.
@@ -43,7 +43,7 @@ class PictureProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int, skipped: int) -> None:
-        """Tells of the pictures that are dealt with.
+        """Tells of the images that are dealt with.
 
         Args:
             done: so far, ``skipped`` included.
@@ -59,7 +59,7 @@ class PictureProgress:
             self._bar.update(task, completed=done, total=total, pace=pace)
         elif now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            self.say(f"{done}/{total} pictures{pace}")
+            self.say(f"{done}/{total} images{pace}")
 
     def say(self, line: str) -> None:
         """A remark; above the bar, where there is one."""
@@ -70,7 +70,7 @@ class PictureProgress:
 
 
 def _pace(done: int, total: int, now: float, started: tuple[float, int] | None) -> str:
-    """``, 12.3 per second, 0:01:40 left``; nothing until two pictures have shown the pace."""
+    """``, 12.3 per second, 0:01:40 left``; nothing until two images have shown the pace."""
     if started is None or done == started[1] or now <= started[0]:
         return ""
     rate = (done - started[1]) / (now - started[0])

@@ -96,7 +96,7 @@ def assemble(
         ),
     ] = "mean",
     metric: Annotated[str | None, typer.Option(help="Metric that is chosen by; default the task's own.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Milliseconds per picture that the members may take.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Milliseconds per image that the members may take.")] = None,
     views: Annotated[
         str | None, typer.Option(help="Members seen mirrored, turned or scaled as further candidates: hflip,scale125.")
     ] = None,
@@ -119,7 +119,7 @@ def assemble(
         int, typer.Option(help="Members that are missing or damaged are dropped as long as this many remain.")
     ] = 1,
     seed: Annotated[int, typer.Option(help="Of intervals, and of the images selected on if over 500.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="Where the pictures lie now, if they moved.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Where the images lie now, if they moved.")] = None,
     function: Function = None,
 ) -> None:
     """Choose members by their held-out predictions and write the ensemble as one file, with RUN/report.html."""

@@ -1,4 +1,4 @@
-"""The decoded cache: every picture is decoded and resized once, then memory-mapped by every member, epoch and process.
+"""The decoded cache: every image is decoded and resized once, then memory-mapped by every member, epoch and process.
 
 A split's arrays lie in one folder, named by a hash of what the files hold and how they are read. The folder is built
 under another name and renamed when it is whole: a kill leaves nothing that looks finished, and of two processes that
@@ -34,7 +34,7 @@ from densemble.storage.validity import mask_file
 
 FORMAT = 2
 DEPTHS = (np.uint8, np.uint16, np.float32)
-"""How pictures are kept, from the smallest: all of a split in the depth of its deepest picture."""
+"""How images are kept, from the smallest: all of a split in the depth of its deepest image."""
 _ABANDONED = 3600
 
 
@@ -44,7 +44,7 @@ class DecodedSplit:
 
     Attributes:
         images: ``(N, C, H, W)``: uint8, uint16, or float32 in [0, 1].
-        targets: ``(N, H, W)`` or ``(N, K, H, W)`` of the pictures' size: labels and masks uint8 (uint16 above 255),
+        targets: ``(N, H, W)`` or ``(N, K, H, W)`` of the images' size: labels and masks uint8 (uint16 above 255),
             everything else float32.
         stems: N names.
     """
@@ -68,7 +68,7 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
 
 
 class _Deeper(Exception):
-    """A picture does not fit into the depth that was begun with."""
+    """An image does not fit into the depth that was begun with."""
 
     def __init__(self, depth: type[np.generic]) -> None:
         self.depth = depth
@@ -86,7 +86,7 @@ def resize_image(image: Array, size: Size) -> Tensor:
 
 
 def unit(images: Array) -> Tensor:
-    """Pictures as they are kept -> float32 in [0, 1]."""
+    """Images as they are kept -> float32 in [0, 1]."""
     tensor = torch.from_numpy(np.array(images))
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
@@ -97,7 +97,7 @@ def decode_split(data: FolderData, split: str, size: Size, folder: Path) -> Deco
     """Decodes a split into ``folder``, or opens what was decoded there before from the same files and settings.
 
     Args:
-        size: (H, W) of pictures and maps.
+        size: (H, W) of images and maps.
 
     Raises:
         DataError: names all files that cannot be used.
@@ -245,7 +245,7 @@ def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[in
         image = as_unit(image, data.reading.options["image_range"])
     if image.shape[2] != channels:
         raise DataError(
-            f"'{sample.image}' has {image.shape[2]} channels, the first picture has {channels}; "
+            f"'{sample.image}' has {image.shape[2]} channels, the first image has {channels}; "
             "choose some with --set data.bands=[0, 1, 2]"
         )
     if target.shape[:-2] != planes:
@@ -257,7 +257,7 @@ def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[in
 
 
 def _deepened(image: Array, depth: type[np.generic]) -> Array:
-    """A picture in a deeper type with the same meaning: 255 of 8 bits is 65535 of 16, and 1 of a float."""
+    """An image in a deeper type with the same meaning: 255 of 8 bits is 65535 of 16, and 1 of a float."""
     if image.dtype == depth:
         return image
     if depth == np.uint16:

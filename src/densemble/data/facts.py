@@ -168,7 +168,7 @@ def _is_whole(data: Learnable) -> bool:
 
 
 def _typical_count(data: Learnable, channels: int) -> float:
-    """Mean count per picture and channel."""
+    """Mean count per image and channel."""
     if is_point_table(data.train[0].target):
         counts = [len(read_point_table(sample.target)[1]) / channels for sample in data.train]
     else:

@@ -1,4 +1,4 @@
-"""FolderData: a folder of pictures and maps with what is needed to read it."""
+"""FolderData: a folder of images and maps with what is needed to read it."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ _DEFAULTS: Mapping[str, Any] = make_data_options({})
 
 
 class FolderData:
-    """A folder of pictures and maps for one task.
+    """A folder of images and maps for one task.
 
     Args:
         path: a folder, a CSV of pairs, or a zip; layouts: docs/reference/data.md.
@@ -54,7 +54,7 @@ class FolderData:
         options: those of :class:`DataOptions`, which describes each; the section ``data`` of run.yaml has the same.
 
     Raises:
-        DataError: no pictures, files without their partner, or ``classes`` that are not those of the folder.
+        DataError: no images, files without their partner, or ``classes`` that are not those of the folder.
         UsageError: no such task, or an option that is unknown or has a wrong value.
     """
 
@@ -231,7 +231,7 @@ class FolderData:
         samples = self.layout.splits.get(name, ())
         if not samples:
             there = ", ".join(key for key, value in self.layout.splits.items() if value)
-            raise DataError(f"'{self.path}' has no {name} pictures; splits with pictures: {there or 'none'}")
+            raise DataError(f"'{self.path}' has no {name} images; splits with images: {there or 'none'}")
         return samples
 
     @property
@@ -249,7 +249,7 @@ class FolderData:
 
     @property
     def channels(self) -> int:
-        """C of the pictures: of the first one that can be read; all must have as many.
+        """C of the images: of the first one that can be read; all must have as many.
 
         Raises:
             DataError: none can be read.
@@ -264,11 +264,11 @@ class FolderData:
         raise first
 
     def read_image(self, sample: Sample) -> Array:
-        """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values."""
+        """The image ``(H, W, C)``: uint8, uint16, or float32 in the file's own values."""
         return self.reading.image(sample)
 
     def unit_image(self, sample: Sample) -> Array:
-        """The picture as float32 ``(H, W, C)`` in [0, 1]."""
+        """The image as float32 ``(H, W, C)`` in [0, 1]."""
         return codec.as_unit(self.read_image(sample), self.reading.options["image_range"])
 
     def read_target(self, sample: Sample) -> Array:
@@ -291,7 +291,7 @@ class FolderData:
         return None if sample.points is None else codec.read_points(sample.points)
 
     def read_pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Picture and map, of equal height and width.
+        """Image and map, of equal height and width.
 
         Raises:
             DataError: unreadable, or of unequal sizes.

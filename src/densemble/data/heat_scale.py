@@ -21,7 +21,7 @@ def number_type(path: Path) -> str:
     """Name of the type that a file's numbers have, all floats as ``float``.
 
     Raises:
-        DataError: absent, damaged or no picture.
+        DataError: absent, damaged or no image.
     """
     dtype = codec.number_type(path)
     return "float" if dtype.kind == "f" else dtype.name

@@ -14,7 +14,7 @@ EMPTY = "--set data.absent_is_empty=true"
 
 
 def with_incomplete(found: Layout) -> Layout:
-    """The layout with the pictures of which some classes have no mask: nothing of those is there."""
+    """The layout with the images of which some classes have no mask: nothing of those is there."""
     images = {sample.image for samples in found.incomplete.values() for sample in samples}
     splits = {
         split: tuple(sorted((*samples, *found.incomplete.get(split, ())), key=lambda sample: sample.stem))
@@ -25,7 +25,7 @@ def with_incomplete(found: Layout) -> Layout:
 
 
 def require_pairs(found: Layout) -> None:
-    """Checks that every picture has one map, and every map one picture.
+    """Checks that every image has one map, and every map one image.
 
     Raises:
         DataError: some have no partner, or two of them.
@@ -34,7 +34,7 @@ def require_pairs(found: Layout) -> None:
         raise DataError(
             f"{len(found.unpaired)} files in '{found.path}' have no partner of the same stem: "
             f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
-            "picture or map, or leave them out with --set data.skip_unpaired=true"
+            "image or map, or leave them out with --set data.skip_unpaired=true"
             + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
         )
     if found.doubled:

@@ -1,4 +1,4 @@
-"""Reading: how files become a picture and a map in the task's terms."""
+"""Reading: how files become an image and a map in the task's terms."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ _UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.n
 
 @dataclass(frozen=True)
 class Reading:
-    """How the pictures and maps of a folder are read.
+    """How the images and maps of a folder are read.
 
     Attributes:
         kind: of the maps.
@@ -55,7 +55,7 @@ class Reading:
     options: ReadingOptions
 
     def image(self, sample: Sample) -> Array:
-        """The picture ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
+        """The image ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
 
         Raises:
             DataError: unreadable, or without one of the bands.
@@ -63,9 +63,9 @@ class Reading:
         return self.image_and_validity(sample)[0]
 
     def image_and_validity(self, sample: Sample) -> tuple[Array, Array | None]:
-        """The picture, and where its files hold data, bool ``(H, W)``; ``None`` where they say nothing of it.
+        """The image, and where its files hold data, bool ``(H, W)``; ``None`` where they say nothing of it.
 
-        Where they hold none, the picture holds what becomes 0.
+        Where they hold none, the image holds what becomes 0.
 
         Raises:
             DataError: as :meth:`image`.
@@ -100,7 +100,7 @@ class Reading:
         """The map in the task's terms, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
 
         Args:
-            image_size: (H, W) of the sample's picture, where it is known: maps without a size of their own get it.
+            image_size: (H, W) of the sample's image, where it is known: maps without a size of their own get it.
 
         Raises:
             DataError: unreadable, or values that the task does not have.
@@ -117,7 +117,7 @@ class Reading:
         return target[list(self.order)]
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Picture and map, of equal height and width; the map is unknown where the picture holds no data.
+        """Image and map, of equal height and width; the map is unknown where the image holds no data.
 
         Raises:
             DataError: unreadable, or of unequal sizes.
@@ -134,22 +134,22 @@ class Reading:
         return image, self.known_where(valid, target)
 
     def known_target(self, sample: Sample) -> Array:
-        """A map as :meth:`target` gives it, unknown where its picture holds no data.
+        """A map as :meth:`target` gives it, unknown where its image holds no data.
 
         Raises:
-            DataError: as :meth:`target`, or an unreadable picture.
+            DataError: as :meth:`target`, or an unreadable image.
         """
         return self.known_where(self._validity(sample), self.target(sample))
 
     def known_where(self, valid: Array | None, target: Array) -> Array:
-        """A map that is unknown where its picture ``(H, W)`` holds no data; heat and densities stay as they are."""
+        """A map that is unknown where its image ``(H, W)`` holds no data; heat and densities stay as they are."""
         if valid is None or self.kind not in _UNKNOWN or target.shape[-2:] != valid.shape:
             return target
         unknown = self.ignore_index if self.kind == "labels" else _UNKNOWN[self.kind]
         return np.where(valid, target, target.dtype.type(unknown))
 
     def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
-        """A map as ``exif`` and ``resize_targets`` bring it to its picture's (H, W), as far as they do."""
+        """A map as ``exif`` and ``resize_targets`` bring it to its image's (H, W), as far as they do."""
         if self.options["exif"] in ("auto", "both"):
             orientation = self.silent_turn(sample)
             transposed = target.shape[-2:] != size and target.shape[-2:] == (size[1], size[0])
@@ -162,7 +162,7 @@ class Reading:
         return target
 
     def silent_turn(self, sample: Sample) -> int:
-        """The EXIF orientation of a picture whose map is a file that says nothing of one itself; else 1."""
+        """The EXIF orientation of an image whose map is a file that says nothing of one itself; else 1."""
         if sample.drawing is not None or is_point_table(sample.target) or (sample.absent and not sample.planes):
             return 1
         orientation = codec.orientation(sample.image)
@@ -170,7 +170,7 @@ class Reading:
         return orientation if orientation != 1 and codec.orientation(target) == 1 else 1
 
     def _size(self, sample: Sample) -> Size:
-        """(H, W) of the picture, where the map has no size of its own."""
+        """(H, W) of the image, where the map has no size of its own."""
         if sample.drawing is None and not is_point_table(sample.target) and (sample.planes or not sample.absent):
             return 0, 0
         height, width = codec.image_size(sample.image)

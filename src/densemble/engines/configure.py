@@ -36,7 +36,7 @@ def configured(values: Mapping[str, Any], data: FolderData, source: str = "the s
 
 
 def typical_size(data: FolderData) -> Size:
-    """Median height and width of some training pictures."""
+    """Median height and width of some training images."""
     shapes = [data.read_image(sample).shape[:2] for sample in data.train[:: max(1, len(data.train) // _SAMPLED)]]
     height, width = np.median(np.array(shapes), axis=0)
     return int(height), int(width)
@@ -49,7 +49,7 @@ def open_data(
 
     Raises:
         ConfigError: unknown or wrong settings.
-        DataError: pictures or maps that cannot be used.
+        DataError: images or maps that cannot be used.
     """
     config = make_config(dict(values), source)
     data = FolderData(path, config.task, **config.data)

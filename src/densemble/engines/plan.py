@@ -22,7 +22,7 @@ BACKBONE_SHARE = 0.2
 
 
 def sizes(config: RunConfig, member: MemberConfig) -> tuple[Size, Size, Size]:
-    """Sizes of a member's pictures, of the maps it is trained on, and of the maps that are kept of it."""
+    """Sizes of a member's images, of the maps it is trained on, and of the maps that are kept of it."""
     size = member.input_size or config.input_size
     return size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1))
 

@@ -124,7 +124,7 @@ class Policy:
         if self.measure not in UNSURENESS:
             raise UsageError(f"no unsureness is named '{self.measure}'; there are: {', '.join(UNSURENESS)}")
         if not self.threshold >= 0:
-            raise UsageError(f"threshold {self.threshold} must be >= 0; at 0 no picture stops early")
+            raise UsageError(f"threshold {self.threshold} must be >= 0; at 0 no image stops early")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Cascade:
     Attributes:
         metric: that they are scored by.
         higher_is_better: whether more of it is better.
-        pictures: number of images that they were fitted on.
+        images: number of images that they were fitted on.
         full: score of the full ensemble on these images.
         shares: of each member in the cost of all, summing to 1; measured where the ensemble was made.
         policies: cheapest first; the last one runs all members on every image.
@@ -164,7 +164,7 @@ class Cascade:
 
     metric: str
     higher_is_better: bool
-    pictures: int
+    images: int
     full: float
     shares: Mapping[str, float]
     policies: tuple[Policy, ...]
@@ -264,31 +264,31 @@ class CascadeUse:
     """What a policy spent on the images that were predicted.
 
     Attributes:
-        pictures: number of images that stopped after 1, 2, ... members.
+        images: number of images that stopped after 1, 2, ... members.
         costs: share of the whole ensemble's cost after 1, 2, ... members.
     """
 
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     costs: tuple[float, ...]
 
     @property
     def members(self) -> float:
         """Mean number of members that an image saw."""
-        return sum(stage * count for stage, count in enumerate(self.pictures, 1)) / sum(self.pictures)
+        return sum(stage * count for stage, count in enumerate(self.images, 1)) / sum(self.images)
 
     @property
     def cost(self) -> float:
         """Mean share of what the whole ensemble costs."""
-        return sum(cost * count for cost, count in zip(self.costs, self.pictures, strict=True)) / sum(self.pictures)
+        return sum(cost * count for cost, count in zip(self.costs, self.images, strict=True)) / sum(self.images)
 
     @property
     def shares(self) -> tuple[float, ...]:
         """Share of the images that stopped after 1, 2, ... members."""
-        return tuple(count / sum(self.pictures) for count in self.pictures)
+        return tuple(count / sum(self.images) for count in self.images)
 
     def __add__(self, other: "CascadeUse") -> "CascadeUse":
         """Of both together, under the same policy."""
-        counts = tuple(own + more for own, more in zip(self.pictures, other.pictures, strict=True))
+        counts = tuple(own + more for own, more in zip(self.images, other.images, strict=True))
         return CascadeUse(counts, self.costs)
 
 

@@ -65,7 +65,7 @@ class Ensemble(nn.Module):
         temperatures: each member's logits are divided by its own; in a row, or by name, then default 1.
         calibration: of the combined map, or of the variance of values.
         guarantee: what the sets or intervals of a prediction guarantee; void once a member is left out.
-        reading: how pictures were read in training (``bands``, ``image_range``), kept for those that come later.
+        reading: how images were read in training (``bands``, ``image_range``), kept for those that come later.
         min_members: a member whose map of an image is not finite or of a wrong shape is left out of the prediction of
             that image with a warning, as long as this many remain; default: all are needed.
         cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.

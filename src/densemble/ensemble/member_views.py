@@ -1,4 +1,4 @@
-"""Views: a member that looks at turned, mirrored or resized pictures, its maps turned back; a member for free.
+"""Views: a member that looks at turned, mirrored or resized images, its maps turned back; a member for free.
 
 A view costs a forward pass and no training (test-time augmentation). Mirroring is wrong where left and right mean
 something, as in keypoints of the left and the right hand.
@@ -22,13 +22,13 @@ _SCALE = re.compile(r"scale(\d+)")
 
 @dataclass(frozen=True)
 class View:
-    """What is done to pictures, and undone on maps: mirrored first, then turned; nothing is cut off or filled in.
+    """What is done to images, and undone on maps: mirrored first, then turned; nothing is cut off or filled in.
 
     Attributes:
         name: row of ``VIEWS``, or ``scale`` and a number of percent.
         mirrored: axes that are reversed.
         turns: quarter turns, counter-clockwise.
-        scale: size at which the network sees pictures, as a share of the usual one.
+        scale: size at which the network sees images, as a share of the usual one.
     """
 
     name: str
@@ -70,7 +70,7 @@ VIEWS: dict[str, View] = {
 
 
 def make_view(name: str) -> View:
-    """A row of ``VIEWS``, or ``scaleN``: pictures at N percent of their usual size, N from 25 to 400.
+    """A row of ``VIEWS``, or ``scaleN``: images at N percent of their usual size, N from 25 to 400.
 
     Names hold no dot, for modules are named by them.
 
@@ -98,7 +98,7 @@ class Viewed(nn.Module):
     """A member seen through a view: images ``(B, C, H, W)`` in [0, 1] -> logits of the size the plain member gives.
 
     Weights are the member's own, not copies: in an ensemble that holds both, ``parameters()`` gives them once. Turned
-    and scaled pictures are resized to the turned and scaled input size, and not squeezed into the usual one.
+    and scaled images are resized to the turned and scaled input size, and not squeezed into the usual one.
 
     Args:
         member: the network.
@@ -114,7 +114,7 @@ class Viewed(nn.Module):
         fixed = member.spec.rule.fixed
         if fixed is not None and self.view.scale != 1:
             raise UsageError(
-                f"{member.spec.backbone} takes pictures of {fixed[0]}x{fixed[1]} only: the view '{view}' would change "
+                f"{member.spec.backbone} takes images of {fixed[0]}x{fixed[1]} only: the view '{view}' would change "
                 "nothing; leave it out"
             )
         self.member = member
@@ -131,7 +131,7 @@ class Viewed(nn.Module):
         return self.view.undo(self._at((int(seen.shape[-2]), int(seen.shape[-1]))).coarse(seen))
 
     def _at(self, seen: Size) -> DenseModel:
-        """The member, weights shared, as if it had been made for the sizes of changed pictures."""
+        """The member, weights shared, as if it had been made for the sizes of changed images."""
         spec = self.member.spec
         size = self.view.turned(spec.input_size) if spec.input_size else (seen if self.view.scale != 1 else None)
         other = copy.copy(self.member)

@@ -20,17 +20,17 @@ class ConfidenceInterval(NamedTuple):
     high: float
 
 
-def resample(pictures: int, resamples: int = RESAMPLES, seed: int = 0) -> Tensor:
-    """How often each picture is drawn, with replacement, into each sample of as many: float64 ``(resamples, N)``."""
+def resample(images: int, resamples: int = RESAMPLES, seed: int = 0) -> Tensor:
+    """How often each image is drawn, with replacement, into each sample of as many: float64 ``(resamples, N)``."""
     random = np.random.default_rng(seed)
-    return torch.from_numpy(random.multinomial(pictures, [1 / pictures] * pictures, size=resamples)).double()
+    return torch.from_numpy(random.multinomial(images, [1 / images] * images, size=resamples)).double()
 
 
 def bootstrap(rows: Tensor, objective: Objective, resamples: int = RESAMPLES, seed: int = 0) -> ConfidenceInterval:
-    """A score and its percentile interval over resampled pictures (Efron 1979).
+    """A score and its percentile interval over resampled images (Efron 1979).
 
     Args:
-        rows: statistics of each picture ``(N, S)``.
+        rows: statistics of each image ``(N, S)``.
         objective: whose statistics they are.
         resamples: number of samples.
         seed: of the samples.
@@ -42,11 +42,11 @@ def bootstrap(rows: Tensor, objective: Objective, resamples: int = RESAMPLES, se
 def bootstrap_gain(
     new: Tensor, old: Tensor, objective: Objective, resamples: int = RESAMPLES, seed: int = 0
 ) -> ConfidenceInterval:
-    """How much better one mixture is than another, both on the same resampled pictures; above 0 is better.
+    """How much better one mixture is than another, both on the same resampled images; above 0 is better.
 
     Args:
-        new: statistics of each picture ``(N, S)``.
-        old: of the same pictures.
+        new: statistics of each image ``(N, S)``.
+        old: of the same images.
         objective: whose statistics they are.
         resamples: number of samples.
         seed: of the samples.

@@ -1,4 +1,4 @@
-"""Scores on a split, picture by picture: nothing is kept but the running metrics."""
+"""Scores on a split, image by image: nothing is kept but the running metrics."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def default_split(data: FolderData) -> str:
 
 
 def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None) -> None:
-    """Adds one picture's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
+    """Adds one image's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
     size: Size = size_of(target)
     maps = resize_maps(maps.float(), size, task.target_kind == "density")
     metric.update(maps[0], target, points)
@@ -93,17 +93,17 @@ def evaluate(
 
     Args:
         ensemble: runs in eval mode and is left in the mode that it is in.
-        data: pictures and maps for the same task; classes are matched by name.
+        data: images and maps for the same task; classes are matched by name.
         split: ``train``, ``val`` or ``test``; default ``test`` where there is one, else ``val``.
-        progress: called with (done, all) after every picture.
+        progress: called with (done, all) after every image.
 
     Returns:
         ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; and as far as the task
         has them ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and
-        ``guarantee`` with what it held; ``without``: pictures that some members gave no usable map of.
+        ``guarantee`` with what it held; ``without``: images that some members gave no usable map of.
 
     Raises:
-        ArtifactError: a member gives no usable map of a picture, which is named, and cannot be done without.
+        ArtifactError: a member gives no usable map of an image, which is named, and cannot be done without.
         DataError: no such split, files that cannot be used, or other classes than the ensemble's.
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
@@ -126,7 +126,7 @@ def evaluate(
 def _scored(
     ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
 ) -> Prediction:
-    """The prediction of one picture; the members' maps are scored on their way into the ensemble."""
+    """The prediction of one image; the members' maps are scored on their way into the ensemble."""
     size: Size = size_of(target)
     scored: set[str] = set()
 
@@ -174,7 +174,7 @@ def predict_split(
 
 
 def alike(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]:
-    """Neighbours of equal picture size together, as many as are worth a batch: small pictures pay little each then."""
+    """Neighbours of equal image size together, as many as are worth a batch: small images pay little each then."""
     batch: list[ImageWithTarget] = []
     for sample in samples:
         pixels = sample[0].shape[-1] * sample[0].shape[-2]
@@ -187,7 +187,7 @@ def alike(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]
 
 
 def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_size: Size) -> dict[str, Scores]:
-    """Scores on the validation pictures of predictions that need no training, by the name of the baseline."""
+    """Scores on the validation images of predictions that need no training, by the name of the baseline."""
     targets = (
         resize_target(torch.from_numpy(np.array(target)), target_size, task.target_kind) for target in train.targets
     )

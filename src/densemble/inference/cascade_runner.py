@@ -139,7 +139,7 @@ def _member_maps(ensemble: Ensemble, name: str, images: Tensor, batch: int | Non
 
 
 def _filled(member: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
-    """Logits of a part of a batch, run with exactly ``batch`` pictures."""
+    """Logits of a part of a batch, run with exactly ``batch`` images."""
     missing = batch - len(images)
     filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
     logits: Tensor = member(filled).float()

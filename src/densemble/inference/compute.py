@@ -13,7 +13,7 @@ from densemble.errors import UsageError
 from densemble.inference.cascade_runner import predict_cascade, require_policy
 
 PIXELS = 2_000_000
-"""Of the pictures that are computed at once."""
+"""Of the images that are computed at once."""
 
 
 def choose_policy(
@@ -47,7 +47,7 @@ def choose_policy(
             f"fitted on one half of the images and measured on the other, --{check.asked} {check.share:g} "
             f"costs {check.cost:.2f} of all members{_kept(check, cascade)}"
         )
-    say(f"cascade: {' -> '.join(policy.members)}, {stops}; {costs} (fitted on these {cascade.pictures} images)")
+    say(f"cascade: {' -> '.join(policy.members)}, {stops}; {costs} (fitted on these {cascade.images} images)")
     say(f"cascade: {checked}")
     return policy
 
@@ -67,7 +67,7 @@ def computing(
     Args:
         ensemble: in eval mode.
         uncertainty: which maps of uncertainty.
-        policy: of the ensemble's cascade; ``None``: all members see every picture.
+        policy: of the ensemble's cascade; ``None``: all members see every image.
         used: told what a batch spent under a policy.
 
     The function raises :class:`UnusableMaps` for images that a member gives no usable map of and that cannot be

@@ -1,4 +1,4 @@
-"""Maps as pictures: arrays in, uint8 RGB arrays out."""
+"""Maps as images: arrays in, uint8 RGB arrays out."""
 
 import colorsys
 from functools import cache
@@ -55,7 +55,7 @@ def value_range(values: Array) -> tuple[float, float]:
 
 
 def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
-    """Colours over a picture, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
+    """Colours over an image, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
     share = np.asarray(opacity, dtype=np.float32)
     share = share[..., None] if share.ndim == 2 else share
     blended = image * (1 - share)
@@ -64,7 +64,7 @@ def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
 
 
 def heat_overlay(image: Array, heat: Array) -> Array:
-    """A heat map ``(H, W)`` over its picture: transparent where it is low, scaled to its own maximum."""
+    """A heat map ``(H, W)`` over its image: transparent where it is low, scaled to its own maximum."""
     share = heat / max(float(heat.max()), 1e-12)
     return blend(image, colour_values(share, 0, 1, "inferno"), np.clip(share * 1.2, 0, 0.75))
 
@@ -78,7 +78,7 @@ def colour_masks(masks: Array) -> tuple[Array, Array]:
 
 
 def draw_map(image: Array, maps: Array, kind: TargetKind, label: Array | None = None) -> Array:
-    """A map ``(K, H, W)`` of any kind drawn over its picture, both uint8 ``(H, W, 3)``.
+    """A map ``(K, H, W)`` of any kind drawn over its image, both uint8 ``(H, W, 3)``.
 
     Args:
         image: uint8 ``(H, W, 3)``.

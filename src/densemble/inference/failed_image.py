@@ -1,4 +1,4 @@
-"""FailedPicture: stands for a picture that could not be predicted among those that could."""
+"""FailedImage: stands for an image that could not be predicted among those that could."""
 
 import warnings
 from dataclasses import dataclass, fields
@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from densemble.errors import DataError
-from densemble.inference.image_prediction import PicturePrediction
+from densemble.inference.image_prediction import ImagePrediction
 
-_MAPS = frozenset(field.name for field in fields(PicturePrediction))
+_MAPS = frozenset(field.name for field in fields(ImagePrediction))
 
 
 @dataclass(frozen=True)
-class FailedPicture:
-    """A picture that could not be read or predicted.
+class FailedImage:
+    """An image that could not be read or predicted.
 
     Attributes:
-        name: its stem, or a number for a picture that came as an array.
+        name: its stem, or a number for an image that came as an array.
         path: its file, if it has one.
-        failed: why, in one line; ``None`` for a :class:`PicturePrediction`.
+        failed: why, in one line; ``None`` for a :class:`ImagePrediction`.
     """
 
     name: str
@@ -31,9 +31,9 @@ class FailedPicture:
         return []
 
     def __getattr__(self, attribute: str) -> NoReturn:
-        if attribute in _MAPS or hasattr(PicturePrediction, attribute):
+        if attribute in _MAPS or hasattr(ImagePrediction, attribute):
             raise DataError(f"there is no {attribute}: {self.failed}; look at `.failed` first, it says why")
-        raise AttributeError(f"'FailedPicture' object has no attribute '{attribute}'")
+        raise AttributeError(f"'FailedImage' object has no attribute '{attribute}'")
 
     def __repr__(self) -> str:
-        return f"<FailedPicture '{self.name}': {self.failed}>"
+        return f"<FailedImage '{self.name}': {self.failed}>"

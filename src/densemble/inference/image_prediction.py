@@ -1,4 +1,4 @@
-"""PicturePrediction: what an ensemble says about one picture, at the picture's own size; can be shown and saved."""
+"""ImagePrediction: what an ensemble says about one image, at the image's own size; can be shown and saved."""
 
 import itertools
 from collections.abc import Mapping
@@ -64,12 +64,12 @@ def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
-class PicturePrediction(Prediction):
-    """A :class:`Prediction` of one picture: all maps have no batch axis and the picture's own H x W.
+class ImagePrediction(Prediction):
+    """A :class:`Prediction` of one image: all maps have no batch axis and the image's own H x W.
 
     Attributes:
-        image: the picture, uint8 ``(H, W, 3)``.
-        name: its stem, or a number for a picture that came as an array.
+        image: the image, uint8 ``(H, W, 3)``.
+        name: its stem, or a number for an image that came as an array.
         path: its file, if it has one.
         task: what the map means.
         valid: bool ``(H, W)``, where the file says that it holds data; ``None``: everywhere. The maps hold numbers
@@ -86,12 +86,12 @@ class PicturePrediction(Prediction):
 
     @property
     def failed(self) -> str | None:
-        """``None``: it was predicted; see :class:`densemble.inference.failed_image.FailedPicture`."""
+        """``None``: it was predicted; see :class:`densemble.inference.failed_image.FailedImage`."""
         return None
 
     @property
     def without(self) -> Mapping[str, str]:
-        """Members that gave no usable map of the picture, which was predicted without them, and why."""
+        """Members that gave no usable map of the image, which was predicted without them, and why."""
         return self.left_out[0] if self.left_out else {}
 
     @cached_property
@@ -106,7 +106,7 @@ class PicturePrediction(Prediction):
         """Maps of floats ``(..., H, W)``, NaN where there is no data."""
         return maps if self.valid is None else with_no_data(maps, self.valid, float("nan"))
 
-    def map_picture(self) -> Array:
+    def map_image(self) -> Array:
         """The map as it is saved.
 
         Returns:
@@ -122,7 +122,7 @@ class PicturePrediction(Prediction):
         return with_no_data(maps, self.valid, no_data(maps.dtype, self.task, guarantee))
 
     def overlay(self) -> Array:
-        """The map drawn over the picture, uint8 ``(H, W, 3)``."""
+        """The map drawn over the image, uint8 ``(H, W, 3)``."""
         label = None if self.label is None else self.label.cpu().numpy()
         maps = self.mean.cpu().numpy()
         if self.valid is None:
@@ -131,7 +131,7 @@ class PicturePrediction(Prediction):
         drawn = drawing.draw_map(self.image, known, self.task.target_kind, label)
         return np.where(self.valid[..., None], drawn, self.image)
 
-    def uncertainty_picture(self) -> Array:
+    def uncertainty_image(self) -> Array:
         """The uncertainty in colours, dark = sure, uint8 ``(H, W, 3)``; full scale is the largest possible entropy.
 
         Grey where there is no data.
@@ -144,7 +144,7 @@ class PicturePrediction(Prediction):
         drawn = drawing.colour_values(unsure, 0, highest, "magma")
         return drawn if self.valid is None else np.where(self.valid[..., None], drawn, _GREY)
 
-    def guarantee_picture(self) -> Array:
+    def guarantee_image(self) -> Array:
         """What is guaranteed: which classes are in each pixel's set, 0 or 255 uint8 ``(K, H, W)``; or lower and upper
         end of the interval, float32 ``(2K, H, W)`` in the value's unit.
 
@@ -174,7 +174,7 @@ class PicturePrediction(Prediction):
         return float(values.float().mean()) if values.numel() else 0.0
 
     def figure(self) -> "Figure":
-        """Picture, overlay and uncertainty side by side."""
+        """Image, overlay and uncertainty side by side."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=self._figure_size(), layout="constrained")
@@ -208,7 +208,7 @@ class PicturePrediction(Prediction):
 
     def _draw(self, figure: "Figure") -> None:
         axes = figure.subplots(1, 3)
-        shown = ((self.image, self.name), (self.overlay(), self.task.name), (self.uncertainty_picture(), "uncertainty"))
+        shown = ((self.image, self.name), (self.overlay(), self.task.name), (self.uncertainty_image(), "uncertainty"))
         for axis, (pixels, title) in zip(axes, shown, strict=True):
             axis.imshow(pixels)
             axis.set_title(title)
@@ -221,14 +221,14 @@ class PicturePrediction(Prediction):
         ``NAME_guarantee.tif`` as asked for.
 
         The map is ``NAME_map.tif`` where no PNG can hold it (densities, several channels, pixels without data), and
-        where the picture is a GeoTIFF: the map then lies at the same place. Where the picture holds no data, neither
+        where the image is a GeoTIFF: the map then lies at the same place. Where the image holds no data, neither
         does the map: its file names the number that stands for it.
 
         Args:
             folder: made if it is missing.
             what: of ``SAVE``.
-            name: default :attr:`name`; where this process has written another picture of that name into the folder,
-                with the picture's folder or a number.
+            name: default :attr:`name`; where this process has written another image of that name into the folder,
+                with the image's folder or a number.
 
         Returns:
             The files written. ``NAME.npy`` holds the mean map as float32 ``(K, H, W)``.
@@ -250,19 +250,19 @@ class PicturePrediction(Prediction):
             write_npy(path := place / f"{stem}.npy", self._known(stored("npy", self.maps(), self.task)))
             return path
         if kind in ("overlay", "uncertainty"):
-            drawn = self.overlay() if kind == "overlay" else self.uncertainty_picture()
+            drawn = self.overlay() if kind == "overlay" else self.uncertainty_image()
             write_png(path := place / f"{stem}_{kind}.png", drawn)
             return path
-        planes = self.map_picture() if kind == "map" else self.guarantee_picture()
+        planes = self.map_image() if kind == "map" else self.guarantee_image()
         nodata = None if self.valid is None else no_data(planes.dtype, self.task, kind == "guarantee")
-        as_png = kind == "map" and nodata is None and _is_picture(planes)
+        as_png = kind == "map" and nodata is None and _is_image(planes)
         return _write(place / f"{stem}_{kind}", planes, self._georeference(), as_png, nodata)
 
     def _georeference(self) -> Georeference | None:
         return None if self.path is None else read_georeference(self.path)
 
 
-def _is_picture(planes: Array) -> bool:
+def _is_image(planes: Array) -> bool:
     """Whether a PNG can hold ``(H, W)`` or ``(K, H, W)``: grey or three colours, of whole numbers."""
     return planes.dtype.kind != "f" and (planes.ndim == 2 or (len(planes) == 3 and planes.dtype == np.uint8))
 
@@ -286,9 +286,9 @@ def _in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def at_picture_size(
+def at_image_size(
     prediction: Prediction, image: Array, name: str, path: Path | None, ensemble: Ensemble
-) -> PicturePrediction:
+) -> ImagePrediction:
     """An ensemble's prediction of a batch of one at the image's own size, see :class:`MapTraits`.
 
     Where the file at ``path`` says that it holds no data, the prediction holds none.
@@ -324,7 +324,7 @@ def at_picture_size(
         if resizing == "derived":
             maps = getattr(derived, name_of)
         whole[name_of] = (resize_maps(maps, size, density) if resizing == "resized" else maps)[0]
-    return PicturePrediction(
+    return ImagePrediction(
         **whole,
         left_out=prediction.left_out,
         image=image,

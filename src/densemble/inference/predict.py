@@ -15,12 +15,12 @@ from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError, UsageError
 from densemble.inference.compute import choose_policy, computing
-from densemble.inference.failed_image import FailedPicture
+from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import ONE_BY_ONE, predict_files, predict_images
-from densemble.inference.image_prediction import PicturePrediction, require_saved
+from densemble.inference.image_prediction import ImagePrediction, require_saved
 from densemble.inference.ranking import require_ranked, write_ranking
 from densemble.inference.runtime.backends import BACKENDS, Precision
 from densemble.inference.runtime.choose_backend import candidates
@@ -80,7 +80,7 @@ def predict(
     device: str | None = ...,
     out: None = ...,
     options: PredictOptions | None = ...,
-) -> Iterator[PicturePrediction | FailedPicture]: ...
+) -> Iterator[ImagePrediction | FailedImage]: ...
 
 
 @overload
@@ -93,7 +93,7 @@ def predict(
     device: str | None = ...,
     out: str | Path,
     options: PredictOptions | None = ...,
-) -> Iterator[SavedPrediction | FailedPicture]: ...
+) -> Iterator[SavedPrediction | FailedImage]: ...
 
 
 def predict(
@@ -105,15 +105,15 @@ def predict(
     device: str | None = None,
     out: str | Path | None = None,
     options: PredictOptions | None = None,
-) -> Iterator[PicturePrediction | FailedPicture] | Iterator[SavedPrediction | FailedPicture]:
+) -> Iterator[ImagePrediction | FailedImage] | Iterator[SavedPrediction | FailedImage]:
     """Predictions one by one, in the order of the source; a generator: each is computed when it is asked for.
 
-    Without ``out``, each is a :class:`PicturePrediction` at its image's own size, and a folder needs no more memory
+    Without ``out``, each is a :class:`ImagePrediction` at its image's own size, and a folder needs no more memory
     than an image. With ``out``, files are written while the generator runs, and each is a :class:`SavedPrediction`:
     first those of images that an earlier run with the same settings finished, then the others, and last those of files
     too large for memory, which are predicted by windows. Threads read and write the files ahead and behind.
 
-    An image that cannot be read or predicted gives a :class:`FailedPicture`, whose ``failed`` says why; of the others
+    An image that cannot be read or predicted gives a :class:`FailedImage`, whose ``failed`` says why; of the others
     ``failed`` is ``None``.
 
     Args:
@@ -165,7 +165,7 @@ def predict(
     ordinary = [item for item in items if item not in large]
     lean = prepared(plain, backend, precision, len(ordinary), options.say, policy is None)
 
-    def written() -> Iterator[SavedPrediction | FailedPicture]:
+    def written() -> Iterator[SavedPrediction | FailedImage]:
         if ordinary:
             yield from _predict_whole(lean, ordinary, output, policy, pace, options)
         if large:
@@ -208,7 +208,7 @@ def _predict_whole(
     policy: Policy | None,
     pace: Pace,
     options: PredictOptions,
-) -> Iterator[SavedPrediction | FailedPicture]:
+) -> Iterator[SavedPrediction | FailedImage]:
     """Predicts images as a whole into files, writes the ranking, and says what it took."""
     if options.again:
         (output.folder / JOURNAL).unlink(missing_ok=True)
@@ -225,10 +225,10 @@ def _predict_whole(
     if done:
         wall = seconds.spent["wall"]
         share = seconds.spent["compute"] / wall
-        options.say(f"{done / wall:.3g} pictures per second; {share:.0%} of the time networks")
+        options.say(f"{done / wall:.3g} images per second; {share:.0%} of the time networks")
     if used:
         total = sum(used[1:], used[0])
-        stages = ", ".join(f"{count} after {stage}" for stage, count in enumerate(total.pictures, 1) if count)
+        stages = ", ".join(f"{count} after {stage}" for stage, count in enumerate(total.images, 1) if count)
         options.say(f"cascade: {total.cost:.2f} of all members' cost, {total.members:.2f} members an image ({stages})")
     if output.rank_by is not None and ranked:
         options.say(f"least sure first: {write_ranking(output.folder / 'ranking.csv', ranked, output.rank_by)}")
@@ -236,7 +236,7 @@ def _predict_whole(
 
 def _predict_large(
     ensemble: Ensemble, files: Sequence[tuple[Path, str]], output: Output, options: PredictOptions
-) -> Iterator[SavedPrediction | FailedPicture]:
+) -> Iterator[SavedPrediction | FailedImage]:
     """Predicts files by windows; each comes with the name of its results."""
     reaches = measure_reaches(ensemble)
     for name, reach in reaches.items():
@@ -247,9 +247,9 @@ def _predict_large(
         try:
             yield predict_large(ensemble, path, name, output, options.tile, reaches, told)
         except DataError as error:
-            yield FailedPicture(name, path, str(error))
+            yield FailedImage(name, path, str(error))
         except UnusableMaps as error:
-            yield FailedPicture(name, path, f"'{path}': {error}")
+            yield FailedImage(name, path, f"'{path}': {error}")
 
 
 def _rows_done(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
@@ -294,7 +294,7 @@ def prepared(
         ensemble: left as it is.
         backend: see :func:`predict`.
         precision: see :func:`predict`.
-        expected: pictures that will come, for ``auto``: few are not worth tuning for; ``None``: many.
+        expected: images that will come, for ``auto``: few are not worth tuning for; ``None``: many.
         say: told what was chosen.
         together: members share what they can; not for cascades, see :func:`.fast_ensemble.fast`.
 

@@ -1,4 +1,4 @@
-"""Ranking: which pictures an ensemble is least sure about, and which are most worth labelling."""
+"""Ranking: which images an ensemble is least sure about, and which are most worth labelling."""
 
 import csv
 import io
@@ -20,11 +20,11 @@ def require_ranked(by: str, task: Task) -> None:
     """
     able = RANKINGS if task.distribution != "none" else ("variance",)
     if by not in able:
-        raise UsageError(f"pictures of {task.name} cannot be ranked by '{by}'; there are: {', '.join(able)}")
+        raise UsageError(f"images of {task.name} cannot be ranked by '{by}'; there are: {', '.join(able)}")
 
 
 def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> Path:
-    """Writes a CSV of picture and mean uncertainty, the least sure picture first.
+    """Writes a CSV of image and mean uncertainty, the least sure image first.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -32,6 +32,6 @@ def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["picture", by])
-    writer.writerows([str(picture), f"{value:.6g}"] for picture, value in sorted(ranked, key=lambda row: -row[1]))
+    writer.writerows([str(image), f"{value:.6g}"] for image, value in sorted(ranked, key=lambda row: -row[1]))
     write_text(path, text.getvalue())
     return path

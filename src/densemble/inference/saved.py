@@ -27,5 +27,5 @@ class SavedPrediction:
 
     @property
     def failed(self) -> str | None:
-        """``None``: it was predicted; see :class:`densemble.inference.failed_image.FailedPicture`."""
+        """``None``: it was predicted; see :class:`densemble.inference.failed_image.FailedImage`."""
         return None

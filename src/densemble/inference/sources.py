@@ -20,7 +20,7 @@ from densemble.shapes import Array
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
 Source = str | Path | Array | Tensor | Dataset[Any] | Any
-Picture = Path | Array | Tensor | Callable[[], Array | Tensor] | Any
+Image = Path | Array | Tensor | Callable[[], Array | Tensor] | Any
 SUFFIXES = (*IMAGE_SUFFIXES, ".zarr")
 
 
@@ -33,7 +33,7 @@ class Item:
         name: what the names of its files begin with.
     """
 
-    image: Picture
+    image: Image
     name: str
 
     @property
@@ -64,8 +64,8 @@ def make_items(source: Source | Iterable[Source]) -> list[Item]:
     return [Item(image, name) for image, name in zip(images, output_names(images), strict=True)]
 
 
-def find_pictures(source: str | Path) -> list[Path]:
-    """Picture files behind a path: itself, all of a folder, or all that a glob matches, sorted by name.
+def find_images(source: str | Path) -> list[Path]:
+    """Image files behind a path: itself, all of a folder, or all that a glob matches, sorted by name.
 
     Raises:
         DataError: nothing there.
@@ -77,30 +77,30 @@ def find_pictures(source: str | Path) -> list[Path]:
     if path.is_dir():
         found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
         if not found:
-            raise DataError(f"folder '{path}' holds no pictures ({', '.join(SUFFIXES)})")
+            raise DataError(f"folder '{path}' holds no images ({', '.join(SUFFIXES)})")
         return found
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
-        found = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_picture(file)]
+        found = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_image(file)]
         if not found:
-            raise DataError(f"no picture matches '{text}'")
+            raise DataError(f"no image matches '{text}'")
         return found
-    raise DataError(f"no picture, folder or glob at '{text}'; check the path")
+    raise DataError(f"no image, folder or glob at '{text}'; check the path")
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.is_file() or path.suffix == ".zarr"
 
 
-def expand(source: Source | Iterable[Source]) -> list[Picture]:
-    """One source or many -> single pictures, in order; batches are taken apart, items of data sets read when needed.
+def expand(source: Source | Iterable[Source]) -> list[Image]:
+    """One source or many -> single images, in order; batches are taken apart, items of data sets read when needed.
 
     Raises:
         DataError: a path where nothing is.
-        UsageError: something that is no picture.
+        UsageError: something that is no image.
     """
     if isinstance(source, str | Path):
-        return list(find_pictures(source))
+        return list(find_images(source))
     if isinstance(source, np.ndarray | Tensor):
         return list(source) if source.ndim == 4 else [source]
     if is_pil(source):
@@ -108,11 +108,11 @@ def expand(source: Source | Iterable[Source]) -> list[Picture]:
     if isinstance(source, Dataset) and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
         return [partial(_image_of, source, number) for number in range(len(source))]
     if isinstance(source, DataLoader | IterableDataset):
-        return [picture for item in source for picture in expand(_first(item))]
+        return [image for item in source for image in expand(_first(item))]
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping) and not hasattr(source, "read"):
-        return [picture for item in source for picture in expand(item)]
+        return [image for item in source for image in expand(item)]
     raise UsageError(
-        f"a {type(source).__name__} is no picture; give a path, a folder, a glob, an array, a tensor, a PIL image, a "
+        f"a {type(source).__name__} is no image; give a path, a folder, a glob, an array, a tensor, a PIL image, a "
         "Dataset of them, or a list; open a file object with PIL.Image.open"
     )
 

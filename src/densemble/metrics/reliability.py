@@ -88,7 +88,7 @@ class IntervalCoverage:
         self._deviation = self._log_loss = 0.0
 
     def update(self, mean: Tensor, variance: Tensor, target: Tensor) -> None:
-        """Adds one picture: mean and variance >= 0 ``(1, H, W)``, targets ``(H, W)``, NaN where unknown."""
+        """Adds one image: mean and variance >= 0 ``(1, H, W)``, targets ``(H, W)``, NaN where unknown."""
         valid = torch.isfinite(target)
         if self._invalid_below is not None:
             valid &= target > self._invalid_below

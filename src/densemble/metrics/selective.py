@@ -13,7 +13,7 @@ COVERAGES = (0.01, *(step / 20 for step in range(1, 21)))
 class RiskCoverage:
     """``risk aurc excess_aurc error_auroc`` and the curve "keep the surest x % of the pixels".
 
-    All pixels of all pictures are ranked together by their uncertainty. Those whose uncertainties differ by less than
+    All pixels of all images are ranked together by their uncertainty. Those whose uncertainties differ by less than
     0.1 % count as equal, and of equal ones the mean over all orders is taken. Only two histograms are kept.
 
     ``risk`` is the mean error of all pixels. ``aurc`` is the mean, over all coverages, of the mean error of the pixels
@@ -29,7 +29,7 @@ class RiskCoverage:
         self._binary = True
 
     def update(self, uncertainty: Tensor, error: Tensor, valid: Tensor) -> None:
-        """Adds one picture; maps of any one shape.
+        """Adds one image; maps of any one shape.
 
         Args:
             uncertainty: >= 0, of any range: an entropy, a variance, 1 - confidence.
@@ -67,7 +67,7 @@ class RiskCoverage:
         return list(zip(coverages, (errors / wanted).tolist(), strict=True))
 
     def compute(self) -> MetricValues:
-        """The metrics over all pictures so far; all ``None`` where no pixel is valid."""
+        """The metrics over all images so far; all ``None`` where no pixel is valid."""
         used = self._pixels > 0
         pixels, errors = self._pixels[used], self._errors[used]
         found: MetricValues = dict.fromkeys(("risk", "aurc", "excess_aurc", "error_auroc"))

@@ -1,4 +1,4 @@
-"""Structural similarity of pictures (Wang et al. 2004, "Image quality assessment: from error visibility to SSIM")."""
+"""Structural similarity of images (Wang et al. 2004, "Image quality assessment: from error visibility to SSIM")."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ _C1, _C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 
 def similarity_map(a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM of each window that lies inside the picture, Gaussian of 11x11 pixels and sigma 1.5; differentiable.
+    """SSIM of each window that lies inside the image, Gaussian of 11x11 pixels and sigma 1.5; differentiable.
 
-    A picture that is smaller than the window has a smaller window.
+    An image that is smaller than the window has a smaller window.
 
     Args:
         a: values in [0, 1] ``(B, K, h, w)``.
@@ -42,7 +42,7 @@ def _blur(stack: Tensor, size: int) -> Tensor:
     offsets = torch.arange(size, dtype=stack.dtype, device=stack.device) - size // 2
     kernel = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
-    # As channels of one picture: on a CPU five times faster than as pictures of one channel.
+    # As channels of one image: on a CPU five times faster than as images of one channel.
     flat = stack.reshape(1, -1, *stack.shape[-2:])
     channels = flat.shape[1]
     flat = F.conv2d(flat, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)

@@ -18,7 +18,7 @@ def rgb_convolutions(network: nn.Module) -> list[str]:
 def widen(network: nn.Module, names: list[str], in_channels: int) -> None:
     """Makes the named convolutions take ``in_channels``, in place.
 
-    One channel: the sum of the RGB filters, so that a grey picture gives what it gave as R = G = B. Several: the
+    One channel: the sum of the RGB filters, so that a grey image gives what it gave as R = G = B. Several: the
     RGB filters in turn, scaled by 3 / ``in_channels``, so that the response keeps its size.
     """
     for name in names:

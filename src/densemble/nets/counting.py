@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a network, counted while it runs on probe pictures."""
+"""Multiply-accumulates of a network, counted while it runs on probe images."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densemble.shapes import Size
 
-BATCH = 2  # windows of attention are folded into the batch axis: a tensor that still has two pictures is a map
+BATCH = 2  # windows of attention are folded into the batch axis: a tensor that still has two images is a map
 
 
 def probe(size: Size, device: str, channels: int = 3) -> Tensor:
-    """Two black pictures ``(2, C, H, W)``."""
+    """Two black images ``(2, C, H, W)``."""
     return torch.zeros(BATCH, channels, *size, device=device)
 
 

@@ -1,17 +1,17 @@
-"""Halo: how far a network looks, measured, so that a large picture can be cut into tiles that give the very same map.
+"""Halo: how far a network looks, measured, so that a large image can be cut into tiles that give the very same map.
 
-A window of a picture has zeros where the picture went on. What that changes lies within the network's reach of the cut:
+A window of an image has zeros where the image went on. What that changes lies within the network's reach of the cut:
 the halo. Where the window begins at a multiple of the stride, after which the network repeats itself, all that lies
-further in is the map of the whole picture, up to rounding.
+further in is the map of the whole image, up to rounding.
 
 The reach is measured on the network itself. All rows of an image beyond a line are NaN, and NaN in a sum, a maximum or
 a product gives NaN, whatever the weights are: the rows of logits that are NaN are those that can see beyond the line.
 It is at least what Araujo et al. (Distill 2019) compute for the backbone, see :mod:`densemble.nets.receptive_field`:
 the head comes on top. The result is then tried: windows of a random image against the whole.
 
-A network that looks at the whole picture at once (global pooling, squeeze-and-excitation, attention, group
+A network that looks at the whole image at once (global pooling, squeeze-and-excitation, attention, group
 normalization) has no halo, nor has one whose maps are not an exact fraction of the image (unpadded convolutions): they
-are resized by another factor in every size of picture.
+are resized by another factor in every size of image.
 """
 
 import math
@@ -69,7 +69,7 @@ class Reach:
 
 @torch.no_grad()
 def measure_reach(model: DenseModel) -> Reach:
-    """Whether tiles of a model give the map of the whole picture, and with which halo; else why not.
+    """Whether tiles of a model give the map of the whole image, and with which halo; else why not.
 
     They are exact where the halo costs at most ``MOST_WORK`` times the work at tiles of ``REFERENCE_TILE``.
 
@@ -78,13 +78,13 @@ def measure_reach(model: DenseModel) -> Reach:
     """
     spec = model.spec
     if spec.input_size is not None or spec.rule.fixed is not None:
-        return Reach(None, "it sees the whole picture, resized")
+        return Reach(None, "it sees the whole image, resized")
     if spec.out_size is not None:
-        return Reach(None, "its map has one size for pictures of every size")
+        return Reach(None, "its map has one size for images of every size")
     with eval_mode(model):
         sides = [*_reach(model, vertical=True), *_reach(model, vertical=False)]
         if None in sides:
-            return Reach(None, f"it sees more than {_line(spec.multiple)} pixels far, or the whole picture")
+            return Reach(None, f"it sees more than {_line(spec.multiple)} pixels far, or the whole image")
         for stride in _strides(spec.multiple):
             top, bottom, left, right = (-(-(side or 0) // stride) * stride for side in sides)
             halo = Halo(stride, (top, bottom, left, right))

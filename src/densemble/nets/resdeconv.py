@@ -1,6 +1,6 @@
 """The self-made network: residual blocks going down, meant for a head of deconvolutions going up.
 
-It is small enough to learn from a few hundred pictures without pretraining, and, being unlike the
+It is small enough to learn from a few hundred images without pretraining, and, being unlike the
 classifiers, errs elsewhere: that is what a member is worth to an ensemble.
 """
 

@@ -1,1 +1,1 @@
-"""Pictures of how a training went."""
+"""Images of how a training went."""

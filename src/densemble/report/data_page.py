@@ -1,4 +1,4 @@
-"""The page of a data check: what the set is like, what is wrong, and what to do about it, with pictures."""
+"""The page of a data check: what the set is like, what is wrong, and what to do about it, with images."""
 
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,11 @@ def _problems(facts: dict[str, Any]) -> str:
 
 
 def _twins(data: FolderData, facts: dict[str, Any]) -> str:
-    """Pictures that are the same or look alike, side by side."""
+    """Images that are the same or look alike, side by side."""
     found = [problem for problem in facts["problems"] if problem["partner"]]
     figures = []
     for problem in found[:_PAIRS]:
-        images = [_picture(data, Path(problem[key])) for key in ("file", "partner")]
+        images = [_image(data, Path(problem[key])) for key in ("file", "partner")]
         if None in images:
             continue
         names = " · ".join(escape(_short(data, problem[key])) for key in ("file", "partner"))
@@ -102,7 +102,7 @@ def _twins(data: FolderData, facts: dict[str, Any]) -> str:
     return f'<h2>Side by side</h2>\n{said}<div class="grid">{"".join(figures)}</div>'
 
 
-def _picture(data: FolderData, path: Path) -> str | None:
+def _image(data: FolderData, path: Path) -> str | None:
     try:
         image = as_unit(read_image(path), data.reading.options["image_range"])
     except DataError:
@@ -121,9 +121,7 @@ def _facts(facts: dict[str, Any]) -> str:
     rows = [[_FACTS[key], *(_cell(split.get(key)) for split in splits.values())] for key in present]
     rows = [row for row in rows if any(cell not in ("", "0") for cell in row[1:])]
     mean, std = (", ".join(f"{value:.3f}" for value in facts["pictures"][key]) for key in ("mean", "std"))
-    note = (
-        f'<p class="quiet">Pictures per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}.</p>'
-    )
+    note = f'<p class="quiet">Images per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}.</p>'
     return f"<h2>Facts</h2>\n{table(['', *splits], rows)}{note}"
 
 
@@ -148,7 +146,7 @@ def _classes(facts: dict[str, Any]) -> str:
     for number, name in enumerate(facts["classes"][:_MOST_CLASSES]):
         cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))
         rows.append(f"<tr><td>{swatch(colours[number])}{escape(name)}</td>{cells}</tr>")
-    head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">pictures</th>' for split in splits)
+    head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">images</th>' for split in splits)
     return f'<h2>Classes</h2>\n<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
@@ -156,8 +154,8 @@ def _share(split: dict[str, Any], name: str, largest: float, other: bool) -> str
     share = split["class_share"][name]
     width = 12 * share / largest
     bar = f'<span class="bar{" other" if other else ""}" style="width:{width:.2f}rem"></span>'
-    pictures = split["class_pictures"][name]
-    return f'<td>{bar}</td><td class="number">{share:.2%}</td><td class="number">{pictures}</td>'
+    images = split["class_pictures"][name]
+    return f'<td>{bar}</td><td class="number">{share:.2%}</td><td class="number">{images}</td>'
 
 
 def _examples(data: FolderData) -> str:
@@ -179,5 +177,5 @@ def _examples(data: FolderData) -> str:
 
 
 def _example(split: str, drawn: DrawnSample) -> str:
-    images = embed(drawn.picture, _WIDTH) + embed(drawn.target, _WIDTH)
+    images = embed(drawn.image, _WIDTH) + embed(drawn.target, _WIDTH)
     return f"<figure>{images}<figcaption>{escape(f'{split}/{drawn.title}')}</figcaption></figure>"

@@ -1,4 +1,4 @@
-"""Sections of a run's report about where members differ: errors, classes, pictures and the course of training."""
+"""Sections of a run's report about where members differ: errors, classes, images and the course of training."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ from densemble.inference.drawing import palette
 from densemble.report.figures import Axis, Series, chart, legend, padded
 from densemble.report.html_page import Markup, Values, embed, escape, note, strong, swatch, table
 from densemble.report.rounding import number, numbers
-from densemble.report.strips import PictureStrip
+from densemble.report.strips import ImageStrip
 
 _LISTED = 15
 _MOST_NAMED = 40
@@ -97,13 +97,13 @@ def curves(analysis: Values) -> str:
     key = legend([Series("training loss", (), "first"), Series("validation loss", (), "second")])
     said = (
         "Loss and validation score of every member, epoch by epoch; the scores share one scale. A validation loss that "
-        "rises while the training loss falls means that the member learned the pictures by heart."
+        "rises while the training loss falls means that the member learned the images by heart."
     )
     return f'{note(said)}{key}<div class="figures">{panels}</div>'
 
 
-def pictures(strips: Sequence[PictureStrip], analysis: Values) -> str:
-    """Rows of panels, one row a picture."""
+def images(strips: Sequence[ImageStrip], analysis: Values) -> str:
+    """Rows of panels, one row an image."""
     classes = analysis.get("per_class", {}).get("classes", [])
     colours = palette(len(classes))
     named = "".join(
@@ -111,7 +111,7 @@ def pictures(strips: Sequence[PictureStrip], analysis: Values) -> str:
         for name, colour in zip(classes[:_MOST_NAMED], colours, strict=False)
     )
     said = (
-        "The picture, what is true of it (black: unknown), what the ensemble says, where it is unsure (bright), and "
+        "The image, what is true of it (black: unknown), what the ensemble says, where it is unsure (bright), and "
         "what each member says. Scroll a row sideways to see all members."
     )
     key = f'<p class="legend small">{named}</p>' if named else ""
@@ -151,7 +151,7 @@ def _points(rows: list[Values], key: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
-def _strip(strip: PictureStrip, metric: str) -> str:
+def _strip(strip: ImageStrip, metric: str) -> str:
     score = "" if strip.score is None else f", {escape(metric)} {number(strip.score)}"
     panels = "".join(
         f"<figure>{embed(pixels, _WIDTH)}<figcaption>{escape(title)}</figcaption></figure>"

@@ -63,7 +63,7 @@ def _draw(drawn: list[DrawnSample]) -> "Figure":
 
     columns = min(_COLUMNS, len(drawn))
     rows = -(-len(drawn) // columns)
-    height = _WIDTH * float(np.median([one.picture.shape[0] / one.picture.shape[1] for one in drawn]))
+    height = _WIDTH * float(np.median([one.image.shape[0] / one.image.shape[1] for one in drawn]))
     figure = Figure(figsize=(_WIDTH * columns, (2 * height + _TITLE) * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 * rows, columns, squeeze=False)
@@ -71,7 +71,7 @@ def _draw(drawn: list[DrawnSample]) -> "Figure":
         axis.set_axis_off()
     for number, one in enumerate(drawn):
         row, column = divmod(number, columns)
-        axes[2 * row, column].imshow(one.picture)
+        axes[2 * row, column].imshow(one.image)
         axes[2 * row, column].set_title(_shortened(one.title), fontsize=9)
         axes[2 * row + 1, column].imshow(one.target)
     return figure
@@ -97,6 +97,6 @@ def _explain(figure: Any, painter: SamplePainter, unit: str) -> None:
 
 
 def _shortened(name: str, length: int = 36) -> str:
-    """A name that fits over its picture; dollar signs would begin a formula."""
+    """A name that fits over its image; dollar signs would begin a formula."""
     short = name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
     return short.replace("$", r"\$")

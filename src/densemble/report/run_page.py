@@ -6,7 +6,7 @@ from pathlib import Path
 from densemble.report import choice_sections, detail_sections, trust_sections
 from densemble.report.answer import answer, headline, warnings
 from densemble.report.html_page import Values, escape, write_page
-from densemble.report.strips import PictureStrip
+from densemble.report.strips import ImageStrip
 
 SECTIONS: dict[str, tuple[str, Callable[[Values], str]]] = {
     "strategies": ("Ways of choosing", choice_sections.strategies),
@@ -24,13 +24,13 @@ SECTIONS: dict[str, tuple[str, Callable[[Values], str]]] = {
 """Key of the analysis -> title and how it is drawn, in the order of the page."""
 
 
-def write_report(path: Path, analysis: Values, strips: Sequence[PictureStrip]) -> Path:
+def write_report(path: Path, analysis: Values, strips: Sequence[ImageStrip]) -> Path:
     """Writes one self-contained HTML page: no network, no script, light and dark.
 
     Args:
         path: HTML file.
         analysis: plain values, as in a run's ``analysis.json``; a section whose key is absent is left out.
-        strips: pictures to look at, in this order.
+        strips: images to look at, in this order.
 
     Returns:
         ``path``.
@@ -40,7 +40,7 @@ def write_report(path: Path, analysis: Values, strips: Sequence[PictureStrip]) -
     """
     shown = {key: (title, draw(analysis)) for key, (title, draw) in SECTIONS.items() if analysis.get(key)}
     if strips:
-        shown["pictures"] = ("Pictures", detail_sections.pictures(strips, analysis))
+        shown["pictures"] = ("Images", detail_sections.images(strips, analysis))
     links = "".join(f'<a href="#{key}">{escape(title)}</a> ' for key, (title, _) in shown.items())
     parts = [headline(analysis), answer(analysis), warnings(analysis), f"<nav>{links}</nav>" if links else ""]
     parts += [

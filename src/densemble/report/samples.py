@@ -1,4 +1,4 @@
-"""Samples as pictures: each with its map drawn, in the colours of its kind."""
+"""Samples as images: each with its map drawn, in the colours of its kind."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ _BACKDROP = 0.4
 
 @dataclass(frozen=True)
 class RawSample:
-    """A sample as arrays: picture float32 ``(H, W, C)`` in [0, 1], map ``(H, W)`` or ``(K, H, W)``."""
+    """A sample as arrays: image float32 ``(H, W, C)`` in [0, 1], map ``(H, W)`` or ``(K, H, W)``."""
 
     title: str
-    picture: Array
+    image: Array
     target: Array
 
 
@@ -36,7 +36,7 @@ class DrawnSample:
     """A sample to look at: both uint8 ``(H, W, 3)``."""
 
     title: str
-    picture: Array
+    image: Array
     target: Array
 
 
@@ -112,9 +112,9 @@ class SamplePainter:
         self.invalid_below = data.invalid_below
 
     def draw(self, raw: RawSample) -> DrawnSample:
-        """The sample with its map, over the picture where that shows more."""
-        picture = drawing.as_rgb(raw.picture)
-        return DrawnSample(raw.title, picture, self._target(picture, raw.target))
+        """The sample with its map, over the image where that shows more."""
+        image = drawing.as_rgb(raw.image)
+        return DrawnSample(raw.title, image, self._target(image, raw.target))
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Names and colours of the classes that occur in the samples."""
@@ -140,13 +140,13 @@ class SamplePainter:
         valid: Array = np.isfinite(target)
         return valid if invalid_below is None else valid & (target > invalid_below)
 
-    def _target(self, picture: Array, target: Array) -> Array:
+    def _target(self, image: Array, target: Array) -> Array:
         match self.kind:
             case "labels":
                 known = np.where((target == self.ignored) | (target < 0), 0, target).astype(np.int64)
                 shown = drawing.colour_labels(known, int(known.max(initial=0)) + 1)
                 shown[target == self.ignored] = _VOID
-                return drawing.blend(picture, shown, _OPACITY)
+                return drawing.blend(image, shown, _OPACITY)
             case "values":
                 assert self.range is not None
                 valid = self._valid(target, self.invalid_below)
@@ -156,14 +156,14 @@ class SamplePainter:
             case "pixels":
                 return drawing.as_rgb(np.nan_to_num(np.moveaxis(target, 0, -1)))
             case "masks":
-                return self._channels(picture, np.where(target == 1, 1.0, 0.0))
+                return self._channels(image, np.where(target == 1, 1.0, 0.0))
             case _:
                 planes = target if target.ndim == 3 else target[None]
                 peak = max(float(planes.max(initial=0)), 1e-12)
                 if len(planes) > 1:
-                    return self._channels(picture, planes / peak)
-                return drawing.heat_overlay(picture, planes[0])
+                    return self._channels(image, planes / peak)
+                return drawing.heat_overlay(image, planes[0])
 
-    def _channels(self, picture: Array, planes: Array) -> Array:
-        dark = drawing.blend(picture, np.zeros_like(picture), _BACKDROP)
+    def _channels(self, image: Array, planes: Array) -> Array:
+        dark = drawing.blend(image, np.zeros_like(image), _BACKDROP)
         return drawing.blend(dark, *drawing.colour_masks(planes))

@@ -1,4 +1,4 @@
-"""Strips: one picture beside its truth, the ensemble's map, its uncertainty, and the map of every member."""
+"""Strips: one image beside its truth, the ensemble's map, its uncertainty, and the map of every member."""
 
 import math
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ _WIDTH = 240
 
 
 @dataclass(frozen=True)
-class PictureStrip:
-    """A picture as a row of panels.
+class ImageStrip:
+    """An image as a row of panels.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         score: of the ensemble on it; ``None`` where it has none.
         caption: why it is shown.
         panels: from left to right.
@@ -63,27 +63,27 @@ def draw_panels(
 
 
 class _MapPainter:
-    """Draws maps over one picture.
+    """Draws maps over one image.
 
     Args:
-        picture: uint8 ``(H, W, 3)``.
+        image: uint8 ``(H, W, 3)``.
         task: what the maps mean.
         within: values are drawn from the lowest to the highest of these.
     """
 
-    def __init__(self, picture: Array, task: Task, within: tuple[float, float]) -> None:
-        self._picture = picture
+    def __init__(self, image: Array, task: Task, within: tuple[float, float]) -> None:
+        self._image = image
         self._kind = task.target_kind
         self._within = within
 
     def draw(self, maps: Tensor) -> Array:
         """Maps ``(K, h, w)`` as uint8 ``(H, W, 3)``."""
-        size = (self._picture.shape[0], self._picture.shape[1])
+        size = (self._image.shape[0], self._image.shape[1])
         planes = resize_maps(maps[None], size, self._kind == "density")[0].numpy()
         if self._kind == "values":
             # One scale for all panels: each on its own would hide that a member is wrong by a factor.
             return drawing.colour_values(np.nan_to_num(planes[0]), *self._within)
-        return drawing.draw_map(self._picture, planes, self._kind, planes.argmax(0))
+        return drawing.draw_map(self._image, planes, self._kind, planes.argmax(0))
 
 
 def _uncertainty(prediction: Prediction, task: Task, size: Size) -> Panel:

@@ -260,7 +260,7 @@ def _all_images(
     parts = [held] if unseen is None else [held, unseen]
     for part in parts:
         yield from part
-    left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.pictures})
+    left = sorted(set(range(len(data.val))) - {image for part in parts for image in part.images})
     by_name = {candidate.name: candidate for candidate in candidates}
     if left:  # images that no file of logits holds, because there are too many
         runs = [run_candidate(by_name[name], data, left) for name in held.names]
@@ -352,7 +352,7 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
 def _image_results(fitted: Fitted, objective: Objective) -> list[ImageResult]:
     """The ensemble as saved on the images that it was fitted on."""
     found = []
-    for image in fitted.held.pictures:
+    for image in fitted.held.images:
         maps, target = fitted.held.read(image)[:, None], fitted.held.targets[image]
         score = objective.value(measure(fitted.combination.combine(maps), target, fitted.held.task, objective)[0])
         size = size_of(target[0])

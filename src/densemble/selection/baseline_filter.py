@@ -53,12 +53,12 @@ def baseline_filter(kept: HeldOut, maps: Sequence[Tensor]) -> BaselineFilter:
     objective = kept.task.objective()
     every = statistics(kept, torch.eye(len(kept.names)), objective)
     rows = [
-        torch.cat([measure(own[None], kept.targets[image], kept.task, objective) for image in kept.pictures])
+        torch.cat([measure(own[None], kept.targets[image], kept.task, objective) for image in kept.images])
         for own in maps
     ]
     width = every.shape[-1]
     baselines = torch.stack(rows) if rows else every.new_zeros(0, len(kept), width)
-    place = {image: row for row, image in enumerate(kept.pictures)}
+    place = {image: row for row, image in enumerate(kept.images)}
     return BaselineFilter(kept.names, every, baselines, place, objective)
 
 

@@ -55,7 +55,7 @@ class Evidence:
     @property
     def known(self) -> list[int]:
         """Images whose target is known at some pixel."""
-        return [image for image in self.sampled.pictures if self.sampled.targets[image][0].numel()]
+        return [image for image in self.sampled.images if self.sampled.targets[image][0].numel()]
 
     def only(self, images: Sequence[int]) -> "Evidence":
         """The same candidates on some of the images."""
@@ -96,7 +96,7 @@ def gather(
         scratch: gets the files: per candidate float32 logits at its head's own size, and the sampled pixels.
         report: called with one line of text.
     """
-    images = kept.pictures
+    images = kept.images
     most = sampled_pixels(kept.task.out_channels, len(images))
     sizes: dict[int, Size] = {}
     pixels: dict[int, SampledPixels] = {}

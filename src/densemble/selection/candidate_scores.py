@@ -1,4 +1,4 @@
-"""Scores of mixtures of candidates from one pass over the pictures; memory holds one picture's maps at a time."""
+"""Scores of mixtures of candidates from one pass over the images; memory holds one image's maps at a time."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,25 +20,25 @@ _VALUES_AT_ONCE = 2**23
 
 
 def statistics(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Tensor:
-    """What each picture adds to the score of each weighted mean.
+    """What each image adds to the score of each weighted mean.
 
     Args:
-        held: N pictures of M candidates.
+        held: N images of M candidates.
         weights: ``(R, M)`` >= 0, of any sum above 0.
         objective: of the task.
 
     Returns:
-        float64 ``(R, N, S)``: ``objective.value`` of any sum of rows is the score on those pictures.
+        float64 ``(R, N, S)``: ``objective.value`` of any sum of rows is the score on those images.
 
     Raises:
         ValueError: weights of another shape, negative or all 0.
     """
-    return torch.stack(list(_each_picture(held, weights, objective)), dim=1)
+    return torch.stack(list(_each_image(held, weights, objective)), dim=1)
 
 
 def totals(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Tensor:
-    """:func:`statistics` summed over the pictures, ``(R, S)``; nothing is kept of a single picture."""
-    return _sum(_each_picture(held, weights, objective))
+    """:func:`statistics` summed over the images, ``(R, S)``; nothing is kept of a single image."""
+    return _sum(_each_image(held, weights, objective))
 
 
 def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
@@ -47,7 +47,7 @@ def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
 
 
 def measure(mixtures: Tensor, truth: Target, task: Task, objective: Objective) -> Tensor:
-    """What one picture adds, mixtures ``(R, K, h, w)`` -> ``(R, S)``; maps are resized to the target's size."""
+    """What one image adds, mixtures ``(R, K, h, w)`` -> ``(R, S)``; maps are resized to the target's size."""
     target, points = truth
     size: Size = (int(target.shape[-2]), int(target.shape[-1]))
     several = max(_VALUES_AT_ONCE // max(mixtures.shape[1] * size[0] * size[1], 1), 1)
@@ -60,7 +60,7 @@ def measure(mixtures: Tensor, truth: Target, task: Task, objective: Objective) -
     )
 
 
-def _each_picture(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Iterator[Tensor]:
+def _each_image(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Iterator[Tensor]:
     shares = torch.as_tensor(weights, dtype=torch.float64)
     if shares.ndim != 2 or shares.shape[1] != len(held.names):
         raise ValueError(f"weights are {tuple(shares.shape)}; they must be (mixtures, {len(held.names)})")

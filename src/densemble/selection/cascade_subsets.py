@@ -1,7 +1,7 @@
 """Sets of members measured on kept predictions, which all policies of a cascade are sums of.
 
-All that a policy needs to know of a picture depends on which members have run, not on their order. So every set of
-members is measured once on all pictures; orders, thresholds, halves and bootstrap samples are sums of those rows.
+All that a policy needs to know of an image depends on which members have run, not on their order. So every set of
+members is measured once on all images; orders, thresholds, halves and bootstrap samples are sums of those rows.
 """
 
 import math
@@ -23,14 +23,14 @@ from densemble.shapes import size_of
 from densemble.tasks import Distribution, TargetKind, Task
 
 MOST_PIXELS = 4096
-"""Of each picture that sets of members are compared on, evenly spaced: they are compared often."""
+"""Of each image that sets of members are compared on, evenly spaced: they are compared often."""
 _VALUES_AT_ONCE = 2**23
 
 Subset = frozenset[int]
 
 
 class Predictions(Protocol):
-    """Activated maps of M members on N pictures, and what is true of them, such as :class:`HeldOut`."""
+    """Activated maps of M members on N images, and what is true of them, such as :class:`HeldOut`."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -44,26 +44,26 @@ class Predictions(Protocol):
         """N."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Target]]:
-        """Every picture's maps ``(M, K, h, w)`` and truth, one after the other."""
+        """Every image's maps ``(M, K, h, w)`` and truth, one after the other."""
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A set of members on all N pictures: statistics ``(N, S)``, and ``(N,)`` for each measure of unsureness."""
+    """A set of members on all N images: statistics ``(N, S)``, and ``(N,)`` for each measure of unsureness."""
 
     statistics: Tensor
     unsureness: dict[str, Tensor]
 
 
 class Stages:
-    """Sets of members on all pictures, each measured once, when it is first asked for.
+    """Sets of members on all images, each measured once, when it is first asked for.
 
     Args:
         held: the ensemble's members, tempered.
         combination: of the members.
         objective: that is scored by.
-        costs: > 0, of each member for one picture; in any unit.
-        most_pixels: of each picture that are looked at; ``None``: all.
+        costs: > 0, of each member for one image; in any unit.
+        most_pixels: of each image that are looked at; ``None``: all.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Stages:
         return self.of([frozenset(range(len(self.held.names)))])[0].statistics
 
     def of(self, subsets: Sequence[Subset]) -> list[_Measured]:
-        """What was measured of each set; those that are new take one pass over the pictures."""
+        """What was measured of each set; those that are new take one pass over the images."""
         new = [subset for subset in dict.fromkeys(subsets) if subset not in self._known]
         if new:
             kind = self.held.task.target_kind
             thin = (thinned(*one, kind, self._most_pixels) for one in self.held)
-            rows = [list(self._picture(new, number, *one)) for number, one in enumerate(thin)]
+            rows = [list(self._image(new, number, *one)) for number, one in enumerate(thin)]
             statistics = torch.stack([torch.cat([own for own, _ in row]) for row in rows], dim=1)
             unsure = torch.stack([torch.cat([own for _, own in row]) for row in rows], dim=1)
             for place, subset in enumerate(new):
@@ -103,7 +103,7 @@ class Stages:
         return [self._known[subset] for subset in subsets]
 
     def all_of(self, orders: Iterable[Sequence[str]]) -> None:
-        """Measures all that policies of these members need, in one pass over the pictures."""
+        """Measures all that policies of these members need, in one pass over the images."""
         places = {name: place for place, name in enumerate(self.held.names)}
         prefixes = [members[:count] for members in orders for count in range(1, len(members) + 1)]
         self.of([frozenset(places[name] for name in members) for members in prefixes])
@@ -113,16 +113,16 @@ class Stages:
         places = [self.held.names.index(name) for name in names]
         return self.of([frozenset(places[:stage]) for stage in range(1, len(places) + 1)])
 
-    def signed(self, subsets: Sequence[Subset], pictures: Sequence[int]) -> list[float]:
-        """Scores on some of the pictures, higher is better."""
-        rows = torch.stack([one.statistics[pictures].sum(0) for one in self.of(subsets)])
+    def signed(self, subsets: Sequence[Subset], images: Sequence[int]) -> list[float]:
+        """Scores on some of the images, higher is better."""
+        rows = torch.stack([one.statistics[images].sum(0) for one in self.of(subsets)])
         found: list[float] = self.objective.signed(rows).tolist()
         return found
 
-    def _picture(
+    def _image(
         self, subsets: Sequence[Subset], number: int, maps: Tensor, truth: Target
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Statistics ``(R, S)`` and unsureness ``(R, measures)`` of some sets at a time, of one picture."""
+        """Statistics ``(R, S)`` and unsureness ``(R, measures)`` of some sets at a time, of one image."""
         if number not in self._members:
             self._members[number] = _MemberFacts(maps, self.held.task.distribution)
         own = self._members[number]
@@ -164,7 +164,7 @@ def thinned(maps: Tensor, truth: Target, kind: TargetKind, most: int | None = MO
 
 
 class _MemberFacts:
-    """What the unsureness of any set needs to know of a picture's members, so that it is worked out once."""
+    """What the unsureness of any set needs to know of an image's members, so that it is worked out once."""
 
     def __init__(self, maps: Tensor, distribution: Distribution) -> None:
         self._distribution = distribution
@@ -172,7 +172,7 @@ class _MemberFacts:
         self._own = _mean(values)
 
     def unsureness(self, shares: Tensor, means: Tensor, combined: Tensor) -> Tensor:
-        """A picture's mean of the task's rows of ``UNSURENESS``, in the order of ``measures_for``, ``(R, rows)``.
+        """An image's mean of the task's rows of ``UNSURENESS``, in the order of ``measures_for``, ``(R, rows)``.
 
         Args:
             shares: float64 ``(R, M)``.
@@ -188,5 +188,5 @@ class _MemberFacts:
 
 
 def _mean(maps: Tensor) -> Tensor:
-    """Of each picture, ``(R, ...)`` -> float64 ``(R,)``."""
+    """Of each image, ``(R, ...)`` -> float64 ``(R,)``."""
     return maps.double().flatten(1).mean(1)

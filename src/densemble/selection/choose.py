@@ -27,7 +27,7 @@ HONESTY = ("nll", "ece")
 def make_choice(
     options: Options, able: Sequence[str], objective: Objective, milliseconds: Mapping[str, float]
 ) -> Callable[[HeldOut], list[float]]:
-    """What the options ask for, as a function of the pictures to choose by.
+    """What the options ask for, as a function of the images to choose by.
 
     Args:
         options: of the assembly.
@@ -94,9 +94,9 @@ def fit_rule(held: HeldOut, combination: Combination, rule: str) -> Combination:
 
 
 def halves(held: HeldOut) -> tuple[list[int], list[int]]:
-    """First and second half of the pictures of which something is known, in their order: neighbours, such as frames of
+    """First and second half of the images of which something is known, in their order: neighbours, such as frames of
     a film, stay together. The first is empty where there are fewer than two."""
-    known = [number for number in held.pictures if held.task.as_maps(held.targets[number][0])[1].any()]
+    known = [number for number in held.images if held.task.as_maps(held.targets[number][0])[1].any()]
     middle = len(known) // 2
     return known[:middle], known[middle:]
 
@@ -107,7 +107,7 @@ class RuleScore:
 
     Attributes:
         score: by the metric that is chosen by, with its interval.
-        over_mean: gain over the mean on the same pictures; above 0 is better, whatever the direction of the metric.
+        over_mean: gain over the mean on the same images; above 0 is better, whatever the direction of the metric.
         others: further metrics of the same maps, by name.
     """
 
@@ -131,7 +131,7 @@ def score_rules(
     first, second = halves(held)
     task = held.task
     others = further_objectives(task)
-    images = [*first, *second] if first and second else list(held.pictures)
+    images = [*first, *second] if first and second else list(held.images)
     scored = held if measured is None else measured.of(held.names)
 
     found = {}

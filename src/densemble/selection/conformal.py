@@ -48,7 +48,7 @@ def check_guarantee(
 
     The halves are made of alternating contiguous blocks, or of groups. Empty where a half is too small for a fit.
     """
-    first, second = alternating_halves(held.pictures, groups)
+    first, second = alternating_halves(held.images, groups)
     trust: Trust | None = None
     for seen, unseen in ((first, second), (second, first)):
         try:

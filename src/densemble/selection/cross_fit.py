@@ -111,7 +111,7 @@ def _strategies(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def _measure(found: CrossFit, fits: dict[str, Fitted], own: Fitted, held: HeldOut) -> None:
     places = {name: number for number, name in enumerate(held.names)}
-    for image in held.pictures:
+    for image in held.images:
         maps, target = held.read(image), held.targets[image]
 
         def rows(name: str, joined: Tensor, target: Target = target) -> Tensor:

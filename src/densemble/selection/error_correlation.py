@@ -11,7 +11,7 @@ _ROUNDING = 1e-12
 
 
 def error_correlation(held: HeldOut) -> Tensor:
-    """Pearson's correlation of the candidates' errors over all valid pixels of all pictures.
+    """Pearson's correlation of the candidates' errors over all valid pixels of all images.
 
     The error of a pixel is 0 or 1 where there are classes, else the absolute difference. Members that err at the same
     pixels cannot correct each other.

@@ -1,11 +1,11 @@
-"""Pictures for the report: best, worst and most disputed, with target, ensemble, uncertainty and members."""
+"""Images for the report: best, worst and most disputed, with target, ensemble, uncertainty and members."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from densemble.data.folder import FolderData
 from densemble.inference.drawing import as_rgb
-from densemble.report.strips import PictureStrip, draw_panels
+from densemble.report.strips import ImageStrip, draw_panels
 from densemble.selection.recipe import Fitted
 from densemble.shapes import size_of
 
@@ -18,8 +18,8 @@ def report_strips(
     data: FolderData,
     disputed: Sequence[Mapping[str, Any]],
     higher_is_better: bool,
-) -> list[PictureStrip]:
-    """Strips of a few validation pictures.
+) -> list[ImageStrip]:
+    """Strips of a few validation images.
 
     Args:
         fitted: the ensemble.
@@ -42,7 +42,7 @@ def report_strips(
     return [_strip(fitted, data, number, score, ", ".join(captions)) for number, (score, captions) in told.items()]
 
 
-def _strip(fitted: Fitted, data: FolderData, number: int, score: float | None, caption: str) -> PictureStrip:
+def _strip(fitted: Fitted, data: FolderData, number: int, score: float | None, caption: str) -> ImageStrip:
     sample = data.val[number]
     image = as_rgb(data.unit_image(sample))
     maps, shares = fitted.held.read(number), list(fitted.combination.weights.values())
@@ -51,4 +51,4 @@ def _strip(fitted: Fitted, data: FolderData, number: int, score: float | None, c
     target = fitted.held.targets[number][0]
     prediction = fitted.combination.predict_at(maps[:, None], size_of(target))
     panels = draw_panels(image, target, prediction, members, fitted.held.task)
-    return PictureStrip(sample.stem, score, caption, panels)
+    return ImageStrip(sample.stem, score, caption, panels)

@@ -20,7 +20,7 @@ from densemble.selection.held_out_predictions import HeldOut
 CONFIDENCE = 0.95
 RESAMPLES = 500
 BLOCKS = 10
-"""Runs of neighbouring pictures that are drawn as a whole: frames of a film say less than as many single pictures."""
+"""Runs of neighbouring images that are drawn as a whole: frames of a film say less than as many single images."""
 STEP = 5e-4
 """Share of the full score that a dearer policy has to gain."""
 LEAST_KEPT = 0.75
@@ -28,10 +28,10 @@ LEAST_KEPT = 0.75
 THRESHOLDS = 16
 """Thresholds that are tried at most with each order and number of members."""
 FEWEST = 4
-"""Pictures that fitting and checking need."""
+"""Images that fitting and checking need."""
 BUDGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 KEEPS = (0.98, 0.99, 0.995, 1.0)
-"""What is checked on pictures that were not fitted on."""
+"""What is checked on images that were not fitted on."""
 
 Tried = tuple[tuple[str, ...], str, float]
 """(members, measure, threshold); a threshold of 0 is plain truncation."""
@@ -53,25 +53,25 @@ def fit_cascade(
     milliseconds: Sequence[float],
     served: Predictions | None = None,
 ) -> Cascade:
-    """Policies that no other of the tried ones beats at its cost, and what they are worth on unseen pictures.
+    """Policies that no other of the tried ones beats at its cost, and what they are worth on unseen images.
 
     Orders that are tried: by the members' own score, by forward selection, by gain per millisecond, cheapest first;
-    with each, every largest number of members, and thresholds between the pictures' own unsureness.
+    with each, every largest number of members, and thresholds between the images' own unsureness.
 
     Kept predictions are small. Policies are found on them, for they are compared by the thousand; but thin things are
     lost on small maps, and those are what a whole ensemble is better at. So what was found is best measured once more
     on the maps that are served.
 
     Args:
-        held: the ensemble's members on N pictures, tempered.
+        held: the ensemble's members on N images, tempered.
         combination: of the members.
         objective: that is scored by.
-        milliseconds: > 0, of each member for one picture.
-        served: the same members on some of the same pictures, evenly spaced; read once. Default: ``held``.
+        milliseconds: > 0, of each member for one image.
+        served: the same members on some of the same images, evenly spaced; read once. Default: ``held``.
 
     Raises:
         UsageError: an ensemble that cannot be run as a cascade; see :func:`why_no_cascade`.
-        DataError: fewer than 4 pictures, or the objective is undefined for them.
+        DataError: fewer than 4 images, or the objective is undefined for them.
     """
     reason = why_no_cascade(len(held.names), combination.rule)
     if reason is not None:
@@ -92,7 +92,7 @@ def fit_cascade(
     return Cascade(
         metric=objective.name,
         higher_is_better=objective.higher_is_better,
-        pictures=len(every),
+        images=len(every),
         full=_full(stages, every),
         shares=stages.shares,
         policies=_fit(stages, every, candidates[every]),
@@ -101,31 +101,31 @@ def fit_cascade(
 
 
 def _parts(stages: Stages) -> tuple[range, tuple[range, range]]:
-    """All pictures, and contiguous halves of them: neighbours, such as frames of a film, stay together.
+    """All images, and contiguous halves of them: neighbours, such as frames of a film, stay together.
 
     Raises:
         DataError: too few, or nothing to score them by.
     """
-    pictures, objective = len(stages.held), stages.objective
-    if pictures < FEWEST:
-        raise DataError(f"{pictures} held-out pictures are too few to fit a cascade to; keep at least {FEWEST}")
-    every = range(pictures)
+    images, objective = len(stages.held), stages.objective
+    if images < FEWEST:
+        raise DataError(f"{images} held-out images are too few to fit a cascade to; keep at least {FEWEST}")
+    every = range(images)
     if not math.isfinite(_full(stages, every)):
-        raise DataError(f"{objective.name} is undefined for the held-out pictures; no cascade can be fitted by it")
-    return every, (range(pictures // 2), range(pictures // 2, pictures))
+        raise DataError(f"{objective.name} is undefined for the held-out images; no cascade can be fitted by it")
+    return every, (range(images // 2), range(images // 2, images))
 
 
-def _full(stages: Stages, pictures: Sequence[int]) -> float:
-    return float(stages.objective.value(stages.full()[list(pictures)].sum(0)))
+def _full(stages: Stages, images: Sequence[int]) -> float:
+    return float(stages.objective.value(stages.full()[list(images)].sum(0)))
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def _orders(stages: Stages, pictures: Sequence[int]) -> list[tuple[str, ...]]:
+def _orders(stages: Stages, images: Sequence[int]) -> list[tuple[str, ...]]:
     names = stages.held.names
     costs = [stages.shares[name] for name in names]
-    alone = stages.signed([frozenset([number]) for number in range(len(names))], pictures)
+    alone = stages.signed([frozenset([number]) for number in range(len(names))], images)
     by_score = sorted(range(len(names)), key=lambda number: -alone[number])
     by_cost = sorted(range(len(names)), key=lambda number: costs[number])
     worst = min(alone)
@@ -139,12 +139,12 @@ def _orders(stages: Stages, pictures: Sequence[int]) -> list[tuple[str, ...]]:
     def most(scores: Mapping[int, float], last: float | None) -> int:
         return max(scores, key=lambda number: scores[number])
 
-    found = [by_score, by_cost, _forward(stages, pictures, most), _forward(stages, pictures, per_cost)]
+    found = [by_score, by_cost, _forward(stages, images, most), _forward(stages, images, per_cost)]
     return list(dict.fromkeys(tuple(names[number] for number in order) for order in found))
 
 
 def _forward(
-    stages: Stages, pictures: Sequence[int], choose: Callable[[Mapping[int, float], float | None], int]
+    stages: Stages, images: Sequence[int], choose: Callable[[Mapping[int, float], float | None], int]
 ) -> list[int]:
     """All members, each time the one that is chosen by the score with it and the score so far."""
     taken: list[int] = []
@@ -152,7 +152,7 @@ def _forward(
     left = set(range(len(stages.held.names)))
     while left:
         able = sorted(left)
-        scores = stages.signed([frozenset([*taken, number]) for number in able], pictures)
+        scores = stages.signed([frozenset([*taken, number]) for number in able], images)
         by_number = dict(zip(able, scores, strict=True))
         number = choose(by_number, last)
         taken.append(number)
@@ -165,7 +165,7 @@ def _forward(
 
 
 def _follow(stages: Stages, members: Sequence[str], by: str, threshold: float) -> Tensor:
-    """The last stage of each picture, from 0, ``(N,)``."""
+    """The last stage of each image, from 0, ``(N,)``."""
     unsure = torch.stack([one.unsureness[by] for one in stages.prefixes(members)])
     sure = unsure < threshold
     sure[-1] = True
@@ -173,7 +173,7 @@ def _follow(stages: Stages, members: Sequence[str], by: str, threshold: float) -
 
 
 def _rows(stages: Stages, members: Sequence[str], last: Tensor) -> Tensor:
-    """Statistics of each picture at its last stage, ``(N, S)``."""
+    """Statistics of each image at its last stage, ``(N, S)``."""
     every = torch.stack([one.statistics for one in stages.prefixes(members)])
     return every[last, torch.arange(len(last))]
 
@@ -183,15 +183,15 @@ def _costs(stages: Stages, members: Sequence[str], last: Tensor) -> Tensor:
 
 
 def _tried(stages: Stages, part: Sequence[int]) -> list[Tried]:
-    pictures, found = list(part), list[Tried]()
-    for order in _orders(stages, pictures):
+    images, found = list(part), list[Tried]()
+    for order in _orders(stages, images):
         for length in range(1, len(order) + 1):
             members = order[:length]
             found.append((members, stages.measures[0], 0.0))
             before = stages.prefixes(members)[:-1]
             for name in stages.measures:
                 able = before[UNSURENESS[name].members - 1 :]
-                values = [value for one in able for value in one.unsureness[name][pictures].tolist()]
+                values = [value for one in able for value in one.unsureness[name][images].tolist()]
                 found += [(members, name, threshold) for threshold in _thresholds(values)]
     return list(dict.fromkeys(found))
 
@@ -206,18 +206,18 @@ def _thresholds(values: Sequence[float]) -> list[float]:
 
 def _fit(stages: Stages, part: Sequence[int], candidates: Sequence[Tried]) -> tuple[Policy, ...]:
     """Policies that no other beats in score and in what it surely keeps at its cost; the last one runs everything."""
-    objective, pictures = stages.objective, list(part)
+    objective, images = stages.objective, list(part)
     sign = 1 if objective.higher_is_better else -1
-    samples = torch.cat([torch.ones(1, len(pictures), dtype=torch.float64), *_samples(len(pictures))])
-    whole = objective.value(samples @ stages.full()[pictures])
+    samples = torch.cat([torch.ones(1, len(images), dtype=torch.float64), *_samples(len(images))])
+    whole = objective.value(samples @ stages.full()[images])
 
     def worth(tried: Tried) -> Policy:
         last = _follow(stages, *tried)
-        own = _rows(stages, tried[0], last)[pictures]
+        own = _rows(stages, tried[0], last)[images]
         values = objective.value(samples @ own)
         kept = kept_share(values, whole, objective.higher_is_better)
         low = torch.nanquantile(kept[1:].view(-1, RESAMPLES), 1 - CONFIDENCE, dim=1).min()
-        cost = float(_costs(stages, tried[0], last)[pictures].mean())
+        cost = float(_costs(stages, tried[0], last)[images].mean())
         return Policy(*tried, cost, float(values[0]), _number(kept[0]), _number(low))
 
     found = sorted((worth(tried) for tried in candidates), key=lambda policy: (policy.cost, -sign * policy.score))
@@ -234,10 +234,10 @@ def _fit(stages: Stages, part: Sequence[int], candidates: Sequence[Tried]) -> tu
     return (*front, everything)
 
 
-def _samples(pictures: int) -> tuple[Tensor, Tensor]:
-    """How often each picture is drawn: single pictures, and runs of neighbours (Kuensch 1989); ``(RESAMPLES, N)``."""
-    blocks = min(BLOCKS, pictures)
-    return resample(pictures, RESAMPLES), resample(blocks, RESAMPLES)[:, torch.arange(pictures) * blocks // pictures]
+def _samples(images: int) -> tuple[Tensor, Tensor]:
+    """How often each image is drawn: single images, and runs of neighbours (Kuensch 1989); ``(RESAMPLES, N)``."""
+    blocks = min(BLOCKS, images)
+    return resample(images, RESAMPLES), resample(blocks, RESAMPLES)[:, torch.arange(images) * blocks // images]
 
 
 def _number(value: Tensor) -> float | None:
@@ -270,7 +270,7 @@ def _checks(
         yield Check(kind, share, float(torch.cat(costs).mean()), kept)
 
 
-def _cascade_of(stages: Stages, pictures: Sequence[int], candidates: Sequence[Tried]) -> Cascade:
-    objective, policies = stages.objective, _fit(stages, pictures, candidates)
-    full = _full(stages, pictures)
-    return Cascade(objective.name, objective.higher_is_better, len(pictures), full, stages.shares, policies, checks=())
+def _cascade_of(stages: Stages, images: Sequence[int], candidates: Sequence[Tried]) -> Cascade:
+    objective, policies = stages.objective, _fit(stages, images, candidates)
+    full = _full(stages, images)
+    return Cascade(objective.name, objective.higher_is_better, len(images), full, stages.shares, policies, checks=())

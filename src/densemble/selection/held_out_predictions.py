@@ -30,7 +30,7 @@ class HeldOut:
         maps: where each candidate's maps are read from, all of one shape.
         targets: target of each image, by its number.
         task: what the maps mean.
-        pictures: numbers of the images that are read, in this order.
+        images: numbers of the images that are read, in this order.
         temperatures: each candidate's logits are divided by its own before anything else is done with its maps.
     """
 
@@ -38,30 +38,30 @@ class HeldOut:
     maps: tuple[Maps, ...]
     targets: Targets
     task: Task
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     temperatures: tuple[float, ...]
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
-    def read(self, picture: int) -> Tensor:
-        """All candidates' tempered maps of one image, float32 ``(M, K, h, w)``; ``picture`` is its number."""
+    def read(self, image: int) -> Tensor:
+        """All candidates' tempered maps of one image, float32 ``(M, K, h, w)``; ``image`` is its number."""
         pairs = zip(self.maps, self.temperatures, strict=True)
-        return torch.stack([maps.read(picture, temperature) for maps, temperature in pairs])
+        return torch.stack([maps.read(image, temperature) for maps, temperature in pairs])
 
     def __iter__(self) -> Iterator[tuple[Tensor, Target]]:
         """Every image's maps ``(M, K, h, w)`` and target, one after the other."""
-        for picture in self.pictures:
-            yield self.read(picture), self.targets[picture]
+        for image in self.images:
+            yield self.read(image), self.targets[image]
 
     def combined(self, combination: Combination) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image's combined and calibrated map ``(K, h, w)`` and target; the candidates are its members."""
         for maps, (target, _) in self:
             yield combination.combine(maps[:, None])[0], target
 
-    def only(self, pictures: Sequence[int]) -> "HeldOut":
+    def only(self, images: Sequence[int]) -> "HeldOut":
         """The same candidates on some of the images."""
-        return replace(self, pictures=tuple(pictures))
+        return replace(self, images=tuple(images))
 
     def of(self, names: Sequence[str]) -> "HeldOut":
         """Some of the candidates, in the order of ``names``.

@@ -22,13 +22,13 @@ class Dropped:
 
 
 def open_all(
-    candidates: Sequence[Candidate], pictures: int, channels: int
+    candidates: Sequence[Candidate], images: int, channels: int
 ) -> tuple[list[Candidate], list[Array], list[Dropped]]:
     """Maps the kept predictions of all candidates into memory and reads them once.
 
     Args:
         candidates: in their order.
-        pictures: number of validation pictures.
+        images: number of validation images.
         channels: K.
 
     Returns:
@@ -40,7 +40,7 @@ def open_all(
     sound: set[Path] = set()
     for candidate in candidates:
         try:
-            maps = _open(candidate.predictions, pictures, channels)
+            maps = _open(candidate.predictions, images, channels)
             if candidate.weights not in sound:
                 candidate.network()
                 sound.add(candidate.weights)
@@ -58,19 +58,19 @@ def open_all(
     return [candidate for candidate, _ in usable], [maps for _, maps in usable], dropped
 
 
-def _open(path: Path, pictures: int, channels: int) -> Array:
+def _open(path: Path, images: int, channels: int) -> Array:
     try:
         maps: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ArtifactError(f"cannot read its predictions '{path}' ({_short(error)}); {AGAIN}") from error
-    if maps.ndim != 4 or maps.shape[:2] != (pictures, channels) or not maps.size or maps.dtype.kind != "f":
+    if maps.ndim != 4 or maps.shape[:2] != (images, channels) or not maps.size or maps.dtype.kind != "f":
         raise ArtifactError(
-            f"its predictions '{path}' are {maps.dtype} {maps.shape} instead of floats ({pictures}, {channels}, h, w); "
+            f"its predictions '{path}' are {maps.dtype} {maps.shape} instead of floats ({images}, {channels}, h, w); "
             f"{AGAIN}"
         )
-    for number in range(pictures):
+    for number in range(images):
         if not np.isfinite(read_map(maps, number)).all():
-            raise ArtifactError(f"its prediction of picture {number} holds NaN or infinity ('{path}'); {AGAIN}")
+            raise ArtifactError(f"its prediction of image {number} holds NaN or infinity ('{path}'); {AGAIN}")
     return maps
 
 

@@ -24,7 +24,7 @@ class Options:
         combine: row of ``COMBINE``, or ``auto``: the best that surely gains over the mean where it was not fitted.
         weights: one per named candidate.
         metric: that is chosen by; ``None``: the task's own.
-        budget: milliseconds per picture that the chosen may take together; greedy selection then counts gain per
+        budget: milliseconds per image that the chosen may take together; greedy selection then counts gain per
             millisecond.
         calibrate: ``auto``: temperatures where maps are probabilities, variance scaling of values.
         promise: a guarantee to fit on half of the validation images, on which nothing else is fitted.
@@ -72,7 +72,7 @@ class Options:
         if self.min_members < 1:
             raise UsageError(f"--min-members {self.min_members}: an ensemble has at least 1 member")
         if self.budget is not None and not (math.isfinite(self.budget) and self.budget > 0):
-            raise UsageError(f"--budget {self.budget:g}: give milliseconds per picture, more than 0")
+            raise UsageError(f"--budget {self.budget:g}: give milliseconds per image, more than 0")
         if self.budget is not None and self.select != "greedy":
             raise UsageError(f"--budget needs --select greedy, which counts gain per millisecond, not '{self.select}'")
         if self.weights is not None and self.select in ("greedy", "best", "exhaustive"):

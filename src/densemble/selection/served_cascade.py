@@ -37,7 +37,7 @@ def cascade_of(
     if reason is not None:
         report(f"no cascade: {reason}")
         return None
-    images = held.pictures
+    images = held.images
     some = [images[number * len(images) // MOST] for number in range(MOST)] if len(images) > MOST else images
     costs = [milliseconds[name] for name in held.names]
     try:

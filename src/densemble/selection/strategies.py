@@ -1,4 +1,4 @@
-"""Strategies that choose members and weights by kept predictions; each round is one pass over the pictures."""
+"""Strategies that choose members and weights by kept predictions; each round is one pass over the images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class ParetoPoint:
     Attributes:
         members: names of those that run.
         weights: one per candidate, summing to 1.
-        score: on the held-out pictures.
+        score: on the held-out images.
         milliseconds: of its members together.
     """
 
@@ -39,7 +39,7 @@ def greedy(held: HeldOut, objective: Objective, rounds: int = ROUNDS, patience: 
     """Takes what helps most, with replacement, and keeps the best prefix (Caruana et al. 2004).
 
     Args:
-        held: candidates and pictures to choose by.
+        held: candidates and images to choose by.
         objective: of the task.
         rounds: how many to take at most, which is also the number of passes.
         patience: rounds without a better score after which nothing more is taken.
@@ -100,7 +100,7 @@ def greedy_by_cost(
     greedy selection among what can be afforded, for either alone may be far from the best (Leskovec et al. 2007).
 
     Args:
-        held: candidates and pictures to choose by.
+        held: candidates and images to choose by.
         objective: of the task.
         milliseconds: > 0, of each candidate.
         budget: milliseconds that the chosen may take together; default no limit.
@@ -134,7 +134,7 @@ def pareto(
     Tried are single candidates, the prefixes of greedy selection by score and by gain per millisecond, and all.
 
     Args:
-        held: candidates and pictures.
+        held: candidates and images.
         objective: of the task.
         milliseconds: > 0, of each candidate.
         rounds: of greedy selection.
@@ -242,7 +242,7 @@ def _shares(group: Sequence[int], count: int) -> tuple[float, ...]:
 def _defined(scores: list[float], held: HeldOut, objective: Objective) -> list[float]:
     if max(scores) == -inf:
         raise DataError(
-            f"'{objective.name}' is undefined on the {len(held)} held-out pictures, so nothing can be chosen by it: "
+            f"'{objective.name}' is undefined on the {len(held)} held-out images, so nothing can be chosen by it: "
             "look at their maps with `densemble data check`, or choose by another metric"
         )
     return scores

@@ -30,7 +30,7 @@ def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
         copies = []
         for number, (maps, temperature) in enumerate(zip(held.maps, held.temperatures, strict=True)):
             file = TensorFile(Path(place) / f"{number}.bin", "float16")
-            for image in held.pictures:
+            for image in held.images:
                 file.append(image, maps.read(image, temperature))
             copies.append(StoredMaps(file))
         yield replace(held, maps=tuple(copies), temperatures=(1.0,) * len(copies))

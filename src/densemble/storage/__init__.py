@@ -1,1 +1,1 @@
-"""Disk: pictures and maps, run folders, the one-file artifact."""
+"""Disk: images and maps, run folders, the one-file artifact."""

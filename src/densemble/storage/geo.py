@@ -1,4 +1,4 @@
-"""The one door to rasterio: where on Earth a picture lies, and maps that lie there too."""
+"""The one door to rasterio: where on Earth an image lies, and maps that lie there too."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ _NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where the pixels of a picture lie.
+    """Where the pixels of an image lie.
 
     Attributes:
         crs: coordinate reference system as WKT; ``None`` where the file names none.
@@ -25,7 +25,7 @@ class Georeference:
     transform: tuple[float, float, float, float, float, float]
 
     def scaled(self, from_size: Size, to_size: Size) -> "Georeference":
-        """The georeference of a map of ``to_size`` (H, W) that covers the same ground as a picture of ``from_size``."""
+        """The georeference of a map of ``to_size`` (H, W) that covers the same ground as an image of ``from_size``."""
         rows, columns = from_size[0] / to_size[0], from_size[1] / to_size[1]
         a, b, c, d, e, f = self.transform
         return replace(self, transform=(a * columns, b * rows, c, d * columns, e * rows, f))

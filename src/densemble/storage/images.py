@@ -1,6 +1,6 @@
-"""The one door to image codecs: pictures and maps in, maps out.
+"""The one door to image codecs: images and maps in, maps out.
 
-A picture is what a viewer would show: palettes become colours, 1 bit becomes black and white, alpha is left out, and
+An image is what a viewer would show: palettes become colours, 1 bit becomes black and white, alpha is left out, and
 the EXIF orientation is applied. A map is the numbers that the file holds: palettes give their indices, 1 bit gives
 0 and 1, a grey PNG of 4 bits gives 0..15. ``turn=False`` leaves the EXIF orientation out.
 """
@@ -16,10 +16,10 @@ from densemble.shapes import Array, Size
 from densemble.storage import tiff
 from densemble.storage.arrays import array_shape, array_type, read_array
 from densemble.storage.geo import Georeference, write_geotiff
-from densemble.storage.pillow import decode_picture, opened, orientation_in_header, write_png
+from densemble.storage.pillow import decode_image, opened, orientation_in_header, write_png
 from densemble.storage.pixels import (
     Pixels,
-    SeveralPictures,
+    SeveralImages,
     UnusableMap,
     as_shown,
     as_unit,
@@ -35,7 +35,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "TARGET_SUFFIXES",
     "UNKNOWN",
-    "SeveralPictures",
+    "SeveralImages",
     "UnusableMap",
     "as_unit",
     "both",
@@ -62,37 +62,37 @@ TARGET_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".npz", ".bmp", ".webp", ".g
 UNKNOWN = int(np.iinfo(np.int64).min)
 """Label of a pixel whose number in the file is NaN."""
 
-_PICTURE_NAMES = ("image", "arr_0")  # inside an NPZ of several arrays
+_IMAGE_NAMES = ("image", "arr_0")  # inside an NPZ of several arrays
 _MAP_NAMES = ("target", "arr_0")
 _EXACT_FLOAT = 1 << 53
 
 
 def read_image(path: Path, turn: bool = True) -> Array:
-    """A picture as ``(H, W, C)`` RGB in the file's own depth: uint8, uint16, or float32 for any other number.
+    """An image as ``(H, W, C)`` RGB in the file's own depth: uint8, uint16, or float32 for any other number.
 
-    Grey becomes three equal channels; pictures of 2 or of more than 3 bands keep them. NPY and NPZ hold ``(H, W)``,
+    Grey becomes three equal channels; images of 2 or of more than 3 bands keep them. NPY and NPZ hold ``(H, W)``,
     ``(H, W, C)`` or, where the first axis is clearly the channel, ``(C, H, W)``; an NPZ of several arrays has its
-    picture under ``image`` or ``arr_0``.
+    image under ``image`` or ``arr_0``.
 
     Raises:
-        DataError: absent, damaged, cut short, too large, or no picture.
+        DataError: absent, damaged, cut short, too large, or no image.
     """
-    pixels = _decode(path, _PICTURE_NAMES)
-    picture = as_shown(pixels)
-    return turned(picture, pixels.orientation) if turn else picture
+    pixels = _decode(path, _IMAGE_NAMES)
+    image = as_shown(pixels)
+    return turned(image, pixels.orientation) if turn else image
 
 
 def image_size(path: Path) -> Size:
-    """(H, W) of a picture as it is shown, from its header alone.
+    """(H, W) of an image as it is shown, from its header alone.
 
     Raises:
-        DataError: absent or no picture.
+        DataError: absent or no image.
     """
     match _format(path):
         case "tiff":
             (height, width), orientation = tiff.page_header(path)
         case "array":
-            shape = array_shape(path, _PICTURE_NAMES)
+            shape = array_shape(path, _IMAGE_NAMES)
             height, width = channels_last(np.broadcast_to(np.uint8(0), shape), path).shape[:2]
             orientation = 1
         case _:
@@ -105,7 +105,7 @@ def number_type(path: Path) -> np.dtype[Any]:
     """The type of the numbers of a map, from its header alone.
 
     Raises:
-        DataError: absent or no picture.
+        DataError: absent or no image.
     """
     match _format(path):
         case "tiff":
@@ -119,10 +119,10 @@ def number_type(path: Path) -> np.dtype[Any]:
 
 
 def orientation(path: Path) -> int:
-    """The EXIF orientation of a picture, 1..8; 1 where none is given.
+    """The EXIF orientation of an image, 1..8; 1 where none is given.
 
     Raises:
-        DataError: absent or no picture.
+        DataError: absent or no image.
     """
     match _format(path):
         case "tiff":
@@ -135,7 +135,7 @@ def orientation(path: Path) -> int:
 
 
 def read_labels(path: Path, turn: bool = True) -> Array:
-    """A label map as int64 ``(H, W)``; a palette picture gives its indices, never its colours. NaN is ``UNKNOWN``.
+    """A label map as int64 ``(H, W)``; a palette image gives its indices, never its colours. NaN is ``UNKNOWN``.
 
     Raises:
         DataError: unreadable, colours, or numbers that are not whole.
@@ -173,10 +173,10 @@ def read_colours(path: Path, turn: bool = True) -> Array:
 
 
 def palette_of(path: Path) -> tuple[tuple[int, int, int], ...] | None:
-    """The colours of a palette picture, RGB in 0..255, in the order of its indices; ``None`` where it has no palette.
+    """The colours of a palette image, RGB in 0..255, in the order of its indices; ``None`` where it has no palette.
 
     Raises:
-        DataError: absent, damaged, or no picture.
+        DataError: absent, damaged, or no image.
     """
     palette = _decode(path, _MAP_NAMES).palette
     return None if palette is None else tuple((int(red), int(green), int(blue)) for red, green, blue in palette)
@@ -252,7 +252,7 @@ def write_tiff(path: Path, array: Array, georeference: Georeference | None = Non
 def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Array:
     values = pixels.values
     if pixels.pages > 1:
-        raise SeveralPictures(
+        raise SeveralImages(
             f"map '{path}' has {pixels.pages} pages, wanted one; where each is a class or a channel choose --task "
             "multilabel or --task heatmap, else save the wanted page alone"
         )
@@ -265,9 +265,9 @@ def _single_channel(path: Path, pixels: Pixels, turn: bool, remedy: str) -> Arra
 
 
 def _format(path: Path) -> str:
-    """``tiff``, ``array`` (NPY, NPZ) or ``picture``, by the first bytes: names may say anything."""
+    """``tiff``, ``array`` (NPY, NPZ) or ``image``, by the first bytes: names may say anything."""
     if path.is_dir():
-        raise DataError(f"'{path}' is a folder, not a picture or map; name a file in it")
+        raise DataError(f"'{path}' is a folder, not an image or map; name a file in it")
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -301,4 +301,4 @@ def _decode_any(path: Path, names: tuple[str, ...]) -> Pixels:
         case "array":
             return Pixels(channels_last(read_array(path, names), path))
         case _:
-            return decode_picture(path)
+            return decode_image(path)

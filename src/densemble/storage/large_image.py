@@ -1,4 +1,4 @@
-"""Pictures and maps too large for memory: windows out of pictures, maps written by rows."""
+"""Images and maps too large for memory: windows out of images, maps written by rows."""
 
 import threading
 from pathlib import Path
@@ -19,7 +19,7 @@ from densemble.storage.zarr_arrays import zarr_size, zarr_windows, zarr_writer
 
 __all__ = [
     "LARGE_PIXELS",
-    "LargePicture",
+    "LargeImage",
     "MapWriter",
     "is_large",
     "open_large",
@@ -32,8 +32,8 @@ _MOST_WHOLE_PIXELS = 1 << 28
 _NPY = b"\x93NUMPY"
 
 
-class LargePicture:
-    """A picture that is read window by window, with the conventions of :func:`storage.images.read_image`.
+class LargeImage:
+    """An image that is read window by window, with the conventions of :func:`storage.images.read_image`.
 
     Memory: a window and the tiles, strips or chunks that it touches; they stay decoded for the next window.
 
@@ -45,7 +45,7 @@ class LargePicture:
     """
 
     def __init__(self, path: Path, source: WindowSource, value_range: tuple[float, float] | None = None) -> None:
-        """The source is closed with the picture; its first pixel is read."""
+        """The source is closed with the image; its first pixel is read."""
         self._path = path
         self._source = source
         self._value_range = value_range
@@ -62,7 +62,7 @@ class LargePicture:
         Where there is no data it holds what becomes 0 in :func:`storage.pixels.as_unit`.
 
         Raises:
-            UsageError: the window is empty or does not lie inside the picture.
+            UsageError: the window is empty or does not lie inside the image.
             DataError: the file is damaged there.
         """
         pixels = self._pixels(top, left, height, width)
@@ -89,7 +89,7 @@ class LargePicture:
         """Lets go of the file."""
         self._source.close()
 
-    def __enter__(self) -> "LargePicture":
+    def __enter__(self) -> "LargeImage":
         return self
 
     def __exit__(
@@ -98,30 +98,30 @@ class LargePicture:
         self.close()
 
 
-def open_large(path: Path, value_range: tuple[float, float] | None = None) -> LargePicture:
-    """Opens a picture to be read by windows: TIFF, NPY or Zarr; any other format is decoded whole.
+def open_large(path: Path, value_range: tuple[float, float] | None = None) -> LargeImage:
+    """Opens an image to be read by windows: TIFF, NPY or Zarr; any other format is decoded whole.
 
     Args:
         path: the file, or the folder of a Zarr.
         value_range: what :func:`storage.pixels.as_unit` will be given.
 
     Raises:
-        DataError: absent, damaged, no picture, or too large for a format that must be decoded whole.
+        DataError: absent, damaged, no image, or too large for a format that must be decoded whole.
         UsageError: a Zarr, and zarr is not installed.
     """
     source = _windows(path)
     try:
-        return LargePicture(path, source, value_range)
+        return LargeImage(path, source, value_range)
     except BaseException:
         source.close()
         raise
 
 
 def is_large(path: Path, limit_pixels: int = LARGE_PIXELS) -> bool:
-    """Whether a picture has more than ``limit_pixels`` pixels, from its headers alone.
+    """Whether an image has more than ``limit_pixels`` pixels, from its headers alone.
 
     Raises:
-        DataError: absent or no picture.
+        DataError: absent or no image.
         UsageError: a Zarr, and zarr is not installed.
     """
     height, width = _size(path)
@@ -160,9 +160,9 @@ def _npy_windows(path: Path) -> WindowSource:
         reason = str(error) or type(error).__name__
         raise DataError(f"cannot read '{path}': {reason}; save it with numpy.save") from error
     require_numbers(path, stored.dtype)
-    picture = channels_last(stored, path)
-    height, width, channels = picture.shape
-    rows, columns, samples = picture.strides
+    image = channels_last(stored, path)
+    height, width, channels = image.shape
+    rows, columns, samples = image.strides
     numbers = PlainNumbers(path, stored.offset, stored.dtype, (height, width, channels), (rows, columns, samples))
     numbers.require_all_bytes()
     return WindowSource((height, width), lambda window: Pixels(numbers.read(window)), lambda: None)
@@ -174,11 +174,11 @@ def _whole(path: Path) -> WindowSource:
         raise DataError(
             f"'{path}' is {format_size(size)}, too large to be decoded whole; save it upright as tiled TIFF or as Zarr"
         )
-    picture, valid = read_image(path), read_validity(path)
+    image, valid = read_image(path), read_validity(path)
 
     def read(window: Window) -> Pixels:
         rows = slice(window.top, window.top + window.height)
         columns = slice(window.left, window.left + window.width)
-        return Pixels(picture[rows, columns].copy(), valid=None if valid is None else valid[rows, columns].copy())
+        return Pixels(image[rows, columns].copy(), valid=None if valid is None else valid[rows, columns].copy())
 
     return WindowSource(size, read, lambda: None)

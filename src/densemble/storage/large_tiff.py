@@ -17,7 +17,7 @@ from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
 
 
 def tiff_windows(path: Path) -> WindowSource | None:
-    """Windows out of the first picture of a TIFF, as :func:`tiff.read_page` sees it.
+    """Windows out of the first image of a TIFF, as :func:`tiff.read_page` sees it.
 
     ``None`` where it must be decoded whole: its orientation turns it, it is a volume, or its channels lie in pages
     that are not all in this file.
@@ -40,7 +40,7 @@ def _plan(path: Path, file: Any) -> WindowSource | None:
     page = file.pages.first
     tiff.require_known_colours(path, page)
     in_pages = tiff.has_channels_in_pages(file)
-    pages = file.series[0].levels[0].pages if in_pages else tiff.picture_pages(path, file)
+    pages = file.series[0].levels[0].pages if in_pages else tiff.image_pages(path, file)
     if page.shaped[1] != 1 or tiff.page_orientation(page) != 1:
         return None
     if (in_pages and not _all_here(file, pages)) or len({_storage(part) for part in pages}) > 1:
@@ -88,7 +88,7 @@ def _all_here(file: Any, pages: Sequence[Any]) -> bool:
 
 
 def _plain(path: Path, file: Any, pages: Sequence[Any]) -> Callable[[Window], Array]:
-    """Uncompressed strips that adjoin: read by rows, for one strip may be the whole picture."""
+    """Uncompressed strips that adjoin: read by rows, for one strip may be the whole image."""
     planes, _, height, width, interleaved = pages[0].shaped
     dtype = pages[0].dtype.newbyteorder(file.byteorder)
     column = interleaved * dtype.itemsize

@@ -104,12 +104,12 @@ def tiff_writer(
         size: (H, W) in pixels.
         bands: K.
         dtype: of the map's numbers: integers or floats of 8 to 64 bits.
-        georeference_from: a picture of the same size; if it is a GeoTIFF, the map lies where it lies.
+        georeference_from: an image of the same size; if it is a GeoTIFF, the map lies where it lies.
         nodata: the number that stands for no data in the map.
 
     Raises:
         UsageError: a wrong number of rows, or a georeference of another size.
-        DataError: the picture of the georeference is absent or damaged.
+        DataError: the image of the georeference is absent or damaged.
         ResourceError: the folder cannot be written or the disk is full.
     """
     tags = {} if georeference_from is None else _georeference(georeference_from, size)
@@ -123,12 +123,12 @@ def tiff_writer(
         tiles.finish(tags)
 
 
-def _georeference(picture: Path, size: Size) -> dict[int, Any]:
-    if picture.is_dir() or not tiff.is_geotiff(picture):
+def _georeference(image: Path, size: Size) -> dict[int, Any]:
+    if image.is_dir() or not tiff.is_geotiff(image):
         return {}
-    if (found := tiff.page_header(picture)[0]) != size:
-        raise UsageError(f"'{picture}' is {format_size(found)}, its map {format_size(size)}; they must be equal")
-    return tiff.geotiff_tags(picture)
+    if (found := tiff.page_header(image)[0]) != size:
+        raise UsageError(f"'{image}' is {format_size(found)}, its map {format_size(size)}; they must be equal")
+    return tiff.geotiff_tags(image)
 
 
 class _TiffTiles:

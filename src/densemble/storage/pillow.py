@@ -1,4 +1,4 @@
-"""Pictures that Pillow decodes: PNG, JPEG, BMP, WebP and GIF.
+"""Images that Pillow decodes: PNG, JPEG, BMP, WebP and GIF.
 
 Values are kept at the file's own depth. Pillow cuts PNG colours of 16 bits to 8; here their high and low bytes are
 read in turn. torchvision reads them too, but its decoders are deprecated since 0.29.
@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from densemble.errors import DataError
 from densemble.shapes import Array
-from densemble.storage.pixels import Pixels, SeveralPictures, UnusableMap
+from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap
 from densemble.storage.runs import atomic_path
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # others stay shut: Pillow runs Ghostscript for some
@@ -29,16 +29,16 @@ _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """A picture whose header was read.
+    """An image whose header was read.
 
     Raises:
-        DataError: no picture, damaged, or too large.
+        DataError: no image, damaged, or too large.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
-        raise DataError(f"'{path}' is not a picture that can be read; replace or remove it") from error
+        raise DataError(f"'{path}' is not an image that can be read; replace or remove it") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"'{path}' is too large: {error}; cut it into tiles or save it as TIFF") from error
     except DataError:
@@ -48,15 +48,15 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
         raise DataError(f"cannot read '{path}': {reason}; the file is damaged or cut short: copy it again") from error
 
 
-def decode_picture(path: Path) -> Pixels:
-    """The numbers of a picture, as the file holds them.
+def decode_image(path: Path) -> Pixels:
+    """The numbers of an image, as the file holds them.
 
     Raises:
         DataError: damaged or cut short; several frames.
     """
     with opened(path) as image:
         if image.format in ("PNG", "WEBP") and (frames := getattr(image, "n_frames", 1)) > 1:
-            raise SeveralPictures(f"'{path}' is an animation of {frames} frames; save each in a file of its own")
+            raise SeveralImages(f"'{path}' is an animation of {frames} frames; save each in a file of its own")
         storage = str(image.tile[0].args) if image.format == "PNG" and image.tile else ""
         image.load()
         if image.format == "GIF" and getattr(image, "n_frames", 1) > 1:
@@ -129,7 +129,7 @@ def _has_notes(path: Path) -> bool:
 def _orientation_of(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # a damaged EXIF block hides no pixel: viewers show the picture as it lies
+    except Exception:  # a damaged EXIF block hides no pixel: viewers show the image as it lies
         return 1
     return int(value) if value in range(1, 9) else 1
 

@@ -1,4 +1,4 @@
-"""What a decoded file is, before anybody asks whether it is a picture or a map."""
+"""What a decoded file is, before anybody asks whether it is an image or a map."""
 
 import math
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class UnusableMap(DataError):
     """A file that can be decoded, but does not hold a map where maps are read."""
 
 
-class SeveralPictures(DataError):
+class SeveralImages(DataError):
     """A file of several pages or frames, of which none is the one that is wanted."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The numbers of a file as they are stored, and what they need to become a picture.
+    """The numbers of a file as they are stored, and what they need to become an image.
 
     Attributes:
         values: ``(H, W, C)`` in the file's own dtype; declared alpha is left out.
@@ -34,7 +34,7 @@ class Pixels:
         palette: uint8 ``(N, 3)`` colours that ``values`` point into, or ``None``.
         white_is_zero: the numbers count darkness (TIFF's MINISWHITE).
         orientation: EXIF orientation, 1..8.
-        alpha: uint8 ``(H, W)`` of an 8-bit picture that has one.
+        alpha: uint8 ``(H, W)`` of an 8-bit image that has one.
         pages: of a TIFF whose pages of equal size are the channels.
         valid: bool ``(H, W)``: where the file says that it holds data; ``None``: it says nothing.
     """
@@ -58,7 +58,7 @@ def require_plausible(path: Path, claimed: int, stored: int) -> None:
     bomb = claimed > _ALWAYS_PLAUSIBLE_BYTES and claimed > stored * _BEST_COMPRESSION
     if claimed > _MAX_BYTES or bomb:
         raise DataError(
-            f"'{path}' ({stored} bytes) claims {claimed >> 20} MiB for one picture or map; it is damaged: copy it "
+            f"'{path}' ({stored} bytes) claims {claimed >> 20} MiB for one image or map; it is damaged: copy it "
             f"again, or cut it into pieces below {_MAX_BYTES >> 30} GiB"
         )
 
@@ -79,7 +79,7 @@ def channels_last(values: Array, path: Path) -> Array:
     """``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` -> ``(H, W, C)``.
 
     The first axis counts as the channel only where that is clear: it is below 64, both others are larger, and the
-    last is at least 64; or it is 1 and the last is more than the 4 channels of a picture one pixel high.
+    last is at least 64; or it is 1 and the last is more than the 4 channels of an image one pixel high.
 
     Raises:
         DataError: another number of axes, or no pixels.
@@ -144,7 +144,7 @@ def both(first: Array | None, second: Array | None) -> Array | None:
 
 
 def filled(image: Array, valid: Array | None, value_range: tuple[float, float] | None = None) -> Array:
-    """A picture ``(H, W, C)`` that holds what becomes 0 in :func:`as_unit` wherever it is not ``valid``."""
+    """An image ``(H, W, C)`` that holds what becomes 0 in :func:`as_unit` wherever it is not ``valid``."""
     if valid is None or valid.all():
         return image
     lowest = 0.0 if value_range is None else float(value_range[0])
@@ -154,11 +154,11 @@ def filled(image: Array, valid: Array | None, value_range: tuple[float, float] |
 
 
 def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Array:
-    """A picture as float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are.
+    """An image as float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are.
 
     Args:
         image: ``(H, W, C)``.
-        value_range: the numbers of a uint16 or float picture that become 0 and 1; what lies outside is clipped.
+        value_range: the numbers of a uint16 or float image that become 0 and 1; what lies outside is clipped.
 
     Raises:
         DataError: floats outside [0, 1] without ``value_range``, or undefined values.
@@ -167,7 +167,7 @@ def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Arr
     if image.dtype == np.uint8:
         return image.astype(np.float32) / np.float32(255)
     if not np.isfinite(image).all():
-        raise DataError("the picture holds undefined values (NaN or infinity); fill them, then save it again")
+        raise DataError("the image holds undefined values (NaN or infinity); fill them, then save it again")
     if value_range is not None:
         low, high = value_range
         if not low < high:
@@ -177,7 +177,7 @@ def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Arr
         return image.astype(np.float32) / np.float32(65535)
     if image.min(initial=0) < 0 or image.max(initial=0) > 1:
         raise DataError(
-            f"the picture holds values from {image.min():g} to {image.max():g}, outside [0, 1]; name the values that "
+            f"the image holds values from {image.min():g} to {image.max():g}, outside [0, 1]; name the values that "
             "become 0 and 1 with --set data.image_range=[low, high]"
         )
     return image.astype(np.float32)

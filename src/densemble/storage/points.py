@@ -19,7 +19,7 @@ _DELIMITERS = ",;\t"
 
 
 def read_point_table(path: Path) -> tuple[Array, Array]:
-    """Points as float64 ``(N, 2)``, x to the right and y down in pixels of the picture, and labels as int64 ``(N,)``.
+    """Points as float64 ``(N, 2)``, x to the right and y down in pixels of the image, and labels as int64 ``(N,)``.
 
     A CSV has columns x, y and, if it likes, label, named in a header in any order or unnamed in this one, between
     commas, semicolons or tabs. A JSON file is a list of ``[x, y]`` or ``[x, y, label]``, or of objects with these

@@ -113,7 +113,7 @@ class MemberFolder:
 
     @property
     def predictions(self) -> Path:
-        """Activated maps of the validation pictures, fp16 ``(N, K, h, w)``."""
+        """Activated maps of the validation images, fp16 ``(N, K, h, w)``."""
         return self.path / "val_predictions.npy"
 
     @property
@@ -127,7 +127,7 @@ class MemberFolder:
 
     @property
     def plots(self) -> Path:
-        """Folder of pictures."""
+        """Folder of images."""
         return self.path / "plots"
 
 
@@ -149,7 +149,7 @@ class VariantFolder:
 
     @property
     def predictions(self) -> Path:
-        """Activated maps of the validation pictures, fp16 ``(N, K, h, w)``."""
+        """Activated maps of the validation images, fp16 ``(N, K, h, w)``."""
         return self.path / "val_predictions.npy"
 
 
@@ -194,7 +194,7 @@ class RunFolder:
 
     @property
     def milliseconds(self) -> Path:
-        """``milliseconds.json``: how long each candidate takes for a picture on one machine."""
+        """``milliseconds.json``: how long each candidate takes for an image on one machine."""
         return self.path / "milliseconds.json"
 
     @property
@@ -219,7 +219,7 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """``run.json``: data, task, and names of the validation pictures."""
+        """``run.json``: data, task, and names of the validation images."""
         return self.path / "run.json"
 
     @property
@@ -229,5 +229,5 @@ class RunFolder:
 
     @property
     def cache(self) -> Path:
-        """Decoded and resized pictures and maps."""
+        """Decoded and resized images and maps."""
         return self.path / "cache"

@@ -1,4 +1,4 @@
-"""The one door to TIFF files: one picture, all bands, where there is data, and back."""
+"""The one door to TIFF files: one image, all bands, where there is data, and back."""
 
 import math
 import struct
@@ -12,7 +12,7 @@ import numpy as np
 
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Array, Size
-from densemble.storage.pixels import Pixels, SeveralPictures, both, require_numbers, require_plausible, turned
+from densemble.storage.pixels import Pixels, SeveralImages, both, require_numbers, require_plausible, turned
 from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
@@ -21,19 +21,19 @@ _MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _UNCOMPRESSED, _JPEG = 1, 7
 _ORIENTATION_TAG = 274
 _SHOWN = 5
-_ONE_PICTURE = "save each picture in a file of its own, or the channels of one picture in one page"
+_ONE_IMAGE = "save each image in a file of its own, or the channels of one image in one page"
 _TILE_LEVEL = 4  # of deflate: level 6 takes a quarter longer for 1 % less
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
 _GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys point into
 
 
 def read_page(path: Path) -> Pixels:
-    """The picture of a TIFF: its full resolution, not its pyramid; alpha is left out.
+    """The image of a TIFF: its full resolution, not its pyramid; alpha is left out.
 
     Grey pages of one size are its channels, as OME and ImageJ store them (axis C).
 
     Raises:
-        SeveralPictures: pages that are no channels of one picture.
+        SeveralImages: pages that are no channels of one image.
         DataError: absent, damaged, or in a colour space other than grey, RGB and palette.
     """
     with _opened(path) as file:
@@ -42,7 +42,7 @@ def read_page(path: Path) -> Pixels:
         if has_channels_in_pages(file):
             pixels = Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
         else:
-            pages = picture_pages(path, file)
+            pages = image_pages(path, file)
             parts = [_read(path, [part], part.shape, part.axes, part.asarray) for part in pages]
             values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
             pixels = replace(page_pixels(page, values), pages=len(pages))
@@ -73,12 +73,12 @@ def read_validity(path: Path, turn: bool = True) -> Array | None:
 
 
 def shown_validity(pixels: Pixels, turn: bool) -> Array | None:
-    """Where there is data in a picture, turned as the picture is."""
+    """Where there is data in an image, turned as the image is."""
     return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
 
 
 def page_pixels(page: Any, values: Array) -> Pixels:
-    """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as a picture's; alpha is left out."""
+    """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as an image's; alpha is left out."""
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
     opaque: Array | None = np.not_equal(values[..., -1], 0) if alpha and _lies_on_earth(page) else None
     colours = values[:, :, : values.shape[2] - alpha]
@@ -92,36 +92,36 @@ def page_pixels(page: Any, values: Array) -> Pixels:
     )
 
 
-def picture_pages(path: Path, file: Any) -> list[Any]:
-    """The pages that are channels of an open file's picture: mostly the first alone.
+def image_pages(path: Path, file: Any) -> list[Any]:
+    """The pages that are channels of an open file's image: mostly the first alone.
 
     Smaller pages are its pyramid or a thumbnail.
 
     Raises:
-        SeveralPictures: the others are pictures of their own.
+        SeveralImages: the others are images of their own.
     """
     first = file.pages.first
     if file.is_imagej or file.is_ome or len(file.pages) == 1:
         stored = file.series[0].levels[0]
         if (count := math.prod(stored.shape) // max(math.prod(first.shape), 1)) > 1:
-            raise SeveralPictures(f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_PICTURE}")
+            raise SeveralImages(f"'{path}' holds {count} pages (axes {stored.axes} {stored.shape}); {_ONE_IMAGE}")
         return [first]
     others = [file.pages[number] for number in range(1, len(file.pages))]
     area = first.imagelength * first.imagewidth
     own = [p for p in others if not (p.is_reduced or p.is_mask) and p.imagelength * p.imagewidth >= area]
     if any(_sort(page) != _sort(first) for page in own) or (own and (first.samplesperpixel > 1 or _palette(first))):
         sizes = ", ".join(f"{page.imagelength}x{page.imagewidth}" for page in [first, *own][:_SHOWN])
-        raise SeveralPictures(f"'{path}' holds {1 + len(own)} pages ({sizes}); {_ONE_PICTURE}")
+        raise SeveralImages(f"'{path}' holds {1 + len(own)} pages ({sizes}); {_ONE_IMAGE}")
     return [first, *own]
 
 
 def _sort(page: Any) -> tuple[Any, ...]:
-    """What pages that are channels of one picture have in common."""
+    """What pages that are channels of one image have in common."""
     return page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype, page.bitspersample, page.photometric
 
 
 def has_channels_in_pages(file: Any) -> bool:
-    """Whether an open file keeps the channels of its picture as pages of their own, as OME and ImageJ do."""
+    """Whether an open file keeps the channels of its image as pages of their own, as OME and ImageJ do."""
     return bool((file.is_ome or file.is_imagej) and set(file.series[0].axes) == set("CYX"))
 
 
@@ -182,7 +182,7 @@ def _is_tiff(path: Path) -> bool:
 def geotiff_tags(path: Path) -> dict[int, Any]:
     """The tags that say where a TIFF lies on Earth, by their number: float64, uint16 or text; none where it has none.
 
-    GDAL's value for no data is not among them: it speaks of the picture's numbers, and would hide a class of a map.
+    GDAL's value for no data is not among them: it speaks of the image's numbers, and would hide a class of a map.
 
     Raises:
         DataError: absent or a damaged TIFF.

@@ -39,7 +39,7 @@ def nodata_text(value: float) -> str:
 
 
 def mask_pages(file: Any) -> list[Any]:
-    """The pages of an open TIFF that are masks of its picture: not 0 where there is data."""
+    """The pages of an open TIFF that are masks of its image: not 0 where there is data."""
     if file.is_imagej or file.is_ome:
         return []
     first = file.pages.first

@@ -1,4 +1,4 @@
-"""Windows out of stored pictures: from rows that lie plain in a file, or from cells (tiles, strips, chunks)."""
+"""Windows out of stored images: from rows that lie plain in a file, or from cells (tiles, strips, chunks)."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from densemble.storage.pixels import Pixels
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture, in pixels; it lies inside."""
+    """A part of an image, in pixels; it lies inside."""
 
     top: int
     left: int
@@ -25,11 +25,11 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowSource:
-    """A stored picture that gives windows.
+    """A stored image that gives windows.
 
     Attributes:
         size: (H, W).
-        read: the stored numbers of a window, ``(h, w, C)``, with what they need to become a picture.
+        read: the stored numbers of a window, ``(h, w, C)``, with what they need to become an image.
         close: lets go of the file.
     """
 
@@ -39,14 +39,14 @@ class WindowSource:
 
 
 class Cells:
-    """A picture in cells of equal size that are decoded whole; the last row and column may be cut off.
+    """An image in cells of equal size that are decoded whole; the last row and column may be cut off.
 
     The cells that the last window touched stay decoded, and no others: neighbours that share a cell decode it once,
-    and memory follows the window, not the picture.
+    and memory follows the window, not the image.
     """
 
     def __init__(self, size: Size, cell: Size, decode: Callable[[int, int], Array]) -> None:
-        """Args: size (H, W) of the picture, of a cell, and cell (row, column) -> ``(h, w, C)`` inside the picture."""
+        """Args: size (H, W) of the image, of a cell, and cell (row, column) -> ``(h, w, C)`` inside the image."""
         self._size = size
         self._cell = cell
         self._decode = decode
@@ -74,7 +74,7 @@ class Cells:
 
 @dataclass(frozen=True)
 class PlainNumbers:
-    """A picture whose numbers lie uncompressed in a file, read by positions.
+    """An image whose numbers lie uncompressed in a file, read by positions.
 
     A memory map would do, but its pages count as this process's memory: up to 64 KiB for each row of a window.
 

@@ -29,14 +29,14 @@ def is_zarr(path: Path) -> bool:
 
 
 def zarr_size(path: Path) -> Size:
-    """(H, W) of the picture in a Zarr folder, from its headers.
+    """(H, W) of the image in a Zarr folder, from its headers.
 
     Raises:
         DataError: as :func:`zarr_windows`.
         UsageError: zarr is not installed.
     """
     with _reading(path):
-        array = _picture(path)
+        array = _image(path)
         height, width = (array.shape[axis] for axis in _axes(array, path)[:2])
         return height, width
 
@@ -51,7 +51,7 @@ def zarr_windows(path: Path) -> WindowSource:
         UsageError: zarr is not installed.
     """
     with _reading(path):
-        array = _picture(path)
+        array = _image(path)
         require_numbers(path, array.dtype)
         axes = _axes(array, path)
     size = (array.shape[axes[0]], array.shape[axes[1]])
@@ -119,7 +119,7 @@ def zarr_writer(path: Path, size: Size, bands: int, dtype: np.dtype[Any]) -> Ite
         writer.require_complete()
 
 
-def _picture(path: Path) -> Any:
+def _image(path: Path) -> Any:
     zarr = _load(path)
     if not is_zarr(path):
         raise DataError(f"'{path}' is no Zarr: it has none of {', '.join(_MARKS)}; name the folder that has")
@@ -146,7 +146,7 @@ def _axes(array: Any, path: Path) -> tuple[int, ...]:
     marked = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), shape, tuple(range(1, len(shape) + 1)))
     ordered = channels_last(marked, path)
     if ordered.shape[2] > _MOST_CHANNELS:
-        raise DataError(f"'{path}' has shape {array.shape}, which is no picture; wanted (H, W), (H, W, C) or (C, H, W)")
+        raise DataError(f"'{path}' has shape {array.shape}, which is no image; wanted (H, W), (H, W, C) or (C, H, W)")
     return tuple(kept[stride - 1] for stride in ordered.strides if stride)
 
 

@@ -1,4 +1,4 @@
-"""Baselines that need no training: what a map scores that is the same for every picture."""
+"""Baselines that need no training: what a map scores that is the same for every image."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ class HeatmapTask(Task):
     Attributes:
         classes: names of the channels.
         mode: what the maps mean.
-        scale: of densities: a typical count per picture and channel (the mean of the training targets).
+        scale: of densities: a typical count per image and channel (the mean of the training targets).
 
     Raises:
         UsageError: no classes, an unknown mode or an unknown loss.

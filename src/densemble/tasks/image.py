@@ -1,4 +1,4 @@
-"""Image to image: pictures for pictures."""
+"""Image to image: images for images."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from densemble.tasks.task import Task
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """A channel per channel of the wanted picture, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1], NaN is invalid.
+    """A channel per channel of the wanted image, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1], NaN is invalid.
 
     Attributes:
         channels: K; 3 is RGB, 1 is grey.

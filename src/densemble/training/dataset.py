@@ -64,7 +64,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class DecodedSamples(Dataset[tuple[Tensor, Tensor]]):
     """Images float ``(C, H, W)`` in [0, 1] and targets ``(h, w)`` or ``(K, h, w)`` of a decoded split.
 
-    Picture and map are moved at the picture's size; the map is resized to ``target_size`` afterwards.
+    Image and map are moved at the image's size; the map is resized to ``target_size`` afterwards.
     """
 
     def __init__(

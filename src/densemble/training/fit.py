@@ -69,7 +69,7 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
 
     Raises:
         DivergedError: the loss became NaN or infinite.
-        ResourceError: out of memory even with single pictures, or the folder cannot be written.
+        ResourceError: out of memory even with single images, or the folder cannot be written.
         UsageError: flags that Lightning refuses.
     """
     model, settings = fit.model, fit.settings
@@ -93,14 +93,14 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
                 raise
             if batch == 1:
                 raise ResourceError(
-                    f"{fit.title}: out of memory even with one picture at a time; lower input_size, or set "
+                    f"{fit.title}: out of memory even with one image at a time; lower input_size, or set "
                     "gradient_checkpointing"
                 ) from error
         batch, accumulate = -(-batch // 2), accumulate * 2
         model.load_state_dict(before)
         if device == "cuda":
             torch.cuda.empty_cache()
-        log.warning("%s: out of memory; now %d x %d pictures a step", fit.title, accumulate, batch)
+        log.warning("%s: out of memory; now %d x %d images a step", fit.title, accumulate, batch)
     rows = read_rows(fit.folder.metrics)
     best = (max if fit.task.higher_is_better else min)(rows, key=lambda row: _score_of(row, fit.task))
     share = float(np.mean([row["data_share"] for row in rows]))

@@ -9,7 +9,7 @@ WARNINGS = (
     ".*does not have many workers.*",
     ".*number of training batches.*",
     ".*LeafSpec.*",
-    ".*sync_dist=True.*",  # all processes validate all pictures: there is nothing to average
+    ".*sync_dist=True.*",  # all processes validate all images: there is nothing to average
 )
 
 

@@ -40,7 +40,7 @@ def tune(
 
     Raises:
         UsageError: wrong settings, Optuna is missing, or ``out`` holds another search.
-        DataError: pictures or maps that cannot be used.
+        DataError: images or maps that cannot be used.
         DensembleError: every trial failed.
     """
     folder, config = open_given(data, task, {**settings, "members": [backbone]})

@@ -37,7 +37,7 @@ def run_search(
     """Searches the best settings of a run's only member; called again with the same words it goes on.
 
     Args:
-        data: pictures and maps.
+        data: images and maps.
         config: what is not searched keeps its setting.
         out: folder of the search.
         trials: how many there are to be in the end, those of earlier calls included.
@@ -46,7 +46,7 @@ def run_search(
 
     Raises:
         UsageError: wrong settings, Optuna is missing, or ``out`` holds another search.
-        DataError: pictures or maps that cannot be used.
+        DataError: images or maps that cannot be used.
         DensembleError: no trial was trained to its end: the first reason.
     """
     end = None if seconds is None else time.monotonic() + seconds

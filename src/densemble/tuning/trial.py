@@ -18,7 +18,7 @@ from densemble.training.watching import EpochScore
 
 @dataclass(frozen=True)
 class Material:
-    """What all trials share: pictures and maps in their size, and the task as it is trained."""
+    """What all trials share: images and maps in their size, and the task as it is trained."""
 
     task: Task
     train: DecodedSplit
@@ -35,7 +35,7 @@ def prepare(data: FolderData, config: RunConfig, cache: Path) -> Material:
     """Decodes what the trials share, and proves that a network can be built from the settings.
 
     Raises:
-        DataError: pictures or maps that cannot be used.
+        DataError: images or maps that cannot be used.
         UsageError, WeightsError: settings with which no trial could work.
     """
     size = sizes(config, config.members[0])[0]

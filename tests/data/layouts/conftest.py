@@ -12,8 +12,8 @@ SIZE = (12, 16)
 
 
 @pytest.fixture
-def picture() -> Callable[..., Path]:
-    """``picture(path)`` writes a grey-blue picture of 12x16; with ``pixels`` that array instead."""
+def image() -> Callable[..., Path]:
+    """``image(path)`` writes a grey-blue image of 12x16; with ``pixels`` that array instead."""
 
     def write(path: Path, pixels: Any = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,10 +25,10 @@ def picture() -> Callable[..., Path]:
 
 
 @pytest.fixture
-def label_map(picture: Callable[..., Path]) -> Callable[..., Path]:
+def label_map(image: Callable[..., Path]) -> Callable[..., Path]:
     """``label_map(path, label)`` writes a map of 12x16 that holds one label."""
 
     def write(path: Path, label: int = 1) -> Path:
-        return picture(path, np.full(SIZE, label))
+        return image(path, np.full(SIZE, label))
 
     return write

@@ -48,9 +48,9 @@ def coco(annotations: list[dict[str, Any]], names: tuple[str, ...] = ("a.jpg",))
     return {"images": images, "annotations": full, "categories": CATEGORIES}
 
 
-def test_coco_instances(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "train2017" / "a.jpg")
-    picture(tmp_path / "images" / "val2017" / "a.jpg")
+def test_coco_instances(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "train2017" / "a.jpg")
+    image(tmp_path / "images" / "val2017" / "a.jpg")
     small = {"category_id": 7, "segmentation": [square(4, 3, 8, 6)], "area": 12}
     large = {"category_id": 3, "segmentation": [square(2, 2, 12, 9)], "area": 70}
     crowd = {
@@ -75,9 +75,9 @@ def test_coco_instances(tmp_path: Path, picture: Write) -> None:
     assert not labels(val).any()
 
 
-def test_coco_files_that_number_their_categories_differently(tmp_path: Path, picture: Write) -> None:
+def test_coco_files_that_number_their_categories_differently(tmp_path: Path, image: Write) -> None:
     for split, ids in (("train", {"cat": 3, "dog": 7}), ("val", {"dog": 3, "cow": 4, "cat": 9})):
-        picture(tmp_path / split / "a.jpg")
+        image(tmp_path / split / "a.jpg")
         one = {"category_id": ids["cat"], "segmentation": [square(2, 2, 12, 9)], "area": 70}
         categories = [{"id": number, "name": name} for name, number in ids.items()]
         save(tmp_path / split / "all.json", coco([one]) | {"categories": categories})
@@ -88,10 +88,10 @@ def test_coco_files_that_number_their_categories_differently(tmp_path: Path, pic
 
 
 @pytest.mark.parametrize("place", ["train/_annotations.coco.json", "annotations/instances_default.json", "all.json"])
-def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Write) -> None:
+def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, image: Write) -> None:
     folder = tmp_path / ("images" if "default" in place else "train" if "train" in place else "")
-    picture(folder / "a.jpg")
-    forgotten = picture(folder / "b.jpg")
+    image(folder / "a.jpg")
+    forgotten = image(folder / "b.jpg")
     save(tmp_path / place, coco([{"category_id": 3, "segmentation": [square(0, 0, 16, 12)]}], ("a.jpg", "lost.jpg")))
     layout = find_layout(tmp_path)
     assert named(layout) == {"train" if "train" in place else "all": ["a"]}
@@ -101,29 +101,27 @@ def test_coco_as_other_tools_export_it(place: str, tmp_path: Path, picture: Writ
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("size", [[16, 12], [24, 8], [6, 32]])
-def test_coco_runs_of_another_size_are_refused(
-    size: list[int], compressed: bool, tmp_path: Path, picture: Write
-) -> None:
-    """They hold as many pixels as the picture and would be drawn scrambled."""
+def test_coco_runs_of_another_size_are_refused(size: list[int], compressed: bool, tmp_path: Path, image: Write) -> None:
+    """They hold as many pixels as the image and would be drawn scrambled."""
     mask = np.zeros(size, np.uint8, order="F")
     mask[1:3, 2:5] = 1
     counts: Any = [2 * size[0] + 1, 2, size[0] - 2, 2, size[0] - 2, 2]
     counts = [*counts, mask.size - sum(counts)]
     if compressed:
         counts = coco_masks.encode(mask)["counts"].decode()
-    picture(tmp_path / "a.jpg")
+    image(tmp_path / "a.jpg")
     runs = {"id": 31, "category_id": 3, "area": 6, "segmentation": {"size": size, "counts": counts}}
     save(tmp_path / "all.json", coco([runs]))
     with pytest.raises(DataError, match=rf"all\.json.*a\.jpg.*annotation 31 has runs for {size[0]}x{size[1]}.*12x16"):
         labels(find_layout(tmp_path).splits["all"][0])
 
 
-def test_coco_regions_that_overlap_are_whole_in_multilabel(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_coco_regions_that_overlap_are_whole_in_multilabel(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     dog = {"category_id": 7, "segmentation": [square(4, 3, 8, 6)], "area": 12}
     cat = {"category_id": 3, "segmentation": [square(2, 2, 12, 9)], "area": 70}
     save(tmp_path / "all.json", coco([dog, cat], ("a.jpg",)))
-    picture(tmp_path / "b.jpg")
+    image(tmp_path / "b.jpg")
     rows, columns = np.mgrid[:12, :16]
     both = [
         (rows >= 2) & (rows < 9) & (columns >= 2) & (columns < 12),
@@ -138,17 +136,17 @@ def test_coco_regions_that_overlap_are_whole_in_multilabel(tmp_path: Path, pictu
     np.testing.assert_array_equal(unknown[2], np.where(both[1], 255, 0))
 
 
-def test_coco_names_never_leave_the_folder(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "secret.jpg")
-    picture(tmp_path / "data" / "a.jpg")
+def test_coco_names_never_leave_the_folder(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "secret.jpg")
+    image(tmp_path / "data" / "a.jpg")
     name = "../secret.jpg"
     save(tmp_path / "data" / "all.json", coco([{"category_id": 3, "segmentation": [square(0, 0, 4, 4)]}], (name,)))
     layout = find_layout(tmp_path / "data")
     assert layout.splits["all"] == () and layout.unpaired == (tmp_path / "data" / "secret.jpg",)
 
 
-def test_coco_box_without_outline_is_named_when_drawn(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_coco_box_without_outline_is_named_when_drawn(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     outlined, box = {"category_id": 3, "segmentation": [square(0, 0, 4, 4)]}, {"category_id": 7, "segmentation": []}
     save(tmp_path / "all.json", coco([outlined, box]))
     (sample,) = find_layout(tmp_path).splits["all"]
@@ -159,8 +157,8 @@ def test_coco_box_without_outline_is_named_when_drawn(tmp_path: Path, picture: W
         find_layout(tmp_path)
 
 
-def panoptic(tmp_path: Path, picture: Write, png: str) -> Path:
-    picture(tmp_path / "val2017" / "a.jpg")
+def panoptic(tmp_path: Path, image: Write, png: str) -> Path:
+    image(tmp_path / "val2017" / "a.jpg")
     colors = np.zeros((*SIZE, 3), np.uint8)
     colors[:6, :8] = (10, 0, 0)
     colors[6:, :8] = (44, 1, 0)  # 300
@@ -175,8 +173,8 @@ def panoptic(tmp_path: Path, picture: Write, png: str) -> Path:
 
 
 @pytest.mark.parametrize("png", ["annotations/panoptic_val2017/a.png", "panoptic_val2017/a.png"])
-def test_coco_panoptic(png: str, tmp_path: Path, picture: Write) -> None:
-    panoptic(tmp_path, picture, png)
+def test_coco_panoptic(png: str, tmp_path: Path, image: Write) -> None:
+    panoptic(tmp_path, image, png)
     layout = find_layout(tmp_path)
     assert (layout.classes, layout.ignore_index, layout.unpaired) == (("cat", "dog"), 255, ())
     expected = np.full(SIZE, 255)
@@ -187,8 +185,8 @@ def test_coco_panoptic(png: str, tmp_path: Path, picture: Write) -> None:
     np.testing.assert_array_equal(masks, [np.where(expected == 255, 255, expected == number) for number in (0, 1)])
 
 
-def test_coco_panoptic_segment_that_is_not_listed(tmp_path: Path, picture: Write) -> None:
-    source = panoptic(tmp_path, picture, "panoptic_val2017/a.png")
+def test_coco_panoptic_segment_that_is_not_listed(tmp_path: Path, image: Write) -> None:
+    source = panoptic(tmp_path, image, "panoptic_val2017/a.png")
     source.write_text(source.read_text().replace("197121", "5"))
     with pytest.raises(DataError, match=r"segment 197121.*panoptic_val2017\.json"):
         labels(find_layout(tmp_path).splits["val"][0])
@@ -208,15 +206,15 @@ def test_coco_panoptic_segment_that_is_not_listed(tmp_path: Path, picture: Write
         {"categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "cat"}]},
     ],
 )
-def test_coco_that_cannot_be_used(change: dict[str, Any], tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_coco_that_cannot_be_used(change: dict[str, Any], tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     save(tmp_path / "all.json", coco([{"category_id": 3, "segmentation": [square(0, 0, 4, 4)]}]) | change)
     with pytest.raises(DataError, match=r"all\.json"):
         find_layout(tmp_path)
 
 
-def test_json_that_is_none(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_json_that_is_none(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     save(tmp_path / "annotations" / "train.json", '{"images": [')
     with pytest.raises(DataError, match=r"train\.json' is no JSON"):
         find_layout(tmp_path)
@@ -237,9 +235,9 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 </annotations>"""
 
 
-def test_cvat(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "day" / "a.jpg")
-    picture(tmp_path / "images" / "b.jpg")
+def test_cvat(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "day" / "a.jpg")
+    image(tmp_path / "images" / "b.jpg")
     save(tmp_path / "annotations.xml", CVAT)
     layout = find_layout(tmp_path)
     assert (layout.name, layout.split_by, layout.classes) == ("cvat", "none", ("background", "dog", "cat"))
@@ -252,24 +250,24 @@ def test_cvat(tmp_path: Path, picture: Write) -> None:
     assert not labels(layout.splits["all"][1]).any()
 
 
-def test_cvat_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_cvat_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     shapes = (
         '<ellipse label="cat" cx="7" cy="5" rx="4" ry="2" rotation="60"/>'
         '<box label="dog" xtl="0" ytl="0" xbr="4" ybr="4" rotation="45"/>'
         '<polyline label="dog" points="1,1;2,2"/><points label="dog" points="1,1"/>'
     )
     meta = CVAT[CVAT.index("<meta>") : CVAT.index("<image")]
-    element = f'<image name=\"a.jpg\" width=\"16\" height="12">{shapes}</image>'
+    element = f'<image name="a.jpg" width="16" height="12">{shapes}</image>'
     save(tmp_path / "annotations.xml", f"<annotations>{meta}{element}</annotations>")
     layout = find_layout(tmp_path)
     np.testing.assert_array_equal(labels(layout.splits["all"][0]) == 2, ellipse_by_hand(7, 5, 4, 2, 60))
     assert layout.undrawn == {"box": 1, "polyline": 1, "points": 1}
 
 
-def test_cvat_subsets_are_splits(tmp_path: Path, picture: Write) -> None:
+def test_cvat_subsets_are_splits(tmp_path: Path, image: Write) -> None:
     for name in ("a", "b"):
-        picture(tmp_path / f"{name}.jpg")
+        image(tmp_path / f"{name}.jpg")
     text = CVAT.replace('id="0" name', 'id="0" subset="Train" name').replace('id="1" name', 'id="1" subset="Test" name')
     save(tmp_path / "annotations.xml", text)
     assert named(find_layout(tmp_path)) == {"train": ["a"], "test": ["b"]}
@@ -289,8 +287,8 @@ def test_cvat_subsets_are_splits(tmp_path: Path, picture: Write) -> None:
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_cvat_that_cannot_be_used(text: str, message: str, encoding: str, tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_cvat_that_cannot_be_used(text: str, message: str, encoding: str, tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     (tmp_path / "annotations.xml").write_bytes(text.replace('"utf-8"', f'"{encoding}"').encode(encoding))
     with pytest.raises(DataError, match=message):
         find_layout(tmp_path)
@@ -300,7 +298,7 @@ def test_cvat_that_cannot_be_used(text: str, message: str, encoding: str, tmp_pa
 
 
 def brush(mask: np.ndarray) -> list[int]:
-    """The simplest stream of the format: every value of the RGBA picture is a list of one."""
+    """The simplest stream of the format: every value of the RGBA image is a list of one."""
     values = np.repeat(mask.ravel().astype(int) * 255, 4)
     text = f"{values.size:032b}00111" + "0000" * 4 + "".join(f"0000{value:08b}" for value in values)
     text += "0" * (-len(text) % 8)
@@ -321,9 +319,9 @@ def task(number: int, image: str, *annotations: dict[str, Any]) -> dict[str, Any
     return {"id": number, "data": {"image": image}, "annotations": list(annotations)}
 
 
-def test_label_studio(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
-    picture(tmp_path / "images" / "0a1b2c3d-b.jpg")
+def test_label_studio(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
+    image(tmp_path / "images" / "0a1b2c3d-b.jpg")
     stroke = np.zeros(SIZE, bool)
     stroke[5:9, 2:13] = True
     polygon = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
@@ -355,8 +353,8 @@ def ellipse_by_hand(x: float, y: float, along: float, across: float, degrees: fl
     return (turned.real / along) ** 2 + (turned.imag / across) ** 2 <= 1
 
 
-def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     round_one = result("ellipselabels", "dog", x=50, y=50, radiusX=25, radiusY=20, rotation=30)
     box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 45}
     unlabelled = result("polygonlabels", "") | {"value": {"points": [[0, 0]], "polygonlabels": []}}
@@ -379,10 +377,10 @@ def test_label_studio_draws_ellipses_and_counts_what_it_does_not_draw(tmp_path: 
 
 @pytest.mark.parametrize(("tags", "fields"), [(("x", "y"), ("x", "y")), (("img-1", "img-2"), ("img1", "img2"))])
 def test_label_studio_regions_lie_on_their_own_image(
-    tags: tuple[str, str], fields: tuple[str, str], tmp_path: Path, picture: Write
+    tags: tuple[str, str], fields: tuple[str, str], tmp_path: Path, image: Write
 ) -> None:
     for name in ("a", "b", "c", "d"):
-        picture(tmp_path / f"{name}.jpg")
+        image(tmp_path / f"{name}.jpg")
     quarter = [[25, 25], [50, 25], [50, 50], [25, 50]]
     first = result("polygonlabels", "cat", points=quarter) | {"to_name": tags[0]}
     second = result("polygonlabels", "dog", points=quarter) | {"to_name": tags[1]}
@@ -402,8 +400,8 @@ def test_label_studio_regions_lie_on_their_own_image(
         find_layout(tmp_path)
 
 
-def test_label_studio_region_of_two_labels(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_label_studio_region_of_two_labels(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     both = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
     both["value"]["polygonlabels"] = ["dog", "cat"]
     save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [both]})])
@@ -417,8 +415,8 @@ def test_label_studio_region_of_two_labels(tmp_path: Path, picture: Write) -> No
     ]
 
 
-def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     polygon = result("polygonlabels", "dog", points=[[25, 25], [50, 25], [50, 50], [25, 50]])
     save(tmp_path / "p.json", [task(1, "a.jpg", {"id": 1, "result": [polygon]})])
     (tmp_path / "classes.txt").write_text("cat\ndog\ncow\n")
@@ -430,12 +428,12 @@ def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, picture
         find_layout(tmp_path)
 
 
-def test_label_studio_masks_beside_the_json(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_label_studio_masks_beside_the_json(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     for count, rows in enumerate((slice(0, 3), slice(8, 12))):
         pixels = np.zeros(SIZE)
         pixels[rows] = 255
-        picture(tmp_path / "masks" / f"task-5-annotation-9-by-me@x.org-tag-red fox-{count}.png", pixels)
+        image(tmp_path / "masks" / f"task-5-annotation-9-by-me@x.org-tag-red fox-{count}.png", pixels)
     with pytest.raises(DataError, match="not the JSON"):
         find_layout(tmp_path)
     strokes = [result("brushlabels", "red fox"), result("brushlabels", "red fox")]
@@ -457,11 +455,11 @@ def test_label_studio_masks_beside_the_json(tmp_path: Path, picture: Write) -> N
         ([task(1, "a.jpg", {"id": 1, "result": [result("brushlabels", "x", format="rle", rle=[300])]})], "p.json"),
         ([task(1, "a.jpg", {"id": 1, "result": [result("polygonlabels", "x", points=[[1]])]})], "p.json"),
         ([task(1, "a.jpg", {"id": 1, "result": [result("brushlabels", "x")]})], "no pixels"),
-        ([task(1, "nothing", {"id": 1, "result": [result("brushlabels", "x", format="rle", rle=[1])]})], "no picture"),
+        ([task(1, "nothing", {"id": 1, "result": [result("brushlabels", "x", format="rle", rle=[1])]})], "no image"),
     ],
 )
-def test_label_studio_that_cannot_be_used(tasks: Any, message: str, tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "a.jpg")
+def test_label_studio_that_cannot_be_used(tasks: Any, message: str, tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "a.jpg")
     save(tmp_path / "p.json", tasks)
     with pytest.raises(DataError, match=message):
         find_layout(tmp_path)

@@ -14,8 +14,8 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, picture: Write, label_map: Write) -> Path:
-    picture(tmp_path / "set" / "train" / "images" / "a.jpg")
+def folder(tmp_path: Path, image: Write, label_map: Write) -> Path:
+    image(tmp_path / "set" / "train" / "images" / "a.jpg")
     label_map(tmp_path / "set" / "train" / "masks" / "a.png")
     return tmp_path / "set"
 

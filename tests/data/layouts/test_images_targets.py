@@ -17,9 +17,9 @@ def stems(layout: Layout) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("images", ["images", "image", "imgs", "img", "inputs", "rgb", "Images"])
-def test_names_of_picture_folders(images: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / images / "b.jpg")
-    picture(tmp_path / images / "a.jpg")
+def test_names_of_image_folders(images: str, tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / images / "b.jpg")
+    image(tmp_path / images / "a.jpg")
     label_map(tmp_path / "targets" / "a.png")
     label_map(tmp_path / "targets" / "b.png")
     layout = find_layout(tmp_path)
@@ -31,19 +31,19 @@ def test_names_of_picture_folders(images: str, tmp_path: Path, picture: Write, l
     "targets",
     ["targets", "masks", "labels", "depth", "maps", "annotations", "gt", "density", "points", "mask", "label", "map"],
 )
-def test_names_of_map_folders(targets: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_names_of_map_folders(targets: str, tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     made = label_map(tmp_path / targets / "a.png")
     assert [sample.target for sample in find_layout(tmp_path).splits["all"]] == [made]
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_both_nestings_of_splits_and_their_synonyms(
-    inside: bool, tmp_path: Path, picture: Write, label_map: Write
+    inside: bool, tmp_path: Path, image: Write, label_map: Write
 ) -> None:
     for split in ("training", "Valid", "testing"):
         for kind, write, suffix in (
-            ("images", picture, "jpg"),
+            ("images", image, "jpg"),
             ("masks", label_map, "png"),
             ("fixations", label_map, "png"),
         ):
@@ -56,30 +56,30 @@ def test_both_nestings_of_splits_and_their_synonyms(
         assert split[0].target.parent != split[0].points.parent and split[0].points.stem == split[0].stem
 
 
-def test_two_folders_for_one_split_are_refused(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_two_folders_for_one_split_are_refused(tmp_path: Path, image: Write, label_map: Write) -> None:
     for split in ("val", "validation"):
-        picture(tmp_path / split / "images" / "a.jpg")
+        image(tmp_path / split / "images" / "a.jpg")
         label_map(tmp_path / split / "masks" / "a.png")
     with pytest.raises(DataError, match="both name the val split"):
         find_layout(tmp_path)
 
 
 def test_files_without_partner_and_files_of_one_name_are_reported(
-    tmp_path: Path, picture: Write, label_map: Write
+    tmp_path: Path, image: Write, label_map: Write
 ) -> None:
-    alone = [picture(tmp_path / "images" / "b.jpg"), label_map(tmp_path / "masks" / "c.png")]
-    first, second = picture(tmp_path / "images" / "a.jpg"), picture(tmp_path / "images" / "a.png")
+    alone = [image(tmp_path / "images" / "b.jpg"), label_map(tmp_path / "masks" / "c.png")]
+    first, second = image(tmp_path / "images" / "a.jpg"), image(tmp_path / "images" / "a.png")
     label_map(tmp_path / "masks" / "a.png")
-    picture(tmp_path / "images" / ".hidden.jpg")
+    image(tmp_path / "images" / ".hidden.jpg")
     layout = find_layout(tmp_path)
     assert list(layout.unpaired) == alone
     assert layout.doubled == ((first, second),)
     assert [sample.image for sample in layout.splits["all"]] == [first]
 
 
-def test_nested_folders_are_followed_and_give_the_name(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_nested_folders_are_followed_and_give_the_name(tmp_path: Path, image: Write, label_map: Write) -> None:
     for place in ("rome/day/1", "rome/night/1", "2"):
-        picture(tmp_path / "images" / f"{place}.jpg")
+        image(tmp_path / "images" / f"{place}.jpg")
         label_map(tmp_path / "masks" / f"{place}.png")
     layout = find_layout(tmp_path)
     assert stems(layout) == {"all": ["2", "rome__day__1", "rome__night__1"]}
@@ -87,9 +87,9 @@ def test_nested_folders_are_followed_and_give_the_name(tmp_path: Path, picture: 
 
 
 @pytest.mark.parametrize("ending", ["_mask", "_label", "_labels", "_gt", "_depth", "_seg", "-mask"])
-def test_one_common_ending_of_the_maps(ending: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_one_common_ending_of_the_maps(ending: str, tmp_path: Path, image: Write, label_map: Write) -> None:
     for stem in "ab":
-        picture(tmp_path / "images" / f"{stem}.jpg")
+        image(tmp_path / "images" / f"{stem}.jpg")
         label_map(tmp_path / "masks" / f"{stem}{ending}.png")
     assert stems(find_layout(tmp_path)) == {"all": ["a", "b"]}
     label_map(tmp_path / "masks" / "a.png")  # one equal stem: endings mean something else here
@@ -97,9 +97,9 @@ def test_one_common_ending_of_the_maps(ending: str, tmp_path: Path, picture: Wri
     assert stems(layout) == {"all": ["a"]} and len(layout.unpaired) == 3
 
 
-def test_a_folder_for_each_class(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_a_folder_for_each_class(tmp_path: Path, image: Write, label_map: Write) -> None:
     for stem in "ab":
-        picture(tmp_path / "images" / f"{stem}.jpg")
+        image(tmp_path / "images" / f"{stem}.jpg")
         for name in ("tree", "car"):
             label_map(tmp_path / "masks" / name / f"{stem}.png")
     (tmp_path / "masks" / "car" / "b.png").unlink()
@@ -111,9 +111,9 @@ def test_a_folder_for_each_class(tmp_path: Path, picture: Write, label_map: Writ
 
 
 def test_several_folders_of_maps_are_refused_unless_one_is_called_targets(
-    tmp_path: Path, picture: Write, label_map: Write
+    tmp_path: Path, image: Write, label_map: Write
 ) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+    image(tmp_path / "images" / "a.jpg")
     label_map(tmp_path / "masks" / "a.png")
     label_map(tmp_path / "depth" / "a.png")
     with pytest.raises(DataError, match=r"\(masks, depth\).*pairs\.csv"):
@@ -122,15 +122,15 @@ def test_several_folders_of_maps_are_refused_unless_one_is_called_targets(
     assert find_layout(tmp_path).splits["all"][0].target == made
 
 
-def test_tables_of_points_are_maps(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_tables_of_points_are_maps(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     (tmp_path / "points").mkdir()
     (tmp_path / "points" / "a.csv").write_text("x,y\n1,2\n")
     assert find_layout(tmp_path).splits["all"][0].target.name == "a.csv"
 
 
-def test_classes_and_colours(tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_classes_and_colours(tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     label_map(tmp_path / "masks" / "a.png")
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nroad,1,2,3\ncar,4,5,6\n")
     layout = find_layout(tmp_path)
@@ -146,8 +146,8 @@ def test_classes_and_colours(tmp_path: Path, picture: Write, label_map: Write) -
 @pytest.mark.parametrize(
     "text", ["name,r,g,b\nroad,1,2\n", "name,r,g,b\nroad,1,2,300\n", 'name\n"road\n', "h\na,1,1,1\nb,1,1,1"]
 )
-def test_class_tables_that_cannot_be_read(text: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_class_tables_that_cannot_be_read(text: str, tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     label_map(tmp_path / "masks" / "a.png")
     (tmp_path / "class_dict.csv").write_text(text)
     with pytest.raises(DataError, match="class_dict"):
@@ -158,9 +158,9 @@ def test_class_tables_that_cannot_be_read(text: str, tmp_path: Path, picture: Wr
 
 
 @pytest.fixture
-def five(tmp_path: Path, picture: Write, label_map: Write) -> Path:
+def five(tmp_path: Path, image: Write, label_map: Write) -> Path:
     for stem in "abcde":
-        picture(tmp_path / "images" / f"{stem}.jpg")
+        image(tmp_path / "images" / f"{stem}.jpg")
         label_map(tmp_path / "masks" / f"{stem}.png")
     return tmp_path
 
@@ -177,8 +177,8 @@ def test_split_files_of_stems_names_and_pairs(place: str, five: Path, label_map:
     assert layout.split_by == "files" and layout.unpaired == (five / "images" / "lost",)
 
 
-def test_a_listed_picture_without_a_map_is_reported_and_an_unlisted_one_is_not(five: Path, picture: Write) -> None:
-    listed, _ = picture(five / "images" / "x.jpg"), picture(five / "images" / "y.jpg")
+def test_a_listed_image_without_a_map_is_reported_and_an_unlisted_one_is_not(five: Path, image: Write) -> None:
+    listed, _ = image(five / "images" / "x.jpg"), image(five / "images" / "y.jpg")
     (five / "train.txt").write_text("a\nx\n")
     assert find_layout(five).unpaired == (listed,)
 
@@ -195,17 +195,17 @@ def test_a_listed_picture_without_a_map_is_reported_and_an_unlisted_one_is_not(f
         "/home/me/set/images/rome/1.jpg",
     ],
 )
-def test_split_files_of_other_systems(line: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_split_files_of_other_systems(line: str, tmp_path: Path, image: Write, label_map: Write) -> None:
     for place in ("rome/1", "oslo/1"):
-        picture(tmp_path / "images" / f"{place}.jpg")
+        image(tmp_path / "images" / f"{place}.jpg")
         label_map(tmp_path / "masks" / f"{place}.png")
     (tmp_path / "train.txt").write_text(f"{line}\n")
     layout = find_layout(tmp_path)
     assert (stems(layout), layout.unpaired) == ({"train": ["rome__1"]}, ())
 
 
-def test_split_files_of_decomposed_names(five: Path, picture: Write, label_map: Write) -> None:
-    picture(five / "images" / "caf\u00e9.jpg")
+def test_split_files_of_decomposed_names(five: Path, image: Write, label_map: Write) -> None:
+    image(five / "images" / "caf\u00e9.jpg")
     label_map(five / "masks" / "caf\u00e9.png")
     (five / "val.txt").write_text("cafe\u0301\n", encoding="utf-8")
     assert stems(find_layout(five)) == {"val": ["caf\u00e9"]}
@@ -226,15 +226,15 @@ def test_splits_json_that_cannot_be_read(text: str, five: Path) -> None:
 # --- what fits nothing ----------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_folder_is_described(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "photos" / "a.jpg")
+def test_an_unknown_folder_is_described(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "photos" / "a.jpg")
     (tmp_path / "readme.md").write_text("hello")
     with pytest.raises(DataError, match=r"photos/.*readme\.md.*train/images.*pairs\.csv"):
         find_layout(tmp_path)
 
 
-def test_pictures_without_a_folder_of_maps(tmp_path: Path, picture: Write) -> None:
-    picture(tmp_path / "train" / "images" / "a.jpg")
+def test_images_without_a_folder_of_maps(tmp_path: Path, image: Write) -> None:
+    image(tmp_path / "train" / "images" / "a.jpg")
     (tmp_path / "train" / "labels").mkdir()
     (tmp_path / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
     with pytest.raises(DataError, match=r"train/images.*no maps beside"):
@@ -245,15 +245,15 @@ def test_absent_and_empty(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data folder"):
         find_layout(tmp_path / "absent")
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="holds no pictures"):
+    with pytest.raises(DataError, match="holds no images"):
         find_layout(tmp_path)
 
 
 # --- links, other formats, decomposed names -------------------------------------------------------------------------
 
 
-def test_links_to_folders_and_files_are_followed(tmp_path: Path, picture: Write, label_map: Write) -> None:
-    for kind, write in (("images", picture), ("targets", label_map)):
+def test_links_to_folders_and_files_are_followed(tmp_path: Path, image: Write, label_map: Write) -> None:
+    for kind, write in (("images", image), ("targets", label_map)):
         write(tmp_path / "data" / kind / "a.png")
         write(tmp_path / "store" / kind / "deep" / "1.png")
         write(tmp_path / "store" / f"{kind}.png")
@@ -263,8 +263,8 @@ def test_links_to_folders_and_files_are_followed(tmp_path: Path, picture: Write,
 
 
 @pytest.mark.parametrize("aim", ["data/images", "data/images/deep", "data", ""])
-def test_a_link_into_its_own_folder_is_refused(aim: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / "data" / "images" / "deep" / "a.png")
+def test_a_link_into_its_own_folder_is_refused(aim: str, tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / "data" / "images" / "deep" / "a.png")
     label_map(tmp_path / "data" / "targets" / "deep" / "a.png")
     link = tmp_path / "data" / "images" / "deep" / "again"
     link.symlink_to(tmp_path / aim)
@@ -272,11 +272,11 @@ def test_a_link_into_its_own_folder_is_refused(aim: str, tmp_path: Path, picture
         find_layout(tmp_path / "data")
 
 
-def test_files_that_are_not_used_are_listed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_files_that_are_not_used_are_listed(tmp_path: Path, image: Write, label_map: Write) -> None:
     for stem in "ab":
-        picture(tmp_path / "images" / f"{stem}.jpg")
+        image(tmp_path / "images" / f"{stem}.jpg")
         label_map(tmp_path / "masks" / f"{stem}.png")
-    unused = [picture(tmp_path / place) for place in ("images/c.ppm", "images/deep/d.gif", "masks/c.pgm")]
+    unused = [image(tmp_path / place) for place in ("images/c.ppm", "images/deep/d.gif", "masks/c.pgm")]
     (broken := tmp_path / "masks" / "site_b").symlink_to(tmp_path / "gone")
     (tmp_path / "images" / "Thumbs.db").write_bytes(b"x")
     assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken])
@@ -285,8 +285,8 @@ def test_files_that_are_not_used_are_listed(tmp_path: Path, picture: Write, labe
     assert sorted(find_layout(tmp_path).unused) == sorted([*unused, broken, *unlisted])
 
 
-def test_a_name_pairs_with_itself_decomposed(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_a_name_pairs_with_itself_decomposed(tmp_path: Path, image: Write, label_map: Write) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
-    picture(tmp_path / "images" / f"{decomposed}.jpg")
+    image(tmp_path / "images" / f"{decomposed}.jpg")
     label_map(tmp_path / "masks" / f"{composed}.png")
     assert stems(find_layout(tmp_path)) == {"all": [composed]}

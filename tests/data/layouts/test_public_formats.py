@@ -14,10 +14,10 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def voc(tmp_path: Path, picture: Write, label_map: Write) -> Path:
+def voc(tmp_path: Path, image: Write, label_map: Write) -> Path:
     root = tmp_path / "VOCdevkit" / "VOC2012"
     for stem in ("2007_1", "2007_2", "2007_3", "unlabelled"):
-        picture(root / "JPEGImages" / f"{stem}.jpg")
+        image(root / "JPEGImages" / f"{stem}.jpg")
         if stem != "unlabelled":
             label_map(root / "SegmentationClass" / f"{stem}.png", 15)
     return root
@@ -50,21 +50,21 @@ def test_cvat_masks_with_their_labelmap(voc: Path) -> None:
     assert [file.stem for file in layout.unpaired] == ["unlabelled"]
 
 
-def test_masks_without_pictures(voc: Path) -> None:
+def test_masks_without_images(voc: Path) -> None:
     (voc / "JPEGImages").rename(voc / "pictures")
     with pytest.raises(DataError, match="no JPEGImages"):
         find_layout(voc)
 
 
 @pytest.mark.parametrize("train_ids", [True, False])
-def test_cityscapes(train_ids: bool, tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_cityscapes(train_ids: bool, tmp_path: Path, image: Write, label_map: Write) -> None:
     for split, city in (("train", "aachen"), ("train", "bonn"), ("val", "ulm")):
         start = f"{city}_000000_000019"
-        picture(tmp_path / "leftImg8bit" / split / city / f"{start}_leftImg8bit.png")
+        image(tmp_path / "leftImg8bit" / split / city / f"{start}_leftImg8bit.png")
         label_map(tmp_path / "gtFine" / split / city / f"{start}_gtFine_labelIds.png", 7)
         if train_ids:
             label_map(tmp_path / "gtFine" / split / city / f"{start}_gtFine_labelTrainIds.png", 0)
-    alone = picture(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_000001_000019_leftImg8bit.png")
+    alone = image(tmp_path / "leftImg8bit" / "val" / "ulm" / "ulm_000001_000019_leftImg8bit.png")
     layout = find_layout(tmp_path)
     assert (layout.name, layout.split_by, layout.unpaired) == ("cityscapes", "folders", (alone,))
     assert [(s.stem, s.group) for s in layout.splits["train"]] == [
@@ -83,10 +83,10 @@ def test_cityscapes(train_ids: bool, tmp_path: Path, picture: Write, label_map: 
 
 
 @pytest.fixture
-def nnunet(tmp_path: Path, picture: Write, label_map: Write) -> Path:
+def nnunet(tmp_path: Path, image: Write, label_map: Write) -> Path:
     for case in ("c1", "c2", "c3"):
         for channel in range(2):
-            picture(tmp_path / "imagesTr" / f"{case}_{channel:04d}.png")
+            image(tmp_path / "imagesTr" / f"{case}_{channel:04d}.png")
         label_map(tmp_path / "labelsTr" / f"{case}.png")
     describe(tmp_path, {"background": 0, "tumour": 2, "liver": 1, "ignore": 3})
     return tmp_path
@@ -97,7 +97,7 @@ def describe(folder: Path, labels: dict[str, Any], ending: str = ".png") -> None
     (folder / "dataset.json").write_text(json.dumps(content))
 
 
-def test_nnunet(nnunet: Path, label_map: Write, picture: Write) -> None:
+def test_nnunet(nnunet: Path, label_map: Write, image: Write) -> None:
     layout = find_layout(nnunet)
     assert (layout.name, layout.split_by, layout.ignore_index) == ("nnu-net", "none", 3)
     assert layout.classes == ("background", "liver", "tumour")
@@ -105,7 +105,7 @@ def test_nnunet(nnunet: Path, label_map: Write, picture: Write) -> None:
     assert (first.stem, first.image.name, [band.name for band in first.bands]) == ("c1", "c1_0000.png", ["c1_0001.png"])
     (nnunet / "splits_final.json").write_text(json.dumps([{"train": ["c3", "c1"], "val": ["c2"]}, {}]))
     for channel in range(2):
-        picture(nnunet / "imagesTs" / f"t_{channel:04d}.png")
+        image(nnunet / "imagesTs" / f"t_{channel:04d}.png")
     assert list(find_layout(nnunet).splits) == ["train", "val"]
     label_map(nnunet / "labelsTs" / "t.png")
     layout = find_layout(nnunet)
@@ -129,7 +129,7 @@ def test_nnunet_case_without_a_channel_or_a_map(nnunet: Path) -> None:
     [
         ({"background": 0, "whole": [1, 2]}, ".png", "regions"),
         ({"background": 0, "liver": 2}, ".png", "0, 1, 2"),
-        ({"background": 0, "liver": 1}, ".nii.gz", "2-D pictures"),
+        ({"background": 0, "liver": 1}, ".nii.gz", "2-D images"),
         ({"background": None}, ".png", r"dataset\.json"),
     ],
 )

@@ -14,9 +14,9 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture
-def files(tmp_path: Path, picture: Write, label_map: Write) -> Path:
+def files(tmp_path: Path, image: Write, label_map: Write) -> Path:
     for name in "abc":
-        picture(tmp_path / "x" / f"{name}.jpg")
+        image(tmp_path / "x" / f"{name}.jpg")
         label_map(tmp_path / "y" / f"map of {name}.png")
     return tmp_path
 
@@ -44,8 +44,8 @@ def test_two_columns_without_a_header_and_absent_files(files: Path) -> None:
     assert layout.unpaired == (files / "x" / "lost.jpg", files / "x" / "c.jpg")
 
 
-def test_equal_stems_get_the_folder_into_their_name(files: Path, picture: Write) -> None:
-    picture(files / "z" / "a.jpg")
+def test_equal_stems_get_the_folder_into_their_name(files: Path, image: Write) -> None:
+    image(files / "z" / "a.jpg")
     (files / "pairs.csv").write_text("x/a.jpg,y/map of a.png\nz/a.jpg,y/map of b.png\nx/b.jpg,y/map of b.png\n")
     assert [sample.stem for sample in find_layout(files).splits["all"]] == ["x__a", "z__a", "b"]
 
@@ -70,10 +70,10 @@ def test_tables_that_cannot_be_used(text: str, message: str, files: Path) -> Non
 @pytest.mark.parametrize("column", ["mask_file_name", "label", "depth", "output_file_name"])
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_imagefolder_with_split_folders(
-    column: str, suffix: str, tmp_path: Path, picture: Write, label_map: Write
+    column: str, suffix: str, tmp_path: Path, image: Write, label_map: Write
 ) -> None:
     for split in ("train", "validation"):
-        picture(tmp_path / split / "a.jpg")
+        image(tmp_path / split / "a.jpg")
         label_map(tmp_path / split / "maps" / "a.png")
         row = {"file_name": "a.jpg", "caption": "hello", column: "maps/a.png"}
         text = json.dumps(row) if suffix == "jsonl" else ",".join(row) + "\n" + ",".join(row.values())
@@ -83,9 +83,9 @@ def test_imagefolder_with_split_folders(
     assert layout.splits["val"][0].target == tmp_path / "validation" / "maps" / "a.png"
 
 
-def test_imagefolder_with_one_metadata_file(tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_imagefolder_with_one_metadata_file(tmp_path: Path, image: Write, label_map: Write) -> None:
     for split in ("train", "test"):
-        picture(tmp_path / split / "a.jpg")
+        image(tmp_path / split / "a.jpg")
         label_map(tmp_path / split / "a.png")
     rows = [{"file_name": f"{split}/a.jpg", "mask_file_name": f"{split}/a.png"} for split in ("train", "test")]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -95,8 +95,8 @@ def test_imagefolder_with_one_metadata_file(tmp_path: Path, picture: Write, labe
     assert find_layout(tmp_path).unpaired == (tmp_path / "train" / "lost.jpg",)
 
 
-def test_metadata_that_names_no_maps_is_another_layout(tmp_path: Path, picture: Write, label_map: Write) -> None:
-    picture(tmp_path / "images" / "a.jpg")
+def test_metadata_that_names_no_maps_is_another_layout(tmp_path: Path, image: Write, label_map: Write) -> None:
+    image(tmp_path / "images" / "a.jpg")
     label_map(tmp_path / "masks" / "a.png")
     (tmp_path / "metadata.csv").write_text("file_name,label\nimages/a.jpg,cat\n")
     assert find_layout(tmp_path).name == "images + targets"
@@ -160,18 +160,18 @@ def test_paths_of_other_systems(image: str, target: str, files: Path) -> None:
         (files / name).unlink()
 
 
-def test_a_path_never_finds_a_file_of_another_folder(files: Path, picture: Write) -> None:
-    picture(files / "a.jpg")
+def test_a_path_never_finds_a_file_of_another_folder(files: Path, image: Write) -> None:
+    image(files / "a.jpg")
     (files / "pairs.csv").write_text("image,target\nC:\\set\\images\\a.jpg,D:\\set\\masks\\a.jpg\n")
     layout = find_layout(files)
     assert layout.splits["all"] == () and len(layout.unpaired) == 2
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_accents_in_a_table(written: str, stored: str, tmp_path: Path, picture: Write, label_map: Write) -> None:
+def test_accents_in_a_table(written: str, stored: str, tmp_path: Path, image: Write, label_map: Write) -> None:
     name = "caf\u00e9"
     on_disk = normalize(stored, name)
-    picture(tmp_path / on_disk / f"{on_disk}.jpg")
+    image(tmp_path / on_disk / f"{on_disk}.jpg")
     label_map(tmp_path / on_disk / f"{on_disk}.png")
     listed = normalize(written, name)
     (tmp_path / "pairs.csv").write_text(f"image,target\n{listed}/{listed}.jpg,{listed}/{listed}.png\n")

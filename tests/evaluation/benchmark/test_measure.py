@@ -90,7 +90,7 @@ def test_what_is_worse_loses(scenes: Path) -> None:
     assert found["noise"]["kept"] == pytest.approx(found["noise"]["cc"], abs=1e-4)
 
 
-def test_pictures_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
+def test_images_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
     images = split_images(data, "val", 10, (24, 32))
     assert (

@@ -23,14 +23,14 @@ import densemble as de
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError, UsageError
 from densemble.inference import sources
-from densemble.inference.failed_image import FailedPicture
+from densemble.inference.failed_image import FailedImage
 from densemble.inference.files import pipeline as batch_stages
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL, Finished, Journal
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files, predict_images
 from densemble.inference.files.size_groups import Groups
-from densemble.inference.image_prediction import SAVE, PicturePrediction
+from densemble.inference.image_prediction import SAVE, ImagePrediction
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item
 from densemble.storage.images import read_image
@@ -62,7 +62,7 @@ def one_core() -> Iterator[None]:
     torch.set_num_threads(own)
 
 
-def make_pictures(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png") -> list[Path]:
+def make_images(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png") -> list[Path]:
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(0)
     paths = [folder / f"{number:03}.{suffix}" for number in range(len(sizes))]
@@ -72,8 +72,8 @@ def make_pictures(folder: Path, sizes: list[tuple[int, int]], suffix: str = "png
 
 
 def mixed(folder: Path) -> list[Path]:
-    """Two sizes in turn, four formats, a grey picture, and a broken one at place 4."""
-    paths = make_pictures(folder, [(40, 56), (33, 21), (40, 56), (33, 21), (40, 56), (40, 56), (33, 21)])
+    """Two sizes in turn, four formats, a grey image, and a broken one at place 4."""
+    paths = make_images(folder, [(40, 56), (33, 21), (40, 56), (33, 21), (40, 56), (40, 56), (33, 21)])
     jpeg, tiff, array = folder / "j.jpg", folder / "t.tif", folder / "n.npy"
     Image.open(paths[0]).save(jpeg)
     Image.open(paths[1]).save(tiff)
@@ -94,7 +94,7 @@ def grey(images: Tensor) -> Prediction:
 class Report:
     """The results of a run, counted."""
 
-    results: list[SavedPrediction | FailedPicture]
+    results: list[SavedPrediction | FailedImage]
     seconds: dict[str, float]
 
     @property
@@ -116,16 +116,16 @@ class Report:
 
 
 class Folder:
-    """A job over pictures, and what happened in its last run."""
+    """A job over images, and what happened in its last run."""
 
     def __init__(
         self,
         ensemble: de.Ensemble,
-        pictures: list[Path],
+        images: list[Path],
         out: Path,
         predict: Callable[[Tensor], Prediction] = grey,
     ) -> None:
-        self.ensemble, self.pictures, self.out, self.predict = ensemble, pictures, out, predict
+        self.ensemble, self.images, self.out, self.predict = ensemble, images, out, predict
         self.computed: list[tuple[int, ...]] = []
         self.said: list[str] = []
         out.mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ class Folder:
         **asked: Any,
     ) -> Report:
         self.computed, self.said = [], []
-        items = [Item(picture, picture.stem) for picture in self.pictures]
+        items = [Item(image, image.stem) for image in self.images]
         output, pace, seconds = Output(self.out, what, rank_by, asked), pace or Pace(3, readers=2, writers=2), Seconds()
         results = predict_files(self.ensemble, items, compute or self.compute, output, pace, self.said.append, seconds)
         return Report(list(results), seconds.spent)
@@ -164,24 +164,24 @@ def no_thread_is_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["saliency", "classes"])
 @pytest.mark.parametrize("pace", [Pace(1), Pace(3, readers=2), Pace(4, pad=True, writers=1)], ids=str)
-def test_files_are_those_of_one_picture_after_the_other(
+def test_files_are_those_of_one_image_after_the_other(
     kind: str, pace: Pace, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     ensemble: de.Ensemble = request.getfixturevalue(kind)
-    pictures = mixed(tmp_path / "in")
-    folder = Folder(ensemble, pictures, tmp_path / "out", ensemble.predict_members)
+    images = mixed(tmp_path / "in")
+    folder = Folder(ensemble, images, tmp_path / "out", ensemble.predict_members)
     what = ("map", "overlay", "uncertainty", "npy")
     report = folder.run(what, "entropy", pace)
     assert (report.done, report.skipped, len(report.failed)) == (9, 0, 1)
     assert "004.png" in report.failed[0]
-    assert [path for path, _ in report.ranked] == sorted(pictures[:4] + pictures[5:])
+    assert [path for path, _ in report.ranked] == sorted(images[:4] + images[5:])
     for path, unsure in report.ranked:
         (alone,) = predict_images(ensemble, [Item(path, path.stem)], ensemble.predict_members)
         alone.save(tmp_path / "alone", what)
         assert unsure == pytest.approx(alone.unsureness("entropy"), rel=1e-5)
         assert np.abs(np.load(folder.out / f"{path.stem}.npy") - alone.mean.numpy()).max() < 1e-5
-        for picture in ("map", "overlay", "uncertainty"):
-            file = f"{path.stem}_{picture}.png"
+        for image in ("map", "overlay", "uncertainty"):
+            file = f"{path.stem}_{image}.png"
             ours, theirs = (read_image(place / file).astype(int) for place in (folder.out, tmp_path / "alone"))
             if pace.batch == 1:
                 assert np.array_equal(ours, theirs)
@@ -191,10 +191,10 @@ def test_files_are_those_of_one_picture_after_the_other(
 
 
 def test_what_is_not_saved_is_not_carried_along(saliency: de.Ensemble, tmp_path: Path) -> None:
-    kept: list[PicturePrediction] = []
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)]), tmp_path / "out")
+    kept: list[ImagePrediction] = []
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PicturePrediction, "save", lambda self, *_: kept.append(self) or [])
+        patch.setattr(ImagePrediction, "save", lambda self, *_: kept.append(self) or [])
         folder.run(("map", "overlay"))
         folder.run(("uncertainty",))
         folder.run(("map",), "disagreement")
@@ -205,10 +205,10 @@ def test_what_is_not_saved_is_not_carried_along(saliency: de.Ensemble, tmp_path:
 
 
 def test_results_come_in_the_order_of_the_images(saliency: de.Ensemble, tmp_path: Path) -> None:
-    pictures = mixed(tmp_path / "in")
-    folder = Folder(saliency, pictures, tmp_path / "out")
+    images = mixed(tmp_path / "in")
+    folder = Folder(saliency, images, tmp_path / "out")
     results = folder.run().results
-    assert [result.path for result in results] == pictures
+    assert [result.path for result in results] == images
     assert [result.failed is None for result in results] == [True] * 4 + [False] + [True] * 5
     assert results[4].failed is not None and "004.png" in results[4].failed and folder.said == []
     assert [result.files for result in results[:2]] == [(folder.out / f"00{n}_map.png",) for n in (0, 1)]
@@ -219,7 +219,7 @@ def test_predictions_in_memory_are_those_of_the_files(batch: int, classes: de.En
     """The calling thread puts the same images together as the threads do."""
     folder = Folder(classes, mixed(tmp_path / "in"), tmp_path / "out", classes.predict_members)
     folder.run(("map", "npy"), pace=Pace(batch, readers=2))
-    items = [Item(picture, picture.stem) for picture in folder.pictures]
+    items = [Item(image, image.stem) for image in folder.images]
     predictions = predict_images(classes, items, classes.predict_members, Pace(batch, readers=0, writers=0))
     files = [path for p in predictions if p.failed is None for path in p.save(tmp_path / "memory", ("map", "npy"))]
     assert len(files) == 18
@@ -227,17 +227,17 @@ def test_predictions_in_memory_are_those_of_the_files(batch: int, classes: de.En
 
 
 def test_a_loop_that_ends_early_ends_the_threads(saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 30), tmp_path / "out")
-    items = [Item(picture, picture.stem) for picture in folder.pictures]
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 30), tmp_path / "out")
+    items = [Item(image, image.stem) for image in folder.images]
     results = predict_files(saliency, items, grey, Output(folder.out, ("map",)), Pace(2), print, Seconds())
-    assert next(results).path == folder.pictures[0]
+    assert next(results).path == folder.images[0]
     results.close()  # type: ignore[attr-defined]
     assert 0 < folder.run(("map",)).skipped < 30
 
 
-def test_pictures_of_equal_size_share_batches_and_padding_repeats_them(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_images_of_equal_size_share_batches_and_padding_repeats_them(saliency: de.Ensemble, tmp_path: Path) -> None:
     sizes = [(20, 30), (30, 20)] * 5
-    folder = Folder(saliency, make_pictures(tmp_path / "in", sizes), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", sizes), tmp_path / "out")
     folder.run(pace=Pace(batch=4))
     assert folder.computed == [(4, 3, 20, 30), (4, 3, 30, 20), (1, 3, 20, 30), (1, 3, 30, 20)]
     batches: list[Tensor] = []
@@ -262,7 +262,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, set[int]] = {"reader": set(), "writer": set(), "caller": set(), "later": set()}
-    read, save, own = sources.read_for_ensemble, PicturePrediction.save, torch.get_num_threads()
+    read, save, own = sources.read_for_ensemble, ImagePrediction.save, torch.get_num_threads()
 
     def note(role: str) -> None:
         seen[role].add(torch.get_num_threads())
@@ -275,10 +275,10 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
         return grey(images)
 
     monkeypatch.setattr(sources, "read_for_ensemble", lambda *arguments: (note("reader"), read(*arguments))[1])
-    monkeypatch.setattr(PicturePrediction, "save", lambda *arguments: (note("writer"), save(*arguments))[1])
+    monkeypatch.setattr(ImagePrediction, "save", lambda *arguments: (note("writer"), save(*arguments))[1])
     torch.set_num_threads(own + 2)
     try:
-        Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 20), tmp_path / "out").run(compute=compute)
+        Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 20), tmp_path / "out").run(compute=compute)
     finally:
         torch.set_num_threads(own)
     assert seen == {"reader": {1}, "writer": {1}, "caller": {own + 2}, "later": {own + 2}}
@@ -286,11 +286,11 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
 
 @pytest.mark.parametrize("distinct", [False, True])
 @pytest.mark.parametrize("slow", ["read", "compute", "write"])
-def test_pictures_in_hand_are_bounded_whatever_is_slow(
+def test_images_in_hand_are_bounded_whatever_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most, lock = 0, 0, threading.Lock()
-    read, save = sources.read_for_ensemble, PicturePrediction.save
+    read, save = sources.read_for_ensemble, ImagePrediction.save
 
     def counted_read(path: Path, ensemble: de.Ensemble) -> Any:
         nonlocal in_hand, most
@@ -300,7 +300,7 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
         time.sleep(0.003 if slow == "read" else 0)
         return read(path, ensemble)
 
-    def counted_save(self: PicturePrediction, *arguments: Any) -> list[Path]:
+    def counted_save(self: ImagePrediction, *arguments: Any) -> list[Path]:
         nonlocal in_hand
         time.sleep(0.02 if slow == "write" else 0)
         with lock:
@@ -312,21 +312,21 @@ def test_pictures_in_hand_are_bounded_whatever_is_slow(
         return grey(images)
 
     monkeypatch.setattr(sources, "read_for_ensemble", counted_read)
-    monkeypatch.setattr(PicturePrediction, "save", counted_save)
+    monkeypatch.setattr(ImagePrediction, "save", counted_save)
     sizes = [(8 + number if distinct else 8, 9) for number in range(80)]
-    folder, pace = Folder(saliency, make_pictures(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)
+    folder, pace = Folder(saliency, make_images(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)
     assert folder.run(pace=pace, compute=compute).done == 80
     assert in_hand == 0
     assert most <= pace.ahead + pace.waiting + pace.batch + pace.behind < 20
     assert most > pace.batch  # they do overlap
 
 
-def test_large_pictures_are_bounded_by_their_bytes(
+def test_large_images_are_bounded_by_their_bytes(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = 3 * 40 * 50 * 4
     monkeypatch.setattr(batch_stages, "_MOST_BYTES", 3 * one)
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(40, 50)] * 12), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(40, 50)] * 12), tmp_path / "out")
     assert folder.run(pace=Pace(batch=8)).done == 12
     assert max(shape[0] for shape in folder.computed) <= 3
     monkeypatch.setattr(batch_stages, "_MOST_BYTES", one // 2)
@@ -335,14 +335,14 @@ def test_large_pictures_are_bounded_by_their_bytes(
 
 
 def test_a_second_run_does_only_what_is_missing(saliency: de.Ensemble, tmp_path: Path) -> None:
-    pictures = make_pictures(tmp_path / "in", [(20, 30)] * 8)
-    pictures[5].write_bytes(b"broken")
-    folder = Folder(saliency, pictures, tmp_path / "out")
+    images = make_images(tmp_path / "in", [(20, 30)] * 8)
+    images[5].write_bytes(b"broken")
+    folder = Folder(saliency, images, tmp_path / "out")
     what = ("map", "overlay")
     first = folder.run(what, "entropy")
     before = folder.times()
     (folder.out / "002_overlay.png").unlink()
-    Image.new("RGB", (30, 20), "red").save(pictures[6])
+    Image.new("RGB", (30, 20), "red").save(images[6])
     second = folder.run(what, "entropy")
     after = folder.times()
     assert (second.done, second.skipped, len(second.failed)) == (2, 5, 1)
@@ -351,9 +351,9 @@ def test_a_second_run_does_only_what_is_missing(saliency: de.Ensemble, tmp_path:
     }
     assert after.keys() == before.keys()
     assert [path for path, _ in second.ranked] == [path for path, _ in first.ranked]
-    same = [dict(report.ranked)[path] for report in (first, second) for path in pictures[:5]]
+    same = [dict(report.ranked)[path] for report in (first, second) for path in images[:5]]
     assert same[:5] == pytest.approx(same[5:], rel=1e-6)
-    assert [result.path for result in second.results[:5]] == [pictures[number] for number in (0, 1, 3, 4, 7)]
+    assert [result.path for result in second.results[:5]] == [images[number] for number in (0, 1, 3, 4, 7)]
     third = folder.run(what, "entropy")
     assert (third.done, third.skipped, third.ranked) == (0, 7, second.ranked)
     assert folder.computed == []
@@ -365,34 +365,34 @@ def test_a_second_run_does_only_what_is_missing(saliency: de.Ensemble, tmp_path:
 def test_other_settings_begin_anew(
     what: tuple[str, ...], rank_by: str | None, artifact: str, saliency: de.Ensemble, tmp_path: Path
 ) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 3), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 3), tmp_path / "out")
     folder.run(("map",), None, artifact="a")
     assert folder.said == []
     assert folder.run(what, rank_by, artifact=artifact).done == 3
-    assert len(folder.said) == 1 and "all pictures are predicted again" in folder.said[0]
+    assert len(folder.said) == 1 and "all images are predicted again" in folder.said[0]
     assert folder.run(what, rank_by, artifact=artifact).skipped == 3
     assert folder.journal()[0]["asked"] == {"artifact": artifact, "save": list(what), "rank_by": rank_by}
     assert len(folder.journal()) == 4
 
 
 def test_the_same_settings_in_another_order_are_the_same(saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)]), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     folder.run(("map", "overlay"), artifact="a", precision="fp32")
     assert folder.run(("overlay", "map"), precision="fp32", artifact="a").skipped == 1
 
 
-def test_a_picture_that_became_broken_is_not_ranked_by_its_past(saliency: de.Ensemble, tmp_path: Path) -> None:
-    pictures = make_pictures(tmp_path / "in", [(20, 30)] * 2)
-    folder = Folder(saliency, pictures, tmp_path / "out")
+def test_a_image_that_became_broken_is_not_ranked_by_its_past(saliency: de.Ensemble, tmp_path: Path) -> None:
+    images = make_images(tmp_path / "in", [(20, 30)] * 2)
+    folder = Folder(saliency, images, tmp_path / "out")
     folder.run(rank_by="entropy")
-    pictures[0].write_bytes(b"broken")
+    images[0].write_bytes(b"broken")
     report = folder.run(rank_by="entropy")
-    assert len(report.failed) == 1 and [path for path, _ in report.ranked] == [pictures[1]]
+    assert len(report.failed) == 1 and [path for path, _ in report.ranked] == [images[1]]
 
 
-@pytest.mark.parametrize("torn", [b'{"picture": "/a/b.png", "si', b"\xff\x00\n", b"[1]\n", b'{"picture": 3}\n'])
+@pytest.mark.parametrize("torn", [b'{"image": "/a/b.png", "si', b"\xff\x00\n", b"[1]\n", b'{"image": 3}\n'])
 def test_a_damaged_end_of_the_journal_is_ignored(torn: bytes, saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 4), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 4), tmp_path / "out")
     folder.run()
     journal = folder.out / JOURNAL
     kept = b"".join(journal.read_bytes().splitlines(keepends=True)[:3])
@@ -403,8 +403,8 @@ def test_a_damaged_end_of_the_journal_is_ignored(torn: bytes, saliency: de.Ensem
 
 
 def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path) -> None:
-    pictures = make_pictures(tmp_path / "in", [(20, 30)] * 40)
-    folder = Folder(saliency, pictures, tmp_path / "out")
+    images = make_images(tmp_path / "in", [(20, 30)] * 40)
+    folder = Folder(saliency, images, tmp_path / "out")
     script = tmp_path / "slowly.py"
     script.write_text(
         f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -413,8 +413,8 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
         "def compute(images):\n"
         "    time.sleep(0.05)\n"
         "    return grey(images)\n"
-        f"pictures = sorted(Path({str(tmp_path / 'in')!r}).iterdir())\n"
-        f"Folder(tiny(), pictures, Path({str(folder.out)!r})).run(rank_by='entropy', compute=compute)\n"
+        f"images = sorted(Path({str(tmp_path / 'in')!r}).iterdir())\n"
+        f"Folder(tiny(), images, Path({str(folder.out)!r})).run(rank_by='entropy', compute=compute)\n"
     )
     with subprocess.Popen([sys.executable, str(script)]) as process:
         journal, limit = folder.out / JOURNAL, time.monotonic() + 60
@@ -430,7 +430,7 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
     if finished is not None:
         assert report.skipped == len(finished)
         assert all(folder.times()[f"{name}_map.png"] == before[f"{name}_map.png"] for name in finished)
-    for path in pictures:
+    for path in images:
         expected = np.asarray(Image.open(path)).mean(2)
         assert np.abs(np.asarray(Image.open(folder.out / f"{path.stem}_map.png")) - expected).max() < 0.51
         assert dict(report.ranked)[path] == pytest.approx(expected.mean() / 255, rel=1e-4)
@@ -439,7 +439,7 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
 def test_a_full_disk_ends_the_run_with_its_own_error(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 40), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 40), tmp_path / "out")
     save, saved = Image.Image.save, []
 
     def full(self: Image.Image, *arguments: Any, **options: Any) -> None:
@@ -467,14 +467,14 @@ def test_a_full_disk_under_the_journal_is_said(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_cannot_be_opened_is_said(saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)]), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     (folder.out / JOURNAL).mkdir()
     with pytest.raises(ResourceError, match=JOURNAL):
         folder.run()
 
 
 def test_an_interrupt_stops_soon_and_keeps_what_is_finished(saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 60), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 60), tmp_path / "out")
 
     def interrupted(images: Tensor) -> Prediction:
         folder.computed.append(tuple(images.shape))
@@ -492,9 +492,9 @@ def test_an_interrupt_stops_soon_and_keeps_what_is_finished(saliency: de.Ensembl
 
 
 def test_names_must_differ(saliency: de.Ensemble, tmp_path: Path) -> None:
-    picture = make_pictures(tmp_path / "in", [(20, 30)])[0]
+    image = make_images(tmp_path / "in", [(20, 30)])[0]
     with pytest.raises(UsageError, match="name of its own"):
-        Folder(saliency, [picture, picture], tmp_path / "out").run()
+        Folder(saliency, [image, image], tmp_path / "out").run()
 
 
 def test_a_pace_is_at_least_one() -> None:
@@ -510,7 +510,7 @@ def test_nothing_to_do(saliency: de.Ensemble, tmp_path: Path) -> None:
 
 
 def test_seconds_are_parts_of_the_whole(saliency: de.Ensemble, tmp_path: Path) -> None:
-    folder = Folder(saliency, make_pictures(tmp_path / "in", [(20, 30)] * 6), tmp_path / "out")
+    folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 6), tmp_path / "out")
 
     def compute(images: Tensor) -> Prediction:
         time.sleep(0.1)

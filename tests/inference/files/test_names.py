@@ -20,7 +20,7 @@ def ensemble() -> de.Ensemble:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """Two folders with a picture of the same name, and other pixels."""
+    """Two folders with an image of the same name, and other pixels."""
     files = [tmp_path / name / "x.png" for name in ("a", "b")]
     for number, file in enumerate(files):
         file.parent.mkdir()

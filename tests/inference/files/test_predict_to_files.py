@@ -107,7 +107,7 @@ def test_python_and_the_command_write_the_same_bytes(
     written = {file for result in results if result.failed is None for file in result.files}
     kept = {JOURNAL, *(("ranking.csv",) if "rank_by" in options else ())}
     assert {file.name for file in written} | kept == contents(tmp_path / "python").keys()
-    assert any("pictures per second" in line for line in said)
+    assert any("images per second" in line for line in said)
     assert any(line.startswith("cascade: quick") for line in said) == ("budget" in options or "keep" in options)
 
 

@@ -66,7 +66,7 @@ def test_views_of_a_member_run_on_its_network() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
-def test_other_numbers_of_pictures_run_in_parts_of_tuned_ones(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_numbers_of_images_run_in_parts_of_tuned_ones(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make()]).eval()
     quick = accelerate(ensemble, some_images(3), "openvino", "fp32")
     monkeypatch.setattr(DenseModel, "grid", lambda *_: pytest.fail("ran eagerly"))
@@ -76,7 +76,7 @@ def test_other_numbers_of_pictures_run_in_parts_of_tuned_ones(batch: int, monkey
         same(found, ensemble(some_images(batch)))
 
 
-def test_pictures_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     plain = DenseModel.resized
 
@@ -97,7 +97,7 @@ def test_pictures_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatc
     assert len(calls) == 4, "two sizes, two batches"
 
 
-def test_few_pictures_run_eagerly_and_many_are_tuned_for() -> None:
+def test_few_images_run_eagerly_and_many_are_tuned_for() -> None:
     ensemble = de.Ensemble([make()]).eval()
     few, many = prepared(ensemble, "auto", expected=2), prepared(ensemble, "auto", expected=100_000_000)
     for one in (few, many):

@@ -82,7 +82,7 @@ def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.
         torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_also_sees_turned_pictures_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_also_sees_turned_images_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     member = make()
     ensemble = de.Ensemble({"a": member, "b": Viewed(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
@@ -93,7 +93,7 @@ def test_a_network_that_also_sees_turned_pictures_runs_by_itself(monkeypatch: py
         torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
-def test_other_pictures_written_into_the_same_tensor_are_seen() -> None:
+def test_other_images_written_into_the_same_tensor_are_seen() -> None:
     ensemble = three()
     for backend in ("eager", "openvino"):
         quick = accelerate(ensemble, some_images(), backend, "fp32")

@@ -16,9 +16,9 @@ from densemble.ensemble.calibrate import VectorScaling
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
 from densemble.ensemble.member_views import Viewed
 from densemble.errors import ArtifactError, DataError, UsageError
-from densemble.inference.image_prediction import at_picture_size
+from densemble.inference.image_prediction import at_image_size
 from densemble.inference.tiles.planes import Rows
-from densemble.inference.tiles.resize import antialiased, blocks, grown, reduce_picture
+from densemble.inference.tiles.resize import antialiased, blocks, grown, reduce_image
 from densemble.inference.tiles.stitch import stitch
 from densemble.inference.tiles.streaming import plan_windows, stream
 from densemble.inference.tiles.tile_members import measure_reaches
@@ -33,7 +33,7 @@ SIZES: list[Size] = [(1, 1), (1, 500), (63, 64), (64, 65), (97, 250), (128, 96),
 
 
 def answered(windows: Windows) -> Tensor:
-    """Sum of all weights at every pixel of the padded picture, one window after the other."""
+    """Sum of all weights at every pixel of the padded image, one window after the other."""
     total = torch.zeros(windows.rows.padded, windows.columns.padded, dtype=torch.float64)
     for (i, (top, bottom)), (j, (left, right)) in itertools.product(
         enumerate(windows.rows.answers), enumerate(windows.columns.answers)
@@ -68,7 +68,7 @@ def test_no_more_work_than_the_halo_costs(length: int) -> None:
     axis = plan((length, length), 64, halo.pixels, 4).rows
     assert len(axis.starts) * axis.window <= (length + 4 * len(axis.starts)) * (halo.work(64) ** 0.5)
     if length % 64 == 0:
-        assert axis.window == 76  # pictures without a rest share one shape
+        assert axis.window == 76  # images without a rest share one shape
 
 
 def test_plan_by_hand() -> None:
@@ -98,7 +98,7 @@ def test_impossible_plans(tile: int, halo: int, overlap: float, message: str) ->
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
-def test_stitching_an_identity_returns_the_picture(size: Size, overlap: float) -> None:
+def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> None:
     windows = plan(size, 48, (8, 0, 4, 4), 4, overlap)
     padded = torch.rand(2, windows.rows.padded, windows.columns.padded)
     crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.answers())
@@ -116,12 +116,12 @@ def test_stitching_an_identity_returns_the_picture(size: Size, overlap: float) -
 @pytest.mark.parametrize(("size", "wanted"), [((301, 207), (48, 64)), ((90, 64), (48, 64)), ((7, 1), (16, 9))])
 def test_reduced_block_by_block_is_reduced_at_once(size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 50)
-    picture = torch.rand(3, *size)
+    image = torch.rand(3, *size)
     sizes = {wanted, (5, 11), size}
     assert len(list(blocks(size))) == -(-size[0] // 50) * -(-size[1] // 50)
-    found = reduce_picture(lambda b: picture[:, b.top : b.top + b.height, b.left : b.left + b.width], size, 3, sizes)
+    found = reduce_image(lambda b: image[:, b.top : b.top + b.height, b.left : b.left + b.width], size, 3, sizes)
     for one in sizes:
-        whole = F.interpolate(picture[None], size=one, mode="bilinear", align_corners=False, antialias=True)
+        whole = F.interpolate(image[None], size=one, mode="bilinear", align_corners=False, antialias=True)
         torch.testing.assert_close(found[one], whole, atol=1e-5, rtol=0)
 
 
@@ -147,8 +147,8 @@ def test_grown_window_is_a_part_of_the_whole(small: Size, size: Size) -> None:
 # --- streams --------------------------------------------------------------------------------------------------------
 
 
-class Picture:
-    """A picture in memory that is read like a large one; remembers what was read, and by whom."""
+class Image:
+    """An image in memory that is read like a large one; remembers what was read, and by whom."""
 
     def __init__(self, size: Size, channels: int = 3) -> None:
         self.size, self.channels = size, channels
@@ -215,26 +215,26 @@ def reaches_of(ensemble: de.Ensemble) -> dict[str, Reach]:
 
 def streamed(
     ensemble: de.Ensemble,
-    picture: Picture,
+    image: Image,
     tile: int = 64,
     overlap: float = 0.25,
     planes: tuple[str, ...] = ("mean",),
     batch: int = 1,
 ) -> Iterator[Rows]:
-    return stream(ensemble, picture, tile, overlap, planes, batch, reaches_of(ensemble))
+    return stream(ensemble, image, tile, overlap, planes, batch, reaches_of(ensemble))
 
 
 def check(
-    ensemble: de.Ensemble, picture: Picture, planes: tuple[str, ...], padded: Size | None = None, batch: int = 1
+    ensemble: de.Ensemble, image: Image, planes: tuple[str, ...], padded: Size | None = None, batch: int = 1
 ) -> None:
-    """All planes of a stream against those of the whole picture at once."""
-    rows = list(streamed(ensemble, picture, planes=planes, batch=batch))
-    images = picture.images(padded)
+    """All planes of a stream against those of the whole image at once."""
+    rows = list(streamed(ensemble, image, planes=planes, batch=batch))
+    images = image.images(padded)
     pixels = (images[0].permute(1, 2, 0) * 255).round().byte().numpy()
-    whole = at_picture_size(ensemble.predict_members(images), pixels, "whole", None, ensemble)
+    whole = at_image_size(ensemble.predict_members(images), pixels, "whole", None, ensemble)
     assert [part.top for part in rows] == sorted({part.top for part in rows})
     for name in planes:
-        found, wanted = joined(iter(rows), name), getattr(whole, name)[..., : picture.size[0], : picture.size[1]]
+        found, wanted = joined(iter(rows), name), getattr(whole, name)[..., : image.size[0], : image.size[1]]
         assert found.shape == wanted.shape
         if found.dtype.is_floating_point:
             torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
@@ -248,34 +248,34 @@ SEGMENTATION = ("mean", "label", "variance", "entropy", "expected_entropy", "mut
 
 @pytest.mark.parametrize("size", [(192, 260), (256, 64)])
 @pytest.mark.parametrize("batch", [1, 4])
-def test_exact_members_give_the_map_of_the_whole_picture(size: Size, batch: int) -> None:
+def test_exact_members_give_the_map_of_the_whole_image(size: Size, batch: int) -> None:
     ensemble = ensemble_of(network("upsample"), network("skip", seed=1))
-    reaches, picture = reaches_of(ensemble), Picture(size)
+    reaches, image = reaches_of(ensemble), Image(size)
     assert len(reaches) == 2 and all(reach.halo is not None for reach in reaches.values())
-    check(ensemble, picture, SEGMENTATION, batch=batch)
+    check(ensemble, image, SEGMENTATION, batch=batch)
     windows = plan_windows(ensemble, size, 64, 0.25, reaches)
     assert len(windows) > 1 and not windows.blended
-    assert max(height for _, _, height, _ in picture.reads) == windows.rows.window < size[0]
-    assert len(picture.reads) == len(windows) and threading.get_ident() not in picture.readers
+    assert max(height for _, _, height, _ in image.reads) == windows.rows.window < size[0]
+    assert len(image.reads) == len(windows) and threading.get_ident() not in image.readers
 
 
 @pytest.mark.parametrize(
     ("size", "padded"), [((1, 1), None), ((3, 301), (3, 304)), ((190, 47), (192, 47)), ((30, 40), None)]
 )
-def test_pictures_of_any_size(size: Size, padded: Size | None) -> None:
-    """Along an axis that is cut, the map is that of the picture continued to a multiple of the stride."""
-    check(ensemble_of(network()), Picture(size), ("mean", "label"), padded)
+def test_images_of_any_size(size: Size, padded: Size | None) -> None:
+    """Along an axis that is cut, the map is that of the image continued to a multiple of the stride."""
+    check(ensemble_of(network()), Image(size), ("mean", "label"), padded)
 
 
 def test_exact_members_stay_exact_under_blending() -> None:
     """Weights are 0 in the halo, and what is right in every window is right in their mean."""
-    model, picture = network(), Picture((160, 200))
+    model, image = network(), Image((160, 200))
     reach = reach_of(model)
     assert reach is not None and reach.halo is not None
     halo = reach.halo
-    windows = plan(picture.size, 96, halo.pixels, halo.stride, 0.25)
+    windows = plan(image.size, 96, halo.pixels, halo.stride, 0.25)
     assert windows.blended and len(windows) > 3
-    images = picture.images()
+    images = image.images()
     with torch.no_grad():
         whole = model(images)[0]
         parts = (
@@ -290,9 +290,9 @@ def test_exact_members_stay_exact_under_blending() -> None:
     torch.testing.assert_close(torch.cat([p["mean"] for _, p in found], 1), whole, atol=1e-4, rtol=0)
 
 
-def blended_by_hand(ensemble: de.Ensemble, picture: Picture, windows: Windows) -> Tensor:
+def blended_by_hand(ensemble: de.Ensemble, image: Image, windows: Windows) -> Tensor:
     """The mean map from full-size sums of map times Gaussian and of Gaussians."""
-    images = picture.images((windows.rows.padded, windows.columns.padded))
+    images = image.images((windows.rows.padded, windows.columns.padded))
     top, total = torch.zeros(3, *images.shape[-2:]), torch.zeros(*images.shape[-2:])
     for i, start in enumerate(windows.rows.starts):
         for j, left in enumerate(windows.columns.starts):
@@ -308,72 +308,72 @@ def blended_by_hand(ensemble: de.Ensemble, picture: Picture, windows: Windows) -
             box = (..., slice(start, start + windows.rows.window), slice(left, left + windows.columns.window))
             top[box] += weight * ensemble.predict_members(images[box]).mean[0]
             total[box] += weight
-    return (top / total)[:, : picture.size[0], : picture.size[1]]
+    return (top / total)[:, : image.size[0], : image.size[1]]
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
 def test_others_are_blended_by_a_gaussian(overlap: float) -> None:
-    ensemble, picture = ensemble_of(network("aspp"), network("upsample")), Picture((150, 130))
+    ensemble, image = ensemble_of(network("aspp"), network("upsample")), Image((150, 130))
     reaches = reaches_of(ensemble)
     assert reaches["m0"].halo is None and reaches["m1"].halo is not None
-    windows = plan_windows(ensemble, picture.size, 96, overlap, reaches)
+    windows = plan_windows(ensemble, image.size, 96, overlap, reaches)
     assert windows.blended
-    rows = list(streamed(ensemble, picture, 96, overlap, ("mean", "label", "entropy"), batch=2))
+    rows = list(streamed(ensemble, image, 96, overlap, ("mean", "label", "entropy"), batch=2))
     found = joined(iter(rows), "mean")
-    torch.testing.assert_close(found, blended_by_hand(ensemble, picture, windows), atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, blended_by_hand(ensemble, image, windows), atol=1e-5, rtol=0)
     assert torch.equal(joined(iter(rows), "label").long(), found.argmax(0))
 
 
 def test_no_overlap_joins_without_blending() -> None:
-    ensemble, picture = ensemble_of(network("aspp")), Picture((128, 64))
-    found = joined(streamed(ensemble, picture, 64, 0.0), "mean")
-    parts = [ensemble(picture.images()[:, :, top : top + 64])[0] for top in (0, 64)]
+    ensemble, image = ensemble_of(network("aspp")), Image((128, 64))
+    found = joined(streamed(ensemble, image, 64, 0.0), "mean")
+    parts = [ensemble(image.images()[:, :, top : top + 64])[0] for top in (0, 64)]
     torch.testing.assert_close(found, torch.cat(parts, 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("view", ["hflip", "vflip", "rot90", "rot180", "rot270"])
 def test_views_of_exact_members_are_exact(view: str) -> None:
-    check(ensemble_of(Viewed(network(), view)), Picture((128, 164)), ("mean",))
+    check(ensemble_of(Viewed(network(), view)), Image((128, 164)), ("mean",))
 
 
 def test_a_scaled_view_is_blended() -> None:
     ensemble = ensemble_of(Viewed(network(), "scale75"))
     reach = measure_reaches(ensemble)["m0"]
     assert reach.halo is None and "scale" in reach.why
-    found = joined(streamed(ensemble, Picture((128, 164)), tile=96), "mean")
+    found = joined(streamed(ensemble, Image((128, 164)), tile=96), "mean")
     assert found.shape == (3, 128, 164) and torch.allclose(found.sum(0), torch.ones(128, 164), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(201, 150), (20, 17), (1, 1)])
-def test_members_that_see_the_whole_picture(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fixed maps are combined small and then grown, as for any other picture."""
+def test_members_that_see_the_whole_image(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fixed maps are combined small and then grown, as for any other image."""
     monkeypatch.setattr("densemble.inference.tiles.streaming.BLOCK", 70)
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 70)
     members = (network("upsample", 3, (12, 16), (48, 64)), network("fpn", 3, (10, 10), (40, 40)))
-    check(ensemble_of(*members, Viewed(members[0], "hflip")), Picture(size), SEGMENTATION)
+    check(ensemble_of(*members, Viewed(members[0], "hflip")), Image(size), SEGMENTATION)
 
 
 @pytest.mark.parametrize("view", ["hflip", "rot90", "scale75"])
 @pytest.mark.parametrize("out_size", [None, (12, 16)])
-def test_whole_pictures_seen_through_a_view(view: str, out_size: Size | None) -> None:
+def test_whole_images_seen_through_a_view(view: str, out_size: Size | None) -> None:
     member = network("upsample", 3, out_size, (48, 64))
-    check(ensemble_of(Viewed(member, view)), Picture((150, 90)), ("mean",))
+    check(ensemble_of(Viewed(member, view)), Image((150, 90)), ("mean",))
 
 
 def test_members_of_both_kinds_together() -> None:
     wholes = (network("upsample", 3, None, (48, 64)), network("upsample", 3, (12, 16), (48, 64), seed=2))
     ensemble = ensemble_of(network(), *wholes, temperatures={"m0": 1.5, "m1": 0.7})
-    check(ensemble, Picture((128, 164)), SEGMENTATION)
-    check(ensemble_of(*wholes[:1]), Picture((128, 164)), ("mean", "label"))
+    check(ensemble, Image((128, 164)), SEGMENTATION)
+    check(ensemble_of(*wholes[:1]), Image((128, 164)), ("mean", "label"))
 
 
 def test_calibration_temperatures_and_guarantee_apply() -> None:
     calibration = VectorScaling((1.5, 0.8, 1.2), (0.2, 0.0, -0.3), "categorical")
     options = {"calibration": calibration, "guarantee": ConformalSet(0.2, 0.1, 10), "temperatures": {"m0": 2.0}}
     ensemble = ensemble_of(network(), **options)
-    check(ensemble, Picture((128, 72)), ("mean", "label", "included"))
-    plain = joined(streamed(ensemble_of(network()), Picture((128, 72))), "mean")
-    assert not torch.allclose(plain, joined(streamed(ensemble, Picture((128, 72))), "mean"), atol=1e-2)
+    check(ensemble, Image((128, 72)), ("mean", "label", "included"))
+    plain = joined(streamed(ensemble_of(network()), Image((128, 72))), "mean")
+    assert not torch.allclose(plain, joined(streamed(ensemble, Image((128, 72))), "mean"), atol=1e-2)
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
@@ -382,12 +382,12 @@ def test_calibration_temperatures_and_guarantee_apply() -> None:
 )
 def test_a_guarantee_is_applied_to_the_blended_map(guarantee: ConformalSet | RiskControl, overlap: float) -> None:
     """Not to each tile: sets that were blended or joined are those of no map that the thresholds were fitted on."""
-    ensemble, picture = ensemble_of(network("aspp"), guarantee=guarantee), Picture((150, 200))
-    windows = plan_windows(ensemble, picture.size, 96, overlap, reaches_of(ensemble))
+    ensemble, image = ensemble_of(network("aspp"), guarantee=guarantee), Image((150, 200))
+    windows = plan_windows(ensemble, image.size, 96, overlap, reaches_of(ensemble))
     assert windows.blended
-    rows = list(streamed(ensemble, picture, 96, overlap, ("mean", "included")))
+    rows = list(streamed(ensemble, image, 96, overlap, ("mean", "included")))
     included = joined(iter(rows), "included")
-    by_hand = guarantee.apply(blended_by_hand(ensemble, picture, windows)[None])[0]
+    by_hand = guarantee.apply(blended_by_hand(ensemble, image, windows)[None])[0]
     assert included.dtype == torch.bool and 0.05 < float(by_hand.float().mean()) < 0.95
     assert float((included != by_hand).float().mean()) < 1e-3  # probabilities at the threshold, by rounding
     assert torch.equal(included, guarantee.apply(joined(iter(rows), "mean")[None])[0])
@@ -397,7 +397,7 @@ def test_intervals_are_those_of_the_blended_values() -> None:
     task = make_task({"name": "regression"})
     guarantee = ConformalInterval(0.75, None, 0.1, 40)
     ensemble = ensemble_of(network("aspp", 1), task=task, guarantee=guarantee)
-    rows = list(streamed(ensemble, Picture((150, 200)), 96, 0.5, ("mean", "lower", "upper")))
+    rows = list(streamed(ensemble, Image((150, 200)), 96, 0.5, ("mean", "lower", "upper")))
     mean, lower, upper = (joined(iter(rows), name) for name in ("mean", "lower", "upper"))
     torch.testing.assert_close(upper - mean, torch.full_like(mean, 0.75), atol=1e-4, rtol=0)
     torch.testing.assert_close(mean - lower, torch.full_like(mean, 0.75), atol=1e-4, rtol=0)
@@ -405,15 +405,15 @@ def test_intervals_are_those_of_the_blended_values() -> None:
 
 def test_densities_keep_their_sum() -> None:
     task = make_task({"name": "heatmap", "mode": "density", "classes": ["cell"]})
-    ensemble, picture = ensemble_of(network("upsample", 1, (12, 16), (48, 64)), task=task), Picture((120, 160))
-    check(ensemble, picture, ("mean", "variance"))
+    ensemble, image = ensemble_of(network("upsample", 1, (12, 16), (48, 64)), task=task), Image((120, 160))
+    check(ensemble, image, ("mean", "variance"))
     with pytest.raises(UsageError, match="densities"):
-        streamed(ensemble_of(network("upsample", 1), task=task), picture)
+        streamed(ensemble_of(network("upsample", 1), task=task), image)
 
 
 def test_bands_and_depth_are_read_as_in_training() -> None:
-    plain = Picture((128, 72))
-    deep = Picture((128, 72), channels=5)
+    plain = Image((128, 72))
+    deep = Image((128, 72), channels=5)
     deep.pixels = np.zeros((128, 72, 5), np.uint16)
     deep.pixels[..., [4, 0, 2]] = plain.pixels.astype(np.uint16) * 10
     reading = {"bands": (4, 0, 2), "image_range": (0, 2550)}
@@ -424,42 +424,42 @@ def test_bands_and_depth_are_read_as_in_training() -> None:
 
 
 def test_what_cannot_be_streamed() -> None:
-    picture = Picture((300, 200))
+    image = Image((300, 200))
     with pytest.raises(UsageError, match="compares all pixels"):
-        streamed(ensemble_of(network("upsample", 1), combine="rank"), picture)
+        streamed(ensemble_of(network("upsample", 1), combine="rank"), image)
     with pytest.raises(UsageError, match="out_size=None"):
-        streamed(ensemble_of(network("upsample", 3, (12, 16))), picture)
+        streamed(ensemble_of(network("upsample", 3, (12, 16))), image)
     with pytest.raises(UsageError, match=r"no plane 'lower'.*mean, variance, entropy"):
-        streamed(ensemble_of(network()), picture, planes=("lower",))
+        streamed(ensemble_of(network()), image, planes=("lower",))
     with pytest.raises(UsageError, match="no planes"):
-        streamed(ensemble_of(network()), picture, planes=())
+        streamed(ensemble_of(network()), image, planes=())
     with pytest.raises(UsageError, match="batch = 0"):
-        streamed(ensemble_of(network()), picture, batch=0)
-    whole = joined(streamed(ensemble_of(network("upsample", 1, (12, 16), (48, 64)), combine="rank"), picture), "mean")
+        streamed(ensemble_of(network()), image, batch=0)
+    whole = joined(streamed(ensemble_of(network("upsample", 1, (12, 16), (48, 64)), combine="rank"), image), "mean")
     assert whole.shape == (1, 300, 200)
 
 
-def test_a_member_that_fails_on_the_whole_picture_is_named() -> None:
+def test_a_member_that_fails_on_the_whole_image_is_named() -> None:
     broken = de.DenseModel("resnet18", weights=None, cut="layer1", input_size=(32, 32), out_size=(8, 8)).eval()
     with torch.no_grad():
         broken.head.logits.bias.fill_(torch.nan)
     with pytest.raises(ArtifactError, match=r"m0.*NaN"):
-        list(streamed(ensemble_of(broken), Picture((50, 50))))
+        list(streamed(ensemble_of(broken), Image((50, 50))))
 
 
-def test_reading_fails_where_the_picture_is_damaged_and_stops_when_left() -> None:
-    class Damaged(Picture):
+def test_reading_fails_where_the_image_is_damaged_and_stops_when_left() -> None:
+    class Damaged(Image):
         def read(self, top: int, left: int, height: int, width: int) -> np.ndarray:
             if top > 60:
                 raise DataError("strip 7 is damaged")
             return super().read(top, left, height, width)
 
-    picture = Damaged((400, 64))
-    rows = streamed(ensemble_of(network()), picture)
+    image = Damaged((400, 64))
+    rows = streamed(ensemble_of(network()), image)
     assert next(rows).top == 0
     with pytest.raises(DataError, match="strip 7"):
         list(rows)
-    intact = Picture((4000, 64))
+    intact = Image((4000, 64))
     rows = streamed(ensemble_of(network()), intact)
     next(rows)
     rows.close()  # type: ignore[attr-defined]

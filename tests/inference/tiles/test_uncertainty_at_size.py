@@ -21,7 +21,7 @@ from densemble.inference.cascade_runner import predict_cascade
 from densemble.inference.compute import computing
 from densemble.inference.files.job import Output
 from densemble.inference.files.predict_files import predict_images
-from densemble.inference.image_prediction import at_picture_size
+from densemble.inference.image_prediction import at_image_size
 from densemble.inference.sources import Item
 from densemble.inference.tiles.predict_large import predict_large
 from densemble.inference.tiles.streaming import plan_windows, stream
@@ -115,7 +115,7 @@ def test_the_entropy_between_two_pixels_by_hand() -> None:
     mean[:, 0, :, 0] = mean[:, 1, :, 1:] = 1
     small = Prediction(mean, None, torch.zeros(1, 4, 4), None, None, None, mean.max(1).indices)
     ensemble = de.Ensemble(members(SegmentationTask(("a", "b"))), task=SegmentationTask(("a", "b")))
-    served = at_picture_size(small, np.zeros((32, 32, 3), np.uint8), "x", None, ensemble)
+    served = at_image_size(small, np.zeros((32, 32, 3), np.uint8), "x", None, ensemble)
     assert served.mean[:, 16, 7].tolist() == pytest.approx([9 / 16, 7 / 16])
     assert served.entropy is not None
     assert float(served.entropy[16, 7]) == pytest.approx(0.68532, abs=1e-5)  # -(9/16 ln 9/16 + 7/16 ln 7/16)
@@ -125,7 +125,7 @@ def test_the_entropy_between_two_pixels_by_hand() -> None:
 def test_a_map_over_the_members_cannot_be_resized() -> None:
     ensemble, pixels = build("segmentation"), photo()
     with pytest.raises(ValueError, match="12x16 for an image of 31x45"):
-        at_picture_size(ensemble.predict(images_of(pixels)), pixels, "x", None, ensemble)
+        at_image_size(ensemble.predict(images_of(pixels)), pixels, "x", None, ensemble)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -195,7 +195,7 @@ def test_a_cascade_over_all_members_agrees() -> None:
     policy = Policy(tuple(ensemble.members), "mutual_information", 1e-9, 1.0, 0.5, 1.0, 1.0)
     got = predict_cascade(ensemble, images_of(pixels), policy, uncertainty=True)
     assert got.used.tolist() == [3]
-    assert_maps(at_picture_size(got.prediction, pixels, "x", None, ensemble), reference(ensemble, pixels))
+    assert_maps(at_image_size(got.prediction, pixels, "x", None, ensemble), reference(ensemble, pixels))
 
 
 @pytest.mark.parametrize("by", ["mutual_information", "entropy", "disagreement"])

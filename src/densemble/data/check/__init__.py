@@ -17,7 +17,7 @@ from densemble.data.check.scorable import judge_scorable
 from densemble.data.check.seen import Seen
 from densemble.data.check.sides import judge_sides
 from densemble.data.check.subject import Checkable
-from densemble.data.check.summary import named_classes, sum_up_pictures, sum_up_split
+from densemble.data.check.summary import named_classes, sum_up_images, sum_up_split
 from densemble.data.check.uniformity import judge_uniformity
 from densemble.errors import DataError, ResourceError
 
@@ -37,7 +37,7 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
     Returns:
         Plain values for JSON: ``data``, ``task``, ``layout``, ``split_by``, ``classes``, ``heat_max`` (of
         heat: what becomes 1), ``ok`` (no errors, though
-        there may be warnings), ``pictures`` (mean and std per channel), ``splits``: facts by name, see
+        there may be warnings), ``images`` (mean and std per channel), ``splits``: facts by name, see
         :func:`densemble.data.check.summary.sum_up_split`, and ``problems``: each with ``kind``, ``file``,
         ``message``, ``remedy``, ``severity`` (error, warning), ``split``, ``pair``, ``partner``.
     """
@@ -57,7 +57,7 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
         "classes": names,
         "heat_max": data.reading.options["heat_max"] or None,
         "ok": not any(problem.severity == "error" for problem in problems),
-        "pictures": sum_up_pictures(seen),
+        "pictures": sum_up_images(seen),
         "splits": {split: sum_up_split(data, members, names) for split, members in by_split.items()},
         "problems": [asdict(problem) for problem in in_order(problems)],
     }

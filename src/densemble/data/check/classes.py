@@ -32,8 +32,8 @@ def class_names(data: Checkable, seen: Sequence[Seen]) -> list[str] | None:
 
 
 def class_pixels(data: Checkable, seen: Sequence[Seen], count: int) -> tuple[list[int], list[int], list[int]]:
-    """Per class: its pixels, the pixels where it is known whether they are it, and the pictures that show it."""
-    pixels, known, pictures = [0] * count, [0] * count, [0] * count
+    """Per class: its pixels, the pixels where it is known whether they are it, and the images that show it."""
+    pixels, known, images = [0] * count, [0] * count, [0] * count
     for one in seen:
         if one.map is None or one.map.spoilt:
             continue
@@ -45,8 +45,8 @@ def class_pixels(data: Checkable, seen: Sequence[Seen], count: int) -> tuple[lis
         for i, (own, total) in enumerate(rows[:count]):
             pixels[i] += own
             known[i] += total
-            pictures[i] += own > 0
-    return pixels, known, pictures
+            images[i] += own > 0
+    return pixels, known, images
 
 
 def judge_classes(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
@@ -223,7 +223,7 @@ def _spread(data: Checkable, seen: Sequence[Seen], names: list[str]) -> Iterator
     counted = {split: class_pixels(data, members, len(names)) for split, members in splits.items() if members}
     if "train" not in counted:
         return
-    pixels, known, pictures = counted["train"]
+    pixels, known, images = counted["train"]
     others = [split for split in counted if split != "train"]
     here = str(data.path)
     learnt = [i for i in range(len(names)) if pixels[i]]
@@ -231,9 +231,7 @@ def _spread(data: Checkable, seen: Sequence[Seen], names: list[str]) -> Iterator
         only = f"'{names[learnt[0]]}' alone" if learnt else "no class"
         yield Problem("one class", here, f"the training maps show {only}", "add maps of what is to be found")
         return
-    stratified = (
-        "--set data.stratify=true" if data.layout.split_by == "seed" else "move some pictures between the splits"
-    )
+    stratified = "--set data.stratify=true" if data.layout.split_by == "seed" else "move some images between the splits"
     for i, name in enumerate(names):
         where = [split for split in others if counted[split][0][i]]
         if i == data.ignore_index:
@@ -248,7 +246,7 @@ def _spread(data: Checkable, seen: Sequence[Seen], names: list[str]) -> Iterator
             message = f"class '{name}' is in no validation map: its score is unknown"
             yield Problem("class not in val", here, message, stratified, "warning")
         if pixels[i] and pixels[i] < _RARE * known[i]:
-            message = f"class '{name}' covers {pixels[i] / known[i]:.3%} of the training maps, in {pictures[i]} of them"
+            message = f"class '{name}' covers {pixels[i] / known[i]:.3%} of the training maps, in {images[i]} of them"
             remedy = "weigh the classes: --set class_weights=balanced, or choose --set loss=dice"
             yield Problem("rare class", here, message, remedy, "warning")
 

@@ -64,7 +64,7 @@ def _guess_planes(planes: Array) -> tuple[str, str]:
     colours = len(np.unique(planes.reshape(-1, 3), axis=0))
     if colours <= _FEW_COLOURS:
         return "segmentation", "masks of few colours"
-    return "image", "pictures in colours"
+    return "image", "images in colours"
 
 
 def _guess_grey(values: Array, layout: Layout) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures that are the same or nearly so, also when they were mirrored, turned, brightened or compressed again."""
+"""Images that are the same or nearly so, also when they were mirrored, turned, brightened or compressed again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,11 +34,11 @@ TURNS: dict[str, tuple[bool, int]] = {
 
 @dataclass(frozen=True)
 class Likeness:
-    """Two pictures that look alike.
+    """Two images that look alike.
 
     Attributes:
         left, right: their numbers.
-        grade: ``copy``: one picture was made from the other; ``similar``: neighbours in a video or in a burst.
+        grade: ``copy``: one image was made from the other; ``similar``: neighbours in a video or in a burst.
         turn: row of ``TURNS``: what makes the right one look like the left one.
         correlation: of the two thumbnails.
     """
@@ -51,7 +51,7 @@ class Likeness:
 
 
 def thumbnail(image: Array) -> Array:
-    """A picture ``(H, W, C)`` in [0, 1] or in 8 or 16 bits -> grey uint8 ``(32, 32)``."""
+    """An image ``(H, W, C)`` in [0, 1] or in 8 or 16 bits -> grey uint8 ``(32, 32)``."""
     from torchvision.transforms.v2 import functional as transforms
 
     if image.dtype != np.uint8:
@@ -64,9 +64,9 @@ def thumbnail(image: Array) -> Array:
 
 
 def find_alike(left: Sequence[Array], right: Sequence[Array]) -> list[Likeness]:
-    """For every picture of the left its closest likeness on the right, where there is one.
+    """For every image of the left its closest likeness on the right, where there is one.
 
-    A picture of 8 x 8 grey means is a perceptual hash: candidates are those whose hashes correlate, which does not
+    An image of 8 x 8 grey means is a perceptual hash: candidates are those whose hashes correlate, which does not
     see brightness and contrast. They are verified on 32 x 32 pixels, all of them and their detail alone: two street
     scenes share the sky above and the road below, but not their edges.
 
@@ -97,7 +97,7 @@ def find_alike(left: Sequence[Array], right: Sequence[Array]) -> list[Likeness]:
 
 def _grade(correlation: float, detail: float, plain: bool) -> Literal["copy", "similar"] | None:
     """Measured on CamVid, 7-Scenes and OSIE: copies at JPEG quality 30, an eighth of the size, or a fifth brighter keep
-    0.97 and 0.96; pictures of different splits reach 0.91 and 0.43; neighbours in a video lie between."""
+    0.97 and 0.96; images of different splits reach 0.91 and 0.43; neighbours in a video lie between."""
     if correlation >= _COPY[0] and detail >= _COPY[1] and not plain:
         return "copy"
     return "similar" if correlation >= _SIMILAR[0] and detail >= _SIMILAR[1] else None
@@ -113,25 +113,25 @@ def _candidates(left: Array, right: Array) -> Iterator[tuple[Array, Array]]:
             yield i[part : part + (_BLOCK >> 8)] + start, j[part : part + (_BLOCK >> 8)]
 
 
-def _coarse(pictures: Array) -> Array:
+def _coarse(images: Array) -> Array:
     block = SIDE // _HASH
-    means: Array = pictures.reshape(len(pictures), _HASH, block, _HASH, block).mean((2, 4))
+    means: Array = images.reshape(len(images), _HASH, block, _HASH, block).mean((2, 4))
     return means
 
 
-def _detail(pictures: Array) -> Array:
+def _detail(images: Array) -> Array:
     """Pixels without the mean of the 5 x 5 around them: neither their light nor a gradient is left."""
     edge = _AROUND // 2
-    means = pictures
+    means = images
     for axis in (1, 2):
         means = np.lib.stride_tricks.sliding_window_view(means, _AROUND, axis).mean(-1)
-    detail: Array = pictures[:, edge:-edge, edge:-edge] - means
+    detail: Array = images[:, edge:-edge, edge:-edge] - means
     return detail
 
 
-def _centred(pictures: Array) -> Array:
-    """Rows whose product is their correlation; 0 for pictures of one grey."""
-    rows = pictures.reshape(len(pictures), -1)
+def _centred(images: Array) -> Array:
+    """Rows whose product is their correlation; 0 for images of one grey."""
+    rows = images.reshape(len(images), -1)
     rows = rows - rows.mean(1, keepdims=True)
     centred: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return centred

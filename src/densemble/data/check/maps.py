@@ -122,17 +122,17 @@ def _points(seen: Seen, result: SeenMap) -> None:
     result.points = float(len(points))
     if not len(points):
         _say(seen, "no points", f"'{path}' lists no point", severity="warning")
-    if seen.picture is None or not len(points):
+    if seen.image is None or not len(points):
         return
-    height, width = seen.picture.size
+    height, width = seen.image.size
     outside = ((points < -0.5) | (points >= np.array([width, height]) - 0.5)).any(1)
     if outside.any():
-        message = f"{int(outside.sum())} of {len(points)} points in '{path}' lie outside its {height}x{width} picture"
+        message = f"{int(outside.sum())} of {len(points)} points in '{path}' lie outside its {height}x{width} image"
         if (points[:, ::-1] < np.array([width, height]) - 0.5).all():
             message += "; x and y seem to be exchanged"
         _say(seen, "points outside", message, "x is to the right and y down, in pixels from 0: correct the file")
     elif len(points) > 1 and points.min() >= 0 and points.max() <= 1:
-        message = f"all points in '{path}' lie in the first pixel: they seem to be shares of the picture"
+        message = f"all points in '{path}' lie in the first pixel: they seem to be shares of the image"
         _say(seen, "relative points", message, f"multiply x by the width ({width}) and y by the height ({height})")
 
 

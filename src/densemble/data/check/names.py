@@ -76,7 +76,7 @@ def _unused(layout: Layout) -> Iterator[Problem]:
         elif suffix in TARGET_SUFFIXES:
             remedy = "name them in a list of a split, or move them out of the folder"
         else:
-            remedy = "save pictures and maps as PNG, TIFF or NPY, and move other files out of the folder"
+            remedy = "save images and maps as PNG, TIFF or NPY, and move other files out of the folder"
         yield Problem("unused files", str(files[0]), message, remedy, "warning")
 
 

@@ -1,4 +1,4 @@
-"""One pair: picture, map and fixations are read, summed up, and what is wrong with them is found."""
+"""One pair: image, map and fixations are read, summed up, and what is wrong with them is found."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from densemble.data.check.likeness import thumbnail
 from densemble.data.check.maps import map_files, measure_map
 from densemble.data.check.problems import Problem, Severity, damage, from_error, in_split, leaving_out
 from densemble.data.check.refused import explain_map
-from densemble.data.check.seen import Seen, SeenPicture
+from densemble.data.check.seen import Seen, SeenImage
 from densemble.data.check.subject import Checkable
 from densemble.data.layouts import Sample
 from densemble.data.read_pairs import is_point_table
@@ -36,7 +36,7 @@ def look(data: Checkable, split: str, sample: Sample, name: str, kept: int) -> S
         kept: how many values of its map are kept.
     """
     seen = Seen(split, sample, name)
-    image, valid = _look_at_picture(seen, data)
+    image, valid = _look_at_image(seen, data)
     target = _look_at_map(seen, data, None if image is None else (image.shape[0], image.shape[1]), valid, kept)
     if image is not None and target is not None and data.reading.kind == "pixels":
         _compare(seen, image, target, data)
@@ -47,12 +47,12 @@ def look(data: Checkable, split: str, sample: Sample, name: str, kept: int) -> S
     return seen
 
 
-def _look_at_picture(seen: Seen, data: Checkable) -> tuple[Array | None, Array | None]:
-    """The picture ``(H, W, C)``, and where it holds data ``(H, W)``."""
+def _look_at_image(seen: Seen, data: Checkable) -> tuple[Array | None, Array | None]:
+    """The image ``(H, W, C)``, and where it holds data ``(H, W)``."""
     sample = seen.sample
     try:
         image, valid = data.reading.image_and_validity(sample)
-    except codec.SeveralPictures as error:
+    except codec.SeveralImages as error:
         seen.problems.append(replace(from_error("several pages", sample.image, error), pair=seen.name))
         return None, None
     except DataError as error:
@@ -60,15 +60,15 @@ def _look_at_picture(seen: Seen, data: Checkable) -> tuple[Array | None, Array |
         if broken is not None:
             seen.problems.append(damage(broken, seen.name, error))
         else:
-            seen.problems.append(replace(from_error("unusable picture", sample.image, error), pair=seen.name))
+            seen.problems.append(replace(from_error("unusable image", sample.image, error), pair=seen.name))
         return None, None
     try:
         unit = _unit(image, data, valid)
     except DataError as error:
-        seen.problems.append(replace(from_error("picture values", sample.image, error), pair=seen.name))
+        seen.problems.append(replace(from_error("image values", sample.image, error), pair=seen.name))
         return None, None
     known = image.reshape(-1, image.shape[2]) if valid is None else image[valid]
-    seen.picture = SeenPicture(
+    seen.image = SeenImage(
         size=(image.shape[0], image.shape[1]),
         channels=image.shape[2],
         depth=str(image.dtype),
@@ -81,7 +81,7 @@ def _look_at_picture(seen: Seen, data: Checkable) -> tuple[Array | None, Array |
         highest=float(known.max(initial=0)),
         known=len(known) / (image.shape[0] * image.shape[1]),
     )
-    _judge_picture(seen, seen.picture)
+    _judge_image(seen, seen.image)
     return image, valid
 
 
@@ -108,28 +108,28 @@ def _shown(image: Array, data: Checkable) -> Array:
     return image if image.dtype == np.uint8 else codec.as_unit(image, data.reading.options["image_range"])
 
 
-def _judge_picture(seen: Seen, picture: SeenPicture) -> None:
-    height, width = picture.size
-    size, path, name = format_size(picture.size), seen.sample.image, seen.name
+def _judge_image(seen: Seen, image: SeenImage) -> None:
+    height, width = image.size
+    size, path, name = format_size(image.size), seen.sample.image, seen.name
 
     def say(kind: str, message: str, remedy: str, severity: Severity = "warning") -> None:
         seen.problems.append(Problem(kind, str(path), message, remedy, severity, pair=name))
 
-    if not picture.known:
-        say("empty picture", f"'{path}' holds no data anywhere", f"leave it out: {leaving_out(name)}", "error")
-    if picture.constant:
-        say("constant picture", f"'{path}' is one colour everywhere", f"leave it out: {leaving_out(name)}", "error")
-    if min(picture.size) < _SMALL:
-        say("small picture", f"'{path}' is {size}, below {_SMALL} pixels", f"leave it out: {leaving_out(name)}")
+    if not image.known:
+        say("empty image", f"'{path}' holds no data anywhere", f"leave it out: {leaving_out(name)}", "error")
+    if image.constant:
+        say("constant image", f"'{path}' is one colour everywhere", f"leave it out: {leaving_out(name)}", "error")
+    if min(image.size) < _SMALL:
+        say("small image", f"'{path}' is {size}, below {_SMALL} pixels", f"leave it out: {leaving_out(name)}")
     if max(height, width) > _OBLONG * min(height, width):
-        message = f"'{path}' is {size}, more than {_OBLONG} times as long as wide; every picture becomes one size"
-        say("oblong picture", message, f"cut it into pieces, or leave it out: {leaving_out(name)}")
+        message = f"'{path}' is {size}, more than {_OBLONG} times as long as wide; every image becomes one size"
+        say("oblong image", message, f"cut it into pieces, or leave it out: {leaving_out(name)}")
 
 
 def _look_at_map(seen: Seen, data: Checkable, size: Size | None, valid: Array | None, kept: int) -> Array | None:
     sample, reading = seen.sample, data.reading
     if size is None and (sample.drawing is not None or is_point_table(sample.target)):
-        return None  # it is drawn at the size of its picture
+        return None  # it is drawn at the size of its image
     try:
         target = replace(reading, classes=None).target(sample, size or (1, 1))
         if size is not None:
@@ -146,7 +146,7 @@ def _look_at_map(seen: Seen, data: Checkable, size: Size | None, valid: Array | 
 
 
 def _judge_turn(seen: Seen, data: Checkable, target: Array, size: Size) -> None:
-    """Whether a map was drawn on the turned picture cannot be told where both ways fit."""
+    """Whether a map was drawn on the turned image cannot be told where both ways fit."""
     if data.reading.options["exif"] != "auto" or target.shape[-2:] != size:
         return
     orientation = data.reading.silent_turn(seen.sample)
@@ -171,10 +171,10 @@ def _unequal(seen: Seen, data: Checkable, target: Array, size: Size) -> Problem:
     stretched = abs(math.log(height * size[1] / (width * size[0])))
     if (height, width) == (size[1], size[0]):
         turned = data.reading.silent_turn(sample) != 1 or data.reading.options["exif"] == "ignore"
-        remedy = "turn the map as its picture's EXIF orientation says: --set data.exif=auto" if turned else again
+        remedy = "turn the map as its image's EXIF orientation says: --set data.exif=auto" if turned else again
         message += "; one of them lies on its side"
     elif stretched < _SAME_SHAPE:
-        remedy = "resize the maps to their pictures: --set data.resize_targets=true"
+        remedy = "resize the maps to their images: --set data.resize_targets=true"
     else:
         remedy = f"{again}; --set data.resize_targets=true would stretch it, for its shape is another"
     return Problem("unequal sizes", str(map_files(seen)[0]), message, remedy, pair=seen.name)
@@ -184,10 +184,10 @@ def _compare(seen: Seen, image: Array, target: Array, data: Checkable) -> None:
     shown = np.moveaxis(_shown(image, data).astype(np.float32), -1, 0)
     shown = shown / np.float32(255) if image.dtype == np.uint8 else shown
     if shown.shape == target.shape and np.allclose(shown, target, atol=1e-6):
-        message = f"'{seen.sample.target}' is its own picture '{seen.sample.image}': there is nothing to learn"
+        message = f"'{seen.sample.target}' is its own image '{seen.sample.image}': there is nothing to learn"
         remedy = f"check which file is which, or leave the pair out: {leaving_out(seen.name)}"
         seen.problems.append(
-            Problem("target is its picture", str(seen.sample.target), message, remedy, "warning", pair=seen.name)
+            Problem("target is its image", str(seen.sample.target), message, remedy, "warning", pair=seen.name)
         )
 
 
@@ -199,8 +199,8 @@ def _look_at_fixations(seen: Seen) -> list[Problem]:
         points = codec.read_points(path)
     except DataError as error:
         return [replace(damage(path, name, error), remedy=remedy)]
-    if seen.picture is not None and points.shape != seen.picture.size:
-        sizes = f"{format_size((points.shape[0], points.shape[1]))}, the picture is {format_size(seen.picture.size)}"
+    if seen.image is not None and points.shape != seen.image.size:
+        sizes = f"{format_size((points.shape[0], points.shape[1]))}, the image is {format_size(seen.image.size)}"
         return [Problem("fixations", str(path), f"fixations '{path}' are {sizes}", remedy, pair=name)]
     if not points.any():
         return [Problem("fixations", str(path), f"fixations '{path}' hold no point", remedy, pair=name)]

@@ -30,7 +30,7 @@ def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
         error: of ``Reading.target``.
     """
     path = seen.sample.target
-    if isinstance(error, codec.SeveralPictures):
+    if isinstance(error, codec.SeveralImages):
         return from_error("several pages", path, error)
     if seen.sample.drawing is not None:
         return from_error("annotation", path, error)
@@ -73,12 +73,12 @@ def _refused_values(path: Path, kind: TargetKind, planes: Array) -> Problem | No
         message = f"'{path}' holds values down to {planes.min():g}"
         return Problem("negative values", str(path), message, "shift or cut them: the lowest value must be 0")
     if kind in ("heat", "density", "values") and planes.shape[2] in (3, 4):
-        message = f"'{path}' is a picture in colours, wanted one channel of numbers"
+        message = f"'{path}' is an image in colours, wanted one channel of numbers"
         return Problem(
             "coloured map",
             str(path),
             message,
-            "save the numbers themselves as grey PNG, TIFF or NPY; if it is the picture that is wanted: --task image",
+            "save the numbers themselves as grey PNG, TIFF or NPY; if it is the image that is wanted: --task image",
         )
     return None
 

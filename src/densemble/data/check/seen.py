@@ -8,8 +8,8 @@ from densemble.shapes import Array, Size
 
 
 @dataclass(frozen=True)
-class SeenPicture:
-    """Of a picture.
+class SeenImage:
+    """Of an image.
 
     Attributes:
         size: (H, W).
@@ -85,7 +85,7 @@ class SeenMap:
 
 @dataclass
 class Seen:
-    """A pair that was looked at; picture and map are ``None`` where they could not be read.
+    """A pair that was looked at; image and map are ``None`` where they could not be read.
 
     Its ``name`` is the stem, after ``SPLIT/`` where another split has the same stem.
     """
@@ -93,7 +93,7 @@ class Seen:
     split: str
     sample: Sample
     name: str
-    picture: SeenPicture | None = None
+    image: SeenImage | None = None
     map: SeenMap | None = None
     with_points: bool = False
     problems: list[Problem] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Classes that mean a side: a mirrored picture shows the other one under the same name."""
+"""Classes that mean a side: a mirrored image shows the other one under the same name."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ def judge_sides(data: Checkable) -> Iterator[Problem]:
     if sided:
         shown = ", ".join(f"'{name}'" for name in sided[:_SHOWN]) + (", ..." if len(sided) > _SHOWN else "")
         message = (
-            f"classes name sides ({shown}), and training mirrors pictures unless it is told otherwise: left is then "
+            f"classes name sides ({shown}), and training mirrors images unless it is told otherwise: left is then "
             "learnt as right"
         )
         remedy = "train without mirroring: --set training.augment=none"

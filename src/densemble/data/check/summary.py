@@ -20,19 +20,19 @@ def sum_up_split(data: Checkable, seen: Sequence[Seen], names: list[str] | None)
     Returns:
         ``pairs``, ``usable`` (both files could be read), ``sizes`` (the commonest), ``channels``, ``depths``,
         ``with_fixations``; of labels ``label_share`` (of all pixels); of labels and masks ``ignored_label``,
-        ``ignored_share``, ``class_share`` (of the pixels that are known) and ``class_pictures``; of everything else
+        ``ignored_share``, ``class_share`` (of the pixels that are known) and ``class_images``; of everything else
         ``values`` (lowest and highest), ``mean``, ``percentiles`` (of some pixels of every map) and
         ``invalid_share``; ``points`` per map.
     """
-    pictures = [one.picture for one in seen if one.picture is not None]
+    images = [one.image for one in seen if one.image is not None]
     maps = [one.map for one in seen if one.map is not None]
-    sizes = Counter(f"{picture.size[0]}x{picture.size[1]}" for picture in pictures)
+    sizes = Counter(f"{image.size[0]}x{image.size[1]}" for image in images)
     facts: dict[str, Any] = {
         "pairs": len(seen),
-        "usable": sum(one.picture is not None and one.map is not None for one in seen),
+        "usable": sum(one.image is not None and one.map is not None for one in seen),
         "sizes": dict(sizes.most_common(_SIZES)),
-        "channels": {str(key): count for key, count in Counter(p.channels for p in pictures).most_common()},
-        "depths": dict(Counter(picture.depth for picture in pictures).most_common()),
+        "channels": {str(key): count for key, count in Counter(p.channels for p in images).most_common()},
+        "depths": dict(Counter(image.depth for image in images).most_common()),
         "with_fixations": sum(one.with_points for one in seen),
     }
     if data.reading.kind in ("labels", "masks"):
@@ -52,11 +52,11 @@ def _of_classes(data: Checkable, seen: Sequence[Seen], names: list[str]) -> dict
         facts["label_share"] = {str(label): round(share, 5) for label, share in shares.items()}
     facts["ignored_label"], share = ignored(data, seen)
     facts["ignored_share"] = round(share, 5)
-    pixels, known, pictures = class_pixels(data, seen, len(names))
+    pixels, known, images = class_pixels(data, seen, len(names))
     facts["class_share"] = {
         name: round(own / total, 6) if total else 0.0 for name, own, total in zip(names, pixels, known, strict=True)
     }
-    facts["class_pictures"] = dict(zip(names, pictures, strict=True))
+    facts["class_pictures"] = dict(zip(names, images, strict=True))
     return facts
 
 
@@ -75,20 +75,20 @@ def _of_values(maps: Sequence[SeenMap]) -> dict[str, Any]:
     }
 
 
-def sum_up_pictures(seen: Sequence[Seen]) -> dict[str, Any]:
-    """Mean and standard deviation of all pictures per channel, in [0, 1], of those with the usual channels; and the
+def sum_up_images(seen: Sequence[Seen]) -> dict[str, Any]:
+    """Mean and standard deviation of all images per channel, in [0, 1], of those with the usual channels; and the
     share of pixels that their files say to hold no data."""
-    pictures = [one.picture for one in seen if one.picture is not None]
-    if not any(picture.pixels for picture in pictures):
-        return {"mean": [], "std": [], "no_data_share": 1.0 if pictures else 0.0}
-    usual = Counter(picture.channels for picture in pictures).most_common(1)[0][0]
-    same = [picture for picture in pictures if picture.channels == usual]
-    pixels = max(sum(picture.pixels for picture in same), 1)
-    mean = np.sum([picture.sums for picture in same], axis=0) / pixels
-    squares = np.sum([picture.squares for picture in same], axis=0) / pixels
+    images = [one.image for one in seen if one.image is not None]
+    if not any(image.pixels for image in images):
+        return {"mean": [], "std": [], "no_data_share": 1.0 if images else 0.0}
+    usual = Counter(image.channels for image in images).most_common(1)[0][0]
+    same = [image for image in images if image.channels == usual]
+    pixels = max(sum(image.pixels for image in same), 1)
+    mean = np.sum([image.sums for image in same], axis=0) / pixels
+    squares = np.sum([image.squares for image in same], axis=0) / pixels
     std = np.sqrt(np.maximum(squares - mean**2, 0))
-    areas = [picture.size[0] * picture.size[1] for picture in pictures]
-    known = sum(picture.known * area for picture, area in zip(pictures, areas, strict=True))
+    areas = [image.size[0] * image.size[1] for image in images]
+    known = sum(image.known * area for image, area in zip(images, areas, strict=True))
     return {
         "mean": [round(float(v), 5) for v in mean],
         "std": [round(float(v), 5) for v in std],

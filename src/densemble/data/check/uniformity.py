@@ -23,7 +23,7 @@ _TWELVE_BITS = 4096
 
 def judge_uniformity(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
     """What is wrong with the set as a whole, though each of its files may be right."""
-    yield from _pictures(data, seen)
+    yield from _images(data, seen)
     mapped = [(one, one.map) for one in seen if one.map is not None]
     channels = Counter(found.channels for _, found in mapped)
     usual = channels.most_common(1)[0][0] if channels else 0
@@ -36,31 +36,31 @@ def judge_uniformity(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]
     yield from _meaning(data, mapped)
 
 
-def _pictures(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
-    pictures = [(one, one.picture) for one in seen if one.picture is not None]
-    if not pictures:
+def _images(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
+    images = [(one, one.image) for one in seen if one.image is not None]
+    if not images:
         return
-    channels = Counter(picture.channels for _, picture in pictures)
+    channels = Counter(image.channels for _, image in images)
     usual, fewest = channels.most_common(1)[0][0], min(channels)
     remedy = f"choose channels that all have: --set 'data.bands={list(range(fewest))}'"
-    for one, picture in pictures:
-        if picture.channels != usual:
-            message = f"'{one.sample.image}' has {picture.channels} channels, most pictures have {usual}"
+    for one, image in images:
+        if image.channels != usual:
+            message = f"'{one.sample.image}' has {image.channels} channels, most images have {usual}"
             file = str(one.sample.image)
             yield Problem("mixed channels", file, message, remedy, split=one.split, pair=one.name)
-    depths = Counter(picture.depth for _, picture in pictures)
+    depths = Counter(image.depth for _, image in images)
     if len(depths) > 1:
         counted = ", ".join(f"{count} {depth}" for depth, count in depths.most_common())
-        message = f"pictures have different depths: {counted}; the same scene may be darker in one than in another"
+        message = f"images have different depths: {counted}; the same scene may be darker in one than in another"
         remedy = "save all in one depth, or set what is 0 and 1: --set data.image_range=[LOW, HIGH]"
         yield Problem("mixed depths", str(data.path), message, remedy, "warning")
-    highest = max((picture.highest for _, picture in pictures if picture.depth == "uint16"), default=0)
+    highest = max((image.highest for _, image in images if image.depth == "uint16"), default=0)
     if 0 < highest < _TWELVE_BITS and data.reading.options["image_range"] is None:
         remedy = f"say which numbers are black and white: --set 'data.image_range=[0, {_all_bits(highest)}]'"
-        yield _few_bits(data, f"the 16-bit pictures reach {highest:g} of 65535", remedy)
-    sides = [max(picture.size) for _, picture in pictures]
+        yield _few_bits(data, f"the 16-bit images reach {highest:g} of 65535", remedy)
+    sides = [max(image.size) for _, image in images]
     if max(sides) > _VARYING * min(sides):
-        message = f"pictures are from {min(sides)} to {max(sides)} pixels long; all are resized to one size"
+        message = f"images are from {min(sides)} to {max(sides)} pixels long; all are resized to one size"
         remedy = "cut the large ones into pieces, or choose a size for most: --set input_size=HEIGHTxWIDTH"
         yield Problem("sizes vary", str(data.path), message, remedy, "warning")
 
@@ -178,7 +178,7 @@ def _meaning(data: Checkable, mapped: Sequence[tuple[Seen, SeenMap]]) -> Iterato
             message = f"densities sum up to {np.median(crowd):.2g} objects per pixel: they seem to be scaled"
             remedy = "the sum of a map must be a count: --set data.scale=FACTOR, or save it as TIFF or NPY of floats"
             yield Problem("scaled densities", here, message, remedy, "warning")
-    own = sum(problem.kind == "target is its picture" for one, _ in mapped for problem in one.problems)
+    own = sum(problem.kind == "target is its image" for one, _ in mapped for problem in one.problems)
     if own and own == len(mapped):
-        message, remedy = "every map is its own picture", "put what is to be made of the pictures into the other folder"
-        yield Problem("targets are the pictures", here, message, remedy)
+        message, remedy = "every map is its own image", "put what is to be made of the images into the other folder"
+        yield Problem("targets are the images", here, message, remedy)

@@ -1,4 +1,4 @@
-"""Data sets on disk: which picture belongs to which map, to which split, and what the labels mean.
+"""Data sets on disk: which image belongs to which map, to which split, and what the labels mean.
 
 One module per format; each has ``find(path) -> Layout | None`` and a row in ``LAYOUTS``.
 """
@@ -65,7 +65,7 @@ def find_layout(path: Path, cache: Path | None = None) -> Layout:
         cache: where a ZIP file is extracted to; default ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
 
     Raises:
-        DataError: nothing there, no known layout, no pictures, or files of the layout that cannot be read.
+        DataError: nothing there, no known layout, no images, or files of the layout that cannot be read.
         ResourceError: the cache cannot be written.
     """
     if path.is_file() and path.suffix.lower() == ".zip":
@@ -101,12 +101,12 @@ def _detect(path: Path) -> Layout | None:
     if layout is None:
         return None
     if not any(layout.splits.values()) and not layout.unpaired:
-        raise DataError(_no_pictures(path))
+        raise DataError(_no_images(path))
     return layout if layout.unused else replace(layout, unused=_unreadable_beside(layout))
 
 
 def _unreadable_beside(layout: Layout) -> tuple[Path, ...]:
-    """Files of formats that cannot be read, in the folders of the pictures and maps that are."""
+    """Files of formats that cannot be read, in the folders of the images and maps that are."""
     used = [file for part in layout.splits.values() for sample in part for file in (sample.target, *sample.files)]
     folders = sorted({file.parent for file in used} - {layout.path})
     files = (file for folder in folders if folder.is_dir() for file in visible_files(folder))
@@ -125,8 +125,8 @@ def _find_extracted(path: Path, cache: Path | None) -> Layout:
     return layout
 
 
-def _no_pictures(path: Path) -> str:
-    return f"'{path}' holds no pictures; put {', '.join(IMAGE_SUFFIXES)} files into its images folder"
+def _no_images(path: Path) -> str:
+    return f"'{path}' holds no images; put {', '.join(IMAGE_SUFFIXES)} files into its images folder"
 
 
 def _seen(folders: list[str], files: list[str]) -> str:
@@ -138,11 +138,11 @@ def _unknown(path: Path) -> str:
     """What is there, and how to arrange it."""
     images = images_targets.find_images(path) if path.is_dir() else ()
     if images and not any(True for folder in images for _ in walk(folder, IMAGE_SUFFIXES)):
-        return _no_pictures(path)
+        return _no_images(path)
     if images:
         places = ", ".join(f"'{folder}'" for folder in images)
         return (
-            f"pictures in {places} have no maps beside them; put the maps into a folder 'targets' beside it (or "
+            f"images in {places} have no maps beside them; put the maps into a folder 'targets' beside it (or "
             f"{', '.join(images_targets.TARGET_FOLDERS[1:9])}) with equal stems"
         )
     folders = [f"{folder.name}/" for folder in subfolders(path).values()]

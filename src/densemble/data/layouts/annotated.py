@@ -1,23 +1,23 @@
-"""Data sets whose maps are drawn from one annotation file for many pictures (COCO, CVAT, Label Studio)."""
+"""Data sets whose maps are drawn from one annotation file for many images (COCO, CVAT, Label Studio)."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.folders import PictureIndex, uniquely_named
+from densemble.data.layouts.folders import ImageIndex, uniquely_named
 from densemble.data.layouts.layout import Drawing, Layout, Sample
 from densemble.data.layouts.tables import in_order
 
 
-class AnnotatedPictures:
-    """Gathers what annotation files say of the pictures below a folder."""
+class AnnotatedImages:
+    """Gathers what annotation files say of the images below a folder."""
 
-    def __init__(self, index: PictureIndex) -> None:
+    def __init__(self, index: ImageIndex) -> None:
         self._index = index
         self._splits: dict[str, list[Sample]] = {}
         self._missing: list[Path] = []
 
     def add(self, split: str, name: str, source: Path, drawing: Drawing) -> None:
-        """Takes a picture by the name that the annotation file ``source`` gives it; ``all`` is no split."""
+        """Takes an image by the name that the annotation file ``source`` gives it; ``all`` is no split."""
         image = self._index.find(name, None if split == "all" else split)
         samples = self._splits.setdefault(split, [])
         if image is None:
@@ -32,7 +32,7 @@ class AnnotatedPictures:
         ignore_index: int | None = None,
         undrawn: Mapping[str, int] | None = None,
     ) -> Layout:
-        """The layout; unpaired are pictures that are named and absent, or that lie unnamed beside those named."""
+        """The layout; unpaired are images that are named and absent, or that lie unnamed beside those named."""
         root = self._index.root
         return Layout(
             root,

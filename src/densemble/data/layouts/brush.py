@@ -46,7 +46,7 @@ def decode_brush(code: bytes, length: int) -> Array:
         repeated = bits.number(1)
         end = at + 1 + bits.number(length_sizes[bits.number(2)])
         if end > length:
-            raise ValueError("its brush stroke is longer than the picture")
+            raise ValueError("its brush stroke is longer than the image")
         values[at:end] = bits.number(value_size) if repeated else [bits.number(value_size) for _ in range(at, end)]
         at = end
     return values

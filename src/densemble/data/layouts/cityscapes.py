@@ -20,7 +20,7 @@ _IMAGE_ENDING = "_leftImg8bit"
 def find(path: Path) -> Layout | None:
     """``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`` with ``gtFine`` (else ``gtCoarse``) ``*_labelIds.png``.
 
-    ``*_labelTrainIds.png`` are preferred where every picture with a map has one; else the label map gives the 19
+    ``*_labelTrainIds.png`` are preferred where every image with a map has one; else the label map gives the 19
     train ids, and 255 for the rest. The city is the group. ``train_extra`` joins train where the maps are coarse.
     """
     kind = next((name for name in ("gtFine", "gtCoarse") if (path / name).is_dir()), None)

@@ -1,4 +1,4 @@
-"""Names of the classes and the colours of their masks, from the files that tools write beside the pictures."""
+"""Names of the classes and the colours of their masks, from the files that tools write beside the images."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence

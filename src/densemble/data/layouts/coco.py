@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densemble.data.layouts.annotated import AnnotatedPictures
+from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
 from densemble.data.layouts.drawn_shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import PictureIndex, split_folders, split_in
+from densemble.data.layouts.folders import ImageIndex, split_folders, split_in
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.panoptic import PanopticDrawing, find_panoptic_folder, panoptic_folders
 from densemble.data.layouts.read_files import read_json, well_formed
@@ -35,7 +35,7 @@ class _Annotations:
 
 
 def find(path: Path) -> Layout | None:
-    """``annotations/*.json``, or a JSON file beside the pictures, with the keys images, annotations and categories.
+    """``annotations/*.json``, or a JSON file beside the images, with the keys images, annotations and categories.
 
     Categories are matched by name: files may number them differently. Instances: class 0 is the background, then the
     categories in the order of their ids; smaller regions are drawn over larger ones. Panoptic: the categories from 0
@@ -53,14 +53,14 @@ def find(path: Path) -> Layout | None:
     if panoptic and not all(file.is_panoptic for file in files):
         raise DataError(f"'{path}' mixes panoptic and instance files; keep one kind")
     names = _category_names(files)
-    index = PictureIndex(path, without=panoptic_folders)
-    pictures = AnnotatedPictures(index)
+    index = ImageIndex(path, without=panoptic_folders)
+    images = AnnotatedImages(index)
     for file in files:
         with well_formed(file.path, "COCO file"):
-            _add_panoptic(file, names, path, pictures) if panoptic else _add_instances(file, names, pictures)
+            _add_panoptic(file, names, path, images) if panoptic else _add_instances(file, names, images)
     if panoptic:
-        return pictures.layout("coco", names, VOID)
-    return pictures.layout("coco", with_background(names))
+        return images.layout("coco", names, VOID)
+    return images.layout("coco", with_background(names))
 
 
 def _json_files(path: Path) -> list[Path]:
@@ -121,7 +121,7 @@ def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
     return found
 
 
-def _add_instances(file: _Annotations, names: Sequence[str], pictures: AnnotatedPictures) -> None:
+def _add_instances(file: _Annotations, names: Sequence[str], images: AnnotatedImages) -> None:
     annotations, classes = _by_image(file.content), with_background(names)
     labels = {number: class_number(name, classes) for number, name in _categories(file).items()}
     if file.content["annotations"] and not any(item.get("segmentation") for item in file.content["annotations"]):
@@ -131,7 +131,7 @@ def _add_instances(file: _Annotations, names: Sequence[str], pictures: Annotated
         shapes = tuple(_shape(item, labels[item["category_id"]], file.path) for item in largest_first)
         size = (int(image["height"]), int(image["width"]))
         name = str(image["file_name"])
-        pictures.add(file.split, name, file.path, ShapeDrawing(file.path, name, size, shapes))
+        images.add(file.split, name, file.path, ShapeDrawing(file.path, name, size, shapes))
 
 
 def _area(annotation: dict[str, Any]) -> float:
@@ -155,7 +155,7 @@ def _shape(annotation: dict[str, Any], label: int, path: Path) -> Shape:
     return Runs(label, tuple(map(int, counts)), by_columns=True, drawn_for=size, name=name)
 
 
-def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, pictures: AnnotatedPictures) -> None:
+def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, images: AnnotatedImages) -> None:
     folder = find_panoptic_folder(file.path, path)
     if folder is None:
         raise DataError(f"'{file.path}' needs the folder '{file.path.stem}' of its PNG maps beside it; add it")
@@ -165,4 +165,4 @@ def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, pictures
         for item in annotations[image["id"]]:
             segments = tuple((int(one["id"]), labels[one["category_id"]]) for one in item["segments_info"])
             drawing = PanopticDrawing(file.path, folder / Path(item["file_name"]).name, segments)
-            pictures.add(file.split, str(image["file_name"]), file.path, drawing)
+            images.add(file.split, str(image["file_name"]), file.path, drawing)

@@ -1,4 +1,4 @@
-"""CVAT's own format, "CVAT for images 1.1": annotations.xml beside the pictures.
+"""CVAT's own format, "CVAT for images 1.1": annotations.xml beside the images.
 
 Source: https://docs.cvat.ai/docs/dataset_management/formats/xml_format
 """
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from densemble.data.layouts.annotated import AnnotatedPictures
+from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import class_number, with_background
 from densemble.data.layouts.drawn_shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import PictureIndex, split_word
+from densemble.data.layouts.folders import ImageIndex, split_word
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_xml, well_formed
 from densemble.errors import DataError
@@ -21,11 +21,11 @@ _UNDRAWN = ("box", "polyline", "points", "cuboid", "skeleton")
 
 
 def find(path: Path) -> Layout | None:
-    """``annotations.xml`` with the pictures anywhere below its folder.
+    """``annotations.xml`` with the images anywhere below its folder.
 
     Polygons, ellipses and masks are drawn in the order of their ``z_order``; boxes, lines and points are no regions:
     they are counted and left out. Class 0 is the background, then the labels as the file lists them. Subsets named
-    train, val and test are the splits, where every picture has one.
+    train, val and test are the splits, where every image has one.
 
     Raises:
         DataError: no such XML, tracks of a video, or no region at all.
@@ -43,7 +43,7 @@ def find(path: Path) -> Layout | None:
         raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
     classes = with_background(_label_names(root))
     subsets = [split_word(image.get("subset", "")) for image in images]
-    annotated = AnnotatedPictures(PictureIndex(path))
+    annotated = AnnotatedImages(ImageIndex(path))
     for image, subset in zip(images, subsets, strict=True):
         with well_formed(file, "file of 'CVAT for images 1.1'"):
             name, size = image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"]))

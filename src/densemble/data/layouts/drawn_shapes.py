@@ -13,7 +13,7 @@ from densemble.errors import DataError, UsageError
 from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import read_labels
 
-_FARTHEST = 1 << 20  # pixels outside the picture; the rasterizer's memory grows with the length of the outline
+_FARTHEST = 1 << 20  # pixels outside the image; the rasterizer's memory grows with the length of the outline
 
 
 class Shape(Protocol):
@@ -24,7 +24,7 @@ class Shape(Protocol):
         """Number of the class."""
 
     def mask(self, size: Size) -> Array:
-        """The region in a picture of that (H, W), bool ``(H, W)``.
+        """The region in an image of that (H, W), bool ``(H, W)``.
 
         Raises:
             ValueError: the shape cannot be drawn; the message is the reason alone.
@@ -37,13 +37,13 @@ class ShapeDrawing:
 
     Attributes:
         source: the annotation file.
-        picture: what that file calls the picture.
-        size: (H, W) of the picture as the file says, if it does.
+        image: what that file calls the image.
+        size: (H, W) of the image as the file says, if it does.
         shapes: from the bottom to the top; where there is none, the class is 0.
     """
 
     source: Path
-    picture: str
+    image: str
     size: Size | None
     shapes: tuple[Shape, ...]
 
@@ -51,7 +51,7 @@ class ShapeDrawing:
         """The label map, int64 ``(H, W)``.
 
         Raises:
-            DataError: a shape cannot be drawn, or the picture has another size than the file says.
+            DataError: a shape cannot be drawn, or the image has another size than the file says.
             UsageError: polygons need the package pycocotools.
         """
         labels = np.zeros(size, np.int64)
@@ -70,15 +70,15 @@ class ShapeDrawing:
     def _drawn(self, size: Size) -> Iterator[tuple[int, Array]]:
         if self.size not in (None, size):
             raise DataError(
-                f"'{self.source}' says that '{self.picture}' is {format_size(self.size or size)}, "
-                f"but it is {format_size(size)}; use the pictures that were annotated"
+                f"'{self.source}' says that '{self.image}' is {format_size(self.size or size)}, "
+                f"but it is {format_size(size)}; use the images that were annotated"
             )
         for shape in self.shapes:
             try:
                 yield shape.label, shape.mask(size)
             except ValueError as error:
                 raise DataError(
-                    f"'{self.source}': a shape of '{self.picture}' cannot be drawn: {error}; correct or delete it"
+                    f"'{self.source}': a shape of '{self.image}' cannot be drawn: {error}; correct or delete it"
                 ) from error
 
 
@@ -93,7 +93,7 @@ class Polygons:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no outline, fewer than three points, or points far from the picture.
+            ValueError: no outline, fewer than three points, or points far from the image.
             UsageError: pycocotools is not installed.
         """
         if not self.outlines:
@@ -103,7 +103,7 @@ class Polygons:
             if values.size < 6 or values.size % 2:
                 raise ValueError(f"an outline of {values.size} numbers is no polygon of three points or more")
             if not (np.abs(values) <= max(size) + _FARTHEST).all():
-                raise ValueError("an outline is not finite or lies far outside the picture")
+                raise ValueError("an outline is not finite or lies far outside the image")
         codec = _coco_masks()
         runs = codec.frPyObjects([values.tolist() for values in points], *size)
         drawn: Array = codec.decode(codec.merge(runs)).astype(bool)
@@ -116,7 +116,7 @@ class Ellipse:
 
     Attributes:
         label: number of the class.
-        center: (x, y) in pixels, 0 at the left and upper edge of the picture.
+        center: (x, y) in pixels, 0 at the left and upper edge of the image.
         radii: along its own two axes, in pixels.
         rotation: of the first axis, clockwise from the right, in degrees.
     """
@@ -168,8 +168,8 @@ class Runs:
         label: number of the class.
         counts: lengths of the runs; the first is off.
         by_columns: runs go down the columns (COCO) instead of along the rows (CVAT).
-        box: (left, top, height, width) in pixels; ``None`` is the whole picture.
-        drawn_for: (H, W) of the picture that the runs were made for, if the file says it.
+        box: (left, top, height, width) in pixels; ``None`` is the whole image.
+        drawn_for: (H, W) of the image that the runs were made for, if the file says it.
         name: what the file calls the region, for messages.
     """
 
@@ -184,16 +184,16 @@ class Runs:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: the runs are for a picture of another size, do not fill the box, or the box leaves the picture.
+            ValueError: the runs are for an image of another size, do not fill the box, or the box leaves the image.
         """
         if self.drawn_for not in (None, size):
             raise ValueError(
-                f"{self.name} has runs for {format_size(self.drawn_for or size)}, but the picture is "
+                f"{self.name} has runs for {format_size(self.drawn_for or size)}, but the image is "
                 f"{format_size(size)} (height x width)"
             )
         left, top, height, width = self.box or (0, 0, *size)
         if min(left, top, height, width) < 0 or left + width > size[1] or top + height > size[0]:
-            raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the picture")
+            raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the image")
         if min(self.counts, default=0) < 0 or sum(self.counts) != height * width:
             raise ValueError(f"its runs hold {sum(self.counts)} pixels, wanted {height * width}")
         values = np.repeat(np.arange(len(self.counts)) % 2 == 1, np.array(self.counts, np.int64))
@@ -220,9 +220,9 @@ class CompressedRuns:
         """The region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no such text, or runs that are not of that picture.
+            ValueError: no such text, or runs that are not of that image.
         """
-        # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the picture.
+        # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the image.
         counts = _read_runs(self.text)
         return Runs(self.label, counts, by_columns=True, drawn_for=self.drawn_for, name=self.name).mask(size)
 
@@ -247,7 +247,7 @@ def _read_runs(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Brush:
-    """A Label Studio brush stroke: runs of an RGBA picture; where alpha is not 0 is the region."""
+    """A Label Studio brush stroke: runs of an RGBA image; where alpha is not 0 is the region."""
 
     label: int
     code: bytes

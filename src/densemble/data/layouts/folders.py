@@ -169,7 +169,7 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
 
 
 def uniquely_named(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
-    """The samples; those whose stem is not unique are named after their picture's place below the root."""
+    """The samples; those whose stem is not unique are named after their image's place below the root."""
     samples = tuple(samples)
     times = Counter(sample.stem for sample in samples)
     return tuple(
@@ -190,8 +190,8 @@ def unused_below(folders: Iterable[Path], layout: Layout) -> tuple[Path, ...]:
     return tuple(file for folder in folders for file in walk(folder) if file not in known)
 
 
-class PictureIndex:
-    """The pictures below a folder, found by the name that an annotation file gives them.
+class ImageIndex:
+    """The images below a folder, found by the name that an annotation file gives them.
 
     Names are only looked up, never joined to a folder: a name such as ``../../secret.png`` finds nothing.
     """
@@ -206,11 +206,11 @@ class PictureIndex:
                 self._by_name[composed(file.name)].append(file)
 
     def knows(self, name: str) -> bool:
-        """Whether there is a picture of that file name."""
+        """Whether there is an image of that file name."""
         return composed(name) in self._by_name
 
     def find(self, name: str, split: str | None = None) -> Path | None:
-        """The picture of that name or path: of several, the one with most folders in common, then of that split."""
+        """The image of that name or path: of several, the one with most folders in common, then of that split."""
         parts = PurePosixPath(composed(name.replace("\\", "/"))).parts
         files = self._by_name.get(parts[-1], []) if parts else []
         if len(files) > 1:
@@ -235,7 +235,7 @@ class PictureIndex:
         return [file for file in files if closeness(file) == best]
 
     def unlisted(self) -> tuple[Path, ...]:
-        """Pictures that nobody asked for, in the folders of those that somebody did."""
+        """Images that nobody asked for, in the folders of those that somebody did."""
         folders = {file.parent for file in self._used}
         files = (file for same_name in self._by_name.values() for file in same_name)
         return tuple(sorted(file for file in files if file.parent in folders and file not in self._used))

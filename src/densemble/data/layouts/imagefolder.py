@@ -1,4 +1,4 @@
-"""Hugging Face's ``imagefolder``: pictures beside a metadata file that names their maps."""
+"""Hugging Face's ``imagefolder``: images beside a metadata file that names their maps."""
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath

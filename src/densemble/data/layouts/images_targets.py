@@ -1,4 +1,4 @@
-"""Folders of pictures beside folders of maps, with split folders, split files or no split."""
+"""Folders of images beside folders of maps, with split folders, split files or no split."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TARGET_FOLDERS = (
     *("targets", "masks", "labels", "depth", "maps", "annotations", "gt", "density", "points"),
     *("target", "mask", "label", "map", "annotation"),
 )
-# One of these is dropped from the names of the maps when no map is called like a picture.
+# One of these is dropped from the names of the maps when no map is called like an image.
 _MAP_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_depth", "_seg", "_map", "_target", "-mask", "-label")
 _POINT_FOLDERS = ("targets", "target", "points")  # may hold tables of points instead of maps
 BRUSH_EXPORT = re.compile(r"task-\d+-annotation-\d+-by-[^/]*\.png$")  # masks that only their JSON can assign
@@ -35,7 +35,7 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Place:
-    """A folder of pictures, its folder of maps and, perhaps, its folder of fixations."""
+    """A folder of images, its folder of maps and, perhaps, its folder of fixations."""
 
     images: Path
     targets: Path | None
@@ -50,7 +50,7 @@ class _Place:
 def find(path: Path) -> Layout | None:
     """``{train,val,test}/{images,targets}``, ``{images,targets}/{train,val,test}`` or ``{images,targets}``.
 
-    Split files beside flat folders are followed; pictures that they do not list are left out.
+    Split files beside flat folders are followed; images that they do not list are left out.
 
     Raises:
         DataError: more than one folder of maps, or files that cannot be read.
@@ -58,7 +58,7 @@ def find(path: Path) -> Layout | None:
     places = _find_places(path)
     if not any(place.targets for place in places.values()):
         return None
-    # Test pictures often come without maps, which somebody else keeps: they are there to be predicted.
+    # Test images often come without maps, which somebody else keeps: they are there to be predicted.
     places = {split: place for split, place in places.items() if place.targets or split != "test"}
     pairs = {split: _pair(place) for split, place in places.items()}
     splits = {split: found.samples for split, found in pairs.items()}
@@ -87,7 +87,7 @@ def find(path: Path) -> Layout | None:
 
 
 def find_images(path: Path) -> tuple[Path, ...]:
-    """The folders of pictures, whether or not there are maps beside them."""
+    """The folders of images, whether or not there are maps beside them."""
     return tuple(place.images for place in _find_places(path).values())
 
 
@@ -171,7 +171,7 @@ def _without_ending(maps: dict[str, Path], images: dict[str, Path]) -> dict[str,
 
 
 def _has_plane_per_class(targets: Path, images: Listing) -> bool:
-    """Flat pictures beside maps that all lie in sub-folders."""
+    """Flat images beside maps that all lie in sub-folders."""
     maps_are_nested = not any(file.parent == targets for file in walk(targets, _map_suffixes(targets)))
     return maps_are_nested and all(name == file.stem for name, file in images.files.items())
 

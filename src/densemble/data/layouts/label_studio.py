@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from densemble.data.layouts.annotated import AnnotatedPictures
+from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import class_number, read_classes, with_background
 from densemble.data.layouts.drawn_shapes import Brush, Ellipse, MaskFile, Polygons, ShapeDrawing, outline
-from densemble.data.layouts.folders import PictureIndex, walk
+from densemble.data.layouts.folders import ImageIndex, walk
 from densemble.data.layouts.images_targets import BRUSH_EXPORT
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_json, well_formed
@@ -48,7 +48,7 @@ class _Region:
 
 
 def find(path: Path) -> Layout | None:
-    """A JSON export in the folder, with the pictures anywhere below it.
+    """A JSON export in the folder, with the images anywhere below it.
 
     Of a task's annotations the ground truth is taken, else the latest. Brush strokes, polygons and ellipses are drawn
     in their order, each on its own image where a task has several; of a region with several labels the first lies on
@@ -64,12 +64,12 @@ def find(path: Path) -> Layout | None:
     if not exports:
         if masks:
             raise DataError(
-                f"'{path}' has Label Studio masks such as '{masks[0].name}' but not the JSON that says which picture "
+                f"'{path}' has Label Studio masks such as '{masks[0].name}' but not the JSON that says which image "
                 "each belongs to; export the project as JSON too, and put it beside them"
             )
         return None
-    index = PictureIndex(path, without=BRUSH_EXPORT)
-    pictures = AnnotatedPictures(index)
+    index = ImageIndex(path, without=BRUSH_EXPORT)
+    images = AnnotatedImages(index)
     undrawn: Counter[str] = Counter()
     regions = [(file, task, list(_regions(file, task, undrawn))) for file, tasks in exports for task in tasks]
     drawn = sorted({label for _, _, found in regions for region in found for label in region.labels})
@@ -84,12 +84,12 @@ def find(path: Path) -> Layout | None:
                 continue
             own = [mask for mask in masks if mask.name.startswith(_mask_prefix(task, annotation))]
             shapes = list(zip(found, _shapes(found, classes, own), strict=True))
-            for shown, on in _pictures(task, found, tags):
+            for shown, on in _images(task, found, tags):
                 name = _as_stored(shown, index)
                 size = _common_size(task, [region for region in found if region.image in on])
                 parts = tuple(shape for region, several in shapes if region.image in on for shape in several)
-                pictures.add("all", name, file, ShapeDrawing(file, name, size, parts))
-    return pictures.layout("label studio", classes, undrawn=undrawn)
+                images.add("all", name, file, ShapeDrawing(file, name, size, parts))
+    return images.layout("label studio", classes, undrawn=undrawn)
 
 
 def _open(path: Path) -> list[Any] | None:
@@ -127,13 +127,13 @@ def _labels(result: dict[str, Any]) -> tuple[str, ...]:
     return tuple(str(label) for key in _LABEL_KEYS if key in value for label in value[key])
 
 
-def _pictures(
+def _images(
     task: dict[str, Any], regions: Sequence[_Region], tags: Collection[str]
 ) -> Iterator[tuple[str, Collection[str | None]]]:
     """The image files of a task, each with the names of the image tags that show it."""
-    images = {key: name for key, value in task["data"].items() if (name := _picture_name(value))}
+    images = {key: name for key, value in task["data"].items() if (name := _image_name(value))}
     if not images:
-        raise ValueError(f"task {task.get('id')} names no picture")
+        raise ValueError(f"task {task.get('id')} names no image")
     if len(images) == 1 or not tags:
         yield next(iter(images.values())), {None, *tags}
         return
@@ -168,7 +168,7 @@ def _common_size(task: dict[str, Any], regions: Sequence[_Region]) -> Size | Non
     return sizes.pop() if sizes else None
 
 
-def _picture_name(value: Any) -> str | None:
+def _image_name(value: Any) -> str | None:
     """The file in a task's URL, such as ``/data/local-files/?d=day/1.jpg`` or ``/data/upload/1/1a2b3c4d-1.jpg``."""
     if not isinstance(value, str):
         return None
@@ -177,7 +177,7 @@ def _picture_name(value: Any) -> str | None:
     return name if name.lower().endswith(IMAGE_SUFFIXES) else None
 
 
-def _as_stored(name: str, index: PictureIndex) -> str:
+def _as_stored(name: str, index: ImageIndex) -> str:
     """``photo.jpg`` for ``1a2b3c4d-photo.jpg``, which an upload makes of it, where only the former is there."""
     folder, _, last = name.rpartition("/")
     return name if index.knows(last) else f"{folder}/{_UPLOAD_PREFIX.sub('', last)}"

@@ -15,14 +15,14 @@ class Drawing(Protocol):
     """Draws a label map where no file holds it."""
 
     def labels(self, size: Size) -> Array:
-        """The label map of a picture of that (H, W), int64 ``(H, W)``.
+        """The label map of an image of that (H, W), int64 ``(H, W)``.
 
         Raises:
             DataError: what the annotation file says cannot be drawn; names that file.
         """
 
     def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
-        """Class number and whole region, bool ``(H, W)``, of everything in a picture of that (H, W).
+        """Class number and whole region, bool ``(H, W)``, of everything in an image of that (H, W).
 
         Regions may overlap. What none covers comes last, with the number that :meth:`labels` gives it.
 
@@ -33,19 +33,19 @@ class Drawing(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture with its map.
+    """An image with its map.
 
     Attributes:
-        image: the picture.
+        image: the image.
         target: the file that holds the map; or the annotation file that ``drawing`` draws from, or the folder of
             ``planes``.
         points: 1-bit map of fixations (folder ``fixations/``), saliency only.
         drawing: draws the map where no file holds it.
         bands: more files whose channels follow those of ``image``.
         planes: (class name, file) for each class, where every class has a file of its own (multilabel).
-        absent: names of the classes that have no file for this picture: nothing of them is there.
-        group: pictures of one group (a city, a patient, a video) belong into one split.
-        name: unique name, where the picture's stem is not.
+        absent: names of the classes that have no file for this image: nothing of them is there.
+        group: images of one group (a city, a patient, a video) belong into one split.
+        name: unique name, where the image's stem is not.
     """
 
     image: Path
@@ -65,12 +65,12 @@ class Sample:
 
     @property
     def plane_names(self) -> tuple[str, ...]:
-        """Names of the classes that have files of their own, for this picture or for others, in their order."""
+        """Names of the classes that have files of their own, for this image or for others, in their order."""
         return tuple(sorted([*(name for name, _ in self.planes), *self.absent]))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files of its picture and map alone: an annotation file of many pictures is none of them."""
+        """All files of its image and map alone: an annotation file of many images is none of them."""
         planes = tuple(path for _, path in self.planes)
         map_files = planes or (() if self.absent else (self.target,))
         if self.drawing is not None:
@@ -106,10 +106,10 @@ class Layout:
         label_map: label in the files -> class number, where they differ.
         color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
         doubled: pairs of files that claim the same name; the first of each is used.
-        incomplete: by split, samples of which some classes have no file; their pictures are among the unpaired.
+        incomplete: by split, samples of which some classes have no file; their images are among the unpaired.
         undrawn: type of region, such as ``box`` -> how many an annotation file has that no map shows.
         usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
-        unused: other files beside the pictures and maps, which the layout has no use for.
+        unused: other files beside the images and maps, which the layout has no use for.
     """
 
     path: Path

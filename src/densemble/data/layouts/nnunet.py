@@ -22,7 +22,7 @@ def find(path: Path) -> Layout | None:
     Source: https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/dataset_format.md
 
     Raises:
-        DataError: volumes instead of pictures, labels that are regions or not 0, 1, 2, ..., or unreadable files.
+        DataError: volumes instead of images, labels that are regions or not 0, 1, 2, ..., or unreadable files.
     """
     description = path / "dataset.json"
     if not ((path / "imagesTr").is_dir() and description.is_file()):
@@ -48,7 +48,7 @@ def _refuse_volumes(path: Path, content: Any) -> None:
     volume = ending if ending in _VOLUMES else None
     volume = volume or next((file.name for file in (path / "imagesTr").iterdir() if file.name.endswith(_VOLUMES)), None)
     if volume:
-        raise DataError(f"'{path}' holds volumes ({volume}); save their slices as 2-D pictures (.png or .tif)")
+        raise DataError(f"'{path}' holds volumes ({volume}); save their slices as 2-D images (.png or .tif)")
 
 
 def _read_labels(labels: Any, path: Path) -> tuple[tuple[str, ...], int | None]:

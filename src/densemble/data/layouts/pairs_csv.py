@@ -1,4 +1,4 @@
-"""A CSV file that names pictures and maps."""
+"""A CSV file that names images and maps."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def _read_rows(path: Path) -> list[Row]:
     image = image_column(columns)
     if image is None and not Path(table[0][0]).suffix:
         raise DataError(
-            f"'{path}' has the columns {', '.join(table[0])} but none for the pictures; name them image,target"
+            f"'{path}' has the columns {', '.join(table[0])} but none for the images; name them image,target"
         )
     if image is None:
         columns, body = ["image", "target"], table

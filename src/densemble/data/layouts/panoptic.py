@@ -41,15 +41,13 @@ class PanopticDrawing:
         Raises:
             DataError: the PNG is unreadable, of another size, or holds a segment that the annotation file does not.
         """
-        picture = read_image(self.file)
-        if picture.dtype != np.uint8 or picture.shape[2] != 3:
-            raise DataError(f"map '{self.file}' is no 8-bit RGB picture; take the panoptic PNG as it was downloaded")
-        colors = picture.astype(np.int64)
+        image = read_image(self.file)
+        if image.dtype != np.uint8 or image.shape[2] != 3:
+            raise DataError(f"map '{self.file}' is no 8-bit RGB image; take the panoptic PNG as it was downloaded")
+        colors = image.astype(np.int64)
         if colors.shape[:2] != size:
             found = format_size((colors.shape[0], colors.shape[1]))
-            raise DataError(
-                f"map '{self.file}' is {found}, its picture {format_size(size)}; use the pictures annotated"
-            )
+            raise DataError(f"map '{self.file}' is {found}, its image {format_size(size)}; use the images annotated")
         numbers, places = np.unique(colors @ np.array([1, 256, 65536]), return_inverse=True)
         classes = {**dict(self.segments), 0: VOID}
         unknown = [number for number in numbers.tolist() if number not in classes]

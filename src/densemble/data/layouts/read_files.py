@@ -1,4 +1,4 @@
-"""Reading the texts beside the pictures: lists, tables, JSON and XML that anybody may have written."""
+"""Reading the texts beside the images: lists, tables, JSON and XML that anybody may have written."""
 
 import csv
 import json

@@ -55,7 +55,7 @@ def select(
 ) -> tuple[dict[str, tuple[Sample, ...]], tuple[Path, ...]]:
     """The samples that each list names, and the files that it names in vain.
 
-    A line is a stem, a file name, a path, or the paths of a picture and its map with a blank between. A name in two
+    A line is a stem, a file name, a path, or the paths of an image and its map with a blank between. A name in two
     lists stays in both.
 
     Args:
@@ -63,7 +63,7 @@ def select(
         samples: to choose from.
         unpaired: files that are there and belong to no sample.
         root: the folder of the data set.
-        images: the folder of the pictures.
+        images: the folder of the images.
     """
     known = _by_any_name({sample.image: sample for sample in samples}, root, images)
     alone = _by_any_name({file: file for file in unpaired}, root, images)

@@ -1,4 +1,4 @@
-"""Tables that name a picture and its map in each row."""
+"""Tables that name an image and its map in each row."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class SampleTable:
     missing: list[Path] = field(default_factory=list)
 
     def add(self, split: str, image: Path, target: Path | None, points: Path | None, group: str | None) -> None:
-        """Takes a pair; a file that is not there, or a picture without a map, counts as missing its partner."""
+        """Takes a pair; a file that is not there, or an image without a map, counts as missing its partner."""
         absent = [file for file in (image, target, points) if file is not None and not file.is_file()]
         self.splits.setdefault(split, [])
         if target is None or absent:
@@ -52,7 +52,7 @@ class SampleTable:
 
 
 def image_column(columns: Sequence[str]) -> str | None:
-    """The column that names the pictures: of ``IMAGE_COLUMNS``, also as ``images``, ``image_path``, ``Image Path``."""
+    """The column that names the images: of ``IMAGE_COLUMNS``, also as ``images``, ``image_path``, ``Image Path``."""
     exact = [name for name in columns if _subject(name) in IMAGE_COLUMNS]
     others = [name for name in columns if not set(_subject(name).split("_")) & set(TARGET_COLUMNS)]
     return _column(exact or others, IMAGE_COLUMNS)

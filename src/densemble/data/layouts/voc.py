@@ -18,10 +18,10 @@ VOC_CLASSES = (
 def find(path: Path) -> Layout | None:
     """``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/*.txt``; void is 255.
 
-    Pictures that no list names are left out. ``VOCdevkit/VOC2012/`` above it is entered.
+    Images that no list names are left out. ``VOCdevkit/VOC2012/`` above it is entered.
 
     Raises:
-        DataError: there are masks without pictures, or lists that cannot be read.
+        DataError: there are masks without images, or lists that cannot be read.
     """
     roots = (path, *sorted(path.glob("VOC20*")), *sorted(path.glob("VOCdevkit/VOC20*")))
     root = next((folder for folder in roots if (folder / "SegmentationClass").is_dir()), None)
@@ -30,7 +30,7 @@ def find(path: Path) -> Layout | None:
     images_folder = root / "JPEGImages"
     if not images_folder.is_dir():
         raise DataError(
-            f"'{root}' has SegmentationClass/ but no JPEGImages/; export with the pictures, or put them there"
+            f"'{root}' has SegmentationClass/ but no JPEGImages/; export with the images, or put them there"
         )
     images = list_files(images_folder, IMAGE_SUFFIXES)
     targets = list_files(root / "SegmentationClass", TARGET_SUFFIXES)

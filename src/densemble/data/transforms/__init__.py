@@ -1,4 +1,4 @@
-"""Augmentation: picture and target are moved by one geometry, and the picture's colours are changed."""
+"""Augmentation: image and target are moved by one geometry, and the image's colours are changed."""
 
 from densemble.data.transforms.apply import apply_change, augment
 from densemble.data.transforms.change import AUGMENT, Augmentation, Change, Look, Warp, draw_change

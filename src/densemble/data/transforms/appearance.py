@@ -1,4 +1,4 @@
-"""The look of a picture: blur, colours and noise. Targets have no part in it."""
+"""The look of an image: blur, colours and noise. Targets have no part in it."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def change_look(image: Tensor, look: Look) -> Tensor:
-    """A picture ``(C, H, W)`` in [0, 1] -> the same shape, in [0, 1]."""
+    """An image ``(C, H, W)`` in [0, 1] -> the same shape, in [0, 1]."""
     if look.blur > 0:
         image = _blur(image, look.blur)
     image = _recolour(image, look)

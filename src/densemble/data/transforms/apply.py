@@ -1,4 +1,4 @@
-"""A change done to a sample: picture and target."""
+"""A change done to a sample: image and target."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def augment(
         how: strengths, a row of ``AUGMENT`` or your own.
         key: (seed, epoch, index).
         kind: what the target holds; see :func:`apply_change`.
-        fill: label outside the picture.
+        fill: label outside the image.
 
     Returns:
         Image and target of the same shapes and types.
@@ -56,7 +56,7 @@ def apply_change(change: Change, image: Tensor, target: Tensor, kind: TargetKind
         image: float ``(C, H, W)`` in [0, 1]; saturation and hue are left alone unless C is 3.
         target: ``(H, W)`` or ``(K, H, W)``; floats but for labels and masks.
         kind: what the target holds.
-        fill: label outside the picture; used by labels and masks.
+        fill: label outside the image; used by labels and masks.
 
     Returns:
         Image and target of the same shapes and types; the very same tensors where nothing changes.
@@ -68,7 +68,7 @@ def apply_change(change: Change, image: Tensor, target: Tensor, kind: TargetKind
     _require_fitting_type(target, kind, fill)
     target = move_target(change, target, kind, fill)
     image = move_image(change, image)
-    # The other picture is made of this one's colours: changed on one side only, nothing could be learned from them.
+    # The other image is made of this one's colours: changed on one side only, nothing could be learned from them.
     if change.look is not None and kind != "pixels":
         image = change_look(image, change.look)
     return image, target

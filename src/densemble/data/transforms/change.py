@@ -13,8 +13,8 @@ class Augmentation:
 
     Attributes:
         flip: probability of a horizontal flip.
-        zoom: smallest and largest enlargement. Above 1 the frame is a random window of the picture, below 1 the
-            picture lies somewhere in a larger frame.
+        zoom: smallest and largest enlargement. Above 1 the frame is a random window of the image, below 1 the
+            image lies somewhere in a larger frame.
         rotation: largest rotation in degrees, either way.
         shear: largest shear in degrees, along x and along y.
         brightness: largest relative change, below 1.
@@ -73,19 +73,19 @@ AUGMENT: dict[str, Augmentation] = {
 }
 """Preset by name. ``light`` keeps the frame, for what people look at depends on it.
 
-None bends the picture in perspective: that is no affine map, and a second resampling would blur picture and target.
+None bends the image in perspective: that is no affine map, and a second resampling would blur image and target.
 """
 
 
 @dataclass(frozen=True)
 class Warp:
-    """An affine map of the picture about its centre, as ``torchvision.transforms.v2.functional.affine`` has it.
+    """An affine map of the image about its centre, as ``torchvision.transforms.v2.functional.affine`` has it.
 
     Attributes:
         scale: enlargement; areas grow by its square, for rotation and shear keep them.
         angle: clockwise rotation in degrees.
         shear: along x and y in degrees.
-        shift: of the enlarged picture along x and y in pixels.
+        shift: of the enlarged image along x and y in pixels.
     """
 
     scale: float
@@ -103,7 +103,7 @@ class Look:
         contrast: factor about the mean grey.
         saturation: factor; 0 is grey.
         hue: turn of the colour circle in degrees, from red to green to blue.
-        blur: standard deviation in pixels; 0 leaves the picture sharp.
+        blur: standard deviation in pixels; 0 leaves the image sharp.
         noise: standard deviation; 0 adds none.
         noise_seed: fixes the noise.
     """
@@ -132,7 +132,7 @@ def draw_change(how: Augmentation, key: tuple[int, int, int], size: Size) -> Cha
     Args:
         how: strengths.
         key: (seed, epoch, index), none negative.
-        size: (H, W) of the picture in pixels.
+        size: (H, W) of the image in pixels.
     """
     random = np.random.default_rng(key)
     # All numbers are drawn whatever the strengths: a change of the colours leaves the geometry of a key as it was.
@@ -147,7 +147,7 @@ def _draw_warp(how: Augmentation, random: np.random.Generator, size: Size) -> Wa
     scale = smallest * (largest / smallest) ** random.random()
     angle = how.rotation * random.uniform(-1, 1)
     shear_x, shear_y = how.shear * random.uniform(-1, 1, 2)
-    # As far as the window stays in the picture or, zoomed out, the picture in the frame (but for rotation and shear).
+    # As far as the window stays in the image or, zoomed out, the image in the frame (but for rotation and shear).
     height, width = size
     room = abs(scale - 1) / 2
     shift_x, shift_y = random.uniform(-1, 1, 2) * (room * width, room * height)

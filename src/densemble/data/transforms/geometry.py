@@ -1,4 +1,4 @@
-"""The geometry of a change: one affine map and one flip, done by torchvision to pictures, targets and points alike."""
+"""The geometry of a change: one affine map and one flip, done by torchvision to images, targets and points alike."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +15,13 @@ from densemble.tasks.task import TargetKind
 
 
 def move_image(change: Change, image: Tensor) -> Tensor:
-    """A picture ``(C, H, W)`` in [0, 1], resampled bilinearly; outside it is filled with its mean colour.
+    """An image ``(C, H, W)`` in [0, 1], resampled bilinearly; outside it is filled with its mean colour.
 
     Reflection would show things a second time where the target knows nothing of them (heat and density are 0 there).
     """
     if change.warp is not None:
         mean = mean_colour(image)
-        # Around 0, torchvision's padding with zeros is the mean colour. Its own `fill` weights the picture twice at
+        # Around 0, torchvision's padding with zeros is the mean colour. Its own `fill` weights the image twice at
         # the rim (it multiplies by the coverage what grid_sample has multiplied already) and leaves a dark seam.
         image = _bilinear(change.warp, image - mean).add_(mean).clamp_(0, 1)
     return transforms.horizontal_flip(image) if change.flip else image
@@ -46,12 +46,12 @@ def move_target(change: Change, target: Tensor, kind: TargetKind, fill: float) -
 
 
 def move_points(change: Change, points: Tensor, size: Size) -> Tensor:
-    """Where points of a picture lie after the change; they may leave the frame.
+    """Where points of an image lie after the change; they may leave the frame.
 
     Args:
-        change: the change of the picture.
+        change: the change of the image.
         points: float ``(N, 2)``, x and y in pixels; (0, 0) is the centre of the top left pixel.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
 
     Returns:
         Float ``(N, 2)``.
@@ -67,7 +67,7 @@ def move_points(change: Change, points: Tensor, size: Size) -> Tensor:
 def _affine(warp: Warp, what: Any, fill: float | None = None) -> Any:
     centre = None
     if isinstance(what, tv_tensors.KeyPoints):
-        # torchvision turns points about (W/2, H/2) and pictures about the centre of their middle pixel, but flips
+        # torchvision turns points about (W/2, H/2) and images about the centre of their middle pixel, but flips
         # both as if (0, 0) were a pixel's centre. In that convention, which is ours, the middle is half a pixel less.
         height, width = what.canvas_size
         centre = [(width - 1) / 2, (height - 1) / 2]
@@ -77,7 +77,7 @@ def _affine(warp: Warp, what: Any, fill: float | None = None) -> Any:
         translate=list(warp.shift),
         scale=warp.scale,
         shear=list(warp.shear),
-        interpolation=InterpolationMode.BILINEAR,  # of pictures; masks are always resampled to the nearest
+        interpolation=InterpolationMode.BILINEAR,  # of images; masks are always resampled to the nearest
         fill=fill,
         center=centre,
     )

@@ -1,6 +1,6 @@
 """Calibration: probabilities that say how often they are right, and variances that say how far off they are.
 
-What is fitted here is fitted on all pixels of held-out pictures that come one by one, and is plain numbers.
+What is fitted here is fitted on all pixels of held-out images that come one by one, and is plain numbers.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Newton's method for a convex loss that is measured in passes over held-out pictures."""
+"""Newton's method for a convex loss that is measured in passes over held-out images."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What a picture says about a calibration: log-odds of the pixels that count, beside what is true there."""
+"""What an image says about a calibration: log-odds of the pixels that count, beside what is true there."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from torch import Tensor
 from densemble.errors import DataError, UsageError
 from densemble.tasks import Distribution
 
-Pictures = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+Images = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 """Called again for every pass over the held-out data: gives activated maps float32 ``(K, h, w)`` and the target of the
-same size, picture by picture."""
+same size, image by image."""
 
 _SMALLEST = 1e-7
 """Probabilities are kept as 16-bit floats, whose smallest positive value is 6e-8."""
@@ -20,7 +20,7 @@ _LARGEST = 1 - 2**-12
 
 
 class Labelled(NamedTuple):
-    """Pixels of one picture whose class is known.
+    """Pixels of one image whose class is known.
 
     Attributes:
         scores: log-probabilities, float32 ``(K, N)``.
@@ -37,7 +37,7 @@ class Labelled(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """Pixels of one picture with Bernoulli channels.
+    """Pixels of one image with Bernoulli channels.
 
     Attributes:
         scores: log-odds, float32 ``(K, N)``.
@@ -79,7 +79,7 @@ def require_probabilities(distribution: Distribution) -> None:
 
 
 def read_evidence(maps: Tensor, target: Tensor, distribution: Distribution, ignored: int) -> Evidence:
-    """The pixels of a picture that count.
+    """The pixels of an image that count.
 
     Raises:
         DataError: a label outside the channels that is not the ignored one.

@@ -12,8 +12,8 @@ from torch import Tensor
 from densemble.ensemble.calibrate.newton import Curvature, minimise
 from densemble.ensemble.calibrate.pixel_log_odds import (
     Evidence,
+    Images,
     Labelled,
-    Pictures,
     probabilities,
     read_evidence,
     require_probabilities,
@@ -73,17 +73,17 @@ def make_temperature(values: dict[str, Any]) -> Temperature:
 
 
 def fit_temperature(
-    pictures: Pictures,
+    images: Images,
     distribution: Distribution,
     ignored: int = 255,
     report: Callable[[str], None] = lambda line: None,
 ) -> float:
-    """The temperature between 0.2 and 5 that makes all known pixels of held-out pictures likeliest (Guo et al. 2017).
+    """The temperature between 0.2 and 5 that makes all known pixels of held-out images likeliest (Guo et al. 2017).
 
     The negative log-likelihood is convex in 1 / temperature, so that Newton's method finds it in about five passes.
 
     Args:
-        pictures: gives maps and targets; see ``Pictures``. Memory holds one picture.
+        images: gives maps and targets; see ``Images``. Memory holds one image.
         distribution: of the maps: labels are true of categorical ones; masks or heat in [0, 1] of Bernoulli ones.
         ignored: target where nothing is known.
         report: called with one line of text where the best temperature lies at a bound or beyond.
@@ -97,7 +97,7 @@ def fit_temperature(
 
     def measure(inverse: Tensor) -> Curvature:
         loss, slope, bend, values = 0.0, 0.0, 0.0, 0
-        for maps, target in pictures():
+        for maps, target in images():
             evidence = read_evidence(maps, target, distribution, ignored)
             own = _derivatives(evidence, float(inverse))
             loss, slope, bend = loss + own[0], slope + own[1], bend + own[2]

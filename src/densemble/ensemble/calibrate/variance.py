@@ -13,7 +13,7 @@ from densemble.errors import DataError, UsageError
 
 Estimates = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
 """Called again for every pass over the held-out data: gives mean and variance ``(1, h, w)`` and the target ``(h, w)``,
-NaN where unknown, picture by picture."""
+NaN where unknown, image by image."""
 
 _LEAST = 1e-6
 """Lowest floor, as a share of the mean squared error: pixels on which all members agree would be impossible else."""
@@ -52,14 +52,14 @@ def make_variance_scaling(values: dict[str, Any]) -> VarianceScaling:
     return VarianceScaling(float(values["scale"]), float(values["floor"]))
 
 
-def fit_variance_scaling(pictures: Estimates, invalid_below: float | None = None) -> VarianceScaling:
+def fit_variance_scaling(images: Estimates, invalid_below: float | None = None) -> VarianceScaling:
     """The scale and floor that make the errors of all valid held-out pixels likeliest as Gaussian ones.
 
     Never less likely than the same variance everywhere, which is what is found where all variances are 0: the mean
     squared error. After Laves et al. (2020), who scale, with a floor for what no member sees.
 
     Args:
-        pictures: gives means, variances and targets; see ``Estimates``. Memory holds one picture.
+        images: gives means, variances and targets; see ``Estimates``. Memory holds one image.
         invalid_below: targets up to this value are invalid, as NaN is; ``None``: only NaN is.
 
     Raises:
@@ -67,14 +67,14 @@ def fit_variance_scaling(pictures: Estimates, invalid_below: float | None = None
     """
     from scipy.optimize import minimize
 
-    error, spread = _means(pictures, invalid_below)
+    error, spread = _means(images, invalid_below)
     if spread == 0 or error == 0:
         return VarianceScaling(0.0, error)
 
     def measure(shares: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
         """The loss, and its derivatives, where scaled variance and floor have these shares of the mean error."""
         sums, pixels = torch.zeros(3, dtype=torch.float64), 0
-        for squares, variance in _valid(pictures, invalid_below):
+        for squares, variance in _valid(images, invalid_below):
             relative = variance / spread
             expected = relative * shares[0] + shares[1]
             ratio = squares / error / expected
@@ -91,10 +91,10 @@ def fit_variance_scaling(pictures: Estimates, invalid_below: float | None = None
     return VarianceScaling(scale * error / spread, floor * error)
 
 
-def _means(pictures: Estimates, invalid_below: float | None) -> tuple[float, float]:
+def _means(images: Estimates, invalid_below: float | None) -> tuple[float, float]:
     """Mean squared error and mean variance."""
     sums, pixels = torch.zeros(2, dtype=torch.float64), 0
-    for squares, variance in _valid(pictures, invalid_below):
+    for squares, variance in _valid(images, invalid_below):
         sums += torch.stack([squares.sum(), variance.sum()])
         pixels += len(squares)
     if not pixels:
@@ -103,9 +103,9 @@ def _means(pictures: Estimates, invalid_below: float | None) -> tuple[float, flo
     return error, spread
 
 
-def _valid(pictures: Estimates, invalid_below: float | None) -> Iterable[tuple[Tensor, Tensor]]:
-    """Squared errors and variances of each picture's valid pixels, float64 ``(N,)``."""
-    for mean, variance, target in pictures():
+def _valid(images: Estimates, invalid_below: float | None) -> Iterable[tuple[Tensor, Tensor]]:
+    """Squared errors and variances of each image's valid pixels, float64 ``(N,)``."""
+    for mean, variance, target in images():
         valid = torch.isfinite(target)
         if invalid_below is not None:
             valid &= target > invalid_below

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from densemble.ensemble.calibrate.newton import Curvature, minimise
 from densemble.ensemble.calibrate.pixel_log_odds import (
+    Images,
     Labelled,
     Masked,
-    Pictures,
     probabilities,
     read_evidence,
     require_probabilities,
@@ -81,30 +81,30 @@ def make_vector_scaling(values: dict[str, Any]) -> VectorScaling:
 
 
 def fit_vector_scaling(
-    pictures: Pictures,
+    images: Images,
     distribution: Distribution,
     ignored: int = 255,
     report: Callable[[str], None] = lambda line: None,
 ) -> VectorScaling:
-    """The scales and biases that make all known pixels of held-out pictures likeliest.
+    """The scales and biases that make all known pixels of held-out images likeliest.
 
     Starts from the best temperature and never ends at a lower likelihood. A class that is true of no known pixel, or a
     channel that is true of all, keeps that temperature and no bias. Arguments as in :func:`fit_temperature`.
 
     Raises:
-        DataError: a label outside the channels that is not the ignored one; or no pictures.
+        DataError: a label outside the channels that is not the ignored one; or no images.
     """
-    neutral = 1 / fit_temperature(pictures, distribution, ignored, report)
-    varied = _varied(pictures, distribution, ignored)
+    neutral = 1 / fit_temperature(images, distribution, ignored, report)
+    varied = _varied(images, distribution, ignored)
     if not len(varied):
-        raise DataError("there is no held-out picture to calibrate on; give validation pictures")
+        raise DataError("there is no held-out image to calibrate on; give validation images")
     start = torch.tensor([neutral, 0.0], dtype=torch.float64).repeat_interleave(len(varied))
     free = varied.repeat(2)
 
     def measure(chosen: Tensor) -> Curvature:
         place = start.clone()
         place[free] = chosen
-        whole = _measure(pictures, distribution, ignored, place)
+        whole = _measure(images, distribution, ignored, place)
         away = chosen - start[free]
         penalty = _PENALTY * torch.eye(len(chosen), dtype=torch.float64)
         return Curvature(
@@ -120,10 +120,10 @@ def fit_vector_scaling(
     return VectorScaling(tuple(scales), tuple(biases), distribution)
 
 
-def _varied(pictures: Pictures, distribution: Distribution, ignored: int) -> Tensor:
+def _varied(images: Images, distribution: Distribution, ignored: int) -> Tensor:
     """Which classes are true of some known pixels and not of all, bool ``(K,)``."""
     true = known = torch.zeros(0, dtype=torch.float64)
-    for maps, target in pictures():
+    for maps, target in images():
         evidence = read_evidence(maps, target, distribution, ignored)
         classes = len(evidence.scores)
         if isinstance(evidence, Labelled):
@@ -135,12 +135,12 @@ def _varied(pictures: Pictures, distribution: Distribution, ignored: int) -> Ten
     return (true > 0) & (true < known)
 
 
-def _measure(pictures: Pictures, distribution: Distribution, ignored: int, place: Tensor) -> Curvature:
+def _measure(images: Images, distribution: Distribution, ignored: int, place: Tensor) -> Curvature:
     """Mean negative log-likelihood and its derivatives by scales and biases, which follow one another."""
     loss, values = 0.0, 0
     gradient, hessian = torch.zeros_like(place), place.new_zeros(len(place), len(place))
     scale, bias = place.float().view(2, -1, 1)
-    for maps, target in pictures():
+    for maps, target in images():
         evidence = read_evidence(maps, target, distribution, ignored)
         logits = evidence.scores * scale + bias
         own = _categorical(evidence, logits) if isinstance(evidence, Labelled) else _bernoulli(evidence, logits)

@@ -11,7 +11,7 @@ from densemble.ensemble.combine.inverse_variance import InverseVariance, fit_inv
 from densemble.ensemble.combine.means import LogitMean, TrimmedMean, WeightedMean
 from densemble.ensemble.combine.median import WeightedMedian
 from densemble.ensemble.combine.ranks import HistogramMean, RankMean
-from densemble.ensemble.combine.rule import CombinationRule, Fitted, Pictures, Rule
+from densemble.ensemble.combine.rule import CombinationRule, Fitted, Images, Rule
 from densemble.ensemble.combine.stacking import fit_stacking, make_stacking
 from densemble.ensemble.combine.vote import Vote
 from densemble.errors import UsageError
@@ -21,7 +21,7 @@ __all__ = [
     "COMBINE",
     "CombinationRule",
     "Fitted",
-    "Pictures",
+    "Images",
     "Rule",
     "make_rule",
     "require_rule",

@@ -8,7 +8,7 @@ from torch import Tensor
 from densemble.ensemble.combine.fit_images import as_shares, log_loss, sample_pixels
 from densemble.ensemble.combine.means import as_distribution
 from densemble.ensemble.combine.minimize import minimize
-from densemble.ensemble.combine.rule import Fitted, Pictures, learnt
+from densemble.ensemble.combine.rule import Fitted, Images, learnt
 from densemble.tasks import Task
 
 _PULL = 1e-3
@@ -46,13 +46,13 @@ class ClassWeights:
         return as_distribution(mean, mean, self._distribution)
 
 
-def fit_class_weights(pictures: Pictures, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
+def fit_class_weights(images: Images, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
     """Weights that make a sample of held-out pixels likeliest, starting from ``weights``, one per member.
 
     Raises:
         DataError: no pixel has a known target, or a map is not finite.
     """
-    sample = sample_pixels(pictures, task)
+    sample = sample_pixels(images, task)
     start = as_shares(weights).log()[:, None].repeat(1, task.out_channels)
 
     def loss(logarithms: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Held-out pictures as a fit reads them: all of them in turn, or a fixed sample of their pixels."""
+"""Held-out images as a fit reads them: all of them in turn, or a fixed sample of their pixels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densemble.ensemble.combine.log_odds import SMALLEST
-from densemble.ensemble.combine.rule import Pictures
+from densemble.ensemble.combine.rule import Images
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import DataError
 from densemble.tasks import Distribution, Task
 
 SAMPLE = 32_768
-"""Pixels that are kept; more change what is learnt by less than another choice of pictures does."""
+"""Pixels that are kept; more change what is learnt by less than another choice of images does."""
 
 
-def aligned(pictures: Pictures, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Each picture's maps ``(M, K, h, w)`` at its target's size, the ideal map ``(K, h, w)``, and where it is valid.
+def aligned(images: Images, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Each image's maps ``(M, K, h, w)`` at its target's size, the ideal map ``(K, h, w)``, and where it is valid.
 
     Raises:
         DataError: a map that is not finite.
     """
-    for maps, target in pictures():
+    for maps, target in images():
         wanted, valid = task.as_maps(target)
         size = (int(wanted.shape[-2]), int(wanted.shape[-1]))
         sized = resize_maps(maps.float(), size, task.target_kind == "density")
@@ -42,7 +42,7 @@ class PixelSample:
     valid: Tensor
 
 
-def sample_pixels(pictures: Pictures, task: Task, most: int = SAMPLE) -> PixelSample:
+def sample_pixels(images: Images, task: Task, most: int = SAMPLE) -> PixelSample:
     """Pixels with a known target, each as likely as any other, the same at every call; memory holds few times ``most``.
 
     Every pixel draws a number; those with the highest stay (reservoir sampling).
@@ -53,7 +53,7 @@ def sample_pixels(pictures: Pictures, task: Task, most: int = SAMPLE) -> PixelSa
     generator = torch.Generator().manual_seed(0)
     kept: list[_Drawn] = []
     lowest, count = 0.0, 0
-    for maps, wanted, valid in aligned(pictures, task):
+    for maps, wanted, valid in aligned(images, task):
         known = valid.any(0).flatten().nonzero()[:, 0]
         numbers = torch.rand(len(known), generator=generator)
         high = numbers >= lowest
@@ -64,7 +64,7 @@ def sample_pixels(pictures: Pictures, task: Task, most: int = SAMPLE) -> PixelSa
             kept = [_highest(kept, most)]
             lowest, count = float(kept[0][0].min()), most
     if not count:
-        raise DataError("the held-out pictures have no pixel with a known target; nothing can be fitted to them")
+        raise DataError("the held-out images have no pixel with a known target; nothing can be fitted to them")
     _, values, truth, sure = _highest(kept, most)
     return PixelSample(values, truth, sure)
 

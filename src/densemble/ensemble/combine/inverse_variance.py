@@ -7,7 +7,7 @@ from torch import Tensor
 
 from densemble.ensemble.combine.fit_images import aligned, as_shares
 from densemble.ensemble.combine.means import WeightedMean
-from densemble.ensemble.combine.rule import Fitted, Pictures, learnt
+from densemble.ensemble.combine.rule import Fitted, Images, learnt
 from densemble.errors import DataError
 from densemble.tasks import Task
 
@@ -38,7 +38,7 @@ class InverseVariance:
         return self._mean.result()
 
 
-def fit_inverse_variance(pictures: Pictures, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
+def fit_inverse_variance(images: Images, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
     """``weights``, one per member, divided by the members' squared errors over all held-out pixels, summing to 1.
 
     Raises:
@@ -47,11 +47,11 @@ def fit_inverse_variance(pictures: Pictures, weights: Sequence[float], task: Tas
     shares = as_shares(weights)
     errors = torch.zeros(len(shares), dtype=torch.float64)
     count = 0
-    for maps, wanted, valid in aligned(pictures, task):
+    for maps, wanted, valid in aligned(images, task):
         errors += (maps - wanted)[:, valid].double().square().sum(1)
         count += int(valid.sum())
     if not count:
-        raise DataError("the held-out pictures have no pixel with a known target; nothing can be fitted to them")
+        raise DataError("the held-out images have no pixel with a known target; nothing can be fitted to them")
     worst = errors.max()
     precisions = shares / (errors / worst).clamp(min=_MOST_EXACT) if worst > 0 else shares.double()
     return {"precisions": (precisions / precisions.sum()).float()}

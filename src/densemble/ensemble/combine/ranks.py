@@ -12,7 +12,7 @@ def _places(flat: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pixel_ranks(maps: Tensor) -> Tensor:
-    """Rank of each pixel in its channel of its picture, 0 lowest to 1 highest; equals share the middle of their ranks.
+    """Rank of each pixel in its channel of its image, 0 lowest to 1 highest; equals share the middle of their ranks.
 
     Args:
         maps: ``(B, K, h, w)``.
@@ -26,14 +26,14 @@ def pixel_ranks(maps: Tensor) -> Tensor:
 class RankMean:
     """Weighted mean of the members' pixel ranks (Borda count): scale and contrast of a member do not matter.
 
-    What comes out is a share of the picture that is less salient, not a probability.
+    What comes out is a share of the image that is less salient, not a probability.
     """
 
     def __init__(self) -> None:
         self._mean = WeightedMean()
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes one member's maps ``(B, K, h, w)`` of whole pictures; ``weight`` > 0."""
+        """Takes one member's maps ``(B, K, h, w)`` of whole images; ``weight`` > 0."""
         self._mean.add(pixel_ranks(maps), weight)
 
     def result(self) -> Tensor:
@@ -54,7 +54,7 @@ class HistogramMean:
         self._kept: list[tuple[Tensor, Tensor, float]] = []
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes one member's maps ``(B, K, h, w)`` of whole pictures; ``weight`` > 0."""
+        """Takes one member's maps ``(B, K, h, w)`` of whole images; ``weight`` > 0."""
         flat = maps.flatten(2).flatten(0, 1).contiguous()
         ordered = flat.sort(-1).values
         first, end = _places(flat, ordered)

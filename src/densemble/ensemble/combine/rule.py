@@ -10,10 +10,10 @@ from densemble.errors import UsageError
 from densemble.tasks import Task
 
 Fitted = Mapping[str, Tensor]
-"""What a rule learnt on held-out pictures, by name; empty for a rule that learns nothing."""
+"""What a rule learnt on held-out images, by name; empty for a rule that learns nothing."""
 
-Pictures = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Called for every pass over held-out pictures: gives each one's maps ``(M, K, h, w)`` and target."""
+Images = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+"""Called for every pass over held-out images: gives each one's maps ``(M, K, h, w)`` and target."""
 
 
 class Rule(Protocol):
@@ -43,7 +43,7 @@ class CombinationRule:
     Attributes:
         make: a fresh accumulator for a task, with what was learnt.
         suits: whether the rule means something for a task.
-        fit: learns from held-out pictures and the members' weights; ``None``: nothing is learnt.
+        fit: learns from held-out images and the members' weights; ``None``: nothing is learnt.
         needs_all: whether a member that is left out spoils what was learnt; else the others' shares grow.
         whole_image: compares a pixel with all others of its image, so that an image cannot be combined in parts.
         averages: gives the weighted mean of the maps, which may then be computed otherwise.
@@ -51,7 +51,7 @@ class CombinationRule:
 
     make: Callable[[Task, Fitted], Rule]
     suits: Callable[[Task], bool] = lambda task: True
-    fit: Callable[[Pictures, Sequence[float], Task], dict[str, Tensor]] | None = None
+    fit: Callable[[Images, Sequence[float], Task], dict[str, Tensor]] | None = None
     needs_all: bool = False
     whole_image: bool = False
     averages: bool = False
@@ -64,7 +64,7 @@ def learnt(fitted: Fitted, name: str, *shape: int | None) -> Tensor:
         UsageError: it is absent, of another shape, or not finite.
     """
     if name not in fitted:
-        raise UsageError(f"the rule learns '{name}' on held-out pictures, and it was not given; fit the rule first")
+        raise UsageError(f"the rule learns '{name}' on held-out images, and it was not given; fit the rule first")
     tensor = fitted[name]
     if len(shape) != tensor.ndim or any(n not in (None, m) for n, m in zip(shape, tensor.shape, strict=True)):
         wanted = " x ".join("any" if length is None else str(length) for length in shape)

@@ -1,4 +1,4 @@
-"""Stacking: the members' maps go through one more layer, which learns on held-out pictures (Wolpert 1992).
+"""Stacking: the members' maps go through one more layer, which learns on held-out images (Wolpert 1992).
 
 The layer is a 1x1 convolution. Kept predictions may be smaller than the maps that are combined later, and a wider
 kernel would mean something else there.
@@ -12,12 +12,12 @@ from torch import Tensor
 from densemble.ensemble.combine.fit_images import aligned, as_shares, log_loss, sample_pixels
 from densemble.ensemble.combine.log_odds import from_logits, to_logits
 from densemble.ensemble.combine.minimize import minimize
-from densemble.ensemble.combine.rule import Fitted, Pictures, Rule, learnt
+from densemble.ensemble.combine.rule import Fitted, Images, Rule, learnt
 from densemble.errors import DataError, UsageError
 from densemble.tasks import Task
 
 _PULL = 1e-2
-"""Log-loss per squared difference of a parameter from where it started: with less, pictures of another scene lose."""
+"""Log-loss per squared difference of a parameter from where it started: with less, images of another scene lose."""
 _RIDGE = 1e-4
 """The same for values: relative to the values' mean square."""
 
@@ -80,7 +80,7 @@ class StackedLogits(_StackedSum):
 class StackedValues(_StackedSum):
     """Sum of the members' values, each times a number >= 0 of its own per channel (Breiman 1996).
 
-    What cannot be negative stays so; pixels of pictures are kept within [0, 1].
+    What cannot be negative stays so; pixels of images are kept within [0, 1].
 
     Args:
         task: whose values they are.
@@ -112,8 +112,8 @@ def make_stacking(task: Task, fitted: Fitted) -> Rule:
     return StackedValues(task, fitted) if task.distribution == "none" else StackedLogits(task, fitted)
 
 
-def fit_stacking(pictures: Pictures, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
-    """The convolution that fits held-out pictures best, pulled towards the mean with ``weights``, one per member.
+def fit_stacking(images: Images, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
+    """The convolution that fits held-out images best, pulled towards the mean with ``weights``, one per member.
 
     Probabilities: by log-loss, from the mean of logits, on a sample of pixels. Values: by squared error, exactly, on
     all pixels.
@@ -122,11 +122,11 @@ def fit_stacking(pictures: Pictures, weights: Sequence[float], task: Task) -> di
         DataError: no pixel has a known target, or a map is not finite.
     """
     shares = as_shares(weights)
-    return _fit_values(pictures, shares, task) if task.distribution == "none" else _fit_logits(pictures, shares, task)
+    return _fit_values(images, shares, task) if task.distribution == "none" else _fit_logits(images, shares, task)
 
 
-def _fit_logits(pictures: Pictures, shares: Tensor, task: Task) -> dict[str, Tensor]:
-    sample, channels = sample_pixels(pictures, task), task.out_channels
+def _fit_logits(images: Images, shares: Tensor, task: Task) -> dict[str, Tensor]:
+    sample, channels = sample_pixels(images, task), task.out_channels
     logits = to_logits(sample.values.transpose(1, 2), task.distribution).transpose(1, 2).flatten(1)
     # One matrix: a row per member and channel that goes in, and a last one for the bias; a column per channel.
     mean = (shares[:, None, None] * torch.eye(channels)).flatten(0, 1)
@@ -141,19 +141,19 @@ def _fit_logits(pictures: Pictures, shares: Tensor, task: Task) -> dict[str, Ten
     return {"kernel": kernel.contiguous(), "bias": found[-1].clone()}
 
 
-def _fit_values(pictures: Pictures, shares: Tensor, task: Task) -> dict[str, Tensor]:
+def _fit_values(images: Images, shares: Tensor, task: Task) -> dict[str, Tensor]:
     members, channels = len(shares), task.out_channels
     products = torch.zeros(channels, members, members, dtype=torch.float64)
     with_truth = torch.zeros(channels, members, dtype=torch.float64)
     count = 0
-    for maps, wanted, valid in aligned(pictures, task):
+    for maps, wanted, valid in aligned(images, task):
         for k in range(channels):
             own, truth = maps[:, k, valid[k]].double(), wanted[k, valid[k]].double()
             products[k] += own @ own.T
             with_truth[k] += own @ truth
         count += int(valid.sum())
     if not count:
-        raise DataError("the held-out pictures have no pixel with a known target; nothing can be fitted to them")
+        raise DataError("the held-out images have no pixel with a known target; nothing can be fitted to them")
     kernel = [_non_negative(products[k], with_truth[k], shares.double()) for k in range(channels)]
     return {"kernel": torch.stack(kernel, dim=1).float()}
 

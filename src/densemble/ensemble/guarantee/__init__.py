@@ -1,9 +1,9 @@
-"""Guarantees: sets and intervals that hold what is true as often as promised, on pictures like the held-out ones."""
+"""Guarantees: sets and intervals that hold what is true as often as promised, on images like the held-out ones."""
 
 from collections.abc import Callable
 from typing import Any
 
-from densemble.ensemble.guarantee.held_out_images import Pictures
+from densemble.ensemble.guarantee.held_out_images import Images
 from densemble.ensemble.guarantee.intervals import ConformalInterval, fit_interval, make_interval
 from densemble.ensemble.guarantee.sets import (
     ConformalSet,
@@ -22,7 +22,7 @@ __all__ = [
     "ConformalSet",
     "Coverage",
     "Guarantee",
-    "Pictures",
+    "Images",
     "RiskControl",
     "binomial_interval",
     "coverage",

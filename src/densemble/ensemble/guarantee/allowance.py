@@ -1,7 +1,7 @@
-"""How much a picture may miss on average in the held-out pictures, so that a promise holds for new ones.
+"""How much an image may miss on average in the held-out images, so that a promise holds for new ones.
 
-Pictures are the unit: those of one source are exchangeable, while the pixels of one picture resemble one another and
-say far less than as many independent ones. A loss is what one picture misses, a share in [0, 1].
+Images are the unit: those of one source are exchangeable, while the pixels of one image resemble one another and
+say far less than as many independent ones. A loss is what one image misses, a share in [0, 1].
 """
 
 import math
@@ -23,52 +23,52 @@ def require_share(name: str, value: float) -> float:
     return value
 
 
-def expected_allowance(miscoverage: float, pictures: int) -> float:
-    """The largest mean loss on held-out pictures at which a new picture's expected loss is at most ``miscoverage``.
+def expected_allowance(miscoverage: float, images: int) -> float:
+    """The largest mean loss on held-out images at which a new image's expected loss is at most ``miscoverage``.
 
-    The new picture is counted in with the worst loss, 1: conformal risk control (Angelopoulos et al. 2024, theorem 1).
+    The new image is counted in with the worst loss, 1: conformal risk control (Angelopoulos et al. 2024, theorem 1).
 
     Raises:
         UsageError: ``miscoverage`` is not in (0, 1).
-        DataError: too few pictures for any promise.
+        DataError: too few images for any promise.
     """
     needed = max(math.ceil(1 / require_share("miscoverage", miscoverage) - 1 - _ROUNDING), 1)
-    if pictures < needed:
+    if images < needed:
         raise DataError(
-            f"a miscoverage of {miscoverage:g} cannot be promised from {pictures} held-out pictures with a target: "
-            f"at least {needed} are needed; allow more, or hold out more pictures"
+            f"a miscoverage of {miscoverage:g} cannot be promised from {images} held-out images with a target: "
+            f"at least {needed} are needed; allow more, or hold out more images"
         )
-    return max((miscoverage * (pictures + 1) - 1) / pictures, 0.0)
+    return max((miscoverage * (images + 1) - 1) / images, 0.0)
 
 
-def certified_allowance(risk: float, confidence: float, pictures: int) -> float:
-    """The largest mean loss on held-out pictures that lets one say that the mean loss is at most ``risk``.
+def certified_allowance(risk: float, confidence: float, images: int) -> float:
+    """The largest mean loss on held-out images that lets one say that the mean loss is at most ``risk``.
 
-    One errs about that with a probability of at most 1 - ``confidence`` over the draw of the held-out pictures
+    One errs about that with a probability of at most 1 - ``confidence`` over the draw of the held-out images
     (Bates et al. 2021): the p-value of Hoeffding and Bentkus is inverted, which grows with the loss.
 
     Raises:
         UsageError: ``risk`` or ``confidence`` is not in (0, 1).
-        DataError: too few pictures for any promise.
+        DataError: too few images for any promise.
     """
     require_share("risk", risk)
     allowed = 1 - require_share("confidence", confidence)
-    if pictures == 0 or p_value(0.0, risk, pictures) > allowed:
+    if images == 0 or p_value(0.0, risk, images) > allowed:
         needed = math.ceil(math.log(allowed) / math.log1p(-risk))
         raise DataError(
-            f"a risk of {risk:g} cannot be certified with a confidence of {confidence:g} from {pictures} held-out "
-            f"pictures that have something to find: at least {needed} are needed; allow more risk, ask for less "
-            "confidence, or hold out more pictures"
+            f"a risk of {risk:g} cannot be certified with a confidence of {confidence:g} from {images} held-out "
+            f"images that have something to find: at least {needed} are needed; allow more risk, ask for less "
+            "confidence, or hold out more images"
         )
     low, high = 0.0, risk
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        low, high = (middle, high) if p_value(middle, risk, pictures) <= allowed else (low, middle)
+        low, high = (middle, high) if p_value(middle, risk, images) <= allowed else (low, middle)
     return low
 
 
-def p_value(loss: float, risk: float, pictures: int) -> float:
-    """How likely at most a mean ``loss`` is on so many pictures, if the true mean exceeds ``risk``; an upper bound.
+def p_value(loss: float, risk: float, images: int) -> float:
+    """How likely at most a mean ``loss`` is on so many images, if the true mean exceeds ``risk``; an upper bound.
 
     The smaller one of Hoeffding's bound and of Bentkus's (Angelopoulos et al. 2021).
     """
@@ -76,5 +76,5 @@ def p_value(loss: float, risk: float, pictures: int) -> float:
 
     mean = min(loss, risk)
     divergence = (1 - mean) * math.log((1 - mean) / (1 - risk)) + (mean * math.log(mean / risk) if mean else 0.0)
-    bentkus = math.e * float(binom.cdf(math.ceil(pictures * loss), pictures, risk))
-    return min(math.exp(-pictures * divergence), bentkus, 1.0)
+    bentkus = math.e * float(binom.cdf(math.ceil(images * loss), images, risk))
+    return min(math.exp(-images * divergence), bentkus, 1.0)

@@ -25,7 +25,7 @@ def synthetic_images(batch: int, channels: int, size: Size) -> Tensor:
 
 
 def split_images(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
-    """The first pictures of a split ``(B, C, H, W)`` in [0, 1], resized; over again where there are too few.
+    """The first images of a split ``(B, C, H, W)`` in [0, 1], resized; over again where there are too few.
 
     Raises:
         DataError: no such split, or files that cannot be used.

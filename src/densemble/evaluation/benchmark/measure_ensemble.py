@@ -155,18 +155,18 @@ def measure_split(
     split: str,
     kinds: Kinds,
     policy: Policy | None,
-    pictures: int | None,
+    images: int | None,
     say: Say,
 ) -> dict[str, MethodScore]:
-    """Score and time of the naive loop and ours on a split, picture by picture.
+    """Score and time of the naive loop and ours on a split, image by image.
 
     Args:
         ensemble: in eval mode.
-        data: pictures and maps for the same task.
+        data: images and maps for the same task.
         split: of the data.
         kinds: of our methods.
         policy: of the ensemble's cascade; also measured on the last of the kinds.
-        pictures: only so many; default all.
+        images: only so many; default all.
         say: progress.
 
     Raises:
@@ -179,11 +179,11 @@ def measure_split(
     if policy is not None:
         alone = accelerated(ensemble, first.to(device), kinds[-1:], say, together=False)
         methods |= {f"{name}, cascade": cascaded(own, policy) for name, own in alone.items()}
-    count = min(len(data.split(split)), pictures or len(data.split(split)))
+    count = min(len(data.split(split)), images or len(data.split(split)))
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == count:
-            say(f"{done}/{count} pictures by {len(methods)} methods")
+            say(f"{done}/{count} images by {len(methods)} methods")
 
     with torch.no_grad():
         return score_methods(methods, ensemble.task, islice(images_with_targets(data, split), count), device, progress)

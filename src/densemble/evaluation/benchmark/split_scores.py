@@ -1,4 +1,4 @@
-"""Score and time of several methods over the same pictures of a split."""
+"""Score and time of several methods over the same images of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ class MethodScore:
 
     Attributes:
         scores: by metric.
-        seconds: of each picture's maps, without reading the picture, and resizing and scoring the map.
+        seconds: of each image's maps, without reading the image, and resizing and scoring the map.
     """
 
     scores: Scores
     seconds: list[float]
 
     def times_as_fast(self, baseline: "MethodScore") -> float:
-        """Another method's time for all pictures divided by this one's."""
+        """Another method's time for all images divided by this one's."""
         return sum(baseline.seconds) / sum(self.seconds)
 
 
@@ -36,14 +36,14 @@ def score_methods(
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, MethodScore]:
-    """Every picture by every method in turn; maps are resized (bilinear) to the target's size and scored.
+    """Every image by every method in turn; maps are resized (bilinear) to the target's size and scored.
 
     Args:
         methods: by name.
         task: what the maps mean.
         examples: see :func:`densemble.evaluation.scores.images_with_targets`.
         device: of the methods.
-        progress: called with the number of pictures done.
+        progress: called with the number of images done.
     """
     metrics = {name: task.metrics() for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
@@ -51,7 +51,7 @@ def score_methods(
     for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
         size = size_of(images)
-        if size not in warm:  # a fast ensemble is tuned at the first picture of a shape
+        if size not in warm:  # a fast ensemble is tuned at the first image of a shape
             for method in methods.values():
                 timed(method, images)
             warm.add(size)

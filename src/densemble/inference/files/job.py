@@ -38,8 +38,8 @@ class Pace:
     """How many at once.
 
     Attributes:
-        batch: pictures that are computed together.
-        pad: batches that are not full are filled up with their own pictures: for networks made for one batch size.
+        batch: images that are computed together.
+        pad: batches that are not full are filled up with their own images: for networks made for one batch size.
         readers: threads that decode; 0: the calling thread does.
         writers: threads that resize, draw and write; 0: the calling thread does.
 
@@ -60,15 +60,15 @@ class Pace:
 
     @property
     def ahead(self) -> int:
-        """The most pictures that are being decoded or wait to be grouped."""
+        """The most images that are being decoded or wait to be grouped."""
         return self.readers + self.batch
 
     @property
     def waiting(self) -> int:
-        """The most pictures that wait for others of their size."""
+        """The most images that wait for others of their size."""
         return 3 * self.batch
 
     @property
     def behind(self) -> int:
-        """The most pictures that are computed and not yet written."""
+        """The most images that are computed and not yet written."""
         return self.writers + self.batch

@@ -1,7 +1,7 @@
-"""The journal of a folder of predictions: which pictures are finished, so that a second run does only what is missing.
+"""The journal of a folder of predictions: which images are finished, so that a second run does only what is missing.
 
-``predicted.jsonl`` holds one JSON object a line: first what was asked, then one line per finished picture, appended
-and flushed as it is finished. A kill can break the last line only, and its picture is predicted again.
+``predicted.jsonl`` holds one JSON object a line: first what was asked, then one line per finished image, appended
+and flushed as it is finished. A kill can break the last line only, and its image is predicted again.
 """
 
 import json
@@ -21,18 +21,18 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Finished:
-    """A picture whose files are written.
+    """An image whose files are written.
 
     Attributes:
-        picture: absolute path of the source.
+        image: absolute path of the source.
         size, mtime_ns: of the source when it was read: bytes, nanoseconds.
         name: what its files begin with; unique in a folder.
         files: names of the files written.
-        unsure: mean uncertainty, where pictures are ranked.
+        unsure: mean uncertainty, where images are ranked.
         without: members that it was predicted without, and why.
     """
 
-    picture: str
+    image: str
     size: int
     mtime_ns: int
     name: str
@@ -41,25 +41,25 @@ class Finished:
     without: Mapping[str, str] = field(default_factory=dict)
 
 
-def source_state(picture: Path) -> tuple[int, int]:
-    """Bytes and time of the last change (ns) of a picture's file.
+def source_state(image: Path) -> tuple[int, int]:
+    """Bytes and time of the last change (ns) of an image's file.
 
     Raises:
         DataError: it cannot be found.
     """
     try:
-        state = picture.stat()
+        state = image.stat()
     except OSError as error:
-        raise DataError(f"cannot read '{picture}': {error.strerror or error}") from error
+        raise DataError(f"cannot read '{image}': {error.strerror or error}") from error
     return state.st_size, state.st_mtime_ns
 
 
 class Journal:
-    """The finished pictures of one output folder; a context that keeps the file open. Safe to add to from threads.
+    """The finished images of one output folder; a context that keeps the file open. Safe to add to from threads.
 
     Args:
         folder: of the predictions; must exist.
-        asked: everything that the predictions depend on, beside the pictures; values of JSON. A journal that was begun
+        asked: everything that the predictions depend on, beside the images; values of JSON. A journal that was begun
             for anything else starts anew.
 
     Raises:
@@ -71,7 +71,7 @@ class Journal:
         self.path = folder / JOURNAL
         self.finished: dict[str, Finished] = {}
         self.discarded = 0
-        """Pictures of an earlier run that was asked something else."""
+        """Images of an earlier run that was asked something else."""
         first = _line({"format": _FORMAT, "asked": dict(asked)})
         self._lock = Lock()
         try:
@@ -92,25 +92,25 @@ class Journal:
             self.discarded = max(len(lines) - 1, 0)
             return 0
         for line in lines[1:]:
-            with suppress(ValueError, TypeError, LookupError):  # a damaged line is a picture that is not finished
+            with suppress(ValueError, TypeError, LookupError):  # a damaged line is an image that is not finished
                 values = json.loads(line)
                 entry = Finished(values.pop("picture"), **{**values, "files": tuple(values["files"])})
                 self.finished[entry.name] = entry
         return len(whole)
 
-    def holds(self, picture: Path, name: str) -> bool:
-        """Whether a picture is finished: its source has not changed since, and all its files are there."""
+    def holds(self, image: Path, name: str) -> bool:
+        """Whether an image is finished: its source has not changed since, and all its files are there."""
         entry = self.finished.get(name)
-        if entry is None or entry.picture != str(picture.absolute()):
+        if entry is None or entry.image != str(image.absolute()):
             return False
         try:
-            unchanged = source_state(picture) == (entry.size, entry.mtime_ns)
+            unchanged = source_state(image) == (entry.size, entry.mtime_ns)
         except DataError:
             return False
         return unchanged and all((self.folder / file).is_file() for file in entry.files)
 
     def add(self, entry: Finished) -> None:
-        """Notes a finished picture on disk.
+        """Notes a finished image on disk.
 
         Raises:
             ResourceError: the journal cannot be written.

@@ -1,4 +1,4 @@
-"""Names of the files that are written for pictures: none overwrites what was written for another picture."""
+"""Names of the files that are written for images: none overwrites what was written for another image."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,20 +9,20 @@ from pathlib import Path
 from threading import Lock
 
 _WRITTEN: defaultdict[str, dict[str, str | int]] = defaultdict(dict)
-"""For each folder the names that this process has written, and of which picture."""
+"""For each folder the names that this process has written, and of which image."""
 _BEING_WRITTEN: set[tuple[str, str]] = set()
 _LOCK = Lock()
 
 
-def output_names(pictures: Sequence[Path | object]) -> list[str]:
+def output_names(images: Sequence[Path | object]) -> list[str]:
     """A file's stem, with its folder and ending where several share it; the place in the row of what is no file."""
-    plain = [path.stem if isinstance(path, Path) else str(place) for place, path in enumerate(pictures)]
+    plain = [path.stem if isinstance(path, Path) else str(place) for place, path in enumerate(images)]
     counts = Counter(plain)
     names: list[str] = []
     used: set[str] = set()
-    for picture, stem in zip(pictures, plain, strict=True):
-        shared = isinstance(picture, Path) and counts[stem] > 1
-        wanted = _long_name(picture) if shared and isinstance(picture, Path) else stem
+    for image, stem in zip(images, plain, strict=True):
+        shared = isinstance(image, Path) and counts[stem] > 1
+        wanted = _long_name(image) if shared and isinstance(image, Path) else stem
         name = next(name for name in _numbered(wanted) if name not in used)
         used.add(name)
         names.append(name)
@@ -30,16 +30,16 @@ def output_names(pictures: Sequence[Path | object]) -> list[str]:
 
 
 @contextmanager
-def name_in(folder: Path, name: str, picture: Path | int) -> Iterator[str]:
-    """``name``, or another one where files are there that this process has written of another picture of that name.
+def name_in(folder: Path, name: str, image: Path | int) -> Iterator[str]:
+    """``name``, or another one where files are there that this process has written of another image of that name.
 
     Args:
         folder: that is written into, before the context ends.
         name: that is wanted.
-        picture: its file, or a number that no other picture has.
+        image: its file, or a number that no other image has.
     """
-    source = picture if isinstance(picture, int) else str(picture.absolute())
-    others = _numbered(name if isinstance(picture, int) else _long_name(picture))
+    source = image if isinstance(image, int) else str(image.absolute())
+    others = _numbered(name if isinstance(image, int) else _long_name(image))
     place = str(folder.absolute())
 
     def is_taken(own: str) -> bool:

@@ -16,7 +16,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
-from densemble.inference.failed_image import FailedPicture
+from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Pace
 from densemble.inference.files.journal import source_state
 from densemble.inference.files.size_groups import Groups
@@ -88,10 +88,10 @@ class FilePipeline(Generic[Result]):
         self.groups: Groups[ReadImage] = Groups(self.pace.batch, self.pace.waiting)
         self.writing: deque[tuple[ReadImage, Future[Result]]] = deque()
         self.held, self.largest = 0, 0  # bytes of decoded images: of all in work, of one
-        self.ended: dict[int, Result | FailedPicture] = {}
+        self.ended: dict[int, Result | FailedImage] = {}
         self.given = 0
 
-    def run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedPicture]:
+    def run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
         """Predicts the images and gives their results in the order of the items."""
         unread = deque(range(len(self.items)))
         while unread or self.reading or self.groups.waiting:
@@ -173,9 +173,9 @@ class FilePipeline(Generic[Result]):
 
     def _fail(self, place: int, reason: str) -> None:
         item = self.items[place]
-        self.ended[place] = FailedPicture(item.name, item.path, reason)
+        self.ended[place] = FailedImage(item.name, item.path, reason)
 
-    def _in_order(self) -> Iterator[Result | FailedPicture]:
+    def _in_order(self) -> Iterator[Result | FailedImage]:
         while self.given in self.ended:
             self.given += 1
             yield self.ended.pop(self.given - 1)

@@ -17,11 +17,11 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import UsageError
-from densemble.inference.failed_image import FailedPicture
+from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import Finished, Journal
 from densemble.inference.files.pipeline import Compute, FilePipeline, ReadImage, Seconds
-from densemble.inference.image_prediction import PicturePrediction, at_picture_size
+from densemble.inference.image_prediction import ImagePrediction, at_image_size
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, shown
 
@@ -31,7 +31,7 @@ ONE_BY_ONE = Pace(batch=1, readers=0, writers=0)
 
 def predict_images(
     ensemble: Ensemble, items: Sequence[Item], compute: Compute, pace: Pace = ONE_BY_ONE
-) -> Iterator[PicturePrediction | FailedPicture]:
+) -> Iterator[ImagePrediction | FailedImage]:
     """Predicts images; their predictions come at the images' own size, in order.
 
     Images of equal size are computed together: neighbours, and others as long as few wait. An image that cannot be
@@ -44,9 +44,9 @@ def predict_images(
         pace: how many at once.
     """
 
-    def finish(image: ReadImage, prediction: Prediction) -> PicturePrediction:
+    def finish(image: ReadImage, prediction: Prediction) -> ImagePrediction:
         name = items[image.place].name
-        return at_picture_size(prediction, shown(image.pixels[0]), name, image.path, ensemble)
+        return at_image_size(prediction, shown(image.pixels[0]), name, image.path, ensemble)
 
     with _threads(pace.readers, "reader") as readers, _threads(pace.writers, "writer") as writers:
         yield from FilePipeline(ensemble, items, compute, finish, pace, Seconds()).run(readers, writers)
@@ -60,7 +60,7 @@ def predict_files(
     pace: Pace,
     say: Callable[[str], None],
     seconds: Seconds,
-) -> Iterator[SavedPrediction | FailedPicture]:
+) -> Iterator[SavedPrediction | FailedImage]:
     """Predicts images as :func:`predict_images` does and writes the results into a folder.
 
     Those that an earlier run finished come first.
@@ -93,7 +93,7 @@ def predict_files(
         _threads(pace.writers, "writer") as writers,
     ):
         if journal.discarded:
-            say(f"'{journal.path}' is of another artifact or other settings: all pictures are predicted again")
+            say(f"'{journal.path}' is of another artifact or other settings: all images are predicted again")
         missing = []
         for item in items:
             if item.path is None or not journal.holds(item.path, item.name):
@@ -105,7 +105,7 @@ def predict_files(
 
         def finish(image: ReadImage, prediction: Prediction) -> SavedPrediction:
             item = missing[image.place]
-            whole = at_picture_size(prediction, shown(image.pixels[0]), item.name, image.path, ensemble)
+            whole = at_image_size(prediction, shown(image.pixels[0]), item.name, image.path, ensemble)
             files = tuple(whole.save(output.folder, output.what, item.name))
             unsure = None if output.rank_by is None else whole.unsureness(output.rank_by)
             if item.path is not None:

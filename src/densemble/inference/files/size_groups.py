@@ -1,4 +1,4 @@
-"""Pictures of equal size come together for a batch, and none waits for long."""
+"""Images of equal size come together for a batch, and none waits for long."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar

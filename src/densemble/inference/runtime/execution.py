@@ -106,7 +106,7 @@ class Execution:
         backend: a row of ``BACKENDS``, or ``auto``.
         precision: the lowest that may be chosen, or ``auto``.
         activation: logits -> maps.
-        expected: pictures that are still to come: a network is tuned where that is worth it; ``None``: always.
+        expected: images that are still to come: a network is tuned where that is worth it; ``None``: always.
         say: told what was chosen.
     """
 
@@ -118,7 +118,7 @@ class Execution:
 
     @property
     def always(self) -> bool:
-        """Whether networks are tuned before they run, however few the pictures are."""
+        """Whether networks are tuned before they run, however few the images are."""
         return self.expected is None and not self._reference
 
     @property

@@ -59,17 +59,17 @@ class FastMember(DenseModel):
 
 
 def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ensemble:
-    """The same ensemble on backends; its networks are tuned as pictures come.
+    """The same ensemble on backends; its networks are tuned as images come.
 
     Args:
         ensemble: left as it is. Members with forward hooks run as they are, so that the hooks are called.
         execution: what may be chosen, and when.
         together: members share what they can: the same beginning, such as a frozen backbone, runs once, and networks
             compute in the same memory. All of them run when one is asked, which is right where all members see the
-            same pictures, and wrong for cascades.
+            same images, and wrong for cascades.
     """
     plain: dict[int, DenseModel] = {}
-    alone: set[int] = set()  # networks that also see pictures mirrored, turned or scaled
+    alone: set[int] = set()  # networks that also see images mirrored, turned or scaled
     for name, member in ensemble.named_members():
         network = member.member if isinstance(member, Viewed) else member
         if has_hooks(member):
@@ -140,7 +140,7 @@ def accelerate(
 
     Args:
         ensemble: left as it is.
-        images: real pictures ``(B, C, H, W)`` in [0, 1]: they give the shape, and the loss of a lower precision is
+        images: real images ``(B, C, H, W)`` in [0, 1]: they give the shape, and the loss of a lower precision is
             measured on them.
         backend: a row of ``BACKENDS``, or ``auto``.
         precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.

@@ -22,7 +22,7 @@ from densemble.nets.sharing import share
 from densemble.shapes import Size
 
 MOST_SHAPES = 4
-"""That a network is tuned for as pictures come: each of them holds the weights once more."""
+"""That a network is tuned for as images come: each of them holds the weights once more."""
 _TUNING = threading.RLock()
 """Networks are converted one after the other: torch.export keeps its state for all threads."""
 

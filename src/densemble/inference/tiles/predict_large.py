@@ -1,4 +1,4 @@
-"""A picture too large for memory: read by windows, predicted, and its maps written by rows, all three at once."""
+"""An image too large for memory: read by windows, predicted, and its maps written by rows, all three at once."""
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +21,12 @@ from densemble.inference.tiles.streaming import stream
 from densemble.nets.halo import Reach
 from densemble.shapes import Array
 from densemble.storage.images import write_png
-from densemble.storage.large_image import LargePicture, MapWriter, is_large, open_large, tiff_writer, zarr_writer
+from densemble.storage.large_image import LargeImage, MapWriter, is_large, open_large, tiff_writer, zarr_writer
 
 MOST_PIXELS = 1 << 28
 """Of a map, all its channels and some more planes together, that is held in memory."""
 MOST_PIXELS_SEEN = 1 << 23
-"""Of a picture that a network sees at its own size at once."""
+"""Of an image that a network sees at its own size at once."""
 
 
 def is_windowed(path: Path, ensemble: Ensemble) -> bool:
@@ -92,7 +92,7 @@ def predict_large(
 
 def _write_rows(
     ensemble: Ensemble,
-    image: LargePicture,
+    image: LargeImage,
     rows: Iterator[Rows],
     source: Path,
     output: Path,

@@ -1,4 +1,4 @@
-"""Resizing of what is too large to be held: a picture made small block by block, a map grown window by window.
+"""Resizing of what is too large to be held: an image made small block by block, a map grown window by window.
 
 Both give what ``torch.nn.functional.interpolate`` gives of the whole, bilinear with ``align_corners=False``: making
 small with ``antialias=True``, a triangle as wide as the factor; growing without.
@@ -18,18 +18,18 @@ _COLUMNS = 256
 
 
 def blocks(size: Size) -> Iterator[Box]:
-    """The picture in blocks of at most ``BLOCK`` x ``BLOCK`` pixels that meet, row by row."""
+    """The image in blocks of at most ``BLOCK`` x ``BLOCK`` pixels that meet, row by row."""
     for top in range(0, size[0], BLOCK):
         for left in range(0, size[1], BLOCK):
             yield Box(top, left, min(BLOCK, size[0] - top), min(BLOCK, size[1] - left))
 
 
-def reduce_picture(read: Callable[[Box], Tensor], size: Size, channels: int, sizes: set[Size]) -> dict[Size, Tensor]:
-    """A picture at several sizes, each block of it read once.
+def reduce_image(read: Callable[[Box], Tensor], size: Size, channels: int, sizes: set[Size]) -> dict[Size, Tensor]:
+    """An image at several sizes, each block of it read once.
 
     Args:
         read: gives the pixels of a box, float ``(C, h, w)``.
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         channels: C.
         sizes: that are wanted, (h, w) each.
 

@@ -1,11 +1,11 @@
-"""The overlay of a picture that is too large to be looked at: every so manyth pixel of it and of its map."""
+"""The overlay of an image that is too large to be looked at: every so manyth pixel of it and of its map."""
 
 import numpy as np
 
 from densemble.inference.drawing import as_rgb, draw_map
 from densemble.inference.tiles.planes import Rows
 from densemble.shapes import Array
-from densemble.storage.large_image import LargePicture
+from densemble.storage.large_image import LargeImage
 from densemble.storage.pixels import as_unit
 from densemble.tasks import Task
 
@@ -18,14 +18,14 @@ class SmallOverlay:
     """Collects what is drawn while a map comes in rows.
 
     Args:
-        picture: that is predicted.
+        image: that is predicted.
         task: what its map means.
-        value_range: numbers of the picture that become 0 and 1.
+        value_range: numbers of the image that become 0 and 1.
     """
 
-    def __init__(self, picture: LargePicture, task: Task, value_range: tuple[float, float] | None = None) -> None:
-        self._picture, self._task, self._value_range = picture, task, value_range
-        self.step = -(-max(picture.size) // SIDE)
+    def __init__(self, image: LargeImage, task: Task, value_range: tuple[float, float] | None = None) -> None:
+        self._image, self._task, self._value_range = image, task, value_range
+        self.step = -(-max(image.size) // SIDE)
         self._images: list[Array] = []
         self._maps: list[Array] = []
         self._labels: list[Array] = []
@@ -44,11 +44,11 @@ class SmallOverlay:
 
     def _pixels(self, top: int, height: int) -> Array:
         """Every ``step``th pixel, read in parts so that no whole row of windows is held."""
-        width = self._picture.size[1]
+        width = self._image.size[1]
         columns = _COLUMNS // self.step * self.step
         return np.concatenate(
             [
-                self._picture.read(top, left, height, min(columns, width - left))[:: self.step, :: self.step]
+                self._image.read(top, left, height, min(columns, width - left))[:: self.step, :: self.step]
                 for left in range(0, width, columns)
             ],
             axis=1,
@@ -72,15 +72,13 @@ class SmallOverlay:
         return draw_map(image, np.concatenate(self._maps, axis=1), self._task.target_kind)
 
 
-def read_valid_rows(picture: LargePicture, top: int, height: int) -> Array | None:
+def read_valid_rows(image: LargeImage, top: int, height: int) -> Array | None:
     """Where there is data in full rows, bool ``(height, W)``; ``None`` where the file says nothing of it.
 
     Read in parts, so that no whole row of windows is held.
     """
-    if not picture.declares_validity:
+    if not image.declares_validity:
         return None
-    width = picture.size[1]
-    parts = (
-        picture.read_validity(top, left, height, min(_COLUMNS, width - left)) for left in range(0, width, _COLUMNS)
-    )
+    width = image.size[1]
+    parts = (image.read_validity(top, left, height, min(_COLUMNS, width - left)) for left in range(0, width, _COLUMNS))
     return np.concatenate([part for part in parts if part is not None], axis=1)

@@ -1,7 +1,7 @@
 """Stitching: answers of windows, one after the other, become finished rows of the whole map.
 
-Held are the rows that are being finished, at the picture's whole width, and where windows overlap the sums of what
-windows below will still add to: a band, never the picture.
+Held are the rows that are being finished, at the image's whole width, and where windows overlap the sums of what
+windows below will still add to: a band, never the image.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def stitch(
     """Rows of the map from the top, as soon as nothing is missing in them.
 
     Args:
-        windows: how the picture was cut.
+        windows: how the image was cut.
         answers: planes of what each window answers for, in the order of ``windows.answers()``; summed, by the windows'
             weights, where they overlap.
         finish: makes what is wanted of planes that are complete.
@@ -46,14 +46,14 @@ def stitch(
 
 
 class _Strip:
-    """Rows at the picture's whole width that are filled from the left."""
+    """Rows at the image's whole width that are filled from the left."""
 
     def __init__(self, width: int) -> None:
         self._width = width
         self.planes: Planes = {}
 
     def put(self, planes: Planes, left: int, device: torch.device | None) -> None:
-        """Takes the columns from ``left`` on; those beyond the picture are dropped."""
+        """Takes the columns from ``left`` on; those beyond the image are dropped."""
         for name, plane in planes.items():
             if name not in self.planes:
                 self.planes[name] = plane.new_empty((*plane.shape[:2], self._width), device=device)
@@ -84,7 +84,7 @@ def _weighted(plane: Tensor, windows: Windows, number: int, place: int) -> Tenso
 
 
 def _add_rows(planes: Planes, above: Planes, left: int) -> None:
-    """Adds what the windows above said about the first rows; columns beyond the picture are left as they are."""
+    """Adds what the windows above said about the first rows; columns beyond the image are left as they are."""
     for name, begun in above.items():
         part = begun[..., left : left + planes[name].shape[-1]]
         planes[name][:, : part.shape[1], : part.shape[2]] += part

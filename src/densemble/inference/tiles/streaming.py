@@ -1,8 +1,8 @@
-"""Streaming: a picture of any size through an ensemble, and its map out in rows from the top; memory stays a band's.
+"""Streaming: an image of any size through an ensemble, and its map out in rows from the top; memory stays a band's.
 
-Members at the picture's own size see it window by window, all members the same window before the next one comes. Where
-all of them are exact (see :mod:`densemble.nets.halo`) the map is that of the whole picture; else windows overlap and
-are blended. Members that see the whole picture resized run once, and their small maps are grown where they are needed.
+Members at the image's own size see it window by window, all members the same window before the next one comes. Where
+all of them are exact (see :mod:`densemble.nets.halo`) the map is that of the whole image; else windows overlap and
+are blended. Members that see the whole image resized run once, and their small maps are grown where they are needed.
 """
 
 import math
@@ -28,7 +28,7 @@ from densemble.inference.tiles.planes import (
     require_planes,
     wanted_planes,
 )
-from densemble.inference.tiles.resize import BLOCK, grown, reduce_picture
+from densemble.inference.tiles.resize import BLOCK, grown, reduce_image
 from densemble.inference.tiles.stitch import Planes, stitch
 from densemble.inference.tiles.tile_members import (
     SmallMap,
@@ -48,7 +48,7 @@ _STRIP = 64
 
 
 class WindowedImage(Protocol):
-    """A picture that is read in parts."""
+    """An image that is read in parts."""
 
     @property
     def size(self) -> Size:
@@ -59,24 +59,24 @@ class WindowedImage(Protocol):
         """Of each pixel."""
 
     def read(self, top: int, left: int, height: int, width: int) -> Array:
-        """A part that lies in the picture, ``(height, width, C)`` in the file's own depth."""
+        """A part that lies in the image, ``(height, width, C)`` in the file's own depth."""
 
 
 def stream(
     ensemble: Ensemble,
-    picture: WindowedImage,
+    image: WindowedImage,
     tile: int = BLOCK,
     overlap: float = 0.25,
     planes: Collection[str] = ("mean",),
     batch: int = 1,
     reaches: Mapping[str, Reach] | None = None,
 ) -> Iterator[Rows]:
-    """An ensemble's map of a picture at the picture's own size, in rows from the top.
+    """An ensemble's map of an image at the image's own size, in rows from the top.
 
     Args:
-        ensemble: in eval mode. Its members see pictures at their own size and give maps of it, or see the whole picture
+        ensemble: in eval mode. Its members see images at their own size and give maps of it, or see the whole image
             resized (``input_size``).
-        picture: of any size from 1x1 up; the next windows are read in a thread while the present ones are computed.
+        image: of any size from 1x1 up; the next windows are read in a thread while the present ones are computed.
         tile: pixels along each axis, see :func:`densemble.inference.tiles.windows.plan`.
         overlap: share of a window that the next one shows again, where tiles of some member are not exact.
         planes: names of maps of a prediction; what is not asked for is not kept.
@@ -84,29 +84,29 @@ def stream(
         reaches: what :func:`measure_reaches` gave for this ensemble; default: it is measured.
 
     Raises:
-        UsageError: a plane that the ensemble does not have; a rule that compares all pixels of a picture, where it has
-            to be cut; a member whose map has a fixed size though it sees pictures at their own; densities of members
+        UsageError: a plane that the ensemble does not have; a rule that compares all pixels of an image, where it has
+            to be cut; a member whose map has a fixed size though it sees images at their own; densities of members
             that give no fixed size; a tile that is too small.
         DataError: pixels that cannot be used.
-        UnusableMaps: a member gives no usable map of a part of the picture: the maps of all parts are then without it,
+        UnusableMaps: a member gives no usable map of a part of the image: the maps of all parts are then without it,
             or there are none.
     """
     require_planes(ensemble, planes)
     wanted = tuple(planes)
-    read = _reader(ensemble, picture)
+    read = _reader(ensemble, image)
     members = dict(ensemble.named_members())
     if all(sees_whole(member) and member.spec.out_size is not None for member in members.values()):
-        return _grown_rows(ensemble, picture.size, read, wanted)
+        return _grown_rows(ensemble, image.size, read, wanted)
     if ensemble.task.target_kind == "density":
-        raise UsageError("densities of large pictures need members with a fixed input_size and a fixed out_size")
+        raise UsageError("densities of large images need members with a fixed input_size and a fixed out_size")
     own = [name for name, member in members.items() if not sees_whole(member)]
     for name in own:
         require_own_size(name, members[name])
     found = measure_reaches(ensemble) if reaches is None and own else dict(reaches or {})
-    windows = plan_windows(ensemble, picture.size, tile, overlap, found)
+    windows = plan_windows(ensemble, image.size, tile, overlap, found)
     if len(windows) > 1 and COMBINE[ensemble.combine].whole_image:
         raise UsageError(
-            f"the rule '{ensemble.combine}' compares all pixels of a picture and cannot be computed in parts; combine "
+            f"the rule '{ensemble.combine}' compares all pixels of an image and cannot be computed in parts; combine "
             "by 'mean', or use members with a fixed input_size and out_size"
         )
     if batch < 1:
@@ -115,7 +115,7 @@ def stream(
 
 
 def plan_windows(ensemble: Ensemble, size: Size, tile: int, overlap: float, reaches: Mapping[str, Reach]) -> Windows:
-    """How a picture is cut for an ensemble: without overlap where all members are exact.
+    """How an image is cut for an ensemble: without overlap where all members are exact.
 
     Raises:
         UsageError: an overlap out of range; a tile that is smaller than what a member takes, or all halo.
@@ -134,23 +134,23 @@ def plan_windows(ensemble: Ensemble, size: Size, tile: int, overlap: float, reac
     return windows
 
 
-def _reader(ensemble: Ensemble, picture: WindowedImage) -> Callable[[Box], Tensor]:
-    """What reads a box as float32 ``(C, h, w)`` in [0, 1]; beyond the picture, its edge values go on.
+def _reader(ensemble: Ensemble, image: WindowedImage) -> Callable[[Box], Tensor]:
+    """What reads a box as float32 ``(C, h, w)`` in [0, 1]; beyond the image, its edge values go on.
 
     Raises:
-        DataError: the picture has other channels than the ensemble takes.
+        DataError: the image has other channels than the ensemble takes.
     """
     bands = ensemble.reading.get("bands")
-    bands = list(bands) if bands is not None and max(bands) < picture.channels else None
-    channels = picture.channels if bands is None else len(bands)
+    bands = list(bands) if bands is not None and max(bands) < image.channels else None
+    channels = image.channels if bands is None else len(bands)
     if channels != ensemble.in_channels:
-        raise DataError(f"the picture has {channels} channels, the ensemble takes {ensemble.in_channels}")
+        raise DataError(f"the image has {channels} channels, the ensemble takes {ensemble.in_channels}")
     limits = value_range(ensemble)
-    height, width = picture.size
+    height, width = image.size
 
     def read(box: Box) -> Tensor:
         rows, columns = min(box.height, height - box.top), min(box.width, width - box.left)
-        pixels = picture.read(box.top, box.left, rows, columns)
+        pixels = image.read(box.top, box.left, rows, columns)
         unit = as_unit(pixels if bands is None else pixels[..., bands], limits)
         if (rows, columns) != (box.height, box.width):
             unit = np.pad(unit, ((0, box.height - rows), (0, box.width - columns), (0, 0)), mode="edge")
@@ -160,11 +160,11 @@ def _reader(ensemble: Ensemble, picture: WindowedImage) -> Callable[[Box], Tenso
 
 
 def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -> list[SmallMap]:
-    """Runs the members that see the whole picture; it is read once, and not at all where there are none."""
+    """Runs the members that see the whole image; it is read once, and not at all where there are none."""
     wholes = {name: member for name, member in ensemble.named_members() if sees_whole(member)}
     seen = {name: seen_size(member, size) for name, member in wholes.items()}
-    pictures = reduce_picture(read, size, ensemble.in_channels, set(seen.values()))
-    return [whole_map(ensemble, name, member, pictures[seen[name]], size) for name, member in wholes.items()]
+    images = reduce_image(read, size, ensemble.in_channels, set(seen.values()))
+    return [whole_map(ensemble, name, member, images[seen[name]], size) for name, member in wholes.items()]
 
 
 def _grown_rows(

@@ -1,4 +1,4 @@
-"""Members before a large picture: those that see it window by window, and those that see the whole of it, resized."""
+"""Members before a large image: those that see it window by window, and those that see the whole of it, resized."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,19 +29,19 @@ def network_of(member: Member) -> DenseModel:
 
 
 def view_of(member: Member) -> View:
-    """How a member looks at pictures."""
+    """How a member looks at images."""
     return member.view if isinstance(member, Viewed) else _UPRIGHT
 
 
 def sees_whole(member: Member) -> bool:
-    """Whether a member resizes every picture to one size, so that it has to see all of it."""
+    """Whether a member resizes every image to one size, so that it has to see all of it."""
     return member.spec.input_size is not None or member.spec.rule.fixed is not None
 
 
 def measure_reaches(ensemble: Ensemble) -> dict[str, Reach]:
-    """Whether tiles are exact for each member that sees pictures at their own size, and with which halo, by its name.
+    """Whether tiles are exact for each member that sees images at their own size, and with which halo, by its name.
 
-    It takes a second or two for each network; measure once for many pictures.
+    It takes a second or two for each network; measure once for many images.
     """
     measured: dict[int, Reach] = {}
     found = {}
@@ -57,7 +57,7 @@ def measure_reaches(ensemble: Ensemble) -> dict[str, Reach]:
 
 def _through(view: View, reach: Reach) -> Reach:
     if view.scale != 1:
-        return Reach(None, "it sees the picture at another scale")
+        return Reach(None, "it sees the image at another scale")
     return reach if reach.halo is None or view == _UPRIGHT else Reach(reach.halo.symmetric())
 
 
@@ -65,18 +65,18 @@ def require_own_size(name: str, member: Member) -> None:
     """Checks that a member that sees windows gives maps of their size.
 
     Raises:
-        UsageError: its map has one size for pictures of every size.
+        UsageError: its map has one size for images of every size.
     """
     if member.spec.out_size is not None:
         size = format_size(member.spec.out_size)
         raise UsageError(
-            f"member '{name}' sees pictures at their own size and paints a map of {size} of them, which cannot be done "
-            "in parts; give it an input_size (it then sees the whole picture resized), or out_size=None"
+            f"member '{name}' sees images at their own size and paints a map of {size} of them, which cannot be done "
+            "in parts; give it an input_size (it then sees the whole image resized), or out_size=None"
         )
 
 
 def seen_size(member: Member, size: Size) -> Size:
-    """(H, W) at which a member that sees the whole of a picture wants it, before the view turns it."""
+    """(H, W) at which a member that sees the whole of an image wants it, before the view turns it."""
     view, spec = view_of(member), member.spec
     turned = view.scaled(view.turned(spec.input_size or size))
     return view.turned(spec.rule.nearest(turned))
@@ -84,7 +84,7 @@ def seen_size(member: Member, size: Size) -> Size:
 
 @dataclass(frozen=True)
 class SmallMap:
-    """What a member says about a picture or a window of it: kept small, grown where it is looked at.
+    """What a member says about an image or a window of it: kept small, grown where it is looked at.
 
     Attributes:
         name: of the member.
@@ -99,28 +99,28 @@ class SmallMap:
     seen: Box
 
     def at(self, box: Box, task: Task) -> Tensor:
-        """Activated maps ``(1, K, box.height, box.width)`` of a box of the picture."""
+        """Activated maps ``(1, K, box.height, box.width)`` of a box of the image."""
         inside = Box(box.top - self.seen.top, box.left - self.seen.left, box.height, box.width)
         maps = grown(self.maps, (self.seen.height, self.seen.width), inside)
         return maps if self.activated else task.activation(maps)
 
 
 @torch.no_grad()
-def whole_map(ensemble: Ensemble, name: str, member: Member, picture: Tensor, size: Size) -> SmallMap:
-    """Runs a member on the whole picture.
+def whole_map(ensemble: Ensemble, name: str, member: Member, image: Tensor, size: Size) -> SmallMap:
+    """Runs a member on the whole image.
 
     Args:
         ensemble: of the member.
         name: of the member.
-        member: sees pictures at one size.
-        picture: ``(1, C, h, w)`` at :func:`seen_size`.
-        size: (H, W) of the picture itself.
+        member: sees images at one size.
+        image: ``(1, C, h, w)`` at :func:`seen_size`.
+        size: (H, W) of the image itself.
 
     Raises:
         UnusableMaps: its map is not finite or of a wrong shape.
     """
     view, network, spec = view_of(member), network_of(member), member.spec
-    seen = view.change(picture.to(network.mean.device))
+    seen = view.change(image.to(network.mean.device))
     wanted = view.turned(spec.out_size or size)
     logits = network.grid((seen - network.mean) / network.std, wanted)
     logits = view.undo(logits if spec.out_size is None else resize(logits, wanted)).float()

@@ -1,11 +1,11 @@
-"""Windows: how a picture of any size is cut into overlapping windows of one shape, and what each of them answers for.
+"""Windows: how an image of any size is cut into overlapping windows of one shape, and what each of them answers for.
 
 Two axes that know nothing of each other: rows and columns. Without overlap every pixel is answered by one window, which
 sees a halo around it. With overlap the answers are blended by a Gaussian of an eighth of the window (Isensee et al.
 2021, nnU-Net; MONAI's sliding window), that is zero in the halo: what exact members say stays exact, for all the
 windows that have a weight at a pixel say the same there.
 
-Windows at the picture's border end there: a network sees its own zero padding where the whole picture would show it.
+Windows at the image's border end there: a network sees its own zero padding where the whole image would show it.
 """
 
 import math
@@ -27,7 +27,7 @@ MOST_OVERLAP = 0.75
 
 @dataclass(frozen=True)
 class Box:
-    """A part of the picture in pixels; it may reach beyond the picture, where edge values are continued."""
+    """A part of the image in pixels; it may reach beyond the image, where edge values are continued."""
 
     top: int
     left: int
@@ -40,7 +40,7 @@ class Axis:
     """One axis cut into windows.
 
     Attributes:
-        length: pixels of the picture.
+        length: pixels of the image.
         padded: the same, continued to a multiple of the stride where there are several windows.
         window: pixels of every window.
         starts: where windows begin.
@@ -76,7 +76,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Windows:
-    """A picture cut into rows of windows.
+    """An image cut into rows of windows.
 
     Attributes:
         rows: its vertical axis.
@@ -91,7 +91,7 @@ class Windows:
 
     @property
     def size(self) -> Size:
-        """(H, W) of the picture."""
+        """(H, W) of the image."""
         return self.rows.length, self.columns.length
 
     @property
@@ -101,7 +101,7 @@ class Windows:
 
     @property
     def work(self) -> float:
-        """Pixels that are computed for each pixel of the picture."""
+        """Pixels that are computed for each pixel of the image."""
         computed = len(self) * self.rows.window * self.columns.window
         return computed / (self.rows.length * self.columns.length)
 
@@ -121,18 +121,18 @@ class Windows:
 def plan(
     size: Size, tile: int, halo: tuple[int, int, int, int] = (0, 0, 0, 0), stride: int = 1, overlap: float = 0.0
 ) -> Windows:
-    """Cuts a picture into windows.
+    """Cuts an image into windows.
 
-    An axis that fits into one window is not cut and not padded: the network sees it as it would see the whole picture.
+    An axis that fits into one window is not cut and not padded: the network sees it as it would see the whole image.
     Another one is continued with its edge values to a multiple of the stride, and the map is that of the padded
-    picture: of other sizes a network resizes its maps in a way that no part of the picture can repeat.
+    image: of other sizes a network resizes its maps in a way that no part of the image can repeat.
 
     Args:
-        size: (H, W) of the picture.
+        size: (H, W) of the image.
         tile: without overlap, pixels along each axis for which a window answers, the halo around it not counted; fewer
             where as many windows can do with less. With overlap, pixels of the window, the halo in it. Rounded up to
             a multiple of the stride.
-        halo: (top, bottom, left, right) pixels of a window that get no weight, unless they lie at the picture's border.
+        halo: (top, bottom, left, right) pixels of a window that get no weight, unless they lie at the image's border.
         stride: windows begin and end at multiples of it.
         overlap: share of a window that the next one shows again, 0 to 0.75; more where the halo asks for it.
 
@@ -161,7 +161,7 @@ def _exact_axis(length: int, tile: int, halo: tuple[int, int], stride: int) -> A
     if length <= window:
         return _one_window(length)
     count = math.ceil((padded - around) / tile)
-    # Whole windows where tiles cover the picture without a rest: pictures of many sizes then share one shape, for which
+    # Whole windows where tiles cover the image without a rest: images of many sizes then share one shape, for which
     # a network is compiled once. Else as little as so many windows can do with.
     if count * tile > padded:
         window = _up(math.ceil((padded + (count - 1) * around) / count), stride)

@@ -1,6 +1,6 @@
 """Context: layers through which every place of a map learns about its surroundings at several scales.
 
-Neither normalizes its pooled branches by batch: a pooled map has one value per picture and channel, of which a batch
+Neither normalizes its pooled branches by batch: a pooled map has one value per image and channel, of which a batch
 of one has no variance.
 """
 

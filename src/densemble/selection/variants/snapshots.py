@@ -4,7 +4,7 @@ from densemble.selection.variants.making import VariantMaker
 
 
 def make_snapshots(maker: VariantMaker) -> None:
-    """Predicts the validation pictures with every kept snapshot; label ``MEMBER-epochEPOCH``.
+    """Predicts the validation images with every kept snapshot; label ``MEMBER-epochEPOCH``.
 
     Those that are there already are kept. The best epoch of a member is the member, and no variant of it.
 

@@ -8,7 +8,7 @@ from densemble.selection.variants.making import VariantMaker
 
 
 def make_views(maker: VariantMaker, views: Sequence[str]) -> None:
-    """Predicts the validation pictures with every trained member through every view; label ``MEMBER@VIEW``.
+    """Predicts the validation images with every trained member through every view; label ``MEMBER@VIEW``.
 
     Those that are there already are kept. A view that a member cannot have is left out, with a line of report.
 

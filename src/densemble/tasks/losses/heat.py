@@ -27,5 +27,5 @@ def penalty_reduced_focal(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def count_error(prediction: Tensor, target: Tensor, scale: float) -> Tensor:
-    """Mean over pictures and channels of the absolute error of the count, in units of ``scale``."""
+    """Mean over images and channels of the absolute error of the count, in units of ``scale``."""
     return (prediction.sum((2, 3)) - target.sum((2, 3))).abs().mean() / scale

@@ -19,7 +19,7 @@ def small_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 2, 3, padding=1)).eval()
 
 
-def pictures(count: int) -> list[Tensor]:
+def images(count: int) -> list[Tensor]:
     return [torch.randn(1, 3, 24, 32) for _ in range(count)]
 
 
@@ -28,7 +28,7 @@ def operations(model: object) -> list[str]:
 
 
 def test_all_convolutions_are_int8_and_the_map_is_near(capfd: pytest.CaptureFixture[str]) -> None:
-    network, (image, *batches) = small_network(), pictures(5)
+    network, (image, *batches) = small_network(), images(5)
     before = operations(convert(network, image))
     model = quantized(convert(network, image), batches)
     # One for what goes into each of the two convolutions, one for the weights of each where those are not stored.
@@ -42,22 +42,22 @@ def test_all_convolutions_are_int8_and_the_map_is_near(capfd: pytest.CaptureFixt
     assert capfd.readouterr().out == ""
 
 
-def test_ranges_come_from_the_pictures() -> None:
-    """Calibrated on pictures a hundred times fainter, the network saturates."""
-    network, (image, *batches) = small_network(), pictures(5)
+def test_ranges_come_from_the_images() -> None:
+    """Calibrated on images a hundred times fainter, the network saturates."""
+    network, (image, *batches) = small_network(), images(5)
     model = quantized(convert(network, image), [batch / 100 for batch in batches])
     with torch.no_grad():
         wanted = network(image)
     assert float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std()) > 0.3
 
 
-def test_without_pictures_or_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="int8 needs calibration pictures"):
+def test_without_images_or_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="int8 needs calibration images"):
         quantized(object(), [])
     with pytest.raises(UsageError, match="NNCF cannot quantize this network"):
-        quantized(object(), pictures(1))
+        quantized(object(), images(1))
     monkeypatch.delenv("NNCF_CI", raising=False)
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(UsageError, match=r"pip install 'densemble\[openvino\]'"):
-        quantized(object(), pictures(1))
+        quantized(object(), images(1))
     assert "NNCF_CI" not in os.environ

@@ -1,4 +1,4 @@
-"""int8: an OpenVINO model quantized after training, its ranges read from calibration pictures (NNCF)."""
+"""int8: an OpenVINO model quantized after training, its ranges read from calibration images (NNCF)."""
 
 import io
 import logging
@@ -25,16 +25,16 @@ def quantized(model: Any, batches: Sequence[Tensor]) -> Any:
         batches: normalized images ``(B, C, H, W)``, float32, of the model's shape.
 
     Raises:
-        UsageError: NNCF is absent, it cannot take the network, or there are no pictures.
+        UsageError: NNCF is absent, it cannot take the network, or there are no images.
     """
     if not batches:
-        raise UsageError("int8 needs calibration pictures; give some, or another precision")
+        raise UsageError("int8 needs calibration images; give some, or another precision")
     # NNCF draws bars on the standard output, which belongs to results alone.
     with redirect_stdout(io.StringIO()):
         nncf = _nncf()
-        pictures = nncf.Dataset(list(batches), lambda batch: batch.detach().cpu().contiguous().numpy())
+        images = nncf.Dataset(list(batches), lambda batch: batch.detach().cpu().contiguous().numpy())
         try:
-            return nncf.quantize(model, pictures, subset_size=len(batches), fast_bias_correction=False)
+            return nncf.quantize(model, images, subset_size=len(batches), fast_bias_correction=False)
         except Exception as error:  # NNCF and OpenVINO raise errors of their own
             raise UsageError(f"NNCF cannot quantize this network: {error}; use another precision") from error
 
