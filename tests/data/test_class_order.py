@@ -236,8 +236,12 @@ class Oracle(torch.nn.Module):
     def member_maps(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         yield "oracle", torch.from_numpy(np.stack([region(name) for name in self.task.classes])[None]).float()
 
-    def predict_maps(self, maps: Any, size: Any) -> Prediction:
-        (mean,) = (one for _, one in maps)
+    @property
+    def combination(self) -> "Oracle":
+        return self
+
+    def predict(self, maps: Any, size: Any) -> Prediction:
+        (mean,) = (member_maps for _, member_maps in maps)
         return Prediction(mean, None, None, None, None, None, None)
 
 

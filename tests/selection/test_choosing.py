@@ -43,7 +43,7 @@ def score(run: Written, weights: dict[str, float]) -> float:
     metric = run.task.metrics()
     total = sum(weights.values())
     maps = sum(np.load(run.maps(name)).astype(np.float32) * weight / total for name, weight in weights.items())
-    for own, truth in zip(torch.from_numpy(maps), run.targets(), strict=True):
+    for own, truth in zip(torch.from_numpy(maps), run.small_targets(), strict=True):
         metric.update(own, truth, None)
     return float(metric.compute()[run.task.primary])
 
@@ -51,7 +51,7 @@ def score(run: Written, weights: dict[str, float]) -> float:
 def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
     run.plant(spreads)
     maps = [np.load(run.maps(name)) for name in NAMES]
-    return held_out(NAMES, maps, [(truth, None) for truth in run.targets()], run.task)
+    return held_out(NAMES, maps, [(truth, None) for truth in run.small_targets()], run.task)
 
 
 def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **options: Any) -> dict[str, float]:

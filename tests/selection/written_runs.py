@@ -54,7 +54,7 @@ class Written:
         """Predictions that are the target plus noise of these spreads, kept and served."""
         random = np.random.default_rng(seed)
         for name, spread in zip(NAMES, spreads, strict=True):
-            maps = [noisy(self.task, truth, spread, random) for truth in self.truths()]
+            maps = [noisy(self.task, truth, spread, random) for truth in self.small_targets()]
             self.plant_maps(name, torch.stack(maps).half().numpy())
 
     def plant_maps(self, name: str, kept: Array, served: Array | None = None) -> None:
@@ -62,7 +62,7 @@ class Written:
         write_maps(self.maps(name), kept)
         np.save(self.folder(name) / PLANTED, kept if served is None else served)
 
-    def truths(self) -> list[Tensor]:
+    def small_targets(self) -> list[Tensor]:
         """The validation images' targets at the size of the kept maps."""
         return [resize_target(target, MAP_SIZE, self.task.target_kind) for target in self.targets()]
 
