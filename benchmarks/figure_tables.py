@@ -179,6 +179,15 @@ def ensembles_cost(results: Results) -> str:
     return table(["", *columns], rows)
 
 
+def structure(results: Results) -> str:
+    """Size and shape of the source before and after decision 0012."""
+    file = "structure.json"
+    rows = []
+    for key in results.read(file)["after"]:
+        rows.append([key, *(results.show(file, f"{tree} > {key}", ",d") for tree in ("before", "after"))])
+    return table(["", "before", "after"], rows)
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "coverage": coverage,
     "selection": selection,
@@ -191,4 +200,5 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "rewrite": rewrite,
     "rewrite-members": rewrite_members,
     "ensembles-cost": ensembles_cost,
+    "structure": structure,
 }

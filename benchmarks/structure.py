@@ -2,8 +2,8 @@
 
     python benchmarks/structure.py [--source src/densemble] [--before OTHER_CHECKOUT/src/densemble] [--list]
 
-Writes benchmarks/results/structure.json with the numbers of both trees where ``--before`` is given. ``--list`` prints
-every function and name that is counted.
+With ``--before``, writes benchmarks/results/structure.json with the numbers of both trees. ``--list`` prints every
+function and name that is counted.
 
 - lines: of all ``*.py`` files, comments and docstrings included;
 - functions with more than 7 parameters (``self`` and ``cls`` do not count), and those whose code after the docstring is
@@ -92,12 +92,18 @@ def main() -> None:
     arguments = parser.parse_args()
     trees = {"before": measure(arguments.before)} if arguments.before else {}
     trees["after"] = measure(arguments.source)
+    counts = {name: {key: count(value) for key, value in tree.items()} for name, tree in trees.items()}
     for key, value in trees["after"].items():
-        counts = [str(tree[key] if isinstance(tree[key], int) else len(tree[key])) for tree in trees.values()]
-        print(f"{key}: {' -> '.join(counts)}")
+        print(f"{key}: {' -> '.join(str(tree[key]) for tree in counts.values())}")
         if arguments.list and not isinstance(value, int):
             print("\n".join(f"    {name}: {what}" for name, what in value.items()))
-    RESULT.write_text(json.dumps({"environment": environment(), **trees}, indent=1) + "\n", encoding="utf-8")
+    if arguments.before:
+        RESULT.write_text(json.dumps({**environment(), **counts, "listed": trees}, indent=1) + "\n", encoding="utf-8")
+
+
+def count(value: int | dict[str, Any]) -> int:
+    """A number, or the number of things that are listed."""
+    return value if isinstance(value, int) else len(value)
 
 
 if __name__ == "__main__":
