@@ -1,4 +1,4 @@
-"""Learning curves as PNG."""
+"""Draw learning curves as a PNG file."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ from densemble.storage.runs import require_writable
 
 
 def draw_curves(rows: list[dict[str, float]], title: str, path: Path) -> None:
-    """Loss and every validation metric over the epochs, one panel each.
+    """Plot the loss and every validation metric over the epochs, one panel each.
 
     Args:
-        rows: of a ``metrics.csv``.
-        title: over the figure.
-        path: PNG to write.
+        rows: rows of a ``metrics.csv``, one per epoch.
+        title: title of the figure.
+        path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
