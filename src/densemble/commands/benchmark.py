@@ -19,7 +19,7 @@ def benchmark(
     artifact: ArtifactPath,
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 1,
-    backend: Annotated[str, typer.Option(help="auto, eager, inductor, onnxruntime or openvino.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Backend: auto, eager, inductor, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="Lowest precision to use: auto, fp32, bf16 or int8.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
     data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,

@@ -70,7 +70,7 @@ def backbones(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern such as 'timm/*lite*'.")] = "*",
     json: Json = False,
 ) -> None:
-    """List backbone names. With --json, add the stored measurements of each: cuts, and parameters kept and saved."""
+    """List the available backbones. With --json, add the stored measurements of their cuts."""
     from densemble.errors import UsageError
     from densemble.nets.backbones import backbones as find
     from densemble.storage.coverage import read_coverage
@@ -92,7 +92,9 @@ def cuts(
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
     every: Annotated[bool, typer.Option("--every", help="List nodes inside blocks, too.")] = False,
     head: Annotated[str | None, typer.Option(help="Head for the automatic cut. Default: as in training.")] = None,
-    out_size: Annotated[str | None, typer.Option(help="Output size; default: the image size.")] = None,
+    out_size: Annotated[
+        str | None, typer.Option(help="Output size for the automatic cut. Default: image size.")
+    ] = None,
     min_size: Annotated[str | None, typer.Option(help="Smallest feature map for the automatic cut.")] = None,
     max_stride: Annotated[float | None, typer.Option(help="Largest stride for the automatic cut.")] = None,
     max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates up to the automatic cut.")] = None,

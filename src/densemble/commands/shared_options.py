@@ -14,11 +14,12 @@ ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors written by 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="saliency, segmentation, multilabel, depth, regression, heatmap or image."),
+    typer.Option("--task", help="Task: saliency, segmentation, multilabel, depth, regression, heatmap or image."),
 ]
 ConfigPath = Annotated[Path | None, typer.Option("--config", help="Settings file (run.yaml) to start from.")]
 Split = Annotated[
-    str | None, typer.Option("--split", help="train, val or test. Default: test if the data set has one, else val.")
+    str | None,
+    typer.Option("--split", help="Split: train, val or test. Default: test if the data set has one, else val."),
 ]
 Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda, ...")]
 Function = Annotated[

@@ -98,7 +98,7 @@ def assemble(
     run: RunPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Artifact to write, NAME.safetensors.")],
     select: Annotated[
-        str, typer.Option(help="greedy, all, best, exhaustive, or comma-separated member names.")
+        str, typer.Option(help="Selection: greedy, all, best, exhaustive, or comma-separated member names.")
     ] = "greedy",
     weights: Annotated[str | None, typer.Option(help="Comma-separated weights, one per selected name.")] = None,
     combine: Annotated[
@@ -115,12 +115,12 @@ def assemble(
     ] = None,
     snapshots: Annotated[bool, typer.Option("--snapshots", help="Add snapshots from training as candidates.")] = False,
     soups: Annotated[bool, typer.Option("--soups", help="Add networks with averaged weights as candidates.")] = False,
-    calibrate: Annotated[str, typer.Option(help="auto, none, temperature, vector or variance.")] = "auto",
+    calibrate: Annotated[str, typer.Option(help="Calibration: auto, none, temperature, vector or variance.")] = "auto",
     guarantee: Annotated[
-        str, typer.Option(help="none, set, risk or interval; fitted on half of the validation images.")
+        str, typer.Option(help="Guarantee: none, set, risk or interval; fitted on half of the validation images.")
     ] = "none",
     level: Annotated[float, typer.Option(help="Share that the guarantee may miss.")] = 0.1,
-    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee `risk`.")] = 0.95,
+    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee risk.")] = 0.95,
     min_members: Annotated[int, typer.Option(help="Leave out missing or damaged members while this many remain.")] = 1,
     seed: Annotated[int, typer.Option(help="Random seed of intervals and subsampling.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Data folder, if it has moved since the training.")] = None,

@@ -35,7 +35,7 @@ def tune(
         str | None,
         typer.Option(help="Comma-separated parameters to search: cut, head, learning_rate, backbone_share, augment."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: those of the settings.")] = None,
     config: ConfigPath = None,
     setting: Set = None,
     json: Json = False,

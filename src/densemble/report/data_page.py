@@ -7,7 +7,7 @@ from densemble.data.check import group
 from densemble.data.folder import FolderData
 from densemble.errors import DataError
 from densemble.inference import drawing
-from densemble.report.html_page import bar, embed, escape, swatch, table, with_code, write_page
+from densemble.report.html_page import bar, colour_legend, embed, escape, swatch, table, with_code, write_page
 from densemble.report.samples import RawSample, SamplePainter, evenly, read_usable
 from densemble.storage.images import as_unit, read_image
 
@@ -172,7 +172,7 @@ def _examples(data: FolderData) -> str:
     figures = [_example(split, sample, painter) for split, samples in raw.items() for sample in samples]
     if not figures:
         return ""
-    legend = "".join(f"<span>{swatch(colour)}{escape(name)}</span> " for name, colour in painter.legend())
+    legend = colour_legend(painter.legend())
     if painter.range is not None:
         low, high = painter.range
         unit = escape(data.options["unit"])

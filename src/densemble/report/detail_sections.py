@@ -5,7 +5,18 @@ from dataclasses import replace
 
 from densemble.inference.drawing import palette
 from densemble.report.figures import Axis, Series, Style, chart, legend, padded
-from densemble.report.html_page import Markup, Values, column_table, embed, escape, note, strong, swatch, table
+from densemble.report.html_page import (
+    Markup,
+    Values,
+    colour_legend,
+    column_table,
+    embed,
+    escape,
+    note,
+    strong,
+    swatch,
+    table,
+)
 from densemble.report.rounding import number, numbers
 from densemble.report.strips import ImageStrip
 
@@ -87,7 +98,7 @@ def disagreement(analysis: Values) -> str:
     }
     explanation = (
         "Images with the largest disagreement between the members of the cross-fitted ensemble, and the score of the "
-        "ensemble on them. Check these images for wrong labels first. Labelling more images like them helps most."
+        "ensemble on them. Check their labels first. If you label more images, start with similar ones."
     )
     return note(explanation) + column_table(columns)
 
@@ -108,16 +119,12 @@ def curves(analysis: Values) -> str:
 def images(strips: Sequence[ImageStrip], analysis: Values) -> str:
     """Example images, one row of panels each."""
     classes = analysis.get("per_class", {}).get("classes", [])
-    colours = palette(len(classes))
-    named = "".join(
-        f"<span>{swatch(colour)}{escape(name)}</span> "
-        for name, colour in zip(classes[:_LEGEND_CLASSES], colours, strict=False)
-    )
+    key = colour_legend(zip(classes[:_LEGEND_CLASSES], palette(len(classes)), strict=False))
     explanation = (
         "Each row shows the image, the target (black: unknown), the prediction of the ensemble, its uncertainty "
         "(bright: uncertain) and the prediction of each member. Scroll a row sideways to see all members."
     )
-    key = f'<p class="legend small">{named}</p>' if named else ""
+    key = f'<p class="legend small">{key}</p>' if key else ""
     return f"{note(explanation)}{key}{''.join(_strip(strip, analysis['metric']) for strip in strips)}"
 
 

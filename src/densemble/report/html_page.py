@@ -123,6 +123,11 @@ def swatch(colour: Iterable[int]) -> Markup:
     return Markup(f'<span class="key" style="background:rgb({",".join(str(int(part)) for part in colour)})"></span>')
 
 
+def colour_legend(entries: Iterable[tuple[str, Iterable[int]]]) -> str:
+    """Names beside squares in their colours."""
+    return "".join(f"<span>{swatch(colour)}{escape(name)}</span> " for name, colour in entries)
+
+
 def bar(width: float, style: str = "bar") -> str:
     """Horizontal bar of ``width`` rem."""
     return f'<span class="{style}" style="width:{width:.2f}rem"></span>'

@@ -14,7 +14,7 @@ _MEASURES = {
 _STATED = {
     "kind", "miscoverage", "risk", "confidence", "promised", "coverage", "low", "high", "checked_on", "distribution",
 }  # fmt: skip
-"""Fields of a guarantee that its sentences contain or that mean nothing to a reader; the others are listed."""
+"""Fields of a guarantee that are not listed after its description."""
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 """Shares of kept pixels in the table of risk and coverage."""
 
@@ -63,7 +63,7 @@ def guarantee(analysis: Values) -> str:
         "risk_control": f"On average, at least {kept} of the positive pixels of new images are marked{sure}.",
     }.get(str(values.get("kind")), "")
     further = " ".join(
-        f"{escape(key.replace('_', ' ').capitalize())}: {strong(plain(value))}."
+        f"{escape(key.replace('pictures', 'images').replace('_', ' ').capitalize())}: {strong(plain(value))}."
         for key, value in values.items()
         if key not in _STATED and value is not None
     )
