@@ -21,6 +21,7 @@ import densemble as de
 from densemble.data.layouts import LAYOUTS, Layout, LayoutFormat, Sample
 from densemble.ensemble.combine import COMBINE, CombinationRule
 from densemble.errors import UsageError
+from densemble.inference.files.job import Output
 from densemble.inference.runtime.backends import BACKENDS, Backend, Precision, Runner
 from densemble.inference.tiles.predict_large import predict_large
 from densemble.metrics import RegressionMetrics
@@ -207,7 +208,7 @@ def test_rule_is_used_by_all_prediction_functions(extended: Extended, tmp_path: 
         torch.testing.assert_close(ensemble.predict(image_of(sample)).mean[0, 0], expected)
     (prediction,) = de.predict(loaded, sample.image)
     torch.testing.assert_close(prediction.mean[0], expected)
-    predict_large(loaded, sample.image, tmp_path, "tiled", ("map", "overlay", "uncertainty"), tile=16)
+    predict_large(loaded, sample.image, "tiled", Output(tmp_path, ("map", "overlay", "uncertainty")), tile=16)
     np.testing.assert_allclose(tifffile.imread(tmp_path / "tiled_map.tif"), expected, rtol=1e-4)
 
 
@@ -216,7 +217,7 @@ def test_tiles_are_refused_for_a_rule_that_needs_the_whole_image(
 ) -> None:
     monkeypatch.setitem(COMBINE, "quadratic", replace(COMBINE["quadratic"], whole_image=True))
     with pytest.raises(UsageError, match="the rule 'quadratic' compares all pixels"):
-        predict_large(extended.ensemble, extended.data.val[0].image, tmp_path, "tiled", ("map",), tile=16)
+        predict_large(extended.ensemble, extended.data.val[0].image, "tiled", Output(tmp_path, ("map",)), tile=16)
 
 
 def test_backend_computes_the_saved_predictions(

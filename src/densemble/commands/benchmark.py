@@ -24,7 +24,7 @@ def benchmark(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
     data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,
     split: Split = None,
-    most: Annotated[
+    max_images: Annotated[
         int | None, typer.Option("--images", "--pictures", min=1, help="Score only this many images. Default: all.")
     ] = None,
     keep: Annotated[float | None, typer.Option(help="Also score a cascade that keeps this share.")] = None,
@@ -83,7 +83,7 @@ def benchmark(
         values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds, say))
         if folder is not None and split is not None:
             task = ensemble.task
-            scores = measure_split(ensemble, folder, split, variants, policy, most, say)
+            scores = measure_split(ensemble, folder, split, variants, policy, max_images, say)
             values |= {"split": split, "scores": score_values(scores, task.primary, task.higher_is_better)}
     if json:
         print_json(values)
