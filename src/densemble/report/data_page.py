@@ -21,7 +21,7 @@ _FACTS = {
     "usable": "readable pairs",
     "sizes": "sizes",
     "channels": "channels",
-    "depths": "depth",
+    "depths": "data type",
     "with_fixations": "with fixations",
     "ignored_share": "share of ignored pixels",
     "values": "lowest and highest value",
