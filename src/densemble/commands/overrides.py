@@ -43,7 +43,7 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"--set {setting}: there is no key '{path}'; use a key of run.yaml, and name a member by its name or "
-                "its index from 0"
+                "its number from 0"
             ) from error
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: '{text}' cannot be read as a value; write valid YAML") from error

@@ -43,14 +43,7 @@ def write_data_page(data: FolderData, facts: dict[str, Any], path: Path) -> None
     Raises:
         ResourceError: the file cannot be written.
     """
-    parts = [
-        _head(facts),
-        _problems(facts),
-        _similar_images(data, facts),
-        _facts(facts),
-        _classes(facts),
-        _examples(data),
-    ]
+    parts = [_head(facts), _problems(facts), _similar(data, facts), _facts(facts), _classes(facts), _examples(data)]
     write_page(path, f"Data check of {Path(facts['data']).name}", "\n".join(part for part in parts if part))
 
 
@@ -89,7 +82,7 @@ def _problems(facts: dict[str, Any]) -> str:
     return f"<h2>Problems</h2>\n{''.join(blocks)}" if blocks else ""
 
 
-def _similar_images(data: FolderData, facts: dict[str, Any]) -> str:
+def _similar(data: FolderData, facts: dict[str, Any]) -> str:
     """Identical or similar images, side by side."""
     pairs = [problem for problem in facts["problems"] if problem["partner"]]
     figures = []

@@ -222,21 +222,15 @@ def _path(points: Sequence[Point], across: Scale, up: Scale, style: str) -> str:
 
 
 def _drawn(series: Series, across: Scale, up: Scale) -> str:
-    points = list(series.points)
-    match series.drawn:
-        case "dots":
-            line = ""
-        case "steps":
-            line = _path(_stairs(points), across, up, series.style)
-        case _:
-            line = _path(points, across, up, series.style)
+    corners = _stairs(series.points) if series.drawn == "steps" else series.points
+    line = "" if series.drawn == "dots" else _path(corners, across, up, series.style)
     if series.drawn == "line":
         return line
-    names = series.labels or [""] * len(points)
+    names = series.labels or [""] * len(series.points)
     return line + "".join(
         f'<circle class="{series.style}" cx="{across(x):.2f}" cy="{up(y):.2f}" r="{_DOT_RADIUS}">'
         f"{f'<title>{escape(name)}</title>' if name else ''}</circle>"
-        for (x, y), name in zip(points, names, strict=True)
+        for (x, y), name in zip(series.points, names, strict=True)
     )
 
 

@@ -58,14 +58,12 @@ def draw_preview(
 
 def _draw(samples: list[RawSample], painter: SamplePainter) -> "Figure":
     """Figure with four samples per row, each above its target."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(_COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
     height = _WIDTH * float(np.median([sample.image.shape[0] / sample.image.shape[1] for sample in samples]))
     figure = Figure(figsize=(_WIDTH * columns, (2 * height + _TITLE_HEIGHT) * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2 * rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

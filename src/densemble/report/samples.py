@@ -100,9 +100,9 @@ class SamplePainter:
         self.kind = data.kind
         self.ignored = data.ignore_index
         self.names = data.classes
-        self.shown_classes = sorted({label for sample in raw for label in self._labels(sample.target)})
-        self.range = self._range(data, raw) if self.kind == "values" else None
         self.invalid_below = data.invalid_below
+        self.shown_classes = sorted({label for sample in raw for label in self._labels(sample.target)})
+        self.range = self._range(raw) if self.kind == "values" else None
 
     def draw(self, raw: RawSample) -> tuple[Array, Array]:
         """Draw image and target of a sample, both as uint8 ``(H, W, 3)``."""
@@ -124,14 +124,13 @@ class SamplePainter:
         has_classes = target.ndim == 3 and len(target) > 1 and self.kind != "pixels"
         return list(range(len(target))) if has_classes else []
 
-    def _range(self, data: FolderData, raw: Sequence[RawSample]) -> tuple[float, float]:
-        values = [sample.target[self._valid(sample.target, data.invalid_below)] for sample in raw]
+    def _range(self, raw: Sequence[RawSample]) -> tuple[float, float]:
+        values = [sample.target[self._valid(sample.target)] for sample in raw]
         return drawing.value_range(np.concatenate(values) if values else np.zeros(0))
 
-    @staticmethod
-    def _valid(target: Array, invalid_below: float | None) -> Array:
+    def _valid(self, target: Array) -> Array:
         valid: Array = np.isfinite(target)
-        return valid if invalid_below is None else valid & (target > invalid_below)
+        return valid if self.invalid_below is None else valid & (target > self.invalid_below)
 
     def _target(self, image: Array, target: Array) -> Array:
         match self.kind:
@@ -142,7 +141,7 @@ class SamplePainter:
                 return drawing.blend(image, colours, _OPACITY)
             case "values":
                 assert self.range is not None
-                valid = self._valid(target, self.invalid_below)
+                valid = self._valid(target)
                 colours = drawing.colour_values(np.where(valid, target, 0), *self.range)
                 colours[~valid] = _VOID
                 return colours
