@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-# Tests run in two processes (pytest -n 2): more threads than cores would wait for one another, also in the commands
-# that tests start.
+# Tests run in two processes (pytest -n 2), so each process uses one thread; more threads than cores block each other.
+# OMP_NUM_THREADS passes the limit on to the commands that tests start.
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,7 +30,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.hookimpl(wrapper=True)  # the part before yield runs before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Tests that share a fixture of their module run in one process (--dist loadgroup): it is made once."""
+    """Run tests that share a module-scoped fixture in one process (--dist loadgroup), so that it is created once."""
     for item in items:
         if isinstance(item, pytest.Function) and (shared := module_fixtures(item)):
             item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {shared}"))
@@ -38,22 +38,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
 
 
 def module_fixtures(item: pytest.Function) -> str:
-    """Names of the fixtures of module scope that a test uses, each with its parameter; empty where it uses none."""
+    """Names of the module-scoped fixtures that a test uses, each with its parameter index; empty if there are none."""
     definitions = item._fixtureinfo.name2fixturedefs
-    names = sorted(name for name, found in definitions.items() if found and found[-1].scope == "module")
-    chosen = item.callspec.indices if hasattr(item, "callspec") else {}
-    return " ".join(f"{name}{chosen.get(name, '')}" for name in names)
+    names = sorted(name for name, known in definitions.items() if known and known[-1].scope == "module")
+    indices = item.callspec.indices if hasattr(item, "callspec") else {}
+    return " ".join(f"{name}{indices.get(name, '')}" for name in names)
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected stays: the garbage collector need not look through it again and again."""
+    """Exclude imported and collected objects, which stay alive, from later garbage collections."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:
-    """``shared_data("saliency-osie")``: a real data set's folder, or the test is skipped where it is absent."""
+    """``shared_data("saliency-osie")``: folder of a real data set; the test is skipped if it is absent."""
 
     def find(name: str) -> Path:
         folder = SHARED_DATA / name
@@ -64,7 +64,7 @@ def shared_data() -> Callable[[str], Path]:
     return find
 
 
-# Session scope for these two: fixtures of module or session scope run before any function-scoped one, and train too.
+# These two have session scope, because module-scoped fixtures, which also train, run before function-scoped ones.
 @pytest.fixture(scope="session", autouse=True)
 def no_personal_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,7 @@ def no_network() -> Iterator[None]:
         return connect_ex(self, address)
 
     def guarded_resolve(host: Any, *args: Any, **options: Any) -> Any:
-        refuse_remote(socket.AF_INET, (host,))  # a name server is a remote host too
+        refuse_remote(socket.AF_INET, (host,))  # a name server is a remote host, too
         return resolve(host, *args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -121,7 +121,7 @@ def fixed_seed() -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -130,17 +130,17 @@ class Finished:
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What densemble logs during the test."""
+    """Messages that densemble logs during the test."""
     from densemble.messages import shown
 
-    kept: list[str] = []
-    with shown(kept.append):
-        yield kept
+    messages: list[str] = []
+    with shown(messages.append):
+        yield messages
 
 
 @pytest.fixture
 def densemble(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
-    """``densemble("cuts", "alexnet")``: the command line, in this process; what it does not catch fails the test."""
+    """``densemble("cuts", "alexnet")`` runs a command in this process; an uncaught exception fails the test."""
     from densemble.cli import main
 
     def run(*arguments: object) -> Finished:
@@ -161,7 +161,7 @@ def densemble(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic saliency set: 24 + 8 scenes of 48x64."""
+    """Small synthetic saliency data set: 24 training and 8 validation scenes of 48x64."""
     from densemble.data.synthetic import make_scenes
 
     return make_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=8, size=(48, 64))

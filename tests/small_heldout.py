@@ -1,4 +1,4 @@
-"""Small held-out sets with candidates of known quality."""
+"""Small sets of held-out predictions with candidates of known quality."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ TASKS: dict[str, Task] = {
     "cc": SaliencyTask(),
     "mae": RegressionTask(invalid_below=None),
 }
-"""A task by the metric that is chosen by."""
+"""Selection metric -> task."""
 
 
 def truth_of(task: Task, random: np.random.Generator) -> Tensor:
@@ -29,14 +29,14 @@ def truth_of(task: Task, random: np.random.Generator) -> Tensor:
 
 
 def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator) -> Tensor:
-    """A map that is the truth plus noise, activated."""
+    """Activated map: the target plus noise."""
     ideal, _ = task.as_maps(target)
     noise = torch.from_numpy(random.normal(size=ideal.shape).astype(np.float32)) * spread
     return torch.softmax(2 * ideal + noise, 0) if isinstance(task, SegmentationTask) else (ideal + noise).abs()
 
 
 def small_set(task: Task, spreads: Sequence[float], images: int = 6, seed: int = 0) -> HeldOut:
-    """Candidates whose maps are the truth plus noise of the given spreads."""
+    """Candidates whose maps are the target plus noise with the given standard deviations."""
     random = np.random.default_rng(seed)
     targets = [truth_of(task, random) for _ in range(images)]
     maps = [
@@ -47,5 +47,5 @@ def small_set(task: Task, spreads: Sequence[float], images: int = 6, seed: int =
 
 
 def arrays(held: HeldOut) -> list[np.ndarray[Any, Any]]:
-    """The arrays that the candidates' maps are read from."""
+    """Arrays that contain the maps of the candidates."""
     return [maps.array for maps in held.maps]

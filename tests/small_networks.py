@@ -1,4 +1,4 @@
-"""A classifier of 8 to 32 channels, for tests that need any network."""
+"""Small classifiers with 8 to 32 channels."""
 
 from itertools import pairwise
 from typing import Any
@@ -23,7 +23,7 @@ class SmallClassifier(nn.Module):
 
 
 def other_classifier() -> SmallClassifier:
-    """One of other widths."""
+    """Classifier with other channel counts."""
     return SmallClassifier((3, 12, 12, 24, 24))
 
 
@@ -35,7 +35,7 @@ def stage(channels: int, width: int) -> nn.Sequential:
 
 
 def small_dense(seed: int = 0, **options: Any) -> DenseModel:
-    """A dense model of the small classifier for 48x64 images and 12x16 maps, unless the options say otherwise."""
+    """Dense model of the small classifier. Defaults: 48x64 images, 12x16 maps."""
     torch.manual_seed(seed)
-    given = {"out_size": (12, 16), "input_size": (48, 64), "head": "upsample", "weights": None, **options}
-    return DenseModel(SmallClassifier(), **given)
+    arguments = {"out_size": (12, 16), "input_size": (48, 64), "head": "upsample", "weights": None, **options}
+    return DenseModel(SmallClassifier(), **arguments)

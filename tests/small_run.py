@@ -1,4 +1,4 @@
-"""Settings of a run that takes seconds: three members without pretrained weights on 48x64 scenes."""
+"""Settings of a run that takes seconds: three members without pretrained weights, 48x64 images."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Train one small network directly, without run folder and without scores at the size of the images."""
+"""Train one small network directly, without a run folder and without scores at image size."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from densemble.training.settings import FitSettings
 SETTINGS = FitSettings(epochs=2, backbone_share=1.0, precision="fp32", freeze_statistics=False)
 
 Fit = Callable[..., dict[str, Any]]
-"""``fit(RUN, settings, task=..., watch=(...))``: see the fixture."""
+"""``fit(RUN, settings, task=..., watch=(...))``: see the fixture ``fit``."""
 
 
 def replace(settings: FitSettings, **changes: Any) -> FitSettings:
@@ -33,6 +33,6 @@ def member_folder(run: Path) -> MemberFolder:
 
 
 def last_weights(run: Path) -> dict[str, Tensor]:
-    """What the last epoch left, by the names of the network."""
-    kept = torch.load(member_folder(run).last, weights_only=True)["state_dict"]
-    return {key.removeprefix("model."): value for key, value in kept.items()}
+    """Weights after the last epoch, by parameter name."""
+    state = torch.load(member_folder(run).last, weights_only=True)["state_dict"]
+    return {key.removeprefix("model."): value for key, value in state.items()}

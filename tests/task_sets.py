@@ -1,4 +1,4 @@
-"""Small data sets, one per task, that a small network learns in seconds."""
+"""Small data sets, one per task; a small network learns each in seconds."""
 
 import csv
 from collections.abc import Callable
@@ -15,7 +15,7 @@ RED, BLUE = (210, 60, 50), (50, 90, 220)
 
 
 def discs(random: np.random.Generator, count: int) -> list[tuple[float, float, float, int]]:
-    """x, y, radius and colour (0 red, 1 blue) of some discs."""
+    """x, y, radius and colour (0 red, 1 blue) of random discs."""
     return [
         (random.uniform(6, SIZE[1] - 6), random.uniform(6, SIZE[0] - 6), random.uniform(4, 9), int(random.integers(2)))
         for _ in range(count)
@@ -115,4 +115,4 @@ TASK_SETS: dict[str, tuple[str, dict[str, Any], Callable[[Path, str, np.random.G
     "density": ("heatmap", {"heatmap": "density", "sigma": 0.02}, density),
     "image": ("image", {}, image),
 }
-"""Name -> task, options of the FolderData, what draws a pair."""
+"""Name -> task, options of the FolderData, function that draws one image and its target."""

@@ -1,4 +1,4 @@
-"""Variants that the benchmarks compare with: they compute what they claim, and partial runs keep other results."""
+"""Alternatives that the benchmarks compare with: they compute correct results, and partial runs keep other results."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -23,20 +23,20 @@ def members() -> list[de.DenseModel]:
     ]
 
 
-@pytest.mark.parametrize(("way", "within"), zip(PYTORCH, (1e-5, 0.05), strict=True))
-def test_faster_loops_of_pytorch_give_the_mean_of_the_members(
-    way: str, within: float, members: list[de.DenseModel]
+@pytest.mark.parametrize(("variant", "within"), zip(PYTORCH, (1e-5, 0.05), strict=True))
+def test_pytorch_variants_give_the_mean_of_the_members(
+    variant: str, within: float, members: list[de.DenseModel]
 ) -> None:
     images = torch.rand(2, 3, 32, 48)
     with torch.no_grad():
         expected = (members[0](images).softmax(1) + members[1](images).softmax(1)) / 2
-        given = PYTORCH[way](members, SEGMENTATION)(images)
-    assert given.dtype == torch.float32 and given.shape == expected.shape
-    assert float((given - expected).abs().max()) <= within
+        result = PYTORCH[variant](members, SEGMENTATION)(images)
+    assert result.dtype == torch.float32 and result.shape == expected.shape
+    assert float((result - expected).abs().max()) <= within
     assert all(p.is_contiguous() for member in members for p in member.parameters()), "the members were changed"
 
 
-def test_a_padded_network_sees_multiples_of_32_and_gives_the_size_of_the_image() -> None:
+def test_padded_network_gets_multiples_of_32_and_returns_the_image_size() -> None:
     seen = []
 
     class Identity(nn.Module):
@@ -49,7 +49,7 @@ def test_a_padded_network_sees_multiples_of_32_and_gives_the_size_of_the_image()
     assert seen == [(256, 320)]
 
 
-def test_rows_that_are_measured_again_replace_the_old_and_new_ones_are_added() -> None:
+def test_new_measurements_replace_old_rows_and_add_rows() -> None:
     def row(head: str, outcome: str, commit: str) -> dict[str, str]:
         where = {"system": OURS, "head": head, "backbone": "resnet18", "size": "8x8"}
         return {**where, "outcome": outcome, "commit": commit}
@@ -60,13 +60,13 @@ def test_rows_that_are_measured_again_replace_the_old_and_new_ones_are_added() -
     assert line["failed"] == {"resnet18": {"fails": ["aspp"]}}
 
 
-def test_every_combination_is_of_one_system() -> None:
+def test_combinations_match_heads_to_systems() -> None:
     rows = list(compare_peers.combinations(["alexnet"], [(8, 8)], [OURS, DECODERS]))
     assert [row.head for row in rows if row.system == DECODERS] == [h for h in every_head.HEADS if h.startswith("smp-")]
     assert {row.head for row in rows} == set(every_head.HEADS) and len(rows) == len(every_head.HEADS)
 
 
-def test_heads_that_are_measured_again_keep_the_others(tmp_path: Path) -> None:
+def test_new_measurements_of_one_head_keep_the_others(tmp_path: Path) -> None:
     out = tmp_path / "every_head.json"
     out.write_text(
         '{"commit": "old", "failed": ["skip x a, 1x1 -> 1x1: bad", "fpn x a, 1x1 -> 1x1: bad"],'

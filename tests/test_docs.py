@@ -1,4 +1,4 @@
-"""Documentation: links exist, code compiles, and the pages of run.yaml and rules agree with the code."""
+"""Documentation: links work, code compiles, and the pages on run.yaml and rules agree with the code."""
 
 import re
 from collections.abc import Callable
@@ -24,36 +24,36 @@ RULES = ROOT / "docs" / "reference" / "rules.md"
 
 
 def tasks() -> dict[str, Task]:
-    """Every task by the name that the page of rules has for it; the two modes of heatmap apart."""
+    """Tasks by their name on the page of rules; the two modes of heatmap are separate."""
     values = {"classes": ["a", "b"], "mode": "keypoints"}
-    found = {name: make_task({**values, "name": name}) for name in TASKS}
-    del found["heatmap"]
-    return found | {mode: make_task({**values, "name": "heatmap", "mode": mode}) for mode in ("keypoints", "density")}
+    by_name = {name: make_task({**values, "name": name}) for name in TASKS}
+    del by_name["heatmap"]
+    return by_name | {mode: make_task({**values, "name": "heatmap", "mode": mode}) for mode in ("keypoints", "density")}
 
 
-def suiting(allowed: Callable[[Task], object]) -> set[str]:
-    """Names of the tasks that something does not refuse."""
-    found = set()
+def suitable_tasks(require: Callable[[Task], object]) -> set[str]:
+    """Names of the tasks for which ``require`` raises no UsageError."""
+    suitable = set()
     for name, task in tasks().items():
         try:
-            allowed(task)
+            require(task)
         except UsageError:
             continue
-        found.add(name)
-    return found
+        suitable.add(name)
+    return suitable
 
 
 def table(first: str) -> dict[str, list[str]]:
-    """The table of the page of rules whose first column is named so: its rows without their marks, by first cell."""
+    """Table on the page of rules whose first column has this heading: first cell without backticks -> other cells."""
     lines = RULES.read_text(encoding="utf-8").splitlines()
     start = lines.index(next(line for line in lines if line.startswith(f"| {first} |"))) + 2
-    found = {}
+    rows = {}
     for line in lines[start:]:
         if not line.startswith("|"):
             break
         name, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        found[name.strip("`")] = cells
-    return found
+        rows[name.strip("`")] = cells
+    return rows
 
 
 def names(cell: str) -> set[str]:
@@ -65,7 +65,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
+def test_links_point_to_files(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
 
@@ -76,7 +76,7 @@ def test_python_compiles(page: Path) -> None:
         compile(code, str(page), "exec")
 
 
-def test_the_reference_of_run_yaml_gives_every_key_and_its_default() -> None:
+def test_reference_of_run_yaml_lists_every_key_with_its_default() -> None:
     (text,) = blocks(ROOT / "docs" / "reference" / "run-yaml.md", "yaml")
     written = yaml.safe_load(text)
     config = make_config(written)
@@ -89,45 +89,47 @@ def test_the_reference_of_run_yaml_gives_every_key_and_its_default() -> None:
     assert set(written["members"][1]) | set(written["training"]) == set(MemberConfig.model_fields)
 
 
-def test_the_table_of_ways_of_choosing() -> None:
-    *ways, named = table("`--select`")
-    assert (ways, named) == (list(SELECT), "NAME,NAME")
+def test_table_of_selection_strategies() -> None:
+    *strategies, names = table("`--select`")
+    assert (strategies, names) == (list(SELECT), "NAME,NAME")
     assert f"at most {MOST_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
 
 
-def test_the_table_of_rules_says_what_they_are_for_and_which_learn() -> None:
+def test_table_of_rules_lists_tasks_and_fitting() -> None:
     rows = table("rule")
     assert list(rows) == list(COMBINE)
-    for rule, (_, suits, learns) in rows.items():
-        assert names(suits) == suiting(lambda task, rule=rule: require_rule(rule, task)), rule
-        assert (learns == "-") == (COMBINE[rule].fit is None), rule
+    for rule, (_, suitable, fitted) in rows.items():
+        assert names(suitable) == suitable_tasks(lambda task, rule=rule: require_rule(rule, task)), rule
+        assert (fitted == "-") == (COMBINE[rule].fit is None), rule
     indispensable = [name for name, rule in COMBINE.items() if rule.needs_all]
     assert re.findall(r"under every rule but\s+`(\w+)`", RULES.read_text(encoding="utf-8")) == indispensable
 
 
-def test_the_table_of_calibrations_says_what_they_are_for() -> None:
+def test_table_of_calibrations_lists_tasks() -> None:
     rows = table("calibration")
     assert list(rows) == list(CALIBRATIONS)
     assert {*rows, "auto", "none"} == set(CALIBRATE)
-    for way, cells in rows.items():
-        assert names(cells[-1]) == suiting(lambda task, way=way: Options(calibrate=way).require(task)), way
+    for name, cells in rows.items():
+        assert names(cells[-1]) == suitable_tasks(lambda task, name=name: Options(calibrate=name).require(task)), name
 
 
-def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_images_they_need() -> None:
+def test_table_of_guarantees_lists_tasks_and_the_required_images() -> None:
     rows = table("`--guarantee`")
     assert {*rows, "none"} == set(PROMISES)
     assert {kind.strip("`") for kind, *_ in rows.values()} == set(GUARANTEES)
-    later = re.search(r"At level 0.05 it is (\d+) and (\d+)\.", RULES.read_text(encoding="utf-8"))
-    assert later is not None
-    for promise, (_, _, suits, needed) in rows.items():
-        assert names(suits) == suiting(lambda task, promise=promise: Options(promise=promise).require(task)), promise
-        for level, images in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (promise == "risk")]))):
+    at_5_percent = re.search(r"At level 0.05 it is (\d+) and (\d+)\.", RULES.read_text(encoding="utf-8"))
+    assert at_5_percent is not None
+    for promise, (_, _, suitable, required) in rows.items():
+        assert names(suitable) == suitable_tasks(
+            lambda task, promise=promise: Options(promise=promise).require(task)
+        ), promise
+        for level, images in ((0.1, int(required.split()[0])), (0.05, int(at_5_percent[1 + (promise == "risk")]))):
             assert allowed(promise, level, images)
             assert not allowed(promise, level, images - 1)
 
 
 def allowed(promise: str, level: float, images: int) -> bool:
-    """Whether so many held-out images are enough for a promise."""
+    """Whether ``images`` held-out images are enough for the guarantee."""
     try:
         if promise == "risk":
             certified_allowance(level, Options().confidence, images)
@@ -138,14 +140,14 @@ def allowed(promise: str, level: float, images: int) -> bool:
     return True
 
 
-def test_the_table_of_views() -> None:
+def test_table_of_views() -> None:
     assert list(table("view")) == list(VIEWS)
     assert f"any other percentage from {SMALLEST_SCALE} to {LARGEST_SCALE}" in RULES.read_text(encoding="utf-8")
 
 
-def test_members_can_be_chosen_by_every_metric_of_the_table_of_tasks() -> None:
+def test_every_metric_of_the_table_of_tasks_can_select_members() -> None:
     page = (ROOT / "docs" / "reference" / "tasks.md").read_text(encoding="utf-8")
     for name, task in tasks().items():
         line = next(line for line in page.splitlines() if line.startswith("| `") and name in line.split(" | ")[0])
-        told = set(re.findall(r"\w+", line.split(" | ")[5]))
-        assert told - {"iou_per_class"} == set(task.metrics().objectives), name
+        listed = set(re.findall(r"\w+", line.split(" | ")[5]))
+        assert listed - {"iou_per_class"} == set(task.metrics().objectives), name

@@ -1,4 +1,4 @@
-"""Documentation of data and tasks: tables agree with the code, and quoted settings and flags exist."""
+"""Documentation of data and tasks: tables agree with the code, and quoted settings exist."""
 
 import ast
 import re
@@ -19,14 +19,14 @@ DATA = ROOT / "docs" / "reference" / "data.md"
 TASK_PAGE = ROOT / "docs" / "reference" / "tasks.md"
 PRESET_PAGE = ROOT / "docs" / "how-to" / "train-without-being-an-expert.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-PLACE_OF_KIND = {"Problem": 0, "from_error": 0, "say": 0, "_problem": 0, "_say": 1}
-"""The functions of the check that make a problem, and which of their arguments is its kind."""
+INDEX_OF_KIND = {"Problem": 0, "from_error": 0, "say": 0, "_problem": 0, "_say": 1}
+"""Functions of the data check that create a problem -> index of the argument with its kind."""
 LABELS_AS = ("labels as heat", "labels as values", "labels as density")
-"""Made by an f-string, for the two kinds of maps that are asked whether they look like labels."""
+"""Kinds that an f-string creates: targets of other tasks that look like labels."""
 
 
 def rows(page: Path, first: str) -> list[list[str]]:
-    """The cells of the table whose header begins with the column ``first``."""
+    """Cells of the table whose first column has this heading."""
     lines = page.read_text(encoding="utf-8").splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |")) + 2
     end = next((i for i in range(start, len(lines)) if not lines[i].startswith("|")), len(lines))
@@ -34,34 +34,36 @@ def rows(page: Path, first: str) -> list[list[str]]:
 
 
 def kinds_in_code() -> set[str]:
-    """Every text that stands where the check names the kind of a problem."""
-    found: list[ast.expr] = []
+    """Kinds of problems in the source of the data check."""
+    expressions: list[ast.expr] = []
     for file in (ROOT / "src" / "densemble" / "data" / "check").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                place = PLACE_OF_KIND.get(getattr(node.func, "id", ""), len(node.args))
-                found += node.args[place : place + 1]
-                found += [word.value for word in node.keywords if word.arg == "kind"]
+                index = INDEX_OF_KIND.get(getattr(node.func, "id", ""), len(node.args))
+                expressions += node.args[index : index + 1]
+                expressions += [word.value for word in node.keywords if word.arg == "kind"]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind":
-                found.append(node.value)
-    texts = [part for expression in found for part in ast.walk(expression) if isinstance(part, ast.Constant)]
+                expressions.append(node.value)
+    texts = [part for expression in expressions for part in ast.walk(expression) if isinstance(part, ast.Constant)]
     return {text.value for text in texts if isinstance(text.value, str) and text.value}
 
 
 def documented() -> dict[str, tuple[str, str]]:
-    """Kind -> severities and remedy, as the table has them."""
+    """Kind -> severities and remedy in the table."""
     table = [row for row in rows(DATA, "kind") if not row[0].startswith("**")]
     return {kind: (row[1], row[3]) for row in table for kind in re.findall("`([^`]+)`", row[0])}
 
 
-def test_the_table_names_every_kind_of_problem() -> None:
+def test_table_lists_every_kind_of_problem() -> None:
     code = kinds_in_code()
-    assert {"unpaired", "damaged", "leak", "0/255 mask", "empty map", "labels as "} <= code, "the code was not found"
+    assert {"unpaired", "damaged", "leak", "0/255 mask", "empty map", "labels as "} <= code, (
+        "the source of the data check was not read"
+    )
     assert set(documented()) == (code - {"labels as "}) | set(LABELS_AS)
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-def test_the_table_tells_the_remedy_and_severity_that_the_check_tells(broken: Broken) -> None:
+def test_table_has_the_severity_and_remedy_of_the_check(broken: Broken) -> None:
     severities, remedy = documented()[broken.kind]
     assert broken.severity in severities.split(", ")
     flag = re.match(r"data\.\w+|--task \w+|--leave-out|class_weights|input_size", broken.remedy)
@@ -75,31 +77,31 @@ def test_settings_on_the_command_line_exist(page: Path) -> None:
     plain = re.findall(r"--set ([\w.]+=[^\s`'\"]+)", text)
     for setting in [*quoted, *plain]:
         filled = re.sub(r"\b(LOW|FACTOR)\b", "1", setting).replace("HIGH", "2")
-        begin = {"task": "heatmap", "members": ["alexnet"], "out_size": [8, 8]}
-        if setting != "a.b=c":  # stands for any
-            make_config(with_settings(begin, [filled.rstrip(",;:.")]))
+        values = {"task": "heatmap", "members": ["alexnet"], "out_size": [8, 8]}
+        if setting != "a.b=c":  # a placeholder
+            make_config(with_settings(values, [filled.rstrip(",;:.")]))
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """Anchors that GitHub creates for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_headings(page: Path) -> None:
+def test_links_point_to_headings(page: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
-    lost = [(file, name) for file, name in links if name not in anchors((page.parent / file) if file else page)]
-    assert lost == []
+    broken = [(file, name) for file, name in links if name not in anchors((page.parent / file) if file else page)]
+    assert broken == []
 
 
-def test_the_names_of_folder_options_are_complete() -> None:
+def test_all_options_of_folder_data_are_documented() -> None:
     text = DATA.read_text(encoding="utf-8")
     options = FolderData.__init__.__annotations__.keys() - {"path", "task", "return"}
     assert [name for name in options if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_the_table_of_augmentations_names_them_all() -> None:
+def test_table_of_augmentations_is_complete() -> None:
     assert [row[0] for row in rows(DATA, "`training.augment`")] == [f"`{name}`" for name in AUGMENT]
 
 
@@ -107,7 +109,7 @@ def example(name: str, mode: str) -> dict[str, object]:
     return {"name": name, "classes": ["a", "b"], "mode": mode}
 
 
-def test_the_table_of_tasks_says_what_the_tasks_are() -> None:
+def test_table_of_tasks_agrees_with_the_tasks() -> None:
     seen = set()
     for names, _, channels, activation, losses, metrics, *_ in rows(TASK_PAGE, "task"):
         mode = "density" if "density" in names else "keypoints"
@@ -116,22 +118,22 @@ def test_the_table_of_tasks_says_what_the_tasks_are() -> None:
             task = make_task(example(name, mode))
             assert set(re.findall(r"\w+", losses.replace("*", " ").replace("+", " "))) == set(task.losses)
             assert "+".join(re.findall(r"\*\*`?(\w+)`?\*\*", losses)) == task.default_loss
-            told = re.findall(r"\w+", metrics.replace("*", " "))
-            assert told[0] == task.primary
-            computed = set(task.metrics().compute()) or set(told)  # of saliency only what was seen is there
-            assert set(told) == computed
+            listed = re.findall(r"\w+", metrics.replace("*", " "))
+            assert listed[0] == task.primary
+            computed = set(task.metrics().compute()) or set(listed)  # saliency computes no metrics without data
+            assert set(listed) == computed
             assert (channels == "1") == (task.out_channels == 1)
             assert ("softmax" in activation) == (task.distribution == "categorical")
     assert seen == set(TASKS)
 
 
-def test_the_table_of_presets_says_what_they_set() -> None:
+def test_table_of_presets_agrees_with_the_presets() -> None:
     table = {row[0]: row[1:] for row in rows(PRESET_PAGE, "sets")}
     for column, preset in enumerate(PRESETS.values()):
-        told = {key: cells[column] for key, cells in table.items()}
-        area = next(value for key, value in told.items() if "pixels" in key)
+        listed = {key: cells[column] for key, cells in table.items()}
+        area = next(value for key, value in listed.items() if "pixels" in key)
         height, width = fitting_size((480, 640), preset["pixels"])
         assert area == f"{preset['pixels']:,} (480x640: {height}x{width})"
         for key in ("epochs", "augment", "batch_size", "averaging", "patience"):
-            assert told[f"`training.{key}`"].startswith(str(preset["training"].get(key, "-")))
-        assert ("cross_entropy+dice" in told["`loss`"]) == ("thorough_loss" in preset)
+            assert listed[f"`training.{key}`"].startswith(str(preset["training"].get(key, "-")))
+        assert ("cross_entropy+dice" in listed["`loss`"]) == ("thorough_loss" in preset)

@@ -1,4 +1,4 @@
-"""Every task from files to predictions on disk: it trains, beats the baselines, and reports this."""
+"""Every task from files to predictions on disk: training, comparison with baselines, and report."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return request.param, data, run
 
 
-def test_it_beats_the_baseline_that_stands_in_the_leaderboard(trained: tuple[str, de.FolderData, Any]) -> None:
+def test_member_beats_the_baselines_of_the_leaderboard(trained: tuple[str, de.FolderData, Any]) -> None:
     _, _, run = trained
     table = run.leaderboard()[run.task.primary]
     baselines = [value for name, value in table.items() if str(name).startswith("baseline")]
@@ -46,18 +46,18 @@ def test_it_beats_the_baseline_that_stands_in_the_leaderboard(trained: tuple[str
     assert str(table.index[0]) in ("resdeconv", "ensemble (greedy)")
 
 
-def test_the_artifact_gives_the_same_scores_again(trained: tuple[str, de.FolderData, Any]) -> None:
+def test_artifact_gives_the_scores_of_the_run(trained: tuple[str, de.FolderData, Any]) -> None:
     _, data, run = trained
     ensemble = de.load(run.folder.artifact)
     scores = de.evaluate(ensemble, data, "val")
-    # A temperature changes none of these; the ensemble was measured on kept maps of half the size.
+    # The temperature does not change these metrics; the ensemble was measured on stored maps of half the size.
     assert scores["members"]["resdeconv"][run.task.primary] == pytest.approx(
         run.trained()["resdeconv"]["val"][run.task.primary], rel=1e-3, abs=1e-4
     )
     assert scores[run.task.primary] == pytest.approx(ensemble.metrics["val"][run.task.primary], rel=0.05, abs=0.02)
 
 
-def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.FolderData, Any], tmp_path: Path) -> None:
+def test_saved_predictions_match_the_task(trained: tuple[str, de.FolderData, Any], tmp_path: Path) -> None:
     name, data, run = trained
     ensemble = de.load(run.folder.artifact)
     sample = data.val[0]
@@ -66,15 +66,15 @@ def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.Fol
     assert [file.name for file in files[1:]] == ["000_overlay.png", "000_uncertainty.png", "000.npy"]
     maps = np.load(files[3])
     assert maps.shape == (ensemble.task.out_channels, *SIZE) and np.isfinite(maps).all()
-    wanted = data.read_target(sample)
+    target = data.read_target(sample)
     if name == "segmentation":
         assert set(np.unique(Image.open(files[0]))) <= {0, 1, 2}
     elif name == "depth":
-        np.testing.assert_allclose(tifffile.imread(files[0]), maps[0])  # metres have fractions: no PNG
-        assert abs(np.median(maps[0]) - np.median(wanted[wanted > 0])) < 1.0
+        np.testing.assert_allclose(tifffile.imread(files[0]), maps[0])  # PNG cannot store fractions of metres
+        assert abs(np.median(maps[0]) - np.median(target[target > 0])) < 1.0
     elif name == "density":
         assert files[0].suffix == ".tif" and tifffile.imread(files[0]).sum() == pytest.approx(maps.sum(), rel=1e-4)
-        assert abs(maps.sum() - wanted.sum()) < 5
+        assert abs(maps.sum() - target.sum()) < 5
     elif name == "image":
         assert np.asarray(Image.open(files[0])).shape == (*SIZE, 3)
     else:
@@ -83,10 +83,10 @@ def test_predictions_are_saved_as_the_task_means_them(trained: tuple[str, de.Fol
 
 
 @pytest.mark.parametrize("level", ["below", "equal", "above"])
-def test_an_ensemble_no_better_than_nothing_is_called_so(
+def test_warning_if_the_ensemble_is_no_better_than_a_baseline(
     level: str, trained: tuple[str, de.FolderData, Any], lines: list[str]
 ) -> None:
-    """The warning names each baseline that the given scores do not exceed, and no other."""
+    """The warning names exactly the baselines that the scores do not exceed."""
     _, _, run = trained
     metric, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
     baselines = {name: scores[metric] for name, scores in run.baselines().items() if scores.get(metric) is not None}
@@ -99,7 +99,7 @@ def test_an_ensemble_no_better_than_nothing_is_called_so(
         assert {name for name, value in baselines.items() if value == strongest} <= named
 
 
-def test_points_are_read_without_anybody_asking_for_the_task_before(tmp_path: Path) -> None:
+def test_points_are_read_before_the_task_is_used(tmp_path: Path) -> None:
     task, options, draw = TASK_SETS["keypoints"]
     data = de.FolderData(write(tmp_path / "data", draw, 2, 1), task, **options)
     assert data.read_target(data.train[0]).shape == (2, *SIZE)

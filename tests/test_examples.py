@@ -1,4 +1,4 @@
-"""Examples: settings are valid, the script runs, and the notebook was executed completely."""
+"""Examples: the settings are valid, the script runs, and the notebook was executed completely."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import densemble as de
 from densemble.config import SEVEN, make_config, read_config
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-STORY = EXAMPLES / "all7models"
+ALL7MODELS = EXAMPLES / "all7models"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.name)
@@ -20,17 +20,24 @@ def test_settings_are_valid(path: Path) -> None:
     assert len(config.members) >= 3 and len(set(config.member_names())) == len(config.members)
 
 
-def test_the_story_has_its_seven_members_and_size() -> None:
-    config = make_config(read_config(STORY / "run.yaml"))
+def test_all7models_has_seven_members_and_their_output_size() -> None:
+    config = make_config(read_config(ALL7MODELS / "run.yaml"))
     assert tuple(member.backbone for member in config.members) == SEVEN
     assert config.out_size == (48, 64) and config.task == "saliency"
 
 
-@pytest.mark.stress  # seven large networks are trained
-def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.stress  # trains seven large networks
+def test_all7models_script(scenes: Path, tmp_path: Path) -> None:
     small = ["input_size=64x96", "out_size=8x12", "training.epochs=1", "training.batch_size=12"]
     small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=4x6")]
-    words = [sys.executable, str(STORY / "all7models.py"), str(scenes), "-o", str(tmp_path / "run"), "--from-scratch"]
+    words = [
+        sys.executable,
+        str(ALL7MODELS / "all7models.py"),
+        str(scenes),
+        "-o",
+        str(tmp_path / "run"),
+        "--from-scratch",
+    ]
     for setting in small:
         words += ["--set", setting]
     done = subprocess.run(words, capture_output=True, text=True, timeout=280)
@@ -41,8 +48,8 @@ def test_the_storys_script(scenes: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "predictions").glob("*_overlay.png"))) == 4
 
 
-def test_the_notebook_was_executed_to_its_end_without_an_error() -> None:
-    notebook = nbformat.read(STORY / "all7models.ipynb", as_version=4)
+def test_notebook_was_executed_without_errors() -> None:
+    notebook = nbformat.read(ALL7MODELS / "all7models.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]

@@ -1,6 +1,6 @@
-"""A head, a rule, a task, a backend and a layout that the package does not know, each one row of a dict, all the way.
+"""Extension points: a head, a rule, a task, a backend and a layout, each registered by one dict row, in one run.
 
-They are trained once, as one run; the example of each in docs/how-to/extend.md is the one here.
+docs/how-to/extend.md shows the same five examples.
 """
 
 import ast
@@ -38,7 +38,7 @@ WEIGHTS = (3.0, 1.0)
 compiled: list[str] = []
 
 
-# --- the five parts ---------------------------------------------------------------------------------------------------
+# --- the five extensions ----------------------------------------------------------------------------------------------
 
 
 class SumHead(DenseHead):
@@ -164,7 +164,7 @@ def by_hand(ensemble: de.Ensemble, sample: Sample) -> Tensor:
     return (torch.stack(squares).sum(0) / sum(WEIGHTS)).sqrt()
 
 
-def test_the_layout_says_which_files_belong_together(extended: Extended) -> None:
+def test_layout_pairs_images_and_targets(extended: Extended) -> None:
     data = extended.data
     assert data.layout.name == "listed" and (len(data.train), len(data.val)) == (TRAIN, VAL)
     for number, sample in enumerate((*data.train, *data.val)):
@@ -174,7 +174,7 @@ def test_the_layout_says_which_files_belong_together(extended: Extended) -> None
     np.testing.assert_array_equal(data.read_target(data.val[1]), target_of(data.val[1]))
 
 
-def test_the_head_sees_all_levels_and_comes_back_with_its_weights(extended: Extended) -> None:
+def test_head_gets_all_levels_and_is_saved_with_its_weights(extended: Extended) -> None:
     loaded = de.load(extended.artifact)
     for ensemble in (extended.ensemble, loaded):
         for _, member in ensemble.named_members():
@@ -184,13 +184,14 @@ def test_the_head_sees_all_levels_and_comes_back_with_its_weights(extended: Exte
         torch.testing.assert_close(loaded.state_dict()[name], weights, rtol=0, atol=0)
 
 
-def test_the_task_says_what_is_learnt_scored_and_chosen_by(extended: Extended) -> None:
+def test_task_defines_loss_scores_and_ranking(extended: Extended) -> None:
     run, val = extended.run, extended.data.val
     assert run.task == GlowTask() and de.load(extended.artifact).task == GlowTask()
     members = dict(extended.ensemble.named_members())
     with torch.no_grad():
-        maps = {name: torch.stack([2 * m(image_of(one)).sigmoid()[0, 0] for one in val]) for name, m in members.items()}
-    errors = {name: (own - torch.stack([target_of(one) for one in val])).abs() for name, own in maps.items()}
+        maps = {n: torch.stack([2 * m(image_of(sample)).sigmoid()[0, 0] for sample in val]) for n, m in members.items()}
+    targets = torch.stack([target_of(sample) for sample in val])
+    errors = {name: (predicted - targets).abs() for name, predicted in maps.items()}
     table = run.leaderboard()
     assert list(table["rmse"]) == sorted(table["rmse"]) and any("baseline" in str(name) for name in table.index)
     for folder, (name, error) in zip(sorted((run.folder.path / "members").iterdir()), errors.items(), strict=True):
@@ -199,19 +200,19 @@ def test_the_task_says_what_is_learnt_scored_and_chosen_by(extended: Extended) -
         assert table["rmse"][name] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-4)
 
 
-def test_the_rule_combines_where_ever_the_ensemble_predicts(extended: Extended, tmp_path: Path) -> None:
+def test_rule_is_used_by_all_prediction_functions(extended: Extended, tmp_path: Path) -> None:
     sample = extended.data.val[0]
-    wanted = by_hand(extended.ensemble, sample)
+    expected = by_hand(extended.ensemble, sample)
     loaded = de.load(extended.artifact)
     for ensemble in (extended.ensemble, loaded):
-        torch.testing.assert_close(ensemble.predict(image_of(sample)).mean[0, 0], wanted)
+        torch.testing.assert_close(ensemble.predict(image_of(sample)).mean[0, 0], expected)
     (prediction,) = de.predict(loaded, sample.image)
-    torch.testing.assert_close(prediction.mean[0], wanted)
+    torch.testing.assert_close(prediction.mean[0], expected)
     predict_large(loaded, sample.image, "tiled", Output(tmp_path, ("map", "overlay", "uncertainty")), tile=16)
-    np.testing.assert_allclose(tifffile.imread(tmp_path / "tiled_map.tif"), wanted, rtol=1e-4)
+    np.testing.assert_allclose(tifffile.imread(tmp_path / "tiled_map.tif"), expected, rtol=1e-4)
 
 
-def test_a_rule_that_needs_the_whole_image_is_refused_in_parts(
+def test_tiles_are_refused_for_a_rule_that_needs_the_whole_image(
     extended: Extended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(COMBINE, "quadratic", replace(COMBINE["quadratic"], whole_image=True))
@@ -219,44 +220,46 @@ def test_a_rule_that_needs_the_whole_image_is_refused_in_parts(
         predict_large(extended.ensemble, extended.data.val[0].image, "tiled", Output(tmp_path, ("map",)), tile=16)
 
 
-def test_the_backend_computes_what_is_saved(extended: Extended, tmp_path: Path, densemble: Callable[..., Any]) -> None:
+def test_backend_computes_the_saved_predictions(
+    extended: Extended, tmp_path: Path, densemble: Callable[..., Any]
+) -> None:
     compiled.clear()
     files = [sample.image for sample in extended.data.val]
     done = densemble("predict", extended.artifact, *files, "-o", tmp_path, "--save", "map,npy", "--backend", "plain")
     assert done.returncode == 0, done.stderr
     assert compiled and set(compiled) == {"fp32"}
     for sample in extended.data.val:
-        wanted = by_hand(extended.ensemble, sample)
-        np.testing.assert_allclose(np.load(tmp_path / f"{sample.image.stem}.npy")[0], wanted, rtol=1e-4)
-        np.testing.assert_allclose(tifffile.imread(tmp_path / f"{sample.image.stem}_map.tif"), wanted, rtol=1e-4)
+        expected = by_hand(extended.ensemble, sample)
+        np.testing.assert_allclose(np.load(tmp_path / f"{sample.image.stem}.npy")[0], expected, rtol=1e-4)
+        np.testing.assert_allclose(tifffile.imread(tmp_path / f"{sample.image.stem}_map.tif"), expected, rtol=1e-4)
     refused = densemble("predict", extended.artifact, files[0], "-o", tmp_path, "--backend", "plane")
     assert refused.returncode == 2 and "there are: auto, eager" in refused.stderr and "plain" in refused.stderr
 
 
-def test_evaluation_and_report_know_them(extended: Extended, densemble: Callable[..., Any]) -> None:
+def test_evaluation_and_report_support_them(extended: Extended, densemble: Callable[..., Any]) -> None:
     val = extended.data.val
-    errors = torch.stack([by_hand(extended.ensemble, one) - target_of(one) for one in val])
+    errors = torch.stack([by_hand(extended.ensemble, sample) - target_of(sample) for sample in val])
     scores = de.evaluate(de.load(extended.artifact), extended.data)
     assert (scores["task"], scores["split"], scores["images"]) == ("glow", "val", VAL)
     assert scores["rmse"] == pytest.approx(float(errors.square().mean().sqrt()), rel=1e-4)
     assert scores["risk_coverage"]["by"] == "variance" and "interval_coverage" in scores
     page = extended.run.folder.report.read_text()
     assert "rmse" in page and "quadratic" in page and "glow" in page
-    told = densemble("evaluate", extended.artifact, extended.data.path, "--json")
-    assert told.returncode == 0 and f'"rmse": {scores["rmse"]}'[:14] in told.stdout
+    done = densemble("evaluate", extended.artifact, extended.data.path, "--json")
+    assert done.returncode == 0 and f'"rmse": {scores["rmse"]}'[:14] in done.stdout
 
 
 # --- no hidden lists --------------------------------------------------------------------------------------------------
 
 SOURCE = Path(de.__file__).parent
 OTHER_WORDS = {"mean", "image", "class_weights"}
-"""Names of rows that are also names of maps, columns and fields."""
+"""Names of rows that also have other meanings (maps, columns, fields)."""
 NO_ROW = {("data/check/guess.py", "depth")}
-"""Comparisons with a word that is no row there: part of a path."""
+"""File and word of comparisons where the word is not the name of a row but part of a path."""
 
 
 def compared_words(code: ast.AST) -> Iterator[str]:
-    """Text that is compared with ``==``, ``in`` and the like, or matched."""
+    """Strings that are compared (``==``, ``in``, ...) or matched."""
     for node in ast.walk(code):
         sides: list[ast.AST] = []
         if isinstance(node, ast.Compare):
@@ -268,18 +271,18 @@ def compared_words(code: ast.AST) -> Iterator[str]:
                 yield from (part.value for part in ast.walk(side) if isinstance(part, ast.Constant))
 
 
-def test_comparisons_are_found() -> None:
+def test_compared_words_finds_all_comparisons() -> None:
     code = "a == 'fpn' or b in ('rank', 'histogram') or f('vote') == c\nmatch d:\n    case 'depth' | 'heatmap': pass"
     assert set(compared_words(ast.parse(code))) == {"fpn", "rank", "histogram", "depth", "heatmap"}
 
 
 def test_no_code_compares_with_the_name_of_a_row() -> None:
-    """What a module has to know of a row is a field of it: a new row would not be on a list of names."""
+    """Traits are fields of the rows: a list of names would not contain a new row."""
     names = {*HEADS, *COMBINE, *TASKS, *BACKENDS, *LAYOUTS} - OTHER_WORDS
-    found = {
+    comparisons = {
         (path.relative_to(SOURCE).as_posix(), word)
         for path in SOURCE.rglob("*.py")
         for word in compared_words(ast.parse(path.read_text(encoding="utf-8")))
         if word in names
     }
-    assert found <= NO_ROW
+    assert comparisons <= NO_ROW

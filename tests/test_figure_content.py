@@ -1,4 +1,4 @@
-"""Plots: drawn points are at the positions of their values, read back from the pixels and the SVG."""
+"""Plots: points are drawn at the positions of their values, as read from the pixels and the SVG."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ GREEN = (44, 160, 44)
 
 
 @pytest.mark.parametrize("middle", [0.125, 0.5, 0.875])
-def test_a_drawn_curve_stands_where_its_values_are(middle: float, tmp_path: Path) -> None:
-    """Between the first epoch at 0 and the last at 1, the second epoch is at its share of the height."""
+def test_curve_is_drawn_at_its_values(middle: float, tmp_path: Path) -> None:
+    """The first epoch is drawn at the bottom (0), the last at the top (1), the second in between at its value."""
     rows = [
         {"epoch": float(epoch), "train_loss": 1.0, "val_loss": 1.0, "val_cc": value}
         for epoch, value in enumerate((0.0, middle, 1.0), start=1)
@@ -38,22 +38,22 @@ def test_a_drawn_curve_stands_where_its_values_are(middle: float, tmp_path: Path
     assert height_at(0) > height_at(0.5) > height_at(1)
 
 
-def test_points_of_a_chart_stand_where_its_ticks_say() -> None:
-    """Values are recovered from the dots' pixels by the marks of the axes, which name values at pixels."""
+def test_points_of_a_chart_agree_with_its_ticks() -> None:
+    """The ticks of the axes give the map from pixels to values; it recovers the values of the dots."""
     points = [(0.0, 10.0), (1.0, 40.0), (3.0, 20.0), (4.0, 30.0)]
     svg = chart([Series("one", points, drawn="dots")], Axis("across", (0, 4)), Axis("up", (0, 50)))
     across, up = marks(svg, "middle"), marks(svg, "end")
     assert len(across) >= 3 and len(up) >= 3
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"', svg)]
-    found = [(value_at(across, x), value_at(up, y)) for x, y in dots]
-    for dot, point in zip(found, points, strict=True):
+    values = [(value_at(across, x), value_at(up, y)) for x, y in dots]
+    for dot, point in zip(values, points, strict=True):
         assert dot == pytest.approx(point, abs=0.15)
 
 
 def marks(svg: str, anchor: str) -> list[tuple[float, float]]:
-    """(pixel, value) of the lines of an axis and the numbers beside them.
+    """(pixel, value) of the grid lines of an axis and their labels.
 
-    Numbers below the frame are anchored in the middle and stand under upright lines, numbers left of it end there.
+    The labels of the horizontal axis have the anchor ``middle`` and vertical lines, those of the vertical axis ``end``.
     """
     end = "x" if anchor == "middle" else "y"
     texts = [

@@ -1,4 +1,4 @@
-"""Figures in the documentation: each is bound to a result file and equals it, and differences are detected."""
+"""Figures in the documentation: each is bound to a result file, and differences are detected."""
 
 import json
 from pathlib import Path
@@ -21,26 +21,26 @@ def results(tmp_path: Path) -> Results:
 
 
 @pytest.mark.parametrize("name", pages())
-def test_every_figure_of_the_documents_equals_its_result_file(name: str) -> None:
+def test_figures_of_the_documentation_equal_their_result_files(name: str) -> None:
     page = check_page(name, (ROOT / name).read_text(encoding="utf-8"), Allowed.read())
     assert page.problems == []
 
 
-def test_no_allowed_text_is_left_over() -> None:
+def test_every_allowed_text_is_used() -> None:
     allowed = Allowed.read()
     for name in pages():
         check_page(name, (ROOT / name).read_text(encoding="utf-8"), allowed)
     assert allowed.unused() == []
 
 
-def test_a_bound_figure_that_is_right_is_listed_with_its_value(results: Results) -> None:
+def test_correct_figure_is_listed_with_its_value(results: Results) -> None:
     page = check_page("a.md", f"It takes **125.0**{MARKER} ms.", NONE, results)
     assert page.problems == []
     assert page.figures == ["a.md:1  125.0  speed.json: ways > name=ours, fast > seconds = 0.125"]
 
 
 @pytest.mark.parametrize("written", ["120.0", "125", "0.125", "125.0%"])
-def test_a_bound_figure_that_differs_is_a_problem_and_is_rewritten(written: str, results: Results) -> None:
+def test_wrong_figure_is_a_problem_and_is_rewritten(written: str, results: Results) -> None:
     page = check_page("a.md", f"First line.\nIt takes {written}{MARKER} ms.", NONE, results)
     assert len(page.problems) == 1 and page.problems[0].startswith("a.md:2: ")
     assert page.wanted == ["First line.", f"It takes 125.0{MARKER} ms."]
@@ -57,7 +57,7 @@ def test_a_bound_figure_that_differs_is_a_problem_and_is_rewritten(written: str,
         ("speed.json; .1f", "is not FILE; PATH; FORMAT"),
     ],
 )
-def test_a_marker_that_leads_nowhere_is_a_problem(marker: str, message: str, results: Results) -> None:
+def test_invalid_marker_is_a_problem(marker: str, message: str, results: Results) -> None:
     page = check_page("a.md", f"It takes 1.0<!-- = {marker} --> units.", NONE, results)
     assert len(page.problems) == 1 and message in page.problems[0]
 
@@ -65,7 +65,7 @@ def test_a_marker_that_leads_nowhere_is_a_problem(marker: str, message: str, res
 @pytest.mark.parametrize(
     ("function", "text"), [("max", "3.0"), ("min", "1.0"), ("mean", "2.0"), ("count", "3.0"), ("ratio", "3.0")]
 )
-def test_functions_of_several_values(function: str, text: str, results: Results) -> None:
+def test_functions_of_multiple_values(function: str, text: str, results: Results) -> None:
     assert results.show("speed.json", "best > *", ".1f", function) == text
     with pytest.raises(FigureError):
         results.show("speed.json", "best > *", ".1f")
@@ -84,7 +84,7 @@ def test_functions_of_several_values(function: str, text: str, results: Results)
         "The cc was 0.7 then.",
     ],
 )
-def test_a_measured_figure_without_a_marker_is_found(line: str) -> None:
+def test_measured_figure_without_a_marker_is_detected(line: str) -> None:
     assert len(list(find("a.md", [(7, line)], NONE))) == 1
     assert list(find("a.md", [(7, line)], Allowed({"a.md": [line]}))) == []
     assert list(find("a.md", [(7, line)], Allowed({"b.md": [line]}))) != []
@@ -93,21 +93,29 @@ def test_a_measured_figure_without_a_marker_is_found(line: str) -> None:
 @pytest.mark.parametrize(
     "line", ["Seven members, 480 images.", "At 360x480 or 3x3.", "torch 2.14.1", "`--keep 0.995`", "[a](b-0.12.md)"]
 )
-def test_what_is_no_measured_figure_is_left_alone(line: str) -> None:
+def test_other_numbers_are_not_detected(line: str) -> None:
     assert list(find("a.md", [(1, line)], NONE)) == []
 
 
-def test_whole_numbers_in_tables_of_times_and_metrics_are_found() -> None:
-    rows = ["| way | ms |", "|---|---|", "| naive | 278 |", "", "| task | classes |", "|---|---|", "| camvid | 11 |"]
+def test_whole_numbers_in_tables_of_times_and_metrics_are_detected() -> None:
+    rows = [
+        "| variant | ms |",
+        "|---|---|",
+        "| naive | 278 |",
+        "",
+        "| task | classes |",
+        "|---|---|",
+        "| camvid | 11 |",
+    ]
     assert [number for number, _ in find("a.md", list(enumerate(rows, 1)), NONE)] == [3]
 
 
-def test_commands_are_not_searched_but_their_comments_and_output_are() -> None:
+def test_comments_and_output_of_commands_are_checked_but_not_their_options() -> None:
     rows = ["```", "densemble train --time 30 s --keep 0.995  # takes 31 s", "val miou 0.674", "```"]
     assert [number for number, _ in find("a.md", list(enumerate(rows, 1)), NONE)] == [2, 3]
 
 
-def test_an_illustration_has_to_say_that_it_is_one(results: Results) -> None:
+def test_illustration_must_contain_the_word(results: Results) -> None:
     text = "<!-- illustration -->\n{}\nmiou 0.674\n<!-- /illustration -->"
     assert check_page("a.md", text.format("An illustration:"), NONE, results).problems == []
     (problem,) = check_page("a.md", text.format("Measured:"), NONE, results).problems
@@ -116,10 +124,8 @@ def test_an_illustration_has_to_say_that_it_is_one(results: Results) -> None:
     assert "is missing" in problem
 
 
-def test_a_table_that_was_edited_by_hand_is_a_problem_and_is_rewritten(
-    results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(figures.BLOCKS, "best", lambda found: f"| {found.show('speed.json', 'best > 0', 'd')} |")
+def test_manually_edited_table_is_a_problem_and_is_rewritten(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(figures.BLOCKS, "best", lambda results: f"| {results.show('speed.json', 'best > 0', 'd')} |")
     right = "<!-- figures: best -->\n| 3 |\n<!-- /figures -->"
     assert check_page("a.md", right, NONE, results).problems == []
     page = check_page("a.md", right.replace("| 3 |", "| 4 |\n| 5 |"), NONE, results)
@@ -128,7 +134,7 @@ def test_a_table_that_was_edited_by_hand_is_a_problem_and_is_rewritten(
 
 
 @pytest.mark.parametrize("name", GENERATED)
-def test_a_generated_page_that_was_edited_by_hand_is_a_problem(name: str) -> None:
+def test_manually_edited_generated_page_is_a_problem(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8").rstrip("\n")
     head, _, last = text.rpartition("\n")
     for edited in (f"{text}\n9.99", head, f"{head}\n{last[:-2]}9 |"):

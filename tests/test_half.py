@@ -1,4 +1,4 @@
-"""A probability of exactly one half is positive wherever probabilities become decisions."""
+"""A probability of exactly 0.5 is a positive decision in all functions."""
 
 from collections.abc import Callable
 
@@ -22,9 +22,9 @@ def maps(value: float) -> Tensor:
 def by_metrics(value: float) -> float:
     metrics = MultilabelMetrics(1)
     metrics.update(maps(value)[0], MASK)
-    found = metrics.compute()
-    assert found["f1"] == found["miou"]
-    return float(found["miou"])  # type: ignore[arg-type]
+    scores = metrics.compute()
+    assert scores["f1"] == scores["miou"]
+    return float(scores["miou"])  # type: ignore[arg-type]
 
 
 def by_objective(name: str) -> Callable[[float], float]:
@@ -42,7 +42,7 @@ def by_vote(value: float) -> float:
 
 
 def by_disagreement(value: float) -> float:
-    """One that surely says yes disagrees with one that says no."""
+    """1 if a member with this probability agrees with a member that predicts 0.9."""
     running = RunningUncertainty("bernoulli")
     running.add(maps(0.9), 1.0)
     running.add(maps(value), 1.0)
@@ -52,9 +52,9 @@ def by_disagreement(value: float) -> float:
 
 
 @pytest.mark.parametrize(
-    "decided",
+    "decision",
     [by_metrics, by_objective("miou"), by_objective("f1"), by_vote, by_disagreement],
     ids=["metrics", "objective miou", "objective f1", "vote", "disagreement"],
 )
-def test_one_half_is_positive_and_less_is_not(decided: Callable[[float], float]) -> None:
-    assert (decided(HALF), decided(BELOW), decided(0.9), decided(0.1)) == (1.0, 0.0, 1.0, 0.0)
+def test_one_half_is_positive_and_less_is_not(decision: Callable[[float], float]) -> None:
+    assert (decision(HALF), decision(BELOW), decision(0.9), decision(0.1)) == (1.0, 0.0, 1.0, 0.0)

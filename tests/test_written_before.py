@@ -1,8 +1,8 @@
-"""A run and an artifact written by an earlier version load, and predict what that version predicted.
+"""A run and an artifact written by an earlier version load and give the same predictions.
 
-``written_before/predictions.npz`` holds what the version that wrote the files predicted for the validation images.
-Convolutions differ by rounding between processors, hence the tolerance; decisions may differ where two
-classes are tied.
+``written_before/predictions.npz`` contains the predictions of the version that wrote the files, for the validation
+images. The tolerance is needed because convolutions round differently between processors. Decisions may differ where
+two classes are tied.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from densemble.storage.images import read_image
 WRITTEN = Path(__file__).parent / "written_before"
 TOLERANCE = 1e-5
 IMAGES = 2
-DECISIONS = ("label", "disagreement", "included")  # a tie may fall to the other side
+DECISIONS = ("label", "disagreement", "included")  # may differ at ties
 
 
 @pytest.fixture(scope="module")

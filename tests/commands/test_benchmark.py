@@ -1,4 +1,4 @@
-"""`densemble benchmark`: tables, one JSON object with --json, and errors with a remedy."""
+"""The command `benchmark`: tables, JSON output and errors."""
 
 import json
 from collections.abc import Callable
@@ -38,12 +38,12 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def known_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No process is started: those are tested in tests/evaluation/benchmark/test_fresh.py."""
+    """Start no processes; tests/evaluation/benchmark/test_fresh.py tests them."""
     steps = dict.fromkeys(("python", "import", "load", "compile", "predict"), 1.0)
     monkeypatch.setattr(measure, "run_fresh", lambda request: FreshProcess(steps, 321.0, 123.0, None))
 
 
-def test_json_holds_everything_and_nothing_else_is_on_stdout(densemble: Command, artifact: Path, scenes: Path) -> None:
+def test_json_is_complete_and_the_only_output_on_stdout(densemble: Command, artifact: Path, scenes: Path) -> None:
     done = densemble("benchmark", artifact, *QUICK, "--data", scenes, "--pictures", 2, "--budget", 0.5, "--json")
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
@@ -56,16 +56,16 @@ def test_json_holds_everything_and_nothing_else_is_on_stdout(densemble: Command,
     assert list(values["scores"]) == [*values["ways"], "ours, eager fp32, cascade"] and values["split"] == "val"
     assert all(len(row["samples"]) == 2 for row in values["scores"].values())
     cascade, whole = values["scores"]["ours, eager fp32, cascade"], values["scores"]["ours, eager fp32"]
-    assert cascade["cc"] != pytest.approx(whole["cc"], abs=1e-4)  # one member of two
+    assert cascade["cc"] != pytest.approx(whole["cc"], abs=1e-4)  # the cascade runs one of the two members
 
 
-def test_tables_name_members_ways_and_processes(densemble: Command, artifact: Path) -> None:
+def test_tables_list_members_variants_and_processes(densemble: Command, artifact: Path) -> None:
     done = densemble("benchmark", artifact, *QUICK)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "limits: convolutions 500 GFLOP/s in fp32; copies 70 GB/s"
     assert any(line.split()[-7:] == ["321", "5", "1", "1", "1", "1", "1"] for line in lines)
-    for first in ("member", "resdeconv", "squeezenet1_1", "way", "naive loop", "ours, eager fp32", "fresh process"):
+    for first in ("member", "resdeconv", "squeezenet1_1", "variant", "naive loop", "ours, eager fp32", "fresh process"):
         assert any(line.startswith(first) for line in lines), first
 
 
@@ -80,6 +80,6 @@ def test_tables_name_members_ways_and_processes(densemble: Command, artifact: Pa
         (("--split", "holdout"), "no split is named 'holdout'"),
     ],
 )
-def test_what_cannot_be_used_is_refused(densemble: Command, artifact: Path, words: tuple[str], message: str) -> None:
+def test_invalid_options_are_usage_errors(densemble: Command, artifact: Path, words: tuple[str], message: str) -> None:
     done = densemble("benchmark", artifact, *words)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

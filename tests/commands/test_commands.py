@@ -1,4 +1,4 @@
-"""All commands in sequence as a user types them, JSON without other output, and help without slow imports."""
+"""All commands in sequence, JSON output without other text, and help without slow imports."""
 
 import json
 import signal
@@ -34,13 +34,13 @@ def command(densemble: Command) -> Command:
     return run
 
 
-def test_help_needs_none_of_the_slow_libraries() -> None:
-    asked = (
+def test_help_does_not_import_slow_libraries() -> None:
+    program = (
         "import sys; from densemble.cli import main\n"
         "try: main()\n"
         "except SystemExit: print(sorted({'torch', 'torchvision', 'timm', 'lightning', 'pandas'} & set(sys.modules)))"
     )
-    shown = subprocess.run([sys.executable, "-c", asked, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([sys.executable, "-c", program, "--help"], capture_output=True, text=True, check=True).stdout
     for name in ("demo", "doctor", "backbones", "cuts", "data", "train", "assemble", "leaderboard", "evaluate"):
         assert name in shown
     assert shown.splitlines()[-1] == "[]"
@@ -56,7 +56,7 @@ def test_help_is_quick() -> None:
     assert statistics.median(seconds[1:]) < 1.0, seconds
 
 
-def test_from_training_to_images(command: Command, scenes: Path, tmp_path: Path) -> None:
+def test_train_assemble_evaluate_predict(command: Command, scenes: Path, tmp_path: Path) -> None:
     config, run, artifact, out = (tmp_path / name for name in ("run.yaml", "run", "gaze.safetensors", "out"))
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
     done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
@@ -80,10 +80,10 @@ def test_from_training_to_images(command: Command, scenes: Path, tmp_path: Path)
         scores["members"]["resdeconv"]["cc"], abs=1e-4
     )
     ensemble = next(row for row in rows if row["name"].startswith("ensemble"))
-    assert ensemble["cc"] == pytest.approx(scores["cc"], abs=2e-3)  # from predictions cached as fp16
+    assert ensemble["cc"] == pytest.approx(scores["cc"], abs=2e-3)  # from predictions cached as float16
     assert "ensemble" in command("evaluate", artifact, scenes, "--split", "train").stdout
 
-    # Two images of one name in two folders: nothing is overwritten. One named twice, by a glob and by itself, is one.
+    # Images with equal names from two folders do not overwrite each other; an image given twice is predicted once.
     images = [scenes / "train" / "images" / "0000.jpg", scenes / "val" / "images" / "0000.jpg"]
     command("predict", artifact, *images, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
     maps = sorted(path.name for path in out.glob("*_map.png"))
@@ -100,25 +100,25 @@ def test_data_commands(command: Command, scenes: Path, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "preview.png").size[0] > 800
 
 
-def test_networks_and_machine(command: Command) -> None:
+def test_backbones_cuts_and_doctor(command: Command) -> None:
     names = json.loads(command("backbones", "res*", "--json").stdout)["backbones"]
     assert {"resnet152", "resdeconv"} <= set(names)
-    found = json.loads(command("cuts", "alexnet", "--size", "240x320", "--json").stdout)
-    assert found["size"] == [240, 320]
-    first = found["cuts"][0]
+    result = json.loads(command("cuts", "alexnet", "--size", "240x320", "--json").stdout)
+    assert result["size"] == [240, 320]
+    first = result["cuts"][0]
     measured = {"node", "channels", "height", "width", "stride", "macs", "separates", "input_size", "listed"}
     assert set(first) == measured | {"parameters", "receptive_field", "offset", "kind", "why"}
-    assert found["auto"]["why"].startswith("the deepest of")
+    assert result["auto"]["why"].startswith("the deepest of")
     assert "features.12" in command("cuts", "alexnet").stdout
     facts = json.loads(command("doctor", "--json").stdout)
     assert facts["ok"] and facts["versions"]["torch"] and facts["backbones"] > 1000
 
 
-def test_weights_that_were_missing_can_be_named_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
+def test_missing_weights_can_be_given_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
     members = ["squeezenet1_1", "resdeconv"]
     values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "torchvision-squeezenet1_1.pth").write_bytes(b"a download that broke off")
+    (tmp_path / "torchvision-squeezenet1_1.pth").write_bytes(b"an incomplete download")
     failed = command("train", scenes, "--config", tmp_path / "run.yaml", "-o", tmp_path / "run", code=5)
     assert "torchvision-squeezenet1_1.pth" in failed.stderr and "resdeconv: done" in failed.stderr
     (tmp_path / "good").mkdir()
@@ -132,7 +132,7 @@ def test_weights_that_were_missing_can_be_named_on_resume(command: Command, scen
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.stress)]
 )
-def test_a_stopped_training_says_how_to_go_on_and_does(
+def test_stopped_training_prints_the_command_that_resumes_it(
     command: Command, number: int, code: int, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_epoch = EpochRecord.on_train_epoch_end
@@ -145,7 +145,9 @@ def test_a_stopped_training_says_how_to_go_on_and_does(
     config = tmp_path / "run.yaml"
     values = {**SMALL_RUN, "members": ["resdeconv"], "training": {**SMALL_RUN["training"], "epochs": 4}}
     config.write_text(yaml.safe_dump(values))
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # SIGINT is ignored if tests run in the background
     with monkeypatch.context() as patch:
         patch.setattr(EpochRecord, "on_train_epoch_end", end_epoch_and_stop)
         stopped = command("train", scenes, "--config", config, "-o", tmp_path / "run", code=code)

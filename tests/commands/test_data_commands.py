@@ -1,4 +1,4 @@
-"""`densemble data check` and `densemble data show`."""
+"""The commands `data check` and `data show`."""
 
 import json
 from collections.abc import Callable
@@ -22,18 +22,18 @@ def test_check_of_a_good_set(densemble: Command, tmp_path: Path) -> None:
     assert lines[2].split()[:3] == ["train", "4", "4"] and lines[-1] == "ok"
 
 
-def test_check_lists_every_kind_once_with_its_remedy(densemble: Command, tmp_path: Path) -> None:
+def test_check_lists_each_kind_of_problem_once_with_its_remedy(densemble: Command, tmp_path: Path) -> None:
     BROKEN["black and white"].spoil(write_good(tmp_path, "segmentation"))
     result = densemble("data", "check", tmp_path, "--task", "segmentation")
     assert result.returncode == 3 and "Traceback" not in result.stderr
     assert "error: 0/255 mask (6)" in result.stdout and "  and 1 more" in result.stdout
     assert result.stdout.count("remedy: say that white is class 1: --set 'data.label_map={255: 1}'") == 1
     assert result.stdout.splitlines()[-1] == "6 errors"
-    mended = densemble("data", "check", tmp_path, "--task", "segmentation", "--set", "data.label_map={255: 1}")
-    assert mended.returncode == 0, mended.stdout
+    repaired = densemble("data", "check", tmp_path, "--task", "segmentation", "--set", "data.label_map={255: 1}")
+    assert repaired.returncode == 0, repaired.stdout
 
 
-def test_json_keeps_every_file(densemble: Command, tmp_path: Path) -> None:
+def test_json_lists_every_file(densemble: Command, tmp_path: Path) -> None:
     BROKEN["black and white"].spoil(write_good(tmp_path, "segmentation"))
     result = densemble("data", "check", tmp_path, "--json")
     facts = json.loads(result.stdout)
@@ -44,13 +44,13 @@ def test_json_keeps_every_file(densemble: Command, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_task_that_is_not_named_is_told(densemble: Command, tmp_path: Path) -> None:
+def test_missing_task_is_guessed(densemble: Command, tmp_path: Path) -> None:
     result = densemble("data", "check", write_good(tmp_path, "heatmap"))
     assert result.returncode == 0
-    assert "looks like heatmap: tables of points; say --task to be sure" in result.stderr
+    assert "task guessed as heatmap: tables of points; set it with --task" in result.stderr
 
 
-def test_warnings_alone_end_with_0(densemble: Command, tmp_path: Path) -> None:
+def test_warnings_alone_exit_with_0(densemble: Command, tmp_path: Path) -> None:
     BROKEN["EXIF mirrored"].spoil(write_good(tmp_path, "segmentation"))
     result = densemble("data", "check", tmp_path, "--task", "segmentation")
     assert result.returncode == 0 and result.stdout.splitlines()[-1] == "ok, 1 warning"
@@ -70,11 +70,11 @@ def test_leave_out_and_page_are_written(densemble: Command, tmp_path: Path) -> N
     result = densemble("data", "check", folder, "--task", "segmentation", "--leave-out", names, "--page", page)
     assert result.returncode == 3 and names.read_text() == "b\n"
     assert "wrote 1 names" in result.stderr and page.read_text().startswith("<!doctype html>")
-    mended = densemble("data", "check", folder, "--task", "segmentation", "--set", f"data.leave_out={names}")
-    assert mended.returncode == 0, mended.stdout
+    repaired = densemble("data", "check", folder, "--task", "segmentation", "--set", f"data.leave_out={names}")
+    assert repaired.returncode == 0, repaired.stdout
 
 
-def test_places_that_cannot_be_written(densemble: Command, tmp_path: Path) -> None:
+def test_unwritable_outputs(densemble: Command, tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "saliency")
     (tmp_path / "file").write_text("")
     for option in ("--leave-out", "--page"):
@@ -83,14 +83,14 @@ def test_places_that_cannot_be_written(densemble: Command, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("options", [(), ("--augmented", "strong"), ("--split", "val", "--count", "1")])
-def test_show_writes_a_image(options: tuple[str, ...], densemble: Command, tmp_path: Path) -> None:
+def test_show_writes_a_png(options: tuple[str, ...], densemble: Command, tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "depth")
     result = densemble("data", "show", folder, "--task", "depth", "-o", tmp_path / "p.png", *options)
     assert result.returncode == 0, result.stderr
     assert Image.open(tmp_path / "p.png").format == "PNG"
 
 
-def test_show_refuses_what_it_cannot_draw(densemble: Command, tmp_path: Path) -> None:
+def test_show_reports_missing_split_unknown_augmentation_and_unequal_sizes(densemble: Command, tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
     call = ("data", "show", folder, "--task", "segmentation", "-o", tmp_path / "p.png")
     missing = densemble(*call, "--split", "test")

@@ -1,4 +1,4 @@
-"""Messages of the command line if an ensemble runs without a member."""
+"""Messages of the command line if an ensemble runs without some members."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from densemble.storage.artifact import save
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """Two members, of which the second gives NaN."""
+    """Ensemble of two members; the second one gives NaN."""
     torch.manual_seed(0)
     members = {
         name: DenseModel("squeezenet1_1", out_size=(12, 16), weights=None, input_size=(48, 64))
@@ -34,14 +34,16 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_all_members_are_needed(artifact: Path, photo: Path, densemble: Callable[..., Any], tmp_path: Path) -> None:
+def test_all_members_are_required_by_default(
+    artifact: Path, photo: Path, densemble: Callable[..., Any], tmp_path: Path
+) -> None:
     done = densemble("predict", artifact, photo, "-o", tmp_path / "out")
     assert done.returncode == 4 and "member 'bad' gives NaN" in done.stderr and "--min-members" in done.stderr
     assert not list((tmp_path / "out").glob("photo*"))
 
 
 @pytest.mark.filterwarnings("ignore:member 'bad' gives NaN")
-def test_what_was_done_without_a_member_is_partial(
+def test_prediction_without_a_member_is_a_partial_success(
     artifact: Path, photo: Path, densemble: Callable[..., Any], tmp_path: Path
 ) -> None:
     done = densemble("predict", artifact, photo, "-o", tmp_path / "out", "--min-members", 1)

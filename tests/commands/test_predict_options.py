@@ -1,4 +1,4 @@
-"""Options of predict: early stopping, continuing, and images that are read in windows."""
+"""Options of `predict`: cascades, continued runs, and images read in windows."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +32,12 @@ CASCADE = Cascade(
 
 
 def members(**options: Any) -> dict[str, DenseModel]:
-    given = {"out_channels": 3, "weights": None, "head": "upsample", **options}
-    made = {}
+    arguments = {"out_channels": 3, "weights": None, "head": "upsample", **options}
+    models = {}
     for seed, name in enumerate(("quick", "slow")):
         torch.manual_seed(seed)
-        made[name] = DenseModel("squeezenet1_1", **given).eval()
-    return made
+        models[name] = DenseModel("squeezenet1_1", **arguments).eval()
+    return models
 
 
 TASK = SegmentationTask(("a", "b", "c"))
@@ -63,13 +63,11 @@ def maps(folder: Path) -> list[np.ndarray[Any, Any]]:
     return [np.asarray(Image.open(file)) for file in sorted(folder.glob("*_map.png"))]
 
 
-def test_the_cascade_comes_back_from_the_file(artifact: Path) -> None:
+def test_artifact_stores_the_cascade(artifact: Path) -> None:
     assert load(artifact).cascade == CASCADE
 
 
-def test_a_budget_runs_the_members_that_it_pays_for(
-    artifact: Path, photos: Path, densemble: Run, tmp_path: Path
-) -> None:
+def test_budget_runs_only_affordable_members(artifact: Path, photos: Path, densemble: Run, tmp_path: Path) -> None:
     done = densemble("predict", artifact, photos, "-o", tmp_path / "out", "--budget", 0.4, "--save", "map")
     assert done.returncode == 0
     assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members an image" in done.stderr
@@ -85,7 +83,7 @@ def test_a_budget_runs_the_members_that_it_pays_for(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--keep", "0.9", "--budget", "0.5"), "contradict"),
         (("--budget", "0.1"), "the cheapest policy"),
@@ -94,20 +92,20 @@ def test_a_budget_runs_the_members_that_it_pays_for(
         (("--backend", "tensorrt"), "onnxruntime, openvino"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    artifact: Path, photos: Path, densemble: Run, tmp_path: Path, options: tuple[str, ...], said: str
+def test_invalid_options_are_usage_errors(
+    artifact: Path, photos: Path, densemble: Run, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     done = densemble("predict", artifact, photos, "-o", tmp_path / "out", *options)
-    assert done.returncode == 2 and said in done.stderr
+    assert done.returncode == 2 and message in done.stderr
 
 
-def test_an_artifact_without_a_cascade_says_so(photos: Path, densemble: Run, tmp_path: Path) -> None:
+def test_keep_without_a_cascade_is_a_usage_error(photos: Path, densemble: Run, tmp_path: Path) -> None:
     plain = save(Ensemble(members(input_size=(48, 64))), tmp_path / "plain.safetensors")
     done = densemble("predict", plain, photos, "-o", tmp_path / "out", "--keep", "0.99")
     assert done.returncode == 2 and "no cascade" in done.stderr
 
 
-def test_a_second_run_does_what_is_missing(artifact: Path, photos: Path, densemble: Run, tmp_path: Path) -> None:
+def test_second_run_predicts_only_missing_images(artifact: Path, photos: Path, densemble: Run, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert densemble("predict", artifact, photos, "-o", out).returncode == 0
     (out / "1_map.png").unlink()
@@ -120,10 +118,10 @@ def test_a_second_run_does_what_is_missing(artifact: Path, photos: Path, densemb
 
 
 @pytest.mark.parametrize("options", [{"input_size": (48, 64), "out_size": None}, {"out_size": None}])
-def test_a_image_read_by_windows_gives_the_map_of_the_whole(
+def test_windows_give_the_same_map_as_the_whole_image(
     densemble: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    artifact = save(Ensemble(members(**options), task=TASK), tmp_path / "own.safetensors")
+    artifact = save(Ensemble(members(**options), task=TASK), tmp_path / "ensemble.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (320, 448, 3), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "field.tif", pixels, tile=(64, 64))
     arguments = ("predict", artifact, tmp_path / "field.tif", "--save", "map,overlay,uncertainty", "--backend", "eager")
@@ -131,11 +129,11 @@ def test_a_image_read_by_windows_gives_the_map_of_the_whole(
     monkeypatch.setattr(large, "MOST_PIXELS", 1000)
     done = densemble(*arguments, "-o", tmp_path / "windows", "--precision", "fp32", "--tile", 192)
     assert done.returncode == 0 and "320/320 rows" in done.stderr
-    found = tifffile.imread(tmp_path / "windows" / "field_map.tif")
-    wanted = np.asarray(Image.open(tmp_path / "whole" / "field_map.png"))
+    windows = tifffile.imread(tmp_path / "windows" / "field_map.tif")
+    expected = np.asarray(Image.open(tmp_path / "whole" / "field_map.png"))
     exact = "exact tiles" in done.stderr or options.get("input_size") is not None
-    assert found.shape == wanted.shape and found.dtype == np.uint8
-    assert (found != wanted).mean() <= (0.001 if exact else 0.2)
+    assert windows.shape == expected.shape and windows.dtype == np.uint8
+    assert (windows != expected).mean() <= (0.001 if exact else 0.2)
     entropy = tifffile.imread(tmp_path / "windows" / "field_uncertainty.tif")
     assert entropy.dtype == np.float32 and entropy.min() >= 0 and entropy.max() <= np.log(3) + 1e-5
     drawn = np.asarray(Image.open(tmp_path / "windows" / "field_overlay.png"))
@@ -144,7 +142,7 @@ def test_a_image_read_by_windows_gives_the_map_of_the_whole(
     assert (drawn != whole).mean() <= (0.01 if exact else 0.3)
 
 
-def test_a_zarr_gives_a_zarr(artifact: Path, densemble: Run, tmp_path: Path) -> None:
+def test_prediction_of_a_zarr_is_a_zarr(artifact: Path, densemble: Run, tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     pixels = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
     zarr.create_array(tmp_path / "field.zarr", data=pixels, chunks=(64, 64, 3))

@@ -1,4 +1,4 @@
-"""Progress while a folder is predicted: a bar in a terminal, otherwise a line every ten seconds."""
+"""Progress over a folder of images: a bar in a terminal, otherwise a line every ten seconds."""
 
 import io
 
@@ -20,8 +20,8 @@ class Clock:
         return self.now
 
 
-def told(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100, images: int = 100) -> str:
-    """The output of images that end every ``seconds``."""
+def output_of(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100, images: int = 100) -> str:
+    """Output of a command that finishes one image every ``seconds``."""
     clock = Clock()
     with ImageProgress(stream, clock) as progress:
         progress.update(skipped, total, skipped)
@@ -31,31 +31,31 @@ def told(stream: io.StringIO, seconds: float, skipped: int = 0, total: int = 100
     return stream.getvalue()
 
 
-def test_lines_are_ten_seconds_apart_and_carry_rate_and_remaining_time() -> None:
-    lines = told(io.StringIO(), 0.5).splitlines()
+def test_a_line_every_ten_seconds_with_rate_and_remaining_time() -> None:
+    lines = output_of(io.StringIO(), 0.5).splitlines()
     assert lines[0] == "20/100 images, 2 per second, 0:00:40 left"
     assert [line.split("/")[0] for line in lines] == ["20", "40", "60", "80", "100"]
     assert lines[-1].endswith("0:00:00 left")
 
 
-def test_a_quick_folder_is_done_without_a_line() -> None:
-    assert told(io.StringIO(), 0.01) == ""
+def test_short_command_prints_nothing() -> None:
+    assert output_of(io.StringIO(), 0.01) == ""
 
 
-def test_images_of_an_earlier_run_are_no_part_of_the_rate() -> None:
-    assert told(io.StringIO(), 4, skipped=90).splitlines()[0] == "93/100 images, 0.25 per second, 0:00:28 left"
+def test_skipped_images_do_not_change_the_rate() -> None:
+    assert output_of(io.StringIO(), 4, skipped=90).splitlines()[0] == "93/100 images, 0.25 per second, 0:00:28 left"
 
 
 def test_remaining_hours() -> None:
-    line = told(io.StringIO(), 10, total=1000, images=3).splitlines()[1]
+    line = output_of(io.StringIO(), 10, total=1000, images=3).splitlines()[1]
     assert line == "2/1000 images, 0.1 per second, 2:46:20 left"
 
 
-def test_one_image_shows_no_pace() -> None:
-    assert told(io.StringIO(), 20, total=50, images=1) == "1/50 images\n"
+def test_no_rate_after_one_image() -> None:
+    assert output_of(io.StringIO(), 20, total=50, images=1) == "1/50 images\n"
 
 
-def test_a_terminal_gets_a_bar_and_remarks_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_bar_and_unchanged_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")

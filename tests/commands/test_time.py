@@ -1,4 +1,4 @@
-"""``train --time``: the clock starts at the entry of the command line, before imports and reading."""
+"""``train --time``: the clock starts with the command, before imports and reading."""
 
 import time
 from pathlib import Path
@@ -11,11 +11,11 @@ from densemble.engines.budget import Budget
 
 
 @pytest.mark.parametrize(("options", "seconds"), [(("--time", "90s"), 90.0), ((), None)])
-def test_the_budget_starts_with_the_command(
+def test_budget_starts_with_the_command(
     scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch, options: Any, seconds: float | None
 ) -> None:
-    given: list[Budget] = []
-    monkeypatch.setattr(run, "run_members", lambda data, config, out, resume, budget: given.append(budget))
+    budgets: list[Budget] = []
+    monkeypatch.setattr(run, "run_members", lambda data, config, out, resume, budget: budgets.append(budget))
     clock = time.monotonic
     readings: list[float] = []
 
@@ -26,15 +26,15 @@ def test_the_budget_starts_with_the_command(
     monkeypatch.setattr(cli.time, "monotonic", recorded)
     ended = densemble("train", scenes, "--task", "saliency", "-o", tmp_path / "run", *options)
     assert ended.returncode == 0, ended.stderr
-    assert given[0].seconds == seconds and given[0].started == readings[0], "the first look at the clock"
+    assert budgets[0].seconds == seconds and budgets[0].started == readings[0], "the first reading of the clock"
 
 
 def test_keep_checkpoints_reaches_the_settings(
     scenes: Path, tmp_path: Path, densemble: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[bool] = []
-    monkeypatch.setattr(run, "run_members", lambda data, config, *_: given.append(config.trainer.keep_checkpoints))
+    values: list[bool] = []
+    monkeypatch.setattr(run, "run_members", lambda data, config, *_: values.append(config.trainer.keep_checkpoints))
     for options in ((), ("--keep-checkpoints",)):
         ended = densemble("train", scenes, "--task", "saliency", "-o", tmp_path / "run", *options)
         assert ended.returncode == 0, ended.stderr
-    assert given == [False, True]
+    assert values == [False, True]

@@ -1,4 +1,4 @@
-"""Read the tags of an HTML page, for tests."""
+"""Parser for the tags of an HTML page."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID_TAGS = {"img", "meta", "br", "wbr"}
 
 
 class Tags(HTMLParser):
-    """Collects tags and addresses, and checks that every tag is closed in turn."""
+    """Collects tags and addresses, and checks that tags are closed in the right order."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The HTML page of a data check and the preview of samples."""
+"""HTML page of a data check, and preview of samples."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def page_of(folder: Path, task: str, out: Path, **options: Any) -> tuple[str, Ta
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_page_stands_alone_for_every_task(task: str, tmp_path: Path) -> None:
+def test_page_is_self_contained_for_every_task(task: str, tmp_path: Path) -> None:
     text, tags = page_of(write_good(tmp_path / "set", task), task, tmp_path / "page.html")
     assert tags.addresses and all(address.startswith("data:image/jpeg;base64,") for address in tags.addresses)
     assert not {"script", "link", "iframe"} & set(tags.seen)
@@ -51,19 +51,19 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert "&lt;img src=x&gt;.png" in text and "a&amp;b" in text
 
 
-def test_problems_are_grouped_with_their_remedy_and_twins_stand_side_by_side(tmp_path: Path) -> None:
+def test_problems_are_grouped_with_remedy_and_similar_images_are_shown_side_by_side(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
     BROKEN["mirrored in val"].spoil(folder)
     BROKEN["black and white"].spoil(folder)
     text, _ = page_of(folder, "segmentation", tmp_path / "page.html")
     assert text.count("<h3>0/255 mask ") == 1 and "and 1 more" in text
     assert "<code>--set &#x27;data.label_map={255: 1}&#x27;</code>" in text
-    twins = re.search(r'<figure class="pair">(.*?)</figure>', text, re.DOTALL)
-    assert twins is not None and twins[1].count("<img") == 2 and "near-duplicate" in twins[1]
+    pair = re.search(r'<figure class="pair">(.*?)</figure>', text, re.DOTALL)
+    assert pair is not None and pair[1].count("<img") == 2 and "near-duplicate" in pair[1]
     assert "7 errors" in text
 
 
-def test_class_bars_are_as_long_as_their_shares(tmp_path: Path) -> None:
+def test_length_of_class_bars_is_proportional_to_the_share(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
     for stem in "abcdef":
         save(target_of(folder, stem), np.repeat([0, 0, 0, 1], 12 * 64).reshape(48, 64).astype(np.uint8))
@@ -73,7 +73,7 @@ def test_class_bars_are_as_long_as_their_shares(tmp_path: Path) -> None:
     assert text.count("75.00%") == 2 and text.count("25.00%") == 2
 
 
-def test_a_set_that_cannot_be_read_still_gets_its_page(tmp_path: Path) -> None:
+def test_page_of_a_data_set_without_readable_images(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "saliency")
     for stem in "abcdef":
         image_of(folder, stem).write_bytes(b"no image")
@@ -83,7 +83,7 @@ def test_a_set_that_cannot_be_read_still_gets_its_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("augmented", [None, "strong"])
-def test_a_preview_is_drawn_for_every_task(task: str, augmented: str | None, tmp_path: Path) -> None:
+def test_preview_of_every_task(task: str, augmented: str | None, tmp_path: Path) -> None:
     data = FolderData(write_good(tmp_path / "set", task), task)
     draw_preview(data, 2, tmp_path / "p.png", "val", augmented, (48, 64))
     drawn = np.asarray(Image.open(tmp_path / "p.png").convert("RGB"))
@@ -92,7 +92,7 @@ def test_a_preview_is_drawn_for_every_task(task: str, augmented: str | None, tmp
     assert drawn.std() > 20
 
 
-def test_a_preview_is_a_png(tmp_path: Path) -> None:
+def test_preview_refuses_other_formats_and_unknown_augmentations(tmp_path: Path) -> None:
     data = FolderData(write_good(tmp_path / "set", "saliency"), "saliency")
     with pytest.raises(UsageError, match=r"name it p\.png"):
         draw_preview(data, 2, tmp_path / "p.jpg")
@@ -100,30 +100,30 @@ def test_a_preview_is_a_png(tmp_path: Path) -> None:
         draw_preview(data, 2, tmp_path / "p.png", augmented="weak")
 
 
-def test_variants_are_what_training_sees(tmp_path: Path) -> None:
-    """Without augmentation the variants are the sample; with it they are repeatable and differ by epoch."""
+def test_augmented_variants(tmp_path: Path) -> None:
+    """Variants equal the sample without augmentation; with it they are reproducible and differ by epoch."""
     data = FolderData(write_good(tmp_path, "segmentation"), "segmentation")
     samples = data.train[:2]
     plain = list(augmented_samples(data, samples, "none", (48, 64)))
     assert len(plain) == 8
-    for one in plain[1:4]:
-        np.testing.assert_allclose(one.image, plain[0].image, atol=1e-6)
-        np.testing.assert_array_equal(one.target, plain[0].target)
+    for variant in plain[1:4]:
+        np.testing.assert_allclose(variant.image, plain[0].image, atol=1e-6)
+        np.testing.assert_array_equal(variant.target, plain[0].target)
     strong, again = (list(augmented_samples(data, samples, "strong", (48, 64), seed=3)) for _ in range(2))
     assert all(np.array_equal(a.image, b.image) for a, b in zip(strong, again, strict=True))
     assert not np.array_equal(strong[1].image, strong[2].image)
 
 
-def test_labels_keep_their_colours_and_values_one_scale(tmp_path: Path) -> None:
+def test_colours_of_labels_and_scale_of_values(tmp_path: Path) -> None:
     data = FolderData(write_good(tmp_path / "s", "segmentation"), "segmentation", classes=["sky", "road", "car"])
     raw = list(read_samples(data, data.train))
     painter = SamplePainter(data, raw)
     assert [name for name, _ in painter.legend()] == ["sky", "road", "car", "ignored (255)"]
     white = np.ones((48, 64, 3), np.float32)
-    drawn = painter.draw(RawSample("x", white, np.full((48, 64), 1))).target[0, 0]
+    drawn = painter.draw(RawSample("x", white, np.full((48, 64), 1)))[1][0, 0]
     colour = np.array(painter.legend()[1][1])
     np.testing.assert_allclose(drawn, 255 * 0.35 + colour * 0.65, atol=1)
     depth = FolderData(write_good(tmp_path / "d", "depth"), "depth")
     painter = SamplePainter(depth, list(read_samples(depth, depth.train)))
-    black = painter.draw(RawSample("x", white, np.zeros((48, 64)))).target
-    assert not black.any() and painter.range is not None and painter.range[0] >= 300
+    _, invalid = painter.draw(RawSample("x", white, np.zeros((48, 64))))
+    assert not invalid.any() and painter.range is not None and painter.range[0] >= 300

@@ -1,4 +1,4 @@
-"""The report of a run: its text, its charts, and that it needs no other files."""
+"""Report of a run: text, charts, and independence from other files."""
 
 import json
 import re
@@ -23,7 +23,7 @@ FIRST = {"task": "segmentation", "metric": "miou", "higher_is_better": True, "pi
 
 
 def bins(shift: float) -> list[dict[str, Any]]:
-    """Five bins of which the first is empty."""
+    """Five bins, the first one empty."""
     empty = {"low": 0.0, "high": 0.2, "count": 0, "confidence": None, "accuracy": None}
     return [empty] + [
         {"low": i / 5, "high": (i + 1) / 5, "count": 10**i + 7, "confidence": at, "accuracy": at - shift}
@@ -36,7 +36,7 @@ def gain(value: float, low: float, high: float) -> dict[str, float]:
 
 
 def full() -> dict[str, Any]:
-    """An analysis in which nothing is absent."""
+    """Analysis with all sections."""
     return {
         **FIRST,
         "chosen": {"select": "greedy", "combine": "mean", "weights": {"lite0": 0.75, "lite1": 0.25, "vgg": 0.0},
@@ -107,22 +107,22 @@ def page_of(analysis: dict[str, Any], folder: Path, strips: list[ImageStrip] | N
 
 
 def words(text: str) -> str:
-    """What a reader sees."""
+    """Visible text of a page."""
     return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text.split("</style>")[1])))
 
 
 def section(text: str, key: str) -> str:
-    found = re.search(rf'<section id="{key}">(.*?)</section>', text, re.DOTALL)
-    assert found is not None
-    return found[1]
+    match = re.search(rf'<section id="{key}">(.*?)</section>', text, re.DOTALL)
+    assert match is not None
+    return match[1]
 
 
 def strip(name: str = "0001TP", size: tuple[int, int] = (48, 64)) -> ImageStrip:
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    return ImageStrip(name, 0.512, "among the worst", tuple((title, noise) for title in ("image", "truth")))
+    return ImageStrip(name, 0.512, "among the worst", tuple((title, noise) for title in ("image", "target")))
 
 
-def test_the_page_stands_alone(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     text, tags = page_of(full(), tmp_path, [strip()])
     assert not {"script", "link", "iframe", "object", "embed"} & set(tags.seen)
     assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in tags.addresses)
@@ -138,7 +138,7 @@ def test_every_number_is_on_the_page(tmp_path: Path) -> None:
     ] == []
 
 
-def test_no_number_is_more_precise_than_it_is(tmp_path: Path) -> None:
+def test_numbers_have_at_most_four_significant_digits(tmp_path: Path) -> None:
     analysis = full()
     for row in analysis["strategies"]:
         row["score"] += 1 / 7e5
@@ -147,23 +147,23 @@ def test_no_number_is_more_precise_than_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [*SECTIONS, "chosen", "baselines", "dropped"])
-def test_what_is_absent_is_left_out(key: str, tmp_path: Path) -> None:
+def test_sections_without_data_are_left_out(key: str, tmp_path: Path) -> None:
     analysis = full()
     del analysis[key]
     text, _ = page_of(analysis, tmp_path)
-    assert re.findall(r'<section id="(\w+)"', text) == [one for one in SECTIONS if one != key]
-    assert ('class="answer"' in text) is (key != "chosen")
+    assert re.findall(r'<section id="(\w+)"', text) == [name for name in SECTIONS if name != key]
+    assert ('class="overview"' in text) is (key != "chosen")
     assert ("mean map" in text) is (key not in ("baselines", "members"))
     assert ("alexnet" in text) is (key != "dropped")
 
 
-def test_a_page_of_nothing_is_a_page(tmp_path: Path) -> None:
+def test_page_of_an_analysis_without_sections(tmp_path: Path) -> None:
     text, _ = page_of(FIRST, tmp_path)
     assert "<section" not in text and "101 validation images" in words(text)
 
 
 def renamed(value: Any, name: str) -> Any:
-    """The same with another name wherever ``lite0`` stands."""
+    """Copy with ``lite0`` replaced by another name."""
     return json.loads(json.dumps(value).replace('"lite0"', json.dumps(name)))
 
 
@@ -181,46 +181,46 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("over_best", "said"),
+    ("over_best", "warning"),
     [
         (gain(0.012, 0.002, 0.018), None),
-        (gain(0.012, -0.001, 0.018), "Not surely better than the best single member"),
-        (gain(0.012, 0.0, 0.018), "Not surely better than the best single member"),
+        (gain(0.012, -0.001, 0.018), "Not significantly better than the best single member"),
+        (gain(0.012, 0.0, 0.018), "Not significantly better than the best single member"),
         (gain(-0.012, -0.02, -0.003), "Worse than the best single member"),
         (gain(0.0, 0.0, 0.0), "The same as the best single member"),
     ],
 )
-def test_a_doubtful_gain_is_said_plainly(over_best: dict[str, float], said: str | None, tmp_path: Path) -> None:
+def test_warning_about_uncertain_gains(over_best: dict[str, float], warning: str | None, tmp_path: Path) -> None:
     analysis = full()
     analysis["strategies"][1]["gain_over_best"] = over_best
     titles = re.findall(r'class="problem warning"><h3>(.*?)</h3>', page_of(analysis, tmp_path)[0])
-    assert titles == [*([said] if said else []), "Members that were dropped"]
+    assert titles == [*([warning] if warning else []), "Members that were left out"]
 
 
-def test_nothing_is_compared_with_itself(tmp_path: Path) -> None:
+def test_strategy_is_not_compared_with_itself(tmp_path: Path) -> None:
     analysis = full()
     analysis["chosen"]["select"] = "all"
     text = words(page_of(analysis, tmp_path)[0])
-    assert "Gain over the best single member, made the same way" in text
+    assert "Gain over the best single member, fitted in the same way" in text
     assert "Gain over the mean of all members" not in text and "The same as the mean of all members" not in text
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_what_no_baseline_needs_training_for_is_said(higher: bool, tmp_path: Path) -> None:
-    """A baseline between the ensemble's 0.7134 and vgg's 0.5712 beats the one that lies on its wrong side."""
+def test_warning_about_baselines(higher: bool, tmp_path: Path) -> None:
+    """The baseline scores between the ensemble (0.7134) and vgg (0.5712): one of the two is worse than it."""
     analysis = {**full(), "higher_is_better": higher, "baselines": [{"name": "mean map", "score": 0.6}]}
     seen = words(page_of(analysis, tmp_path)[0])
     assert ("The ensemble is no better than a baseline" in seen) is not higher
-    assert f"not better than that: {'vgg' if higher else 'lite0'}." in seen
+    assert f"Members that are not better: {'vgg' if higher else 'lite0'}." in seen
 
 
-def test_rows_are_in_order_of_their_scores(tmp_path: Path) -> None:
+def test_rows_are_sorted_by_score(tmp_path: Path) -> None:
     for higher, order in ((True, ["greedy", "all", "best"]), (False, ["best", "all", "greedy"])):
         text = section(page_of({**full(), "higher_is_better": higher}, tmp_path)[0], "strategies")
         assert re.findall(r'<tr><td><div class="name">(?:<b>)?(\w+)', text) == order
 
 
-def test_the_best_of_each_class_is_bold(tmp_path: Path) -> None:
+def test_best_score_of_each_class_is_bold(tmp_path: Path) -> None:
     text = section(page_of(full(), tmp_path)[0], "per_class")
     assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", text) == ["0.911", "0.713"]
     assert "The ensemble is the best in 1 of 2 classes." in text
@@ -228,22 +228,22 @@ def test_the_best_of_each_class_is_bold(tmp_path: Path) -> None:
     assert re.findall(r"<td[^>]*><b>([\d.]+)</b>", lower) == ["0.907", "0.702"]
 
 
-def scale(svg: str, anchor: str, place: str) -> np.ndarray[Any, Any]:
-    """Pixels -> values, from the marks of an axis: slope and intercept."""
+def scale(svg: str, anchor: str, axis: str) -> np.ndarray[Any, Any]:
+    """Slope and intercept of the map from pixels to values, from the ticks of an axis."""
     marks = re.findall(rf'<text x="([\d.]+)" y="([\d.]+)" text-anchor="{anchor}">([\d.]+)</text>', svg)
-    pixels = [float(mark[0 if place == "x" else 1]) for mark in marks]
+    pixels = [float(mark[0 if axis == "x" else 1]) for mark in marks]
     return np.polyfit(pixels, [float(mark[2]) for mark in marks], 1)
 
 
 def drawn_points(svg: str) -> np.ndarray[Any, Any]:
-    """The dots of a figure as a reader takes them from its axes."""
+    """Values of the dots of a chart, read from its axes."""
     dots = np.array([[float(x), float(y)] for x, y in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)])
     x = np.polyval(scale(svg, "middle", "x"), dots[:, 0])
-    y = np.polyval(scale(svg, "end", "y"), dots[:, 1] + 4)  # texts stand 4 pixels below their lines
+    y = np.polyval(scale(svg, "end", "y"), dots[:, 1] + 4)  # labels are 4 pixels below their lines
     return np.stack([x, y], 1)
 
 
-def test_the_reliability_diagram_shows_the_table(tmp_path: Path) -> None:
+def test_reliability_diagram_agrees_with_the_table(tmp_path: Path) -> None:
     analysis = full()
     figures = re.findall(r"<svg.*?</svg>", section(page_of(analysis, tmp_path)[0], "calibration"), re.DOTALL)
     for name, svg, bars in zip(("before", "after"), figures[::2], figures[1::2], strict=True):
@@ -256,7 +256,7 @@ def test_the_reliability_diagram_shows_the_table(tmp_path: Path) -> None:
         np.testing.assert_allclose(np.array(heights) / heights[-1], expected / expected[-1], atol=2e-3)
 
 
-def test_coverage_of_intervals_is_drawn(tmp_path: Path) -> None:
+def test_interval_coverage_is_drawn(tmp_path: Path) -> None:
     rows = [{"nominal": 0.5, "before": 0.31, "after": 0.49}, {"nominal": 0.9, "before": 0.62, "after": 0.89}]
     fitted = {"kind": "variance", "scale": 1.734, "floor": 0.02}
     text = section(
@@ -267,21 +267,21 @@ def test_coverage_of_intervals_is_drawn(tmp_path: Path) -> None:
     assert "variance, scale 1.73, floor 0.0200." in text
 
 
-def test_a_broken_promise_is_said(tmp_path: Path) -> None:
+def test_guarantee_below_the_requested_coverage_is_marked(tmp_path: Path) -> None:
     broken = {**full()["guarantee"], "coverage": 0.75, "low": 0.68, "high": 0.82}
-    assert "less than was asked for" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
-    assert "less than was asked for" not in page_of(full(), tmp_path)[0]
+    assert "less than requested" in page_of({**full(), "guarantee": broken}, tmp_path)[0]
+    assert "less than requested" not in page_of(full(), tmp_path)[0]
 
 
-def test_twelve_strips_of_eight_panels_stay_small(tmp_path: Path) -> None:
-    """Noise is the worst that a JPEG can meet."""
+def test_page_with_twelve_strips_is_smaller_than_4_mb(tmp_path: Path) -> None:
+    """Noise is the worst case for JPEG."""
     noise = np.random.default_rng(0).integers(0, 256, (180, 240, 3)).astype(np.uint8)
     strips = [ImageStrip(str(i), None, "", (("noise", noise),) * 8) for i in range(12)]
     text, tags = page_of(full(), tmp_path, strips)
     assert tags.seen.count("img") == 96 and len(text) < 4e6
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError):
         write_report(tmp_path / "file" / "report.html", full(), [])
@@ -306,7 +306,7 @@ TASKS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_a_perfect_member_looks_like_the_truth(kind: str) -> None:
+def test_perfect_member_looks_like_the_target(kind: str) -> None:
     values, target = TASKS[kind]
     task = make_task(values)
     perfect, _ = task.as_maps(target)
@@ -316,17 +316,17 @@ def test_a_perfect_member_looks_like_the_truth(kind: str) -> None:
     prediction = prediction_of(perfect[None], torch.rand(1, *perfect.shape), entropy)
     panels = draw_panels(image, target, prediction, {"good": perfect, "bad": wrong}, task)
     titles = [title for title, _ in panels]
-    assert titles[:3] == ["image", "truth", "ensemble"] and titles[4:] == ["good", "bad"]
+    assert titles[:3] == ["image", "target", "ensemble"] and titles[4:] == ["good", "bad"]
     assert titles[3].startswith("uncertainty")
     drawn = dict(panels)
     assert all(pixels.shape == (48, 64, 3) and pixels.dtype == np.uint8 for pixels in drawn.values())
     np.testing.assert_array_equal(drawn["image"], image)
-    np.testing.assert_array_equal(drawn["truth"], drawn["ensemble"])
-    np.testing.assert_array_equal(drawn["truth"], drawn["good"])
+    np.testing.assert_array_equal(drawn["target"], drawn["ensemble"])
+    np.testing.assert_array_equal(drawn["target"], drawn["good"])
     assert (drawn["bad"] != drawn["good"]).mean() > 0.2
 
 
-def test_panels_are_small_whatever_the_sizes_are() -> None:
+def test_panels_are_small_for_all_input_sizes() -> None:
     task = make_task({"name": "segmentation", "classes": ["a", "b"]})
     target = torch.zeros(300, 400, dtype=torch.long)
     target[:150] = 255
@@ -335,12 +335,12 @@ def test_panels_are_small_whatever_the_sizes_are() -> None:
     image = np.full((600, 800, 3), 200, np.uint8)
     panels = dict(draw_panels(image, target, prediction_of(maps[None], maps[None], entropy), {"m": maps}, task))
     assert {pixels.shape for pixels in panels.values()} == {(180, 240, 3)}
-    assert not panels["truth"][:90].any() and panels["truth"][91:].any()
+    assert not panels["target"][:90].any() and panels["target"][91:].any()
     brightest = panels["uncertainty (entropy)"]
     assert (brightest == brightest[0, 0]).all() and brightest.mean() > 190
 
 
-def test_values_share_one_scale() -> None:
+def test_all_panels_of_values_share_one_scale() -> None:
     """A depth that is wrong by a factor of two looks wrong."""
     task = make_task({"name": "depth"})
     target = torch.linspace(1, 3, 64).repeat(48, 1)
@@ -349,4 +349,4 @@ def test_values_share_one_scale() -> None:
     image = np.zeros((48, 64, 3), np.uint8)
     drawn = dict(draw_panels(image, target, prediction, {"half": target[None] / 2}, task))
     same = np.argmin(abs(target[0].numpy() - 1.5))  # half of the last column's 3
-    np.testing.assert_allclose(drawn["half"][0, -1].astype(int), drawn["truth"][0, same].astype(int), atol=2)
+    np.testing.assert_allclose(drawn["half"][0, -1].astype(int), drawn["target"][0, same].astype(int), atol=2)

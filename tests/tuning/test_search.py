@@ -312,7 +312,7 @@ def test_ctrl_c_keeps_what_is_finished(
 
     monkeypatch.setattr(SEARCH, "train_trial", interrupted)
     stopped = densemble(*command(scenes, tmp_path / "out"))
-    assert stopped.returncode == 130 and "the same command goes on" in stopped.stderr
+    assert stopped.returncode == 130 and "run the same command again" in stopped.stderr
     assert (tmp_path / "out" / "best.yaml").is_file()
     monkeypatch.setattr(SEARCH, "train_trial", train_trial)
     result = search(scenes, tmp_path / "other", 2, space=["head", "learning_rate"])

@@ -1,4 +1,4 @@
-"""benchmark: what an artifact costs on this machine, beside the naive way and beside what the machine can do."""
+"""The command ``benchmark``: time an artifact, compared with a naive loop and with the limits of the machine."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Set
+from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Set, Split
 
 if TYPE_CHECKING:
     from densemble.ensemble.cascade import Policy
@@ -17,26 +17,26 @@ GIGA = 1e9
 
 def benchmark(
     artifact: ArtifactPath,
-    size: Annotated[str, typer.Option(help="Of the images, HEIGHTxWIDTH.")] = "240x320",
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
-    backend: Annotated[str, typer.Option(help="auto, or the name of a backend.")] = "auto",
-    precision: Annotated[str, typer.Option(help="The lowest that may be chosen: auto, fp32, bf16, int8.")] = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="Of every way, in turn; medians are shown.")] = 9,
-    data: Annotated[Path | None, typer.Option(help="Data set: its images are used, and the ways are scored.")] = None,
-    split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
-    most: Annotated[
-        int | None, typer.Option("--images", "--pictures", min=1, help="Score only the first so many images.")
+    size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
+    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 1,
+    backend: Annotated[str, typer.Option(help="Backend: auto, eager, inductor, onnxruntime or openvino.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Lowest precision to use: auto, fp32, bf16 or int8.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
+    data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,
+    split: Split = None,
+    max_images: Annotated[
+        int | None, typer.Option("--images", "--pictures", min=1, help="Score only this many images. Default: all.")
     ] = None,
-    keep: Annotated[float | None, typer.Option(help="Also score the cascade that keeps this share.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Also score the cascade of this share of the cost.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of PyTorch and the backends; default its own.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    keep: Annotated[float | None, typer.Option(help="Also score a cascade that keeps this share.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Also score a cascade that costs this share.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the number PyTorch uses.")] = None,
+    device: Device = "cpu",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
     json: Json = False,
 ) -> None:
-    """Time an ensemble beside the naive loop over its members, and beside what this machine can do."""
+    """Time an ensemble, compared with a naive loop over its members and with the limits of this machine."""
     import torch
 
     from densemble.commands.split_data import data_for, require_split
@@ -58,31 +58,33 @@ def benchmark(
 
     require_split(split)
     check_execution(backend, precision)
-    pixels = parse_size(size)
+    image_size = parse_size(size)
     if threads is not None:
         torch.set_num_threads(threads)
     ensemble = load(artifact, device, function or (), min_members)
     policy = _policy(ensemble, keep, budget, data)
-    kinds = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
+    variants = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
+    torch_device = torch.device(device)
     folder = None if data is None else data_for(ensemble, data, setting)
-    place = torch.device(device)
-    where = split or (default_split(folder) if folder is not None else "")
-    images = synthetic_images(batch, ensemble.in_channels, pixels)
-    if folder is not None:
-        images = split_images(folder, where, batch, pixels)
+    if folder is None:
+        images = synthetic_images(batch, ensemble.in_channels, image_size)
+    else:
+        split = split or default_split(folder)
+        images = split_images(folder, split, batch, image_size)
     request = Request(
         str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
     )
     values: dict[str, Any] = {
-        "artifact": str(artifact), "size": list(pixels), "batch": batch, "rounds": rounds, "machine": machine(place),
+        "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,
+        "machine": machine(torch_device),
     }  # fmt: skip
     with choosing_anew():
         values["processes"] = process_values(measure_processes(request, images, say))
-        values |= batch_values(measure_batch(ensemble, images.to(place), kinds, rounds, say))
-        if folder is not None:
+        values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds, say))
+        if folder is not None and split is not None:
             task = ensemble.task
-            found = measure_split(ensemble, folder, where, kinds, policy, most, say)
-            values |= {"split": where, "scores": score_values(found, task.primary, task.higher_is_better)}
+            scores = measure_split(ensemble, folder, split, variants, policy, max_images, say)
+            values |= {"split": split, "scores": score_values(scores, task.primary, task.higher_is_better)}
     if json:
         print_json(values)
     else:
@@ -90,66 +92,67 @@ def benchmark(
 
 
 def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data: Path | None) -> "Policy | None":
-    """The cascade that was asked for.
+    """The cascade policy requested by the options, or ``None``.
 
     Raises:
-        UsageError: both are given, there is nothing to score it on, or the artifact has none.
+        UsageError: both options are given, there is no data set, or the artifact has no cascade.
     """
     from densemble.errors import UsageError
 
     if keep is None and budget is None:
         return None
     if keep is not None and budget is not None:
-        raise UsageError("--keep and --budget both choose a cascade; leave one of them out")
+        raise UsageError("--keep and --budget both select a cascade; leave one of them out")
     if data is None:
         raise UsageError("a cascade's time depends on the images: add --data with a data set")
     if ensemble.cascade is None:
-        raise UsageError("the artifact has no cascade; make it anew with `densemble assemble`")
+        raise UsageError("the artifact has no cascade; write it again with `densemble assemble`")
     policy = ensemble.cascade.for_keep(keep) if keep is not None else ensemble.cascade.for_budget(float(budget or 0))
-    say(f"the cascade runs {', '.join(policy.members)}; an image less unsure than {policy.threshold:.3g} stops")
-    say("a cascade is fitted on held-out images: on the very same ones its score is no estimate for others")
+    say(f"cascade: runs {', '.join(policy.members)}; stops when the uncertainty is below {policy.threshold:.3g}")
+    say("cascades are fitted on held-out images; on these images their scores are optimistic")
     return policy
 
 
-def _print(values: dict[str, Any], ours: str, primary: str) -> None:
-    """The tables: members, ways, fresh processes, scores."""
+def _print(values: dict[str, Any], variant: str, primary: str) -> None:
+    """Print the tables of members (timed in one variant), variants, fresh processes and scores."""
     limits = values["limits"]
     peaks = ", ".join(f"{rate / GIGA:,.0f} GFLOP/s in {name}" for name, rate in limits["convolution"].items())
     typer.echo(f"limits: convolutions {peaks}; copies {limits['bandwidth'] / GIGA:.0f} GB/s\n")
     print_table(
-        ["member", "GFLOPs", "naive ms", "ours ms", "backend", "precision", "share of peak"],
-        [_member_row(member, ours) for member in values["members"]],
+        ["member", "GFLOPs", "naive ms", "densemble ms", "backend", "precision", "share of peak"],
+        [_member_row(member, variant) for member in values["members"]],
     )
+    rows: list[list[Any]] = []
+    for name, timing in values["ways"].items():
+        ratio = timing["times_the_least"]
+        row = [name, _ms(timing), round(timing["times_as_fast"], 2), f"{timing['relative_error']:.1e}"]
+        rows.append([*row, None if ratio is None else round(ratio, 2)])
     typer.echo("")
-    rows = []
-    for name, way in values["ways"].items():
-        error, least = f"{way['relative_error']:.1e}", way["times_the_least"]
-        rows.append([name, _ms(way), round(way["times_as_fast"], 2), error, None if least is None else round(least, 2)])
-    print_table(["way", "ms", "times as fast", "relative error", "times the least"], rows)
-    typer.echo("")
+    print_table(["variant", "ms", "times as fast", "relative error", "time over limit"], rows)
     steps = ["python", "import", "load", "compile", "predict"]
-    processes = [
-        [name, one["peak_mib"] and round(one["peak_mib"]), round(one["cold_start_seconds"], 2)]
-        + [round(one["seconds"][step], 2) for step in steps]
-        for name, one in values["processes"].items()
+    rows = [
+        [name, process["peak_mib"] and round(process["peak_mib"]), round(process["cold_start_seconds"], 2)]
+        + [round(process["seconds"][step], 2) for step in steps]
+        for name, process in values["processes"].items()
     ]
-    print_table(["fresh process", "peak MiB", "to the first map s", *steps], processes)
+    typer.echo("")
+    print_table(["fresh process", "peak MiB", "first map after s", *steps], rows)
     if "scores" in values:
-        typer.echo("")
-        scored = [
-            [name, one[primary], one["lost"], one["seconds"], round(one["times_as_fast"], 2)]
-            for name, one in values["scores"].items()
+        rows = [
+            [name, score[primary], score["lost"], score["seconds"], round(score["times_as_fast"], 2)]
+            for name, score in values["scores"].items()
         ]
-        print_table([f"{values['split']} images", primary, "lost", "seconds", "times as fast"], scored)
+        typer.echo("")
+        print_table([f"{values['split']} images", primary, "score lost", "seconds", "times as fast"], rows)
 
 
-def _member_row(member: dict[str, Any], ours: str) -> list[Any]:
-    naive, own = member["ways"]["naive loop"], member["ways"][ours]
-    share = own["share_of_peak"]
+def _member_row(member: dict[str, Any], variant: str) -> list[Any]:
+    naive, timing = member["ways"]["naive loop"], member["ways"][variant]
+    share = timing["share_of_peak"]
     percent = None if share is None else f"{share:.0%}"
     flops = round(member["flops_rewritten"] / GIGA, 2)
-    return [member["name"], flops, _ms(naive), _ms(own), own["backend"], own["precision"], percent]
+    return [member["name"], flops, _ms(naive), _ms(timing), timing["backend"], timing["precision"], percent]
 
 
-def _ms(row: dict[str, Any]) -> float:
-    return round(float(row["median_seconds"]) * 1000, 1)
+def _ms(timing: dict[str, Any]) -> float:
+    return round(float(timing["median_seconds"]) * 1000, 1)

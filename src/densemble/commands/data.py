@@ -1,4 +1,4 @@
-"""data check, data show: what a data folder is like, before hours are spent on it."""
+"""The commands ``data check`` and ``data show``: inspect a data folder before training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,26 +11,25 @@ from densemble.commands.shared_options import DataPath, Json, Set, read_settings
 if TYPE_CHECKING:
     from densemble.config import RunConfig
 
-app = typer.Typer(no_args_is_help=True, help="Look at a data folder.")
+app = typer.Typer(no_args_is_help=True, help="Check a data folder and draw samples of it.")
 
-TaskOption = Annotated[
-    str | None,
-    typer.Option("--task", help="What the maps mean; left out, it is told by their looks."),
+TaskOrGuess = Annotated[
+    str | None, typer.Option("--task", help="Task of the targets. Default: guessed from the target files.")
 ]
 
 
 @app.command()
 def check(
     data: DataPath,
-    task: TaskOption = None,
+    task: TaskOrGuess = None,
     setting: Set = None,
     json: Json = False,
-    page: Annotated[Path | None, typer.Option(help="HTML page to write, with examples.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML page to write, with example images.")] = None,
     leave_out: Annotated[
-        Path | None, typer.Option(help="File to write: names of pairs with errors, for --set data.leave_out=FILE.")
+        Path | None, typer.Option(help="File for the names of pairs with errors; see data.leave_out.")
     ] = None,
 ) -> None:
-    """Read everything once and list all problems with their remedies (exit 3 if there are errors)."""
+    """Read every file once and list all problems with their remedies. Exit 3 if there are errors."""
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
     from densemble.data_options import DataOptions
@@ -47,7 +46,7 @@ def check(
         write_data_page(folder, facts, page)
         say(f"wrote {page}")
     if leave_out is not None:
-        say(f"wrote {write_leave_out(facts, leave_out)} names into {leave_out}; use --set data.leave_out={leave_out}")
+        say(f"wrote {write_leave_out(facts, leave_out)} names to {leave_out}; use --set data.leave_out={leave_out}")
     if json:
         print_json(facts)
     else:
@@ -61,16 +60,16 @@ def check(
 @app.command()
 def show(
     data: DataPath,
-    out: Annotated[Path, typer.Option("-o", "--out", help="PNG to write.")] = Path("preview.png"),
-    task: TaskOption = None,
-    count: Annotated[int, typer.Option(min=1, max=64, help="How many samples.")] = 8,
-    split: Annotated[str, typer.Option(help="Which samples: train, val or test.")] = "train",
+    out: Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")] = Path("preview.png"),
+    task: TaskOrGuess = None,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Number of samples.")] = 8,
+    split: Annotated[str, typer.Option(help="Split of the samples: train, val or test.")] = "train",
     augmented: Annotated[
-        str | None, typer.Option(help="Show what training will see, too: none, light or strong.")
+        str | None, typer.Option(help="Add three augmented variants of each sample: none, light or strong.")
     ] = None,
     setting: Set = None,
 ) -> None:
-    """Draw samples with their maps into one image."""
+    """Draw samples and their targets into one PNG file."""
     from densemble.data.folder import FolderData
     from densemble.report.preview import draw_preview
 
@@ -81,14 +80,14 @@ def show(
 
 
 def _configured(data: Path, task: str | None, setting: list[str] | None) -> "tuple[RunConfig, str | None]":
-    """The settings, and how the task was told where it was not named."""
+    """The settings, and the reason for the task if it was guessed."""
     from densemble.config import make_config
     from densemble.data.check import guess_task
 
     reason = None
     if task is None:
         task, reason = guess_task(data)
-        say(f"looks like {task}: {reason}; say --task to be sure")
+        say(f"task guessed as {task}: {reason}; set it with --task")
     return make_config(read_settings(None, task, None, setting)), reason
 
 
@@ -99,12 +98,12 @@ def _print_facts(facts: dict[str, Any]) -> None:
     rows = []
     for name, split in facts["splits"].items():
         sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
-        rows.append([name, split["pairs"], split["usable"], split["with_fixations"], sizes, _of_maps(split)])
-    print_table(["split", "pairs", "readable", "fixations", "sizes", "maps"], rows)
+        rows.append([name, split["pairs"], split["usable"], split["with_fixations"], sizes, _target_facts(split)])
+    print_table(["split", "pairs", "readable", "fixations", "sizes", "targets"], rows)
     if facts["heat_max"] is not None:
         typer.echo(f"\n{told(facts['heat_max'])}")
     if facts["pictures"]["no_data_share"]:
-        typer.echo(f"\nwithout data: {facts['pictures']['no_data_share']:.1%} of the pixels of the images")
+        typer.echo(f"\nno data: {facts['pictures']['no_data_share']:.1%} of the image pixels")
     shares = {name: split["class_share"] for name, split in facts["splits"].items() if split.get("class_share")}
     if shares:
         typer.echo()
@@ -112,24 +111,24 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print_table(["class", *(f"% of {name}" for name in shares)], rows)
 
 
-def _of_maps(split: dict[str, Any]) -> str:
-    said = []
+def _target_facts(split: dict[str, Any]) -> str:
+    parts = []
     if split.get("values"):
         low, high = split["values"]
-        said.append(f"{low:g} to {high:g}, mean {split['mean']:g}")
+        parts.append(f"{low:g} to {high:g}, mean {split['mean']:g}")
     if split.get("invalid_share"):
-        said.append(f"{split['invalid_share']:.1%} invalid")
+        parts.append(f"{split['invalid_share']:.1%} invalid")
     if "ignored_label" in split:
-        said.append(f"{split['ignored_share']:.1%} ignored (label {split['ignored_label']})")
+        parts.append(f"{split['ignored_share']:.1%} ignored (label {split['ignored_label']})")
     if split.get("points"):
-        said.append(f"{split['points']['total']:g} points")
-    return "; ".join(said)
+        parts.append(f"{split['points']['total']:g} points")
+    return "; ".join(parts)
 
 
 def _print_problems(facts: dict[str, Any]) -> None:
     from densemble.data.check import group
 
-    for found in group(facts["problems"]):
-        typer.echo("\n" + "\n".join(found.lines()))
+    for problems in group(facts["problems"]):
+        typer.echo("\n" + "\n".join(problems.lines()))
     if facts["problems"]:
         typer.echo()

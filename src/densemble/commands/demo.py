@@ -1,4 +1,4 @@
-"""demo: the whole way on a small synthetic data set, offline, in under two minutes."""
+"""The command ``demo``: the whole workflow on generated data, without a download."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,20 +14,20 @@ MEMBERS: list[dict[str, Any]] = [
     {"backbone": "resnet18", "weights": None},
     {"backbone": "resdeconv"},
 ]
-"""Two good members that err differently, and a weak one that selection has to leave out."""
+"""Two good members with different errors, and a weak member that selection should leave out."""
 SCENES: dict[str, Any] = {"train": 64, "val": 64, "size": (96, 128), "viewers": 2, "noise": 15.0}
-"""Few training scenes with noisy targets: members overfit, each in its own way, and their mean errs less."""
-PREDICTED = 8
+"""Few training scenes with noisy targets: each member overfits differently, and their mean has a smaller error."""
+PREDICTED_IMAGES = 8
 CONFIG: dict[str, Any] = {"task": "saliency", "input_size": [96, 128], "out_size": [48, 64], "members": MEMBERS}
 
 
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write.")] = Path("demo-output"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training scenes.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of scenes and trainings.")] = 0,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder.")] = Path("demo-output"),
+    epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the scenes and the training.")] = 0,
     json: Json = False,
 ) -> None:
-    """Make synthetic scenes, train three cut networks on them, assemble, evaluate and predict. No download."""
+    """Run the whole workflow offline: generate images, train three members, assemble, evaluate and predict."""
     from densemble.config import make_config
     from densemble.data.folder import FolderData
     from densemble.data.synthetic import make_scenes
@@ -40,8 +40,8 @@ def demo(
     from densemble.storage.artifact import load, save
 
     if (out / "run" / "run.yaml").exists():
-        raise UsageError(f"'{out}' holds a demo already; remove it or choose another folder with -o")
-    say("making synthetic scenes (drawn by the program, with computed gaze maps)")
+        raise UsageError(f"'{out}' already contains a demo; remove it or choose another folder with -o")
+    say("generating synthetic scenes with computed gaze maps")
     scenes = make_scenes(out / "scenes", seed=seed, **SCENES)
     training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
     config = make_config({**CONFIG, "training": training})
@@ -52,7 +52,7 @@ def demo(
     remove_leftovers(run.folder, config)
     ensemble = load(artifact)
     scores = evaluate(ensemble, data, "val")
-    for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED]]):
+    for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED_IMAGES]]):
         prediction.save(out / "predictions", ("map", "overlay", "uncertainty"))
     if json:
         print_json(
@@ -60,7 +60,7 @@ def demo(
         )
         return
     print_leaderboard(run)
-    typer.echo(f"\nreport       {out / 'run' / 'report.html'} (selection, gains and errors explained)")
+    typer.echo(f"\nreport       {out / 'run' / 'report.html'} (selection, gains and errors)")
     typer.echo(f"leaderboard  {out / 'run' / 'leaderboard.csv'}")
     typer.echo(f"predictions  {out / 'predictions'} (map, overlay, uncertainty)")
     typer.echo(f"artifact     {artifact}")

@@ -1,12 +1,10 @@
-"""evaluate: what an artifact is worth."""
+"""The command ``evaluate``: score an artifact on a data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.shared_options import ArtifactPath, DataPath, Function, Json, MinMembers, Set
+from densemble.commands.shared_options import ArtifactPath, DataPath, Device, Function, Json, MinMembers, Set, Split
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -15,14 +13,14 @@ if TYPE_CHECKING:
 def evaluate(
     artifact: ArtifactPath,
     data: DataPath,
-    split: Annotated[str | None, typer.Option(help="test, val or train; default test if there, else val.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    split: Split = None,
+    device: Device = "cpu",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
     json: Json = False,
 ) -> None:
-    """Score an ensemble and each of its members on a split."""
+    """Score an ensemble and each of its members on one split of a data set."""
     from densemble.commands.split_data import data_for, require_split
     from densemble.evaluation.scores import evaluate as score
     from densemble.storage.artifact import load
@@ -44,21 +42,21 @@ def evaluate(
 
 
 def require_everyone(ensemble: "Ensemble", images: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-    """Says that something was done without some of the members.
+    """Report members that were left out.
 
     Args:
-        ensemble: may have been loaded without some.
-        images: that were predicted without some, and why.
+        ensemble: as loaded, possibly without some of its members.
+        images: name of each image that was predicted without some members, with these members and the reasons.
 
     Raises:
-        PartialError: there are some.
+        PartialError: at least one member was left out.
     """
     from densemble.errors import PartialError
 
     reasons = {name: f"{name}: {reason}" for name, reason in ensemble.left_out.items()}
     for member in dict.fromkeys(name for _, without in images for name in without):
-        lacking = [(path, without[member]) for path, without in images if member in without]
-        path, reason = lacking[0]
-        reasons.setdefault(member, f"{member}: {reason} (of {len(lacking)} images, first '{path}')")
+        affected = [(path, without[member]) for path, without in images if member in without]
+        path, reason = affected[0]
+        reasons.setdefault(member, f"{member}: {reason} (of {len(affected)} images, first '{path}')")
     if reasons:
         raise PartialError(f"done, but without {len(reasons)} of the members: {'; '.join(reasons.values())}")

@@ -1,4 +1,4 @@
-"""doctor, backbones, cuts: what this machine and the networks are like."""
+"""The commands ``doctor``, ``backbones`` and ``cuts``: inspect the machine and the networks."""
 
 import os
 import platform
@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table
+from densemble.commands.shared_options import Json
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors", "pillow", "numpy")
 
 
 def doctor(json: Json = False) -> None:
-    """Check this machine: versions, threads, accelerator, where weights are looked for."""
+    """Check this machine: versions, threads, accelerator and weights folder. Exit 6 if there is a problem."""
     facts = _facts()
     if json:
         print_json(facts)
@@ -29,7 +29,7 @@ def doctor(json: Json = False) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    """What the machine has, and the problems in it."""
+    """Versions, hardware and settings of the machine, and the problems with them."""
     import torch
 
     from densemble.inference.runtime.disk_cache import installed_version
@@ -38,19 +38,19 @@ def _facts() -> dict[str, Any]:
 
     folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
     versions = {name: installed_version(name) for name in PACKAGES}
-    problems = [f"{name} is not installed; run pip install densemble again" for name in PACKAGES if not versions[name]]
+    problems = [f"{name} is not installed; reinstall densemble" for name in PACKAGES if not versions[name]]
     try:
         from densemble.nets.backbones import backbones as find
 
         count = len(find())
-    except Exception as error:  # a torchvision that does not fit its torch fails on import, in many ways
+    except Exception as error:  # a torchvision built for another torch fails on import with various errors
         count = 0
         problems.append(
             f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt"
         )
     if folder and not Path(folder).is_dir():
         problems.append(
-            f"${WEIGHTS_DIR_VARIABLE} names '{folder}', which is no folder; create it or unset the variable"
+            f"${WEIGHTS_DIR_VARIABLE} is '{folder}', which is not a folder; create it or unset the variable"
         )
     return {
         "python": platform.python_version(),
@@ -67,17 +67,17 @@ def _facts() -> dict[str, Any]:
 
 
 def backbones(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern like 'timm/*lite*'.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern such as 'timm/*lite*'.")] = "*",
     json: Json = False,
 ) -> None:
-    """List the backbones, and with --json what the sweep over all of them found: cuts, what is kept and saved."""
+    """List the available backbones. With --json, add the stored measurements of their cuts."""
     from densemble.errors import UsageError
     from densemble.nets.backbones import backbones as find
     from densemble.storage.coverage import read_coverage
 
     names = find(pattern) or find(f"*{pattern}*")
     if not names:
-        raise UsageError(f"no backbone matches '{pattern}'; timm's are named timm/NAME")
+        raise UsageError(f"no backbone matches '{pattern}'; backbones of timm are named timm/NAME")
     known = {entry["name"]: entry for entry in read_coverage()}
     if json:
         print_json({"backbones": names, "coverage": [known[name] for name in names if name in known]})
@@ -88,36 +88,38 @@ def backbones(
 
 
 def cuts(
-    backbone: Annotated[str, typer.Argument(help="Name of a backbone, or package.module:function.")],
-    size: Annotated[str, typer.Option(help="Input height x width in pixels.")] = "240x320",
-    every: Annotated[bool, typer.Option("--every", help="Nodes inside blocks too.")] = False,
-    head: Annotated[str | None, typer.Option(help="Head of the automatic cut; default as in training.")] = None,
-    out_size: Annotated[str | None, typer.Option(help="Map wanted of the automatic cut; default the input's.")] = None,
-    min_size: Annotated[str | None, typer.Option(help="Smallest feature map of the automatic cut.")] = None,
-    max_stride: Annotated[float | None, typer.Option(help="Largest stride of the automatic cut.")] = None,
+    backbone: Annotated[str, typer.Argument(help="Backbone name, or MODULE:NAME of a Python function.")],
+    size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
+    every: Annotated[bool, typer.Option("--every", help="List nodes inside blocks, too.")] = False,
+    head: Annotated[str | None, typer.Option(help="Head for the automatic cut. Default: as in training.")] = None,
+    out_size: Annotated[
+        str | None, typer.Option(help="Output size for the automatic cut. Default: image size.")
+    ] = None,
+    min_size: Annotated[str | None, typer.Option(help="Smallest feature map for the automatic cut.")] = None,
+    max_stride: Annotated[float | None, typer.Option(help="Largest stride for the automatic cut.")] = None,
     max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates up to the automatic cut.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure where a backbone can be cut, and say where it would be cut by itself and why."""
+    """List the nodes where a backbone can be cut, with measurements, and the automatic cut."""
     from densemble.nets.automatic_cut import Limits, choose
     from densemble.nets.cut import CutList
-    from densemble.nets.cuts import cuts as separating
+    from densemble.nets.cuts import cuts as separating_cuts
     from densemble.nets.cuts import measured
     from densemble.nets.dense import default_head
     from densemble.nets.heads import require_head
     from densemble.shapes import parse_size
 
-    wanted = parse_size(size)
-    known = measured(backbone, wanted)
-    found = CutList(known.cuts) if every else separating(backbone, wanted)
-    asked, least = (parse_size(text) if text else None for text in (out_size, min_size))
+    image_size = parse_size(size)
+    network = measured(backbone, image_size)
+    listed = CutList(network.cuts) if every else separating_cuts(backbone, image_size)
+    requested_size, smallest = (parse_size(text) if text else None for text in (out_size, min_size))
     head = head or default_head(backbone)
     require_head(head)
-    within = Limits(least, max_stride, max_macs).for_head(head, wanted, asked)
-    auto = choose(known.cuts, "auto", within, backbone)
+    limits = Limits(smallest, max_stride, max_macs).for_head(head, image_size, requested_size)
+    auto = choose(network.cuts, "auto", limits, backbone)
     if json:
-        facts = {"backbone": backbone, "size": list(wanted), "takes": str(known.rule)}
-        print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in found]})
+        facts = {"backbone": backbone, "size": list(image_size), "takes": str(network.rule)}
+        print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in listed]})
         return
-    typer.echo(str(found))
-    typer.echo(f"\n{backbone} takes {known.rule}; auto: {auto.node}, {auto.why}")
+    typer.echo(str(listed))
+    typer.echo(f"\n{backbone} takes {network.rule}; automatic cut: {auto.node}, {auto.why}")

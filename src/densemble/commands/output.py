@@ -1,4 +1,4 @@
-"""What commands print: tables and JSON on stdout, everything else on stderr."""
+"""Output of the commands: tables and JSON on stdout, everything else on stderr."""
 
 import json
 import math
@@ -8,19 +8,19 @@ import typer
 
 
 def say(line: str) -> None:
-    """Progress and remarks, on stderr."""
+    """Print a line on stderr."""
     typer.echo(line, err=True)
 
 
 def print_json(values: Any) -> None:
-    """One JSON value on stdout, strict: what is not finite becomes null."""
+    """Print one strict JSON value on stdout; NaN and infinity become null."""
     from densemble.storage.runs import strict
 
     typer.echo(json.dumps(strict(values), ensure_ascii=False, indent=2, allow_nan=False))
 
 
 def print_table(columns: list[str], rows: list[list[Any]]) -> None:
-    """Aligned columns on stdout: text to the left, numbers to the right."""
+    """Print aligned columns on stdout: text aligned left, numbers aligned right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
@@ -41,8 +41,8 @@ def _cell(value: Any) -> str:
 
 
 def print_scores(scores: dict[str, Any]) -> None:
-    """Scores of an evaluation as a table: the ensemble first, then its members."""
-    single = [key for key, value in scores.items() if isinstance(value, float)]
-    rows = [["ensemble", *(scores[key] for key in single)]]
-    rows += [[name, *(own.get(key) for key in single)] for name, own in scores.get("members", {}).items()]
-    print_table(["", *single], rows)
+    """Print the scores of an evaluation as a table: the ensemble first, then its members."""
+    metrics = [key for key, value in scores.items() if isinstance(value, float)]
+    rows = [["ensemble", *(scores[key] for key in metrics)]]
+    rows += [[name, *(values.get(key) for key in metrics)] for name, values in scores.get("members", {}).items()]
+    print_table(["", *metrics], rows)

@@ -1,4 +1,4 @@
-"""How far a command is with a folder of images: a bar in a terminal, elsewhere a line now and then."""
+"""Progress over a folder of images: a bar in a terminal, otherwise a line every ten seconds."""
 
 import sys
 import time
@@ -13,13 +13,13 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class ImageProgress:
-    """Images done, images per second and the remaining time, on stderr; a context, so that the bar ends.
+    """Context manager that shows images done, images per second and the remaining time.
 
-    The rate counts from the first image's end on: what is loaded and compiled before it happens only once.
+    The rate is measured from the end of the first image: loading and compiling happen once, before it.
 
     Args:
-        stream: where to, default stderr.
-        clock: seconds, default those of the machine.
+        stream: where to write; default stderr.
+        clock: returns seconds; default the monotonic clock.
     """
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,34 +43,34 @@ class ImageProgress:
             self._bar.stop()
 
     def update(self, done: int, total: int, skipped: int) -> None:
-        """Tells of the images that are dealt with.
+        """Show the current progress.
 
         Args:
-            done: so far, ``skipped`` included.
-            total: of the folder.
-            skipped: finished before the command began; they are no part of the rate.
+            done: number of finished images, including ``skipped``.
+            total: number of images in the folder.
+            skipped: number of images finished before the command began; the rate leaves them out.
         """
         now = self.clock()
         if self._started is None and done > skipped:
             self._started = now, done
-        pace = _pace(done, total, now, self._started)
+        rate = _rate_text(done, total, now, self._started)
         if self._bar is not None:
-            task = self._bar.task_ids[0] if self._bar.task_ids else self._bar.add_task("", pace="")
-            self._bar.update(task, completed=done, total=total, pace=pace)
+            task = self._bar.task_ids[0] if self._bar.task_ids else self._bar.add_task("", rate="")
+            self._bar.update(task, completed=done, total=total, rate=rate)
         elif now >= self._next_line:
             self._next_line = now + _SECONDS_BETWEEN_LINES
-            self.say(f"{done}/{total} images{pace}")
+            self.say(f"{done}/{total} images{rate}")
 
     def say(self, line: str) -> None:
-        """A remark; above the bar, where there is one."""
+        """Print a line, above the bar if there is one."""
         if self._bar is None:
             print(line, file=self.stream, flush=True)
         else:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _pace(done: int, total: int, now: float, started: tuple[float, int] | None) -> str:
-    """``, 12.3 per second, 0:01:40 left``; nothing until two images have shown the pace."""
+def _rate_text(done: int, total: int, now: float, started: tuple[float, int] | None) -> str:
+    """``, 12.3 per second, 0:01:40 left``; empty until two images are finished."""
     if started is None or done == started[1] or now <= started[0]:
         return ""
     rate = (done - started[1]) / (now - started[0])
@@ -82,5 +82,5 @@ def _bar(stream: TextIO) -> "Bar":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images{task.fields[pace]}"))
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("images{task.fields[rate]}"))
     return Progress(*columns, console=Console(file=stream), transient=True)

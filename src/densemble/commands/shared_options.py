@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a configuration."""
+"""Command-line options used by several commands, and their conversion to settings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,35 +9,52 @@ if TYPE_CHECKING:
     from densemble.config import RunConfig
 
 DataPath = Annotated[Path, typer.Argument(help="Folder with train/images, train/targets, val/images, val/targets.")]
-RunPath = Annotated[Path, typer.Argument(help="Run folder of `densemble train`.")]
-ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors of `densemble assemble`.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+RunPath = Annotated[Path, typer.Argument(help="Run folder written by `densemble train`.")]
+ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors written by `densemble assemble`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="Task: saliency, segmentation, multilabel, depth, regression, heatmap or image."),
+]
+ConfigPath = Annotated[Path | None, typer.Option("--config", help="Settings file (run.yaml) to start from.")]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="Split: train, val or test. Default: test if the data set has one, else val."),
+]
+Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda, ...")]
 Function = Annotated[
     list[str] | None,
     typer.Option(
-        "--function", metavar="MODULE:NAME", help="Code of yours that a file may name as a backbone and have called."
+        "--function", metavar="MODULE:NAME", help="Allow a file to import and call this Python function as a backbone."
     ),
 ]
 MinMembers = Annotated[
     int | None,
     typer.Option(
-        "--min-members", help="Go on without members that are damaged or give NaN while this many remain; default all."
+        "--min-members",
+        help="Leave out damaged members and members that give NaN while this many remain. Default: all are required.",
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One setting of run.yaml, for instance training.epochs=5."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one setting of run.yaml, for example training.epochs=5."),
 ]
 
 
 def read_settings(
     config: Path | None, task: str | None, members: str | None, settings: list[str] | None
 ) -> dict[str, Any]:
-    """The mapping of a run.yaml with the command line's words on top.
+    """Read a run.yaml and apply the options of the command line.
+
+    Args:
+        config: run.yaml; ``None`` starts from no settings.
+        task: value of ``--task``.
+        members: value of ``--members``, names separated by commas.
+        settings: values of ``--set``.
 
     Raises:
-        UsageError: no task is named, or another than the file's.
-        ConfigError: the file or a ``--set`` cannot be used.
+        UsageError: no task is given, or ``--task`` contradicts the file.
+        ConfigError: the file or a ``--set`` is invalid.
     """
     from densemble.commands.overrides import with_settings
     from densemble.config import read_config
@@ -45,19 +62,24 @@ def read_settings(
     from densemble.tasks import TASKS, require_task
 
     values = read_config(config) if config is not None else {}
-    written = values.get("task")
-    if task is not None and written is not None and task != written:
-        raise UsageError(f"--task {task} contradicts 'task: {written}' in '{config}'; leave one of them out")
-    if task is None and written is None:
+    task_in_file = values.get("task")
+    if task is not None and task_in_file is not None and task != task_in_file:
+        raise UsageError(f"--task {task} contradicts 'task: {task_in_file}' in '{config}'; leave one of them out")
+    if task is None and task_in_file is None:
         raise UsageError(f"no task is named; add --task with one of {', '.join(TASKS)}")
-    values["task"] = require_task(str(task or written))
+    values["task"] = require_task(str(task or task_in_file))
     if members is not None:
-        values["members"] = [name.strip() for name in members.split(",") if name.strip()]
+        values["members"] = split_names(members)
     return with_settings(values, settings or [])
 
 
+def split_names(text: str) -> list[str]:
+    """Split names at commas, without spaces and empty names."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def function_options(config: "RunConfig") -> list[str]:
-    """``--function MODULE:NAME`` for each member that is code of the user's: what the next command has to say again."""
+    """``--function MODULE:NAME`` for each member that is user code, as later commands need them."""
     from densemble.nets.backbones import is_user_function
 
     names = dict.fromkeys(member.backbone for member in config.members if is_user_function(member.backbone))

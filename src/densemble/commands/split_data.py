@@ -1,4 +1,4 @@
-"""The data that an artifact is scored on, read as it was in training."""
+"""Open the data set that an artifact is scored on, with the data options of its training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,30 +9,30 @@ if TYPE_CHECKING:
 
 
 def data_for(ensemble: "Ensemble", data: Path, settings: list[str] | None) -> "FolderData":
-    """A data set for an ensemble's task.
+    """Open a data set for the task of an ensemble.
 
     Args:
-        ensemble: whose task and reading are taken.
+        ensemble: gives the task and the data options.
         data: the folder.
-        settings: ``KEY=VALUE`` of run.yaml that go before these.
+        settings: ``KEY=VALUE`` of run.yaml; they override the options of the ensemble.
 
     Raises:
-        ConfigError: a setting that cannot be used.
-        DataError: nothing there, or nothing that is known.
+        ConfigError: a setting is invalid.
+        DataError: the folder does not exist or has no known layout.
     """
     from densemble.commands.overrides import with_settings
     from densemble.config import make_config
     from densemble.data.folder import FolderData
 
-    config = make_config(with_settings({"task": ensemble.task.name, "data": _reading(ensemble)}, settings or []))
+    config = make_config(with_settings({"task": ensemble.task.name, "data": _data_options(ensemble)}, settings or []))
     return FolderData(data, ensemble.task.name, **config.data)
 
 
 def require_split(split: str | None) -> None:
-    """Checks the name of a split.
+    """Check the name of a split; ``None`` is valid.
 
     Raises:
-        UsageError: no split is named so.
+        UsageError: there is no split of this name.
     """
     from densemble.errors import UsageError
 
@@ -40,8 +40,9 @@ def require_split(split: str | None) -> None:
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
 
 
-def _reading(ensemble: "Ensemble") -> dict[str, Any]:
+def _data_options(ensemble: "Ensemble") -> dict[str, Any]:
+    """Data options that the task and the artifact store."""
     task = ensemble.task.describe()
-    names = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
-    known = {ours: task[theirs] for theirs, ours in names.items() if theirs in task}
+    option_of_field = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
+    known = {option: task[field] for field, option in option_of_field.items() if field in task}
     return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading}

@@ -1,4 +1,4 @@
-"""train, assemble, leaderboard: from a data folder to one file."""
+"""The commands ``train``, ``assemble`` and ``leaderboard``: from a data folder to an artifact."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, print_table, say
-from densemble.commands.shared_options import DataPath, Function, Json, RunPath, Set, function_options, read_settings
+from densemble.commands.shared_options import (
+    ConfigPath,
+    DataPath,
+    Function,
+    Json,
+    RunPath,
+    Set,
+    TaskName,
+    function_options,
+    read_settings,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -16,30 +27,32 @@ def train(
     context: typer.Context,
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Run folder to write.")],
-    task: Annotated[
-        str | None, typer.Option(help="saliency, segmentation, multilabel, depth, regression, heatmap or image.")
-    ] = None,
+    task: TaskName = None,
     members: Annotated[
-        str | None, typer.Option(help="Backbones, joined by commas; default the seven of the story.")
+        str | None,
+        typer.Option(
+            help="Comma-separated backbones. Default: alexnet, densenet201, inception_v3, resnet152, squeezenet1_1, "
+            "vgg19_bn and resdeconv."
+        ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="fast, balanced or best: settings that need no expert.")] = None,
-    config: Annotated[Path | None, typer.Option(help="run.yaml to start from.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Predefined settings: fast, balanced or best.")] = None,
+    config: ConfigPath = None,
     setting: Set = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Limit for everything, for instance 30m; members it is not enough for are left out."),
+        typer.Option(help="Time limit for the whole command, for example 30m; members without time left are skipped."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut off.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Like --resume; where the data has changed, train all members again.")
+        bool, typer.Option("--retrain", help="Like --resume, but train all members again if the data has changed.")
     ] = False,
     keep_checkpoints: Annotated[
-        bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and decoded images when the run is complete.")
+        bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and the decoded images after the run.")
     ] = False,
     function: Function = None,
-    engine: Annotated[str, typer.Option(help="Where members are trained: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Engine that trains the members: local.")] = "local",
 ) -> None:
-    """Train every member on its own into a run folder, and assemble them into RUN/ensemble.safetensors."""
+    """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
     from densemble.commands.overrides import with_settings
     from densemble.config import read_config
     from densemble.engines.budget import Budget, parse_time
@@ -66,63 +79,54 @@ def train(
     if keep_checkpoints:
         values = with_settings(values, ["trainer.keep_checkpoints=true"])
     folder, settings = open_data(data, values, source)
-    if members is None and (resumed or config is not None):  # else the command line itself names them
+    if members is None and (resumed or config is not None):  # backbones from a file need --function
         require_functions(settings, function or (), f"'{source}'")
-    again = " ".join(["", *function_options(settings)])
+    functions = " ".join(["", *function_options(settings)])
     if retrain:
         forget_changed(folder, settings, out)
     try:
         run_members(folder, settings, out, resume, budget)
     except (KeyboardInterrupt, SystemExit):
-        command = f"densemble train {data} -o {out} --resume{again}"
-        say(f"densemble: stopped; finished epochs are kept, go on with `{command}`")
+        command = f"densemble train {data} -o {out} --resume{functions}"
+        say(f"densemble: stopped; finished epochs are kept, continue with `{command}`")
         raise
-    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{again}"
+    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
     say(f"run in {out}; next: densemble leaderboard {out}, {predict}")
 
 
 def assemble(
     run: RunPath,
-    out: Annotated[Path, typer.Option("-o", "--out", help="NAME.safetensors to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Artifact to write, NAME.safetensors.")],
     select: Annotated[
-        str, typer.Option(help="greedy, all, best, exhaustive, or member names joined by commas.")
+        str, typer.Option(help="Selection: greedy, all, best, exhaustive, or comma-separated member names.")
     ] = "greedy",
-    weights: Annotated[str | None, typer.Option(help="One number per named member, joined by commas.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Comma-separated weights, one per selected name.")] = None,
     combine: Annotated[
         str,
         typer.Option(
-            help="mean, logits, median, trimmed, vote, class_weights, stacking, inverse_variance, rank, histogram; or "
-            "auto: the best that surely gains over the mean."
+            help="Combination rule: mean, logits, median, trimmed, vote, class_weights, stacking, inverse_variance, "
+            "rank or histogram; auto: the best rule that is significantly better than the mean."
         ),
     ] = "mean",
-    metric: Annotated[str | None, typer.Option(help="Metric that is chosen by; default the task's own.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Milliseconds per image that the members may take.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Metric for the selection; default: that of the task.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Maximum milliseconds per image of the ensemble.")] = None,
     views: Annotated[
-        str | None, typer.Option(help="Members seen mirrored, turned or scaled as further candidates: hflip,scale125.")
+        str | None, typer.Option(help="Add views of the members as candidates, for example hflip,scale125.")
     ] = None,
-    snapshots: Annotated[
-        bool, typer.Option("--snapshots", help="Snapshots of the trainings as further candidates.")
-    ] = False,
-    soups: Annotated[
-        bool, typer.Option("--soups", help="Networks with averaged weights as further candidates.")
-    ] = False,
-    calibrate: Annotated[str, typer.Option(help="auto, none, temperature, vector; variance for values.")] = "auto",
+    snapshots: Annotated[bool, typer.Option("--snapshots", help="Add snapshots from training as candidates.")] = False,
+    soups: Annotated[bool, typer.Option("--soups", help="Add networks with averaged weights as candidates.")] = False,
+    calibrate: Annotated[str, typer.Option(help="Calibration: auto, none, temperature, vector or variance.")] = "auto",
     guarantee: Annotated[
-        str,
-        typer.Option(
-            help="none; set or risk for classes, interval for values: fitted on half of the validation images."
-        ),
+        str, typer.Option(help="Guarantee: none, set, risk or interval; fitted on half of the validation images.")
     ] = "none",
-    level: Annotated[float, typer.Option(help="What the guarantee allows to be missed.")] = 0.1,
-    confidence: Annotated[float, typer.Option(help="In a guarantee about risk.")] = 0.95,
-    min_members: Annotated[
-        int, typer.Option(help="Members that are missing or damaged are dropped as long as this many remain.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Of intervals, and of the images selected on if over 500.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="Where the images lie now, if they moved.")] = None,
+    level: Annotated[float, typer.Option(help="Share that the guarantee may miss.")] = 0.1,
+    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee risk.")] = 0.95,
+    min_members: Annotated[int, typer.Option(help="Leave out missing or damaged members while this many remain.")] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed of intervals and subsampling.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="Data folder, if it has moved since the training.")] = None,
     function: Function = None,
 ) -> None:
-    """Choose members by their held-out predictions and write the ensemble as one file, with RUN/report.html."""
+    """Select members by their held-out predictions; write the artifact and RUN/report.html."""
     from densemble.errors import PartialError, UsageError
     from densemble.run import Run
     from densemble.storage.artifact import require_artifact_name, save
@@ -131,10 +135,10 @@ def assemble(
     try:
         numbers = [float(part) for part in weights.split(",")] if weights else None
     except ValueError:
-        raise UsageError(f"--weights {weights}: write numbers joined by commas, for instance 2,1,1") from None
+        raise UsageError(f"--weights {weights}: write numbers separated by commas, for example 2,1,1") from None
     opened = Run(run, data, function or ())
     if views is not None:
-        opened.add_views([view.strip() for view in views.split(",") if view.strip()])
+        opened.add_views(split_names(views))
     if snapshots:
         opened.add_snapshots()
     if soups:
@@ -145,7 +149,7 @@ def assemble(
     )  # fmt: skip
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
-    say(f"val, which it was fitted on: {shown}")
+    say(f"val (fitted on these images): {shown}")
     for line in opened.cross_fitted():
         say(line)
     path, count = save(ensemble, out), len(ensemble.members)
@@ -154,11 +158,11 @@ def assemble(
     dropped = opened.analysis()["dropped"]
     if dropped:
         names = ", ".join(row["name"] for row in dropped)
-        raise PartialError(f"{len(dropped)} of the members could not be used, the ensemble was made without: {names}")
+        raise PartialError(f"{len(dropped)} of the members could not be used; the ensemble was made without: {names}")
 
 
 def leaderboard(run: RunPath, json: Json = False) -> None:
-    """Held-out scores of all members and of the assembled ensemble; strategies and rules, cross-fitted."""
+    """Show held-out scores of members and ensemble, and cross-fitted scores of strategies and rules."""
     from densemble.run import Run
 
     opened = Run(run)
@@ -172,14 +176,20 @@ def leaderboard(run: RunPath, json: Json = False) -> None:
 
 
 def print_leaderboard(run: "Run") -> None:
-    """Tables of members, strategies and rules on stdout."""
+    """Print the tables of members, selection strategies and combination rules on stdout."""
     rows, analysis = _leaderboard_rows(run), run.analysis()
-    print_table([str(key) for key in rows[0]], [list(row.values()) for row in rows])
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
     if analysis.get("strategies"):
-        _print_strategies(analysis)
+        typer.echo(
+            f"\nstrategies, cross-fitted ({analysis['cross_fitted']['folds']}): members, weights, rule and calibration "
+            "are fitted on the other folds; 95 % intervals"
+        )
+        gains = {"gain_over_best": "over best", "gain_over_all": "over all"}
+        _print_intervals("strategy", analysis, "strategies", gains, {"members": "members", "milliseconds": "ms"})
     if analysis.get("rules"):
-        typer.echo("\nrules, cross-fitted: members and rule fitted on the other folds, without calibration")
-        _print_rules(analysis)
+        typer.echo("\nrules, cross-fitted: members and rule are fitted on the other folds, without calibration")
+        further = {key: key for key in ("nll", "ece") if key in analysis["rules"][0]}
+        _print_intervals("rule", analysis, "rules", {"gain_over_mean": "over mean"}, further)
 
 
 def _leaderboard_rows(run: "Run") -> list[dict[str, Any]]:
@@ -191,35 +201,26 @@ def _leaderboard_rows(run: "Run") -> list[dict[str, Any]]:
     return rows
 
 
-def _print_rules(analysis: dict[str, Any]) -> None:
-    rules = analysis["rules"]
-    more = [key for key in ("nll", "ece") if key in rules[0]]
-    keys = ("name", "score", "low", "high")
+def _print_intervals(
+    title: str, analysis: dict[str, Any], key: str, gains: dict[str, str], further: dict[str, str]
+) -> None:
+    """Print rows of the analysis with their scores, gains and intervals.
+
+    Args:
+        title: heading of the first column.
+        analysis: of a run.
+        key: key of the rows in the analysis.
+        gains: key of a gain in a row -> heading of its column.
+        further: key of another value in a row -> heading of its column.
+    """
+    columns = [title, analysis["metric"], "low", "high"]
+    for heading in gains.values():
+        columns += [heading, "from", "to"]
     rows = []
-    for row in rules:
-        gain = row.get("gain_over_mean") or {}
-        gains = (gain.get(key) for key in ("value", "low", "high"))
-        rows.append([*(row[key] for key in keys), *gains, *(row.get(key) for key in more)])
-    print_table(["rule", analysis["metric"], "low", "high", "over mean", "from", "to", *more], rows)
-
-
-def _print_strategies(analysis: dict[str, Any]) -> None:
-    folds = analysis["cross_fitted"]["folds"]
-    typer.echo(
-        f"\nstrategies, cross-fitted ({folds}): members, weights, rule and calibration fitted on the other folds; "
-        "95 % intervals"
-    )
-    gains = ("over best", "from", "to", "over all", "from", "to")
-    columns = ["choice", analysis["metric"], "low", "high", *gains, "members", "ms"]
-    keys = ("name", "score", "low", "high")
-    rows = [
-        [
-            *(row[key] for key in keys),
-            *row["gain_over_best"].values(),
-            *row["gain_over_all"].values(),
-            row["members"],
-            row["milliseconds"],
-        ]
-        for row in analysis["strategies"]
-    ]
-    print_table(columns, rows)
+    for row in analysis[key]:
+        cells = [row[name] for name in ("name", "score", "low", "high")]
+        for name in gains:
+            gain = row.get(name) or {}
+            cells += [gain.get(end) for end in ("value", "low", "high")]
+        rows.append([*cells, *(row.get(name) for name in further)])
+    print_table([*columns, *further.values()], rows)

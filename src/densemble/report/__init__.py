@@ -1,1 +1,1 @@
-"""Images of how a training went."""
+"""Plots, previews and HTML reports."""

@@ -1,89 +1,110 @@
-"""The top of a run's report: what was chosen, what it is worth, and what to be careful about, in plain words."""
+"""The top of a run's report: the selected ensemble, its scores and gains, and warnings, in words."""
 
 from densemble.report.html_page import Values, escape, strong, with_code
 from densemble.report.rounding import gain, intervals, number
 
-_OPPONENTS = {"best": "the best single member", "all": "the mean of all members"}
-"""What a strategy is compared with, by the name that it has as a strategy itself."""
+_REFERENCES = {"best": "the best single member", "all": "the mean of all members"}
+"""Strategies that the selected one is compared with: name -> description."""
 
 
 def headline(analysis: Values) -> str:
-    """What was analysed."""
-    made = f", made {escape(analysis['made'])}" if analysis.get("made") else ""
+    """Run, task, number of images and metric."""
+    date = f", written {escape(analysis['made'])}" if analysis.get("made") else ""
     metric, better = escape(analysis["metric"]), "higher" if analysis["higher_is_better"] else "lower"
     return (
         f"<h1>{escape(analysis['run'])}</h1>\n<p>{escape(analysis['task'])}, {analysis['pictures']:,} validation images"
-        f"{made}. Scores are <b>{metric}</b>: {better} is better.</p>"
+        f"{date}. Scores are <b>{metric}</b>: {better} is better.</p>"
     )
 
 
-def answer(analysis: Values) -> str:
-    """What was chosen and what it is worth; empty where nothing was chosen."""
+def overview(analysis: Values) -> str:
+    """The selected ensemble with its scores and cost; empty if there is none."""
     if "chosen" not in analysis:
         return ""
-    said = [_choice(analysis), _worth(analysis), _cost(analysis["chosen"]), _on_all(analysis)]
-    return f'<div class="answer">{"".join(f"<p>{part}</p>" for part in said if part)}</div>'
+    paragraphs = [_selection(analysis), _cross_fitted(analysis), _cost(analysis["chosen"]), _fitted_scores(analysis)]
+    return f'<div class="overview">{"".join(f"<p>{text}</p>" for text in paragraphs if text)}</div>'
 
 
 def warnings(analysis: Values) -> str:
-    """What to be careful about, each in a box of its own."""
-    found = [*_worthless(analysis), *_doubtful_gains(analysis), *_poor_members(analysis), *_unfinished(analysis)]
-    boxes = [f'<div class="problem warning"><h3>{escape(title)}</h3>{text}</div>' for title, text in found]
-    return "".join(boxes)
+    """Warnings about the ensemble and its members, one box each."""
+    boxes = [
+        *_baseline_warnings(analysis),
+        *_gain_warnings(analysis),
+        *_list_warning(
+            "Members that did not finish",
+            [
+                f"{escape(row['name'])}: {escape(row['state'])}"
+                for row in analysis.get("members", [])
+                if row.get("state", "done") != "done"
+            ],
+        ),
+        *_list_warning(
+            "Members that were left out",
+            [f"{strong(row['name'])}: {with_code(row['reason'])}" for row in analysis.get("dropped", [])],
+        ),
+    ]
+    return "".join(f'<div class="problem warning"><h3>{escape(title)}</h3>{body}</div>' for title, body in boxes)
 
 
-def chosen_strategy(analysis: Values) -> Values | None:
-    """The row of the strategy that selected the ensemble; ``None`` where strategies were not compared."""
+def _selected_strategy(analysis: Values) -> Values | None:
+    """Row of the strategy that selected the ensemble; ``None`` if strategies were not compared."""
     select = analysis.get("chosen", {}).get("select")
     return next((row for row in analysis.get("strategies", []) if row["name"] == select), None)
 
 
-def _choice(analysis: Values) -> str:
+def _selection(analysis: Values) -> str:
     chosen = analysis["chosen"]
     used = {name: share for name, share in chosen["weights"].items() if share > 0}
-    of = f" of {len(analysis['members'])}" if "members" in analysis else ""
+    total = f" of {len(analysis['members'])}" if "members" in analysis else ""
     shares = ", ".join(
         f"{escape(name)} ({share:.0%})" for name, share in sorted(used.items(), key=lambda item: -item[1])
     )
-    plural = "members were" if len(used) > 1 or of else "member was"
+    plural = "members were" if len(used) > 1 or total else "member was"
     return (
-        f"{strong(f'{len(used)}{of} {plural} chosen')} by {strong(chosen['select'])} and combined by "
+        f"{strong(f'{len(used)}{total} {plural} selected')} by {strong(chosen['select'])} and combined by "
         f"{strong(chosen['combine'])}: {shares}."
     )
 
 
-def _worth(analysis: Values) -> str:
-    """The cross-fitted score and what its gain is made of."""
+def _cross_fitted(analysis: Values) -> str:
+    """The cross-fitted score and the parts of its gain."""
     crossed = analysis.get("cross_fitted")
     if crossed is None:
         return (
-            "There are too few held-out images to measure it on images that played no part in making it: the scores "
-            "below are of images that it was fitted on, and flatter it."
+            "There are too few validation images for a cross-fitted score. The scores below were measured on the "
+            "images that the ensemble was fitted on; they are optimistic."
         )
     [(score, span)] = intervals([crossed["score"]], "value")
     interval = f" (95 % interval {span})" if span else ""
-    scored = strong(f"{analysis['metric']} {score or 'undefined'}")
-    said = [
-        f"Cross-fitted, it scores {scored}{interval}: {escape(crossed['folds'])}; for each fold, members, weights, "
-        "rule and calibration were fitted on the other folds. Only the best epoch of each member was chosen on all of "
-        "these images."
+    shown = strong(f"{analysis['metric']} {score or 'undefined'}")
+    sentences = [
+        f"The cross-fitted score is {shown}{interval}, measured with {escape(crossed['folds'])}. For each fold, "
+        "members, weights, rule and calibration were fitted on the other folds. Only the best epoch of each member "
+        "was selected on all of these images."
     ]
     parts = crossed["gain"]
     if parts["total"].get("value") is not None:
-        said.append(
+        sentences.append(
             f"Gain over the best single member as trained: {strong(gain(parts['total']))}; by selection and "
             f"combination {gain(parts['selection'])}, by calibration {gain(parts['calibration'])}."
         )
-    row = chosen_strategy(analysis)
-    pairs = [(opponent, values) for opponent, values in (_gains(row) if row else []) if values.get("value") is not None]
-    said += [f"Gain over {opponent}, made the same way: {strong(gain(values))}." for opponent, values in pairs]
-    return " ".join(said)
+    sentences += [
+        f"Gain over {reference}, fitted in the same way: {strong(gain(values))}."
+        for reference, values in _gains(analysis)
+        if values.get("value") is not None
+    ]
+    return " ".join(sentences)
 
 
-def _gains(row: Values) -> list[tuple[str, Values]]:
-    """What a strategy is compared with, and its gain over that; nothing is compared with itself."""
+def _gains(analysis: Values) -> list[tuple[str, Values]]:
+    """Gains of the selected strategy over each reference except itself; empty if strategies were not compared."""
+    row = _selected_strategy(analysis)
+    if row is None:
+        return []
     return [
-        (opponent, row.get(f"gain_over_{name}") or {}) for name, opponent in _OPPONENTS.items() if row["name"] != name
+        (reference, row.get(f"gain_over_{name}") or {})
+        for name, reference in _REFERENCES.items()
+        if row["name"] != name
     ]
 
 
@@ -92,82 +113,59 @@ def _cost(chosen: Values) -> str:
     return "" if milliseconds is None else f"It takes {strong(f'{number(milliseconds)} ms')} per image."
 
 
-def _on_all(analysis: Values) -> str:
-    """Scores of the saved file on all validation images."""
-    scores = {
-        name: value for name, value in analysis["chosen"].get("val", {}).items() if isinstance(value, int | float)
-    }
-    said = " · ".join(f"{escape(name)} {number(value)}" for name, value in scores.items())
-    if not said:
+def _fitted_scores(analysis: Values) -> str:
+    """Scores of the artifact on all validation images."""
+    scores = [
+        f"{escape(name)} {number(value)}"
+        for name, value in analysis["chosen"].get("val", {}).items()
+        if isinstance(value, int | float)
+    ]
+    if not scores:
         return ""
     return (
-        '<span class="quiet">The saved file on all validation images, which it was fitted on (what <code>densemble '
-        f"evaluate --split val</code> prints): {said}.</span>"
+        '<span class="quiet">Scores of the artifact on all validation images (fitted on these images; equal to '
+        f"<code>densemble evaluate --split val</code>): {' · '.join(scores)}.</span>"
     )
 
 
-def _doubtful_gains(analysis: Values) -> list[tuple[str, str]]:
-    row = chosen_strategy(analysis)
-    found = []
-    for opponent, values in _gains(row) if row else []:
+def _gain_warnings(analysis: Values) -> list[tuple[str, str]]:
+    """Warnings for gains that are negative, zero or uncertain."""
+    boxes = []
+    for reference, values in _gains(analysis):
         value, low, high = (values.get(name) for name in ("value", "low", "high"))
         if value is None or low is None or high is None or low > 0:
             continue
         if high < 0:
-            found.append((f"Worse than {opponent}", f"<p>By {escape(gain(values))}: the choice did harm.</p>"))
+            boxes.append((f"Worse than {reference}", f"<p>The gain is {escape(gain(values))}.</p>"))
         elif low == high == 0:
-            found.append((f"The same as {opponent}", "<p>On every image both score the same.</p>"))
+            boxes.append((f"The same as {reference}", "<p>Both have the same score on every image.</p>"))
         else:
-            said = f"<p>The gain, {escape(gain(values))}, has an interval that includes 0: it may be chance.</p>"
-            found.append((f"Not surely better than {opponent}", said))
-    return found
+            text = f"<p>The interval of the gain, {escape(gain(values))}, includes 0: the gain may be chance.</p>"
+            boxes.append((f"Not significantly better than {reference}", text))
+    return boxes
 
 
-def _worthless(analysis: Values) -> list[tuple[str, str]]:
-    """Whether a prediction without any training equals the ensemble."""
-    crossed, best = analysis.get("cross_fitted"), _best_baseline(analysis)
-    row = None if crossed is None else {"score": crossed["score"]["value"]}
-    if row is None or best is None or _above(row, best, analysis):
-        return []
-    return [("The ensemble is no better than a baseline", f"<p>{_described(best)}.</p>")]
-
-
-def _poor_members(analysis: Values) -> list[tuple[str, str]]:
-    """Members that a prediction without any training equals."""
-    best = _best_baseline(analysis)
-    poor = [row["name"] for row in analysis.get("members", []) if best and not _above(row, best, analysis)]
-    if best is None or not poor:
-        return []
-    said = f"<p>{_described(best)}; not better than that: {escape(', '.join(poor))}.</p>"
-    return [("Members that are no better than a baseline", said)]
-
-
-def _best_baseline(analysis: Values) -> Values | None:
+def _baseline_warnings(analysis: Values) -> list[tuple[str, str]]:
+    """Warnings if the best baseline, a prediction without training, is as good as the ensemble or members."""
     sign = 1 if analysis["higher_is_better"] else -1
-    known = [row for row in analysis.get("baselines", []) if row.get("score") is not None]
-    return max(known, key=lambda row: sign * row["score"], default=None)
+    baselines = [row for row in analysis.get("baselines", []) if row.get("score") is not None]
+    if not baselines:
+        return []
+    best = max(baselines, key=lambda row: sign * row["score"])
+    description = f"The baseline {strong(best['name'])} scores {number(best['score'])} without any training"
+
+    def is_poor(score: float | None) -> bool:
+        return score is not None and sign * (score - best["score"]) <= 0
+
+    boxes = []
+    if is_poor(analysis.get("cross_fitted", {}).get("score", {}).get("value")):
+        boxes.append(("The ensemble is no better than a baseline", f"<p>{description}.</p>"))
+    poor = [row["name"] for row in analysis.get("members", []) if is_poor(row.get("score"))]
+    if poor:
+        text = f"<p>{description}. Members that are not better: {escape(', '.join(poor))}.</p>"
+        boxes.append(("Members that are no better than a baseline", text))
+    return boxes
 
 
-def _above(row: Values, baseline: Values, analysis: Values) -> bool:
-    """Whether a row is better than a baseline, or has no score to tell by."""
-    if row.get("score") is None:
-        return True
-    difference = row["score"] - baseline["score"]
-    return bool(difference > 0 if analysis["higher_is_better"] else difference < 0)
-
-
-def _described(baseline: Values) -> str:
-    return f"The baseline {strong(baseline['name'])} scores {number(baseline['score'])} without any training"
-
-
-def _unfinished(analysis: Values) -> list[tuple[str, str]]:
-    found = []
-    states = [row for row in analysis.get("members", []) if row.get("state", "done") != "done"]
-    if states:
-        items = "".join(f"<li>{escape(row['name'])}: {escape(row['state'])}</li>" for row in states)
-        found.append(("Members that did not finish", f"<ul>{items}</ul>"))
-    dropped = analysis.get("dropped", [])
-    if dropped:
-        items = "".join(f"<li><b>{escape(row['name'])}</b>: {with_code(row['reason'])}</li>" for row in dropped)
-        found.append(("Members that were dropped", f"<ul>{items}</ul>"))
-    return found
+def _list_warning(title: str, items: list[str]) -> list[tuple[str, str]]:
+    return [(title, f"<ul>{''.join(f'<li>{item}</li>' for item in items)}</ul>")] if items else []

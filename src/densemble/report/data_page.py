@@ -1,4 +1,4 @@
-"""The page of a data check: what the set is like, what is wrong, and what to do about it, with images."""
+"""HTML page of a data check: facts, problems with remedies, and example images."""
 
 from pathlib import Path
 from typing import Any
@@ -7,21 +7,21 @@ from densemble.data.check import group
 from densemble.data.folder import FolderData
 from densemble.errors import DataError
 from densemble.inference import drawing
-from densemble.report.html_page import embed, escape, swatch, table, with_code, write_page
-from densemble.report.samples import DrawnSample, SamplePainter, evenly, read_usable
+from densemble.report.html_page import bar, colour_legend, embed, escape, swatch, table, with_code, write_page
+from densemble.report.samples import RawSample, SamplePainter, evenly, read_usable
 from densemble.storage.images import as_unit, read_image
 
-_LISTED = 5
-_PAIRS = 12
-_EXAMPLES = 8
+_SHOWN_PER_KIND = 5
+_SHOWN_PAIRS = 12
+_EXAMPLES_PER_SPLIT = 4
 _WIDTH = 320
-_MOST_CLASSES = 200
+_MAX_CLASSES = 200
 _FACTS = {
     "pairs": "pairs",
     "usable": "readable pairs",
     "sizes": "sizes",
     "channels": "channels",
-    "depths": "depth",
+    "depths": "data type",
     "with_fixations": "with fixations",
     "ignored_share": "share of ignored pixels",
     "values": "lowest and highest value",
@@ -33,73 +33,72 @@ _FACTS = {
 
 
 def write_data_page(data: FolderData, facts: dict[str, Any], path: Path) -> None:
-    """Writes one self-contained HTML page.
+    """Write the results of a data check as one self-contained HTML page.
 
     Args:
-        data: the folder that was checked.
-        facts: of :func:`densemble.data.check.check`.
+        data: the checked data folder.
+        facts: result of :func:`densemble.data.check.check`.
         path: HTML file.
 
     Raises:
         ResourceError: the file cannot be written.
     """
-    parts = [_head(facts), _problems(facts), _twins(data, facts), _facts(facts), _classes(facts), _examples(data)]
+    parts = [_head(facts), _problems(facts), _similar(data, facts), _facts(facts), _classes(facts), _examples(data)]
     write_page(path, f"Data check of {Path(facts['data']).name}", "\n".join(part for part in parts if part))
 
 
 def verdict(facts: dict[str, Any]) -> str:
-    """``ok``, or how many errors and warnings there are."""
+    """``ok`` if there are no errors, and the number of errors and warnings."""
     counts = {
         severity: sum(problem["severity"] == severity for problem in facts["problems"])
         for severity in ("error", "warning")
     }
-    said = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
-    return ", ".join(said if counts["error"] else ["ok", *said])
+    parts = [f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts.items() if count]
+    return ", ".join(parts if counts["error"] else ["ok", *parts])
 
 
 def _head(facts: dict[str, Any]) -> str:
-    said = verdict(facts)
-    kind = "error" if not facts["ok"] else "warning" if facts["problems"] else ""
+    severity = "error" if not facts["ok"] else "warning" if facts["problems"] else ""
     pairs = sum(split["pairs"] for split in facts["splits"].values())
     return (
         f"<h1>{escape(facts['data'])}</h1>\n<p>{pairs} pairs for <b>{escape(facts['task'])}</b>, layout "
         f"<b>{escape(facts['layout'])}</b>, split by {escape(facts['split_by'])}: "
-        f'<span class="verdict {kind}">{escape(said)}</span></p>'
+        f'<span class="verdict {severity}">{escape(verdict(facts))}</span></p>'
     )
 
 
 def _problems(facts: dict[str, Any]) -> str:
     blocks = []
-    for found in group(facts["problems"]):
-        items = [f"<li>{escape(problem['message'])}</li>" for problem in found.problems]
-        rest = items[_LISTED:]
+    for problems in group(facts["problems"]):
+        items = [f"<li>{escape(problem['message'])}</li>" for problem in problems.problems]
+        rest = items[_SHOWN_PER_KIND:]
         more = f"<details><summary>and {len(rest)} more</summary><ul>{''.join(rest)}</ul></details>" if rest else ""
         blocks.append(
-            f'<div class="problem {found.severity}"><h3>{escape(found.kind)} '
-            f'<span class="quiet">({found.severity}, {len(items)})</span></h3>'
-            f"<ul>{''.join(items[:_LISTED])}</ul>{more}"
-            f'<p class="remedy"><b>Remedy:</b> {with_code(found.remedy)}</p></div>'
+            f'<div class="problem {problems.severity}"><h3>{escape(problems.kind)} '
+            f'<span class="quiet">({problems.severity}, {len(items)})</span></h3>'
+            f"<ul>{''.join(items[:_SHOWN_PER_KIND])}</ul>{more}"
+            f'<p class="remedy"><b>Remedy:</b> {with_code(problems.remedy)}</p></div>'
         )
     return f"<h2>Problems</h2>\n{''.join(blocks)}" if blocks else ""
 
 
-def _twins(data: FolderData, facts: dict[str, Any]) -> str:
-    """Images that are the same or look alike, side by side."""
-    found = [problem for problem in facts["problems"] if problem["partner"]]
+def _similar(data: FolderData, facts: dict[str, Any]) -> str:
+    """Identical or similar images, side by side."""
+    pairs = [problem for problem in facts["problems"] if problem["partner"]]
     figures = []
-    for problem in found[:_PAIRS]:
+    for problem in pairs[:_SHOWN_PAIRS]:
         images = [_image(data, Path(problem[key])) for key in ("file", "partner")]
         if None in images:
             continue
-        names = " · ".join(escape(_short(data, problem[key])) for key in ("file", "partner"))
+        names = " · ".join(escape(_relative(data, problem[key])) for key in ("file", "partner"))
         figures.append(
             f'<figure class="pair">{"".join(str(image) for image in images)}'
             f"<figcaption><b>{escape(problem['kind'])}</b>: {names}</figcaption></figure>"
         )
     if not figures:
         return ""
-    said = f'<p class="quiet">{len(figures)} of {len(found)} pairs.</p>' if len(found) > len(figures) else ""
-    return f'<h2>Side by side</h2>\n{said}<div class="grid">{"".join(figures)}</div>'
+    count = f'<p class="quiet">{len(figures)} of {len(pairs)} pairs.</p>' if len(pairs) > len(figures) else ""
+    return f'<h2>Identical and similar images</h2>\n{count}<div class="grid">{"".join(figures)}</div>'
 
 
 def _image(data: FolderData, path: Path) -> str | None:
@@ -110,7 +109,7 @@ def _image(data: FolderData, path: Path) -> str | None:
     return embed(drawing.as_rgb(image), _WIDTH)
 
 
-def _short(data: FolderData, file: str) -> str:
+def _relative(data: FolderData, file: str) -> str:
     path = Path(file)
     return str(path.relative_to(data.path)) if path.is_relative_to(data.path) else file
 
@@ -121,8 +120,8 @@ def _facts(facts: dict[str, Any]) -> str:
     rows = [[_FACTS[key], *(_cell(split.get(key)) for split in splits.values())] for key in present]
     rows = [row for row in rows if any(cell not in ("", "0") for cell in row[1:])]
     mean, std = (", ".join(f"{value:.3f}" for value in facts["pictures"][key]) for key in ("mean", "std"))
-    note = f'<p class="quiet">Images per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}.</p>'
-    return f"<h2>Facts</h2>\n{table(['', *splits], rows)}{note}"
+    statistics = f"Images per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}."
+    return f'<h2>Facts</h2>\n{table(["", *splits], rows)}<p class="quiet">{statistics}</p>'
 
 
 def _cell(value: Any) -> str:
@@ -136,46 +135,44 @@ def _cell(value: Any) -> str:
 
 
 def _classes(facts: dict[str, Any]) -> str:
-    """A bar for the share of every class in every split, on one scale."""
+    """Table with the share of each class in each split as bars on one scale."""
     splits = {name: split for name, split in facts["splits"].items() if split.get("class_share")}
     if not splits:
         return ""
     largest = max(max(split["class_share"].values()) for split in splits.values()) or 1.0
     colours = drawing.palette(len(facts["classes"]))
     rows = []
-    for number, name in enumerate(facts["classes"][:_MOST_CLASSES]):
+    for label, name in enumerate(facts["classes"][:_MAX_CLASSES]):
         cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))
-        rows.append(f"<tr><td>{swatch(colours[number])}{escape(name)}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{swatch(colours[label])}{escape(name)}</td>{cells}</tr>")
     head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">images</th>' for split in splits)
     return f'<h2>Classes</h2>\n<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
 
 
 def _share(split: dict[str, Any], name: str, largest: float, other: bool) -> str:
-    share = split["class_share"][name]
-    width = 12 * share / largest
-    bar = f'<span class="bar{" other" if other else ""}" style="width:{width:.2f}rem"></span>'
-    images = split["class_pictures"][name]
-    return f'<td>{bar}</td><td class="number">{share:.2%}</td><td class="number">{images}</td>'
+    share, images = split["class_share"][name], split["class_pictures"][name]
+    drawn = bar(12 * share / largest, "bar other" if other else "bar")
+    return f'<td>{drawn}</td><td class="number">{share:.2%}</td><td class="number">{images}</td>'
 
 
 def _examples(data: FolderData) -> str:
     raw = {
-        split: list(read_usable(data, evenly(samples, _EXAMPLES // 2)))
+        split: list(read_usable(data, evenly(samples, _EXAMPLES_PER_SPLIT)))
         for split, samples in data.layout.splits.items()
         if samples
     }
-    painter = SamplePainter(data, [one for members in raw.values() for one in members])
-    figures = [_example(split, painter.draw(one)) for split, members in raw.items() for one in members]
+    painter = SamplePainter(data, [sample for samples in raw.values() for sample in samples])
+    figures = [_example(split, sample, painter) for split, samples in raw.items() for sample in samples]
     if not figures:
         return ""
-    legend = "".join(f"<span>{swatch(colour)}{escape(name)}</span> " for name, colour in painter.legend())
+    legend = colour_legend(painter.legend())
     if painter.range is not None:
         low, high = painter.range
         unit = escape(data.options["unit"])
-        legend = f"From {low:.4g} (dark blue) to {high:.4g} {unit} (yellow); black is invalid."
+        legend = f"From {low:.4g} (dark blue) to {high:.4g} {unit} (yellow); black: invalid."
     return f'<h2>Examples</h2>\n<p class="legend">{legend}</p><div class="grid">{"".join(figures)}</div>'
 
 
-def _example(split: str, drawn: DrawnSample) -> str:
-    images = embed(drawn.image, _WIDTH) + embed(drawn.target, _WIDTH)
-    return f"<figure>{images}<figcaption>{escape(f'{split}/{drawn.title}')}</figcaption></figure>"
+def _example(split: str, sample: RawSample, painter: SamplePainter) -> str:
+    images = "".join(embed(pixels, _WIDTH) for pixels in painter.draw(sample))
+    return f"<figure>{images}<figcaption>{escape(f'{split}/{sample.title}')}</figcaption></figure>"

@@ -1,24 +1,35 @@
-"""Sections of a run's report about where members differ: errors, classes, images and the course of training."""
+"""Report sections about the members in detail: errors, classes, images and training curves."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from densemble.inference.drawing import palette
-from densemble.report.figures import Axis, Series, chart, legend, padded
-from densemble.report.html_page import Markup, Values, embed, escape, note, strong, swatch, table
+from densemble.report.figures import Axis, Series, Style, chart, legend, padded
+from densemble.report.html_page import (
+    Markup,
+    Values,
+    colour_legend,
+    column_table,
+    embed,
+    escape,
+    note,
+    strong,
+    swatch,
+    table,
+)
 from densemble.report.rounding import number, numbers
 from densemble.report.strips import ImageStrip
 
-_LISTED = 15
-_MOST_NAMED = 40
+_LISTED_IMAGES = 15
+_LEGEND_CLASSES = 40
 _WIDTH = 220
 _TALL = 25
 _FAINTEST, _STRONGEST = 0.05, 0.6
-_LOSSES = {"train_loss": "first", "loss": "first", "val_loss": "second"}
+_LOSSES: dict[str, Style] = {"train_loss": "first", "loss": "first", "val_loss": "second"}
 
 
 def error_correlation(analysis: Values) -> str:
-    """A heat map of how often members err together."""
+    """Heat map of the correlation between the errors of members."""
     names, matrix = analysis["error_correlation"]["names"], analysis["error_correlation"]["matrix"]
     pairs = [(matrix[i][j], names[i], names[j]) for i in range(len(names)) for j in range(i)]
     known = [pair for pair in pairs if pair[0] is not None]
@@ -29,103 +40,97 @@ def error_correlation(analysis: Values) -> str:
         f"{''.join(_shade(value, low, high, row == column) for column, value in enumerate(matrix[row]))}</tr>"
         for row, name in enumerate(names)
     )
-    said = (
-        "Correlation of two members' errors over the pixels of small maps of the validation images: 1 means that they "
-        "err in the same places, 0 that they err independently. Members with a low correlation complement each other."
+    explanation = (
+        "Correlation between the errors of two members, over the pixels of small maps of the validation images. 1 "
+        "means errors at the same pixels, 0 independent errors. Members with a low correlation complement each other."
     )
-    ends = "".join(
-        f" {what}: {escape(b)} and {escape(a)}, {strong(f'{value:.2f}')}."
-        for what, (value, a, b) in ([("Most alike", max(known)), ("Least alike", min(known))] if known else [])
+    extremes = "".join(
+        f" {title}: {escape(b)} and {escape(a)}, {strong(f'{value:.2f}')}."
+        for title, (value, a, b) in ([("Highest", max(known)), ("Lowest", min(known))] if known else [])
     )
     return (
-        f'{note(said)}<p>{ends}</p><div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{rows}</table></div>'
+        f'{note(explanation)}<p>{extremes}</p><div class="wide"><table class="matrix"><tr><th></th>{head}</tr>{rows}'
+        "</table></div>"
     )
 
 
 def per_class(analysis: Values) -> str:
-    """Who is best at which class."""
+    """Scores per class of the ensemble and the members."""
     classes, scores = analysis["per_class"]["classes"], analysis["per_class"]["scores"]
-    first = [name for name in ("ensemble, cross-fitted", "ensemble") if name in scores]
-    columns = [*first, *(name for name in scores if name not in first)]
+    ensembles = [name for name in ("ensemble, cross-fitted", "ensemble") if name in scores]
+    columns = [*ensembles, *(name for name in scores if name not in ensembles)]
     best = max if analysis["higher_is_better"] else min
-    texts = dict(zip(columns, _as_texts([scores[column] for column in columns]), strict=True))
-    rows, told, wins = [], 0, 0
-    for place, name in enumerate(classes):
-        values = {column: scores[column][place] for column in columns}
-        known = {value for value in values.values() if value is not None}
+    texts = iter(numbers([scores[column][i] for i in range(len(classes)) for column in columns]))
+    rows, compared, wins = [], 0, 0
+    for index, name in enumerate(classes):
+        values = [scores[column][index] for column in columns]
+        known = {value for value in values if value is not None}
         top = best(known) if len(known) > 1 else None
-        told, wins = told + (top is not None), wins + (top is not None and values.get(first[0] if first else "") == top)
+        if top is not None:
+            compared += 1
+            wins += values[0] == top
         cells = [
-            strong(texts[column][place]) if top is not None and value == top else texts[column][place]
-            for column, value in values.items()
+            strong(text) if top is not None and value == top else text
+            for value, text in ((value, next(texts)) for value in values)
         ]
-        rows.append([Markup(f"{swatch(palette(len(classes))[place])}{escape(name)}"), *cells])
-    said = (
-        "IoU at the targets' own size. The column 'ensemble' is the saved file on all validation images, on which it "
-        "was fitted: equal to `densemble evaluate --split val`. 'Cross-fitted' was measured on images that played no "
-        "part in making the ensemble. The best of each row is bold; an empty cell means that the class "
-        "does not occur or is ignored."
+        rows.append([Markup(f"{swatch(palette(len(classes))[index])}{escape(name)}"), *cells])
+    explanation = (
+        "IoU at the size of the targets. The column 'ensemble' is the artifact on all validation images (fitted on "
+        "these images), equal to `densemble evaluate --split val`. 'Cross-fitted' was measured on images that were not "
+        "used to fit the ensemble. The best score of each row is bold. An empty cell means that the class does not "
+        "occur or is ignored."
     )
-    won = f" The {first[0]} is the best in {wins} of {told} classes." if first else ""
-    shown = table(["class", *columns], rows)
-    tall = shown.replace('class="wide"', 'class="wide tall"', 1) if len(classes) > _TALL else shown
-    return f"{note(said + won)}{tall}"
+    if ensembles:
+        explanation += f" The {ensembles[0]} is the best in {wins} of {compared} classes."
+    class_table = table(["class", *columns], rows)
+    if len(classes) > _TALL:
+        class_table = class_table.replace('class="wide"', 'class="wide tall"', 1)
+    return f"{note(explanation)}{class_table}"
 
 
 def disagreement(analysis: Values) -> str:
-    """Images worth a look, or a label."""
-    rows = analysis["disagreement"][:_LISTED]
-    texts = zip(
-        [row["picture"] for row in rows],
-        numbers([row.get("disagreement") for row in rows]),
-        numbers([row.get("score") for row in rows]),
-        strict=True,
+    """Images with the largest disagreement between members."""
+    rows = analysis["disagreement"][:_LISTED_IMAGES]
+    columns = {
+        "image": [row["picture"] for row in rows],
+        "disagreement": numbers([row.get("disagreement") for row in rows]),
+        analysis["metric"]: numbers([row.get("score") for row in rows]),
+    }
+    explanation = (
+        "Images with the largest disagreement between the members of the cross-fitted ensemble, and the score of the "
+        "ensemble on them. Check their labels first. If you label more images, start with similar ones."
     )
-    said = (
-        "Images on which the members of the cross-fitted ensemble differ most, and its score there. They are the first "
-        "to check for wrong labels, and images like them are the first worth labelling."
-    )
-    return f"{note(said)}{table(['image', 'disagreement', analysis['metric']], texts)}"
+    return note(explanation) + column_table(columns)
 
 
 def curves(analysis: Values) -> str:
-    """How every training went, in small multiples."""
+    """Loss and validation score of each member over the epochs."""
     metric = f"val_{analysis['metric']}"
-    every = [row[metric] for rows in analysis["curves"].values() for row in rows if row.get(metric) is not None]
-    within = padded(every)
+    within = padded([score for rows in analysis["curves"].values() for _, score in _points(rows, metric)])
     panels = "".join(_training(name, rows, metric, within) for name, rows in analysis["curves"].items() if rows)
     key = legend([Series("training loss", (), "first"), Series("validation loss", (), "second")])
-    said = (
-        "Loss and validation score of every member, epoch by epoch; the scores share one scale. A validation loss that "
-        "rises while the training loss falls means that the member learned the images by heart."
+    explanation = (
+        "Loss and validation score of each member over the epochs. The scores of all members share one scale. A "
+        "validation loss that rises while the training loss falls indicates overfitting."
     )
-    return f'{note(said)}{key}<div class="figures">{panels}</div>'
+    return f'{note(explanation)}{key}<div class="figures">{panels}</div>'
 
 
 def images(strips: Sequence[ImageStrip], analysis: Values) -> str:
-    """Rows of panels, one row an image."""
+    """Example images, one row of panels each."""
     classes = analysis.get("per_class", {}).get("classes", [])
-    colours = palette(len(classes))
-    named = "".join(
-        f"<span>{swatch(colour)}{escape(name)}</span> "
-        for name, colour in zip(classes[:_MOST_NAMED], colours, strict=False)
+    key = colour_legend(zip(classes[:_LEGEND_CLASSES], palette(len(classes)), strict=False))
+    explanation = (
+        "Each row shows the image, the target (black: unknown), the prediction of the ensemble, its uncertainty "
+        "(bright: uncertain) and the prediction of each member. Scroll a row sideways to see all members."
     )
-    said = (
-        "The image, what is true of it (black: unknown), what the ensemble says, where it is unsure (bright), and "
-        "what each member says. Scroll a row sideways to see all members."
-    )
-    key = f'<p class="legend small">{named}</p>' if named else ""
-    return f"{note(said)}{key}{''.join(_strip(strip, analysis['metric']) for strip in strips)}"
+    key = f'<p class="legend small">{key}</p>' if key else ""
+    return f"{note(explanation)}{key}{''.join(_strip(strip, analysis['metric']) for strip in strips)}"
 
 
-def _as_texts(columns: Sequence[Sequence[float | None]]) -> list[list[str]]:
-    """Columns of numbers, with the same decimals in all."""
-    texts = iter(numbers([value for column in columns for value in column]))
-    return [[next(texts) for _ in column] for column in columns]
-
-
-def _shade(value: float | None, low: float, high: float, itself: bool) -> str:
-    if itself or value is None:
+def _shade(value: float | None, low: float, high: float, diagonal: bool) -> str:
+    """Cell of the correlation table, coloured by its value."""
+    if diagonal or value is None:
         return '<td class="quiet">·</td>'
     share = (value - low) / (high - low) if high > low else 0.5
     opacity = _FAINTEST + (_STRONGEST - _FAINTEST) * min(max(share, 0), 1)
@@ -133,11 +138,7 @@ def _shade(value: float | None, low: float, high: float, itself: bool) -> str:
 
 
 def _training(name: str, rows: list[Values], metric: str, within: tuple[float, float]) -> str:
-    losses = [
-        Series("", points, "second" if style == "second" else "first")
-        for key, style in _LOSSES.items()
-        if (points := _points(rows, key))
-    ]
+    losses = [Series("", points, style) for key, style in _LOSSES.items() if (points := _points(rows, key))]
     epochs = Axis("", padded([row["epoch"] for row in rows], 0.04), least_step=1)
     parts = [chart(losses, epochs, Axis("loss"), (250, 140))] if losses else []
     scores = _points(rows, metric)

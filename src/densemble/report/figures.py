@@ -1,4 +1,4 @@
-"""Figures as inline SVG: they take the page's colours, light or dark, and its font."""
+"""Charts as inline SVG, in the colours and the font of the page."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,15 @@ from typing import Any, Literal
 from densemble.report.html_page import Markup, escape
 
 Point = tuple[float, float]
+Style = Literal["first", "second", "third"]
+"""Colour class in the style sheet of the page."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
-_LETTER = 6.8
-"""Width of a letter of the figures' font in pixels, about."""
-_DOT = 3.5
-_BESIDE = (
+_LETTER_WIDTH = 6.8
+"""Approximate width of a letter in pixels."""
+_DOT_RADIUS = 3.5
+_LABEL_POSITIONS = (
     (7, 4, "start", 0.0),
     (-7, 4, "end", 1.0),
     (0, -8, "middle", 0.5),
@@ -24,33 +26,34 @@ _BESIDE = (
     (-4, -7, "end", 1.0),
     (4, 15, "start", 0.0),
 )
-"""Where a name may stand, seen from its dot: shift, how it is anchored, and the share of it to the left of there."""
+"""Positions of a label relative to its dot, in order of preference: x shift, y shift, SVG text anchor, and the share of
+the label to the left of the anchor."""
 _THOUSANDS = ("", "k", "M", "G", "T")
 _BAR_WIDTH, _BAR_HEIGHT = 220, 18
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points that belong together.
+    """Points drawn in one style.
 
     Attributes:
-        name: for the legend.
+        name: name in the legend.
         points: (x, y).
-        style: class of the page's style: ``first``, ``second`` or ``third``.
-        drawn: dots alone, a line with dots, a line alone, or a staircase with dots.
-        labels: texts beside the points; none or one for each.
+        style: colour class.
+        drawn: dots without a line, a line with dots, a line without dots, or a staircase with dots.
+        labels: texts beside the points: none, or one per point.
     """
 
     name: str
     points: Sequence[Point]
-    style: Literal["first", "second", "third"] = "first"
+    style: Style = "first"
     drawn: Literal["dots", "marked", "line", "steps"] = "marked"
     labels: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Values from ``low`` to ``high`` -> pixels from ``start`` to ``end``."""
+    """Linear map from values (``low`` to ``high``) to pixels (``start`` to ``end``)."""
 
     low: float
     high: float
@@ -62,14 +65,14 @@ class Scale:
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> Point:
-    """A range in which all the values lie, with some room at both ends."""
+    """Range of the values, extended at both ends by a share of its width."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    room = (high - low) * share or abs(high) * share or share
-    return low - room, high + room
+    margin = (high - low) * share or abs(high) * share or share
+    return low - margin, high + margin
 
 
 def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> list[tuple[float, str]]:
-    """At most about ``most`` round values within a range, at least ``least_step`` apart, each with its text."""
+    """About ``most`` round values within a range, at least ``least_step`` apart, each with its label."""
     rough = max((high - low) / most, least_step)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -83,9 +86,9 @@ class Axis:
     """An axis of a chart.
 
     Attributes:
-        label: beside it.
-        within: lowest and highest value; ``None``: all points and some room.
-        least_step: smallest distance of two marks: 1 where the axis counts something.
+        label: text beside the axis.
+        within: lowest and highest value; ``None``: the range of the points, extended.
+        least_step: smallest distance between two ticks: 1 for an axis of counts.
     """
 
     label: str
@@ -93,23 +96,23 @@ class Axis:
     least_step: float = 0.0
 
     def scale(self, values: Sequence[float], start: float, end: float) -> Scale:
-        """Where the values stand between two pixels."""
+        """Scale that maps the values to pixels from ``start`` to ``end``."""
         return Scale(*(self.within or padded(values)), start, end)
 
 
 def chart(
     series: Sequence[Series], x: Axis, y: Axis, size: tuple[int, int] = (400, 280), diagonal: bool = False
 ) -> str:
-    """Lines and dots in a frame, with a legend above where there are several series.
+    """Chart of lines and dots, with a legend above it if there are several series.
 
     Args:
         series: drawn in this order.
-        x: axis below the frame.
-        y: axis on its left.
+        x: horizontal axis.
+        y: vertical axis.
         size: width and height in pixels.
-        diagonal: a dotted line where x = y.
+        diagonal: draw a dotted line at x = y.
     """
-    points = [point for one in series for point in one.points]
+    points = [point for group in series for point in group.points]
     width, height = size
     across = x.scale([point[0] for point in points], _LEFT, width - _RIGHT)
     up = y.scale([point[1] for point in points], height - _BOTTOM, _TOP)
@@ -117,23 +120,25 @@ def chart(
     if diagonal:
         low, high = max(across.low, up.low), min(across.high, up.high)
         body.append(_path([(low, low), (high, high)], across, up, "diagonal"))
-    body += [_drawn(one, across, up) for one in series]
+    body += [_drawn(group, across, up) for group in series]
     body += _labels(series, across, up)
     return legend(series) + _svg(width, height, "".join(body), f"{y.label} against {x.label}")
 
 
 def legend(series: Sequence[Series]) -> str:
-    """What the colours mean, where there is more than one."""
-    named = [f'<span><i class="stroke {one.style}"></i>{escape(one.name)}</span> ' for one in series if one.name]
-    return f'<p class="legend small">{"".join(named)}</p>' if len(named) > 1 else ""
+    """Legend of the series; empty if fewer than two have a name."""
+    entries = [
+        f'<span><i class="stroke {group.style}"></i>{escape(group.name)}</span> ' for group in series if group.name
+    ]
+    return f'<p class="legend small">{"".join(entries)}</p>' if len(entries) > 1 else ""
 
 
-def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int] = (400, 110)) -> str:
-    """How many there are in each bin, on a logarithmic scale.
+def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int]) -> str:
+    """Histogram with a logarithmic vertical scale.
 
     Args:
-        bins: ``low`` and ``high`` of each, in [0, 1], and ``count``.
-        label: beside the bars.
+        bins: each with its limits ``low`` and ``high`` in [0, 1], and its ``count``.
+        label: text beside the bars.
         size: width and height in pixels.
     """
     width, height = size
@@ -141,7 +146,7 @@ def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int]
     across = Scale(0, 1, _LEFT, width - _RIGHT)
     up = Scale(0, most, height - 8, _TOP)
     marks = [(float(power), f"{10 ** (power % 3)}{_THOUSANDS[power // 3]}") for power in range(0, most + 1, 2)]
-    body = [_rule(across, up, marks)]
+    body = [_grid_lines(across, up, marks)]
     for row in bins:
         left, top = across(row["low"]), up(math.log10(row["count"] + 1))
         wide = max(across(row["high"]) - left - 1, 1)
@@ -149,12 +154,12 @@ def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int]
             f'<rect class="first" x="{left + 0.5:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{up.start - top:.1f}">'
             f"<title>{row['count']:,}</title></rect>"
         )
-    body.append(_side(label, (up.start + up.end) / 2))
+    body.append(_vertical_label(label, (up.start + up.end) / 2))
     return _svg(width, height, "".join(body), label)
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None, within: Point) -> Markup:
-    """A value as a dot on the line of its interval, to stand in a row of a table."""
+    """Dot at a value on the line of its interval, for a table cell."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
     middle = _BAR_HEIGHT / 2
     grid = "".join(_line(scale(at), 0, scale(at), _BAR_HEIGHT, "level") for at, _ in ticks(*within, 4))
@@ -167,36 +172,36 @@ def interval_bar(value: float | None, low: float | None, high: float | None, wit
 
 
 def interval_axis(within: Point) -> Markup:
-    """The scale below a column of interval bars."""
+    """Axis below a column of interval bars."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
     texts = "".join(_text(scale(at), 12, name, "middle") for at, name in ticks(*within, 4))
     return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, "scale"))
 
 
 def _svg(width: int, height: int, body: str, title: str) -> str:
-    # Smaller than this its letters are too small to read: rather scroll.
+    # Below this width the letters are too small to read, so the page scrolls instead.
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width:{0.8 * width:.0f}px"'
     return f'<svg {size} role="img" aria-label="{escape(title)}">{body}</svg>'
 
 
 def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> str:
     wide, high = (abs(scale.end - scale.start) for scale in (across, up))
-    parts = [_rule(across, up, ticks(up.low, up.high, max(3, int(high / 34)), y.least_step))]
+    parts = [_grid_lines(across, up, ticks(up.low, up.high, max(3, int(high / 34)), y.least_step))]
     for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), x.least_step):
         parts.append(_line(across(at), up.end, across(at), up.start, "level"))
         parts.append(_text(across(at), up.start + 15, name, "middle"))
     parts.append(_text((across.start + across.end) / 2, up.start + 32, x.label, "middle"))
-    parts.append(_side(y.label, (up.start + up.end) / 2))
+    parts.append(_vertical_label(y.label, (up.start + up.end) / 2))
     return "".join(parts)
 
 
-def _rule(across: Scale, up: Scale, marks: Sequence[tuple[float, str]]) -> str:
-    """Level lines with their values."""
+def _grid_lines(across: Scale, up: Scale, marks: Sequence[tuple[float, str]]) -> str:
+    """Horizontal lines with their labels."""
     lines = "".join(_line(across.start, up(at), across.end, up(at), "level") for at, _ in marks)
     return lines + "".join(_text(across.start - 5, up(at) + 4, name, "end") for at, name in marks)
 
 
-def _side(label: str, middle: float) -> str:
+def _vertical_label(label: str, middle: float) -> str:
     return (
         f'<text x="12" y="{middle:.1f}" text-anchor="middle" transform="rotate(-90 12 {middle:.1f})">'
         f"{escape(label)}</text>"
@@ -212,62 +217,56 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def _path(points: Sequence[Point], across: Scale, up: Scale, style: str) -> str:
-    places = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
-    return f'<polyline class="{style}" points="{places}"/>'
+    pixels = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
+    return f'<polyline class="{style}" points="{pixels}"/>'
 
 
 def _drawn(series: Series, across: Scale, up: Scale) -> str:
-    points = list(series.points)
-    match series.drawn:
-        case "dots":
-            line = ""
-        case "steps":
-            line = _path(_stairs(points), across, up, series.style)
-        case _:
-            line = _path(points, across, up, series.style)
+    corners = _stairs(series.points) if series.drawn == "steps" else series.points
+    line = "" if series.drawn == "dots" else _path(corners, across, up, series.style)
     if series.drawn == "line":
         return line
-    names = series.labels or [""] * len(points)
+    names = series.labels or [""] * len(series.points)
     return line + "".join(
-        f'<circle class="{series.style}" cx="{across(x):.2f}" cy="{up(y):.2f}" r="{_DOT}">'
+        f'<circle class="{series.style}" cx="{across(x):.2f}" cy="{up(y):.2f}" r="{_DOT_RADIUS}">'
         f"{f'<title>{escape(name)}</title>' if name else ''}</circle>"
-        for (x, y), name in zip(points, names, strict=True)
+        for (x, y), name in zip(series.points, names, strict=True)
     )
 
 
 def _stairs(points: Sequence[Point]) -> list[Point]:
-    """The corners of a staircase that is level until the next point."""
+    """Corners of a staircase that stays horizontal until the next point."""
     corners = [(b[0], a[1]) for a, b in pairwise(points)]
     return [point for pair in zip(points, corners, strict=False) for point in pair] + list(points[-1:])
 
 
 def _labels(series: Sequence[Series], across: Scale, up: Scale) -> list[str]:
-    """Names beside their dots, where they hide neither a dot nor another name; those without room are left out."""
-    taken = [_box(point, point, across, up, 4) for one in series for point in one.points]
-    for one in series:
-        if one.drawn == "steps":
-            taken += [_box(a, b, across, up, 1) for a, b in pairwise(_stairs(one.points))]
+    """Labels beside their dots, without overlaps; a label without free space is left out."""
+    taken = [_box(point, point, across, up, 4) for group in series for point in group.points]
+    for group in series:
+        if group.drawn == "steps":
+            taken += [_box(a, b, across, up, 1) for a, b in pairwise(_stairs(group.points))]
     texts = []
-    for one in series:
-        for (x, y), name in zip(one.points, one.labels, strict=False):
-            wide = len(name) * _LETTER
-            for shift, base, anchor, part in _BESIDE:
-                at, bottom = across(x) + shift, up(y) + base
-                left = at - part * wide
+    for group in series:
+        for (x, y), name in zip(group.points, group.labels, strict=False):
+            wide = len(name) * _LETTER_WIDTH
+            for x_shift, y_shift, anchor, share_left in _LABEL_POSITIONS:
+                at, bottom = across(x) + x_shift, up(y) + y_shift
+                left = at - share_left * wide
                 box = (left, bottom - 10, left + wide, bottom + 2)
                 inside = box[0] >= across.start and box[2] <= across.end + _RIGHT and box[1] >= 0 and box[3] <= up.start
-                if inside and not any(_meet(box, other) for other in taken):
+                if inside and not any(_overlap(box, other) for other in taken):
                     taken.append(box)
                     texts.append(_text(at, bottom, name, anchor))
                     break
     return texts
 
 
-def _box(a: Point, b: Point, across: Scale, up: Scale, room: float) -> Box:
-    """Pixels that a line between two points covers, with some room around it."""
+def _box(a: Point, b: Point, across: Scale, up: Scale, margin: float) -> Box:
+    """Bounding box, in pixels, of the line between two points, with a margin."""
     xs, ys = sorted((across(a[0]), across(b[0]))), sorted((up(a[1]), up(b[1])))
-    return xs[0] - room, ys[0] - room, xs[1] + room, ys[1] + room
+    return xs[0] - margin, ys[0] - margin, xs[1] + margin, ys[1] + margin
 
 
-def _meet(a: Box, b: Box) -> bool:
+def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

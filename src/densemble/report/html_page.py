@@ -1,10 +1,10 @@
-"""Self-contained HTML pages: no network, no script, light and dark."""
+"""Self-contained HTML pages without network access or scripts, in light and dark colours."""
 
 import base64
 import html
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from densemble.shapes import Array
 from densemble.storage.runs import require_writable
 
 Values = dict[str, Any]
-"""Plain values, as ``analysis.json`` holds them."""
+"""Plain values, as stored in ``analysis.json``."""
 _QUALITY = 82
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c0392b; --care: #b9770e; --good: #1e8449;
@@ -51,7 +51,7 @@ figure img { width: 100%; display: block; border-radius: 3px; } figure img + img
 .tall th:first-child { z-index: 1; }
 nav { font-size: .9rem; margin: 1rem 0; } nav a { margin-right: .9rem; color: var(--bar); white-space: nowrap; }
 .note { opacity: .8; max-width: 46rem; margin: .3rem 0 .8rem; } .small { font-size: .85rem; margin: 0 0 .2rem; }
-.answer { font-size: 1.08rem; max-width: 46rem; } .answer p { margin: .5rem 0; }
+.overview { font-size: 1.08rem; max-width: 46rem; } .overview p { margin: .5rem 0; }
 .figures { display: flex; flex-wrap: wrap; gap: 1rem 1.6rem; margin: .6rem 0 1rem; }
 .figures > figure { max-width: 100%; overflow-x: auto; }
 svg { display: block; max-width: 100%; height: auto; }
@@ -76,16 +76,16 @@ h3 .quiet, .spread { font-weight: normal; } .spread { font-size: .82rem; opacity
 
 
 class Markup(str):
-    """HTML that can stand in a page as it is: everything in it that is not ours is escaped."""
+    """HTML that is inserted unchanged: all text from outside is already escaped."""
 
 
 def escape(text: object) -> str:
-    """Text that can stand anywhere in a page."""
+    """Escape text for use anywhere in a page."""
     return html.escape(str(text))
 
 
 def embed(pixels: Array, width: int) -> str:
-    """An ``<img>`` of uint8 ``(H, W, 3)``, as JPEG of at most ``width`` pixels across, inside the page itself."""
+    """``<img>`` with uint8 pixels ``(H, W, 3)`` embedded as JPEG, scaled down to at most ``width`` pixels."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -98,12 +98,12 @@ def embed(pixels: Array, width: int) -> str:
 
 
 def strong(text: object) -> Markup:
-    """Text that stands out."""
+    """Bold text."""
     return Markup(f"<b>{escape(text)}</b>")
 
 
 def with_code(text: str) -> str:
-    """Text whose commands, between backticks, and flags, from ``--set`` to the end of the value, stand out."""
+    """Escape text and mark up code: text between backticks, and ``--set`` with its value."""
     parts = re.sub("`([^`]*)`", r"<code>\1</code>", escape(text)).split("--set ")
     marked = [parts[0]]
     for part in parts[1:]:
@@ -114,17 +114,40 @@ def with_code(text: str) -> str:
 
 
 def note(text: str) -> str:
-    """How to read what follows."""
+    """Paragraph that explains the following figure or table."""
     return f'<p class="note">{escape(text)}</p>'
 
 
 def swatch(colour: Iterable[int]) -> Markup:
-    """A small square of a colour, red, green and blue in 0..255, before what it stands for."""
+    """Small square in a colour, given as red, green and blue in 0..255."""
     return Markup(f'<span class="key" style="background:rgb({",".join(str(int(part)) for part in colour)})"></span>')
 
 
+def colour_legend(entries: Iterable[tuple[str, Iterable[int]]]) -> str:
+    """Names beside squares in their colours."""
+    return "".join(f"<span>{swatch(colour)}{escape(name)}</span> " for name, colour in entries)
+
+
+def bar(width: float, style: str = "bar") -> str:
+    """Horizontal bar of ``width`` rem."""
+    return f'<span class="{style}" style="width:{width:.2f}rem"></span>'
+
+
+def figure(drawing: str, beside: str = "") -> str:
+    """A drawing, with a table beside it if there is one."""
+    return f'<div class="figures"><figure>{drawing}</figure>{f"<div>{beside}</div>" if beside else ""}</div>'
+
+
+def column_table(columns: Mapping[str, Sequence[object]]) -> str:
+    """Table given by its columns: heading -> cells; see :func:`table`."""
+    return table(list(columns), zip(*columns.values(), strict=True))
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of text or :class:`Markup`; the first column names the rows, later ones of numbers stand to the right."""
+    """Table of text or :class:`Markup`.
+
+    The first column contains row names. Later columns that contain only numbers are aligned right.
+    """
     texts = [[_cell(cell) for cell in row] for row in rows]
     numeric = [i > 0 and all(_is_number(row[i]) for row in texts) for i in range(len(columns))]
     kinds = [' class="number"' if number else "" for number in numeric]
@@ -141,22 +164,22 @@ def _cell(cell: object) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A heading that may go on in a new line after its underscores, dots and slashes."""
+    """Escaped heading with line breaks allowed after underscores, dots and slashes."""
     return re.sub(r"([_./])", r"\1<wbr>", escape(name))
 
 
 def _is_number(cell: str) -> bool:
-    shown = re.sub("<[^>]*>", "", cell)
-    return not shown or shown[0].isdigit() or (shown[0] in "+-" and shown[1:2].isdigit())
+    text = re.sub("<[^>]*>", "", cell)
+    return not text or text[0].isdigit() or (text[0] in "+-" and text[1:2].isdigit())
 
 
 def write_page(path: Path, title: str, body: str) -> None:
-    """Writes a whole page.
+    """Write a complete page.
 
     Args:
         path: HTML file.
         title: plain text.
-        body: HTML, with everything that is not ours escaped.
+        body: HTML with all text from outside escaped.
 
     Raises:
         ResourceError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Samples of a data folder with their maps, as one PNG."""
+"""Draw samples of a data folder and their targets into one PNG file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from densemble.data.folder import FolderData
 from densemble.errors import UsageError
-from densemble.report.samples import DrawnSample, SamplePainter, augmented_samples, evenly, read_samples
+from densemble.report.samples import RawSample, SamplePainter, augmented_samples, evenly, read_samples
 from densemble.shapes import Size
 from densemble.storage.runs import require_writable
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = 4
 _WIDTH = 3.2
-_TITLE = 0.3
-_MOST_NAMED = 40
+_TITLE_HEIGHT = 0.3
+_LEGEND_CLASSES = 40
 
 
 def draw_preview(
@@ -28,67 +28,65 @@ def draw_preview(
     augmented: str | None = None,
     input_size: Size = (240, 320),
 ) -> None:
-    """Draws ``count`` samples of a split, evenly spread, each with its map below it.
+    """Draw evenly spread samples of a split, each with its target below it.
 
     Args:
-        data: the folder.
+        data: the data folder.
         count: number of samples.
-        path: PNG to write.
-        split: of the samples.
-        augmented: row of ``AUGMENT``: beside each sample come three variants as training sees them.
-        input_size: (H, W) of those.
+        path: PNG file to write.
+        split: split of the samples.
+        augmented: name in ``AUGMENT``; adds three augmented variants of each sample, as in training.
+        input_size: (H, W) of the augmented variants.
 
     Raises:
-        DataError: files that cannot be used.
-        UsageError: no such augmentation, or a name that does not end with ``.png``.
+        DataError: a file cannot be used.
+        UsageError: the augmentation does not exist, or the name of the file does not end with ``.png``.
         ResourceError: the folder of ``path`` cannot be written.
     """
     if path.suffix.lower() != ".png":
-        raise UsageError(f"a preview is a PNG, not '{path.name}'; name it {path.stem}.png")
+        raise UsageError(f"the preview is written as PNG, not as '{path.name}'; name it {path.stem}.png")
     require_writable(path.parent)
-    chosen = evenly(data.split(split), count)
+    samples = evenly(data.split(split), count)
     raw = list(
-        read_samples(data, chosen) if augmented is None else augmented_samples(data, chosen, augmented, input_size)
+        read_samples(data, samples) if augmented is None else augmented_samples(data, samples, augmented, input_size)
     )
     painter = SamplePainter(data, raw)
-    figure = _draw([painter.draw(one) for one in raw])
-    _explain(figure, painter, str(data.options["unit"]))
+    figure = _draw(raw, painter)
+    _add_legend(figure, painter, str(data.options["unit"]))
     figure.savefig(path, dpi=90)
 
 
-def _draw(drawn: list[DrawnSample]) -> "Figure":
-    """Four samples a row, each above its map."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _draw(samples: list[RawSample], painter: SamplePainter) -> "Figure":
+    """Figure with four samples per row, each above its target."""
     from matplotlib.figure import Figure
 
-    columns = min(_COLUMNS, len(drawn))
-    rows = -(-len(drawn) // columns)
-    height = _WIDTH * float(np.median([one.image.shape[0] / one.image.shape[1] for one in drawn]))
-    figure = Figure(figsize=(_WIDTH * columns, (2 * height + _TITLE) * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    columns = min(_COLUMNS, len(samples))
+    rows = -(-len(samples) // columns)
+    height = _WIDTH * float(np.median([sample.image.shape[0] / sample.image.shape[1] for sample in samples]))
+    figure = Figure(figsize=(_WIDTH * columns, (2 * height + _TITLE_HEIGHT) * rows + 0.6), layout="constrained")
     axes = figure.subplots(2 * rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, one in enumerate(drawn):
-        row, column = divmod(number, columns)
-        axes[2 * row, column].imshow(one.image)
-        axes[2 * row, column].set_title(_shortened(one.title), fontsize=9)
-        axes[2 * row + 1, column].imshow(one.target)
+    for index, sample in enumerate(samples):
+        row, column = divmod(index, columns)
+        for axis, pixels in zip(axes[2 * row : 2 * row + 2, column], painter.draw(sample), strict=True):
+            axis.imshow(pixels)
+        axes[2 * row, column].set_title(_shortened(sample.title), fontsize=9)
     return figure
 
 
-def _explain(figure: Any, painter: SamplePainter, unit: str) -> None:
-    """What the colours mean: class names, or a bar of values."""
+def _add_legend(figure: Any, painter: SamplePainter, unit: str) -> None:
+    """Add the class names of the colours, or a colour bar of values."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patches import Patch
 
-    named = painter.legend()
-    if named:
-        patches = [Patch(color=[part / 255 for part in colour], label=_shortened(name)) for name, colour in named]
+    classes = painter.legend()
+    if classes:
+        patches = [Patch(color=[part / 255 for part in colour], label=_shortened(name)) for name, colour in classes]
         across = max(1, int(figure.get_figwidth() / 1.6))
         figure.legend(
-            handles=patches[:_MOST_NAMED], loc="outside lower center", ncols=across, fontsize=9, frameon=False
+            handles=patches[:_LEGEND_CLASSES], loc="outside lower center", ncols=across, fontsize=9, frameon=False
         )
     if painter.range is not None:
         scale = ScalarMappable(Normalize(*painter.range), "viridis")
@@ -97,6 +95,6 @@ def _explain(figure: Any, painter: SamplePainter, unit: str) -> None:
 
 
 def _shortened(name: str, length: int = 36) -> str:
-    """A name that fits over its image; dollar signs would begin a formula."""
+    """Shorten a name to fit above its image, and escape dollar signs, which matplotlib reads as formulas."""
     short = name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
     return short.replace("$", r"\$")

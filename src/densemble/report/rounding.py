@@ -1,4 +1,4 @@
-"""Numbers as text, no more precise than they are."""
+"""Format numbers as text with few significant digits."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ _MOST_DECIMALS = 6
 
 
 def numbers(values: Sequence[float | None], digits: int = 3, signed: bool = False) -> list[str]:
-    """Numbers that stand below one another: the same decimals for all, so that the largest has ``digits`` digits.
+    """Format a column of numbers, all with the same number of decimals.
 
     Args:
-        values: ``None`` and what is not finite become an empty text.
-        digits: significant ones of the largest.
-        signed: with a plus before what is positive.
+        values: ``None``, NaN and infinity become an empty text.
+        digits: significant digits of the largest number.
+        signed: put a plus sign before positive numbers.
     """
     known = [abs(value) for value in values if value is not None and math.isfinite(value) and value != 0]
     largest = math.floor(math.log10(max(known))) if known else 0
@@ -25,18 +25,18 @@ def numbers(values: Sequence[float | None], digits: int = 3, signed: bool = Fals
     ]
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """One number with ``digits`` significant digits."""
-    return numbers([value], digits)[0]
+def number(value: float | None) -> str:
+    """Format one number with three significant digits."""
+    return numbers([value])[0]
 
 
 def intervals(rows: Sequence[dict[str, Any]], key: str, signed: bool = False) -> list[tuple[str, str]]:
-    """Each row's value and its ``low to high``, empty where it has none, with the same decimals for all.
+    """Format the value and the interval ``low to high`` of each row, all with the same number of decimals.
 
     Args:
-        rows: each with ``key``, ``low`` and ``high``, which may be absent or ``None``.
-        key: of the value.
-        signed: with a plus before what is positive.
+        rows: each with ``key``, ``low`` and ``high``; an absent or ``None`` field becomes an empty text.
+        key: key of the value.
+        signed: put a plus sign before positive numbers.
     """
     texts = numbers([row.get(name) for row in rows for name in (key, "low", "high")], signed=signed)
     triples = zip(texts[::3], texts[1::3], texts[2::3], strict=True)
@@ -44,13 +44,13 @@ def intervals(rows: Sequence[dict[str, Any]], key: str, signed: bool = False) ->
 
 
 def gain(values: dict[str, Any]) -> str:
-    """A difference with its interval: ``+0.0100 (+0.0020 to +0.0180)``."""
+    """Format a gain with its interval: ``+0.0100 (+0.0020 to +0.0180)``."""
     [(value, span)] = intervals([values], "value", signed=True)
     return f"{value} ({span})" if span else value
 
 
 def plain(value: Any) -> str:
-    """Any plain value as text: numbers rounded, lists and dicts written out."""
+    """Format any plain value: numbers rounded, lists and dicts as comma-separated items."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: ""}[value]
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Samples as images: each with its map drawn, in the colours of its kind."""
+"""Read samples of a data folder and draw their targets."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,16 +24,7 @@ _BACKDROP = 0.4
 
 @dataclass(frozen=True)
 class RawSample:
-    """A sample as arrays: image float32 ``(H, W, C)`` in [0, 1], map ``(H, W)`` or ``(K, H, W)``."""
-
-    title: str
-    image: Array
-    target: Array
-
-
-@dataclass(frozen=True)
-class DrawnSample:
-    """A sample to look at: both uint8 ``(H, W, 3)``."""
+    """A sample as arrays: image as float32 ``(H, W, C)`` in [0, 1], target ``(H, W)`` or ``(K, H, W)``."""
 
     title: str
     image: Array
@@ -41,15 +32,15 @@ class DrawnSample:
 
 
 def evenly(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """``count`` of the samples, evenly spread, in their order."""
+    """Select ``count`` evenly spread samples, in their order."""
     return [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, count).round().astype(int))]
 
 
 def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSample]:
-    """Samples as they are.
+    """Read samples without resizing or augmentation.
 
     Raises:
-        DataError: files that cannot be used.
+        DataError: a file cannot be used.
     """
     for sample in samples:
         image, target = data.read_pair(sample)
@@ -57,7 +48,7 @@ def read_samples(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSam
 
 
 def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSample]:
-    """Those of the samples that can be read."""
+    """Read samples and skip those with unusable files."""
     for sample in samples:
         try:
             yield from read_samples(data, [sample])
@@ -66,93 +57,94 @@ def read_usable(data: FolderData, samples: Sequence[Sample]) -> Iterator[RawSamp
 
 
 def augmented_samples(
-    data: FolderData, samples: Sequence[Sample], how: str, size: Size, seed: int = 0
+    data: FolderData, samples: Sequence[Sample], augmentation: str, size: Size, seed: int = 0
 ) -> Iterator[RawSample]:
-    """Each sample as it is, and three times as training will see it.
+    """Read each sample, followed by three augmented variants as in training.
 
     Args:
-        data: the folder.
-        samples: of it.
-        how: row of ``AUGMENT``.
-        size: (H, W) of the network's input.
-        seed: of the changes.
+        data: the data folder.
+        samples: samples of the folder.
+        augmentation: name in ``AUGMENT``.
+        size: (H, W) of the augmented variants.
+        seed: random seed.
 
     Raises:
-        DataError: files that cannot be used.
-        UsageError: no such augmentation.
+        DataError: a file cannot be used.
+        UsageError: the augmentation does not exist.
     """
-    if how not in AUGMENT:
-        raise UsageError(f"no augmentation is named '{how}'; there are: {', '.join(AUGMENT)}")
+    if augmentation not in AUGMENT:
+        raise UsageError(f"no augmentation is named '{augmentation}'; there are: {', '.join(AUGMENT)}")
     kind, fill = data.kind, data.task.fill
     for index, sample in enumerate(samples):
         image, target = data.read_pair(sample)
-        whole = as_unit(image, data.reading.options["image_range"])
-        yield RawSample(sample.stem, whole, target)
-        small = unit(resize_image(image if image.dtype.kind == "u" else whole, size).numpy())
-        placed = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, kind)
+        unit_image = as_unit(image, data.reading.options["image_range"])
+        yield RawSample(sample.stem, unit_image, target)
+        small_image = unit(resize_image(image if image.dtype.kind == "u" else unit_image, size).numpy())
+        small_target = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, kind)
         for epoch in range(_VARIANTS):
-            changed, moved = augment(small, placed, AUGMENT[how], (seed, epoch, index), kind, fill)
-            yield RawSample(f"{how}, epoch {epoch + 1}", changed.permute(1, 2, 0).numpy(), moved.numpy())
+            seeds = (seed, epoch, index)
+            new_image, new_target = augment(small_image, small_target, AUGMENT[augmentation], seeds, kind, fill)
+            title = f"{augmentation}, epoch {epoch + 1}"
+            yield RawSample(title, new_image.permute(1, 2, 0).numpy(), new_target.numpy())
 
 
 class SamplePainter:
-    """Draws the maps of one folder, all in the same colours and on the same scale.
+    """Draws the targets of one data folder, all in the same colours and on the same scale.
 
     Args:
-        data: the folder.
-        raw: samples that are to be drawn; values are drawn from their 1st to their 99th percentile.
+        data: the data folder.
+        raw: samples to draw; the colour scale of values covers their 1st to 99th percentile.
     """
 
     def __init__(self, data: FolderData, raw: Sequence[RawSample]) -> None:
         self.kind = data.kind
         self.ignored = data.ignore_index
         self.names = data.classes
-        self.shown = sorted({label for one in raw for label in self._labels(one.target)})
-        self.range = self._range(data, raw) if self.kind == "values" else None
         self.invalid_below = data.invalid_below
+        self.shown_classes = sorted({label for sample in raw for label in self._labels(sample.target)})
+        self.range = self._range(raw) if self.kind == "values" else None
 
-    def draw(self, raw: RawSample) -> DrawnSample:
-        """The sample with its map, over the image where that shows more."""
+    def draw(self, raw: RawSample) -> tuple[Array, Array]:
+        """Draw image and target of a sample, both as uint8 ``(H, W, 3)``."""
         image = drawing.as_rgb(raw.image)
-        return DrawnSample(raw.title, image, self._target(image, raw.target))
+        return image, self._target(image, raw.target)
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
-        """Names and colours of the classes that occur in the samples."""
-        colours = drawing.palette(max(self.shown, default=-1) + 1)
-        named = [(self._name(i), (int(r), int(g), int(b))) for i in self.shown for r, g, b in [colours[i]]]
-        return [*named, (f"ignored ({self.ignored})", _VOID)] if self.kind == "labels" else named
+        """Names and RGB colours of the classes that occur in the samples."""
+        colours = drawing.palette(max(self.shown_classes, default=-1) + 1)
+        classes = [(self._name(i), (int(r), int(g), int(b))) for i in self.shown_classes for r, g, b in [colours[i]]]
+        return [*classes, (f"ignored ({self.ignored})", _VOID)] if self.kind == "labels" else classes
 
-    def _name(self, number: int) -> str:
-        return self.names[number] if self.names and number < len(self.names) else str(number)
+    def _name(self, label: int) -> str:
+        return self.names[label] if self.names and label < len(self.names) else str(label)
 
     def _labels(self, target: Array) -> list[int]:
         if self.kind == "labels":
             return [int(label) for label in np.unique(target) if label != self.ignored and label >= 0]
-        several = target.ndim == 3 and len(target) > 1 and self.kind != "pixels"
-        return list(range(len(target))) if several else []
+        has_classes = target.ndim == 3 and len(target) > 1 and self.kind != "pixels"
+        return list(range(len(target))) if has_classes else []
 
-    def _range(self, data: FolderData, raw: Sequence[RawSample]) -> tuple[float, float]:
-        values = [one.target[self._valid(one.target, data.invalid_below)] for one in raw]
+    def _range(self, raw: Sequence[RawSample]) -> tuple[float, float]:
+        values = [sample.target[self._valid(sample.target)] for sample in raw]
         return drawing.value_range(np.concatenate(values) if values else np.zeros(0))
 
-    @staticmethod
-    def _valid(target: Array, invalid_below: float | None) -> Array:
+    def _valid(self, target: Array) -> Array:
         valid: Array = np.isfinite(target)
-        return valid if invalid_below is None else valid & (target > invalid_below)
+        return valid if self.invalid_below is None else valid & (target > self.invalid_below)
 
     def _target(self, image: Array, target: Array) -> Array:
         match self.kind:
             case "labels":
-                known = np.where((target == self.ignored) | (target < 0), 0, target).astype(np.int64)
-                shown = drawing.colour_labels(known, int(known.max(initial=0)) + 1)
-                shown[target == self.ignored] = _VOID
-                return drawing.blend(image, shown, _OPACITY)
+                labels = np.where((target == self.ignored) | (target < 0), 0, target).astype(np.int64)
+                colours = drawing.colour_labels(labels, int(labels.max(initial=0)) + 1)
+                colours[target == self.ignored] = _VOID
+                return drawing.blend(image, colours, _OPACITY)
             case "values":
                 assert self.range is not None
-                valid = self._valid(target, self.invalid_below)
-                shown = drawing.colour_values(np.where(valid, target, 0), *self.range)
-                shown[~valid] = _VOID
-                return shown
+                valid = self._valid(target)
+                colours = drawing.colour_values(np.where(valid, target, 0), *self.range)
+                colours[~valid] = _VOID
+                return colours
             case "pixels":
                 return drawing.as_rgb(np.nan_to_num(np.moveaxis(target, 0, -1)))
             case "masks":

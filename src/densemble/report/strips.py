@@ -1,8 +1,9 @@
-"""Strips: one image beside its truth, the ensemble's map, its uncertainty, and the map of every member."""
+"""Rows of panels: an image, its target, the predictions of ensemble and members, and the uncertainty."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,22 +15,22 @@ from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.inference import drawing
 from densemble.shapes import Array, Size
-from densemble.tasks import Task
+from densemble.tasks import TargetKind, Task
 
 Panel = tuple[str, Array]
-"""Title and pixels, uint8 ``(H, W, 3)``."""
+"""Title, and pixels as uint8 ``(H, W, 3)``."""
 _WIDTH = 240
 
 
 @dataclass(frozen=True)
 class ImageStrip:
-    """An image as a row of panels.
+    """One row of panels.
 
     Attributes:
-        name: of the image.
-        score: of the ensemble on it; ``None`` where it has none.
-        caption: why it is shown.
-        panels: from left to right.
+        name: name of the image.
+        score: score of the ensemble on the image; ``None`` if it is undefined.
+        caption: why the image is shown.
+        panels: panels from left to right.
     """
 
     name: str
@@ -41,57 +42,50 @@ class ImageStrip:
 def draw_panels(
     image: Array, target: Tensor, prediction: Prediction, members: Mapping[str, Tensor], task: Task
 ) -> tuple[Panel, ...]:
-    """Image, truth, ensemble, uncertainty and members, small, in the same colours and on the same scale.
+    """Draw image, target, prediction, uncertainty and members' predictions, in the same colours and on the same scale.
 
     Args:
         image: uint8 ``(H, W, 3)``.
-        target: of any size, as the task has them.
-        prediction: of the ensemble, a batch of one, of any size.
-        members: activated maps ``(K, h, w)`` by name, of any size.
-        task: what the maps mean.
+        target: target in the format of the task, of any size.
+        prediction: prediction of the ensemble, a batch of one, of any size.
+        members: name of each member -> activated maps ``(K, h, w)``, of any size.
+        task: meaning of the maps.
+
+    Returns:
+        Panels at most 240 pixels wide.
     """
     height, width = image.shape[:2]
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
     small = np.ascontiguousarray(resize_image(image, size).permute(1, 2, 0).numpy())
-    true, valid = task.as_maps(resize_target(target, size, task.target_kind))
-    painter = _MapPainter(small, task, drawing.value_range(true[valid.expand_as(true)].numpy()))
-    truth = painter.draw(true)
-    truth[~valid.any(0).numpy()] = 0
-    title, unsure = _uncertainty(prediction, task, size)
-    panels = [("image", small), ("truth", truth), ("ensemble", painter.draw(prediction.mean[0].float().cpu()))]
-    return (*panels, (title, unsure), *((name, painter.draw(maps.float().cpu())) for name, maps in members.items()))
+    target_maps, valid = task.as_maps(resize_target(target, size, task.target_kind))
+    # One scale for all panels: separate scales would hide that a member is wrong by a factor.
+    within = drawing.value_range(target_maps[valid.expand_as(target_maps)].numpy())
+    draw = partial(_draw_maps, image=small, kind=task.target_kind, within=within)
+    drawn_target = draw(target_maps)
+    drawn_target[~valid.any(0).numpy()] = 0
+    return (
+        ("image", small),
+        ("target", drawn_target),
+        ("ensemble", draw(prediction.mean[0].float().cpu())),
+        _uncertainty(prediction, task, size),
+        *((name, draw(maps.float().cpu())) for name, maps in members.items()),
+    )
 
 
-class _MapPainter:
-    """Draws maps over one image.
-
-    Args:
-        image: uint8 ``(H, W, 3)``.
-        task: what the maps mean.
-        within: values are drawn from the lowest to the highest of these.
-    """
-
-    def __init__(self, image: Array, task: Task, within: tuple[float, float]) -> None:
-        self._image = image
-        self._kind = task.target_kind
-        self._within = within
-
-    def draw(self, maps: Tensor) -> Array:
-        """Maps ``(K, h, w)`` as uint8 ``(H, W, 3)``."""
-        size = (self._image.shape[0], self._image.shape[1])
-        planes = resize_maps(maps[None], size, self._kind == "density")[0].numpy()
-        if self._kind == "values":
-            # One scale for all panels: each on its own would hide that a member is wrong by a factor.
-            return drawing.colour_values(np.nan_to_num(planes[0]), *self._within)
-        return drawing.draw_map(self._image, planes, self._kind, planes.argmax(0))
+def _draw_maps(maps: Tensor, image: Array, kind: TargetKind, within: tuple[float, float]) -> Array:
+    """Draw maps ``(K, h, w)`` over a uint8 image ``(H, W, 3)``; colours of values span the range ``within``."""
+    planes = resize_maps(maps[None], (image.shape[0], image.shape[1]), kind == "density")[0].numpy()
+    if kind == "values":
+        return drawing.colour_values(np.nan_to_num(planes[0]), *within)
+    return drawing.draw_map(image, planes, kind, planes.argmax(0))
 
 
 def _uncertainty(prediction: Prediction, task: Task, size: Size) -> Panel:
-    """Entropy from none to the most that is possible, or the members' spread up to its own highest values."""
+    """Draw the entropy from 0 to its maximum; without entropy, the spread of the members up to its 99th percentile."""
     if prediction.entropy is not None:
         values = resize_maps(prediction.entropy[:1, None].float().cpu(), size)[0, 0].numpy()
-        most = math.log(task.out_channels) if task.distribution == "categorical" else math.log(2)
-        return "uncertainty (entropy)", drawing.colour_values(values, 0, most, "inferno")
+        maximum = math.log(task.out_channels) if task.distribution == "categorical" else math.log(2)
+        return "uncertainty (entropy)", drawing.colour_values(values, 0, maximum, "inferno")
     spread = prediction.spread()[:1].float().cpu().clamp(min=0).mean(1, keepdim=True).sqrt()
     values = torch.nan_to_num(resize_maps(spread, size)[0, 0]).numpy()
     return "uncertainty (spread)", drawing.colour_values(values, 0, float(np.percentile(values, 99)), "inferno")

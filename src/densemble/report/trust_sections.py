@@ -1,7 +1,7 @@
-"""Sections of a run's report about trust: calibration, risk and coverage, guarantees."""
+"""Report sections about trust: calibration, risk and coverage, guarantees."""
 
-from densemble.report.figures import Axis, Series, chart, count_bars
-from densemble.report.html_page import Values, escape, note, strong, table
+from densemble.report.figures import Axis, Series, Style, chart, count_bars
+from densemble.report.html_page import Values, column_table, escape, figure, note, strong, table
 from densemble.report.rounding import number, numbers, plain
 
 _UNIT = (0.0, 1.0)
@@ -11,100 +11,91 @@ _MEASURES = {
     "brier": "Brier score",
     "nll": "negative log-likelihood",
 }
-_KEPT = (0.95, 0.9, 0.8, 0.5)
+_STATED = {
+    "kind", "miscoverage", "risk", "confidence", "promised", "coverage", "low", "high", "checked_on", "distribution",
+}  # fmt: skip
+"""Fields of a guarantee that are not listed after its description."""
+_COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
+"""Shares of kept pixels in the table of risk and coverage."""
 
 
 def calibration(analysis: Values) -> str:
-    """Whether the ensemble is as sure as it is right."""
+    """How well the probabilities or intervals of the ensemble agree with the targets."""
     values = analysis["calibration"]
-    shown = _coverage(values) if "coverage" in values else _reliability(values)
-    return shown + _settings(values)
+    comparison = _coverage(values) if "coverage" in values else _reliability(values)
+    return comparison + _fitted_parameters(values)
 
 
 def risk_coverage(analysis: Values) -> str:
-    """What is gained by answering only where the ensemble is sure."""
+    """Error of the ensemble if only its most certain pixels are kept."""
     values = analysis["risk_coverage"]
     curve = [(float(x), float(y)) for x, y in values["curve"]]
-    lines = [Series("surest pixels first", curve, "first", "line")]
+    lines = [Series("most certain pixels first", curve, "first", "line")]
     if values.get("random") is not None:
         lines.append(Series("pixels in random order", [(0, values["random"]), (1, values["random"])], "third", "line"))
-    top = max((y for one in lines for _, y in one.points), default=1) * 1.08 or 1.0
-    figure = chart(lines, Axis("share of pixels kept", _UNIT), Axis("error of those kept", (0.0, top)))
+    top = max((y for line in lines for _, y in line.points), default=1) * 1.08 or 1.0
+    drawing = chart(lines, Axis("share of pixels kept", _UNIT), Axis("error of kept pixels", (0.0, top)))
     facts = [
-        ("Ordered by", values.get("by"), ""),
+        ("Pixels ordered by", values.get("by"), ""),
         ("Area under the curve (AURC):", number(values.get("aurc")), ", lower is better"),
-        ("Telling wrong pixels from right (AUROC):", number(values.get("error_auroc")), ", 0.5 is chance, 1 perfect"),
+        ("Detection of wrong pixels (AUROC):", number(values.get("error_auroc")), ", 0.5 is chance, 1 is perfect"),
     ]
-    told = " ".join(f"{name} {strong(value)}{meaning}." for name, value, meaning in facts if value)
-    said = (
-        "Keep only the pixels that the ensemble is surest of, and the error should fall. A curve that stays on the "
-        "dashed line means that the uncertainty says nothing about mistakes. Cross-fitted, at the targets' own size."
+    summary = " ".join(f"{name} {strong(value)}{meaning}." for name, value, meaning in facts if value)
+    explanation = (
+        "Error on the most certain pixels, against the share of pixels kept. If the uncertainty is useful, the error "
+        "falls when fewer pixels are kept; a curve on the dashed line means that the uncertainty does not indicate "
+        "errors. Cross-fitted, at the size of the targets."
     )
-    return f'{note(said)}<p>{told}</p><div class="figures"><figure>{figure}</figure><div>{_kept(curve)}</div></div>'
+    return f"{note(explanation)}<p>{summary}</p>{figure(drawing, _coverage_table(curve))}"
 
 
 def guarantee(analysis: Values) -> str:
-    """What is guaranteed for images like the held-out ones, and how it was checked."""
+    """The guarantee for new images like the validation images, and how it was checked."""
     values = analysis["guarantee"]
     missed = values.get("miscoverage", values.get("risk"))
     kept = "" if missed is None else f"{100 * (1 - missed):.4g} %"
     confidence = values.get("confidence")
     sure = "" if confidence is None else f", with {100 * confidence:.4g} % confidence"
-    most = f"of a new image's pixels, {kept} or more are expected to have their true"
-    promised = {
-        "conformal_set": f"Every pixel gets a set of classes; {most} class in it.",
-        "conformal_interval": f"Every pixel gets an interval; {most} value in it.",
-        "risk_control": f"Of what is there in new images, {kept} or more is marked, in the mean over images{sure}.",
+    expected = f"for at least {kept} of the pixels of a new image, on average, it contains the true"
+    statement = {
+        "conformal_set": f"Every pixel gets a set of classes; {expected} class.",
+        "conformal_interval": f"Every pixel gets an interval; {expected} value.",
+        "risk_control": f"On average, at least {kept} of the positive pixels of new images are marked{sure}.",
     }.get(str(values.get("kind")), "")
-    told = (
-        "kind",
-        "miscoverage",
-        "risk",
-        "confidence",
-        "promised",
-        "coverage",
-        "low",
-        "high",
-        "checked_on",
-        "distribution",
-    )
-    rest = " ".join(
-        f"{escape(key.replace('_', ' ').capitalize())}: {strong(plain(value))}."
+    further = " ".join(
+        f"{escape(key.replace('pictures', 'images').replace('_', ' ').capitalize())}: {strong(plain(value))}."
         for key, value in values.items()
-        if key not in told and value is not None
+        if key not in _STATED and value is not None
     )
-    said = (
-        "The guarantee was fitted on validation images that nothing else was fitted on, on maps as served at the "
-        "targets' own size. It holds for images drawn like these; other cameras or places void it."
+    explanation = (
+        "The guarantee was fitted on validation images that were not used for anything else, on full-size maps. It "
+        "holds for new images from the same distribution; it does not hold for other cameras or locations."
     )
-    return f"{note(said)}<p>{escape(promised)} {_measured(values)} {rest}</p>"
+    return f"{note(explanation)}<p>{escape(statement)} {_check(values)} {further}</p>"
 
 
-def _measured(values: Values) -> str:
-    """Coverage of the same guarantee, fitted on one half of its images and measured on the other."""
+def _check(values: Values) -> str:
+    """Coverage of the same guarantee, fitted on one half of its images and measured on the other half."""
     coverage, low, high = numbers([values.get(key) for key in ("coverage", "low", "high")])
     if not coverage:
         return ""
     interval = f" (95 % interval over images: {low} to {high})" if low and high else ""
     short = values.get("high") is not None and values["high"] < values["promised"]
-    verdict = ' <span class="verdict error">This is less than was asked for.</span>' if short else ""
-    on = "" if values.get("checked_on") is None else f", {values['checked_on']} images in all"
+    verdict = ' <span class="verdict error">This is less than requested.</span>' if short else ""
+    images = "" if values.get("checked_on") is None else f", {values['checked_on']} images in total"
     return (
-        "Check: fitted on one half of its images (alternating blocks) and measured on the other half, both ways round, "
-        f"on maps as served{on}: coverage {strong(coverage)}{interval}.{verdict}"
+        "Check: fitted on one half of its images (alternating blocks) and measured on the other half, for both halves, "
+        f"on full-size maps{images}: coverage {strong(coverage)}{interval}.{verdict}"
     )
 
 
-def _kept(curve: list[tuple[float, float]]) -> str:
-    """The error at some coverages that a reader may want."""
+def _coverage_table(curve: list[tuple[float, float]]) -> str:
+    """Errors at a few shares of kept pixels."""
     if not curve:
         return ""
-    places = {min(curve, key=lambda point: abs(point[0] - wanted)) for wanted in (1.0, *_KEPT)}
-    ordered = sorted(places, reverse=True)
-    return table(
-        ["pixels kept", "error"],
-        zip([f"{x:.0%}" for x, _ in ordered], numbers([y for _, y in ordered]), strict=True),
-    )
+    nearest = {min(curve, key=lambda point: abs(point[0] - coverage)) for coverage in _COVERAGES}
+    points = sorted(nearest, reverse=True)
+    return column_table({"pixels kept": [f"{x:.0%}" for x, _ in points], "error": numbers([y for _, y in points])})
 
 
 def _reliability(values: Values) -> str:
@@ -115,14 +106,14 @@ def _reliability(values: Values) -> str:
         if any(side.get(key) is not None for _, side in sides)
     ]
     figures = "".join(_diagram(f"{name} calibration", side["table"]) for name, side in sides if side.get("table"))
-    said = (
-        "When the ensemble says 80 %, it should be right 80 % of the time: the dots should lie on the diagonal. Below "
-        "it the ensemble is too sure, above it too modest; the bars say how many pixels each dot stands for. Measured "
-        "on all pixels at the targets' own size, on images that nothing was fitted on: 'before' without temperatures "
-        "and calibration, 'after' with those fitted on the other folds."
+    explanation = (
+        "Of the predictions with a confidence of 80 %, 80 % should be correct: the dots should be on the diagonal. "
+        "Below it, the ensemble is overconfident; above it, it is underconfident. The bars show the "
+        "number of pixels per dot. Measured on all pixels at the size of the targets, on images that were not "
+        "used for fitting: 'before' without temperatures and calibration, 'after' with those fitted on the other folds."
     )
     return (
-        f"{note(said)}{table(['lower is better', *(name for name, _ in sides)], rows)}"
+        f"{note(explanation)}{table(['lower is better', *(name for name, _ in sides)], rows)}"
         f'<div class="figures">{figures}</div>{"".join(_bins(name, side) for name, side in sides if side.get("table"))}'
     )
 
@@ -136,42 +127,41 @@ def _diagram(title: str, bins: list[Values]) -> str:
 
 def _bins(name: str, side: Values) -> str:
     bins = side["table"]
-    rows = zip(
-        [f"{row['low']:.3f} to {row['high']:.3f}" for row in bins],
-        [f"{row['count']:,}" for row in bins],
-        *(numbers([row[key] if row["count"] else None for row in bins]) for key in ("confidence", "accuracy")),
-        strict=True,
-    )
-    shown = table(["confidence from", "pixels", "mean confidence", "accuracy"], rows)
-    return f"<details><summary>The dots as numbers, {name} calibration</summary>{shown}</details>"
+    columns = {
+        "confidence": [f"{row['low']:.3f} to {row['high']:.3f}" for row in bins],
+        "pixels": [f"{row['count']:,}" for row in bins],
+        "mean confidence": numbers([row["confidence"] if row["count"] else None for row in bins]),
+        "accuracy": numbers([row["accuracy"] if row["count"] else None for row in bins]),
+    }
+    return f"<details><summary>Table of the dots, {name} calibration</summary>{column_table(columns)}</details>"
 
 
 def _coverage(values: Values) -> str:
     rows = sorted(values["coverage"], key=lambda row: row["nominal"])
-    kinds = [(key, style) for key, style in (("before", "second"), ("after", "first")) if rows and key in rows[0]]
-    lines = [
-        Series(key, [(row["nominal"], row[key]) for row in rows], "second" if style == "second" else "first")
-        for key, style in kinds
-    ]
-    figure = chart(
-        lines, Axis("wanted share inside", _UNIT), Axis("true share inside", _UNIT), (360, 320), diagonal=True
+    columns = {"nominal": numbers([row["nominal"] for row in rows])}
+    lines = []
+    styles: dict[str, Style] = {"before": "second", "after": "first"}
+    for key, style in styles.items():
+        if rows and key in rows[0]:
+            lines.append(Series(key, [(row["nominal"], row[key]) for row in rows], style))
+            columns[key] = numbers([row[key] for row in rows])
+    drawing = chart(lines, Axis("nominal coverage", _UNIT), Axis("true coverage", _UNIT), (360, 320), diagonal=True)
+    explanation = (
+        "A 90 % interval should contain the true value for 90 % of the pixels: the dots should be on the diagonal. "
+        "Below it, the intervals are too narrow; above it, they are too wide. Cross-fitted: the "
+        "scaling was fitted on the other folds."
     )
-    columns = [numbers([row[key] for row in rows]) for key in ("nominal", *(key for key, _ in kinds))]
-    said = (
-        "An interval for 90 % should hold the true value 90 % of the time: the dots should lie on the diagonal. Below "
-        "it the intervals are too narrow, above it too wide. Cross-fitted: the scaling was fitted on the other folds."
-    )
-    shown = table(["wanted", *(key for key, _ in kinds)], zip(*columns, strict=True))
-    return f'{note(said)}<div class="figures"><figure>{figure}</figure><div>{shown}</div></div>'
+    return f"{note(explanation)}{figure(drawing, column_table(columns))}"
 
 
-def _settings(values: Values) -> str:
-    """What was fitted: the members' temperatures, then the ensemble's own calibration."""
-    said = []
+def _fitted_parameters(values: Values) -> str:
+    """Temperatures of the members and calibration of the ensemble."""
+    lines = []
     if values.get("temperatures"):
-        said.append(f"Temperatures of the members (above 1: it was too sure): {escape(plain(values['temperatures']))}.")
+        temperatures = escape(plain(values["temperatures"]))
+        lines.append(f"Temperatures of the members (above 1: the member was overconfident): {temperatures}.")
     if values.get("ensemble"):
         fitted = {key: value for key, value in values["ensemble"].items() if key != "kind"}
         parts = [str(values["ensemble"]["kind"]), *([plain(fitted)] if fitted else [])]
-        said.append(f"Calibration of the ensemble: {escape(', '.join(parts))}.")
-    return "".join(f'<p class="quiet">{part}</p>' for part in said)
+        lines.append(f"Calibration of the ensemble: {escape(', '.join(parts))}.")
+    return "".join(f'<p class="quiet">{line}</p>' for line in lines)
