@@ -22,7 +22,7 @@ from densemble.ensemble.calibrate import (
     make_calibration,
     temper,
 )
-from densemble.ensemble.calibrate.pixel_log_odds import read_evidence
+from densemble.ensemble.calibrate.pixel_log_odds import read_known_pixels
 from densemble.ensemble.calibrate.temperature import _derivatives
 from densemble.ensemble.calibrate.vector import _measure
 from densemble.errors import ArtifactError, DataError, UsageError
@@ -128,9 +128,9 @@ def test_derivatives_are_autograds(distribution: Distribution, make: Callable[..
     assert torch.allclose(found.hessian, torch.func.hessian(loss)(place), atol=1e-5)
     # One temperature moves all scales together.
     even = torch.cat([torch.full((K,), 0.8), torch.zeros(K)]).double()
-    everything = [read_evidence(maps, target, distribution, ignored) for maps, target in images]
-    sums = torch.tensor([_derivatives(evidence, 0.8) for evidence in everything], dtype=torch.float64).sum(0)
-    value, slope, bend = (sums / sum(evidence.size for evidence in everything)).tolist()
+    everything = [read_known_pixels(maps, target, distribution, ignored) for maps, target in images]
+    sums = torch.tensor([_derivatives(pixels, 0.8) for pixels in everything], dtype=torch.float64).sum(0)
+    value, slope, bend = (sums / sum(pixels.size for pixels in everything)).tolist()
     assert value == pytest.approx(float(loss(even)), rel=1e-5)
     assert slope == pytest.approx(float(torch.func.grad(loss)(even)[:K].sum()), abs=1e-5)
     assert bend == pytest.approx(float(torch.func.hessian(loss)(even)[:K, :K].sum()), abs=1e-5)

@@ -200,7 +200,7 @@ def test_a_member_that_is_absent_leaves_its_share_to_the_others_or_spoils_a_stac
         accumulator.add(maps[2], 1.0, 2)
         assert COMBINE[rule].needs_all == (rule == "stacking")
         if COMBINE[rule].needs_all:
-            with pytest.raises(UsageError, match="3 members and 1"):
+            with pytest.raises(UsageError, match="for 3 members, got 1"):
                 accumulator.result()
         else:
             torch.testing.assert_close(accumulator.result(), maps[2])

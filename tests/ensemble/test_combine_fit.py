@@ -156,7 +156,7 @@ def test_a_sample_is_all_pixels_when_they_are_few_and_bounded_and_even_when_they
     images = [(torch.full((1, 1, 20, 20), n / 40), torch.rand(20, 20, generator=generator)) for n in range(40)]
     everything = sample_pixels(lambda: images, task, most=40 * 400)
     truth = torch.cat([target.flatten() for _, target in images])
-    assert torch.equal(everything.wanted[:, 0].sort().values, truth.sort().values)
+    assert torch.equal(everything.ideal[:, 0].sort().values, truth.sort().values)
     some = sample_pixels(lambda: images, task, most=2000)
     assert some.values.shape == (2000, 1, 1)
     counts = torch.bincount((some.values.flatten() * 40).round().long(), minlength=40)

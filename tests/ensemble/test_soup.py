@@ -60,7 +60,7 @@ def test_what_has_no_mean_is_refused() -> None:
         average([], [])
     with pytest.raises(ValueError):
         average([{"a": torch.zeros(2)}], [1.0, 1.0])
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no networks"):
         greedy_soup([], lambda numbers: 0.0)
 
 

@@ -123,5 +123,5 @@ def test_a_changed_state_is_refused(broken: Any) -> None:
 
 def test_a_state_of_a_wrapped_ensemble_names_its_prefix() -> None:
     ensemble = Ensemble([small_dense()])
-    with pytest.raises(UsageError, match=r"begin with 'module\.'.*take the prefix off"):
+    with pytest.raises(UsageError, match=r"begin with 'module\.'.*remove the prefix"):
         Ensemble([small_dense()]).load_state_dict(nn.DataParallel(ensemble).state_dict())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, Objective, ScoredImage, SegmentationMetrics
-from densemble.metrics.metric import columns, counted, mean, root_mean, where
+from densemble.metrics.metric import columns, counted, mean, root_mean, true_indices
 
 
 class Means(Metric):
@@ -88,4 +88,4 @@ def test_an_accumulator_survives_a_copy_to_another_process() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_columns_are_those_of_the_mask(share: float) -> None:
     values, mask = torch.rand(3, 40), torch.rand(40) < share
-    assert columns(values, where(mask)).equal(values[:, mask])
+    assert columns(values, true_indices(mask)).equal(values[:, mask])

@@ -103,7 +103,7 @@ def test_what_is_no_uncertainty_is_refused(bad: float) -> None:
 
 def test_bins_hold_their_edges_and_are_a_thousandth_wide() -> None:
     values = torch.cat([torch.tensor([0.0, -0.0, 1.0, torch.inf]), 10 ** torch.empty(2_000).uniform_(-37, 38)])
-    for value, number in zip(values.tolist(), relative_bins.place(values).tolist(), strict=True):
+    for value, number in zip(values.tolist(), relative_bins.bin_index(values).tolist(), strict=True):
         low, high = relative_bins.lowest(number), relative_bins.highest(number)
         assert low <= value <= high <= low * (1 + 2**-10) or (low == 0 and value == 0)
-        assert relative_bins.place(torch.tensor([low, high])).tolist() == [number, number]
+        assert relative_bins.bin_index(torch.tensor([low, high])).tolist() == [number, number]

@@ -53,7 +53,7 @@ def test_only_exclusive_classes_have_a_majority(task: Task) -> None:
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([torch.ones(2, 3), torch.ones(3, 2)], "3x2 cannot join a mean map of 2x3"),
+        ([torch.ones(2, 3), torch.ones(3, 2)], "3x2 cannot be added to a mean map of 2x3"),
         ([torch.zeros(2, 3)], "valid pixel"),
         ([], "valid pixel"),
     ],

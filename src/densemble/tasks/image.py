@@ -1,4 +1,4 @@
-"""Image to image: images for images."""
+"""Image to image: predicts images."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,13 @@ from densemble.tasks.task import Task
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """A channel per channel of the wanted image, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1], NaN is invalid.
+    """One channel per channel of the target image, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1]; NaN is invalid.
 
     Attributes:
-        channels: K; 3 is RGB, 1 is grey.
+        channels: K; 3 for RGB, 1 for grey.
 
     Raises:
-        UsageError: no channels, or an unknown loss.
+        UsageError: there are no channels, or a loss is unknown.
     """
 
     channels: int = 3
@@ -35,7 +35,7 @@ class ImageTask(Task):
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise UsageError(f"an image needs at least one channel, got {self.channels}; 3 is RGB")
-        _ = self.mixture  # an unknown loss is refused here, not at the first step
+        super().__post_init__()
 
     @property
     def out_channels(self) -> int:
@@ -45,15 +45,15 @@ class ImageTask(Task):
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        wanted, valid = self.as_maps(target)
+        ideal, valid = self.as_maps(target)
         prediction = torch.sigmoid(logits)
         match name:
             case "l1":
-                return absolute(prediction, wanted, valid)
+                return absolute(prediction, ideal, valid)
             case "l2":
-                return squared(prediction, wanted, valid)
+                return squared(prediction, ideal, valid)
             case _:
-                return structural_dissimilarity(prediction, wanted, valid)
+                return structural_dissimilarity(prediction, ideal, valid)
 
     def metrics(self) -> Metric:
         return ImageMetrics()

@@ -1,4 +1,4 @@
-"""Saliency: where people look."""
+"""Saliency: the regions that people look at."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class SaliencyTask(Task):
     """One channel, sigmoid. Targets: density maps in [0, 1].
 
     The default loss is KL divergence + (1 - correlation) of the maps as distributions, as is usual in saliency
-    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which fixes the scale that both leave open.
+    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which determines the scale of the map.
 
     Raises:
-        UsageError: ``loss_name`` names no loss of the task.
+        UsageError: ``loss_name`` names an unknown loss.
     """
 
     loss_name: str = ""
@@ -34,9 +34,6 @@ class SaliencyTask(Task):
     blank_is_valid = False
     keeps_frame = True
 
-    def __post_init__(self) -> None:
-        _ = self.mixture  # an unknown loss is refused here, not at the first step
-
     @classmethod
     def default_out_size(cls, input_size: Size) -> Size:
         return 48, 64
@@ -45,16 +42,16 @@ class SaliencyTask(Task):
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        flat, wanted = logits.flatten(1), target.float().flatten(1)
+        flat_logits, flat_target = logits.flatten(1), target.float().flatten(1)
         match name:
             case "kld":
-                return divergence(torch.sigmoid(flat), wanted)
+                return divergence(torch.sigmoid(flat_logits), flat_target)
             case "cc":
-                return decorrelation(torch.sigmoid(flat), wanted)
+                return decorrelation(torch.sigmoid(flat_logits), flat_target)
             case "bce":
-                return F.binary_cross_entropy_with_logits(flat, wanted)
+                return F.binary_cross_entropy_with_logits(flat_logits, flat_target)
             case _:
-                return F.mse_loss(torch.sigmoid(flat), wanted)
+                return F.mse_loss(torch.sigmoid(flat_logits), flat_target)
 
     def metrics(self) -> Metric:
         return SaliencyMetrics()
