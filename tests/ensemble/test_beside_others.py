@@ -22,7 +22,7 @@ def need(library: str) -> None:
 
 
 @pytest.mark.parametrize("library", OTHERS)
-def test_what_is_called_the_same_is_the_same(library: str) -> None:
+def test_maps_of_the_same_name_are_equal(library: str) -> None:
     need(library)
     torch.manual_seed(0)
     rows = compare(library, torch.rand(2, 3, *SIZE))

@@ -37,7 +37,7 @@ def networks() -> dict[int, dict[str, DenseModel]]:
 
 
 def spoilt(network: DenseModel, value: float = torch.nan) -> DenseModel:
-    """The same network with one weight of its head spoilt."""
+    """The same network with one weight of its head set to NaN or infinity."""
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head.logits.bias[0] = value
@@ -61,7 +61,7 @@ def build(members: dict[str, DenseModel], task: Task, rule: str = "mean", least:
     return Ensemble(members, weights, task, rule, fitted=learnt(rule, task, 3), min_members=least).eval()
 
 
-def test_without_leave_it_is_an_error_that_names_the_member(networks: dict[int, dict[str, DenseModel]]) -> None:
+def test_by_default_an_unusable_member_is_an_error(networks: dict[int, dict[str, DenseModel]]) -> None:
     task, own = TASKS["segmentation"], networks[3]
     for value in (torch.nan, torch.inf, -torch.inf):
         ensemble = build({**own, "two": spoilt(own["two"], value)}, task)
@@ -72,7 +72,7 @@ def test_without_leave_it_is_an_error_that_names_the_member(networks: dict[int, 
 
 @pytest.mark.parametrize(("name", "rule"), PAIRS)
 @pytest.mark.parametrize("left_out", ["one", "three"])
-def test_the_prediction_is_that_of_the_others(
+def test_the_prediction_equals_that_of_the_other_members(
     name: str, rule: str, left_out: str, networks: dict[int, dict[str, DenseModel]]
 ) -> None:
     task = TASKS[name]
@@ -85,22 +85,22 @@ def test_the_prediction_is_that_of_the_others(
     others = {key: member for key, member in own.items() if key != left_out}
     places = [list(own).index(key) for key in others]
     fitted = {key: value[places] for key, value in learnt(rule, task, 3).items()}
-    wanted = Ensemble(others, [WEIGHTS[key] for key in others], task, rule, fitted=fitted).eval()
+    reference = Ensemble(others, [WEIGHTS[key] for key in others], task, rule, fitted=fitted).eval()
     with pytest.warns(UserWarning, match=f"'{left_out}' gives NaN or infinity: left out of this prediction"):
-        found = ensemble.predict(IMAGES)
-    expected = wanted.predict(IMAGES)
+        result = ensemble.predict(IMAGES)
+    expected = reference.predict(IMAGES)
     for name in MAPS:
         torch.testing.assert_close(
-            getattr(found, name), getattr(expected, name), msg=lambda text, at=name: f"{at}: {text}"
+            getattr(result, name), getattr(expected, name), msg=lambda text, at=name: f"{at}: {text}"
         )
-    assert found.left_out == ({left_out: "gives NaN or infinity"},) * 2 and expected.left_out is None
+    assert result.left_out == ({left_out: "gives NaN or infinity"},) * 2 and expected.left_out is None
     with pytest.warns(UserWarning), torch.no_grad():
-        torch.testing.assert_close(ensemble(IMAGES), found.mean, rtol=0, atol=0)
+        torch.testing.assert_close(ensemble(IMAGES), result.mean, rtol=0, atol=0)
         stacked = torch.stack([task.activation(member(IMAGES)) for member in others.values()])
-    torch.testing.assert_close(found.mean, combine(stacked, [WEIGHTS[key] for key in others], rule, task, fitted))
+    torch.testing.assert_close(result.mean, combine(stacked, [WEIGHTS[key] for key in others], rule, task, fitted))
 
 
-def test_never_fewer_than_there_must_be(networks: dict[int, dict[str, DenseModel]]) -> None:
+def test_fewer_than_min_members_is_an_error(networks: dict[int, dict[str, DenseModel]]) -> None:
     task, own = TASKS["saliency"], networks[1]
     two_bad = {"one": spoilt(own["one"]), "two": own["two"], "three": spoilt(own["three"])}
     with pytest.warns(UserWarning), pytest.raises(ArtifactError, match=r"'three'.*1 usable of 3.*at least 2"):
@@ -117,7 +117,7 @@ def test_never_fewer_than_there_must_be(networks: dict[int, dict[str, DenseModel
             build(own, task, least=least)
 
 
-def test_a_map_of_a_wrong_shape_is_one_that_cannot_be_used(
+def test_a_map_of_a_wrong_shape_is_unusable(
     networks: dict[int, dict[str, DenseModel]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = networks[1]
@@ -132,7 +132,7 @@ def test_a_map_of_a_wrong_shape_is_one_that_cannot_be_used(
         )
 
 
-def test_other_networks_of_the_same_names_leave_the_rest_as_it_is(networks: dict[int, dict[str, DenseModel]]) -> None:
+def test_replacing_networks_keeps_everything_else(networks: dict[int, dict[str, DenseModel]]) -> None:
     own = networks[3]
     ensemble = build(own, TASKS["segmentation"], "class_weights", least=2)
     again = ensemble.with_members({name: spoilt(network, 0.0) for name, network in own.items()}).eval()

@@ -36,22 +36,14 @@ class UncertaintyMeasure:
     members: int
 
 
-def _entropy(combined: Tensor, running: RunningUncertainty | None, distribution: Distribution) -> Tensor | None:
-    return None if distribution == "none" else entropy(combined, distribution)
-
-
-def _information(combined: Tensor, running: RunningUncertainty | None, distribution: Distribution) -> Tensor | None:
-    return None if running is None else running.mutual_information()
-
-
-def _variance(combined: Tensor, running: RunningUncertainty | None, distribution: Distribution) -> Tensor | None:
-    return None if running is None else running.variance()
-
-
 UNSURENESS: dict[str, UncertaintyMeasure] = {
-    "entropy": UncertaintyMeasure(_entropy, 1),
-    "mutual_information": UncertaintyMeasure(_information, 2),
-    "variance": UncertaintyMeasure(_variance, 2),
+    "entropy": UncertaintyMeasure(
+        lambda combined, _, distribution: None if distribution == "none" else entropy(combined, distribution), 1
+    ),
+    "mutual_information": UncertaintyMeasure(
+        lambda _, running, __: None if running is None else running.mutual_information(), 2
+    ),
+    "variance": UncertaintyMeasure(lambda _, running, __: None if running is None else running.variance(), 2),
 }
 """Measures of uncertainty by name, computed over the members that have run."""
 

@@ -39,9 +39,5 @@ class Described:
             KeyError, TypeError, ValueError: values are missing or have the wrong type.
             UsageError: the class rejects the values.
         """
-        plain = {field.name: values[KEYS.get(field.name, field.name)] for field in fields(cls)}
-        return cls(**{field.name: _CONVERTERS.get(field.type, _same)(plain[field.name]) for field in fields(cls)})
-
-
-def _same(value: Any) -> Any:
-    return value
+        plain = {field: values[KEYS.get(field.name, field.name)] for field in fields(cls)}
+        return cls(**{field.name: _CONVERTERS.get(field.type, lambda v: v)(value) for field, value in plain.items()})

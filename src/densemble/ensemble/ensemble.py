@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
         combine: row of ``COMBINE``.
         metrics: scores measured on held-out data, stored with the ensemble.
         temperatures: divisors of the members' logits, as a sequence, or by name with a default of 1.
-        reading: how images were read in training (``bands``, ``image_range``), stored to read later images equally.
+        reading: how images were read in training (``bands``, ``image_range``); later images are read in the same way.
         fitted: parameters that a fitted rule learned from held-out data; one row per member with a weight above 0.
         calibration: calibration of the combined map, or of the variance of values.
         guarantee: guarantee for the sets or intervals of a prediction; void once a member is left out.
@@ -209,10 +209,11 @@ class Ensemble(nn.Module):
                 "(`densemble assemble`), or go on without it: --min-members",
             )
         if COMBINE[self.combine].needs_all:
-            consequence = (
-                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with"
+            raise error.final(
+                member,
+                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with "
+                "--combine mean",
             )
-            raise error.final(member, f"{consequence} --combine mean")
         others = {name: member for name, member in self.named_members() if name != error.member}
         reduced = self.with_members(others)
         unusable = {**self.unusable, error.member: error.reason}
@@ -222,10 +223,9 @@ class Ensemble(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Part of ``state_dict()``: weights, temperatures, rule, calibration, guarantee, cascade and task."""
+        settings = member_settings(self.named_members())
         parts = {"weights": self.weights, "fitted": self.fitted, "min_members": self.min_members}
-        return pack(
-            {"members": member_settings(self.named_members()), "left_out": self.left_out, **parts, **describe(self)}
-        )
+        return pack({"members": settings, "left_out": self.left_out, **parts, **describe(self)})
 
     def set_extra_state(self, state: Any) -> None:
         """Part of ``load_state_dict()``: restores everything that :meth:`get_extra_state` returned.

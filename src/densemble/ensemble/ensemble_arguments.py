@@ -115,13 +115,6 @@ def number_each(argument: str, numbers: Any, names: Iterable[str], default: floa
         names: names of the members.
         default: number of members without an entry; ``None``: every member needs an entry.
 
-    Args:
-        what: they are, used in messages.
-        numbers: by name, or in the members' order; ``None``: ``default`` or 1.
-        names: of the members.
-        default: of members that are not named; ``None``: all are.
-
-
     Raises:
         UsageError: wrong number of values, an unknown name, or values that are not numbers.
     """

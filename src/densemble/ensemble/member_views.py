@@ -66,7 +66,7 @@ VIEWS: dict[str, View] = {
         View("scale125", scale=1.25),
     )
 }
-"""View by name. Other scales are made by :func:`make_view`."""
+"""Views by name. Other scales are made by :func:`make_view`."""
 
 
 def make_view(name: str) -> View:
@@ -95,7 +95,7 @@ def make_view(name: str) -> View:
 
 
 class Viewed(nn.Module):
-    """Runs a member on transformed images ``(B, C, H, W)`` in [0, 1]; logits have the size of the plain member's.
+    """Runs a member on transformed images ``(B, C, H, W)`` in [0, 1]; logits have the size of the member's.
 
     The weights are shared with the member, not copied: in an ensemble that holds both, ``parameters()`` returns them
     once. The input size of the network is turned and scaled like the images, so that they keep their aspect ratio.

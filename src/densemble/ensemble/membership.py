@@ -48,7 +48,9 @@ class UnusableMaps(ArtifactError):
         """Return the error to raise if the member is needed; it names no images if the weights are not finite."""
         tensors = chain(member.parameters(), member.buffers())
         if any(tensor.is_floating_point() and not bool(tensor.isfinite().all()) for tensor in tensors):
-            return ArtifactError(f"member '{self.member}' {self.reason}, because its weights do, {consequence}")
+            return ArtifactError(
+                f"member '{self.member}' {self.reason}, because its weights are not finite, {consequence}"
+            )
         return UnusableMaps(self.member, f"{self.reason}, {consequence}", self.images, self._batch)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, nothing
+from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, no_statistics
 from densemble.metrics.structural_similarity import similarity_map
 
 LEAST_ERROR = 1e-10
@@ -37,13 +37,13 @@ def _errors(image: ScoredImage) -> Tensor:
 def _signal_to_noise(image: ScoredImage) -> Tensor:
     errors = image.once(_errors)
     if not errors.shape[1]:
-        return nothing(image)
+        return no_statistics(image)
     return counted(-10 * torch.log10(errors.square().mean(1).clamp(min=LEAST_ERROR)), 1)
 
 
 def _absolute(image: ScoredImage) -> Tensor:
     errors = image.once(_errors)
-    return counted(errors.abs().mean(1), 1) if errors.shape[1] else nothing(image)
+    return counted(errors.abs().mean(1), 1) if errors.shape[1] else no_statistics(image)
 
 
 def _similarity(image: ScoredImage) -> Tensor:
@@ -51,4 +51,4 @@ def _similarity(image: ScoredImage) -> Tensor:
     known = torch.where(valid, image.target, 0.0).double().expand(image.maps.shape)
     similarity, complete = similarity_map(image.maps.double(), known, valid[None])
     windows = int(complete[0].sum())
-    return counted((similarity * complete).sum((1, 2, 3)) / windows, 1) if windows else nothing(image)
+    return counted((similarity * complete).sum((1, 2, 3)) / windows, 1) if windows else no_statistics(image)

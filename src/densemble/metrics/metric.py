@@ -121,7 +121,7 @@ def counted(values: Tensor, count: float) -> Tensor:
     return torch.stack([values.double(), torch.full_like(values, count, dtype=torch.float64)], dim=1)
 
 
-def nothing(image: ScoredImage) -> Tensor:
+def no_statistics(image: ScoredImage) -> Tensor:
     """Return the statistics of an image that is left out of a mean over images, ``(M, 2)``."""
     return torch.zeros(len(image.maps), 2, dtype=torch.float64)
 

@@ -13,7 +13,7 @@ from densemble.metrics.metric import (
     counted,
     is_valid,
     mean,
-    nothing,
+    no_statistics,
     ratio,
     root_mean,
     true_indices,
@@ -85,7 +85,7 @@ class RegressionMetrics(Metric):
         """Return the standard deviation of the log ratio, the count 1, and whether it is undefined, ``(M, 3)``."""
         p, t = image.once(self._positive)
         if not len(t):
-            return torch.cat([nothing(image), torch.zeros(len(p), 1)], dim=1)
+            return torch.cat([no_statistics(image), torch.zeros(len(p), 1)], dim=1)
         defined = (p > 0).all(1)
         spread = image.once(self._ratios).log().std(1, correction=0).where(defined, 0.0)
         return torch.cat([counted(spread, 1), (~defined).double()[:, None]], dim=1)

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from densemble.metrics.metric import Metric, MetricValues, Objective, ScoredImage, counted, mean, nothing
+from densemble.metrics.metric import Metric, MetricValues, Objective, ScoredImage, counted, mean, no_statistics
 
 EPSILON = 2.2204e-16
 
@@ -140,14 +140,14 @@ def _flat(image: ScoredImage) -> Tensor:
 def _of_target(metric: Callable[[Tensor, Tensor], Tensor], image: ScoredImage) -> Tensor:
     """Return statistics of a metric of maps ``(M, N)`` and a target ``(N,)``."""
     if image.target.sum() <= 0:
-        return nothing(image)
+        return no_statistics(image)
     return counted(metric(image.once(_flat), image.target.double().flatten()), 1)
 
 
 def _of_fixations(metric: Callable[[Tensor, Tensor], Tensor], image: ScoredImage) -> Tensor:
     """Return statistics of a metric of maps ``(M, N)`` and fixations ``(N,)``."""
     if image.points is None or not image.points.any():
-        return nothing(image)
+        return no_statistics(image)
     return counted(metric(image.once(_flat), image.points.flatten()), 1)
 
 

@@ -58,7 +58,7 @@ class SegmentationMetrics(Metric):
         require_labels(labels, self._classes)
         return pixels, labels
 
-    def _decided(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
+    def _decisions(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
         """Return confidence and predicted class ``(M, N)`` of the scored pixels."""
         pixels, _ = image.once(self._known)
         # The maximum is taken over all pixels first: selecting pixels from K channels would copy everything.
@@ -66,12 +66,12 @@ class SegmentationMetrics(Metric):
         return columns(confidence, pixels), columns(predicted, pixels)
 
     def _right(self, image: ScoredImage) -> Tensor:
-        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
+        (_, predicted), (_, labels) = image.once(self._decisions), image.once(self._known)
         return predicted == labels
 
     def _overlaps(self, image: ScoredImage) -> Tensor:
         """Return hits and unions of each class, ``(M, 2K)``; both are 0 for the ignored class."""
-        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
+        (_, predicted), (_, labels) = image.once(self._decisions), image.once(self._known)
         cells = predicted + self._classes * image.once(self._right)
         wrong, hits = totals_per_row(cells, 2 * self._classes).chunk(2, dim=1)
         unions = (wrong + torch.bincount(labels, minlength=self._classes)) * self._scored
@@ -82,10 +82,10 @@ class SegmentationMetrics(Metric):
         return counted(right.sum(1), right.shape[1])
 
     def _confidences(self, image: ScoredImage) -> Tensor:
-        confidence, _ = image.once(self._decided)
+        confidence, _ = image.once(self._decisions)
         return confidence_bins(confidence, image.once(self._right))
 
-    def _of_label(self, image: ScoredImage) -> Tensor:
+    def _label_probabilities(self, image: ScoredImage) -> Tensor:
         """Return the probability of the labelled class ``(M, N)`` of the scored pixels."""
         pixels, labels = image.once(self._known)
         values = image.maps.flatten(1)
@@ -93,21 +93,23 @@ class SegmentationMetrics(Metric):
         return values.gather(1, indices.expand(len(values), -1))
 
     def _log_losses(self, image: ScoredImage) -> Tensor:
-        return log_losses(image.once(self._of_label))
+        return log_losses(image.once(self._label_probabilities))
 
     def _squares(self, image: ScoredImage) -> Tensor:
         pixels, _ = image.once(self._known)
         # The mean of many pixels needs float64: selection distinguishes scores that differ by 1e-7.
         squares = columns(image.maps.flatten(2).square().sum(1), pixels).sum(1, dtype=torch.float64)
-        of_label = image.once(self._of_label).sum(1, dtype=torch.float64)
-        return counted(squares - 2 * of_label + len(pixels), len(pixels))
+        label_sum = image.once(self._label_probabilities).sum(1, dtype=torch.float64)
+        return counted(squares - 2 * label_sum + len(pixels), len(pixels))
 
     def _gaps(self, image: ScoredImage) -> Tensor:
         """Return probabilities minus occurrences per bin of each scored class, and the number of pixels, ``(M, S)``."""
         pixels, labels = image.once(self._known)
-        cells = labels * len(_EDGES) + find_bins(image.once(self._of_label), _EDGES)
+        cells = labels * len(_EDGES) + find_bins(image.once(self._label_probabilities), _EDGES)
         hits = totals_per_row(cells, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
-        gaps = ((_sums_of_bins(_only(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(1)
+        gaps = ((_sums_of_bins(_zero_unscored(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(
+            1
+        )
         return torch.cat([gaps, gaps.new_full((len(gaps), 1), len(pixels))], dim=1)
 
     def _classwise_error(self, sums: Tensor) -> Tensor:
@@ -115,11 +117,7 @@ class SegmentationMetrics(Metric):
 
 
 def require_labels(labels: Tensor, classes: int) -> None:
-    """Check that labels are classes.
-
-    Raises:
-        DataError: a label lies outside 0..``classes`` - 1.
-    """
+    """Raise a DataError if a label lies outside 0..``classes`` - 1."""
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         raise DataError(
@@ -139,7 +137,7 @@ def mean_overlap(sums: Tensor) -> Tensor:
     return class_overlaps(sums).nanmean(-1)
 
 
-def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
+def _zero_unscored(probabilities: Tensor, pixels: Tensor) -> Tensor:
     """Set probabilities ``(M, K, N)`` of pixels that are not scored to 0; removing these pixels would be slower."""
     if len(pixels) == probabilities.shape[2]:
         return probabilities

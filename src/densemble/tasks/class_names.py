@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from densemble.errors import UsageError
+from densemble.tasks.losses.mixture import LossTerms
 
 _LEAST, _MOST = 0.1, 10.0
 HIGHEST_LABEL = 65535
@@ -43,10 +44,7 @@ def require_classes(task: str, classes: tuple[str, ...]) -> None:
 
 
 def require_weights(
-    weights: tuple[float, ...] | None,
-    classes: tuple[str, ...],
-    losses: tuple[tuple[float, str], ...],
-    weighted: tuple[str, ...],
+    weights: tuple[float, ...] | None, classes: tuple[str, ...], losses: LossTerms, weighted: tuple[str, ...]
 ) -> None:
     """Check that class weights match the classes and that a selected loss uses them.
 

@@ -11,6 +11,9 @@ from densemble.tasks.losses.similarity import structural_dissimilarity
 from densemble.tasks.losses.values import absolute, squared
 from densemble.tasks.task import Task
 
+_LOSSES = {"l1": absolute, "l2": squared, "ssim": structural_dissimilarity}
+"""Functions of the predicted image, the ideal image and its valid pixels, by name."""
+
 
 @dataclass(frozen=True)
 class ImageTask(Task):
@@ -30,7 +33,7 @@ class ImageTask(Task):
     planes = True
     target_kind = "pixels"
     primary = "psnr"
-    losses = ("l1", "l2", "ssim")
+    losses = tuple(_LOSSES)
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -46,14 +49,7 @@ class ImageTask(Task):
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         ideal, valid = self.as_maps(target)
-        prediction = torch.sigmoid(logits)
-        match name:
-            case "l1":
-                return absolute(prediction, ideal, valid)
-            case "l2":
-                return squared(prediction, ideal, valid)
-            case _:
-                return structural_dissimilarity(prediction, ideal, valid)
+        return _LOSSES[name](torch.sigmoid(logits), ideal, valid)
 
     def metrics(self) -> Metric:
         return ImageMetrics()

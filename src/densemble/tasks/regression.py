@@ -11,6 +11,9 @@ from densemble.metrics import Metric, RegressionMetrics
 from densemble.tasks.losses.values import absolute, reverse_huber, scale_invariant_log, squared
 from densemble.tasks.task import Task
 
+_LOSSES = {"l1": absolute, "l2": squared, "silog": scale_invariant_log, "berhu": reverse_huber}
+"""Functions of the prediction, the target and its valid pixels, in units of the task's scale, by name."""
+
 
 @dataclass(frozen=True)
 class RegressionTask(Task):
@@ -41,7 +44,7 @@ class RegressionTask(Task):
     target_kind = "values"
     primary = "mae"
     higher_is_better = False
-    losses = ("l1", "l2", "silog", "berhu")
+    losses = tuple(_LOSSES)
 
     def __post_init__(self) -> None:
         logarithmic = any(name == "silog" for _, name in self.loss_terms)
@@ -61,16 +64,7 @@ class RegressionTask(Task):
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         valid = self.is_valid(target)
         scaled_target = torch.where(valid, target.float() / self.scale, 0.0)
-        prediction = self._in_units(logits)[:, 0]
-        match name:
-            case "l1":
-                return absolute(prediction, scaled_target, valid)
-            case "l2":
-                return squared(prediction, scaled_target, valid)
-            case "silog":
-                return scale_invariant_log(prediction, scaled_target, valid)
-            case _:
-                return reverse_huber(prediction, scaled_target, valid)
+        return _LOSSES[name](self._in_units(logits)[:, 0], scaled_target, valid)
 
     def metrics(self) -> Metric:
         return RegressionMetrics(self.invalid_below)

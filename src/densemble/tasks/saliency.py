@@ -1,5 +1,6 @@
 """Saliency: the regions that people look at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,14 @@ from densemble.metrics import Metric, SaliencyMetrics
 from densemble.shapes import Size
 from densemble.tasks.losses.saliency import decorrelation, divergence
 from densemble.tasks.task import Task
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kld": lambda logits, target: divergence(torch.sigmoid(logits), target),
+    "cc": lambda logits, target: decorrelation(torch.sigmoid(logits), target),
+    "bce": F.binary_cross_entropy_with_logits,
+    "mse": lambda logits, target: F.mse_loss(torch.sigmoid(logits), target),
+}
+"""Functions of logits and target, both ``(B, N)``, by name."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class SaliencyTask(Task):
     target_kind = "heat"
     distribution = "bernoulli"
     primary = "cc"
-    losses = ("kld", "cc", "bce", "mse")
+    losses = tuple(_LOSSES)
     default_loss = "kld+cc+bce"
     blank_is_valid = False
     keeps_frame = True
@@ -42,16 +51,7 @@ class SaliencyTask(Task):
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        flat_logits, flat_target = logits.flatten(1), target.float().flatten(1)
-        match name:
-            case "kld":
-                return divergence(torch.sigmoid(flat_logits), flat_target)
-            case "cc":
-                return decorrelation(torch.sigmoid(flat_logits), flat_target)
-            case "bce":
-                return F.binary_cross_entropy_with_logits(flat_logits, flat_target)
-            case _:
-                return F.mse_loss(torch.sigmoid(flat_logits), flat_target)
+        return _LOSSES[name](logits.flatten(1), target.float().flatten(1))
 
     def metrics(self) -> Metric:
         return SaliencyMetrics()

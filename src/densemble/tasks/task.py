@@ -12,7 +12,7 @@ from densemble.errors import UsageError
 from densemble.metrics import Metric, Objective
 from densemble.metrics.metric import is_valid
 from densemble.shapes import Size
-from densemble.tasks.losses.mixture import parse_loss
+from densemble.tasks.losses.mixture import LossTerms, parse_loss
 
 Distribution = Literal["bernoulli", "categorical", "none"]
 """Meaning of an activated value: a probability per channel, a probability over the channels, or no probability."""
@@ -82,11 +82,7 @@ class Task(ABC):
     whole: bool = False
 
     def __post_init__(self) -> None:
-        """Check ``loss_name``.
-
-        Raises:
-            UsageError: it names a loss that the task does not have.
-        """
+        """Check that the task has all losses in ``loss_name``."""
         _ = self.loss_terms
 
     @classmethod
@@ -125,7 +121,7 @@ class Task(ABC):
         return self.target_kind in ("labels", "masks")
 
     @property
-    def loss_terms(self) -> tuple[tuple[float, str], ...]:
+    def loss_terms(self) -> LossTerms:
         """Weight and name of each loss in the sum.
 
         Raises:
@@ -178,7 +174,7 @@ class Task(ABC):
         """
         objectives, requested = self.metrics().objectives, name or self.primary
         if requested not in objectives:
-            raise UsageError(f"{self.name} cannot be selected by '{requested}'; there are: {', '.join(objectives)}")
+            raise UsageError(f"no metric of {self.name} is named '{requested}'; there are: {', '.join(objectives)}")
         return objectives[requested]
 
     def describe(self) -> dict[str, Any]:

@@ -33,14 +33,6 @@ def _probabilities(task: Task) -> bool:
     return task.distribution != "none"
 
 
-def _values(task: Task) -> bool:
-    return task.distribution == "none"
-
-
-def _classes(task: Task) -> bool:
-    return task.target_kind in ("labels", "masks")
-
-
 def _heat(task: Task) -> bool:
     return task.target_kind == "heat"
 
@@ -50,9 +42,13 @@ COMBINE: dict[str, CombinationRule] = {
     "logits": CombinationRule(lambda task, fitted: logit_mean(task.distribution), _probabilities),
     "median": CombinationRule(lambda task, fitted: WeightedMedian(task.distribution)),
     "trimmed": CombinationRule(lambda task, fitted: TrimmedMean(task.distribution)),
-    "vote": CombinationRule(lambda task, fitted: vote(task.distribution), _classes),
+    "vote": CombinationRule(
+        lambda task, fitted: vote(task.distribution), lambda task: task.target_kind in ("labels", "masks")
+    ),
     "class_weights": CombinationRule(ClassWeights, _probabilities, fit_class_weights),
-    "inverse_variance": CombinationRule(lambda task, fitted: InverseVariance(fitted), _values, fit_inverse_variance),
+    "inverse_variance": CombinationRule(
+        lambda task, fitted: InverseVariance(fitted), lambda task: task.distribution == "none", fit_inverse_variance
+    ),
     "rank": CombinationRule(lambda task, fitted: rank_mean(), _heat, whole_image=True),
     "histogram": CombinationRule(lambda task, fitted: HistogramMean(), _heat, whole_image=True),
     "stacking": CombinationRule(make_stacking, fit=fit_stacking, needs_all=True),

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from densemble.ensemble.combine.log_odds import SMALLEST
 from densemble.ensemble.combine.rule import Images
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_to_target
 from densemble.errors import DataError
-from densemble.shapes import size_of
 from densemble.tasks import Distribution, Task
 
 SAMPLE = 32_768
@@ -26,7 +25,7 @@ def aligned(images: Images, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor
     """
     for maps, target in images():
         ideal, valid = task.as_maps(target)
-        sized = resize_maps(maps.float(), size_of(ideal), task.target_kind == "density")
+        sized = resize_to_target(maps.float(), ideal, task)
         not_finite = [member for member, member_maps in enumerate(sized) if not member_maps.isfinite().all()]
         if not_finite:
             raise DataError(f"held-out maps of members {not_finite} (from 0) are not finite; leave these members out")
@@ -34,11 +33,7 @@ def aligned(images: Images, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor
 
 
 def require_known_pixels(count: int) -> None:
-    """Check that held-out images have pixels with a known target.
-
-    Raises:
-        DataError: ``count``, the number of such pixels, is 0.
-    """
+    """Raise a DataError if ``count``, the number of pixels with a known target, is 0."""
     if not count:
         raise DataError("the held-out images have no pixel with a known target; nothing can be fitted to them")
 
@@ -67,14 +62,14 @@ def sample_pixels(images: Images, task: Task, most: int = SAMPLE) -> PixelSample
         known = valid.any(0).flatten().nonzero()[:, 0]
         numbers = torch.rand(len(known), generator=generator)
         high = numbers >= lowest
-        kept.append((numbers[high], *(p.flatten(-2)[..., known[high]].movedim(-1, 0) for p in (maps, ideal, valid))))
+        parts = [part.flatten(-2)[..., known[high]].movedim(-1, 0) for part in (maps, ideal, valid)]
+        kept.append((numbers[high], parts[0], parts[1], parts[2]))
         count += int(high.sum())
         if count >= 2 * most:
             kept = [_highest(kept, most)]
             lowest, count = float(kept[0][0].min()), most
     require_known_pixels(count)
-    _, *sample = _highest(kept, most)
-    return PixelSample(*sample)
+    return PixelSample(*_highest(kept, most)[1:])
 
 
 _Drawn = tuple[Tensor, Tensor, Tensor, Tensor]

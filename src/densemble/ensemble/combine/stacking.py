@@ -159,13 +159,7 @@ def _fit_values(images: Images, shares: Tensor, task: Task) -> dict[str, Tensor]
 
 
 def _non_negative(products: Tensor, target_products: Tensor, start: Tensor) -> Tensor:
-    """Weights >= 0 that minimize squared error + ridge towards ``start``, from sums of products (Lawson & Hanson 1974).
-
-    Args:
-        products: of the members with one another, ``(M, M)``.
-        target_products: of the members with the target, ``(M,)``.
-        start: weights ``(M,)`` that the ridge penalty pulls to.
-    """
+    """Weights >= 0 of least squared error + ridge towards ``start``, from sums of products (Lawson & Hanson 1974)."""
     from scipy.optimize import nnls
 
     ridge = _RIDGE * products.diagonal().mean()

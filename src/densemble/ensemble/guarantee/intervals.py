@@ -72,7 +72,7 @@ def fit_interval(images: Images, task: Task, miscoverage: float = 0.1, floor: fl
     reach = curve.smallest_above(expected_allowance(miscoverage, curve.images))
     if reach == torch.inf:
         raise DataError(
-            "no interval contains the targets: predictions are infinite; leave out the member they are from"
+            "no interval contains the targets: predictions are infinite; leave out the member that gives them"
         )
     return ConformalInterval(reach, floor, miscoverage, curve.images)
 

@@ -4,8 +4,11 @@ import math
 
 from densemble.errors import UsageError
 
+LossTerms = tuple[tuple[float, str], ...]
+"""Weight and name of each loss in a sum."""
 
-def parse_loss(text: str, known: tuple[str, ...], task: str) -> tuple[tuple[float, str], ...]:
+
+def parse_loss(text: str, known: tuple[str, ...], task: str) -> LossTerms:
     """Parse ``"cross_entropy+0.5*dice"`` to ``((1.0, "cross_entropy"), (0.5, "dice"))``.
 
     Args:
