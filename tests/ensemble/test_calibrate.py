@@ -59,7 +59,7 @@ def stream(images: Sets) -> Callable[[], Iterator[Any]]:
 
 
 def log_loss(images: Sets, calibrate: Callable[[Tensor], Tensor], distribution: Distribution) -> float:
-    """Mean negative log-likelihood of everything stacked, by torch's own losses in float64."""
+    """Mean negative log-likelihood of everything stacked, by torch's losses in float64."""
     total, count = 0.0, 0
     for maps, target in images:
         p = calibrate(maps[None].double())
@@ -95,7 +95,7 @@ def test_temperature_is_scipys(
 
 
 def linear_loss(images: Sets, distribution: Distribution, ignored: int) -> Callable[[Tensor], Tensor]:
-    """Mean negative log-likelihood as a function of scales and biases, by torch's own losses in float64."""
+    """Mean negative log-likelihood as a function of scales and biases, by torch's losses in float64."""
     kept = []
     for maps, target in images:
         p = maps.double().flatten(1)
@@ -186,10 +186,10 @@ def test_vector_scaling_is_scipys(distribution: Distribution, make: Callable[...
         lambda position: float(loss(torch.tensor(position))), np.repeat([1.0, 0.0], K), method="BFGS",
         jac=lambda position: torch.func.grad(loss)(torch.tensor(position)).numpy(),
     )  # fmt: skip
-    own = log_loss(images, result.apply, distribution)
-    assert own == pytest.approx(reference.fun, abs=2e-5)  # the difference is due to the penalty
+    fitted_loss = log_loss(images, result.apply, distribution)
+    assert fitted_loss == pytest.approx(reference.fun, abs=2e-5)  # the difference is due to the penalty
     warm = Temperature(fit_temperature(stream(images), distribution, ignored), distribution)
-    assert own <= log_loss(images, warm.apply, distribution)
+    assert fitted_loss <= log_loss(images, warm.apply, distribution)
 
 
 def test_a_class_without_pixels_keeps_the_temperature() -> None:

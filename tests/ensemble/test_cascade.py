@@ -87,7 +87,7 @@ def test_keep_above_all_policies_names_the_highest_bound() -> None:
 
 
 def test_keep_is_undefined_for_a_negative_score() -> None:
-    bare = [replace(one, kept=None, kept_low=None) for one in FRONT.policies]
+    bare = [replace(p, kept=None, kept_low=None) for p in FRONT.policies]
     with pytest.raises(UsageError, match=r"-0\.2.*give a budget"):
         front(*bare, full=-0.2).for_keep(0.9)
 

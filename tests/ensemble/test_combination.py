@@ -59,7 +59,7 @@ def test_a_prediction_at_another_size_is_computed_from_resized_maps() -> None:
     combination = Combination(SEGMENTATION, WEIGHTS, calibration=Temperature(2.0, "categorical"))
     mean = torch.einsum("m,mbkhw->bkhw", shares, maps)
     calibrated = mean.sqrt() / mean.sqrt().sum(1, keepdim=True)
-    sized = torch.stack([resized(own) for own in maps])
+    sized = torch.stack([resized(member_maps) for member_maps in maps])
     expected = np.einsum("m,mbhw->bhw", shares.numpy(), entropy(sized.numpy(), axis=2))
     alone, served = combination.predict(maps, size=SIZE), combination.predict_at(maps, SIZE)
     torch.testing.assert_close(alone.mean, calibrated)

@@ -41,8 +41,8 @@ def test_every_rule_suits_a_task_and_every_task_has_the_mean() -> None:
 def test_one_member_or_equal_members_give_that_member(rule: str, task: Task) -> None:
     maps = some_maps(task, members=1)
     expected = own_map(rule, task, maps[0]).float()
-    one = combine(maps, [0.3], rule, task, start_of(rule, task, [0.3]))
-    torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-5)
+    single = combine(maps, [0.3], rule, task, start_of(rule, task, [0.3]))
+    torch.testing.assert_close(single, expected, atol=1e-6, rtol=1e-5)
     same = combine(maps.expand(3, -1, -1, -1, -1), WEIGHTS, rule, task, start_of(rule, task, WEIGHTS))
     torch.testing.assert_close(same, expected, atol=1e-6, rtol=1e-5)
 
@@ -78,9 +78,9 @@ def test_the_result_has_the_range_of_the_task(rule: str, task: Task, certain: bo
 
 @every_pair
 def test_only_documented_rules_store_all_members(rule: str, task: Task) -> None:
-    maps = [own.clone() for own in some_maps(task)]
+    maps = [member_maps.clone() for member_maps in some_maps(task)]
     accumulator = make_rule(rule, task, start_of(rule, task, WEIGHTS))
-    alive = [weakref.ref(own) for own in maps]
+    alive = [weakref.ref(member_maps) for member_maps in maps]
     for index in range(3):
         accumulator.add(maps[index], WEIGHTS[index], index)
     maps.clear()

@@ -120,7 +120,7 @@ def values_and_truth() -> tuple[Tensor, Tensor]:
 def test_precisions_are_weights_over_squared_errors() -> None:
     maps, target = values_and_truth()
     target[0] = torch.nan
-    errors = np.array([np.nanmean((own - target).numpy() ** 2) for own in maps])
+    errors = np.array([np.nanmean((values - target).numpy() ** 2) for values in maps])
     expected = np.array([1.0, 2.0, 1.0]) / errors
     got = fit("inverse_variance", lambda: [(maps[:, None], target)], REGRESSION, [1.0, 2.0, 1.0])["precisions"]
     np.testing.assert_allclose(got, expected / expected.sum(), rtol=1e-5)

@@ -87,7 +87,10 @@ def without_variance(samples: Samples) -> Samples:
 
 def weighted_quantile(scores: Sequence[np.ndarray], level: float) -> float:
     """The smallest score up to which a share ``level`` lies, with the same weight for every image."""
-    values, shares = np.concatenate(scores), np.concatenate([np.full(len(own), 1 / len(own)) for own in scores])
+    values, shares = (
+        np.concatenate(scores),
+        np.concatenate([np.full(len(image_scores), 1 / len(image_scores)) for image_scores in scores]),
+    )
     order = values.argsort()
     reached = shares[order].cumsum() / len(scores)
     return float(values[order][np.searchsorted(reached, level - 1e-12)])
@@ -155,10 +158,10 @@ def test_sets_reach_the_guaranteed_coverage_over_random_halves() -> None:
         ours, others = halves(120, seed)
         result.append(coverage(given(samples, others), fit_set(given(samples, ours), LABELS, alpha), LABELS))
     low, high = binomial_interval(1 - alpha, 60, 0.99)
-    assert all(low <= own.per_image <= high for own in result)
+    assert all(low <= measured.per_image <= high for measured in result)
     # Neither less than guaranteed, nor much more: the correction costs (1 - alpha)/n.
-    assert 1 - alpha - 0.003 <= np.mean([own.per_image for own in result]) <= 1 - alpha + 0.03
-    assert all(1 < own.size < 4 and own.lowest <= own.per_image for own in result)
+    assert 1 - alpha - 0.003 <= np.mean([measured.per_image for measured in result]) <= 1 - alpha + 0.03
+    assert all(1 < measured.size < 4 and measured.lowest <= measured.per_image for measured in result)
 
 
 def test_intervals_reach_the_guaranteed_coverage_and_the_variance_makes_them_narrower() -> None:
@@ -189,7 +192,7 @@ def test_a_certified_risk_is_exceeded_no_more_often_than_allowed() -> None:
         drawn = draws.integers(0, 1_000, 40).tolist()
         fitted = fit_risk_control(given(source, drawn), MASKS, 0.3, 0.9)
         scores = [maps[masks == 1].double().numpy() for maps, masks in (source[number] for number in drawn)]
-        uncorrected = weighted_quantile([own for own in scores if len(own)], 0.3)
+        uncorrected = weighted_quantile([image_scores for image_scores in scores if len(image_scores)], 0.3)
         certified.append(true_risk(*whole, fitted))
         plain.append(true_risk(*whole, replace(fitted, threshold=uncorrected)))
     allowed = binom.ppf(0.999, 200, 0.1)

@@ -37,7 +37,7 @@ def test_indexing_works_as_for_tensors() -> None:
     whole = batch(5)
     assert same(whole[3], batch(1, 3)) and same(whole[-1], batch(1, 4)) and same(whole[1:3], batch(2, 1))
     assert whole[torch.tensor([4, 0])].mean[:, 0, 0, 0].tolist() == whole[[4, 0]].mean[:, 0, 0, 0].tolist() == [4, 0]
-    assert [one.mean.shape[0] for one in whole] == [1] * 5  # type: ignore[attr-defined]
+    assert [image.mean.shape[0] for image in whole] == [1] * 5  # type: ignore[attr-defined]
     for index in (5, -6):
         with pytest.raises(IndexError):
             whole[index]

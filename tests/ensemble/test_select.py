@@ -13,7 +13,7 @@ def greedy(count: int, score: Callable[[Sequence[float]], float], rounds: int) -
     """Scores of ensembles, computed one by one from their weights."""
 
     def each(counts: Counts) -> list[float]:
-        return [score((np.array(counts) + own) / (sum(counts) + 1)) for own in np.eye(count)]
+        return [score((np.array(counts) + added) / (sum(counts) + 1)) for added in np.eye(count)]
 
     return forward(count, each, rounds)
 
@@ -31,8 +31,8 @@ def test_selection_is_close_to_the_best_ensemble_and_never_below_the_best_member
     def score(weights: Sequence[float]) -> float:
         return -float(np.mean((np.asarray(weights) @ members - target) ** 2))
 
-    mixtures = (np.bincount(c, minlength=4) / 6 for c in combinations_with_replacement(range(4), 6))
-    best = max(score(mixture) for mixture in mixtures)
+    shares = (np.bincount(c, minlength=4) / 6 for c in combinations_with_replacement(range(4), 6))
+    best = max(score(weights) for weights in shares)
     result = greedy(4, score, rounds=20)
     singles = [score(row) for row in np.eye(4)]
     assert result.score >= max(singles)
@@ -70,7 +70,7 @@ def test_all_extended_ensembles_are_scored_at_once() -> None:
 
     def score(counts: Counts) -> list[float]:
         asked.append(counts)
-        return [-abs(float((np.array(counts) + own) @ errors)) / (sum(counts) + 1) for own in np.eye(3)]
+        return [-abs(float((np.array(counts) + added) @ errors)) / (sum(counts) + 1) for added in np.eye(3)]
 
     assert forward(3, score, rounds=5).order == (0, 1, 0, 1, 0)
     assert asked == [(0, 0, 0), (1, 0, 0), (1, 1, 0), (2, 1, 0), (2, 2, 0)]

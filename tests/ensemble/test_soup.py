@@ -26,19 +26,19 @@ def test_the_mean_of_equal_networks_is_the_network() -> None:
 
 
 def test_weights_and_running_statistics_are_averaged_and_counters_are_the_first() -> None:
-    one, two = network(1).state_dict(), network(2).state_dict()
-    mean = average(iter([one, two]), [3.0, 1.0])
+    first, second = network(1).state_dict(), network(2).state_dict()
+    mean = average(iter([first, second]), [3.0, 1.0])
     for key in ("0.weight", "1.weight", "1.running_mean", "1.running_var", "2.bias"):
-        torch.testing.assert_close(mean[key], 0.75 * one[key] + 0.25 * two[key], atol=1e-6, rtol=1e-6)
-    assert int(mean["1.num_batches_tracked"]) == int(one["1.num_batches_tracked"]) == 2
+        torch.testing.assert_close(mean[key], 0.75 * first[key] + 0.25 * second[key], atol=1e-6, rtol=1e-6)
+    assert int(mean["1.num_batches_tracked"]) == int(first["1.num_batches_tracked"]) == 2
 
 
 def test_the_mean_of_linear_networks_is_the_mean_of_their_outputs() -> None:
     torch.manual_seed(0)
     networks, images = [nn.Conv2d(3, 2, 3) for _ in range(4)], torch.rand(1, 3, 6, 6)
     mean = nn.Conv2d(3, 2, 3)
-    mean.load_state_dict(average((own.state_dict() for own in networks), [1.0] * 4))
-    torch.testing.assert_close(mean(images), torch.stack([own(images) for own in networks]).mean(0))
+    mean.load_state_dict(average((model.state_dict() for model in networks), [1.0] * 4))
+    torch.testing.assert_close(mean(images), torch.stack([model(images) for model in networks]).mean(0))
 
 
 def test_a_mean_does_not_change_its_ingredients() -> None:

@@ -90,7 +90,7 @@ def test_a_state_of_an_older_version_needs_strict_false() -> None:
         nn.ModuleDict({"inside": fresh}).load_state_dict({f"inside.{key}": tensor for key, tensor in older.items()})
     fresh.load_state_dict(older, strict=False)
     assert fresh.weights == {"a": 0.2, "b": 0.8}
-    assert all(torch.equal(own, older[name]) for name, own in fresh.members.state_dict(prefix="members.").items())
+    assert all(torch.equal(tensor, older[name]) for name, tensor in fresh.members.state_dict(prefix="members.").items())
 
 
 def test_a_state_of_other_members_is_refused_before_anything_is_loaded() -> None:

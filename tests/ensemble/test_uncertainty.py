@@ -24,8 +24,8 @@ def members(distribution: Distribution, number: int) -> list[Tensor]:
 
 def accumulated(maps: list[Tensor], weights: list[float], distribution: Distribution) -> RunningUncertainty:
     running = RunningUncertainty(distribution)
-    for own, weight in zip(maps, weights, strict=True):
-        running.add(own, weight)
+    for member_maps, weight in zip(maps, weights, strict=True):
+        running.add(member_maps, weight)
     return running
 
 

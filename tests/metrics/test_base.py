@@ -79,8 +79,8 @@ def test_an_accumulator_survives_a_copy_to_another_process() -> None:
     metric = SegmentationMetrics(2, 255)
     metric.update(torch.tensor([[[0.9, 0.2]], [[0.1, 0.8]]]), torch.tensor([[0, 0]]))
     copied = pickle.loads(pickle.dumps(metric))
-    for one in (metric, copied):
-        one.update(torch.tensor([[[0.3]], [[0.7]]]), torch.tensor([[1]]))
+    for accumulator in (metric, copied):
+        accumulator.update(torch.tensor([[[0.3]], [[0.7]]]), torch.tensor([[1]]))
     assert copied.compute() == metric.compute()
     assert copied.compute()["pixel_accuracy"] == pytest.approx(2 / 3)
 

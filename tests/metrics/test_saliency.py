@@ -151,10 +151,10 @@ def test_empty_targets_are_not_counted_and_nan_is_refused() -> None:
 
 def test_the_scale_of_prediction_and_target_does_not_matter() -> None:
     a, b = random_maps()
-    one, two = SaliencyMetrics(), SaliencyMetrics()
+    original, scaled = SaliencyMetrics(), SaliencyMetrics()
     points = torch.rand(9, 13) < 0.2
-    one.update(a[None], b, points)
-    two.update(a[None] * 0.01, b * 255, points)
-    for key, value in one.compute().items():
-        assert two.compute()[key] == pytest.approx(value, rel=1e-6), key
-    assert np.isfinite(list(one.compute().values())).all()
+    original.update(a[None], b, points)
+    scaled.update(a[None] * 0.01, b * 255, points)
+    for key, value in original.compute().items():
+        assert scaled.compute()[key] == pytest.approx(value, rel=1e-6), key
+    assert np.isfinite(list(original.compute().values())).all()

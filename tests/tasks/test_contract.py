@@ -128,7 +128,7 @@ def test_void_pixels_change_nothing(task: Task) -> None:
 
 
 @every_task
-def test_a_mixture_is_the_weighted_sum_of_its_losses(task: Task) -> None:
+def test_a_sum_of_losses_is_weighted(task: Task) -> None:
     first, last = task.losses[0], task.losses[-1]
     if task.describe().get("invalid_below", 0.0) is None:
         first, last = "l1", "l2"

@@ -116,8 +116,8 @@ def test_every_number_that_the_task_tells_can_be_an_objective(case: str) -> None
     metric = task.metrics()
     for maps, target, points in images(case):
         metric.update(maps[0], target, points)
-    told = {name for name, value in metric.compute().items() if not isinstance(value, list)}
-    assert told == set(task.metrics().objectives)
+    scalars = {name for name, value in metric.compute().items() if not isinstance(value, list)}
+    assert scalars == set(task.metrics().objectives)
     assert task.objective().name == task.primary
     assert task.objective().higher_is_better == task.higher_is_better
 
@@ -143,7 +143,7 @@ def test_undefined_is_nan_and_signed_the_worst() -> None:
     assert (objective.signed(sums) == -torch.inf).all()
 
 
-def test_silog_is_undefined_for_the_mixture_that_is_not_positive_only() -> None:
+def test_silog_is_undefined_only_for_the_candidate_with_values_that_are_not_positive() -> None:
     objective = RegressionTask(invalid_below=None).objective("silog")
     maps = torch.rand(2, 1, 4, 5) + 0.1
     maps[1, 0, 0, 0] = -1

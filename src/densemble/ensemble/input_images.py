@@ -45,7 +45,6 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
         UsageError: wrong shape or type, or float values outside [0, 1].
     """
     remedy = "convert it to RGB" if channels == 3 else f"give {channels} channels"
-    c = channels
     if isinstance(images, list | tuple):
         if not images:
             raise UsageError("the list of images is empty; give at least one image")
@@ -60,8 +59,10 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
         if images.dtype.kind not in "buif" or not images.dtype.isnative:
             raise UsageError(f"images must be uint8, or float in [0, 1], got {images.dtype}; convert them")
         array = np.array(images)
-        if array.ndim not in (3, 4) or array.shape[-1] != c:
-            raise UsageError(f"an array must be (H, W, {c}) or (B, H, W, {c}), got {array.shape}; {remedy}")
+        if array.ndim not in (3, 4) or array.shape[-1] != channels:
+            raise UsageError(
+                f"an array must be (H, W, {channels}) or (B, H, W, {channels}), got {array.shape}; {remedy}"
+            )
         tensor = torch.from_numpy(array).movedim(-1, -3)
     elif isinstance(images, Tensor):
         tensor = images
@@ -72,8 +73,10 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
         )
     if tensor.ndim == 3:
         tensor = tensor[None]
-    if tensor.ndim != 4 or tensor.shape[1] != c:
-        raise UsageError(f"a tensor must be ({c}, H, W) or (B, {c}, H, W), got {tuple(images.shape)}; {remedy}")
+    if tensor.ndim != 4 or tensor.shape[1] != channels:
+        raise UsageError(
+            f"a tensor must be ({channels}, H, W) or (B, {channels}, H, W), got {tuple(images.shape)}; {remedy}"
+        )
     if 0 in tensor.shape:
         raise UsageError(f"images of shape {tuple(images.shape)} have no pixels; give at least one image")
     if tensor.dtype == torch.uint8:
