@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine.vote import Vote
+from densemble.ensemble.combine.vote import vote
 from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.metrics import MultilabelMetrics, ScoredImage
 
@@ -36,9 +36,9 @@ def by_objective(name: str) -> Callable[[float], float]:
 
 
 def by_vote(value: float) -> float:
-    vote = Vote("bernoulli")
-    vote.add(maps(value), 1.0)
-    return float(vote.result().mean())
+    votes = vote("bernoulli")
+    votes.add(maps(value), 1.0)
+    return float(votes.result().mean())
 
 
 def by_disagreement(value: float) -> float:

@@ -42,7 +42,7 @@ def some_maps(task: Task, members: int = 3, batch: int = 2, seed: int = 0) -> Te
 
 
 def start_of(rule: str, task: Task, weights: list[float]) -> Fitted:
-    """What a fitted rule knows before it has learnt anything: the weights."""
+    """Initial parameters of a fitted rule, from the weights."""
     shares, channels = torch.tensor(weights) / sum(weights), task.out_channels
     match rule:
         case "class_weights":
@@ -58,20 +58,20 @@ def start_of(rule: str, task: Task, weights: list[float]) -> Fitted:
 
 
 def combine(maps: Tensor, weights: Sequence[float], rule: str, task: Task, fitted: Fitted | None = None) -> Tensor:
-    """Stacked maps of members that are named by their numbers, combined."""
+    """Combine stacked maps of members named by their index."""
     shares = {str(number): weight for number, weight in enumerate(weights)}
     return Combination(task, shares, rule, dict(fitted or {})).combine(maps)
 
 
 def held_out(task: Task, noises: tuple[float, ...] = (0.5, 1.0, 2.0), count: int = 4) -> Images:
-    """Images whose members know the truth but for noise of their own; a row of the truth is unknown where it can."""
+    """Images with members that predict the target plus noise; the first row of the target is unknown if possible."""
     generator = torch.Generator().manual_seed(1)
     images = []
     for _ in range(count):
-        truth = 2 * torch.randn(1, task.out_channels, H, W, generator=generator)
-        noise = torch.randn(len(noises), *truth.shape[1:], generator=generator)
-        maps = task.activation(truth + torch.tensor(noises)[:, None, None, None] * noise)
-        images.append((maps, as_target(task, task.activation(truth)[0])))
+        target = 2 * torch.randn(1, task.out_channels, H, W, generator=generator)
+        noise = torch.randn(len(noises), *target.shape[1:], generator=generator)
+        maps = task.activation(target + torch.tensor(noises)[:, None, None, None] * noise)
+        images.append((maps, as_target(task, task.activation(target)[0])))
 
     def read() -> Iterator[tuple[Tensor, Tensor]]:
         yield from images
@@ -80,7 +80,7 @@ def held_out(task: Task, noises: tuple[float, ...] = (0.5, 1.0, 2.0), count: int
 
 
 def as_target(task: Task, ideal: Tensor) -> Tensor:
-    """The target whose ideal map ``(K, h, w)`` this is; its first row is unknown where there is such a thing."""
+    """Target with the ideal map ``(K, h, w)``; its first row is unknown if the task has unknown pixels."""
     match task.target_kind:
         case "labels":
             target = ideal.argmax(0)
@@ -93,7 +93,7 @@ def as_target(task: Task, ideal: Tensor) -> Tensor:
 
 
 def only_known(change: Callable[[Tensor], Tensor], images: Images, task: Task) -> Images:
-    """The same images with members' maps changed wherever the truth is unknown."""
+    """The same images with the members' maps changed where the target is unknown."""
 
     def read() -> Iterator[tuple[Tensor, Tensor]]:
         for maps, target in images():

@@ -1,4 +1,4 @@
-"""Arguments of Ensemble: the usual forms work, others raise an error that names the valid ones."""
+"""Arguments of Ensemble: usual forms work, other forms raise an error that names the valid ones."""
 
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,15 @@ NAMED = {"a": A, "b": B}
 
 
 def test_weights_and_temperatures_by_name_and_in_a_row() -> None:
-    wanted = (3 * torch.sigmoid(A(IMAGES) / 2) + torch.sigmoid(B(IMAGES))) / 4
+    expected = (3 * torch.sigmoid(A(IMAGES) / 2) + torch.sigmoid(B(IMAGES))) / 4
     for weights in ([3, 1], {"b": 1, "a": 3}, torch.tensor([3.0, 1.0]), (3.0, 1.0)):
         for temperatures in ([2, 1], {"a": 2.0}, torch.tensor([2, 1])):
             ensemble = Ensemble(NAMED, weights, temperatures=temperatures).eval()  # type: ignore[arg-type]
-            torch.testing.assert_close(ensemble(IMAGES), wanted, rtol=0, atol=1e-6)
+            torch.testing.assert_close(ensemble(IMAGES), expected, rtol=0, atol=1e-6)
 
 
 def test_members_in_every_container() -> None:
-    wanted = Ensemble([A, B]).eval()(IMAGES)
+    expected = Ensemble([A, B]).eval()(IMAGES)
     for members in (
         (A, B),
         (member for member in (A, B)),
@@ -36,31 +36,31 @@ def test_members_in_every_container() -> None:
         nn.ModuleDict(NAMED),
         Ensemble([A, B]).members,
     ):
-        assert torch.equal(Ensemble(members).eval()(IMAGES), wanted)  # type: ignore[arg-type]
+        assert torch.equal(Ensemble(members).eval()(IMAGES), expected)  # type: ignore[arg-type]
     assert torch.equal(Ensemble(A).eval()(IMAGES), torch.sigmoid(A(IMAGES)))
 
 
 @pytest.mark.parametrize(
-    ("members", "options", "said"),
+    ("members", "options", "message"),
     [
         (NAMED, {"weights": {"a": 1}}, "weights: there is none for member 'b'; the members are a, b"),
         (NAMED, {"weights": {"a": 1, "b": 1, "c": 1}}, "weights: no member is named 'c'"),
-        (NAMED, {"weights": "31"}, "one number for each member"),
-        (NAMED, {"weights": 2.0}, "one number for each member"),
+        (NAMED, {"weights": "31"}, "one number per member"),
+        (NAMED, {"weights": 2.0}, "one number per member"),
         (NAMED, {"weights": ["x", None]}, "not all numbers"),
         (NAMED, {"temperatures": {"c": 2.0}}, "temperatures: no member is named 'c'"),
         (NAMED, {"temperatures": [1.0]}, "1 temperatures for 2 members"),
         (NAMED, {"temperatures": {"a": 0}}, "positive"),
         ([Ensemble([A]), B], {}, "member 0 is an Ensemble; give its members instead"),
         (Ensemble([A]), {}, "is an Ensemble; give its members instead"),
-        ([nn.Conv2d(3, 1, 1)], {}, r"a Conv2d, no dense model; make one of it: DenseModel\(module"),
-        (["alexnet"], {}, r"a name; make a network of it: DenseModel\('alexnet'"),
+        ([nn.Conv2d(3, 1, 1)], {}, r"a Conv2d, not a dense model; convert it: DenseModel\(module"),
+        (["alexnet"], {}, r"a name; build a network from it: DenseModel\('alexnet'"),
         ("alexnet", {}, r"DenseModel\('alexnet'"),
         (None, {}, "give dense models"),
         ({}, {}, "at least one member"),
         ([], {}, "at least one member"),
         ({"a.1": A}, {}, "write 'a_1'"),
-        ({"": A}, {}, "some text"),
+        ({"": A}, {}, "not empty"),
         ({0: A}, {}, "give text, such as '0'"),
         ({"keys": A}, {}, "write 'keys_'"),
         (NAMED, {"min_members": "1"}, "min_members = '1' of 2 members"),
@@ -74,8 +74,8 @@ def test_members_in_every_container() -> None:
         (NAMED, {"task": 3}, "no task is named '3'"),
     ],
 )
-def test_what_cannot_be_used_is_said(members: Any, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_arguments_are_refused(members: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         Ensemble(members, **options)
 
 

@@ -22,7 +22,7 @@ def need(library: str) -> None:
 
 
 @pytest.mark.parametrize("library", OTHERS)
-def test_what_is_called_the_same_is_the_same(library: str) -> None:
+def test_maps_of_the_same_name_are_equal(library: str) -> None:
     need(library)
     torch.manual_seed(0)
     rows = compare(library, torch.rand(2, 3, *SIZE))
@@ -50,10 +50,10 @@ def test_the_mean_is_the_one_that_torch_uncertainty_scores() -> None:
         torch.testing.assert_close(de.Ensemble(members, task=SEGMENTATION)(images), scored, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("way", [OURS, OURS_WITH_MAPS])
-def test_memory_does_not_grow_with_the_members(way: str) -> None:
+@pytest.mark.parametrize("method", [OURS, OURS_WITH_MAPS])
+def test_memory_does_not_grow_with_the_members(method: str) -> None:
     with torch.no_grad():
-        assert peak_in_maps(way, 3, SIZE) == peak_in_maps(way, 6, SIZE)
+        assert peak_in_maps(method, 3, SIZE) == peak_in_maps(method, 6, SIZE)
 
 
 @pytest.mark.parametrize("library", OTHERS)
@@ -69,5 +69,5 @@ def test_members_are_of_different_architectures_and_disagree() -> None:
     with torch.no_grad():
         labels = torch.stack([member(images).argmax(1) for member in make_members(SEGMENTATION, SIZE)])
     assert len(set(BACKBONES)) == len(labels) == 3
-    assert all(len(own.unique()) > SEGMENTATION.out_channels // 2 for own in labels)
+    assert all(len(label_map.unique()) > SEGMENTATION.out_channels // 2 for label_map in labels)
     assert (labels != labels[0]).any(0).float().mean() > 0.5

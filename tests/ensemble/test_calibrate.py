@@ -22,7 +22,7 @@ from densemble.ensemble.calibrate import (
     make_calibration,
     temper,
 )
-from densemble.ensemble.calibrate.pixel_log_odds import read_evidence
+from densemble.ensemble.calibrate.pixel_log_odds import read_known_pixels
 from densemble.ensemble.calibrate.temperature import _derivatives
 from densemble.ensemble.calibrate.vector import _measure
 from densemble.errors import ArtifactError, DataError, UsageError
@@ -33,25 +33,25 @@ Sets = list[tuple[Tensor, ...]]
 
 
 def labelled(sureness: float = 2.0, bias: Tensor | None = None) -> Sets:
-    """Images of several sizes whose labels follow the logits; the probabilities are ``sureness`` too sure."""
-    found = []
+    """Images of several sizes whose labels follow the logits; the logits are scaled by ``sureness``."""
+    result = []
     for height in (30, 17, 41):
         logits = 1.5 * torch.randn(K, height, 20)
         labels = torch.distributions.Categorical(logits=logits.movedim(0, -1)).sample()
         labels[torch.rand(labels.shape) < 0.1] = VOID
         shifted = logits if bias is None else logits + bias[:, None, None]
-        found.append((torch.softmax(sureness * shifted, 0), labels.to(torch.uint8)))
-    return found
+        result.append((torch.softmax(sureness * shifted, 0), labels.to(torch.uint8)))
+    return result
 
 
 def masked(sureness: float = 2.0) -> Sets:
-    found = []
+    result = []
     for height in (30, 17, 41):
         logits = torch.randn(K, height, 20) - 1
         masks = (torch.rand(K, height, 20) < torch.sigmoid(logits)).to(torch.uint8)
         masks[torch.rand(masks.shape) < 0.1] = 255
-        found.append((torch.sigmoid(sureness * logits), masks))
-    return found
+        result.append((torch.sigmoid(sureness * logits), masks))
+    return result
 
 
 def stream(images: Sets) -> Callable[[], Iterator[Any]]:
@@ -59,7 +59,7 @@ def stream(images: Sets) -> Callable[[], Iterator[Any]]:
 
 
 def log_loss(images: Sets, calibrate: Callable[[Tensor], Tensor], distribution: Distribution) -> float:
-    """Mean negative log-likelihood of everything stacked, by torch's own losses in float64."""
+    """Mean negative log-likelihood of everything stacked, by torch's losses in float64."""
     total, count = 0.0, 0
     for maps, target in images:
         p = calibrate(maps[None].double())
@@ -86,16 +86,16 @@ def test_temperature_is_scipys(
     distribution: Distribution, make: Callable[..., Sets], ignored: int, sureness: float
 ) -> None:
     images = make(sureness)
-    found = fit_temperature(stream(images), distribution, ignored)
+    result = fit_temperature(stream(images), distribution, ignored)
     reference = minimize_scalar(
         lambda t: log_loss(images, lambda p: temper(p, t, distribution), distribution), bounds=(0.2, 5)
     )
-    assert found == pytest.approx(reference.x, rel=1e-3)
-    assert found == pytest.approx(sureness, rel=0.15)  # what was put in
+    assert result == pytest.approx(reference.x, rel=1e-3)
+    assert result == pytest.approx(sureness, rel=0.15)  # the scale of the logits
 
 
 def linear_loss(images: Sets, distribution: Distribution, ignored: int) -> Callable[[Tensor], Tensor]:
-    """Mean negative log-likelihood as a function of scales and biases, by torch's own losses in float64."""
+    """Mean negative log-likelihood as a function of scales and biases, by torch's losses in float64."""
     kept = []
     for maps, target in images:
         p = maps.double().flatten(1)
@@ -104,15 +104,15 @@ def linear_loss(images: Sets, distribution: Distribution, ignored: int) -> Calla
             kept.append((p.log()[:, known], target.flatten()[known].long()))
         else:
             kept.append((torch.logit(p), torch.where(target == ignored, torch.nan, target.double()).flatten(1)))
-    scores, truth = (torch.cat([pair[i] for pair in kept], -1) for i in (0, 1))
+    scores, ideal = (torch.cat([pair[i] for pair in kept], -1) for i in (0, 1))
 
-    def loss(place: Tensor) -> Tensor:
-        scale, bias = place.view(2, -1, 1)
+    def loss(position: Tensor) -> Tensor:
+        scale, bias = position.view(2, -1, 1)
         logits = scores * scale + bias
         if distribution == "categorical":
-            return F.cross_entropy(logits.T, truth)
-        known = truth.isfinite()
-        return F.binary_cross_entropy_with_logits(logits[known], truth[known])
+            return F.cross_entropy(logits.T, ideal)
+        known = ideal.isfinite()
+        return F.binary_cross_entropy_with_logits(logits[known], ideal[known])
 
     return loss
 
@@ -121,44 +121,46 @@ def linear_loss(images: Sets, distribution: Distribution, ignored: int) -> Calla
 def test_derivatives_are_autograds(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
     images = make(1.3)
     loss = linear_loss(images, distribution, ignored)
-    place = torch.cat([torch.linspace(0.7, 1.2, K), torch.linspace(-0.3, 0.4, K)]).double()
-    found = _measure(stream(images), distribution, ignored, place)
-    assert found.loss == pytest.approx(float(loss(place)), rel=1e-5)
-    assert torch.allclose(found.gradient, torch.func.grad(loss)(place), atol=1e-5)
-    assert torch.allclose(found.hessian, torch.func.hessian(loss)(place), atol=1e-5)
+    position = torch.cat([torch.linspace(0.7, 1.2, K), torch.linspace(-0.3, 0.4, K)]).double()
+    result = _measure(stream(images), distribution, ignored, position)
+    assert result.loss == pytest.approx(float(loss(position)), rel=1e-5)
+    assert torch.allclose(result.gradient, torch.func.grad(loss)(position), atol=1e-5)
+    assert torch.allclose(result.hessian, torch.func.hessian(loss)(position), atol=1e-5)
     # One temperature moves all scales together.
     even = torch.cat([torch.full((K,), 0.8), torch.zeros(K)]).double()
-    everything = [read_evidence(maps, target, distribution, ignored) for maps, target in images]
-    sums = torch.tensor([_derivatives(evidence, 0.8) for evidence in everything], dtype=torch.float64).sum(0)
-    value, slope, bend = (sums / sum(evidence.size for evidence in everything)).tolist()
+    whole = [read_known_pixels(maps, target, distribution, ignored) for maps, target in images]
+    sums = torch.tensor([_derivatives(pixels, 0.8) for pixels in whole], dtype=torch.float64).sum(0)
+    value, slope, bend = (sums / sum(pixels.size for pixels in whole)).tolist()
     assert value == pytest.approx(float(loss(even)), rel=1e-5)
     assert slope == pytest.approx(float(torch.func.grad(loss)(even)[:K].sum()), abs=1e-5)
     assert bend == pytest.approx(float(torch.func.hessian(loss)(even)[:K, :K].sum()), abs=1e-5)
 
 
-def test_soft_heat_is_a_truth() -> None:
-    truth = torch.sigmoid(torch.randn(2, 40, 40))
-    maps = torch.sigmoid(1.5 * torch.logit(truth))
-    assert fit_temperature(stream([(maps, truth)]), "bernoulli") == pytest.approx(1.5, rel=1e-3)
+def test_soft_heat_is_a_valid_target() -> None:
+    target = torch.sigmoid(torch.randn(2, 40, 40))
+    maps = torch.sigmoid(1.5 * torch.logit(target))
+    assert fit_temperature(stream([(maps, target)]), "bernoulli") == pytest.approx(1.5, rel=1e-3)
 
 
 @both
 @pytest.mark.parametrize(("sureness", "bound"), [(20.0, 5.0), (0.05, 0.2)])
-def test_a_bound_is_told(
+def test_a_temperature_at_a_bound_is_reported(
     distribution: Distribution, make: Callable[..., Sets], ignored: int, sureness: float, bound: float
 ) -> None:
-    said: list[str] = []
-    found = fit_temperature(stream(make(sureness)), distribution, ignored, said.append)
-    assert found == pytest.approx(bound)
-    assert len(said) == 1
-    assert f"{bound:g} or beyond" in said[0]
-    said.clear()
-    fit_temperature(stream(make(1.5)), distribution, ignored, said.append)
-    assert said == []
+    message: list[str] = []
+    result = fit_temperature(stream(make(sureness)), distribution, ignored, message.append)
+    assert result == pytest.approx(bound)
+    assert len(message) == 1
+    assert f"{bound:g} or beyond" in message[0]
+    message.clear()
+    fit_temperature(stream(make(1.5)), distribution, ignored, message.append)
+    assert message == []
 
 
 @both
-def test_nothing_known_is_no_change(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
+def test_without_known_pixels_nothing_changes(
+    distribution: Distribution, make: Callable[..., Sets], ignored: int
+) -> None:
     blank = [(maps, torch.full_like(target, ignored)) for maps, target in make()]
     assert fit_temperature(stream(blank), distribution, ignored) == 1
     scaling = fit_vector_scaling(stream(blank), distribution, ignored)
@@ -167,43 +169,43 @@ def test_nothing_known_is_no_change(distribution: Distribution, make: Callable[.
 
 def test_probabilities_that_were_rounded_to_one_are_not_certain() -> None:
     logits = torch.where(torch.rand(1, 100, 100) < 0.5, 4.5, -4.5) + 0.3 * torch.randn(1, 100, 100)
-    truth = (torch.rand(logits.shape) < torch.sigmoid(logits)).to(torch.uint8)
+    target = (torch.rand(logits.shape) < torch.sigmoid(logits)).to(torch.uint8)
     maps = torch.sigmoid(2 * logits)
     rounded = maps.half().float()
     assert (rounded == 1).any()
-    exact = fit_temperature(stream([(maps.clamp(max=0.9997), truth)]), "bernoulli")
-    assert fit_temperature(stream([(rounded, truth)]), "bernoulli") == pytest.approx(exact, rel=0.1)
+    exact = fit_temperature(stream([(maps.clamp(max=0.9997), target)]), "bernoulli")
+    assert fit_temperature(stream([(rounded, target)]), "bernoulli") == pytest.approx(exact, rel=0.1)
 
 
 @both
 def test_vector_scaling_is_scipys(distribution: Distribution, make: Callable[..., Sets], ignored: int) -> None:
     images = labelled(2.0, torch.tensor([0.5, -0.5, 0.2, 0.0])) if distribution == "categorical" else make(2.0)
-    found = fit_vector_scaling(stream(images), distribution, ignored)
+    result = fit_vector_scaling(stream(images), distribution, ignored)
     loss = linear_loss(images, distribution, ignored)
     reference = minimize(
-        lambda place: float(loss(torch.tensor(place))), np.repeat([1.0, 0.0], K), method="BFGS",
-        jac=lambda place: torch.func.grad(loss)(torch.tensor(place)).numpy(),
+        lambda position: float(loss(torch.tensor(position))), np.repeat([1.0, 0.0], K), method="BFGS",
+        jac=lambda position: torch.func.grad(loss)(torch.tensor(position)).numpy(),
     )  # fmt: skip
-    own = log_loss(images, found.apply, distribution)
-    assert own == pytest.approx(reference.fun, abs=2e-5)  # the penalty keeps it that far away
+    fitted_loss = log_loss(images, result.apply, distribution)
+    assert fitted_loss == pytest.approx(reference.fun, abs=2e-5)  # the difference is due to the penalty
     warm = Temperature(fit_temperature(stream(images), distribution, ignored), distribution)
-    assert own <= log_loss(images, warm.apply, distribution)
+    assert fitted_loss <= log_loss(images, warm.apply, distribution)
 
 
 def test_a_class_without_pixels_keeps_the_temperature() -> None:
     images = [(maps, torch.where(labels == 2, VOID, labels)) for maps, labels in labelled(2.0)]
     temperature = fit_temperature(stream(images), "categorical", VOID)
-    found = fit_vector_scaling(stream(images), "categorical", VOID)
-    assert found.scales[2] == pytest.approx(1 / temperature)
-    assert found.biases[2] == 0
-    assert abs(found.biases[1]) > 0
+    result = fit_vector_scaling(stream(images), "categorical", VOID)
+    assert result.scales[2] == pytest.approx(1 / temperature)
+    assert result.biases[2] == 0
+    assert abs(result.biases[1]) > 0
     masks = [(maps, torch.stack([m[0], m[1] * 0, m[2] * 0 + 255, m[3]])) for maps, m in masked(2.0)]
     platt = fit_vector_scaling(stream(masks), "bernoulli")
     assert platt.biases[1:3] == (0, 0)
     assert platt.scales[1] == platt.scales[2] == pytest.approx(1 / fit_temperature(stream(masks), "bernoulli"))
 
 
-def test_fits_refuse_what_they_cannot_use() -> None:
+def test_fits_refuse_invalid_input() -> None:
     with pytest.raises(DataError, match=r"label 7 is outside the 4 classes"):
         fit_temperature(stream([(torch.rand(K, 2, 2), torch.full((2, 2), 7))]), "categorical")
     with pytest.raises(UsageError, match="not 'none'"):
@@ -217,39 +219,39 @@ def test_fits_refuse_what_they_cannot_use() -> None:
 
 
 def estimates(scale: float, floor: float) -> Sets:
-    """Errors whose variance is ``scale`` times what the members say, plus a floor."""
-    found = []
+    """Errors whose variance is ``scale`` times the members' variance, plus a floor."""
+    result = []
     for height in (60, 35, 80):
         variance = torch.distributions.Gamma(2.0, 1.0).sample((1, height, 40))
         target = 10 + torch.randn(height, 40)
         mean = target[None] + (scale * variance + floor).sqrt() * torch.randn(1, height, 40)
         target[torch.rand(target.shape) < 0.1] = torch.nan
         target[torch.rand(target.shape) < 0.1] = -1.0
-        found.append((mean, variance, target))
-    return found
+        result.append((mean, variance, target))
+    return result
 
 
 @pytest.mark.parametrize(("scale", "floor"), [(0.5, 2.0), (3.0, 0.1), (0.0, 1.0), (2.0, 0.0)])
 def test_variance_scaling_is_scipys(scale: float, floor: float) -> None:
     images = estimates(scale, floor)
-    found = fit_variance_scaling(stream(images), invalid_below=0.0)
+    result = fit_variance_scaling(stream(images), invalid_below=0.0)
     m, v, t = (torch.cat([image[i].flatten() for image in images]).double() for i in range(3))
     m, v, t = m[t > 0], v[t > 0], t[t > 0]
 
-    def loss(place: np.ndarray[Any, Any]) -> float:
-        return float(F.gaussian_nll_loss(m, t, v * abs(place[0]) + abs(place[1]), eps=1e-12))
+    def loss(position: np.ndarray[Any, Any]) -> float:
+        return float(F.gaussian_nll_loss(m, t, v * abs(position[0]) + abs(position[1]), eps=1e-12))
 
     reference = minimize(loss, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-10})
-    assert loss(np.array([found.scale, found.floor])) == pytest.approx(reference.fun, abs=1e-6)
-    assert (found.scale, found.floor) == pytest.approx(tuple(abs(reference.x)), abs=0.02)
-    assert (found.scale, found.floor) == pytest.approx((scale, floor), abs=0.3)
+    assert loss(np.array([result.scale, result.floor])) == pytest.approx(reference.fun, abs=1e-6)
+    assert (result.scale, result.floor) == pytest.approx(tuple(abs(reference.x)), abs=0.02)
+    assert (result.scale, result.floor) == pytest.approx((scale, floor), abs=0.3)
 
 
 def test_an_ensemble_of_one_has_its_mean_squared_error() -> None:
     images = [(mean, torch.zeros_like(variance), target) for mean, variance, target in estimates(1.0, 1.0)]
-    found = fit_variance_scaling(stream(images), invalid_below=0.0)
+    result = fit_variance_scaling(stream(images), invalid_below=0.0)
     squares = torch.cat([(mean[0] - target)[target > 0] for mean, _, target in images]).square()
-    assert found.apply(torch.zeros(1, 1, 2, 2)) == pytest.approx(torch.full((1, 1, 2, 2), float(squares.mean())))
+    assert result.apply(torch.zeros(1, 1, 2, 2)) == pytest.approx(torch.full((1, 1, 2, 2), float(squares.mean())))
 
 
 FITTED = [

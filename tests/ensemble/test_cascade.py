@@ -41,29 +41,29 @@ FRONT = front(
 
 
 @pytest.mark.parametrize(("budget", "cost"), [(0.1, 0.1), (0.3, 0.25), (0.4, 0.4), (1.0, 0.4)])
-def test_a_budget_gets_the_best_that_it_buys(budget: float, cost: float) -> None:
+def test_a_budget_gives_the_best_affordable_policy(budget: float, cost: float) -> None:
     assert FRONT.for_budget(budget).cost == cost
 
 
-def test_a_budget_gets_the_smallest_error_where_less_is_better() -> None:
+def test_a_budget_gives_the_smallest_error_of_lower_is_better_metrics() -> None:
     errors = front(policy("small", 0.1, 3.0, 0.5, 0.4), policy("middle", 0.3, 2.0, 0.7, 0.6), higher=False)
     assert errors.for_budget(0.5).score == 2.0
 
 
 @pytest.mark.parametrize("budget", [0, -1, 1.01, math.nan, math.inf])
-def test_a_budget_is_a_share(budget: float) -> None:
+def test_a_budget_must_be_a_share(budget: float) -> None:
     with pytest.raises(UsageError, match="share"):
         FRONT.for_budget(budget)
 
 
-def test_too_small_a_budget_names_what_is_possible() -> None:
+def test_a_budget_below_all_policies_names_the_cheapest() -> None:
     with pytest.raises(UsageError, match=r"'small' alone, costs 0\.1 "):
         FRONT.for_budget(0.05)
 
 
 @pytest.mark.parametrize(("keep", "cost"), [(0.7, 0.1), (0.96, 0.25), (0.98, 0.4), (0.995, 0.4), (1.0, 1.0)])
-def test_what_is_kept_goes_by_the_lower_bound(keep: float, cost: float) -> None:
-    # 0.98: the second policy's score keeps 0.9875, but that is not sure.
+def test_keep_uses_the_lower_bound(keep: float, cost: float) -> None:
+    # 0.98: the second policy keeps 0.9875, but its lower bound is smaller.
     assert FRONT.for_keep(keep).cost == cost
 
 
@@ -75,19 +75,19 @@ def test_the_check_of_the_nearest_share_is_found() -> None:
     assert replace(FRONT, checks=(other,)).check_near("keep", 0.99) is None
 
 
-def test_what_checks_missed_is_asked_for_on_top() -> None:
-    """0.97 is kept by the second policy's bound, and 0.9875 is 0.97 and 0.0175 more."""
+def test_keep_adds_the_shortfall_of_the_checks() -> None:
+    """The second policy's bound keeps 0.97; its 0.9875 is 0.97 + 0.0175."""
     for shortfall, cost in ((0.0174, 0.25), (0.0176, 0.4)):
         assert replace(FRONT, checks=(Check("keep", 1.0, 0.2, 1 - shortfall),)).for_keep(0.97).cost == cost
 
 
-def test_more_than_can_be_kept_names_the_most() -> None:
+def test_keep_above_all_policies_names_the_highest_bound() -> None:
     with pytest.raises(UsageError, match="lower bounds of all policies are at most 1 of the full miou"):
         FRONT.for_keep(1.01)
 
 
-def test_nothing_is_a_share_of_a_score_below_zero() -> None:
-    bare = [replace(one, kept=None, kept_low=None) for one in FRONT.policies]
+def test_keep_is_undefined_for_a_negative_score() -> None:
+    bare = [replace(p, kept=None, kept_low=None) for p in FRONT.policies]
     with pytest.raises(UsageError, match=r"-0\.2.*give a budget"):
         front(*bare, full=-0.2).for_keep(0.9)
 
@@ -123,7 +123,7 @@ def test_damaged_descriptions_are_refused(change: dict[str, object]) -> None:
 
 
 def test_unsureness_of_two_members_by_hand() -> None:
-    # Two pixels of one Bernoulli channel: the members agree on the first, and are sure of opposites on the second.
+    # Two pixels of one Bernoulli channel: the members agree on the first and are certain of opposites on the second.
     first, second = torch.tensor([[[[0.5, 1.0]]]]), torch.tensor([[[[0.5, 0.0]]]])
     running = RunningUncertainty("bernoulli")
     running.add(first, 1.0)
@@ -144,7 +144,7 @@ def test_values_have_no_entropy() -> None:
         unsureness("entropy", torch.ones(1, 1, 2, 2), None, "none", 1)
 
 
-def test_use_counts_what_was_spent() -> None:
+def test_use_counts_members_and_cost() -> None:
     three = policy("large small middle", 0.8, 0.8, 1.0, 1.0, by=0.1)
     use = cascade_use(torch.tensor([1, 3, 1, 2]), three, SHARES)
     assert use.images == (2, 1, 1) and use.shares == (0.5, 0.25, 0.25)
@@ -155,6 +155,6 @@ def test_use_counts_what_was_spent() -> None:
 
 
 @pytest.mark.parametrize("values", [{"members": ()}, {"members": ("a", "a")}, {"measure": "mood"}, {"threshold": -1.0}])
-def test_policies_that_make_no_sense_are_refused(values: dict[str, object]) -> None:
+def test_invalid_policies_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         replace(FRONT.policies[0], **values)

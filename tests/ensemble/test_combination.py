@@ -1,4 +1,4 @@
-"""One combination for stacked and streamed maps, of all members and of some: against numpy and torch by hand."""
+"""Combination of stacked and streamed maps, of all and of some members, against numpy and torch."""
 
 import numpy as np
 import pytest
@@ -28,16 +28,16 @@ def test_stacked_and_streamed_maps_give_the_same_and_running_sums_get_each_membe
     maps, combination = some_maps(DEPTH), Combination(DEPTH, WEIGHTS)
     running = RunningUncertainty("none")
     combined = combination.combine(maps, running)
-    wanted = np.average(maps.numpy(), axis=0, weights=list(WEIGHTS.values()))
-    np.testing.assert_allclose(combined, wanted, rtol=1e-5)
-    variance = np.average((maps.numpy() - wanted) ** 2, axis=0, weights=list(WEIGHTS.values()))
+    expected = np.average(maps.numpy(), axis=0, weights=list(WEIGHTS.values()))
+    np.testing.assert_allclose(combined, expected, rtol=1e-5)
+    variance = np.average((maps.numpy() - expected) ** 2, axis=0, weights=list(WEIGHTS.values()))
     np.testing.assert_allclose(running.variance(), variance, rtol=1e-4, atol=1e-6)
     names = ["three", "one", "two"]  # members may come in any order
     streamed = combination.combine((name, maps[list(WEIGHTS).index(name)]) for name in names)
     torch.testing.assert_close(streamed, combined)
 
 
-def test_some_members_keep_their_weights_and_what_the_rule_learned_of_them() -> None:
+def test_some_members_keep_their_weights_and_fitted_parameters() -> None:
     maps, table = some_maps(SEGMENTATION), torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
     guarantee = ConformalSet(0.3, 0.1, 20)
     whole = Combination(SEGMENTATION, WEIGHTS, "class_weights", {"class_weights": table}, guarantee=guarantee)
@@ -45,7 +45,7 @@ def test_some_members_keep_their_weights_and_what_the_rule_learned_of_them() -> 
     some = whole.keep(["three", "one"])
     assert some.weights == {"one": 2.0, "three": 5.0} and some.guarantee is None
     assert torch.equal(some.fitted["class_weights"], table[[0, 2]])
-    streamed = whole.combine((name, maps[place]) for place, name in enumerate(WEIGHTS) if name != "two")
+    streamed = whole.combine((name, maps[position]) for position, name in enumerate(WEIGHTS) if name != "two")
     assert torch.equal(some.combine(maps[[0, 2]]), streamed)
     shares = torch.einsum("mk,mbkhw->bkhw", table[[0, 2]], maps[[0, 2]]) / table[[0, 2]].sum(0)[:, None, None]
     torch.testing.assert_close(streamed, shares / shares.sum(1, keepdim=True))
@@ -59,7 +59,7 @@ def test_a_prediction_at_another_size_is_computed_from_resized_maps() -> None:
     combination = Combination(SEGMENTATION, WEIGHTS, calibration=Temperature(2.0, "categorical"))
     mean = torch.einsum("m,mbkhw->bkhw", shares, maps)
     calibrated = mean.sqrt() / mean.sqrt().sum(1, keepdim=True)
-    sized = torch.stack([resized(own) for own in maps])
+    sized = torch.stack([resized(member_maps) for member_maps in maps])
     expected = np.einsum("m,mbhw->bhw", shares.numpy(), entropy(sized.numpy(), axis=2))
     alone, served = combination.predict(maps, size=SIZE), combination.predict_at(maps, SIZE)
     torch.testing.assert_close(alone.mean, calibrated)
@@ -75,11 +75,11 @@ def test_intervals_follow_the_variance_before_its_calibration() -> None:
     combination = Combination(DEPTH, WEIGHTS, calibration=VarianceScaling(3.0, 0.5), guarantee=guarantee)
     running = RunningUncertainty("none")
     mean = combination.combine(maps, running)
-    found = combination.predict(maps, uncertainty={"variance"})
-    torch.testing.assert_close(found.variance, 3 * running.variance() + 0.5)
+    result = combination.predict(maps, uncertainty={"variance"})
+    torch.testing.assert_close(result.variance, 3 * running.variance() + 0.5)
     lower, upper = guarantee.apply(torch.cat([mean, running.variance()], 1))
-    torch.testing.assert_close(found.lower, lower)
-    torch.testing.assert_close(found.upper, upper)
+    torch.testing.assert_close(result.lower, lower)
+    torch.testing.assert_close(result.upper, upper)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 3, 4, 5), (3, 3, 4, 5)])

@@ -1,4 +1,4 @@
-"""Every combination rule with every task that it supports: identities, and numpy references."""
+"""Every combination rule with every supported task: identities and numpy references."""
 
 import weakref
 from typing import Any
@@ -22,7 +22,7 @@ WEIGHTS = [2.0, 1.0, 4.0]
 
 
 def own_map(rule: str, task: Task, maps: Tensor) -> Tensor:
-    """What a rule makes of a single member ``(B, K, h, w)``."""
+    """Expected result of a rule for a single member ``(B, K, h, w)``."""
     if rule == "rank":
         return torch.from_numpy((rankdata(maps.flatten(2).numpy(), axis=-1) - 1) / (maps[0, 0].numel() - 1)).view_as(
             maps
@@ -38,13 +38,13 @@ def test_every_rule_suits_a_task_and_every_task_has_the_mean() -> None:
 
 
 @every_pair
-def test_of_one_member_and_of_equal_members_comes_that_member(rule: str, task: Task) -> None:
+def test_one_member_or_equal_members_give_that_member(rule: str, task: Task) -> None:
     maps = some_maps(task, members=1)
-    wanted = own_map(rule, task, maps[0]).float()
-    one = combine(maps, [0.3], rule, task, start_of(rule, task, [0.3]))
-    torch.testing.assert_close(one, wanted, atol=1e-6, rtol=1e-5)
+    expected = own_map(rule, task, maps[0]).float()
+    single = combine(maps, [0.3], rule, task, start_of(rule, task, [0.3]))
+    torch.testing.assert_close(single, expected, atol=1e-6, rtol=1e-5)
     same = combine(maps.expand(3, -1, -1, -1, -1), WEIGHTS, rule, task, start_of(rule, task, WEIGHTS))
-    torch.testing.assert_close(same, wanted, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(same, expected, atol=1e-6, rtol=1e-5)
 
 
 @every_pair
@@ -56,17 +56,17 @@ def test_neither_order_nor_scale_of_weights_matters_but_weights_do(rule: str, ta
     back = combine(maps[order], [WEIGHTS[i] / 7 for i in order], rule, task, moved)
     torch.testing.assert_close(back, forth, atol=1e-6, rtol=1e-5)
     even = combine(maps, [1, 1, 1], rule, task, start_of(rule, task, [1, 1, 1]))
-    # Of three members, all but the middle one are trimmed whatever they weigh.
+    # With three members, all except the middle one are trimmed, whatever their weights.
     assert rule == "trimmed" or not torch.allclose(forth, even, atol=1e-3)
 
 
 @every_pair
-@pytest.mark.parametrize("sure", [False, True], ids=["unsure", "saturated"])
-def test_what_comes_out_is_of_the_kind_that_went_in(rule: str, task: Task, sure: bool) -> None:
+@pytest.mark.parametrize("certain", [False, True], ids=["unsure", "saturated"])
+def test_the_result_has_the_range_of_the_task(rule: str, task: Task, certain: bool) -> None:
     maps = some_maps(task, members=4)
-    if sure and task.distribution == "categorical":  # of classes, members disagree and each is sure
+    if certain and task.distribution == "categorical":  # members are certain of different classes
         maps = torch.nn.functional.one_hot(maps.argmax(2), task.out_channels).movedim(-1, 2).half()
-    elif sure:
+    elif certain:
         maps = maps.round().half()
     out = combine(maps, [1, 2, 3, 1], rule, task, start_of(rule, task, [1, 2, 3, 1]))
     assert out.shape == maps.shape[1:] and out.dtype == torch.float32 and out.isfinite().all() and (out >= 0).all()
@@ -77,10 +77,10 @@ def test_what_comes_out_is_of_the_kind_that_went_in(rule: str, task: Task, sure:
 
 
 @every_pair
-def test_members_are_kept_by_the_rules_that_say_so_only(rule: str, task: Task) -> None:
-    maps = [own.clone() for own in some_maps(task)]
+def test_only_documented_rules_store_all_members(rule: str, task: Task) -> None:
+    maps = [member_maps.clone() for member_maps in some_maps(task)]
     accumulator = make_rule(rule, task, start_of(rule, task, WEIGHTS))
-    alive = [weakref.ref(own) for own in maps]
+    alive = [weakref.ref(member_maps) for member_maps in maps]
     for index in range(3):
         accumulator.add(maps[index], WEIGHTS[index], index)
     maps.clear()
@@ -89,24 +89,24 @@ def test_members_are_kept_by_the_rules_that_say_so_only(rule: str, task: Task) -
 
 
 @every_pair
-def test_nothing_cannot_be_combined(rule: str, task: Task) -> None:
+def test_combining_no_maps_is_an_error(rule: str, task: Task) -> None:
     with pytest.raises(ValueError, match="no maps"):
         make_rule(rule, task, start_of(rule, task, WEIGHTS)).result()
 
 
 def numpy_median(maps: Array, weights: Array) -> Array:
-    """At each value, as if every member were there as often as it weighs."""
+    """References per value: each member is repeated as often as its weight."""
     return np.median(np.repeat(maps, weights, axis=0), axis=0)
 
 
 def numpy_trimmed(maps: Array, weights: Array) -> Array:
     out = np.empty(maps.shape[1:])
-    for place in np.ndindex(out.shape):
-        rows = sorted(zip(maps[(slice(None), *place)], weights, strict=True))
+    for position in np.ndindex(out.shape):
+        rows = sorted(zip(maps[(slice(None), *position)], weights, strict=True))
         high = max(value for value, _ in rows)
         rows.remove(rows[0])
         rows.remove(min(row for row in rows if row[0] == high))
-        out[place] = np.average([value for value, _ in rows], weights=[weight for _, weight in rows])
+        out[position] = np.average([value for value, _ in rows], weights=[weight for _, weight in rows])
     return out
 
 
@@ -120,10 +120,10 @@ def test_median_and_trimmed_equal_references_value_by_value(task: Task, weights:
     maps = some_maps(task, members=4, batch=1)[..., :4, :5]
     maps = maps.clamp(0.01 * maps.max(), 0.5 * maps.max())  # with equal values among the extremes
     for rule, reference in (("median", numpy_median), ("trimmed", numpy_trimmed)):
-        wanted = reference(maps.numpy().astype(np.float64), np.array(weights))
-        wanted = normalized(wanted) if task.distribution == "categorical" else wanted
+        expected = reference(maps.numpy().astype(np.float64), np.array(weights))
+        expected = normalized(expected) if task.distribution == "categorical" else expected
         got = combine(maps, [float(weight) for weight in weights], rule, task).numpy()
-        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-6)
 
 
 def test_fewer_than_three_members_are_not_trimmed() -> None:
@@ -131,13 +131,13 @@ def test_fewer_than_three_members_are_not_trimmed() -> None:
     assert torch.equal(combine(maps, [1, 2], "trimmed", SEGMENTATION), combine(maps, [1, 2], "mean", SEGMENTATION))
 
 
-def test_a_member_of_almost_no_weight_that_is_left_over_gives_a_finite_value() -> None:
+def test_a_remaining_member_of_tiny_weight_gives_a_finite_value() -> None:
     maps = torch.tensor([0.0, 1.0, 0.5]).view(3, 1, 1, 1, 1)
     assert 0 <= combine(maps, [0.5, 0.5, 1e-12], "trimmed", SALIENCY).item() <= 1
 
 
 @pytest.mark.parametrize("rule", ["median", "trimmed"])
-def test_where_members_are_sure_of_different_classes_the_mean_stands(rule: str) -> None:
+def test_certain_members_of_different_classes_give_the_mean(rule: str) -> None:
     maps = torch.eye(3).view(3, 1, 3, 1, 1)
     torch.testing.assert_close(combine(maps, [1, 1, 1], rule, SEGMENTATION), torch.full((1, 3, 1, 1), 1 / 3))
 
@@ -145,8 +145,8 @@ def test_where_members_are_sure_of_different_classes_the_mean_stands(rule: str) 
 def test_logits_of_classes_are_the_geometric_mean_and_odds_of_bernoulli_are_multiplied() -> None:
     maps = some_maps(SEGMENTATION)
     weights = np.broadcast_to(np.reshape(WEIGHTS, (3, 1, 1, 1, 1)), maps.shape)
-    wanted = normalized(gmean(maps.numpy(), axis=0, weights=weights))
-    np.testing.assert_allclose(combine(maps, WEIGHTS, "logits", SEGMENTATION), wanted, rtol=1e-4)
+    expected = normalized(gmean(maps.numpy(), axis=0, weights=weights))
+    np.testing.assert_allclose(combine(maps, WEIGHTS, "logits", SEGMENTATION), expected, rtol=1e-4)
     maps = some_maps(MULTILABEL)
     odds = gmean((maps / (1 - maps)).numpy(), axis=0, weights=weights[:, :, :2])
     np.testing.assert_allclose(combine(maps, WEIGHTS, "logits", MULTILABEL), odds / (1 + odds), rtol=1e-4)
@@ -154,17 +154,21 @@ def test_logits_of_classes_are_the_geometric_mean_and_odds_of_bernoulli_are_mult
 
 def test_votes_are_counted() -> None:
     maps = torch.tensor([[0.6, 0.3, 0.1], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7]]).view(3, 1, 3, 1, 1)
-    assert combine(maps, [1, 2, 1], "vote", SEGMENTATION).flatten().tolist() == [0.75, 0, 0.25]  # a tie is the first's
+    assert combine(maps, [1, 2, 1], "vote", SEGMENTATION).flatten().tolist() == [
+        0.75,
+        0,
+        0.25,
+    ]  # ties go to the first class
     maps = torch.tensor([[0.5, 0.4], [0.9, 0.6]]).view(2, 1, 2, 1, 1)
     assert combine(maps, [1, 3], "vote", MULTILABEL).flatten().tolist() == [1, 0.75]
 
 
 @pytest.mark.parametrize("task", [SALIENCY, HeatmapTask(("a", "b"))], ids=name_of)
-def test_ranks_do_not_see_a_monotone_change_and_equal_scipy(task: Task) -> None:
+def test_ranks_are_invariant_to_monotone_changes_and_equal_scipys(task: Task) -> None:
     maps = some_maps(task).round(decimals=2)
     ranks = (rankdata(maps.flatten(3).numpy(), axis=-1) - 1) / (maps[0, 0, 0].numel() - 1)
-    wanted = np.average(ranks, axis=0, weights=WEIGHTS).reshape(maps.shape[1:])
-    np.testing.assert_allclose(combine(maps, WEIGHTS, "rank", task), wanted, atol=1e-6)
+    expected = np.average(ranks, axis=0, weights=WEIGHTS).reshape(maps.shape[1:])
+    np.testing.assert_allclose(combine(maps, WEIGHTS, "rank", task), expected, atol=1e-6)
     changed = torch.stack([maps[0], maps[1] ** 3, 0.1 + 0.2 * maps[2]])
     torch.testing.assert_close(combine(changed, WEIGHTS, "rank", task), combine(maps, WEIGHTS, "rank", task))
 
@@ -172,9 +176,9 @@ def test_ranks_do_not_see_a_monotone_change_and_equal_scipy(task: Task) -> None:
 def test_histograms_are_averaged_quantile_by_quantile() -> None:
     first, second = torch.tensor([[0.0, 0.4], [0.2, 1.0]]), torch.tensor([[0.2, 0.0], [0.2, 0.4]])
     # Sorted: 0 .2 .4 1 and 0 .2 .2 .4; common: 0 .2 .3 .7; first -> 0 .3 .2 .7; second -> .25 0 .25 .7.
-    wanted = torch.tensor([[0.125, 0.15], [0.225, 0.7]])
+    expected = torch.tensor([[0.125, 0.15], [0.225, 0.7]])
     got = combine(torch.stack([first, second])[:, None, None], [1, 1], "histogram", SALIENCY)
-    torch.testing.assert_close(got[0, 0], wanted)
+    torch.testing.assert_close(got[0, 0], expected)
 
 
 def test_members_with_one_order_of_pixels_get_the_common_histogram() -> None:
@@ -193,14 +197,14 @@ def test_stacking_is_a_convolution_over_all_members_logits() -> None:
     torch.testing.assert_close(got, logits.softmax(1))
 
 
-def test_a_member_that_is_absent_leaves_its_share_to_the_others_or_spoils_a_stack() -> None:
+def test_without_a_member_the_shares_of_the_others_grow_and_stacking_fails() -> None:
     maps = some_maps(SEGMENTATION)
     for rule in ("class_weights", "stacking"):
         accumulator = make_rule(rule, SEGMENTATION, start_of(rule, SEGMENTATION, WEIGHTS))
         accumulator.add(maps[2], 1.0, 2)
         assert COMBINE[rule].needs_all == (rule == "stacking")
         if COMBINE[rule].needs_all:
-            with pytest.raises(UsageError, match="3 members and 1"):
+            with pytest.raises(UsageError, match="for 3 members, got 1"):
                 accumulator.result()
         else:
             torch.testing.assert_close(accumulator.result(), maps[2])
@@ -222,7 +226,7 @@ def test_stacked_pixels_stay_within_images() -> None:
         ("inverse_variance", MULTILABEL, "does not suit multilabel"),
     ],
 )
-def test_a_rule_that_does_not_fit_is_refused_with_those_that_do(rule: str, task: Task, word: str) -> None:
+def test_an_unsuitable_rule_is_refused_with_a_list_of_suitable_ones(rule: str, task: Task, word: str) -> None:
     with pytest.raises(UsageError, match=word):
         require_rule(rule, task)
     with pytest.raises(UsageError, match=word):
@@ -238,7 +242,7 @@ def test_a_rule_that_does_not_fit_is_refused_with_those_that_do(rule: str, task:
         ({"class_weights": torch.full((3, 3), torch.nan)}, "not finite"),
     ],
 )
-def test_what_was_learnt_must_fit(fitted: dict[str, Tensor] | None, word: str) -> None:
+def test_fitted_parameters_are_checked(fitted: dict[str, Tensor] | None, word: str) -> None:
     with pytest.raises(UsageError, match=word):
         make_rule("class_weights", SEGMENTATION, fitted)
 

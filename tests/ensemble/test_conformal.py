@@ -49,7 +49,7 @@ def halves(number: int, seed: int) -> tuple[list[int], list[int]]:
 
 
 def segmented(number: int, size: tuple[int, int] = (6, 9)) -> Samples:
-    """Each image has its own difficulty; labels are drawn from something flatter than what is predicted."""
+    """Each image has its own difficulty; labels are drawn from a flatter distribution than the predicted one."""
     samples = []
     for _ in range(number):
         logits = 2 * torch.randn(4, *size)
@@ -86,8 +86,11 @@ def without_variance(samples: Samples) -> Samples:
 
 
 def weighted_quantile(scores: Sequence[np.ndarray], level: float) -> float:
-    """The smallest score up to which a share ``level`` lies, every image counting the same."""
-    values, shares = np.concatenate(scores), np.concatenate([np.full(len(own), 1 / len(own)) for own in scores])
+    """The smallest score up to which a share ``level`` lies, with the same weight for every image."""
+    values, shares = (
+        np.concatenate(scores),
+        np.concatenate([np.full(len(image_scores), 1 / len(image_scores)) for image_scores in scores]),
+    )
     order = values.argsort()
     reached = shares[order].cumsum() / len(scores)
     return float(values[order][np.searchsorted(reached, level - 1e-12)])
@@ -145,23 +148,23 @@ def hoeffding(mean: float, risk: float, number: int) -> float:
     return math.exp(-number * (mean * math.log(mean / risk) + (1 - mean) * math.log((1 - mean) / (1 - risk))))
 
 
-# --- promises, over many draws --------------------------------------------------------------------------------------
+# --- coverage, over many draws --------------------------------------------------------------------------------------
 
 
-def test_sets_cover_what_was_promised_over_random_halvings() -> None:
+def test_sets_reach_the_guaranteed_coverage_over_random_halves() -> None:
     samples, alpha = segmented(120), 0.2
-    found = []
+    result = []
     for seed in range(30):
         ours, others = halves(120, seed)
-        found.append(coverage(given(samples, others), fit_set(given(samples, ours), LABELS, alpha), LABELS))
+        result.append(coverage(given(samples, others), fit_set(given(samples, ours), LABELS, alpha), LABELS))
     low, high = binomial_interval(1 - alpha, 60, 0.99)
-    assert all(low <= own.per_image <= high for own in found)
-    # Neither less than promised, nor much more: the correction costs (1 - alpha)/n.
-    assert 1 - alpha - 0.003 <= np.mean([own.per_image for own in found]) <= 1 - alpha + 0.03
-    assert all(1 < own.size < 4 and own.lowest <= own.per_image for own in found)
+    assert all(low <= measured.per_image <= high for measured in result)
+    # Neither less than guaranteed, nor much more: the correction costs (1 - alpha)/n.
+    assert 1 - alpha - 0.003 <= np.mean([measured.per_image for measured in result]) <= 1 - alpha + 0.03
+    assert all(1 < measured.size < 4 and measured.lowest <= measured.per_image for measured in result)
 
 
-def test_intervals_cover_what_was_promised_and_the_spread_makes_them_narrower() -> None:
+def test_intervals_reach_the_guaranteed_coverage_and_the_variance_makes_them_narrower() -> None:
     samples = measured(100)
     ours, others = halves(100, 0)
     plain = fit_interval(given(without_variance(samples), ours), VALUES, 0.1)
@@ -180,29 +183,29 @@ def true_risk(maps: Tensor, masks: Tensor, fitted: RiskControl) -> float:
     return float((missed[there > 0] / there[there > 0]).mean())
 
 
-def test_certified_risk_is_broken_no_oftener_than_allowed_and_an_uncertified_one_is() -> None:
-    source = masked(1_000, (1, 1))  # all or nothing is missed: no losses scatter more
-    everything = [torch.stack(parts) for parts in zip(*source, strict=True)]
+def test_a_certified_risk_is_exceeded_no_more_often_than_allowed() -> None:
+    source = masked(1_000, (1, 1))  # losses are 0 or 1, which have the largest variance
+    whole = [torch.stack(parts) for parts in zip(*source, strict=True)]
     draws = np.random.default_rng(0)
     certified, plain = [], []
     for _ in range(200):
         drawn = draws.integers(0, 1_000, 40).tolist()
         fitted = fit_risk_control(given(source, drawn), MASKS, 0.3, 0.9)
         scores = [maps[masks == 1].double().numpy() for maps, masks in (source[number] for number in drawn)]
-        uncorrected = weighted_quantile([own for own in scores if len(own)], 0.3)
-        certified.append(true_risk(*everything, fitted))
-        plain.append(true_risk(*everything, replace(fitted, threshold=uncorrected)))
+        uncorrected = weighted_quantile([image_scores for image_scores in scores if len(image_scores)], 0.3)
+        certified.append(true_risk(*whole, fitted))
+        plain.append(true_risk(*whole, replace(fitted, threshold=uncorrected)))
     allowed = binom.ppf(0.999, 200, 0.1)
     assert sum(risk > 0.3 for risk in certified) <= allowed < sum(risk > 0.3 for risk in plain)
-    assert np.mean(certified) > 0.05  # it is not kept by marking everything
-    found = coverage(given(source), fitted, MASKS)
-    assert 1 - found.per_image == pytest.approx(certified[-1], abs=1e-6)
+    assert np.mean(certified) > 0.05  # the guarantee is not met by marking everything
+    result = coverage(given(source), fitted, MASKS)
+    assert 1 - result.per_image == pytest.approx(certified[-1], abs=1e-6)
 
 
-# --- what is applied ------------------------------------------------------------------------------------------------
+# --- applied guarantees ----------------------------------------------------------------------------------------------
 
 
-def test_sets_are_never_empty_and_hold_what_is_probable() -> None:
+def test_sets_are_never_empty_and_hold_probable_classes() -> None:
     maps = torch.tensor([[0.5, 0.3, 0.2], [0.4, 0.35, 0.25], [0.9, 0.1, 0.0]]).T.view(1, 3, 1, 3)
     sets = ConformalSet(0.3, 0.1, 50).apply(maps)
     assert sets.dtype == torch.bool and sets[0, :, 0].T.tolist() == [
@@ -226,13 +229,13 @@ def test_intervals_by_hand() -> None:
         ConformalInterval(2.0, 5.0, 0.1, 50).apply(maps[:, :1])
 
 
-def test_where_the_best_class_is_right_often_enough_it_is_alone() -> None:
+def test_an_accurate_best_class_gives_sets_of_one_class() -> None:
     samples = [(maps, maps.argmax(0)) for maps, _ in segmented(20)]
     fitted = fit_set(given(samples), LABELS, 0.1)
     assert fitted.threshold == 1 and coverage(given(samples), fitted, LABELS).size == 1
 
 
-def test_a_target_of_another_size_is_met_by_resized_maps() -> None:
+def test_maps_are_resized_to_the_size_of_the_target() -> None:
     samples = segmented(40)
     scaled = partial(torch.nn.functional.interpolate, scale_factor=2)
     larger = [(maps, scaled(labels[None, None].float())[0, 0].long()) for maps, labels in samples]
@@ -240,7 +243,7 @@ def test_a_target_of_another_size_is_met_by_resized_maps() -> None:
     assert fit_set(given(larger), LABELS) == fit_set(given(resized), LABELS)
 
 
-def test_images_without_anything_to_find_count_nowhere() -> None:
+def test_images_without_positive_pixels_are_not_counted() -> None:
     samples = masked(60)
     empty = [(maps, torch.where(masks == 1, 0, masks)) for maps, masks in masked(30)]
     assert fit_risk_control(given(samples + empty), MASKS) == fit_risk_control(given(samples), MASKS)
@@ -250,21 +253,21 @@ def test_coverage_by_hand() -> None:
     maps = torch.tensor([[0.6, 0.6, 0.6, 0.1], [0.4, 0.4, 0.4, 0.9]]).view(2, 1, 4)
     task = SegmentationTask(("a", "b"))
     samples = [(maps, torch.tensor([[0, 0, 1, VOID]])), (maps, torch.tensor([[1, VOID, VOID, 0]]))]
-    found = coverage(given(samples), ConformalSet(0.5, 0.1, 9), task)
-    assert (found.per_image, found.per_pixel, found.lowest) == (pytest.approx(1 / 3), pytest.approx(2 / 5), 0)
-    assert found.size == 1 and found.images == 2
+    result = coverage(given(samples), ConformalSet(0.5, 0.1, 9), task)
+    assert (result.per_image, result.per_pixel, result.lowest) == (pytest.approx(1 / 3), pytest.approx(2 / 5), 0)
+    assert result.size == 1 and result.images == 2
     with pytest.raises(DataError, match="no image has a valid target"):
         coverage(given([(maps, torch.full((1, 4), VOID))]), ConformalSet(0.5, 0.1, 9), task)
 
 
-def test_the_binomial_interval_holds_its_share_of_draws() -> None:
+def test_the_binomial_interval_contains_its_share_of_draws() -> None:
     low, high = binomial_interval(0.9, 50, 0.95)
     shares = np.random.default_rng(0).binomial(50, 0.9, 20_000) / 50
     assert 0.95 <= np.mean((shares >= low) & (shares <= high)) <= 0.99
     assert np.mean((shares > low) & (shares < high)) < 0.95  # without its ends it would be too narrow
 
 
-# --- what is kept, and what is refused ------------------------------------------------------------------------------
+# --- descriptions and invalid input --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -282,12 +285,12 @@ def test_a_description_gives_the_same_guarantee(guarantee: Guarantee) -> None:
     assert make_guarantee(json.loads(json.dumps(guarantee.describe(), allow_nan=False))) == guarantee
 
 
-def test_an_unknown_kind_is_refused() -> None:
+def test_an_unknown_guarantee_is_refused() -> None:
     with pytest.raises(UsageError, match=r"'magic'.*conformal_set"):
         make_guarantee({"kind": "magic"})
 
 
-def test_too_few_images_are_told_how_many_are_needed() -> None:
+def test_too_few_images_give_the_number_needed() -> None:
     assert fit_set(given(segmented(9)), LABELS, 0.1).threshold >= 0
     with pytest.raises(DataError, match=r"from 8 held-out.*at least 9"):
         fit_set(given(segmented(8)), LABELS, 0.1)
@@ -299,7 +302,7 @@ def test_too_few_images_are_told_how_many_are_needed() -> None:
             fit(given([]), LABELS)
 
 
-def test_what_a_guarantee_is_not_made_for_is_refused() -> None:
+def test_unsuitable_tasks_and_levels_are_refused() -> None:
     nothing = given([])
     with pytest.raises(UsageError, match=r"one class per pixel.*multilabel"):
         fit_set(nothing, MASKS)

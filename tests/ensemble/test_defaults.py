@@ -32,14 +32,14 @@ def valued() -> Iterator[tuple[Tensor, Tensor]]:
         yield p[:1], p[0] + 0.1 * p[1]
 
 
-def test_guarantees_are_for_nine_in_ten_by_default() -> None:
+def test_the_default_level_of_guarantees_is_90_percent() -> None:
     assert fit_set(labelled, SegmentationTask(("a", "b", "c"))).miscoverage == 0.1
     assert fit_interval(valued, RegressionTask()).miscoverage == 0.1
     control = fit_risk_control(masked, MultilabelTask(("a", "b", "c")))
     assert (control.risk, control.confidence) == (0.1, 0.95)
 
 
-def test_class_weights_are_scipys_and_pulled_to_where_they_start() -> None:
+def test_class_weights_equal_scipys_penalized_fit() -> None:
     """The reference is the penalised log-loss in float64, with a pull of 1e-3."""
     random = np.random.default_rng(0)
     logits = random.normal(size=(3, 12, 16))
@@ -55,10 +55,10 @@ def test_class_weights_are_scipys_and_pulled_to_where_they_start() -> None:
         true = np.take_along_axis(mixed / mixed.sum(0), labels[None], 0)
         return float(-np.log(true).mean() + 1e-3 * np.square(logarithms - start).sum())
 
-    wanted = minimize(loss, start.ravel(), method="BFGS").x.reshape(2, 3)
-    wanted = np.exp(wanted) / np.exp(wanted).sum(0)
+    expected = minimize(loss, start.ravel(), method="BFGS").x.reshape(2, 3)
+    expected = np.exp(expected) / np.exp(expected).sum(0)
     learn = COMBINE["class_weights"].fit
     assert learn is not None
     maps, target = torch.from_numpy(p).float(), torch.from_numpy(labels.astype(np.uint8))
-    found = learn(lambda: iter([(maps, target)]), [2.0, 1.0], SegmentationTask(("a", "b", "c")))["class_weights"]
-    assert found.numpy() == pytest.approx(wanted, abs=0.01)
+    result = learn(lambda: iter([(maps, target)]), [2.0, 1.0], SegmentationTask(("a", "b", "c")))["class_weights"]
+    assert result.numpy() == pytest.approx(expected, abs=0.01)

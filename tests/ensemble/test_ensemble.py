@@ -113,10 +113,10 @@ def test_unequal_channels_are_refused() -> None:
 
 def test_images_in_every_form_are_the_same_images() -> None:
     array = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
-    wanted = torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
-    for form in (array, wanted, (array / 255).astype(np.float32), torch.from_numpy(array).permute(0, 3, 1, 2)):
-        torch.testing.assert_close(as_images(form), wanted)
-    torch.testing.assert_close(as_images(array[0]), wanted[:1])
+    expected = torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255
+    for form in (array, expected, (array / 255).astype(np.float32), torch.from_numpy(array).permute(0, 3, 1, 2)):
+        torch.testing.assert_close(as_images(form), expected)
+    torch.testing.assert_close(as_images(array[0]), expected[:1])
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_wrong_images_are_refused(bad: object, word: str) -> None:
 
 
 def test_entropy_is_zero_when_sure_and_largest_when_not() -> None:
-    sure = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    certain = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     even = torch.full((1, 3, 1, 1), 1 / 3)
-    assert entropy(sure, "categorical").item() == pytest.approx(0, abs=1e-6)
+    assert entropy(certain, "categorical").item() == pytest.approx(0, abs=1e-6)
     assert entropy(even, "categorical").item() == pytest.approx(np.log(3), abs=1e-6)
     assert entropy(torch.full((1, 1, 1, 1), 0.5), "bernoulli").item() == pytest.approx(np.log(2), abs=1e-6)
 
@@ -150,7 +150,7 @@ def test_variance_survives_a_large_mean() -> None:
     assert running.variance().item() == pytest.approx(2 / 3, rel=1e-3)
 
 
-def test_a_task_may_be_named() -> None:
+def test_a_task_can_be_given_by_name() -> None:
     ensemble = Ensemble([net(0, 3)], task="segmentation")
     assert ensemble.task == SegmentationTask(("0", "1", "2"))
     with pytest.raises(UsageError, match="'seg'"):

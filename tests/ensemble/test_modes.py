@@ -22,19 +22,19 @@ ROUTES: dict[str, Callable[[Ensemble], Tensor]] = {
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_prediction_in_train_mode_is_that_of_eval_mode(route: str) -> None:
     ensemble = Ensemble([small_dense(0), small_dense(1)])
-    wanted = ROUTES[route](ensemble.eval())
+    expected = ROUTES[route](ensemble.eval())
     ensemble.train()
     frozen = next(module for module in ensemble.modules() if isinstance(module, nn.BatchNorm2d)).eval()
     modes = [module.training for module in ensemble.modules()]
     state = {name: tensor.clone() for name, tensor in ensemble.state_dict().items()}
-    torch.testing.assert_close(ROUTES[route](ensemble), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(ROUTES[route](ensemble), expected, rtol=0, atol=0)
     assert [module.training for module in ensemble.modules()] == modes and not frozen.training
     assert all(torch.equal(tensor, state[name]) for name, tensor in ensemble.state_dict().items())
     trained = ensemble(IMAGES)
-    assert trained.requires_grad and not torch.equal(trained, ROUTES["predict"](ensemble))  # its graph is back too
+    assert trained.requires_grad and not torch.equal(trained, ROUTES["predict"](ensemble))  # gradients work again
 
 
-def test_the_mode_comes_back_after_an_error() -> None:
+def test_the_mode_is_restored_after_an_error() -> None:
     network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
     with pytest.raises(KeyError), eval_mode(network):
         assert not network[0].training

@@ -26,19 +26,19 @@ def test_the_mean_of_equal_networks_is_the_network() -> None:
 
 
 def test_weights_and_running_statistics_are_averaged_and_counters_are_the_first() -> None:
-    one, two = network(1).state_dict(), network(2).state_dict()
-    mean = average(iter([one, two]), [3.0, 1.0])
+    first, second = network(1).state_dict(), network(2).state_dict()
+    mean = average(iter([first, second]), [3.0, 1.0])
     for key in ("0.weight", "1.weight", "1.running_mean", "1.running_var", "2.bias"):
-        torch.testing.assert_close(mean[key], 0.75 * one[key] + 0.25 * two[key], atol=1e-6, rtol=1e-6)
-    assert int(mean["1.num_batches_tracked"]) == int(one["1.num_batches_tracked"]) == 2
+        torch.testing.assert_close(mean[key], 0.75 * first[key] + 0.25 * second[key], atol=1e-6, rtol=1e-6)
+    assert int(mean["1.num_batches_tracked"]) == int(first["1.num_batches_tracked"]) == 2
 
 
-def test_the_mean_of_linear_networks_is_the_mean_of_what_they_say() -> None:
+def test_the_mean_of_linear_networks_is_the_mean_of_their_outputs() -> None:
     torch.manual_seed(0)
     networks, images = [nn.Conv2d(3, 2, 3) for _ in range(4)], torch.rand(1, 3, 6, 6)
     mean = nn.Conv2d(3, 2, 3)
-    mean.load_state_dict(average((own.state_dict() for own in networks), [1.0] * 4))
-    torch.testing.assert_close(mean(images), torch.stack([own(images) for own in networks]).mean(0))
+    mean.load_state_dict(average((model.state_dict() for model in networks), [1.0] * 4))
+    torch.testing.assert_close(mean(images), torch.stack([model(images) for model in networks]).mean(0))
 
 
 def test_a_mean_does_not_change_its_ingredients() -> None:
@@ -51,7 +51,7 @@ def test_a_mean_does_not_change_its_ingredients() -> None:
         assert all(torch.equal(state[key], old[key]) for key in old)
 
 
-def test_what_has_no_mean_is_refused() -> None:
+def test_networks_without_a_mean_are_refused() -> None:
     with pytest.raises(ValueError, match="different tensors"):
         average([{"a": torch.zeros(2)}, {"a": torch.zeros(3)}], [1.0, 1.0])
     with pytest.raises(ValueError, match="different tensors"):
@@ -60,7 +60,7 @@ def test_what_has_no_mean_is_refused() -> None:
         average([], [])
     with pytest.raises(ValueError):
         average([{"a": torch.zeros(2)}], [1.0, 1.0])
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="no networks"):
         greedy_soup([], lambda numbers: 0.0)
 
 
@@ -71,7 +71,7 @@ def test_the_greedy_soup_by_hand() -> None:
     def score(numbers: tuple[int, ...]) -> float:
         return -abs(sum(values[number] for number in numbers) / len(numbers))
 
-    # -0.5 first, then 0.5 makes 0, then neither 1 nor 4 keeps it there.
+    # First -0.5; with 0.5 the mean is 0; 1 and 4 would move it away.
     soup = greedy_soup([1, 3, 0, 2], score)
     assert soup.ingredients == (1, 3) and soup.score == 0
 
@@ -88,11 +88,11 @@ def test_the_greedy_soup_is_never_worse_than_its_best_ingredient() -> None:
         soup = greedy_soup(sorted(range(5), key=lambda number: -alone[number]), score)
         assert soup.score >= max(alone) and soup.score == score(soup.ingredients)
         left = [number for number in range(5) if number not in soup.ingredients]
-        # What was left out is worse than nothing at its turn: with all better ones that were taken.
+        # A network that was left out makes the mean of the better ones worse.
         for number in left:
             better = tuple(i for i in soup.ingredients if alone[i] > alone[number])
             assert score((*better, number)) < score(better)
 
 
-def test_one_that_changes_nothing_is_taken() -> None:
+def test_a_network_that_changes_nothing_is_added() -> None:
     assert greedy_soup([2, 0, 1], lambda numbers: 0.5).ingredients == (2, 0, 1)

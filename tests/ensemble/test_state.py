@@ -59,14 +59,14 @@ def test_a_new_ensemble_becomes_the_saved_one(
     assert (fresh.combine, fresh.task, fresh.calibration) == (saved.combine, saved.task, saved.calibration)
     assert (fresh.guarantee, fresh.cascade) == (saved.guarantee, saved.cascade)
     assert (fresh.reading, fresh.min_members) == (saved.reading, saved.min_members)
-    found, wanted = fresh.predict(IMAGES), saved.predict(IMAGES)
-    assert torch.equal(found.mean, wanted.mean) and torch.equal(found.spread(), wanted.spread())
-    for ours, theirs in ((found.included, wanted.included), (found.upper, wanted.upper)):
+    result, expected = fresh.predict(IMAGES), saved.predict(IMAGES)
+    assert torch.equal(result.mean, expected.mean) and torch.equal(result.spread(), expected.spread())
+    for ours, theirs in ((result.included, expected.included), (result.upper, expected.upper)):
         assert (ours is None) == (theirs is None) and (ours is None or torch.equal(ours, theirs))  # type: ignore[arg-type]
     assert handle.id in fresh._forward_hooks and not fresh.training
 
 
-def test_it_is_a_dict_of_tensors_also_inside_another_module() -> None:
+def test_the_state_holds_tensors_only_also_inside_another_module() -> None:
     saved, outer = make(0, **SEGMENTATION), nn.ModuleDict({"inside": make(5)})
     assert all(isinstance(value, Tensor) for value in saved.state_dict().values())
     outer.load_state_dict(nn.ModuleDict({"inside": saved}).state_dict())
@@ -74,14 +74,14 @@ def test_it_is_a_dict_of_tensors_also_inside_another_module() -> None:
     assert torch.equal(copy.deepcopy(saved)(IMAGES), saved(IMAGES))
 
 
-def test_members_in_another_order_keep_what_belongs_to_them() -> None:
+def test_members_in_another_order_keep_their_weights() -> None:
     saved = make(0, **SEGMENTATION)
     fresh = make(5, names="ba", task="segmentation")
     fresh.load_state_dict(saved.state_dict())
     torch.testing.assert_close(fresh(IMAGES), saved(IMAGES), rtol=0, atol=0)
 
 
-def test_a_state_without_it_is_refused_unless_it_is_not_strict() -> None:
+def test_a_state_of_an_older_version_needs_strict_false() -> None:
     saved, fresh = make(0, weights=[3, 1]), make(5, weights=[1, 4])
     older = {name: tensor for name, tensor in saved.state_dict().items() if name != "_extra_state"}
     with pytest.raises(UsageError, match=r"of an older version.*strict=False to keep those of this ensemble"):
@@ -90,7 +90,7 @@ def test_a_state_without_it_is_refused_unless_it_is_not_strict() -> None:
         nn.ModuleDict({"inside": fresh}).load_state_dict({f"inside.{key}": tensor for key, tensor in older.items()})
     fresh.load_state_dict(older, strict=False)
     assert fresh.weights == {"a": 0.2, "b": 0.8}
-    assert all(torch.equal(own, older[name]) for name, own in fresh.members.state_dict(prefix="members.").items())
+    assert all(torch.equal(tensor, older[name]) for name, tensor in fresh.members.state_dict(prefix="members.").items())
 
 
 def test_a_state_of_other_members_is_refused_before_anything_is_loaded() -> None:
@@ -103,9 +103,9 @@ def test_a_state_of_other_members_is_refused_before_anything_is_loaded() -> None
         "view": (Ensemble({"a": member, "b": Viewed(member, "hflip")}), "'b' .* view = None, this one hflip"),
         "channels": (make(5, 2), "out_channels = 3, this one 2"),
     }
-    for fresh, said in others.values():
+    for fresh, message in others.values():
         before = copy.deepcopy(fresh.state_dict())
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=message):
             fresh.load_state_dict(saved.state_dict())
         assert all(torch.equal(tensor, before[name]) for name, tensor in fresh.state_dict().items())
 
@@ -123,5 +123,5 @@ def test_a_changed_state_is_refused(broken: Any) -> None:
 
 def test_a_state_of_a_wrapped_ensemble_names_its_prefix() -> None:
     ensemble = Ensemble([small_dense()])
-    with pytest.raises(UsageError, match=r"begin with 'module\.'.*take the prefix off"):
+    with pytest.raises(UsageError, match=r"begin with 'module\.'.*remove the prefix"):
         Ensemble([small_dense()]).load_state_dict(nn.DataParallel(ensemble).state_dict())

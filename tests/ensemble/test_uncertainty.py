@@ -24,8 +24,8 @@ def members(distribution: Distribution, number: int) -> list[Tensor]:
 
 def accumulated(maps: list[Tensor], weights: list[float], distribution: Distribution) -> RunningUncertainty:
     running = RunningUncertainty(distribution)
-    for own, weight in zip(maps, weights, strict=True):
-        running.add(own, weight)
+    for member_maps, weight in zip(maps, weights, strict=True):
+        running.add(member_maps, weight)
     return running
 
 
@@ -56,21 +56,21 @@ def stacked(maps: list[Tensor], weights: list[float], distribution: Distribution
 @pytest.mark.parametrize("distribution", PROBABILITIES)
 def test_running_maps_equal_their_definitions_whatever_the_order(distribution: Distribution) -> None:
     maps, weights = members(distribution, 7), [0.3, 2.0, 1.0, 0.01, 5.0, 1.0, 1.0]
-    wanted = stacked(maps, weights, distribution)
+    expected = stacked(maps, weights, distribution)
     for running in (
         accumulated(maps, weights, distribution),
         accumulated(maps[::-1], weights[::-1], distribution),
     ):
         for name in MAPS:
-            torch.testing.assert_close(getattr(running, name)().double(), wanted[name], atol=1e-6, rtol=0)
+            torch.testing.assert_close(getattr(running, name)().double(), expected[name], atol=1e-6, rtol=0)
     assert (
-        wanted["mutual_information"].mean() > 0.1 and wanted["disagreement"].mean() > 0.1
+        expected["mutual_information"].mean() > 0.1 and expected["disagreement"].mean() > 0.1
     )  # there is something to miss
 
 
 @pytest.mark.parametrize("distribution", PROBABILITIES)
 @pytest.mark.parametrize("number", [1, 3, 7])
-def test_equal_members_know_no_disagreement(distribution: Distribution, number: int) -> None:
+def test_equal_members_do_not_disagree(distribution: Distribution, number: int) -> None:
     (maps,) = members(distribution, 1)
     running = accumulated([maps] * number, [1 / 3, 0.7, 1e-3, 11.0, 0.1, 0.1, 2.0][:number], distribution)
     for name in ("variance", "mutual_information", "disagreement"):
@@ -87,7 +87,7 @@ def test_votes_by_hand() -> None:
 
 
 def test_a_bernoulli_member_decides_for_a_channel_from_one_half_on() -> None:
-    """At exactly 0.5 a member says yes: as a no, it would be the one of three that decides otherwise."""
+    """A member decides for a channel at exactly 0.5: otherwise it would be the one of three that disagrees."""
     below = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0)).item()
     votes = torch.tensor([[0.6, 0.6], [0.5, below], [0.9, 0.9]]).view(3, 1, 2, 1, 1)
     assert accumulated(list(votes[:, :, :1]), [1.0] * 3, "bernoulli").disagreement() == 0
@@ -102,14 +102,14 @@ def test_mutual_information_is_never_negative(distribution: Distribution) -> Non
     assert accumulated(nearly_equal, [1.0] * 9, distribution).mutual_information().min() >= 0  # type: ignore[union-attr]
 
 
-def test_values_that_are_no_probabilities_have_a_variance_only() -> None:
+def test_values_have_a_variance_only() -> None:
     running = accumulated(members("bernoulli", 3), [1.0] * 3, "none")
     assert running.variance().shape == SHAPE
     assert running.expected_entropy() is running.mutual_information() is running.disagreement() is None
 
 
 class LivingBytes(TorchDispatchMode):
-    """The most bytes that tensors made inside held at once; each storage counts once."""
+    """Peak number of bytes of tensors created inside; each storage counts once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,8 +126,8 @@ class LivingBytes(TorchDispatchMode):
                 weakref.finalize(storage, self._forget, storage.data_ptr(), storage.nbytes())
         return result
 
-    def _forget(self, place: int, size: int) -> None:
-        self._known.discard(place)
+    def _forget(self, position: int, size: int) -> None:
+        self._known.discard(position)
         self.now -= size
 
 

@@ -11,7 +11,7 @@ from densemble.ensemble.calibrate import fit_temperature, fit_vector_scaling
 PENALTY = 1e-5
 
 
-def test_a_separable_class_is_held_by_a_penalty_around_the_temperature() -> None:
+def test_the_penalty_keeps_a_separable_class_near_the_temperature() -> None:
     """Without it, the scale of a channel whose masks follow the sign of its logits would be infinite."""
     random = np.random.default_rng(0)
     z = random.normal(size=(2, 40, 50))
@@ -23,13 +23,13 @@ def test_a_separable_class_is_held_by_a_penalty_around_the_temperature() -> None
 
     centre = np.repeat([1 / fit_temperature(images, "bernoulli"), 0.0], 2)
 
-    def penalised(place: np.ndarray, around: np.ndarray) -> float:
-        logits = z * place[:2, None, None] + place[2:, None, None]
+    def penalised(position: np.ndarray, around: np.ndarray) -> float:
+        logits = z * position[:2, None, None] + position[2:, None, None]
         loss = np.mean(np.logaddexp(0, logits) - masks * logits)
-        return float(loss + PENALTY / 2 * np.sum((place - around) ** 2))
+        return float(loss + PENALTY / 2 * np.sum((position - around) ** 2))
 
-    wanted = minimize(penalised, centre, (centre,), method="BFGS", options={"gtol": 1e-9}).x
+    expected = minimize(penalised, centre, (centre,), method="BFGS", options={"gtol": 1e-9}).x
     elsewhere = minimize(penalised, centre, (-centre,), method="BFGS", options={"gtol": 1e-9}).x
-    found = fit_vector_scaling(images, "bernoulli")
-    assert [*found.scales, *found.biases] == pytest.approx(wanted, rel=2e-3, abs=2e-3)
-    assert abs(elsewhere[1] / wanted[1] - 1) > 0.01  # the centre is seen
+    result = fit_vector_scaling(images, "bernoulli")
+    assert [*result.scales, *result.biases] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+    assert abs(elsewhere[1] / expected[1] - 1) > 0.01  # the centre of the penalty matters

@@ -20,7 +20,7 @@ SCALES = ["scale75", "scale125", "scale60"]
 
 
 class PixelHead(DenseHead):
-    """A 1x1 convolution, resized: what it says of a place depends on that place alone."""
+    """A 1x1 convolution, resized: its value at a pixel depends on that pixel only."""
 
     def __init__(self, out_channels: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class PixelHead(DenseHead):
 
 
 class Images(nn.Module):
-    """A backbone that hands images on and remembers their size."""
+    """A backbone that returns its input and records the size."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         self.seen = tuple(images.shape[-2:])
@@ -63,7 +63,7 @@ def test_undo_is_the_inverse_of_change(name: str, shape: tuple[int, ...]) -> Non
     assert torch.equal(view.undo(changed), images)
 
 
-def test_changes_are_what_their_names_say() -> None:
+def test_views_match_their_names() -> None:
     image = torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None]
     expected = {
         "hflip": [[2, 1], [4, 3]], "vflip": [[3, 4], [1, 2]], "rot180": [[4, 3], [2, 1]],
@@ -78,7 +78,7 @@ def test_changes_are_what_their_names_say() -> None:
 @pytest.mark.parametrize(
     ("input_size", "out_size"), [(None, None), ((12, 16), None), ((12, 16), (6, 8)), (None, (5, 7))]
 )
-def test_an_equivariant_network_says_the_same_through_every_exact_view(
+def test_an_equivariant_network_is_unchanged_by_exact_views(
     name: str, input_size: Size | None, out_size: Size | None
 ) -> None:
     member, images = pixelwise(input_size, out_size), torch.rand(2, 3, 20, 28)

@@ -1,4 +1,4 @@
-"""What every metric family shares, shown on one of means of pixels."""
+"""Properties of every metric family, tested with means of pixels."""
 
 import pickle
 
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, Objective, ScoredImage, SegmentationMetrics
-from densemble.metrics.metric import columns, counted, mean, root_mean, where
+from densemble.metrics.metric import columns, counted, mean, root_mean, true_indices
 
 
 class Means(Metric):
-    """``mean root fine per_channel`` of the pixels that the target marks; counts how often images are looked at."""
+    """``mean root fine per_channel`` of the pixels that the target marks; counts how often statistics are computed."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -43,7 +43,7 @@ class Means(Metric):
 MAPS = torch.tensor([[[1.0, 3.5]], [[2.0, 2.0]]])
 
 
-def test_a_family_streams_what_its_rows_say() -> None:
+def test_a_family_streams_its_metrics() -> None:
     metric = Means()
     assert set(metric.compute().values()) == {None} and metric.sums("mean") is None
     metric.update(MAPS, torch.tensor([[1, 1]]))
@@ -59,7 +59,7 @@ def test_a_family_streams_what_its_rows_say() -> None:
     assert metric.looks == 2
 
 
-def test_selection_gets_one_row_for_each_candidate() -> None:
+def test_statistics_have_one_row_per_candidate() -> None:
     fine = Means().objectives["fine"]
     rows = fine.statistics(ScoredImage(torch.stack([MAPS, MAPS + 1]), torch.tensor([[1, 1]])))
     assert rows.tolist() == [[9, 4], [12, 4]]  # 3.5 and 4.5 are rounded to 4
@@ -79,8 +79,8 @@ def test_an_accumulator_survives_a_copy_to_another_process() -> None:
     metric = SegmentationMetrics(2, 255)
     metric.update(torch.tensor([[[0.9, 0.2]], [[0.1, 0.8]]]), torch.tensor([[0, 0]]))
     copied = pickle.loads(pickle.dumps(metric))
-    for one in (metric, copied):
-        one.update(torch.tensor([[[0.3]], [[0.7]]]), torch.tensor([[1]]))
+    for accumulator in (metric, copied):
+        accumulator.update(torch.tensor([[[0.3]], [[0.7]]]), torch.tensor([[1]]))
     assert copied.compute() == metric.compute()
     assert copied.compute()["pixel_accuracy"] == pytest.approx(2 / 3)
 
@@ -88,4 +88,4 @@ def test_an_accumulator_survives_a_copy_to_another_process() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_columns_are_those_of_the_mask(share: float) -> None:
     values, mask = torch.rand(3, 40), torch.rand(40) < share
-    assert columns(values, where(mask)).equal(values[:, mask])
+    assert columns(values, true_indices(mask)).equal(values[:, mask])

@@ -13,13 +13,13 @@ def blob(row: float, column: float, height: int = 60, width: int = 80) -> Tensor
     return torch.exp(-((rows - row) ** 2 + (columns - column) ** 2) / 8.0)
 
 
-def test_a_peak_within_a_twentieth_of_the_diagonal_is_found() -> None:
+def test_a_peak_within_5_percent_of_the_diagonal_is_correct() -> None:
     metric = KeypointMetrics()  # the diagonal is 100, so the reach is 5 pixels
     prediction = torch.stack([blob(20, 30), blob(23, 34), blob(26, 38)])
     metric.update(prediction, blob(20, 30).expand(3, -1, -1))
-    found = metric.compute()
-    assert found["pck"] == pytest.approx(2 / 3)
-    assert found["distance"] == pytest.approx((0 + 5 + 10) / 3)
+    result = metric.compute()
+    assert result["pck"] == pytest.approx(2 / 3)
+    assert result["distance"] == pytest.approx((0 + 5 + 10) / 3)
 
 
 def test_a_channel_without_a_point_is_left_out_but_for_the_squared_error() -> None:
@@ -50,7 +50,7 @@ def test_counts_are_sums_of_densities() -> None:
     for p, t in pairs:
         metric.update(torch.from_numpy(p), torch.from_numpy(t))
     errors = np.array([p[k].sum() - t[k].sum() for p, t in pairs for k in range(2)])
-    found = metric.compute()
-    assert found["count_mae"] == pytest.approx(np.abs(errors).mean())
-    assert found["count_rmse"] == pytest.approx(np.sqrt((errors**2).mean()))
-    assert found["mae"] == pytest.approx(np.concatenate([np.abs(p - t).ravel() for p, t in pairs]).mean())
+    result = metric.compute()
+    assert result["count_mae"] == pytest.approx(np.abs(errors).mean())
+    assert result["count_rmse"] == pytest.approx(np.sqrt((errors**2).mean()))
+    assert result["mae"] == pytest.approx(np.concatenate([np.abs(p - t).ravel() for p, t in pairs]).mean())

@@ -26,14 +26,14 @@ def test_agrees_with_torchmetrics_and_scikit_learn(sharpness: float) -> None:
     for probabilities, target in images:
         metric.update(probabilities, target)
     p, t = (torch.cat([pair[i].flatten(1) for pair in images], 1) for i in (0, 1))
-    found = metric.compute()
+    result = metric.compute()
     jaccard = MultilabelJaccardIndex(K, average="none", ignore_index=255)(p[None], t[None])
     f1 = MultilabelF1Score(K, average="macro", ignore_index=255)(p.T, t.T)
-    assert found["iou_per_class"] == pytest.approx(jaccard.tolist(), abs=1e-6)
-    assert found["miou"] == pytest.approx(float(jaccard.mean()), abs=1e-6)
-    assert found["f1"] == pytest.approx(float(f1), abs=1e-6)
+    assert result["iou_per_class"] == pytest.approx(jaccard.tolist(), abs=1e-6)
+    assert result["miou"] == pytest.approx(float(jaccard.mean()), abs=1e-6)
+    assert result["f1"] == pytest.approx(float(f1), abs=1e-6)
     precisions = [average_precision_score(t[k][t[k] < 2], p[k][t[k] < 2]) for k in range(K)]
-    assert found["map"] == pytest.approx(sum(precisions) / K, abs=1e-3)
+    assert result["map"] == pytest.approx(sum(precisions) / K, abs=1e-3)
 
 
 def test_by_hand_with_a_class_that_is_nowhere() -> None:
@@ -41,15 +41,15 @@ def test_by_hand_with_a_class_that_is_nowhere() -> None:
     probabilities = torch.tensor([[[0.9, 0.8, 0.4, 0.1]], [[0.9, 0.1, 0.1, 0.1]], [[0.1, 0.1, 0.1, 0.1]]])
     target = torch.tensor([[[1, 0, 1, 0]], [[255, 1, 0, 0]], [[0, 0, 0, 0]]])
     metric.update(probabilities, target)
-    found = metric.compute()
-    assert found["iou_per_class"] == [pytest.approx(1 / 3), 0.0, None]
-    assert found["miou"] == pytest.approx(1 / 6)
-    assert found["f1"] == pytest.approx(1 / 4)
+    result = metric.compute()
+    assert result["iou_per_class"] == [pytest.approx(1 / 3), 0.0, None]
+    assert result["miou"] == pytest.approx(1 / 6)
+    assert result["f1"] == pytest.approx(1 / 4)
     # first class: ranks 1 and 3 of 4 are right: (1 + 2/3) / 2; second: one right among three equal ones: 1/3
-    assert found["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 3) / 2)
+    assert result["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 3) / 2)
 
 
-def test_certain_probabilities_have_their_place() -> None:
+def test_certain_probabilities_are_in_the_outer_bins() -> None:
     metric = MultilabelMetrics(1)
     metric.update(torch.tensor([[[0.0, 1.0]]]), torch.tensor([[[0, 1]]]))
     assert metric.compute()["map"] == 1

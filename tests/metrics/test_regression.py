@@ -10,8 +10,8 @@ from densemble.metrics import RegressionMetrics
 def test_by_hand() -> None:
     metric = RegressionMetrics()
     metric.update(torch.tensor([[[1.0, 3.0, 9.0, 5.0]]]), torch.tensor([[2.0, 3.0, 0.0, float("nan")]]))
-    found = metric.compute()
-    assert found == {
+    result = metric.compute()
+    assert result == {
         "mae": pytest.approx(0.5),  # |1-2|, |3-3|; 0 and NaN are invalid
         "rmse": pytest.approx(0.5**0.5),
         "absrel": pytest.approx(0.25),
@@ -30,23 +30,23 @@ def test_every_pixel_of_the_set_weighs_the_same() -> None:
         metric.update(torch.from_numpy(prediction)[None], torch.from_numpy(target))
     p, t = (np.concatenate([pair[i].ravel() for pair in pairs]) for i in (0, 1))
     p, t = p[t > 0], t[t > 0]
-    found = metric.compute()
-    assert found["mae"] == pytest.approx(np.abs(p - t).mean())
-    assert found["rmse"] == pytest.approx(np.sqrt(((p - t) ** 2).mean()))
-    assert found["absrel"] == pytest.approx((np.abs(p - t) / t).mean())
+    result = metric.compute()
+    assert result["mae"] == pytest.approx(np.abs(p - t).mean())
+    assert result["rmse"] == pytest.approx(np.sqrt(((p - t) ** 2).mean()))
+    assert result["absrel"] == pytest.approx((np.abs(p - t) / t).mean())
     ratio = np.where(p > 0, np.maximum(p / t, t / p), np.inf)
     for power in (1, 2, 3):
-        assert found[f"delta{power}"] == pytest.approx((ratio < 1.25**power).mean())
+        assert result[f"delta{power}"] == pytest.approx((ratio < 1.25**power).mean())
 
 
 def test_what_is_not_positive_has_no_logarithm() -> None:
     metric = RegressionMetrics()
     metric.update(torch.tensor([[[2.0, -1.0]]]), torch.tensor([[2.0, 1.0]]))
-    found = metric.compute()
-    assert found["silog"] is None and found["delta1"] == 0.5
+    result = metric.compute()
+    assert result["silog"] is None and result["delta1"] == 0.5
 
 
-def test_silog_is_kittis_and_does_not_see_the_scale_of_a_image() -> None:
+def test_silog_equals_kittis_and_ignores_the_scale_of_an_image() -> None:
     random = np.random.default_rng(0)
     pairs = [(random.uniform(0.5, 9, s), random.uniform(0.5, 9, s)) for s in ((4, 5), (20, 30))]
     metric = RegressionMetrics()
@@ -60,8 +60,8 @@ def test_silog_is_kittis_and_does_not_see_the_scale_of_a_image() -> None:
 def test_negative_targets_count_where_they_are_valid() -> None:
     metric = RegressionMetrics(invalid_below=None)
     metric.update(torch.tensor([[[0.0, 2.0]]]), torch.tensor([[-1.0, 2.0]]))
-    found = metric.compute()
-    assert found["mae"] == 0.5 and found["absrel"] == 0 and found["delta1"] == 1
+    result = metric.compute()
+    assert result["mae"] == 0.5 and result["absrel"] == 0 and result["delta1"] == 1
 
 
 def test_nothing_valid_is_none_not_zero() -> None:

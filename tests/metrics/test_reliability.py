@@ -21,21 +21,21 @@ K, VOID = 4, 9
 
 
 def images() -> list[tuple[Tensor, Tensor]]:
-    found = []
+    result = []
     for height in (30, 17, 41):
         probabilities = torch.softmax(3 * torch.randn(K, height, 20), 0)
         labels = torch.where(torch.rand(height, 20) < 0.6, probabilities.argmax(0), torch.randint(0, K, (height, 20)))
         labels[torch.rand(height, 20) < 0.1] = VOID
-        found.append((probabilities, labels))
+        result.append((probabilities, labels))
     # Certain, and confidences that lie exactly on edges of bins.
     edges = torch.linspace(0, 1, BINS + 1)[5:]
     on_edges = torch.stack([edges, 1 - edges, 0 * edges, 0 * edges])[:, None]
-    found.append((on_edges, torch.tensor([[0, 1, 0] * 3 + [0, 1]])))
-    return found
+    result.append((on_edges, torch.tensor([[0, 1, 0] * 3 + [0, 1]])))
+    return result
 
 
 def stacked() -> tuple[Tensor, Tensor]:
-    """Probabilities ``(N, K)`` and labels ``(N,)`` of the pixels that count."""
+    """Probabilities ``(N, K)`` and labels ``(N,)`` of the scored pixels."""
     torch.manual_seed(0)
     pixels = [(p.flatten(1).T[y.flatten() != VOID], y[y != VOID]) for p, y in images()]
     return torch.cat([p for p, _ in pixels]), torch.cat([y for _, y in pixels])
@@ -57,12 +57,12 @@ def test_ece_is_torchmetrics() -> None:
 
 
 def test_scores_of_classes_are_torchmetrics_and_scikit_learns() -> None:
-    found, (p, y) = segmentation().compute(), stacked()
+    result, (p, y) = segmentation().compute(), stacked()
     hot = torch.nn.functional.one_hot(y, K)
     each = [float(BinaryCalibrationError(n_bins=BINS, norm="l1")(p[:, k], hot[:, k])) for k in range(K)]
-    assert found["classwise_ece"] == pytest.approx(np.mean(each), abs=1e-6)
-    assert found["nll"] == pytest.approx(log_loss(y.numpy(), p.numpy()), abs=1e-6)
-    assert found["brier"] == pytest.approx(sum(brier_score_loss(hot[:, k], p[:, k]) for k in range(K)), abs=1e-6)
+    assert result["classwise_ece"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert result["nll"] == pytest.approx(log_loss(y.numpy(), p.numpy()), abs=1e-6)
+    assert result["brier"] == pytest.approx(sum(brier_score_loss(hot[:, k], p[:, k]) for k in range(K)), abs=1e-6)
 
 
 def test_scores_of_masks_are_torchmetrics_and_scikit_learns() -> None:
@@ -74,11 +74,11 @@ def test_scores_of_masks_are_torchmetrics_and_scikit_learns() -> None:
         metric.update(probabilities, target)
         kept.append((probabilities[target != 255], target[target != 255]))
     p, y = (torch.cat([pair[i] for pair in kept]) for i in (0, 1))
-    found = metric.compute()
+    result = metric.compute()
     reference = float(BinaryCalibrationError(n_bins=BINS, norm="l1")(p, y))
-    assert found["ece"] == pytest.approx(reference, abs=1e-6)
-    assert found["nll"] == pytest.approx(log_loss(y.numpy(), p.numpy()), abs=1e-6)
-    assert found["brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-6)
+    assert result["ece"] == pytest.approx(reference, abs=1e-6)
+    assert result["nll"] == pytest.approx(log_loss(y.numpy(), p.numpy()), abs=1e-6)
+    assert result["brier"] == pytest.approx(brier_score_loss(y, p), abs=1e-6)
 
 
 def test_the_table_by_hand() -> None:
@@ -98,7 +98,7 @@ def test_bins_are_those_of_bucketize_around_every_edge(bins: int) -> None:
     assert torch.equal(find_bins(probabilities, edges), torch.bucketize(probabilities, edges, right=True) - 1)
 
 
-def test_nothing_scored_is_none_and_nan_is_seen() -> None:
+def test_without_pixels_metrics_are_none_and_nan_is_reported() -> None:
     metric = SegmentationMetrics(K, VOID)
     metric.update(torch.rand(K, 2, 2), torch.full((2, 2), VOID))
     assert [metric.compute()[key] for key in ("ece", "classwise_ece", "brier", "nll")] == [None] * 4
@@ -107,7 +107,7 @@ def test_nothing_scored_is_none_and_nan_is_seen() -> None:
 
 
 def simulated(factor: float) -> IntervalCoverage:
-    """Gaussian errors whose standard deviation is said to be ``factor`` times what it is."""
+    """Gaussian errors whose predicted standard deviation is ``factor`` times the true one."""
     torch.manual_seed(0)
     metric = IntervalCoverage(invalid_below=0.0)
     for height in (200, 150):
@@ -119,16 +119,16 @@ def simulated(factor: float) -> IntervalCoverage:
     return metric
 
 
-def test_true_variances_cover_what_they_promise() -> None:
-    found = simulated(1.0).compute()
-    assert found["levels"] == [0.5, 0.8, 0.9, 0.95]
-    assert found["coverage"] == pytest.approx(found["levels"], abs=0.01)
-    assert found["calibration_error"] < 0.01  # type: ignore[operator]
+def test_true_variances_have_the_nominal_coverage() -> None:
+    result = simulated(1.0).compute()
+    assert result["levels"] == [0.5, 0.8, 0.9, 0.95]
+    assert result["coverage"] == pytest.approx(result["levels"], abs=0.01)
+    assert result["calibration_error"] < 0.01  # type: ignore[operator]
     # Mean width of a 95 % interval: 2 x 1.96 x the mean deviation of 1.
-    assert found["width"][3] == pytest.approx(3.92, rel=0.02)  # type: ignore[index]
+    assert result["width"][3] == pytest.approx(3.92, rel=0.02)  # type: ignore[index]
 
 
-def test_false_variances_are_found_out() -> None:
+def test_wrong_variances_are_detected() -> None:
     true, small = simulated(1.0).compute(), simulated(0.5).compute()
     assert small["coverage"][3] == pytest.approx(0.673, abs=0.01)  # type: ignore[index]  # P(|z| < 0.98)
     gaps = [level - share for level, share in zip(small["levels"], small["coverage"], strict=True)]  # type: ignore[arg-type]

@@ -115,15 +115,15 @@ def test_auc_by_hand() -> None:
     [(1, 1, 1, 1, 1), (2, 1, 1, 0, 0), (0, 0, 1, 0, 0), (2, 1, 2, 1, 2), (0, 1, 0, 1, 1), (3, 1, 1, 1, 0)],
 )
 def test_auc_of_equal_values_is_the_mean_over_all_their_orders(values: tuple[int, ...]) -> None:
-    """What the benchmark's jitter gives in the mean: here all orders of the noise are tried."""
+    """The mean over the benchmark's jitter, computed over all orders of the noise."""
     points = np.array([True, True, False, False, False])
     orders = [mit_auc(np.array(values) + np.array(noise) / 100, points) for noise in itertools.permutations(range(5))]
-    found = auc_judd(torch.tensor([values], dtype=torch.float64), torch.from_numpy(points)[None])
-    assert found == pytest.approx(np.mean(orders), abs=1e-12)
+    result = auc_judd(torch.tensor([values], dtype=torch.float64), torch.from_numpy(points)[None])
+    assert result == pytest.approx(np.mean(orders), abs=1e-12)
 
 
 def test_auc_of_chance() -> None:
-    """A constant map with N fixations: half of all pairs, and half a fixation more above the lowest one."""
+    """A constant map with N fixations: half of all pairs, plus half a fixation above the lowest one."""
     points = torch.zeros(20, 30, dtype=torch.bool)
     points.view(-1)[:36] = True
     assert auc_judd(torch.ones(20, 30), points) == pytest.approx(0.5 + 0.5 / 37)
@@ -135,13 +135,13 @@ def test_metrics_are_means_over_images_and_fixations_are_optional() -> None:
     points = torch.rand(9, 13) < 0.2
     metric.update(a[None], b)
     metric.update(c[None], d, points)
-    found = metric.compute()
-    assert found["cc"] == pytest.approx((correlation(a, b) + correlation(c, d)) / 2)
-    assert found["nss"] == pytest.approx(scanpath(c, points))
-    assert set(found) == {"cc", "sim", "kld", "nss", "auc_judd"}
+    result = metric.compute()
+    assert result["cc"] == pytest.approx((correlation(a, b) + correlation(c, d)) / 2)
+    assert result["nss"] == pytest.approx(scanpath(c, points))
+    assert set(result) == {"cc", "sim", "kld", "nss", "auc_judd"}
 
 
-def test_empty_targets_say_nothing_and_nan_is_refused() -> None:
+def test_empty_targets_are_not_counted_and_nan_is_refused() -> None:
     metric = SaliencyMetrics()
     metric.update(torch.rand(1, 4, 4), torch.zeros(4, 4))
     assert metric.compute() == {}
@@ -151,10 +151,10 @@ def test_empty_targets_say_nothing_and_nan_is_refused() -> None:
 
 def test_the_scale_of_prediction_and_target_does_not_matter() -> None:
     a, b = random_maps()
-    one, two = SaliencyMetrics(), SaliencyMetrics()
+    original, scaled = SaliencyMetrics(), SaliencyMetrics()
     points = torch.rand(9, 13) < 0.2
-    one.update(a[None], b, points)
-    two.update(a[None] * 0.01, b * 255, points)
-    for key, value in one.compute().items():
-        assert two.compute()[key] == pytest.approx(value, rel=1e-6), key
-    assert np.isfinite(list(one.compute().values())).all()
+    original.update(a[None], b, points)
+    scaled.update(a[None] * 0.01, b * 255, points)
+    for key, value in original.compute().items():
+        assert scaled.compute()[key] == pytest.approx(value, rel=1e-6), key
+    assert np.isfinite(list(original.compute().values())).all()

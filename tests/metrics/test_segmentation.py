@@ -35,11 +35,11 @@ def test_miou_accuracy_and_ece_agree_with_torchmetrics() -> None:
         valid = labels != VOID
         right += int((probabilities.argmax(0) == labels)[valid].sum())
         total += int(valid.sum())
-    found = ours.compute()
-    assert found["iou_per_class"] == pytest.approx(jaccard.compute().tolist(), abs=1e-6)
-    assert found["miou"] == pytest.approx(float(jaccard.compute().mean()), abs=1e-6)
-    assert found["ece"] == pytest.approx(float(calibration.compute()), abs=1e-5)
-    assert found["pixel_accuracy"] == pytest.approx(right / total)
+    result = ours.compute()
+    assert result["iou_per_class"] == pytest.approx(jaccard.compute().tolist(), abs=1e-6)
+    assert result["miou"] == pytest.approx(float(jaccard.compute().mean()), abs=1e-6)
+    assert result["ece"] == pytest.approx(float(calibration.compute()), abs=1e-5)
+    assert result["pixel_accuracy"] == pytest.approx(right / total)
 
 
 def test_by_hand_with_an_absent_class_and_void() -> None:
@@ -48,15 +48,15 @@ def test_by_hand_with_an_absent_class_and_void() -> None:
     probabilities = torch.nn.functional.one_hot(predicted, 3).permute(2, 0, 1).float()
     metric = SegmentationMetrics(3, VOID)
     metric.update(probabilities, labels)
-    found = metric.compute()
-    assert found["iou_per_class"] == [0.5, 0.5, None]  # class 2 was predicted on void only: it does not occur
-    assert found["miou"] == 0.5
-    assert found["pixel_accuracy"] == pytest.approx(2 / 3)
-    assert found["ece"] == pytest.approx(1 / 3)  # always certain, right two times of three
+    result = metric.compute()
+    assert result["iou_per_class"] == [0.5, 0.5, None]  # class 2 was predicted on void only: it does not occur
+    assert result["miou"] == 0.5
+    assert result["pixel_accuracy"] == pytest.approx(2 / 3)
+    assert result["ece"] == pytest.approx(1 / 3)  # always certain, right two times of three
 
 
 @pytest.mark.parametrize("ignored", [0, 2, K - 1])
-def test_a_class_that_is_ignored_enters_no_mean_over_classes(ignored: int) -> None:
+def test_an_ignored_class_is_left_out_of_means_over_classes(ignored: int) -> None:
     ours = SegmentationMetrics(K, ignored)
     jaccard = MulticlassJaccardIndex(K, average="macro", ignore_index=ignored)
     accuracy = MulticlassAccuracy(K, average="micro", ignore_index=ignored)
@@ -70,12 +70,12 @@ def test_a_class_that_is_ignored_enters_no_mean_over_classes(ignored: int) -> No
         known = labels != ignored
         for number, gap in enumerate(gaps):
             gap.update(probabilities[number][known], (labels[known] == number).int())
-    found = ours.compute()
-    assert found["miou"] == pytest.approx(float(jaccard.compute()), abs=1e-6)
-    assert found["pixel_accuracy"] == pytest.approx(float(accuracy.compute()), abs=1e-6)
-    assert [value is None for value in found["iou_per_class"]] == [number == ignored for number in range(K)]  # type: ignore[union-attr]
-    wanted = [float(gap.compute()) for number, gap in enumerate(gaps) if number != ignored]
-    assert found["classwise_ece"] == pytest.approx(sum(wanted) / len(wanted), abs=1e-5)
+    result = ours.compute()
+    assert result["miou"] == pytest.approx(float(jaccard.compute()), abs=1e-6)
+    assert result["pixel_accuracy"] == pytest.approx(float(accuracy.compute()), abs=1e-6)
+    assert [value is None for value in result["iou_per_class"]] == [number == ignored for number in range(K)]  # type: ignore[union-attr]
+    expected = [float(gap.compute()) for number, gap in enumerate(gaps) if number != ignored]
+    assert result["classwise_ece"] == pytest.approx(sum(expected) / len(expected), abs=1e-5)
 
 
 def test_nothing_scored_is_none() -> None:

@@ -13,7 +13,7 @@ ALL = torch.tensor(True)
 
 
 def pixels(number: int, spread: float = 2.0) -> tuple[Tensor, Tensor]:
-    """Uncertainties over many magnitudes, and errors that are likelier where it is large."""
+    """Uncertainties over many magnitudes, and errors that are more likely where it is large."""
     uncertainty = torch.exp(spread * torch.randn(number))
     return uncertainty, (torch.rand(number) < uncertainty / (uncertainty + 3)).float()
 
@@ -26,7 +26,7 @@ def accumulated(uncertainty: Tensor, error: Tensor, images: int = 1) -> RiskCove
 
 
 def sorted_risks(uncertainty: Tensor, error: Tensor) -> np.ndarray:
-    """Mean error of the i surest pixels, for every i."""
+    """Mean error of the i most certain pixels, for every i."""
     errors = error[uncertainty.argsort(stable=True)].double().numpy()
     return errors.cumsum() / np.arange(1, len(errors) + 1)
 
@@ -34,14 +34,14 @@ def sorted_risks(uncertainty: Tensor, error: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_all_figures_agree_with_sorting_all_pixels(scale: float) -> None:
     uncertainty, error = pixels(40_000)
-    found = accumulated(scale * uncertainty, error, images=7).compute()
+    result = accumulated(scale * uncertainty, error, images=7).compute()
     risks = sorted_risks(uncertainty, error)
     best = sorted_risks(error, error)
     # 0.1 % wide bins order neighbours at random, which moves an area by less than their share of the pixels.
-    assert found["risk"] == pytest.approx(error.mean().item())
-    assert found["aurc"] == pytest.approx(risks.mean(), abs=1e-4)
-    assert found["excess_aurc"] == pytest.approx(risks.mean() - best.mean(), abs=1e-4)
-    assert found["error_auroc"] == pytest.approx(roc_auc_score(error, uncertainty), abs=1e-4)
+    assert result["risk"] == pytest.approx(error.mean().item())
+    assert result["aurc"] == pytest.approx(risks.mean(), abs=1e-4)
+    assert result["excess_aurc"] == pytest.approx(risks.mean() - best.mean(), abs=1e-4)
+    assert result["error_auroc"] == pytest.approx(roc_auc_score(error, uncertainty), abs=1e-4)
     curve = accumulated(uncertainty, error).curve()
     assert [coverage for coverage, _ in curve][:3] == [0.01, 0.05, 0.1] and curve[-1][0] == 1
     for coverage, risk in curve:
@@ -52,17 +52,17 @@ def test_all_figures_agree_with_sorting_all_pixels(scale: float) -> None:
 def test_ties_are_counted_as_the_mean_over_all_orders() -> None:
     uncertainty = torch.randint(0, 4, (3_000,)).float()  # 0 is one of the values
     error = (torch.rand(3_000) < 0.1 + 0.2 * uncertainty).float()
-    found = accumulated(uncertainty, error).compute()
-    assert found["error_auroc"] == pytest.approx(roc_auc_score(error, uncertainty), abs=1e-12)
+    result = accumulated(uncertainty, error).compute()
+    assert result["error_auroc"] == pytest.approx(roc_auc_score(error, uncertainty), abs=1e-12)
     orders = [torch.randperm(3_000) for _ in range(400)]
     areas = [sorted_risks(uncertainty[order], error[order]).mean() for order in orders]
-    assert found["aurc"] == pytest.approx(np.mean(areas), abs=4 * np.std(areas) / 20)
+    assert result["aurc"] == pytest.approx(np.mean(areas), abs=4 * np.std(areas) / 20)
 
 
 def test_by_hand() -> None:
     uncertainty, error = torch.tensor([[0.1, 0.2, 0.3, 0.4]]), torch.tensor([[0.0, 1.0, 0.0, 1.0]])
     metric = RiskCoverage()
-    metric.update(uncertainty, error, torch.tensor([[True, True, True, False]]))  # the last one counts nowhere
+    metric.update(uncertainty, error, torch.tensor([[True, True, True, False]]))  # the last one is not counted
     assert metric.curve((0.5, 1.0)) == [(0.5, pytest.approx(0.5 / 1.5)), (1.0, pytest.approx(1 / 3))]
     assert metric.compute() == {
         "risk": pytest.approx(1 / 3),
@@ -83,16 +83,16 @@ def test_a_perfect_order_leaves_no_excess_and_a_useless_one_the_risk() -> None:
 def test_absolute_errors_have_an_area_but_no_detection() -> None:
     uncertainty, _ = pixels(20_000)
     error = uncertainty * torch.rand(20_000)
-    found = accumulated(uncertainty, error).compute()
-    assert found["aurc"] == pytest.approx(sorted_risks(uncertainty, error).mean(), rel=1e-3)
-    assert found["excess_aurc"] is found["error_auroc"] is None
+    result = accumulated(uncertainty, error).compute()
+    assert result["aurc"] == pytest.approx(sorted_risks(uncertainty, error).mean(), rel=1e-3)
+    assert result["excess_aurc"] is result["error_auroc"] is None
 
 
 def test_nothing_valid_or_nothing_wrong() -> None:
     assert RiskCoverage().curve() == []
     assert set(RiskCoverage().compute().values()) == {None}
-    found = accumulated(torch.rand(50), torch.zeros(50)).compute()
-    assert found == {"risk": 0, "aurc": 0, "excess_aurc": 0, "error_auroc": None}
+    result = accumulated(torch.rand(50), torch.zeros(50)).compute()
+    assert result == {"risk": 0, "aurc": 0, "excess_aurc": 0, "error_auroc": None}
 
 
 @pytest.mark.parametrize("bad", [-1e-9, float("nan")])
@@ -103,7 +103,7 @@ def test_what_is_no_uncertainty_is_refused(bad: float) -> None:
 
 def test_bins_hold_their_edges_and_are_a_thousandth_wide() -> None:
     values = torch.cat([torch.tensor([0.0, -0.0, 1.0, torch.inf]), 10 ** torch.empty(2_000).uniform_(-37, 38)])
-    for value, number in zip(values.tolist(), relative_bins.place(values).tolist(), strict=True):
+    for value, number in zip(values.tolist(), relative_bins.bin_index(values).tolist(), strict=True):
         low, high = relative_bins.lowest(number), relative_bins.highest(number)
         assert low <= value <= high <= low * (1 + 2**-10) or (low == 0 and value == 0)
-        assert relative_bins.place(torch.tensor([low, high])).tolist() == [number, number]
+        assert relative_bins.bin_index(torch.tensor([low, high])).tolist() == [number, number]

@@ -105,13 +105,13 @@ def test_images_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, tm
     if whole:
         assert run.run.assemble("greedy", guarantee="set", level=0.5).guarantee.images == 1
         return
-    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out images"):
+    with pytest.raises(DataError, match=r"cannot be guaranteed from 0 held-out images"):
         run.run.assemble("greedy", guarantee="set", level=0.5)
 
 
 def test_a_single_image_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None:
     run = write_run(tmp_path, "segmentation", images=1)
-    with pytest.raises(DataError, match=r"cannot be promised from 0 held-out images .*: at least 9 are needed"):
+    with pytest.raises(DataError, match=r"cannot be guaranteed from 0 held-out images .*: at least 9 are needed"):
         run.run.assemble("all", guarantee="set")
 
 

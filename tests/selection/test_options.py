@@ -22,8 +22,8 @@ TASKS: dict[str, Task] = {
 }
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("segmentation", {"metric": "mui"}, "segmentation is not chosen by 'mui'; there are: .*miou"),
-    ("saliency", {"metric": "miou"}, "saliency is not chosen by 'miou'; there are: cc"),
+    ("segmentation", {"metric": "mui"}, "no metric of segmentation is named 'mui'; there are: .*miou"),
+    ("saliency", {"metric": "miou"}, "no metric of saliency is named 'miou'; there are: cc"),
     ("segmentation", {"combine": "men"}, "no combination rule is named 'men'; .*there are: mean"),
     ("saliency", {"combine": "vote"}, "'vote' does not suit saliency"),
     ("depth", {"combine": "logits"}, "'logits' does not suit depth.*inverse_variance"),

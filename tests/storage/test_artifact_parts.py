@@ -180,7 +180,7 @@ def test_a_file_from_before_there_were_such_parts_loads(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"calibration": {"kind": "magic"}}, "no calibration is of kind 'magic'"),
+        ({"calibration": {"kind": "magic"}}, "no calibration is named 'magic'"),
         ({"calibration": {"kind": "temperature"}}, "temperature calibration .* is damaged"),
         ({"guarantee": {"kind": "magic"}}, "no guarantee is named 'magic'"),
         ({"guarantee": {"kind": "conformal_set"}}, "damaged"),

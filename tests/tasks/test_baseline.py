@@ -21,9 +21,9 @@ NAN = float("nan")
 def test_mean_map_of_labels_is_the_frequency_of_each_class() -> None:
     task = SegmentationTask(("a", "b"), 255)
     targets = [torch.tensor([[0, 1, 255]]), torch.tensor([[0, 0, 255]]), torch.tensor([[255, 1, 255]])]
-    found = mean_map(task, iter(targets), (1, 3))
+    result = mean_map(task, iter(targets), (1, 3))
     # the last pixel is never valid: 3 of all 5 valid pixels are of the first class
-    torch.testing.assert_close(found, torch.tensor([[[1, 1 / 3, 3 / 5]], [[0, 2 / 3, 2 / 5]]]))
+    torch.testing.assert_close(result, torch.tensor([[[1, 1 / 3, 3 / 5]], [[0, 2 / 3, 2 / 5]]]))
 
 
 def test_mean_map_of_values_leaves_invalid_ones_out() -> None:
@@ -53,7 +53,7 @@ def test_only_exclusive_classes_have_a_majority(task: Task) -> None:
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        ([torch.ones(2, 3), torch.ones(3, 2)], "3x2 cannot join a mean map of 2x3"),
+        ([torch.ones(2, 3), torch.ones(3, 2)], "3x2 cannot be added to a mean map of 2x3"),
         ([torch.zeros(2, 3)], "valid pixel"),
         ([], "valid pixel"),
     ],

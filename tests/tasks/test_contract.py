@@ -26,15 +26,15 @@ TASK_EXAMPLES = [make_task({"name": name, **values}) for name, rows in EXAMPLES.
 
 def with_losses() -> list[Any]:
     """Each example with each loss that it accepts, and with its default."""
-    found = []
+    result = []
     for task in TASK_EXAMPLES:
         description = {key: value for key, value in task.describe().items() if key != "class_weights"}
         for loss in ("", *task.losses):
             if loss == "silog" and description["invalid_below"] is None:
                 continue
             name = f"{task.name}-{task.target_kind}-{loss or 'default'}"
-            found.append(pytest.param(make_task({**description, "loss_name": loss}), id=name))
-    return found
+            result.append(pytest.param(make_task({**description, "loss_name": loss}), id=name))
+    return result
 
 
 every_task = pytest.mark.parametrize("task", TASK_EXAMPLES, ids=lambda task: f"{task.name}-{task.target_kind}")
@@ -128,7 +128,7 @@ def test_void_pixels_change_nothing(task: Task) -> None:
 
 
 @every_task
-def test_a_mixture_is_the_weighted_sum_of_its_losses(task: Task) -> None:
+def test_a_sum_of_losses_is_weighted(task: Task) -> None:
     first, last = task.losses[0], task.losses[-1]
     if task.describe().get("invalid_below", 0.0) is None:
         first, last = "l1", "l2"
@@ -177,8 +177,8 @@ def test_an_activated_map_is_what_the_distribution_says(task: Task) -> None:
 
 @every_task
 def test_the_fill_fits_the_kind(task: Task) -> None:
-    wanted = {"labels": 11, "masks": 255, "heat": 0, "density": 0}.get(task.target_kind, math.nan)
-    assert task.fill == pytest.approx(wanted, nan_ok=True)
+    expected = {"labels": 11, "masks": 255, "heat": 0, "density": 0}.get(task.target_kind, math.nan)
+    assert task.fill == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_dice_by_its_formula_over_the_classes_that_occur(classes: int) -> None:
     logits, labels = example(classes)
     probabilities = torch.softmax(logits.double(), 1)
     scores = []
-    for k in range(classes):  # where 2 classes occur, the third counts nowhere
+    for k in range(classes):  # where 2 classes occur, the third is not counted
         overlap = squares = 0.0
         for b, y, x in itertools.product(range(2), range(5), range(4)):
             if labels[b, y, x] != VOID:
@@ -62,17 +62,17 @@ def test_dice_by_its_formula_over_the_classes_that_occur(classes: int) -> None:
     assert float(task("dice").loss(logits, labels)) == pytest.approx(1 - sum(scores) / classes, rel=1e-5)
 
 
-def jaccard_loss(wrong: frozenset[int], wanted: frozenset[int]) -> float:
+def jaccard_loss(wrong: frozenset[int], expected: frozenset[int]) -> float:
     """Of a set of mispredicted pixels (Berman et al. 2018, eq. 5)."""
-    return len(wrong) / len(wanted | wrong)
+    return len(wrong) / len(expected | wrong)
 
 
-def extension(errors: list[float], wanted: frozenset[int]) -> float:
+def extension(errors: list[float], expected: frozenset[int]) -> float:
     """The Lovász extension of a submodular function is the largest value over all orders (Bach 2013, prop. 3.2)."""
     return max(
         sum(
             errors[pixel]
-            * (jaccard_loss(frozenset(order[: i + 1]), wanted) - jaccard_loss(frozenset(order[:i]), wanted))
+            * (jaccard_loss(frozenset(order[: i + 1]), expected) - jaccard_loss(frozenset(order[:i]), expected))
             for i, pixel in enumerate(order)
         )
         for order in itertools.permutations(range(len(errors)))
@@ -86,11 +86,11 @@ def test_lovasz_by_definition(labels: list[int]) -> None:
     known = [i for i, label in enumerate(labels) if label != VOID]
     losses = []
     for k in {labels[i] for i in known}:
-        wanted = frozenset(n for n, i in enumerate(known) if labels[i] == k)
+        expected = frozenset(n for n, i in enumerate(known) if labels[i] == k)
         errors = [abs(float(labels[i] == k) - float(probabilities[k, i])) for i in known]
-        losses.append(extension(errors, wanted))
-    found = task("lovasz").loss(logits, torch.tensor(labels).view(1, 2, 3))
-    assert float(found) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
+        losses.append(extension(errors, expected))
+    result = task("lovasz").loss(logits, torch.tensor(labels).view(1, 2, 3))
+    assert float(result) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
 
 
 def test_lovasz_of_certain_maps_is_one_minus_the_mean_iou() -> None:
@@ -128,8 +128,8 @@ def test_binary_dice_is_per_channel_over_valid_pixels() -> None:
     for k in range(2):
         p, g = torch.sigmoid(logits[:, k][valid[:, k]]), (target[:, k][valid[:, k]] == 1).float()
         scores.append(2 * (p @ g) / (p @ p + g @ g))
-    found = MultilabelTask(("a", "b"), loss_name="dice").loss(logits, target)
-    torch.testing.assert_close(found, 1 - (scores[0] + scores[1]) / 2)
+    result = MultilabelTask(("a", "b"), loss_name="dice").loss(logits, target)
+    torch.testing.assert_close(result, 1 - (scores[0] + scores[1]) / 2)
 
 
 def test_balanced_weights_by_hand() -> None:

@@ -42,8 +42,8 @@ def test_scale_invariant_log_is_that_of_bts() -> None:
 def test_scale_invariant_log_sees_only_part_of_a_wrong_scale() -> None:
     target = torch.rand(1, 5, 5) + 1
     logits = torch.log(torch.expm1(3 * target))[:, None]  # softplus gives three times the target
-    found = RegressionTask(loss_name="silog").loss(logits, target)
-    assert float(found) == pytest.approx(0.15**0.5 * np.log(3), rel=1e-4)
+    result = RegressionTask(loss_name="silog").loss(logits, target)
+    assert float(result) == pytest.approx(0.15**0.5 * np.log(3), rel=1e-4)
 
 
 def test_scale_invariant_log_of_a_perfect_map_has_no_nan_in_its_gradient() -> None:
@@ -95,9 +95,9 @@ def test_focal_takes_a_peak_below_one_for_a_point_and_an_empty_map_for_none() ->
 
 def test_other_losses_of_keypoints_are_torchs() -> None:
     logits, target = keypoints()
-    found = HeatmapTask(("a", "b"), loss_name="mse+bce").loss(logits, target)
+    result = HeatmapTask(("a", "b"), loss_name="mse+bce").loss(logits, target)
     reference = F.mse_loss(torch.sigmoid(logits), target) + F.binary_cross_entropy(torch.sigmoid(logits), target)
-    torch.testing.assert_close(found, reference)
+    torch.testing.assert_close(result, reference)
 
 
 def test_a_density_sums_to_the_typical_count_at_any_size_and_its_losses_are_in_that_unit() -> None:
@@ -110,9 +110,9 @@ def test_a_density_sums_to_the_typical_count_at_any_size_and_its_losses_are_in_t
         assert float(task.activation(logits).sum()) == pytest.approx(20)
         high = 30 * pixels / 20  # the target's one pixel in units of the typical density
         losses = {"mse": ((pixels - 1) + (high - 1) ** 2) / pixels, "l1": ((pixels - 1) + (high - 1)) / pixels}
-        for name, wanted in {**losses, "count": 0.5}.items():
-            found = HeatmapTask(("a",), "density", 20.0, name).loss(logits, target)
-            assert float(found) == pytest.approx(wanted, rel=1e-5), name
+        for name, expected in {**losses, "count": 0.5}.items():
+            result = HeatmapTask(("a",), "density", 20.0, name).loss(logits, target)
+            assert float(result) == pytest.approx(expected, rel=1e-5), name
 
 
 def test_structural_dissimilarity_is_scikit_images() -> None:
@@ -143,16 +143,16 @@ def test_structural_dissimilarity_of_a_map_smaller_than_its_window() -> None:
 
 def test_saliency_losses_against_scipy() -> None:
     logits, target = torch.randn(2, 1, 5, 6), torch.rand(2, 5, 6)
-    target[1] = 0  # says nothing to the losses of distributions
+    target[1] = 0  # is left out by the losses of distributions
     p, q = torch.sigmoid(logits[0, 0]).flatten().numpy(), target[0].flatten().numpy()
-    wanted = {
+    expected = {
         "kld": stats.entropy(q, p),
         "cc": 1 - stats.pearsonr(p, q).statistic,
         "bce": F.binary_cross_entropy(torch.sigmoid(logits[:, 0]), target).item(),
     }
-    for name, value in wanted.items():
+    for name, value in expected.items():
         assert float(SaliencyTask(name).loss(logits, target)) == pytest.approx(value, abs=1e-5), name
-    assert float(SaliencyTask().loss(logits, target)) == pytest.approx(sum(wanted.values()), abs=1e-5)
+    assert float(SaliencyTask().loss(logits, target)) == pytest.approx(sum(expected.values()), abs=1e-5)
     assert float(SaliencyTask("mse").loss(logits, target)) == pytest.approx(
         float(((torch.sigmoid(logits[:, 0]) - target) ** 2).mean())
     )

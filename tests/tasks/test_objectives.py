@@ -24,28 +24,28 @@ CLASSES = ("road", "sky", "car")
 
 
 def labels(size: tuple[int, int]) -> Tensor:
-    found = torch.randint(0, 2, size)  # the class 2 occurs nowhere
-    found[:3] = 255
-    return found
+    result = torch.randint(0, 2, size)  # the class 2 occurs nowhere
+    result[:3] = 255
+    return result
 
 
 def masks(size: tuple[int, int]) -> Tensor:
-    found = (torch.rand(3, *size) < 0.2).long()
-    found[1, 4:6] = 255
-    found[2] = 0
-    return found
+    result = (torch.rand(3, *size) < 0.2).long()
+    result[1, 4:6] = 255
+    result[2] = 0
+    return result
 
 
 def depth(size: tuple[int, int]) -> Tensor:
-    found = torch.rand(size) * 4 - 0.5
-    found[torch.rand(size) < 0.1] = torch.nan
-    return found
+    result = torch.rand(size) * 4 - 0.5
+    result[torch.rand(size) < 0.1] = torch.nan
+    return result
 
 
 def pixels(size: tuple[int, int]) -> Tensor:
-    found = torch.rand(3, *size)
-    found[:, 20:, 5:9] = torch.nan
-    return found
+    result = torch.rand(3, *size)
+    result[:, 20:, 5:9] = torch.nan
+    return result
 
 
 def peaks(size: tuple[int, int]) -> Tensor:
@@ -70,7 +70,7 @@ NAMES = [(case, name) for case, (task, _) in CASES.items() for name in task.metr
 
 
 def nothing_known(case: str, target: Tensor) -> Tensor:
-    """The same where nothing can be told."""
+    """The same with all targets unknown."""
     task = CASES[case][0]
     if task.has_temperature:
         return torch.full_like(target, int(task.fill))
@@ -78,18 +78,18 @@ def nothing_known(case: str, target: Tensor) -> Tensor:
 
 
 def images(case: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Maps of three mixtures at the target's size, the target and, for some, fixations."""
+    """Maps of three candidates at the target's size, the target and, for some, fixations."""
     task, make_target = CASES[case]
     torch.manual_seed(len(case))
-    found = []
+    result = []
     for number, size in enumerate(SIZES):
         logits = 2 * torch.randn(3, task.out_channels, 12, 16)
         maps = task.activation(logits).half().float()
         points = torch.rand(size) < 0.03 if number else None
         target = make_target(size)
-        found.append((resize_maps(maps, size, task.target_kind == "density"), target, points))
-    maps, target, _ = found[0]
-    return [*found, (maps, nothing_known(case, target), None)]
+        result.append((resize_maps(maps, size, task.target_kind == "density"), target, points))
+    maps, target, _ = result[0]
+    return [*result, (maps, nothing_known(case, target), None)]
 
 
 @pytest.mark.parametrize(("case", "name"), NAMES)
@@ -99,15 +99,15 @@ def test_equals_the_metric_of_the_task(case: str, name: str) -> None:
     sums = torch.stack([objective.statistics(ScoredImage(*image)) for image in data]).sum(0)
     assert sums.dtype == torch.float64
     assert sums.isfinite().all()
-    for number, found in enumerate(objective.value(sums).tolist()):
+    for number, result in enumerate(objective.value(sums).tolist()):
         metric = task.metrics()
         for maps, target, points in data:
             metric.update(maps[number], target, points)
-        wanted = metric.compute()[name]
-        if wanted is None:
-            assert found != found
+        expected = metric.compute()[name]
+        if expected is None:
+            assert result != result
         else:
-            assert found == pytest.approx(wanted, abs=0.01 if name == "map" else 1e-6, rel=1e-6)
+            assert result == pytest.approx(expected, abs=0.01 if name == "map" else 1e-6, rel=1e-6)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -116,8 +116,8 @@ def test_every_number_that_the_task_tells_can_be_an_objective(case: str) -> None
     metric = task.metrics()
     for maps, target, points in images(case):
         metric.update(maps[0], target, points)
-    told = {name for name, value in metric.compute().items() if not isinstance(value, list)}
-    assert told == set(task.metrics().objectives)
+    scalars = {name for name, value in metric.compute().items() if not isinstance(value, list)}
+    assert scalars == set(task.metrics().objectives)
     assert task.objective().name == task.primary
     assert task.objective().higher_is_better == task.higher_is_better
 
@@ -127,10 +127,10 @@ def test_more_is_better_where_it_says_so(case: str, name: str) -> None:
     task, make_target = CASES[case]
     torch.manual_seed(0)
     target = make_target((24, 32))
-    truth, _ = task.as_maps(target)
+    ideal, _ = task.as_maps(target)
     guess = task.activation(torch.randn(1, task.out_channels, 24, 32))[0].abs()
     points = torch.rand(24, 32) < 0.2 * target if case == "saliency" else None
-    better = truth if task.has_temperature or case == "keypoints" else 0.9 * truth + 0.1 * guess
+    better = ideal if task.has_temperature or case == "keypoints" else 0.9 * ideal + 0.1 * guess
     objective = task.objective(name)
     right, wrong = objective.signed(objective.statistics(ScoredImage(torch.stack([better, guess]), target, points)))
     assert right > wrong
@@ -143,7 +143,7 @@ def test_undefined_is_nan_and_signed_the_worst() -> None:
     assert (objective.signed(sums) == -torch.inf).all()
 
 
-def test_silog_is_undefined_for_the_mixture_that_is_not_positive_only() -> None:
+def test_silog_is_undefined_only_for_the_candidate_with_values_that_are_not_positive() -> None:
     objective = RegressionTask(invalid_below=None).objective("silog")
     maps = torch.rand(2, 1, 4, 5) + 0.1
     maps[1, 0, 0, 0] = -1

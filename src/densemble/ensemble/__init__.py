@@ -1,1 +1,1 @@
-"""Members, weights, combination and uncertainty as pure tensors; no disk."""
+"""Members, weights, combination and uncertainty: pure tensor code, without access to files."""

@@ -1,4 +1,4 @@
-"""The ensemble: members, weights, a rule and calibration as one ``nn.Module``."""
+"""The ensemble: members, weights, combination rule and calibration as one ``nn.Module``."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from densemble.ensemble.state import (
     PARTS,
     describe,
     described,
-    kinds,
+    member_settings,
     pack,
     require_no_prefix,
     require_same_members,
@@ -48,32 +48,33 @@ from densemble.tasks import Task
 
 
 class Ensemble(nn.Module):
-    """Several members that answer as one: images ``(B, 3, H, W)`` RGB in [0, 1] -> activated maps ``(B, K, h, w)``.
+    """Combines several members: images ``(B, 3, H, W)`` RGB in [0, 1] -> activated maps ``(B, K, h, w)``.
 
-    Members run one after the other into running sums: with most rules memory does not grow with their number. A member
-    whose map has another size than the first one's is resized to it.
+    Members run one after the other and are added to running sums, so with most rules memory does not grow with their
+    number. Maps of another size than the first member's are resized to it.
 
     Args:
-        members: dense models, or views of them, by name or in a row; all with the same K. Names hold no dot. Those
-            wrapped by ``torch.compile`` or data parallelism are taken out of it.
-        weights: one number each, in a row or by name; default all 1. A member of weight 0 is left out: not run, not
-            saved.
-        task: what the maps mean, or its name; default saliency for one channel, segmentation for several.
+        members: dense models or views of them, as a dict by name or as a sequence; all with the same K. Names must not
+            contain a dot. Wrappers of ``torch.compile`` and data parallelism are removed.
+        weights: one number per member, as a sequence or by name; default 1 each. A member of weight 0 is left out: it
+            is neither run nor saved.
+        task: meaning of the maps, or name of the task; default saliency for one channel, segmentation for several.
         combine: row of ``COMBINE``.
-        fitted: what a rule that is fitted learned from held-out data; one row per member that is left in.
-        metrics: what was measured on held-out data, kept with the ensemble.
-        temperatures: each member's logits are divided by its own; in a row, or by name, then default 1.
-        calibration: of the combined map, or of the variance of values.
-        guarantee: what the sets or intervals of a prediction guarantee; void once a member is left out.
-        reading: how images were read in training (``bands``, ``image_range``), kept for those that come later.
-        min_members: a member whose map of an image is not finite or of a wrong shape is left out of the prediction of
-            that image with a warning, as long as this many remain; default: all are needed.
-        cascade: how to answer with fewer members where that is enough; only used where a policy of it is asked for.
+        metrics: scores measured on held-out data, stored with the ensemble.
+        temperatures: divisors of the members' logits, as a sequence, or by name with a default of 1.
+        reading: how images were read in training (``bands``, ``image_range``); later images are read in the same way.
+        fitted: parameters that a fitted rule learned from held-out data; one row per member with a weight above 0.
+        calibration: calibration of the combined map, or of the variance of values.
+        guarantee: guarantee for the sets or intervals of a prediction; void once a member is left out.
+        min_members: if a member's map of an image is not finite or has a wrong shape, that image is predicted without
+            the member, with a warning, as long as at least this many members remain; default: all are needed.
+        cascade: policies for predicting with fewer members; used only if a policy is requested.
 
     Raises:
-        UsageError: no members, something that is none, a name that cannot be one, unequal channels, weights that are
-            negative, not finite or of another number, temperatures that are not positive, names of no member, a rule
-            that does not suit the task or was not fitted, more ``min_members`` than members.
+        UsageError: there are no members, one is not a dense model, a name is not allowed, or numbers of channels
+            differ; weights are negative, not finite, all 0 or of the wrong number; a temperature is not positive; a
+            name matches no member; the rule does not suit the task or is not fitted; or ``min_members`` is larger
+            than the number of members.
     """
 
     def __init__(
@@ -102,32 +103,32 @@ class Ensemble(nn.Module):
         channels = {name: member.spec.out_channels for name, member in kept.items()}
         if len(set(channels.values())) > 1:
             raise UsageError(f"members give different numbers of channels: {channels}")
-        taken = {name: member.spec.in_channels for name, member in kept.items()}
-        if len(set(taken.values())) > 1:
-            raise UsageError(f"members take images of different numbers of channels: {taken}")
-        heat = positive_temperatures(temperatures, named)
+        in_channels = {name: member.spec.in_channels for name, member in kept.items()}
+        if len(set(in_channels.values())) > 1:
+            raise UsageError(f"members take images of different numbers of channels: {in_channels}")
+        given_temperatures = positive_temperatures(temperatures, named)
         require_least(min_members, len(kept))
         self.members = nn.ModuleDict(kept)
         task = task_of(task, next(iter(channels.values())))
         self.combination = Combination(task, shares, combine, tensors_of(fitted), calibration, guarantee)
         self.metrics = dict(metrics or {})
-        self.temperatures = {name: heat[name] for name in kept}
-        self.in_channels = next(iter(taken.values()))
+        self.temperatures = {name: given_temperatures[name] for name in kept}
+        self.in_channels = next(iter(in_channels.values()))
         self.out_size = next(member.spec.out_size for member in kept.values())
         self.reading = dict(reading or {})
         self.min_members = min_members
         self.cascade = cascade
         self.left_out: dict[str, str] = {}
-        """Members that it had to be made without, and why, such as those that are damaged in a file."""
+        """Members missing when the ensemble was built, with the reason, for example damaged in the file."""
 
     @property
     def task(self) -> Task:
-        """What the maps mean."""
+        """Meaning of the maps."""
         return self.combination.task
 
     @property
     def weights(self) -> dict[str, float]:
-        """Positive weights by the members' names, summing to 1."""
+        """Positive weights by member name, summing to 1."""
         return self.combination.weights
 
     @property
@@ -137,7 +138,7 @@ class Ensemble(nn.Module):
 
     @property
     def fitted(self) -> dict[str, Tensor]:
-        """What the rule learned from held-out data."""
+        """Parameters that the rule learned from held-out data."""
         return self.combination.fitted
 
     @property
@@ -147,25 +148,28 @@ class Ensemble(nn.Module):
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """What the sets or intervals of a prediction guarantee; ``None`` once a member is missing."""
+        """Guarantee for the sets or intervals of a prediction; ``None`` once a member is missing."""
         return self.combination.guarantee
 
     @property
     def unusable(self) -> Mapping[str, str]:
-        """Members that :meth:`without` took away, and why."""
+        """Members removed by :meth:`without`, with the reason."""
         return self.combination.unusable
 
     def named_members(self) -> Iterator[tuple[str, Member]]:
-        """Names and members, in order."""
+        """Iterate over names and members, in order."""
         for name, member in self.members.items():
             assert isinstance(member, DenseModel | Viewed)
             yield name, member
 
     def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
-        """The same weights, rule and calibration over other networks of the same names, or of some of them.
+        """Return an ensemble with the same weights, rule and calibration, but other networks.
+
+        Args:
+            members: networks by the names of this ensemble's members, all or some of them.
 
         Raises:
-            ArtifactError: a member is missing and the rule was fitted for all.
+            ArtifactError: a member is missing and the rule was fitted for all members.
         """
         names = sorted(members, key=list(self.members).index)
         kept = self.combination.keep(names)
@@ -181,35 +185,36 @@ class Ensemble(nn.Module):
         return other
 
     def leave_out(self, members: Mapping[str, str]) -> None:
-        """Notes members that the ensemble had to be made without, and why; if there are any, the guarantee is void."""
+        """Record members missing when the ensemble was built, with the reason; any such member voids the guarantee."""
         self.left_out |= members
         if self.left_out:
             self.combination = replace(self.combination, guarantee=None)
 
     def without(self, error: UnusableMaps) -> "Ensemble":
-        """The same networks but for one; what the others weigh grows, and the guarantee is void.
+        """Return the ensemble without one member: the other shares grow, and the guarantee is void.
 
         Args:
-            error: says which member, and why.
+            error: names the member and the reason.
 
         Raises:
-            ArtifactError: too few remain, or the rule was fitted for all.
+            ArtifactError: too few members remain, or the rule was fitted for all members.
         """
-        left, total = len(self.members) - 1, len(self.members) + len(self.unusable)
+        remaining, total = len(self.members) - 1, len(self.members) + len(self.unusable)
         member = self.members[error.member]
-        if self.min_members is None or left < self.min_members:
+        if self.min_members is None or remaining < self.min_members:
             least = "all are needed" if self.min_members is None else f"at least {self.min_members} are needed"
             raise error.final(
                 member,
-                f"{left} usable of {total} remain and {least}; check the image, leave the member out "
+                f"{remaining} usable of {total} remain and {least}; check the image, leave the member out "
                 "(`densemble assemble`), or go on without it: --min-members",
             )
         if COMBINE[self.combine].needs_all:
-            consequence = (
-                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with"
+            raise error.final(
+                member,
+                f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with "
+                "--combine mean",
             )
-            raise error.final(member, f"{consequence} --combine mean")
-        others = {name: own for name, own in self.named_members() if name != error.member}
+        others = {name: member for name, member in self.named_members() if name != error.member}
         reduced = self.with_members(others)
         unusable = {**self.unusable, error.member: error.reason}
         reduced.combination = replace(reduced.combination, unusable=unusable)
@@ -218,17 +223,18 @@ class Ensemble(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """Part of ``state_dict()``: weights, temperatures, rule, calibration, guarantee, cascade and task."""
-        own = {"weights": self.weights, "fitted": self.fitted, "min_members": self.min_members}
-        return pack({"members": kinds(self.named_members()), "left_out": self.left_out, **own, **describe(self)})
+        settings = member_settings(self.named_members())
+        parts = {"weights": self.weights, "fitted": self.fitted, "min_members": self.min_members}
+        return pack({"members": settings, "left_out": self.left_out, **parts, **describe(self)})
 
     def set_extra_state(self, state: Any) -> None:
-        """Part of ``load_state_dict()``: takes over all that :meth:`get_extra_state` gave.
+        """Part of ``load_state_dict()``: restores everything that :meth:`get_extra_state` returned.
 
         Raises:
-            UsageError: it is of an ensemble of other members, or it was changed.
+            UsageError: the state belongs to an ensemble of other members, or was modified.
         """
         values = unpack(state)
-        require_same_members(values["members"], kinds(self.named_members()))
+        require_same_members(values["members"], member_settings(self.named_members()))
         members, weights = dict(self.named_members()), values["weights"]
         fitted = {name: torch.tensor(numbers) for name, numbers in values["fitted"].items()}
         loaded = Ensemble(
@@ -243,11 +249,11 @@ class Ensemble(nn.Module):
             setattr(self, name, getattr(loaded, name))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """See :class:`torch.nn.Module`; the members must be those of the saved ensemble.
+        """Load a state, see :class:`torch.nn.Module`; the members must be those of the saved ensemble.
 
         Raises:
-            UsageError: the state is of other members, or has only their tensors, as those of older versions have; with
-                ``strict=False`` the latter leave weights, temperatures, rule and calibration as they are.
+            UsageError: the state has other members, or only their tensors, as states of older versions have. With
+                ``strict=False`` such a state loads, and weights, temperatures, rule and calibration stay unchanged.
         """
         if strict and "_extra_state" not in state_dict:
             require_no_prefix(state_dict)
@@ -255,43 +261,43 @@ class Ensemble(nn.Module):
         return super().load_state_dict(state_dict, strict, assign)
 
     def member_maps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Each member's name and activated maps ``(B, K, h, w)``, one after the other, all of one size.
+        """Iterate over names and activated maps ``(B, K, h, w)`` of the members, all of one size.
 
         Raises:
-            UnusableMaps: a member's map of some of the images is not finite or of a wrong shape.
+            UnusableMaps: a member's map of some of the images is not finite or has a wrong shape.
         """
-        images = images.view_as(images)  # what fast members keep of a batch ends with it
+        images = images.view_as(images)  # a new tensor object per batch: fast members cache results by it
         for name, member in self.named_members():
             yield name, self.activated(name, member(images).float(), images)
 
     def activated(self, name: str, logits: Tensor, images: Tensor) -> Tensor:
-        """Activated maps ``(B, K, h, w)`` of a member, of the size of the combined map.
+        """Activate a member's logits: maps ``(B, K, h, w)`` at the size of the combined map.
 
         Args:
-            name: of the member.
-            logits: that it gave, of any size.
-            images: ``(B, C, H, W)`` that it saw.
+            name: name of the member.
+            logits: logits of the member, of any size.
+            images: input ``(B, C, H, W)`` of the member.
 
         Raises:
-            UnusableMaps: the logits of some images are not finite or of a wrong shape.
+            UnusableMaps: the logits of some images are not finite or have a wrong shape.
         """
         require_usable(name, logits, images.shape[0], self.task.out_channels)  # len() would fix the batch in exports
         maps = self.task.activation(logits / self.temperatures[name])
         return resize_maps(maps, self.map_size(images), self.task.target_kind == "density")
 
     def map_size(self, images: Tensor) -> Size:
-        """(h, w) of the combined map of images ``(B, C, H, W)``."""
+        """Return (h, w) of the combined map of images ``(B, C, H, W)``."""
         return self.out_size or size_of(images)
 
     def coarse_logits(self, name: str, images: Tensor) -> Tensor:
-        """A member's logits ``(B, K, h, w)`` at its head's own size, divided by its temperature.
+        """Return a member's logits ``(B, K, h, w)`` at the size of its head's output, divided by its temperature.
 
         Args:
-            name: of the member.
+            name: name of the member.
             images: ``(B, C, H, W)`` in [0, 1].
 
         Raises:
-            UnusableMaps: for some of the images they are not finite or of a wrong shape.
+            UnusableMaps: the logits of some images are not finite or have a wrong shape.
         """
         member = self.members[name]
         assert isinstance(member, DenseModel | Viewed)
@@ -300,14 +306,14 @@ class Ensemble(nn.Module):
         return logits / self.temperatures[name]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)`` RGB in [0, 1] -> combined activated maps ``(B, K, h, w)``.
+        """Compute combined activated maps ``(B, K, h, w)`` of images ``(B, 3, H, W)`` RGB in [0, 1].
 
         Raises:
             UsageError: the images have another shape.
-            ArtifactError: a member that yields no usable map, and cannot be done without.
+            ArtifactError: a member has no usable map, and too few members remain or the rule needs all of them.
         """
         if torch.compiler.is_compiling():
-            # Which images can be used depends on their values.
+            # The usable images depend on values, which a compiler does not see.
             return self.combination.combine(self.member_maps(images))
         require_tensor(images)
         parts = per_image(self, images, lambda able, part: able.combination.combine(able.member_maps(part)), _warn)
@@ -315,16 +321,16 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Any) -> Prediction:
-        """Combined map with uncertainty for images in memory, in eval mode whatever mode the ensemble is in.
+        """Predict images in memory: combined map with uncertainty. Runs in eval mode, whatever mode is set.
 
         Args:
-            images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; uint8, or
-                float in [0, 1]; C is 3, RGB, unless the members were made for other channels; a PIL image; or a row
-                of these of one size.
+            images: tensor ``(B, C, H, W)`` or ``(C, H, W)``; array ``(B, H, W, C)`` or ``(H, W, C)``; a PIL image; or
+                a list of these, all of one size. Values are uint8, or float in [0, 1]. C is 3 (RGB), unless the
+                members were built for another number of channels.
 
         Raises:
-            UsageError: another shape, another type, or float values outside [0, 1].
-            ArtifactError: a member that yields no usable map, and cannot be done without.
+            UsageError: wrong shape or type, or float values outside [0, 1].
+            ArtifactError: a member has no usable map, and too few members remain or the rule needs all of them.
         """
         batch = as_images(images, self.in_channels).to(next(self.parameters()).device)
         with eval_mode(self):
@@ -333,13 +339,14 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def predict_members(self, batch: Tensor, uncertainty: Asked = True) -> Prediction:
-        """The prediction for a float batch ``(B, 3, H, W)`` on the ensemble's device, ready to be served at H x W.
+        """Predict a float batch ``(B, 3, H, W)`` on the ensemble's device, prepared for output at H x W.
 
-        The mean and what follows from it have the ensemble's size; what is computed over the members has H x W, see
-        :meth:`Combination.predict`. Members that an image was predicted without are in :attr:`Prediction.left_out`.
+        The mean and the maps derived from it have the ensemble's output size; maps computed over the members have size
+        H x W, see :meth:`Combination.predict`. Members that an image was predicted without are in
+        :attr:`Prediction.left_out`.
 
         Raises:
-            ArtifactError: a member that yields no usable map, and cannot be done without.
+            ArtifactError: a member has no usable map, and too few members remain or the rule needs all of them.
         """
         size = size_of(batch)
         with eval_mode(self):

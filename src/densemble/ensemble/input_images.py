@@ -1,4 +1,4 @@
-"""Images in memory, of any usual form, as the networks take them."""
+"""Conversion of images in memory (tensors, arrays, PIL images) to the input of a network."""
 
 from typing import Any
 
@@ -9,57 +9,60 @@ from torch import Tensor
 from densemble.errors import UsageError
 
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
-"""EXIF orientation -> ``PIL.Image.Transpose`` that puts the image upright."""
+"""EXIF orientation -> ``PIL.Image.Transpose`` that turns the image upright."""
 _ORIENTATION = 274
 
 
 def is_pil(image: Any) -> bool:
-    """Whether something is a PIL image."""
+    """Whether an object is a PIL image."""
     return hasattr(image, "getexif") and hasattr(image, "convert") and hasattr(image, "transpose")
 
 
 def _pixels(image: Any, channels: int) -> np.ndarray[Any, Any]:
-    """A PIL image, upright, ``(H, W, C)``, as its file is read.
+    """Return the pixels ``(H, W, C)`` of a PIL image, turned upright, as if read from its file.
 
     Raises:
-        UsageError: pixels of more than 8 bits, which PIL would cut off.
+        UsageError: pixels have more than 8 bits, which PIL would clip.
     """
     turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
     upright = image if turn is None else image.transpose(turn)
     if channels == 3 and upright.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-        raise UsageError(f"a PIL image of mode {upright.mode} has no 8 bits a channel; give its file, or an RGB array")
+        raise UsageError(
+            f"a PIL image of mode {upright.mode} does not have 8 bits per channel; give its file, or an RGB array"
+        )
     array = np.array(upright.convert("RGB") if channels == 3 else upright)
     return array[..., None] if array.ndim == 2 else array
 
 
 def as_images(images: Any, channels: int = 3) -> Tensor:
-    """One image or a batch -> float ``(B, C, H, W)`` in [0, 1].
+    """Convert one image or a batch to float ``(B, C, H, W)`` in [0, 1].
 
     Args:
-        images: tensor (channels first), array (channels last), PIL image, or a row of them of one size.
+        images: tensor (channels first), array (channels last), PIL image, or a list of these, all of one size.
         channels: C.
 
     Raises:
-        UsageError: another shape, another type, or float values outside [0, 1].
+        UsageError: wrong shape or type, or float values outside [0, 1].
     """
     remedy = "convert it to RGB" if channels == 3 else f"give {channels} channels"
-    c = channels
     if isinstance(images, list | tuple):
         if not images:
-            raise UsageError("there is no image in an empty row; give at least one")
-        row = [as_images(image, channels) for image in images]
-        if len({image.shape[1:] for image in row}) > 1:
-            sizes = ", ".join("x".join(str(side) for side in image.shape[2:]) for image in row)
+            raise UsageError("the list of images is empty; give at least one image")
+        converted = [as_images(image, channels) for image in images]
+        if len({image.shape[1:] for image in converted}) > 1:
+            sizes = ", ".join("x".join(str(side) for side in image.shape[2:]) for image in converted)
             raise UsageError(f"images of one batch must have one size, got {sizes}; use de.predict, or resize them")
-        return torch.cat(row)
+        return torch.cat(converted)
     if is_pil(images):
         images = _pixels(images, channels)
     if isinstance(images, np.ndarray):
         if images.dtype.kind not in "buif" or not images.dtype.isnative:
             raise UsageError(f"images must be uint8, or float in [0, 1], got {images.dtype}; convert them")
         array = np.array(images)
-        if array.ndim not in (3, 4) or array.shape[-1] != c:
-            raise UsageError(f"an array must be (H, W, {c}) or (B, H, W, {c}), got {array.shape}; {remedy}")
+        if array.ndim not in (3, 4) or array.shape[-1] != channels:
+            raise UsageError(
+                f"an array must be (H, W, {channels}) or (B, H, W, {channels}), got {array.shape}; {remedy}"
+            )
         tensor = torch.from_numpy(array).movedim(-1, -3)
     elif isinstance(images, Tensor):
         tensor = images
@@ -70,14 +73,16 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
         )
     if tensor.ndim == 3:
         tensor = tensor[None]
-    if tensor.ndim != 4 or tensor.shape[1] != c:
-        raise UsageError(f"a tensor must be ({c}, H, W) or (B, {c}, H, W), got {tuple(images.shape)}; {remedy}")
+    if tensor.ndim != 4 or tensor.shape[1] != channels:
+        raise UsageError(
+            f"a tensor must be ({channels}, H, W) or (B, {channels}, H, W), got {tuple(images.shape)}; {remedy}"
+        )
     if 0 in tensor.shape:
-        raise UsageError(f"there is no pixel in images of shape {tuple(images.shape)}; give at least one image")
+        raise UsageError(f"images of shape {tuple(images.shape)} have no pixels; give at least one image")
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     if not tensor.is_floating_point():
-        raise UsageError(f"images must be uint8, or float in [0, 1], got {tensor.dtype}")
+        raise UsageError(f"images must be uint8, or float in [0, 1], got {tensor.dtype}; convert them")
     low, high = (float(value) for value in tensor.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise UsageError(f"float images must be in [0, 1], got values from {low:g} to {high:g}; divide by 255?")
@@ -85,13 +90,13 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
 
 
 def require_tensor(images: Any) -> None:
-    """Checks what is given to a module itself.
+    """Check the input of a module's ``forward``.
 
     Raises:
-        UsageError: it is no tensor.
+        UsageError: it is not a tensor.
     """
     if not isinstance(images, Tensor):
         raise UsageError(
-            f"images must be a tensor (B, C, H, W) in [0, 1], got {type(images).__name__}; `predict` takes arrays and "
-            "PIL images too"
+            f"images must be a tensor (B, C, H, W) in [0, 1], got {type(images).__name__}; `predict` also takes arrays "
+            "and PIL images"
         )

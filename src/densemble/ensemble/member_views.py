@@ -1,7 +1,7 @@
-"""Views: a member that looks at turned, mirrored or resized images, its maps turned back; a member for free.
+"""Views: a member on mirrored, turned or resized images, with its maps transformed back.
 
-A view costs a forward pass and no training (test-time augmentation). Mirroring is wrong where left and right mean
-something, as in keypoints of the left and the right hand.
+A view adds a candidate without training and costs one forward pass (test-time augmentation). Mirroring is wrong if
+left and right have a meaning, as in keypoints of the left and the right hand.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 
 SMALLEST_SCALE, LARGEST_SCALE = 25, 400
 _SCALE = re.compile(r"scale(\d+)")
@@ -22,13 +22,13 @@ _SCALE = re.compile(r"scale(\d+)")
 
 @dataclass(frozen=True)
 class View:
-    """What is done to images, and undone on maps: mirrored first, then turned; nothing is cut off or filled in.
+    """Transformation of images, and its inverse for maps. Mirrors first, then turns; no pixel is cropped or padded.
 
     Attributes:
-        name: row of ``VIEWS``, or ``scale`` and a number of percent.
-        mirrored: axes that are reversed.
-        turns: quarter turns, counter-clockwise.
-        scale: size at which the network sees images, as a share of the usual one.
+        name: row of ``VIEWS``, or ``scaleN`` with N in percent.
+        mirrored: axes to reverse.
+        turns: number of quarter turns, counter-clockwise.
+        scale: size of the network's input, as a share of the usual size.
     """
 
     name: str
@@ -37,19 +37,19 @@ class View:
     scale: float = 1.0
 
     def change(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` as the member gets them, at their own scale; odd turns give ``(B, C, W, H)``."""
+        """Mirror and turn images ``(B, C, H, W)``; odd turns give ``(B, C, W, H)``. The scale is not applied."""
         return torch.rot90(images.flip(self.mirrored), self.turns, (-2, -1))
 
     def undo(self, maps: Tensor) -> Tensor:
-        """The inverse of :meth:`change`, for maps ``(B, K, h, w)``."""
+        """Apply the inverse of :meth:`change` to maps ``(B, K, h, w)``."""
         return torch.rot90(maps, -self.turns, (-2, -1)).flip(self.mirrored)
 
     def turned(self, size: Size) -> Size:
-        """(H, W) of what has this size, after the turns."""
+        """Return (H, W) of an image of this size after the turns."""
         return (size[1], size[0]) if self.turns % 2 else size
 
     def scaled(self, size: Size) -> Size:
-        """(H, W) at the view's scale, at least one pixel."""
+        """Return (H, W) at the view's scale, at least one pixel."""
         height, width = (max(round(side * self.scale), 1) for side in size)
         return height, width
 
@@ -66,16 +66,16 @@ VIEWS: dict[str, View] = {
         View("scale125", scale=1.25),
     )
 }
-"""View by name. Other scales have no row: see :func:`make_view`."""
+"""Views by name. Other scales are made by :func:`make_view`."""
 
 
 def make_view(name: str) -> View:
-    """A row of ``VIEWS``, or ``scaleN``: images at N percent of their usual size, N from 25 to 400.
+    """Return a row of ``VIEWS``, or the view ``scaleN``: images at N percent of their usual size, N from 25 to 400.
 
-    Names hold no dot, for modules are named by them.
+    Names contain no dot, because modules are named by them.
 
     Raises:
-        UsageError: no such view, or a scale out of range.
+        UsageError: there is no such view, or a scale is out of range.
     """
     if name in VIEWS:
         return VIEWS[name]
@@ -84,28 +84,28 @@ def make_view(name: str) -> View:
         near = difflib.get_close_matches(name, VIEWS, n=1, cutoff=0.4)
         hint = f"did you mean '{near[0]}'? " if near else ""
         known = ", ".join(VIEWS)
-        raise UsageError(f"no view is named '{name}'; {hint}There are: {known}, and scaleN for another N percent")
+        raise UsageError(f"no view is named '{name}'; {hint}There are: {known}, and scaleN for N percent")
     percent = int(scale[1])
     if not SMALLEST_SCALE <= percent <= LARGEST_SCALE or percent == 100:
         raise UsageError(
-            f"view '{name}' is {percent} percent of the usual size; choose one from {SMALLEST_SCALE} to "
+            f"view '{name}' is {percent} percent of the usual size; give a number from {SMALLEST_SCALE} to "
             f"{LARGEST_SCALE} other than 100"
         )
     return View(name, scale=percent / 100)
 
 
 class Viewed(nn.Module):
-    """A member seen through a view: images ``(B, C, H, W)`` in [0, 1] -> logits of the size the plain member gives.
+    """Runs a member on transformed images ``(B, C, H, W)`` in [0, 1]; logits have the size of the member's.
 
-    Weights are the member's own, not copies: in an ensemble that holds both, ``parameters()`` gives them once. Turned
-    and scaled images are resized to the turned and scaled input size, and not squeezed into the usual one.
+    The weights are shared with the member, not copied: in an ensemble that holds both, ``parameters()`` returns them
+    once. The input size of the network is turned and scaled like the images, so that they keep their aspect ratio.
 
     Args:
         member: the network.
         view: name of the view.
 
     Raises:
-        UsageError: no such view, or a scale where the backbone takes one size only.
+        UsageError: there is no such view, or it scales images but the backbone takes one size only.
     """
 
     def __init__(self, member: DenseModel, view: str) -> None:
@@ -114,26 +114,26 @@ class Viewed(nn.Module):
         fixed = member.spec.rule.fixed
         if fixed is not None and self.view.scale != 1:
             raise UsageError(
-                f"{member.spec.backbone} takes images of {fixed[0]}x{fixed[1]} only: the view '{view}' would change "
-                "nothing; leave it out"
+                f"{member.spec.backbone} takes images of {fixed[0]}x{fixed[1]} only: the view '{view}' would have no "
+                "effect; leave it out"
             )
         self.member = member
         self.spec = member.spec
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``."""
-        seen = self.view.change(images)
-        return self.view.undo(self._at((int(seen.shape[-2]), int(seen.shape[-1])))(seen))
+        """Compute logits ``(B, K, h, w)`` of images ``(B, C, H, W)`` in [0, 1]."""
+        changed = self.view.change(images)
+        return self.view.undo(self._at(size_of(changed))(changed))
 
     def coarse(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)`` at the head's own size."""
-        seen = self.view.change(images)
-        return self.view.undo(self._at((int(seen.shape[-2]), int(seen.shape[-1]))).coarse(seen))
+        """Compute logits ``(B, K, h, w)`` at the size of the head's output, of images ``(B, C, H, W)`` in [0, 1]."""
+        changed = self.view.change(images)
+        return self.view.undo(self._at(size_of(changed)).coarse(changed))
 
-    def _at(self, seen: Size) -> DenseModel:
-        """The member, weights shared, as if it had been made for the sizes of changed images."""
+    def _at(self, changed: Size) -> DenseModel:
+        """Return the member, weights shared, as if it was built for the size (H, W) of the changed images."""
         spec = self.member.spec
-        size = self.view.turned(spec.input_size) if spec.input_size else (seen if self.view.scale != 1 else None)
+        size = self.view.turned(spec.input_size) if spec.input_size else (changed if self.view.scale != 1 else None)
         other = copy.copy(self.member)
         other.spec = replace(
             spec,

@@ -1,4 +1,4 @@
-"""Doing without a member: when its maps cannot be used, for which images, and what the rule keeps of what it learnt."""
+"""Predicting without a member: unusable maps, the images they concern, and the remaining fitted parameters."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,45 +18,47 @@ class UnusableMaps(ArtifactError):
     """A member's maps of some images of a batch cannot be used.
 
     Attributes:
-        member: its name.
-        reason: what is wrong with them, and what follows from it.
-        images: places of these images in the batch.
+        member: name of the member.
+        reason: problem with the maps, and its consequence.
+        images: indices of these images in the batch.
     """
 
     def __init__(self, member: str, reason: str, images: Sequence[int], batch: int) -> None:
         self.member, self.reason, self.images = member, reason, tuple(dict.fromkeys(images))
         self._batch = batch
-        places = ", ".join(map(str, self.images))
-        where = "" if len(self.images) == batch else f"image {places} of a batch of {batch} (counted from 0): "
+        indices = ", ".join(map(str, self.images))
+        where = "" if len(self.images) == batch else f"image {indices} of a batch of {batch} (counted from 0): "
         super().__init__(f"{where}{self.told}")
 
     @property
     def told(self) -> str:
-        """The message without the images' places."""
+        """The message without the indices of the images."""
         return f"member '{self.member}' {self.reason}"
 
-    def at(self, places: Sequence[int], batch: int) -> "UnusableMaps":
-        """The same in the batch that this one was taken from.
+    def at(self, indices: Sequence[int], batch: int) -> "UnusableMaps":
+        """Return the same error for the larger batch that this batch was taken from.
 
         Args:
-            places: of this batch's images in the other one.
-            batch: number of images of the other one.
+            indices: indices of this batch's images in the larger batch.
+            batch: number of images in the larger batch.
         """
-        return UnusableMaps(self.member, self.reason, [places[image] for image in self.images], batch)
+        return UnusableMaps(self.member, self.reason, [indices[image] for image in self.images], batch)
 
     def final(self, member: nn.Module, consequence: str) -> ArtifactError:
-        """The error where the member is needed: no longer of these images alone if its own weights are not finite."""
+        """Return the error to raise if the member is needed; it names no images if the weights are not finite."""
         tensors = chain(member.parameters(), member.buffers())
         if any(tensor.is_floating_point() and not bool(tensor.isfinite().all()) for tensor in tensors):
-            return ArtifactError(f"member '{self.member}' {self.reason}, for its weights do, {consequence}")
+            return ArtifactError(
+                f"member '{self.member}' {self.reason}, because its weights are not finite, {consequence}"
+            )
         return UnusableMaps(self.member, f"{self.reason}, {consequence}", self.images, self._batch)
 
 
 class Reducible(Protocol):
-    """An ensemble."""
+    """An ensemble that can lose members."""
 
     def without(self, error: UnusableMaps) -> Self:
-        """The same without a member; see :meth:`densemble.ensemble.ensemble.Ensemble.without`."""
+        """Return it without a member; see :meth:`densemble.ensemble.ensemble.Ensemble.without`."""
 
 
 Reduced = TypeVar("Reduced", bound=Reducible)
@@ -67,11 +69,11 @@ class Part(Generic[Result]):
     """Images of a batch that were run with the same members.
 
     Attributes:
-        places: of the images in the batch.
-        result: of the run.
+        indices: indices of the images in the batch.
+        result: result of the run.
     """
 
-    places: list[int]
+    indices: list[int]
     result: Result
 
 
@@ -79,57 +81,57 @@ def per_image(
     ensemble: Reduced,
     images: Tensor,
     run: Callable[[Reduced, Tensor], Result],
-    told: Callable[[UnusableMaps], None] = lambda error: None,
+    report: Callable[[UnusableMaps], None] = lambda error: None,
 ) -> list[Part[Result]]:
-    """Runs an ensemble on a batch, each image with all members that give a usable map of it.
+    """Run an ensemble on a batch: each image with all members that give a usable map of it.
 
     Args:
-        ensemble: all members.
+        ensemble: ensemble with all members.
         images: ``(B, C, H, W)``.
-        run: called with an ensemble and images; raises :class:`UnusableMaps` for those that lack one of its members.
-        told: called when images go on without a member.
+        run: takes an ensemble and images; raises :class:`UnusableMaps` if a member has no usable map of some of them.
+        report: called when images continue without a member.
 
     Returns:
-        Usually one part of all images; where members are left out of some images, in no order.
+        One part with all images, or several parts in any order if members are left out for some images.
 
     Raises:
-        ArtifactError: a member cannot be done without; :class:`UnusableMaps` where other images can be used.
+        ArtifactError: a needed member cannot be used; :class:`UnusableMaps` if only some of the images are affected.
     """
     waiting = [(ensemble, list(range(len(images))))]
     done = []
     while waiting:
-        able, places = waiting.pop()
-        part = images if len(places) == len(images) else images[places]
+        able, indices = waiting.pop()
+        part = images if len(indices) == len(images) else images[indices]
         try:
-            done.append(Part(places, run(able, part)))
+            done.append(Part(indices, run(able, part)))
         except UnusableMaps as error:
-            found = error
+            unusable = error
         else:
             continue
         try:
-            reduced = able.without(found)
+            reduced = able.without(unusable)
         except UnusableMaps as error:
-            raise error.at(places, len(images)) from None
-        told(found.at(places, len(images)))
-        waiting.append((reduced, [places[image] for image in found.images]))
-        others = [place for number, place in enumerate(places) if number not in found.images]
+            raise error.at(indices, len(images)) from None
+        report(unusable.at(indices, len(images)))
+        waiting.append((reduced, [indices[image] for image in unusable.images]))
+        others = [index for position, index in enumerate(indices) if position not in unusable.images]
         if others:
             waiting.append((able, others))
     return done
 
 
 def require_usable(member: str, logits: Tensor, images: int, channels: int) -> None:
-    """Checks a member's logits.
+    """Check a member's logits.
 
     Raises:
-        UnusableMaps: for some images they are not finite, or for all of a wrong shape.
+        UnusableMaps: the logits of some images are not finite, or all have a wrong shape.
     """
     if logits.ndim != 4 or tuple(logits.shape[:2]) != (images, channels):
         reason = f"gives a map of shape {tuple(logits.shape)} instead of ({images}, {channels}, h, w)"
         raise UnusableMaps(member, reason, range(images), images)
     if torch.compiler.is_compiling():
         return
-    # A finite sum proves that all values are finite, in a thirtieth of the time.
+    # A finite sum proves that all values are finite, 30 times faster than checking each value.
     if bool(logits.sum().isfinite()):
         return
     bad = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
@@ -137,15 +139,15 @@ def require_usable(member: str, logits: Tensor, images: int, channels: int) -> N
         raise UnusableMaps(member, "gives NaN or infinity", bad, images)
 
 
-def keep_members(combine: str, fitted: Mapping[str, Tensor], places: Sequence[int]) -> dict[str, Tensor]:
-    """What a rule learnt, of the members at these places only; they come first in every tensor.
+def keep_members(combine: str, fitted: Mapping[str, Tensor], indices: Sequence[int]) -> dict[str, Tensor]:
+    """Return the fitted parameters of a rule for the members at ``indices``; members are the first axis of all tensors.
 
     Raises:
-        ArtifactError: the rule cannot do without any of its members.
+        ArtifactError: the rule needs all of its members.
     """
     if COMBINE[combine].needs_all:
         raise ArtifactError(
-            f"the rule '{combine}' was fitted for all members and cannot do without one; assemble again without it, or "
-            "with --combine mean"
+            f"the rule '{combine}' was fitted for all members and cannot be used without one; assemble again without "
+            "it, or with --combine mean"
         )
-    return {name: tensor[list(places)] for name, tensor in fitted.items()}
+    return {name: tensor[list(indices)] for name, tensor in fitted.items()}

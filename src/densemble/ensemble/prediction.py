@@ -1,4 +1,4 @@
-"""What an ensemble says about images: the combined map and how sure it is."""
+"""Prediction of an ensemble for images: the combined map and its uncertainty."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,11 +17,11 @@ class MapTraits:
     """Traits of a map of a :class:`Prediction`.
 
     Attributes:
-        channels: shape ``(B, K, h, w)``; else ``(B, h, w)``.
-        resizing: how the map gets another size: ``derived`` again from the resized mean; ``resized`` itself; or
-            ``fixed``: it is computed over the members and cannot be resized.
-        without_guarantee: value for an image that was predicted without a member, in a batch with others that have a
-            guarantee; NaN: the map is no part of a guarantee.
+        channels: whether the map has a channel axis: ``(B, K, h, w)`` instead of ``(B, h, w)``.
+        resizing: how the map is brought to another size. ``derived``: computed again from the resized mean;
+            ``resized``: interpolated; ``fixed``: computed over the members, cannot be resized.
+        without_guarantee: value for an image that was predicted without a member, if other images of the batch have a
+            guarantee; NaN: the map is not part of a guarantee.
     """
 
     channels: bool
@@ -30,34 +30,35 @@ class MapTraits:
 
     @property
     def guarantee(self) -> bool:
-        """Whether the map is part of a guarantee, which is void where a member is left out."""
+        """Whether the map is part of a guarantee, which is void if a member is left out."""
         return not math.isnan(self.without_guarantee)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Combined map and uncertainty of a batch; without uncertainty all its maps but ``mean`` may be ``None``.
+    """Combined map and uncertainty of a batch; maps that were not computed are ``None``.
 
-    Nothing is guaranteed of an image that had to do without a member: in a batch with others, its set holds all
-    classes and its interval is unbounded.
+    An image that was predicted without a member has no guarantee. If other images of the batch have one, its set holds
+    all classes and its interval is unbounded.
 
-    All maps have one size, except what :meth:`Ensemble.predict_members` gives: there the maps over the members and a
-    guaranteed interval that follows a variance have the images' size H x W, the others the ensemble's h x w.
+    All maps have one size, except in the result of :meth:`Ensemble.predict_members`: there the maps computed over the
+    members, and an interval that depends on the variance, have the size H x W of the images; the others have the
+    ensemble's output size h x w.
 
     Attributes:
         mean: combined and calibrated activated map ``(B, K, h, w)``: probabilities, or values in the target's unit.
-        variance: over the members, ``(B, K, h, w)``; of values, calibrated where the ensemble is: their expected
-            squared error.
+        variance: variance over the members, ``(B, K, h, w)``. If the ensemble calibrates the variance of values, this
+            is their expected squared error.
         entropy: predictive entropy of ``mean`` in nats ``(B, h, w)``; ``None`` for regression.
         expected_entropy: mean of the members' entropies ``(B, h, w)``; ``None`` for regression.
-        mutual_information: entropy of the members' arithmetic mean less their expected entropy, >= 0, ``(B, h, w)``:
-            what they disagree about, for every rule and calibration; ``None`` for regression.
-        disagreement: share of the members that decide otherwise than most of them, 0..1, ``(B, h, w)``; ``None`` for
-            regression.
-        label: most probable class ``(B, h, w)``, integer; ``None`` where there are no classes.
-        included: classes that the guaranteed set holds, bool ``(B, K, h, w)``; ``None`` without such a guarantee.
+        mutual_information: entropy of the members' arithmetic mean minus their expected entropy, >= 0, ``(B, h, w)``:
+            the part of the uncertainty due to disagreement, for every rule and calibration; ``None`` for regression.
+        disagreement: share of the members whose decision differs from the most common one, 0..1, ``(B, h, w)``;
+            ``None`` for regression.
+        label: most probable class ``(B, h, w)``, integer; ``None`` if the task has no classes.
+        included: classes in the guaranteed set, bool ``(B, K, h, w)``; ``None`` without such a guarantee.
         lower, upper: guaranteed interval of the values, ``(B, K, h, w)``; ``None`` without such a guarantee.
-        left_out: for each image the members that gave no usable map of it, and why; ``None`` where there are none.
+        left_out: for each image, the members without a usable map of it, with the reason; ``None`` if there are none.
     """
 
     mean: Tensor = field(metadata={"traits": MapTraits(True, "derived")})
@@ -74,76 +75,76 @@ class Prediction:
 
     @classmethod
     def cat(cls, parts: Sequence["Prediction"]) -> "Prediction":
-        """The prediction of the images of several predictions, in order."""
+        """Concatenate predictions along the batch, in order."""
         if len(parts) == 1:
             return parts[0]
         maps: dict[str, Any] = {}
         for name, traits in MAPS.items():
-            column = [getattr(part, name) for part in parts]
-            known = next((batch for batch in column if batch is not None), None)
+            batches = [getattr(part, name) for part in parts]
+            known = next((batch for batch in batches if batch is not None), None)
             maps[name] = known if known is None else torch.cat([
                 known.new_full((len(part.mean), *known.shape[1:]), traits.without_guarantee) if batch is None else batch
-                for part, batch in zip(parts, column, strict=True)
+                for part, batch in zip(parts, batches, strict=True)
             ])  # fmt: skip
-        left_out = tuple(row for part in parts for row in part.left_out or ({},) * len(part.mean))
+        left_out = tuple(image for part in parts for image in part.left_out or ({},) * len(part.mean))
         return cls(**maps, left_out=left_out if any(left_out) else None)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
-        """The prediction of some images of the batch; that of a single one is a batch of one.
+        """Return the prediction of some images of the batch; a single index gives a batch of one.
 
         Raises:
             IndexError: there is no such image.
         """
         images = torch.arange(len(self.mean))[index].reshape(-1).tolist()
-        chosen = slice(images[0], images[0] + 1) if isinstance(index, int) else index
+        selected = slice(images[0], images[0] + 1) if isinstance(index, int) else index
         left_out = tuple(self.left_out[image] for image in images) if self.left_out else ()
         void = bool(left_out) and all(left_out)
         names = [name for name, traits in MAPS.items() if not (void and traits.guarantee)]
-        found = self.only(names).map(lambda maps: maps[chosen])
-        return replace(found, left_out=left_out if any(left_out) else None)
+        part = self.only(names).map(lambda maps: maps[selected])
+        return replace(part, left_out=left_out if any(left_out) else None)
 
     def maps(self) -> dict[str, Tensor]:
-        """The maps that were computed, by name."""
-        found = {name: getattr(self, name) for name in MAPS}
-        return {name: maps for name, maps in found.items() if maps is not None}
+        """Return the computed maps by name."""
+        all_maps = {name: getattr(self, name) for name in MAPS}
+        return {name: maps for name, maps in all_maps.items() if maps is not None}
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The same with a function of every map that was computed."""
+        """Apply a function to every computed map."""
         changed: dict[str, Any] = {name: function(maps) for name, maps in self.maps().items()}
         return replace(self, **changed)
 
     def only(self, names: Collection[str]) -> Self:
-        """The same with the mean and the maps of these names, without the others."""
+        """Keep the mean and the maps of these names; set the other maps to ``None``."""
         dropped: dict[str, Any] = {name: None for name in MAPS if name != "mean" and name not in names}
         return replace(self, **dropped)
 
     def spread(self) -> Tensor:
-        """:attr:`variance`, where it was computed.
+        """Return :attr:`variance`.
 
         Raises:
-            UsageError: this was predicted without uncertainty.
+            UsageError: the variance was not computed.
         """
         if self.variance is None:
-            raise UsageError("this was predicted without uncertainty; predict with uncertainty=True")
+            raise UsageError("this prediction has no uncertainty maps; predict with uncertainty=True")
         return self.variance
 
 
 MAPS: dict[str, MapTraits] = {
     entry.name: entry.metadata["traits"] for entry in fields(Prediction) if "traits" in entry.metadata
 }
-"""Maps of a prediction, by name."""
+"""Traits of the maps of a prediction, by name."""
 
 Maps = TypeVar("Maps", Tensor, Prediction)
 
 
 def in_order(parts: Sequence[Part[Maps]], cat: Callable[[list[Maps]], Maps]) -> Maps:
-    """Maps of a batch from those of its parts, see :func:`densemble.ensemble.membership.per_image`.
+    """Concatenate the results of :func:`densemble.ensemble.membership.per_image` in the order of the batch.
 
     Args:
-        parts: of all images of the batch.
+        parts: parts that together hold all images of the batch.
         cat: :func:`torch.cat` or :meth:`Prediction.cat`.
     """
     if len(parts) == 1:
         return parts[0].result
-    order = torch.tensor([place for part in parts for place in part.places]).argsort()
+    order = torch.tensor([index for part in parts for index in part.indices]).argsort()
     return cat([part.result for part in parts])[order]

@@ -8,12 +8,13 @@ from densemble.tasks import Task
 
 
 def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool = False) -> Tensor:
-    """Activated maps ``(B, K, h, w)`` -> ``(B, K, H, W)``, bilinear.
+    """Resize activated maps ``(B, K, h, w)`` to ``(B, K, H, W)``, bilinear.
 
     Args:
+        maps: maps to resize.
         size: (H, W).
-        density: values are counts per pixel: they shrink as pixels become more, so that the sum stays.
-        antialias: where maps become smaller.
+        density: whether values are counts per pixel; they are scaled so that the sum of the map stays.
+        antialias: whether to filter maps that become smaller.
     """
     if maps.shape[-2:] == size:
         return maps
@@ -22,5 +23,5 @@ def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool
 
 
 def resize_to_target(maps: Tensor, target: Tensor, task: Task) -> Tensor:
-    """Activated maps of a task ``(B, K, h, w)`` at the size of a target ``(..., H, W)``."""
+    """Resize activated maps of a task ``(B, K, h, w)`` to the size of a target ``(..., H, W)``."""
     return resize_maps(maps, size_of(target), task.target_kind == "density")

@@ -1,27 +1,27 @@
-"""Selection: which members, with which weights, judged on held-out predictions."""
+"""Selection of members and weights by their held-out score."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd, inf
 
 _ROUNDING = 1e-7
-"""Scores that differ by less than this share are equal: mixtures are computed in float32, in any order."""
+"""Scores whose relative difference is smaller are equal: ensembles are combined in float32, in any order."""
 
 Counts = tuple[int, ...]
-"""How often each candidate was taken."""
+"""Number of times that each candidate was added."""
 
 Choose = Callable[[Sequence[float], Counts, float], int]
-"""Scores with each candidate taken once more, counts so far and the score so far -> the candidate to take."""
+"""Takes the scores with each candidate added once more, the counts and the current score; returns a candidate."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen members.
+    """Selected members.
 
     Attributes:
-        weights: how often each candidate was taken, as shares that sum to 1; 0 = left out.
-        score: what the chosen mixture scored on the held-out data.
-        order: candidates in the order in which they were taken.
+        weights: how often each candidate was added, as shares that sum to 1; 0: left out.
+        score: held-out score of the selected ensemble.
+        order: candidates in the order in which they were added.
     """
 
     weights: tuple[float, ...]
@@ -30,16 +30,16 @@ class Selection:
 
 
 def better(score: float, other: float) -> bool:
-    """Whether a score is higher by more than rounding explains."""
+    """Whether a score is higher by more than a rounding difference."""
     return score > other and (other == -inf or score - other > _ROUNDING * abs(other))
 
 
 def most(scores: Sequence[float], counts: Counts, score: float) -> int:
-    """The candidate of the highest score. Ties go to a member that is already in: it costs nothing more to run."""
+    """Return the candidate with the highest score. Ties go to a candidate already selected: it adds no cost."""
     top = max(scores)
     return min(
-        (number for number, value in enumerate(scores) if not better(top, value)),
-        key=lambda number: (counts[number] == 0, number),
+        (candidate for candidate, value in enumerate(scores) if not better(top, value)),
+        key=lambda candidate: (counts[candidate] == 0, candidate),
     )
 
 
@@ -50,39 +50,40 @@ def forward(
     patience: int = 8,
     choose: Choose = most,
 ) -> Selection:
-    """Takes one candidate after the other, with replacement, and keeps the best prefix (Caruana et al. 2004).
+    """Add one candidate after the other, with replacement, and keep the best prefix (Caruana et al. 2004).
 
     Args:
         count: number of candidates.
-        score: counts so far -> held-out score with each candidate taken once more; higher is better.
-        rounds: how many to take at most; more than 40 was seen to do harm on small sets.
-        patience: rounds without a better score after which nothing more is taken.
-        choose: which candidate is taken; default the one of the highest score.
+        score: takes the current counts; returns the held-out score with each candidate added once more, higher is
+            better.
+        rounds: maximum number of additions; more than 40 lowered the score on small data sets.
+        patience: number of additions without a better score after which to stop.
+        choose: selects the candidate to add; default: the one with the highest score.
 
     Raises:
-        ValueError: no candidates.
+        ValueError: there are no candidates.
     """
     if count < 1:
         raise ValueError("nothing to select from")
     counts: Counts = (0,) * count
-    taken: list[int] = []
+    added: list[int] = []
     last, best, length = -inf, -inf, 0
-    known: dict[Counts, float] = {}  # 2 of 4 is 1 of 2: what differs between the two is rounding
+    known: dict[Counts, float] = {}  # counts 2 of 4 and 1 of 2 differ by rounding only: use one score for both
     for _ in range(rounds):
-        found = [known.setdefault(_reduced(_with(counts, number)), value) for number, value in enumerate(score(counts))]
-        number = choose(found, counts, last)
-        taken.append(number)
-        counts, last = _with(counts, number), found[number]
+        scores = [known.setdefault(_reduced(_with(counts, n)), value) for n, value in enumerate(score(counts))]
+        candidate = choose(scores, counts, last)
+        added.append(candidate)
+        counts, last = _with(counts, candidate), scores[candidate]
         if not length or better(last, best):
-            best, length = last, len(taken)
-        if len(taken) - length >= patience:
+            best, length = last, len(added)
+        if len(added) - length >= patience:
             break
-    order = tuple(taken[:length])
-    return Selection(tuple(order.count(number) / length for number in range(count)), best, order)
+    order = tuple(added[:length])
+    return Selection(tuple(order.count(candidate) / length for candidate in range(count)), best, order)
 
 
-def _with(counts: Counts, number: int) -> Counts:
-    return (*counts[:number], counts[number] + 1, *counts[number + 1 :])
+def _with(counts: Counts, candidate: int) -> Counts:
+    return (*counts[:candidate], counts[candidate] + 1, *counts[candidate + 1 :])
 
 
 def _reduced(counts: Counts) -> Counts:

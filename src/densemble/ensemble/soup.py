@@ -1,4 +1,4 @@
-"""Soups: networks of one architecture become one network whose weights are their mean."""
+"""Soups: one network whose weights are the mean of several networks of one architecture."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ State = Mapping[str, Tensor]
 
 
 def average(states: Iterable[State], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Weighted mean of networks' parameters and floating point buffers; integer buffers are the first one's.
+    """Average the parameters and floating point buffers of networks; integer buffers are those of the first network.
 
     Args:
-        states: ``state_dict()`` of each network, taken one after the other: two lie in memory at a time.
-        weights: one positive number each.
+        states: ``state_dict()`` of each network, read one after the other: at most two are in memory at a time.
+        weights: one positive number per network.
 
     Raises:
-        ValueError: no states, another number of weights, or tensors of other names or shapes.
+        ValueError: there are no states, a wrong number of weights, or tensors of different names or shapes.
     """
     total = sum(weights)
     first: State = {}
@@ -25,24 +25,24 @@ def average(states: Iterable[State], weights: Sequence[float]) -> dict[str, Tens
     for state, weight in zip(states, weights, strict=True):
         first = first or state
         if {key: tensor.shape for key, tensor in state.items()} != {key: t.shape for key, t in first.items()}:
-            raise ValueError("networks of different tensors have no mean")
+            raise ValueError("networks with different tensors cannot be averaged")
         for key, tensor in state.items():
             if tensor.is_floating_point():
-                # In double precision the mean of equal networks is the network.
+                # In double precision the mean of equal networks is exactly that network.
                 share = tensor.to(torch.float64) * (weight / total)
                 sums[key] = sums[key] + share if key in sums else share
     if not first:
-        raise ValueError("the mean of no networks is not defined")
+        raise ValueError("there are no networks to average")
     return {key: sums[key].to(tensor.dtype) if key in sums else tensor.clone() for key, tensor in first.items()}
 
 
 @dataclass(frozen=True)
 class Soup:
-    """What a greedy soup ended with.
+    """Result of a greedy soup.
 
     Attributes:
-        ingredients: numbers of the networks whose mean it is, in the order in which they were added.
-        score: of the mean, on held-out data.
+        ingredients: indices of the averaged networks, in the order in which they were added.
+        score: held-out score of the averaged network.
     """
 
     ingredients: tuple[int, ...]
@@ -50,21 +50,21 @@ class Soup:
 
 
 def greedy_soup(order: Sequence[int], score: Callable[[tuple[int, ...]], float]) -> Soup:
-    """Greedy soup (Wortsman et al. 2022): the first network, then each next one if the mean gets no worse by it.
+    """Greedy soup (Wortsman et al. 2022): start with the first network, add each other one if the score does not drop.
 
     Args:
-        order: numbers of the networks, the best first.
-        score: held-out score of the mean of some of them, or of one alone; higher is better.
+        order: indices of the networks, best first.
+        score: held-out score of the mean of some networks, or of a single one; higher is better.
 
     Raises:
-        ValueError: no networks.
+        ValueError: there are no networks.
     """
     if not order:
-        raise ValueError("nothing to make a soup of")
+        raise ValueError("there are no networks to make a soup from")
     soup = Soup((order[0],), score((order[0],)))
-    for number in order[1:]:
-        wider = (*soup.ingredients, number)
-        found = score(wider)
-        if found >= soup.score:
-            soup = Soup(wider, found)
+    for network in order[1:]:
+        ingredients = (*soup.ingredients, network)
+        new_score = score(ingredients)
+        if new_score >= soup.score:
+            soup = Soup(ingredients, new_score)
     return soup

@@ -1,7 +1,7 @@
-"""What of an ensemble is no tensor of a network, as one tensor: so that a state_dict stays a dict of tensors.
+"""State of an ensemble other than network tensors, packed into one tensor so that ``state_dict`` holds tensors only.
 
-Clones, averages, ``safetensors`` and ``torch.load(weights_only=True)`` take such a state as any other. The tensor holds
-the text of a Python literal, which is read without running anything.
+Copies, averages, ``safetensors`` and ``torch.load(weights_only=True)`` handle such a state like any other. The tensor
+holds the text of a Python literal, which is parsed without executing code.
 """
 
 import ast
@@ -23,7 +23,7 @@ from densemble.tasks import make_task
 FORMAT = 1
 OLDER = (
     "the state holds networks only, without the weights, temperatures, rule and calibration of an ensemble: it is of "
-    "an older version of densemble, or they were taken out; load it with strict=False to keep those of this ensemble"
+    "an older version of densemble, or they were removed; load it with strict=False to keep those of this ensemble"
 )
 _MAKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "task": make_task,
@@ -32,48 +32,48 @@ _MAKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "cascade": make_cascade,
 }
 PARTS = ("task", "combine", "temperatures", "calibration", "guarantee", "cascade", "reading", "metrics")
-"""Arguments and attributes of an ensemble beside its members, their weights and what the rule learnt."""
+"""Arguments and attributes of an ensemble other than members, weights and fitted parameters."""
 _OPTIONAL = ("calibration", "guarantee", "cascade", "reading")
 
 
 def describe(ensemble: nn.Module) -> dict[str, Any]:
-    """The :data:`PARTS` of an ensemble as plain values."""
+    """Return the :data:`PARTS` of an ensemble as plain values."""
     parts = {name: getattr(ensemble, name) for name in PARTS}
     return {name: part.describe() if name in _MAKE and part is not None else part for name, part in parts.items()}
 
 
 def described(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an ensemble from the plain values of :func:`describe`.
+    """Build arguments of an ensemble from the plain values of :func:`describe`.
 
     Raises:
-        KeyError: a part is absent.
-        UsageError, ArtifactError: values of another kind.
+        KeyError: a part is missing.
+        UsageError, ArtifactError: values have the wrong type.
     """
     parts = {name: values.get(name) if name in _OPTIONAL else values[name] for name in PARTS}
     return {name: _MAKE[name](part) if name in _MAKE and part else part for name, part in parts.items()}
 
 
-def kinds(members: Iterable[tuple[str, DenseModel | Viewed]]) -> dict[str, dict[str, Any]]:
-    """What decides on each member's maps beside its tensors."""
-    kinds = {}
+def member_settings(members: Iterable[tuple[str, DenseModel | Viewed]]) -> dict[str, dict[str, Any]]:
+    """Return the settings, other than tensors, that determine each member's maps."""
+    settings = {}
     for name, member in members:
         view = member.view.name if isinstance(member, Viewed) else None
         spec = member.spec
         sizes = {"input_size": spec.input_size, "out_size": spec.out_size, "out_channels": spec.out_channels}
-        kinds[name] = {"backbone": spec.backbone, "node": spec.node, "head": spec.head, **sizes, "view": view}
-    return kinds
+        settings[name] = {"backbone": spec.backbone, "node": spec.node, "head": spec.head, **sizes, "view": view}
+    return settings
 
 
 def pack(values: Mapping[str, Any]) -> Tensor:
-    """Plain values and small tensors as uint8 ``(N,)``; numbers that are not finite become ``None``."""
+    """Pack plain values and small tensors as uint8 ``(N,)``; numbers that are not finite become ``None``."""
     return torch.tensor(list(repr({"format": FORMAT, **_plain(values)}).encode()), dtype=torch.uint8)
 
 
 def unpack(state: Any) -> dict[str, Any]:
-    """The inverse of :func:`pack`; tensors come back as lists.
+    """Unpack the values of :func:`pack`; tensors come back as lists.
 
     Raises:
-        UsageError: the tensor was changed, or is of a newer version.
+        UsageError: the tensor was modified, or was written by a newer version.
     """
     try:
         if not isinstance(state, Tensor) or state.dtype != torch.uint8:
@@ -82,36 +82,36 @@ def unpack(state: Any) -> dict[str, Any]:
         version = values.pop("format")
     except (ValueError, SyntaxError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"the extra state of the ensemble cannot be read ({error}); take it over unchanged, or leave it out and "
-            "load with strict=False"
+            f"the extra state of the ensemble cannot be read ({error}); load it unchanged, or remove it and load with "
+            "strict=False"
         ) from error
     if version != FORMAT:
         raise UsageError(f"the state has format {version}, this version reads {FORMAT}; update densemble")
     return dict(values)
 
 
-def require_same_members(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Checks that a state is of an ensemble of the same members.
+def require_same_members(saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
+    """Check that a state belongs to an ensemble of the same members.
 
     Args:
-        saved: what decides on a member's maps beside its tensors, by its name.
-        own: the same of the ensemble that it is loaded into.
+        saved: :func:`member_settings` in the state.
+        current: :func:`member_settings` of the ensemble that loads the state.
 
     Raises:
-        UsageError: it is of others.
+        UsageError: the members differ.
     """
-    if set(saved) != set(own):
+    if set(saved) != set(current):
         raise UsageError(
-            f"the state is of an ensemble of {', '.join(saved)}, this one has {', '.join(own)}; build it of the same "
-            "members, without those of weight 0"
+            f"the state is of an ensemble of {', '.join(saved)}, this one has {', '.join(current)}; build it of the "
+            "same members, without those of weight 0"
         )
-    for name, values in own.items():
+    for name, values in current.items():
         differing = [key for key in values if values[key] != saved[name].get(key)]
         if differing:
             key = differing[0]
             raise UsageError(
                 f"member '{name}' of the state has {key} = {saved[name].get(key)}, this one {values[key]}: its maps "
-                "would differ; build the same member"
+                "would differ; build the member with the same settings"
             )
 
 
@@ -128,15 +128,15 @@ def _plain(value: Any) -> Any:
 
 
 def require_no_prefix(state: Mapping[str, Any]) -> None:
-    """Checks that a state is not that of a module which holds the ensemble.
+    """Check that a state does not belong to a module that contains the ensemble.
 
     Raises:
-        UsageError: all its names begin with that module's name for it.
+        UsageError: all names start with a prefix of such a module.
     """
     for name in state:
         prefix, extra, _ = name.rpartition("_extra_state")
         if extra and prefix:
             raise UsageError(
-                f"the names in this state begin with '{prefix}': it is of a module that holds the ensemble "
-                "(torch.compile, DataParallel); load it into such a module, or take the prefix off every name"
+                f"the names in this state begin with '{prefix}': it is of a module that contains the ensemble "
+                "(torch.compile, DataParallel); load it into such a module, or remove the prefix from every name"
             )

@@ -3,8 +3,8 @@
 With member probabilities p_m of weight w_m (summing to 1) and their mean p: predictive entropy H(p), expected entropy
 sum_m w_m H(p_m), mutual information = their difference (Depeweg et al. 2018; Lakshminarayanan et al. 2017).
 
-None of these is linear in the probabilities: an interpolated entropy is not the entropy of the interpolated map. For
-another size, resize the members' maps before they are added.
+None of these is linear in the probabilities: an interpolated entropy is not the entropy of the interpolated map. To get
+another size, resize the members' maps before adding them.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,25 +16,25 @@ from torch import Tensor
 from densemble.tasks import Distribution
 
 UNCERTAINTY = frozenset({"variance", "entropy", "expected_entropy", "mutual_information", "disagreement"})
-"""Names of the maps of uncertainty; values that are no probabilities have only the variance."""
+"""Names of the uncertainty maps; values that are not probabilities have only the variance."""
 Asked = bool | Collection[str]
-"""Which maps of uncertainty to compute: their names, or all, or none."""
+"""Requested uncertainty maps: their names, or all, or none."""
 
 _TINY = 1e-12
 _STRIP_VALUES = 1 << 18
-"""Of a map that a CPU works on at once: in memory that fits its cache and is used again, it is four times faster."""
+"""Number of values that a CPU processes at once: strips that fit its cache are four times faster."""
 
 
 def asked_maps(asked: Asked, distribution: Distribution) -> frozenset[str]:
-    """Names of the maps to compute: those that are asked for and that maps of this distribution have."""
-    able = UNCERTAINTY if distribution != "none" else frozenset({"variance"})
+    """Return the names of the maps to compute: those requested and available for this distribution."""
+    available = UNCERTAINTY if distribution != "none" else frozenset({"variance"})
     if isinstance(asked, bool):
-        return able if asked else frozenset()
-    return able & frozenset(asked)
+        return available if asked else frozenset()
+    return available & frozenset(asked)
 
 
 def entropy(probabilities: Tensor, distribution: Distribution) -> Tensor:
-    """Entropy in nats, ``(B, K, h, w)`` -> ``(B, h, w)``: over the channels, or the mean of Bernoulli entropies."""
+    """Entropy in nats, ``(B, K, h, w)`` -> ``(B, h, w)``: over the channels, or the mean of the Bernoulli entropies."""
     strips = [_entropy(probabilities[..., rows, :], distribution) for rows in _strips(probabilities)]
     return strips[0] if len(strips) == 1 else torch.cat(strips, dim=-2)
 
@@ -48,7 +48,7 @@ def _entropy(probabilities: Tensor, distribution: Distribution) -> Tensor:
 
 
 def _strips(maps: Tensor) -> list[slice]:
-    """Rows of maps ``(..., h, w)`` to work on at once: all of them, except on a CPU."""
+    """Split the rows of maps ``(..., h, w)`` into strips to process at once; one strip unless the maps are on a CPU."""
     height = int(maps.shape[-2])
     rows = height if maps.device.type != "cpu" else max(_STRIP_VALUES * height // max(maps.numel(), 1), 1)
     return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
@@ -56,13 +56,13 @@ def _strips(maps: Tensor) -> list[slice]:
 
 @dataclass(frozen=True)
 class Moments:
-    """What uncertainty is computed from, all of it linear in the members' shares, so that windows can be blended.
+    """Moments from which uncertainty is computed; linear in the members' shares, so windows can be blended.
 
     Attributes:
         mean: weighted mean of the members' maps ``(B, K, h, w)``, float64.
         square: weighted mean of their squares, float64.
         entropy: weighted mean of their entropies ``(B, h, w)``.
-        votes: share of the weight that decides for a channel ``(B, K, h, w)``.
+        votes: share of the weight of members that decide for a channel ``(B, K, h, w)``.
     """
 
     mean: Tensor | None
@@ -72,15 +72,15 @@ class Moments:
 
 
 class RunningUncertainty:
-    """Mean, variance, expected entropy and votes of members that are added one after the other (West 1979).
+    """Running mean, variance, expected entropy and votes of members added one after the other (West 1979).
 
-    At most three maps of all channels and one of a single channel are kept, for any number of members. The updates
-    move means instead of adding to sums: the mean of equal members is exactly the member's value, and their variance
-    and mutual information are exactly 0.
+    Memory does not grow with the number of members: at most three maps with all channels and one with a single channel
+    are stored. The updates move means instead of adding to sums, so the mean of equal members is exactly the member's
+    value, and their variance and mutual information are exactly 0.
 
     Args:
-        distribution: of the maps.
-        maps: names of the maps that will be read; what only others need is not computed.
+        distribution: distribution of the maps.
+        maps: names of the maps to read later; anything that only the others need is not computed.
     """
 
     def __init__(self, distribution: Distribution, maps: Collection[str] = UNCERTAINTY) -> None:
@@ -95,28 +95,28 @@ class RunningUncertainty:
 
     @classmethod
     def joined(cls, parts: Sequence["RunningUncertainty"]) -> "RunningUncertainty":
-        """One batch from its parts, which may have seen different members; nothing can be added to it."""
-        found = cls(parts[0]._distribution, parts[0].maps)
-        found._weight = 1.0
-        found._squares = torch.cat([part.variance() for part in parts]) if "variance" in found.maps else None
-        found._mean = _cat([part._mean for part in parts])
-        found._entropy = _cat([part._entropy for part in parts])
-        found._votes = _cat([part._votes for part in parts])
-        return found
+        """Concatenate the parts of a batch, which may have different members. No member can be added afterwards."""
+        whole = cls(parts[0]._distribution, parts[0].maps)
+        whole._weight = 1.0
+        whole._squares = torch.cat([part.variance() for part in parts]) if "variance" in whole.maps else None
+        whole._mean = _cat([part._mean for part in parts])
+        whole._entropy = _cat([part._entropy for part in parts])
+        whole._votes = _cat([part._votes for part in parts])
+        return whole
 
     @classmethod
     def restored(cls, moments: Moments, distribution: Distribution, maps: Collection[str]) -> "RunningUncertainty":
-        """From :meth:`moments`, which may have been blended in between; nothing can be added to it."""
-        found = cls(distribution, maps)
-        found._weight = 1.0
-        found._mean = None if moments.mean is None else moments.mean.float()
+        """Restore from :meth:`moments`, which may have been blended. No member can be added afterwards."""
+        running = cls(distribution, maps)
+        running._weight = 1.0
+        running._mean = None if moments.mean is None else moments.mean.float()
         if moments.mean is not None and moments.square is not None:
-            found._squares = (moments.square - moments.mean.square()).clamp(min=0).float()
-        found._entropy, found._votes = moments.entropy, moments.votes
-        return found
+            running._squares = (moments.square - moments.mean.square()).clamp(min=0).float()
+        running._entropy, running._votes = moments.entropy, moments.votes
+        return running
 
     def add(self, maps: Tensor, weight: float) -> None:
-        """Adds one member's activated maps ``(B, K, h, w)``; ``weight`` > 0."""
+        """Add one member's activated maps ``(B, K, h, w)``; ``weight`` > 0."""
         self._weight += weight
         share = weight / self._weight
         if self._weight == weight:
@@ -138,7 +138,7 @@ class RunningUncertainty:
         if self._entropy is not None:
             self._entropy[..., rows, :].lerp_(entropy(maps, self._distribution), share)
         if self._votes is not None:
-            self._votes[..., rows, :].lerp_(_decisions(maps, self._distribution), share)
+            self._votes[..., rows, :].lerp_(decisions(maps, self._distribution), share)
         if self._mean is not None:
             mean = self._mean[..., rows, :]
             difference = maps - mean
@@ -147,7 +147,7 @@ class RunningUncertainty:
                 self._squares[..., rows, :].addcmul_(difference, maps - mean, value=weight)
 
     def moments(self) -> Moments:
-        """What :meth:`restored` continues from."""
+        """Return the moments for :meth:`restored`."""
         if self._mean is None:
             return Moments(None, None, self._entropy, self._votes)
         mean = self._mean.double()
@@ -158,30 +158,31 @@ class RunningUncertainty:
         """Weighted population variance over the members, ``(B, K, h, w)``.
 
         Raises:
-            ValueError: no member was added, or the variance was not asked for.
+            ValueError: no member was added, or the variance is not among :attr:`maps`.
         """
         if self._squares is None:
-            raise ValueError("no variance: add a member's maps to sums that were made for 'variance'")
+            raise ValueError("there is no variance: request the map 'variance' and add a member first")
         return self._squares / self._weight
 
     def expected_entropy(self) -> Tensor | None:
-        """Weighted mean of the members' entropies, ``(B, h, w)``; ``None`` where values are no probabilities."""
+        """Weighted mean of the members' entropies, ``(B, h, w)``; ``None`` if values are not probabilities."""
         return self._entropy
 
     def mutual_information(self) -> Tensor | None:
-        """Entropy of the members' weighted arithmetic mean less their expected entropy, in nats, ``(B, h, w)``.
+        """Entropy of the members' weighted arithmetic mean minus their expected entropy, in nats, ``(B, h, w)``.
 
-        It is never negative (Jensen), whatever rule combines the members. ``None`` where values are no probabilities.
+        It is never negative (Jensen), for every combination rule. ``None`` if values are not probabilities.
         """
         if self._mean is None or self._entropy is None:
             return None
-        return (entropy(self._mean, self._distribution) - self._entropy).clamp(min=0)  # below 0 by rounding only
+        return (entropy(self._mean, self._distribution) - self._entropy).clamp(min=0)  # only rounding gives < 0
 
     def disagreement(self) -> Tensor | None:
-        """Weighted share of the members that decide otherwise than most, in [0, 1], ``(B, h, w)``.
+        """Weighted share of the members whose decision differs from the most common one, in [0, 1], ``(B, h, w)``.
 
-        A member decides for its most probable class, or of Bernoulli channels for those of 0.5 and more; there it is
-        the mean over the channels. ``None`` where values are no probabilities. Freeman's (1965) variation ratio.
+        A member decides for its most probable class; for Bernoulli channels, for each channel of at least 0.5, and the
+        result is the mean over the channels. ``None`` if values are not probabilities. This is the variation ratio of
+        Freeman (1965).
         """
         if self._votes is None:
             return None
@@ -195,8 +196,8 @@ def _cat(maps: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if known else None
 
 
-def _decisions(maps: Tensor, distribution: Distribution) -> Tensor:
-    """1 where a member decides for a channel, else 0, ``(B, K, h, w)``."""
+def decisions(maps: Tensor, distribution: Distribution) -> Tensor:
+    """Return 1 where a member decides for a channel, else 0, ``(B, K, h, w)``; ties go to the first class."""
     if distribution == "categorical":
         return torch.zeros_like(maps).scatter_(1, maps.max(1, keepdim=True).indices, 1)
     return (maps >= 0.5).to(maps.dtype)

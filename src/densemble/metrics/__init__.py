@@ -1,4 +1,4 @@
-"""Streaming metrics: images go in one by one, only sums are kept."""
+"""Streaming metrics: images are added one by one, and only sums are stored."""
 
 from densemble.metrics.heatmap import DensityMetrics, KeypointMetrics
 from densemble.metrics.image import ImageMetrics

@@ -1,4 +1,4 @@
-"""Metrics of point maps: where keypoints are found, and how many points there are."""
+"""Metrics of point maps: positions of keypoints, and numbers of points."""
 
 import torch
 import torch.nn.functional as F
@@ -7,15 +7,17 @@ from torch import Tensor
 from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, root_mean
 
 REACH = 0.05
+"""Largest distance of a correct keypoint, as a share of the diagonal of the map."""
 
 
 class KeypointMetrics(Metric):
-    """``pck distance mse`` of maps that peak at a keypoint, targets ``(K, H, W)`` in [0, 1].
+    """``pck distance mse`` of maps with a peak at each keypoint; targets ``(K, H, W)`` in [0, 1].
 
-    ``distance`` is from the highest pixel of a predicted channel to the target's peak, in pixels of the target, a mean
-    over all channels of all images; ``pck`` the share of them within 5 % of the map's diagonal (after Yang & Ramanan
-    2013). A channel whose target is 0 everywhere has no point and is left out of both; where a target has several
-    peaks, those of at least half the highest count, and the nearest is taken. ``mse`` is over all pixels.
+    ``distance`` is the distance from the highest pixel of a predicted channel to the peak of the target, in pixels of
+    the target, as the mean over all channels of all images. ``pck`` is the share of these distances within 5 % of the
+    diagonal of the map (after Yang & Ramanan 2013). A channel whose target is 0 everywhere has no point and is left out
+    of both. If a target has several peaks, those with at least half the height of the highest one count, and the
+    nearest is used. ``mse`` is over all pixels.
     """
 
     def __init__(self) -> None:
@@ -27,20 +29,20 @@ class KeypointMetrics(Metric):
 
 
 def _distances(image: ScoredImage) -> Tensor:
-    """From the highest pixel to the target's nearest peak, float64 ``(M, channels that have a point)``."""
+    """Return distances from the highest pixel to the nearest peak, float64 ``(M, channels with a point)``."""
     highest = image.maps.flatten(2).argmax(2)
     width = image.maps.shape[-1]
-    found = torch.stack([highest // width, highest % width], dim=-1).double()
+    predicted = torch.stack([highest // width, highest % width], dim=-1).double()
     distances = [
-        (found[:, None, number] - peaks_of(channel).double()).norm(dim=-1).amin(1)
-        for number, channel in enumerate(image.target.double())
-        if channel.max() > 0
+        (predicted[:, None, channel] - peaks_of(target).double()).norm(dim=-1).amin(1)
+        for channel, target in enumerate(image.target.double())
+        if target.max() > 0
     ]
-    return torch.stack(distances, dim=1) if distances else torch.zeros(len(found), 0)
+    return torch.stack(distances, dim=1) if distances else torch.zeros(len(predicted), 0)
 
 
 def peaks_of(target: Tensor) -> Tensor:
-    """Row and column of each pixel that is the highest of its neighbours, ``(H, W)`` -> ``(N, 2)``."""
+    """Return row and column of each pixel that is the highest of its neighbourhood, ``(H, W)`` -> ``(N, 2)``."""
     highest = F.max_pool2d(target[None], 3, stride=1, padding=1)[0]
     return ((target == highest) & (target >= target.max() / 2)).nonzero()
 
@@ -63,7 +65,7 @@ def _squared(image: ScoredImage) -> Tensor:
 class DensityMetrics(Metric):
     """``count_mae count_rmse mae`` of densities ``(K, H, W)`` whose sum is a count.
 
-    The first two are over the counts of all channels of all images, ``mae`` over all pixels.
+    ``count_mae`` and ``count_rmse`` are over the counts of all channels of all images, ``mae`` is over all pixels.
     """
 
     def __init__(self) -> None:

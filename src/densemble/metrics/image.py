@@ -1,20 +1,23 @@
-"""Image to image metrics, means over images; values in [0, 1]."""
+"""Metrics of predicted images with values in [0, 1], as means over images."""
 
 import torch
 from torch import Tensor
 
-from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, nothing
+from densemble.metrics.metric import Metric, Objective, ScoredImage, counted, mean, no_statistics
 from densemble.metrics.structural_similarity import similarity_map
 
 LEAST_ERROR = 1e-10
+"""Lower limit of the mean squared error, so that the PSNR is at most 100 dB."""
 
 
 class ImageMetrics(Metric):
-    """``psnr ssim mae``: peak signal-to-noise ratio in dB for a data range of 1, structural similarity (Wang et al.
-    2004) over windows without an invalid pixel, mean absolute error. Targets ``(K, H, W)``, NaN is invalid.
+    """``psnr ssim mae`` of images with targets ``(K, H, W)``; NaN is invalid.
 
-    An image that is met exactly has a PSNR of 100 dB, for a mean cannot hold infinity. ``None`` where no image has a
-    valid pixel, or no whole window.
+    Peak signal-to-noise ratio in dB for a data range of 1; structural similarity (Wang et al. 2004) over windows
+    without an invalid pixel; mean absolute error.
+
+    An exactly predicted image has a PSNR of 100 dB, because a mean cannot contain infinity. A metric is ``None`` if no
+    image has a valid pixel, or a complete window.
     """
 
     def __init__(self) -> None:
@@ -26,7 +29,7 @@ class ImageMetrics(Metric):
 
 
 def _errors(image: ScoredImage) -> Tensor:
-    """Differences float64 ``(M, N)`` where the target is valid."""
+    """Return differences float64 ``(M, N)`` at the valid pixels of the target."""
     valid = torch.isfinite(image.target)
     return image.maps[:, valid].double() - image.target[valid].double()
 
@@ -34,18 +37,18 @@ def _errors(image: ScoredImage) -> Tensor:
 def _signal_to_noise(image: ScoredImage) -> Tensor:
     errors = image.once(_errors)
     if not errors.shape[1]:
-        return nothing(image)
+        return no_statistics(image)
     return counted(-10 * torch.log10(errors.square().mean(1).clamp(min=LEAST_ERROR)), 1)
 
 
 def _absolute(image: ScoredImage) -> Tensor:
     errors = image.once(_errors)
-    return counted(errors.abs().mean(1), 1) if errors.shape[1] else nothing(image)
+    return counted(errors.abs().mean(1), 1) if errors.shape[1] else no_statistics(image)
 
 
 def _similarity(image: ScoredImage) -> Tensor:
     valid = torch.isfinite(image.target)
     known = torch.where(valid, image.target, 0.0).double().expand(image.maps.shape)
-    similarity, whole = similarity_map(image.maps.double(), known, valid[None])
-    windows = int(whole[0].sum())
-    return counted((similarity * whole).sum((1, 2, 3)) / windows, 1) if windows else nothing(image)
+    similarity, complete = similarity_map(image.maps.double(), known, valid[None])
+    windows = int(complete[0].sum())
+    return counted((similarity * complete).sum((1, 2, 3)) / windows, 1) if windows else no_statistics(image)

@@ -1,4 +1,4 @@
-"""Metrics of independent classes from counts over the whole set; ignored pixels count nowhere."""
+"""Metrics of independent classes from counts over all images; ignored pixels are not counted."""
 
 from functools import partial
 from typing import NamedTuple
@@ -16,16 +16,17 @@ from densemble.metrics.metric import (
     mean,
     ratio,
     totals_per_row,
-    where,
+    true_indices,
 )
 from densemble.metrics.reliability import calibration_error, confidence_bins, log_losses
 from densemble.metrics.segmentation import class_overlaps, mean_overlap
 
 IGNORED = 255
+"""Value of ignored pixels in masks."""
 
 
 class _Bins(NamedTuple):
-    """Bins of equal width in log-odds: as fine near 0, where most pixels of a rare class lie, as elsewhere."""
+    """Bins of equal width in log-odds: they resolve probabilities near 0, where most pixels of a rare class are."""
 
     cells: int
     lowest: float
@@ -34,22 +35,22 @@ class _Bins(NamedTuple):
 
 
 _FINE = _Bins(16384, -32.0, 17.0, torch.float64)
-"""float32 knows no probability nearer to 1, but far smaller ones."""
+"""float32 resolves no probability closer to 1, but much smaller ones."""
 _COARSE = _Bins(256, -17.0, 9.0, torch.float32)
-"""16-bit probabilities lie between these; small enough to be kept of every image and candidate."""
+"""Range of float16 probabilities; few enough bins to be stored for every image and candidate."""
 
 
 class MultilabelMetrics(Metric):
-    """``miou f1 map ece brier nll iou_per_class`` of targets ``(K, H, W)`` of 0 and 1, 255 is ignored.
+    """``miou f1 map ece brier nll iou_per_class`` of targets ``(K, H, W)`` of 0 and 1; 255 is ignored.
 
-    A class is found where its probability is at least 0.5; ``miou`` and ``f1`` are means over the classes that occur
-    in the targets or the predictions. ``map`` is the mean over the classes that occur in the targets of the average
-    precision, the sum of precision times gain of recall over all thresholds; probabilities whose log-odds differ by
-    less than 0.003 count as equal, which keeps it within about 0.001 of the exact value; as an objective by less than
-    0.1, within about 0.01. ``ece`` (in bins of equal width of the probability), ``brier``, 0 to 1, and ``nll``, in
-    nats, are over the values of all classes.
+    A class is predicted where its probability is at least 0.5. ``miou`` and ``f1`` are means over the classes that
+    occur in the targets or the predictions. ``map`` is the mean, over the classes that occur in the targets, of the
+    average precision: the sum over all thresholds of precision times increase of recall. Probabilities whose log-odds
+    differ by less than 0.003 count as equal, so ``map`` is within about 0.001 of the exact value; as an objective, by
+    less than 0.1, within about 0.01. ``ece`` (bins of equal width of the probability), ``brier`` (0 to 1) and ``nll``
+    (in nats) are over the values of all classes.
 
-    :meth:`update` and all statistics raise :class:`DataError` where a target holds another value.
+    :meth:`update` and all statistics raise :class:`DataError` if a target has another value.
 
     Args:
         classes: K.
@@ -69,7 +70,7 @@ class MultilabelMetrics(Metric):
         )
 
     def _mean_average_precision(self, sums: Tensor) -> Tensor:
-        """Sum of precision times gain of recall over all thresholds, a mean over the classes in the targets."""
+        """Return the mean average precision over the classes that occur in the targets."""
         positives, negatives = sums.reshape(*sums.shape[:-1], self._classes, 2, -1).flip(-1).unbind(-2)
         hits = positives.cumsum(-1)
         precision = hits / (hits + negatives.cumsum(-1)).clamp(min=1)
@@ -77,23 +78,23 @@ class MultilabelMetrics(Metric):
 
 
 def _known(image: ScoredImage) -> tuple[Tensor, Tensor]:
-    """Which pixels of each class are positive, and which count, bool ``(K, N)``."""
+    """Return which pixels of each class are positive, and which are known, bool ``(K, N)``."""
     masks = image.target.flatten(1).long()
     valid = masks != IGNORED
     wrong = valid & (masks != 0) & (masks != 1)
     if wrong.any():
         raise DataError(
-            f"a mask holds {int(masks[wrong][0])}; masks are 0 or 1, {IGNORED} where unknown: map others with "
-            "data.label_map"
+            f"a mask holds {int(masks[wrong][0])}; masks must be 0, 1, or {IGNORED} where unknown: convert other "
+            "values with data.label_map"
         )
     return masks == 1, valid
 
 
 def _overlaps(image: ScoredImage) -> Tensor:
-    """Hits and unions of each class, ``(M, 2K)``."""
+    """Return hits and unions of each class, ``(M, 2K)``."""
     positive, valid = image.once(_known)
-    found = (image.maps.flatten(2) >= 0.5) & valid
-    hits, unions = (found & positive).sum(2), (found | positive).sum(2)
+    predicted = (image.maps.flatten(2) >= 0.5) & valid
+    hits, unions = (predicted & positive).sum(2), (predicted | positive).sum(2)
     return torch.cat([hits, unions], dim=1).double()
 
 
@@ -103,22 +104,22 @@ def _mean_f1(sums: Tensor) -> Tensor:
 
 
 def _values(image: ScoredImage) -> list[tuple[Tensor, Tensor]]:
-    """Of each class the probabilities ``(M, n)`` where they count, and which are positive, bool ``(n,)``."""
+    """Return, for each class, the known probabilities ``(M, n)`` and which are positive, bool ``(n,)``."""
     values = []
-    for number, (positive, valid) in enumerate(zip(*image.once(_known), strict=True)):
-        pixels = where(valid)
-        values.append((columns(image.maps[:, number].flatten(1), pixels), positive.index_select(0, pixels)))
+    for channel, (positive, valid) in enumerate(zip(*image.once(_known), strict=True)):
+        pixels = true_indices(valid)
+        values.append((columns(image.maps[:, channel].flatten(1), pixels), positive.index_select(0, pixels)))
     return values
 
 
 def _histograms(bins: _Bins, image: ScoredImage) -> Tensor:
-    """Positive, then negative pixels of each class in each bin, ``(M, K 2 bins)``."""
+    """Return the numbers of positive, then of negative pixels of each class in each bin, ``(M, K * 2 * bins)``."""
     counts = []
     for p, positive in image.once(_values):
         log_odds = torch.logit(p.to(bins.dtype)).clamp_(bins.lowest, bins.highest)
         share = (log_odds - bins.lowest) / (bins.highest - bins.lowest)
-        place = (share * (bins.cells - 1)).round().long()
-        counts.append(totals_per_row(place + bins.cells * ~positive, 2 * bins.cells))
+        cell = (share * (bins.cells - 1)).round().long()
+        counts.append(totals_per_row(cell + bins.cells * ~positive, 2 * bins.cells))
     return torch.cat(counts, dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Regression (depth) metrics over all valid pixels of the set; every pixel weighs the same (Eigen et al. 2014)."""
+"""Regression and depth metrics over all valid pixels; every pixel has the same weight (Eigen et al. 2014)."""
 
 from functools import partial
 
@@ -11,11 +11,12 @@ from densemble.metrics.metric import (
     ScoredImage,
     columns,
     counted,
+    is_valid,
     mean,
-    nothing,
+    no_statistics,
     ratio,
     root_mean,
-    where,
+    true_indices,
 )
 
 FACTOR = 1.25
@@ -25,11 +26,12 @@ Pairs = tuple[Tensor, Tensor]
 
 
 class RegressionMetrics(Metric):
-    """``mae rmse absrel delta1 delta2 delta3 silog``; all but the first two over positive targets, else ``None``.
+    """``mae rmse absrel delta1 delta2 delta3 silog``; all except ``mae`` and ``rmse`` are over positive targets only.
 
-    ``deltaN`` is the share of pixels where prediction and target differ by less than a factor of 1.25^N. ``silog`` is
-    100 times the standard deviation of the log ratio within an image, a mean over images as in KITTI (Uhrig et al.
-    2017); ``None`` where a prediction is not positive, for it has no logarithm.
+    ``deltaN`` is the share of pixels whose prediction and target differ by less than a factor of 1.25^N. ``silog`` is
+    100 times the standard deviation of the log ratio within an image, as a mean over images as in KITTI (Uhrig et al.
+    2017); ``None`` if a prediction is not positive, because its logarithm is undefined. Metrics without a pixel are
+    ``None``.
 
     Args:
         invalid_below: targets ``(H, W)`` up to this value are invalid, as NaN is; ``None``: only NaN is.
@@ -54,12 +56,12 @@ class RegressionMetrics(Metric):
         return image.once(self._valid) if all_positive else _pairs(image, 0.0)
 
     def _ratios(self, image: ScoredImage) -> Tensor:
-        """Prediction over target where that is positive."""
+        """Return prediction / target where the target is positive."""
         p, t = image.once(self._positive)
         return p / t
 
     def _factors(self, image: ScoredImage) -> Tensor:
-        """By what prediction and target differ, where both are positive."""
+        """Return the factor by which prediction and target differ, where both are positive."""
         p, t = image.once(self._positive)
         return torch.maximum(image.once(self._ratios), t / p)
 
@@ -80,22 +82,19 @@ class RegressionMetrics(Metric):
         return counted(((p > 0) & (image.once(self._factors) < factor)).sum(1), len(t))
 
     def _log_spread(self, image: ScoredImage) -> Tensor:
-        """Standard deviation of the log ratio, 1 for the image, and whether it is undefined, ``(M, 3)``."""
+        """Return the standard deviation of the log ratio, the count 1, and whether it is undefined, ``(M, 3)``."""
         p, t = image.once(self._positive)
         if not len(t):
-            return torch.cat([nothing(image), torch.zeros(len(p), 1)], dim=1)
+            return torch.cat([no_statistics(image), torch.zeros(len(p), 1)], dim=1)
         defined = (p > 0).all(1)
         spread = image.once(self._ratios).log().std(1, correction=0).where(defined, 0.0)
         return torch.cat([counted(spread, 1), (~defined).double()[:, None]], dim=1)
 
 
 def _pairs(image: ScoredImage, above: float | None) -> Pairs:
-    """Where the target is known and, with a limit, above it."""
+    """Return predictions and targets where the target is valid and above a limit."""
     target = image.target.double().flatten()
-    valid = torch.isfinite(target)
-    if above is not None:
-        valid &= target > above
-    pixels = where(valid)
+    pixels = true_indices(is_valid(target, above))
     return columns(image.maps.flatten(1), pixels).double(), target.index_select(0, pixels)
 
 

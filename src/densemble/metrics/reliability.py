@@ -1,4 +1,4 @@
-"""How far probabilities and intervals can be trusted: sums over all pixels, no subsampling."""
+"""Calibration of probabilities and intervals: sums over all pixels, without subsampling."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -6,45 +6,45 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from densemble.metrics.metric import MetricValues, counted, ratio, totals_per_row
+from densemble.metrics.metric import MetricValues, counted, is_valid, ratio, totals_per_row
 
 BINS = 15
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 _SMALLEST = torch.finfo(torch.float32).eps
-"""Where the logarithm of a probability is cut off, as scikit-learn does with float32."""
+"""Lower limit of a probability in a logarithm, the same as in scikit-learn for float32."""
 
 
 def confidence_bins(confidence: Tensor, right: Tensor, bins: int = BINS) -> Tensor:
-    """Statistics of confidence against accuracy in bins of equal width (Naeini et al. 2015; Guo et al. 2017).
+    """Statistics of confidence and accuracy in bins of equal width (Naeini et al. 2015; Guo et al. 2017).
 
-    Predictions of confidence exactly 1 have a bin of their own, as in torchmetrics.
+    Predictions with a confidence of exactly 1 have a separate bin, as in torchmetrics.
 
     Args:
         confidence: in [0, 1], ``(M, N)``.
-        right: whether each prediction is, bool, broadcastable to it.
-        bins: between 0 and 1.
+        right: whether each prediction is correct, bool, broadcastable to ``confidence``.
+        bins: number of bins between 0 and 1.
 
     Returns:
-        float64 ``(M, 3 (bins + 1))``: wrong predictions in each bin, right ones, and the sum of their confidences.
+        float64 ``(M, 3 (bins + 1))``: numbers of wrong and of correct predictions, and sums of confidences, per bin.
     """
     cells = bins + 1
-    place = find_bins(confidence, torch.linspace(0, 1, cells))
-    counts = totals_per_row(place + cells * right, 2 * cells)
-    return torch.cat([counts, totals_per_row(place, cells, confidence)], dim=1)
+    indices = find_bins(confidence, torch.linspace(0, 1, cells))
+    counts = totals_per_row(indices + cells * right, 2 * cells)
+    return torch.cat([counts, totals_per_row(indices, cells, confidence)], dim=1)
 
 
 def calibration_error(sums: Tensor) -> Tensor:
-    """Expected calibration error from :func:`confidence_bins`: mean distance of confidence and accuracy."""
+    """Expected calibration error from :func:`confidence_bins`: mean distance between confidence and accuracy."""
     wrong, right, confidence = sums.chunk(3, dim=-1)
     return ratio((right - confidence).abs().sum(-1), (wrong + right).sum(-1))
 
 
 def reliability_bins(sums: Tensor) -> list[dict[str, float | None]]:
-    """Every bin of :func:`confidence_bins` from 0 upwards; the last, for exactly 1, has no width.
+    """List the bins of :func:`confidence_bins` from 0 upwards; the last, for exactly 1, has no width.
 
     Returns:
-        ``low`` and ``high``, the ends of the bin; ``count`` of predictions, their mean ``confidence`` and ``accuracy``,
-        ``None`` where there are none.
+        For each bin: its ends ``low`` and ``high``, the ``count`` of predictions, and their mean ``confidence`` and
+        ``accuracy``, ``None`` if there are no predictions.
     """
     wrong, right, confidence = sums.chunk(3)
     edges = torch.linspace(0, 1, len(wrong)).tolist()
@@ -59,23 +59,25 @@ def reliability_bins(sums: Tensor) -> list[dict[str, float | None]]:
 
 
 def find_bins(probabilities: Tensor, edges: Tensor) -> Tensor:
-    """Number of the bin of each probability in [0, 1]: the last of the evenly spaced edges that is not above it."""
-    # The nearest edge, one less where it is above: exactly what torch.bucketize finds, in a third of its time.
-    nearest = (probabilities * (len(edges) - 1)).round_().long().clamp_(0, len(edges) - 1)  # NaN has no number
+    """Return the bin of each probability in [0, 1]: the index of the last evenly spaced edge that is not above it."""
+    # The nearest edge, or the one before if the nearest is above: exactly torch.bucketize, in a third of its time.
+    nearest = (
+        (probabilities * (len(edges) - 1)).round_().long().clamp_(0, len(edges) - 1)
+    )  # the cast of NaN is undefined
     return nearest - (probabilities < edges.index_select(0, nearest.flatten()).view_as(nearest)).long()
 
 
 def log_losses(probabilities: Tensor) -> Tensor:
-    """Total negative logarithm, in nats, of the probabilities ``(M, N)`` of what is there, and N: ``(M, 2)``."""
+    """Sum the negative logarithms, in nats, of the probabilities ``(M, N)`` of the targets, with N: ``(M, 2)``."""
     logarithms = probabilities.clamp(min=_SMALLEST).log_()
     return counted(-logarithms.sum(1, dtype=torch.float64), probabilities.shape[1])
 
 
 class IntervalCoverage:
-    """How often the truth lies in central intervals of a Gaussian, against how often it should (Kuleshov et al. 2018).
+    """Coverage of central Gaussian intervals compared with their nominal level (Kuleshov et al. 2018).
 
     Args:
-        levels: nominal shares between 0 and 1.
+        levels: nominal coverages between 0 and 1.
         invalid_below: targets up to this value are invalid, as NaN is; ``None``: only NaN is.
     """
 
@@ -88,10 +90,8 @@ class IntervalCoverage:
         self._deviation = self._log_loss = 0.0
 
     def update(self, mean: Tensor, variance: Tensor, target: Tensor) -> None:
-        """Adds one image: mean and variance >= 0 ``(1, H, W)``, targets ``(H, W)``, NaN where unknown."""
-        valid = torch.isfinite(target)
-        if self._invalid_below is not None:
-            valid &= target > self._invalid_below
+        """Add one image: mean and variance >= 0 ``(1, H, W)``, target ``(H, W)``, NaN where unknown."""
+        valid = is_valid(target, self._invalid_below)
         error = (mean.squeeze(0)[valid].double() - target[valid].double()).abs()
         spread = variance.squeeze(0)[valid].double()
         deviation = spread.sqrt()
@@ -105,16 +105,16 @@ class IntervalCoverage:
         self._log_loss += float(density.sum()) / 2
 
     def compute(self) -> MetricValues:
-        """The metrics; all ``None`` where nothing is valid.
+        """Return the metrics; all ``None`` if no pixel is valid.
 
         Returns:
             ``levels``; ``coverage``, the share of targets inside, and ``width``, the mean width in the target's unit,
-            one each; ``calibration_error``, the mean distance of coverage and level; ``gaussian_nll`` in nats per
-            pixel, ``None`` where a variance is 0, for it has no density.
+            one number per level each; ``calibration_error``, the mean distance between coverage and level;
+            ``gaussian_nll`` in nats per pixel, ``None`` if a variance is 0, because its density is undefined.
         """
-        found: MetricValues = {"levels": list(self._levels), "coverage": None, "width": None}
         if not self._pixels:
-            return {**found, "calibration_error": None, "gaussian_nll": None}
+            undefined = dict.fromkeys(("coverage", "width", "calibration_error", "gaussian_nll"))
+            return {"levels": list(self._levels), **undefined}
         coverage = [inside / self._pixels for inside in self._inside]
         gaps = [abs(share - level) for share, level in zip(coverage, self._levels, strict=True)]
         log_loss = self._log_loss / self._pixels

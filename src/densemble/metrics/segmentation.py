@@ -1,4 +1,4 @@
-"""Segmentation metrics: overlaps and calibration over all pixels of the set; ignored pixels count nowhere."""
+"""Segmentation metrics: overlap and calibration over all pixels of all images; ignored pixels are not counted."""
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from densemble.metrics.metric import (
     mean,
     ratio,
     totals_per_row,
-    where,
+    true_indices,
 )
 from densemble.metrics.reliability import BINS, calibration_error, confidence_bins, find_bins, log_losses
 
@@ -23,17 +23,18 @@ _EDGES = torch.linspace(0, 1, BINS + 1)
 class SegmentationMetrics(Metric):
     """``miou pixel_accuracy ece classwise_ece brier nll iou_per_class`` of probabilities and labels ``(H, W)``.
 
-    ``miou`` is the mean over classes that occur in the targets or the predictions; ``ece`` is the expected
-    calibration error with equal-width bins of the confidence (Guo et al. 2017), ``classwise_ece`` the mean over the
-    scored classes of that of p_k against 1[y = k] (Nixon et al. 2019; Kull et al. 2019). ``brier`` is a sum over the
-    classes, 0 to 2 (Brier 1950), ``nll`` in nats per pixel. A class whose number is the ignored label enters no mean
-    over classes; its predictions on scored pixels count as errors of the classes that are there, as in torchmetrics.
+    ``miou`` is the mean over the classes that occur in the targets or the predictions. ``ece`` is the expected
+    calibration error with equal-width bins of the confidence (Guo et al. 2017); ``classwise_ece`` is the mean over the
+    scored classes of the same error of p_k against 1[y = k] (Nixon et al. 2019; Kull et al. 2019). ``brier`` is a sum
+    over the classes, 0 to 2 (Brier 1950); ``nll`` is in nats per pixel. If the ignored label is the number of a class,
+    that class is left out of all means over classes. Predictions of it on scored pixels count as errors of the target
+    classes, as in torchmetrics.
 
-    :meth:`update` and all statistics raise :class:`DataError` where a label lies outside 0..K-1 and is not ignored.
+    :meth:`update` and all statistics raise :class:`DataError` if a label lies outside 0..K-1 and is not ignored.
 
     Args:
         classes: K.
-        ignore_index: label that is not scored, a class or none of 0..K-1.
+        ignore_index: label that is not scored; it may be a class of 0..K-1 or not.
     """
 
     def __init__(self, classes: int, ignore_index: int) -> None:
@@ -50,34 +51,29 @@ class SegmentationMetrics(Metric):
         )
 
     def _known(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
-        """Numbers of the pixels that count, and their labels, ``(N,)``."""
+        """Return the indices of the scored pixels, and their labels, ``(N,)``."""
         target = image.target.flatten()
-        pixels = where(target != self._ignore)
+        pixels = true_indices(target != self._ignore)
         labels = target.index_select(0, pixels).long()
-        wrong = (labels < 0) | (labels >= self._classes)
-        if wrong.any():
-            raise DataError(
-                f"label {int(labels[wrong][0])} is outside the {self._classes} classes; "
-                "name more classes or ignore it with data.ignore_index"
-            )
+        require_labels(labels, self._classes)
         return pixels, labels
 
-    def _decided(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
-        """Confidence and class ``(M, N)`` of the pixels that count."""
+    def _decisions(self, image: ScoredImage) -> tuple[Tensor, Tensor]:
+        """Return confidence and predicted class ``(M, N)`` of the scored pixels."""
         pixels, _ = image.once(self._known)
-        # Over all pixels first: picking them out of K channels would copy everything.
+        # The maximum is taken over all pixels first: selecting pixels from K channels would copy everything.
         confidence, predicted = image.maps.flatten(2).max(1)
         return columns(confidence, pixels), columns(predicted, pixels)
 
     def _right(self, image: ScoredImage) -> Tensor:
-        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
+        (_, predicted), (_, labels) = image.once(self._decisions), image.once(self._known)
         return predicted == labels
 
     def _overlaps(self, image: ScoredImage) -> Tensor:
-        """Hits and unions of each class, ``(M, 2K)``; the ignored class occurs nowhere."""
-        (_, predicted), (_, labels) = image.once(self._decided), image.once(self._known)
-        places = predicted + self._classes * image.once(self._right)
-        wrong, hits = totals_per_row(places, 2 * self._classes).chunk(2, dim=1)
+        """Return hits and unions of each class, ``(M, 2K)``; both are 0 for the ignored class."""
+        (_, predicted), (_, labels) = image.once(self._decisions), image.once(self._known)
+        cells = predicted + self._classes * image.once(self._right)
+        wrong, hits = totals_per_row(cells, 2 * self._classes).chunk(2, dim=1)
         unions = (wrong + torch.bincount(labels, minlength=self._classes)) * self._scored
         return torch.cat([hits, unions], dim=1)
 
@@ -86,51 +82,63 @@ class SegmentationMetrics(Metric):
         return counted(right.sum(1), right.shape[1])
 
     def _confidences(self, image: ScoredImage) -> Tensor:
-        confidence, _ = image.once(self._decided)
+        confidence, _ = image.once(self._decisions)
         return confidence_bins(confidence, image.once(self._right))
 
-    def _of_label(self, image: ScoredImage) -> Tensor:
-        """Probability of the labelled class ``(M, N)`` of the pixels that count."""
+    def _label_probabilities(self, image: ScoredImage) -> Tensor:
+        """Return the probability of the labelled class ``(M, N)`` of the scored pixels."""
         pixels, labels = image.once(self._known)
         values = image.maps.flatten(1)
-        places = labels * (values.shape[1] // self._classes) + pixels
-        return values.gather(1, places.expand(len(values), -1))
+        indices = labels * (values.shape[1] // self._classes) + pixels
+        return values.gather(1, indices.expand(len(values), -1))
 
     def _log_losses(self, image: ScoredImage) -> Tensor:
-        return log_losses(image.once(self._of_label))
+        return log_losses(image.once(self._label_probabilities))
 
     def _squares(self, image: ScoredImage) -> Tensor:
         pixels, _ = image.once(self._known)
-        # The mean of many pixels needs float64: selection tells scores apart that differ by 1e-7.
+        # The mean of many pixels needs float64: selection distinguishes scores that differ by 1e-7.
         squares = columns(image.maps.flatten(2).square().sum(1), pixels).sum(1, dtype=torch.float64)
-        of_label = image.once(self._of_label).sum(1, dtype=torch.float64)
-        return counted(squares - 2 * of_label + len(pixels), len(pixels))
+        label_sum = image.once(self._label_probabilities).sum(1, dtype=torch.float64)
+        return counted(squares - 2 * label_sum + len(pixels), len(pixels))
 
     def _gaps(self, image: ScoredImage) -> Tensor:
-        """Probability less occurrence in every bin of each scored class, and the number of pixels: ``(M, S)``."""
+        """Return probabilities minus occurrences per bin of each scored class, and the number of pixels, ``(M, S)``."""
         pixels, labels = image.once(self._known)
-        places = labels * len(_EDGES) + find_bins(image.once(self._of_label), _EDGES)
-        hits = totals_per_row(places, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
-        gaps = ((_sums_of_bins(_only(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(1)
+        cells = labels * len(_EDGES) + find_bins(image.once(self._label_probabilities), _EDGES)
+        hits = totals_per_row(cells, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
+        gaps = ((_sums_of_bins(_zero_unscored(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(
+            1
+        )
         return torch.cat([gaps, gaps.new_full((len(gaps), 1), len(pixels))], dim=1)
 
     def _classwise_error(self, sums: Tensor) -> Tensor:
         return ratio(sums[..., :-1].abs().sum(-1), sums[..., -1]) / int(self._scored.sum())
 
 
+def require_labels(labels: Tensor, classes: int) -> None:
+    """Raise a DataError if a label lies outside 0..``classes`` - 1."""
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        raise DataError(
+            f"label {int(labels[wrong][0])} is outside the {classes} classes; "
+            "name more classes or ignore it with data.ignore_index"
+        )
+
+
 def class_overlaps(sums: Tensor) -> Tensor:
-    """IoU of each class from hits and unions ``(..., 2K)`` -> ``(..., K)``, NaN for a class that occurs nowhere."""
+    """Return the IoU of each class from hits and unions ``(..., 2K)`` -> ``(..., K)``; NaN for absent classes."""
     hits, unions = sums.chunk(2, dim=-1)
     return ratio(hits, unions)
 
 
 def mean_overlap(sums: Tensor) -> Tensor:
-    """Mean IoU over the classes that occur, from hits and unions ``(..., 2K)``."""
+    """Return the mean IoU over the classes that occur, from hits and unions ``(..., 2K)``."""
     return class_overlaps(sums).nanmean(-1)
 
 
-def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
-    """Probabilities ``(M, K, N)``, 0 where pixels do not count: taking those out would cost more."""
+def _zero_unscored(probabilities: Tensor, pixels: Tensor) -> Tensor:
+    """Set probabilities ``(M, K, N)`` of pixels that are not scored to 0; removing these pixels would be slower."""
     if len(pixels) == probabilities.shape[2]:
         return probabilities
     left_out = torch.ones(probabilities.shape[2], dtype=torch.bool).index_fill_(0, pixels, False)
@@ -138,17 +146,17 @@ def _only(probabilities: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _sums_of_bins(probabilities: Tensor) -> Tensor:
-    """Sum of the probabilities ``(M, K, N)`` in every bin of every class, float64 ``(M, K, bins + 1)``.
+    """Sum the probabilities ``(M, K, N)`` in every bin of every class, float64 ``(M, K, bins + 1)``.
 
-    Most probabilities of most pixels lie in the lowest bin: it is what the others leave of the whole.
+    Most probabilities of most pixels are in the lowest bin, so its sum is computed as the total minus the other bins.
     """
     candidates, classes, pixels = probabilities.shape
     flat, cells, rows = probabilities.flatten(), len(_EDGES), candidates * classes
-    above = where(flat >= _EDGES[1])
+    above = true_indices(flat >= _EDGES[1])
     values = flat.index_select(0, above)
     per_row = torch.searchsorted(above, torch.arange(rows + 1) * pixels).diff()
-    place = torch.arange(0, rows * cells, cells).repeat_interleave(per_row) + find_bins(values, _EDGES)
-    sums = torch.bincount(place, weights=values.double(), minlength=rows * cells).double()
+    cell = torch.arange(0, rows * cells, cells).repeat_interleave(per_row) + find_bins(values, _EDGES)
+    sums = torch.bincount(cell, weights=values.double(), minlength=rows * cells).double()
     sums = sums.view(candidates, classes, cells)
     sums[..., 0] = probabilities.sum(2).double() - sums.sum(2)
     return sums

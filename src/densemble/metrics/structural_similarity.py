@@ -10,26 +10,26 @@ _C1, _C2 = 0.01**2, 0.03**2  # for values in [0, 1]
 
 
 def similarity_map(a: Tensor, b: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """SSIM of each window that lies inside the image, Gaussian of 11x11 pixels and sigma 1.5; differentiable.
+    """SSIM of each window inside the image, Gaussian of 11x11 pixels and sigma 1.5; differentiable.
 
-    An image that is smaller than the window has a smaller window.
+    An image that is smaller than the window gets a smaller window.
 
     Args:
         a: values in [0, 1] ``(B, K, h, w)``.
-        b: the same, finite.
-        valid: bool, broadcastable to them.
+        b: finite values of the same shape.
+        valid: bool, broadcastable to both.
 
     Returns:
-        SSIM ``(B, K, h - 10, w - 10)`` and whether all pixels of its window are valid, of the same shape.
+        SSIM ``(B, K, h - 10, w - 10)``, and whether all pixels of the window are valid, of the same shape.
     """
     size = _window_size(a.shape[-2], a.shape[-1])
     mean_a, mean_b, square_a, square_b, product = _blur(torch.stack([a, b, a * a, b * b, a * b]), size)
     variance = square_a - mean_a**2 + square_b - mean_b**2
     covariance = product - mean_a * mean_b
-    light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
     structure = (2 * covariance + _C2) / (variance + _C2)
     invalid = (~valid).expand_as(a).to(a.dtype)
-    return light * structure, F.max_pool2d(invalid, size, stride=1) == 0
+    return luminance * structure, F.max_pool2d(invalid, size, stride=1) == 0
 
 
 def _window_size(height: int, width: int) -> int:
@@ -38,11 +38,11 @@ def _window_size(height: int, width: int) -> int:
 
 
 def _blur(stack: Tensor, size: int) -> Tensor:
-    """Gaussian of ``size`` x ``size`` without padding, ``(..., h, w)``; first down, then across."""
+    """Gaussian filter of ``size`` x ``size`` without padding, ``(..., h, w)``; first vertical, then horizontal."""
     offsets = torch.arange(size, dtype=stack.dtype, device=stack.device) - size // 2
     kernel = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
     kernel = kernel / kernel.sum()
-    # As channels of one image: on a CPU five times faster than as images of one channel.
+    # As channels of one image: on a CPU this is five times faster than as images of one channel.
     flat = stack.reshape(1, -1, *stack.shape[-2:])
     channels = flat.shape[1]
     flat = F.conv2d(flat, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)

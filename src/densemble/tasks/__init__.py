@@ -1,4 +1,4 @@
-"""Tasks: what a map means. Each gives channels, activation, losses, metrics, its targets and its plain description."""
+"""Tasks: meaning of maps. A task defines channels, activation, losses, metrics, targets and a plain description."""
 
 from typing import Any
 
@@ -38,14 +38,14 @@ TASKS: dict[str, type[Task]] = {
     "heatmap": HeatmapTask,
     "image": ImageTask,
 }
-"""Task by name."""
+"""Tasks by name."""
 
 
 def require_task(name: str) -> str:
-    """``name`` if it is a task.
+    """Return ``name`` if it is the name of a task.
 
     Raises:
-        UsageError: it is not; those that are get listed.
+        UsageError: it is not; the message lists the names.
     """
     if name not in TASKS:
         raise UsageError(f"no task is named '{name}'; there are: {', '.join(TASKS)}")
@@ -53,9 +53,9 @@ def require_task(name: str) -> str:
 
 
 def make_task(values: dict[str, Any]) -> Task:
-    """A task from its plain description (see :meth:`Task.describe`).
+    """Build a task from its plain description (see :meth:`Task.describe`).
 
     Raises:
-        UsageError: unknown name, or values that the task refuses.
+        UsageError: the name is unknown, or the task rejects the values.
     """
     return TASKS[require_task(str(values.get("name")))].described(values)

@@ -1,28 +1,30 @@
-"""Classes of a task: their names and weights."""
+"""Names and weights of the classes of a task."""
 
 import math
 from collections.abc import Sequence
 from statistics import median
 
 from densemble.errors import UsageError
+from densemble.tasks.losses.mixture import LossTerms
 
 _LEAST, _MOST = 0.1, 10.0
 HIGHEST_LABEL = 65535
-"""Of a class or of what is ignored: label maps are kept as 8 or 16 bits."""
+"""Largest label, of a class or ignored: label maps are stored with 8 or 16 bits."""
 
 
 def default_ignore_index(classes: int) -> int:
-    """The label that is ignored where nobody says one: 255, or 65535 where 255 is a class."""
+    """Return the default ignored label: 255, or 65535 if 255 is a class."""
     return 255 if classes <= 255 else HIGHEST_LABEL
 
 
 def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:
-    """A weight per class by median frequency balancing (Eigen & Fergus 2015), between 0.1 and 10.
+    """Compute a weight per class by median frequency balancing (Eigen & Fergus 2015), between 0.1 and 10.
 
-    The median frequency of the classes that occur, over the class's own; a class that does not occur has weight 1.
+    The weight is the median frequency of the classes that occur, divided by the frequency of the class; it is 1 for a
+    class that does not occur.
 
     Args:
-        counts: pixels of each class.
+        counts: number of pixels of each class.
     """
     present = [count for count in counts if count > 0]
     if not present:
@@ -32,26 +34,28 @@ def balanced_weights(counts: Sequence[int]) -> tuple[float, ...]:
 
 
 def require_classes(task: str, classes: tuple[str, ...]) -> None:
-    """Refuses a task without classes.
+    """Check that a task has classes.
 
     Raises:
-        UsageError: there are none.
+        UsageError: it has none.
     """
     if not classes:
         raise UsageError(f"{task} needs the names of its classes; for instance classes=['background', 'road']")
 
 
-def require_weights(weights: tuple[float, ...] | None, classes: tuple[str, ...], weighted: bool, using: str) -> None:
-    """Refuses weights that fit no classes, or that no chosen loss looks at.
+def require_weights(
+    weights: tuple[float, ...] | None, classes: tuple[str, ...], losses: LossTerms, weighted: tuple[str, ...]
+) -> None:
+    """Check that class weights match the classes and that a selected loss uses them.
 
     Args:
-        weights: one per class, or none.
+        weights: one per class, or ``None``.
         classes: names.
-        weighted: whether a chosen loss uses weights.
-        using: the losses that do, for the message.
+        losses: weight and name of each selected loss.
+        weighted: names of the losses that use class weights.
 
     Raises:
-        UsageError: another number of them, one that is not positive, or no use for them.
+        UsageError: the number of weights is wrong, one is not positive, or no selected loss uses them.
     """
     if weights is None:
         return
@@ -59,5 +63,7 @@ def require_weights(weights: tuple[float, ...] | None, classes: tuple[str, ...],
         raise UsageError(f"{len(weights)} class weights for {len(classes)} classes; give one for each")
     if not all(0 < weight < math.inf for weight in weights):
         raise UsageError(f"class weights must be positive numbers, got {', '.join(f'{w:g}' for w in weights)}")
-    if not weighted:
-        raise UsageError(f"the chosen loss has no use for class weights; add {using}, or leave class_weights out")
+    if not any(name in weighted for _, name in losses):
+        raise UsageError(
+            f"the selected loss does not use class weights; add {' or '.join(weighted)}, or leave class_weights out"
+        )

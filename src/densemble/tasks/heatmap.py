@@ -1,4 +1,4 @@
-"""Heatmap: where points are (keypoints), or how many there are (density)."""
+"""Heatmap: positions of points (keypoints), or their number (density)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,18 +28,18 @@ _TRAITS: dict[Mode, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class HeatmapTask(Task):
-    """A channel per kind of point.
+    """One channel per class of points.
 
-    ``keypoints``: sigmoid; targets are Gaussians of peak 1. ``density``: softplus; targets are densities whose sum is
-    a count, and a softplus of 1 everywhere stands for a count of ``scale``, whatever the map's size.
+    ``keypoints``: sigmoid; targets are Gaussians with a peak of 1. ``density``: softplus; targets are densities whose
+    sum is a count. A softplus output of 1 everywhere corresponds to a count of ``scale``, whatever the size of the map.
 
     Attributes:
         classes: names of the channels.
-        mode: what the maps mean.
-        scale: of densities: a typical count per image and channel (the mean of the training targets).
+        mode: meaning of the maps.
+        scale: for densities, a typical count per image and channel (the mean of the training targets).
 
     Raises:
-        UsageError: no classes, an unknown mode or an unknown loss.
+        UsageError: there are no classes, or the mode or a loss is unknown.
     """
 
     classes: tuple[str, ...] = ()
@@ -53,10 +53,10 @@ class HeatmapTask(Task):
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
         if self.mode not in _TRAITS:
-            raise UsageError(f"no heatmap is made of '{self.mode}'; there are: {', '.join(_TRAITS)}")
+            raise UsageError(f"no mode of heatmap is named '{self.mode}'; there are: {', '.join(_TRAITS)}")
         for trait, value in _TRAITS[self.mode].items():
             object.__setattr__(self, trait, value)
-        _ = self.mixture  # an unknown loss is refused here, not at the first step
+        super().__post_init__()
 
     @classmethod
     def kind_of(cls, heatmap: str) -> TargetKind:
@@ -90,13 +90,13 @@ class HeatmapTask(Task):
                 return penalty_reduced_focal(logits, target)
 
     def _density_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        """In units of the typical density, or of the typical count."""
-        prediction, wanted = F.softplus(logits), target / self._typical_density(target)
+        """Compute the loss in units of the typical density, or of the typical count."""
+        prediction, scaled_target = F.softplus(logits), target / self._typical_density(target)
         match name:
             case "mse":
-                return F.mse_loss(prediction, wanted)
+                return F.mse_loss(prediction, scaled_target)
             case "l1":
-                return F.l1_loss(prediction, wanted)
+                return F.l1_loss(prediction, scaled_target)
             case _:
                 return count_error(self.activation(logits), target, self.scale)
 

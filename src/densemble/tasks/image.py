@@ -1,4 +1,4 @@
-"""Image to image: images for images."""
+"""Image to image: predicts images."""
 
 from dataclasses import dataclass
 
@@ -11,16 +11,19 @@ from densemble.tasks.losses.similarity import structural_dissimilarity
 from densemble.tasks.losses.values import absolute, squared
 from densemble.tasks.task import Task
 
+_LOSSES = {"l1": absolute, "l2": squared, "ssim": structural_dissimilarity}
+"""Functions of the predicted image, the ideal image and its valid pixels, by name."""
+
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """A channel per channel of the wanted image, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1], NaN is invalid.
+    """One channel per channel of the target image, sigmoid. Targets: pixels ``(K, h, w)`` in [0, 1]; NaN is invalid.
 
     Attributes:
-        channels: K; 3 is RGB, 1 is grey.
+        channels: K; 3 for RGB, 1 for grey.
 
     Raises:
-        UsageError: no channels, or an unknown loss.
+        UsageError: there are no channels, or a loss is unknown.
     """
 
     channels: int = 3
@@ -30,12 +33,12 @@ class ImageTask(Task):
     planes = True
     target_kind = "pixels"
     primary = "psnr"
-    losses = ("l1", "l2", "ssim")
+    losses = tuple(_LOSSES)
 
     def __post_init__(self) -> None:
         if self.channels < 1:
             raise UsageError(f"an image needs at least one channel, got {self.channels}; 3 is RGB")
-        _ = self.mixture  # an unknown loss is refused here, not at the first step
+        super().__post_init__()
 
     @property
     def out_channels(self) -> int:
@@ -45,15 +48,8 @@ class ImageTask(Task):
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        wanted, valid = self.as_maps(target)
-        prediction = torch.sigmoid(logits)
-        match name:
-            case "l1":
-                return absolute(prediction, wanted, valid)
-            case "l2":
-                return squared(prediction, wanted, valid)
-            case _:
-                return structural_dissimilarity(prediction, wanted, valid)
+        ideal, valid = self.as_maps(target)
+        return _LOSSES[name](torch.sigmoid(logits), ideal, valid)
 
     def metrics(self) -> Metric:
         return ImageMetrics()

@@ -1,4 +1,4 @@
-"""Multilabel segmentation: a pixel may have several classes, or none."""
+"""Multilabel segmentation: a pixel can have several classes, or none."""
 
 from dataclasses import dataclass
 
@@ -17,14 +17,14 @@ _WEIGHTED = ("bce", "focal")
 
 @dataclass(frozen=True)
 class MultilabelTask(Task):
-    """K independent sigmoids. Targets: masks ``(K, h, w)`` of 0 and 1, 255 is ignored.
+    """K independent sigmoid channels. Targets: masks ``(K, h, w)`` of 0 and 1; 255 is ignored.
 
     Attributes:
         classes: names.
-        class_weights: how often a positive pixel of each class counts, for binary cross-entropy and focal.
+        class_weights: weight of a positive pixel of each class, for binary cross-entropy and focal loss.
 
     Raises:
-        UsageError: no classes, weights that do not fit, or an unknown loss.
+        UsageError: there are no classes, weights do not match them, or a loss is unknown.
     """
 
     classes: tuple[str, ...] = ()
@@ -40,22 +40,20 @@ class MultilabelTask(Task):
 
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
-        weighted = any(name in _WEIGHTED for _, name in self.mixture)
-        require_weights(self.class_weights, self.classes, weighted, " or ".join(_WEIGHTED))
+        require_weights(self.class_weights, self.classes, self.loss_terms, _WEIGHTED)
 
     def activation(self, logits: Tensor) -> Tensor:
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        valid = target != IGNORED
-        wanted = ((target != 0) & valid).float()
+        ideal, valid = self.as_maps(target)
         match name:
             case "bce":
-                return binary_cross_entropy(logits, wanted, valid, self._positive_weight(logits))
+                return binary_cross_entropy(logits, ideal, valid, self._positive_weight(logits))
             case "focal":
-                return binary_focal(logits, wanted, valid, self._positive_weight(logits))
+                return binary_focal(logits, ideal, valid, self._positive_weight(logits))
             case _:
-                return dice(torch.sigmoid(logits), wanted, valid)
+                return dice(torch.sigmoid(logits), ideal, valid)
 
     def _positive_weight(self, logits: Tensor) -> Tensor | None:
         return None if self.class_weights is None else logits.new_tensor(self.class_weights)[:, None, None]

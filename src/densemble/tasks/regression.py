@@ -11,23 +11,26 @@ from densemble.metrics import Metric, RegressionMetrics
 from densemble.tasks.losses.values import absolute, reverse_huber, scale_invariant_log, squared
 from densemble.tasks.task import Task
 
+_LOSSES = {"l1": absolute, "l2": squared, "silog": scale_invariant_log, "berhu": reverse_huber}
+"""Functions of the prediction, the target and its valid pixels, in units of the task's scale, by name."""
+
 
 @dataclass(frozen=True)
 class RegressionTask(Task):
-    """One channel. Targets: float, NaN or <= ``invalid_below`` is invalid.
+    """One channel. Targets: float; NaN and values <= ``invalid_below`` are invalid.
 
-    Where only positive values are valid the output is kept positive by a softplus.
+    If only positive values are valid, a softplus keeps the output positive.
 
     Attributes:
-        scale: the unit that the network works in and losses are told in (the mean of the training targets), so that
-            millimetres and metres train alike.
+        scale: unit of the network's output and of the losses (the mean of the training targets), so that training does
+            not depend on the unit of the targets.
         invalid_below: targets up to this value are invalid; ``None``: only NaN is.
-        file_scale: what the numbers in the target files were multiplied by when they were read.
-        unit: of the values, for instance ``m``.
-        whole: whether the target files hold whole numbers, and predictions are saved as such.
+        file_scale: factor that was applied to the numbers in the target files when they were read.
+        unit: unit of the values, for example ``m``.
+        whole: whether the target files hold integers, so that predictions are saved as integers.
 
     Raises:
-        UsageError: an unknown loss, or a loss of logarithms where values may be negative.
+        UsageError: a loss is unknown, or it takes logarithms but values may be negative.
     """
 
     scale: float = 1.0
@@ -41,12 +44,12 @@ class RegressionTask(Task):
     target_kind = "values"
     primary = "mae"
     higher_is_better = False
-    losses = ("l1", "l2", "silog", "berhu")
+    losses = tuple(_LOSSES)
 
     def __post_init__(self) -> None:
-        logarithmic = any(name == "silog" for _, name in self.mixture)
+        logarithmic = any(name == "silog" for _, name in self.loss_terms)
         if logarithmic and not self._positive:
-            raise UsageError("silog needs positive values; set data.invalid_below to 0, or choose l1, l2 or berhu")
+            raise UsageError("silog needs positive values; set data.invalid_below to 0, or use l1, l2 or berhu")
 
     @property
     def _positive(self) -> bool:
@@ -60,17 +63,8 @@ class RegressionTask(Task):
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         valid = self.is_valid(target)
-        wanted = torch.where(valid, target.float() / self.scale, 0.0)
-        prediction = self._in_units(logits)[:, 0]
-        match name:
-            case "l1":
-                return absolute(prediction, wanted, valid)
-            case "l2":
-                return squared(prediction, wanted, valid)
-            case "silog":
-                return scale_invariant_log(prediction, wanted, valid)
-            case _:
-                return reverse_huber(prediction, wanted, valid)
+        scaled_target = torch.where(valid, target.float() / self.scale, 0.0)
+        return _LOSSES[name](self._in_units(logits)[:, 0], scaled_target, valid)
 
     def metrics(self) -> Metric:
         return RegressionMetrics(self.invalid_below)
@@ -78,7 +72,7 @@ class RegressionTask(Task):
 
 @dataclass(frozen=True)
 class DepthTask(RegressionTask):
-    """Distance from the camera. Sensors write 0 where they measure none, so that 0 is invalid by default."""
+    """Distance from the camera. Sensors write 0 where they measure nothing, so 0 is invalid by default."""
 
     name = "depth"
     default_invalid_below = 0.0

@@ -1,5 +1,6 @@
-"""Saliency: where people look."""
+"""Saliency: the regions that people look at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +12,24 @@ from densemble.shapes import Size
 from densemble.tasks.losses.saliency import decorrelation, divergence
 from densemble.tasks.task import Task
 
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "kld": lambda logits, target: divergence(torch.sigmoid(logits), target),
+    "cc": lambda logits, target: decorrelation(torch.sigmoid(logits), target),
+    "bce": F.binary_cross_entropy_with_logits,
+    "mse": lambda logits, target: F.mse_loss(torch.sigmoid(logits), target),
+}
+"""Functions of logits and target, both ``(B, N)``, by name."""
+
 
 @dataclass(frozen=True)
 class SaliencyTask(Task):
     """One channel, sigmoid. Targets: density maps in [0, 1].
 
     The default loss is KL divergence + (1 - correlation) of the maps as distributions, as is usual in saliency
-    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which fixes the scale that both leave open.
+    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which determines the scale of the map.
 
     Raises:
-        UsageError: ``loss_name`` names no loss of the task.
+        UsageError: ``loss_name`` names an unknown loss.
     """
 
     loss_name: str = ""
@@ -29,13 +38,10 @@ class SaliencyTask(Task):
     target_kind = "heat"
     distribution = "bernoulli"
     primary = "cc"
-    losses = ("kld", "cc", "bce", "mse")
+    losses = tuple(_LOSSES)
     default_loss = "kld+cc+bce"
     blank_is_valid = False
     keeps_frame = True
-
-    def __post_init__(self) -> None:
-        _ = self.mixture  # an unknown loss is refused here, not at the first step
 
     @classmethod
     def default_out_size(cls, input_size: Size) -> Size:
@@ -45,16 +51,7 @@ class SaliencyTask(Task):
         return torch.sigmoid(logits)
 
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        flat, wanted = logits.flatten(1), target.float().flatten(1)
-        match name:
-            case "kld":
-                return divergence(torch.sigmoid(flat), wanted)
-            case "cc":
-                return decorrelation(torch.sigmoid(flat), wanted)
-            case "bce":
-                return F.binary_cross_entropy_with_logits(flat, wanted)
-            case _:
-                return F.mse_loss(torch.sigmoid(flat), wanted)
+        return _LOSSES[name](logits.flatten(1), target.float().flatten(1))
 
     def metrics(self) -> Metric:
         return SaliencyMetrics()

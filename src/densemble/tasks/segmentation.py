@@ -22,11 +22,11 @@ class SegmentationTask(Task):
 
     Attributes:
         classes: names.
-        ignore_index: label that is neither trained on nor scored.
-        class_weights: one per class, for cross-entropy and focal; see :func:`balanced_weights`.
+        ignore_index: label that is neither used in training nor scored.
+        class_weights: one per class, for cross-entropy and focal loss; see :func:`balanced_weights`.
 
     Raises:
-        UsageError: no classes, weights that do not fit, or an unknown loss.
+        UsageError: there are no classes, weights do not match them, or a loss is unknown.
     """
 
     classes: tuple[str, ...] = ()
@@ -43,8 +43,7 @@ class SegmentationTask(Task):
 
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
-        weighted = any(name in _WEIGHTED for _, name in self.mixture)
-        require_weights(self.class_weights, self.classes, weighted, " or ".join(_WEIGHTED))
+        require_weights(self.class_weights, self.classes, self.loss_terms, _WEIGHTED)
 
     @property
     def fill(self) -> float:
@@ -67,8 +66,8 @@ class SegmentationTask(Task):
             case "focal":
                 return focal(logits, labels, valid, self._weights(logits))
             case "dice":
-                wanted = one_hot(labels, valid, self.out_channels)
-                return dice(torch.softmax(logits, dim=1), wanted, valid[:, None])
+                ideal = one_hot(labels, valid, self.out_channels)
+                return dice(torch.softmax(logits, dim=1), ideal, valid[:, None])
             case _:
                 return lovasz(torch.softmax(logits, dim=1), labels, valid)
 

@@ -1,21 +1,14 @@
-"""Calibration: probabilities that say how often they are right, and variances that say how far off they are.
+"""Calibration: makes probabilities match observed frequencies, and variances match squared errors.
 
-What is fitted here is fitted on all pixels of held-out images that come one by one, and is plain numbers.
+Calibrations are fitted on all pixels of held-out images, read one after the other, and consist of plain numbers.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from densemble.ensemble.calibrate.temperature import (
-    HIGHEST,
-    LOWEST,
-    Temperature,
-    fit_temperature,
-    make_temperature,
-    temper,
-)
-from densemble.ensemble.calibrate.variance import VarianceScaling, fit_variance_scaling, make_variance_scaling
-from densemble.ensemble.calibrate.vector import VectorScaling, fit_vector_scaling, make_vector_scaling
+from densemble.ensemble.calibrate.temperature import HIGHEST, LOWEST, Temperature, fit_temperature, temper
+from densemble.ensemble.calibrate.variance import VarianceScaling, fit_variance_scaling
+from densemble.ensemble.calibrate.vector import VectorScaling, fit_vector_scaling
 from densemble.errors import ArtifactError
 
 __all__ = [
@@ -36,27 +29,27 @@ __all__ = [
 Calibration = Temperature | VectorScaling | VarianceScaling
 
 CALIBRATIONS: dict[str, Callable[[dict[str, Any]], Calibration]] = {
-    "temperature": make_temperature,
-    "vector": make_vector_scaling,
-    "variance": make_variance_scaling,
+    "temperature": Temperature.described,
+    "vector": VectorScaling.described,
+    "variance": VarianceScaling.described,
 }
-"""Calibration by its kind: called with the plain values of ``describe``."""
+"""Calibrations by name; called with the plain values of ``describe``."""
 
 
 def make_calibration(values: dict[str, Any]) -> Calibration:
-    """A calibration from its plain description.
+    """Build a calibration from its plain description.
 
     Raises:
-        ArtifactError: an unknown kind, or values that are absent or of another type.
-        UsageError: numbers that the calibration refuses.
+        ArtifactError: the name is unknown, or values are missing or have the wrong type.
+        UsageError: the calibration rejects the numbers.
     """
-    kind = str(values.get("kind"))
-    if kind not in CALIBRATIONS:
+    name = str(values.get("kind"))
+    if name not in CALIBRATIONS:
         raise ArtifactError(
-            f"no calibration is of kind '{kind}'; there are: {', '.join(CALIBRATIONS)}; the file is damaged, or "
+            f"no calibration is named '{name}'; there are: {', '.join(CALIBRATIONS)}; the file is damaged, or "
             "written by a newer densemble"
         )
     try:
-        return CALIBRATIONS[kind](values)
+        return CALIBRATIONS[name](values)
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"the {kind} calibration {values} is damaged ({error!r}); copy the file again") from error
+        raise ArtifactError(f"the {name} calibration {values} is damaged ({error!r}); copy the file again") from error

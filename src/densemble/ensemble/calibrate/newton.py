@@ -9,12 +9,11 @@ from torch import Tensor
 _PASSES = 30
 _HALVINGS = 8
 _ENOUGH = 1e-7
-"""Nats per value that the next step would gain: below it that step is the last one, for Newton's converges
-quadratically."""
+"""The method ends with the first step whose expected gain is smaller, in nats per value: it converges quadratically."""
 
 
 class Curvature(NamedTuple):
-    """A loss and its derivatives at one place, float64.
+    """Value and derivatives of a loss at one point, float64.
 
     Attributes:
         loss: scalar.
@@ -27,28 +26,31 @@ class Curvature(NamedTuple):
     hessian: Tensor
 
 
-def minimise(
+def minimize_convex(
     measure: Callable[[Tensor], Curvature], start: Tensor, low: float = -torch.inf, high: float = torch.inf
 ) -> Tensor:
-    """Where a convex loss is least, float64 ``(P,)``: Newton's method with steps halved while they make it worse.
+    """Minimize a convex loss by Newton's method; steps are halved while they increase the loss.
 
     Args:
-        measure: one pass over the data.
-        start: float64 ``(P,)``; what comes out is not worse.
-        low: bound of a single parameter (P = 1).
-        high: bound of a single parameter.
+        measure: computes the loss and its derivatives in one pass over the data.
+        start: float64 ``(P,)``; the loss of the result is not higher.
+        low: lower bound of a single parameter (P = 1).
+        high: upper bound of a single parameter (P = 1).
+
+    Returns:
+        Parameters, float64 ``(P,)``.
     """
-    place, here = start, measure(start)
+    point, current = start, measure(start)
     for _ in range(_PASSES):
-        step: Tensor = (place - torch.linalg.solve(here.hessian, here.gradient)).clamp(low, high) - place
-        if -float(here.gradient @ step + step @ here.hessian @ step / 2) < _ENOUGH:
-            return place + step
+        step: Tensor = (point - torch.linalg.solve(current.hessian, current.gradient)).clamp(low, high) - point
+        if -float(current.gradient @ step + step @ current.hessian @ step / 2) < _ENOUGH:
+            return point + step
         for _ in range(_HALVINGS):
-            there = measure(place + step)
-            if there.loss <= here.loss:
+            candidate = measure(point + step)
+            if candidate.loss <= current.loss:
                 break
             step = step / 2
         else:
-            return place
-        place, here = place + step, there
-    return place
+            return point
+        point, current = point + step, candidate
+    return point

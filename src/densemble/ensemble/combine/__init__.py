@@ -1,19 +1,19 @@
-"""Combination rules: members' activated maps go in one after the other, one map comes out.
+"""Combination rules: accumulators that take the activated maps of one member after the other and return one map.
 
-Most rules keep running sums, so that memory does not grow with the number of members; ``median`` and ``histogram`` have
-to keep them all. A new rule is a class and a row of ``COMBINE``.
+Most rules keep running sums, so memory does not grow with the number of members; ``median`` and ``histogram`` store the
+maps of all members. To add a rule, write a class and add a row to ``COMBINE``.
 """
 
 import difflib
 
 from densemble.ensemble.combine.class_weights import ClassWeights, fit_class_weights
 from densemble.ensemble.combine.inverse_variance import InverseVariance, fit_inverse_variance
-from densemble.ensemble.combine.means import LogitMean, TrimmedMean, WeightedMean
+from densemble.ensemble.combine.means import TrimmedMean, WeightedMean, logit_mean
 from densemble.ensemble.combine.median import WeightedMedian
-from densemble.ensemble.combine.ranks import HistogramMean, RankMean
+from densemble.ensemble.combine.ranks import HistogramMean, rank_mean
 from densemble.ensemble.combine.rule import CombinationRule, Fitted, Images, Rule
 from densemble.ensemble.combine.stacking import fit_stacking, make_stacking
-from densemble.ensemble.combine.vote import Vote
+from densemble.ensemble.combine.vote import vote
 from densemble.errors import UsageError
 from densemble.tasks import Task
 
@@ -33,43 +33,39 @@ def _probabilities(task: Task) -> bool:
     return task.distribution != "none"
 
 
-def _values(task: Task) -> bool:
-    return task.distribution == "none"
-
-
-def _classes(task: Task) -> bool:
-    return task.target_kind in ("labels", "masks")
-
-
 def _heat(task: Task) -> bool:
     return task.target_kind == "heat"
 
 
 COMBINE: dict[str, CombinationRule] = {
     "mean": CombinationRule(lambda task, fitted: WeightedMean(), averages=True),
-    "logits": CombinationRule(lambda task, fitted: LogitMean(task.distribution), _probabilities),
+    "logits": CombinationRule(lambda task, fitted: logit_mean(task.distribution), _probabilities),
     "median": CombinationRule(lambda task, fitted: WeightedMedian(task.distribution)),
     "trimmed": CombinationRule(lambda task, fitted: TrimmedMean(task.distribution)),
-    "vote": CombinationRule(lambda task, fitted: Vote(task.distribution), _classes),
+    "vote": CombinationRule(
+        lambda task, fitted: vote(task.distribution), lambda task: task.target_kind in ("labels", "masks")
+    ),
     "class_weights": CombinationRule(ClassWeights, _probabilities, fit_class_weights),
-    "inverse_variance": CombinationRule(lambda task, fitted: InverseVariance(fitted), _values, fit_inverse_variance),
-    "rank": CombinationRule(lambda task, fitted: RankMean(), _heat, whole_image=True),
+    "inverse_variance": CombinationRule(
+        lambda task, fitted: InverseVariance(fitted), lambda task: task.distribution == "none", fit_inverse_variance
+    ),
+    "rank": CombinationRule(lambda task, fitted: rank_mean(), _heat, whole_image=True),
     "histogram": CombinationRule(lambda task, fitted: HistogramMean(), _heat, whole_image=True),
     "stacking": CombinationRule(make_stacking, fit=fit_stacking, needs_all=True),
 }
-"""Rule by name."""
+"""Combination rules by name."""
 
 
 def rules_for(task: Task) -> list[str]:
-    """Names of the rules that suit a task."""
+    """Return the names of the rules that suit a task."""
     return [name for name, rule in COMBINE.items() if rule.suits(task)]
 
 
 def require_rule(name: str, task: Task) -> None:
-    """Checks that ``name`` is a rule and suits the task.
+    """Check that ``name`` is a rule and suits the task.
 
     Raises:
-        UsageError: it is not, or does not; those that do get listed, the nearest first.
+        UsageError: it does not; the message lists the rules that do, the most similar name first.
     """
     suiting = rules_for(task)
     if name in suiting:
@@ -82,15 +78,15 @@ def require_rule(name: str, task: Task) -> None:
 
 
 def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:
-    """A fresh accumulator of a rule.
+    """Create an empty accumulator of a rule.
 
     Args:
         name: row of ``COMBINE``.
-        task: what the maps mean.
-        fitted: what the rule's ``fit`` gave, for a rule that has one.
+        task: meaning of the maps.
+        fitted: result of the rule's ``fit``, for a rule that has one.
 
     Raises:
-        UsageError: no such rule, one that does not suit the task, or ``fitted`` is absent or does not fit.
+        UsageError: there is no such rule, it does not suit the task, or ``fitted`` is missing or has a wrong shape.
     """
     require_rule(name, task)
     return COMBINE[name].make(task, fitted or {})

@@ -1,4 +1,4 @@
-"""One weight per member and class: a member counts where it is good."""
+"""Combination with one weight per member and class."""
 
 from collections.abc import Sequence
 
@@ -8,38 +8,38 @@ from torch import Tensor
 from densemble.ensemble.combine.fit_images import as_shares, log_loss, sample_pixels
 from densemble.ensemble.combine.means import as_distribution
 from densemble.ensemble.combine.minimize import minimize
-from densemble.ensemble.combine.rule import Fitted, Images, learnt
+from densemble.ensemble.combine.rule import Fitted, Images, fitted_tensor
 from densemble.tasks import Task
 
 _PULL = 1e-3
-"""Log-loss per squared difference of a logarithm of a weight from where it started."""
+"""Penalty, in nats, per squared difference between the logarithm of a weight and its initial value."""
 
 
 class ClassWeights:
-    """Mean with a member's own weight for each class; classes are made to sum to 1.
+    """Weighted mean with a weight for each member and class; class probabilities are normalized to sum to 1.
 
     Args:
-        task: whose channels are weighted.
+        task: task whose channels are weighted.
         fitted: ``class_weights`` ``(M, K)``, summing to 1 over the members.
 
     Raises:
-        UsageError: they are absent or of another shape.
+        UsageError: the weights are missing or have another shape.
     """
 
     def __init__(self, task: Task, fitted: Fitted) -> None:
         self._distribution = task.distribution
-        self._weights = learnt(fitted, "class_weights", None, task.out_channels)
+        self._weights = fitted_tensor(fitted, "class_weights", None, task.out_channels)
         self._sum: Tensor | None = None
         self._weight: Tensor | None = None
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes the maps ``(B, K, h, w)`` of member ``index``."""
-        own = self._weights[index].to(maps)[:, None, None]
-        self._sum = maps * own if self._sum is None else self._sum + maps * own
-        self._weight = own if self._weight is None else self._weight + own
+        """Add the maps ``(B, K, h, w)`` of member ``index``."""
+        weights = self._weights[index].to(maps)[:, None, None]
+        self._sum = maps * weights if self._sum is None else self._sum + maps * weights
+        self._weight = weights if self._weight is None else self._weight + weights
 
     def result(self) -> Tensor:
-        """Probabilities ``(B, K, h, w)``."""
+        """Return probabilities ``(B, K, h, w)``."""
         if self._sum is None or self._weight is None:
             raise ValueError("the mean of no maps is not defined")
         mean = self._sum / self._weight
@@ -47,7 +47,7 @@ class ClassWeights:
 
 
 def fit_class_weights(images: Images, weights: Sequence[float], task: Task) -> dict[str, Tensor]:
-    """Weights that make a sample of held-out pixels likeliest, starting from ``weights``, one per member.
+    """Fit weights by maximum likelihood on a sample of held-out pixels, starting from ``weights``, one per member.
 
     Raises:
         DataError: no pixel has a known target, or a map is not finite.

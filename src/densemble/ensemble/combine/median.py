@@ -1,4 +1,4 @@
-"""The weighted median at each value."""
+"""Weighted median of each value."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from densemble.ensemble.combine.means import WeightedMean, as_distribution
 from densemble.tasks import Distribution
 
 _ROUNDING = 1e-5
-"""Shares that are this close to one half are one half: sums of 32-bit shares round."""
+"""Shares that differ from one half by less are treated as one half: sums of float32 shares have rounding errors."""
 
 
 class WeightedMedian:
-    """The value with half of the weight on either side; between two such values, the middle.
+    """Value with half of the weight on either side; the middle of two such values.
 
-    Keeps all members: memory grows with their number. Medians of classes are made to sum to 1; where all are 0
-    (members that are sure of different things), the mean stands.
+    Stores the maps of all members, so memory grows with their number. Medians of class probabilities are normalized to
+    sum to 1; where all are 0 (members certain of different classes), the result is the mean.
     """
 
     def __init__(self, distribution: Distribution) -> None:
@@ -24,13 +24,13 @@ class WeightedMedian:
         self._weights: list[float] = []
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes and keeps one member's maps ``(B, K, h, w)``; ``weight`` > 0."""
+        """Add and store one member's maps ``(B, K, h, w)``; ``weight`` > 0."""
         self._mean.add(maps, weight)
         self._maps.append(maps)
         self._weights.append(weight)
 
     def result(self) -> Tensor:
-        """The medians ``(B, K, h, w)``."""
+        """Return the medians ``(B, K, h, w)``."""
         mean = self._mean.result()
         values, order = torch.stack(self._maps).sort(0)
         total = sum(self._weights)

@@ -1,52 +1,42 @@
-"""Means of maps that differ in scale: of ranks, and after their histograms were made equal."""
+"""Means of maps with different scales: of pixel ranks, and after histogram matching."""
 
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine.means import WeightedMean
+from densemble.ensemble.combine.means import TransformedMean, WeightedMean
 
 
-def _places(flat: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each value's equals begin and end (exclusive) among its row's sorted values; both ``(rows, N)``."""
+def _equal_range(flat: Tensor, ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the end index (exclusive) of each value's equals in its sorted row; both ``(rows, N)``."""
     return torch.searchsorted(ordered, flat), torch.searchsorted(ordered, flat, right=True)
 
 
 def pixel_ranks(maps: Tensor) -> Tensor:
-    """Rank of each pixel in its channel of its image, 0 lowest to 1 highest; equals share the middle of their ranks.
+    """Rank of each pixel in its channel, from 0 (lowest) to 1 (highest); equal pixels get the mean of their ranks.
 
     Args:
         maps: ``(B, K, h, w)``.
     """
     flat = maps.flatten(2).flatten(0, 1).contiguous()
-    first, end = _places(flat, flat.sort(-1).values)
+    first, end = _equal_range(flat, flat.sort(-1).values)
     ranks = (first + end - 1).to(maps.dtype) / 2 / max(flat.shape[-1] - 1, 1)
     return ranks.view_as(maps)
 
 
-class RankMean:
-    """Weighted mean of the members' pixel ranks (Borda count): scale and contrast of a member do not matter.
+def rank_mean() -> TransformedMean:
+    """Weighted mean of the members' pixel ranks (Borda count), independent of the scale and contrast of a member.
 
-    What comes out is a share of the image that is less salient, not a probability.
+    The result is the share of the image's pixels that are less salient, not a probability. Maps must be whole images.
     """
-
-    def __init__(self) -> None:
-        self._mean = WeightedMean()
-
-    def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes one member's maps ``(B, K, h, w)`` of whole images; ``weight`` > 0."""
-        self._mean.add(pixel_ranks(maps), weight)
-
-    def result(self) -> Tensor:
-        """Mean ranks in [0, 1], ``(B, K, h, w)``."""
-        return self._mean.result()
+    return TransformedMean(pixel_ranks)
 
 
 class HistogramMean:
-    """Weighted mean of members that were all given one histogram: the mean of theirs, quantile by quantile.
+    """Weighted mean of the members after histogram matching to the mean of their histograms, quantile by quantile.
 
-    Each member keeps its order of pixels and takes the values of the common histogram (quantile averaging, Vincent
-    1912; Bolstad et al. 2003), so that a member that is paler than the others counts as much. Equal pixels of a member
-    stay equal: they share the middle of their quantiles. Keeps all members: memory grows with their number.
+    Each member keeps the order of its pixels and takes the values of the common histogram (quantile averaging, Vincent
+    1912; Bolstad et al. 2003), so members with low contrast have the same influence. Equal pixels of a member stay
+    equal: they get the middle of their quantiles. Stores the maps of all members, so memory grows with their number.
     """
 
     def __init__(self) -> None:
@@ -54,23 +44,23 @@ class HistogramMean:
         self._kept: list[tuple[Tensor, Tensor, float]] = []
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes one member's maps ``(B, K, h, w)`` of whole images; ``weight`` > 0."""
+        """Add one member's maps ``(B, K, h, w)`` of whole images; ``weight`` > 0."""
         flat = maps.flatten(2).flatten(0, 1).contiguous()
         ordered = flat.sort(-1).values
-        first, end = _places(flat, ordered)
+        first, end = _equal_range(flat, ordered)
         self._common.add(ordered, weight)
         self._kept.append(((first + end - 1).view(maps.shape) // 2, (first + end).view(maps.shape) // 2, weight))
 
     def result(self) -> Tensor:
-        """Mean of the matched maps ``(B, K, h, w)``, within the range of the members' values."""
+        """Return the mean of the matched maps ``(B, K, h, w)``, within the range of the members' values."""
         common = self._common.result()
         mean = WeightedMean()
         for below, above, weight in self._kept:
-            matched = _taken(common, below) + _taken(common, above)
+            matched = _gather(common, below) + _gather(common, above)
             mean.add(matched / 2, weight)
         return mean.result()
 
 
-def _taken(common: Tensor, places: Tensor) -> Tensor:
-    """Values ``(B, K, h, w)`` at places ``(B, K, h, w)`` of sorted values ``(B * K, h * w)``."""
-    return common.gather(-1, places.view(common.shape)).view(places.shape)
+def _gather(common: Tensor, indices: Tensor) -> Tensor:
+    """Return values ``(B, K, h, w)`` at indices ``(B, K, h, w)`` of sorted values ``(B * K, h * w)``."""
+    return common.gather(-1, indices.view(common.shape)).view(indices.shape)

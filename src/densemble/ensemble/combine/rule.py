@@ -1,4 +1,4 @@
-"""What a combination rule is: an accumulator of members' maps, and a row that says whom it suits."""
+"""Interface of a combination rule: an accumulator of members' maps, and the row that describes it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from densemble.errors import UsageError
 from densemble.tasks import Task
 
 Fitted = Mapping[str, Tensor]
-"""What a rule learnt on held-out images, by name; empty for a rule that learns nothing."""
+"""Parameters that a rule learned on held-out images, by name; empty for a rule without a fit."""
 
 Images = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Called for every pass over held-out images: gives each one's maps ``(M, K, h, w)`` and target."""
+"""Called for every pass over the held-out images: yields the members' maps ``(M, K, h, w)`` and the target of each."""
 
 
 class Rule(Protocol):
-    """Activated maps of the members go in one after the other, one map comes out."""
+    """Accumulator: takes the activated maps of one member after the other and returns one map."""
 
     def add(self, maps: Tensor, weight: float, index: int = 0) -> None:
-        """Takes one member's activated maps ``(B, K, h, w)``, float32.
+        """Add one member's activated maps ``(B, K, h, w)``, float32.
 
         Args:
-            maps: of the member.
-            weight: positive; a rule that was fitted has the weights in what it learnt and leaves this one out.
-            index: the member's place among those that the rule was fitted for.
+            maps: maps of the member.
+            weight: positive weight; a fitted rule uses its fitted weights instead.
+            index: index of the member among those that the rule was fitted for.
         """
 
     def result(self) -> Tensor:
-        """The combined maps ``(B, K, h, w)``.
+        """Return the combined maps ``(B, K, h, w)``.
 
         Raises:
             ValueError: nothing was added.
@@ -41,12 +41,13 @@ class CombinationRule:
     """A row of ``COMBINE``.
 
     Attributes:
-        make: a fresh accumulator for a task, with what was learnt.
-        suits: whether the rule means something for a task.
-        fit: learns from held-out images and the members' weights; ``None``: nothing is learnt.
-        needs_all: whether a member that is left out spoils what was learnt; else the others' shares grow.
-        whole_image: compares a pixel with all others of its image, so that an image cannot be combined in parts.
-        averages: gives the weighted mean of the maps, which may then be computed otherwise.
+        make: creates an empty accumulator from a task and the fitted parameters.
+        suits: whether the rule is meaningful for a task.
+        fit: learns parameters from held-out images and the members' weights; ``None``: the rule has no parameters.
+        needs_all: whether the fitted parameters are invalid without one of the members; else the shares of the others
+            grow.
+        whole_image: whether a pixel is compared with all others of its image, so an image cannot be combined in parts.
+        averages: whether the result is the weighted mean of the maps, which other code may compute in its place.
     """
 
     make: Callable[[Task, Fitted], Rule]
@@ -57,18 +58,18 @@ class CombinationRule:
     averages: bool = False
 
 
-def learnt(fitted: Fitted, name: str, *shape: int | None) -> Tensor:
-    """One of the tensors that a rule was fitted to; ``None`` in ``shape`` stands for any length.
+def fitted_tensor(fitted: Fitted, name: str, *shape: int | None) -> Tensor:
+    """Return one of the fitted parameters of a rule; ``None`` in ``shape`` stands for any length.
 
     Raises:
-        UsageError: it is absent, of another shape, or not finite.
+        UsageError: the tensor is missing, has another shape, or is not finite.
     """
     if name not in fitted:
-        raise UsageError(f"the rule learns '{name}' on held-out images, and it was not given; fit the rule first")
+        raise UsageError(f"the rule needs '{name}', which is fitted on held-out images; fit the rule first")
     tensor = fitted[name]
     if len(shape) != tensor.ndim or any(n not in (None, m) for n, m in zip(shape, tensor.shape, strict=True)):
-        wanted = " x ".join("any" if length is None else str(length) for length in shape)
-        raise UsageError(f"the rule's '{name}' must be {wanted}, got {tuple(tensor.shape)}; fit the rule again")
+        expected = " x ".join("any" if length is None else str(length) for length in shape)
+        raise UsageError(f"the rule's '{name}' must be {expected}, got {tuple(tensor.shape)}; fit the rule again")
     if not tensor.isfinite().all():
         raise UsageError(f"the rule's '{name}' is not finite; fit the rule again")
     return tensor

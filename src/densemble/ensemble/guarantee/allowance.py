@@ -1,7 +1,7 @@
-"""How much an image may miss on average in the held-out images, so that a promise holds for new ones.
+"""Largest mean loss on the held-out images for which a guarantee holds on new images.
 
-Images are the unit: those of one source are exchangeable, while the pixels of one image resemble one another and
-say far less than as many independent ones. A loss is what one image misses, a share in [0, 1].
+The unit is the image: images of one source are exchangeable, while pixels of one image are correlated. The loss of an
+image is the share that it misses, in [0, 1].
 """
 
 import math
@@ -13,43 +13,43 @@ _ROUNDING = 1e-9
 
 
 def require_share(name: str, value: float) -> float:
-    """``value`` if it lies strictly between 0 and 1.
+    """Return ``value`` if it lies strictly between 0 and 1.
 
     Raises:
         UsageError: it does not.
     """
     if not 0 < value < 1:
-        raise UsageError(f"{name} {value:g} must lie between 0 and 1, neither included")
+        raise UsageError(f"{name} {value:g} must lie between 0 and 1, both excluded")
     return value
 
 
 def expected_allowance(miscoverage: float, images: int) -> float:
-    """The largest mean loss on held-out images at which a new image's expected loss is at most ``miscoverage``.
+    """Return the largest mean loss on held-out images for which a new image's expected loss is <= ``miscoverage``.
 
-    The new image is counted in with the worst loss, 1: conformal risk control (Angelopoulos et al. 2024, theorem 1).
+    Counts the new image with the largest loss, 1: conformal risk control (Angelopoulos et al. 2024, theorem 1).
 
     Raises:
         UsageError: ``miscoverage`` is not in (0, 1).
-        DataError: too few images for any promise.
+        DataError: there are too few images for a guarantee.
     """
     needed = max(math.ceil(1 / require_share("miscoverage", miscoverage) - 1 - _ROUNDING), 1)
     if images < needed:
         raise DataError(
-            f"a miscoverage of {miscoverage:g} cannot be promised from {images} held-out images with a target: "
+            f"a miscoverage of {miscoverage:g} cannot be guaranteed from {images} held-out images with a target: "
             f"at least {needed} are needed; allow more, or hold out more images"
         )
     return max((miscoverage * (images + 1) - 1) / images, 0.0)
 
 
 def certified_allowance(risk: float, confidence: float, images: int) -> float:
-    """The largest mean loss on held-out images that lets one say that the mean loss is at most ``risk``.
+    """Return the largest mean loss on held-out images for which the true mean loss is certified to be <= ``risk``.
 
-    One errs about that with a probability of at most 1 - ``confidence`` over the draw of the held-out images
-    (Bates et al. 2021): the p-value of Hoeffding and Bentkus is inverted, which grows with the loss.
+    The statement is wrong with a probability of at most 1 - ``confidence`` over the draw of the held-out images (Bates
+    et al. 2021): this inverts the p-value of Hoeffding and Bentkus, which grows with the loss.
 
     Raises:
         UsageError: ``risk`` or ``confidence`` is not in (0, 1).
-        DataError: too few images for any promise.
+        DataError: there are too few images for a guarantee.
     """
     require_share("risk", risk)
     allowed = 1 - require_share("confidence", confidence)
@@ -57,8 +57,8 @@ def certified_allowance(risk: float, confidence: float, images: int) -> float:
         needed = math.ceil(math.log(allowed) / math.log1p(-risk))
         raise DataError(
             f"a risk of {risk:g} cannot be certified with a confidence of {confidence:g} from {images} held-out "
-            f"images that have something to find: at least {needed} are needed; allow more risk, ask for less "
-            "confidence, or hold out more images"
+            f"images with a target: at least {needed} are needed; allow more risk, ask for less confidence, or hold "
+            "out more images"
         )
     low, high = 0.0, risk
     for _ in range(_HALVINGS):
@@ -68,9 +68,9 @@ def certified_allowance(risk: float, confidence: float, images: int) -> float:
 
 
 def p_value(loss: float, risk: float, images: int) -> float:
-    """How likely at most a mean ``loss`` is on so many images, if the true mean exceeds ``risk``; an upper bound.
+    """Return an upper bound of the probability of a mean loss <= ``loss`` if the true mean is above ``risk``.
 
-    The smaller one of Hoeffding's bound and of Bentkus's (Angelopoulos et al. 2021).
+    The minimum of Hoeffding's and Bentkus's bound for ``images`` images (Angelopoulos et al. 2021).
     """
     from scipy.stats import binom
 

@@ -1,22 +1,21 @@
-"""Held-out images as guarantees are fitted and checked on them."""
+"""Held-out images for fitting and checking guarantees."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor
 
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_to_target
 from densemble.tasks import Task
 
 Images = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Gives, each time it is called, every image's combined activated map ``(K, h, w)`` and its target of any size.
+"""Called for every pass: yields the combined activated map ``(K, h, w)`` and the target, of any size, of each image.
 
-For intervals that follow the members' spread: value and variance, ``(2, h, w)``.
+For intervals that depend on the variance over the members, the map holds value and variance, ``(2, h, w)``.
 """
 
 
 def observations(images: Images, task: Task) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Map ``(1, K, H, W)`` at the target's size, the ideal map ``(K, H, W)`` and where that is valid, one by one."""
+    """Iterate over maps ``(1, K, H, W)`` at the target's size, ideal maps ``(K, H, W)`` and their valid pixels."""
     for maps, target in images():
-        size = (int(target.shape[-2]), int(target.shape[-1]))
         ideal, valid = task.as_maps(target)
-        yield resize_maps(maps[None].float(), size, task.target_kind == "density"), ideal, valid
+        yield resize_to_target(maps[None].float(), target, task), ideal, valid

@@ -1,64 +1,57 @@
-"""Sets of classes that hold what is true: on average (ConformalSet), or certified (RiskControl)."""
+"""Prediction sets of classes: with expected coverage (ConformalSet), or certified (RiskControl)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from densemble.ensemble.described import Described
 from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
 from densemble.ensemble.guarantee.curve import MissCurve
 from densemble.ensemble.guarantee.held_out_images import Images, observations
 from densemble.errors import UsageError
 from densemble.tasks import Distribution, Task
 
-_KINDS = ("labels", "masks")
-
 
 @dataclass(frozen=True)
-class ConformalSet:
-    """Sets of classes: of a new image's pixels, an expected share of at most ``miscoverage`` misses its true class.
+class ConformalSet(Described):
+    """Sets of classes: the expected share of a new image's pixels without their true class is <= ``miscoverage``.
 
-    A pixel's set holds each class of at least the probability ``threshold`` (Sadinle et al. 2019), and always the most
-    probable one. The promise is a mean over images, each of which counts the same, and it is one of an image as a
-    whole: an image that is harder than most is covered less, and so is a rare class.
+    The set of a pixel holds each class with at least the probability ``threshold`` (Sadinle et al. 2019), and always
+    the most probable one. The guarantee is a mean over images, each with the same weight, and concerns whole images:
+    difficult images and rare classes are covered less.
 
     Attributes:
-        threshold: least probability of a class in a set; 0: all classes are.
-        miscoverage: what was promised.
-        images: how many it was fitted on.
+        threshold: smallest probability of a class in a set; 0: sets hold all classes.
+        miscoverage: guaranteed share.
+        images: number of images used for fitting.
     """
 
     threshold: float
     miscoverage: float
     images: int
 
-    kind: ClassVar[str] = "conformal_set"
+    kind = "conformal_set"
 
     def apply(self, maps: Tensor) -> Tensor:
-        """Probabilities ``(B, K, h, w)`` -> which classes are in each pixel's set, bool ``(B, K, h, w)``."""
+        """Return which classes are in each pixel's set, bool ``(B, K, h, w)``, for probabilities of that shape."""
         return _included(maps, self.threshold, "categorical")
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values from which the same is made."""
-        values = {"threshold": self.threshold, "miscoverage": self.miscoverage, "pictures": self.images}
-        return {"kind": self.kind, **values}
 
 
 @dataclass(frozen=True)
-class RiskControl:
-    """Sets of classes that miss at most ``risk`` of what is there, in the mean over new images, with ``confidence``.
+class RiskControl(Described):
+    """Sets of classes that miss at most the share ``risk`` of the target, in the mean over images, with ``confidence``.
 
-    What an image misses is its false-negative rate: the share of its true pixels, over all classes, that are not
-    marked. Images where nothing is true count nowhere. ``confidence`` is the probability that the held-out images
-    were such that the promise holds; it holds for the mean over images and not for each single one.
+    The loss of an image is its false-negative rate: the share of its positive pixels, over all classes, that are not
+    marked. Images without a positive pixel are not counted. ``confidence`` is the probability, over the draw of the
+    held-out images, that the guarantee holds; it concerns the mean over images, not each single image.
 
     Attributes:
-        threshold: least probability of a class that is marked; 0: all are.
-        risk: the mean false-negative rate that is promised.
-        confidence: in the promise.
-        images: how many it was fitted on.
-        distribution: ``categorical``: the most probable class of a pixel is marked too.
+        threshold: smallest probability of a marked class; 0: all classes are marked.
+        risk: guaranteed mean false-negative rate.
+        confidence: probability that the guarantee holds.
+        images: number of images used for fitting.
+        distribution: distribution of the maps; if ``categorical``, a pixel's most probable class is always marked.
     """
 
     threshold: float
@@ -67,81 +60,62 @@ class RiskControl:
     images: int
     distribution: Distribution
 
-    kind: ClassVar[str] = "risk_control"
+    kind = "risk_control"
 
     def apply(self, maps: Tensor) -> Tensor:
-        """Probabilities ``(B, K, h, w)`` -> which classes are marked at each pixel, bool ``(B, K, h, w)``."""
+        """Return which classes are marked at each pixel, bool ``(B, K, h, w)``, for probabilities of that shape."""
         return _included(maps, self.threshold, self.distribution)
-
-    def describe(self) -> dict[str, Any]:
-        """Plain values from which the same is made."""
-        promise = {"risk": self.risk, "confidence": self.confidence, "pictures": self.images}
-        return {"kind": self.kind, "threshold": self.threshold, **promise, "distribution": self.distribution}
 
 
 def fit_set(images: Images, task: Task, miscoverage: float = 0.1) -> ConformalSet:
-    """The smallest sets whose expected miscoverage can be promised, by conformal risk control; one pass.
+    """Fit the smallest sets with a guaranteed expected miscoverage, by conformal risk control, in one pass.
 
-    It holds for maps resized to their target's size (bilinear), and for images drawn as those here were. These must
-    not have been used to train, choose or calibrate, or sets come out too small.
+    The guarantee holds for maps resized to the size of the target (bilinear), and for images drawn from the same
+    distribution as these. These images must not have been used for training, selection or calibration: otherwise the
+    sets are too small.
 
     Raises:
-        UsageError: a task of other than one class per pixel, or ``miscoverage`` is not in (0, 1).
-        DataError: too few images.
+        UsageError: the task does not have one class per pixel, or ``miscoverage`` is not in (0, 1).
+        DataError: there are too few images.
     """
     if task.target_kind != "labels":
-        raise UsageError(f"conformal sets are for tasks of one class per pixel, as segmentation is, not '{task.name}'")
+        raise UsageError(
+            f"conformal sets are for tasks with one class per pixel, such as segmentation, not '{task.name}'"
+        )
     curve = _miss_curve(images, task)
     allowance = expected_allowance(miscoverage, curve.images)
     return ConformalSet(_threshold(curve, allowance), miscoverage, curve.images)
 
 
 def fit_risk_control(images: Images, task: Task, risk: float = 0.1, confidence: float = 0.95) -> RiskControl:
-    """The largest threshold that keeps the mean false-negative rate at most ``risk``, with ``confidence``; one pass.
+    """Fit the largest threshold with a mean false-negative rate of at most ``risk``, with ``confidence``, in one pass.
 
-    The false-negative rate only grows with the threshold, so that the largest certified one is found without paying
-    for the many that are tried: risk-controlling prediction sets (Bates et al. 2021). The conditions are those of
-    :func:`fit_set`.
+    The false-negative rate grows with the threshold, so the largest certified threshold needs no correction for
+    multiple tests: risk-controlling prediction sets (Bates et al. 2021). The conditions are those of :func:`fit_set`.
 
     Raises:
-        UsageError: a task of other targets than classes, or ``risk`` or ``confidence`` is not in (0, 1).
-        DataError: too few images to certify any threshold.
+        UsageError: the targets of the task are not classes, or ``risk`` or ``confidence`` is not in (0, 1).
+        DataError: there are too few images to certify any threshold.
     """
-    if task.target_kind not in _KINDS:
+    if task.target_kind not in ("labels", "masks"):
         raise UsageError(f"risk control is for tasks of classes, segmentation and multilabel, not '{task.name}'")
     curve = _miss_curve(images, task)
     allowance = certified_allowance(risk, confidence, curve.images)
     return RiskControl(_threshold(curve, allowance), risk, confidence, curve.images, task.distribution)
 
 
-def make_set(values: dict[str, Any]) -> ConformalSet:
-    """From the plain values of ``describe``."""
-    return ConformalSet(float(values["threshold"]), float(values["miscoverage"]), int(values["pictures"]))
-
-
-def make_risk_control(values: dict[str, Any]) -> RiskControl:
-    """From the plain values of ``describe``."""
-    return RiskControl(
-        float(values["threshold"]),
-        float(values["risk"]),
-        float(values["confidence"]),
-        int(values["pictures"]),
-        values["distribution"],
-    )
-
-
 def _miss_curve(images: Images, task: Task) -> MissCurve:
-    """Of the probability of everything that is true; of what is in the set anyway, infinity."""
+    """Return the curve of the probabilities of true classes; classes that are always in the set count as infinity."""
     curve = MissCurve()
     for maps, ideal, valid in observations(images, task):
         always = _included(maps, torch.inf, task.distribution)[0]
-        true = valid & (ideal > 0.5)
-        curve.add(torch.where(always, torch.inf, maps[0])[true])
+        positive = valid & (ideal > 0.5)
+        curve.add(torch.where(always, torch.inf, maps[0])[positive])
     return curve
 
 
 def _threshold(curve: MissCurve, allowance: float) -> float:
-    """At most 1: where the most probable classes are enough, any threshold would do."""
+    """Return the threshold, at most 1: if the most probable classes suffice, every threshold is valid."""
     return min(curve.largest_below(allowance), 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Whether a guarantee holds, on images that it was not fitted on."""
+"""Check of a guarantee on images that were not used to fit it."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ Guarantee = ConformalSet | ConformalInterval | RiskControl
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of what is true a guarantee held.
+    """Measured coverage of a guarantee.
 
     Attributes:
-        per_image: mean over the images of the share that was held in each; this is what is promised.
-        per_pixel: share over all pixels together.
-        lowest: of the image that was covered least.
-        size: mean over the images: classes in a pixel's set, or from end to end of its interval.
-        images: how many had something to hold.
+        per_image: mean over the images of the covered share of each; the guarantee concerns this number.
+        per_pixel: covered share of all pixels together.
+        lowest: covered share of the image with the lowest coverage.
+        size: mean over the images of the mean number of classes in a set, or of the width of an interval.
+        images: number of images with a target to cover.
     """
 
     per_image: float
@@ -33,32 +33,32 @@ class Coverage:
 
 
 def coverage(images: Images, guarantee: Guarantee, task: Task) -> Coverage:
-    """What a guarantee holds of other held-out images; one pass.
+    """Measure the coverage of a guarantee on other held-out images, in one pass.
 
     Raises:
-        DataError: no image has anything to hold.
+        DataError: no image has a target to cover.
     """
     shares, sizes = [], []
-    held = asked = 0
+    covered_pixels = pixels = 0
     for maps, ideal, valid in observations(images, task):
-        covered, wanted, size = _held(guarantee, maps, ideal, valid)
-        count = int(wanted.sum())
+        covered, expected, size = _compare(guarantee, maps, ideal, valid)
+        count = int(expected.sum())
         if count:
-            hits = int((covered & wanted).sum())
-            held, asked = held + hits, asked + count
+            hits = int((covered & expected).sum())
+            covered_pixels, pixels = covered_pixels + hits, pixels + count
             shares.append(hits / count)
             sizes.append(size)
     if not shares:
-        raise DataError("coverage cannot be checked: no image has a valid target; give others")
+        raise DataError("coverage cannot be checked: no image has a valid target; give other images")
     number = len(shares)
-    return Coverage(sum(shares) / number, held / asked, min(shares), sum(sizes) / number, number)
+    return Coverage(sum(shares) / number, covered_pixels / pixels, min(shares), sum(sizes) / number, number)
 
 
 def binomial_interval(expected: float, images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Where the mean coverage of so many images lies, if it is expected to be ``expected``.
+    """Return the interval in which the mean coverage of ``images`` images lies, if its expectation is ``expected``.
 
-    Coverages between 0 and 1 scatter at most as much as those that are 0 or 1, whose sum is binomial: the interval is
-    wide enough for the former. What the held-out images of the fit leave open comes on top.
+    Coverages between 0 and 1 vary at most as much as values of 0 or 1, whose sum is binomial, so the interval is wide
+    enough. It does not include the uncertainty from the held-out images of the fit.
     """
     from scipy.stats import binom
 
@@ -67,8 +67,8 @@ def binomial_interval(expected: float, images: int, confidence: float = 0.95) ->
     return float(low) / images, float(high) / images
 
 
-def _held(guarantee: Guarantee, maps: Tensor, ideal: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, float]:
-    """What is held, what should be, both bool ``(K, h, w)``, and the mean size."""
+def _compare(guarantee: Guarantee, maps: Tensor, ideal: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return what is covered and what should be, both bool ``(K, h, w)``, and the mean size of sets or intervals."""
     if isinstance(guarantee, ConformalInterval):
         lower, upper = (end[0] for end in guarantee.apply(maps))
         return (lower <= ideal) & (ideal <= upper), valid, float((upper - lower)[valid].mean())

@@ -1,1 +1,1 @@
-"""Losses of fp32 tensors: pure functions, one family a file; means over what is valid, and 0 where nothing is."""
+"""Losses of fp32 tensors: pure functions, one file per family. Means are over valid pixels; 0 if there are none."""

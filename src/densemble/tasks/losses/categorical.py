@@ -10,50 +10,51 @@ _GAMMA = 2
 
 
 def one_hot(labels: Tensor, valid: Tensor, classes: int) -> Tensor:
-    """Labels ``(B, h, w)`` -> float32 ``(B, K, h, w)``; 0 in all channels where invalid."""
+    """Convert labels ``(B, h, w)`` to one-hot float32 ``(B, K, h, w)``; 0 in all channels where invalid."""
     numbers = torch.arange(classes, device=labels.device)[:, None, None]
     return ((labels[:, None] == numbers) & valid[:, None]).float()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Cross-entropy in nats; with weights ``(K,)`` as a weighted mean."""
-    surprise, weight, _ = _surprise(logits, labels, valid, class_weights)
-    return masked_mean(surprise, weight)
+    """Cross-entropy in nats; with class weights ``(K,)`` a weighted mean."""
+    losses, weight, _ = _cross_entropy_map(logits, labels, valid, class_weights)
+    return masked_mean(losses, weight)
 
 
 def focal(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor | None) -> Tensor:
-    """Cross-entropy times (1 - p)^2, p the probability of the true class (Lin et al. 2017)."""
-    surprise, weight, p = _surprise(logits, labels, valid, class_weights)
-    return masked_mean((1 - p) ** _GAMMA * surprise, weight)
+    """Cross-entropy times (1 - p)^2, where p is the probability of the true class (Lin et al. 2017)."""
+    losses, weight, p = _cross_entropy_map(logits, labels, valid, class_weights)
+    return masked_mean((1 - p) ** _GAMMA * losses, weight)
 
 
-def _surprise(
+def _cross_entropy_map(
     logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-log p of the true class, the weight of each pixel, and p."""
+    """Return -log p of the true class, the weight of each pixel, and p."""
     labels = torch.where(valid, labels, 0)
-    surprise = F.cross_entropy(logits, labels, reduction="none")
+    losses = F.cross_entropy(logits, labels, reduction="none")
     weight = valid.float() if class_weights is None else valid * class_weights[labels]
-    return surprise, weight, torch.exp(-surprise)
+    return losses, weight, torch.exp(-losses)
 
 
 def lovasz(probabilities: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-    """Lovász-softmax over the whole batch, mean over the classes that occur (Berman et al. 2018).
+    """Lovász-softmax over the whole batch, as the mean over the classes that occur (Berman et al. 2018).
 
-    The convex extension of 1 - IoU: errors of a class, from the largest on, are weighted by what each adds to 1 - IoU.
+    It is the convex extension of 1 - IoU: the errors of a class, in descending order, are weighted by their increase of
+    1 - IoU.
     """
     classes = probabilities.shape[1]
-    wanted = one_hot(labels, valid, classes).movedim(1, 0)[:, valid]
-    errors = (wanted - probabilities.movedim(1, 0)[:, valid]).abs()
+    target = one_hot(labels, valid, classes).movedim(1, 0)[:, valid]
+    errors = (target - probabilities.movedim(1, 0)[:, valid]).abs()
     descending, order = errors.sort(dim=1, descending=True)
-    steps = _jaccard_steps(wanted.gather(1, order))
-    return masked_mean((descending * steps).sum(1), wanted.sum(1) > 0)
+    steps = _jaccard_steps(target.gather(1, order))
+    return masked_mean((descending * steps).sum(1), target.sum(1) > 0)
 
 
-def _jaccard_steps(wanted: Tensor) -> Tensor:
-    """What each pixel adds to 1 - IoU when it turns wrong after all before it; 0 or 1 ``(K, N)`` -> ``(K, N)``."""
-    total = wanted.sum(1, keepdim=True)
-    overlap = total - wanted.cumsum(1)
-    union = total + (1 - wanted).cumsum(1)
+def _jaccard_steps(target: Tensor) -> Tensor:
+    """Return the increase of 1 - IoU by each pixel if all before it are wrong; 0 or 1 ``(K, N)`` -> ``(K, N)``."""
+    total = target.sum(1, keepdim=True)
+    overlap = total - target.cumsum(1)
+    union = total + (1 - target).cumsum(1)
     loss = 1 - overlap / union
     return torch.diff(loss, dim=1, prepend=loss.new_zeros(len(loss), 1))

@@ -1,29 +1,30 @@
-"""Losses of point maps: peaks of 1 at keypoints, and densities whose sum is a count; all ``(B, K, h, w)``."""
+"""Losses of point maps: peaks of 1 at keypoints, or densities whose sum is a count; all ``(B, K, h, w)``."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 _LOWEST_CENTRE = 0.3
-"""A drawn point between four pixels peaks lower than 1: at 0.37 for a standard deviation of half a pixel."""
+"""Lower limit of a peak: a point between four pixels has a peak of 0.37 for a standard deviation of 0.5 pixels."""
 
 
 def find_centres(target: Tensor) -> Tensor:
-    """Where a point lies: pixels that are the highest of their 3x3 neighbourhood, bool ``(B, K, h, w)``."""
+    """Return where points are: pixels that are the highest of their 3x3 neighbourhood, bool ``(B, K, h, w)``."""
     highest = F.max_pool2d(target, 3, stride=1, padding=1)
     return (target == highest) & (target >= _LOWEST_CENTRE)
 
 
 def penalty_reduced_focal(logits: Tensor, target: Tensor) -> Tensor:
-    """CenterNet's focal loss (Zhou et al. 2019; Law & Deng 2018), per point: near a point a peak costs less.
+    """CenterNet's focal loss (Zhou et al. 2019; Law & Deng 2018), per point: near a point, false peaks cost less.
 
-    Its centres are the pixels of exactly 1; ours are the peaks, for resizing leaves no pixel at exactly 1.
+    CenterNet uses pixels of exactly 1 as centres. This function uses the peaks, because resized targets have no pixel
+    of exactly 1.
     """
     centre = find_centres(target).float()
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
     p = log_p.exp()
-    found = centre * (1 - p) ** 2 * log_p
-    quiet = (1 - centre) * (1 - target) ** 4 * p**2 * log_q
-    return -(found + quiet).sum() / centre.sum().clamp(min=1)
+    positive = centre * (1 - p) ** 2 * log_p
+    negative = (1 - centre) * (1 - target) ** 4 * p**2 * log_q
+    return -(positive + negative).sum() / centre.sum().clamp(min=1)
 
 
 def count_error(prediction: Tensor, target: Tensor, scale: float) -> Tensor:

@@ -1,20 +1,23 @@
-"""Sums of losses, written as ``cross_entropy+0.5*dice``."""
+"""Parser of sums of losses, written as ``cross_entropy+0.5*dice``."""
 
 import math
 
 from densemble.errors import UsageError
 
+LossTerms = tuple[tuple[float, str], ...]
+"""Weight and name of each loss in a sum."""
 
-def parse_mixture(text: str, known: tuple[str, ...], task: str) -> tuple[tuple[float, str], ...]:
-    """``"cross_entropy+0.5*dice"`` -> ``((1.0, "cross_entropy"), (0.5, "dice"))``.
+
+def parse_loss(text: str, known: tuple[str, ...], task: str) -> LossTerms:
+    """Parse ``"cross_entropy+0.5*dice"`` to ``((1.0, "cross_entropy"), (0.5, "dice"))``.
 
     Args:
-        text: names joined by ``+``, each with a weight before ``*`` or none, which is 1.
-        known: the names there are.
-        task: whose losses they are, for the message.
+        text: names joined by ``+``, each with an optional weight before ``*``; default weight 1.
+        known: available names.
+        task: name of the task, used in messages.
 
     Raises:
-        UsageError: an unknown name, or a weight that is no positive number.
+        UsageError: a name is unknown, or a weight is not a positive number.
     """
     return tuple(_parse_term(term.strip(), known, task) for term in text.split("+"))
 
@@ -36,5 +39,5 @@ def _parse_weight(number: str, term: str) -> float:
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise UsageError(f"'{number.strip()}' in the loss '{term}' is no positive number; write it as 0.5*NAME")
+        raise UsageError(f"'{number.strip()}' in the loss '{term}' is not a positive number; write it as 0.5*NAME")
     return weight

@@ -1,6 +1,6 @@
 """Losses of maps as distributions, predictions and targets >= 0 ``(B, N)`` (Bylinskii et al. 2019; Cornia et al. 2018).
 
-A target that is 0 everywhere is no distribution and is left out.
+Targets that are 0 everywhere are not distributions and are left out.
 """
 
 import torch
@@ -19,7 +19,7 @@ def divergence(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def decorrelation(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - Pearson's correlation."""
+    """Compute 1 - Pearson's correlation."""
     a = prediction - prediction.mean(1, keepdim=True)
     b = target - target.mean(1, keepdim=True)
     correlation = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + _EPSILON)

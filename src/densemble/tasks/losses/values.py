@@ -1,4 +1,4 @@
-"""Losses of values: predictions, finite targets and valid bool, all of one shape and in one unit."""
+"""Losses of values: predictions, finite targets and valid pixels (bool), all of one shape and in one unit."""
 
 import torch
 from torch import Tensor
@@ -23,20 +23,20 @@ def squared(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def scale_invariant_log(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Scale-invariant log error over positive targets (Eigen et al. 2014); predictions must be positive.
 
-    The root of mean(d²) - 0.85 mean(d)², d the difference of the logarithms, as in BTS (Lee et al. 2019) and AdaBins
-    (Bhat et al. 2021), without their factor of 10.
+    The square root of mean(d²) - 0.85 mean(d)², where d is the difference of the logarithms, as in BTS (Lee et al.
+    2019) and AdaBins (Bhat et al. 2021), without their factor of 10.
     """
     valid = valid & (target > 0)
     d = prediction.clamp(min=_TINY).log() - torch.where(valid, target, 1.0).log()
     mean = masked_mean(d, valid)
-    # The same written as a sum of squares: rounding cannot make it negative.
+    # Equal to the formula, but a sum of squares: rounding cannot make it negative.
     square = masked_mean((d - mean).square(), valid) + (1 - _LAMBDA) * mean.square()
-    exact = square <= _TINY**2  # there the root has no finite slope
+    exact = square <= _TINY**2  # at 0 the derivative of the square root is infinite
     return torch.where(exact, 0.0, torch.where(exact, 1.0, square).sqrt())
 
 
 def reverse_huber(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """berHu (Laina et al. 2016): absolute up to c, (e² + c²) / 2c beyond; c is a fifth of the batch's largest error."""
+    """BerHu loss (Laina et al. 2016): |e| up to c, else (e² + c²) / 2c; c is a fifth of the batch's largest error."""
     error = torch.where(valid, (prediction - target).abs(), 0.0)
     limit = _THRESHOLD * error.detach().max()
     beyond = (error.square() + limit**2) / (2 * limit).clamp(min=_TINY)
