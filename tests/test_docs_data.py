@@ -19,10 +19,10 @@ DATA = ROOT / "docs" / "reference" / "data.md"
 TASK_PAGE = ROOT / "docs" / "reference" / "tasks.md"
 PRESET_PAGE = ROOT / "docs" / "how-to" / "train-without-being-an-expert.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-PLACE_OF_KIND = {"Problem": 0, "from_error": 0, "say": 0, "_problem": 0, "_say": 1}
-"""The functions of the check that make a problem, and which of their arguments is its kind."""
+INDEX_OF_KIND = {"Problem": 0, "problem": 0, "report": 0, "_leak": 0, "_report": 1}
+"""The functions of the check that make a problem, and the index of the argument that is its kind."""
 LABELS_AS = ("labels as heat", "labels as values", "labels as density")
-"""Made by an f-string, for the two kinds of maps that are asked whether they look like labels."""
+"""Made by an f-string, one for each kind of target that is compared with labels."""
 
 
 def rows(page: Path, first: str) -> list[list[str]]:
@@ -34,17 +34,18 @@ def rows(page: Path, first: str) -> list[list[str]]:
 
 
 def kinds_in_code() -> set[str]:
-    """Every text that stands where the check names the kind of a problem."""
-    found: list[ast.expr] = []
+    """All constants that the check uses as the kind of a problem."""
+    expressions: list[ast.expr] = []
     for file in (ROOT / "src" / "densemble" / "data" / "check").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                place = PLACE_OF_KIND.get(getattr(node.func, "id", ""), len(node.args))
-                found += node.args[place : place + 1]
-                found += [word.value for word in node.keywords if word.arg == "kind"]
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                index = INDEX_OF_KIND.get(name, len(node.args))
+                expressions += node.args[index : index + 1]
+                expressions += [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind":
-                found.append(node.value)
-    texts = [part for expression in found for part in ast.walk(expression) if isinstance(part, ast.Constant)]
+                expressions.append(node.value)
+    texts = [part for expression in expressions for part in ast.walk(expression) if isinstance(part, ast.Constant)]
     return {text.value for text in texts if isinstance(text.value, str) and text.value}
 
 

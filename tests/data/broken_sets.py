@@ -286,7 +286,9 @@ BROKEN: dict[str, Broken] = {
         masks(lambda m: (heat(1) * 200).astype(np.uint8)[..., None] * m),
         "multilabel",
     ),
-    "mask missing": Broken("mixed maps", "as many", masks(lambda masks: masks[..., :2]), "multilabel"),
+    "mask missing": Broken(
+        "mixed maps", "make all maps with 3 channels", masks(lambda masks: masks[..., :2]), "multilabel"
+    ),
     "unknown masks": Broken(
         "empty map", "data.leave_out", lambda f: None, "multilabel", options={"label_map": {0: 255, 1: 255}}
     ),
@@ -436,7 +438,10 @@ BROKEN: dict[str, Broken] = {
         "image",
     ),
     "grey among colours": Broken(
-        "mixed maps", "as many", lambda f: save(target_of(f, "b").with_suffix(".npy"), photo(1)[..., :2]), "image"
+        "mixed maps",
+        "make all maps with 3 channels",
+        lambda f: save(target_of(f, "b").with_suffix(".npy"), photo(1)[..., :2]),
+        "image",
     ),
 }
 """What is wrong -> how it is made and what must be found."""

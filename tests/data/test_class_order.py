@@ -249,7 +249,7 @@ def test_an_ensemble_is_scored_by_the_names_of_its_classes(source: Callable[...,
     assert evaluate(ensemble, plain, "val")["miou"] == 1.0
     assert evaluate(ensemble, FolderData(tmp_path, "segmentation", classes=ASKED), "val")["miou"] == 1.0
     other: Any = Oracle("background", "bus", "van", "tree")
-    with pytest.raises(DataError, match=r"van.*not asked for: car, not in the data: van"):
+    with pytest.raises(DataError, match=r"van.*not requested: car, not in the data: van"):
         evaluate(other, plain, "val")
 
 

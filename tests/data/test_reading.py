@@ -104,7 +104,7 @@ def test_a_colour_beyond_the_named_classes_is_refused(tmp_path: Path) -> None:
     colours = np.array([[9, 8, 7], [250, 0, 1], [0, 0, 255]], np.uint8)
     save(target_of(tmp_path, "a"), colours[labels(0)])
     given = {"a": [9, 8, 7], "b": [250, 0, 1], "c": [0, 0, 255]}
-    with pytest.raises(DataError, match=r"asked for are a, b, those of .* are a, b, c \(not asked for: c\)"):
+    with pytest.raises(DataError, match=r"requested classes are a, b, those of .* are a, b, c \(not requested: c\)"):
         first(tmp_path, "segmentation", color_map=given, classes=["a", "b"])
 
 

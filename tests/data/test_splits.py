@@ -129,12 +129,12 @@ def test_strata_are_even(val: float, test: float) -> None:
     [
         (options(val_fraction=0.6, test_fraction=0.4), "leave nothing to train on"),
         (options(folds=3, fold=3), r"no fold 3 of 3.*0\.\.2"),
-        (options(folds=30), "20 samples cannot be parted into 30"),
+        (options(folds=30), "20 samples cannot be split into 30"),
         (options(group_by="video"), "does not match 20 of 20 names, such as '000'"),
         (options(group_by="^01"), "does not match 10 of 20"),
         (options(group_by="("), "no regular expression"),
-        (options(group_by="^0"), "1 groups cannot be parted into 2"),
-        (options(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be parted into 3"),
+        (options(group_by="^0"), "1 groups cannot be split into 2"),
+        (options(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be split into 3"),
         (options(stratify=True), "no strata"),
     ],
 )

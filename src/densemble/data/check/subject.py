@@ -1,34 +1,25 @@
-"""What is needed of a data folder to check it."""
+"""The interface of a data folder that a check needs."""
 
-from pathlib import Path
 from typing import Any, Protocol
 
+from densemble.data.facts import Learnable
 from densemble.data.layouts import Layout
-from densemble.data.read_pairs import Reading
-from densemble.data_options import DataOptions
 
 
-class Checkable(Protocol):
-    """A data folder as far as a check knows it; :class:`densemble.data.folder.FolderData` is one."""
+class Checkable(Learnable, Protocol):
+    """A data folder that can be checked; :class:`densemble.data.folder.FolderData` is one."""
 
-    path: Path
-    task_name: str
     layout: Layout
-    reading: Reading
-    classes: list[str] | None
-    ignore_index: int
-    invalid_below: float | None
     scale: float
-    heat_is_told: bool
-    options: DataOptions
+    heat_max_is_given: bool
 
     def settle(self) -> dict[str, Any]:
-        """Lets the reading know what only all files say together."""
+        """Makes the decisions that need all files together, such as the value of heat that becomes 1."""
 
     @property
     def ignored_by_default(self) -> bool:
-        """Whether nobody has said which label is ignored."""
+        """Whether neither the options nor the format set the ignored label."""
 
     @property
     def task(self) -> Any:
-        """The task with what the training maps say."""
+        """The task with the facts from the training targets."""
