@@ -37,9 +37,7 @@ class ReadingOptions(TypedDict, total=False):
     ]
     exif: Annotated[ExifUse, Field("auto", description="what EXIF rotates; auto: targets too, if only then they fit")]
     resize_targets: Annotated[bool, Field(False, description="resize targets to the size of their image")]
-    absent_is_empty: Annotated[
-        bool, Field(False, description="a missing mask file means that the class does not occur")
-    ]
+    absent_is_empty: Annotated[bool, Field(False, description="a missing mask file means that the class is absent")]
 
 
 class SplitOptions(TypedDict, total=False):
@@ -61,12 +59,8 @@ class SplitOptions(TypedDict, total=False):
 class DataOptions(ReadingOptions, SplitOptions, total=False):
     """All data options: the section ``data`` of run.yaml, and the keyword arguments of ``FolderData``."""
 
-    classes: Annotated[
-        list[str] | None, Field(None, description="class names; default: those of the folder, else numbers")
-    ]
-    ignore_index: Annotated[
-        int | None, Field(None, description="label that is ignored; default: that of the format, else 255 or 65535")
-    ]
+    classes: Annotated[list[str] | None, Field(None, description="class names; default: of the folder, else numbers")]
+    ignore_index: Annotated[int | None, Field(None, description="ignored label; default: of the format, 255 or 65535")]
     color_map: Annotated[
         str | ColourNames | None,
         Field(None, description="colours of masks: a file, or [r, g, b] or '#rrggbb' by class"),
@@ -76,9 +70,7 @@ class DataOptions(ReadingOptions, SplitOptions, total=False):
         Field("auto", description="values up to this are invalid; null: none; auto: 0 for depth, else none"),
     ]
     skip_unpaired: Annotated[bool, Field(False, description="leave out images without target, targets without image")]
-    leave_out: Annotated[
-        list[str] | str | Path | None, Field(None, description="names or patterns, or a file of these")
-    ]
+    leave_out: Annotated[list[str] | str | Path | None, Field(None, description="names or patterns, or their file")]
 
 
 READING, SPLITTING = tuple(ReadingOptions.__annotations__), tuple(SplitOptions.__annotations__)

@@ -100,7 +100,7 @@ def test_beside_named_classes_too(dtype: str, void: int, tmp_path: Path) -> None
     labels = numbered(0, 1, 2, dtype)
     labels[:8] = void
     found = problems(write(tmp_path, labels, classes=3))["labels outside classes"]
-    assert found["remedy"] == f"where it means nothing, ignore it: --set data.ignore_index={void}"
+    assert found["remedy"] == f"if it means unknown, ignore it: --set data.ignore_index={void}"
     assert FolderData(tmp_path, "segmentation", ignore_index=void).check()["ok"]
 
 
@@ -177,7 +177,7 @@ def test_a_little_255_may_be_a_class_too(tmp_path: Path) -> None:
     cup = numbered(0, 128, 0, "uint8")
     cup[:5] = 255
     remedy = problems(write(tmp_path, cup))["gaps in labels"]["remedy"]
-    assert "{128: 1}" in remedy and "where 255 is a class too: --set 'data.label_map={128: 1, 255: 2}'" in remedy
+    assert "{128: 1}" in remedy and "or if 255 is a class too: --set 'data.label_map={128: 1, 255: 2}'" in remedy
 
 
 def test_black_and_white_maps_among_others(tmp_path: Path) -> None:

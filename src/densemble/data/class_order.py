@@ -135,19 +135,6 @@ def named_label_map(
     return {str(name(old, available or ())): name(new, requested or available or ()) for old, new in numbers.items()}
 
 
-def order_by_name(
-    available: Sequence[str] | None, requested: Sequence[str] | None, source: object, without_background: bool = False
-) -> tuple[int, ...] | None:
-    """Channel in the files by requested class; ``None`` if the order is the same.
-
-    Raises:
-        DataError: the names do not match.
-    """
-    if not available or not requested:
-        return None
-    return reordered(None, numbers_by_name(requested, available, source, None, without_background))
-
-
 def reordered(order: Sequence[int] | None, numbers: Mapping[int, int]) -> tuple[int, ...] | None:
     """The order of channels after a change of class numbers; ``None`` if it is the order of the files."""
     before = range(len(numbers)) if order is None else order

@@ -67,13 +67,6 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
     return DecodedSplit(np.load(images, mmap_mode="r"), np.load(targets, mmap_mode="r"), stems)
 
 
-class _Deeper(Exception):
-    """An image does not fit into the current data type."""
-
-    def __init__(self, depth: type[np.generic]) -> None:
-        self.depth = depth
-
-
 def resize_image(image: Array, size: Size) -> Tensor:
     """Resizes ``(H, W, C)`` uint8, uint16 or float32 to ``(C, h, w)``, bilinear with antialiasing; keeps the type."""
     if image.dtype == np.uint8:
@@ -179,15 +172,11 @@ def _sweep(folder: Path) -> None:
 
 def _decode(data: FolderData, samples: Sequence[Sample], size: Size, path: Path) -> None:
     building = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    depth: type[np.generic] = np.uint8
+    depth: type[np.generic] | None = np.uint8
     try:
-        while True:
-            building.mkdir(parents=True, exist_ok=True)
-            try:
-                _fill(data, samples, size, building, depth)
-                break
-            except _Deeper as deeper:
-                depth = deeper.depth
+        building.mkdir(parents=True, exist_ok=True)
+        while depth is not None:
+            depth = _fill(data, samples, size, building, depth)
         if not path.is_dir():
             building.rename(path)
     except OSError as error:
@@ -200,7 +189,10 @@ def _decode(data: FolderData, samples: Sequence[Sample], size: Size, path: Path)
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Path, depth: type[np.generic]) -> None:
+def _fill(
+    data: FolderData, samples: Sequence[Sample], size: Size, building: Path, depth: type[np.generic]
+) -> type[np.generic] | None:
+    """Writes the arrays; returns the data type that they need if ``depth`` is not enough, else ``None``."""
     task, reading, channels = data.task, data.reading, data.channels
     planes = (task.out_channels,) if reading.planes else ()
     deep_labels = reading.kind == "labels" and max(task.out_channels - 1, data.ignore_index) > 255
@@ -211,13 +203,14 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
         building / "targets.npy", "w+", dtype=target_type, shape=(count, *planes, *size)
     )
 
-    def decode(number: int) -> str | _Deeper | None:
+    def decode(number: int) -> str | type[np.generic] | None:
         try:
             image, target = _read_pair(data, samples[number], channels, planes)
         except DataError as error:
             return str(error)
         if DEPTHS.index(image.dtype.type) > DEPTHS.index(depth):
-            return _Deeper(image.dtype.type)
+            deeper: type[np.generic] = image.dtype.type
+            return deeper
         images[number] = _deepened(resize_image(image, size).numpy(), depth)
         targets[number] = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, reading.kind).numpy()
         return None
@@ -226,11 +219,12 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
     messages = [failure for failure in failures if isinstance(failure, str)]
     if messages:
         raise DataError(f"{len(messages)} of {count} pairs cannot be used: {first_few(messages)}")
-    deeper = [failure.depth for failure in failures if isinstance(failure, _Deeper)]
+    deeper = [failure for failure in failures if isinstance(failure, type)]
     if deeper:
-        raise _Deeper(max(deeper, key=DEPTHS.index))
+        return max(deeper, key=DEPTHS.index)
     images.flush()
     targets.flush()
+    return None
 
 
 def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[int, ...]) -> tuple[Array, Array]:

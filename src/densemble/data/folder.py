@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from densemble.config import make_data_options
-from densemble.data.class_order import label_map_by_name, named_label_map, order_by_name, plain_label_map
+from densemble.data.class_order import (
+    label_map_by_name,
+    named_label_map,
+    numbers_by_name,
+    plain_label_map,
+    reordered,
+)
 from densemble.data.color_map import ColourMap, make_color_map
 from densemble.data.facts import labels_above, task_facts
 from densemble.data.layouts import Layout, Sample, find_layout
@@ -108,8 +114,8 @@ class FolderData:
             )
         else:
             label_map = plain_label_map(given["label_map"] or {}, (), (), self.path) or None
-            if "classes" in task.choices():
-                order = order_by_name(names, requested, self.path, kind == "masks")
+            if "classes" in task.choices() and names and requested:
+                order = reordered(None, numbers_by_name(requested, names, self.path, None, kind == "masks"))
         return Reading(
             kind=kind,
             planes=task.planes,
@@ -272,11 +278,15 @@ class FolderData:
         Raises:
             DataError: the target is unreadable, or has labels outside the classes.
         """
-        self._settle_reading()
+        self.settle_channels()
         return self.reading.target(sample)
 
-    def _settle_reading(self) -> None:
-        """Makes the decisions that need all targets: the value of heat that becomes 1, the number of channels."""
+    def settle_channels(self) -> None:
+        """Makes the decisions that need all targets: the value of heat that becomes 1, the number of channels.
+
+        Raises:
+            DataError: the training targets do not determine the number of channels.
+        """
         self.settle()
         if self.reading.planes and self.classes is None:
             _ = self.task
@@ -291,7 +301,7 @@ class FolderData:
         Raises:
             DataError: a file is unreadable, or the sizes differ.
         """
-        self._settle_reading()
+        self.settle_channels()
         return self.reading.pair(sample)
 
     def check(self) -> dict[str, Any]:

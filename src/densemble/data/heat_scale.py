@@ -3,11 +3,11 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from densemble.data.parallel import map_in_threads
 from densemble.data_options import HeatMax
 from densemble.errors import DataError
 from densemble.shapes import Array
@@ -56,10 +56,9 @@ def _peaks(files: list[Path], read: Callable[[Path], Array]) -> Iterator[tuple[f
         known = values[np.isfinite(values)]
         return float(known.max(initial=0)), bool((known == np.round(known)).all())
 
-    count = os.cpu_count() or 1
-    with ThreadPoolExecutor(max_workers=count) as pool:
-        for start in range(0, len(files), 4 * count):
-            yield from pool.map(measure, files[start : start + 4 * count])
+    count = 4 * (os.cpu_count() or 1)
+    for start in range(0, len(files), count):
+        yield from map_in_threads(measure, files[start : start + count])
 
 
 def _full_scale(name: str, peaks: Iterator[tuple[float, bool]]) -> float:

@@ -37,11 +37,8 @@ def make_splits(
     units = _units(samples, options["group_by"])
     _check_number(len(units), len(samples), options)
     random.Random(options["seed"]).shuffle(units)
-    if options["stratify"] and stratum is not None:
-        strata = [stratum(sample) for sample in samples]
-        parts = _part_stratified(units, strata, options)
-    else:
-        parts = _part(units, len(samples), options)
+    strata = [stratum(sample) for sample in samples] if options["stratify"] and stratum is not None else None
+    parts = _part(units, len(samples), strata, options)
     return {name: tuple(samples[index] for index in sorted(indices)) for name, indices in parts.items()}
 
 
@@ -99,14 +96,24 @@ def _check_number(units: int, samples: int, options: SplitOptions) -> None:
         raise UsageError(f"{units} {noun} cannot be split into {parts} parts; use fewer parts, or add {noun}")
 
 
-def _part(units: Units, total: int, options: SplitOptions) -> dict[str, list[int]]:
+def _part(units: Units, count: int, strata: Sequence[str] | None, options: SplitOptions) -> dict[str, list[int]]:
+    """Indices of the samples of each part; ``count`` is the number of all samples, ``strata`` their strata."""
+    test_fraction, val_fraction, folds = options["test_fraction"], options["val_fraction"], options["folds"]
+    seed = options["seed"]
     test: Units = []
-    if options["test_fraction"]:  # from the end, so that it does not depend on the other parts
-        test = _take(units[::-1], round(total * options["test_fraction"]), (options["folds"] or 2))
-        units = _without(units, test)
-    val_count = round(total * options["val_fraction"])
-    val = units[options["fold"] :: options["folds"]] if options["folds"] else _take(units, val_count, 1)
-    return _named(_without(units, val), val, test, options)
+    if test_fraction and strata is not None:
+        test = _stratified_share(units, strata, test_fraction, seed)
+    elif test_fraction:  # from the end, so that it does not depend on the other parts
+        test = _take(units[::-1], round(count * test_fraction), folds or 2)
+    units = _without(units, test)
+    if strata is None:
+        val = units[options["fold"] :: folds] if folds else _take(units, round(count * val_fraction), 1)
+    elif folds:
+        val = _folds(units, strata, folds, seed)[options["fold"]]
+    else:
+        val = _stratified_share(units, strata, val_fraction / (1 - test_fraction), seed)
+    parts = {"train": _without(units, val), "val": val, **({"test": test} if test_fraction else {})}
+    return {name: [index for unit in part for index in unit] for name, part in parts.items()}
 
 
 def _without(units: Units, taken: Units) -> Units:
@@ -123,19 +130,6 @@ def _take(units: Units, most_samples: int, least_left: int) -> Units:
             taken.append(unit)
             count += len(unit)
     return taken or (sorted(units, key=len)[:1] if len(units) > least_left else [])
-
-
-def _part_stratified(units: Units, strata: Sequence[str], options: SplitOptions) -> dict[str, list[int]]:
-    test: Units = []
-    if options["test_fraction"]:
-        test = _stratified_share(units, strata, options["test_fraction"], options["seed"])
-        units = _without(units, test)
-    if options["folds"]:
-        val = _folds(units, strata, options["folds"], options["seed"])[options["fold"]]
-    else:
-        share = options["val_fraction"] / (1 - options["test_fraction"])
-        val = _stratified_share(units, strata, share, options["seed"])
-    return _named(_without(units, val), val, test, options)
 
 
 def _stratified_share(units: Units, strata: Sequence[str], fraction: float, seed: int) -> Units:
@@ -159,13 +153,6 @@ def _folds(units: Units, strata: Sequence[str], parts: int, seed: int) -> list[U
     if not all(folds):
         raise UsageError(f"{len(units)} groups cannot be stratified into {parts} parts; use fewer, or no strata")
     return folds
-
-
-def _named(train: Units, val: Units, test: Units, options: SplitOptions) -> dict[str, list[int]]:
-    parts = {"train": train, "val": val, "test": test}
-    if not options["test_fraction"]:
-        del parts["test"]
-    return {name: [index for unit in units for index in unit] for name, units in parts.items()}
 
 
 def stratum_of(reading: Reading, sample: Sample) -> str:

@@ -128,11 +128,6 @@ def viewed(random: np.random.Generator, density: Array, viewers: int) -> Array:
     return gaze
 
 
-def _with_noise(random: np.random.Generator, image: Array, noise: float) -> Array:
-    noisy: Array = (image + random.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
-    return noisy
-
-
 def make_scenes(
     folder: Path,
     train: int = 96,
@@ -172,7 +167,8 @@ def make_scenes(
             for number in range(count):
                 image, density, points = scene(random, size)
                 if noise:
-                    image = _with_noise(disturbance, image, noise)
+                    noisy = image + disturbance.normal(0, noise, image.shape)
+                    image = noisy.round().clip(0, 255).astype(np.uint8)
                 if viewers is not None and split == "train":
                     density = viewed(disturbance, density, viewers)
                 _write(folder / split, f"{number:04d}", image, density, points)

@@ -1,21 +1,22 @@
 """Data check: reads all files once and reports all problems with their remedies, and facts about the data."""
 
+import glob
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from densemble.data.check.classes import judge_classes
+from densemble.data.check.classes import class_names, judge_classes
 from densemble.data.check.copies import judge_copies
 from densemble.data.check.guess import guess_task
 from densemble.data.check.names import judge_names, name_pairs
 from densemble.data.check.pair import check_pair
-from densemble.data.check.problems import Severity, as_pattern, group, in_order
+from densemble.data.check.problems import Severity, group, in_order
 from densemble.data.check.scorable import judge_scorable
 from densemble.data.check.seen import CheckedData
 from densemble.data.check.sides import judge_sides
 from densemble.data.check.subject import Checkable
-from densemble.data.check.summary import named_classes, sum_up_images, sum_up_split
+from densemble.data.check.summary import sum_up_images, sum_up_split
 from densemble.data.check.uniformity import judge_uniformity
 from densemble.data.parallel import map_in_threads
 from densemble.errors import DataError, ResourceError
@@ -42,12 +43,13 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
         ``partner``.
     """
     problems = list(judge_names(data, unpaired))
-    _settle_channels(data)
+    with suppress(DataError):  # the check of each file reports the cause
+        data.settle_channels()
     checked = _check_pairs(data)
     problems += [problem for pair in checked.pairs for problem in pair.problems]
     for judge in (judge_classes, judge_scorable, judge_sides, judge_uniformity, judge_copies):
         problems += judge(checked)
-    names = named_classes(checked)
+    names = class_names(checked)
     return {
         "data": str(data.path),
         "task": data.task_name,
@@ -79,19 +81,10 @@ def write_leave_out(facts: dict[str, Any], path: Path) -> int:
     """
     names = {problem["pair"] for problem in facts["problems"] if problem["severity"] == "error" and problem["pair"]}
     try:
-        path.write_text("".join(f"{as_pattern(name)}\n" for name in sorted(names)), encoding="utf-8")
+        path.write_text("".join(f"{glob.escape(name)}\n" for name in sorted(names)), encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another file") from error
     return len(names)
-
-
-def _settle_channels(data: Checkable) -> None:
-    """Makes the folder decide what all targets share: the scale of heat and the number of channels."""
-    data.settle()
-    if not data.reading.planes:
-        return
-    with suppress(DataError):  # the check of each file reports the cause
-        _ = data.task
 
 
 def _check_pairs(data: Checkable) -> CheckedData:

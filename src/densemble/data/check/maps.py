@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +19,16 @@ from densemble.tasks import TASKS, TargetKind
 
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 _SATURATED = 0.001
+TASKS_OF_VALUES = "use the task that fits the maps: --task saliency, --task depth or --task regression"
 _AS_PNG = "make the map again without antialiasing or compression, resize it by the nearest pixel, save it as PNG"
 
 
 def measure_target(pair: CheckedPair, target: Array, data: Checkable, kept: int) -> TargetFacts:
-    """Computes the facts of a target and adds its problems to those of the pair.
+    """Computes the facts of a target ``(H, W)`` or ``(K, H, W)`` and adds its problems to those of the pair.
 
-    Args:
-        pair: the pair.
-        target: ``(H, W)`` or ``(K, H, W)`` in the terms of the task.
-        data: the folder.
-        kept: number of values to keep.
+    ``kept`` is the number of values to keep.
     """
+    kind = data.reading.kind
     contiguous = np.ascontiguousarray(target)
     first = contiguous.reshape(-1)[:1]
     facts = TargetFacts(
@@ -39,7 +36,13 @@ def measure_target(pair: CheckedPair, target: Array, data: Checkable, kept: int)
         channels=target.shape[0] if target.ndim == 3 else 1,
         constant=bool(first.size and (contiguous == first).all()),
     )
-    MEASURES[data.reading.kind](pair, facts, contiguous, data, kept)
+    if kind not in ("labels", "masks"):
+        valid = valid_values(data, contiguous) if kind == "values" else np.isfinite(contiguous)
+        facts.values = _value_facts(contiguous, valid, kept)
+    if kind in ("heat", "density") and is_point_table(pair.sample.target):
+        _judge_points(pair, facts)
+    else:
+        JUDGES[kind](pair, facts, contiguous, data)
     return facts
 
 
@@ -51,7 +54,7 @@ def _report(
     pair.problems.append(pair.problem(kind, pair.sample.target, message, remedy, severity))
 
 
-def _labels(pair: CheckedPair, facts: TargetFacts, labels: Array, data: Checkable, kept: int) -> None:
+def _judge_labels(pair: CheckedPair, facts: TargetFacts, labels: Array, data: Checkable) -> None:
     path, drawn = pair.sample.target, pair.sample.drawing is not None
     facts.labels = count_labels(labels)
     known = sorted(set(facts.labels) - {data.ignore_index})
@@ -68,8 +71,7 @@ def _labels(pair: CheckedPair, facts: TargetFacts, labels: Array, data: Checkabl
         facts.spoilt = True
     elif len(known) > max(MANY_LABELS, len(data.classes or ())):
         message = f"'{path}' has {len(known)} different labels up to {known[-1]}: it looks like heat or measured values"
-        remedy = "use the task that fits the maps: --task saliency, --task depth or --task regression"
-        _report(pair, "values as labels", message, remedy)
+        _report(pair, "values as labels", message, TASKS_OF_VALUES)
         facts.spoilt = True
     elif not drawn and are_smoothed(labels):
         message = f"the borders in '{path}' are smoothed: labels between the two beside them, {len(known)} in all"
@@ -91,34 +93,27 @@ def _labels_without_data(pair: CheckedPair, labels: Array, data: Checkable) -> N
         _report(pair, "no data among labels", message, remedy, "warning")
 
 
-def _masks(pair: CheckedPair, facts: TargetFacts, masks: Array, data: Checkable, kept: int) -> None:
+def _judge_masks(pair: CheckedPair, facts: TargetFacts, masks: Array, data: Checkable) -> None:
     facts.masks = [(int((plane == 1).sum()), int((plane <= 1).sum()), plane.size) for plane in masks]
     if not any(known for _, known, _ in facts.masks):
         _report(pair, "empty map", f"'{pair.sample.target}' is unknown (255) everywhere")
 
 
-def _heat(pair: CheckedPair, facts: TargetFacts, heat: Array, data: Checkable, kept: int) -> None:
-    facts.values = _value_facts(heat, np.ones(heat.shape, bool), kept)
-    if is_point_table(pair.sample.target):
-        _points(pair, facts)
-    elif not heat.any():
+def _judge_heat(pair: CheckedPair, facts: TargetFacts, heat: Array, data: Checkable) -> None:
+    if not heat.any():
         severity: Severity = "warning" if TASKS[data.task_name].blank_is_valid else "error"
         _report(pair, "empty map", f"'{pair.sample.target}' is 0 everywhere", severity=severity)
     else:
         _warn_if_constant(pair, facts)
 
 
-def _density(pair: CheckedPair, facts: TargetFacts, density: Array, data: Checkable, kept: int) -> None:
-    facts.values = _value_facts(density, np.ones(density.shape, bool), kept)
-    if is_point_table(pair.sample.target):
-        _points(pair, facts)
-        return
+def _judge_density(pair: CheckedPair, facts: TargetFacts, density: Array, data: Checkable) -> None:
     facts.points = float(density.sum())
     if not density.any():
         _report(pair, "no points", f"density '{pair.sample.target}' is 0 everywhere", severity="warning")
 
 
-def _points(pair: CheckedPair, facts: TargetFacts) -> None:
+def _judge_points(pair: CheckedPair, facts: TargetFacts) -> None:
     path = pair.sample.target
     points, _ = read_point_table(path)
     facts.points = float(len(points))
@@ -140,11 +135,8 @@ def _points(pair: CheckedPair, facts: TargetFacts) -> None:
         _report(pair, "relative points", message, remedy)
 
 
-def _values(pair: CheckedPair, facts: TargetFacts, values: Array, data: Checkable, kept: int) -> None:
-    path = pair.sample.target
-    valid = valid_values(data, values)
-    negative, zeros = int(((values < 0) & np.isfinite(values)).sum()), int((values == 0).sum())
-    facts.values = replace(_value_facts(values, valid, kept), negative=negative, zeros=zeros)
+def _judge_values(pair: CheckedPair, facts: TargetFacts, values: Array, data: Checkable) -> None:
+    path, valid = pair.sample.target, valid_values(data, values)
     infinite = int(np.isinf(values).sum())
     if infinite:
         message = f"'{path}' holds {infinite} infinite values, which count as invalid"
@@ -163,10 +155,8 @@ def _values(pair: CheckedPair, facts: TargetFacts, values: Array, data: Checkabl
         _report(pair, "saturated values", message, "write 0 or NaN for unknown values", "warning")
 
 
-def _pixels(pair: CheckedPair, facts: TargetFacts, pixels: Array, data: Checkable, kept: int) -> None:
-    valid = np.isfinite(pixels)
-    facts.values = _value_facts(pixels, valid, kept)
-    if not valid.any():
+def _judge_pixels(pair: CheckedPair, facts: TargetFacts, pixels: Array, data: Checkable) -> None:
+    if not np.isfinite(pixels).any():
         _report(pair, "empty map", f"'{pair.sample.target}' has no valid pixel")
     else:
         _warn_if_constant(pair, facts)
@@ -179,22 +169,27 @@ def _warn_if_constant(pair: CheckedPair, facts: TargetFacts) -> None:
 
 def _value_facts(values: Array, valid: Array, kept: int) -> ValueFacts:
     known = values[valid].ravel()
-    if not known.size:
-        return ValueFacts(np.inf, -np.inf, 0.0, 0, values.size, np.zeros(0, np.float32))
-    some = known[:: max(1, known.size // kept)].astype(np.float32)
-    total = float(known.sum(dtype=np.float64))
-    return ValueFacts(float(known.min()), float(known.max()), total, known.size, values.size, some)
+    return ValueFacts(
+        low=float(known.min(initial=np.inf)),
+        high=float(known.max(initial=-np.inf)),
+        total=float(known.sum(dtype=np.float64)),
+        valid=known.size,
+        pixels=values.size,
+        some=known[:: max(1, known.size // kept)].astype(np.float32),
+        negative=int(((values < 0) & np.isfinite(values)).sum()),
+        zeros=int((values == 0).sum()),
+    )
 
 
-MEASURES: dict[TargetKind, Callable[[CheckedPair, TargetFacts, Array, Checkable, int], None]] = {
-    "labels": _labels,
-    "masks": _masks,
-    "heat": _heat,
-    "density": _density,
-    "values": _values,
-    "pixels": _pixels,
+JUDGES: dict[TargetKind, Callable[[CheckedPair, TargetFacts, Array, Checkable], None]] = {
+    "labels": _judge_labels,
+    "masks": _judge_masks,
+    "heat": _judge_heat,
+    "density": _judge_density,
+    "values": _judge_values,
+    "pixels": _judge_pixels,
 }
-"""The function that measures each kind of target."""
+"""The function that judges each kind of target."""
 
 
 def target_files(pair: CheckedPair) -> list[Path]:

@@ -45,9 +45,6 @@ def judge_names(data: Checkable, unpaired: Severity) -> Iterator[Problem]:
 def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
     remedy = "add its partner, or leave such files out: --set data.skip_unpaired=true"
     incomplete = {sample.image: sample for samples in layout.incomplete.values() for sample in samples}
-    by_folder: dict[Path, dict[str, Path]] = defaultdict(dict)
-    for file in layout.unpaired:
-        by_folder[file.parent][file.stem] = file
     for file in layout.unpaired:
         if file in incomplete:
             message = f"'{file}' has no mask of the classes {', '.join(incomplete[file].absent)}"
@@ -55,9 +52,7 @@ def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
             yield Problem("unpaired", str(file), message, empty_or_remedy, severity)
             continue
         message = f"'{file}' has no partner of the same stem" if file.exists() else f"'{file}' is listed but missing"
-        others = {
-            stem: path for folder, files in by_folder.items() if folder != file.parent for stem, path in files.items()
-        }
+        others = {path.stem: path for path in layout.unpaired if path.parent != file.parent}
         near = difflib.get_close_matches(file.stem, others, n=1, cutoff=_ALIKE) if len(others) < _MOST_COMPARED else []
         hint = f"; '{others[near[0]].name}' in '{others[near[0]].parent.name}' has none either" if near else ""
         yield Problem("unpaired", str(file), message + hint, remedy, severity)

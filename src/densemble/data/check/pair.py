@@ -28,12 +28,7 @@ _SAME_SHAPE = 0.02
 def check_pair(data: Checkable, split: str, sample: Sample, name: str, kept: int) -> CheckedPair:
     """Reads one pair and collects its facts and problems.
 
-    Args:
-        data: the folder.
-        split: split of the pair.
-        sample: the pair.
-        name: name of the pair, unique in the folder.
-        kept: number of values of the target to keep.
+    ``name`` is unique in the folder; ``kept`` is the number of values of the target to keep.
     """
     pair = CheckedPair(split, sample, name)
     image, valid = _check_image(pair, data)

@@ -37,12 +37,7 @@ class Problem:
 
 def leaving_out(name: str) -> str:
     """The command-line setting that leaves out one pair."""
-    return f"--set 'data.leave_out={json.dumps([as_pattern(name)], ensure_ascii=False)}'"
-
-
-def as_pattern(name: str) -> str:
-    """The pattern of ``data.leave_out`` that matches only this name."""
-    return glob.escape(name)
+    return f"--set 'data.leave_out={json.dumps([glob.escape(name)], ensure_ascii=False)}'"
 
 
 def message_and_remedy(error: Exception, remedy: str = "replace the file, or remove it") -> tuple[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from densemble.data.check.labels import MEASURED
-from densemble.data.check.maps import LOSSY_SUFFIXES, target_files
+from densemble.data.check.maps import LOSSY_SUFFIXES, TASKS_OF_VALUES, target_files
 from densemble.data.check.problems import Problem, leaving_out, message_and_remedy
 from densemble.data.check.seen import CheckedPair
 from densemble.data.check.subject import Checkable
@@ -37,13 +37,7 @@ _MOST_MASK_VALUES = 8
 
 
 def explain_damage(pair: CheckedPair, file: Path, error: Exception) -> Problem:
-    """The problem of a file that cannot be decoded: it is missing, empty, damaged, or no image.
-
-    Args:
-        pair: the pair of the file.
-        file: the file.
-        error: the error of the decoder.
-    """
+    """The problem of a file that the decoder refuses with ``error``: it is missing, empty, damaged, or no image."""
     kind = "unreadable"
     remedy = f"copy it again from where it came from, or leave the pair out: {leaving_out(pair.name)}"
     try:
@@ -59,13 +53,7 @@ def explain_damage(pair: CheckedPair, file: Path, error: Exception) -> Problem:
 
 
 def explain_target(pair: CheckedPair, data: Checkable, error: DataError) -> Problem:
-    """The problem of a target that cannot be read.
-
-    Args:
-        pair: the pair.
-        data: the folder.
-        error: the error of ``Reading.target``.
-    """
+    """The problem of a target that ``Reading.target`` refuses with ``error``."""
     path, kind = pair.sample.target, data.reading.kind
     message, remedy = message_and_remedy(error)
     if isinstance(error, codec.SeveralImages):
@@ -129,8 +117,7 @@ def _refused_labels(pair: CheckedPair, data: Checkable, planes: Array, error: Da
         return _unknown_colours(pair, len(data.reading.color_map), error)
     if planes.dtype.kind == "f" and not np.array_equal(planes, np.round(planes)):
         message = f"'{path}' holds fractions or undefined values: it looks like heat or measured values"
-        remedy = "use the task that fits the maps: --task saliency, --task depth or --task regression"
-        return pair.problem("values as labels", path, message, remedy)
+        return pair.problem("values as labels", path, message, TASKS_OF_VALUES)
     if planes.shape[2] != 3:
         return None
     colours = _colours(planes)

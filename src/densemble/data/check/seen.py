@@ -57,8 +57,8 @@ class ValueFacts:
     valid: int
     pixels: int
     some: Array
-    negative: int = 0
-    zeros: int = 0
+    negative: int
+    zeros: int
 
 
 @dataclass

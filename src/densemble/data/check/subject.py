@@ -1,6 +1,6 @@
 """The interface of a data folder that a check needs."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from densemble.data.facts import Learnable
 from densemble.data.layouts import Layout
@@ -13,13 +13,9 @@ class Checkable(Learnable, Protocol):
     scale: float
     heat_max_is_given: bool
 
-    def settle(self) -> dict[str, Any]:
-        """Makes the decisions that need all files together, such as the value of heat that becomes 1."""
+    def settle_channels(self) -> None:
+        """Makes the decisions that need all targets: the value of heat that becomes 1, the number of channels."""
 
     @property
     def ignored_by_default(self) -> bool:
         """Whether neither the options nor the format set the ignored label."""
-
-    @property
-    def task(self) -> Any:
-        """The task with the facts from the training targets."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from densemble.data.check.classes import class_names, class_pixels, ignored_label, label_shares
+from densemble.data.check.classes import class_pixels, ignored_label, label_shares
 from densemble.data.check.seen import CheckedData
 from densemble.shapes import format_size
 
@@ -92,9 +92,3 @@ def sum_up_images(checked: CheckedData) -> dict[str, Any]:
         "std": [round(float(value), 5) for value in std],
         "no_data_share": round(1 - known / sum(areas), 5),
     }
-
-
-def named_classes(checked: CheckedData) -> list[str] | None:
-    """Names of the classes, if the task has classes."""
-    data = checked.data
-    return class_names(checked) if data.reading.kind in ("labels", "masks") or data.classes else None
