@@ -1,4 +1,4 @@
-"""Reports images that occur twice, in one split or in two, where they falsify the score."""
+"""Reports images that occur twice, in one split or in two splits; in two splits they falsify the score."""
 
 from collections import defaultdict
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ def hold_labels(data: Checkable, pairs: Sequence[CheckedPair]) -> bool:
         pair.sample.target for pair in pairs if not pair.sample.planes and not is_point_table(pair.sample.target)
     ]
     files = evenly_spaced(files, _SAMPLED)
-    judged = alike = 0
+    judged = label_like = 0
     highest = 0.0
     for file in files:
         try:
@@ -39,8 +39,8 @@ def hold_labels(data: Checkable, pairs: Sequence[CheckedPair]) -> bool:
         if not planes.any():
             continue
         judged += 1
-        alike += bool((planes == planes[..., :1]).all() and look_like_labels(planes[..., 0].astype(np.float32), 1))
+        label_like += bool((planes == planes[..., :1]).all() and look_like_labels(planes[..., 0].astype(np.float32), 1))
         highest = max(highest, float(np.nanmax(planes, where=planes != VOID, initial=0)))
-        if judged - alike > (1 - _MOST) * len(files):
+        if judged - label_like > (1 - _MOST) * len(files):
             return False
     return judged > 0 and highest >= (1 if data.reading.kind == "values" else 2)  # heat of 0 and 1 is a mask

@@ -60,10 +60,10 @@ def _unpaired(layout: Layout, severity: Severity) -> Iterator[Problem]:
 
 def _unused(layout: Layout) -> Iterator[Problem]:
     """One problem for all files of one folder and suffix."""
-    alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for file in layout.unused:
-        alike[file.parent, file.suffix.lower()].append(file)
-    for (folder, suffix), files in alike.items():
+        groups[file.parent, file.suffix.lower()].append(file)
+    for (folder, suffix), files in groups.items():
         described = f"files '*{suffix}'" if suffix else "files without suffix"
         message = f"{len(files)} {described} in '{folder}' are not used, such as '{files[0].name}'"
         if files[0].is_symlink() and not files[0].exists():

@@ -152,7 +152,9 @@ def _judge_orientation(pair: CheckedPair, data: Checkable, target: Array, size: 
     if orientation == 1 or (orientation >= 5 and size[0] != size[1]):
         return
     path = pair.sample.image
-    message = f"the EXIF orientation of '{path}' is {orientation}: it is rotated, its map is not, and both ways fit"
+    message = (
+        f"the EXIF orientation of '{path}' is {orientation}: it is rotated, its map is not, and both orientations fit"
+    )
     remedy = (
         "look at `densemble data show`; if maps are upright: --set data.exif=image, "
         "if they are rotated like the stored pixels: --set data.exif=both"

@@ -63,12 +63,12 @@ def _steps(whole: Array, void: Array, axis: int) -> Array:
 
 def _lies_in_regions(whole: Array) -> bool:
     """Whether most pixels above 0 have an equal neighbour."""
-    alike = np.zeros(whole.shape, bool)
+    has_equal_neighbour = np.zeros(whole.shape, bool)
     for first, second in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         equal = whole[first] == whole[second]
-        alike[first] |= equal
-        alike[second] |= equal
-    return bool(alike[whole > 0].mean() >= _REGION_SHARE)
+        has_equal_neighbour[first] |= equal
+        has_equal_neighbour[second] |= equal
+    return bool(has_equal_neighbour[whole > 0].mean() >= _REGION_SHARE)
 
 
 def are_smoothed(labels: Array) -> bool:

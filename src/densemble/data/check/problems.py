@@ -17,8 +17,8 @@ class Problem:
     Attributes:
         kind: short and stable name; problems of the same kind are shown together.
         file: the file or folder that has the problem.
-        message: what is wrong.
-        remedy: how to fix it, where possible with ``--set``.
+        message: description of the problem.
+        remedy: how to fix it, if possible with ``--set``.
         severity: an ``error`` spoils the training or the score; a ``warning`` may be intended.
         split: split of the pair.
         pair: name of the pair, if leaving it out solves the problem.
@@ -73,7 +73,7 @@ class Group:
         if len({problem["remedy"] for problem in self.problems}) == 1:
             return first
         leave_out_all = ", or all at once with --leave-out FILE" if self.problems[0]["severity"] == "error" else ""
-        return f"{first}; the others alike{leave_out_all}"
+        return f"{first}; the others similarly{leave_out_all}"
 
     def lines(self) -> list[str]:
         """Lines of text: kind and number of problems, the first messages, the remedy."""

@@ -39,7 +39,7 @@ _MOST_MASK_VALUES = 8
 def explain_damage(pair: CheckedPair, file: Path, error: Exception) -> Problem:
     """The problem of a file that the decoder refuses with ``error``: it is missing, empty, damaged, or no image."""
     kind = "unreadable"
-    remedy = f"copy it again from where it came from, or leave the pair out: {leaving_out(pair.name)}"
+    remedy = f"copy it again from its source, or leave the pair out: {leaving_out(pair.name)}"
     try:
         with file.open("rb") as stream:
             beginning = stream.read(8)
