@@ -19,8 +19,8 @@ DATA = ROOT / "docs" / "reference" / "data.md"
 TASK_PAGE = ROOT / "docs" / "reference" / "tasks.md"
 PRESET_PAGE = ROOT / "docs" / "how-to" / "train-without-being-an-expert.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-INDEX_OF_KIND = {"Problem": 0, "from_error": 0, "say": 0, "_problem": 0, "_say": 1}
-"""Functions of the data check that create a problem -> index of the argument with its kind."""
+INDEX_OF_KIND = {"Problem": 0, "problem": 0, "report": 0, "_leak": 0, "_report": 1}
+"""The functions of the check that make a problem, and the index of the argument that is its kind."""
 LABELS_AS = ("labels as heat", "labels as values", "labels as density")
 """Kinds that an f-string creates: targets of other tasks that look like labels."""
 
@@ -39,9 +39,10 @@ def kinds_in_code() -> set[str]:
     for file in (ROOT / "src" / "densemble" / "data" / "check").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                index = INDEX_OF_KIND.get(getattr(node.func, "id", ""), len(node.args))
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                index = INDEX_OF_KIND.get(name, len(node.args))
                 expressions += node.args[index : index + 1]
-                expressions += [word.value for word in node.keywords if word.arg == "kind"]
+                expressions += [keyword.value for keyword in node.keywords if keyword.arg == "kind"]
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "kind":
                 expressions.append(node.value)
     texts = [part for expression in expressions for part in ast.walk(expression) if isinstance(part, ast.Constant)]

@@ -27,7 +27,7 @@ def test_check_lists_each_kind_of_problem_once_with_its_remedy(densemble: Comman
     result = densemble("data", "check", tmp_path, "--task", "segmentation")
     assert result.returncode == 3 and "Traceback" not in result.stderr
     assert "error: 0/255 mask (6)" in result.stdout and "  and 1 more" in result.stdout
-    assert result.stdout.count("remedy: say that white is class 1: --set 'data.label_map={255: 1}'") == 1
+    assert result.stdout.count("remedy: make white class 1: --set 'data.label_map={255: 1}'") == 1
     assert result.stdout.splitlines()[-1] == "6 errors"
     repaired = densemble("data", "check", tmp_path, "--task", "segmentation", "--set", "data.label_map={255: 1}")
     assert repaired.returncode == 0, repaired.stdout

@@ -46,16 +46,16 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Broken:
-    """A way to break a set.
+    """A broken data set and the expected problem.
 
     Attributes:
-        kind: of the problem that must be found.
-        remedy: what its remedy must say.
-        spoil: breaks a good set.
-        task: of the set.
-        mends: whether the flags of the remedy, as they stand there, make the set right again.
-        severity: of the problem.
-        options: of ``FolderData``.
+        kind: expected kind of the problem.
+        remedy: text that the remedy must contain.
+        spoil: breaks a valid data set.
+        task: task of the data set.
+        mends: whether the flags in the remedy fix the data set.
+        severity: expected severity of the problem.
+        options: options of ``FolderData``.
     """
 
     kind: str
@@ -68,19 +68,19 @@ class Broken:
 
 
 def nested(number: int) -> Any:
-    """Labels that never leap: 2 lies in 1, which lies in 0."""
+    """Labels without jumps: 2 is inside 1, which is inside 0."""
     return (heat(number) > 0.2).astype(np.uint8) + (heat(number) > 0.6)
 
 
 def with_void(number: int) -> Any:
-    """Labels of which a strip is unknown, and one in three of which lacks the last."""
-    found = np.minimum(labels(number), 1) if number % 3 == 0 else labels(number)
-    found[:5] = 255
-    return found
+    """Labels with an unknown strip; every third map lacks the last label."""
+    result = np.minimum(labels(number), 1) if number % 3 == 0 else labels(number)
+    result[:5] = 255
+    return result
 
 
 def tables(points: dict[str, str]) -> Callable[[Path], object]:
-    """Tables of points by stem; of stems that are not named, none."""
+    """Tables of points by stem; tables of all other stems are empty."""
     return lambda f: [target_of(f, stem).write_text("x,y\n" + points.get(stem, "")) for stem in "abcdef"]
 
 
@@ -286,7 +286,9 @@ BROKEN: dict[str, Broken] = {
         masks(lambda m: (heat(1) * 200).astype(np.uint8)[..., None] * m),
         "multilabel",
     ),
-    "mask missing": Broken("mixed maps", "as many", masks(lambda masks: masks[..., :2]), "multilabel"),
+    "mask missing": Broken(
+        "mixed maps", "make all maps with 3 channels", masks(lambda masks: masks[..., :2]), "multilabel"
+    ),
     "unknown masks": Broken(
         "empty map", "data.leave_out", lambda f: None, "multilabel", options={"label_map": {0: 255, 1: 255}}
     ),
@@ -436,7 +438,10 @@ BROKEN: dict[str, Broken] = {
         "image",
     ),
     "grey among colours": Broken(
-        "mixed maps", "as many", lambda f: save(target_of(f, "b").with_suffix(".npy"), photo(1)[..., :2]), "image"
+        "mixed maps",
+        "make all maps with 3 channels",
+        lambda f: save(target_of(f, "b").with_suffix(".npy"), photo(1)[..., :2]),
+        "image",
     ),
 }
-"""What is wrong -> how it is made and what must be found."""
+"""Broken data sets by description of the fault."""

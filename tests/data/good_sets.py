@@ -13,7 +13,7 @@ STEMS = {"train": ("a", "b", "c", "d"), "val": ("e", "f")}
 
 
 def photo(number: int, size: tuple[int, int] = SIZE) -> Array:
-    """A coloured image with its own large shapes and fine detail."""
+    """A coloured image with large shapes and fine detail, different for each number."""
     random = np.random.default_rng(number)
     coarse = Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size[::-1], 3)
     noise = random.integers(-30, 30, (size[0] // 2 + 1, size[1] // 2 + 1, 1)).repeat(2, 0).repeat(2, 1)
@@ -21,7 +21,7 @@ def photo(number: int, size: tuple[int, int] = SIZE) -> Array:
 
 
 def labels(number: int, size: tuple[int, int] = SIZE) -> Array:
-    """Three classes in large blocks, no two maps alike."""
+    """Three classes in large blocks, different for each number."""
     random = np.random.default_rng(100 + number)
     blocks = np.concatenate([[0, 1, 2], random.integers(0, 3, 9)]).reshape(3, 4)
     rows, columns = (np.arange(side) * count // side for side, count in zip(size, (3, 4), strict=True))
@@ -37,7 +37,7 @@ def heat(number: int, size: tuple[int, int] = SIZE) -> Array:
 
 
 def save(path: Path, array: Array, **options: Any) -> None:
-    """Writes an array as the suffix says, instead of any other file of its stem."""
+    """Writes an array in the format of the suffix, and removes other files of the same stem."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for other in path.parent.glob(f"{escape(path.stem)}.*"):
         other.unlink()
@@ -76,7 +76,7 @@ def _target(folder: Path, stem: str, number: int, task: str) -> None:
 
 
 def write_good(folder: Path, task: str) -> Path:
-    """A set of four and two pairs of 48x64 with nothing wrong in it."""
+    """A valid data set of four training and two validation pairs of 48x64."""
     number = 0
     for split, stems in STEMS.items():
         for stem in stems:

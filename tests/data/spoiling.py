@@ -27,7 +27,7 @@ def all_maps(folder: Path, change: Callable[[Path, int], object]) -> None:
 
 
 def relabelled(*numbers: int) -> Callable[[Path], object]:
-    """All maps with other numbers for the three classes."""
+    """Replaces the numbers of the three classes in all targets."""
     new = np.array(numbers)
     dtype = np.uint8 if min(numbers) >= 0 else np.int16
     suffix = ".png" if min(numbers) >= 0 else ".npy"
@@ -198,7 +198,7 @@ def without_data(folder: Path) -> None:
 
 
 def no_data_tag(value: str) -> tuple[int, str, int, str, bool]:
-    """GDAL's tag for the value that stands for no data."""
+    """GDAL's tag for the no-data value."""
     return 42113, "s", 0, value, True
 
 

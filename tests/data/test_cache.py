@@ -53,23 +53,23 @@ def decode(folder: Path, cache: Path) -> tuple[str, int]:
 
 
 @pytest.mark.stress
-def test_processes_that_decode_at_once_share_one_whole_cache(folder: Path, tmp_path: Path) -> None:
+def test_concurrent_processes_share_one_complete_cache(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        found = {future.result() for future in [pool.submit(decode, folder, cache) for _ in range(4)]}
-    assert len(found) == 1 and found == {decode(folder, cache)}
-    assert [path.name for path in cache.iterdir()] == [Path(next(iter(found))[0]).name]
+        folders = {future.result() for future in [pool.submit(decode, folder, cache) for _ in range(4)]}
+    assert len(folders) == 1 and folders == {decode(folder, cache)}
+    assert [path.name for path in cache.iterdir()] == [Path(next(iter(folders))[0]).name]
 
 
 @pytest.mark.stress
-def test_a_kill_while_decoding_leaves_nothing_that_looks_finished(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_folder_that_looks_complete(folder: Path, tmp_path: Path) -> None:
     code = (
-        "import time, sys\nfrom pathlib import Path\nfrom densemble.data import cache, folder\n"
+        "import time, sys\nfrom pathlib import Path\nfrom densemble.data import decoded_cache, folder\n"
         "read = folder.FolderData.read_pair\n"
         "def slow(self, sample):\n    time.sleep(0.3); return read(self, sample)\n"
         "folder.FolderData.read_pair = slow\n"
         "data = folder.FolderData(sys.argv[1], 'segmentation')\n"
-        "cache.decode_split(data, 'train', (24, 32), Path(sys.argv[2]))\n"
+        "decoded_cache.decode_split(data, 'train', (24, 32), Path(sys.argv[2]))\n"
     )
     cache = tmp_path / "cache"
     victim = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)])
@@ -81,38 +81,38 @@ def test_a_kill_while_decoding_leaves_nothing_that_looks_finished(folder: Path, 
     (left,) = cache.iterdir()
     assert left.name.endswith(".tmp")
     assert decode(folder, cache)[1] == decode(folder, tmp_path / "other")[1]
-    assert left.is_dir(), "half an hour later its owner might still write to it"
+    assert left.is_dir(), "its process may still write to it"
     old = time.time() - 7200
-    for path in (*left.iterdir(), left):
-        os.utime(path, (old, old))
+    for file in (*left.iterdir(), left):
+        os.utime(file, (old, old))
     decode_split(FolderData(folder, "segmentation"), "val", SIZE, cache)
     assert not left.exists()
 
 
-def test_what_was_cut_short_from_outside_is_decoded_again(folder: Path, tmp_path: Path) -> None:
-    place, total = decode(folder, tmp_path / "cache")
-    images = Path(place) / "images.npy"
+def test_a_truncated_cache_is_decoded_again(folder: Path, tmp_path: Path) -> None:
+    path, total = decode(folder, tmp_path / "cache")
+    images = Path(path) / "images.npy"
     images.write_bytes(images.read_bytes()[:100])
-    assert decode(folder, tmp_path / "cache") == (place, total)
+    assert decode(folder, tmp_path / "cache") == (path, total)
 
 
 def test_the_key_is_the_content_not_the_date(folder: Path, tmp_path: Path) -> None:
-    place, _ = decode(folder, tmp_path / "cache")
+    path, _ = decode(folder, tmp_path / "cache")
     image = folder / "train" / "images" / "train0.png"
     os.utime(image, (1, 1))
-    assert decode(folder, tmp_path / "cache")[0] == place
+    assert decode(folder, tmp_path / "cache")[0] == path
     module._digest.cache_clear()
     pixels = np.asarray(Image.open(image)).copy()
     pixels[0, 0] ^= 1
     Image.fromarray(pixels).save(image)
-    assert decode(folder, tmp_path / "cache")[0] != place
+    assert decode(folder, tmp_path / "cache")[0] != path
 
 
-def test_settings_that_change_what_is_read_change_the_key(folder: Path, tmp_path: Path) -> None:
-    place, _ = decode(folder, tmp_path / "cache")
+def test_reading_settings_change_the_key(folder: Path, tmp_path: Path) -> None:
+    path, _ = decode(folder, tmp_path / "cache")
     other = FolderData(folder, "segmentation", label_map={2: 1})
     mapped = decode_split(other, "train", SIZE, tmp_path / "cache")
-    assert str(Path(mapped.images.filename).parent) != place  # type: ignore[attr-defined]
+    assert str(Path(mapped.images.filename).parent) != path  # type: ignore[attr-defined]
     assert set(np.unique(mapped.targets)) == {0, 1}
 
 
@@ -166,6 +166,6 @@ def test_a_range_of_sixteen_bit_images_is_the_same_in_training_and_scoring(folde
             Image.fromarray(deep).save(path)
     data = FolderData(folder, "segmentation", image_range=(0, 4095))
     split = decode_split(data, "train", SIZE, tmp_path / "cache")
-    seen = unit(split.images[0])
-    assert 0.3 < float(seen.mean()) < 0.7
-    torch.testing.assert_close(seen, torch.from_numpy(data.unit_image(data.train[0])).permute(2, 0, 1))
+    decoded = unit(split.images[0])
+    assert 0.3 < float(decoded.mean()) < 0.7
+    torch.testing.assert_close(decoded, torch.from_numpy(data.unit_image(data.train[0])).permute(2, 0, 1))

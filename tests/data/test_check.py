@@ -53,19 +53,19 @@ def test_a_good_set_of_densities_has_no_problem(tmp_path: Path) -> None:
     assert facts["splits"]["train"]["points"] == {"total": 12.0, "lowest": 3.0, "highest": 3.0}
 
 
-def test_there_are_at_least_sixty_ways_to_break_a_set() -> None:
+def test_at_least_sixty_broken_sets_are_tested() -> None:
     assert len(BROKEN) >= 60
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_set_is_found_with_its_remedy(name: str, tmp_path: Path) -> None:
+def test_a_broken_set_is_reported_with_its_remedy(name: str, tmp_path: Path) -> None:
     case = BROKEN[name]
     case.spoil(write_good(tmp_path, case.task))
     facts = check(tmp_path, case.task, **case.options)
-    found = [problem for problem in facts["problems"] if problem["kind"] == case.kind]
-    assert found, facts["problems"]
-    assert any(case.remedy in problem["remedy"] for problem in found), found
-    assert {problem["severity"] for problem in found} == {case.severity}
+    reported = [problem for problem in facts["problems"] if problem["kind"] == case.kind]
+    assert reported, facts["problems"]
+    assert any(case.remedy in problem["remedy"] for problem in reported), reported
+    assert {problem["severity"] for problem in reported} == {case.severity}
     assert facts["ok"] == (not any(problem["severity"] == "error" for problem in facts["problems"]))
     assert facts["ok"] == (case.severity == "warning"), facts["problems"]
 
@@ -100,13 +100,13 @@ def test_all_problems_are_found_at_once_and_errors_come_first(tmp_path: Path) ->
     assert kinds == ["unpaired", "empty map", "near-duplicate", "small image"]
 
 
-def test_unpaired_files_are_a_warning_where_they_were_said_to_be_skipped(tmp_path: Path) -> None:
+def test_skipped_unpaired_files_are_a_warning(tmp_path: Path) -> None:
     BROKEN["map missing"].spoil(write_good(tmp_path, "segmentation"))
     facts = FolderData(tmp_path, "segmentation", skip_unpaired=True).check()
     assert facts["ok"] and [problem["severity"] for problem in facts["problems"]] == ["warning"]
 
 
-def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: Path) -> None:
+def test_the_leave_out_file_names_training_images_and_fixes_all_errors(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
     BROKEN["image in train and val"].spoil(folder)
     target_of(folder, "f").write_bytes(b"")
@@ -119,7 +119,7 @@ def test_leave_out_file_names_the_training_side_and_mends_all_at_once(tmp_path: 
     assert check(folder, "segmentation", leave_out=str(tmp_path / "leaks.txt"))["ok"]
 
 
-def test_a_name_with_signs_of_a_pattern_is_left_out_alone(tmp_path: Path) -> None:
+def test_a_name_with_pattern_characters_matches_only_itself(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
     for kind, array in (("images", photo(9)), ("targets", np.full((48, 64), 255, np.uint8))):
         save(tmp_path / "train" / kind / "[a]*.png", array)
@@ -128,7 +128,7 @@ def test_a_name_with_signs_of_a_pattern_is_left_out_alone(tmp_path: Path) -> Non
     assert [sample.stem for sample in left.train] == ["a", "b", "c", "d"]
 
 
-def test_pairs_are_named_by_their_split_where_stems_occur_twice(tmp_path: Path) -> None:
+def test_pairs_are_named_with_their_split_if_stems_occur_twice(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
     for kind, array in (("images", photo(9)), ("targets", labels(9))):
         save(tmp_path / "val" / kind / "a.png", array)
@@ -138,7 +138,7 @@ def test_pairs_are_named_by_their_split_where_stems_occur_twice(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("task", ["saliency", "segmentation", "multilabel", "depth", "heatmap", "image"])
-def test_the_task_is_told_by_the_maps(task: str, tmp_path: Path) -> None:
+def test_the_task_is_guessed_from_the_targets(task: str, tmp_path: Path) -> None:
     assert guess_task(write_good(tmp_path, task))[0] == task
 
 
@@ -187,10 +187,10 @@ def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) ->
         counts = np.zeros(12)
         for file in (folder / split / "targets").glob("*.png"):
             counts += np.array(Image.open(file).histogram()[:12])
-        told = facts["splits"][split]
-        assert told["pairs"] == told["usable"] == pairs
-        assert told["ignored_share"] == pytest.approx(counts[11] / counts.sum(), abs=1e-5)
-        assert list(told["class_share"].values()) == pytest.approx(counts[:11] / counts[:11].sum(), abs=1e-6)
+        split_facts = facts["splits"][split]
+        assert split_facts["pairs"] == split_facts["usable"] == pairs
+        assert split_facts["ignored_share"] == pytest.approx(counts[11] / counts.sum(), abs=1e-5)
+        assert list(split_facts["class_share"].values()) == pytest.approx(counts[:11] / counts[:11].sum(), abs=1e-6)
 
 
 @pytest.mark.stress
@@ -202,9 +202,9 @@ def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) ->
         split: np.mean([(np.asarray(Image.open(file)) == 0).mean() for file in (folder / split / "targets").iterdir()])
         for split in ("train", "val")
     }
-    told = {split: facts["splits"][split]["invalid_share"] for split in zeros}
-    assert told == pytest.approx(zeros, abs=1e-5)
-    assert (160 * told["train"] + 30 * told["val"]) / 190 == pytest.approx(0.11, abs=0.01)
+    shares = {split: facts["splits"][split]["invalid_share"] for split in zeros}
+    assert shares == pytest.approx(zeros, abs=1e-5)
+    assert (160 * shares["train"] + 30 * shares["val"]) / 190 == pytest.approx(0.11, abs=0.01)
 
 
 @pytest.mark.stress

@@ -14,25 +14,25 @@ from densemble.data.class_order import label_map_by_name
 from densemble.data.folder import FolderData
 from densemble.data.layouts import Layout
 from densemble.data.layouts.voc import VOC_CLASSES
-from densemble.ensemble.prediction import Prediction
+from densemble.ensemble.combination import Combination
 from densemble.errors import DataError
 from densemble.evaluation.scores import evaluate
 from densemble.tasks import MultilabelTask, SegmentationTask
 
 SIZE = (12, 16)
 NAMES = ("background", "bus", "car", "tree")
-ASKED = ["background", "tree", "bus", "car"]
+REQUESTED = ["background", "tree", "bus", "car"]
 Array = np.ndarray[Any, Any]
 
 
 def region(name: str) -> Array:
-    """Where a class is: blocks that do not touch."""
-    found = np.zeros(SIZE, bool)
+    """The region of a class: blocks that do not touch."""
+    mask = np.zeros(SIZE, bool)
     column = {"bus": 1, "car": 6, "tree": 11}.get(name)
     if column is None:
         return ~(region("bus") | region("car") | region("tree"))
-    found[2:9, column : column + 3] = True
-    return found
+    mask[2:9, column : column + 3] = True
+    return mask
 
 
 def numbered(order: tuple[str, ...]) -> Array:
@@ -53,7 +53,7 @@ def images(folder: Path) -> None:
 
 
 def runs(mask: Array) -> list[int]:
-    """Lengths of the runs of a flat mask, the first of which is off."""
+    """Run lengths of a flat mask; the first run is off."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask.ravel(), [not mask.ravel()[-1]]])))
     return np.diff([0, *edges]).tolist()
 
@@ -144,33 +144,34 @@ every_source = pytest.mark.parametrize(("task", "source"), CASES)
 
 @every_source
 @pytest.mark.parametrize("order", [NAMES, ("background", "car", "tree", "bus")])
-def test_each_class_is_where_its_name_is(
+def test_classes_are_matched_by_name(
     task: str, source: Callable[..., None], order: tuple[str, ...], tmp_path: Path
 ) -> None:
     source(tmp_path, order)
-    data = FolderData(tmp_path, task, classes=ASKED)
-    assert data.classes == ASKED and list(data.task.describe()["classes"]) == ASKED
+    data = FolderData(tmp_path, task, classes=REQUESTED)
+    assert data.classes == REQUESTED and list(data.task.describe()["classes"]) == REQUESTED
     target = data.read_target(data.train[0])
-    for number, name in enumerate(ASKED):
-        found = target == number if task == "segmentation" else target[number] == 1
-        np.testing.assert_array_equal(found, region(name), err_msg=name)
+    for number, name in enumerate(REQUESTED):
+        mask = target == number if task == "segmentation" else target[number] == 1
+        np.testing.assert_array_equal(mask, region(name), err_msg=name)
 
 
 @every_source
 @pytest.mark.parametrize(
-    "asked", [["background", "tree", "bus"], [*ASKED, "van"], ["background", "tree", "bus", "lorry"], ["tree", "bus"]]
+    "requested",
+    [["background", "tree", "bus"], [*REQUESTED, "van"], ["background", "tree", "bus", "lorry"], ["tree", "bus"]],
 )
 def test_unknown_and_missing_names_are_refused_with_both_sides(
-    task: str, source: Callable[..., None], asked: list[str], tmp_path: Path
+    task: str, source: Callable[..., None], requested: list[str], tmp_path: Path
 ) -> None:
     source(tmp_path, NAMES)
     with pytest.raises(DataError) as refused:
-        FolderData(tmp_path, task, classes=asked)
-    assert all(name in str(refused.value) for name in (*asked, *NAMES))
+        FolderData(tmp_path, task, classes=requested)
+    assert all(name in str(refused.value) for name in (*requested, *NAMES))
 
 
 @pytest.mark.parametrize("twice", ["car", "ca\u0301r", "Background"])
-def test_a_name_that_stands_for_two_classes_is_refused(twice: str, tmp_path: Path) -> None:
+def test_a_name_of_two_classes_is_refused(twice: str, tmp_path: Path) -> None:
     images(tmp_path / "images")
     for stem in "ab":
         write(tmp_path / "targets" / f"{stem}.png", numbered(NAMES))
@@ -195,14 +196,14 @@ def test_classes_are_merged_and_left_out_by_name_and_stay_so_in_another_order(tm
     coco(tmp_path / "one", NAMES)
     label_files(tmp_path / "two", ("tree", "background", "car", "bus"))
     merged = {"classes": ["background", "vehicle"], "label_map": {"bus": "vehicle", "car": "vehicle", "tree": 255}}
-    wanted = np.select([region("tree"), region("background")], [255, 0], 1)
+    expected = np.select([region("tree"), region("background")], [255, 0], 1)
     data = FolderData(tmp_path / "one", "segmentation", **merged)
-    np.testing.assert_array_equal(data.read_target(data.train[0]), wanted)
+    np.testing.assert_array_equal(data.read_target(data.train[0]), expected)
     by_number = FolderData(tmp_path / "one", "segmentation", classes=merged["classes"], label_map={1: 1, 2: 1, 3: 255})
-    np.testing.assert_array_equal(by_number.read_target(by_number.train[0]), wanted)
-    said = json.loads(json.dumps(by_number.said))
-    other = FolderData(tmp_path / "two", "segmentation", classes=merged["classes"], **said)
-    np.testing.assert_array_equal(other.read_target(other.train[0]), wanted)
+    np.testing.assert_array_equal(by_number.read_target(by_number.train[0]), expected)
+    stored = json.loads(json.dumps(by_number.said))
+    other = FolderData(tmp_path / "two", "segmentation", classes=merged["classes"], **stored)
+    np.testing.assert_array_equal(other.read_target(other.train[0]), expected)
     with pytest.raises(DataError, match=r"no class is named 'lorry'.*background, bus, car, tree"):
         FolderData(tmp_path / "one", "segmentation", label_map={"lorry": 1})
 
@@ -213,36 +214,29 @@ def test_numbers_of_a_run_without_names_fit_any_names(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.read_target(data.train[0]), numbered(NAMES))
 
 
-def test_the_data_sets_ignored_label_becomes_the_one_asked_for(tmp_path: Path) -> None:
+def test_the_ignored_label_of_the_data_becomes_the_requested_one(tmp_path: Path) -> None:
     nnunet(tmp_path, NAMES)
     write(tmp_path / "dataset.json", {"labels": {"background": 0, "bus": 1, "car": 2, "ignore": 3}})
     data = FolderData(tmp_path, "segmentation", classes=["background", "car", "bus"], ignore_index=255)
-    wanted = np.select([region("tree"), region("car"), region("bus")], [255, 1, 2], 0)
-    np.testing.assert_array_equal(data.read_target(data.train[0]), wanted)
+    expected = np.select([region("tree"), region("car"), region("bus")], [255, 1, 2], 0)
+    np.testing.assert_array_equal(data.read_target(data.train[0]), expected)
 
 
 class Oracle(torch.nn.Module):
-    """What evaluation asks of an ensemble; it is right in the order of its names, whatever the image."""
+    """The interface of an ensemble that evaluation needs; it predicts the regions of its classes for every image."""
 
     guarantee, members = None, ("oracle",)
 
     def __init__(self, *names: str) -> None:
         super().__init__()
         self.task = SegmentationTask(names)
+        self.combination = Combination(self.task, {"oracle": 1.0})
 
     def parameters(self, recurse: bool = True) -> Iterator[torch.Tensor]:  # type: ignore[override]
         yield torch.zeros(1)
 
     def member_maps(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         yield "oracle", torch.from_numpy(np.stack([region(name) for name in self.task.classes])[None]).float()
-
-    @property
-    def combination(self) -> "Oracle":
-        return self
-
-    def predict(self, maps: Any, size: Any) -> Prediction:
-        (mean,) = (member_maps for _, member_maps in maps)
-        return Prediction(mean, None, None, None, None, None, None)
 
 
 @pytest.mark.parametrize("source", LABELS)
@@ -251,20 +245,20 @@ def test_an_ensemble_is_scored_by_the_names_of_its_classes(source: Callable[...,
     plain = FolderData(tmp_path, "segmentation")
     ensemble: Any = Oracle(*NAMES)
     assert evaluate(ensemble, plain, "val")["miou"] == 1.0
-    assert evaluate(ensemble, FolderData(tmp_path, "segmentation", classes=ASKED), "val")["miou"] == 1.0
+    assert evaluate(ensemble, FolderData(tmp_path, "segmentation", classes=REQUESTED), "val")["miou"] == 1.0
     other: Any = Oracle("background", "bus", "van", "tree")
-    with pytest.raises(DataError, match=r"van.*not asked for: car, not in the data: van"):
+    with pytest.raises(DataError, match=r"van.*not requested: car, not in the data: van"):
         evaluate(other, plain, "val")
 
 
 @pytest.mark.parametrize("source", [class_folders, planes, coco])
 def test_masks_are_numbered_as_a_task_names_them(source: Callable[..., None], tmp_path: Path) -> None:
     source(tmp_path, ("background", "car", "tree", "bus"))
-    task = MultilabelTask(tuple(ASKED))
+    task = MultilabelTask(tuple(REQUESTED))
     for classes in (None, ["bus", "tree", "background", "car"]):
         data = FolderData(tmp_path, "multilabel", classes=classes).numbered_as(task)
-        assert data.classes == ASKED and data.task.describe()["classes"] == ASKED
-        for plane, name in zip(data.read_target(data.train[0]), ASKED, strict=True):
+        assert data.classes == REQUESTED and data.task.describe()["classes"] == REQUESTED
+        for plane, name in zip(data.read_target(data.train[0]), REQUESTED, strict=True):
             np.testing.assert_array_equal(plane == 1, region(name))
 
 
@@ -278,14 +272,14 @@ def test_points_are_drawn_into_the_channel_of_their_name(tmp_path: Path) -> None
     assert (tail[7, 12], nose[4, 3]) == (1, 1) and tail[4, 3] < 0.1
 
 
-def test_a_format_with_a_label_map_of_its_own_follows_the_names_too(tmp_path: Path) -> None:
-    found = Layout(tmp_path, "cityscapes", {}, (), "none", ("road", "car"), 255, {7: 0, 26: 1, 3: 255})
-    assert label_map_by_name(found, found.classes, ["car", "road"], None, 255) == {7: 1, 26: 0, 3: 255}
-    assert label_map_by_name(found, found.classes, ["car", "road"], None, 9) == {7: 1, 26: 0, 3: 9}
-    assert label_map_by_name(found, found.classes, None, {7: 1, 26: 0}, 255) == {7: 1, 26: 0}
+def test_the_label_map_of_a_format_follows_the_names(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "cityscapes", {}, (), "none", ("road", "car"), 255, {7: 0, 26: 1, 3: 255})
+    assert label_map_by_name(layout, layout.classes, ["car", "road"], None, 255) == {7: 1, 26: 0, 3: 255}
+    assert label_map_by_name(layout, layout.classes, ["car", "road"], None, 9) == {7: 1, 26: 0, 3: 9}
+    assert label_map_by_name(layout, layout.classes, None, {7: 1, 26: 0}, 255) == {7: 1, 26: 0}
 
 
-def test_classes_that_a_voc_folder_does_not_say_are_those_asked_for(tmp_path: Path) -> None:
+def test_a_voc_folder_without_class_names_gets_the_requested_ones(tmp_path: Path) -> None:
     images(tmp_path / "JPEGImages")
     for stem in "ab":
         write(tmp_path / "SegmentationClass" / f"{stem}.png", numbered(NAMES))

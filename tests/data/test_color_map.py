@@ -21,7 +21,7 @@ ROAD, TREE = (128, 64, 128), (0, 200, 10)
     ],
     ids=["json", "csv, name first", "csv, colour first", "camvid", "cvat"],
 )
-def test_every_form_says_the_same(name: str, text: str, tmp_path: Path) -> None:
+def test_every_form_gives_the_same_map(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     assert make_color_map(name, tmp_path) == ({ROAD: 0, TREE: 1}, ("lane 1", "tree"))
 
@@ -41,19 +41,19 @@ def test_two_colours_of_one_name_are_one_class(tmp_path: Path) -> None:
         ("1,2,3,car\n4,5,tree\n", r"line 2 .* has no three numbers"),
         ("1,2,3,car\n\nonly words\n", r"line 3 .* has no three numbers"),
         ("1,2,3,car\n1,2,3,tree\n", r"\[1, 2, 3\] stands for 'car' and 'tree'"),
-        ("1,2,300,car\n", r"\[1, 2, 300\] of 'car' is none"),
+        ("1,2,300,car\n", r"\[1, 2, 300\] of 'car' is invalid"),
         ("", "names no colour"),
     ],
 )
-def test_what_cannot_be_read_is_named(text: str, message: str, tmp_path: Path) -> None:
+def test_unreadable_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         make_color_map("map.csv", tmp_path)
 
 
 @pytest.mark.parametrize("value", [5, [1, 2], "#12345", [1, 2, -1], [1.5, 2, 3], None])
-def test_what_is_no_colour_is_named(value: object) -> None:
-    with pytest.raises(DataError, match=r"of 'car' is none; write \[red, green, blue\]"):
+def test_invalid_colours_are_named(value: object) -> None:
+    with pytest.raises(DataError, match=r"of 'car' is invalid; write \[red, green, blue\]"):
         make_color_map({"car": value}, Path())  # type: ignore[dict-item]
 
 

@@ -48,7 +48,7 @@ def test_a_folder_without_a_split_gets_a_seeded_one(tmp_path: Path) -> None:
     assert one.val != other.val
 
 
-def test_unpaired_files_are_an_error_that_names_them_or_left_out_on_demand(folder: Path) -> None:
+def test_unpaired_files_are_a_named_error_or_are_skipped_on_request(folder: Path) -> None:
     (folder / "train" / "targets" / "b.png").unlink()
     with pytest.raises(DataError, match=r"1 files.*train/images/b\.jpg.*skip_unpaired"):
         FolderData(folder, "segmentation")
@@ -125,7 +125,7 @@ def test_empty_and_absent_folders(tmp_path: Path) -> None:
         FolderData(tmp_path, "saliancy")
 
 
-def test_cache_holds_every_sample_once_and_is_used_again(folder: Path, tmp_path: Path) -> None:
+def test_the_cache_holds_every_sample_once_and_is_reused(folder: Path, tmp_path: Path) -> None:
     data = FolderData(folder, "segmentation")
     cache = tmp_path / "cache"
     split = decode_split(data, "train", (12, 16), cache)
@@ -178,12 +178,12 @@ def test_check_lists_all_problems_at_once(folder: Path) -> None:
     (folder / "val" / "targets" / "e.png").unlink()
     facts = FolderData(folder, "segmentation", skip_unpaired=True, classes=["x", "y", "z"]).check()
     assert not facts["ok"]
-    found = {(problem["kind"], Path(problem["file"]).name) for problem in facts["problems"]}
-    assert {("unreadable", "a.jpg"), ("unequal sizes", "b.png"), ("unpaired", "e.jpg")} <= found
+    problems = {(problem["kind"], Path(problem["file"]).name) for problem in facts["problems"]}
+    assert {("unreadable", "a.jpg"), ("unequal sizes", "b.png"), ("unpaired", "e.jpg")} <= problems
 
 
-def test_what_was_said_about_reading_does_for_another_folder(folder: Path, tmp_path: Path) -> None:
-    """An artifact keeps it as JSON: colour files and numbers as keys must survive that."""
+def test_reading_options_are_valid_for_another_folder(folder: Path, tmp_path: Path) -> None:
+    """An artifact stores them as JSON: colour files and keys that are numbers must survive it."""
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255]], np.uint8)
     for split in ("train", "val"):
         for path in (folder / split / "targets").iterdir():
@@ -191,9 +191,9 @@ def test_what_was_said_about_reading_does_for_another_folder(folder: Path, tmp_p
     (folder / "colours.txt").write_text("0,0,0,ground\n255,0,0,car\n0,0,255,tree\n")
     data = FolderData(folder, "segmentation", color_map="colours.txt", exif="ignore")
     (folder / "colours.txt").unlink()
-    said = json.loads(json.dumps(data.said))
-    assert set(said) == {"color_map", "exif"}
-    again = FolderData(folder, "segmentation", **make_config({"task": "segmentation", "data": said}).data)
+    stored = json.loads(json.dumps(data.said))
+    assert set(stored) == {"color_map", "exif"}
+    again = FolderData(folder, "segmentation", **make_config({"task": "segmentation", "data": stored}).data)
     assert again.classes == data.classes == ["ground", "car", "tree"]
     assert all(np.array_equal(again.read_target(s), data.read_target(s)) for s in data.train)
     plain = FolderData(folder, "depth", label_map={3: 4}, scale=0.5)
@@ -220,7 +220,7 @@ def test_two_colours_of_one_class_and_a_void_colour(folder: Path) -> None:
     assert np.array_equal(again.read_target(again.train[0]), labels)
 
 
-def test_no_pair_is_lost_where_parts_are_drawn(tmp_path: Path) -> None:
+def test_no_pair_is_lost_when_splits_are_drawn(tmp_path: Path) -> None:
     write(tmp_path / "train", [f"{i:02d}" for i in range(20)])
     drawn = FolderData(tmp_path, "segmentation", test_fraction=0.2).layout
     assert {name: len(samples) for name, samples in drawn.splits.items()} == {"train": 12, "val": 4, "test": 4}
@@ -232,14 +232,14 @@ def test_no_pair_is_lost_where_parts_are_drawn(tmp_path: Path) -> None:
         assert [sample.stem for sample in layout.splits["test"]] == ["t1", "t2"]
 
 
-def test_leaving_pairs_out_does_not_draw_the_others_anew(tmp_path: Path) -> None:
+def test_leaving_pairs_out_does_not_change_the_split_of_the_others(tmp_path: Path) -> None:
     write(tmp_path, [f"{i:02d}" for i in range(20)])
     whole = FolderData(tmp_path, "segmentation")
     less = FolderData(tmp_path, "segmentation", leave_out=[whole.train[0].stem])
     assert less.val == whole.val and less.train == whole.train[1:]
 
 
-def test_test_images_without_maps_are_no_fault(folder: Path) -> None:
+def test_test_images_without_targets_are_valid(folder: Path) -> None:
     (folder / "test" / "images").mkdir(parents=True)
     Image.new("RGB", (32, 24)).save(folder / "test" / "images" / "x.jpg")
     assert set(FolderData(folder, "segmentation").layout.splits) == {"train", "val"}
@@ -266,7 +266,7 @@ def test_unknown_and_wrong_options_are_named(folder: Path) -> None:
             FolderData(folder, "segmentation", **options)
 
 
-def test_names_to_leave_out_may_lie_in_a_file(folder: Path, tmp_path: Path) -> None:
+def test_names_to_leave_out_may_be_in_a_file(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("b\n")
     for file in (tmp_path / "names.txt", str(tmp_path / "names.txt")):
         data = FolderData(folder, "segmentation", leave_out=file)

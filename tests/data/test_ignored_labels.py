@@ -51,8 +51,8 @@ def test_a_class_255_among_300_is_a_class(named: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("highest", [299, 255])
-def test_a_class_255_stays_one_where_a_task_scores_it(highest: int, tmp_path: Path) -> None:
-    """Also where the maps that are scored do not show that there are more classes than 255."""
+def test_a_class_255_stays_a_class_of_the_task(highest: int, tmp_path: Path) -> None:
+    """Also if the scored targets do not show that there are more than 255 classes."""
     labels = numbered(0, 255, highest, "uint16")
     task = make_task({"name": "segmentation", "classes": [str(number) for number in range(300)]})
     data = FolderData(write(tmp_path, labels), "segmentation").numbered_as(task)
@@ -66,7 +66,7 @@ def test_an_ignored_label_becomes_that_of_a_task(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.read_target(data.train[0]), numbered(0, 1, 7, "uint8"))
 
 
-def test_a_task_of_many_classes_ignores_none_of_them_unless_it_is_said() -> None:
+def test_a_task_of_many_classes_ignores_none_by_default() -> None:
     names = [str(number) for number in range(300)]
     assert make_task({"name": "segmentation", "classes": names}).fill == 65535
     assert make_task({"name": "segmentation", "classes": names[:255]}).fill == 255
@@ -77,7 +77,7 @@ VOID = [("uint16", 65535), ("uint32", 4294967295), ("int32", 2147483647), ("int1
 
 
 @pytest.mark.parametrize(("dtype", "void"), VOID)
-def test_a_label_that_means_nothing_is_ignored_and_makes_no_class(dtype: str, void: int, tmp_path: Path) -> None:
+def test_a_void_label_is_ignored_and_is_no_class(dtype: str, void: int, tmp_path: Path) -> None:
     labels = numbered(0, 1, 2, dtype)
     labels[:8] = void
     write(tmp_path, labels)
@@ -100,11 +100,11 @@ def test_beside_named_classes_too(dtype: str, void: int, tmp_path: Path) -> None
     labels = numbered(0, 1, 2, dtype)
     labels[:8] = void
     found = problems(write(tmp_path, labels, classes=3))["labels outside classes"]
-    assert found["remedy"] == f"where it means nothing, ignore it: --set data.ignore_index={void}"
+    assert found["remedy"] == f"if it means unknown, ignore it: --set data.ignore_index={void}"
     assert FolderData(tmp_path, "segmentation", ignore_index=void).check()["ok"]
 
 
-def test_another_label_is_not_ignored_where_255_is_in_use(tmp_path: Path) -> None:
+def test_another_label_is_not_ignored_if_255_occurs(tmp_path: Path) -> None:
     labels = numbered(0, 1, 2, "uint16")
     labels[:8], labels[8:10] = 65535, 255
     assert "data.label_map={65535: 255}" in problems(write(tmp_path, labels))["void label"]["remedy"]
@@ -160,7 +160,7 @@ def test_a_negative_label_can_be_ignored(ignored: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.read_target(data.train[0]), numbered(0, 1, 255, "uint8"))
 
 
-def test_255_that_covers_most_is_no_silent_void(tmp_path: Path) -> None:
+def test_255_in_most_pixels_is_reported(tmp_path: Path) -> None:
     cup = numbered(255, 128, 0, "uint8")
     cup[:20, :20] = cup[20:, 20:] = 255
     write(tmp_path, cup)
@@ -177,7 +177,7 @@ def test_a_little_255_may_be_a_class_too(tmp_path: Path) -> None:
     cup = numbered(0, 128, 0, "uint8")
     cup[:5] = 255
     remedy = problems(write(tmp_path, cup))["gaps in labels"]["remedy"]
-    assert "{128: 1}" in remedy and "where 255 is a class too: --set 'data.label_map={128: 1, 255: 2}'" in remedy
+    assert "{128: 1}" in remedy and "or if 255 is a class too: --set 'data.label_map={128: 1, 255: 2}'" in remedy
 
 
 def test_black_and_white_maps_among_others(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_black_and_white_maps_among_others(tmp_path: Path) -> None:
     ("task", "shape"),
     [(SegmentationTask(("a", "b"), ignore_index=7), (1, 4, 5)), (MultilabelTask(("a", "b")), (1, 2, 4, 5))],
 )
-def test_a_training_says_what_it_ignores(task: Task, shape: tuple[int, ...], lines: list[str]) -> None:
+def test_training_reports_the_ignored_label(task: Task, shape: tuple[int, ...], lines: list[str]) -> None:
     targets = np.zeros(shape, np.uint8)
     split = DecodedSplit(targets, targets, ("a",))
     training: Any = type("Training", (), {"task": task})

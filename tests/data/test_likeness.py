@@ -15,12 +15,12 @@ ORIGINALS = [thumbnail(photo(number, (96, 128))) for number in range(20)]
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_a_turned_copy_is_found_with_its_turn(turn: str) -> None:
+def test_a_turned_copy_is_detected_with_its_turn(turn: str) -> None:
     mirrored, quarters = TURNS[turn]
-    # What makes the right one look like the left one is undone on the left.
+    # The transform makes the right image look like the left one, so it is applied to the left one.
     left = np.rot90(photo(7, (96, 96))[:, ::-1] if mirrored else photo(7, (96, 96)), quarters)
-    found = find_alike([thumbnail(left)], [*ORIGINALS, thumbnail(photo(7, (96, 96)))])
-    assert [(one.left, one.right, one.grade, one.turn) for one in found] == [(0, 20, "copy", turn)]
+    likenesses = find_alike([thumbnail(left)], [*ORIGINALS, thumbnail(photo(7, (96, 96)))])
+    assert [(pair.left, pair.right, pair.grade, pair.turn) for pair in likenesses] == [(0, 20, "copy", turn)]
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_a_turned_copy_is_found_with_its_turn(turn: str) -> None:
     ],
     ids=["brightness", "half", "16 bits", "float", "posterized"],
 )
-def test_a_changed_copy_is_found(change: Callable[[Array], Array]) -> None:
-    found = find_alike([thumbnail(change(photo(7, (96, 128))))], ORIGINALS)
-    assert [(one.right, one.grade) for one in found] == [(7, "copy")]
+def test_a_changed_copy_is_detected(change: Callable[[Array], Array]) -> None:
+    likenesses = find_alike([thumbnail(change(photo(7, (96, 128))))], ORIGINALS)
+    assert [(pair.right, pair.grade) for pair in likenesses] == [(7, "copy")]
 
 
 def test_different_images_are_not_alike() -> None:
@@ -45,7 +45,7 @@ def test_different_images_are_not_alike() -> None:
     assert find_alike(ORIGINALS, []) == []
 
 
-def test_the_same_light_with_other_detail_is_no_copy() -> None:
+def test_equal_brightness_with_different_detail_is_no_copy() -> None:
     rows = np.linspace(0, 200, 96)[:, None, None]
     noise = [np.random.default_rng(seed).integers(0, 50, (96, 128, 1)).repeat(3, 2) for seed in (0, 1)]
     left, right = (thumbnail((rows + one).astype(np.uint8)) for one in noise)
@@ -53,12 +53,12 @@ def test_the_same_light_with_other_detail_is_no_copy() -> None:
     assert find_alike([left], [right]) == []
 
 
-def test_flat_images_are_alike_to_nothing() -> None:
+def test_constant_images_match_nothing() -> None:
     flat = np.full((32, 32), 90, np.uint8)
     assert find_alike([flat], [flat, ORIGINALS[0]]) == []
 
 
-def test_labels_and_heat_are_told_apart() -> None:
+def test_labels_and_heat_are_distinguished() -> None:
     rows, columns = np.mgrid[:48, :64]
     blob = np.exp(-((rows - 20) ** 2 + (columns - 30) ** 2) / 200)
     blocks = np.array([[0, 5, 1], [11, 2, 7]]).repeat(24, 0).repeat(20, 1)
@@ -68,7 +68,7 @@ def test_labels_and_heat_are_told_apart() -> None:
     assert not look_like_labels((blob > 0.5).astype(float))
 
 
-def test_smoothed_borders_are_told_from_sharp_ones() -> None:
+def test_smoothed_and_sharp_borders_are_distinguished() -> None:
     blocks = np.random.default_rng(0).integers(0, 12, (8, 8)).repeat(8, 0).repeat(8, 1) * 20
     smooth = (blocks[1:, 1:] + blocks[:-1, 1:] + blocks[1:, :-1] + blocks[:-1, :-1]) // 4
     assert not are_smoothed(blocks)

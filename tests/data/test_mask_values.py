@@ -53,7 +53,7 @@ def ones(mask: Array) -> Array:
 
 
 def test_strata_are_drawn_by_the_same_encoding(tmp_path: Path) -> None:
-    """Where 255 is unknown, an image that holds nothing else is of no class."""
+    """If 255 means unknown, an image that holds only 255 has no class."""
     border = ones(CRACK)
     border[0] = 255
     data = write(tmp_path, [{"crack": border}] * 2 + [{"crack": white(RUST)}] * 2, True)
@@ -70,7 +70,7 @@ def test_each_class_has_its_own_encoding(one_file: bool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("one_file", [False, True])
 def test_the_encoding_of_a_class_is_that_of_all_its_files(one_file: bool, tmp_path: Path) -> None:
-    """In an image without the class 255 is unknown, as in the others: it alone looks like black and white."""
+    """In an image without the class, 255 means unknown, as in the other images; on its own it looks black and white."""
     border = ones(CRACK)
     border[0] = 255
     unknown = white(NONE)
@@ -90,7 +90,7 @@ def test_black_and_white_files_among_others_of_a_class_are_reported(tmp_path: Pa
     assert set(np.unique(read(unknown)["0"])) == {0, 255} and "mixed masks" not in kinds(unknown)
 
 
-def test_what_a_label_map_says_counts(tmp_path: Path) -> None:
+def test_a_label_map_has_priority(tmp_path: Path) -> None:
     write(tmp_path, [{"crack": white(CRACK), "rust": ones(RUST)}] * 3, False)
     data = FolderData(tmp_path, "multilabel", label_map={255: 1})
     np.testing.assert_array_equal(data.read_target(data.train[0]), np.stack([CRACK, RUST]))
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
 
 
 def sparse(folder: Path) -> None:
-    """Masks only where something is: of both classes in 0, of rust in 1, of none in 2, of crack in 3."""
+    """Only masks of classes that occur: both classes in image 0, rust in 1, none in 2, crack in 3."""
     for number, masks in enumerate(({"crack": CRACK, "rust": RUST}, {"rust": RUST}, {}, {"crack": CRACK})):
         save(folder / "images" / f"{number}.png", np.full((12, 16, 3), 20 * number, np.uint8))
         for name, mask in masks.items():
@@ -113,7 +113,7 @@ def sparse(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_an_absent_mask_is_empty_where_that_is_said(listed: bool, tmp_path: Path) -> None:
+def test_a_missing_mask_is_empty_on_request(listed: bool, tmp_path: Path) -> None:
     sparse(tmp_path)
     if listed:
         (tmp_path / "train.txt").write_text("0\n1\n")

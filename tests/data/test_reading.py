@@ -31,7 +31,7 @@ def first(folder: Path, task: str, **options: Any) -> tuple[np.ndarray, np.ndarr
 
 
 def turned_set(folder: Path, orientation: int) -> Path:
-    """A set whose first image is stored lying, with its map made of the stored pixels."""
+    """A set whose first image is stored rotated, with a target that is rotated like the stored pixels."""
     write_good(folder, "segmentation")
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -40,14 +40,14 @@ def turned_set(folder: Path, orientation: int) -> Path:
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_both_turns_the_map_as_its_image(orientation: int, tmp_path: Path) -> None:
+def test_both_turns_the_target_like_its_image(orientation: int, tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, orientation), "segmentation", exif="both")
     np.testing.assert_array_equal(image, TURNS[orientation](photo(0)))
     np.testing.assert_array_equal(target, TURNS[orientation](labels(0)))
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_auto_turns_the_map_where_only_that_makes_it_fit(orientation: int, tmp_path: Path) -> None:
+def test_auto_turns_the_target_only_if_this_makes_it_fit(orientation: int, tmp_path: Path) -> None:
     image, target = first(turned_set(tmp_path, orientation), "segmentation")
     np.testing.assert_array_equal(image, TURNS[orientation](photo(0)))
     expected = TURNS[orientation](labels(0)) if orientation >= 5 else labels(0)
@@ -104,7 +104,7 @@ def test_a_colour_beyond_the_named_classes_is_refused(tmp_path: Path) -> None:
     colours = np.array([[9, 8, 7], [250, 0, 1], [0, 0, 255]], np.uint8)
     save(target_of(tmp_path, "a"), colours[labels(0)])
     given = {"a": [9, 8, 7], "b": [250, 0, 1], "c": [0, 0, 255]}
-    with pytest.raises(DataError, match=r"asked for are a, b, those of .* are a, b, c \(not asked for: c\)"):
+    with pytest.raises(DataError, match=r"requested classes are a, b, those of .* are a, b, c \(not requested: c\)"):
         first(tmp_path, "segmentation", color_map=given, classes=["a", "b"])
 
 
@@ -138,7 +138,7 @@ def test_heat_is_read_from_0_to_1_at_every_depth(top: float, dtype: type, tmp_pa
     np.testing.assert_allclose(first(tmp_path, "saliency")[1], ramp, atol=1.01 / max(top, 1e6 if top == 1 else top))
 
 
-def test_maps_of_another_size_are_resized_on_demand_only(tmp_path: Path) -> None:
+def test_targets_of_another_size_are_resized_only_on_request(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
     save(target_of(tmp_path, "a"), labels(0)[::2, ::2])
     with pytest.raises(DataError, match=r"48x64.*24x32.*resize_targets=true"):
@@ -147,7 +147,7 @@ def test_maps_of_another_size_are_resized_on_demand_only(tmp_path: Path) -> None
     np.testing.assert_array_equal(target, labels(0)[::2, ::2].repeat(2, 0).repeat(2, 1))
 
 
-def test_bands_are_chosen_in_their_order_and_missing_ones_named(tmp_path: Path) -> None:
+def test_bands_are_selected_in_order_and_missing_ones_named(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
     np.testing.assert_array_equal(first(tmp_path, "segmentation", bands=[2, 0])[0], photo(0)[..., [2, 0]])
     with pytest.raises(DataError, match=r"has 3 channels.*asks for number 3"):
@@ -194,7 +194,7 @@ def test_one_value_counts_as_1_in_all_maps(
     assert data.check()["heat_max"] == data.said["heat_max"] == {name: pytest.approx(full)}
 
 
-def test_what_counts_as_1_is_recorded_and_does_for_other_maps(tmp_path: Path) -> None:
+def test_the_value_of_1_is_recorded_and_used_for_other_targets(tmp_path: Path) -> None:
     for place, peak in (("one", 1.2), ("two", 0.6), ("three", 2.0)):
         write_good(tmp_path / place, "saliency")
         for stem in "abcdef":
@@ -215,7 +215,7 @@ def test_what_counts_as_1_is_recorded_and_does_for_other_maps(tmp_path: Path) ->
 
 
 def holed_set(folder: Path, task: str) -> np.ndarray:
-    """A good set whose first image says that its upper rows hold no data."""
+    """A good set whose first image marks its upper rows as no data."""
     write_good(folder, task)
     hole = np.zeros(SIZE, bool)
     hole[:9] = True
@@ -242,7 +242,7 @@ def test_a_map_is_unknown_where_its_image_holds_no_data(task: str, tmp_path: Pat
     np.testing.assert_array_equal(decoded.targets[0], expected)
 
 
-def test_facts_leave_out_what_holds_no_data(tmp_path: Path) -> None:
+def test_facts_ignore_pixels_without_data(tmp_path: Path) -> None:
     hole = holed_set(tmp_path, "segmentation")
     facts = FolderData(tmp_path, "segmentation", image_range=(0, 255)).check()
     known = np.concatenate([photo(0)[~hole], *(photo(number).reshape(-1, 3) for number in range(1, 6))]) / 255

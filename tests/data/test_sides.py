@@ -24,14 +24,15 @@ PLAIN = ["background", "road", "bright spot", "copyright", "cleft", "l", "R wave
 
 
 @pytest.mark.parametrize("names", SIDED, ids=str)
-def test_sides_are_found_among_other_names(names: list[str]) -> None:
+def test_sided_names_are_detected_among_other_names(names: list[str]) -> None:
     assert sided_names([*PLAIN, *names]) == names
 
 
 def test_the_check_warns_with_the_remedy(tmp_path: Path) -> None:
     write_good(tmp_path, "segmentation")
     for classes, count in ((["ground", "left arm", "right arm"], 1), (["a", "b", "c"], 0)):
-        found = FolderData(tmp_path, "segmentation", classes=classes).check()["problems"]
-        sides = [problem for problem in found if problem["kind"] == "sides in names"]
+        problems = FolderData(tmp_path, "segmentation", classes=classes).check()["problems"]
+        sides = [problem for problem in problems if problem["kind"] == "sides in names"]
         assert len(sides) == count
-        assert all(one["severity"] == "warning" and "training.augment=none" in one["remedy"] for one in sides)
+        assert all(problem["severity"] == "warning" for problem in sides)
+        assert all("training.augment=none" in problem["remedy"] for problem in sides)

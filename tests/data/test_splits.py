@@ -51,7 +51,7 @@ def test_the_plain_split_is_the_first_of_a_seeded_shuffle(count: int, fraction: 
     assert_parted(splits, samples)
 
 
-def test_the_plain_split_stays_what_it_was() -> None:
+def test_the_plain_split_does_not_change() -> None:
     assert [sample.stem for sample in make_splits(numbered(10), options())["val"]] == ["007", "008"]
 
 
@@ -106,7 +106,7 @@ def test_every_sample_is_val_in_exactly_one_fold(stratify: bool, per_group: int 
         assert_parted(splits, samples)
 
 
-def test_the_test_part_depends_on_nothing_but_its_fraction_and_the_seed() -> None:
+def test_the_test_part_depends_only_on_its_fraction_and_the_seed() -> None:
     samples = numbered(40)
     chosen = [options(val_fraction=val, test_fraction=0.2, folds=folds) for val in (0.1, 0.5) for folds in (None, 5)]
     assert len({make_splits(samples, option)["test"] for option in chosen}) == 1
@@ -129,16 +129,16 @@ def test_strata_are_even(val: float, test: float) -> None:
     [
         (options(val_fraction=0.6, test_fraction=0.4), "leave nothing to train on"),
         (options(folds=3, fold=3), r"no fold 3 of 3.*0\.\.2"),
-        (options(folds=30), "20 samples cannot be parted into 30"),
+        (options(folds=30), "20 samples cannot be split into 30"),
         (options(group_by="video"), "does not match 20 of 20 names, such as '000'"),
         (options(group_by="^01"), "does not match 10 of 20"),
         (options(group_by="("), "no regular expression"),
-        (options(group_by="^0"), "1 groups cannot be parted into 2"),
-        (options(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be parted into 3"),
+        (options(group_by="^0"), "1 groups cannot be split into 2"),
+        (options(group_by=r"^0\d", test_fraction=0.2), "2 groups cannot be split into 3"),
         (options(stratify=True), "no strata"),
     ],
 )
-def test_what_cannot_be_parted(chosen: SplitOptions, message: str) -> None:
+def test_impossible_splits_are_refused(chosen: SplitOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_splits(numbered(20), chosen)
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_parted(chosen: SplitOptions, message: str) -> None:
         ({"folds": 3, "fold": -1}, "fold'.*greater than or equal to 0"),
     ],
 )
-def test_options_that_no_split_has(chosen: SplitOptions, message: str) -> None:
+def test_invalid_options_are_refused(chosen: SplitOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_data_options(cast(DataOptions, chosen))
 

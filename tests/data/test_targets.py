@@ -12,7 +12,7 @@ RANDOM = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("kind", ["labels", "masks", "values"])
-def test_what_cannot_be_mixed_is_taken_at_the_nearest_centre(kind: str) -> None:
+def test_values_that_cannot_be_averaged_take_the_nearest_centre(kind: str) -> None:
     values = torch.from_numpy(RANDOM.integers(0, 200, (7, 9)))
     values = values.float() if kind == "values" else values
     resized = resize_target(values, (4, 20), kind)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def test_a_point_of_a_density_counts_one_wherever_it_lies() -> None:
     np.testing.assert_allclose(maps.sum((1, 2)), [2, 2], rtol=1e-5)
 
 
-def test_points_outside_are_left_out() -> None:
+def test_points_outside_are_ignored() -> None:
     points = np.array([[31.5, 5], [5, 23.5], [-0.6, 5], [400, 400]])
     assert not draw_points(points, np.zeros(4, int), 1, (24, 32), 2, density=True).any()
 
@@ -67,7 +67,7 @@ def test_a_keypoint_is_a_gaussian_of_peak_one() -> None:
     assert maps[0, 8, 12] == pytest.approx(math.exp(-0.5)) and maps[0, 11, 10] == pytest.approx(math.exp(-9 / 8))
 
 
-def test_of_overlapping_keypoints_the_higher_counts() -> None:
+def test_overlapping_keypoints_take_the_maximum() -> None:
     apart = [draw_points(np.array([[x, 8.0]]), np.array([0]), 1, (24, 32), 3, density=False) for x in (8.0, 12.0)]
     both = draw_points(np.array([[8.0, 8], [12, 8]]), np.array([0, 0]), 1, (24, 32), 3, density=False)
     np.testing.assert_array_equal(both, np.maximum(*apart))

@@ -68,7 +68,7 @@ def painted(kind: TargetKind, point: torch.Tensor) -> torch.Tensor:
 
 
 def spot(kind: TargetKind, target: torch.Tensor) -> torch.Tensor:
-    """What of a moved target belongs to the spot, as weights ``(H, W)``."""
+    """Weights ``(H, W)`` of the spot in a moved target."""
     if kind in ("labels", "values"):
         return (target == {"labels": 3, "values": 5.0}[kind]).float()
     if kind == "masks":
@@ -84,7 +84,7 @@ def centroid(weights: torch.Tensor) -> torch.Tensor:
 
 
 def points_that_stay(change: Change) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Points (x, y) well inside the image, and the frame, with where they move to."""
+    """Points (x, y) well inside the image and the frame, and their destinations."""
     height, width = SIZE
     edge = torch.tensor([width - 1.0, height - 1.0])
     points = 12 + torch.rand(40, 2) * (edge - 24)
@@ -104,7 +104,7 @@ def test_image_and_target_move_as_points_do(name: str, kind: TargetKind) -> None
     for point, moved in points_that_stay(change):
         image = painted("pixels", point)
         new_image, target = apply_change(change, image, painted(kind, point), kind, 255.0)
-        # Turning the points about a centre half a pixel off moves them by 0.3 px at zoom 1.6: less is asked for.
+        # Turning the points about a centre half a pixel off moves them by 0.3 px at zoom 1.6; the tolerance is smaller.
         assert torch.dist(centroid(spot("pixels", new_image)), moved) < 0.1
         nearest = kind in ("labels", "masks", "values")
         assert torch.dist(centroid(spot(kind, target)), moved) < (0.5 if nearest else 0.1)
@@ -141,7 +141,7 @@ def test_the_composition_is_the_inverse_mapping_by_hand(flip: bool) -> None:
     rows, columns = np.rint(places).astype(int)
     inside = (rows >= 0) & (rows < SIZE[0]) & (columns >= 0) & (columns < SIZE[1])
     wanted = np.where(inside, labels.numpy()[rows.clip(0, SIZE[0] - 1), columns.clip(0, SIZE[1] - 1)], 255)
-    # Within 1e-4 px of the middle between two pixels, single and double precision may choose differently.
+    # Within 1e-4 px of the middle between two pixels, single and double precision may round differently.
     clear = (np.abs(places - np.floor(places) - 0.5) > 1e-4).all(axis=0)
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(moved_labels.numpy()[clear], wanted[clear])
@@ -256,7 +256,7 @@ def test_light_moves_the_frame_by_exact_flips_only() -> None:
 
 
 @pytest.mark.parametrize("preset", AUGMENT)
-def test_inputs_are_left_as_they_were(preset: str) -> None:
+def test_inputs_are_not_modified(preset: str) -> None:
     image, target = torch.rand(3, *SIZE), torch.rand(SIZE)
     before = image.clone(), target.clone()
     for index in range(6):
@@ -268,7 +268,7 @@ def test_inputs_are_left_as_they_were(preset: str) -> None:
     assert torch.equal(image, before[0]) and torch.equal(target, before[1])
 
 
-def test_a_change_follows_from_its_key() -> None:
+def test_a_change_is_determined_by_its_key() -> None:
     once = draw_change(STRONG, (1, 2, 3), SIZE)
     assert pickle.loads(pickle.dumps(once)) == draw_change(STRONG, (1, 2, 3), SIZE) == once
     others = {draw_change(STRONG, key, SIZE) for key in ((1, 2, 4), (1, 3, 3), (2, 2, 3))}
@@ -344,7 +344,7 @@ def look_of(image: torch.Tensor, look: Look) -> torch.Tensor:
 
 
 def test_brightness_contrast_and_saturation_are_those_of_torchvision() -> None:
-    image = 0.4 + 0.2 * torch.rand(3, *SIZE)  # nothing is cut at 0 or 1 on the way
+    image = 0.4 + 0.2 * torch.rand(3, *SIZE)  # no value is clipped at 0 or 1
     wanted = torchvision_functional.adjust_brightness(image, 1.2)
     wanted = torchvision_functional.adjust_contrast(wanted, 0.7)
     wanted = torchvision_functional.adjust_saturation(wanted, 1.3)
@@ -402,6 +402,6 @@ def test_blur_is_that_of_torchvision_and_noise_has_its_strength_and_its_own_gene
         (torch.zeros(SIZE, dtype=torch.uint8), "density", 0.0, "'density' is torch.uint8"),
     ],
 )
-def test_what_does_not_fit_is_refused(target: torch.Tensor, kind: TargetKind, fill: float, words: str) -> None:
+def test_mismatched_targets_are_refused(target: torch.Tensor, kind: TargetKind, fill: float, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         augment(torch.rand(3, *SIZE), target, STRONG, (0, 0, 0), kind, fill)

@@ -105,7 +105,7 @@ def test_warnings_are_printed_and_the_training_goes_on(tmp_path: Path, untrained
     (data / "classes.txt").write_text("sky\nroad\ncar\nboat\n")
     lines = members(data, tmp_path / "run")
     assert "warning: absent class (1)" in lines and "  class 'boat' is in no map" in lines
-    assert any(line.startswith("  remedy: take it out of the class names") for line in lines)
+    assert any(line.startswith("  remedy: remove it from the class names") for line in lines)
     assert untrained == ["one"]
 
 

@@ -1,1 +1,1 @@
-"""Folders become samples: layouts, checks, transforms, and the decoded cache."""
+"""Data sets: layouts, checks, transforms, and the cache of decoded images."""

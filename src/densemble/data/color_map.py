@@ -1,4 +1,4 @@
-"""Colour maps: which colour of a colour-coded mask means which class."""
+"""Colour maps: the class of each colour in a colour-coded mask."""
 
 import json
 import re
@@ -21,17 +21,20 @@ _HOW = "write one line 'red,green,blue,name' per class, or a JSON object name ->
 
 
 def make_color_map(given: str | ColourNames, folder: Path) -> tuple[ColourMap, tuple[str, ...]]:
-    """Colour -> class number, and the classes' names in their order.
+    """Class number by colour, and the names of the classes in the order of their numbers.
+
+    Several colours of the same name are one class.
 
     Args:
-        given: name -> ``[red, green, blue]``, several of these, or ``"#rrggbb"``; or a file: JSON of the same, CSV
-            ``name,r,g,b``, CamVid's ``label_colors.txt`` (``r g b name``), CVAT's ``labelmap.txt`` (``name:r,g,b::``).
-        folder: where a relative file is looked for after the working folder. Two colours of one name are one class.
+        given: ``[red, green, blue]``, a list of such colours, or ``"#rrggbb"`` by name; or a file: JSON with the same
+            contents, CSV ``name,r,g,b``, CamVid's ``label_colors.txt`` (``r g b name``), or CVAT's ``labelmap.txt``
+            (``name:r,g,b::``).
+        folder: folder in which a relative file is searched after the working folder.
 
     Raises:
-        DataError: a file that cannot be read, something that is no colour, or one colour for two classes.
+        DataError: a file cannot be read, a colour is invalid, or a colour has two classes.
     """
-    pairs = _read(_find(given, folder)) if isinstance(given, str) else _one_by_one(given)
+    pairs = _read(_find(given, folder)) if isinstance(given, str) else _named_colours(given)
     names: list[str] = []
     colours: ColourMap = {}
     for name, value in pairs:
@@ -41,18 +44,18 @@ def make_color_map(given: str | ColourNames, folder: Path) -> tuple[ColourMap, t
         number = names.index(name)
         if colours.setdefault(colour, number) != number:
             raise DataError(
-                f"colour {list(colour)} stands for '{names[colours[colour]]}' and '{name}'; give each its own"
+                f"colour {list(colour)} stands for '{names[colours[colour]]}' and '{name}'; give them different colours"
             )
     if not colours:
         raise DataError(f"the colour map names no colour; {_HOW}")
     return colours, tuple(names)
 
 
-def _one_by_one(given: ColourNames) -> list[tuple[str, Any]]:
+def _named_colours(given: ColourNames) -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for name, value in given.items():
         several = isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], list | tuple)
-        pairs += [(name, one) for one in value] if several else [(name, value)]
+        pairs += [(name, colour) for colour in value] if several else [(name, value)]
     return pairs
 
 
@@ -60,7 +63,7 @@ def _find(name: str, folder: Path) -> Path:
     for path in (Path(name).expanduser(), folder / name):
         if path.is_file():
             return path
-    raise DataError(f"no colour map at '{name}' nor in '{folder}'; {_HOW}")
+    raise DataError(f"no colour map at '{name}' or in '{folder}'; {_HOW}")
 
 
 def _read(path: Path) -> list[tuple[str, Sequence[int] | str]]:
@@ -78,21 +81,21 @@ def _read(path: Path) -> list[tuple[str, Sequence[int] | str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        row = _row(line.strip())
+        row = _parse_line(line.strip())
         if row is not None:
             rows.append(row)
-        elif rows or re.search(r"\d", line):  # else it is the header of a CSV
+        elif rows or re.search(r"\d", line):  # otherwise it is the header of a CSV
             raise DataError(f"line {number} of the colour map '{path}' has no three numbers and a name; {_HOW}")
     return rows
 
 
-def _row(line: str) -> tuple[str, Sequence[int]] | None:
-    """Name and colour of a line, whichever comes first; ``None`` where it is neither."""
+def _parse_line(line: str) -> tuple[str, Sequence[int]] | None:
+    """Name and colour in a line, in any order; ``None`` if the line has another form."""
     for form in _FORMS:
-        found = re.match(form, line)
-        if found is not None:
-            name = found["name"].strip(" \t\"'")
-            return name, [int(found[colour]) for colour in ("red", "green", "blue")]
+        match = re.match(form, line)
+        if match is not None:
+            name = match["name"].strip(" \t\"'")
+            return name, [int(match[colour]) for colour in ("red", "green", "blue")]
     return None
 
 
@@ -102,4 +105,4 @@ def _colour(value: Sequence[int] | str, name: str) -> Colour:
         return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
     if isinstance(value, list | tuple) and len(value) == 3 and all(v in range(256) for v in value):
         return int(value[0]), int(value[1]), int(value[2])
-    raise DataError(f"colour {value!r} of '{name}' is none; write [red, green, blue] from 0 to 255, or '#rrggbb'")
+    raise DataError(f"colour {value!r} of '{name}' is invalid; write [red, green, blue] from 0 to 255, or '#rrggbb'")

@@ -1,8 +1,8 @@
-"""The decoded cache: every image is decoded and resized once, then memory-mapped by every member, epoch and process.
+"""The decoded cache: images are decoded and resized once, then memory-mapped in every member, epoch and process.
 
-A split's arrays lie in one folder, named by a hash of what the files hold and how they are read. The folder is built
-under another name and renamed when it is whole: a kill leaves nothing that looks finished, and of two processes that
-build the same one, the first wins.
+The arrays of a split are in one folder. Its name is a hash of the files and of the reading settings. The folder is
+built under a temporary name and renamed when it is complete. An interrupted process therefore leaves no folder that
+looks complete, and if two processes build the same folder, the first one is kept.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +24,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from densemble.data.folder import FolderData
 from densemble.data.layouts import Sample
-from densemble.data.read_pairs import some
+from densemble.data.parallel import map_in_threads
+from densemble.data.read_pairs import first_few
 from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Array, Size
@@ -34,8 +34,8 @@ from densemble.storage.validity import mask_file
 
 FORMAT = 2
 DEPTHS = (np.uint8, np.uint16, np.float32)
-"""How images are kept, from the smallest: all of a split in the depth of its deepest image."""
-_ABANDONED = 3600
+"""Data types of images, from the smallest; all images of a split have the type of the deepest one."""
+_ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class DecodedSplit:
 
     Attributes:
         images: ``(N, C, H, W)``: uint8, uint16, or float32 in [0, 1].
-        targets: ``(N, H, W)`` or ``(N, K, H, W)`` of the images' size: labels and masks uint8 (uint16 above 255),
-            everything else float32.
-        stems: N names.
+        targets: ``(N, H, W)`` or ``(N, K, H, W)`` of the same size: labels and masks uint8 (labels above 255 uint16),
+            all other kinds float32.
+        stems: names of the N samples.
     """
 
     images: Array
@@ -57,7 +57,7 @@ class DecodedSplit:
         return len(self.stems)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A memory map would be pickled as all that it maps; another process opens the file itself.
+        # Pickling a memory map would copy the whole array; instead, the other process opens the file.
         if isinstance(self.images, np.memmap) and isinstance(self.targets, np.memmap):
             return _reopen, (str(self.images.filename), str(self.targets.filename), self.stems)
         return DecodedSplit, (self.images, self.targets, self.stems)
@@ -67,15 +67,8 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
     return DecodedSplit(np.load(images, mmap_mode="r"), np.load(targets, mmap_mode="r"), stems)
 
 
-class _Deeper(Exception):
-    """An image does not fit into the depth that was begun with."""
-
-    def __init__(self, depth: type[np.generic]) -> None:
-        self.depth = depth
-
-
 def resize_image(image: Array, size: Size) -> Tensor:
-    """``(H, W, C)`` uint8, uint16 or float32 -> ``(C, h, w)`` of the same type, bilinear with antialiasing."""
+    """Resizes ``(H, W, C)`` uint8, uint16 or float32 to ``(C, h, w)``, bilinear with antialiasing; keeps the type."""
     if image.dtype == np.uint8:
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         small: Tensor = transforms.resize(tensor, list(size), antialias=True)
@@ -86,7 +79,7 @@ def resize_image(image: Array, size: Size) -> Tensor:
 
 
 def unit(images: Array) -> Tensor:
-    """Images as they are kept -> float32 in [0, 1]."""
+    """Converts cached images to float32 in [0, 1]."""
     tensor = torch.from_numpy(np.array(images))
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
@@ -94,69 +87,71 @@ def unit(images: Array) -> Tensor:
 
 
 def decode_split(data: FolderData, split: str, size: Size, folder: Path) -> DecodedSplit:
-    """Decodes a split into ``folder``, or opens what was decoded there before from the same files and settings.
+    """Decodes a split into ``folder``, or opens the arrays there if files and settings are the same.
 
     Args:
-        size: (H, W) of images and maps.
+        data: the data folder.
+        split: name of the split.
+        size: (H, W) of images and targets.
+        folder: folder of the cache.
 
     Raises:
-        DataError: names all files that cannot be used.
+        DataError: files cannot be used; names them.
         ResourceError: the folder cannot be written or the disk is full.
     """
     samples = data.split(split)
     stems = tuple(sample.stem for sample in samples)
-    place = folder / f"{split}-{_key(data, samples, size)}"
-    found = _open(place, stems)
-    if found is None:
+    path = folder / f"{split}-{_key(data, samples, size)}"
+    decoded = _open(path, stems)
+    if decoded is None:
         _sweep(folder)
-        _decode(data, samples, size, place)
-        found = _open(place, stems)
-    if found is None:
-        raise ResourceError(f"the cache '{place}' cannot be read back; free some space and remove it")
-    return found
+        _decode(data, samples, size, path)
+        decoded = _open(path, stems)
+    if decoded is None:
+        raise ResourceError(f"the cache '{path}' cannot be read back; free some space and remove it")
+    return decoded
 
 
-def _open(place: Path, stems: tuple[str, ...]) -> DecodedSplit | None:
-    """A finished split; ``None`` where there is none. One that was cut short by something outside is removed."""
-    if not place.is_dir():
+def _open(path: Path, stems: tuple[str, ...]) -> DecodedSplit | None:
+    """Opens a complete split; ``None`` if it does not exist. A damaged split is removed."""
+    if not path.is_dir():
         return None
     try:
-        images, targets = (np.load(place / f"{name}.npy", mmap_mode="r") for name in ("images", "targets"))
+        images, targets = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("images", "targets"))
     except (OSError, ValueError, EOFError):
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
         return None
     return DecodedSplit(images, targets, stems)
 
 
 @lru_cache(maxsize=1 << 20)
 def _digest(path: str, length: int, changed: int) -> str:
-    """Hash of a file; read again only when its length or its time of change differs."""
+    """Hash of a file; cached until its length or its modification time changes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
 def file_digests(paths: Sequence[Path]) -> list[str]:
-    """Hash of what each file holds; empty for a folder.
+    """Hash of the contents of each file; empty for a folder.
 
     Raises:
-        DataError: one cannot be read.
+        DataError: a file cannot be read.
     """
 
-    def one(path: Path) -> str:
+    def digest(path: Path) -> str:
         try:
             status = path.stat()
             return _digest(str(path.resolve()), status.st_size, status.st_mtime_ns) if path.is_file() else ""
         except OSError as error:
             raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(one, paths))
+    return map_in_threads(digest, paths)
 
 
 def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
     files = [path for sample in samples for path in (sample.target, *sample.files)]
     files += [mask for path in files if (mask := mask_file(path)) is not None]
-    task = data.task.describe()  # asked first: the reading of point maps learns from it how many channels there are
+    task = data.task.describe()  # before data.reading, because it sets the number of channels of point targets
     reading = {key: str(value) for key, value in asdict(data.reading).items()}
     settings = [FORMAT, reading, task, size, [s.stem for s in samples], torch.__version__]
     drawn = [repr((sample.drawing, sample.absent)) for sample in samples if sample.drawing or sample.absent]
@@ -165,40 +160,39 @@ def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what processes that were killed left half built, once nobody has written to it for an hour."""
-    for left in folder.glob(".*.tmp"):
+    """Removes incomplete folders of interrupted processes, if no file in them changed for an hour."""
+    for incomplete in folder.glob(".*.tmp"):
         try:
-            newest = max((file.stat().st_mtime for file in left.iterdir()), default=left.stat().st_mtime)
+            newest = max((file.stat().st_mtime for file in incomplete.iterdir()), default=incomplete.stat().st_mtime)
         except OSError:
-            continue  # its owner has just finished or removed it
-        if time.time() - newest > _ABANDONED:
-            shutil.rmtree(left, ignore_errors=True)
+            continue  # its process has just finished or removed it
+        if time.time() - newest > _ABANDONED_SECONDS:
+            shutil.rmtree(incomplete, ignore_errors=True)
 
 
-def _decode(data: FolderData, samples: Sequence[Sample], size: Size, place: Path) -> None:
-    building = place.with_name(f".{place.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    depth: type[np.generic] = np.uint8
+def _decode(data: FolderData, samples: Sequence[Sample], size: Size, path: Path) -> None:
+    building = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    depth: type[np.generic] | None = np.uint8
     try:
-        while True:
-            building.mkdir(parents=True, exist_ok=True)
-            try:
-                _fill(data, samples, size, building, depth)
-                break
-            except _Deeper as deeper:
-                depth = deeper.depth
-        if not place.is_dir():
-            building.rename(place)
+        building.mkdir(parents=True, exist_ok=True)
+        while depth is not None:
+            depth = _fill(data, samples, size, building, depth)
+        if not path.is_dir():
+            building.rename(path)
     except OSError as error:
-        if not place.is_dir():  # another process may have finished the same cache first
+        if not path.is_dir():  # another process may have finished the same cache first
             raise ResourceError(
-                f"cannot write the cache '{place}': {error.strerror or error}; free some space, or choose another "
+                f"cannot write the cache '{path}': {error.strerror or error}; free some space, or choose another "
                 "folder with --set trainer.cache_dir=FOLDER"
             ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Path, depth: type[np.generic]) -> None:
+def _fill(
+    data: FolderData, samples: Sequence[Sample], size: Size, building: Path, depth: type[np.generic]
+) -> type[np.generic] | None:
+    """Writes the arrays; returns the data type that they need if ``depth`` is not enough, else ``None``."""
     task, reading, channels = data.task, data.reading, data.channels
     planes = (task.out_channels,) if reading.planes else ()
     deep_labels = reading.kind == "labels" and max(task.out_channels - 1, data.ignore_index) > 255
@@ -209,55 +203,55 @@ def _fill(data: FolderData, samples: Sequence[Sample], size: Size, building: Pat
         building / "targets.npy", "w+", dtype=target_type, shape=(count, *planes, *size)
     )
 
-    def one(number: int) -> str | _Deeper | None:
+    def decode(number: int) -> str | type[np.generic] | None:
         try:
             image, target = _read_pair(data, samples[number], channels, planes)
         except DataError as error:
             return str(error)
         if DEPTHS.index(image.dtype.type) > DEPTHS.index(depth):
-            return _Deeper(image.dtype.type)
+            deeper: type[np.generic] = image.dtype.type
+            return deeper
         images[number] = _deepened(resize_image(image, size).numpy(), depth)
-        moved = torch.from_numpy(np.ascontiguousarray(target))
-        targets[number] = resize_target(moved, size, reading.kind).numpy()
+        targets[number] = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, reading.kind).numpy()
         return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        outcomes = [outcome for outcome in pool.map(one, range(count)) if outcome is not None]
-    faults = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    if faults:
-        raise DataError(f"{len(faults)} of {count} pairs cannot be used: {some(faults)}")
-    deeper = [outcome.depth for outcome in outcomes if isinstance(outcome, _Deeper)]
+    failures = map_in_threads(decode, range(count))
+    messages = [failure for failure in failures if isinstance(failure, str)]
+    if messages:
+        raise DataError(f"{len(messages)} of {count} pairs cannot be used: {first_few(messages)}")
+    deeper = [failure for failure in failures if isinstance(failure, type)]
     if deeper:
-        raise _Deeper(max(deeper, key=DEPTHS.index))
+        return max(deeper, key=DEPTHS.index)
     images.flush()
     targets.flush()
+    return None
 
 
 def _read_pair(data: FolderData, sample: Sample, channels: int, planes: tuple[int, ...]) -> tuple[Array, Array]:
-    """An image in the shallowest type that holds it, and its target.
+    """An image in the smallest data type that represents it, and its target.
 
     Raises:
-        DataError: a file that cannot be read, or another number of channels.
+        DataError: a file cannot be read, or the number of channels is different.
     """
     image, target = data.read_pair(sample)
-    kept = (np.uint8,) if data.reading.options["image_range"] is not None else (np.uint8, np.uint16)
-    if image.dtype.type not in kept:
-        image = as_unit(image, data.reading.options["image_range"])
+    image_range = data.reading.options["image_range"]
+    if image.dtype != np.uint8 and (image.dtype != np.uint16 or image_range is not None):
+        image = as_unit(image, image_range)
     if image.shape[2] != channels:
         raise DataError(
-            f"'{sample.image}' has {image.shape[2]} channels, the first image has {channels}; "
-            "choose some with --set data.bands=[0, 1, 2]"
+            f"'{sample.image}' has {image.shape[2]} channels, but the first image has {channels}; "
+            "select channels with --set data.bands=[0, 1, 2]"
         )
     if target.shape[:-2] != planes:
         raise DataError(
-            f"map '{sample.target}' has {target.shape[0]} channels, wanted {data.task.out_channels}; "
-            "all maps must have as many"
+            f"map '{sample.target}' has {target.shape[0]} channels, but the task has {data.task.out_channels}; "
+            "save all maps with this number of channels"
         )
     return image, target
 
 
 def _deepened(image: Array, depth: type[np.generic]) -> Array:
-    """An image in a deeper type with the same meaning: 255 of 8 bits is 65535 of 16, and 1 of a float."""
+    """Converts an image to a deeper data type: 255 of 8 bits becomes 65535 of 16 bits, or 1 of a float."""
     if image.dtype == depth:
         return image
     if depth == np.uint16:

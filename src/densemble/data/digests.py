@@ -1,4 +1,4 @@
-"""What the files of a data set hold, as one short digest per pair: whether a set is still the one of a training."""
+"""Digests of the files of a data set, one per pair, to detect that a data set differs from that of a training."""
 
 import hashlib
 import re
@@ -9,25 +9,25 @@ from typing import Any
 from densemble.data.decoded_cache import file_digests
 from densemble.data.folder import FolderData
 from densemble.data.layouts import Sample
-from densemble.data.read_pairs import some
+from densemble.data.read_pairs import first_few
 
 LEARNED_FROM = ("train", "val")
 """Splits that a training depends on."""
-_SHOWN = 80
+_LONGEST = 80
 _PATH = re.compile(r"\w*Path\('[^']*'\)")
 
 
 def pair_digests(samples: Sequence[Sample]) -> dict[str, str]:
-    """Digest by stem of all files of a pair and of what is drawn from an annotation file; names do not enter it.
+    """Digest of each pair by stem: of all its files and of its shapes in an annotation file, but not of file names.
 
     Raises:
         DataError: a file cannot be read.
     """
     files = [sample.files for sample in samples]
-    of_files = iter(file_digests([path for paths in files for path in paths]))
+    digests_of_files = iter(file_digests([path for paths in files for path in paths]))
     digests = {}
     for sample, paths in zip(samples, files, strict=True):
-        parts = [next(of_files) for _ in paths]
+        parts = [next(digests_of_files) for _ in paths]
         parts += [_PATH.sub("", repr(sample.drawing))] if sample.drawing is not None else []
         parts += [f"no {name}" for name in sample.absent]
         digests[sample.stem] = hashlib.blake2b(" ".join(parts).encode(), digest_size=8).hexdigest()
@@ -35,7 +35,7 @@ def pair_digests(samples: Sequence[Sample]) -> dict[str, str]:
 
 
 def data_digests(data: FolderData) -> dict[str, dict[str, str]]:
-    """``reading``: how files are read, by the name of each setting; ``train`` and ``val``: see :func:`pair_digests`.
+    """Digests of a data set: ``reading`` holds the reading settings by name, ``train`` and ``val`` the pair digests.
 
     Raises:
         DataError: a file cannot be read.
@@ -43,18 +43,18 @@ def data_digests(data: FolderData) -> dict[str, dict[str, str]]:
     data.settle()
     settings = asdict(data.reading)
     settings = {**settings.pop("options"), **settings}
-    settings.pop("channels")  # counted later
+    settings.pop("channels")  # it is known only later
     reading = {name: str(tuple(value) if isinstance(value, list) else value) for name, value in settings.items()}
     return {"reading": reading} | {split: pair_digests(data.layout.splits.get(split, ())) for split in LEARNED_FROM}
 
 
 def changes(before: dict[str, Any], now: dict[str, dict[str, str]]) -> list[str]:
-    """What differs between two :func:`data_digests`, in words; a setting or split that one does not know is none."""
-    said = []
+    """Describes the differences of two :func:`data_digests`; settings and splits that one of them lacks are ignored."""
+    descriptions = []
     for name, value in now.get("reading", {}).items():
         earlier = before.get("reading", {}).get(name, value)
         if earlier != value:
-            said.append(f"{name} was {_short(earlier)} and is {_short(value)}")
+            descriptions.append(f"{name} was {_short(earlier)} and is {_short(value)}")
     for split in LEARNED_FROM:
         if split not in before or split not in now:
             continue
@@ -64,9 +64,11 @@ def changes(before: dict[str, Any], now: dict[str, dict[str, str]]) -> list[str]
             "removed": sorted(old.keys() - new.keys()),
             "changed": sorted(stem for stem in old.keys() & new.keys() if old[stem] != new[stem]),
         }
-        said += [f"{split}: {len(stems)} {what} ({some(stems)})" for what, stems in groups.items() if stems]
-    return said
+        descriptions += [
+            f"{split}: {len(stems)} {what} ({first_few(stems)})" for what, stems in groups.items() if stems
+        ]
+    return descriptions
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

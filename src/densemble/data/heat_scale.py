@@ -1,52 +1,54 @@
-"""Which value of a map of heat counts as 1: decided once for all maps of a data set, for each type of numbers."""
+"""Decides which value of heat counts as 1, once for all targets of a data set and for each data type."""
 
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from densemble.data.parallel import map_in_threads
 from densemble.data_options import HeatMax
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import images as codec
 
 WHOLE_LIMITS = (1.0, 255.0, 65535.0)
-"""Whole numbers are heat of 1, 8 or 16 bits: the first of these that no map of the data set exceeds counts as 1."""
+"""Limits for whole numbers: the first limit that no target of the data set exceeds counts as 1."""
+
+_FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0}
 
 
 def number_type(path: Path) -> str:
-    """Name of the type that a file's numbers have, all floats as ``float``.
+    """Name of the data type of a file; all floating-point types are ``float``.
 
     Raises:
-        DataError: absent, damaged or no image.
+        DataError: the file is missing, damaged or no image.
     """
     dtype = codec.number_type(path)
     return "float" if dtype.kind == "f" else dtype.name
 
 
 def find_heat_max(files: Iterable[Path], read: Callable[[Path], Array]) -> dict[str, float]:
-    """The value that counts as 1, by type of numbers; files that cannot be read say nothing.
+    """The value that counts as 1, by data type; unreadable files are ignored.
 
     Args:
-        files: all maps of a data set.
-        read: the numbers of a map, in the file's own unit.
+        files: all targets of a data set.
+        read: reads the stored values of a target.
     """
     by_type: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
         try:
             by_type[number_type(file)].append(file)
-        except DataError:  # the check names it
+        except DataError:  # the data check reports it
             continue
-    return {name: _full_scale(name, _peaks(same, read)) for name, same in sorted(by_type.items())}
+    return {name: _full_scale(name, _peaks(paths, read)) for name, paths in sorted(by_type.items())}
 
 
 def _peaks(files: list[Path], read: Callable[[Path], Array]) -> Iterator[tuple[float, bool]]:
-    """The highest number of each map, and whether all its numbers are whole."""
+    """The highest value of each target, and whether all its values are whole numbers."""
 
-    def one(file: Path) -> tuple[float, bool]:
+    def measure(file: Path) -> tuple[float, bool]:
         try:
             values = read(file)
         except DataError:
@@ -54,15 +56,14 @@ def _peaks(files: list[Path], read: Callable[[Path], Array]) -> Iterator[tuple[f
         known = values[np.isfinite(values)]
         return float(known.max(initial=0)), bool((known == np.round(known)).all())
 
-    count = os.cpu_count() or 1
-    with ThreadPoolExecutor(max_workers=count) as pool:
-        for start in range(0, len(files), 4 * count):
-            yield from pool.map(one, files[start : start + 4 * count])
+    count = 4 * (os.cpu_count() or 1)
+    for start in range(0, len(files), count):
+        yield from map_in_threads(measure, files[start : start + count])
 
 
 def _full_scale(name: str, peaks: Iterator[tuple[float, bool]]) -> float:
-    """Stops reading where no further map can change the answer."""
-    most = {"uint8": 255.0, "uint16": 65535.0}.get(name)
+    """The value that counts as 1; stops reading when further targets cannot change the result."""
+    most = _FULL_SCALES.get(name)
     highest, whole = 0.0, True
     for peak, is_whole in peaks:
         highest, whole = max(highest, peak), whole and is_whole
@@ -74,14 +75,14 @@ def _full_scale(name: str, peaks: Iterator[tuple[float, bool]]) -> float:
 
 
 def heat_max_of(given: HeatMax | None, name: str) -> float:
-    """The value that counts as 1 in maps of a type that may not have been there when it was decided."""
-    if given is None or not isinstance(given, Mapping):
-        return given or {"uint8": 255.0, "uint16": 65535.0}.get(name, 1.0)
-    return given[name] if name in given else heat_max_of(None, name)
+    """The value that counts as 1 in targets of a data type; types that are not in ``given`` use their full scale."""
+    if isinstance(given, Mapping):
+        given = given.get(name)
+    return given or _FULL_SCALES.get(name, 1.0)
 
 
 def told(given: HeatMax) -> str:
-    """What counts as 1, in words."""
+    """Describes the value that counts as 1."""
     if not isinstance(given, Mapping):
         return f"{given:g} counts as 1"
     return ", ".join(f"{value:g} counts as 1 in maps of {name}" for name, value in given.items())

@@ -1,76 +1,79 @@
-"""Pairs that are left out of a data set by name, and those whose absent masks are meant."""
+"""Leaves out pairs by name, and keeps images whose missing masks mean that a class does not occur."""
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from densemble.data.layouts import Layout, Sample
 from densemble.data.layouts.folders import composed
-from densemble.data.read_pairs import some
+from densemble.data.read_pairs import first_few
 from densemble.errors import DataError
 
-EMPTY = "--set data.absent_is_empty=true"
-"""The flag that makes absent masks empty ones."""
+ABSENT_IS_EMPTY = "--set data.absent_is_empty=true"
+"""The flag that makes missing masks empty masks."""
 
 
-def with_incomplete(found: Layout) -> Layout:
-    """The layout with the images of which some classes have no mask: nothing of those is there."""
-    images = {sample.image for samples in found.incomplete.values() for sample in samples}
+def with_incomplete(layout: Layout) -> Layout:
+    """The layout with the images that lack the masks of some classes: these classes do not occur in them."""
+    images = {sample.image for samples in layout.incomplete.values() for sample in samples}
     splits = {
-        split: tuple(sorted((*samples, *found.incomplete.get(split, ())), key=lambda sample: sample.stem))
-        for split, samples in found.splits.items()
+        split: tuple(sorted((*samples, *layout.incomplete.get(split, ())), key=lambda sample: sample.stem))
+        for split, samples in layout.splits.items()
     }
-    unpaired = tuple(file for file in found.unpaired if file not in images)
-    return replace(found, splits=splits, unpaired=unpaired, incomplete={})
+    unpaired = tuple(file for file in layout.unpaired if file not in images)
+    return replace(layout, splits=splits, unpaired=unpaired, incomplete={})
 
 
-def require_pairs(found: Layout) -> None:
-    """Checks that every image has one map, and every map one image.
+def require_pairs(layout: Layout) -> None:
+    """Checks that every image has exactly one target, and every target one image.
 
     Raises:
-        DataError: some have no partner, or two of them.
+        DataError: a file has no partner, or two of them.
     """
-    if found.unpaired:
+    if layout.unpaired:
         raise DataError(
-            f"{len(found.unpaired)} files in '{found.path}' have no partner of the same stem: "
-            f"{some([_short(file, found.path) for file in found.unpaired])}; add the missing "
+            f"{len(layout.unpaired)} files in '{layout.path}' have no partner of the same stem: "
+            f"{first_few([_relative(file, layout.path) for file in layout.unpaired])}; add the missing "
             "image or map, or leave them out with --set data.skip_unpaired=true"
-            + (f"; where an absent mask means that nothing is there, say {EMPTY}" if found.incomplete else "")
+            + (f"; if a missing mask means that the class is absent: {ABSENT_IS_EMPTY}" if layout.incomplete else "")
         )
-    if found.doubled:
-        one, two = found.doubled[0]
+    if layout.doubled:
+        first, second = layout.doubled[0]
         raise DataError(
-            f"{len(found.doubled)} files in '{found.path}' have the same stem as another, as "
-            f"'{_short(one, found.path)}' and '{_short(two, found.path)}'; pairs are matched by stem: rename or "
-            "remove one"
+            f"{len(layout.doubled)} files in '{layout.path}' have the same stem as another, such as "
+            f"'{_relative(first, layout.path)}' and '{_relative(second, layout.path)}'; pairs are matched by stem: "
+            "rename or remove one"
         )
 
 
-def without(found: Layout, leave_out: list[str] | str | Path | None, folder: Path) -> Layout:
-    """The layout without the pairs that are named.
+def without(layout: Layout, leave_out: list[str] | str | Path | None, folder: Path) -> Layout:
+    """The layout without the named pairs.
 
     Raises:
-        DataError: the file of names is not there, or a name matches nothing.
+        DataError: the file of names does not exist, or a name matches nothing.
     """
     patterns = _patterns(leave_out, folder)
     if not patterns:
-        return found
-    named = [(f"{split}/{s.stem}", s.stem) for split, samples in found.splits.items() for s in samples]
-    useless = [p for p in patterns if not any(fnmatch.fnmatchcase(name, p) for names in named for name in names)]
+        return layout
+    used: set[str] = set()
+    kept: dict[str, tuple[Sample, ...]] = {}
+    for split, samples in layout.splits.items():
+        matching = [_matching(patterns, split, sample) for sample in samples]
+        used.update(*matching)
+        kept[split] = tuple(sample for sample, matched in zip(samples, matching, strict=True) if not matched)
+    useless = [pattern for pattern in patterns if pattern not in used]
     if useless:
         raise DataError(
-            f"data.leave_out: no pair of '{folder}' is named {some(useless)}; pairs are named by their stem, or as "
-            "train/STEM where two splits have the same"
+            f"data.leave_out: no pair of '{folder}' is named {first_few(useless)}; pairs are named by their stem, or "
+            "as train/STEM if two splits have the same stem"
         )
+    return replace(layout, splits=kept)
 
-    def unwanted(split: str, sample: Sample) -> bool:
-        return any(fnmatch.fnmatchcase(n, p) for p in patterns for n in (sample.stem, f"{split}/{sample.stem}"))
 
-    kept = {
-        name: tuple(sample for sample in samples if not unwanted(name, sample))
-        for name, samples in found.splits.items()
-    }
-    return replace(found, splits=kept)
+def _matching(patterns: Sequence[str], split: str, sample: Sample) -> set[str]:
+    names = (sample.stem, f"{split}/{sample.stem}")
+    return {pattern for pattern in patterns if any(fnmatch.fnmatchcase(name, pattern) for name in names)}
 
 
 def _patterns(leave_out: list[str] | str | Path | None, folder: Path) -> list[str]:
@@ -80,10 +83,10 @@ def _patterns(leave_out: list[str] | str | Path | None, folder: Path) -> list[st
         if path.is_file():
             return [composed(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     raise DataError(
-        f"data.leave_out: no file '{leave_out}' in the working folder nor in '{folder}'; write a list, or one name per "
-        "line into a file"
+        f"data.leave_out: no file '{leave_out}' in the working folder or in '{folder}'; write a list, or a file with "
+        "one name per line"
     )
 
 
-def _short(file: Path, folder: Path) -> str:
+def _relative(file: Path, folder: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)

@@ -1,12 +1,11 @@
-"""What 255 means in masks that nobody has explained: decided for each class over all files of a data set."""
+"""Decides what 255 means in masks without a label map, for each class over all files of a data set."""
 
-import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from densemble.data.layouts import Sample
+from densemble.data.parallel import map_in_threads
 from densemble.errors import DataError
 from densemble.storage.images import read_planes
 
@@ -15,11 +14,12 @@ WHITE = 255
 
 @dataclass(frozen=True)
 class MaskValues:
-    """What the masks of each channel hold.
+    """Meaning of 255 in the masks of each channel.
 
     Attributes:
-        white: channels in which 255 is the class: no file of theirs holds a 1 beside it. In the others it is unknown.
-        mixed: those of them of which some files hold 255 and others 1.
+        white: channels in which 255 is the class, because none of their files holds both 1 and 255. In all other
+            channels 255 means unknown.
+        mixed: channels of ``white`` in which some files hold 255 and others 1.
     """
 
     white: frozenset[int] = frozenset()
@@ -27,32 +27,32 @@ class MaskValues:
 
 
 def find_mask_values(samples: Iterable[Sample]) -> MaskValues:
-    """Reads all mask files. Those that cannot be read are passed over: whoever reads them for their pixels says so."""
-    ones: set[int] = set()
-    whites: set[int] = set()
-    both: set[int] = set()
+    """Reads all mask files. Unreadable files are skipped: they are reported when their pixels are read."""
+    with_one: set[int] = set()
+    with_white: set[int] = set()
+    with_both: set[int] = set()
 
-    def look(channel: int | None, path: Path) -> None:
-        if channel in both:
+    def look(file: tuple[int | None, Path]) -> None:
+        file_channel, path = file
+        if file_channel in with_both:
             return
         try:
             planes = read_planes(path)
         except DataError:
             return
-        for number, plane in enumerate(planes.transpose(2, 0, 1) if channel is None else planes[None, ..., 0]):
-            place = number if channel is None else channel
-            one, white = bool((plane == 1).any()), bool((plane == WHITE).any())
-            for holds, places in ((one, ones), (white, whites), (one and white, both)):
+        for number, plane in enumerate(planes.transpose(2, 0, 1) if file_channel is None else planes[None, ..., 0]):
+            channel = number if file_channel is None else file_channel
+            has_one, has_white = bool((plane == 1).any()), bool((plane == WHITE).any())
+            for holds, channels in ((has_one, with_one), (has_white, with_white), (has_one and has_white, with_both)):
                 if holds:
-                    places.add(place)
+                    channels.add(channel)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(lambda file: look(*file), _files(samples)))
-    return MaskValues(frozenset(whites - both), frozenset((whites & ones) - both))
+    map_in_threads(look, _files(samples))
+    return MaskValues(frozenset(with_white - with_both), frozenset((with_white & with_one) - with_both))
 
 
 def _files(samples: Iterable[Sample]) -> Iterator[tuple[int | None, Path]]:
-    """Channel and file; ``None`` for a file of all channels."""
+    """Channel and file; the channel is ``None`` for a file that holds all channels."""
     for sample in samples:
         if sample.plane_names:
             yield from ((sample.plane_names.index(name), path) for name, path in sample.planes)

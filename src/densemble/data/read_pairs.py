@@ -1,6 +1,6 @@
-"""Reading: how files become an image and a map in the task's terms."""
+"""Reading: turns files into an image and a target in the terms of the task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,31 +16,31 @@ from densemble.data.targets import draw_points, resize_target
 from densemble.data_options import ReadingOptions
 from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
-from densemble.shapes import Array, Size
+from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage import images as codec
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
 from densemble.tasks.task import TargetKind
 
-_SHOWN = 5
+_LISTED = 5
 _UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
-"""What stands for unknown pixels; of labels the ignored one."""
+"""Value of unknown pixels; for labels, the ignored label replaces it."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the images and maps of a folder are read.
+    """Describes how the images and targets of a folder are read.
 
     Attributes:
-        kind: of the maps.
-        planes: whether maps have a channel axis.
-        classes: names, where they are known.
-        channels: K of the files: of point maps, and of all maps with an ``order``.
-        mask_values: what 255 means in each channel of mask files.
-        order: channel in the files of each class; ``None``: as they are.
+        kind: kind of the targets.
+        planes: whether targets have a channel axis.
+        classes: names of the classes, if they are known.
+        channels: K of the files; used for points and for targets with an ``order``.
+        mask_values: meaning of 255 in each channel of mask files.
+        order: channel in the files by class; ``None`` keeps the order of the files.
         ignore_index: label that counts as unknown.
-        label_map: label in the files -> class number.
-        color_map: colour of a mask -> class number; masks are then read as colours.
-        options: data options about reading, complete.
+        label_map: class number by label in the files.
+        color_map: class number by colour; masks are then read as colours.
+        options: all reading options.
     """
 
     kind: TargetKind
@@ -55,17 +55,17 @@ class Reading:
     options: ReadingOptions
 
     def image(self, sample: Sample) -> Array:
-        """The image ``(H, W, C)``: uint8, uint16, or float32 in the file's own values.
+        """The image ``(H, W, C)``: uint8, uint16, or float32 in the values of the file.
 
         Raises:
-            DataError: unreadable, or without one of the bands.
+            DataError: the image is unreadable, or has not all the requested bands.
         """
         return self.image_and_validity(sample)[0]
 
     def image_and_validity(self, sample: Sample) -> tuple[Array, Array | None]:
-        """The image, and where its files hold data, bool ``(H, W)``; ``None`` where they say nothing of it.
+        """The image, and a bool mask ``(H, W)`` of the pixels that hold data; ``None`` if the files have no such mask.
 
-        Where they hold none, the image holds what becomes 0.
+        Pixels without data get the value that becomes 0.
 
         Raises:
             DataError: as :meth:`image`.
@@ -83,7 +83,7 @@ class Reading:
         parts = [codec.read_image(path, self.turns_files) for path in (sample.image, *sample.bands)]
         if len({part.shape[:2] for part in parts}) > 1:
             raise DataError(f"the channels of '{sample.image}' have unequal sizes; make them again")
-        if sample.bands:  # one file per channel: a grey file was read as three equal ones
+        if sample.bands:  # one file per channel: a grey file is read as three equal channels
             parts = [part[..., :1] if (part[..., :1] == part).all() else part for part in parts]
         image = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
         bands = self.options["bands"]
@@ -91,19 +91,19 @@ class Reading:
             return image
         if max(bands) >= image.shape[2]:
             raise DataError(
-                f"'{sample.image}' has {image.shape[2]} channels, --set data.bands asks for number {max(bands)}; "
-                "they are counted from 0"
+                f"'{sample.image}' has {image.shape[2]} channels, but --set data.bands asks for number {max(bands)}; "
+                "use existing ones, counted from 0"
             )
         return image[..., bands]
 
     def target(self, sample: Sample, image_size: Size | None = None) -> Array:
-        """The map in the task's terms, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
+        """The target in the terms of the task, ``(H, W)`` or ``(K, H, W)``; see ``Task.target_kind``.
 
         Args:
-            image_size: (H, W) of the sample's image, where it is known: maps without a size of their own get it.
+            image_size: (H, W) of the image, if it is known; drawn targets get this size.
 
         Raises:
-            DataError: unreadable, or values that the task does not have.
+            DataError: the target is unreadable, or has values that the task does not allow.
         """
         target = READERS[self.kind](self, sample, image_size or self._size(sample))
         target = target[None] if self.planes and target.ndim == 2 else target
@@ -111,74 +111,74 @@ class Reading:
             return target
         if len(target) != self.channels:
             raise DataError(
-                f"map '{sample.target}' has {len(target)} channels, the data set names {self.channels} classes; make "
-                "the map again, or correct the names"
+                f"map '{sample.target}' has {len(target)} channels, but the data set names {self.channels} classes; "
+                "make the map again, or correct the names"
             )
         return target[list(self.order)]
 
     def pair(self, sample: Sample) -> tuple[Array, Array]:
-        """Image and map, of equal height and width; the map is unknown where the image holds no data.
+        """Image and target of the same size; the target is unknown where the image holds no data.
 
         Raises:
-            DataError: unreadable, or of unequal sizes.
+            DataError: a file is unreadable, or the sizes differ.
         """
         image, valid = self.image_and_validity(sample)
         size: Size = (image.shape[0], image.shape[1])
         target = self.fitted(self.target(sample, size), sample, size)
-        if target.shape[-2:] != size:
+        if size_of(target) != size:
             raise DataError(
-                f"'{sample.image}' is {size[0]}x{size[1]} but its map '{sample.target}' is "
-                f"{target.shape[-2]}x{target.shape[-1]} (height x width); they must be equal: make the map again, or "
-                "resize maps with --set data.resize_targets=true"
+                f"'{sample.image}' is {format_size(size)} but its map '{sample.target}' is "
+                f"{format_size(size_of(target))} (height x width); they must be equal: make the map again, or resize "
+                "maps with --set data.resize_targets=true"
             )
         return image, self.known_where(valid, target)
 
     def known_target(self, sample: Sample) -> Array:
-        """A map as :meth:`target` gives it, unknown where its image holds no data.
+        """The target as by :meth:`target`, but unknown where the image holds no data.
 
         Raises:
-            DataError: as :meth:`target`, or an unreadable image.
+            DataError: as :meth:`target`, or the image is unreadable.
         """
         return self.known_where(self._validity(sample), self.target(sample))
 
     def known_where(self, valid: Array | None, target: Array) -> Array:
-        """A map that is unknown where its image ``(H, W)`` holds no data; heat and densities stay as they are."""
+        """Marks a target as unknown where ``valid`` ``(H, W)`` is false; heat and densities stay unchanged."""
         if valid is None or self.kind not in _UNKNOWN or target.shape[-2:] != valid.shape:
             return target
         unknown = self.ignore_index if self.kind == "labels" else _UNKNOWN[self.kind]
         return np.where(valid, target, target.dtype.type(unknown))
 
     def fitted(self, target: Array, sample: Sample, size: Size) -> Array:
-        """A map as ``exif`` and ``resize_targets`` bring it to its image's (H, W), as far as they do."""
+        """Rotates and resizes a target to the (H, W) of its image, as far as ``exif`` and ``resize_targets`` allow."""
         if self.options["exif"] in ("auto", "both"):
             orientation = self.silent_turn(sample)
             transposed = target.shape[-2:] != size and target.shape[-2:] == (size[1], size[0])
             if orientation != 1 and (self.options["exif"] == "both" or transposed):
-                last = np.moveaxis(target, 0, -1) if target.ndim == 3 else target
-                last = codec.turned(last, orientation)
-                target = np.ascontiguousarray(np.moveaxis(last, -1, 0) if target.ndim == 3 else last)
+                channels_last = np.moveaxis(target, 0, -1) if target.ndim == 3 else target
+                channels_last = codec.turned(channels_last, orientation)
+                target = np.ascontiguousarray(np.moveaxis(channels_last, -1, 0) if target.ndim == 3 else channels_last)
         if target.shape[-2:] != size and self.options["resize_targets"]:
             target = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, self.kind).numpy()
         return target
 
     def silent_turn(self, sample: Sample) -> int:
-        """The EXIF orientation of an image whose map is a file that says nothing of one itself; else 1."""
-        if sample.drawing is not None or is_point_table(sample.target) or (sample.absent and not sample.planes):
+        """The EXIF orientation of an image whose target is a file without EXIF orientation; else 1."""
+        if _is_drawn(sample):
             return 1
         orientation = codec.orientation(sample.image)
         target = sample.planes[0][1] if sample.planes else sample.target
         return orientation if orientation != 1 and codec.orientation(target) == 1 else 1
 
     def _size(self, sample: Sample) -> Size:
-        """(H, W) of the image, where the map has no size of its own."""
-        if sample.drawing is None and not is_point_table(sample.target) and (sample.planes or not sample.absent):
+        """(H, W) of the image if the target is drawn at this size, else (0, 0)."""
+        if not _is_drawn(sample):
             return 0, 0
         height, width = codec.image_size(sample.image)
-        lying = self.options["exif"] == "ignore" and codec.orientation(sample.image) >= 5
-        return (width, height) if lying else (height, width)
+        transposed = self.options["exif"] == "ignore" and codec.orientation(sample.image) >= 5
+        return (width, height) if transposed else (height, width)
 
     def decided(self, samples: Iterable[Sample]) -> "Reading":
-        """The same with what has to be decided once from all maps of a data set: which value of heat becomes 1."""
+        """This reading with the value of heat that becomes 1, which is decided once from all targets of a data set."""
         if self.kind != "heat" or self.options["heat_max"] is not None:
             return self
         files = [sample.target for sample in samples if not is_point_table(sample.target)]
@@ -187,15 +187,20 @@ class Reading:
 
     @property
     def turns_files(self) -> bool:
-        """Whether a file's own EXIF orientation is applied to it."""
+        """Whether the EXIF orientation of a file is applied to this file."""
         return self.options["exif"] != "ignore"
 
 
 def is_point_table(path: Path) -> bool:
-    """Whether a file lists points: a table does, and an NPY of two or three columns."""
+    """Whether a file lists points: a table, or an NPY with two or three columns."""
     if path.suffix.lower() == ".npy":
         return is_point_array(path)
     return path.suffix.lower() in POINT_SUFFIXES
+
+
+def _is_drawn(sample: Sample) -> bool:
+    """Whether the target has no size itself: it is drawn from shapes or points, or all its masks are missing."""
+    return sample.drawing is not None or is_point_table(sample.target) or bool(sample.absent and not sample.planes)
 
 
 def _labels(reading: Reading, sample: Sample, image_size: Size) -> Array:
@@ -212,18 +217,23 @@ def _labels(reading: Reading, sample: Sample, image_size: Size) -> Array:
 
 def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
     assert reading.color_map is not None
-    packed = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    packed = pack_colours(colours)
     known = {r * 65536 + g * 256 + b: number for (r, g, b), number in reading.color_map.items()}
-    found, places = np.unique(packed, return_inverse=True)
-    strange = [value for value in found.tolist() if value not in known]
-    if strange:
-        shown = some([f"#{value:06x}" for value in strange])
+    occurring, indices = np.unique(packed, return_inverse=True)
+    unknown = [f"#{value:06x}" for value in occurring.tolist() if value not in known]
+    if unknown:
         raise DataError(
-            f"mask '{path}' has colours that the colour map does not name: {shown}; add them, or save the mask again "
-            "without smoothing or JPEG compression"
+            f"mask '{path}' has colours that the colour map does not name: {first_few(unknown)}; add them, or save the "
+            "mask again without smoothing or JPEG compression"
         )
-    numbers = np.array([known[value] for value in found.tolist()], np.int64)
-    return numbers[places].reshape(packed.shape)
+    numbers = np.array([known[value] for value in occurring.tolist()], np.int64)
+    return numbers[indices].reshape(packed.shape)
+
+
+def pack_colours(colours: Array) -> Array:
+    """Colours ``(..., 3)`` as numbers 0xRRGGBB."""
+    packed: Array = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    return packed
 
 
 def _mapped(labels: Array, label_map: dict[int, int] | None) -> Array:
@@ -242,8 +252,8 @@ def _checked(labels: Array, reading: Reading, path: Path) -> Array:
     wrong = np.unique(labels[((labels < 0) | (labels >= count)) & (labels != reading.ignore_index)])
     if wrong.size:
         raise DataError(
-            f"map '{path}' has labels {some([str(value) for value in wrong])} outside the {count} classes "
-            f"0..{count - 1}; name more classes, ignore one with --set data.ignore_index={wrong[0]}, or say what it "
+            f"map '{path}' has labels {first_few(wrong)} outside the {count} classes "
+            f"0..{count - 1}; name more classes, ignore one with --set data.ignore_index={wrong[0]}, or set what it "
             f"means with --set data.label_map={{{wrong[0]}: CLASS}}"
         )
     return labels
@@ -271,22 +281,22 @@ def _masks(reading: Reading, sample: Sample, image_size: Size) -> Array:
     wrong = np.unique(masks[(masks != 0) & (masks != 1) & (masks != 255)])
     if wrong.size:
         raise DataError(
-            f"masks '{sample.target}' hold {some([str(value) for value in wrong])}; a mask is 0 or 1, 255 where it is "
-            "unknown beside a 1: say what they mean with "
+            f"masks '{sample.target}' hold {first_few(wrong)}; a mask is 0 or 1, and 255 where it is "
+            "unknown beside a 1: set what they mean with "
             f"--set data.label_map={{{wrong[0]}: 1}}"
         )
     return masks.astype(np.uint8)
 
 
 def _with_unknown(masks: Array) -> Array:
-    """Floats as labels are read: NaN is ``UNKNOWN``."""
+    """Replaces NaN by ``UNKNOWN``, as for label maps."""
     if masks.dtype.kind != "f" or not np.isnan(masks).any():
         return masks
     return np.where(np.isnan(masks), float(codec.UNKNOWN), masks)
 
 
 def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, image_size: Size) -> Array:
-    """Each class with its whole regions, also where others lie above them; 255 where it is unknown what is there."""
+    """One mask per class with all its regions, including the parts below other regions; 255 for unknown pixels."""
     masks = np.zeros((len(reading.classes or ()), *image_size), np.uint8)
     unknown = np.zeros(image_size, bool)
     for label, region in drawing.regions(image_size):
@@ -304,13 +314,11 @@ def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, image_size:
 def _heat(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, image_size, density=False)
-    values = _planes_of_values(reading, sample.target)
-    if not np.isfinite(values).all() or values.min(initial=0) < 0:
-        raise DataError(f"map '{sample.target}' holds negative or undefined values; save densities >= 0")
+    values = _nonnegative(_planes_of_values(reading, sample.target), sample.target)
     peak, full = float(values.max(initial=0)), heat_max_of(reading.options["heat_max"], number_type(sample.target))
     if peak > full:
         raise DataError(
-            f"map '{sample.target}' reaches {peak:g}, above {full:g}, which counts as 1; say what counts as 1 in all "
+            f"map '{sample.target}' reaches {peak:g}, above {full:g}, which counts as 1; set what counts as 1 in all "
             f"maps with --set data.heat_max={peak}"
         )
     return values / np.float32(full)
@@ -319,9 +327,12 @@ def _heat(reading: Reading, sample: Sample, image_size: Size) -> Array:
 def _density(reading: Reading, sample: Sample, image_size: Size) -> Array:
     if is_point_table(sample.target):
         return _drawn(reading, sample, image_size, density=True)
-    values = _planes_of_values(reading, sample.target) * np.float32(reading.options["scale"])
+    return _nonnegative(_planes_of_values(reading, sample.target) * np.float32(reading.options["scale"]), sample.target)
+
+
+def _nonnegative(values: Array, path: Path) -> Array:
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
-        raise DataError(f"density '{sample.target}' holds negative or undefined values; its sum must be a count")
+        raise DataError(f"map '{path}' holds negative or undefined values; save it with values >= 0")
     return values
 
 
@@ -365,10 +376,10 @@ READERS: dict[TargetKind, Callable[[Reading, Sample, Size], Array]] = {
     "values": _values,
     "pixels": _pixels,
 }
-"""How each kind of map is read."""
+"""The function that reads each kind of target."""
 
 
-def some(names: list[str]) -> str:
-    """The first names and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+def first_few(names: Sequence[object] | Array, count: int = _LISTED) -> str:
+    """The first names, and how many more there are."""
+    listed = ", ".join(str(name) for name in names[:count])
+    return f"{listed} and {len(names) - count} more" if len(names) > count else listed

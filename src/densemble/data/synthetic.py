@@ -1,7 +1,7 @@
-"""A synthetic data set of drawn scenes with computed gaze maps, so that everything can be tried offline.
+"""A synthetic data set of drawn scenes with computed gaze maps, for tests and demos without a download.
 
-No gaze was recorded: the maps put attention on the saturated, marked objects that the program draws, and a little on
-the centre. The data set shows that the program works, not how people look.
+The gaze is not recorded. The maps are computed: attention is on the vivid objects that the program draws, and a little
+on the centre. The data set tests the program; it does not model human gaze.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ _VIVID = ((225, 40, 40), (250, 205, 30), (240, 110, 20), (215, 40, 160), (40, 90
 
 
 def _ground(random: np.random.Generator, size: Size) -> Array:
-    """Sky above ground, or wall above floor, with soft texture: float ``(H, W, 3)`` 0..255."""
+    """Draws sky above ground, or wall above floor, with soft texture: float ``(H, W, 3)`` in 0..255."""
     from PIL import Image
 
     height, width = size
@@ -46,7 +46,7 @@ def _muted(random: np.random.Generator) -> tuple[int, ...]:
 
 
 def _draw_dull(draw: "ImageDraw", random: np.random.Generator, x: float, y: float, r: float) -> None:
-    """A house, a tree or a box in muted colours around (x, y), about ``r`` pixels large."""
+    """Draws a house, a tree or a box in muted colours around (x, y), with a radius of about ``r`` pixels."""
     kind, colour, other = random.integers(3), _muted(random), _muted(random)
     if kind == 0:
         draw.rectangle((x - r, y - r * 0.6, x + r, y + r), fill=colour)
@@ -59,7 +59,7 @@ def _draw_dull(draw: "ImageDraw", random: np.random.Generator, x: float, y: floa
 
 
 def _draw_vivid(draw: "ImageDraw", random: np.random.Generator, x: float, y: float, r: float) -> None:
-    """A ball, a sign or a face in loud colours around (x, y), radius ``r`` pixels."""
+    """Draws a ball, a sign or a face in vivid colours around (x, y), with radius ``r`` in pixels."""
     colour = _VIVID[random.integers(len(_VIVID))]
     kind = random.integers(3)
     if kind == 0:
@@ -84,7 +84,7 @@ def _blob(size: Size, x: float, y: float, spread: float) -> Array:
 
 
 def scene(random: np.random.Generator, size: Size) -> tuple[Array, Array, Array]:
-    """One scene.
+    """Draws one scene.
 
     Returns:
         Image uint8 ``(H, W, 3)``, gaze map float32 ``(H, W)`` in [0, 1], fixations bool ``(H, W)``.
@@ -107,30 +107,25 @@ def scene(random: np.random.Generator, size: Size) -> tuple[Array, Array, Array]
         density = density + random.uniform(0.6, 1.0) * _blob(size, x, y, 1.1 * r)
     image = np.asarray(canvas.resize((width, height), Image.Resampling.LANCZOS))
     density = density / density.max()
-    chosen = random.choice(density.size, size=int(random.integers(60, 120)), p=(density / density.sum()).ravel())
+    fixated = random.choice(density.size, size=int(random.integers(60, 120)), p=(density / density.sum()).ravel())
     points = np.zeros(density.size, bool)
-    points[chosen] = True
+    points[fixated] = True
     return image, density.astype(np.float32), points.reshape(size)
 
 
 def viewed(random: np.random.Generator, density: Array, viewers: int) -> Array:
-    """Gaze map of a few simulated viewers: a Gaussian around each of their fixations, float32 ``(H, W)`` in [0, 1].
+    """Gaze map of simulated viewers: a Gaussian around each fixation, float32 ``(H, W)`` in [0, 1].
 
-    The fewer viewers, the noisier the map, as in recorded gaze data.
+    With fewer viewers the map is noisier, as in recorded gaze data.
     """
     height, width = density.shape
     probabilities = density.astype(np.float64).ravel() / density.sum(dtype=np.float64)
     fixations = random.choice(density.size, size=FIXATIONS_PER_VIEWER * viewers, p=probabilities).tolist()
     gaze: Array = np.zeros((height, width), np.float32)
-    for place in fixations:
-        gaze += _blob((height, width), place % width, place // width, _BLUR * height)
+    for index in fixations:
+        gaze += _blob((height, width), index % width, index // width, _BLUR * height)
     gaze /= gaze.max()
     return gaze
-
-
-def _with_noise(random: np.random.Generator, image: Array, noise: float) -> Array:
-    noisy: Array = (image + random.normal(0, noise, image.shape)).round().clip(0, 255).astype(np.uint8)
-    return noisy
 
 
 def make_scenes(
@@ -143,27 +138,27 @@ def make_scenes(
     viewers: int | None = None,
     noise: float = 0.0,
 ) -> Path:
-    """Writes ``{train,val}/{images,targets,fixations}/NNNN``; the same arguments give the same bytes.
+    """Writes scenes to ``{train,val}/{images,targets,fixations}/NNNN``; the same arguments give the same bytes.
 
     Args:
         folder: created if it is missing.
         train, val: numbers of scenes.
         size: (H, W) in pixels.
-        seed: another one gives other scenes.
+        seed: seed of the random numbers.
         viewers: simulated viewers of each training scene, see :func:`viewed`; ``None``: the exact density. Validation
             targets are always the exact density.
         noise: standard deviation of the noise added to all images, in steps of 8-bit values.
 
     Raises:
-        UsageError: a size below 32 pixels, fewer than one viewer, negative noise.
+        UsageError: the size is below 32 pixels, there are fewer than one viewer, or the noise is negative.
         ResourceError: the folder cannot be written.
     """
     if min(size) < SMALLEST:
-        raise UsageError(f"scenes of {format_size(size)} are too small; take at least {SMALLEST}x{SMALLEST}")
+        raise UsageError(f"scenes of {format_size(size)} are too small; use at least {SMALLEST}x{SMALLEST}")
     if viewers is not None and viewers < 1:
-        raise UsageError(f"{viewers} viewers per scene; take at least 1, or None for exact maps")
+        raise UsageError(f"{viewers} viewers per scene; use at least 1, or None for exact maps")
     if noise < 0:
-        raise UsageError(f"noise {noise:g} is negative; take 0 or more")
+        raise UsageError(f"noise {noise:g} is negative; use 0 or more")
     random, disturbance = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     try:
         for split, count in (("train", train), ("val", val)):
@@ -172,7 +167,8 @@ def make_scenes(
             for number in range(count):
                 image, density, points = scene(random, size)
                 if noise:
-                    image = _with_noise(disturbance, image, noise)
+                    noisy = image + disturbance.normal(0, noise, image.shape)
+                    image = noisy.round().clip(0, 255).astype(np.uint8)
                 if viewers is not None and split == "train":
                     density = viewed(disturbance, density, viewers)
                 _write(folder / split, f"{number:04d}", image, density, points)

@@ -1,11 +1,11 @@
-"""Kinds of targets: how a map is resized, and how points become maps."""
+"""Resizes targets of each kind, and draws points as maps."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.shapes import Array, Size
+from densemble.shapes import Array, Size, size_of
 from densemble.tasks.task import TargetKind
 
 DTYPES: dict[TargetKind, type[np.generic]] = {
@@ -16,22 +16,21 @@ DTYPES: dict[TargetKind, type[np.generic]] = {
     "values": np.float32,
     "pixels": np.float32,
 }
-"""How a kind is kept on disk; labels above 255 are kept as 16 bits."""
+"""Data type of each kind in the cache; labels above 255 are stored as 16 bits."""
 _SPREADS = 4
-"""A Gaussian is drawn as far as this many standard deviations."""
+"""Radius of a drawn Gaussian, in standard deviations."""
 
 
 def resize_target(target: Tensor, size: Size, kind: TargetKind) -> Tensor:
-    """A map ``(H, W)`` or ``(K, H, W)`` -> the same type at (h, w).
+    """Resizes a target ``(H, W)`` or ``(K, H, W)`` to (h, w) and keeps its data type.
 
-    Labels, masks and values by the nearest pixel centre: a mixture of two labels is neither, nor is a mean over valid
-    and invalid depths. Heat and pixels by area. Density by area too, and scaled so that the sum, which is a count,
-    stays.
+    Labels, masks and values take the nearest pixel centre, because means of labels, or of valid and invalid depths,
+    have no meaning. Heat and pixels are averaged by area. Densities are averaged by area and scaled so that their
+    sum, which is a count, does not change.
     """
-    old = (int(target.shape[-2]), int(target.shape[-1]))
-    if old == size:
+    if size_of(target) == size:
         return target
-    # Interpolation takes floats only; labels up to 65535 and their float64 images are the same numbers.
+    # Interpolation needs floats; float64 represents labels up to 65535 exactly.
     exact = kind in ("labels", "masks", "values")
     values = target.to(torch.float64 if exact else torch.float32)
     values = values[None, None] if target.ndim == 2 else values[None]
@@ -50,7 +49,7 @@ def resize_target(target: Tensor, size: Size, kind: TargetKind) -> Tensor:
 
 
 def _without_holes(values: Tensor, size: Size) -> Tensor:
-    """By area over what is valid; NaN where less than half of a pixel's surroundings is."""
+    """Resizes by area over the valid pixels; NaN where less than half of the area is valid."""
     known = ~values.isnan()
     total, weight = (
         F.interpolate(part, size=size, mode="bilinear", antialias=True)
@@ -60,16 +59,16 @@ def _without_holes(values: Tensor, size: Size) -> Tensor:
 
 
 def draw_points(points: Array, labels: Array, channels: int, size: Size, sigma: float, density: bool) -> Array:
-    """Points as maps.
+    """Draws points as maps.
 
     Args:
-        points: ``(N, 2)`` x, y in pixels of a map of ``size``; those outside are left out.
-        labels: ``(N,)`` channel of each.
+        points: ``(N, 2)`` x, y in pixels of a map of ``size``; points outside are ignored.
+        labels: ``(N,)`` channel of each point.
         channels: K.
         size: (H, W).
         sigma: standard deviation in pixels.
-        density: every point adds a Gaussian of sum 1 (Lempitsky & Zisserman 2010); else each is a Gaussian of peak 1,
-            of overlapping ones the higher counts, as for keypoints (Zhou et al. 2019).
+        density: if true, every point adds a Gaussian of sum 1 (Lempitsky & Zisserman 2010); else every point is a
+            Gaussian of peak 1, and overlapping Gaussians take the maximum, as for keypoints (Zhou et al. 2019).
 
     Returns:
         float32 ``(K, H, W)``.
@@ -84,9 +83,9 @@ def draw_points(points: Array, labels: Array, channels: int, size: Size, sigma: 
         rows = np.arange(top, min(round(y) + reach + 1, height))[:, None]
         columns = np.arange(left, min(round(x) + reach + 1, width))[None]
         blob = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * sigma**2))
-        place = maps[channel, top : top + blob.shape[0], left : left + blob.shape[1]]
+        region = maps[channel, top : top + blob.shape[0], left : left + blob.shape[1]]
         if density:
-            place += blob / max(blob.sum(), 1e-12)  # what would fall outside the frame stays inside: a count is kept
+            region += blob / max(blob.sum(), 1e-12)  # normalized inside the map, so that the sum is the count
         else:
-            np.maximum(place, blob, out=place)
+            np.maximum(region, blob, out=region)
     return maps

@@ -1,94 +1,78 @@
-"""The same image twice: in one split, or in two, where it makes a score a lie."""
+"""Reports images that occur twice, in one split or in two splits; in two splits they falsify the score."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from densemble.data.check.likeness import Likeness, find_alike
 from densemble.data.check.problems import Problem, leaving_out
-from densemble.data.check.seen import Seen, SeenImage
-from densemble.data.check.subject import Checkable
+from densemble.data.check.seen import CheckedData, CheckedPair, ImageFacts
 
-_HELD_OUT = ("test", "val", "train")
-"""Where an image is in several splits, it stays in the first of these."""
-
-Shown = list[tuple[Seen, SeenImage]]
+_PRIORITY = ("test", "val", "train")
+"""An image that occurs in several splits stays in the first of these."""
 
 
-def judge_copies(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
-    """Images that occur twice, first those that are equal, then those that only look alike."""
-    shown = [(one, one.image) for one in seen if one.image is not None and not one.image.constant]
-    groups: dict[bytes, list[Seen]] = defaultdict(list)
-    for one, image in shown:
-        groups[image.digest].append(one)
-    leaked: set[tuple[str, str]] = set()
+def judge_copies(checked: CheckedData) -> Iterator[Problem]:
+    """Problems of images that occur twice: first equal images, then images that only look alike."""
+    images = [(pair, image) for pair, image in checked.images if not image.constant]
+    groups: dict[bytes, list[CheckedPair]] = defaultdict(list)
+    for pair, image in images:
+        groups[image.digest].append(pair)
+    leaked: set[tuple[str | None, str | None]] = set()
     for group in groups.values():
         for problem in _equal(group):
-            leaked.add((problem.split or "", problem.pair or ""))
+            leaked.add((problem.split, problem.pair))
             yield problem
-    splits: dict[str, Shown] = {split: [] for split in _HELD_OUT}
-    for one, image in shown:
-        if one.split in splits and (one.split, one.name) not in leaked:
-            splits[one.split].append((one, image))
-    yield from _alike(data, splits["train"], splits["val"] + splits["test"])
-    yield from _alike(data, splits["val"], splits["test"])
+    splits: dict[str, list[tuple[CheckedPair, ImageFacts]]] = {split: [] for split in _PRIORITY}
+    for pair, image in images:
+        if pair.split in splits and (pair.split, pair.name) not in leaked:
+            splits[pair.split].append((pair, image))
+    for left, right in ((splits["train"], splits["val"] + splits["test"]), (splits["val"], splits["test"])):
+        for likeness in find_alike([image.thumbnail for _, image in left], [image.thumbnail for _, image in right]):
+            yield _alike(checked, left[likeness.left][0], right[likeness.right][0], likeness)
 
 
-def _equal(group: list[Seen]) -> Iterator[Problem]:
+def _equal(group: list[CheckedPair]) -> Iterator[Problem]:
     if len(group) < 2:
         return
-    group = sorted(group, key=lambda one: _HELD_OUT.index(one.split) if one.split in _HELD_OUT else len(_HELD_OUT))
-    kept: dict[str, Seen] = {}
-    for one in group:
-        if one.split not in kept and kept:
-            first = group[0]
-            message = f"'{one.sample.image}' is the same image as '{first.sample.image}' of {first.split}"
-            yield _problem("leak", one, first, message, _leak_remedy(one))
-        elif one.split in kept:
-            yield _twice(one, kept[one.split])
-        kept.setdefault(one.split, one)
+    group = sorted(group, key=lambda pair: _PRIORITY.index(pair.split) if pair.split in _PRIORITY else len(_PRIORITY))
+    first_of_split: dict[str, CheckedPair] = {}
+    for pair in group:
+        first = first_of_split.setdefault(pair.split, pair)
+        if first is not pair:
+            yield _twice(pair, first)
+        elif pair is not group[0]:
+            message = f"'{pair.sample.image}' is the same image as '{group[0].sample.image}' of {group[0].split}"
+            yield _leak("leak", pair, group[0], message)
 
 
-def _twice(one: Seen, first: Seen) -> Problem:
-    if one.map is not None and first.map is not None and one.map.digest != first.map.digest:
-        message = f"'{one.sample.image}' is the same image as '{first.sample.image}', with another map"
-        remedy = f"find out which map is right and leave the other pair out: {leaving_out(one.name)}"
-        return _problem("two maps for one image", one, first, message, remedy)
-    message = f"'{one.sample.image}' is the same image as '{first.sample.image}' of the same split"
-    remedy = f"it counts twice; leave it out: {leaving_out(one.name)}"
-    return Problem("image twice", str(one.sample.image), message, remedy, "warning", one.split, one.name, _path(first))
+def _twice(pair: CheckedPair, first: CheckedPair) -> Problem:
+    image, earlier = pair.sample.image, first.sample.image
+    message = f"'{image}' is the same image as '{earlier}'"
+    if pair.target is not None and first.target is not None and pair.target.digest != first.target.digest:
+        remedy = f"check which map is right and leave the other pair out: {leaving_out(pair.name)}"
+        kind = "two maps for one image"
+        return pair.problem(kind, image, f"{message}, with another map", remedy, partner=str(earlier))
+    remedy = f"it counts twice; leave it out: {leaving_out(pair.name)}"
+    return pair.problem("image twice", image, f"{message} of the same split", remedy, "warning", str(earlier))
 
 
-def _alike(data: Checkable, left: Shown, right: Shown) -> Iterator[Problem]:
-    thumbnails = ([image.thumbnail for _, image in side] for side in (left, right))
-    for found in find_alike(*thumbnails):
-        one, other = left[found.left][0], right[found.right][0]
-        how = f", {found.turn}" if found.turn else ""
-        names = f"'{one.sample.image}' and '{other.sample.image}' of {other.split}{how}"
-        if found.grade == "copy":
-            message = f"{names}, are copies of one image (correlation {found.correlation:.3f})"
-            yield _problem("near-duplicate", one, other, message, _leak_remedy(one))
-        else:
-            yield _neighbours(data, one, other, found, names)
+def _alike(checked: CheckedData, pair: CheckedPair, other: CheckedPair, likeness: Likeness) -> Problem:
+    image, partner = pair.sample.image, other.sample.image
+    turn = f", {likeness.turn}" if likeness.turn else ""
+    names = f"'{image}' and '{partner}' of {other.split}{turn}"
+    correlation = f"(correlation {likeness.correlation:.3f})"
+    if likeness.grade == "copy":
+        return _leak("near-duplicate", pair, other, f"{names}, are copies of one image {correlation}")
+    message = f"{names}, look alike {correlation}, like neighbouring frames of a video"
+    grouped = "keep related images in one split: --set data.group_by=EXPRESSION; or "
+    seeded = checked.data.layout.split_by == "seed"
+    remedy = f"{grouped if seeded else ''}leave it out: {leaving_out(pair.name)}"
+    return pair.problem("similar images", image, message, remedy, "warning", str(partner))
 
 
-def _neighbours(data: Checkable, one: Seen, other: Seen, found: Likeness, names: str) -> Problem:
-    message = f"{names}, look alike (correlation {found.correlation:.3f}), as neighbours in a video do"
-    grouped = "keep what belongs together in one split: --set data.group_by=EXPRESSION; or "
-    remedy = f"{grouped if data.layout.split_by == 'seed' else ''}leave it out: {leaving_out(one.name)}"
-    file = str(one.sample.image)
-    return Problem("similar images", file, message, remedy, "warning", one.split, one.name, _path(other))
-
-
-def _leak_remedy(one: Seen) -> str:
-    return (
-        f"leave it out of {one.split}: {leaving_out(one.name)}; for all of them at once "
+def _leak(kind: str, pair: CheckedPair, other: CheckedPair, message: str) -> Problem:
+    remedy = (
+        f"leave it out of {pair.split}: {leaving_out(pair.name)}; for all of them at once "
         "`densemble data check DATA --leave-out leaks.txt`, then --set data.leave_out=leaks.txt"
     )
-
-
-def _problem(kind: str, one: Seen, other: Seen, message: str, remedy: str) -> Problem:
-    return Problem(kind, str(one.sample.image), message, remedy, "error", one.split, one.name, _path(other))
-
-
-def _path(one: Seen) -> str:
-    return str(one.sample.image)
+    return pair.problem(kind, pair.sample.image, message, remedy, partner=str(other.sample.image))

@@ -1,4 +1,4 @@
-"""Which task a folder's maps were made for."""
+"""Guesses the task of a folder from its targets."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,32 +6,32 @@ from pathlib import Path
 import numpy as np
 
 from densemble.data.check.patterns import MANY_LABELS, look_like_labels
+from densemble.data.facts import evenly_spaced
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.read_pairs import is_point_table
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import images as codec
 
-_LOOKED_AT = 16
+_SAMPLED = 16
 _FEW_COLOURS = 64
 _EIGHT_BITS = 255
 
 
 def guess_task(path: Path) -> tuple[str, str]:
-    """The task that the maps of a folder seem to be for, and what they look like.
+    """The task that fits most targets of a folder, and a description of these targets.
 
     Raises:
-        DataError: no such folder, or no map that can be read.
+        DataError: the folder does not exist, or no target is readable.
     """
     layout = find_layout(path)
     samples = [sample for split in layout.splits.values() for sample in split]
-    chosen = samples[:: max(1, len(samples) // _LOOKED_AT)]
-    guesses = Counter(guess for sample in chosen if (guess := _guess(layout, sample)) is not None)
+    guesses = Counter(
+        guess for sample in evenly_spaced(samples, _SAMPLED) if (guess := _guess(layout, sample)) is not None
+    )
     if not guesses:
-        raise DataError(f"no map of '{path}' can be read, so its task cannot be told; name it with --task TASK")
-    # One smooth or binary map says little, one that holds five labels says much.
-    task, reason = guesses.most_common(1)[0][0]
-    return task, reason
+        raise DataError(f"no map of '{path}' can be read, so its task is unknown; name it with --task TASK")
+    return guesses.most_common(1)[0][0]
 
 
 def _guess(layout: Layout, sample: Sample) -> tuple[str, str] | None:
@@ -57,7 +57,7 @@ def _guess(layout: Layout, sample: Sample) -> tuple[str, str] | None:
 
 def _guess_planes(planes: Array) -> tuple[str, str]:
     binary = set(np.unique(planes).tolist()) <= {0, 1, _EIGHT_BITS}
-    if binary and (planes.shape[2] != 3 or planes.max() == 1):  # else the three may be red, green and blue
+    if binary and (planes.shape[2] != 3 or planes.max() == 1):  # otherwise the planes may be red, green and blue
         return "multilabel", "masks of several channels"
     if planes.shape[2] != 3:
         return "heatmap", "values of several channels"
@@ -71,8 +71,10 @@ def _guess_grey(values: Array, layout: Layout) -> tuple[str, str]:
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     high, distinct = float(finite.max(initial=0)), np.unique(finite)
     if values.dtype.kind == "f" or high > _EIGHT_BITS:
-        named = "depth" if "depth" in str(layout.path).lower() or high > _EIGHT_BITS else "regression"
-        return ("saliency", "values from 0 to 1") if 0 < high <= 1 and finite.min() >= 0 else (named, "measured values")
+        if 0 < high <= 1 and finite.min() >= 0:
+            return "saliency", "values from 0 to 1"
+        is_depth = "depth" in str(layout.path).lower() or high > _EIGHT_BITS
+        return "depth" if is_depth else "regression", "measured values"
     if layout.classes is not None or set(distinct.tolist()) <= {0, 1, _EIGHT_BITS}:
         return "segmentation", "labels of few classes"
     if look_like_labels(values.astype(np.float32)) or len(distinct) <= min(high, MANY_LABELS) / 4:

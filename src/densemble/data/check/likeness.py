@@ -1,4 +1,4 @@
-"""Images that are the same or nearly so, also when they were mirrored, turned, brightened or compressed again."""
+"""Detects images that are equal or similar, also after mirroring, rotation, brightening or compression."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import torch
 from densemble.shapes import Array
 
 SIDE = 32
-"""Height and width of the thumbnails that are compared."""
+"""Height and width of the thumbnails."""
 _HASH = 8
 _AROUND = 5
 _CANDIDATE = 0.85
 _COPY = (0.97, 0.9)
 _SIMILAR = (0.93, 0.75)
-_PLAIN = 1.0  # grey levels: below this a thumbnail has no detail that could be compared
+_PLAIN = 1.0  # grey levels: with a lower deviation, a thumbnail has no detail to compare
 _BLOCK = 1 << 22
 
 TURNS: dict[str, tuple[bool, int]] = {
@@ -29,7 +29,7 @@ TURNS: dict[str, tuple[bool, int]] = {
     "mirrored and turned to the left": (True, 1),
     "mirrored and turned to the right": (True, 3),
 }
-"""What a copy may have gone through: (mirrored, then quarter turns to the left)."""
+"""Transforms of a copy: (whether it is mirrored, number of quarter turns to the left afterwards)."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Likeness:
     """Two images that look alike.
 
     Attributes:
-        left, right: their numbers.
-        grade: ``copy``: one image was made from the other; ``similar``: neighbours in a video or in a burst.
-        turn: row of ``TURNS``: what makes the right one look like the left one.
-        correlation: of the two thumbnails.
+        left, right: indices of the two images.
+        grade: ``copy``: one image is a copy of the other; ``similar``: neighbouring frames of a video or a burst.
+        turn: key of ``TURNS``: the transform that makes the right image look like the left one.
+        correlation: correlation of the two thumbnails.
     """
 
     left: int
@@ -51,7 +51,7 @@ class Likeness:
 
 
 def thumbnail(image: Array) -> Array:
-    """An image ``(H, W, C)`` in [0, 1] or in 8 or 16 bits -> grey uint8 ``(32, 32)``."""
+    """Shrinks an image ``(H, W, C)``, in [0, 1] or with 8 or 16 bits, to grey uint8 ``(32, 32)``."""
     from torchvision.transforms.v2 import functional as transforms
 
     if image.dtype != np.uint8:
@@ -64,11 +64,11 @@ def thumbnail(image: Array) -> Array:
 
 
 def find_alike(left: Sequence[Array], right: Sequence[Array]) -> list[Likeness]:
-    """For every image of the left its closest likeness on the right, where there is one.
+    """For each image on the left, the most similar image on the right, if one is similar enough.
 
-    An image of 8 x 8 grey means is a perceptual hash: candidates are those whose hashes correlate, which does not
-    see brightness and contrast. They are verified on 32 x 32 pixels, all of them and their detail alone: two street
-    scenes share the sky above and the road below, but not their edges.
+    The perceptual hash of an image is its 8 x 8 grey means. Candidates are pairs whose hashes correlate, which ignores
+    brightness and contrast. They are verified on the 32 x 32 thumbnails and on the detail of these: two street scenes
+    share the sky above and the road below, but not their edges.
 
     Args:
         left: thumbnails.
@@ -76,16 +76,17 @@ def find_alike(left: Sequence[Array], right: Sequence[Array]) -> list[Likeness]:
     """
     if not len(left) or not len(right):
         return []
-    one, other = np.stack(left).astype(np.float32), np.stack(right).astype(np.float32)
-    one_detail, other_detail = _detail(one), _detail(other)
-    whole, detail, plain = _centred(one), _centred(one_detail), one_detail.std((1, 2)) < _PLAIN
+    images, others = np.stack(left).astype(np.float32), np.stack(right).astype(np.float32)
+    images_detail, others_detail = _detail(images), _detail(others)
+    whole, detail, plain = _centred(images), _centred(images_detail), images_detail.std((1, 2)) < _PLAIN
+    hashes = _centred(_coarse(images))
     best: dict[int, Likeness] = {}
     for turn, (mirrored, quarters) in TURNS.items():
         turned, turned_detail = (
-            np.rot90(side[:, :, ::-1] if mirrored else side, quarters, (1, 2)) for side in (other, other_detail)
+            np.rot90(side[:, :, ::-1] if mirrored else side, quarters, (1, 2)) for side in (others, others_detail)
         )
         turned_whole, turned_detail = _centred(turned), _centred(turned_detail)
-        for i, j in _candidates(_centred(_coarse(one)), _centred(_coarse(turned))):
+        for i, j in _candidates(hashes, _centred(_coarse(turned))):
             correlation = (whole[i] * turned_whole[j]).sum(1)
             fine = (detail[i] * turned_detail[j]).sum(1)
             for a, b, close, sharp in zip(i.tolist(), j.tolist(), correlation.tolist(), fine.tolist(), strict=True):
@@ -96,15 +97,18 @@ def find_alike(left: Sequence[Array], right: Sequence[Array]) -> list[Likeness]:
 
 
 def _grade(correlation: float, detail: float, plain: bool) -> Literal["copy", "similar"] | None:
-    """Measured on CamVid, 7-Scenes and OSIE: copies at JPEG quality 30, an eighth of the size, or a fifth brighter keep
-    0.97 and 0.96; images of different splits reach 0.91 and 0.43; neighbours in a video lie between."""
+    """Grade of two images by the correlation of their thumbnails and of their detail.
+
+    Measured on CamVid, 7-Scenes and OSIE: copies at JPEG quality 30, an eighth of the size, or a fifth brighter keep
+    0.97 and 0.96. Images of different splits reach 0.91 and 0.43. Neighbouring frames of a video lie between.
+    """
     if correlation >= _COPY[0] and detail >= _COPY[1] and not plain:
         return "copy"
     return "similar" if correlation >= _SIMILAR[0] and detail >= _SIMILAR[1] else None
 
 
 def _candidates(left: Array, right: Array) -> Iterator[tuple[Array, Array]]:
-    """Numbers of the pairs whose hashes correlate, block by block."""
+    """Indices of the pairs whose hashes correlate, in blocks."""
     rows = max(1, _BLOCK // len(right))
     for start in range(0, len(left), rows):
         close = left[start : start + rows] @ right.T >= _CANDIDATE
@@ -120,7 +124,7 @@ def _coarse(images: Array) -> Array:
 
 
 def _detail(images: Array) -> Array:
-    """Pixels without the mean of the 5 x 5 around them: neither their light nor a gradient is left."""
+    """Pixels minus the mean of the 5 x 5 around them, which removes brightness and gradients."""
     edge = _AROUND // 2
     means = images
     for axis in (1, 2):
@@ -130,7 +134,7 @@ def _detail(images: Array) -> Array:
 
 
 def _centred(images: Array) -> Array:
-    """Rows whose product is their correlation; 0 for images of one grey."""
+    """Flattens and normalizes images so that their dot product is their correlation; 0 for constant images."""
     rows = images.reshape(len(images), -1)
     rows = rows - rows.mean(1, keepdims=True)
     centred: Array = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)

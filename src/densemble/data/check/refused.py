@@ -1,4 +1,4 @@
-"""Maps that could not be read for the task: why, told by what the file holds."""
+"""Explains why a file cannot be read for the task, by what it holds."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -7,140 +7,149 @@ from pathlib import Path
 import numpy as np
 
 from densemble.data.check.labels import MEASURED
-from densemble.data.check.maps import LOSSY_SUFFIXES, map_files
-from densemble.data.check.problems import Problem, damage, from_error
-from densemble.data.check.seen import Seen
+from densemble.data.check.maps import LOSSY_SUFFIXES, TASKS_OF_VALUES, target_files
+from densemble.data.check.problems import Problem, leaving_out, message_and_remedy
+from densemble.data.check.seen import CheckedPair
 from densemble.data.check.subject import Checkable
-from densemble.data.read_pairs import is_point_table
+from densemble.data.read_pairs import first_few, is_point_table, pack_colours
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks.task import TargetKind
 
+_SIGNATURES = (
+    b"\x89PNG",
+    b"\xff\xd8",
+    b"BM",
+    b"RIFF",
+    b"GIF8",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\x93NUMPY",
+    b"PK\x03\x04",
+)
+"""First bytes of the supported formats."""
 _MOST_COLOURS = 64
-_SHOWN = 6
+_LISTED_COLOURS = 6
+_MOST_MASK_VALUES = 8
 
 
-def explain_map(seen: Seen, data: Checkable, error: DataError) -> Problem:
-    """The problem behind an error.
+def explain_damage(pair: CheckedPair, file: Path, error: Exception) -> Problem:
+    """The problem of a file that the decoder refuses with ``error``: it is missing, empty, damaged, or no image."""
+    kind = "unreadable"
+    remedy = f"copy it again from its source, or leave the pair out: {leaving_out(pair.name)}"
+    try:
+        with file.open("rb") as stream:
+            beginning = stream.read(8)
+    except OSError as reason:
+        return pair.problem(kind, file, f"cannot open '{file}': {reason.strerror or reason}", remedy)
+    if not beginning:
+        return pair.problem("empty file", file, f"'{file}' has no bytes", remedy)
+    if beginning.startswith(_SIGNATURES):
+        kind = "damaged"
+    return pair.problem(kind, file, message_and_remedy(error)[0], remedy)
 
-    Args:
-        seen: the pair.
-        data: the folder.
-        error: of ``Reading.target``.
-    """
-    path = seen.sample.target
+
+def explain_target(pair: CheckedPair, data: Checkable, error: DataError) -> Problem:
+    """The problem of a target that ``Reading.target`` refuses with ``error``."""
+    path, kind = pair.sample.target, data.reading.kind
+    message, remedy = message_and_remedy(error)
     if isinstance(error, codec.SeveralImages):
-        return from_error("several pages", path, error)
-    if seen.sample.drawing is not None:
-        return from_error("annotation", path, error)
+        return pair.problem("several pages", path, message, remedy)
+    if pair.sample.drawing is not None:
+        return pair.problem("annotation", path, message, remedy)
     if is_point_table(path):
-        return from_error("point table", path, error, "write one line x,y or x,y,label for each point")
+        point_table = message_and_remedy(error, "write one line x,y or x,y,label for each point")
+        return pair.problem("point table", path, *point_table)
     values: set[float] = set()
-    for file in map_files(seen):
+    for file in target_files(pair):
         try:
             planes = codec.read_planes(file, turn=False)
             values |= set(np.unique(planes).tolist())
         except codec.UnusableMap as reason:
-            return from_error("unusable map", file, reason)
+            return pair.problem("unusable map", file, *message_and_remedy(reason))
         except DataError as reason:
-            return damage(file, seen.name, reason)
-    kind = data.reading.kind
-    if kind == "labels":
-        return _refused_labels(seen, data, planes, error)
+            return explain_damage(pair, file, reason)
     if kind == "masks":
-        return replace(from_error("mask values", path, error), remedy=_mask_remedy(values))
-    return _refused_values(path, kind, planes) or from_error("unusable map", path, error)
+        return pair.problem("mask values", path, message, _mask_remedy(values))
+    explained = _refused_labels(pair, data, planes, error) if kind == "labels" else _refused_values(pair, kind, planes)
+    return explained or pair.problem("unusable map", path, message, remedy)
 
 
-def _refused_values(path: Path, kind: TargetKind, planes: Array) -> Problem | None:
-    """The problem of a map of heat, densities, measured values or pixels, as far as it is known."""
+def _refused_values(pair: CheckedPair, kind: TargetKind, planes: Array) -> Problem | None:
+    """The problem of a target of heat, densities, measured values or pixels; ``None`` if the cause is unknown."""
+    path = pair.sample.target
     if planes.dtype.kind == "f" and not np.isfinite(planes).all():
         message = f"'{path}' holds {int((~np.isfinite(planes)).sum())} undefined values (NaN or infinity)"
-        return Problem("not a number", str(path), message, "write 0 where nothing is, then save it again")
+        return pair.problem("not a number", path, message, "write 0 instead, then save it again")
     valid = codec.read_validity(path) if kind in ("heat", "density") else None
     if valid is not None and not valid.all():
-        message = f"'{path}' holds no data at {int((~valid).sum())} pixels, and {kind} is known everywhere"
-        return Problem(
-            "no data", str(path), message, "write 0 where nothing is looked at or counted, and no no-data value"
-        )
+        message = f"'{path}' marks {int((~valid).sum())} pixels as no data, but {kind} must be known everywhere"
+        return pair.problem("no data", path, message, "write 0 there, and remove the no-data value")
     if kind in MEASURED and codec.palette_of(path) is not None:
         message = f"'{path}' has a palette: its numbers are classes, no {kind}"
-        return Problem(
-            f"labels as {kind}", str(path), message, "choose the task that they are for: --task segmentation"
-        )
+        return pair.problem(f"labels as {kind}", path, message, "use the task that fits them: --task segmentation")
     if kind in ("heat", "density") and planes.dtype.kind in "if" and planes.min(initial=0) < 0:
         message = f"'{path}' holds values down to {planes.min():g}"
-        return Problem("negative values", str(path), message, "shift or cut them: the lowest value must be 0")
+        return pair.problem("negative values", path, message, "shift or cut them: the lowest value must be 0")
     if kind in ("heat", "density", "values") and planes.shape[2] in (3, 4):
-        message = f"'{path}' is an image in colours, wanted one channel of numbers"
-        return Problem(
-            "coloured map",
-            str(path),
-            message,
-            "save the numbers themselves as grey PNG, TIFF or NPY; if it is the image that is wanted: --task image",
-        )
+        message = f"'{path}' is a colour image, but the task needs one channel of numbers"
+        remedy = "save the numbers as grey PNG, TIFF or NPY; if the target is an image: --task image"
+        return pair.problem("coloured map", path, message, remedy)
     return None
 
 
 def _mask_remedy(values: Collection[float]) -> str:
-    wrong = sorted(value for value in values if value not in (0, 1))
-    if len(wrong) > 8 or any(value != int(value) for value in wrong):
+    unknown = sorted(value for value in values if value not in (0, 1))
+    if len(unknown) > _MOST_MASK_VALUES or any(value != int(value) for value in unknown):
         return "save masks as PNG of 0 and 1 (or 255) without antialiasing or JPEG compression"
-    meant = ", ".join(f"{int(value)}: 1" for value in wrong)
-    classes = "; where each is a class: --task segmentation" if len(wrong) > 1 or wrong == [2] else ""
-    return f"say what they mean: --set 'data.label_map={{{meant}}}'{classes}"
+    entries = ", ".join(f"{int(value)}: 1" for value in unknown)
+    classes = "; if each is a class: --task segmentation" if len(unknown) > 1 or unknown == [2] else ""
+    return f"set what they mean: --set 'data.label_map={{{entries}}}'{classes}"
 
 
-def _refused_labels(seen: Seen, data: Checkable, planes: Array, error: DataError) -> Problem:
-    path = seen.sample.target
+def _refused_labels(pair: CheckedPair, data: Checkable, planes: Array, error: DataError) -> Problem | None:
+    """The problem of a label map; ``None`` if the cause is unknown."""
+    path = pair.sample.target
     if data.reading.color_map is not None:
-        return _strange_colours(seen, data, error)
+        return _unknown_colours(pair, len(data.reading.color_map), error)
     if planes.dtype.kind == "f" and not np.array_equal(planes, np.round(planes)):
-        return Problem(
-            "values as labels",
-            str(path),
-            f"'{path}' holds fractions or undefined values: it looks like heat or measured values",
-            "choose the task that the maps are for: --task saliency, --task depth or --task regression",
-        )
+        message = f"'{path}' holds fractions or undefined values: it looks like heat or measured values"
+        return pair.problem("values as labels", path, message, TASKS_OF_VALUES)
     if planes.shape[2] != 3:
-        return from_error("unusable map", path, error)
+        return None
     colours = _colours(planes)
-    lossy = path.suffix.lower() in LOSSY_SUFFIXES
-    if lossy or len(colours) > _MOST_COLOURS:
-        message = f"'{path}' is in {len(colours)} colours" + (": it is a JPEG, which changes them" if lossy else "")
-        remedy = (
-            "make the masks again without antialiasing and save them as PNG"
-            if lossy
-            else (
-                "if it is a photograph, the maps are somewhere else; if its borders are smoothed, make it again without"
-            )
-        )
-        return Problem("lossy labels" if lossy else "too many colours", str(path), message, remedy)
-    shown = ", ".join(colours[:_SHOWN]) + (f" and {len(colours) - _SHOWN} more" if len(colours) > _SHOWN else "")
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        message = f"'{path}' is in {len(colours)} colours: it is a JPEG, which changes them"
+        remedy = "make the masks again without antialiasing and save them as PNG"
+        return pair.problem("lossy labels", path, message, remedy)
+    if len(colours) > _MOST_COLOURS:
+        remedy = "if it is a photograph, use the folder of the maps; if its borders are smoothed, make it again without"
+        return pair.problem("too many colours", path, f"'{path}' is in {len(colours)} colours", remedy)
+    message = f"'{path}' codes its labels in {len(colours)} colours: {first_few(colours, _LISTED_COLOURS)}"
     example = ", ".join(f"NAME{i}: '{colour}'" for i, colour in enumerate(colours[:2]))
-    return Problem(
-        "colour-coded labels",
-        str(path),
-        f"'{path}' codes its labels in {len(colours)} colours: {shown}",
-        f'say which is which: --set "data.color_map={{{example}, ...}}", or a file of lines red,green,blue,name: '
-        "--set data.color_map=FILE",
+    remedy = (
+        f'name the class of each colour: --set "data.color_map={{{example}, ...}}", or use a file of lines '
+        "red,green,blue,name: --set data.color_map=FILE"
     )
+    return pair.problem("colour-coded labels", path, message, remedy)
 
 
-def _strange_colours(seen: Seen, data: Checkable, error: DataError) -> Problem:
-    told = from_error("unknown colours", seen.sample.target, error)
+def _unknown_colours(pair: CheckedPair, known: int, error: DataError) -> Problem:
+    """The problem of a mask with colours outside the colour map, which names ``known`` colours."""
+    path = pair.sample.target
+    problem = pair.problem("unknown colours", path, *message_and_remedy(error))
     try:
-        colours = codec.read_colours(seen.sample.target)
+        colours = codec.read_colours(path)
     except DataError:
-        return replace(told, kind="unusable map")
-    if seen.sample.target.suffix.lower() in LOSSY_SUFFIXES:
-        return replace(told, kind="lossy labels", remedy="save the masks again as PNG, from where they were made")
-    known = data.reading.color_map or {}
-    return replace(told, kind="smoothed labels") if len(_colours(colours)) > 4 * len(known) + 4 else told
+        return replace(problem, kind="unusable map")
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        return replace(problem, kind="lossy labels", remedy="make the masks again and save them as PNG")
+    return replace(problem, kind="smoothed labels") if len(_colours(colours)) > 4 * known + 4 else problem
 
 
 def _colours(planes: Array) -> list[str]:
     """Distinct colours as ``#rrggbb``."""
-    packed = np.unique(planes[..., :3].astype(np.int64) @ np.array([65536, 256, 1]))
-    return [f"#{value:06x}" for value in packed.tolist()]
+    return [f"#{value:06x}" for value in np.unique(pack_colours(planes[..., :3])).tolist()]

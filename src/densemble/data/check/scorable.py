@@ -1,36 +1,36 @@
-"""Splits in which nothing is marked: there is nothing to learn, or nothing to score."""
+"""Reports splits whose targets mark nothing: there is nothing to learn, or nothing to score."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from densemble.data.check.problems import Problem
-from densemble.data.check.seen import Seen, SeenMap
-from densemble.data.check.subject import Checkable
+from densemble.data.check.seen import CheckedData, TargetFacts
 from densemble.tasks import TASKS
 
 _MARKS = {"masks": "any class", "heat": "a point", "density": "an object"}
-"""What maps of a kind mark; of others, a map without anything is an error by itself."""
+"""What targets of a kind mark. For other kinds, a single empty target is already an error."""
 
 
-def judge_scorable(data: Checkable, seen: Sequence[Seen]) -> Iterator[Problem]:
-    """What makes a whole split useless, though each of its maps may be meant."""
-    of_maps = data.reading.kind
-    if of_maps not in _MARKS or not TASKS[data.task_name].blank_is_valid:
+def judge_scorable(checked: CheckedData) -> Iterator[Problem]:
+    """Problems of splits in which every target is empty, although a single empty target is valid."""
+    data = checked.data
+    target_kind = data.reading.kind
+    if target_kind not in _MARKS or not TASKS[data.task_name].blank_is_valid:
         return
-    for split in ("train",) if of_maps == "density" else ("train", "val"):  # a count of 0 can be scored
-        maps = [one.map for one in seen if one.split == split and one.map is not None]
-        if not maps or any(_marks(found) for found in maps):
+    for split in ("train",) if target_kind == "density" else ("train", "val"):  # a count of 0 can be scored
+        targets = [target for pair, target in checked.targets if pair.split == split]
+        if not targets or any(_marks(target) for target in targets):
             continue
-        learnt = split == "train"
-        kind = "nothing to learn" if learnt else "nothing to score"
-        message = f"none of the {len(maps)} {split} maps shows {_MARKS[of_maps]}: there is {kind}"
-        drawn = data.layout.split_by == "seed"
-        remedy = "draw the splits alike: --set data.stratify=true" if drawn else f"move some pairs that do into {split}"
-        yield Problem(kind, str(data.path), message, remedy, split=split)
+        is_train = split == "train"
+        kind = "nothing to learn" if is_train else "nothing to score"
+        message = f"none of the {len(targets)} {split} maps shows {_MARKS[target_kind]}: there is {kind}"
+        seeded = data.layout.split_by == "seed"
+        remedy = "stratify the splits: --set data.stratify=true" if seeded else f"move some pairs that do into {split}"
+        yield checked.problem(kind, message, remedy, split=split)
 
 
-def _marks(found: SeenMap) -> bool:
-    if found.masks is not None:
-        return any(one[0] for one in found.masks)
-    if found.points is not None:
-        return found.points > 0
-    return found.values is not None and found.values.valid > 0 and found.values.high > 0
+def _marks(target: TargetFacts) -> bool:
+    if target.masks is not None:
+        return any(pixels for pixels, _, _ in target.masks)
+    if target.points is not None:
+        return target.points > 0
+    return target.values is not None and target.values.valid > 0 and target.values.high > 0

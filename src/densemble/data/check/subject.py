@@ -1,34 +1,21 @@
-"""What is needed of a data folder to check it."""
+"""The interface of a data folder that a check needs."""
 
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from densemble.data.facts import Learnable
 from densemble.data.layouts import Layout
-from densemble.data.read_pairs import Reading
-from densemble.data_options import DataOptions
 
 
-class Checkable(Protocol):
-    """A data folder as far as a check knows it; :class:`densemble.data.folder.FolderData` is one."""
+class Checkable(Learnable, Protocol):
+    """A data folder that can be checked; :class:`densemble.data.folder.FolderData` is one."""
 
-    path: Path
-    task_name: str
     layout: Layout
-    reading: Reading
-    classes: list[str] | None
-    ignore_index: int
-    invalid_below: float | None
     scale: float
-    heat_is_told: bool
-    options: DataOptions
+    heat_max_is_given: bool
 
-    def settle(self) -> dict[str, Any]:
-        """Lets the reading know what only all files say together."""
+    def settle_channels(self) -> None:
+        """Makes the decisions that need all targets: the value of heat that becomes 1, the number of channels."""
 
     @property
     def ignored_by_default(self) -> bool:
-        """Whether nobody has said which label is ignored."""
-
-    @property
-    def task(self) -> Any:
-        """The task with what the training maps say."""
+        """Whether neither the options nor the format set the ignored label."""
