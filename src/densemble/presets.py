@@ -46,7 +46,7 @@ def preset_settings(name: str, task: Traits, image: Size) -> dict[str, Any]:
         UsageError: no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"no preset is named '{name}'; available presets: {', '.join(PRESETS)}")
+        raise UsageError(f"no preset is named '{name}'; there are: {', '.join(PRESETS)}")
     preset = PRESETS[name]
     training = dict(preset["training"])
     if task.keeps_frame:

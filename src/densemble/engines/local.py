@@ -103,12 +103,12 @@ def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> N
         UsageError: it holds another run.
     """
     if run.config.exists() and not resume:
-        raise UsageError(f"'{run.path}' already holds a run; continue it with --resume, or use another folder with -o")
+        raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another folder with -o")
     stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
     if _decisive_settings(stored) != _decisive_settings(config):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
-            "or use another folder with -o"
+            "or choose another folder with -o"
         )
 
 
@@ -143,7 +143,7 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
     changed = describe_changes(run.digests, digests)
     if changed and is_begun:
         raise UsageError(
-            f"{changed}; put it back, train all members again with --resume --retrain, or use another folder with -o"
+            f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
         )
     if changed:
         forget_training(run)

@@ -42,7 +42,7 @@ def make_loggers(names: Sequence[str], folder: Path, member: str) -> list[Any]:
     loggers = []
     for name in names:
         if name not in LOGGERS:
-            raise UsageError(f"no logger is named '{name}'; available loggers: {', '.join(LOGGERS)}")
+            raise UsageError(f"no logger is named '{name}'; there are: {', '.join(LOGGERS)}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             loggers.append(LOGGERS[name](folder, member))

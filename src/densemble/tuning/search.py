@@ -56,7 +56,7 @@ def run_search(
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
         digests, stored_digests = data_digests(data), out / "data_digests.json"
         if changed := describe_changes(stored_digests, digests):
-            raise UsageError(f"{changed}; put it back, or use another folder with -o")
+            raise UsageError(f"{changed}; put it back, or choose another folder with -o")
         require_sound(data)
         write_json(stored_digests, digests)
         study = study or _open_study(data, config, out, space)

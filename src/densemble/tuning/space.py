@@ -52,7 +52,7 @@ def make_space(config: RunConfig, names: Sequence[str] | None = None) -> Space:
     requested = _applicable(config) if names is None else list(names)
     unknown = [name for name in requested if name not in NAMES]
     if unknown or not requested:
-        raise UsageError(f"cannot search '{', '.join(unknown)}'; available parameters: {', '.join(NAMES)}")
+        raise UsageError(f"cannot search '{', '.join(unknown)}'; there are: {', '.join(NAMES)}")
     if "backbone_share" in requested and "learning_rate" not in requested and _fixed_rate(config) is None:
         raise UsageError("backbone_share needs a fixed learning_rate; search learning_rate too, or set it")
     space: Space = {

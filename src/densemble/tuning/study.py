@@ -47,7 +47,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            raise UsageError(f"another process tunes into '{folder}'; wait for it, or use another folder") from error
+            raise UsageError(f"another process tunes into '{folder}'; wait for it, or choose another folder") from error
         yield
 
 
@@ -97,7 +97,7 @@ class Study:
             stored = self._study.user_attrs.get(IDENTITY)
         except Exception as error:  # each layer of the database library has exceptions of its own
             raise ArtifactError(
-                f"cannot read the search in '{file}': {' '.join(str(error).split())[:200]}; use another folder"
+                f"cannot read the search in '{file}': {' '.join(str(error).split())[:200]}; choose another folder"
             ) from error
         if stored is None:
             self._study.set_user_attr(IDENTITY, identity)
@@ -204,7 +204,7 @@ def _require_same(file: Path, stored: Mapping[str, Any], identity: Mapping[str, 
         if before.get(name) != now.get(name):
             raise UsageError(
                 f"'{file}' holds a search with {name} {_quote(before.get(name))}, and you ask for "
-                f"{_quote(now.get(name))}; use the same value, or another folder with -o"
+                f"{_quote(now.get(name))}; use the same value, or choose another folder with -o"
             )
 
 
