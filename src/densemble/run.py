@@ -19,7 +19,6 @@ from densemble.messages import shown
 from densemble.selection.assemble import Source, assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
-    Candidate,
     VariantMaker,
     find_candidates,
     find_members,
@@ -102,7 +101,8 @@ class Run:
             ensemble = read_json(self.folder.ensemble)
             rule = "" if ensemble["combine"] == "mean" else f", {ensemble['combine']}"
             name = f"ensemble ({ensemble['select']}{rule})"
-            parameters = sum(_network_parameters(candidates, ensemble["weights"]).values())
+            used = [c for c in candidates if ensemble["weights"].get(c.name, 0) > 0]
+            parameters = sum({c.weights: c.record["parameters"] for c in used}.values())  # candidates may share a file
             rows.append({"name": name, **_scalars(ensemble["val"]), "parameters": parameters})
             if cross_fitted := ensemble.get("cross_fitted"):
                 scores = _scalars(cross_fitted["scores"])
@@ -261,11 +261,6 @@ class Run:
                     "`densemble train ... --resume --retrain`"
                 )
         return data
-
-
-def _network_parameters(candidates: Sequence[Candidate], weights: Mapping[str, float]) -> dict[Path, int]:
-    """Return the parameter count of each weight file in use; several candidates may share a file."""
-    return {c.weights: c.record["parameters"] for c in candidates if weights.get(c.name, 0) > 0}
 
 
 def _scalars(scores: Scores) -> dict[str, float]:

@@ -19,7 +19,7 @@ def named(name: str, factor: float, **changes: object) -> Cost:
 def test_the_clock_runs_from_the_start_of_the_command() -> None:
     now = [500.0]
     budget = Budget(90, started=480.0, clock=lambda: now[0])
-    assert budget.limited and (budget.used, budget.left) == (20, 70)
+    assert (budget.used, budget.left) == (20, 70)
     now[0] += 100
     assert (budget.used, budget.left) == (120, -30)
     assert Budget(90, clock=lambda: now[0]).used == 0
@@ -27,7 +27,7 @@ def test_the_clock_runs_from_the_start_of_the_command() -> None:
 
 def test_without_limit() -> None:
     budget = Budget(None)
-    assert not budget.limited and budget.left == float("inf")
+    assert budget.left == float("inf")
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_16_bit_labels_become_int32() -> None:
     labels = np.array([[[300, 65535], [0, 1]]], np.uint16)
     split = DecodedSplit(np.zeros((1, 3, 2, 2), np.uint8), labels, ("a",))
     _, decoded = DecodedSamples(split, (2, 2), "labels", 255, AUGMENT["none"], 0)[0, 0]
-    _, kept = FeatureSamples([np.zeros((1, 4, 1, 1), np.float32)], split, (2, 2), "labels")[0, 0]
+    _, kept = FeatureSamples(split, (2, 2), "labels", [np.zeros((1, 4, 1, 1), np.float32)])[0, 0]
     for target in (decoded, kept):
         assert target.dtype == torch.int32 and target.tolist() == labels[0].tolist()
 

@@ -29,11 +29,6 @@ class Budget:
         self.started = clock() if started is None else started
 
     @property
-    def limited(self) -> bool:
-        """Whether there is a deadline."""
-        return self.seconds is not None
-
-    @property
     def used(self) -> float:
         """Seconds since the start."""
         return self.clock() - self.started

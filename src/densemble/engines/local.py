@@ -60,7 +60,8 @@ def train_members(
     train = _decode_all(Training(data, data.task, config, run))
     training = Training(data, trained_task(data.task, config, train), config, run)
     _report_ignored(training, train)
-    _write_state(training)
+    state = {"data": str(data.path.resolve()), "task": training.task.describe(), "val": [s.stem for s in data.val]}
+    write_json(run.state, state)
     _keep_baselines(training, train)
     indices = range(len(config.members))
     pending = [index for index in indices if member_state(training.folder(index)) != "done"]
@@ -72,7 +73,7 @@ def train_members(
         outcomes[index] = outcome
         _append_event(run, {"member": outcome.name, "state": outcome.state, "error": outcome.error})
 
-    if budget is not None and budget.limited:
+    if budget is not None and budget.seconds is not None:
         train_within(budget, training, {index: macs[index] for index in pending}, len(outcomes), record)
     else:
         for index in pending:
@@ -206,12 +207,6 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
     for target in train.targets:
         pixels += int((target == label).sum())
     log.info(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
-
-
-def _write_state(training: Training) -> None:
-    data, task = training.data, training.task
-    state = {"data": str(data.path.resolve()), "task": task.describe(), "val": [s.stem for s in data.val]}
-    write_json(training.run.state, state)
 
 
 def _keep_baselines(training: Training, train: DecodedSplit) -> None:

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ AHEAD = 2
 """Number of batches that the loader thread prepares in advance."""
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Sampler of keys (epoch, index). With a seed, it shuffles every epoch and splits the keys over the processes.
 
@@ -30,11 +32,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
             normalization cannot work on it.
     """
 
-    def __init__(self, length: int, seed: int | None, batch_size: int | None = None) -> None:
-        self.length = length
-        self.seed = seed
-        self.batch_size = batch_size
-        self.epoch = 0
+    length: int
+    seed: int | None
+    batch_size: int | None = None
+    epoch: int = 0
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
@@ -60,24 +61,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((self.epoch, int(index)) for index in order[rank::world][: len(self)])
 
 
-class DecodedSamples(Dataset[tuple[Tensor, Tensor]]):
+@dataclass(frozen=True, eq=False)
+class Samples(Dataset[Any]):
+    """Samples of a decoded split with targets resized to ``target_size``."""
+
+    split: DecodedSplit
+    target_size: Size
+    kind: TargetKind
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedSamples(Samples):
     """Augmented images float ``(C, H, W)`` in [0, 1] and targets ``(h, w)`` or ``(K, h, w)`` of a decoded split.
 
     Image and target are augmented together at the image size; then the target is resized to ``target_size``.
     """
 
-    def __init__(
-        self, split: DecodedSplit, target_size: Size, kind: TargetKind, fill: float, augment: Augmentation, seed: int
-    ) -> None:
-        self.split = split
-        self.target_size = target_size
-        self.kind = kind
-        self.fill = fill
-        self.augmentation = augment
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.split)
+    fill: float
+    augmentation: Augmentation
+    seed: int
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key

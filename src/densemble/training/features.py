@@ -4,38 +4,32 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
-from densemble.shapes import Array, Size
-from densemble.tasks.task import TargetKind
-from densemble.training.dataset import EpochSampler, batches, read_target
+from densemble.shapes import Array
+from densemble.training.dataset import EpochSampler, Samples, batches, read_target
 from densemble.training.settings import MemberFit
 
 FORMAT = 1
 HEAD_ONLY = ("head", "doublings", "out_channels", "out_size")
 
 
-class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
+@dataclass(frozen=True, eq=False)
+class FeatureSamples(Samples):
     """Feature maps ``[(C, h, w), ...]``, deepest first, and targets ``(h, w)`` or ``(K, h, w)``."""
 
-    def __init__(self, maps: list[Array], split: DecodedSplit, target_size: Size, kind: TargetKind) -> None:
-        self.maps = maps
-        self.split = split
-        self.target_size = target_size
-        self.kind = kind
-
-    def __len__(self) -> int:
-        return len(self.split)
+    maps: list[Array]
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
         _, index = key
@@ -57,7 +51,7 @@ def feature_batches(
         _compute(model, split, folder, batch_size, bf16)
     count = 1 + len(model.spec.skip_nodes)
     maps = [np.load(folder / f"{level}.npy", mmap_mode="r") for level in range(count)]
-    return batches(FeatureSamples(maps, split, fit.target_size, fit.task.target_kind), sampler, batch_size)
+    return batches(FeatureSamples(split, fit.target_size, fit.task.target_kind, maps), sampler, batch_size)
 
 
 def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:

@@ -81,9 +81,7 @@ class MemberModule(lightning.LightningModule):
     """Trains one dense model on one task (AdamW, warm-up and cosine).
 
     Args:
-        model: network to train.
-        task: task to train it on.
-        settings: resolved training options.
+        model, task, settings: as in :class:`densemble.training.settings.MemberFit`.
         steps: optimizer steps of the whole training.
         learning_rate: peak learning rate of the head.
     """

@@ -1,11 +1,13 @@
 """Reports the held-out score of every epoch to a function."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 
+@dataclass(frozen=True, eq=False)
 class EpochScore(Callback):
     """Calls a function with the held-out score after every epoch; an exception from it ends the training.
 
@@ -14,9 +16,8 @@ class EpochScore(Callback):
         report: called with the epoch, counted from 1, and the score.
     """
 
-    def __init__(self, metric: str, report: Callable[[int, float], None]) -> None:
-        self.metric = metric
-        self.report = report
+    metric: str
+    report: Callable[[int, float], None]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.metric)

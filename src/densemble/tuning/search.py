@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,7 @@ def run_search(
 ) -> TuneResult:
     """Search the best settings of the only member of ``config``; see :func:`densemble.tuning.tune`.
 
-    Args:
-        data: images and targets.
-        config: configuration; settings that are not searched keep their values.
-        out: folder of the search.
-        trials: total number of trials, including those of earlier calls.
-        seconds: time limit.
-        names: parameters to search; see :func:`make_space`.
+    Settings that are not searched keep their values; ``names`` are the parameters to search, see :func:`make_space`.
     """
     end = None if seconds is None else time.monotonic() + seconds
     _require_one_member(config)
@@ -85,15 +80,15 @@ def _open_study(data: FolderData, config: RunConfig, out: Path, space: Space) ->
     return Study(out / STUDY, identity, space, first, data.task.higher_is_better, training.epochs, training.seed)
 
 
+@dataclass(frozen=True)
 class _Search:
     """An open search in its folder."""
 
-    def __init__(self, study: Study, inputs: TrialInputs, config: RunConfig, out: Path) -> None:
-        self.study = study
-        self.inputs = inputs
-        self.config = config
-        self.out = out
-        self.causes: list[Exception] = []
+    study: Study
+    inputs: TrialInputs
+    config: RunConfig
+    out: Path
+    causes: list[Exception] = field(default_factory=list)
 
     def run(self, trials: int, end: float | None) -> None:
         """Train trials until there are ``trials`` of them or the time is over."""
@@ -120,14 +115,14 @@ class _Search:
             best = train_trial(self.inputs, config, folder.path, title, left, trial.report)["best"]
             if metric not in best:
                 raise DensembleError(f"no epoch has a {metric}; it is undefined on the validation targets")
-            trial.done(best[metric], **self._facts(folder, started))
+            trial.end("done", best[metric], **self._facts(folder, started))
             log.info(f"{title}: {metric} {best[metric]:.4f}")
         except Pruned:
-            trial.pruned(self._best_score(folder), **self._facts(folder, started))
+            trial.end("pruned", self._best_score(folder), **self._facts(folder, started))
             log.info(f"{title}: pruned, because others scored better")
         except FAILURES as error:
             message = error_text(error)
-            trial.failed(message, **self._facts(folder, started))
+            trial.end("failed", error=message, **self._facts(folder, started))
             self.causes.append(error)
             log.error(f"{title}: FAILED: {message}")
 

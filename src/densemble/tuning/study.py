@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.errors import ArtifactError, UsageError
-from densemble.tuning.result import TrialRecord
+from densemble.tuning.result import State, TrialRecord
 from densemble.tuning.space import LogRange, Space
 
 NAME = "densemble"
@@ -29,6 +29,11 @@ def _optuna() -> Any:
         raise UsageError('tuning needs optuna, which is not installed; run pip install "densemble[hpo]"') from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
+
+
+def _states_by_name() -> dict[State, Any]:
+    states = _optuna().trial.TrialState
+    return {"done": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
 
 
 def make_pruner(epochs: int) -> Any:
@@ -128,19 +133,15 @@ class Study:
 
     def records(self) -> tuple[TrialRecord, ...]:
         """Return the trials that have ended, in the order in which they started."""
-        states = {self._states.COMPLETE: "done", self._states.PRUNED: "pruned", self._states.FAIL: "failed"}
-        trials = self._study.get_trials(deepcopy=False, states=tuple(states))
+        names = {state: name for name, state in _states_by_name().items()}
         return tuple(
             TrialRecord(
                 trial.number,
-                states[trial.state],  # type: ignore[arg-type]
-                trial.user_attrs.get("score"),
-                {name: trial.params[name] for name in self._space if name in trial.params},
-                trial.user_attrs.get("epochs"),
-                trial.user_attrs.get("seconds"),
-                trial.user_attrs.get("error"),
+                names[trial.state],
+                values={name: trial.params[name] for name in self._space if name in trial.params},
+                **{name: trial.user_attrs.get(name) for name in ("score", "epochs", "seconds", "error")},
             )
-            for trial in trials
+            for trial in self._study.get_trials(deepcopy=False, states=tuple(names))
         )
 
     def importance(self) -> dict[str, float]:
@@ -163,7 +164,7 @@ class OpenTrial:
         self._study = study
         self._trial = trial
         self._epochs = epochs
-        self._states = _optuna().trial.TrialState
+        self._optuna_states = _states_by_name()
         self.number: int = trial.number
         self.values: dict[str, Any] = dict(trial.params)
 
@@ -177,25 +178,12 @@ class OpenTrial:
         if epoch < self._epochs and self._trial.should_prune():
             raise Pruned
 
-    def done(self, score: float, **facts: Any) -> None:
-        """Record a completed trial."""
-        self._store({"score": score, **facts})
-        self._study.tell(self._trial, score)
-
-    def pruned(self, score: float | None, **facts: Any) -> None:
-        """Record a pruned trial."""
-        self._store({"score": score, **facts})
-        self._study.tell(self._trial, state=self._states.PRUNED)
-
-    def failed(self, error: str, **facts: Any) -> None:
-        """Record a failed trial."""
-        self._store({"error": error, **facts})
-        self._study.tell(self._trial, state=self._states.FAIL)
-
-    def _store(self, facts: Mapping[str, Any]) -> None:
-        for name, value in facts.items():
+    def end(self, state: State, score: float | None = None, **facts: Any) -> None:
+        """Record the end of the trial, with its score and other facts of its :class:`TrialRecord`."""
+        for name, value in {"score": score, **facts}.items():
             if not (isinstance(value, float) and math.isnan(value)):
                 self._trial.set_user_attr(name, value)
+        self._study.tell(self._trial, score if state == "done" else None, self._optuna_states[state])
 
 
 def _require_same(file: Path, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
