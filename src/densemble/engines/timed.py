@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from densemble.engines.budget import Budget, Cost, Plan, make_plan
 from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
@@ -57,6 +58,7 @@ def train_within(budget: Budget, training: Training, macs: Mapping[int, float], 
         record(index, Outcome(training.name(index), "left out", reason))
 
 
+@dataclass
 class _TimedRun:
     """Members that wait for their training, and the time left for them.
 
@@ -67,22 +69,21 @@ class _TimedRun:
         assembly, measured: assembly seconds of each trained member, and of each measured member.
     """
 
-    def __init__(
-        self, budget: Budget, training: Training, macs: Mapping[int, float], kept: int, record: Record
-    ) -> None:
-        self.budget = budget
-        self.training = training
-        self.macs = macs
-        self.record = record
-        self.scoring = measure_scoring(
-            training.task, training.data, sizes(training.config, training.config.members[0]).stored, budget.clock
-        )
-        self.unmeasured = sorted(macs, key=lambda index: macs[index])
-        self.costs: dict[int, Cost] = {}
-        self.built: dict[int, MemberFit] = {}
-        self.kept, self.trained = kept, kept
-        self.assembly: list[float] = []
-        self.measured: list[float] = []
+    budget: Budget
+    training: Training
+    macs: Mapping[int, float]
+    kept: int
+    record: Record
+    costs: dict[int, Cost] = field(default_factory=dict)
+    built: dict[int, MemberFit] = field(default_factory=dict)
+    assembly: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        map_size = sizes(self.training.config, self.training.config.members[0]).stored
+        self.scoring = measure_scoring(self.training.task, self.training.data, map_size, self.budget.clock)
+        self.unmeasured = sorted(self.macs, key=lambda index: self.macs[index])
+        self.trained = self.kept
 
     @property
     def reserved(self) -> float:

@@ -43,7 +43,7 @@ def schedule(progress: float) -> float:
 
 
 def backbone_rates(backbone: nn.Module, peak: float, decay: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Return the parameters and peak learning rate of each block: ``peak`` x ``decay`` for each block behind it.
+    """Return the parameters and peak learning rate of each block: ``peak`` x ``decay`` per block before the head.
 
     Layer-wise decay as in ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022).
     """

@@ -17,7 +17,7 @@ from densemble.engines.member import FAILURES
 from densemble.errors import DensembleError, UsageError, error_like, error_text
 from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
-from densemble.tuning.result import TuneResult
+from densemble.tuning.result import State, TuneResult
 from densemble.tuning.space import Space, initial_values, make_space, with_values
 from densemble.tuning.study import OpenTrial, Pruned, Study, exclusive
 from densemble.tuning.trial import TrialInputs, prepare, train_trial
@@ -110,27 +110,28 @@ class _Search:
         values = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.values.items())
         log.info(f"{title} ({trial.number + 1} of {trials}): {values}")
         folder = self._folder(trial.number)
+        state: State = "done"
+        score: float | None = None
+        reason: str | None = None
         try:
             config = with_values(self.config, trial.values)
             best = train_trial(self.inputs, config, folder.path, title, left, trial.report)["best"]
             if metric not in best:
                 raise DensembleError(f"no epoch has a {metric}; it is undefined on the validation targets")
-            trial.end("done", best[metric], **self._facts(folder, started))
-            log.info(f"{title}: {metric} {best[metric]:.4f}")
+            score = best[metric]
+            log.info(f"{title}: {metric} {score:.4f}")
         except Pruned:
-            trial.end("pruned", self._best_score(folder), **self._facts(folder, started))
+            state, score = "pruned", self._best_score(folder)
             log.info(f"{title}: pruned, because others scored better")
         except FAILURES as error:
-            message = error_text(error)
-            trial.end("failed", error=message, **self._facts(folder, started))
+            state, reason = "failed", error_text(error)
             self.causes.append(error)
-            log.error(f"{title}: FAILED: {message}")
+            log.error(f"{title}: FAILED: {reason}")
+        seconds = round(time.monotonic() - started, 1)
+        trial.end(state, score, epochs=len(_rows(folder)), seconds=seconds, error=reason)
 
     def _folder(self, number: int) -> MemberFolder:
         return MemberFolder(self.out / "trials" / f"{number:03d}")
-
-    def _facts(self, folder: MemberFolder, started: float) -> dict[str, Any]:
-        return {"epochs": len(_rows(folder)), "seconds": round(time.monotonic() - started, 1)}
 
     def _best_score(self, folder: MemberFolder) -> float | None:
         scores = [row[self.inputs.metric] for row in _rows(folder) if self.inputs.metric in row]

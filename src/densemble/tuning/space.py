@@ -95,7 +95,12 @@ def tried_cuts(config: RunConfig) -> list[Cut]:
     member = config.members[0]
     backbone, _ = resolve(member.backbone, member.weights)
     size, limits = sizes(config, member).image, member_limits(member)
-    by_node = {cut.node: cut for cut in cuts(backbone, size) if _has_tried_stride(cut) and limits.permits(cut)}
+    lowest, highest = STRIDES
+    by_node = {
+        cut.node: cut
+        for cut in cuts(backbone, size)
+        if lowest <= min(cut.stride) and max(cut.stride) <= highest and limits.permits(cut)
+    }
     if not by_node:
         raise UsageError(
             f"{backbone} at {format_size(size)} has no cut with a stride from 4 to 32 within the settings; "
@@ -106,10 +111,6 @@ def tried_cuts(config: RunConfig) -> list[Cut]:
         by_size.setdefault(cut.size, []).append(cut)
     kept = {cut.node for same_size in by_size.values() for cut in _subsample(same_size)}
     return [cut for cut in by_node.values() if cut.node in kept]
-
-
-def _has_tried_stride(cut: Cut) -> bool:
-    return STRIDES[0] <= min(cut.stride) and max(cut.stride) <= STRIDES[1]
 
 
 def _subsample(cuts: list[Cut]) -> list[Cut]:

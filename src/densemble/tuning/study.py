@@ -181,7 +181,7 @@ class OpenTrial:
     def end(self, state: State, score: float | None = None, **facts: Any) -> None:
         """Record the end of the trial, with its score and other facts of its :class:`TrialRecord`."""
         for name, value in {"score": score, **facts}.items():
-            if not (isinstance(value, float) and math.isnan(value)):
+            if value is not None and not (isinstance(value, float) and math.isnan(value)):
                 self._trial.set_user_attr(name, value)
         self._study.tell(self._trial, score if state == "done" else None, self._optuna_states[state])
 
