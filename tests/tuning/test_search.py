@@ -51,7 +51,7 @@ def by_formula(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
     trained: list[RunConfig] = []
 
     def train_trial(
-        material: Any, config: RunConfig, folder: Path, title: str, left: Any, tell: Callable[[int, float], None]
+        inputs: Any, config: RunConfig, folder: Path, title: str, left: Any, tell: Callable[[int, float], None]
     ) -> dict[str, Any]:
         trained.append(config)
         rate = config.members[0].learning_rate
@@ -59,7 +59,7 @@ def by_formula(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         score = 1 - abs(math.log10(rate / 0.002)) / 4
         for epoch in (1, 2):
             tell(epoch, score * epoch / 2)
-        return {"best": {material.metric: score}}
+        return {"best": {inputs.metric: score}}
 
     monkeypatch.setattr(SEARCH, "train_trial", train_trial)
     return trained
@@ -144,20 +144,30 @@ def test_a_pruned_trial_ends_early(scenes: Path, tmp_path: Path, monkeypatch: py
 def test_failed_trials_do_not_end_the_search(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_trial = SEARCH.train_trial
 
-    def failing(material: Any, config: RunConfig, folder: Path, title: str, *rest: Any) -> dict[str, Any]:
+    def failing(inputs: Any, config: RunConfig, folder: Path, title: str, *rest: Any) -> dict[str, Any]:
         if title == "trial 0":
             raise ResourceError("out of memory")
         if title == "trial 1":
             config = make_config({**config.model_dump(), "members": [{**NETWORK, "learning_rate": 1e30}]})
         if title == "trial 2":
             config = make_config({**config.model_dump(), "members": [{**NETWORK, "cut": "nowhere"}]})
-        return train_trial(material, config, folder, title, *rest)
+        return train_trial(inputs, config, folder, title, *rest)
 
     monkeypatch.setattr(SEARCH, "train_trial", failing)
     result = search(scenes, tmp_path / "out", 4, space=["learning_rate"])
     assert [trial.state for trial in result.trials] == ["failed", "failed", "failed", "done"]
     errors = [trial.error or "" for trial in result.trials]
     assert "out of memory" in errors[0] and "the loss became" in errors[1] and "no node 'nowhere'" in errors[2]
+
+
+@pytest.mark.filterwarnings("ignore:.*nan is not acceptable")
+def test_a_trial_with_a_nan_score_is_a_failed_trial(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([math.nan, 0.5])
+    monkeypatch.setattr(SEARCH, "train_trial", lambda inputs, *_: {"best": {inputs.metric: next(scores)}})
+    result = search(scenes, tmp_path / "out", 2, space=["learning_rate"])
+    assert [(trial.state, trial.score) for trial in result.trials] == [("failed", None), ("done", 0.5)]
 
 
 def test_if_every_trial_fails_the_first_reason_is_reported(
@@ -264,10 +274,10 @@ def test_a_time_limit_ends_a_search(scenes: Path, tmp_path: Path, monkeypatch: p
 
     lefts: list[float] = []
 
-    def train_trial(material: Any, config: Any, folder: Any, title: str, left: float, tell: Any) -> dict[str, Any]:
+    def train_trial(inputs: Any, config: Any, folder: Any, title: str, left: float, tell: Any) -> dict[str, Any]:
         lefts.append(left)
         now[0] += 10
-        return {"best": {material.metric: 0.5}}
+        return {"best": {inputs.metric: 0.5}}
 
     monkeypatch.setattr(SEARCH, "train_trial", train_trial)
     monkeypatch.setattr(SEARCH, "time", Clock)
@@ -316,10 +326,10 @@ def test_ctrl_c_keeps_finished_trials(
 ) -> None:  # fmt: skip
     train_trial = SEARCH.train_trial
 
-    def interrupted(material: Any, config: Any, folder: Any, title: str, left: Any, tell: Any) -> dict[str, Any]:
+    def interrupted(inputs: Any, config: Any, folder: Any, title: str, left: Any, tell: Any) -> dict[str, Any]:
         if title == "trial 1":
             raise KeyboardInterrupt
-        return train_trial(material, config, folder, title, left, tell)
+        return train_trial(inputs, config, folder, title, left, tell)
 
     monkeypatch.setattr(SEARCH, "train_trial", interrupted)
     stopped = densemble(*command(scenes, tmp_path / "out"))

@@ -7,7 +7,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class EpochScore(Callback):
     """Calls a function with the held-out score after every epoch; an exception from it ends the training.
 

@@ -183,7 +183,10 @@ class OpenTrial:
         for name, value in {"score": score, **facts}.items():
             if value is not None and not (isinstance(value, float) and math.isnan(value)):
                 self._trial.set_user_attr(name, value)
-        self._study.tell(self._trial, score if state == "done" else None, self._optuna_states[state])
+        if state == "done":
+            self._study.tell(self._trial, score)  # without a state, Optuna records a NaN score as a failed trial
+        else:
+            self._study.tell(self._trial, state=self._optuna_states[state])
 
 
 def _require_same(file: Path, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
