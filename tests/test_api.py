@@ -21,8 +21,8 @@ def test_every_public_name_is_there() -> None:
 
 def test_importing_densemble_does_not_import_torch() -> None:
     code = "import sys, densemble; print('torch' in sys.modules, densemble.__version__)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.split() == ["False", de.__version__]
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["False", de.__version__]
 
 
 def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
     assert de.evaluate(again, data)["cc"] == pytest.approx(ens.metrics["val"]["cc"], abs=2e-3)
 
 
-def test_a_folder_keeps_its_own_split_through_training_and_assembly(scenes: Path, tmp_path: Path) -> None:
+def test_a_folder_keeps_its_split_through_training_and_assembly(scenes: Path, tmp_path: Path) -> None:
     shutil.copytree(scenes / "train", tmp_path / "data")
     data = de.FolderData(tmp_path / "data", "saliency", val_fraction=0.5, seed=3)
     settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
@@ -56,7 +56,7 @@ def test_a_folder_keeps_its_own_split_through_training_and_assembly(scenes: Path
         de.train(data, ["resdeconv"], tmp_path / "other", task="depth")
 
 
-def test_a_failed_member_is_raised_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:
+def test_a_failed_member_is_an_error_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:
     members = ["resdeconv", {"backbone": "squeezenet1_1", "weights": str(tmp_path / "absent.pth")}]
     settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}
     with pytest.raises(PartialError, match=r"absent\.pth"):

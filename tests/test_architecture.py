@@ -1,6 +1,6 @@
-"""The house of DESIGN.md, checked on the source: imports point down, no cycles, one door per dependency.
+"""Architecture rules, checked on the source: downward imports, no cycles, few importers per dependency.
 
-Imports are read from the syntax tree: lazy ones inside functions and those under TYPE_CHECKING count like any other.
+Imports are read from the syntax tree. Imports inside functions and under TYPE_CHECKING count as well.
 """
 
 import ast
@@ -15,7 +15,7 @@ import densemble
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "densemble"
 TOP = "densemble"
 
-# From the bottom up. Parts of one layer may not import one another.
+# From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages"),
     ("shapes",),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 
-# Dependency -> the only files and packages that may import it; the longest matching name decides. "x/" is a folder.
+# Dependency -> the only files and folders ("x/") that may import it. The longest matching dependency name applies.
 IMPORTERS: dict[str, tuple[str, ...]] = {
     "torchvision": ("nets/backbones.py",),
     "torchvision.io": ("storage/images.py",),
@@ -58,7 +58,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "optuna": ("tuning/study.py",),
     "onnx": ("inference/runtime/backends/", "export/"),
     "onnxscript": ("inference/runtime/backends/", "export/"),
-    "onnxruntime": ("inference/runtime/backends/libraries.py",),  # where their telemetry is off
+    "onnxruntime": ("inference/runtime/backends/libraries.py",),  # this module turns telemetry off
     "openvino": ("inference/runtime/backends/libraries.py",),
     "nncf": ("inference/runtime/backends/libraries.py",),
     "zarr": ("storage/zarr_arrays.py",),
@@ -73,15 +73,12 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
 }
 
 PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")
-NOT_PURE = (
-    "nets/backbones.py",
-    "nets/local_weights.py",
-)  # pretrained weights are found and read here: the one exception
+NOT_PURE = ("nets/backbones.py", "nets/local_weights.py")  # the one exception: they read pretrained weights
 DISK_LIBRARIES = ("PIL", "yaml", "lightning", "safetensors", "json")
 DISK_CALLS = ("open", "read_text", "write_text", "read_bytes", "write_bytes")
 
 LONGEST_FILE = 400
-NAMES_WITHOUT_AN_IDEA = ("util", "utils", "helper", "helpers", "manager", "managers")
+VAGUE_NAMES = ("util", "utils", "helper", "helpers", "manager", "managers")
 
 
 # --- reading the source ---------------------------------------------------------------------------------------------
@@ -93,19 +90,19 @@ class Module:
     path: Path
 
     @property
-    def place(self) -> str:
-        """Path below the package: ``nets/cuts.py``."""
+    def file(self) -> str:
+        """Path relative to the package, such as ``nets/cuts.py``."""
         return self.path.relative_to(self.root).as_posix()
 
     @property
     def name(self) -> str:
-        """Dotted name: ``densemble.nets.cuts``; a package's is its folder's."""
+        """Dotted name, such as ``densemble.nets.cuts``; for an ``__init__.py``, the name of the package."""
         parts = self.path.relative_to(self.root).with_suffix("").parts
         return ".".join((TOP, *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
     @property
     def part(self) -> str:
-        """Where it lives in LAYERS: ``nets``."""
+        """Entry of LAYERS that the module belongs to, such as ``nets``."""
         return self.path.relative_to(self.root).with_suffix("").parts[0]
 
     @property
@@ -124,7 +121,7 @@ def find_modules(root: Path) -> list[Module]:
 
 
 def imports(module: Module) -> Iterator[Import]:
-    """Every imported name in full: ``from a.b import c`` is ``a.b.c``, whether ``c`` is a module or not."""
+    """Yield every imported name in full: ``from a.b import c`` gives ``a.b.c``, even if ``c`` is no module."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -156,119 +153,121 @@ def called_name(node: ast.Call) -> str:
     return ""
 
 
-def lies_in(place: str, allowed: Sequence[str]) -> bool:
-    return any(place.startswith(door) if door.endswith("/") else place == door for door in allowed)
+def matches(file: str, paths: Sequence[str]) -> bool:
+    return any(file.startswith(path) if path.endswith("/") else file == path for path in paths)
 
 
 def longest_prefix(name: str, names: Sequence[str] | set[str]) -> str | None:
-    """The longest of `names` that is `name` or one of its parents."""
+    """Return the longest of ``names`` that is ``name`` or one of its parents."""
     parts = name.split(".")
     prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in names), None)
 
 
-# --- the rules: each returns what is wrong, an empty list when nothing is -------------------------------------------
+# --- the rules: each returns the violations as lines of text --------------------------------------------------------
 
 
 def upward_imports(module: Module) -> list[str]:
     if module.part not in LAYER_OF:
-        return [f"{module.place}: '{module.part}' has no floor; give it one in LAYERS and in a decision record"]
-    wrong = []
+        return [f"{module.file}: '{module.part}' has no layer; add it to LAYERS and to a decision record"]
+    violations = []
     for imported in imports(module):
         parts = imported.name.split(".")
         if parts[0] != TOP:
             continue
-        inside = parts[1] if len(parts) > 1 and parts[1] in LAYER_OF else "__init__"
-        if inside != module.part and LAYER_OF[inside] >= LAYER_OF[module.part]:
-            wrong.append(
-                f"{module.place}:{imported.line} imports {imported.name}: '{inside}' (floor {LAYER_OF[inside]}) "
-                f"is not below '{module.part}' (floor {LAYER_OF[module.part]})"
+        target = parts[1] if len(parts) > 1 and parts[1] in LAYER_OF else "__init__"
+        if target != module.part and LAYER_OF[target] >= LAYER_OF[module.part]:
+            violations.append(
+                f"{module.file}:{imported.line} imports {imported.name}: '{target}' (layer {LAYER_OF[target]}) "
+                f"is not below '{module.part}' (layer {LAYER_OF[module.part]})"
             )
-    return wrong
+    return violations
 
 
 def cycles(modules: Sequence[Module]) -> list[str]:
-    """Groups of modules that reach one another, one line each."""
+    """Return one line for every group of modules that import each other, directly or not."""
     known = {module.name for module in modules}
     graph = {
         module.name: {target for imported in imports(module) if (target := longest_prefix(imported.name, known))}
         for module in modules
     }
-    reach = {name: reachable(graph, name) for name in graph}
-    groups = {frozenset(b for b in reach[a] if a in reach[b]) for a in graph if a in reach[a]}
+    imported_by = {name: reachable(graph, name) for name in graph}
+    groups = {frozenset(b for b in imported_by[a] if a in imported_by[b]) for a in graph if a in imported_by[a]}
     return sorted("import cycle: " + " <-> ".join(sorted(group)) for group in groups)
 
 
 def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    found: set[str] = set()
-    waiting = list(graph[start])
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting.extend(graph[name])
-    return found
+    visited: set[str] = set()
+    pending = list(graph[start])
+    while pending:
+        name = pending.pop()
+        if name not in visited:
+            visited.add(name)
+            pending.extend(graph[name])
+    return visited
 
 
-def wrong_doors(module: Module) -> list[str]:
-    wrong = []
+def forbidden_dependencies(module: Module) -> list[str]:
+    violations = []
     for imported in imports(module):
         dependency = longest_prefix(imported.name, set(IMPORTERS))
-        if dependency and not lies_in(module.place, IMPORTERS[dependency]):
-            doors = ", ".join(IMPORTERS[dependency]) or "nowhere"
-            wrong.append(f"{module.place}:{imported.line} imports {imported.name}; the door of {dependency} is {doors}")
-    return wrong
+        if dependency and not matches(module.file, IMPORTERS[dependency]):
+            importers = ", ".join(IMPORTERS[dependency]) or "no module"
+            violations.append(
+                f"{module.file}:{imported.line} imports {imported.name}; {dependency} may be imported by: {importers}"
+            )
+    return violations
 
 
-def disk_on_pure_floors(module: Module) -> list[str]:
-    if not lies_in(module.place, PURE) or lies_in(module.place, NOT_PURE):
+def disk_access_in_pure_layers(module: Module) -> list[str]:
+    if not matches(module.file, PURE) or matches(module.file, NOT_PURE):
         return []
-    wrong = [
-        f"{module.place}:{imported.line} imports {imported.name} on a floor that knows no disk"
+    violations = [
+        f"{module.file}:{imported.line} imports {imported.name} in a layer without disk access"
         for imported in imports(module)
         if imported.name.split(".")[0] in DISK_LIBRARIES
     ]
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and called_name(node) in DISK_CALLS:
-            wrong.append(f"{module.place}:{node.lineno} calls {called_name(node)}() on a floor that knows no disk")
-    return wrong
+            violations.append(f"{module.file}:{node.lineno} calls {called_name(node)}() in a layer without disk access")
+    return violations
 
 
 def too_long(module: Module) -> list[str]:
     lines = len(module.path.read_text(encoding="utf-8").splitlines())
-    return [f"{module.place} has {lines} lines, more than {LONGEST_FILE}: split it"] if lines > LONGEST_FILE else []
+    return [f"{module.file} has {lines} lines, more than {LONGEST_FILE}: split it"] if lines > LONGEST_FILE else []
 
 
-def nameless(module: Module) -> list[str]:
-    parts = Path(module.place).with_suffix("").parts
+def vague_names(module: Module) -> list[str]:
+    parts = Path(module.file).with_suffix("").parts
     return [
-        f"{module.place}: '{part}' names no idea; call it what it does"
+        f"{module.file}: '{part}' is a vague name; name the file after what it does"
         for part in parts
-        if part.strip("_") in NAMES_WITHOUT_AN_IDEA
+        if part.strip("_") in VAGUE_NAMES
     ]
 
 
 RULES = {
     "imports point down": upward_imports,
-    "one door per dependency": wrong_doors,
-    "pure floors know no disk": disk_on_pure_floors,
-    "a file is one idea": too_long,
-    "names say something": nameless,
+    "few importers per dependency": forbidden_dependencies,
+    "no disk access in pure layers": disk_access_in_pure_layers,
+    f"at most {LONGEST_FILE} lines per file": too_long,
+    "descriptive file names": vague_names,
 }
 
 
-# --- the house ------------------------------------------------------------------------------------------------------
+# --- the source -----------------------------------------------------------------------------------------------------
 
 MODULES = find_modules(SOURCE)
 
 
-def test_the_source_is_found() -> None:
+def test_all_modules_are_checked() -> None:
     assert {"densemble", "densemble.errors", "densemble.nets.backbones", "densemble.cli"} <= {m.name for m in MODULES}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.place)
-def test_module_keeps_the_rules(module: Module) -> None:
-    assert {rule: found for rule, check in RULES.items() if (found := check(module))} == {}
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.file)
+def test_module_follows_the_rules(module: Module) -> None:
+    assert {rule: violations for rule, check in RULES.items() if (violations := check(module))} == {}
 
 
 def test_no_import_cycles() -> None:
@@ -280,19 +279,19 @@ def test_public_name_resolves(name: str) -> None:
     assert getattr(densemble, name) is not None
 
 
-# --- the checker itself: what is planted must be found --------------------------------------------------------------
+# --- the rules themselves must find planted violations --------------------------------------------------------------
 
 
 def plant(root: Path, files: dict[str, str]) -> dict[str, Module]:
-    for place, text in files.items():
-        path = root / place
+    for file, text in files.items():
+        path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    return {module.place: module for module in find_modules(root)}
+    return {module.file: module for module in find_modules(root)}
 
 
 @pytest.mark.parametrize(
-    ("place", "text"),
+    ("file", "text"),
     [
         ("shapes.py", "from densemble.tasks import Task"),
         ("nets/heads/__init__.py", "import densemble.storage.images"),
@@ -310,12 +309,12 @@ def plant(root: Path, files: dict[str, str]) -> dict[str, Module]:
         ("attic.py", ""),
     ],
 )
-def test_planted_upward_import_is_found(tmp_path: Path, place: str, text: str) -> None:
-    assert len(upward_imports(plant(tmp_path, {place: text})[place])) == 1
+def test_planted_upward_import_is_found(tmp_path: Path, file: str, text: str) -> None:
+    assert len(upward_imports(plant(tmp_path, {file: text})[file])) == 1
 
 
 @pytest.mark.parametrize(
-    ("place", "text"),
+    ("file", "text"),
     [
         ("nets/dense.py", "from densemble.nets.heads import HEADS\nfrom .cuts import Cut\nfrom ..shapes import Size"),
         ("cli.py", "def main():\n    from densemble.commands import train"),
@@ -323,8 +322,8 @@ def test_planted_upward_import_is_found(tmp_path: Path, place: str, text: str) -
         ("__main__.py", "from densemble.cli import main\nmain()"),
     ],
 )
-def test_downward_import_is_allowed(tmp_path: Path, place: str, text: str) -> None:
-    assert upward_imports(plant(tmp_path, {place: text})[place]) == []
+def test_downward_import_is_allowed(tmp_path: Path, file: str, text: str) -> None:
+    assert upward_imports(plant(tmp_path, {file: text})[file]) == []
 
 
 @pytest.mark.parametrize(
@@ -338,7 +337,7 @@ def test_downward_import_is_allowed(tmp_path: Path, place: str, text: str) -> No
     ids=["lazy", "three", "itself", "types"],
 )
 def test_planted_cycle_is_found(tmp_path: Path, a: str, b: str, c: str, cycle: str) -> None:
-    user = "from densemble.nets import a, b"  # reaches the cycle and is no part of it
+    user = "from densemble.nets import a, b"  # imports the cycle but is no part of it
     files = {"nets/__init__.py": "", "nets/a.py": a, "nets/b.py": b, "nets/c.py": c, "nets/user.py": user}
     expected = " <-> ".join(f"densemble.nets.{name}" for name in cycle.split())
     assert cycles(list(plant(tmp_path, files).values())) == [f"import cycle: {expected}"]
@@ -350,27 +349,27 @@ def test_planted_cycle_through_a_package_is_found(tmp_path: Path) -> None:
     assert cycles(list(modules)) == ["import cycle: densemble.metrics <-> densemble.metrics.a"]
 
 
-def test_a_diamond_is_no_cycle(tmp_path: Path) -> None:
+def test_a_diamond_is_not_a_cycle(tmp_path: Path) -> None:
     side = "import densemble.d"
     files = {"a.py": "import densemble.b, densemble.c", "b.py": side, "c.py": side, "d.py": ""}
     assert cycles(list(plant(tmp_path, files).values())) == []
 
 
 @pytest.mark.parametrize("dependency", IMPORTERS)
-def test_planted_door_violation_is_found(tmp_path: Path, dependency: str) -> None:
+def test_planted_forbidden_dependency_is_found(tmp_path: Path, dependency: str) -> None:
     text = f"def late():\n    import {dependency}.anything"
-    assert len(wrong_doors(plant(tmp_path, {"tasks.py": text})["tasks.py"])) == 1
+    assert len(forbidden_dependencies(plant(tmp_path, {"tasks.py": text})["tasks.py"])) == 1
 
 
-@pytest.mark.parametrize("dependency", [name for name, doors in IMPORTERS.items() if doors])
-def test_door_is_open(tmp_path: Path, dependency: str) -> None:
-    for door in IMPORTERS[dependency]:
-        place = door + "inside.py" if door.endswith("/") else door
-        assert wrong_doors(plant(tmp_path, {place: f"from {dependency} import anything"})[place]) == []
+@pytest.mark.parametrize("dependency", [name for name, importers in IMPORTERS.items() if importers])
+def test_importers_may_import_their_dependency(tmp_path: Path, dependency: str) -> None:
+    for importer in IMPORTERS[dependency]:
+        file = importer + "inside.py" if importer.endswith("/") else importer
+        assert forbidden_dependencies(plant(tmp_path, {file: f"from {dependency} import anything"})[file]) == []
 
 
 @pytest.mark.parametrize(
-    ("place", "text", "found"),
+    ("file", "text", "violations"),
     [
         ("data/transforms.py", "from torchvision import tv_tensors", 0),
         ("data/transforms.py", "from torchvision.transforms.v2 import functional", 0),
@@ -383,12 +382,12 @@ def test_door_is_open(tmp_path: Path, dependency: str) -> None:
         ("data/synthetic.py", "import richer, yamlish", 0),
     ],
 )
-def test_doors_of_a_divided_dependency(tmp_path: Path, place: str, text: str, found: int) -> None:
-    assert len(wrong_doors(plant(tmp_path, {place: text})[place])) == found
+def test_submodules_with_different_importers(tmp_path: Path, file: str, text: str, violations: int) -> None:
+    assert len(forbidden_dependencies(plant(tmp_path, {file: text})[file])) == violations
 
 
 @pytest.mark.parametrize(
-    ("place", "text", "found"),
+    ("file", "text", "violations"),
     [
         ("tasks/task.py", "open('x')", 1),
         ("ensemble/select.py", "def f(path):\n    with path.open() as file:\n        return file", 1),
@@ -399,17 +398,17 @@ def test_doors_of_a_divided_dependency(tmp_path: Path, place: str, text: str, fo
         ("tasks/task.py", "opened = reopen('x')", 0),
     ],
 )
-def test_planted_disk_access_is_found(tmp_path: Path, place: str, text: str, found: int) -> None:
-    assert len(disk_on_pure_floors(plant(tmp_path, {place: text})[place])) == found
+def test_planted_disk_access_is_found(tmp_path: Path, file: str, text: str, violations: int) -> None:
+    assert len(disk_access_in_pure_layers(plant(tmp_path, {file: text})[file])) == violations
 
 
-@pytest.mark.parametrize(("lines", "found"), [(LONGEST_FILE, 0), (LONGEST_FILE + 1, 1)])
-def test_planted_long_file_is_found(tmp_path: Path, lines: int, found: int) -> None:
-    assert len(too_long(plant(tmp_path, {"tasks.py": "x = 1\n" * lines})["tasks.py"])) == found
+@pytest.mark.parametrize(("lines", "violations"), [(LONGEST_FILE, 0), (LONGEST_FILE + 1, 1)])
+def test_planted_long_file_is_found(tmp_path: Path, lines: int, violations: int) -> None:
+    assert len(too_long(plant(tmp_path, {"tasks.py": "x = 1\n" * lines})["tasks.py"])) == violations
 
 
 @pytest.mark.parametrize(
-    ("place", "found"), [("nets/utils.py", 1), ("helpers/a.py", 1), ("_manager.py", 1), ("run.py", 0)]
+    ("file", "violations"), [("nets/utils.py", 1), ("helpers/a.py", 1), ("_manager.py", 1), ("run.py", 0)]
 )
-def test_planted_empty_name_is_found(tmp_path: Path, place: str, found: int) -> None:
-    assert len(nameless(plant(tmp_path, {place: ""})[place])) == found
+def test_planted_vague_name_is_found(tmp_path: Path, file: str, violations: int) -> None:
+    assert len(vague_names(plant(tmp_path, {file: ""})[file])) == violations

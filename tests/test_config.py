@@ -1,4 +1,4 @@
-"""run.yaml: defaults, overrides, and errors that help."""
+"""run.yaml: defaults, overrides, and helpful errors."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from densemble.config import make_config, read_config
 from densemble.errors import ConfigError
 
 
-def test_defaults_are_the_seven_of_the_story() -> None:
+def test_default_members_are_the_seven_networks_of_all7models() -> None:
     config = make_config({"task": "saliency"})
     assert config.member_names() == [
         "alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv",
@@ -37,19 +37,19 @@ def test_round_trip_through_yaml(tmp_path: Path) -> None:
     assert config.member_names() == ["alexnet", "alexnet-2"]
 
 
-def test_settings_reach_everywhere() -> None:
+def test_settings_override_every_section() -> None:
     values = with_settings(
         {"task": "saliency", "members": ["alexnet", {"backbone": "vgg16"}]},
         [
             "training.epochs=2",
-            "weights_dir=some/place",
+            "weights_dir=some/folder",
             "members.1.epochs=5",
             "out_size=[24, 32]",
             "training.learning_rate=1e-4",
         ],
     )
     config = make_config(values)
-    assert (config.training.epochs, config.weights_dir, config.members[1].epochs) == (2, "some/place", 5)
+    assert (config.training.epochs, config.weights_dir, config.members[1].epochs) == (2, "some/folder", 5)
     assert config.out_size == (24, 32) and config.training.learning_rate == 1e-4
 
 
@@ -69,7 +69,7 @@ def test_settings_reach_everywhere() -> None:
         ),
     ],
 )
-def test_errors_name_key_and_remedy(values: dict, words: list[str]) -> None:
+def test_errors_name_the_key_and_the_fix(values: dict, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         make_config(values)
     for word in words:
@@ -77,7 +77,7 @@ def test_errors_name_key_and_remedy(values: dict, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("setting", ["epochs", "=3", "members.9.epochs=1", "task.x=1"])
-def test_settings_that_lead_nowhere(setting: str) -> None:
+def test_invalid_settings(setting: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         with_settings({"task": "saliency", "members": ["alexnet"]}, [setting])
 
@@ -93,19 +93,19 @@ def test_unreadable_files(tmp_path: Path) -> None:
         read_config(tmp_path / "list.yaml")
 
 
-def test_a_setting_reaches_into_a_member_that_is_only_a_name() -> None:
+def test_a_setting_applies_to_a_member_given_by_name() -> None:
     values = with_settings({"task": "saliency", "members": ["alexnet", "resnet18"]}, ["members.1.weights=null"])
     assert values["members"] == ["alexnet", {"backbone": "resnet18", "weights": None}]
 
 
-def test_settings_keep_the_order_that_numbers_classes() -> None:
+def test_settings_keep_the_order_of_classes() -> None:
     values = {"task": "segmentation", "data": {"color_map": {"road": [1, 2, 3], "car": [4, 5, 6]}}}
     changed = with_settings(values, ["training.epochs=3"])
     assert list(changed["data"]["color_map"]) == ["road", "car"]
     assert changed["training"] == {"epochs": 3} and "training" not in values
 
 
-def test_a_member_is_reached_by_its_name_or_backbone() -> None:
+def test_a_setting_selects_a_member_by_name_or_backbone() -> None:
     values = {"task": "saliency", "members": ["alexnet", {"backbone": "resdeconv", "name": "own"}]}
     changed = with_settings(values, ["members.alexnet.weights=null", "members.own.epochs=3"])
     assert changed["members"][0] == {"backbone": "alexnet", "weights": None}
@@ -114,12 +114,12 @@ def test_a_member_is_reached_by_its_name_or_backbone() -> None:
         with_settings(values, ["members.nobody.epochs=3"])
 
 
-def test_a_setting_given_twice_is_refused() -> None:
+def test_a_repeated_setting_is_rejected() -> None:
     with pytest.raises(ConfigError, match="given twice"):
         with_settings({"task": "saliency"}, ["data.leave_out=[a]", "data.leave_out=[b]"])
 
 
-def test_copies_are_members_with_seeds_and_names_of_their_own(tmp_path: Path) -> None:
+def test_copies_have_different_seeds_and_names(tmp_path: Path) -> None:
     values = {
         "task": "saliency",
         "training": {"seed": 4},
@@ -133,10 +133,10 @@ def test_copies_are_members_with_seeds_and_names_of_their_own(tmp_path: Path) ->
     assert [member.training(config.training).seed for member in config.members] == [4, 5, 6, 7, 8, 4, 4]
     (tmp_path / "run.yaml").write_text(config.to_yaml())
     again = make_config(read_config(tmp_path / "run.yaml"))
-    assert again == config == make_config(values), "a run that is gone on with is the same run"
+    assert again == config == make_config(values), "a resumed run has the same settings"
 
 
-def test_copies_differ_in_nothing_but_seed_and_name() -> None:
+def test_copies_differ_only_in_seed_and_name() -> None:
     member = {"backbone": "resnet18", "epochs": 3, "head": "ppm", "snapshots": 2}
     copies = make_config({"task": "saliency", "members": [{**member, "copies": 2}]}).members
     (alone,) = make_config({"task": "saliency", "members": [member]}).members
@@ -144,7 +144,7 @@ def test_copies_differ_in_nothing_but_seed_and_name() -> None:
 
 
 @pytest.mark.parametrize("path", ["members.0.epochs", "members.resnet18.epochs", "members.resnet18*2.epochs"])
-def test_a_setting_reaches_all_copies(path: str) -> None:
+def test_a_setting_applies_to_all_copies(path: str) -> None:
     config = make_config(with_settings({"task": "saliency", "members": ["resnet18*2"]}, [f"{path}=3"]))
     assert [(member.backbone, member.epochs) for member in config.members] == [("resnet18", 3)] * 2
 
@@ -158,7 +158,7 @@ def test_a_setting_reaches_all_copies(path: str) -> None:
         ({"backbone": "resnet18", "snapshots": -1}, "snapshots.*greater than or equal to 0"),
     ],
 )
-def test_impossible_copies_and_snapshots_are_refused(member: object, words: str) -> None:
+def test_invalid_copies_and_snapshots_are_rejected(member: object, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make_config({"task": "saliency", "members": [member]})
 
@@ -169,7 +169,7 @@ def test_copies_do_not_take_the_name_of_another_member() -> None:
         make_config({"task": "saliency", "members": members})
 
 
-def test_a_wrong_training_is_named_where_there_are_copies() -> None:
+def test_errors_in_training_are_reported_with_copies() -> None:
     with pytest.raises(ConfigError, match=r"training\.epochs"):
         make_config({"task": "saliency", "training": {"epochs": 0}, "members": ["resnet18*2"]})
 
@@ -189,16 +189,16 @@ def test_a_wrong_training_is_named_where_there_are_copies() -> None:
         ("taskk=depth", "'task'"),
     ],
 )
-def test_a_key_without_its_section_is_told_where_it_belongs(setting: str, right: str) -> None:
+def test_errors_suggest_the_section_of_a_key(setting: str, right: str) -> None:
     with pytest.raises(ConfigError, match=rf"did you mean {re.escape(right)}\?$"):
         make_config(with_settings({"task": "saliency"}, [setting]))
 
 
-def test_a_member_keeps_what_it_sets_also_where_that_is_the_default() -> None:
+def test_a_member_keeps_explicit_values_equal_to_the_default() -> None:
     members = ["alexnet", {"backbone": "alexnet", "epochs": 12, "patience": None}]
     config = make_config({"task": "saliency", "training": {"epochs": 3, "patience": 2}, "members": members})
     again = make_config(yaml.safe_load(config.to_yaml()))
-    for one in (config, again):
-        trained = [member.training(one.training) for member in one.members]
+    for equal_config in (config, again):
+        trained = [member.training(equal_config.training) for member in equal_config.members]
         assert [(t.epochs, t.patience) for t in trained] == [(3, 2), (12, 2)]
     assert [member["epochs"] for member in config.model_dump()["members"]] == [None, 12]

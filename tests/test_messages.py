@@ -1,4 +1,4 @@
-"""Messages: what the loggers of the package say reaches a function, the terminal, or nobody."""
+"""Log lines of the package reach a function, the terminal, or only the handlers of the program."""
 
 import logging
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_an_inner_context_does_not_silence_the_outer_one() -> None:
     assert (outer, inner) == (["both", "outer"], ["both"])
 
 
-def test_what_the_function_raises_ends_the_work() -> None:
+def test_an_exception_of_the_function_propagates() -> None:
     def stop(line: str) -> None:
         raise KeyboardInterrupt(line)
 
@@ -44,24 +44,24 @@ def test_what_the_function_raises_ends_the_work() -> None:
     assert logging.getLogger("densemble").handlers == []
 
 
-def test_a_level_that_the_program_chose_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_level_of_the_program_is_kept(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "densemble"), shown(lambda line: None):
         log.debug("a detail")
-    assert caplog.messages == ["a detail"], "handlers of the program get what they got before"
+    assert caplog.messages == ["a detail"], "handlers of the program still get all records"
 
 
 def test_the_command_line_shows_lines_on_stderr_alone(densemble: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from densemble.nets import backbones
 
     real = backbones.backbones
-    monkeypatch.setattr(backbones, "backbones", lambda *given: [log.info("working"), real(*given)][1])
+    monkeypatch.setattr(backbones, "backbones", lambda *args: [log.info("working"), real(*args)][1])
     for _ in range(2):
         ended = densemble("backbones", "alexnet")
         assert ended.returncode == 0 and ended.stderr == "working\n" and "working" not in ended.stdout
     assert logging.getLogger("densemble").handlers == []
 
 
-def test_training_prints_its_lines_unless_told_otherwise(
+def test_training_prints_its_lines_by_default(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from densemble import run

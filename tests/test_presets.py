@@ -8,16 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from densemble.config import make_config
-from densemble.engines.configure import configured
+from densemble.engines.configure import complete_config
 from densemble.errors import ConfigError, UsageError
-from densemble.presets import PRESETS, SMALLEST, fitting_size, preset_settings, under
+from densemble.presets import PRESETS, SMALLEST, fill_in, fitting_size, preset_settings
 from densemble.tasks import TASKS
 
 SIDES = st.integers(SMALLEST, 6000)
 
 
 @given(image=st.tuples(SIDES, SIDES), pixels=st.sampled_from([36_000, 80_000, 200_000]))
-def test_a_size_is_of_eights_and_no_larger_than_the_image(image: tuple[int, int], pixels: int) -> None:
+def test_sizes_are_multiples_of_8_and_no_larger_than_the_image(image: tuple[int, int], pixels: int) -> None:
     size = fitting_size(image, pixels)
     for side, own in zip(size, image, strict=True):
         assert side % 8 == 0 and SMALLEST <= side <= own
@@ -26,7 +26,7 @@ def test_a_size_is_of_eights_and_no_larger_than_the_image(image: tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    ("picture", "pixels", "size"),
+    ("image", "pixels", "size"),
     [
         ((600, 800), 80_000, (248, 328)),  # 80000 = 244.9 x 326.6
         ((480, 640), 36_000, (168, 216)),  # 36000 = 164.3 x 219.1
@@ -48,13 +48,13 @@ def test_every_preset_is_a_valid_run(name: str, task: str) -> None:
     assert config.training.epochs == PRESETS[name]["training"]["epochs"]
 
 
-def test_where_people_look_is_not_augmented_strongly() -> None:
+def test_saliency_is_not_augmented_strongly() -> None:
     assert preset_settings("best", TASKS["saliency"], (480, 640))["training"]["augment"] == "light"
     assert preset_settings("best", TASKS["segmentation"], (480, 640))["training"]["augment"] == "strong"
     assert PRESETS["best"]["training"]["augment"] == "strong", "the table itself stays as it is"
 
 
-def test_a_preset_may_have_a_loss_of_its_own() -> None:
+def test_a_preset_may_set_the_loss() -> None:
     assert preset_settings("best", TASKS["segmentation"], (480, 640))["loss"] == "cross_entropy+dice"
     assert "loss" not in preset_settings("best", TASKS["depth"], (480, 640))
 
@@ -69,17 +69,15 @@ def test_a_preset_may_have_a_loss_of_its_own() -> None:
         ("saliency", {"out_size": None}, None),
     ],
 )
-def test_a_task_says_how_large_its_maps_are_where_nobody_else_does(
-    task: str, options: dict[str, Any], size: tuple[int, int] | None
-) -> None:
+def test_the_task_sets_the_default_out_size(task: str, options: dict[str, Any], size: tuple[int, int] | None) -> None:
     data = SimpleNamespace(task_name=task, kind="heat")
-    assert configured({"task": task, **options}, data).out_size == size  # type: ignore[arg-type]
+    assert complete_config({"task": task, **options}, data).out_size == size  # type: ignore[arg-type]
 
 
 def test_densities_need_a_fixed_size() -> None:
     data = SimpleNamespace(task_name="heatmap", kind="density")
-    with pytest.raises(ConfigError, match=r"run\.yaml: out_size must be fixed for densities"):
-        configured({"task": "heatmap", "out_size": None}, data, "run.yaml")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"run\.yaml: a density task needs a fixed out_size"):
+        complete_config({"task": "heatmap", "out_size": None}, data, "run.yaml")  # type: ignore[arg-type]
 
 
 def test_unknown_preset() -> None:
@@ -87,13 +85,13 @@ def test_unknown_preset() -> None:
         preset_settings("quick", TASKS["saliency"], (480, 640))
 
 
-def test_what_is_said_goes_before_what_is_preset() -> None:
-    said = {"training": {"epochs": 3}, "loss": "kld", "members": ["alexnet"], "out_size": None}
+def test_settings_override_the_preset() -> None:
+    settings = {"training": {"epochs": 3}, "loss": "kld", "members": ["alexnet"], "out_size": None}
     preset = {"training": {"epochs": 20, "augment": "light"}, "loss": "bce", "out_size": [1, 2], "input_size": [8, 8]}
-    assert under(said, preset) == {
+    assert fill_in(settings, preset) == {
         "training": {"epochs": 3, "augment": "light"}, "loss": "kld", "members": ["alexnet"], "out_size": None,
         "input_size": [8, 8],
     }  # fmt: skip
     assert preset["training"] == {"epochs": 20, "augment": "light"}, "neither is changed"
-    assert under({"training": "wrong"}, preset)["training"] == "wrong", "what is wrong is left for the check to tell"
-    assert under({}, preset) == preset and under(said, {}) == said
+    assert fill_in({"training": "wrong"}, preset)["training"] == "wrong", "wrong values are left to the validation"
+    assert fill_in({}, preset) == preset and fill_in(settings, {}) == settings

@@ -1,4 +1,4 @@
-"""densemble: pretrained classifiers become dense predictors, any set of them one ensemble in one file.
+"""densemble: turn pretrained image classifiers into dense predictors and combine them into one calibrated ensemble.
 
 import densemble as de
 run = de.train("my-data", task="saliency", members=["alexnet", "vgg19_bn", "resdeconv"], out="runs/gaze")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from densemble.storage.artifact import load, save
     from densemble.tuning import TuneResult, tune
 
-_HOME = {
+_MODULES = {
     "Cut": "nets.cut",
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
@@ -67,9 +67,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # torch takes seconds to import; `densemble --help` must not wait for it.
-    if name in _HOME:
-        return getattr(import_module(f"densemble.{_HOME[name]}"), name)
+    # Import lazily: torch takes seconds to import, and `densemble --help` does not need it.
+    if name in _MODULES:
+        return getattr(import_module(f"densemble.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'densemble' has no attribute '{name}'")
 
 

@@ -1,4 +1,4 @@
-"""The command line: wires the commands, turns expected failures into one line and an exit code."""
+"""Command line: registers the commands and turns expected errors into one line and an exit code."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Pretrained classifiers become dense predictors; any set of them becomes one ensemble in one file.",
+    help="Turn pretrained image classifiers into dense predictors and combine them into one ensemble in one file.",
 )
 
 
@@ -42,14 +42,14 @@ app.command()(benchmark.benchmark)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # The last finished epoch lies on disk already; there is nothing to save that would be whole.
+    # The last complete epoch is already on disk; there is nothing else worth saving.
     raise SystemExit(143)
 
 
 def _one_line(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """A warning without the line of code that gave it, which says nothing to who reads it."""
+    """Format a warning without its line of code, which does not help the user."""
     return f"warning: {message}\n"
 
 
@@ -58,11 +58,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = _one_line
     try:
-        app(obj=time.monotonic())  # --time counts from here on
+        app(obj=time.monotonic())  # --time counts from here
     except DensembleError as error:
         typer.echo(f"densemble: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`); closing stdout again must not raise once more.
+        # The reader of the output is gone (`| head`); replace stdout, so that closing it does not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -1,4 +1,4 @@
-"""run.yaml as pydantic models: the settings of one run, checked, with the nearest name for a misspelt key."""
+"""Validated settings of a run (run.yaml) as pydantic models; errors suggest the nearest name for an unknown key."""
 
 import difflib
 import re
@@ -31,7 +31,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 AveragingName = Literal["none", "ema", "swa"]
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
 COPIED = re.compile(r"(?P<backbone>.+)\*(?P<copies>\d+)")
-"""``resnet18*5``: five members."""
+"""``resnet18*5`` stands for five members."""
 
 
 def _read_size(value: Any) -> Any:
@@ -49,79 +49,79 @@ class _Strict(BaseModel):
 
 
 class TrainingOptions(_Strict):
-    """How members are trained; a section of run.yaml, and keys of each member that has values of its own."""
+    """Training options: the section ``training`` of run.yaml, and keys of each member that overrides them."""
 
     epochs: PositiveInt = 12
     learning_rate: PositiveFloat | Literal["auto"] = Field(
-        1e-3, description="peak learning rate of the head; auto: found by a range test"
+        1e-3, description="peak learning rate of the head; auto: determined by a range test"
     )
     backbone_learning_rate: PositiveFloat | None = Field(
-        None, description="peak learning rate of a pretrained backbone; default a fifth of the head's"
+        None, description="peak learning rate of a pretrained backbone; default: one fifth of the head's"
     )
     batch_size: PositiveInt | Literal["auto"] = Field(
-        8, description="images per step; auto: as many as fit, up to 32 on a GPU and 8 on a CPU"
+        8, description="images per step; auto: the most that fit, up to 32 on a GPU and 8 on a CPU"
     )
-    weight_decay: float = Field(1e-4, ge=0, description="of AdamW")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay of AdamW")
     augment: AugmentName = "light"
-    precision: PrecisionName = Field("auto", description="of the computation; weights are float32 in all of them")
+    precision: PrecisionName = Field("auto", description="precision of the computation; weights are always float32")
     averaging: AveragingName = Field(
         "none", description="average weights over steps (ema) or over the last quarter of the epochs (swa)"
     )
-    patience: PositiveInt | None = Field(None, description="epochs without a better score after which training ends")
+    patience: PositiveInt | None = Field(None, description="stop after this number of epochs without a better score")
     freeze_statistics: bool | None = Field(
-        None, description="keep the backbone's batch normalization statistics; default: where it is pretrained"
+        None, description="freeze the backbone's batch normalization statistics; default: if it is pretrained"
     )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="factor on the learning rate per block of the backbone, from its end to its start"
+        1.0, gt=0, le=1, description="factor on the learning rate per block of the backbone, from the last to the first"
     )
-    freeze_epochs: int = Field(0, ge=0, description="epochs in which only the head learns")
+    freeze_epochs: int = Field(0, ge=0, description="first epochs, in which only the head is trained")
     gradient_checkpointing: bool = Field(
-        False, description="compute features twice instead of keeping them: less memory"
+        False, description="save memory: compute features again in the backward pass instead of keeping them"
     )
-    channels_last: bool = Field(True, description="keep tensors as NHWC in memory, which is faster on most hardware")
+    channels_last: bool = Field(True, description="use the NHWC memory format, which is faster on most hardware")
     cache_features: bool = Field(
-        False, description="compute a frozen backbone's features once and keep them on disk; needs augment: none"
+        False, description="compute a frozen backbone's features once and cache them on disk; needs augment: none"
     )
     snapshots: int = Field(
-        0, ge=0, description="weights kept from the second half of the training, as further candidates"
+        0, ge=0, description="number of weights saved in the second half of the training, as more candidates"
     )
-    seed: int = Field(0, description="of weights, order and augmentation")
+    seed: int = Field(0, description="seed of weights, order and augmentation")
 
 
 class TrainingConfig(TrainingOptions):
-    """Complete training options, checked together."""
+    """Complete training options, validated together."""
 
     @model_validator(mode="after")
-    def _cacheable(self) -> "TrainingConfig":
+    def _validate(self) -> "TrainingConfig":
         require_cacheable(self)
         return self
 
 
 def require_cacheable(settings: TrainingOptions) -> None:
-    """Features can be kept only where they do not change.
+    """Check that the features stay the same in all epochs if they are cached.
 
     Raises:
-        ValueError: the backbone learns in some epoch, or images change from epoch to epoch.
+        ValueError: the backbone is trained, or images are augmented.
     """
     if not settings.cache_features:
         return
     problems = []
     if settings.freeze_epochs < settings.epochs:
-        problems.append(f"a backbone that never learns: set freeze_epochs to epochs ({settings.epochs})")
+        problems.append(f"a frozen backbone: set freeze_epochs to epochs ({settings.epochs})")
     if settings.augment != "none":
-        problems.append("images that do not change: set augment to none")
+        problems.append("images without augmentation: set augment to none")
     if problems:
         raise ValueError(f"cache_features needs {' and '.join(problems)}")
 
 
 class MemberConfig(TrainingOptions):
-    """One member: which backbone, where it is cut, which head, and its own training options.
+    """Settings of one member: backbone, cut, head and training options.
 
-    A training option that the member does not set has its default here, and the run's value in :meth:`training`.
+    Training options that the member does not set have defaults here; :meth:`training` takes them from the run.
     """
 
     backbone: str
-    copies: PositiveInt = Field(1, description="members of this kind, each with its own seed and name")
+    copies: PositiveInt = Field(1, description="number of members like this one, each with a different seed and name")
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$")
     cut: str = "auto"
     min_size: SizeField | None = None
@@ -142,60 +142,66 @@ class MemberConfig(TrainingOptions):
         if not (copied := COPIED.fullmatch(str(values.get("backbone")))):
             return values
         if "copies" in values:
-            raise ValueError(f"'{copied[0]}' says how many copies, and 'copies' says so again; keep one of them")
+            raise ValueError(f"'{copied[0]}' and 'copies' both set the number of copies; keep one of them")
         return {**values, "backbone": copied["backbone"], "copies": int(copied["copies"])}
 
     @model_serializer(mode="wrap")
     def _unset_as_null(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The member's own fields first; training options that it does not set are null."""
+        """Serialize training options last; those that the member does not set are null."""
         values: dict[str, Any] = serialize(self)
         options = {name: values.pop(name) for name in TrainingOptions.model_fields}
         return values | {name: value if name in self.model_fields_set else None for name, value in options.items()}
 
     def training(self, common: TrainingConfig) -> TrainingConfig:
-        """The run's training options, replaced by those that this member sets."""
-        own = self.model_fields_set & TrainingOptions.model_fields.keys()
-        return common.model_copy(update={name: getattr(self, name) for name in own})
+        """Return the run's training options, overridden by those that this member sets."""
+        overrides = self.model_fields_set & TrainingOptions.model_fields.keys()
+        return common.model_copy(update={name: getattr(self, name) for name in overrides})
 
-    def spread(self, seed: int) -> "list[MemberConfig]":
-        """Its copies as members of their own, numbered, with seeds counted up from its own, or from ``seed``.
+    def expand_copies(self, seed: int) -> "list[MemberConfig]":
+        """Return the copies as separate members, with numbered names and consecutive seeds.
 
-        The same network trained from several seeds: deep ensembles (Lakshminarayanan et al. 2017).
+        The seeds start at the member's seed if it sets one, else at ``seed``. One network trained from several seeds
+        gives a deep ensemble (Lakshminarayanan et al. 2017).
         """
         if self.copies == 1:
             return [self]
         first = self.seed if "seed" in self.model_fields_set else seed
         return [
-            self.model_copy(update={"copies": 1, "seed": first + number, "name": name})
-            for number, name in enumerate(_numbered(self.name, self.copies))
+            self.model_copy(update={"copies": 1, "seed": first + index, "name": name})
+            for index, name in enumerate(_copy_names(self.name, self.copies))
         ]
 
 
-def _numbered(name: str | None, count: int) -> list[str | None]:
-    """``name``, ``name-2``, ...; members without a name of their own are numbered with all others of their kind."""
+def _copy_names(name: str | None, count: int) -> list[str | None]:
+    """Return ``name``, ``name-2``, ...; unnamed copies get their names in :meth:`RunConfig.member_names`."""
     return [name, *(name and f"{name}-{number}" for number in range(2, count + 1))]
 
 
 class TrainerConfig(_Strict):
-    """The machine: flags of Lightning's Trainer, workers, loggers."""
+    """Settings of the machine: flags of Lightning's Trainer, workers, loggers."""
 
     accelerator: str = "auto"
     devices: int | str | list[int] = 1
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
     deterministic: bool = False
-    workers: int | None = Field(None, ge=0, description="processes that load images; default 0 on CPU, 4 on a GPU")
+    workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, 4 with a GPU")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
-    cache_dir: str | None = Field(None, description="folder of decoded images; default RUN/cache")
+    cache_dir: str | None = Field(None, description="folder of decoded images; default: RUN/cache")
     keep_checkpoints: bool = Field(False, description="keep last.ckpt and RUN/cache when the run is complete")
+
+    @property
+    def has_one_device(self) -> bool:
+        """Whether ``devices`` selects a single device."""
+        return self.devices in (1, "1") or (isinstance(self.devices, list) and len(self.devices) == 1)
 
 
 class RunConfig(_Strict):
-    """Everything that one run is made of."""
+    """All settings of a run."""
 
     task: str
     preset: Literal["fast", "balanced", "best"] | None = None
-    loss: str = Field("", description="of the task's losses, joined by +; default the task's own")
+    loss: str = Field("", description="losses of the task, joined by +; default: the task's default loss")
     class_weights: Literal["balanced"] | list[PositiveFloat] | None = None
     input_size: SizeField = (240, 320)
     out_size: SizeField | None = None
@@ -207,45 +213,45 @@ class RunConfig(_Strict):
 
     @field_validator("members")
     @classmethod
-    def _spread(cls, members: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
+    def _expand(cls, members: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
         training: TrainingConfig = info.data.get("training", TrainingConfig())
-        return [copy for member in members for copy in member.spread(training.seed)]
+        return [copy for member in members for copy in member.expand_copies(training.seed)]
 
     @model_validator(mode="after")
-    def _own_names(self) -> "RunConfig":
+    def _validate(self) -> "RunConfig":
         if not self.members:
             raise ValueError("members is empty; name at least one backbone")
         names = [member.name for member in self.members if member.name]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise ValueError(f"two members are named '{doubled[0]}'; give each its own name")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"two members are named '{repeated[0]}'; give them different names")
         for member in self.members:
             require_cacheable(member.training(self.training))
         return self
 
     def member_names(self) -> list[str]:
-        """One name per member: its own, or its backbone's, numbered where a backbone occurs twice."""
+        """Return one name per member: its name, or that of its backbone, numbered if a backbone occurs twice."""
         names: list[str] = []
         for member in self.members:
-            plain = member.name or re.sub(
+            base = member.name or re.sub(
                 r"[^A-Za-z0-9_-]", "_", member.backbone.removeprefix("timm/").replace("/", "-")
             )
-            name, count = plain, 2
+            name, count = base, 2
             while name in names:
-                name, count = f"{plain}-{count}", count + 1
+                name, count = f"{base}-{count}", count + 1
             names.append(name)
         return names
 
     def to_yaml(self) -> str:
-        """The text of a run.yaml that gives this configuration again."""
+        """Return the text of a run.yaml that gives the same configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The raw mapping of a YAML file.
+    """Read the mapping in a YAML file, without validation.
 
     Raises:
-        ConfigError: absent, not YAML, or not a mapping.
+        ConfigError: the file is absent, not YAML, or not a mapping.
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -259,57 +265,60 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def make_config(values: dict[str, Any], source: str = "the settings") -> RunConfig:
-    """A checked configuration from plain values.
+    """Validate plain values and return the configuration.
 
     Raises:
-        ConfigError: names every unknown key with the nearest known one, and every wrong value.
+        ConfigError: unknown keys or wrong values; the message names all of them, with the nearest known keys.
     """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_explained(error)}") from error
+        raise ConfigError(f"{source}: {_describe(error)}") from error
 
 
-def make_data_options(given: DataOptions) -> DataOptions:
-    """Checked data options, complete with defaults.
+def make_data_options(options: DataOptions) -> DataOptions:
+    """Validate data options and fill in the defaults.
 
     Raises:
-        ConfigError: as :func:`make_config`.
+        ConfigError: unknown keys or wrong values.
     """
     try:
-        return _DATA_OPTIONS.validate_python(given)
+        return _DATA_OPTIONS.validate_python(options)
     except ValidationError as error:
-        raise ConfigError(_explained(error, "data")) from error
+        raise ConfigError(_describe(error, "data")) from error
 
 
 _DATA_OPTIONS = TypeAdapter(DataOptions)
 
 
-def _explained(error: ValidationError, *section: str) -> str:
-    return "; ".join(_explain({**item, "loc": (*section, *item["loc"])}) for item in error.errors())
+def _describe(error: ValidationError, *section: str) -> str:
+    return "; ".join(_describe_item({**item, "loc": (*section, *item["loc"])}) for item in error.errors())
 
 
-def _explain(item: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+def _describe_item(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return f"unknown key '{place}'; {_hint(item['loc'])}"
+        return f"unknown key '{key}'; {_suggest(item['loc'])}"
     if item["type"] == "missing":
-        return f"'{place}' is missing"
+        return f"'{key}' is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
-    return f"'{place}' = {item['input']!r}: {message}" if place else message
+    return f"'{key}' = {item['input']!r}: {message}" if key else message
 
 
-def _hint(location: tuple[Any, ...]) -> str:
-    """What an unknown key may have been: one of another section, or one of nearly that name."""
+def _suggest(location: tuple[Any, ...]) -> str:
+    """Suggest known keys for an unknown key: the same key in another section, or a similar key."""
     known: dict[str, Any] = {
         "": RunConfig.model_fields, "training": TrainingConfig.model_fields, "data": get_type_hints(DataOptions),
         "trainer": TrainerConfig.model_fields, "members": MemberConfig.model_fields,
     }  # fmt: skip
-    key, own = str(location[-1]), known.get(str(location[0]) if len(location) > 1 else "", known[""])
-    names = dict.fromkeys([*own, *(name for fields in known.values() for name in fields)])
-    near = [key] if key in names else difflib.get_close_matches(key, own, 1) or difflib.get_close_matches(key, names, 1)
-    if not near:
-        return f"known are: {', '.join(own)}"
-    sections = [""] if near[0] in own else [name for name, fields in known.items() if near[0] in fields]
-    paths = [f"{name}.{near[0]}".lstrip(".") for name in sections if name != "members" or len(sections) == 1]
+    key, same_section = str(location[-1]), known.get(str(location[0]) if len(location) > 1 else "", known[""])
+    names = dict.fromkeys([*same_section, *(name for fields in known.values() for name in fields)])
+    matches = [key] if key in names else (
+        difflib.get_close_matches(key, same_section, 1) or difflib.get_close_matches(key, names, 1)
+    )  # fmt: skip
+    if not matches:
+        return f"known keys: {', '.join(same_section)}"
+    match = matches[0]
+    sections = [""] if match in same_section else [name for name, fields in known.items() if match in fields]
+    paths = [f"{name}.{match}".lstrip(".") for name in sections if name != "members" or len(sections) == 1]
     return "did you mean " + " or ".join(f"'{path.replace('members.', 'members.0.')}'" for path in paths) + "?"

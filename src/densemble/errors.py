@@ -1,17 +1,17 @@
-"""What can go wrong, as a tree of exceptions; each names the exit code of the command line.
+"""Exceptions of densemble and the exit codes of the command line.
 
-    DensembleError              1   a bug, if nothing below fits
-    ├── UsageError              2   an argument or a setting that cannot be used
+    DensembleError              1   any other failure
+    ├── UsageError              2   an unusable argument or setting
     │   ├── ConfigError         2   run.yaml or --set: unknown key, wrong value
-    │   └── CutError            2   a cut that does not exist or is too small
-    ├── DataError               3   images or maps that cannot be used
-    ├── ArtifactError           4   an artifact or a run that is damaged, unknown or incomplete
-    ├── PartialError            5   some members or images failed, the rest is done
-    ├── ResourceError           6   a folder that cannot be written, no memory, no device
+    │   └── CutError            2   a cut that does not exist or whose map is too small
+    ├── DataError               3   unusable images or targets
+    ├── ArtifactError           4   a damaged, unknown or incomplete artifact or run
+    ├── PartialError            5   some members or images failed, the others are done
+    ├── ResourceError           6   a folder that is not writable, no memory, no device
     │   └── WeightsError        6   pretrained weights that are absent, unreadable or do not fit
-    └── DivergedError           7   training ended in NaN or infinity
+    └── DivergedError           7   the training loss became NaN or infinite
 
-Every message says what is wrong, where, and what to do about it.
+Every message says what is wrong, where, and how to fix it.
 """
 
 
@@ -22,13 +22,13 @@ class DensembleError(Exception):
 
 
 class UsageError(DensembleError):
-    """An argument or a setting that cannot be used."""
+    """An unusable argument or setting."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A run.yaml file or a ``--set`` that cannot be used."""
+    """An unusable run.yaml file or ``--set`` option."""
 
 
 class CutError(UsageError):
@@ -36,25 +36,25 @@ class CutError(UsageError):
 
 
 class DataError(DensembleError):
-    """Images or maps that cannot be used."""
+    """Unusable images or targets."""
 
     exit_code = 3
 
 
 class ArtifactError(DensembleError):
-    """An artifact or a run folder that is damaged, unknown or incomplete."""
+    """A damaged, unknown or incomplete artifact or run folder."""
 
     exit_code = 4
 
 
 class PartialError(DensembleError):
-    """Some members or images failed; the rest is done."""
+    """Some members or images failed; the others are done."""
 
     exit_code = 5
 
 
 class ResourceError(DensembleError):
-    """The machine cannot do it: a folder that cannot be written, no memory, no such device."""
+    """A missing resource: a folder that is not writable, no memory, no such device."""
 
     exit_code = 6
 
@@ -64,6 +64,16 @@ class WeightsError(ResourceError):
 
 
 class DivergedError(DensembleError):
-    """Training ended in NaN or infinity."""
+    """The training loss became NaN or infinite."""
 
     exit_code = 7
+
+
+def error_text(error: BaseException) -> str:
+    """Return the text of an error, with its type if it is not a :class:`DensembleError`."""
+    return str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
+
+
+def error_like(cause: BaseException | None, message: str) -> DensembleError:
+    """Return an error with the type of its cause, and so with its exit code, if that is a :class:`DensembleError`."""
+    return type(cause)(message) if isinstance(cause, DensembleError) else DensembleError(message)

@@ -1,12 +1,12 @@
-"""Messages: where the lines of the loggers ``densemble.*`` are shown, beside the handlers of the program."""
+"""Show the log lines of ``densemble.*``, in addition to the handlers of the program."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class _Lines(logging.Handler):
-    """Calls a function with the text of each record; what the function raises reaches who logs."""
+class _LineHandler(logging.Handler):
+    """Calls a function with the text of each record; an exception from it propagates to the logging call."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
@@ -18,11 +18,11 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def shown(write: Callable[[str], None] | None) -> Iterator[None]:
-    """Calls ``write`` with each line that densemble logs while the context is open; ``None`` changes nothing."""
+    """Call ``write`` with each line that densemble logs inside the context; ``None`` changes nothing."""
     if write is None:
         yield
         return
-    logger, handler = logging.getLogger("densemble"), _Lines(write)
+    logger, handler = logging.getLogger("densemble"), _LineHandler(write)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))

@@ -1,4 +1,4 @@
-"""Presets: settings of run.yaml for those who do not want to choose them."""
+"""Presets: named sets of run.yaml settings for speed or quality."""
 
 import math
 from collections.abc import Mapping
@@ -19,26 +19,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "thorough_loss": True,
     },
 }
-"""By name: the area of an image in pixels, no larger than the images are, settings of run.yaml, and whether
-the task's ``thorough_loss`` is taken."""
+"""Presets by name: image area in pixels, training settings, and whether to use the task's ``thorough_loss``.
+
+The image size never exceeds that of the data.
+"""
 MULTIPLE = 8
 SMALLEST = 32
 
 
 class Traits(Protocol):
-    """What a preset needs to know of a task; see :class:`densemble.tasks.Task`."""
+    """Traits of a task that a preset uses; see :class:`densemble.tasks.Task`."""
 
     keeps_frame: bool
     thorough_loss: str
 
 
 def preset_settings(name: str, task: Traits, image: Size) -> dict[str, Any]:
-    """Settings of run.yaml.
+    """Return the run.yaml settings of a preset.
 
     Args:
         name: row of ``PRESETS``.
-        task: value of ``TASKS``; one whose targets depend on the frame is not augmented strongly.
-        image: (H, W) that the images typically have.
+        task: value of ``TASKS``; a task whose targets depend on the image frame gets no strong augmentation.
+        image: typical (H, W) of the images.
 
     Raises:
         UsageError: no such preset.
@@ -55,17 +57,20 @@ def preset_settings(name: str, task: Traits, image: Size) -> dict[str, Any]:
 
 
 def fitting_size(image: Size, pixels: int) -> Size:
-    """The size of about ``pixels`` with an image's shape: multiples of 8, no larger than the image, at least 32."""
+    """Return a size with the image's aspect ratio and about ``pixels``.
+
+    Both sides are multiples of 8, no larger than the image, and at least 32.
+    """
     shrink = math.sqrt(pixels / (image[0] * image[1]))
     height, width = (max(SMALLEST, min(round(side * shrink / MULTIPLE), side // MULTIPLE) * MULTIPLE) for side in image)
     return height, width
 
 
-def under(explicit: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``explicit`` with what it does not say taken from ``settings``, section by section."""
-    merged: dict[str, Any] = dict(settings)
-    for key, value in explicit.items():
-        known = merged.get(key)
-        both = isinstance(known, Mapping) and isinstance(value, Mapping)
-        merged[key] = under(value, known) if both and isinstance(known, Mapping) else value
+def fill_in(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` with missing keys taken from ``defaults``, also inside sections."""
+    merged: dict[str, Any] = dict(defaults)
+    for key, value in settings.items():
+        default = merged.get(key)
+        is_section = isinstance(default, Mapping) and isinstance(value, Mapping)
+        merged[key] = fill_in(value, default) if is_section else value  # type: ignore[arg-type]
     return merged

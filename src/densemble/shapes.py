@@ -1,10 +1,10 @@
-"""The axis vocabulary: every shape in densemble is written with these letters.
+"""Names of axes and functions for sizes. All shapes in densemble are written with these letters.
 
     B  images in a batch          M  members of an ensemble
     C  channels of an image       K  channels of a map (classes, or 1)
-    H, W  an image's size         h, w  a map's size
+    H, W  size of an image        h, w  size of a map
 
-Sizes are always (height, width), in pixels; as text ``240x320`` (height x width).
+Sizes are always (height, width) in pixels; as text, ``240x320``.
 """
 
 import re
@@ -22,12 +22,12 @@ Array = np.ndarray[Any, Any]
 
 
 def size_of(maps: "Tensor | Array") -> Size:
-    """(height, width), the last two axes of maps or images ``(..., H, W)``."""
+    """Return (height, width), the last two axes of maps or images ``(..., H, W)``."""
     return int(maps.shape[-2]), int(maps.shape[-1])
 
 
 def parse_size(text: str) -> Size:
-    """``"240x320"`` -> ``(240, 320)``: height x width in pixels.
+    """Parse ``"240x320"`` (height x width in pixels) to ``(240, 320)``.
 
     Raises:
         UsageError: the text is not two positive integers joined by ``x``.
@@ -39,5 +39,5 @@ def parse_size(text: str) -> Size:
 
 
 def format_size(size: Size) -> str:
-    """``(240, 320)`` -> ``"240x320"``."""
+    """Format ``(240, 320)`` as ``"240x320"``."""
     return f"{size[0]}x{size[1]}"

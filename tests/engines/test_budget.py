@@ -1,4 +1,4 @@
-"""Budgets and plans against values by hand, with a fake clock."""
+"""Budgets and plans against values computed by hand, with a fake clock."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def named(name: str, factor: float, **changes: object) -> Cost:
 def test_the_clock_runs_from_the_start_of_the_command() -> None:
     now = [500.0]
     budget = Budget(90, started=480.0, clock=lambda: now[0])
-    assert budget.limited and (budget.used, budget.left) == (20, 70)
+    assert (budget.used, budget.left) == (20, 70)
     now[0] += 100
     assert (budget.used, budget.left) == (120, -30)
     assert Budget(90, clock=lambda: now[0]).used == 0
@@ -27,7 +27,7 @@ def test_the_clock_runs_from_the_start_of_the_command() -> None:
 
 def test_without_limit() -> None:
     budget = Budget(None)
-    assert not budget.limited and budget.left == float("inf")
+    assert budget.left == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_without_limit() -> None:
     [
         (10, 12, 6),  # 3 epochs would be 30 steps: fewer than 60
         (100, 12, 3),
-        (100, 2, 2),  # no more than what was asked for
+        (100, 2, 2),  # no more than requested
         (4, 8, 8),  # 60 steps are 15 epochs
         (4000, 12, 0.25),  # 1000 steps are enough
     ],
@@ -50,22 +50,22 @@ def test_cost_by_hand() -> None:
     assert cost.epoch == 12 and cost.least == 7 + 3 * 12 and cost.most == 7 + 10 * 12
     assert cost.epochs_in(7 + 30) == 2.5 and cost.epochs_in(3) == 0 and cost.epochs_in(1000) == 10
     short = replace(cost, steps=4000)
-    assert short.least == 7 + 1000 * 0.5 + 2.0, "a quarter of an epoch is validated as a whole one"
+    assert short.least == 7 + 1000 * 0.5 + 2.0, "a quarter of an epoch is validated like a full one"
 
 
-def test_all_members_fit_and_what_remains_is_shared_equally() -> None:
+def test_spare_time_is_shared_equally() -> None:
     plan = make_plan([named("b", 2.0), named("a", 1.0)], 60 + 120 + 40)
     assert [share.cost.name for share in plan.shares] == ["a", "b"] and not plan.left_out
     assert [share.seconds for share in plan.shares] == [60 + 20, 120 + 20]
 
 
-def test_what_a_cheap_member_does_not_need_goes_to_the_others() -> None:
+def test_spare_time_of_a_cheap_member_goes_to_the_others() -> None:
     plan = make_plan([named("a", 1.0, epochs=7), named("b", 2.0)], 60 + 120 + 40)
     assert [share.seconds for share in plan.shares] == [70, 120 + 30]
 
 
-def test_the_dearest_members_are_left_out() -> None:
-    """Seven members in 150 s on a GPU: four had one epoch each; now those are left out and the others are trained."""
+def test_the_most_expensive_members_are_left_out() -> None:
+    """Seven members in 150 s: instead of one epoch each for the slow four, the fast three get useful trainings."""
     costs = [named(str(factor), factor) for factor in (3.0, 0.2, 5.0, 0.5, 1.0, 4.0, 2.0)]
     plan = make_plan(costs, 150)
     assert [share.cost.name for share in plan.shares] == ["0.2", "0.5", "1.0"]
@@ -74,7 +74,7 @@ def test_the_dearest_members_are_left_out() -> None:
     assert sum(share.seconds for share in plan.shares) == pytest.approx(150)
 
 
-def test_the_assembly_counts() -> None:
+def test_the_assembly_is_part_of_the_cost() -> None:
     costs = [named("a", 1.0, assembly=10.0), named("b", 1.5, assembly=10.0)]
     assert len(make_plan(costs, 60 + 10 + 90 + 10).shares) == 2
     plan = make_plan(costs, 60 + 10 + 90 + 9)
@@ -83,10 +83,10 @@ def test_the_assembly_counts() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "share"), [(30.0, 20.0), (10.5, SHORTEST), (-50.0, SHORTEST)])
-def test_one_member_is_trained_however_little_time_there_is(seconds: float, share: float) -> None:
+def test_one_member_is_trained_even_without_time(seconds: float, share: float) -> None:
     costs = [named("b", 2.0), named("a", 1.0, assembly=10.0)]
     plan = make_plan(costs, seconds)
-    assert [(one.cost.name, one.seconds) for one in plan.shares] == [("a", share)]
+    assert [(planned.cost.name, planned.seconds) for planned in plan.shares] == [("a", share)]
     assert [cost.name for cost in plan.left_out] == ["b"]
     assert make_plan(costs, seconds, require_one=False).shares == ()
 
@@ -109,7 +109,7 @@ COSTS = st.lists(
 
 
 @given(costs=COSTS, seconds=st.floats(0, 3000))
-def test_every_plan_keeps_the_time_and_trains_usefully(costs: list[Cost], seconds: float) -> None:
+def test_every_plan_fits_into_the_time_and_trains_usefully(costs: list[Cost], seconds: float) -> None:
     plan = make_plan(costs, seconds, require_one=False)
     assert sum(share.seconds for share in plan.shares) + plan.assembly <= seconds + 1e-6
     for share in plan.shares:

@@ -52,15 +52,15 @@ SPOILT = {
 
 @pytest.fixture
 def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Members count as trained without training; gives what was trained in order."""
+    """Mark members as trained without training; return their names in training order."""
     trained: list[str] = []
 
-    def train_member(training: Any, number: int) -> Outcome:
-        trained.append(training.name(number))
-        folder = training.folder(number)
+    def train_member(training: Any, index: int) -> Outcome:
+        trained.append(training.name(index))
+        folder = training.folder(index)
         folder.path.mkdir(parents=True)
         folder.record.write_text(json.dumps({"state": "done"}))
-        return Outcome(training.name(number), "done")
+        return Outcome(training.name(index), "done")
 
     monkeypatch.setattr(local, "train_member", train_member)
     return trained
@@ -78,29 +78,29 @@ def members(folder: Path, out: Path, resume: bool = False, retrain: bool = False
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_errors_of_the_check_stop_every_training_with_its_text(
+def test_check_errors_stop_every_training_with_the_same_text(
     kind: str, tmp_path: Path, untrained: list[str], densemble: Callable[..., Any]
 ) -> None:
-    """Also where class names are written beside masks in which they would hide the fault."""
-    spoil, remedy = SPOILT[kind]
+    """Also if a file of class names beside the masks would hide the fault."""
+    spoil, fix = SPOILT[kind]
     data, out = write_good(tmp_path / "data", "segmentation"), tmp_path / "run"
     (data / "classes.txt").write_text("sky\nroad\ncar\n")
     spoil(data)
     checked = densemble("data", "check", data, "--task", "segmentation")
-    found = checked.stdout[checked.stdout.index(f"error: {kind}") :].split("\n\n")[0]
-    assert checked.returncode == 3 and remedy in found
+    expected = checked.stdout[checked.stdout.index(f"error: {kind}") :].split("\n\n")[0]
+    assert checked.returncode == 3 and fix in expected
     done = densemble("train", data, "--task", "segmentation", "-o", out, "--members", "resdeconv", "--time", "9m")
-    assert done.returncode == 3 and found in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 3 and expected in done.stderr and "Traceback" not in done.stderr
     with pytest.raises(DataError, match="nothing was trained") as raised:
         de.train(data, ["resdeconv"], out, task="segmentation", report=lambda line: None)
-    assert found in str(raised.value)
+    assert expected in str(raised.value)
     with pytest.raises(DataError, match="nothing was trained") as raised:
         tune(data, "resdeconv", tmp_path / "search", task="segmentation", report=lambda line: None)
-    assert found in str(raised.value)
+    assert expected in str(raised.value)
     assert untrained == [] and not (out / "run.yaml").exists()
 
 
-def test_warnings_are_printed_and_the_training_goes_on(tmp_path: Path, untrained: list[str]) -> None:
+def test_warnings_are_printed_and_the_training_continues(tmp_path: Path, untrained: list[str]) -> None:
     data = write_good(tmp_path / "data", "segmentation")
     (data / "classes.txt").write_text("sky\nroad\ncar\nboat\n")
     lines = members(data, tmp_path / "run")
@@ -109,7 +109,7 @@ def test_warnings_are_printed_and_the_training_goes_on(tmp_path: Path, untrained
     assert untrained == ["one"]
 
 
-def test_a_check_is_kept_until_a_file_changes(
+def test_a_check_is_cached_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     folder = write_good(tmp_path, "segmentation")
@@ -154,7 +154,7 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("what", CHANGED)
-def test_a_run_does_not_go_on_with_other_data(what: str, tmp_path: Path, untrained: list[str]) -> None:
+def test_a_run_cannot_be_resumed_with_other_data(what: str, tmp_path: Path, untrained: list[str]) -> None:
     data, out = write_good(tmp_path / "data", "segmentation"), tmp_path / "run"
     (data / "classes.txt").write_text("sky\nroad\ncar\n")
     members(data, out)
@@ -183,7 +183,7 @@ def test_without_a_trained_member_data_may_change(tmp_path: Path, untrained: lis
     assert untrained == ["one", "one"]
 
 
-def test_validation_maps_that_changed_are_not_scored_with_old_predictions(tmp_path: Path, untrained: list[str]) -> None:
+def test_changed_validation_targets_are_not_scored_with_old_predictions(tmp_path: Path, untrained: list[str]) -> None:
     data, out = write_good(tmp_path / "data", "segmentation"), tmp_path / "run"
     members(data, out)
     de.Run(out).open_data()
@@ -192,11 +192,11 @@ def test_validation_maps_that_changed_are_not_scored_with_old_predictions(tmp_pa
         de.Run(out).open_data()
 
 
-def test_a_search_does_not_go_on_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_cannot_be_resumed_with_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    monkeypatch.setattr("densemble.tuning.search._Search.go_on", lambda *_: None)
+    monkeypatch.setattr("densemble.tuning.search._Search.run", lambda *_: None)
     monkeypatch.setattr("densemble.tuning.search.prepare", lambda *_: None)
-    monkeypatch.setattr("densemble.tuning.search._Search.result", lambda _: type("Found", (), {"best": 1}))
+    monkeypatch.setattr("densemble.tuning.search._Search.result", lambda _: type("Result", (), {"best": 1}))
     data = write_good(tmp_path / "data", "segmentation")
 
     def search() -> None:
@@ -209,7 +209,7 @@ def test_a_search_does_not_go_on_with_other_data(tmp_path: Path, monkeypatch: py
         search()
 
 
-def test_a_digest_is_of_what_files_hold_wherever_they_lie(tmp_path: Path) -> None:
+def test_digests_depend_on_content_and_not_on_paths(tmp_path: Path) -> None:
     one = FolderData(write_good(tmp_path / "one", "segmentation"), "segmentation")
     other = FolderData(write_good(tmp_path / "other", "segmentation"), "segmentation")
     assert changes(data_digests(one), data_digests(other)) == []
@@ -217,7 +217,7 @@ def test_a_digest_is_of_what_files_hold_wherever_they_lie(tmp_path: Path) -> Non
     assert changes(data_digests(one), data_digests(scaled)) == ["label_map was None and is {2: 1}"]
     written = {"label_map": "{2: 1}", "scale": "1.0", "bands": "(0, 2)", "heat_max": "None", "exif": "auto"}
     banded = FolderData(tmp_path / "one", "segmentation", label_map={2: 1}, bands=[0, 2])
-    assert written.items() <= data_digests(banded)["reading"].items(), "as earlier runs have them"
+    assert written.items() <= data_digests(banded)["reading"].items(), "as in earlier runs"
     drawn = PanopticDrawing(tmp_path / "all.json", tmp_path / "map.png", ((1, 0),))
     sample = one.train[0].__class__(tmp_path / "a.png", tmp_path / "all.json", drawing=drawn)
     assert sample.files == (tmp_path / "a.png", tmp_path / "map.png")

@@ -50,7 +50,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_complete_run_loses_checkpoints_and_cache_and_nothing_else(run: RunFolder) -> None:
+def test_only_checkpoints_and_cache_of_a_complete_run_are_removed(run: RunFolder) -> None:
     assert checkpoints(run) == list(NAMES) and run.cache.is_dir()
     before = {path: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
     (line,) = remove(run)
@@ -60,7 +60,7 @@ def test_a_complete_run_loses_checkpoints_and_cache_and_nothing_else(run: RunFol
     assert remove(run) == [], "nothing is left to remove"
 
 
-def test_they_are_kept_on_demand(run: RunFolder) -> None:
+def test_checkpoints_and_cache_are_kept_on_request(run: RunFolder) -> None:
     before = size(run.path)
     assert remove(run, keep_checkpoints=True) == [] and size(run.path) == before
 
@@ -73,7 +73,7 @@ def test_an_unfinished_member_keeps_its_checkpoint_and_the_cache(run: RunFolder,
     assert checkpoints(run) == ["resdeconv"] and run.cache.is_dir()
 
 
-def test_a_member_that_was_left_out_needs_nothing(run: RunFolder) -> None:
+def test_a_member_left_out_keeps_no_checkpoint_and_no_cache(run: RunFolder) -> None:
     shutil.rmtree(run.member(2, "lite0").path)
     remove(run)
     assert checkpoints(run) == [] and not run.cache.is_dir()

@@ -1,4 +1,4 @@
-"""Trainings with a time limit: order, members that are left out, messages; fake members move the clock."""
+"""Trainings with a time limit: order, members left out, messages. Fake members advance a fake clock."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,24 +16,28 @@ from densemble.engines import local, member, timed
 from densemble.engines.budget import Budget, Cost
 from densemble.engines.measuring import ScoringTimes, measure_scoring
 from densemble.engines.member import Outcome
-from densemble.engines.timed import ASSEMBLY_START, OWN_SCORES, train_within
+from densemble.engines.plan import Sizes
+from densemble.engines.timed import ASSEMBLY_START, FULL_SIZE_SCORES, train_within
 from densemble.errors import WeightsError
 from densemble.messages import shown
 
-IMAGES, OWN = 10, 0.05
+IMAGES, SCORING = 10, 0.05
+"""Number of validation images, and seconds to score one at its full size."""
 ASSEMBLY = 1.0
-"""Of each member; 10 images are scored at their own size, a twentieth of a second each."""
-FIXED = ASSEMBLY_START + OWN_SCORES * IMAGES * OWN
+"""Assembly seconds of each member."""
+FIXED = ASSEMBLY_START + FULL_SIZE_SCORES * IMAGES * SCORING
 
 
 @dataclass
-class World:
-    """Members by number: seconds of an epoch of 60 steps; 10 epochs are asked for, so 3 of them are useful.
+class FakeRun:
+    """A run of 10 epochs of 60 steps; 3 epochs are a useful training.
 
     Attributes:
-        slowness: factor by which trainings take longer than was measured.
-        broken: members that cannot be built; failing: members whose training fails.
-        macs: of the members; default increasing.
+        epochs: seconds of an epoch, by member.
+        slowness: factor between the training time and its measurement.
+        broken: members that cannot be built.
+        failing: members whose training fails.
+        macs: multiply-accumulates by member; default increasing.
     """
 
     epochs: list[float]
@@ -64,7 +68,7 @@ class World:
         return Outcome(str(number), "failed" if number in self.failing else "done")
 
     def run(self, seconds: float, used: float = 0.0, kept: int = 0) -> dict[int, str]:
-        """Outcomes of all members, with so many seconds used before they are built."""
+        """Return the states of all members; ``used`` seconds pass before they are built."""
         budget = Budget(seconds, started=-used, clock=lambda: self.now)
         training: Any = SimpleNamespace(
             task=None,
@@ -79,93 +83,93 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(*epochs: float, **options: Any) -> World:
-        made = World(list(epochs), **options)
-        monkeypatch.setattr(timed, "sizes", lambda config, member: ((8, 8), (8, 8), (4, 4)))
-        monkeypatch.setattr(timed, "build_member", made.build)
-        monkeypatch.setattr(timed, "_measure", made.measure)
-        monkeypatch.setattr(timed, "train_member", made.train)
-        monkeypatch.setattr(timed, "measure_scoring", lambda *_: ScoringTimes(OWN, 0.0, torch.zeros(1, 3, 4, 4)))
+def fake_run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(*epochs: float, **options: Any) -> FakeRun:
+        fake = FakeRun(list(epochs), **options)
+        monkeypatch.setattr(timed, "sizes", lambda config, member: Sizes((8, 8), (8, 8), (4, 4)))
+        monkeypatch.setattr(timed, "build_member", fake.build)
+        monkeypatch.setattr(timed, "_measure", fake.measure)
+        monkeypatch.setattr(timed, "train_member", fake.train)
+        monkeypatch.setattr(timed, "measure_scoring", lambda *_: ScoringTimes(SCORING, 0.0, torch.zeros(1, 3, 4, 4)))
         failed = lambda training, number, error: Outcome(str(number), "failed", str(error), error)  # noqa: E731
         monkeypatch.setattr(timed, "record_failure", failed)
-        return made
+        return fake
 
     return make
 
 
-def test_enough_for_all(world: Any) -> None:
-    made = world(1, 2, 3)
-    assert made.run(1000) == {0: "done", 1: "done", 2: "done"}
-    assert made.shares == {0: 10, 1: 20, 2: 30}, "all epochs, and no more"
-    assert made.lines[0] == f"time: 1000 s; used so far 3 s; expected: training 60 s, assembly {FIXED + 3:.0f} s"
-    assert made.lines[1] == "  0: 10 of 10 epochs in 10 s (1 s each)"
+def test_enough_for_all(fake_run: Any) -> None:
+    fake = fake_run(1, 2, 3)
+    assert fake.run(1000) == {0: "done", 1: "done", 2: "done"}
+    assert fake.shares == {0: 10, 1: 20, 2: 30}, "all epochs, and no more"
+    assert fake.lines[0] == f"time: 1000 s; used so far 3 s; expected: training 60 s, assembly {FIXED + 3:.0f} s"
+    assert fake.lines[1] == "  0: 10 of 10 epochs in 10 s (1 s each)"
 
 
-def test_the_time_before_the_first_member_counts(world: Any) -> None:
+def test_the_time_before_the_first_member_counts(fake_run: Any) -> None:
     seconds = 3 + 9 + 3 * 2 + FIXED + 3 * ASSEMBLY
-    assert set(world(1, 1, 1).run(seconds + 3).values()) == {"done"}
-    assert sorted(world(1, 1, 1).run(seconds + 3, used=10).values()) == ["done", "done", "left out"]
+    assert set(fake_run(1, 1, 1).run(seconds + 3).values()) == {"done"}
+    assert sorted(fake_run(1, 1, 1).run(seconds + 3, used=10).values()) == ["done", "done", "left out"]
 
 
-def test_the_dear_are_left_out_and_named(world: Any) -> None:
-    made = world(1, 2, 30, 40, macs={0: 1, 1: 2, 2: 10, 3: 31})
-    assert made.run(60) == {0: "done", 1: "done", 2: "left out", 3: "left out"}
-    assert "  3: left out: not measured" in "\n".join(made.lines[:5]), "it computes more than three times as much as 2"
-    assert sum(made.shares.values()) == pytest.approx(30), "both are trained for all their epochs"
-    said = "\n".join(made.lines)
-    assert "2: left out: a useful training (3 epochs) and its part of the assembly need 91 s" in said
-    assert "3: left out: a useful training (3 epochs) and its part of the assembly need 121 s" in said
-    assert made.outcomes[2].error and made.outcomes[3].error
+def test_expensive_members_are_left_out_with_a_reason(fake_run: Any) -> None:
+    fake = fake_run(1, 2, 30, 40, macs={0: 1, 1: 2, 2: 10, 3: 31})
+    assert fake.run(60) == {0: "done", 1: "done", 2: "left out", 3: "left out"}
+    assert "  3: left out: not measured" in "\n".join(fake.lines[:5]), "it computes more than three times as much as 2"
+    assert sum(fake.shares.values()) == pytest.approx(30), "both are trained for all epochs"
+    text = "\n".join(fake.lines)
+    assert "2: left out: a useful training (3 epochs) and its part of the assembly need 91 s" in text
+    assert "3: left out: a useful training (3 epochs) and its part of the assembly need 121 s" in text
+    assert fake.outcomes[2].error and fake.outcomes[3].error
 
 
-def test_the_cheapest_is_found_although_it_computes_more(world: Any) -> None:
-    """Multiply-accumulates are only a guide: the first member is slow, the third is not."""
-    made = world(50, 60, 1, macs={0: 1, 1: 2, 2: 2.5})
-    assert made.run(60) == {0: "left out", 1: "left out", 2: "done"}
+def test_a_cheap_member_with_more_macs_is_trained(fake_run: Any) -> None:
+    """Multiply-accumulates only give the order of measuring: the first member is slow, the third is not."""
+    fake = fake_run(50, 60, 1, macs={0: 1, 1: 2, 2: 2.5})
+    assert fake.run(60) == {0: "left out", 1: "left out", 2: "done"}
 
 
-def test_time_that_is_left_over_goes_to_members_that_were_not_measured(world: Any) -> None:
-    made = world(10, 20, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.2)
-    assert made.run(60) == {0: "done", 1: "left out", 2: "done"}
-    assert "  2: left out: not measured" in "\n".join(made.lines), "was expected before the first member"
+def test_spare_time_goes_to_unmeasured_members(fake_run: Any) -> None:
+    fake = fake_run(10, 20, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.2)
+    assert fake.run(60) == {0: "done", 1: "left out", 2: "done"}
+    assert "  2: left out: not measured" in "\n".join(fake.lines), "as estimated before the first training"
 
 
-def test_measuring_ends_when_it_has_taken_a_quarter_of_the_time(world: Any) -> None:
-    made = world(*[50] * 20, macs=dict.fromkeys(range(20), 1.0))
-    made.run(41)
-    assert made.built[:11] == list(range(11)), "a second each, and 10.25 s may be measured"
-    assert sum("left out: not measured" in line for line in made.lines) >= 9
+def test_measuring_takes_at_most_a_quarter_of_the_time(fake_run: Any) -> None:
+    fake = fake_run(*[50] * 20, macs=dict.fromkeys(range(20), 1.0))
+    fake.run(41)
+    assert fake.built[:11] == list(range(11)), "one second each, and measuring may take 10.25 s"
+    assert sum("left out: not measured" in line for line in fake.lines) >= 9
 
 
-def test_a_machine_that_becomes_busy_costs_members_not_epochs(world: Any) -> None:
-    made = world(2, 2, 2, 2, slowness=3.0)
-    states = made.run(50)
-    assert made.lines[0].startswith("time: 50 s") and not any("left out" in line for line in made.lines[:5])
+def test_a_slow_machine_trains_fewer_members_not_fewer_epochs(fake_run: Any) -> None:
+    fake = fake_run(2, 2, 2, 2, slowness=3.0)
+    states = fake.run(50)
+    assert fake.lines[0].startswith("time: 50 s") and not any("left out" in line for line in fake.lines[:5])
     assert list(states.values()).count("done") < 4 and set(states.values()) == {"done", "left out"}
-    assert all(share >= 6 for share in made.shares.values()), "who is trained, is trained usefully"
+    assert all(share >= 6 for share in fake.shares.values()), "every training is useful"
 
 
 @pytest.mark.parametrize("seconds", [1.0, 10.0])
-def test_always_one(world: Any, seconds: float) -> None:
-    assert world(20, 30).run(seconds, used=5) == {0: "done", 1: "left out"}
+def test_at_least_one_member_is_trained(fake_run: Any, seconds: float) -> None:
+    assert fake_run(20, 30).run(seconds, used=5) == {0: "done", 1: "left out"}
 
 
-def test_none_where_some_are_trained_already(world: Any) -> None:
-    assert world(20, 30).run(10, kept=2) == {0: "left out", 1: "left out"}
+def test_without_time_none_is_added_to_trained_members(fake_run: Any) -> None:
+    assert fake_run(20, 30).run(10, kept=2) == {0: "left out", 1: "left out"}
 
 
-def test_members_that_fail_leave_their_time_to_the_others(world: Any) -> None:
-    made = world(1, 2, 3, broken=(0,), failing=(1,))
-    assert made.run(35) == {0: "failed", 1: "failed", 2: "done"}
-    assert made.outcomes[0].error == "no weights"
+def test_the_time_of_failed_members_goes_to_the_others(fake_run: Any) -> None:
+    fake = fake_run(1, 2, 3, broken=(0,), failing=(1,))
+    assert fake.run(35) == {0: "failed", 1: "failed", 2: "done"}
+    assert fake.outcomes[0].error == "no weights"
 
 
 @pytest.mark.parametrize(("seconds", "line"), [(90, "took 85 s of 90 s"), (60, "took 85 s of 60 s"), (None, None)])
-def test_the_end_says_how_long_it_took(
+def test_the_last_line_reports_the_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str], seconds: float | None, line: str | None
 ) -> None:
-    """5 s before the command's first line of work, 60 s of training, 20 s of assembly."""
+    """5 s of start-up, 60 s of training, 20 s of assembly."""
     now = [105.0]
 
     def spend(seconds: float, result: Any = None) -> Any:
@@ -190,7 +194,7 @@ def test_the_end_says_how_long_it_took(
 def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    """The meta device stands for a GPU whose memory is short."""
+    """The meta device stands for a GPU with too little memory."""
     devices: list[str] = []
 
     def predict(model: torch.nn.Module, *_: Any) -> Any:
@@ -221,7 +225,7 @@ def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path
     data = FolderData(scenes, "saliency")
     training = Training(data, data.task, make_config(SMALL_RUN), RunFolder(tmp_path))
     scoring = measure_scoring(data.task, data, (12, 16), time.monotonic)
-    assert scoring.own > 0 < scoring.kept and scoring.image.shape == (1, 3, 48, 64)
+    assert scoring.full_size > 0 < scoring.stored_size and scoring.image.shape == (1, 3, 48, 64)
     for number in range(2):
         built = build_member(training, number)
         before = {key: value.clone() for key, value in built.model.state_dict().items()}

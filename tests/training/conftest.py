@@ -22,14 +22,14 @@ def splits(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Deco
 
 @pytest.fixture
 def fit(splits: tuple[DecodedSplit, DecodedSplit]) -> Fit:
-    """``fit(RUN, settings, task=..., watch=(...))``: trains into ``RUN/members/01-small``."""
+    """Return ``fit(RUN, settings, task=..., watch=(...))``, which trains into ``RUN/members/01-small``."""
 
     def train(
         run: Path, settings: FitSettings = SETTINGS, task: Task | None = None, watch: tuple[Callback, ...] = ()
     ) -> dict[str, Any]:
-        place, model = member_folder(run), small_model()
-        place.path.mkdir(parents=True, exist_ok=True)
+        folder, model = member_folder(run), small_model()
+        folder.path.mkdir(parents=True, exist_ok=True)
         task = task or SaliencyTask()
-        return fit_member(MemberFit(model, task, settings, *splits, (12, 16), place, "small", run / "cache"), watch)
+        return fit_member(MemberFit(model, task, settings, *splits, (12, 16), folder, "small", run / "cache"), watch)
 
     return train

@@ -22,7 +22,7 @@ def snapshot(module: Any) -> Weights:
 
 
 class Recorder(Callback):
-    """The weights after every step, those that are validated, and how many steps an epoch has."""
+    """Records the weights after every step, the validated weights, and the number of steps at each validation."""
 
     def __init__(self) -> None:
         self.steps: list[Weights] = []
@@ -38,11 +38,11 @@ class Recorder(Callback):
         self.ends.append(len(self.steps))
 
 
-def require_same(found: Weights, expected: Weights) -> None:
-    assert found.keys() == expected.keys()
+def require_same(weights: Weights, expected: Weights) -> None:
+    assert weights.keys() == expected.keys()
     for key, value in expected.items():
         if value.is_floating_point() and not key.endswith("num_batches_tracked"):
-            torch.testing.assert_close(found[key].double(), value, atol=2e-5, rtol=1e-4)
+            torch.testing.assert_close(weights[key].double(), value, atol=2e-5, rtol=1e-4)
 
 
 def moving_average(steps: list[Weights]) -> Weights:
@@ -54,14 +54,14 @@ def moving_average(steps: list[Weights]) -> Weights:
 
 
 def mean_of(weights: list[Weights]) -> Weights:
-    return {key: torch.stack([own[key] for own in weights]).mean(0) for key in weights[0]}
+    return {key: torch.stack([state[key] for state in weights]).mean(0) for key in weights[0]}
 
 
 def check_kept(run: Path, recorder: Recorder, expected: list[Weights]) -> None:
-    """After every epoch, the expected weights were validated; those of the best epoch and the last are on disk."""
+    """Check that the expected weights were validated after every epoch, and saved after the best and last epoch."""
     assert len(recorder.validated) == len(expected)
-    for validated, wanted in zip(recorder.validated, expected, strict=True):
-        require_same(validated, wanted)
+    for validated, expected_state in zip(recorder.validated, expected, strict=True):
+        require_same(validated, expected_state)
     rows = read_rows(member_folder(run).metrics)
     best = max(range(len(rows)), key=lambda epoch: rows[epoch]["val_cc"])
     require_same(load_file(member_folder(run).weights), expected[best])
@@ -80,51 +80,51 @@ def test_moving_average_over_steps(
     expected = [moving_average(recorder.steps[:end]) for end in recorder.ends]
     check_kept(tmp_path, recorder, expected)
     name = "head.logits.weight"
-    assert not torch.allclose(expected[-1][name], recorder.steps[-1][name], atol=1e-4), "the mean is not the last"
+    assert not torch.allclose(expected[-1][name], recorder.steps[-1][name], atol=1e-4), (
+        "the average differs from the last weights"
+    )
 
 
 def with_accumulation(count: int) -> Any:
     from densemble.training import fit
 
-    once = fit._fit_once
+    fit_once = fit._fit_once
 
-    return lambda job, _, watch: once(job, count, watch)
+    return lambda job, _, callbacks: fit_once(job, count, callbacks)
 
 
-@pytest.mark.parametrize(("epochs", "begins"), [(4, 3), (5, 4), (1, 1)])
-def test_mean_of_the_last_quarter(fit: Fit, tmp_path: Path, epochs: int, begins: int) -> None:
+@pytest.mark.parametrize(("epochs", "first"), [(4, 3), (5, 4), (1, 1)])
+def test_mean_of_the_last_quarter(fit: Fit, tmp_path: Path, epochs: int, first: int) -> None:
     recorder = Recorder()
     fit(tmp_path, replace(SETTINGS, averaging="swa", epochs=epochs, learning_rate=1e-2), watch=(recorder,))
     ends = [recorder.steps[end - 1] for end in recorder.ends]
-    expected = [own if epoch < begins else mean_of(ends[begins - 1 : epoch]) for epoch, own in enumerate(ends, start=1)]
+    expected = [end if epoch < first else mean_of(ends[first - 1 : epoch]) for epoch, end in enumerate(ends, start=1)]
     check_kept(tmp_path, recorder, expected)
 
 
-class CutOff(Exception):
+class Interruption(Exception):
     pass
 
 
-class Cutter(Callback):
-    """Ends a training at the start of an epoch, counted from 0."""
+class Interrupter(Callback):
+    """Interrupts a training at the start of an epoch, counted from 0."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == self.epoch:
-            raise CutOff
+            raise Interruption
 
 
 @pytest.mark.parametrize(
     ("averaging", "epoch"), sampled([("none", 2), ("ema", 2), ("swa", 2), ("swa", 3)], [("ema", 2), ("swa", 2)])
 )
-def test_a_training_that_was_cut_off_ends_as_one_that_was_not(
-    fit: Fit, tmp_path: Path, averaging: str, epoch: int
-) -> None:
+def test_a_resumed_training_equals_an_uninterrupted_one(fit: Fit, tmp_path: Path, averaging: str, epoch: int) -> None:
     settings = replace(SETTINGS, averaging=averaging, epochs=4, learning_rate=1e-2)
     whole = fit(tmp_path / "whole", settings)
-    with pytest.raises(CutOff):
-        fit(tmp_path / "parts", settings, watch=(Cutter(epoch),))
+    with pytest.raises(Interruption):
+        fit(tmp_path / "parts", settings, watch=(Interrupter(epoch),))
     parts = fit(tmp_path / "parts", settings)
     assert parts["epochs"] == whole["epochs"] == 4
     expected = last_weights(tmp_path / "whole")

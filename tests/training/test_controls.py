@@ -1,4 +1,4 @@
-"""Controls for pretrained backbones: learning rates by hand, frozen parameters, cached against computed features."""
+"""Options for pretrained backbones: learning rates by hand, frozen parameters, cached against computed features."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from densemble.training.module import FitSettings, MemberModule, backbone_rates
 
 
 def train_one(scenes: Path, out: Path, member: dict[str, Any], **training: Any) -> dict[str, Tensor]:
-    """Trains one member and gives the weights of its last epoch."""
+    """Train one member and return the weights of its last epoch."""
     values = {**SMALL_RUN, "members": [member], "training": {**SMALL_RUN["training"], **training}}
     (outcome,) = train_members(de.FolderData(scenes, "saliency"), make_config(values), out)
     assert outcome.state == "done", outcome.error
@@ -76,7 +76,7 @@ def test_a_frozen_backbone_learns_from_its_epoch_on(
 
 
 @pytest.mark.parametrize("freeze", sampled([True, False], [False]))
-def test_statistics_of_the_backbone_stay_or_learn(scenes: Path, tmp_path: Path, freeze: bool) -> None:
+def test_freeze_statistics_keeps_the_batch_statistics(scenes: Path, tmp_path: Path, freeze: bool) -> None:
     member = {"backbone": "timm/tf_efficientnet_lite0", "weights": None}
     last = train_one(scenes, tmp_path / "run", member, epochs=1, freeze_statistics=freeze)
     means = [v for key, v in last.items() if key.startswith("backbone") and key.endswith("running_mean")]
@@ -85,7 +85,7 @@ def test_statistics_of_the_backbone_stay_or_learn(scenes: Path, tmp_path: Path, 
     assert heads and all(bool(mean.abs().max() > 0) for mean in heads)
 
 
-def test_kept_features_train_as_computed_ones(scenes: Path, tmp_path: Path, pretrained: dict[str, Any]) -> None:
+def test_cached_features_train_like_computed_ones(scenes: Path, tmp_path: Path, pretrained: dict[str, Any]) -> None:
     frozen = {"epochs": 2, "freeze_epochs": 2, "augment": "none"}
     computed = train_one(scenes, tmp_path / "computed", pretrained, **frozen)
     kept = train_one(scenes, tmp_path / "kept", pretrained, cache_features=True, **frozen)
@@ -112,10 +112,10 @@ def test_members_with_the_same_backbone_share_its_features(
     [
         ({"epochs": 3, "freeze_epochs": 2, "augment": "none"}, r"set freeze_epochs to epochs \(3\)"),
         ({"epochs": 3, "freeze_epochs": 3}, "set augment to none"),
-        ({"epochs": 3}, r"set freeze_epochs to epochs \(3\) and images that do not change: set augment to none"),
+        ({"epochs": 3}, r"set freeze_epochs to epochs \(3\) and images without augmentation: set augment to none"),
     ],
 )
-def test_features_that_change_are_not_kept(training: dict[str, Any], message: str) -> None:
+def test_changing_features_are_not_cached(training: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_config({**SMALL_RUN, "training": {**training, "cache_features": True}})
 
@@ -130,7 +130,7 @@ def test_checkpointing_and_memory_format_train_the_same_network(
         torch.testing.assert_close(other[key], value, rtol=1e-2, atol=2e-3)
 
 
-def test_limits_of_the_cut_reach_the_member_from_its_settings(scenes: Path, tmp_path: Path) -> None:
+def test_cut_limits_in_the_settings_apply_to_the_member(scenes: Path, tmp_path: Path) -> None:
     member = {"backbone": "squeezenet1_1", "weights": None, "max_stride": 2}
     train_one(scenes, tmp_path / "run", member, epochs=1)
     (record,) = (tmp_path / "run").rglob("member.json")

@@ -1,4 +1,4 @@
-"""Several devices: processes that train together, here on the CPU."""
+"""Training on several devices, here processes on the CPU."""
 
 import json
 import warnings
@@ -28,7 +28,7 @@ def train(scenes: Path, out: Path, **trainer: Any) -> Any:
 
 
 @pytest.mark.stress
-def test_two_devices_leave_a_whole_member(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_devices_train_a_complete_member(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = train(scenes, tmp_path / "run", accelerator="cpu", devices=2)
     assert outcome.state == "done", outcome.error
     folder = tmp_path / "run" / "members" / "01-resdeconv"
@@ -39,17 +39,17 @@ def test_two_devices_leave_a_whole_member(scenes: Path, tmp_path: Path, capfd: p
     assert {f"model.{name}" for name in load_file(folder / "weights.safetensors")} == set(last["state_dict"])
     assert np.load(folder / "val_predictions.npy").shape == (8, 1, 12, 16)
     assert (folder / "plots" / "curves.png").is_file()
-    assert capfd.readouterr().err.count("epoch 2/2") == 1, "one process tells of it"
+    assert capfd.readouterr().err.count("epoch 2/2") == 1, "only one process prints"
 
 
 @pytest.mark.parametrize(
     ("trainer", "message"), [({"accelerator": "abacus"}, "abacus"), ({"accelerator": "cpu", "devices": 0}, "devices")]
 )
-def test_devices_that_are_not_there(scenes: Path, tmp_path: Path, trainer: dict[str, Any], message: str) -> None:
+def test_absent_devices(scenes: Path, tmp_path: Path, trainer: dict[str, Any], message: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         outcome = train(scenes, tmp_path / "run", **trainer)
-    assert isinstance(outcome.cause, UsageError) and "mend accelerator, devices or strategy" in outcome.error
+    assert isinstance(outcome.cause, UsageError) and "check accelerator, devices or strategy" in outcome.error
     assert message in outcome.error
 
 
@@ -58,7 +58,7 @@ def raised(line: str) -> ProcessRaisedException:
     return ProcessRaisedException(text, 1, 4711)
 
 
-def test_an_error_of_a_process_is_told_as_its_own() -> None:
+def test_an_error_of_a_training_process_keeps_its_type() -> None:
     diverged = _raised_in_process(raised("densemble.errors.DivergedError: a: the loss became nan; lower it"))
     assert isinstance(diverged, DivergedError) and str(diverged) == "a: the loss became nan; lower it"
     memory = _raised_in_process(raised("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"))

@@ -1,4 +1,4 @@
-"""When a training ends, what it logs, and whether it is bit-reproducible."""
+"""Early stopping, loggers, and bit-reproducible trainings."""
 
 import os
 from collections.abc import Iterator
@@ -21,23 +21,23 @@ from densemble.training.loggers import LOGGERS, make_loggers
 # --- patience -------------------------------------------------------------------------------------------------------
 
 
-class Script(SaliencyTask):
-    """Scores as written, one an epoch: the accumulator of the n-th epoch is the n-th that is asked for."""
+class ScriptedTask(SaliencyTask):
+    """Gives predefined scores: the n-th call of ``metrics`` returns the score of the n-th epoch."""
 
     def __init__(self, scores: list[float], done: int = 0) -> None:
         object.__setattr__(self, "loss_name", "")
-        object.__setattr__(self, "left", iter([0.0, *scores[done:]]))  # the first is made before any epoch
+        object.__setattr__(self, "left", iter([0.0, *scores[done:]]))  # the first call comes before any epoch
 
     def metrics(self) -> Metric:
-        own: Any = self
-        return Written(next(own.left))
+        task: Any = self
+        return FixedScore(next(task.left))
 
 
-class LowerIsBetter(Script):
+class LowerIsBetter(ScriptedTask):
     higher_is_better = False
 
 
-class Written(Metric):
+class FixedScore(Metric):
     def __init__(self, score: float) -> None:
         super().__init__()
         self.score = score
@@ -54,28 +54,28 @@ SCORES = [0.1, 0.3, 0.2, 0.25, 0.9, 0.9]
 
 @pytest.mark.parametrize(("patience", "ended"), [(1, 3), (2, 4), (3, 6), (None, 6)])
 def test_patience_runs_out(fit: Fit, tmp_path: Path, patience: int | None, ended: int) -> None:
-    fitted = fit(tmp_path, replace(SETTINGS, epochs=6, patience=patience), task=Script(SCORES))
+    fitted = fit(tmp_path, replace(SETTINGS, epochs=6, patience=patience), task=ScriptedTask(SCORES))
     assert fitted["epochs"] == ended
     assert fitted["best"]["epoch"] == (5 if ended == 6 else 2)
 
 
-def test_patience_knows_the_direction(fit: Fit, tmp_path: Path) -> None:
+def test_patience_respects_the_direction_of_the_metric(fit: Fit, tmp_path: Path) -> None:
     fitted = fit(tmp_path, replace(SETTINGS, epochs=6, patience=2), task=LowerIsBetter(SCORES))
     assert (fitted["epochs"], fitted["best"]["epoch"]) == (3, 1)
 
 
-class Cutter(Callback):
+class Interrupter(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 3:
             raise InterruptedError
 
 
-def test_patience_goes_on_counting_after_a_training_was_cut_off(fit: Fit, tmp_path: Path) -> None:
+def test_patience_keeps_its_count_after_an_interruption(fit: Fit, tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=6, patience=2)
     with pytest.raises(InterruptedError):
-        fit(tmp_path, settings, task=Script(SCORES), watch=(Cutter(),))
+        fit(tmp_path, settings, task=ScriptedTask(SCORES), watch=(Interrupter(),))
     assert len(read_rows(member_folder(tmp_path).metrics)) == 3, "one epoch without a better score"
-    assert fit(tmp_path, settings, task=Script(SCORES, done=3))["epochs"] == 4
+    assert fit(tmp_path, settings, task=ScriptedTask(SCORES, done=3))["epochs"] == 4
 
 
 # --- loggers --------------------------------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ def test_mlflow_holds_the_curves(fit: Fit, tmp_path: Path, monkeypatch: pytest.M
     assert [metric.value for metric in history] == pytest.approx([row["val_cc"] for row in rows], rel=1e-4)
 
 
-def test_wandb_is_offline_where_it_is_told(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_runs_offline_on_request(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     logged(fit, tmp_path, "wandb")
     assert list((tmp_path / "logs").rglob("*.wandb"))
 
 
-def test_loggers_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no logger is named 'neptune'; there are: tensorboard, mlflow, wandb"):
         make_loggers(["neptune"], tmp_path, "small")
     with pytest.raises(ConfigError, match="loggers"):
@@ -130,7 +130,7 @@ def test_loggers_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert make_loggers([], tmp_path / "none", "small") == [] and not (tmp_path / "none").exists()
 
 
-# --- the same bits again --------------------------------------------------------------------------------------------
+# --- reproducibility -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -140,22 +140,25 @@ def any_algorithm() -> Iterator[None]:
     os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
-class Seen(Callback):
+class DeterminismRecorder(Callback):
     deterministic = False
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.deterministic = torch.are_deterministic_algorithms_enabled()
 
 
-def test_deterministic_trainings_agree_to_the_bit(fit: Fit, tmp_path: Path, any_algorithm: None) -> None:
-    settings, seen = replace(SETTINGS, machine=TrainerConfig(deterministic=True), averaging="ema"), Seen()
+def test_deterministic_trainings_are_bit_equal(fit: Fit, tmp_path: Path, any_algorithm: None) -> None:
+    settings, seen = (
+        replace(SETTINGS, machine=TrainerConfig(deterministic=True), averaging="ema"),
+        DeterminismRecorder(),
+    )
     for name in ("one", "two"):
         fit(tmp_path / name, settings, watch=(seen,))
     one, two = last_weights(tmp_path / "one"), last_weights(tmp_path / "two")
     assert seen.deterministic and all(torch.equal(one[key], value) for key, value in two.items())
 
 
-def test_workers_do_not_change_what_is_learned(fit: Fit, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_weights(fit: Fit, tmp_path: Path) -> None:
     for workers in (0, 2):
         fit(tmp_path / str(workers), replace(SETTINGS, machine=TrainerConfig(workers=workers), epochs=1))
     here, there = last_weights(tmp_path / "0"), last_weights(tmp_path / "2")

@@ -1,4 +1,4 @@
-"""Batches: equal from threads and processes, errors reach the reader, no unread work runs on, divided among ranks."""
+"""Loaders: threads and processes give equal batches, errors reach the reader, threads end, ranks share samples."""
 
 import queue
 import subprocess
@@ -22,14 +22,14 @@ Splits = tuple[DecodedSplit, DecodedSplit]
 
 
 def all_batches(splits: Splits, workers: int) -> list[tuple[Tensor, Tensor]]:
-    """The batches of two epochs."""
+    """Return the batches of two epochs."""
     samples = DecodedSamples(splits[0], (12, 16), "heat", 0.0, AUGMENT["strong"], 7)
     sampler = EpochSampler(len(splits[0]), 7, 5)
-    loader, found = batches(samples, sampler, 5, workers), []
+    loader, result = batches(samples, sampler, 5, workers), []
     for epoch in (0, 1):
         sampler.set_epoch(epoch)
-        found += list(loader)
-    return found
+        result += list(loader)
+    return result
 
 
 def test_threads_and_processes_give_the_same_batches(splits: Splits) -> None:
@@ -41,7 +41,7 @@ def test_threads_and_processes_give_the_same_batches(splits: Splits) -> None:
 
 
 class Numbers(Dataset[Tensor]):
-    """Its numbers; one of them is broken."""
+    """Data set of the numbers from 0; reading the number ``broken`` fails."""
 
     def __init__(self, length: int, broken: int | None = None) -> None:
         self.length = length
@@ -76,18 +76,18 @@ def test_an_error_in_the_thread_reaches_the_reader() -> None:
     wait_for_no_threads()
 
 
-def test_all_is_read_and_the_thread_ends() -> None:
+def test_all_batches_are_read_and_the_thread_ends() -> None:
     loader = batches(Numbers(7), EpochSampler(7, None), 3)
     for _ in range(2):
         assert [batch.tolist() for batch in loader] == [[0, 1, 2], [3, 4, 5], [6]]
     wait_for_no_threads()
 
 
-def test_a_reader_that_leaves_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abandoned_reader_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     full = threading.Event()
 
     class Watched(queue.Queue[Any]):
-        """Says when something waits for room in it."""
+        """Sets an event when a put waits for a free slot."""
 
         def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
             try:
@@ -104,7 +104,9 @@ def test_a_reader_that_leaves_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -
     for _ in range(2):  # the second time it is full with all that the thread can prepare
         assert full.wait(60)
         full.clear()
-    assert len(threads()) == 1 and len(numbers.read) == 2 * (AHEAD + 2), "read, waiting, and one in hand"
+    assert len(threads()) == 1 and len(numbers.read) == 2 * (AHEAD + 2), (
+        "one read, the queue, and one waiting to be put"
+    )
     del source
     wait_for_no_threads()
 
@@ -116,18 +118,20 @@ def as_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:
 
 
 @pytest.mark.parametrize(("length", "world"), [(24, 2), (25, 2), (26, 3), (7, 4)])
-def test_samples_are_dealt_among_ranks(monkeypatch: pytest.MonkeyPatch, length: int, world: int) -> None:
-    sampler = EpochSampler(length, 3)  # made before the processes know of one another
+def test_samples_are_split_over_ranks(monkeypatch: pytest.MonkeyPatch, length: int, world: int) -> None:
+    sampler = EpochSampler(length, 3)  # created before the processes are connected
     sampler.set_epoch(2)
-    alone, dealt = [index for _, index in sampler], []
+    alone, shares = [index for _, index in sampler], []
     for rank in range(world):
         as_rank(monkeypatch, rank, world)
-        own = list(sampler)
-        assert len(own) == len(sampler) == length // world and {epoch for epoch, _ in own} <= {2}
-        dealt.append([index for _, index in own])
-    flat = [index for own in dealt for index in own]
-    assert len(set(flat)) == len(flat), "no sample is trained on twice"
-    assert set(flat) == set(alone[: len(flat)]), "what is left over is the end of the order, another one every epoch"
+        keys = list(sampler)
+        assert len(keys) == len(sampler) == length // world and {epoch for epoch, _ in keys} <= {2}
+        shares.append([index for _, index in keys])
+    flat = [index for share in shares for index in share]
+    assert len(set(flat)) == len(flat), "no sample occurs twice"
+    assert set(flat) == set(alone[: len(flat)]), (
+        "the samples left over are the last of the order, which changes every epoch"
+    )
 
 
 def test_every_rank_validates_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +142,7 @@ def test_every_rank_validates_everything(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("length", "world", "kept"), [(17, 1, 16), (16, 1, 16), (18, 2, 8), (18, 1, 18), (1, 1, 1), (2, 2, 1)]
 )
-def test_a_last_batch_of_one_is_not_trained_on(
+def test_a_last_batch_of_one_sample_is_dropped(
     monkeypatch: pytest.MonkeyPatch, length: int, world: int, kept: int
 ) -> None:
     as_rank(monkeypatch, 0, world)
@@ -148,11 +152,11 @@ def test_a_last_batch_of_one_is_not_trained_on(
     assert [len(batch) for batch in validated] == [8, 8, 1]
 
 
-def test_16_bit_labels_become_integers_that_torch_can_index() -> None:
+def test_16_bit_labels_become_int32() -> None:
     labels = np.array([[[300, 65535], [0, 1]]], np.uint16)
     split = DecodedSplit(np.zeros((1, 3, 2, 2), np.uint8), labels, ("a",))
     _, decoded = DecodedSamples(split, (2, 2), "labels", 255, AUGMENT["none"], 0)[0, 0]
-    _, kept = FeatureSamples([np.zeros((1, 4, 1, 1), np.float32)], split, (2, 2), "labels")[0, 0]
+    _, kept = FeatureSamples(split, (2, 2), "labels", [np.zeros((1, 4, 1, 1), np.float32)])[0, 0]
     for target in (decoded, kept):
         assert target.dtype == torch.int32 and target.tolist() == labels[0].tolist()
 
@@ -175,6 +179,6 @@ sys.exit(3)  # as an interrupted training does: the traceback still holds the ba
 
 @pytest.mark.stress
 @pytest.mark.parametrize("again", range(3))
-def test_a_program_that_ends_in_the_middle_ends_well(again: int) -> None:
+def test_a_program_that_exits_early_ends_cleanly(again: int) -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (3, "")

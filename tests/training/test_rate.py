@@ -24,13 +24,13 @@ def feed_of(splits: Splits) -> Any:
 
 
 @pytest.mark.parametrize("middle", [1e-4, 1e-3, 1e-2])
-def test_the_steepest_place_of_a_curve(middle: float) -> None:
+def test_the_steepest_point_of_a_curve(middle: float) -> None:
     rates = [1e-6 * 10 ** (step / 10) for step in range(56)]
     curve = [(rate, 1 / (1 + math.exp(3 * math.log10(rate / middle)))) for rate in rates]  # falls fastest at `middle`
     assert steepest(curve) == pytest.approx(middle)
 
 
-def test_the_first_and_last_steps_say_nothing() -> None:
+def test_the_first_and_last_steps_are_ignored() -> None:
     rates = [1e-6 * 2**step for step in range(20)]
     falls_at_the_ends = [(rate, 10 - step * 0.01) for step, rate in enumerate(rates)]
     falls_at_the_ends[0] = (rates[0], 100)
@@ -47,32 +47,32 @@ def test_the_model_is_not_changed(splits: Splits) -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert not any(part.training for part in model.modules()) and all(p.requires_grad for p in model.parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
-    rates = [own for own, _ in curve]
+    rates = [step_rate for step_rate, _ in curve]
     assert rates == sorted(rates) and rates[0] == LOWEST and rates[-1] <= HIGHEST * 1.001 and len(rates) <= STEPS
     assert rate in rates and 1e-5 < rate < HIGHEST
-    assert find_learning_rate(model, SaliencyTask(), SETTINGS, feed_of(splits))[0] == rate, "found again"
+    assert find_learning_rate(model, SaliencyTask(), SETTINGS, feed_of(splits))[0] == rate, "the result is repeatable"
 
 
-def test_a_backbone_that_does_not_learn_takes_no_part(splits: Splits) -> None:
-    """The head alone, on kept features, falls as it does below a frozen backbone."""
+def test_a_frozen_backbone_does_not_affect_the_range_test(splits: Splits) -> None:
+    """The loss curve with cached features equals that with a frozen backbone."""
     frozen = replace(SETTINGS, freeze_epochs=2, freeze_statistics=True)
     model = small_model()
     images = list(feed_of(splits))
     with torch.no_grad():
-        features = [(model.eval().features(given), target) for given, target in images]
+        features = [(model.eval().features(image), target) for image, target in images]
     _, computed = find_learning_rate(model, SaliencyTask(), frozen, images)
-    _, kept = find_learning_rate(model, SaliencyTask(), frozen, features)
-    assert [loss for _, loss in kept] == pytest.approx([loss for _, loss in computed], rel=1e-3)
+    _, cached = find_learning_rate(model, SaliencyTask(), frozen, features)
+    assert [loss for _, loss in cached] == pytest.approx([loss for _, loss in computed], rel=1e-3)
     _, learning = find_learning_rate(model, SaliencyTask(), SETTINGS, images)
     assert [loss for _, loss in learning][-20:] != pytest.approx([loss for _, loss in computed][-20:], rel=1e-3)
 
 
-def test_without_batches_there_is_nothing_to_find() -> None:
+def test_a_range_test_without_batches() -> None:
     assert find_learning_rate(small_model(), SaliencyTask(), SETTINGS, []) == (1e-3, [])
 
 
 def test_batches_are_not_kept(splits: Splits) -> None:
-    """Sixty batches of a large run would fill the memory."""
+    """60 batches of a large run would fill the memory."""
     import gc
     import weakref
 
@@ -82,22 +82,22 @@ def test_batches_are_not_kept(splits: Splits) -> None:
     class Feed:
         def __iter__(self) -> Any:
             nonlocal most
-            for given, target in feed_of(splits):
+            for images, target in feed_of(splits):
                 alive.append(weakref.ref(target))
                 most = max(most, sum(reference() is not None for reference in alive))
-                yield given, target
+                yield images, target
 
     find_learning_rate(small_model(), SaliencyTask(), SETTINGS, Feed())
     gc.collect()
     assert len(alive) > 20 and most < 10
 
 
-def test_auto_trains_at_the_rate_that_was_found(fit: Fit, tmp_path: Path) -> None:
+def test_auto_trains_at_the_rate_of_the_range_test(fit: Fit, tmp_path: Path) -> None:
     fitted = fit(tmp_path, replace(SETTINGS, learning_rate="auto", batch_size=4))
     highest = max(row["learning_rate"] for row in read_rows(member_folder(tmp_path).metrics))
     assert 0.3 * fitted["learning_rate"] < highest <= fitted["learning_rate"]
 
 
-def test_auto_with_kept_features(fit: Fit, tmp_path: Path) -> None:
-    kept = replace(SETTINGS, learning_rate="auto", freeze_epochs=2, augment="none", cache_features=True)
-    assert 1e-6 < fit(tmp_path, kept)["learning_rate"] < HIGHEST
+def test_auto_with_cached_features(fit: Fit, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, learning_rate="auto", freeze_epochs=2, augment="none", cache_features=True)
+    assert 1e-6 < fit(tmp_path, settings)["learning_rate"] < HIGHEST

@@ -36,7 +36,7 @@ def finished_run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-def test_a_run_leaves_what_the_design_says(finished_run: Path) -> None:
+def test_files_of_a_run(finished_run: Path) -> None:
     names = {path.name for path in finished_run.iterdir()}
     assert {"run.yaml", "env.json", "data_report.json", "events.jsonl", "members"} <= names
     folders = sorted(path.name for path in (finished_run / "members").iterdir())
@@ -53,9 +53,7 @@ def test_a_run_leaves_what_the_design_says(finished_run: Path) -> None:
         assert {f"model.{name}" for name in best} == set(last["state_dict"])
 
 
-def test_training_is_repeatable_and_members_do_not_depend_on_one_another(
-    finished_run: Path, scenes: Path, tmp_path: Path
-) -> None:
+def test_training_is_repeatable_and_members_are_independent(finished_run: Path, scenes: Path, tmp_path: Path) -> None:
     alone = {**SMALL_RUN, "members": SMALL_RUN["members"][1:2]}
     train_members(FolderData(scenes, "saliency"), make_config(alone), tmp_path / "alone")
     one = load_file(finished_run / "members" / "02-resdeconv" / "weights.safetensors")
@@ -64,7 +62,7 @@ def test_training_is_repeatable_and_members_do_not_depend_on_one_another(
         torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=1e-4)
 
 
-def test_batch_statistics_of_an_unpretrained_member_are_learned(finished_run: Path) -> None:
+def test_batch_statistics_of_a_member_without_pretraining_are_updated(finished_run: Path) -> None:
     weights = load_file(finished_run / "members" / "02-resdeconv" / "weights.safetensors")
     means = [
         tensor for name, tensor in weights.items() if name.startswith("backbone") and name.endswith("running_mean")
@@ -109,7 +107,7 @@ main()
 
 
 @pytest.mark.stress
-def test_kill_minus_nine_then_resume(densemble: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(densemble: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "first", "epochs": 1}, {"backbone": "resdeconv", "name": "second"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 4}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
@@ -148,13 +146,13 @@ def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp
     assert "assembly" in estimate and any(line.startswith("  ") and "epochs in" in line for line in lines)
 
 
-def test_other_settings_are_refused_on_resume(finished_run: Path, scenes: Path) -> None:
+def test_other_settings_are_rejected_on_resume(finished_run: Path, scenes: Path) -> None:
     other = {**SMALL_RUN, "training": {**SMALL_RUN["training"], "epochs": 3}}
     with pytest.raises(UsageError, match="differs from the settings"):
         train_members(FolderData(scenes, "saliency"), make_config(other), finished_run, resume=True)
 
 
-def test_another_machine_may_go_on(finished_run: Path, scenes: Path, tmp_path: Path) -> None:
+def test_machine_settings_may_change_on_resume(finished_run: Path, scenes: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "run")
     other = {**SMALL_RUN, "trainer": {"workers": 1, "loggers": ["tensorboard"]}, "weights_dir": str(tmp_path)}
     outcomes = train_members(FolderData(scenes, "saliency"), make_config(other), tmp_path / "run", resume=True)
@@ -165,7 +163,7 @@ def test_another_machine_may_go_on(finished_run: Path, scenes: Path, tmp_path: P
     "member",
     [{"backbone": "alexnte"}, {"backbone": "alexnet", "cut": "nowhere"}, {"backbone": "alexnet", "head": "hat"}],
 )
-def test_misspelt_members_are_found_before_training(member: dict, scenes: Path, tmp_path: Path) -> None:
+def test_misspelt_members_fail_before_training(member: dict, scenes: Path, tmp_path: Path) -> None:
     values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}, {**member, "weights": None}]}
     with pytest.raises(UsageError):
         train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
@@ -199,7 +197,7 @@ def test_learning_rate_schedule() -> None:
     assert timed.at(10) == pytest.approx(0.8, abs=0.01) and timed.at(100) == 1
 
 
-def test_order_of_samples_follows_from_seed_and_epoch() -> None:
+def test_the_order_of_samples_depends_on_seed_and_epoch() -> None:
     one, two = EpochSampler(50, 1), EpochSampler(50, 1)
     first = list(one)
     assert first == list(two) and sorted(index for _, index in first) == list(range(50))

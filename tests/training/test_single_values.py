@@ -28,18 +28,18 @@ def test_a_head_that_pools_to_one_pixel_trains_on_single_images(
     images: int, batch_size: int, splits: Splits, tmp_path: Path
 ) -> None:
     pytest.importorskip("segmentation_models_pytorch")
-    model, place = small_dense(head="smp-pan"), member_folder(tmp_path)
-    place.path.mkdir(parents=True)
+    model, folder = small_dense(head="smp-pan"), member_folder(tmp_path)
+    folder.path.mkdir(parents=True)
     train, val = (first_of(split, images) for split in splits)
     settings = replace(SETTINGS, epochs=1, batch_size=batch_size)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    found = fit_member(MemberFit(model, SaliencyTask(), settings, train, val, (12, 16), place, "one", tmp_path))
-    assert found["epochs"] == 1 and -1 <= found["best"]["val_cc"] <= 1
+    fitted = fit_member(MemberFit(model, SaliencyTask(), settings, train, val, (12, 16), folder, "one", tmp_path))
+    assert fitted["epochs"] == 1 and -1 <= fitted["best"]["val_cc"] <= 1
     assert any(not torch.equal(before[name], value) for name, value in model.named_parameters())
 
 
 @pytest.mark.parametrize("head", ["smp-deeplabv3plus", "smp-pan"])
-def test_heads_that_pool_take_a_single_image(head: str) -> None:
+def test_pooling_heads_train_on_a_single_image(head: str) -> None:
     pytest.importorskip("segmentation_models_pytorch")
     model = small_dense(head=head).train()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
@@ -48,17 +48,17 @@ def test_heads_that_pool_take_a_single_image(head: str) -> None:
     assert model(torch.rand(1, 3, 48, 64)).isfinite().all()
 
 
-def test_the_cost_of_such_a_training_is_measured(splits: Splits, tmp_path: Path) -> None:
+def test_the_cost_with_single_values_is_measured(splits: Splits, tmp_path: Path) -> None:
     pytest.importorskip("segmentation_models_pytorch")
     ticks = iter(range(100))
     settings = replace(SETTINGS, batch_size=1)
-    model, place = small_dense(head="smp-pan"), member_folder(tmp_path)
-    fit = MemberFit(model, SaliencyTask(), settings, *splits, (12, 16), place, "one", tmp_path)
+    model, folder = small_dense(head="smp-pan"), member_folder(tmp_path)
+    fit = MemberFit(model, SaliencyTask(), settings, *splits, (12, 16), folder, "one", tmp_path)
     times = measure_steps(fit, lambda: float(next(ticks)))
     assert times.batch == 1
 
 
-def test_only_single_values_take_running_statistics() -> None:
+def test_only_single_values_use_running_statistics() -> None:
     torch.manual_seed(0)
     layer = nn.BatchNorm2d(3)
     layer.running_mean, layer.running_var = torch.rand(3), torch.rand(3) + 0.5
@@ -66,14 +66,14 @@ def test_only_single_values_take_running_statistics() -> None:
     plain.load_state_dict(layer.state_dict())
     normalize_single_values(layer)
     normalize_single_values(layer)
-    one = torch.rand(1, 3, 1, 1)
+    single = torch.rand(1, 3, 1, 1)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
-        plain(one)
-    wanted = F.batch_norm(one, layer.running_mean, layer.running_var, layer.weight, layer.bias, training=False)
-    torch.testing.assert_close(layer(one), wanted)
+        plain(single)
+    expected = F.batch_norm(single, layer.running_mean, layer.running_var, layer.weight, layer.bias, training=False)
+    torch.testing.assert_close(layer(single), expected)
     assert layer.training and layer.num_batches_tracked == 0
     for batch in (torch.rand(1, 3, 2, 1), torch.rand(2, 3, 1, 1)):
         torch.testing.assert_close(layer(batch), plain(batch))
     torch.testing.assert_close(layer.running_mean, plain.running_mean)
-    layer.eval()(one)
+    layer.eval()(single)
     assert not layer.training

@@ -1,4 +1,4 @@
-"""Snapshots equal the weights that were validated at the end of their epochs."""
+"""Snapshots equal the weights validated at the end of their epochs."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from torch import Tensor
 from densemble.training.snapshot_callback import moments
 
 
-class Validated(Callback):
-    """The weights that each epoch, counted from 1, was validated with; ends the training where it is told to."""
+class ValidatedWeights(Callback):
+    """Records the weights validated in each epoch, counted from 1; fails or stops the training after a given epoch."""
 
     def __init__(self, fails_after: int | None = None, stops_after: int | None = None) -> None:
         self.weights: dict[int, dict[str, Tensor]] = {}
@@ -34,12 +34,12 @@ class Validated(Callback):
             raise KeyError("killed")
 
 
-def kept(run: Path) -> dict[int, dict[str, Tensor]]:
+def read_snapshots(run: Path) -> dict[int, dict[str, Tensor]]:
     return {int(path.stem): load_file(path) for path in member_folder(run).snapshots.glob("*")}
 
 
-def require_equal(found: dict[int, dict[str, Tensor]], expected: dict[int, dict[str, Tensor]]) -> None:
-    for epoch, state in found.items():
+def require_equal(snapshots: dict[int, dict[str, Tensor]], expected: dict[int, dict[str, Tensor]]) -> None:
+    for epoch, state in snapshots.items():
         assert state.keys() == expected[epoch].keys()
         assert all(torch.equal(tensor, expected[epoch][key]) for key, tensor in state.items())
 
@@ -52,38 +52,38 @@ def test_moments_are_equally_spaced_in_the_second_half_and_end_with_the_training
 @pytest.mark.parametrize(
     ("epochs", "count", "expected", "averaging"), [(4, 2, [3, 4], "none"), (3, 9, [2, 3], "ema"), (1, 2, [1], "none")]
 )
-def test_snapshots_are_what_was_validated(
+def test_snapshots_hold_the_validated_weights(
     fit: Fit, tmp_path: Path, epochs: int, count: int, expected: list[int], averaging: str
 ) -> None:
-    validated = Validated()
+    validated = ValidatedWeights()
     settings = replace(SETTINGS, epochs=epochs, snapshots=count, averaging=averaging)
     fit(tmp_path, settings, watch=(validated,))
-    found = kept(tmp_path)
-    assert sorted(found) == expected
-    require_equal(found, validated.weights)
+    snapshots = read_snapshots(tmp_path)
+    assert sorted(snapshots) == expected
+    require_equal(snapshots, validated.weights)
     require_equal({epochs: last_weights(tmp_path)}, validated.weights)
 
 
-def test_none_are_kept_unless_they_are_asked_for(fit: Fit, tmp_path: Path) -> None:
+def test_snapshots_are_saved_only_on_request(fit: Fit, tmp_path: Path) -> None:
     fit(tmp_path, replace(SETTINGS, epochs=1))
     assert not member_folder(tmp_path).snapshots.exists()
 
 
-def test_a_training_that_was_cut_off_keeps_what_it_had_and_goes_on(fit: Fit, tmp_path: Path) -> None:
+def test_an_interrupted_training_keeps_its_snapshots_and_resumes(fit: Fit, tmp_path: Path) -> None:
     settings = replace(SETTINGS, epochs=3, snapshots=3)
     with pytest.raises(KeyError):
-        fit(tmp_path, settings, watch=(Validated(fails_after=2),))
-    assert sorted(kept(tmp_path)) == [2]
+        fit(tmp_path, settings, watch=(ValidatedWeights(fails_after=2),))
+    assert sorted(read_snapshots(tmp_path)) == [2]
     before = member_folder(tmp_path).snapshot(2).stat().st_mtime_ns
     fit(tmp_path, settings)
-    assert sorted(kept(tmp_path)) == [2, 3]
+    assert sorted(read_snapshots(tmp_path)) == [2, 3]
     assert member_folder(tmp_path).snapshot(2).stat().st_mtime_ns == before, "it is written once"
-    require_equal({3: kept(tmp_path)[3]}, {3: last_weights(tmp_path)})
+    require_equal({3: read_snapshots(tmp_path)[3]}, {3: last_weights(tmp_path)})
 
 
-def test_a_training_whose_time_is_up_keeps_its_last_weights(fit: Fit, tmp_path: Path) -> None:
-    validated = Validated(stops_after=2)
+def test_a_training_out_of_time_saves_its_last_weights(fit: Fit, tmp_path: Path) -> None:
+    validated = ValidatedWeights(stops_after=2)
     fit(tmp_path, replace(SETTINGS, epochs=40, snapshots=3), watch=(validated,))
-    found = kept(tmp_path)
-    assert sorted(found) == [2]
-    require_equal(found, validated.weights)
+    snapshots = read_snapshots(tmp_path)
+    assert sorted(snapshots) == [2]
+    require_equal(snapshots, validated.weights)

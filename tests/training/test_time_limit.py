@@ -16,8 +16,8 @@ from densemble.training.callbacks import TimeLimit, read_rows
 BATCH = (torch.zeros(4, 3, 2, 2), torch.zeros(4, 2, 2))
 
 
-class World:
-    """A clock, and a trainer that can be stopped."""
+class FakeTraining:
+    """A fake clock, and a trainer that can be stopped."""
 
     def __init__(self, seconds: float, held_out: int) -> None:
         self.now = 50.0
@@ -27,7 +27,7 @@ class World:
         self.limit = TimeLimit(seconds, held_out, lambda: self.now)
 
     def batch(self, seconds: float) -> bool:
-        """One training step; whether the training stops after it."""
+        """Run one training step; return whether the training stops after it."""
         self.limit.on_train_batch_start()
         self.now += seconds
         self.limit.on_train_batch_end(self.trainer, None, None, BATCH)
@@ -39,35 +39,35 @@ class World:
         self.limit.on_validation_end()
 
 
-def test_the_first_epoch_is_cut_off_in_time_for_its_validation() -> None:
-    world = World(20, held_out=10)
-    stops = [world.batch(2.0) for _ in range(9)]
-    # A step of 4 images takes 2 s; a validation of 10 images is taken to be 1.2 * 10 * 0.5 / 3 = 2 s.
-    assert world.limit.reserve == pytest.approx(2.0) and stops == [False] * 9
-    assert world.batch(2.0)
+def test_the_first_epoch_stops_in_time_for_its_validation() -> None:
+    training = FakeTraining(20, held_out=10)
+    stops = [training.batch(2.0) for _ in range(9)]
+    # A step of 4 images takes 2 s; a validation of 10 images is estimated as 1.2 * 10 * 0.5 / 3 = 2 s.
+    assert training.limit.reserve == pytest.approx(2.0) and stops == [False] * 9
+    assert training.batch(2.0)
 
 
 def test_a_measured_validation_replaces_the_guess() -> None:
-    world = World(20, held_out=10)
-    world.batch(2.0)
-    world.validation(7.0)
-    assert world.limit.reserve == 7 and not world.batch(4.0)
-    assert world.batch(0.1), "13.1 s are over, 7 s are needed"
+    training = FakeTraining(20, held_out=10)
+    training.batch(2.0)
+    training.validation(7.0)
+    assert training.limit.reserve == 7 and not training.batch(4.0)
+    assert training.batch(0.1), "13.1 s are over, 7 s are needed"
 
 
-def test_another_epoch_is_not_begun_when_only_its_validation_fits() -> None:
-    world = World(20, held_out=10)
-    world.batch(2.0)
-    world.validation(10.0)
-    world.limit.on_train_epoch_end(world.trainer, None)  # type: ignore[arg-type]
-    assert world.trainer.should_stop
+def test_no_epoch_starts_when_only_its_validation_fits() -> None:
+    training = FakeTraining(20, held_out=10)
+    training.batch(2.0)
+    training.validation(10.0)
+    training.limit.on_train_epoch_end(training.trainer, None)  # type: ignore[arg-type]
+    assert training.trainer.should_stop
 
 
 @pytest.mark.parametrize(("seconds", "epochs"), [(0.5, 1), (60.0, 2)])
-def test_an_epoch_that_is_cut_off_gives_a_usable_member(
+def test_an_interrupted_epoch_gives_a_usable_member(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, epochs: int
 ) -> None:
-    """Every look at the clock takes a second: an epoch of 12 steps takes 39 s."""
+    """Every read of the clock takes a second: an epoch of 12 steps takes 39 s."""
     ticks = count()
     monkeypatch.setattr(fitting, "TimeLimit", partial(TimeLimit, clock=lambda: float(next(ticks))))
     steps: list[int] = []
@@ -76,9 +76,9 @@ def test_an_epoch_that_is_cut_off_gives_a_usable_member(
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             steps.append(trainer.current_epoch)
 
-    monkeypatch.setattr(fitting, "_left", lambda settings, started: settings.seconds)
+    monkeypatch.setattr(fitting, "_seconds_left", lambda settings, started: settings.seconds)
     settings = replace(SETTINGS, epochs=1000, batch_size=2, seconds=seconds)
     fitted = fit(tmp_path, settings, watch=(Steps(),))
     assert fitted["epochs"] == epochs == len(read_rows(member_folder(tmp_path).metrics))
-    assert steps.count(epochs - 1) < 24 // 2, "the last epoch was cut off"
+    assert steps.count(epochs - 1) < 24 // 2, "the last epoch was interrupted"
     assert member_folder(tmp_path).weights.is_file()

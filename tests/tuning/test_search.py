@@ -1,4 +1,4 @@
-"""Searches: real trainings where training matters, a formula for the score where only the study matters."""
+"""Searches, with real trainings if the training matters, else with a formula for the score."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,57 +47,59 @@ def search(scenes: Path, out: Path, trials: int, **changes: Any) -> TuneResult:
 
 @pytest.fixture
 def by_formula(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
-    """Trials score best at a learning rate of 0.002, without training; gives the settings of each."""
-    seen: list[RunConfig] = []
+    """Replace training by a formula with its best score at a learning rate of 0.002; return the settings of trials."""
+    trained: list[RunConfig] = []
 
     def train_trial(
-        material: Any, config: RunConfig, folder: Path, title: str, left: Any, tell: Callable[[int, float], None]
+        inputs: Any, config: RunConfig, folder: Path, title: str, left: Any, tell: Callable[[int, float], None]
     ) -> dict[str, Any]:
-        seen.append(config)
+        trained.append(config)
         rate = config.members[0].learning_rate
         assert isinstance(rate, float)
         score = 1 - abs(math.log10(rate / 0.002)) / 4
         for epoch in (1, 2):
             tell(epoch, score * epoch / 2)
-        return {"best": {material.metric: score}}
+        return {"best": {inputs.metric: score}}
 
     monkeypatch.setattr(SEARCH, "train_trial", train_trial)
-    return seen
+    return trained
 
 
-# --- the whole way, with real trainings -----------------------------------------------------------------------------
+# --- with real trainings --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def found(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+def result(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
     return search(scenes, tmp_path_factory.mktemp("tune") / "out", 3, space=["head", "learning_rate"])
 
 
-def test_a_search_leaves_its_trials_and_the_best_settings(found: TuneResult, scenes: Path) -> None:
-    assert [trial.state for trial in found.trials] == ["done"] * 3 and found.metric == "val_cc"
-    assert all(set(trial.values) == {"head", "learning_rate"} for trial in found.trials), "only these are searched"
-    begun = {"head": DEFAULT_HEAD, "learning_rate": 1e-3}
-    assert found.trials[0].values == begun, "it begins with what the settings say"
-    best = found.best
-    assert best is not None and best.score == max(trial.score or 0 for trial in found.trials)
-    for trial in found.trials:
-        folder = found.path / "trials" / f"{trial.number:03d}"
+def test_files_of_a_search(result: TuneResult, scenes: Path) -> None:
+    assert [trial.state for trial in result.trials] == ["done"] * 3 and result.metric == "val_cc"
+    assert all(set(trial.values) == {"head", "learning_rate"} for trial in result.trials), (
+        "only these parameters are searched"
+    )
+    initial = {"head": DEFAULT_HEAD, "learning_rate": 1e-3}
+    assert result.trials[0].values == initial, "the search starts with the settings"
+    best = result.best
+    assert best is not None and best.score == max(trial.score or 0 for trial in result.trials)
+    for trial in result.trials:
+        folder = result.path / "trials" / f"{trial.number:03d}"
         assert max(row["val_cc"] for row in read_rows(folder / "metrics.csv")) == trial.score
         assert (folder / "weights.safetensors").is_file() == (trial == best) and not (folder / "last.ckpt").exists()
-    with (found.path / "trials.csv").open() as file:
-        assert [float(row["score"]) for row in csv.DictReader(file)] == [trial.score for trial in found.trials]
-    assert list(found.frame()["state"]) == ["done"] * 3
+    with (result.path / "trials.csv").open() as file:
+        assert [float(row["score"]) for row in csv.DictReader(file)] == [trial.score for trial in result.trials]
+    assert list(result.frame()["state"]) == ["done"] * 3
 
 
-def test_the_best_settings_train_the_same_member_again(found: TuneResult, scenes: Path, tmp_path: Path) -> None:
-    assert found.best is not None
-    config = make_config(read_config(found.config))
+def test_the_best_settings_train_the_same_member_again(result: TuneResult, scenes: Path, tmp_path: Path) -> None:
+    assert result.best is not None
+    config = make_config(read_config(result.config))
     (member,) = config.members
-    assert (member.head, member.learning_rate) == (found.best.values["head"], found.best.values["learning_rate"])
+    assert (member.head, member.learning_rate) == (result.best.values["head"], result.best.values["learning_rate"])
     (outcome,) = train_members(FolderData(scenes, config.task, **config.data), config, tmp_path / "run")
     assert outcome.state == "done", outcome.error
     (again,) = (tmp_path / "run" / "members").glob("*/weights.safetensors")
-    tensors, kept = load_file(again), load_file(found.path / "trials" / f"{found.best.number:03d}" / again.name)
+    tensors, kept = load_file(again), load_file(result.path / "trials" / f"{result.best.number:03d}" / again.name)
     assert tensors.keys() == kept.keys()
     assert all(tensors[key].allclose(kept[key], atol=1e-5) for key in kept)
 
@@ -110,27 +113,27 @@ def test_the_best_settings_train_the_same_member_again(found: TuneResult, scenes
         ({"input_size": [32, 64]}, "input_size"),
     ],
 )
-def test_another_search_does_not_go_on_in_its_folder(
-    found: TuneResult, scenes: Path, changes: dict[str, Any], message: str
+def test_another_search_is_rejected_in_the_same_folder(
+    result: TuneResult, scenes: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        search(scenes, found.path, 4, **{"space": ["head", "learning_rate"], **changes})
+        search(scenes, result.path, 4, **{"space": ["head", "learning_rate"], **changes})
 
 
-def test_other_images_do_not_go_on_in_its_folder(found: TuneResult, tmp_path: Path) -> None:
+def test_other_data_is_rejected_in_the_same_folder(result: TuneResult, tmp_path: Path) -> None:
     from densemble.data.synthetic import make_scenes
 
     other = make_scenes(tmp_path / "other", train=4, val=2, size=(48, 64))
     with pytest.raises(UsageError, match=f"data folder .*you ask for '{other.resolve()}'"):
-        search(other, found.path, 4, space=["head", "learning_rate"])
+        search(other, result.path, 4, space=["head", "learning_rate"])
 
 
-def test_a_trial_that_falls_behind_ends_early(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class SecondFallsBehind(optuna.pruners.BasePruner):
+def test_a_pruned_trial_ends_early(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PruneSecond(optuna.pruners.BasePruner):
         def prune(self, study: Any, trial: Any) -> bool:
             return trial.number == 1 and trial.last_step == 2
 
-    monkeypatch.setattr(STUDY, "make_pruner", lambda epochs: SecondFallsBehind())
+    monkeypatch.setattr(STUDY, "make_pruner", lambda epochs: PruneSecond())
     training = {**SETTINGS["training"], "epochs": 4}
     result = search(scenes, tmp_path / "out", 3, space=["learning_rate"], training=training)
     assert [trial.state for trial in result.trials] == ["done", "pruned", "done"]
@@ -138,17 +141,17 @@ def test_a_trial_that_falls_behind_ends_early(scenes: Path, tmp_path: Path, monk
     assert len(read_rows(tmp_path / "out" / "trials" / "001" / "metrics.csv")) == 2
 
 
-def test_trials_that_fail_are_not_the_end(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_trials_do_not_end_the_search(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_trial = SEARCH.train_trial
 
-    def failing(material: Any, config: RunConfig, folder: Path, title: str, *rest: Any) -> dict[str, Any]:
+    def failing(inputs: Any, config: RunConfig, folder: Path, title: str, *rest: Any) -> dict[str, Any]:
         if title == "trial 0":
             raise ResourceError("out of memory")
         if title == "trial 1":
             config = make_config({**config.model_dump(), "members": [{**NETWORK, "learning_rate": 1e30}]})
         if title == "trial 2":
             config = make_config({**config.model_dump(), "members": [{**NETWORK, "cut": "nowhere"}]})
-        return train_trial(material, config, folder, title, *rest)
+        return train_trial(inputs, config, folder, title, *rest)
 
     monkeypatch.setattr(SEARCH, "train_trial", failing)
     result = search(scenes, tmp_path / "out", 4, space=["learning_rate"])
@@ -157,7 +160,17 @@ def test_trials_that_fail_are_not_the_end(scenes: Path, tmp_path: Path, monkeypa
     assert "out of memory" in errors[0] and "the loss became" in errors[1] and "no node 'nowhere'" in errors[2]
 
 
-def test_when_every_trial_fails_the_first_reason_is_told(
+@pytest.mark.filterwarnings("ignore:.*nan is not acceptable")
+def test_a_trial_with_a_nan_score_is_a_failed_trial(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([math.nan, 0.5])
+    monkeypatch.setattr(SEARCH, "train_trial", lambda inputs, *_: {"best": {inputs.metric: next(scores)}})
+    result = search(scenes, tmp_path / "out", 2, space=["learning_rate"])
+    assert [(trial.state, trial.score) for trial in result.trials] == [("failed", None), ("done", 0.5)]
+
+
+def test_if_every_trial_fails_the_first_reason_is_reported(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverges(*_: Any) -> dict[str, Any]:
@@ -170,7 +183,7 @@ def test_when_every_trial_fails_the_first_reason_is_told(
 
 
 @pytest.mark.stress
-def test_a_killed_search_goes_on_where_it_was(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_killed_search_resumes(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, epochs = tmp_path / "out", 5
     program = (
         "import sys; from densemble.tuning import tune; "
@@ -201,18 +214,22 @@ def test_a_killed_search_goes_on_where_it_was(scenes: Path, tmp_path: Path, capf
 # --- the study, with a formula for the score ------------------------------------------------------------------------
 
 
-def test_a_search_in_two_calls_is_a_search_in_one(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
+def test_a_search_in_two_calls_equals_a_search_in_one(
+    scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
+) -> None:
     whole = search(scenes, tmp_path / "whole", 14)
     assert len(search(scenes, tmp_path / "parts", 5).trials) == 5
     parts = search(scenes, tmp_path / "parts", 14)
     assert len(by_formula) == 14 + 14
     assert [trial.values for trial in parts.trials] == [trial.values for trial in whole.trials]
-    assert len({trial.values["learning_rate"] for trial in parts.trials}) == 14, "no draw is repeated"
-    assert search(scenes, tmp_path / "parts", 14).best == whole.best and len(by_formula) == 28
+    assert len({trial.values["learning_rate"] for trial in parts.trials}) == 14, "no value is repeated"
+    best, expected = search(scenes, tmp_path / "parts", 14).best, whole.best
+    assert best is not None and expected is not None and len(by_formula) == 28
+    assert replace(best, seconds=None) == replace(expected, seconds=None), "only the measured time may differ"
 
 
 @pytest.mark.stress
-def test_the_seed_decides_what_is_tried(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
+def test_the_seed_decides_the_trials(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
     results = [
         search(scenes, tmp_path / name, 3, training={**SETTINGS["training"], "seed": seed})
         for name, seed in (("a", 5), ("b", 5), ("c", 1000))
@@ -221,21 +238,25 @@ def test_the_seed_decides_what_is_tried(scenes: Path, tmp_path: Path, by_formula
     assert a == b and a != c
 
 
-def test_two_searches_do_not_share_a_folder(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
-    with STUDY.only_one(tmp_path), pytest.raises(UsageError, match="another process tunes into"):
+def test_a_second_process_cannot_search_in_the_same_folder(
+    scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
+) -> None:
+    with STUDY.exclusive(tmp_path), pytest.raises(UsageError, match="another process tunes into"):
         search(scenes, tmp_path, 1)
     assert len(search(scenes, tmp_path, 1).trials) == 1
 
 
-def test_what_matters_is_found(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
+def test_the_search_finds_the_best_rate_and_the_important_parameter(
+    scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
+) -> None:
     result = search(scenes, tmp_path / "out", 30, space=["learning_rate", "augment"])
     assert result.best is not None and 0.0015 < result.best.values["learning_rate"] < 0.0027
     assert next(iter(result.importance)) == "learning_rate" and sum(result.importance.values()) == pytest.approx(1)
-    assert any(trial.state == "pruned" for trial in result.trials), "the median pruner ends what falls behind"
+    assert any(trial.state == "pruned" for trial in result.trials), "the median pruner stops trials with low scores"
     assert search(scenes, tmp_path / "few", 3, space=["learning_rate"]).importance == {}
 
 
-def test_lower_is_better_where_the_metric_says_so(
+def test_lower_is_better_metrics_are_minimized(
     tmp_path: Path, by_formula: list[RunConfig], monkeypatch: pytest.MonkeyPatch, scenes: Path
 ) -> None:
     result = search(scenes, tmp_path / "out", 6, task="regression", space=["learning_rate"])
@@ -243,7 +264,7 @@ def test_lower_is_better_where_the_metric_says_so(
     assert not result.higher_is_better and result.best is not None and result.best.score == min(s for s in done if s)
 
 
-def test_time_ends_a_search(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_limit_ends_a_search(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
 
     class Clock:
@@ -253,15 +274,15 @@ def test_time_ends_a_search(scenes: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
     lefts: list[float] = []
 
-    def train_trial(material: Any, config: Any, folder: Any, title: str, left: float, tell: Any) -> dict[str, Any]:
+    def train_trial(inputs: Any, config: Any, folder: Any, title: str, left: float, tell: Any) -> dict[str, Any]:
         lefts.append(left)
         now[0] += 10
-        return {"best": {material.metric: 0.5}}
+        return {"best": {inputs.metric: 0.5}}
 
     monkeypatch.setattr(SEARCH, "train_trial", train_trial)
     monkeypatch.setattr(SEARCH, "time", Clock)
     result = search(scenes, tmp_path / "out", 20, time=34)
-    assert lefts == [34, 24, 14] and len(result.trials) == 3, "4 s are too little for a trial that takes 10"
+    assert lefts == [34, 24, 14] and len(result.trials) == 3, "4 s are too short for a trial of 10 s"
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
@@ -273,23 +294,23 @@ def command(scenes: Path, out: Path, *more: object) -> list[object]:
     return [*words, *sizes, "--space", "learning_rate, head", *more]
 
 
-def test_the_command_prints_what_it_found(
+def test_the_command_prints_the_result(
     densemble: Callable[..., Any], scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:
     words = command(scenes, tmp_path / "out", "--epochs", 3)
     done = densemble(*words, "--json")
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert len(found["trials"]) == 2 and found["best"]["score"] == max(trial["score"] for trial in found["trials"])
-    assert found["next"] == f"densemble train {scenes} --config {tmp_path}/out/best.yaml -o {tmp_path}/out/run"
+    output = json.loads(done.stdout)
+    assert len(output["trials"]) == 2 and output["best"]["score"] == max(trial["score"] for trial in output["trials"])
+    assert output["next"] == f"densemble train {scenes} --config {tmp_path}/out/best.yaml -o {tmp_path}/out/run"
     assert {config.members[0].epochs for config in by_formula} == {3}
     again = densemble(*words)
     header, first, _ = again.stdout.splitlines()
     assert header.split()[:4] == ["trial", "val_cc", "head", "learning_rate"]
-    assert first.split()[0] == str(found["best"]["trial"]) and found["next"] in again.stderr
+    assert first.split()[0] == str(output["best"]["trial"]) and output["next"] in again.stderr
 
 
-def test_settings_of_the_file_are_kept(
+def test_the_command_keeps_the_settings_of_the_config_file(
     densemble: Callable[..., Any], scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:
     members = '[alexnet, {"backbone": "squeezenet1_1", "name": "mine", "max_stride": 16}]'
@@ -299,16 +320,16 @@ def test_settings_of_the_file_are_kept(
     assert {(config.members[0].name, config.members[0].max_stride) for config in by_formula} == {("mine", 16.0)}
 
 
-def test_ctrl_c_keeps_what_is_finished(
+def test_ctrl_c_keeps_finished_trials(
     densemble: Callable[..., Any], scenes: Path, tmp_path: Path, by_formula: list[RunConfig],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     train_trial = SEARCH.train_trial
 
-    def interrupted(material: Any, config: Any, folder: Any, title: str, left: Any, tell: Any) -> dict[str, Any]:
+    def interrupted(inputs: Any, config: Any, folder: Any, title: str, left: Any, tell: Any) -> dict[str, Any]:
         if title == "trial 1":
             raise KeyboardInterrupt
-        return train_trial(material, config, folder, title, left, tell)
+        return train_trial(inputs, config, folder, title, left, tell)
 
     monkeypatch.setattr(SEARCH, "train_trial", interrupted)
     stopped = densemble(*command(scenes, tmp_path / "out"))
@@ -325,27 +346,29 @@ def test_ctrl_c_keeps_what_is_finished(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--space", "cutt"), "'cutt' is nothing to search"),
+        (("--space", "cutt"), "cannot search 'cutt'"),
         (("--time", "soon"), "not a duration"),
         (("--set", "trainer.devices=2"), "trained on one device"),
         (("--backbone", "squeezenet"), "squeezenet1_1"),
         (("--set", "members.0.cut=nowhere"), "no node 'nowhere'"),
     ],
 )
-def test_misuse_is_told_in_one_line(
+def test_misuse_is_reported_in_one_line(
     densemble: Callable[..., Any], scenes: Path, tmp_path: Path, more: tuple[str, ...], message: str
 ) -> None:
     done = densemble(*command(scenes, tmp_path / "out", *more))
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_optuna_the_remedy_is_told(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_optuna_names_the_package(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(UsageError, match=r'pip install "densemble\[hpo\]"'):
         search(scenes, tmp_path / "out", 1)
 
 
-def test_a_damaged_study_is_told(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
+def test_a_damaged_study_is_an_error(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
     from densemble.errors import ArtifactError
 
     search(scenes, tmp_path / "out", 1)
@@ -354,9 +377,7 @@ def test_a_damaged_study_is_told(scenes: Path, tmp_path: Path, by_formula: list[
         search(scenes, tmp_path / "out", 2)
 
 
-def test_a_folder_data_is_searched_with_its_own_options(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_data_keeps_its_options(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["densemble.tuning"], "run_search", lambda data, config, *_: (data.path, config))
     of_path: Any = tune(scenes, NETWORK, tmp_path, task="saliency", **SETTINGS)
     assert tune(FolderData(scenes, "saliency"), NETWORK, tmp_path, **SETTINGS) == of_path

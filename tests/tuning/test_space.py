@@ -18,8 +18,8 @@ from densemble.tuning.space import (
     AUGMENTATIONS,
     NAMES,
     LogRange,
+    initial_values,
     make_space,
-    own_values,
     tried_cuts,
     with_values,
 )
@@ -38,21 +38,21 @@ AUTOMATIC = [
 
 
 def settings(backbone: str = "resnet18", weights: str | None = "DEFAULT", **member: Any) -> RunConfig:
-    own = {"backbone": backbone, "weights": weights, **member}
-    return make_config({"task": "saliency", "input_size": [96, 128], "out_size": [24, 32], "members": [own]})
+    members = [{"backbone": backbone, "weights": weights, **member}]
+    return make_config({"task": "saliency", "input_size": [96, 128], "out_size": [24, 32], "members": members})
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "alexnet", "vgg19_bn", "resdeconv"])
-def test_cuts_are_separating_and_of_the_wanted_strides(backbone: str) -> None:
-    found = tried_cuts(settings(backbone))
+def test_tried_cuts_separate_and_have_strides_in_range(backbone: str) -> None:
+    tried = tried_cuts(settings(backbone))
     known = {cut.node: cut for cut in cuts(backbone, (96, 128))}
-    assert 0 < len(found) <= 12
-    for cut in found:
+    assert 0 < len(tried) <= 12
+    for cut in tried:
         assert known[cut.node].separates and 3.6 <= min(cut.stride) <= max(cut.stride) <= 35
-    sizes = [cut.size for cut in found]
+    sizes = [cut.size for cut in tried]
     assert max(sizes.count(size) for size in sizes) <= 3
     deepest = {cut.size: cut.node for cut in known.values() if cut.size in sizes}
-    assert set(deepest.values()) <= {cut.node for cut in found}, "the deepest of each size is tried"
+    assert set(deepest.values()) <= {cut.node for cut in tried}, "the deepest of each size is tried"
 
 
 @pytest.mark.stress
@@ -72,18 +72,18 @@ def test_model_engine_tuner_and_command_cut_at_the_same_node(
     member = {"backbone": backbone, "head": head, "weights": None, **limits}
     config = make_config({"task": "depth", "input_size": size, "out_size": out_size, "members": [member]})
     model = DenseModel(input_size=parse_size(size), out_size=config.out_size, **member)
-    asked = {"head": head, "size": size, "out-size": out_size} | {k.replace("_", "-"): v for k, v in limits.items()}
-    options = [text for key, value in asked.items() if value for text in (f"--{key}", str(value))]
-    shown = CliRunner().invoke(app, ["cuts", backbone, "--json", *options])
-    assert own_values(config, {"cut": (model.cut.node,)}) == {"cut": model.cut.node}
+    arguments = {"head": head, "size": size, "out-size": out_size} | {k.replace("_", "-"): v for k, v in limits.items()}
+    options = [text for key, value in arguments.items() if value for text in (f"--{key}", str(value))]
+    output = CliRunner().invoke(app, ["cuts", backbone, "--json", *options])
+    assert initial_values(config, {"cut": (model.cut.node,)}) == {"cut": model.cut.node}
     assert member_cut(config, config.members[0]) == model.cut
-    assert json.loads(shown.stdout)["auto"] == json.loads(json.dumps(model.cut.as_dict()))
+    assert json.loads(output.stdout)["auto"] == json.loads(json.dumps(model.cut.as_dict()))
 
 
 @pytest.mark.parametrize(("head", "node"), [("upsample", "layer3"), ("fpn", "layer4")])
 def test_the_tuner_starts_at_the_cut_of_the_head(head: str, node: str) -> None:
     """At 96x128 resnet18's layer3 has a stride of 16, layer4 one of 32."""
-    assert own_values(settings(head=head), make_space(settings(head=head)))["cut"] == node
+    assert initial_values(settings(head=head), make_space(settings(head=head)))["cut"] == node
 
 
 def test_limits_of_the_member_bound_its_cuts() -> None:
@@ -94,7 +94,7 @@ def test_limits_of_the_member_bound_its_cuts() -> None:
         make_space(settings(max_macs=10))
 
 
-def test_what_means_nothing_is_not_searched() -> None:
+def test_parameters_that_do_not_apply_are_not_searched() -> None:
     assert tuple(make_space(settings())) == NAMES
     assert tuple(make_space(settings(weights=None))) == ("cut", "head", "learning_rate", "augment")
     frozen = {"freeze_epochs": 3, "epochs": 3, "augment": "none", "cache_features": True}
@@ -103,29 +103,29 @@ def test_what_means_nothing_is_not_searched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["cuts"], "'cuts' is nothing to search; there are: cut"), ([], "'' is nothing to search")]
+    ("names", "message"), [(["cuts"], "cannot search 'cuts'; there are: cut"), ([], "cannot search ''")]
 )
 def test_misspelt_names(names: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_space(settings(), names)
 
 
-def test_a_share_needs_its_whole() -> None:
+def test_backbone_share_needs_a_learning_rate() -> None:
     with pytest.raises(UsageError, match="search learning_rate too"):
         make_space(settings(learning_rate="auto"), ["backbone_share"])
     assert list(make_space(settings(learning_rate="auto"), ["learning_rate", "backbone_share"]))
 
 
-def test_a_search_begins_with_what_the_settings_say() -> None:
+def test_a_search_starts_with_the_settings() -> None:
     config = settings(backbone_learning_rate=1e-4)
-    own = own_values(config, make_space(config))
+    values = initial_values(config, make_space(config))
     model = DenseModel("resnet18", out_size=(24, 32), weights=None, input_size=(96, 128))
-    assert own == {
+    assert values == {
         "cut": model.cut.node, "head": model.spec.head, "learning_rate": 1e-3, "backbone_share": 0.1, "augment": "light"
     }  # fmt: skip
-    asked = settings(head="smp-unet")
-    assert own_values(asked, make_space(asked))["head"] == "smp-unet", "a head that was asked for is among the tried"
-    assert "learning_rate" not in own_values(settings(learning_rate=1.0), make_space(settings()))
+    requested = settings(head="smp-unet")
+    assert initial_values(requested, make_space(requested))["head"] == "smp-unet", "the requested head is tried, too"
+    assert "learning_rate" not in initial_values(settings(learning_rate=1.0), make_space(settings()))
 
 
 def test_values_become_settings_of_the_member() -> None:
@@ -141,7 +141,7 @@ def test_values_become_settings_of_the_member() -> None:
     assert alone.backbone_learning_rate == 0.5e-3 and "learning_rate" not in alone.model_fields_set
 
 
-def test_values_that_the_settings_exclude_are_refused() -> None:
+def test_values_that_contradict_the_settings_are_rejected() -> None:
     frozen = {"freeze_epochs": 3, "epochs": 3, "augment": "none", "cache_features": True}
     with pytest.raises(ConfigError, match="set augment to none"):
         with_values(settings(**frozen), {"augment": "strong"})

@@ -1,1 +1,1 @@
-"""Where members are trained."""
+"""Engines: train the members of a run, with a time budget if requested."""

@@ -1,4 +1,4 @@
-"""Time budget of a run: the deadline, what each member costs, and which members it is enough for."""
+"""Time budget of a run: the deadline, the cost of each member, and which members fit into it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from densemble.errors import UsageError
 
 USEFUL_EPOCHS, FEWEST_STEPS, ENOUGH_STEPS = 3, 60, 1000
-"""A training is useful from 3 epochs and 60 optimizer steps on; 1000 steps are enough whatever the epoch's length."""
+"""A useful training has at least 3 epochs and 60 optimizer steps; 1000 steps suffice, however long an epoch is."""
 SHORTEST = 1.0
-"""Seconds that the only member gets when the budget is spent already."""
+"""Seconds for the only member if the budget is already spent."""
 
 
 class Budget:
-    """Seconds that a run may take, counted from the start of the command.
+    """Time limit of a run, counted from the start of the command.
 
     Args:
-        seconds: for everything, from start-up to the saved ensemble; ``None``: no limit.
+        seconds: limit for everything from start-up to the saved ensemble; ``None``: no limit.
         started: value of ``clock`` when the command started; default now.
-        clock: seconds.
+        clock: returns the current time in seconds.
     """
 
     def __init__(
@@ -27,11 +27,6 @@ class Budget:
         self.seconds = seconds
         self.clock = clock
         self.started = clock() if started is None else started
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a deadline."""
-        return self.seconds is not None
 
     @property
     def used(self) -> float:
@@ -49,12 +44,12 @@ class Cost:
     """Measured cost of one member, in seconds.
 
     Attributes:
-        name: of the member.
+        name: name of the member.
         step: one optimizer step, loading included.
-        steps: optimizer steps of an epoch.
-        epochs: those that remain to be trained.
-        validation: after every epoch.
-        start: before the first step: features that are kept, learning-rate range test.
+        steps: optimizer steps per epoch.
+        epochs: epochs that remain to be trained.
+        validation: one validation, after every epoch.
+        start: before the first step: cached features, learning-rate range test.
         ending: after the last step: predictions of the validation images.
         assembly: this member's part of the assembly.
     """
@@ -70,40 +65,40 @@ class Cost:
 
     @property
     def fixed(self) -> float:
-        """Whatever the number of epochs."""
+        """Seconds that do not depend on the number of epochs."""
         return self.start + self.ending
 
     @property
     def epoch(self) -> float:
-        """One epoch with its validation."""
+        """Seconds of one epoch with its validation."""
         return self.steps * self.step + self.validation
 
     @property
     def useful_epochs(self) -> float:
-        """Fewest epochs of a useful training; at most those that were asked for."""
+        """Fewest epochs of a useful training; at most the remaining ones."""
         steps = min(max(USEFUL_EPOCHS * self.steps, FEWEST_STEPS), ENOUGH_STEPS)
         return min(steps / self.steps, self.epochs)
 
     @property
     def least(self) -> float:
-        """A useful training."""
-        # The last epoch may end early, but it is validated like a whole one.
+        """Seconds of a useful training."""
+        # The last epoch may end early, but it is validated like a full one.
         validations = -(-self.useful_epochs // 1)
         return self.fixed + self.useful_epochs * self.steps * self.step + validations * self.validation
 
     @property
     def most(self) -> float:
-        """All epochs."""
+        """Seconds of all epochs."""
         return self.fixed + self.epochs * self.epoch
 
     def epochs_in(self, seconds: float) -> float:
-        """Epochs that can be expected in so many seconds."""
+        """Return the epochs expected to fit into a number of seconds."""
         return min(max((seconds - self.fixed) / max(self.epoch, 1e-9), 0.0), self.epochs)
 
 
 @dataclass(frozen=True)
 class Share:
-    """Seconds that one member may take."""
+    """Seconds allotted to one member."""
 
     cost: Cost
     seconds: float
@@ -111,13 +106,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Plan:
-    """Members that are trained, in this order, and members that the time is not enough for.
+    """Members to train, in this order, and members left out for lack of time.
 
     Attributes:
-        shares: cheapest first.
-        left_out: cheapest first.
-        spare: seconds that remain after useful trainings of all that are trained, before they are shared out; they
-            are too few for the first member that is left out.
+        shares: members to train, cheapest first.
+        left_out: members left out, cheapest first.
+        spare: seconds that remain after a useful training of every member in ``shares``, before they are distributed;
+            too few for the first member left out.
     """
 
     shares: tuple[Share, ...]
@@ -126,17 +121,17 @@ class Plan:
 
     @property
     def assembly(self) -> float:
-        """Seconds that the assembly of the trained members takes."""
+        """Seconds of the assembly of the trained members."""
         return sum(share.cost.assembly for share in self.shares)
 
 
 def make_plan(costs: Sequence[Cost], seconds: float, require_one: bool = True) -> Plan:
-    """As many members as can be trained usefully, the cheapest ones; what remains is shared out equally.
+    """Select as many members as possible for a useful training, cheapest first; distribute spare time equally.
 
     Args:
-        costs: of all members that are still to be trained.
-        seconds: for their training and their part of the assembly.
-        require_one: keep the cheapest member even where the time is not enough.
+        costs: costs of all members that remain to be trained.
+        seconds: time for their training and their part of the assembly.
+        require_one: keep the cheapest member even if the time is too short.
     """
     order = sorted(costs, key=lambda cost: cost.least + cost.assembly)
     count, spare = 0, seconds
@@ -148,26 +143,26 @@ def make_plan(costs: Sequence[Cost], seconds: float, require_one: bool = True) -
         only = Share(order[0], max(seconds - order[0].assembly, SHORTEST))
         return Plan((only,), tuple(order[1:]), 0.0)
     kept = order[:count]
-    extra = dict(zip(kept, _share_out(spare, [cost.most - cost.least for cost in kept]), strict=True))
-    shares = tuple(Share(cost, cost.least + extra[cost]) for cost in kept)
+    extras = _distribute(spare, [cost.most - cost.least for cost in kept])
+    shares = tuple(Share(cost, cost.least + extra) for cost, extra in zip(kept, extras, strict=True))
     return Plan(shares, tuple(order[count:]), spare)
 
 
-def _share_out(seconds: float, wishes: Sequence[float]) -> list[float]:
-    """Equal parts of ``seconds``, none above its wish; what one does not need goes to the others."""
-    parts = [0.0] * len(wishes)
-    waiting = sorted(range(len(wishes)), key=lambda number: wishes[number])
-    for done, number in enumerate(waiting):
-        parts[number] = min(wishes[number], seconds / (len(waiting) - done))
-        seconds -= parts[number]
+def _distribute(seconds: float, limits: Sequence[float]) -> list[float]:
+    """Return equal parts of ``seconds``, each at most its limit; the rest of a limited part goes to the others."""
+    parts = [0.0] * len(limits)
+    smallest_first = sorted(range(len(limits)), key=lambda index: limits[index])
+    for done, index in enumerate(smallest_first):
+        parts[index] = min(limits[index], seconds / (len(limits) - done))
+        seconds -= parts[index]
     return parts
 
 
 def parse_time(text: str | float | None) -> float | None:
-    """``"30m"``, ``"90s"``, ``"2h"`` or a number of seconds -> seconds.
+    """Convert ``"30m"``, ``"90s"``, ``"2h"`` or a number of seconds to seconds.
 
     Raises:
-        UsageError: none of these.
+        UsageError: any other text.
     """
     if text is None or isinstance(text, int | float):
         return text

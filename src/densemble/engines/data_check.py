@@ -1,4 +1,4 @@
-"""The data check before a training: errors stop it, warnings are reported. What it finds is kept until files change."""
+"""Data check before a training: errors stop it, warnings are logged; the result is cached until files change."""
 
 import hashlib
 import json
@@ -21,63 +21,63 @@ log = logging.getLogger(__name__)
 
 
 def check_and_keep(data: FolderData, unpaired: Severity = "warning") -> dict[str, Any]:
-    """Facts of :func:`densemble.data.check.check`, which are written into the cache as well."""
+    """Run :func:`densemble.data.check.check`, write its result into the cache, and return it."""
     facts = check(data, unpaired)
-    with suppress(DataError, ResourceError, OSError, ValueError):  # it works without, only later
-        place = _place(data, unpaired)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, facts)
-        prune(place.parent)
+    with suppress(DataError, ResourceError, OSError, ValueError):  # the cache only saves time
+        file = _cache_file(data, unpaired)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, facts)
+        prune(file.parent)
     return facts
 
 
 def require_sound(data: FolderData) -> None:
-    """Checks the data, or takes what an earlier check of the same files found; logs warnings.
+    """Check the data, or use the cached check of the same files; log the warnings.
 
     Raises:
-        DataError: there are errors; each with its remedy, as ``data check`` prints them.
+        DataError: the data has errors. The message lists each with its fix, as ``data check`` prints it.
     """
     started = time.monotonic()
-    facts = _kept(data)
-    how = "as checked before" if facts is not None else "checked"
+    facts = _cached_facts(data)
+    verb = "as checked before" if facts is not None else "checked"
     facts = facts or check_and_keep(data)
     pairs = sum(split["pairs"] for split in facts["splits"].values())
-    log.info(f"{pairs} pairs {how} in {time.monotonic() - started:.1f} s")
-    found = group(facts["problems"])
-    for warned in (one for one in found if one.severity == "warning"):
-        for line in warned.lines():
+    log.info(f"{pairs} pairs {verb} in {time.monotonic() - started:.1f} s")
+    groups = group(facts["problems"])
+    for warning in (problems for problems in groups if problems.severity == "warning"):
+        for line in warning.lines():
             log.warning(line)
-    errors = [one for one in found if one.severity == "error"]
+    errors = [problems for problems in groups if problems.severity == "error"]
     if errors:
-        count = sum(len(one.problems) for one in errors)
-        shown = "\n".join(line for one in errors for line in one.lines())
+        count = sum(len(error.problems) for error in errors)
+        lines = "\n".join(line for error in errors for line in error.lines())
         raise DataError(
-            f"the data has {count} error{'s' if count > 1 else ''}, nothing was trained:\n{shown}\n"
+            f"the data has {count} error{'s' if count > 1 else ''}, nothing was trained:\n{lines}\n"
             f"see them all with `densemble data check {data.path} --task {data.task_name}`"
         )
 
 
-def what_changed(place: Path, digests: dict[str, dict[str, str]]) -> str:
-    """How data differs from what ``place`` says of it, as half a sentence; empty where it does not, or nothing is said.
+def describe_changes(file: Path, digests: dict[str, dict[str, str]]) -> str:
+    """Describe how the data differs from its stored digests; empty if it does not, or if there are no digests.
 
     Args:
-        place: file of :func:`densemble.data.digests.data_digests`.
-        digests: of the data now.
+        file: stored digests of :func:`densemble.data.digests.data_digests`.
+        digests: current digests of the data.
     """
-    found = changes(read_json(place), digests) if place.is_file() else []
-    return f"the data is not what '{place.parent}' was trained on: {'; '.join(found)}" if found else ""
+    differences = changes(read_json(file), digests) if file.is_file() else []
+    return f"the data is not what '{file.parent}' was trained on: {'; '.join(differences)}" if differences else ""
 
 
-def _kept(data: FolderData) -> dict[str, Any] | None:
+def _cached_facts(data: FolderData) -> dict[str, Any] | None:
     with suppress(DataError, ArtifactError, OSError):
-        place = _place(data, "warning")
-        if place.is_file():
-            return read_json(place)
+        file = _cache_file(data, "warning")
+        if file.is_file():
+            return read_json(file)
     return None
 
 
-def _place(data: FolderData, unpaired: Severity) -> Path:
-    """Where the facts about these files, read in this way, are kept.
+def _cache_file(data: FolderData, unpaired: Severity) -> Path:
+    """Return the cache file for these image files and reading options.
 
     Raises:
         DataError: a file cannot be read.
@@ -87,6 +87,6 @@ def _place(data: FolderData, unpaired: Severity) -> Path:
     names = [layout.name, layout.split_by, layout.classes, layout.unpaired, layout.doubled]
     names += [unpaired] if layout.unpaired else []
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
-    read = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
-    text = json.dumps([[str(part) for part in read], digests])
+    context = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
+    text = json.dumps([[str(part) for part in context], digests])
     return cache_folder() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -1,31 +1,31 @@
-"""Files of a run that only an unfinished training needs: checkpoints, decoded images, frozen features."""
+"""Remove files that only an unfinished training needs: checkpoints, decoded images, cached features."""
 
 import logging
 import shutil
 from pathlib import Path
 
 from densemble.config import RunConfig
-from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.runs import MemberFolder, RunFolder, read_json
 
 log = logging.getLogger(__name__)
 
 
 def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
-    """Removes ``last.ckpt`` of finished members and, when no member has failed or was cut off, ``RUN/cache``.
+    """Remove ``last.ckpt`` of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
 
-    Nothing is removed with ``trainer.keep_checkpoints``. A ``trainer.cache_dir`` outside the run is shared and stays.
-    Whatever needs decoded images later decodes them again.
+    ``trainer.keep_checkpoints`` keeps all of them. A ``trainer.cache_dir`` outside the run is shared and stays.
+    Later commands that need decoded images decode them again.
 
     Args:
-        run: whose ensemble is saved.
-        config: of the run.
+        run: run folder with a saved ensemble.
+        config: configuration of the run.
     """
     if config.trainer.keep_checkpoints:
         return
     unfinished, size = False, 0
     for number, name in enumerate(config.member_names()):
         folder = run.member(number, name)
-        state = read_json(folder.record).get("state") if folder.record.is_file() else "left out"
+        state = member_state(folder)
         if state == "done":
             size += _remove(folder.last)
         unfinished |= state in ("failed", "running")
@@ -35,8 +35,13 @@ def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
         log.info(f"removed {size / 1e6:.0f} MB of checkpoints and decoded images (--keep-checkpoints keeps them)")
 
 
+def member_state(folder: MemberFolder) -> str:
+    """Return the state in the record of a member, ``left out`` if it has none."""
+    return str(read_json(folder.record).get("state")) if folder.record.is_file() else "left out"
+
+
 def forget_training(run: RunFolder) -> None:
-    """Removes all that was learned or measured on data that has changed: members, variants, scores, ensembles."""
+    """Remove all results of a training on data that has changed: members, variants, scores, ensembles."""
     for path in (
         run.path / "members", run.state, run.variants, run.baselines, run.mean_map, run.ensemble, run.analysis,
         run.report, run.milliseconds, run.leaderboard, run.artifact,
@@ -45,7 +50,7 @@ def forget_training(run: RunFolder) -> None:
 
 
 def _remove(path: Path) -> int:
-    """Removes a file or a folder that may be absent; returns its bytes."""
+    """Remove a file or a folder, which may be absent; return its size in bytes."""
     if path.is_dir():
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         shutil.rmtree(path, ignore_errors=True)

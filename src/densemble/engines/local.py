@@ -1,4 +1,4 @@
-"""The local engine: members are trained one after the other on this machine, independently of each other."""
+"""Local engine: trains the members of a run one after another, independently, on this machine."""
 
 import json
 import logging
@@ -16,15 +16,15 @@ from densemble.data.decoded_cache import DecodedSplit, decode_split
 from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
-from densemble.engines.data_check import require_sound, what_changed
-from densemble.engines.leftovers import forget_training
+from densemble.engines.data_check import describe_changes, require_sound
+from densemble.engines.leftovers import forget_training, member_state
 from densemble.engines.member import Outcome, Training, train_member
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError
 from densemble.evaluation.scores import score_baselines
 from densemble.nets.heads import require_head
-from densemble.storage.runs import MemberFolder, RunFolder, read_json, require_writable, write_json, write_text
+from densemble.storage.runs import RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,18 @@ log = logging.getLogger(__name__)
 def train_members(
     data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
 ) -> list[Outcome]:
-    """Trains all members of a run, one by one; one that fails does not stop the others.
+    """Train all members of a run, one by one; a member that fails does not stop the others.
 
     Args:
         data: images and targets.
-        config: the run.
+        config: configuration of the run.
         out: run folder; must be new unless ``resume``.
-        resume: finished members are kept, a member that was cut off goes on from its last epoch.
-        budget: time limit; members that it is not enough for are left out, see :func:`train_within`.
+        resume: keep finished members and continue an interrupted member from its last epoch.
+        budget: time limit; members that do not fit into it are left out, see :func:`train_within`.
 
     Raises:
-        UsageError: the folder holds another run or one of other data, or a member is named wrongly.
-        DataError: images or targets that cannot be used.
+        UsageError: the folder holds a run with other settings or data, or a member has an unknown name.
+        DataError: unusable images or targets.
         ResourceError: the folder cannot be written.
     """
     run = RunFolder(out)
@@ -53,58 +53,60 @@ def train_members(
     require_writable(run.path)
     digests = data_digests(data)
     _require_same_data(run, config, digests)
-    if run.state.is_file():  # members of an earlier start were trained on its class numbers
+    if run.state.is_file():  # earlier members were trained with these class numbers
         data = data.numbered_as(make_task(read_json(run.state)["task"]))
     require_sound(data)
     _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run))
     training = Training(data, trained_task(data.task, config, train), config, run)
     _report_ignored(training, train)
-    _write_state(training)
+    state = {"data": str(data.path.resolve()), "task": training.task.describe(), "val": [s.stem for s in data.val]}
+    write_json(run.state, state)
     _keep_baselines(training, train)
-    todo = [number for number in range(len(config.members)) if not _is_done(training.folder(number))]
-    outcomes = {n: Outcome(training.name(n), "kept") for n in range(len(config.members)) if n not in todo}
+    indices = range(len(config.members))
+    pending = [index for index in indices if member_state(training.folder(index)) != "done"]
+    outcomes = {index: Outcome(training.name(index), "kept") for index in indices if index not in pending}
     for outcome in outcomes.values():
         log.info(f"{outcome.name}: already trained, kept")
 
-    def record(number: int, outcome: Outcome) -> None:
-        outcomes[number] = outcome
-        _event(run, {"member": outcome.name, "state": outcome.state, "error": outcome.error})
+    def record(index: int, outcome: Outcome) -> None:
+        outcomes[index] = outcome
+        _append_event(run, {"member": outcome.name, "state": outcome.state, "error": outcome.error})
 
-    if budget is not None and budget.limited:
-        train_within(budget, training, {number: macs[number] for number in todo}, len(outcomes), record)
+    if budget is not None and budget.seconds is not None:
+        train_within(budget, training, {index: macs[index] for index in pending}, len(outcomes), record)
     else:
-        for number in todo:
-            record(number, train_member(training, number))
-    return [outcomes[number] for number in range(len(config.members))]
+        for index in pending:
+            record(index, train_member(training, index))
+    return [outcomes[index] for index in indices]
 
 
 def _check_members(config: RunConfig) -> list[float]:
-    """Finds misspelt names and impossible cuts of all members before any of them is trained.
+    """Check names and cuts of all members before any of them is trained.
 
     Returns:
         Multiply-accumulates of each member up to its cut.
     """
     if config.weights_dir is not None and not Path(config.weights_dir).expanduser().is_dir():
         raise ResourceError(f"weights_dir '{config.weights_dir}' is no folder; create it or leave it out")
-    costs = []
+    macs = []
     for member in config.members:
         if member.head is not None:
             require_head(member.head)
-        costs.append(float(member_cut(config, member).macs))
-    return costs
+        macs.append(float(member_cut(config, member).macs))
+    return macs
 
 
 def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> None:
-    """Checks that the folder is free, or holds what is gone on with.
+    """Check that the folder is new, or holds a run with the same settings to resume.
 
     Raises:
         UsageError: it holds another run.
     """
     if run.config.exists() and not resume:
-        raise UsageError(f"'{run.path}' holds a run already; go on with --resume, or choose another folder with -o")
+        raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another folder with -o")
     stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
-    if _trained_by(stored) != _trained_by(config):
+    if _decisive_settings(stored) != _decisive_settings(config):
         raise UsageError(
             f"'{run.config}' differs from the settings given now; resume without --config, --set and --members, "
             "or choose another folder with -o"
@@ -112,15 +114,15 @@ def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> N
 
 
 def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
-    """Makes a run of other data a new one: removes its members and all that was made of them.
+    """Remove the members of a run, and everything derived from them, if the data has changed.
 
     Raises:
-        UsageError: the folder holds a run of other settings.
-        DataError: the data cannot be trained on; nothing is removed.
+        UsageError: the folder holds a run with other settings.
+        DataError: the data has errors; nothing is removed.
     """
     run = RunFolder(out)
     _require_same_settings(run, config, resume=True)
-    changed = what_changed(run.digests, data_digests(data))
+    changed = describe_changes(run.digests, data_digests(data))
     if changed:
         require_sound(data)
         log.info(f"trained from the start: {changed}")
@@ -128,19 +130,19 @@ def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
 
 
 def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
-    """Checks that no member was trained on other data.
+    """Check that no member was trained on other data.
 
     Raises:
-        UsageError: one was.
+        UsageError: a member was.
     """
-    folders = [run.member(number, name) for number, name in enumerate(config.member_names())]
-    begun = any(_is_done(folder) or folder.last.is_file() for folder in folders)
-    if begun and not run.digests.is_file():
+    folders = [run.member(index, name) for index, name in enumerate(config.member_names())]
+    is_begun = any(member_state(folder) == "done" or folder.last.is_file() for folder in folders)
+    if is_begun and not run.digests.is_file():
         log.warning(
-            f"warning: '{run.path}' does not say what its data held; its members are kept as if it were the same"
+            f"warning: '{run.path}' has no digests of its data; its members are kept as if the data were the same"
         )
-    changed = what_changed(run.digests, digests)
-    if changed and begun:
+    changed = describe_changes(run.digests, digests)
+    if changed and is_begun:
         raise UsageError(
             f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
         )
@@ -167,34 +169,30 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict
     write_json(run.path / "data_report.json", {"splits": splits, **layout, "left_out": unpaired})
 
 
-def _trained_by(config: RunConfig) -> str:
-    """The settings that decide what comes out, in their order; what the machine is like is none of them."""
+def _decisive_settings(config: RunConfig) -> str:
+    """Return the settings that decide the result, without those of the machine, as YAML."""
     deterministic = config.trainer.deterministic
     machine = {"weights_dir": None, "trainer": TrainerConfig(deterministic=deterministic)}
     return config.model_copy(update=machine).to_yaml()
 
 
-def _event(run: RunFolder, values: dict[str, Any]) -> None:
+def _append_event(run: RunFolder, values: dict[str, Any]) -> None:
     with (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({"time": time.time(), **values}) + "\n")
 
 
-def _is_done(folder: MemberFolder) -> bool:
-    return folder.record.is_file() and read_json(folder.record).get("state") == "done"
-
-
 def _decode_all(training: Training) -> DecodedSplit:
-    """Decodes for every size that occurs: what is wrong with the data shows before hours are spent.
+    """Decode the data at every image size of the members, so that errors in it appear before any training.
 
     Returns:
-        The training split in the size of the first member.
+        The training split at the image size of the first member.
     """
     started = time.monotonic()
     data, config = training.data, training.config
-    first = sizes(config, config.members[0])[0]
+    first = sizes(config, config.members[0]).image
     decoded = {
         (size, split): decode_split(data, split, size, training.cache)
-        for size in sorted({sizes(config, member)[0] for member in config.members})
+        for size in sorted({sizes(config, member).image for member in config.members})
         for split in ("train", "val")
     }
     log.info(f"{len(data.train)} + {len(data.val)} images decoded in {time.monotonic() - started:.1f} s")
@@ -202,7 +200,7 @@ def _decode_all(training: Training) -> DecodedSplit:
 
 
 def _report_ignored(training: Training, train: DecodedSplit) -> None:
-    """Says which label is ignored, and how much of the training maps that is."""
+    """Log the ignored label and its share of the training pixels."""
     if training.task.target_kind not in ("labels", "masks"):
         return
     label, pixels = int(training.task.fill), 0
@@ -211,13 +209,7 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
     log.info(f"label {label} is ignored: {pixels / max(train.targets.size, 1):.1%} of the training pixels")
 
 
-def _write_state(training: Training) -> None:
-    data, task = training.data, training.task
-    state = {"data": str(data.path.resolve()), "task": task.describe(), "val": [s.stem for s in data.val]}
-    write_json(training.run.state, state)
-
-
 def _keep_baselines(training: Training, train: DecodedSplit) -> None:
     if not training.run.baselines.is_file():
-        target_size = sizes(training.config, training.config.members[0])[1]
+        target_size = sizes(training.config, training.config.members[0]).target
         write_json(training.run.baselines, score_baselines(training.task, training.data, train, target_size))

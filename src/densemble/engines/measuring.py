@@ -1,4 +1,4 @@
-"""Measured cost of a member's training: steps on a copy of the model with one batch, one prediction, one score."""
+"""Measure the cost of a member's training: steps with one batch on a copy, one prediction, some scores."""
 
 import copy
 from collections.abc import Callable
@@ -14,30 +14,30 @@ from densemble.ensemble.resize import resize_maps
 from densemble.evaluation.benchmark.interleave import synchronize
 from densemble.evaluation.scores import images_with_targets
 from densemble.nets.dense import DenseModel
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 from densemble.tasks import Task
-from densemble.training.fit import first_batch, is_out_of_memory, training_device, training_samples
-from densemble.training.module import let_learn, logits_of
+from densemble.training.fit import augmented, first_batch, is_out_of_memory, training_device
+from densemble.training.module import compute_logits, set_training_mode
 from densemble.training.settings import MemberFit
 from densemble.training.single_values import normalize_single_values
 
 Clock = Callable[[], float]
 CPU_IMAGES = 2
-"""Images of the measured batch on a CPU, where time is proportional to their number."""
+"""Images in the measured batch on a CPU, where the time is proportional to their number."""
 SCORED = 4
-"""Validation images that are read and scored to measure what that takes."""
+"""Validation images that are read and scored to measure the time."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds of parts of a training.
+    """Seconds of the parts of a training.
 
     Attributes:
         step: one optimizer step with a full batch, loading included.
-        validation: one validation image.
-        features: one image's features, where they are computed once and kept; else 0.
-        batch: images in a step.
+        validation: validation of one image.
+        features: computation of one image's features if they are cached, else 0.
+        batch: images per step.
     """
 
     step: float
@@ -47,22 +47,22 @@ class StepTimes:
 
 
 def measure_steps(fit: MemberFit, clock: Clock) -> StepTimes:
-    """Measures a training step and a validation; the model is not changed.
+    """Measure a training step and a validation; the model is not changed.
 
     A batch that does not fit into memory is halved, as in training.
     """
     batch = first_batch(fit.settings)
     while True:
         try:
-            return _Trial(fit, clock).measure(batch)
+            return _StepTimer(fit, clock).measure(batch)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise
             batch = -(-batch // 2)
 
 
-class _Trial:
-    """A copy of a model that is trained for two steps."""
+class _StepTimer:
+    """Measures a copy of a model that it trains for two steps."""
 
     def __init__(self, fit: MemberFit, clock: Clock) -> None:
         device = training_device(fit.settings.machine)
@@ -75,23 +75,23 @@ class _Trial:
 
     def measure(self, batch: int) -> StepTimes:
         count = min(batch if self.device.type == "cuda" else CPU_IMAGES, batch, len(self.fit.train))
-        samples = training_samples(self.fit)
+        samples = augmented(self.fit, self.fit.train, self.settings.augment)
         started = self.clock()
         images, targets = default_collate([samples[0, index] for index in range(count)])
         loading = self.clock() - started
         images, targets = images.to(self.device), targets.to(self.device)
-        given: Tensor | list[Tensor] = images
+        inputs: Tensor | list[Tensor] = images
         features = 0.0
         if self.settings.cache_features:
-            given = self._features(images)
+            inputs = self._features(images)
             features, loading = self._timed(lambda: self._features(images)) / count, 0.0
         self.model.train()
-        let_learn(self.model.backbone, self.settings, self.settings.epochs - 1)
-        self._step(given, targets)  # prepares kernels and memory
-        step = self._timed(lambda: self._step(given, targets))
+        set_training_mode(self.model.backbone, self.settings, self.settings.epochs - 1)
+        self._step(inputs, targets)  # warms up kernels and memory
+        step = self._timed(lambda: self._step(inputs, targets))
         self.model.eval()
-        validation = self._timed(lambda: self._validate(given, targets))
-        # Processes load batches beside a GPU; on a CPU loading takes time from the step.
+        validation = self._timed(lambda: self._validate(inputs, targets))
+        # With a GPU, about four processes load batches in parallel; on a CPU, loading delays the step.
         step = max(step, loading / 4) if self.device.type == "cuda" else step + loading
         return StepTimes(step * batch / count, validation / count, features, batch)
 
@@ -103,8 +103,8 @@ class _Trial:
         return self.clock() - started
 
     def _precision(self) -> torch.autocast:
-        kind = AUTOCAST.get(self.settings.precision)
-        return torch.autocast(self.device.type, kind or torch.bfloat16, enabled=kind is not None)
+        dtype = AUTOCAST.get(self.settings.precision)
+        return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> list[Tensor]:
@@ -112,18 +112,18 @@ class _Trial:
         with self._precision():
             return [level.float() for level in self.model.features(images)]
 
-    def _step(self, given: Tensor | list[Tensor], targets: Tensor) -> None:
+    def _step(self, inputs: Tensor | list[Tensor], targets: Tensor) -> None:
         self.optimizer.zero_grad()
         with self._precision():
-            loss = self.task.loss(logits_of(self.model, given, targets), targets)
+            loss = self.task.loss(compute_logits(self.model, inputs, targets), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
 
     @torch.no_grad()
-    def _validate(self, given: Tensor | list[Tensor], targets: Tensor) -> None:
+    def _validate(self, inputs: Tensor | list[Tensor], targets: Tensor) -> None:
         with self._precision():
-            logits = logits_of(self.model, given, targets)
+            logits = compute_logits(self.model, inputs, targets)
         metric = self.task.metrics()
         for maps, target in zip(self.task.activation(logits.float()), targets, strict=True):
             metric.update(maps, target)
@@ -131,15 +131,16 @@ class _Trial:
 
 @torch.no_grad()
 def measure_prediction(model: DenseModel, image: Tensor, device: str, clock: Clock) -> float:
-    """Seconds of a forward pass of one image ``(1, C, H, W)`` at its own size; the model stays as it is.
+    """Return the seconds of a forward pass of one image ``(1, C, H, W)`` at its full size.
 
-    An image that does not fit into the memory of a GPU is computed on the CPU, as it is after the training.
+    The mode of the model is restored, and the model ends on the CPU. If the image does not fit into GPU memory, the CPU
+    computes it, as after the training.
     """
     was_training = model.training
     model.eval().to(device)
     try:
         if device == "cuda":
-            model(image.to(device))  # the first pass prepares kernels
+            model(image.to(device))  # the first pass warms up kernels
             synchronize(torch.device(device))
         started = clock()
         model(image.to(device))
@@ -158,34 +159,33 @@ class ScoringTimes:
     """Seconds of scoring one validation image.
 
     Attributes:
-        own: reading it and scoring one map at its own size.
-        kept: scoring one map at the size of the kept predictions.
-        image: one of them ``(1, C, H, W)``.
+        full_size: reading the image and scoring one map at the size of its target.
+        stored_size: scoring one map at the size of the stored predictions.
+        image: one of the validation images ``(1, C, H, W)``.
     """
 
-    own: float
-    kept: float
+    full_size: float
+    stored_size: float
     image: Tensor
 
 
 def measure_scoring(task: Task, data: FolderData, map_size: Size, clock: Clock) -> ScoringTimes:
-    """Means of up to ``SCORED`` validation images.
+    """Measure the mean scoring time of up to ``SCORED`` validation images.
 
     Args:
-        map_size: (h, w) of kept predictions.
+        map_size: (h, w) of stored predictions.
     """
-    numbers = range(min(SCORED, len(data.val)))
+    indices = range(min(SCORED, len(data.val)))
     density = task.target_kind == "density"
-    metric, kept_metric, kept, images = task.metrics(), task.metrics(), 0.0, []
-    begun = clock()
-    for image, target, points in images_with_targets(data, "val", numbers):
+    metric, stored_metric, stored_seconds, images = task.metrics(), task.metrics(), 0.0, []
+    started = clock()
+    for image, target, points in images_with_targets(data, "val", indices):
         maps = torch.full((1, task.out_channels, *image.shape[-2:]), 1 / task.out_channels)
-        size: Size = (int(target.shape[-2]), int(target.shape[-1]))
-        metric.update(resize_maps(maps, size, density)[0], target, points)
-        started = clock()
+        metric.update(resize_maps(maps, size_of(target), density)[0], target, points)
+        stored_started = clock()
         small = resize_target(target, map_size, task.target_kind)
-        kept_metric.update(resize_maps(maps, map_size, density)[0], small)
-        kept += clock() - started
+        stored_metric.update(resize_maps(maps, map_size, density)[0], small)
+        stored_seconds += clock() - stored_started
         images.append(image)
-    own = clock() - begun - kept
-    return ScoringTimes(own / len(numbers), kept / len(numbers), images[0])
+    full_seconds = clock() - started - stored_seconds
+    return ScoringTimes(full_seconds / len(indices), stored_seconds / len(indices), images[0])

@@ -1,4 +1,4 @@
-"""One member of a run: built, trained, its validation images predicted, recorded."""
+"""Build and train one member of a run, predict its validation images, and record the result."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ from densemble.config import RunConfig
 from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes
-from densemble.errors import DensembleError
+from densemble.errors import DensembleError, error_text
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.local_weights import read_state
@@ -29,18 +29,18 @@ from densemble.training.settings import MemberFit
 
 log = logging.getLogger(__name__)
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
-"""What ends one member and leaves the others as they are."""
+"""Errors that end the training of one member but not that of the others."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one member ended.
+    """Outcome of the training of one member.
 
     Attributes:
-        name: of the member.
-        state: ``done``, ``kept`` (finished by an earlier command), ``left out`` (the time was not enough), ``failed``.
-        error: why it failed or was left out.
-        cause: the exception of a failed member.
+        name: name of the member.
+        state: ``done``, ``kept`` (finished by an earlier command), ``left out`` (for lack of time), ``failed``.
+        error: reason why it failed or was left out.
+        cause: exception of a failed member.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Training:
-    """What all members of a run share."""
+    """Inputs that all members of a run share."""
 
     data: FolderData
     task: Task
@@ -60,32 +60,32 @@ class Training:
 
     @property
     def cache(self) -> Path:
-        """Folder of decoded images and of features."""
-        given = self.config.trainer.cache_dir
-        return Path(given).expanduser() if given else self.run.cache
+        """Folder of decoded images and cached features."""
+        folder = self.config.trainer.cache_dir
+        return Path(folder).expanduser() if folder else self.run.cache
 
-    def name(self, number: int) -> str:
-        """Name of a member."""
-        return self.config.member_names()[number]
+    def name(self, index: int) -> str:
+        """Return the name of a member."""
+        return self.config.member_names()[index]
 
-    def folder(self, number: int) -> MemberFolder:
-        """Folder of a member."""
-        return self.run.member(number, self.name(number))
+    def folder(self, index: int) -> MemberFolder:
+        """Return the folder of a member."""
+        return self.run.member(index, self.name(index))
 
 
-def build_member(training: Training, number: int) -> MemberFit:
-    """Builds a member from its seed and opens its decoded images.
+def build_member(training: Training, index: int) -> MemberFit:
+    """Build a member from its seed and open its decoded images.
 
     Raises:
         DensembleError: weights that cannot be read, a cut that does not exist, ...
     """
     started = time.monotonic()
-    config, task, member = training.config, training.task, training.config.members[number]
+    config, task, member = training.config, training.task, training.config.members[index]
     settings = fit_settings(config, member, None)
     seed_everything(settings.seed)
-    size, target_size, _ = sizes(config, member)
-    train, val = (decode_split(training.data, split, size, training.cache) for split in ("train", "val"))
-    model, name = build_model(config, member, task, train.images.shape[1]), training.name(number)
+    image_size, target_size, _ = sizes(config, member)
+    train, val = (decode_split(training.data, split, image_size, training.cache) for split in ("train", "val"))
+    model, name = build_model(config, member, task, train.images.shape[1]), training.name(index)
     cut = model.cut
     log.info(
         f"{name}: cut at {cut.node} ({cut.channels} x {cut.height}x{cut.width}), {model.loaded}"
@@ -93,47 +93,48 @@ def build_member(training: Training, number: int) -> MemberFit:
     )
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
-    folder, taken = training.folder(number), time.monotonic() - started
-    return MemberFit(model, task, settings, train, val, target_size, folder, name, training.cache, taken)
+    folder, seconds = training.folder(index), time.monotonic() - started
+    return MemberFit(model, task, settings, train, val, target_size, folder, name, training.cache, seconds)
 
 
 def train_member(
-    training: Training, number: int, built: MemberFit | None = None, seconds: float | None = None, ending: float = 0.0
+    training: Training, index: int, built: MemberFit | None = None, seconds: float | None = None, ending: float = 0.0
 ) -> Outcome:
-    """Trains a member into its folder; what fails is recorded there and logged.
+    """Train a member into its folder; a failure is logged and recorded there.
 
     Args:
-        training, number: which member.
-        built: what :func:`build_member` gave; ``None``: it is built now.
-        seconds: that the member may take; ``None``: until its epochs are done.
-        ending: seconds of these that predicting the validation images takes.
+        training: the run.
+        index: index of the member.
+        built: result of :func:`build_member`; ``None`` builds the member now.
+        seconds: time limit of the member; ``None`` trains all epochs.
+        ending: part of ``seconds`` reserved for predicting the validation images.
     """
     started = time.monotonic()
-    name, folder, member = training.name(number), training.folder(number), training.config.members[number]
+    name, folder, member = training.name(index), training.folder(index), training.config.members[index]
     record: dict[str, Any] = {"name": name, "config": member.model_dump(mode="json"), "state": "running"}
     try:
         require_writable(folder.path)
         write_json(folder.record, record)
         if built is None:
-            built = build_member(training, number)
+            built = build_member(training, index)
         else:
             started -= built.build_seconds
             seed_everything(built.settings.seed)
         if seconds is not None:
             limited = built.settings.model_copy(update={"seconds": max(seconds - ending, 1.0)})
             built = replace(built, settings=limited)
-        record |= _train(training, built, sizes(training.config, member)[2])
+        record |= _train(training, built, sizes(training.config, member).stored)
         record |= {"state": "done", "seconds": round(time.monotonic() - started, 1)}
         write_json(folder.record, record)
     except FAILURES as error:
-        return record_failure(training, number, error, record)
-    shown = ", ".join(f"{key} {value:.4f}" for key, value in scalars(record["val"]).items())
-    log.info(f"{name}: done in {record['seconds']:.0f} s, val {shown}")
+        return record_failure(training, index, error, record)
+    scores = ", ".join(f"{key} {value:.4f}" for key, value in scalars(record["val"]).items())
+    log.info(f"{name}: done in {record['seconds']:.0f} s, val {scores}")
     return Outcome(name, "done")
 
 
 def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
-    """Writes weights, predictions and curves; returns the entries of the member's record."""
+    """Train, write weights, predictions and curves, and return the entries of the member's record."""
     folder, model = fit.folder, fit.model
     fitted = fit_member(fit)
     model.load_state_dict(read_state(folder.weights))
@@ -151,25 +152,25 @@ def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]
 
 
 def _predict(training: Training, model: DenseModel, device: str, map_size: Size) -> tuple[Array, Scores]:
-    """Predicts the validation images where the member was trained, or on the CPU where they do not fit into memory."""
+    """Predict the validation images on the training device, or on the CPU if they do not fit into its memory."""
     try:
         return predict_split(model.to(device), training.task, training.data, "val", map_size)
     except RuntimeError as error:
         if device == "cpu" or not is_out_of_memory(error):
             raise
-        log.warning("validation images at their own size do not fit into GPU memory: predicted on the CPU")
+        log.warning("validation images at their full size do not fit into GPU memory: predicted on the CPU")
         return predict_split(model.cpu(), training.task, training.data, "val", map_size)
     finally:
         model.cpu()
 
 
-def record_failure(training: Training, number: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
-    """Logs and records why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
-    name, folder = training.name(number), training.folder(number)
-    message = str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
+def record_failure(training: Training, index: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
+    """Log and record why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
+    name, folder = training.name(index), training.folder(index)
+    message = error_text(error)
     log.error(f"{name}: FAILED: {message}")
     if record is None:
-        record = {"name": name, "config": training.config.members[number].model_dump(mode="json")}
+        record = {"name": name, "config": training.config.members[index].model_dump(mode="json")}
     try:
         require_writable(folder.path)
         write_json(folder.record, {**record, "state": "failed", "error": message})

@@ -1,7 +1,7 @@
-"""From a run's configuration to what is trained: sizes, settings, the network, the task."""
+"""Resolve the configuration of a run: sizes, settings, network and task of each member."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,33 +19,46 @@ from densemble.training.fit import bf16_is_fast
 from densemble.training.settings import FitSettings
 
 BACKBONE_SHARE = 0.2
+"""Default learning rate of a pretrained backbone divided by that of the head."""
 
 
-def sizes(config: RunConfig, member: MemberConfig) -> tuple[Size, Size, Size]:
-    """Sizes of a member's images, of the maps it is trained on, and of the maps that are kept of it."""
+class Sizes(NamedTuple):
+    """Sizes (height, width) of one member: its images, its training targets, and its stored predictions."""
+
+    image: Size
+    target: Size
+    stored: Size
+
+
+def sizes(config: RunConfig, member: MemberConfig) -> Sizes:
+    """Return the sizes of a member; without ``out_size`` stored predictions have half the image size."""
     size = member.input_size or config.input_size
-    return size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1))
+    return Sizes(size, config.out_size or size, config.out_size or (max(size[0] // 2, 1), max(size[1] // 2, 1)))
+
+
+def member_limits(member: MemberConfig) -> Limits:
+    """Return the limits that a member sets for its cut."""
+    return Limits(member.min_size, member.max_stride, member.max_macs)
 
 
 def member_cut(config: RunConfig, member: MemberConfig) -> Cut:
-    """Where a member's backbone is cut.
+    """Return the cut of a member's backbone.
 
     Raises:
         UsageError: unknown backbone.
-        CutError: the cut does not exist, or no cut keeps to the member's limits.
+        CutError: the cut does not exist, or no cut is within the member's limits.
     """
     backbone, _ = resolve(member.backbone, member.weights)
-    size = member.input_size or config.input_size
-    asked = Limits(member.min_size, member.max_stride, member.max_macs)
-    within = asked.for_head(member.head or default_head(backbone), size, config.out_size)
-    return choose(all_nodes(backbone, size), member.cut, within, backbone)
+    size = sizes(config, member).image
+    limits = member_limits(member).for_head(member.head or default_head(backbone), size, config.out_size)
+    return choose(all_nodes(backbone, size), member.cut, limits, backbone)
 
 
 def trained_task(task: Task, config: RunConfig, train: DecodedSplit) -> Task:
-    """The task with the run's loss and class weights.
+    """Return the task with the run's loss and class weights.
 
     Raises:
-        UsageError: a loss that the task does not know, or weights for a task without classes.
+        UsageError: the task does not know the loss, or has no classes for the weights.
     """
     changes: dict[str, Any] = {"loss_name": config.loss} if config.loss else {}
     if config.loss and "loss_name" not in task.choices():
@@ -53,10 +66,12 @@ def trained_task(task: Task, config: RunConfig, train: DecodedSplit) -> Task:
     if config.class_weights is not None:
         if "class_weights" not in task.choices():
             raise UsageError(f"class_weights: {task.name} has no classes; leave it out")
-        given = _balanced(task, train) if config.class_weights == "balanced" else tuple(config.class_weights)
-        if len(given) != task.out_channels:
-            raise UsageError(f"class_weights: {len(given)} weights for {task.out_channels} classes; give one each")
-        changes["class_weights"] = given
+        weights = _balanced(task, train) if config.class_weights == "balanced" else tuple(config.class_weights)
+        if len(weights) != task.out_channels:
+            raise UsageError(
+                f"class_weights: {len(weights)} weights for {task.out_channels} classes; give one per class"
+            )
+        changes["class_weights"] = weights
     return replace(task, **changes) if changes else task  # type: ignore[type-var]
 
 
@@ -66,30 +81,43 @@ def _balanced(task: Task, train: DecodedSplit) -> tuple[float, ...]:
         if target.ndim == 3:
             counts += (target == 1).sum((1, 2))
         else:
-            known = target[(target < task.out_channels) & (target != int(task.fill))]
-            counts += np.bincount(known, minlength=task.out_channels)
+            labels = target[(target < task.out_channels) & (target != int(task.fill))]
+            counts += np.bincount(labels, minlength=task.out_channels)
     return balanced_weights(counts.tolist())
 
 
 def fit_settings(config: RunConfig, member: MemberConfig, seconds: float | None) -> FitSettings:
-    """How a member is trained; ``seconds`` is what it may take."""
-    own = member.training(config.training)
-    pretrained = member.weights is not None and member.backbone not in OWN
-    share = BACKBONE_SHARE if pretrained else 1.0
-    if own.backbone_learning_rate is not None:
-        if own.learning_rate == "auto":
-            raise UsageError("learning_rate: auto finds both rates together; leave backbone_learning_rate out")
-        share = own.backbone_learning_rate / own.learning_rate
-    decided = {
-        "backbone_share": share,
-        "precision": ("bf16" if bf16_is_fast() else "fp32") if own.precision == "auto" else own.precision,
-        "freeze_statistics": pretrained if own.freeze_statistics is None else own.freeze_statistics,
-    }
-    return FitSettings(**{**own.model_dump(), **decided}, seconds=seconds, machine=config.trainer)
+    """Return the resolved settings of a member's training, which may take ``seconds``.
+
+    Raises:
+        UsageError: a backbone learning rate together with an automatic learning rate.
+    """
+    training = member.training(config.training)
+    if training.backbone_learning_rate is not None and training.learning_rate == "auto":
+        raise UsageError("learning_rate: auto finds both rates together; leave backbone_learning_rate out")
+    resolved: dict[str, Any] = {"backbone_share": backbone_share(config, member)}
+    if training.precision == "auto":
+        resolved["precision"] = "bf16" if bf16_is_fast() else "fp32"
+    if training.freeze_statistics is None:
+        resolved["freeze_statistics"] = is_pretrained(member)
+    return FitSettings(**{**training.model_dump(), **resolved}, seconds=seconds, machine=config.trainer)
+
+
+def is_pretrained(member: MemberConfig) -> bool:
+    """Return whether a member starts from pretrained weights."""
+    return member.weights is not None and member.backbone not in OWN
+
+
+def backbone_share(config: RunConfig, member: MemberConfig) -> float:
+    """Return the peak learning rate of the backbone divided by that of the head."""
+    training = member.training(config.training)
+    if training.backbone_learning_rate is not None and training.learning_rate != "auto":
+        return training.backbone_learning_rate / training.learning_rate
+    return BACKBONE_SHARE if is_pretrained(member) else 1.0
 
 
 def build_model(config: RunConfig, member: MemberConfig, task: Task, in_channels: int) -> DenseModel:
-    """The network of a member.
+    """Build the network of a member.
 
     Raises:
         DensembleError: weights that cannot be read, a cut that does not exist, ...
@@ -102,7 +130,7 @@ def build_model(config: RunConfig, member: MemberConfig, task: Task, in_channels
         cut=member.cut,
         head=member.head,
         weights=member.weights,
-        input_size=sizes(config, member)[0],
+        input_size=sizes(config, member).image,
         min_size=member.min_size,
         max_stride=member.max_stride,
         max_macs=member.max_macs,

@@ -1,1 +1,1 @@
-"""Training of one member; the only home of Lightning."""
+"""Training of one member; the only package that imports Lightning."""

@@ -1,4 +1,4 @@
-"""Averaged weights: what is validated and kept is a mean over steps (EMA) or over the last epochs (SWA)."""
+"""Weight averaging over steps (EMA) or over the last epochs (SWA); the averaged weights are validated and saved."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ SWA_FROM = 0.75
 
 
 def _warming_average(averaged: Any, current: Any, count: Any) -> None:
-    """EMA whose memory grows with the steps, so that a short training does not keep its first weights."""
+    """Update an EMA whose decay grows with the steps, so that a short training forgets its initial weights."""
     steps = float(count)
     average = get_ema_multi_avg_fn(min(DECAY, (1 + steps) / (10 + steps)))  # type: ignore[no-untyped-call]
     average(averaged, current, count)
@@ -28,31 +28,31 @@ class MovingAverage(WeightAveraging):
 
 
 class LateAverage(WeightAveraging):
-    """Mean over the epochs of the last quarter of the training (SWA, Izmailov et al. 2018)."""
+    """Mean of the weights after each epoch in the last quarter of the training (SWA, Izmailov et al. 2018)."""
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        return False  # the trainer asks after the validation, and the last epoch would be missing in what is kept
+        return False  # Lightning would update after the validation, and the saved weights would miss the last epoch
 
     def on_validation_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, MemberModule) and self._average_model is not None
         if pl_module.progress_at(trainer.global_step) >= SWA_FROM:
             self._average_model.update_parameters(pl_module)
-        if self._begun:
+        if self._has_average:
             super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._begun:
+        if self._has_average:
             super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if self._begun:
+        if self._has_average:
             super().on_train_end(trainer, pl_module)
 
     @property
-    def _begun(self) -> bool:
-        """Before the last quarter there is no mean, only the weights that training began with."""
+    def _has_average(self) -> bool:
+        """Whether the mean holds any epoch; before the last quarter it holds only the initial weights."""
         return self._average_model is not None and int(self._average_model.n_averaged) > 0
 
 
 AVERAGING: dict[str, Callable[[], WeightAveraging]] = {"ema": MovingAverage, "swa": LateAverage}
-"""Callback by name."""
+"""Callbacks by the name in ``training.averaging``."""

@@ -1,8 +1,9 @@
-"""What happens at the end of every epoch: a row of metrics, the best weights, the last state, the progress bar."""
+"""Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress bar."""
 
 import csv
+import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
 from densemble.storage.weight_files import write_state
 from densemble.training.module import MemberModule, mean, scalars
-from densemble.training.quiet import quieten
+from densemble.training.quiet import silence_lightning
 
 
 class EpochRecord(Callback):
-    """Writes ``metrics.csv``, the best weights and ``last.ckpt`` after every epoch, each as a whole or not at all.
+    """Writes ``metrics.csv``, the best weights and ``last.ckpt`` after every epoch; each write is atomic.
 
-    It must come before a callback that averages weights: what was validated is what is kept.
+    It must come before a callback that averages weights, so that it saves the weights that were validated.
     """
 
     def __init__(self, folder: MemberFolder) -> None:
         self.folder = folder
         self.rows: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None
-        self._started = self._ended = time.monotonic()
+        self._epoch_start = self._batch_end = time.monotonic()
         self._waited = self._training = 0.0
 
     def state_dict(self) -> dict[str, Any]:
@@ -38,15 +39,15 @@ class EpochRecord(Callback):
         self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._started = self._ended = time.monotonic()
+        self._epoch_start = self._batch_end = time.monotonic()
         self._waited = self._training = 0.0
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self._waited += time.monotonic() - self._ended
+        self._waited += time.monotonic() - self._batch_end
 
     def on_train_batch_end(self, *args: Any) -> None:
-        self._ended = time.monotonic()
-        self._training = self._ended - self._started
+        self._batch_end = time.monotonic()
+        self._training = self._batch_end - self._epoch_start
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, MemberModule)
@@ -66,13 +67,13 @@ class EpochRecord(Callback):
                 write_state(self.folder.weights, pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.rows[-1]["seconds"] = time.monotonic() - self._started
+        self.rows[-1]["seconds"] = time.monotonic() - self._epoch_start
         if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.folder.last)  # writes nothing here, but the first process waits for all
+            trainer.save_checkpoint(self.folder.last)  # writes nothing, but rank 0 waits until every rank calls it
             return
-        self._write_rows(self.folder.metrics)
+        write_rows(self.folder.metrics, [{key: f"{value:.6g}" for key, value in row.items()} for row in self.rows])
         with atomic_path(self.folder.last) as temporary:
-            # Lightning may stage in $TMPDIR, on another file system: only this rename makes the file whole or absent.
+            # Lightning may stage the file in $TMPDIR, on another file system; only this rename is atomic.
             trainer.save_checkpoint(temporary)
 
     def _better(self, module: MemberModule, row: dict[str, float]) -> bool:
@@ -82,107 +83,107 @@ class EpochRecord(Callback):
             return row["val_loss"] < self.best["val_loss"]
         return sign * row[name] > sign * self.best[name]
 
-    def _write_rows(self, path: Path) -> None:
-        names = list(dict.fromkeys(key for row in self.rows for key in row))
-        lines = [names, *([f"{row[key]:.6g}" if key in row else "" for key in names] for row in self.rows)]
-        write_text(path, "\n".join(_csv_line(line) for line in lines) + "\n")
 
-
-def _csv_line(cells: list[str]) -> str:
-    return ",".join(f'"{cell}"' if "," in cell else cell for cell in cells)
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV file with one column for every key; a row without a key leaves its cell empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a ``metrics.csv``."""
+    """Read the rows of a ``metrics.csv``; empty cells are left out."""
     with path.open(encoding="utf-8", newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 class TimeLimit(Callback):
-    """Ends a training, also within an epoch, so that it is validated before its time runs out.
+    """Stops a training, if necessary within an epoch, early enough to validate before its time runs out.
 
     Args:
-        seconds: that all of it may take.
+        seconds: limit for the whole training, validation included.
         held_out: number of validation images.
-        clock: seconds.
+        clock: returns the current time in seconds.
     """
 
     def __init__(self, seconds: float, held_out: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self.held_out = held_out
         self.clock = clock
-        self.started = self._batch = clock()
-        self._fastest = float("inf")
+        self.started = self._timer_start = clock()
+        self._seconds_per_image = float("inf")
         self._validation = 0.0
 
     def on_train_batch_start(self, *args: Any) -> None:
-        self._batch = self.clock()
+        self._timer_start = self.clock()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
     ) -> None:
-        self._fastest = min(self._fastest, (self.clock() - self._batch) / len(batch[1]))
+        seconds = (self.clock() - self._timer_start) / len(batch[1])
+        self._seconds_per_image = min(self._seconds_per_image, seconds)
         self._stop_in_time(trainer)
 
     def _stop_in_time(self, trainer: lightning.Trainer) -> None:
-        over = self.clock() - self.started + self.reserve > self.seconds
-        # One process that stops by itself would leave the others waiting for its gradients.
-        if trainer.strategy.reduce_boolean_decision(over, all=False):
+        is_over = self.clock() - self.started + self.reserve > self.seconds
+        # All processes stop together: the others would wait forever for the gradients of one that stopped alone.
+        if trainer.strategy.reduce_boolean_decision(is_over, all=False):
             trainer.should_stop = True
 
     @property
     def reserve(self) -> float:
-        """Seconds that a validation takes; before the first one, a third of a training step for each image."""
-        return self._validation or 1.2 * self.held_out * self._fastest / 3
+        """Seconds of a validation; before the first one, a third of the training time per image, plus 20 %."""
+        return self._validation or 1.2 * self.held_out * self._seconds_per_image / 3
 
     def on_validation_start(self, *args: Any) -> None:
-        self._batch = self.clock()
+        self._timer_start = self.clock()
 
     def on_validation_end(self, *args: Any) -> None:
-        self._validation = self.clock() - self._batch
+        self._validation = self.clock() - self._timer_start
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._stop_in_time(trainer)
 
 
 class LiveProgress(Callback):
-    """A bar with live loss and metrics on a terminal; one line per epoch elsewhere. Always on stderr."""
+    """Shows a progress bar with loss and metrics on a terminal, one line per epoch elsewhere; writes to stderr."""
 
     def __init__(self, title: str) -> None:
         self.title = title
         self.console: Console | None = None
         self.bar: Progress | None = None
-        self.row: TaskID | None = None
+        self.bar_task: TaskID | None = None
         self.text = ""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        quieten()  # several devices train in processes of their own, where nobody has said so yet
+        silence_lightning()  # training on several devices starts new processes, which do not inherit this
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.console = Console(stderr=True)  # made here: it cannot be sent to another process
+        self.console = Console(stderr=True)  # created here because it cannot be pickled for another process
         if not self.console.is_terminal:
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self.console)
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        self.row = self.bar.add_task(self.title, total=total, completed=trainer.global_step, text="")
+        self.bar_task = self.bar.add_task(self.title, total=total, completed=trainer.global_step, text="")
         self.bar.start()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *args: Any
     ) -> None:
-        if self.bar is not None and self.row is not None:
+        if self.bar is not None and self.bar_task is not None:
             loss = float(outputs["loss"]) if isinstance(outputs, dict) else float(torch.as_tensor(outputs))
             text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} loss {loss:.3f} {self.text}"
-            self.bar.update(self.row, advance=1, text=text)
+            self.bar.update(self.bar_task, advance=1, text=text)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         record = next(callback for callback in trainer.callbacks if isinstance(callback, EpochRecord))  # type: ignore[attr-defined]
         row = record.rows[-1]
-        shown = {key: value for key, value in row.items() if key.startswith("val_")}
-        self.text = " ".join(f"{key} {value:.4g}" for key, value in shown.items())
+        self.text = " ".join(f"{key} {value:.4g}" for key, value in row.items() if key.startswith("val_"))
         if self.bar is None and self.console is not None:
             line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             self.console.print(
@@ -192,12 +193,12 @@ class LiveProgress(Callback):
             )
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, _: BaseException) -> None:
-        self._end()
+        self._stop_bar()
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self._end()
+        self._stop_bar()
 
-    def _end(self) -> None:
+    def _stop_bar(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

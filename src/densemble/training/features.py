@@ -1,63 +1,57 @@
-"""Features of a backbone that never learns: computed once, kept on disk, shared by members with the same backbone."""
+"""Features of a frozen backbone: computed once, cached on disk, shared by members with the same backbone."""
 
 import hashlib
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
-from densemble.shapes import Array, Size
-from densemble.tasks.task import TargetKind
-from densemble.training.dataset import EpochSampler, batches, read_target
+from densemble.shapes import Array
+from densemble.training.dataset import EpochSampler, Samples, batches, read_target
 from densemble.training.settings import MemberFit
 
 FORMAT = 1
 HEAD_ONLY = ("head", "doublings", "out_channels", "out_size")
 
 
-class FeatureSamples(Dataset[tuple[list[Tensor], Tensor]]):
+@dataclass(frozen=True, eq=False)
+class FeatureSamples(Samples):
     """Feature maps ``[(C, h, w), ...]``, deepest first, and targets ``(h, w)`` or ``(K, h, w)``."""
 
-    def __init__(self, maps: list[Array], split: DecodedSplit, target_size: Size, kind: TargetKind) -> None:
-        self.maps = maps
-        self.split = split
-        self.target_size = target_size
-        self.kind = kind
-
-    def __len__(self) -> int:
-        return len(self.split)
+    maps: list[Array]
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[list[Tensor], Tensor]:
         _, index = key
-        found = [torch.from_numpy(np.array(level[index])) for level in self.maps]
-        return found, resize_target(read_target(self.split, index), self.target_size, self.kind)
+        features = [torch.from_numpy(np.array(level[index])) for level in self.maps]
+        return features, resize_target(read_target(self.split, index), self.target_size, self.kind)
 
 
 def feature_batches(
     fit: MemberFit, split: DecodedSplit, sampler: EpochSampler, batch_size: int
 ) -> DataLoader[tuple[list[Tensor], Tensor]]:
-    """Batches of features and targets; features are computed where the cache does not hold them yet.
+    """Return batches of features and targets; features that are not cached yet are computed first.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
     model, bf16 = fit.model, fit.settings.precision == "bf16"
-    place = fit.cache / f"features-{_key(model, split, bf16)}"
-    if not place.is_dir():
-        _compute(model, split, place, batch_size, bf16)
+    folder = fit.cache / f"features-{_key(model, split, bf16)}"
+    if not folder.is_dir():
+        _compute(model, split, folder, batch_size, bf16)
     count = 1 + len(model.spec.skip_nodes)
-    maps = [np.load(place / f"{level}.npy", mmap_mode="r") for level in range(count)]
-    return batches(FeatureSamples(maps, split, fit.target_size, fit.task.target_kind), sampler, batch_size)
+    maps = [np.load(folder / f"{level}.npy", mmap_mode="r") for level in range(count)]
+    return batches(FeatureSamples(split, fit.target_size, fit.task.target_kind, maps), sampler, batch_size)
 
 
 def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:
@@ -71,37 +65,37 @@ def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:
 
 
 @torch.no_grad()
-def _compute(model: DenseModel, split: DecodedSplit, place: Path, batch_size: int, bf16: bool) -> None:
-    building = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+def _compute(model: DenseModel, split: DecodedSplit, folder: Path, batch_size: int, bf16: bool) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     arrays: list[np.memmap[Any, Any]] = []
     try:
-        building.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir(parents=True, exist_ok=True)
         for start in range(0, len(split), batch_size):
             images = unit(split.images[start : start + batch_size]).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                maps = [found.float().cpu().numpy() for found in model.features(images)]
+                maps = [level.float().cpu().numpy() for level in model.features(images)]
             if not arrays:
                 arrays = [
                     np.lib.format.open_memmap(
-                        building / f"{level}.npy", mode="w+", dtype=np.float32, shape=(len(split), *found.shape[1:])
+                        temporary / f"{level}.npy", mode="w+", dtype=np.float32, shape=(len(split), *features.shape[1:])
                     )
-                    for level, found in enumerate(maps)
+                    for level, features in enumerate(maps)
                 ]
-            for array, found in zip(arrays, maps, strict=True):
-                array[start : start + len(found)] = found
+            for array, features in zip(arrays, maps, strict=True):
+                array[start : start + len(features)] = features
         for array in arrays:
             array.flush()
-        if not place.is_dir():
-            building.rename(place)
+        if not folder.is_dir():
+            temporary.rename(folder)
     except OSError as error:
-        if not place.is_dir():  # another process may have finished the same features first
+        if not folder.is_dir():  # another process may have written the same features first
             raise ResourceError(
-                f"cannot write features to '{place}': {error.strerror or error}; free some space, "
+                f"cannot write features to '{folder}': {error.strerror or error}; free some space, "
                 "or train without cache_features"
             ) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         model.train(was_training)

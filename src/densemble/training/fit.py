@@ -1,4 +1,4 @@
-"""fit_member: trains one dense model into its member folder and can go on after a kill."""
+"""Train one dense model into its member folder; an interrupted training resumes from its last epoch."""
 
 import logging
 import random
@@ -14,17 +14,17 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader
 
-from densemble.config import TrainerConfig
+from densemble.config import AugmentName, TrainerConfig
+from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
 from densemble.errors import DivergedError, ResourceError, UsageError
-from densemble.tasks import Task
 from densemble.training.averaging import AVERAGING
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
 from densemble.training.dataset import DecodedSamples, EpochSampler, batches
 from densemble.training.features import feature_batches
 from densemble.training.loggers import make_loggers
 from densemble.training.module import MemberModule
-from densemble.training.quiet import quieten
+from densemble.training.quiet import silence_lightning
 from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, MemberFit
 from densemble.training.single_values import normalize_single_values
@@ -40,29 +40,29 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 def bf16_is_fast() -> bool:
-    """Whether this machine computes bfloat16 in hardware."""
+    """Return whether this machine computes bfloat16 in hardware."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch; done before a member is built, so that each is repeatable by itself."""
+    """Seed Python, NumPy and torch. Called before each member is built, so that each can be reproduced alone."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
-def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, Any]:
-    """Trains a model; goes on from ``last.ckpt`` where the folder has one.
+def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dict[str, Any]:
+    """Train a model; resume from ``last.ckpt`` if the folder has one.
 
     Writes ``metrics.csv``, ``weights.safetensors`` (best epoch) and ``last.ckpt`` (last epoch) after every epoch, and
-    the snapshots that the settings ask for.
-    A batch that does not fit into memory is halved, and as many more are summed for a step, until it fits.
+    the snapshots that the settings request. If a batch does not fit into memory, it is halved and the number of
+    batches accumulated per step is doubled, until it fits.
 
     Args:
-        fit: what is trained, and how.
-        watch: more callbacks of Lightning.
+        fit: the training to run.
+        more_callbacks: further Lightning callbacks.
 
     Returns:
         ``{"epochs": done, "best": row of metrics.csv, "batch_size", "accumulate", "learning_rate", "data_share"}``.
@@ -70,7 +70,7 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
     Raises:
         DivergedError: the loss became NaN or infinite.
         ResourceError: out of memory even with single images, or the folder cannot be written.
-        UsageError: flags that Lightning refuses.
+        UsageError: trainer flags that Lightning rejects.
     """
     model, settings = fit.model, fit.settings
     if settings.channels_last:
@@ -78,15 +78,15 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
     if settings.gradient_checkpointing:
         model.backbone.checkpoint_gradients()
     normalize_single_values(model)
-    quieten()
+    silence_lightning()
     device = training_device(settings.machine)
     batch, accumulate = first_batch(settings), 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     started = time.monotonic()
     while True:
-        settings = settings.model_copy(update={"batch_size": batch, "seconds": _left(fit.settings, started)})
+        settings = settings.model_copy(update={"batch_size": batch, "seconds": _seconds_left(fit.settings, started)})
         try:
-            rate = _fit_once(replace(fit, settings=settings), accumulate, watch)
+            rate = _fit_once(replace(fit, settings=settings), accumulate, more_callbacks)
             break
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -100,9 +100,10 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
         model.load_state_dict(before)
         if device == "cuda":
             torch.cuda.empty_cache()
-        log.warning("%s: out of memory; now %d x %d images a step", fit.title, accumulate, batch)
+        log.warning("%s: out of memory; continuing with %d x %d images per step", fit.title, accumulate, batch)
     rows = read_rows(fit.folder.metrics)
-    best = (max if fit.task.higher_is_better else min)(rows, key=lambda row: _score_of(row, fit.task))
+    best_of, worst = (max, float("-inf")) if fit.task.higher_is_better else (min, float("inf"))
+    best = best_of(rows, key=lambda row: row.get(f"val_{fit.task.primary}", worst))
     share = float(np.mean([row["data_share"] for row in rows]))
     return {
         "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
@@ -110,74 +111,69 @@ def fit_member(fit: MemberFit, watch: tuple[Callback, ...] = ()) -> dict[str, An
     }  # fmt: skip
 
 
-def _left(settings: FitSettings, started: float) -> float | None:
-    """What is left of the time: attempts that ran out of memory and the range test took of it."""
+def _seconds_left(settings: FitSettings, started: float) -> float | None:
+    """Return the time left after attempts that ran out of memory and after the range test; at least 1 s."""
     return None if settings.seconds is None else max(settings.seconds - (time.monotonic() - started), 1.0)
 
 
 def first_batch(settings: FitSettings) -> int:
-    """Images per step, before a batch is found not to fit into memory."""
+    """Return the batch size to try first."""
     size = settings.batch_size
     return LARGEST_BATCH[training_device(settings.machine)] if size == "auto" else size
 
 
 def training_device(machine: TrainerConfig) -> str:
-    """``cuda`` or ``cpu``: where a machine's members are trained."""
+    """Return the device that members are trained on, ``cuda`` or ``cpu``."""
     return "cuda" if torch.cuda.is_available() and machine.accelerator in ("auto", "gpu", "cuda") else "cpu"
 
 
-def _score_of(row: dict[str, float], task: Task) -> float:
-    worst = float("-inf") if task.higher_is_better else float("inf")
-    return row.get(f"val_{task.primary}", worst)
-
-
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short: torch raises a type of its own on GPUs, and a RuntimeError with this text on CPUs."""
-    words = str(error).lower()
+    """Return whether an error means out of memory; torch raises OutOfMemoryError on a GPU, RuntimeError on a CPU."""
+    text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "out of memory" in words or "can't allocate memory" in words
+        "out of memory" in text or "can't allocate memory" in text
     )
 
 
-def _fit_once(fit: MemberFit, accumulate: int, watch: tuple[Callback, ...]) -> float:
-    """One attempt; gives the peak learning rate that was used."""
+def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, ...]) -> float:
+    """Train once with the given batch size; return the peak learning rate."""
     model, task, settings = fit.model, fit.task, fit.settings
-    feed, check = _feeds(fit)
+    train_batches, val_batches = _loaders(fit)
     rate, started = settings.learning_rate, time.monotonic()
     if rate == "auto":
-        rate, _ = find_learning_rate(model, task, settings, feed, training_device(settings.machine))
-    settings = settings.model_copy(update={"seconds": _left(settings, started)})
+        rate, _ = find_learning_rate(model, task, settings, train_batches, training_device(settings.machine))
+    settings = settings.model_copy(update={"seconds": _seconds_left(settings, started)})
     fit = replace(fit, settings=settings)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    trainer = _trainer(fit, accumulate, _callbacks(fit, watch))
-    steps = settings.epochs * -(-len(feed) // (accumulate * trainer.world_size))
+    trainer = _trainer(fit, accumulate, _callbacks(fit, more_callbacks))
+    steps = settings.epochs * -(-len(train_batches) // (accumulate * trainer.world_size))
     module = MemberModule(model, task, settings, steps, rate)
     model.train()
     resume = str(fit.folder.last) if fit.folder.last.is_file() else None
     try:
-        trainer.fit(module, feed, check, ckpt_path=resume, weights_only=True if resume else None)
+        trainer.fit(module, train_batches, val_batches, ckpt_path=resume, weights_only=True if resume else None)
     except SystemExit as stop:
-        # Lightning turns Ctrl-C into exit(1); the caller has to learn what it was.
+        # Lightning turns Ctrl-C into exit(1); the caller needs the KeyboardInterrupt.
         if stop.code == 1:
             raise KeyboardInterrupt from None
         raise
     except ProcessException as error:
         raise _raised_in_process(error) from error
     finally:
-        if settings.machine.deterministic:  # Lightning sets it for the whole program
+        if settings.machine.deterministic:  # Lightning sets it for the whole process
             torch.use_deterministic_algorithms(deterministic)
     return rate
 
 
-def _callbacks(fit: MemberFit, watch: tuple[Callback, ...]) -> list[Callback]:
-    """In the order in which they are called."""
+def _callbacks(fit: MemberFit, more_callbacks: tuple[Callback, ...]) -> list[Callback]:
+    """Return the callbacks in the order in which they run."""
     task, settings = fit.task, fit.settings
-    callbacks: list[Callback] = [EpochRecord(fit.folder), LiveProgress(fit.title), *watch]
+    callbacks: list[Callback] = [EpochRecord(fit.folder), LiveProgress(fit.title), *more_callbacks]
     if settings.snapshots:
         callbacks.append(Snapshots(fit.folder, settings.snapshots))
     if settings.patience is not None:
         mode = "max" if task.higher_is_better else "min"
-        # Checked at the end of the epoch it would come after the record, which writes down how long it has waited.
+        # A check at the end of the epoch would run after EpochRecord, whose checkpoint stores the wait count.
         callbacks.append(
             EarlyStopping(
                 f"val_{task.primary}", mode=mode, patience=settings.patience, strict=False,
@@ -192,10 +188,10 @@ def _callbacks(fit: MemberFit, watch: tuple[Callback, ...]) -> list[Callback]:
 
 
 def _raised_in_process(error: ProcessException) -> Exception:
-    """The error of one of several processes, of which only the text comes back."""
+    """Rebuild the error of a training process; only its text reaches this process."""
     last = str(error).strip().splitlines()[-1]
-    kind, _, message = last.partition(": ")
-    return DivergedError(message) if kind.endswith(DivergedError.__name__) else RuntimeError(last)
+    error_type, _, message = last.partition(": ")
+    return DivergedError(message) if error_type.endswith(DivergedError.__name__) else RuntimeError(last)
 
 
 def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> lightning.Trainer:
@@ -212,7 +208,7 @@ def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> ligh
             deterministic=machine.deterministic,
             precision=PRECISIONS[settings.precision],
             accumulate_grad_batches=accumulate,
-            use_distributed_sampler=False,  # EpochSampler deals the samples out itself
+            use_distributed_sampler=False,  # EpochSampler splits the samples over the processes
             callbacks=callbacks,
             logger=loggers or False,
             log_every_n_steps=1,
@@ -224,36 +220,33 @@ def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> ligh
             default_root_dir=str(fit.folder.path),
         )
     except (ValueError, RuntimeError, MisconfigurationException) as error:
-        raise UsageError(f"trainer: {' '.join(str(error).split())}; mend accelerator, devices or strategy") from error
+        raise UsageError(f"trainer: {' '.join(str(error).split())}; check accelerator, devices or strategy") from error
 
 
 def _strategy(settings: FitSettings) -> str:
-    """Several devices of one machine become processes that only train: the rest of the program runs once."""
+    """Return Lightning's strategy; several devices of one machine get spawned processes that only train."""
     machine = settings.machine
-    single = machine.devices in (1, "1") or (isinstance(machine.devices, list) and len(machine.devices) == 1)
-    if machine.strategy != "auto" or single or machine.num_nodes > 1:
+    if machine.strategy != "auto" or machine.has_one_device or machine.num_nodes > 1:
         return machine.strategy
-    # Without it the processes would wait for the gradients of a backbone that does not learn.
+    # Otherwise, the processes would wait for the gradients of a frozen backbone.
     return "ddp_spawn_find_unused_parameters_true" if settings.freeze_epochs else "ddp_spawn"
 
 
-def _feeds(fit: MemberFit) -> tuple[DataLoader[Any], DataLoader[Any]]:
+def _loaders(fit: MemberFit) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return the batches of the training and the validation split."""
     settings, size = fit.settings, first_batch(fit.settings)
     order, in_order = EpochSampler(len(fit.train), settings.seed, size), EpochSampler(len(fit.val), None)
     if settings.cache_features:
         return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
-    held_out = DecodedSamples(
-        fit.val, fit.target_size, fit.task.target_kind, fit.task.fill, AUGMENT["none"], settings.seed
-    )
     return (
-        batches(training_samples(fit), order, size, workers, pinned=gpu),
-        batches(held_out, in_order, size, workers, pinned=gpu),
+        batches(augmented(fit, fit.train, settings.augment), order, size, workers, pinned=gpu),
+        batches(augmented(fit, fit.val, "none"), in_order, size, workers, pinned=gpu),
     )
 
 
-def training_samples(fit: MemberFit) -> DecodedSamples:
-    """The training split, augmented as the settings say."""
-    task, how = fit.task, AUGMENT[fit.settings.augment]
-    return DecodedSamples(fit.train, fit.target_size, task.target_kind, task.fill, how, fit.settings.seed)
+def augmented(fit: MemberFit, split: DecodedSplit, augment: AugmentName) -> DecodedSamples:
+    """Return the samples of a split with an augmentation."""
+    task = fit.task
+    return DecodedSamples(split, fit.target_size, task.target_kind, task.fill, AUGMENT[augment], fit.settings.seed)

@@ -1,4 +1,4 @@
-"""Loggers by name: where curves are sent beside ``metrics.csv``."""
+"""Experiment loggers by name; they receive the curves in addition to ``metrics.csv``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +19,8 @@ def _mlflow(folder: Path, member: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     from lightning.pytorch.loggers import MLFlowLogger
 
-    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
-    return MLFlowLogger(experiment_name=folder.parent.name, run_name=member, tracking_uri=place)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"
+    return MLFlowLogger(experiment_name=folder.parent.name, run_name=member, tracking_uri=uri)
 
 
 def _wandb(folder: Path, member: str) -> Any:
@@ -30,25 +30,25 @@ def _wandb(folder: Path, member: str) -> Any:
 
 
 LOGGERS: dict[str, Callable[[Path, str], Any]] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
-"""Called with the folder ``RUN/logs`` and the member's name. MLflow and W&B listen to their environment variables."""
+"""Called with the folder ``RUN/logs`` and the member's name. MLflow and W&B also read their environment variables."""
 
 
 def make_loggers(names: Sequence[str], folder: Path, member: str) -> list[Any]:
-    """Lightning's loggers.
+    """Create the loggers of Lightning's trainer.
 
     Raises:
-        UsageError: an unknown name, or a package that is not installed.
+        UsageError: unknown name, or a package that is not installed.
     """
-    made = []
+    loggers = []
     for name in names:
         if name not in LOGGERS:
             raise UsageError(f"no logger is named '{name}'; there are: {', '.join(LOGGERS)}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            made.append(LOGGERS[name](folder, member))
+            loggers.append(LOGGERS[name](folder, member))
         except (ImportError, ModuleNotFoundError) as error:
             raise UsageError(
                 f"logger '{name}' needs a package that is not installed ({str(error).splitlines()[0]}); "
                 'run pip install "densemble[log]"'
             ) from error
-    return made
+    return loggers

@@ -12,6 +12,7 @@ from densemble.errors import DivergedError
 from densemble.metrics import Metric
 from densemble.nets.blocks import blocks
 from densemble.nets.dense import DenseModel
+from densemble.shapes import size_of
 from densemble.tasks import Task
 from densemble.training.settings import FitSettings
 
@@ -19,7 +20,7 @@ WARMUP = 0.05
 
 
 class TrainingProgress:
-    """How far a training is, 0..1: by steps, or by time where that runs out first."""
+    """Progress of a training, 0 to 1: by steps, or by time if the time runs out first."""
 
     def __init__(self, steps: int, seconds: float | None) -> None:
         self.steps = max(steps, 1)
@@ -27,7 +28,7 @@ class TrainingProgress:
         self.started = time.monotonic()
 
     def at(self, step: int) -> float:
-        """Progress when ``step`` steps are done."""
+        """Return the progress after ``step`` steps."""
         share = step / self.steps
         if self.seconds is not None:
             share = max(share, (time.monotonic() - self.started) / max(self.seconds, 1e-6))
@@ -35,14 +36,14 @@ class TrainingProgress:
 
 
 def schedule(progress: float) -> float:
-    """Factor of the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
+    """Return the factor on the peak learning rate: linear warm-up, then half a cosine down to 1 %."""
     if progress < WARMUP:
         return max(progress / WARMUP, 0.05)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP) / (1 - WARMUP)))
 
 
 def backbone_rates(backbone: nn.Module, peak: float, decay: float) -> list[tuple[list[nn.Parameter], float]]:
-    """Peak learning rate of each block of a backbone: ``peak`` x ``decay`` per block between it and the head.
+    """Return the parameters and peak learning rate of each block: ``peak`` x ``decay`` per block before the head.
 
     Layer-wise decay as in ELECTRA (Clark et al. 2020) and BEiT (Bao et al. 2022).
     """
@@ -52,23 +53,27 @@ def backbone_rates(backbone: nn.Module, peak: float, decay: float) -> list[tuple
     return [(group, peak * decay ** (len(groups) - 1 - i)) for i, group in enumerate(groups)]
 
 
-def let_learn(backbone: nn.Module, settings: FitSettings, epoch: int) -> None:
-    """Puts a backbone into the mode that an epoch, counted from 0, trains it in."""
-    learns = epoch >= settings.freeze_epochs
-    backbone.requires_grad_(learns)
-    backbone.train(learns)
+def parameter_groups(model: DenseModel, settings: FitSettings, learning_rate: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups for a peak learning rate of the head; the head is the last group."""
+    rates = backbone_rates(model.backbone, learning_rate * settings.backbone_share, settings.layer_decay)
+    groups: list[dict[str, Any]] = [{"params": parameters, "lr": rate} for parameters, rate in rates]
+    return [*groups, {"params": list(model.head.parameters()), "lr": learning_rate}]
+
+
+def set_training_mode(backbone: nn.Module, settings: FitSettings, epoch: int) -> None:
+    """Freeze or unfreeze a backbone as the settings require for an epoch, counted from 0."""
+    trainable = epoch >= settings.freeze_epochs
+    backbone.requires_grad_(trainable)
+    backbone.train(trainable)
     if settings.freeze_statistics:
-        for part in backbone.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
+        for module in backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
 
 
-def logits_of(model: DenseModel, given: Tensor | list[Tensor], target: Tensor) -> Tensor:
-    """Logits for images, or for features that were computed before."""
-    if isinstance(given, Tensor):
-        logits: Tensor = model(given)
-    else:
-        logits = model.head(given, (target.shape[-2], target.shape[-1]))
+def compute_logits(model: DenseModel, inputs: Tensor | list[Tensor], target: Tensor) -> Tensor:
+    """Return the logits of images, or of a list of cached features."""
+    logits: Tensor = model(inputs) if isinstance(inputs, Tensor) else model.head(inputs, size_of(target))
     return logits
 
 
@@ -76,9 +81,9 @@ class MemberModule(lightning.LightningModule):
     """Trains one dense model on one task (AdamW, warm-up and cosine).
 
     Args:
-        model, task, settings: what, for what, and how.
-        steps: of the optimizer, in the whole training.
-        learning_rate: peak, of the head.
+        model, task, settings: as in :class:`densemble.training.settings.MemberFit`.
+        steps: optimizer steps of the whole training.
+        learning_rate: peak learning rate of the head.
     """
 
     def __init__(self, model: DenseModel, task: Task, settings: FitSettings, steps: int, learning_rate: float) -> None:
@@ -93,20 +98,20 @@ class MemberModule(lightning.LightningModule):
         self.training_loss: list[float] = []
 
     def progress_at(self, step: int) -> float:
-        """Progress when ``step`` steps are done, the same in all processes that train together."""
+        """Return the progress after ``step`` steps; all processes get the same value."""
         share = self.progress.at(step)
         if self.settings.seconds is None:
             return share
-        # Each process reads the clock at its own moment, and rates that differ would pull their weights apart.
+        # Without the broadcast, clocks and therefore learning rates would differ, and the weights would diverge.
         return float(self.trainer.strategy.broadcast(share))
 
     def on_train_epoch_start(self) -> None:
-        # The trainer restores every part's own mode after each validation.
-        let_learn(self.model.backbone, self.settings, self.current_epoch)
+        # Lightning restores the mode of every module after each validation.
+        set_training_mode(self.model.backbone, self.settings, self.current_epoch)
 
     def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor:
-        given, target = batch
-        loss = self.task.loss(logits_of(self.model, given, target), target)
+        inputs, target = batch
+        loss = self.task.loss(compute_logits(self.model, inputs, target), target)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(
@@ -122,34 +127,28 @@ class MemberModule(lightning.LightningModule):
         self.validation_loss = []
 
     def validation_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> None:
-        given, target = batch
-        logits = logits_of(self.model, given, target)
+        inputs, target = batch
+        logits = compute_logits(self.model, inputs, target)
         self.validation_loss.append(float(self.task.loss(logits, target)))
-        for maps, wanted in zip(self.task.activation(logits.float()), target, strict=True):
-            self.scores.update(maps, wanted)
+        for maps, image_target in zip(self.task.activation(logits.float()), target, strict=True):
+            self.scores.update(maps, image_target)
 
     def on_validation_epoch_end(self) -> None:
-        found = {f"val_{key}": value for key, value in scalars(self.scores.compute()).items()}
-        self.log_dict({"val_loss": mean(self.validation_loss), **found})
+        scores = {f"val_{key}": value for key, value in scalars(self.scores.compute()).items()}
+        self.log_dict({"val_loss": mean(self.validation_loss), **scores})
 
     def configure_optimizers(self) -> Any:
-        s = self.settings
-        peak = self.learning_rate * s.backbone_share
-        groups = [
-            {"params": parameters, "lr": rate}
-            for parameters, rate in backbone_rates(self.model.backbone, peak, s.layer_decay)
-        ]
-        groups.append({"params": list(self.model.head.parameters()), "lr": self.learning_rate})
-        optimizer = torch.optim.AdamW(groups, weight_decay=s.weight_decay)
+        groups = parameter_groups(self.model, self.settings, self.learning_rate)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self.progress_at(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 
 def scalars(values: dict[str, Any]) -> dict[str, float]:
-    """The entries that are single numbers."""
+    """Return the entries that are single numbers."""
     return {key: float(value) for key, value in values.items() if isinstance(value, int | float)}
 
 
 def mean(values: list[float]) -> float:
-    """Of no values: NaN."""
+    """Return the mean, NaN for an empty list."""
     return sum(values) / len(values) if values else float("nan")

@@ -1,4 +1,4 @@
-"""Quiet: what Lightning says of itself, and its advice on workers, which a memory-mapped cache has no use for."""
+"""Lightning's messages and warnings that do not apply here, such as advice on workers for a memory-mapped cache."""
 
 import logging
 import warnings
@@ -9,12 +9,12 @@ WARNINGS = (
     ".*does not have many workers.*",
     ".*number of training batches.*",
     ".*LeafSpec.*",
-    ".*sync_dist=True.*",  # all processes validate all images: there is nothing to average
+    ".*sync_dist=True.*",  # every process validates all images, so there is nothing to average
 )
 
 
-def quieten() -> None:
-    """Silences both in this process."""
+def silence_lightning() -> None:
+    """Silence these loggers and warnings in this process."""
     for name in LOGS:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in WARNINGS:

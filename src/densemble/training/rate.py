@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemble.nets.dense import DenseModel
 from densemble.tasks import Task
-from densemble.training.module import backbone_rates, let_learn, logits_of
+from densemble.training.module import compute_logits, parameter_groups, set_training_mode
 from densemble.training.settings import FitSettings
 
 LOWEST, HIGHEST, STEPS = 1e-6, 0.3, 60
@@ -21,34 +21,30 @@ _DIVERGED = 4.0
 def find_learning_rate(
     model: DenseModel, task: Task, settings: FitSettings, feed: Iterable[tuple[Any, Any]], device: str = "cpu"
 ) -> tuple[float, list[tuple[float, float]]]:
-    """Trains a copy with a rate that grows from step to step, and takes that at which the loss falls fastest.
+    """Find the learning rate at which the loss falls fastest, by training a copy with a rising rate.
 
     Args:
-        model: is not changed.
-        feed: batches of images, or of features that were computed before, and targets.
-        device: where it is computed.
+        model: network to measure; it is not changed.
+        feed: batches of images or cached features, with targets.
+        device: device of the copy.
 
     Returns:
         Peak learning rate of the head, and the curve of (rate, smoothed loss).
     """
     trial = copy.deepcopy(model).to(device).train()
-    let_learn(trial.backbone, settings, epoch=0)
-    groups = [
-        {"params": parameters, "share": share}
-        for parameters, share in backbone_rates(trial.backbone, settings.backbone_share, settings.layer_decay)
-    ]
-    groups.append({"params": list(trial.head.parameters()), "share": 1.0})
-    optimizer = torch.optim.AdamW(groups, lr=LOWEST, weight_decay=settings.weight_decay)
+    set_training_mode(trial.backbone, settings, epoch=0)
+    optimizer = torch.optim.AdamW(parameter_groups(trial, settings, 1.0), weight_decay=settings.weight_decay)
+    shares = [group["lr"] for group in optimizer.param_groups]
     curve: list[tuple[float, float]] = []
     smoothed, lowest = 0.0, math.inf
-    for step, (given, target) in zip(range(STEPS), _again_and_again(feed), strict=False):
+    for step, (inputs, target) in zip(range(STEPS), _repeat(feed), strict=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            group["lr"] = rate * share
         optimizer.zero_grad()
-        given = given.to(device) if isinstance(given, Tensor) else [level.to(device) for level in given]
+        inputs = inputs.to(device) if isinstance(inputs, Tensor) else [level.to(device) for level in inputs]
         target = target.to(device)
-        loss = task.loss(logits_of(trial, given, target), target)
+        loss = task.loss(compute_logits(trial, inputs, target), target)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trial.parameters(), 1.0)
         optimizer.step()
@@ -62,18 +58,18 @@ def find_learning_rate(
     return steepest(curve), curve
 
 
-def _again_and_again(feed: Iterable[Any]) -> Iterator[Any]:
-    """Batches without end, of which none is kept; nothing where ``feed`` is empty."""
-    some = True
-    while some:
-        some = False
+def _repeat(feed: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over ``feed`` again and again, without keeping batches; stop if it is empty."""
+    is_empty = False
+    while not is_empty:
+        is_empty = True
         for batch in feed:
-            some = True
+            is_empty = False
             yield batch
 
 
 def steepest(curve: list[tuple[float, float]]) -> float:
-    """The rate at which the loss falls fastest per doubling of it; what the first and last steps say is left out."""
+    """Return the rate at which the loss falls fastest per doubling of the rate; first and last steps are ignored."""
     inner = curve[5:-3]
     if len(inner) < 3:
         return 1e-3

@@ -1,4 +1,4 @@
-"""What the training of one member needs: its settings and its material."""
+"""Settings and inputs of the training of one member."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +12,12 @@ from densemble.tasks import Task
 
 
 class FitSettings(TrainingConfig):
-    """Training options of one member, with all that follows from its backbone and from the machine.
-
-    ``precision`` is not ``auto``, and ``freeze_statistics`` not ``None``.
+    """Resolved training options of one member: ``precision`` is not ``auto``, ``freeze_statistics`` not ``None``.
 
     Attributes:
-        backbone_share: peak of the backbone's learning rate, as a share of the head's.
-        seconds: time that the training may take; the schedule then ends with the time.
-        machine: what it runs on.
+        backbone_share: peak learning rate of the backbone divided by that of the head.
+        seconds: time limit of the training; the schedule ends with it.
+        machine: hardware settings.
     """
 
     backbone_share: float
@@ -29,16 +27,18 @@ class FitSettings(TrainingConfig):
 
 @dataclass(frozen=True)
 class MemberFit:
-    """One member that is trained.
+    """Everything that the training of one member needs.
 
     Attributes:
-        model, task, settings: what is trained, for what, and how.
-        train, val: decoded at the input size of the model.
-        target_size: (h, w) of the targets that it is trained on.
-        folder: of the member, where results are written.
+        model: network to train.
+        task: task to train it on.
+        settings: resolved training options.
+        train, val: splits decoded at the input size of the model.
+        target_size: (h, w) of the training targets.
+        folder: member folder, where results are written.
         title: name of the member in messages.
-        cache: folder of features that are kept.
-        build_seconds: that building the model took.
+        cache: folder of cached features.
+        build_seconds: time that building the model took.
     """
 
     model: DenseModel

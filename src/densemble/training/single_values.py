@@ -1,4 +1,4 @@
-"""Batch normalization of a single value per channel: a batch of one image where a map is 1x1 (pooled, or deepest)."""
+"""Batch normalization of a single value per channel, as for one image whose feature map is 1x1."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ _MARK = "_densemble_trains"
 
 
 def normalize_single_values(network: nn.Module) -> None:
-    """Lets layers of batch normalization use their running statistics wherever a batch has one value per channel.
+    """Make batch normalization use its running statistics for a batch with one value per channel.
 
-    Such a batch has no variance, and torch refuses it. Other batches are normalized by themselves as ever. Called
-    again it changes nothing.
+    Such a batch has no variance, and torch raises an error. Other batches are normalized as usual. A second call
+    changes nothing.
     """
     for layer in network.modules():
         if isinstance(layer, _LAYERS) and layer.track_running_stats and not hasattr(layer, _MARK):
@@ -21,13 +21,13 @@ def normalize_single_values(network: nn.Module) -> None:
             layer.register_forward_hook(_after)
 
 
-def _before(layer: nn.Module, given: tuple[Any, ...]) -> None:
-    single = layer.training and given[0].numel() == given[0].shape[1]
+def _before(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    single = layer.training and inputs[0].numel() == inputs[0].shape[1]
     setattr(layer, _MARK, single)
     if single:
         layer.training = False
 
 
-def _after(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+def _after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     if getattr(layer, _MARK):
         layer.training = True

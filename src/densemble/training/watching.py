@@ -1,24 +1,25 @@
-"""Watching a training from outside: the score of every epoch, told as it comes."""
+"""Reports the held-out score of every epoch to a function."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 
+@dataclass(eq=False)
 class EpochScore(Callback):
-    """Tells a listener the held-out score after every epoch; what the listener raises ends the training.
+    """Calls a function with the held-out score after every epoch; an exception from it ends the training.
 
     Args:
-        metric: its name in the log, for instance ``val_cc``; an epoch without it is passed over.
-        tell: called with (epoch, counted from 1; score).
+        metric: name in the log, for instance ``val_cc``; epochs without it are skipped.
+        report: called with the epoch, counted from 1, and the score.
     """
 
-    def __init__(self, metric: str, tell: Callable[[int, float], None]) -> None:
-        self.metric = metric
-        self.tell = tell
+    metric: str
+    report: Callable[[int, float], None]
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.metric)
         if score is not None:
-            self.tell(trainer.current_epoch + 1, float(score))
+            self.report(trainer.current_epoch + 1, float(score))

@@ -1,13 +1,8 @@
-"""What a search leaves: its trials, the best of them, and the files that say so."""
+"""Result of a search: its trials, the best one, and their files."""
 
-import csv
-import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from densemble.storage.runs import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,15 +12,15 @@ State = Literal["done", "pruned", "failed"]
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial that ended.
+    """One trial that has ended.
 
     Attributes:
-        number: from 0; its folder is ``OUT/trials/NNN``.
-        state: ``pruned`` where it fell behind the others and was ended.
-        score: best of its epochs; of a trial that was pruned, so far.
-        values: what was chosen, by name.
-        epochs, seconds: how long it trained.
-        error: why it failed.
+        number: counted from 0; the folder of the trial is ``OUT/trials/NNN``.
+        state: ``done``, ``failed``, or ``pruned`` if it was stopped because others scored better.
+        score: best score of its epochs, also of a pruned trial.
+        values: values of the searched parameters, by name.
+        epochs, seconds: length of the training.
+        error: reason of a failure.
     """
 
     number: int
@@ -37,7 +32,7 @@ class TrialRecord:
     error: str | None = None
 
     def as_row(self) -> dict[str, Any]:
-        """Flat values, for a table."""
+        """Return the trial as a flat mapping, for a table."""
         return {
             "trial": self.number, "state": self.state, "score": self.score, **self.values,
             "epochs": self.epochs, "seconds": self.seconds, "error": self.error,
@@ -46,14 +41,14 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What a search found.
+    """Result of a search.
 
     Attributes:
         path: folder of the search.
-        metric: what trials are compared by.
-        higher_is_better: its direction.
-        trials: those that ended, in the order in which they began.
-        importance: share of each parameter in the differences of the score; empty where trials are too few to tell.
+        metric: name of the metric that compares trials.
+        higher_is_better: direction of the metric.
+        trials: trials that have ended, in the order in which they started.
+        importance: share of each parameter in the variance of the score; empty if there are too few trials.
     """
 
     path: Path
@@ -64,32 +59,22 @@ class TuneResult:
 
     @property
     def ranking(self) -> list[TrialRecord]:
-        """The trials that were trained to their end, best first."""
+        """Trials that were not pruned and did not fail, best first."""
         done = [trial for trial in self.trials if trial.state == "done" and trial.score is not None]
         return sorted(done, key=lambda trial: trial.score or 0.0, reverse=self.higher_is_better)
 
     @property
     def best(self) -> TrialRecord | None:
-        """``None``: no trial was trained to its end."""
+        """Best trial; ``None`` if no trial was completed."""
         return next(iter(self.ranking), None)
 
     @property
     def config(self) -> Path:
-        """``best.yaml``: a run.yaml with the best trial's values."""
+        """Path of ``best.yaml``, a run.yaml with the values of the best trial."""
         return self.path / "best.yaml"
 
     def frame(self) -> "pd.DataFrame":
-        """One row per trial, in the order in which they began."""
+        """Return a table with one row per trial, in the order in which they started."""
         import pandas as pd
 
         return pd.DataFrame([trial.as_row() for trial in self.trials]).set_index("trial")
-
-
-def write_trials(path: Path, trials: Sequence[TrialRecord]) -> None:
-    """Writes ``trials.csv``."""
-    rows = [trial.as_row() for trial in trials]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -1,8 +1,9 @@
-"""The search: one trial after the other, each of which may fail; what was found is on disk after every one."""
+"""Run a search trial by trial; a trial may fail, and the results are written to disk after each one."""
 
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,20 @@ import numpy as np
 from densemble.config import RunConfig
 from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
-from densemble.engines.data_check import require_sound, what_changed
-from densemble.errors import DensembleError, UsageError
+from densemble.engines.data_check import describe_changes, require_sound
+from densemble.engines.member import FAILURES
+from densemble.errors import DensembleError, UsageError, error_like, error_text
 from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
-from densemble.training.callbacks import read_rows
-from densemble.tuning.result import TuneResult, write_trials
-from densemble.tuning.space import Space, make_space, own_values, with_values
-from densemble.tuning.study import OpenTrial, Pruned, Study, only_one
-from densemble.tuning.trial import Material, prepare, train_trial
+from densemble.training.callbacks import read_rows, write_rows
+from densemble.tuning.result import State, TuneResult
+from densemble.tuning.space import Space, initial_values, make_space, with_values
+from densemble.tuning.study import OpenTrial, Pruned, Study, exclusive
+from densemble.tuning.trial import TrialInputs, prepare, train_trial
 
 log = logging.getLogger(__name__)
 STUDY = "study.db"
 WORTH_STARTING = 0.5
-"""Share of a usual trial's time that must be left for another one to begin."""
+"""A trial starts only if this share of the median trial time is left."""
 
 
 def run_search(
@@ -34,149 +36,138 @@ def run_search(
     seconds: float | None = None,
     names: Sequence[str] | None = None,
 ) -> TuneResult:
-    """Searches the best settings of a run's only member; called again with the same words it goes on.
+    """Search the best settings of the only member of ``config``; see :func:`densemble.tuning.tune`.
 
-    Args:
-        data: images and maps.
-        config: what is not searched keeps its setting.
-        out: folder of the search.
-        trials: how many there are to be in the end, those of earlier calls included.
-        seconds: after which no trial begins and the running one comes to its end.
-        names: what is searched; see :func:`make_space`.
-
-    Raises:
-        UsageError: wrong settings, Optuna is missing, or ``out`` holds another search.
-        DataError: images or maps that cannot be used.
-        DensembleError: no trial was trained to its end: the first reason.
+    Settings that are not searched keep their values; ``names`` are the parameters to search, see :func:`make_space`.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    _require_single(config)
+    _require_one_member(config)
     if trials < 1:
         raise UsageError(f"trials must be at least 1, got {trials}")
     space = make_space(config, names)
     require_writable(out)
-    with only_one(out):
-        # Another search is refused before data is read, and a search is begun only with sound data.
+    with exclusive(out):
+        # Another search is rejected before the data is read, and a new search starts only after the data check.
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
-        digests, place = data_digests(data), out / "data_digests.json"
-        if changed := what_changed(place, digests):
+        digests, stored_digests = data_digests(data), out / "data_digests.json"
+        if changed := describe_changes(stored_digests, digests):
             raise UsageError(f"{changed}; put it back, or choose another folder with -o")
         require_sound(data)
-        write_json(place, digests)
+        write_json(stored_digests, digests)
         study = study or _open_study(data, config, out, space)
-        running = _Search(study, prepare(data, config, out / "cache"), config, out)
-        running.go_on(trials, end)
-        result = running.result()
+        active_search = _Search(study, prepare(data, config, out / "cache"), config, out)
+        active_search.run(trials, end)
+        result = active_search.result()
     if result.best is None:
-        _raise_for_nothing(result, running.causes)
+        raise _no_result(result, active_search.causes)
     return result
 
 
-def _require_single(config: RunConfig) -> None:
+def _require_one_member(config: RunConfig) -> None:
     if len(config.members) != 1:
-        raise UsageError(f"one backbone is tuned at a time, and there are {len(config.members)}; name one")
-    devices = config.trainer.devices
-    if not (devices in (1, "1") or (isinstance(devices, list) and len(devices) == 1)) or config.trainer.num_nodes > 1:
-        raise UsageError(f"a trial is trained on one device, and trainer.devices is {devices}; leave it out")
+        raise UsageError(f"tune needs one backbone, got {len(config.members)}; name one")
+    machine = config.trainer
+    if not machine.has_one_device or machine.num_nodes > 1:
+        raise UsageError(f"a trial is trained on one device, but trainer.devices is {machine.devices}; leave it out")
 
 
 def _open_study(data: FolderData, config: RunConfig, out: Path, space: Space) -> Study:
     training = config.members[0].training(config.training)
     settings = config.model_dump(mode="json", exclude={"weights_dir", "trainer"})
     values = {name: list(p) if isinstance(p, tuple) else [p.low, p.high] for name, p in space.items()}
-    question = {"data folder": str(data.path.resolve()), **settings, "space": list(space), "values": values}
-    begin = own_values(config, space)
-    better = data.task.higher_is_better
-    return Study(out / STUDY, question, space, begin, better, training.epochs, training.seed)
+    identity = {"data folder": str(data.path.resolve()), **settings, "space": list(space), "values": values}
+    first = initial_values(config, space)
+    return Study(out / STUDY, identity, space, first, data.task.higher_is_better, training.epochs, training.seed)
 
 
+@dataclass(frozen=True)
 class _Search:
-    """A search that is under way, in its folder."""
+    """An open search in its folder."""
 
-    def __init__(self, study: Study, material: Material, config: RunConfig, out: Path) -> None:
-        self.study = study
-        self.material = material
-        self.config = config
-        self.out = out
-        self.causes: list[Exception] = []
+    study: Study
+    inputs: TrialInputs
+    config: RunConfig
+    out: Path
+    causes: list[Exception] = field(default_factory=list)
 
-    def go_on(self, trials: int, end: float | None) -> None:
-        """Trains trials until there are so many, or the time is over."""
+    def run(self, trials: int, end: float | None) -> None:
+        """Train trials until there are ``trials`` of them or the time is over."""
         while (count := len(self.study.records())) < trials:
             left = None if end is None else end - time.monotonic()
-            if left is not None and not self._worth_starting(left):
+            if left is not None and not self._is_worth_starting(left):
                 log.info(f"time is over after {count} of {trials} trials")
                 return
-            self._run(self.study.ask(), trials, left)
+            self._run_trial(self.study.ask(), trials, left)
             self._write()
 
-    def _worth_starting(self, left: float) -> bool:
-        taken = [t.seconds for t in self.study.records() if t.state == "done" and t.seconds is not None]
-        return left > (WORTH_STARTING * float(np.median(taken)) if taken else 0)
+    def _is_worth_starting(self, left: float) -> bool:
+        seconds = [t.seconds for t in self.study.records() if t.state == "done" and t.seconds is not None]
+        return left > (WORTH_STARTING * float(np.median(seconds)) if seconds else 0)
 
-    def _run(self, trial: OpenTrial, trials: int, left: float | None) -> None:
-        """Trains a trial and tells the study how it ended."""
-        started, title, metric = time.monotonic(), f"trial {trial.number}", self.material.metric
-        chosen = ", ".join(f"{name} {_shown(value)}" for name, value in trial.values.items())
-        log.info(f"{title} ({trial.number + 1} of {trials}): {chosen}")
+    def _run_trial(self, trial: OpenTrial, trials: int, left: float | None) -> None:
+        """Train a trial and report its outcome to the study."""
+        started, title, metric = time.monotonic(), f"trial {trial.number}", self.inputs.metric
+        values = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.values.items())
+        log.info(f"{title} ({trial.number + 1} of {trials}): {values}")
         folder = self._folder(trial.number)
+        state: State = "done"
+        score: float | None = None
+        reason: str | None = None
         try:
             config = with_values(self.config, trial.values)
-            best = train_trial(self.material, config, folder.path, title, left, trial.report)["best"]
+            best = train_trial(self.inputs, config, folder.path, title, left, trial.report)["best"]
             if metric not in best:
-                raise DensembleError(f"no epoch has a {metric}; the validation maps give none")
-            trial.done(best[metric], **self._facts(folder, started))
-            log.info(f"{title}: {metric} {best[metric]:.4f}")
+                raise DensembleError(f"no epoch has a {metric}; it is undefined on the validation targets")
+            score = best[metric]
+            log.info(f"{title}: {metric} {score:.4f}")
         except Pruned:
-            trial.pruned(self._best_score(folder), **self._facts(folder, started))
-            log.info(f"{title}: pruned, it fell behind the others")
-        except (DensembleError, OSError, RuntimeError, ValueError, MemoryError) as error:
-            message = str(error) if isinstance(error, DensembleError) else f"{type(error).__name__}: {error}"
-            trial.failed(message, **self._facts(folder, started))
+            state, score = "pruned", self._best_score(folder)
+            log.info(f"{title}: pruned, because others scored better")
+        except FAILURES as error:
+            state, reason = "failed", error_text(error)
             self.causes.append(error)
-            log.error(f"{title}: FAILED: {message}")
+            log.error(f"{title}: FAILED: {reason}")
+        seconds = round(time.monotonic() - started, 1)
+        trial.end(state, score, epochs=len(_rows(folder)), seconds=seconds, error=reason)
 
     def _folder(self, number: int) -> MemberFolder:
         return MemberFolder(self.out / "trials" / f"{number:03d}")
 
-    def _facts(self, folder: MemberFolder, started: float) -> dict[str, Any]:
-        return {"epochs": len(_rows(folder)), "seconds": round(time.monotonic() - started, 1)}
-
     def _best_score(self, folder: MemberFolder) -> float | None:
-        scores = [row[self.material.metric] for row in _rows(folder) if self.material.metric in row]
-        return (max if self.material.task.higher_is_better else min)(scores, default=None)
+        scores = [row[self.inputs.metric] for row in _rows(folder) if self.inputs.metric in row]
+        return (max if self.inputs.task.higher_is_better else min)(scores, default=None)
 
     def _write(self) -> None:
-        """After every trial, so that a search that is cut off leaves what it has found."""
+        """Write the results so far; called after every trial, so that an interrupted search keeps them."""
         result = self.result()
-        write_trials(result.path / "trials.csv", result.trials)
+        write_rows(result.path / "trials.csv", [trial.as_row() for trial in result.trials])
         best = result.best
         if best is not None:
             write_text(result.config, with_values(self.config, best.values).to_yaml())
         for trial in result.trials:
             folder = self._folder(trial.number)
-            folder.last.unlink(missing_ok=True)  # hundreds of megabytes each, and nobody goes on from them
+            folder.last.unlink(missing_ok=True)  # hundreds of megabytes each, and no longer needed
             if trial != best:
                 folder.weights.unlink(missing_ok=True)
 
     def result(self) -> TuneResult:
-        """What was found so far."""
-        better = self.material.task.higher_is_better
-        return TuneResult(self.out, self.material.metric, better, self.study.records(), self.study.importance())
+        """Return the result so far."""
+        higher_is_better = self.inputs.task.higher_is_better
+        return TuneResult(self.out, self.inputs.metric, higher_is_better, self.study.records(), self.study.importance())
 
 
 def _rows(folder: MemberFolder) -> list[dict[str, float]]:
     return read_rows(folder.metrics) if folder.metrics.is_file() else []
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _raise_for_nothing(result: TuneResult, causes: Sequence[Exception]) -> None:
-    """Raises where no trial was trained to its end."""
+def _no_result(result: TuneResult, causes: Sequence[Exception]) -> DensembleError:
+    """Return the error for a search without a completed trial."""
     if not result.trials:
-        raise UsageError(f"no trial was begun in '{result.path}'; give more --time")
+        return UsageError(f"no trial started in '{result.path}'; give more --time")
     reasons = "; ".join(dict.fromkeys(trial.error for trial in result.trials if trial.error))
-    kind = type(causes[0]) if causes and isinstance(causes[0], DensembleError) else DensembleError
-    raise kind(f"none of {len(result.trials)} trials was trained to its end: {reasons}")
+    cause = causes[0] if causes else None
+    return error_like(cause, f"none of {len(result.trials)} trials was trained to its end: {reasons}")

@@ -1,4 +1,4 @@
-"""The study: which values are tried next and which trials fall behind, kept in one file. The only home of Optuna."""
+"""Study: proposes and prunes trials and keeps them in one file; the only module that imports Optuna."""
 
 import json
 import math
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from densemble.errors import ArtifactError, UsageError
-from densemble.tuning.result import TrialRecord
+from densemble.tuning.result import State, TrialRecord
 from densemble.tuning.space import LogRange, Space
 
 NAME = "densemble"
-QUESTION = "question"
-ENOUGH = 8
-"""Trials trained to their end below which the importance of a parameter is mostly chance."""
+IDENTITY = "question"
+FEWEST_TRIALS = 8
+"""With fewer completed trials, the importance of a parameter is mostly chance."""
 
 
 class Pruned(Exception):
-    """A trial fell behind the others."""
+    """Raised to stop a trial because others scored better."""
 
 
 def _optuna() -> Any:
@@ -31,17 +31,22 @@ def _optuna() -> Any:
     return optuna
 
 
+def _states_by_name() -> dict[State, Any]:
+    states = _optuna().trial.TrialState
+    return {"done": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
+
+
 def make_pruner(epochs: int) -> Any:
-    """Ends a trial whose best epoch so far is below the median of the earlier trials at that epoch."""
+    """Return a pruner that stops a trial whose best score so far is below the median of earlier trials."""
     return _optuna().pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of ``folder``; a process that is killed lets go of it.
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lock ``folder`` for this process; the lock of a killed process is released.
 
     Raises:
-        UsageError: another process is in it.
+        UsageError: another process holds the lock.
     """
     with closing(sqlite3.connect(folder / "lock.db", timeout=0, isolation_level=None)) as lock:
         try:
@@ -52,30 +57,30 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 class Study:
-    """Trials of one question, in a file that outlives the process.
+    """Trials of one search, stored in a file.
 
-    What is tried next follows from the seed and the trials before, whether the search was cut off in between or not.
+    The next trial depends only on the seed and the earlier trials, even if the search was interrupted in between.
 
     Args:
-        file: ``study.db``; made where it is absent.
-        question: what is searched, as plain values; a file of another question is refused.
-        space: what may be chosen.
-        begin: values of the first trial; what it does not say is drawn.
+        file: path of ``study.db``, created if absent.
+        identity: data, settings and space of the search, as plain values; a file with another identity is rejected.
+        space: values of each parameter.
+        first: values of the first trial; missing values are sampled.
         higher_is_better: direction of the score.
-        epochs: of a trial.
-        seed: of the draws.
+        epochs: epochs per trial.
+        seed: seed of the sampler.
 
     Raises:
-        UsageError: Optuna is missing, or the file answers another question.
+        UsageError: Optuna is missing, or the file holds another search.
         ArtifactError: the file is damaged.
     """
 
     def __init__(
         self,
         file: Path,
-        question: Mapping[str, Any],
+        identity: Mapping[str, Any],
         space: Space,
-        begin: Mapping[str, Any],
+        first: Mapping[str, Any],
         higher_is_better: bool,
         epochs: int,
         seed: int,
@@ -94,25 +99,25 @@ class Study:
                 pruner=make_pruner(epochs),
                 load_if_exists=True,
             )
-            known = self._study.user_attrs.get(QUESTION)
-        except Exception as error:  # of the database's many layers, each has its own
+            stored = self._study.user_attrs.get(IDENTITY)
+        except Exception as error:  # each layer of the database library has exceptions of its own
             raise ArtifactError(
                 f"cannot read the search in '{file}': {' '.join(str(error).split())[:200]}; choose another folder"
             ) from error
-        if known is None:
-            self._study.set_user_attr(QUESTION, question)
-            self._study.enqueue_trial(dict(begin))
+        if stored is None:
+            self._study.set_user_attr(IDENTITY, identity)
+            self._study.enqueue_trial(dict(first))
         else:
-            _require_same(file, known, question)
+            _require_same(file, stored, identity)
 
     def ask(self) -> "OpenTrial":
-        """The next trial; one that was cut off is taken up again."""
-        cut_off = self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
-        begun = [t for t in self._study.get_trials(deepcopy=False) if t.state != self._states.WAITING]
-        number = cut_off[0].number if cut_off else len(begun)
-        # A sampler that was seeded once would begin anew with the same draws after every restart.
+        """Return the next trial; an interrupted trial is resumed first."""
+        interrupted = self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
+        started = [t for t in self._study.get_trials(deepcopy=False) if t.state != self._states.WAITING]
+        number = interrupted[0].number if interrupted else len(started)
+        # With one fixed seed, the sampler would repeat the same draws after every restart.
         self._study.sampler = self._optuna.samplers.TPESampler(seed=self._seed + number)
-        trial = self._taken_up(number) if cut_off else self._study.ask()
+        trial = self._resumed_trial(number) if interrupted else self._study.ask()
         for name, parameter in self._space.items():
             if isinstance(parameter, LogRange):
                 trial.suggest_float(name, parameter.low, parameter.high, log=True)
@@ -120,104 +125,90 @@ class Study:
                 trial.suggest_categorical(name, list(parameter))
         return OpenTrial(self._study, trial, self._epochs)
 
-    def _taken_up(self, number: int) -> Any:
+    def _resumed_trial(self, number: int) -> Any:
         study = self._storage.get_study_id_from_name(NAME)
         return self._optuna.trial.Trial(
             self._study, self._storage.get_trial_id_from_study_id_trial_number(study, number)
         )
 
     def records(self) -> tuple[TrialRecord, ...]:
-        """The trials that ended, in the order in which they began."""
-        states = {self._states.COMPLETE: "done", self._states.PRUNED: "pruned", self._states.FAIL: "failed"}
-        found = self._study.get_trials(deepcopy=False, states=tuple(states))
+        """Return the trials that have ended, in the order in which they started."""
+        names = {state: name for name, state in _states_by_name().items()}
         return tuple(
             TrialRecord(
                 trial.number,
-                states[trial.state],  # type: ignore[arg-type]
-                trial.user_attrs.get("score"),
-                {name: trial.params[name] for name in self._space if name in trial.params},
-                trial.user_attrs.get("epochs"),
-                trial.user_attrs.get("seconds"),
-                trial.user_attrs.get("error"),
+                names[trial.state],
+                values={name: trial.params[name] for name in self._space if name in trial.params},
+                **{name: trial.user_attrs.get(name) for name in ("score", "epochs", "seconds", "error")},
             )
-            for trial in found
+            for trial in self._study.get_trials(deepcopy=False, states=tuple(names))
         )
 
     def importance(self) -> dict[str, float]:
-        """Share of each parameter in the differences of the score (PED-ANOVA, Watanabe et al. 2023), highest first.
+        """Return the share of each parameter in the variance of the score, highest first.
 
-        Returns:
-            Nothing where fewer than ``ENOUGH`` trials were trained to their end, or all scored the same.
+        Computed by PED-ANOVA (Watanabe et al. 2023). The result is empty if fewer than ``FEWEST_TRIALS`` trials are
+        complete or all scores are equal.
         """
         done = self._study.get_trials(deepcopy=False, states=(self._states.COMPLETE,))
-        if len(done) < ENOUGH or len({trial.value for trial in done}) == 1:
+        if len(done) < FEWEST_TRIALS or len({trial.value for trial in done}) == 1:
             return {}
         shares = self._optuna.importance.get_param_importances(self._study)
         return {name: float(share) for name, share in shares.items()}
 
 
 class OpenTrial:
-    """A trial that is being trained; it must be ended."""
+    """A running trial; the caller must report its end."""
 
     def __init__(self, study: Any, trial: Any, epochs: int) -> None:
         self._study = study
         self._trial = trial
         self._epochs = epochs
-        self._states = _optuna().trial.TrialState
+        self._optuna_states = _states_by_name()
         self.number: int = trial.number
         self.values: dict[str, Any] = dict(trial.params)
 
     def report(self, epoch: int, score: float) -> None:
-        """Tells the score of an epoch.
+        """Report the score of an epoch.
 
         Raises:
-            Pruned: the trial fell behind.
+            Pruned: the trial should stop, because others scored better.
         """
         self._trial.report(score, epoch)
         if epoch < self._epochs and self._trial.should_prune():
             raise Pruned
 
-    def done(self, score: float, **facts: Any) -> None:
-        """It was trained to its end."""
-        self._keep({"score": score, **facts})
-        self._study.tell(self._trial, score)
-
-    def pruned(self, score: float | None, **facts: Any) -> None:
-        """It fell behind."""
-        self._keep({"score": score, **facts})
-        self._study.tell(self._trial, state=self._states.PRUNED)
-
-    def failed(self, error: str, **facts: Any) -> None:
-        """It could not be trained."""
-        self._keep({"error": error, **facts})
-        self._study.tell(self._trial, state=self._states.FAIL)
-
-    def _keep(self, facts: Mapping[str, Any]) -> None:
-        for name, value in facts.items():
-            if not (isinstance(value, float) and math.isnan(value)):
+    def end(self, state: State, score: float | None = None, **facts: Any) -> None:
+        """Record the end of the trial, with its score and other facts of its :class:`TrialRecord`."""
+        for name, value in {"score": score, **facts}.items():
+            if value is not None and not (isinstance(value, float) and math.isnan(value)):
                 self._trial.set_user_attr(name, value)
+        if state == "done":
+            self._study.tell(self._trial, score)  # without a state, Optuna records a NaN score as a failed trial
+        else:
+            self._study.tell(self._trial, state=self._optuna_states[state])
 
 
-def _require_same(file: Path, known: Mapping[str, Any], question: Mapping[str, Any]) -> None:
-    before, now = _flat(known), _flat(json.loads(json.dumps(question)))
+def _require_same(file: Path, stored: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    before, now = _flatten(stored), _flatten(json.loads(json.dumps(identity)))
     for name in dict.fromkeys([*now, *before]):
         if before.get(name) != now.get(name):
             raise UsageError(
-                f"'{file}' holds a search with {name} {_shown(before.get(name))}, and you ask for "
-                f"{_shown(now.get(name))}; say the same again, or choose another folder with -o"
+                f"'{file}' holds a search with {name} {_quote(before.get(name))}, and you ask for "
+                f"{_quote(now.get(name))}; use the same value, or choose another folder with -o"
             )
 
 
-def _shown(value: Any) -> str:
+def _quote(value: Any) -> str:
     return "none" if value is None else f"'{value}'"
 
 
-def _flat(values: Any, name: str = "") -> dict[str, Any]:
-    """Nested values by dotted name; lists stay whole unless they hold mappings."""
+def _flatten(values: Any, name: str = "") -> dict[str, Any]:
+    """Return nested values by dotted name; lists are kept whole unless they hold mappings."""
     if isinstance(values, Mapping):
         parts = [(str(key), value) for key, value in values.items()]
     elif isinstance(values, list) and any(isinstance(value, Mapping) for value in values):
-        parts = [(str(number), value) for number, value in enumerate(values)]
+        parts = [(str(index), value) for index, value in enumerate(values)]
     else:
         return {name: values}
-    return {key: found for part, value in parts for key, found in _flat(value, f"{name}.{part}".strip(".")).items()}
+    return {key: leaf for part, value in parts for key, leaf in _flatten(value, f"{name}.{part}".strip(".")).items()}

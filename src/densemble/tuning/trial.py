@@ -1,4 +1,4 @@
-"""One trial: one member, trained under the watch of a study."""
+"""Train one trial of a study, which is one member."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from densemble.training.watching import EpochScore
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all trials share: images and maps in their size, and the task as it is trained."""
+class TrialInputs:
+    """Inputs that all trials share: decoded splits, and the task with its loss and class weights."""
 
     task: Task
     train: DecodedSplit
@@ -27,45 +27,49 @@ class Material:
 
     @property
     def metric(self) -> str:
-        """What trials are compared by, as it is called in the log."""
+        """Name in the log of the metric that compares trials."""
         return f"val_{self.task.primary}"
 
 
-def prepare(data: FolderData, config: RunConfig, cache: Path) -> Material:
-    """Decodes what the trials share, and proves that a network can be built from the settings.
+def prepare(data: FolderData, config: RunConfig, cache: Path) -> TrialInputs:
+    """Decode the data that all trials share, and check that a network can be built from the settings.
 
     Raises:
-        DataError: images or maps that cannot be used.
-        UsageError, WeightsError: settings with which no trial could work.
+        DataError: unusable images or targets.
+        UsageError, WeightsError: settings that would fail in every trial.
     """
-    size = sizes(config, config.members[0])[0]
+    size = sizes(config, config.members[0]).image
     train, val = (decode_split(data, split, size, cache) for split in ("train", "val"))
-    material = Material(trained_task(data.task, config, train), train, val, cache)
-    build_model(config, config.members[0], material.task, train.images.shape[1])
-    return material
+    inputs = TrialInputs(trained_task(data.task, config, train), train, val, cache)
+    build_model(config, config.members[0], inputs.task, train.images.shape[1])
+    return inputs
 
 
 def train_trial(
-    material: Material,
+    inputs: TrialInputs,
     config: RunConfig,
     folder: Path,
     title: str,
     seconds: float | None,
-    tell: Callable[[int, float], None],
+    report: Callable[[int, float], None],
 ) -> dict[str, Any]:
-    """Trains the settings' first member into ``folder``; goes on where a trial was cut off.
+    """Train the first member of ``config`` into ``folder``, or resume an interrupted trial.
 
     Args:
-        seconds: that it may take at most.
-        tell: called with (epoch, score) after every epoch; what it raises ends the training.
+        inputs: decoded data and task.
+        config: configuration with the values of the trial.
+        folder: folder of the trial.
+        title: name of the trial in messages.
+        seconds: time limit.
+        report: called with (epoch, score) after every epoch; an exception from it ends the training.
 
     Returns:
-        What :func:`fit_member` found.
+        Result of :func:`fit_member`.
     """
-    member, train, task = config.members[0], material.train, material.task
+    member, train, task = config.members[0], inputs.train, inputs.task
     settings = fit_settings(config, member, seconds)
     seed_everything(settings.seed)
-    model, target_size = build_model(config, member, task, train.images.shape[1]), sizes(config, member)[1]
-    place = MemberFolder(require_writable(folder))
-    fit = MemberFit(model, task, settings, train, material.val, target_size, place, title, material.cache)
-    return fit_member(fit, (EpochScore(material.metric, tell),))
+    model, target_size = build_model(config, member, task, train.images.shape[1]), sizes(config, member).target
+    member_folder = MemberFolder(require_writable(folder))
+    fit = MemberFit(model, task, settings, train, inputs.val, target_size, member_folder, title, inputs.cache)
+    return fit_member(fit, (EpochScore(inputs.metric, report),))
