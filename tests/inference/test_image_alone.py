@@ -1,5 +1,6 @@
 """One image that cannot be predicted does not change the results of other images."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.errors import ArtifactError
-from densemble.inference import compute as computing
+from densemble.inference import compute
 from densemble.inference.cascade_runner import predict_cascade
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.pipeline import Seconds
@@ -124,9 +125,9 @@ def test_a_cascade_fails_for_the_images_that_reach_the_member(members: dict[str,
         predict_cascade(ensemble, images(), policy)
     assert caught.value.images == (BLACK,)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(computing, "PIXELS", 48 * 64)  # image by image
+        patch.setattr(compute, "PIXELS", 48 * 64)  # image by image
         with pytest.raises(UnusableMaps) as caught:
-            computing.computing(ensemble, False)(images())
+            compute.batch_predictor(ensemble, False)(images())
     assert caught.value.images == (BLACK,)
 
 
@@ -140,9 +141,12 @@ def photos(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("pace", [Pace(BATCH), Pace(3, pad=True)], ids=str)
 @pytest.mark.parametrize("least", [None, 1])
-def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, DenseModel], tmp_path: Path) -> None:
+def test_a_folder_goes_on(
+    least: int | None, pace: Pace, members: dict[str, DenseModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "densemble")
     ensemble = Ensemble(members, task=TASK, min_members=least, guarantee=ConformalSet(0.3, 0.1, 20)).eval()
-    paths, said = photos(tmp_path / "in"), []
+    paths = photos(tmp_path / "in")
     np.save(broken := tmp_path / "in" / "nan.npy", np.full((48, 64, 3), np.nan, np.float32))
     paths.append(broken)
     out = tmp_path / "out"
@@ -150,11 +154,12 @@ def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, Dens
 
     def run(*what: str) -> list[Any]:
         compute, output = ensemble.predict_members, Output(out, what)
-        return list(predict_files(ensemble, make_items(paths), compute, output, pace, said.append, Seconds()))
+        return list(predict_files(ensemble, make_items(paths), compute, output, pace, Seconds()))
 
     first, second = run("npy"), run("npy")
     done = BATCH - 1 if least is None else BATCH
-    assert [sum(p.failed is None for p in report) for report in (first, second)] == [done, done] and not said
+    assert [sum(p.failed is None for p in report) for report in (first, second)] == [done, done]
+    assert not caplog.messages
     assert sum(p.failed is None and p.earlier for p in second) == done
     for report in (first, second):
         assert [p.path for p in report if p.failed is None and p.without] == ([] if least is None else [paths[BLACK]])

@@ -1,4 +1,4 @@
-"""Maps as they are stored: whole numbers wherever the training maps were whole, and a value where nothing is known."""
+"""Conversion of maps to the arrays in files: integers if the training maps were integers, and a no-data value."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from densemble.tasks import Task
 
 
 def required_maps(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
-    """Names of the maps of a prediction that a kind of file shows."""
+    """Names of the prediction maps that a kind of file needs."""
     if kind in ("map", "overlay"):
         return ("label",) if ensemble.task.distribution == "categorical" else ("mean",)
     if kind == "uncertainty":
@@ -25,15 +25,15 @@ def required_maps(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
 
 
 def stored(kind: str, maps: Mapping[str, Tensor], task: Task, gaps: bool = False) -> Array:
-    """What a kind of file shows of an image or of some of its rows, ``(H, W)`` or ``(K, H, W)``.
+    """Content of a kind of file for an image or some of its rows, ``(H, W)`` or ``(K, H, W)``.
 
     Args:
         kind: ``map``: labels or :func:`stored_maps`; ``npy``: the mean as float32 ``(K, H, W)``; ``guarantee``: 0 or
             255 for each class, or the ends of the interval, ``(2K, H, W)``; ``uncertainty``: entropy in nats, or
             standard deviation of values.
         maps: at least :func:`required_maps`, without the batch axis.
-        task: what the maps mean.
-        gaps: some pixels hold no data, for which labels leave a number.
+        task: task of the maps.
+        gaps: some pixels hold no data, so that labels need one more number.
     """
     if kind == "map" and "label" in maps:
         return stored_labels(maps["label"].cpu().numpy(), task.out_channels + gaps)
@@ -53,20 +53,20 @@ def stored(kind: str, maps: Mapping[str, Tensor], task: Task, gaps: bool = False
 
 
 def stored_labels(labels: Array, classes: int) -> Array:
-    """Labels of any shape as uint8, of more than 256 classes as uint16."""
+    """Labels of any shape as uint8, or as uint16 for more than 256 classes."""
     return labels.astype(np.uint8 if classes <= 256 else np.uint16)
 
 
 def stored_maps(maps: Array, task: Task) -> Array:
-    """Activated maps ``(K, ...)`` as they are stored.
+    """Convert activated maps ``(K, ...)`` to their values in files.
 
     Returns:
-        Probabilities, heat and pixels as 0..255 uint8; values in the training maps' own unit, uint16 where those were
-        whole numbers, else float32; densities float32. The same shape.
+        Probabilities, heat and pixels as 0..255 uint8; values in the unit of the training maps, uint16 if those were
+        integers, else float32; densities float32. The same shape.
     """
     if task.target_kind == "values":
-        own: Array = (maps / task.file_scale).astype(np.float32)
-        return own.round().clip(0, 65535).astype(np.uint16) if task.whole else own
+        values: Array = (maps / task.file_scale).astype(np.float32)
+        return values.round().clip(0, 65535).astype(np.uint16) if task.whole else values
     if task.target_kind == "density":
         return maps.astype(np.float32)
     whole: Array = (maps * 255).round().clip(0, 255).astype(np.uint8)
@@ -74,8 +74,11 @@ def stored_maps(maps: Array, task: Task) -> Array:
 
 
 def no_data(dtype: np.dtype[Any], task: Task, guarantee: bool = False) -> float:
-    """The number that stands for no data in stored maps: NaN; of labels the largest of their type; else 0, as in the
-    training maps, or 65535 where 0 is a value; of sets, which are 0 and 255, 127."""
+    """The number that marks missing data in stored maps.
+
+    NaN for floats; the largest number of the type for labels; 127 for guaranteed sets, which hold 0 and 255; else 0, as
+    in the training maps, or 65535 if 0 is a value.
+    """
     if dtype.kind == "f":
         return float("nan")
     if guarantee:
@@ -85,9 +88,9 @@ def no_data(dtype: np.dtype[Any], task: Task, guarantee: bool = False) -> float:
 
 
 def with_no_data(stored: Array, valid: Array, value: float) -> Array:
-    """Stored maps ``(..., H, W)`` that hold ``value`` where ``valid`` ``(H, W)`` is false, and nowhere else.
+    """Set stored maps ``(..., H, W)`` to ``value`` where ``valid`` ``(H, W)`` is false, and nowhere else.
 
-    A known number that equals it becomes its neighbour.
+    A valid number that equals ``value`` becomes the next number.
     """
     if stored.dtype.kind != "f":
         neighbour = stored.dtype.type(1 if value == 0 else value - 1)

@@ -13,8 +13,8 @@ from densemble.inference.predict import prepared
 from densemble.inference.runtime.backends.openvino import OpenVINORunner
 from densemble.inference.runtime.execution import Execution
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate, choices
-from densemble.inference.runtime.shared_compilation import Seat
-from densemble.inference.runtime.tuned_network import Rewritten
+from densemble.inference.runtime.shared_compilation import SharedRunner
+from densemble.inference.runtime.tuned_network import RewrittenMembers
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference, same_tensors
 
@@ -48,7 +48,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
-    alone = accelerate(ensemble, some_images(), "openvino", "fp32", together=False)
+    alone = accelerate(ensemble, some_images(), "openvino", "fp32", shared=False)
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
     wanted = dict(alone.member_maps(some_images()))
@@ -130,8 +130,8 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
     monkeypatch.setattr(OpenVINORunner, "rest", watched)
     joined = accelerate(three(), some_images(), "openvino", "fp32")
     assert len({id(runner) for runner in released}) == 3
-    seats = [tuned.runner for own in choices(joined).values() for tuned in own]
-    assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
+    runners = [tuned.runner for own in choices(joined).values() for tuned in own]
+    assert all(isinstance(runner, SharedRunner) and runner.separate is None for runner in runners)
 
 
 @pytest.fixture
@@ -202,20 +202,20 @@ def test_remembered_networks_with_wrong_numbers_run_eagerly(
     with torch.no_grad():
         torch.testing.assert_close(quick(other), ensemble(other), rtol=1e-4, atol=1e-5)
     *right, last = [tuned.runner for own in choices(quick).values() for tuned in own]
-    assert isinstance(last, Seat) and last.alone is not None
-    assert all(isinstance(seat, Seat) and seat.alone is None for seat in right)
+    assert isinstance(last, SharedRunner) and last.separate is not None
+    assert all(isinstance(runner, SharedRunner) and runner.separate is None for runner in right)
 
 
 def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[DenseModel]] = []
 
-    def watched(self: Rewritten, seen: object, stops_at: object) -> object:
+    def watched(self: RewrittenMembers, seen: object, stops_at: object) -> object:
         found = network(self, seen, stops_at)  # type: ignore[arg-type]
         made.extend(weakref.ref(model) for model in self._models)
         return found
 
-    network = Rewritten.network
-    monkeypatch.setattr(Rewritten, "network", watched)
+    network = RewrittenMembers.network
+    monkeypatch.setattr(RewrittenMembers, "network", watched)
     kept = accelerate(de.Ensemble([make(OTHER)]), some_images(), "openvino", "fp32")
     assert made
     assert not [ref for ref in made if ref() is not None]

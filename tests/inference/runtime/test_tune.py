@@ -126,7 +126,7 @@ def test_a_lower_precision_is_judged_by_the_variation_of_the_maps(
     monkeypatch.setitem(BACKENDS, "quick", timed(backend(change), clock, 0.5))
     choice, _ = tune(Checkerboard(), example, lambda logits: logits, [("quick", "bf16")])
     if refused:
-        assert choice.refused == {"quick bf16": f"its numbers differ by {by_hand:.2g} from eager fp32"}
+        assert choice.refused == {"quick bf16": f"its outputs differ by {by_hand:.2g} from eager fp32"}
     else:
         assert choice.backend == "quick" and choice.error == pytest.approx(by_hand, rel=1e-5)
 

@@ -18,7 +18,7 @@ from densemble.ensemble.cascade import Policy
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import Prediction
 from densemble.inference.cascade_runner import predict_cascade
-from densemble.inference.compute import computing
+from densemble.inference.compute import batch_predictor
 from densemble.inference.files.job import Output
 from densemble.inference.files.predict_files import predict_images
 from densemble.inference.image_prediction import at_image_size
@@ -150,7 +150,7 @@ def test_the_ensembles_own_size_is_unchanged(name: str) -> None:
 
 
 def predict_one(ensemble: de.Ensemble, pixels: Any, uncertainty: Any = True) -> Any:
-    (served,) = predict_images(ensemble, [Item(pixels, "x")], computing(ensemble, uncertainty))
+    (served,) = predict_images(ensemble, [Item(pixels, "x")], batch_predictor(ensemble, uncertainty))
     return served
 
 
@@ -253,8 +253,8 @@ def window_maps(
     ensemble: de.Ensemble, images: Tensor, windows: Windows
 ) -> Iterator[tuple[tuple[Any, ...], Tensor, Tensor]]:
     """Each window's place, its weights ``(h, w)`` and the members' maps ``(M, K, h, w)`` where it has any."""
-    for i, (top, bottom) in enumerate(windows.rows.answers):
-        for j, (left, right) in enumerate(windows.columns.answers):
+    for i, (top, bottom) in enumerate(windows.rows.outputs):
+        for j, (left, right) in enumerate(windows.columns.outputs):
             first, start = windows.rows.starts[i], windows.columns.starts[j]
             seen = images[..., first : first + windows.rows.window, start : start + windows.columns.window]
             with torch.no_grad():

@@ -1,7 +1,8 @@
-"""The journal of a folder of predictions: which images are finished, so that a second run does only what is missing.
+"""Journal of finished images in a folder of predictions, so that a second run predicts only the missing ones.
 
-``predicted.jsonl`` holds one JSON object a line: first what was asked, then one line per finished image, appended
-and flushed as it is finished. A kill can break the last line only, and its image is predicted again.
+``predicted.jsonl`` holds one JSON object per line: first the settings, then one line per finished image, appended and
+flushed when it is finished. If the process is killed, at most the last line is incomplete, and its image is predicted
+again.
 """
 
 import json
@@ -24,12 +25,12 @@ class Finished:
     """An image whose files are written.
 
     Attributes:
-        image: absolute path of the source.
-        size, mtime_ns: of the source when it was read: bytes, nanoseconds.
-        name: what its files begin with; unique in a folder.
+        image: absolute path of the source file.
+        size, mtime_ns: size (bytes) and modification time (ns) of the source file when it was read.
+        name: start of the names of its output files; unique in a folder.
         files: names of the files written.
-        unsure: mean uncertainty, where images are ranked.
-        without: members that it was predicted without, and why.
+        unsure: mean uncertainty, if images are ranked.
+        without: members that were left out for the image, with the reason.
     """
 
     image: str
@@ -42,10 +43,10 @@ class Finished:
 
 
 def source_state(image: Path) -> tuple[int, int]:
-    """Bytes and time of the last change (ns) of an image's file.
+    """Size (bytes) and modification time (ns) of an image file.
 
     Raises:
-        DataError: it cannot be found.
+        DataError: the file cannot be accessed.
     """
     try:
         state = image.stat()
@@ -55,24 +56,24 @@ def source_state(image: Path) -> tuple[int, int]:
 
 
 class Journal:
-    """The finished images of one output folder; a context that keeps the file open. Safe to add to from threads.
+    """The finished images of one output folder. A context manager that keeps the file open; :meth:`add` is thread-safe.
 
     Args:
-        folder: of the predictions; must exist.
-        asked: everything that the predictions depend on, beside the images; values of JSON. A journal that was begun
-            for anything else starts anew.
+        folder: folder of the predictions; must exist.
+        settings: JSON values of everything that predictions depend on besides the images. A journal with other
+            settings is discarded.
 
     Raises:
         ResourceError: the journal cannot be read or written.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.path = folder / JOURNAL
         self.finished: dict[str, Finished] = {}
         self.discarded = 0
-        """Images of an earlier run that was asked something else."""
-        first = _line({"format": _FORMAT, "asked": dict(asked)})
+        """Number of images of an earlier run with other settings."""
+        first = _line({"format": _FORMAT, "asked": dict(settings)})
         self._lock = Lock()
         try:
             whole = self._read(first)
@@ -84,7 +85,7 @@ class Journal:
             self._append(first)
 
     def _read(self, first: bytes) -> int:
-        """Takes over what an earlier run finished; returns the bytes of the file that are kept."""
+        """Read the images of an earlier run; return the number of bytes of the file that stay."""
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.splitlines()
@@ -92,14 +93,14 @@ class Journal:
             self.discarded = max(len(lines) - 1, 0)
             return 0
         for line in lines[1:]:
-            with suppress(ValueError, TypeError, LookupError):  # a damaged line is an image that is not finished
+            with suppress(ValueError, TypeError, LookupError):  # the image of a damaged line counts as not finished
                 values = json.loads(line)
                 entry = Finished(values.pop("picture"), **{**values, "files": tuple(values["files"])})
                 self.finished[entry.name] = entry
         return len(whole)
 
     def holds(self, image: Path, name: str) -> bool:
-        """Whether an image is finished: its source has not changed since, and all its files are there."""
+        """Whether an image is finished: its source file is unchanged, and all output files exist."""
         entry = self.finished.get(name)
         if entry is None or entry.image != str(image.absolute()):
             return False
@@ -110,7 +111,7 @@ class Journal:
         return unchanged and all((self.folder / file).is_file() for file in entry.files)
 
     def add(self, entry: Finished) -> None:
-        """Notes a finished image on disk.
+        """Append a finished image to the file.
 
         Raises:
             ResourceError: the journal cannot be written.
@@ -136,7 +137,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # closing tries once more to write what could not be written: that was raised already
+        with suppress(OSError):  # close() repeats a failed write, whose error was raised already
             self._file.close()
 
 

@@ -10,7 +10,7 @@ import densemble as de
 from densemble.errors import UsageError
 from densemble.inference.runtime.backends import onnxruntime
 from densemble.inference.runtime.backends.onnxruntime import ONNXRUNTIME
-from densemble.inference.runtime.execution import Grid
+from densemble.inference.runtime.execution import LowResNetwork
 from densemble.nets.rewrite import for_inference
 
 pytest.importorskip("onnxscript")
@@ -34,7 +34,7 @@ class Unknown(nn.Module):
 
 def test_a_members_grid_is_pytorchs_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     model = for_inference(de.DenseModel("squeezenet1_1", weights=None, head="upsample", out_channels=3))
-    network, images = Grid(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
+    network, images = LowResNetwork(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
     found = ONNXRUNTIME.compile(network, images, "fp32", ())(images)[0]
     assert capfd.readouterr().out == ""
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_outputs_are_in_order_and_the_callers() -> None:
 
 
 def test_a_network_that_cannot_be_exported_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"onnxruntime cannot take this network: .*; use another backend"):
+    with pytest.raises(UsageError, match=r"onnxruntime cannot compile this network: .*; use another backend"):
         ONNXRUNTIME.compile(Unknown().eval(), torch.randn(1, 3, 4, 4), "fp32", ())
 
 

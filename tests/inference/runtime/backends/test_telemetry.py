@@ -13,7 +13,7 @@ pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
 
 SOURCE = Path(densemble.__file__).parents[1]
-LIBRARIES = Path(densemble.__file__).parent / "inference" / "backends" / "libraries.py"
+LIBRARIES = Path(densemble.__file__).parent / "inference" / "runtime" / "backends" / "libraries.py"
 WATCHED = """
 import os, socket
 def noted(name):
