@@ -70,7 +70,7 @@ def heat_overlay(image: Array, heat: Array) -> Array:
 
 
 def colour_masks(masks: Array) -> tuple[Array, Array]:
-    """Masks ``(K, H, W)`` in [0, 1] -> colours uint8 ``(H, W, 3)``, mixed where they overlap, and opacity ``(H, W)``."""
+    """Masks ``(K, H, W)`` in [0, 1] -> mixed colours of all masks, uint8 ``(H, W, 3)``, and opacity ``(H, W)``."""
     colours = palette(len(masks)).astype(np.float32)
     total = masks.sum(0)
     mixed = np.einsum("khw,kc->hwc", masks, colours) / np.maximum(total, 1e-6)[..., None]

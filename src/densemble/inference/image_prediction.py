@@ -20,7 +20,7 @@ from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.files.output_names import name_in
 from densemble.inference.ranking import require_ranked
-from densemble.inference.stored_maps import no_data, stored, with_no_data
+from densemble.inference.stored_maps import no_data, stored
 from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage.geo import read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
@@ -99,11 +99,10 @@ class ImagePrediction(Prediction):
         """Uncertainty map ``(H, W)``: entropy in nats, or the standard deviation of values; NaN for missing data."""
         if self.entropy is None:
             self.spread()  # raises an error if there is none
-        return self._known(stored("uncertainty", self.maps(), self.task))
+        return self._stored("uncertainty")
 
-    def _known(self, maps: Array) -> Array:
-        """Maps of floats ``(..., H, W)``, NaN for missing data."""
-        return maps if self.valid is None else with_no_data(maps, self.valid, float("nan"))
+    def _stored(self, kind: str) -> Array:
+        return stored(kind, self.maps(), self.task, self.valid)
 
     def map_image(self) -> Array:
         """The map as it is saved.
@@ -113,12 +112,7 @@ class ImagePrediction(Prediction):
             values in the unit of the training maps, uint16 if those were integers, else float32; densities float32.
             Missing data is marked by :func:`densemble.inference.stored_maps.no_data`.
         """
-        return self._stored(stored("map", self.maps(), self.task, self.valid is not None))
-
-    def _stored(self, maps: Array, guarantee: bool = False) -> Array:
-        if self.valid is None:
-            return maps
-        return with_no_data(maps, self.valid, no_data(maps.dtype, self.task, guarantee))
+        return self._stored("map")
 
     def overlay(self) -> Array:
         """The map drawn over the image, uint8 ``(H, W, 3)``."""
@@ -149,7 +143,7 @@ class ImagePrediction(Prediction):
             UsageError: the ensemble has no guarantee.
         """
         self._require_guarantee()
-        return self._stored(stored("guarantee", self.maps(), self.task), guarantee=True)
+        return self._stored("guarantee")
 
     def _require_guarantee(self) -> None:
         if self.included is not None or self.lower is not None:
@@ -245,14 +239,14 @@ class ImagePrediction(Prediction):
 
     def _save_kind(self, kind: str, folder: Path, stem: str) -> Path:
         if kind == "npy":
-            write_npy(path := folder / f"{stem}.npy", self._known(stored("npy", self.maps(), self.task)))
+            write_npy(path := folder / f"{stem}.npy", self._stored("npy"))
             return path
         if kind in ("overlay", "uncertainty"):
             drawn = self.overlay() if kind == "overlay" else self.uncertainty_image()
             write_png(path := folder / f"{stem}_{kind}.png", drawn)
             return path
         planes = self.map_image() if kind == "map" else self.guarantee_image()
-        nodata = None if self.valid is None else no_data(planes.dtype, self.task, kind == "guarantee")
+        nodata = None if self.valid is None else no_data(planes.dtype, self.task, kind)
         georeference = None if self.path is None else read_georeference(self.path)
         if kind == "map" and nodata is None and georeference is None and _fits_png(planes):
             write_png(path := folder / f"{stem}_{kind}.png", np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes)

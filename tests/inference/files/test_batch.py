@@ -26,7 +26,7 @@ from densemble.inference import sources
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files import pipeline as batch_stages
 from densemble.inference.files.job import Output, Pace
-from densemble.inference.files.journal import JOURNAL, Finished, Journal
+from densemble.inference.files.journal import JOURNAL, Journal
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files, predict_images
 from densemble.inference.files.size_groups import SizeGroups
@@ -319,7 +319,7 @@ def test_images_in_hand_are_bounded_whatever_is_slow(
     folder, pace = Folder(saliency, make_images(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)
     assert folder.run(pace=pace, compute=compute).done == 80
     assert in_hand == 0
-    assert most <= pace.ahead + pace.waiting + pace.batch + pace.behind < 20
+    assert most <= pace.most_reading + pace.most_waiting + pace.batch + pace.most_writing < 20
     assert most > pace.batch  # they do overlap
 
 
@@ -464,7 +464,7 @@ def test_a_full_disk_under_the_journal_is_said(tmp_path: Path) -> None:
         journal._file.close()
         journal._file = Path("/dev/full").open("ab")  # noqa: SIM115 (the journal closes it)
         with pytest.raises(ResourceError, match=r"cannot write .*No space left"):
-            journal.add(Finished("/a.png", 1, 2, "a", ("a_map.png",), None))
+            journal.add(SavedPrediction("a", Path("/a.png"), (tmp_path / "a_map.png",)), (1, 2))
     assert journal.finished == {}
 
 

@@ -59,16 +59,16 @@ class Pace:
             raise UsageError(f"readers = {self.readers}, writers = {self.writers}; neither may be negative")
 
     @property
-    def ahead(self) -> int:
+    def most_reading(self) -> int:
         """Most images that are being decoded or wait to be grouped."""
         return self.readers + self.batch
 
     @property
-    def waiting(self) -> int:
+    def most_waiting(self) -> int:
         """Most images that wait for others of their size."""
         return 3 * self.batch
 
     @property
-    def behind(self) -> int:
+    def most_writing(self) -> int:
         """Most images that are computed and not yet written."""
         return self.writers + self.batch

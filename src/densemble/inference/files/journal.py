@@ -8,41 +8,24 @@ again.
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 from densemble.errors import DataError, ResourceError
+from densemble.inference.saved import SavedPrediction
 
 JOURNAL = "predicted.jsonl"
 _FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Finished:
-    """An image whose files are written.
-
-    Attributes:
-        image: absolute path of the source file.
-        size, mtime_ns: size (bytes) and modification time (ns) of the source file when it was read.
-        name: start of the names of its output files; unique in a folder.
-        files: names of the files written.
-        unsure: mean uncertainty, if images are ranked.
-        without: members that were left out for the image, with the reason.
-    """
-
-    image: str
-    size: int
-    mtime_ns: int
-    name: str
-    files: tuple[str, ...]
-    unsure: float | None
-    without: Mapping[str, str] = field(default_factory=dict)
+State = tuple[int, int]
+"""Size (bytes) and modification time (ns) of an image file."""
 
 
-def source_state(image: Path) -> tuple[int, int]:
+def source_state(image: Path) -> State:
     """Size (bytes) and modification time (ns) of an image file.
 
     Raises:
@@ -70,7 +53,8 @@ class Journal:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.path = folder / JOURNAL
-        self.finished: dict[str, Finished] = {}
+        self.finished: dict[str, tuple[SavedPrediction, State]] = {}
+        """Results by name, with the state of the source file when it was read."""
         self.discarded = 0
         """Number of images of an earlier run with other settings."""
         first = _line({"format": _FORMAT, "asked": dict(settings)})
@@ -95,31 +79,38 @@ class Journal:
         for line in lines[1:]:
             with suppress(ValueError, TypeError, LookupError):  # the image of a damaged line counts as not finished
                 values = json.loads(line)
-                entry = Finished(values.pop("picture"), **{**values, "files": tuple(values["files"])})
-                self.finished[entry.name] = entry
+                files = tuple(self.folder / file for file in values["files"])
+                prediction = SavedPrediction(
+                    values["name"], Path(values["picture"]), files, values["unsure"], values.get("without", {}), True
+                )
+                self.finished[prediction.name] = prediction, (values["size"], values["mtime_ns"])
         return len(whole)
 
-    def holds(self, image: Path, name: str) -> bool:
-        """Whether an image is finished: its source file is unchanged, and all output files exist."""
-        entry = self.finished.get(name)
-        if entry is None or entry.image != str(image.absolute()):
-            return False
-        try:
-            unchanged = source_state(image) == (entry.size, entry.mtime_ns)
-        except DataError:
-            return False
-        return unchanged and all((self.folder / file).is_file() for file in entry.files)
+    def find(self, image: Path, name: str) -> SavedPrediction | None:
+        """Result of a finished image; ``None`` if it is missing, its source changed or an output file is missing."""
+        if name not in self.finished:
+            return None
+        prediction, state = self.finished[name]
+        with suppress(DataError):
+            if prediction.path == image.absolute() and source_state(image) == state:
+                return replace(prediction, path=image) if all(file.is_file() for file in prediction.files) else None
+        return None
 
-    def add(self, entry: Finished) -> None:
-        """Append a finished image to the file.
+    def add(self, prediction: SavedPrediction, state: State) -> None:
+        """Append a finished image, which must have a path, to the file.
 
         Raises:
             ResourceError: the journal cannot be written.
         """
+        assert prediction.path is not None
+        values = {
+            "picture": str(prediction.path.absolute()), "size": state[0], "mtime_ns": state[1],
+            "name": prediction.name, "files": [file.name for file in prediction.files],
+            "unsure": prediction.unsure, "without": dict(prediction.without),
+        }  # fmt: skip
         with self._lock:
-            values = asdict(entry)
-            self._append(_line({"picture": values.pop("image"), **values}))
-            self.finished[entry.name] = entry
+            self._append(_line(values))
+            self.finished[prediction.name] = prediction, state
 
     def _append(self, line: bytes) -> None:
         try:
@@ -141,5 +132,5 @@ class Journal:
             self._file.close()
 
 
-def _line(values: dict[str, Any]) -> bytes:
+def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, sort_keys=True).encode("ascii")

@@ -3,11 +3,12 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from threading import Barrier
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Pace
-from densemble.inference.files.journal import source_state
+from densemble.inference.files.journal import State, source_state
 from densemble.inference.files.size_groups import SizeGroups
 from densemble.inference.sources import Item
 
@@ -60,7 +61,7 @@ class ReadImage:
     index: int
     pixels: Tensor
     path: Path | None
-    state: tuple[int, int]
+    state: State
 
 
 @dataclass
@@ -85,14 +86,18 @@ class FilePipeline(Generic[Result]):
 
     def __post_init__(self) -> None:
         self.reading: deque[tuple[int, Future[ReadImage]]] = deque()
-        self.groups: SizeGroups[ReadImage] = SizeGroups(self.pace.batch, self.pace.waiting)
+        self.groups: SizeGroups[ReadImage] = SizeGroups(self.pace.batch, self.pace.most_waiting)
         self.writing: deque[tuple[ReadImage, Future[Result]]] = deque()
         self.decoded_bytes, self.largest_bytes = 0, 0  # of all images in progress, of the largest image
         self.ended: dict[int, Result | FailedImage] = {}
         self.next_index = 0
 
-    def run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
+    def run(self) -> Iterator[Result | FailedImage]:
         """Predict the images and yield their results in the order of the items."""
+        with _threads(self.pace.readers, "reader") as readers, _threads(self.pace.writers, "writer") as writers:
+            yield from self._run(readers, writers)
+
+    def _run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
         unread = deque(range(len(self.items)))
         while unread or self.reading or self.groups.waiting:
             while unread and self._may_read():
@@ -104,7 +109,7 @@ class FilePipeline(Generic[Result]):
                 self._predict(self.groups.oldest(), writers)
             else:  # images that are being written hold all the memory
                 self._settle(len(self.writing) - 1)
-            self._settle(self.pace.behind)
+            self._settle(self.pace.most_writing)
             yield from self._in_order()
         self._settle(0)
         yield from self._in_order()
@@ -114,7 +119,7 @@ class FilePipeline(Generic[Result]):
         if not self.decoded_bytes:
             return len(self.reading) < max(self.pace.readers, 1)
         expected = self.decoded_bytes + (len(self.reading) + 1) * self.largest_bytes
-        return len(self.reading) < self.pace.ahead and expected <= _MOST_BYTES
+        return len(self.reading) < self.pace.most_reading and expected <= _MOST_BYTES
 
     def _read(self, index: int) -> ReadImage:
         item = self.items[index]
@@ -150,7 +155,7 @@ class FilePipeline(Generic[Result]):
                     self._fail(image.index, f"{self.items[image.index].where}: {error.told}")
                 group = [image for number, image in enumerate(group) if number not in failed]
         for number, image in enumerate(group):
-            self._settle(self.pace.behind - 1)
+            self._settle(self.pace.most_writing - 1)
             self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
 
     def _computed(self, group: list[ReadImage]) -> Prediction:
@@ -179,3 +184,40 @@ class FilePipeline(Generic[Result]):
         while self.next_index in self.ended:
             self.next_index += 1
             yield self.ended.pop(self.next_index - 1)
+
+
+class _CallingThread(Executor):
+    """Runs each function immediately in the thread that submits it."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # raised by future.result()
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _threads(count: int, role: str) -> Iterator[Executor]:
+    """Threads that compute on one core each; jobs that have not begun when the context ends are cancelled."""
+    if not count:
+        yield _CallingThread()
+        return
+    pool = ThreadPoolExecutor(count, f"densemble-{role}")
+    barrier, threads_of_caller = Barrier(count), torch.get_num_threads()
+
+    def limit() -> None:
+        # A pool of threads for each of them would compete with the threads of the networks. The first call of
+        # get_num_threads copies the caller's setting; without it, that would later undo the setting made here.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        barrier.wait()
+
+    try:
+        for limited in [pool.submit(limit) for _ in range(count)]:
+            limited.result()
+        torch.set_num_threads(threads_of_caller)  # threads that are started later copy this setting
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -13,7 +13,7 @@ from densemble.inference.files.job import Output
 from densemble.inference.image_prediction import require_saved
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import image_range
-from densemble.inference.stored_maps import no_data, required_maps, stored, with_no_data
+from densemble.inference.stored_maps import no_data, required_maps, stored
 from densemble.inference.tiles.planes import Rows
 from densemble.inference.tiles.resize import BLOCK
 from densemble.inference.tiles.small_overlay import SmallOverlay, read_valid_rows
@@ -108,13 +108,11 @@ def _write_rows(
     with ExitStack() as opened:
         background = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="write-rows"))
         for part in rows:
-            layers = {kind: stored(kind, part.planes, ensemble.task, image.declares_validity) for kind in kinds}
-            empty = {kind: no_data(layers[kind].dtype, ensemble.task, kind == "guarantee") for kind in kinds}
-            if (valid := read_valid_rows(image, part.top, part.height)) is not None:
-                layers = {kind: with_no_data(layer, valid, empty[kind]) for kind, layer in layers.items()}
+            valid = read_valid_rows(image, part.top, part.height)
+            layers = {kind: stored(kind, part.planes, ensemble.task, valid) for kind in kinds}
             for kind in (kind for kind in kinds if kind not in writers):
-                base = output.with_name(f"{output.name}_{_ENDINGS.get(kind, kind)}")
-                nodata = None if valid is None else empty[kind]
+                base = output.with_name(f"{output.name}_{'mean' if kind == 'npy' else kind}")
+                nodata = None if valid is None else no_data(layers[kind].dtype, ensemble.task, kind)
                 file, writer = _writer(source, base, image.size, layers[kind], nodata)
                 files.append(file)
                 writers[kind] = opened.enter_context(writer)
@@ -130,9 +128,6 @@ def _write_rows(
             write_png(path := output.with_name(f"{output.name}_overlay.png"), overlay.drawn())
             files.append(path)
     return files
-
-
-_ENDINGS = {"npy": "mean"}
 
 
 def _writer(source: Path, base: Path, size: Size, layer: Array, nodata: float | None) -> tuple[Path, Any]:

@@ -40,7 +40,7 @@ class JoinableRunner(ABC):
     @classmethod
     @abstractmethod
     def join(cls, runners: Sequence[Any]) -> Self:
-        """Return a runner of all outputs, in order, with the working memory of one; the runners cannot be used again."""
+        """Return a runner of all outputs, in order, with the working memory of one; it replaces the given runners."""
 
 
 @dataclass(frozen=True)

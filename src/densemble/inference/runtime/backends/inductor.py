@@ -11,14 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from densemble.inference.runtime.backends.backend import (
-    Backend,
-    Precision,
-    Runner,
-    as_list,
-    cannot_compile,
-    float_precisions,
-)
+from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, cannot_compile, float_precisions
+from densemble.inference.runtime.backends.eager import torch_runner
 
 WARM_UPS = 3
 """Calls until a CUDA graph is replayed: compilation, recording, first replay."""
@@ -35,14 +29,7 @@ def compile_inductor(
     # Freezing packs, folds and casts the weights once; on a GPU it would only hold them in memory twice.
     option = "triton.cudagraphs" if example.is_cuda else "freezing"
     compiled = torch.compile(_exported(network, example), fullgraph=True, dynamic=False, options={option: True})
-
-    @torch.inference_mode()
-    def run(images: Tensor) -> list[Tensor]:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            outputs = as_list(compiled(images.contiguous(memory_format=torch.channels_last)))
-        # The next replay of a CUDA graph overwrites this memory.
-        return [output.to(torch.float32, copy=images.is_cuda) for output in outputs]
-
+    run = torch_runner(compiled, precision, copy_outputs=example.is_cuda)  # a CUDA graph reuses its memory
     try:
         for _ in range(WARM_UPS if example.is_cuda else 1):
             run(example)
