@@ -21,6 +21,7 @@ import densemble as de
 from densemble.data.layouts import LAYOUTS, Layout, LayoutFormat, Sample
 from densemble.ensemble.combine import COMBINE, CombinationRule
 from densemble.errors import UsageError
+from densemble.inference.files.job import Output
 from densemble.inference.runtime.backends import BACKENDS, Backend, Precision, Runner
 from densemble.inference.tiles.predict_large import predict_large
 from densemble.metrics import RegressionMetrics
@@ -206,7 +207,7 @@ def test_the_rule_combines_where_ever_the_ensemble_predicts(extended: Extended, 
         torch.testing.assert_close(ensemble.predict(image_of(sample)).mean[0, 0], wanted)
     (prediction,) = de.predict(loaded, sample.image)
     torch.testing.assert_close(prediction.mean[0], wanted)
-    predict_large(loaded, sample.image, tmp_path, "tiled", ("map", "overlay", "uncertainty"), tile=16)
+    predict_large(loaded, sample.image, "tiled", Output(tmp_path, ("map", "overlay", "uncertainty")), tile=16)
     np.testing.assert_allclose(tifffile.imread(tmp_path / "tiled_map.tif"), wanted, rtol=1e-4)
 
 
@@ -215,7 +216,7 @@ def test_a_rule_that_needs_the_whole_image_is_refused_in_parts(
 ) -> None:
     monkeypatch.setitem(COMBINE, "quadratic", replace(COMBINE["quadratic"], whole_image=True))
     with pytest.raises(UsageError, match="the rule 'quadratic' compares all pixels"):
-        predict_large(extended.ensemble, extended.data.val[0].image, tmp_path, "tiled", ("map",), tile=16)
+        predict_large(extended.ensemble, extended.data.val[0].image, "tiled", Output(tmp_path, ("map",)), tile=16)
 
 
 def test_the_backend_computes_what_is_saved(extended: Extended, tmp_path: Path, densemble: Callable[..., Any]) -> None:
@@ -229,7 +230,7 @@ def test_the_backend_computes_what_is_saved(extended: Extended, tmp_path: Path, 
         np.testing.assert_allclose(np.load(tmp_path / f"{sample.image.stem}.npy")[0], wanted, rtol=1e-4)
         np.testing.assert_allclose(tifffile.imread(tmp_path / f"{sample.image.stem}_map.tif"), wanted, rtol=1e-4)
     refused = densemble("predict", extended.artifact, files[0], "-o", tmp_path, "--backend", "plane")
-    assert refused.returncode == 2 and "there are: auto, eager" in refused.stderr and "plain" in refused.stderr
+    assert refused.returncode == 2 and "available: auto, eager" in refused.stderr and "plain" in refused.stderr
 
 
 def test_evaluation_and_report_know_them(extended: Extended, densemble: Callable[..., Any]) -> None:

@@ -75,7 +75,7 @@ def require_same(found: Prediction, wanted: Prediction) -> None:
 
 
 @pytest.mark.parametrize("rule", ["mean", "median"])
-def test_each_image_of_a_batch_is_that_of_the_image_alone(rule: str, members: dict[str, DenseModel]) -> None:
+def test_each_image_of_a_batch_equals_its_separate_prediction(rule: str, members: dict[str, DenseModel]) -> None:
     weights = {"one": 3.0, "two": 2.0, "three": 1.0}
     ensemble = Ensemble(members, list(weights.values()), TASK, rule, min_members=2).eval()
     others = {name: member for name, member in members.items() if name != "two"}
@@ -141,7 +141,7 @@ def photos(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("pace", [Pace(BATCH), Pace(3, pad=True)], ids=str)
 @pytest.mark.parametrize("least", [None, 1])
-def test_a_folder_goes_on(
+def test_other_images_of_a_folder_are_predicted(
     least: int | None, pace: Pace, members: dict[str, DenseModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "densemble")
@@ -192,7 +192,7 @@ def test_the_command_line_names_the_image_and_writes_the_others(densemble: Calla
         np.testing.assert_allclose(*pair, rtol=0, atol=1e-6)
 
 
-def test_a_image_read_by_windows_has_the_same_members_everywhere(
+def test_an_image_read_by_windows_has_the_same_members_everywhere(
     densemble: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"input_size": None, "out_size": None}

@@ -66,7 +66,7 @@ def read_ranking(path: Path) -> tuple[list[str], list[tuple[str, float]]]:
         ("depth", "variance"),
     ],
 )
-def test_the_least_sure_image_comes_first(
+def test_the_least_certain_image_comes_first(
     name: str, by: str, photos: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
     artifact, out = de.save(build(name), tmp_path / "e.safetensors"), tmp_path / "out"
@@ -83,7 +83,7 @@ def test_the_least_sure_image_comes_first(
     ("name", "by"),
     [("depth", "entropy"), ("depth", "mutual_information"), ("segmentation", "entrpy"), ("saliency", "")],
 )
-def test_what_a_task_cannot_be_ranked_by_is_refused_before_anything_is_predicted(
+def test_an_unsupported_ranking_is_refused_before_prediction(
     name: str, by: str, photos: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
     artifact, out = de.save(build(name), tmp_path / "e.safetensors"), tmp_path / "out"
@@ -165,7 +165,7 @@ def test_a_narrow_image_has_its_sets_as_planes_too(tmp_path: Path) -> None:
     assert path.name == "0_guarantee.tif" and tifffile.imread(path).shape == (4, 20, 3)
 
 
-def test_nothing_is_drawn_of_what_is_not_guaranteed(photos: Path, tmp_path: Path) -> None:
+def test_a_missing_guarantee_is_refused(photos: Path, tmp_path: Path) -> None:
     (prediction,) = de.predict(build("segmentation"), photos / "a.png")
     assert prediction.included is None and prediction.lower is None
     with pytest.raises(UsageError, match="has no guarantee, or was loaded without a member; make one"):

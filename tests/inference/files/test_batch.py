@@ -192,7 +192,7 @@ def test_files_are_those_of_one_image_after_the_other(
     assert not list(folder.out.glob("004*"))
 
 
-def test_what_is_not_saved_is_not_carried_along(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_maps_that_are_not_saved_are_dropped(saliency: de.Ensemble, tmp_path: Path) -> None:
     kept: list[ImagePrediction] = []
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
@@ -288,7 +288,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
 
 @pytest.mark.parametrize("distinct", [False, True])
 @pytest.mark.parametrize("slow", ["read", "compute", "write"])
-def test_images_in_hand_are_bounded_whatever_is_slow(
+def test_images_in_progress_are_bounded_whatever_stage_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most, lock = 0, 0, threading.Lock()
@@ -383,7 +383,7 @@ def test_the_same_settings_in_another_order_are_the_same(saliency: de.Ensemble, 
     assert folder.run(("overlay", "map"), precision="fp32", artifact="a").skipped == 1
 
 
-def test_a_image_that_became_broken_is_not_ranked_by_its_past(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_an_image_that_became_broken_is_not_ranked_by_its_earlier_result(saliency: de.Ensemble, tmp_path: Path) -> None:
     images = make_images(tmp_path / "in", [(20, 30)] * 2)
     folder = Folder(saliency, images, tmp_path / "out")
     folder.run(rank_by="entropy")
@@ -438,7 +438,7 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
         assert dict(report.ranked)[path] == pytest.approx(expected.mean() / 255, rel=1e-4)
 
 
-def test_a_full_disk_ends_the_run_with_its_own_error(
+def test_a_full_disk_ends_the_run_with_its_error(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 40), tmp_path / "out")
@@ -459,7 +459,7 @@ def test_a_full_disk_ends_the_run_with_its_own_error(
     assert folder.run().skipped == 5
 
 
-def test_a_full_disk_under_the_journal_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_for_the_journal_is_reported(tmp_path: Path) -> None:
     with Journal(tmp_path, {}) as journal:
         journal._file.close()
         journal._file = Path("/dev/full").open("ab")  # noqa: SIM115 (the journal closes it)
@@ -468,7 +468,7 @@ def test_a_full_disk_under_the_journal_is_said(tmp_path: Path) -> None:
     assert journal.finished == {}
 
 
-def test_a_journal_that_cannot_be_opened_is_said(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_is_reported(saliency: de.Ensemble, tmp_path: Path) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     (folder.out / JOURNAL).mkdir()
     with pytest.raises(ResourceError, match=JOURNAL):

@@ -144,7 +144,7 @@ def test_a_folder_is_resumed(ensemble: de.Ensemble, images: Path, tmp_path: Path
     assert earlier(other, budget=0.4) == dict.fromkeys(names, False)
 
 
-def test_nothing_happens_before_the_first_prediction_is_asked_for(
+def test_nothing_happens_before_the_first_prediction_is_requested(
     ensemble: de.Ensemble, images: Path, tmp_path: Path
 ) -> None:
     results = de.predict(ensemble, images, *EAGER, out=tmp_path / "out")
@@ -175,7 +175,7 @@ def test_a_budget_stops_early(ensemble: de.Ensemble, images: Path) -> None:
         de.predict(alone, images, options=PredictOptions(keep=0.9))
 
 
-def test_a_batch_is_as_large_as_is_asked_for(ensemble: de.Ensemble, images: Path) -> None:
+def test_a_batch_has_the_requested_size(ensemble: de.Ensemble, images: Path) -> None:
     seen: list[int] = []
     hook = ensemble.members["quick"].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     together = list(de.predict(ensemble, images, *EAGER, options=PredictOptions(batch=3)))
@@ -215,7 +215,7 @@ def test_the_device_is_that_of_a_copy(ensemble: de.Ensemble, images: Path) -> No
         ("out", {"batch": 0}, "at least 1 image"),
     ],
 )
-def test_options_that_cannot_be(
+def test_invalid_options(
     out: str | None, options: dict[str, Any], said: str, ensemble: de.Ensemble, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said):

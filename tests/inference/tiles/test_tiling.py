@@ -46,7 +46,7 @@ def answered(windows: Windows) -> Tensor:
 @pytest.mark.parametrize("halo", [(0, 0, 0, 0), (16, 8, 8, 16), (24, 24, 0, 0)])
 @pytest.mark.parametrize("stride", [1, 8])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
-def test_every_pixel_is_answered_for_once(
+def test_every_pixel_is_in_one_output_box(
     size: Size, halo: tuple[int, int, int, int], stride: int, overlap: float
 ) -> None:
     windows = plan(size, 64, halo, stride, overlap)
@@ -63,7 +63,7 @@ def test_every_pixel_is_answered_for_once(
 
 
 @pytest.mark.parametrize("length", [100, 128, 129, 144, 200, 256, 300, 1000, 1024, 4096])
-def test_no_more_work_than_the_halo_costs(length: int) -> None:
+def test_work_is_limited_by_the_halo(length: int) -> None:
     halo = Halo(4, (8, 4, 8, 4))
     axis = plan((length, length), 64, halo.pixels, 4).rows
     assert len(axis.starts) * axis.window <= (length + 4 * len(axis.starts)) * (halo.work(64) ** 0.5)
@@ -114,7 +114,9 @@ def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> 
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((301, 207), (48, 64)), ((90, 64), (48, 64)), ((7, 1), (16, 9))])
-def test_reduced_block_by_block_is_reduced_at_once(size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downsampling_by_blocks_equals_downsampling_at_once(
+    size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 50)
     image = torch.rand(3, *size)
     sizes = {wanted, (5, 11), size}
@@ -134,7 +136,7 @@ def test_weights_of_a_long_axis_sum_to_one() -> None:
 
 
 @pytest.mark.parametrize(("small", "size"), [((6, 8), (100, 123)), ((48, 64), (50, 37)), ((1, 1), (5, 9))])
-def test_grown_window_is_a_part_of_the_whole(small: Size, size: Size) -> None:
+def test_an_upsampled_box_is_a_part_of_the_upsampled_map(small: Size, size: Size) -> None:
     maps = torch.rand(2, 3, *small)
     whole = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     for top, left, height, width in ((0, 0, *size), (size[0] // 3, size[1] // 2, 2, 3), (size[0] - 1, 0, 1, 4)):
@@ -312,7 +314,7 @@ def blended_by_hand(ensemble: de.Ensemble, image: Image, windows: Windows) -> Te
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_others_are_blended_by_a_gaussian(overlap: float) -> None:
+def test_inexact_members_are_blended_by_a_gaussian(overlap: float) -> None:
     ensemble, image = ensemble_of(network("aspp"), network("upsample")), Image((150, 130))
     reaches = reaches_of(ensemble)
     assert reaches["m0"].halo is None and reaches["m1"].halo is not None
@@ -324,7 +326,7 @@ def test_others_are_blended_by_a_gaussian(overlap: float) -> None:
     assert torch.equal(joined(iter(rows), "label").long(), found.argmax(0))
 
 
-def test_no_overlap_joins_without_blending() -> None:
+def test_windows_without_overlap_are_not_blended() -> None:
     ensemble, image = ensemble_of(network("aspp")), Image((128, 64))
     found = joined(streamed(ensemble, image, 64, 0.0), "mean")
     parts = [ensemble(image.images()[:, :, top : top + 64])[0] for top in (0, 64)]
@@ -360,7 +362,7 @@ def test_whole_images_seen_through_a_view(view: str, out_size: Size | None) -> N
     check(ensemble_of(Viewed(member, view)), Image((150, 90)), ("mean",))
 
 
-def test_members_of_both_kinds_together() -> None:
+def test_members_that_see_windows_and_members_that_see_the_whole_image() -> None:
     wholes = (network("upsample", 3, None, (48, 64)), network("upsample", 3, (12, 16), (48, 64), seed=2))
     ensemble = ensemble_of(network(), *wholes, temperatures={"m0": 1.5, "m1": 0.7})
     check(ensemble, Image((128, 164)), SEGMENTATION)
@@ -423,7 +425,7 @@ def test_bands_and_depth_are_read_as_in_training() -> None:
         streamed(ensemble_of(network()), deep)
 
 
-def test_what_cannot_be_streamed() -> None:
+def test_unsupported_streams_are_refused() -> None:
     image = Image((300, 200))
     with pytest.raises(UsageError, match="compares all pixels"):
         streamed(ensemble_of(network("upsample", 1), combine="rank"), image)

@@ -139,7 +139,7 @@ def test_every_map_is_computed_at_the_images_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_ensembles_own_size_is_unchanged(name: str) -> None:
+def test_the_map_size_of_the_ensemble_is_unchanged(name: str) -> None:
     ensemble, images = build(name), images_of(photo())
     found = ensemble.predict(images)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def test_streams_of_small_maps_agree(name: str, monkeypatch: pytest.MonkeyPatch)
     assert_maps(streamed(ensemble, pixels, tuple(wanted)), wanted)
 
 
-def test_one_map_alone_is_the_same() -> None:
+def test_a_single_requested_map_is_the_same() -> None:
     ensemble, pixels = build("segmentation"), photo()
     wanted = reference(ensemble, pixels)
     for name in MAPS:
@@ -265,7 +265,7 @@ def window_maps(
 
 
 @pytest.mark.parametrize("name", ["segmentation", "multilabel", "depth"])
-def test_overlapping_windows_are_opinions_of_their_weight(name: str) -> None:
+def test_overlapping_windows_count_by_their_weight(name: str) -> None:
     """Entropy of the blended mean; over the members, each window of a member counts with the window's weight."""
     task = TASKS[name]
     ensemble = de.Ensemble(members(task, out_size=None, input_size=None, head="aspp"), WEIGHTS, task).eval()

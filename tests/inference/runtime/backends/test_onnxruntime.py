@@ -32,7 +32,7 @@ class Unknown(nn.Module):
         return torch.linalg.eigvals(x).real
 
 
-def test_a_members_grid_is_pytorchs_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logits_of_a_member_equal_eager_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     model = for_inference(de.DenseModel("squeezenet1_1", weights=None, head="upsample", out_channels=3))
     network, images = LowResNetwork(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
     found = ONNXRUNTIME.compile(network, images, "fp32", ())(images)[0]
@@ -42,7 +42,7 @@ def test_a_members_grid_is_pytorchs_and_nothing_is_printed(capfd: pytest.Capture
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_outputs_are_in_order_and_the_callers() -> None:
+def test_outputs_are_in_order_and_not_overwritten() -> None:
     network, images = Pair().eval(), torch.randn(2, 3, 8, 9)
     run = ONNXRUNTIME.compile(network, images, "fp32", ())
     maps, means = run(images)
@@ -60,7 +60,7 @@ def test_a_network_that_cannot_be_exported_is_refused() -> None:
         ONNXRUNTIME.compile(Unknown().eval(), torch.randn(1, 3, 4, 4), "fp32", ())
 
 
-def test_what_is_missing_comes_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ONNXRUNTIME.missing(CPU) is None and ONNXRUNTIME.precisions(CPU) == ("fp32",)
     assert "the ensemble is on mps" in str(ONNXRUNTIME.missing(torch.device("mps")))
     with monkeypatch.context() as patch:
