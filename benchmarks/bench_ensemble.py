@@ -51,6 +51,7 @@ from densemble.evaluation.benchmark.measure_ensemble import (
     measure_split,
 )
 from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
+from densemble.messages import shown
 from densemble.shapes import Size, format_size, parse_size
 from densemble.tasks import Task
 
@@ -200,7 +201,7 @@ def main() -> None:
     rounds = 2 if arguments.quick else arguments.rounds
     rows = []
     for case in cases(arguments):
-        with choosing_anew():
+        with choosing_anew(), shown(say):
             row = measure(case, rounds)
             if case.data is not None:
                 row["scores"] = score(case, arguments.keep, arguments.images)

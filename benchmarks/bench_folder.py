@@ -113,7 +113,7 @@ def measure(ensemble: de.Ensemble, arguments: argparse.Namespace, folder: Path) 
         out.mkdir()
         output, seconds = Output(out, tuple(save.split(","))), Seconds()
         used = time.process_time()
-        results = list(predict_files(ensemble, make_items(part), compute, output, pace, print, seconds))
+        results = list(predict_files(ensemble, make_items(part), compute, output, pace, seconds))
         assert [result.failed for result in results] == [None] * len(part)
         return seconds.spent | {"processor": time.process_time() - used}
 

@@ -35,6 +35,7 @@ from densemble.evaluation.benchmark.interleave import Method, interleaved, timed
 from densemble.evaluation.benchmark.machine import machine
 from densemble.evaluation.benchmark.measure_ensemble import NAIVE, REMEMBERED, choosing_anew, measure_processes
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate
+from densemble.messages import shown
 from densemble.shapes import Size
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"
@@ -74,7 +75,7 @@ def by_members(backbone: str, counts: Sequence[int], rounds: int) -> dict[str, A
     for name, (backend, precision) in KINDS.items():
         for count in counts:
             some = whole.with_members(dict(own[:count])).eval()
-            ways[name, count] = accelerate(some, images, backend, precision, say)
+            ways[name, count] = accelerate(some, images, backend, precision)
     return grown(interleaved(ways, images, rounds), counts)
 
 
@@ -85,7 +86,7 @@ def by_pixels(backbone: str, sizes: Sequence[Size], rounds: int) -> dict[str, An
     ways: dict[tuple[str, int], Method] = {}
     for name, (backend, precision) in KINDS.items():
         for pixels, images in by_area.items():
-            ways[name, pixels] = on(accelerate(ensemble, images, backend, precision, say), images)
+            ways[name, pixels] = on(accelerate(ensemble, images, backend, precision), images)
     return grown(interleaved(ways, torch.empty(0), rounds), list(by_area))
 
 
@@ -168,7 +169,7 @@ def overhead(backbone: str, rounds: int) -> dict[str, Any]:
     """Share of the time outside the networks, by variant, with a profile."""
     images, found = synthetic_images(1, 3, SIZE), {}
     for name, (backend, precision) in KINDS.items():
-        fast = accelerate(make_ensemble(backbone, 7), images, backend, precision, say)
+        fast = accelerate(make_ensemble(backbone, 7), images, backend, precision)
         inside = watched(fast)
         timed(fast, images)
         shares = []
@@ -210,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rounds, backbone = (2 if arguments.quick else arguments.rounds), arguments.backbone
     counts, sizes = (COUNTS[:2], SIZES[:2]) if arguments.quick else (COUNTS, SIZES)
-    with choosing_anew():
+    with choosing_anew(), shown(say):
         result = {
             **environment("openvino", "onnxruntime"),
             "measured_on": machine(torch.device("cpu")),

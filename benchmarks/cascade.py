@@ -199,7 +199,7 @@ def bench(asked: argparse.Namespace) -> dict[str, Any]:
     images, wanted = read_images(ensemble, asked.data)
     example = images[: asked.batch]
     together = accelerate(ensemble, example, asked.backend, asked.precision)
-    fast = accelerate(ensemble, example, asked.backend, asked.precision, together=False)
+    fast = accelerate(ensemble, example, asked.backend, asked.precision, shared=False)
     each = member_costs(fast, images[: asked.batch], asked.rounds)
     costs = {name: statistics.median(values) for name, values in each.items()}
     halves, whole, single = fit_and_refer(ensemble, images, wanted, list(costs.values()), asked)

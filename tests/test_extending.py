@@ -233,7 +233,7 @@ def test_backend_computes_the_saved_predictions(
         np.testing.assert_allclose(np.load(tmp_path / f"{sample.image.stem}.npy")[0], expected, rtol=1e-4)
         np.testing.assert_allclose(tifffile.imread(tmp_path / f"{sample.image.stem}_map.tif"), expected, rtol=1e-4)
     refused = densemble("predict", extended.artifact, files[0], "-o", tmp_path, "--backend", "plane")
-    assert refused.returncode == 2 and "there are: auto, eager" in refused.stderr and "plain" in refused.stderr
+    assert refused.returncode == 2 and "available: auto, eager" in refused.stderr and "plain" in refused.stderr
 
 
 def test_evaluation_and_report_support_them(extended: Extended, densemble: Callable[..., Any]) -> None:

@@ -70,7 +70,7 @@ def test_artifact_stores_the_cascade(artifact: Path) -> None:
 def test_budget_runs_only_affordable_members(artifact: Path, photos: Path, densemble: Run, tmp_path: Path) -> None:
     done = densemble("predict", artifact, photos, "-o", tmp_path / "out", "--budget", 0.4, "--save", "map")
     assert done.returncode == 0
-    assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members an image" in done.stderr
+    assert "cascade: quick" in done.stderr and "0.20 of all members' cost, 1.00 members per image" in done.stderr
     alone = save(Ensemble({"quick": members(input_size=(48, 64), out_size=None)["quick"]}, task=TASK),
                  tmp_path / "alone.safetensors")  # fmt: skip
     densemble("predict", alone, photos, "-o", tmp_path / "alone", "--save", "map")

@@ -113,7 +113,7 @@ def test_without_a_threshold_it_is_the_whole_ensemble(task: Task, combine: str) 
     ids=lambda value: value if isinstance(value, str) else value.name,
 )  # fmt: skip
 @pytest.mark.parametrize("combine", ["mean", "median"])
-def test_each_image_is_that_of_the_members_it_saw(task: Task, measure: str, combine: str) -> None:
+def test_each_image_is_combined_from_the_members_that_ran_on_it(task: Task, measure: str, combine: str) -> None:
     ensemble, x = make(task, combine), images()
     rule = splitting(ensemble, "b c a", measure)
     got = predict_cascade(ensemble, x, rule, uncertainty=True)
@@ -124,7 +124,7 @@ def test_each_image_is_that_of_the_members_it_saw(task: Task, measure: str, comb
         assert_same(rows(got.prediction, place), alone)
 
 
-def test_images_stop_at_the_first_member_that_is_sure() -> None:
+def test_images_stop_at_the_first_certain_member() -> None:
     """Stage by stage, from the ensembles' own entropies."""
     ensemble, x = make(TASKS[1]), images()
     rule = splitting(ensemble, "a b c", "entropy")
@@ -204,7 +204,7 @@ def test_without_uncertainty_there_are_only_maps() -> None:
     assert got.prediction.label is not None
 
 
-def test_what_cannot_be_run() -> None:
+def test_invalid_cascades_are_refused() -> None:
     ensemble, x = make(TASKS[0]), images(2)
     with pytest.raises(UsageError, match=r"'gone'.*without a budget"):
         predict_cascade(ensemble, x, policy("a gone"))

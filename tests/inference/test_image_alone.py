@@ -1,5 +1,6 @@
 """One image that cannot be predicted does not change the results of other images."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.errors import ArtifactError
-from densemble.inference import compute as computing
+from densemble.inference import compute
 from densemble.inference.cascade_runner import predict_cascade
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.pipeline import Seconds
@@ -74,7 +75,7 @@ def require_same(found: Prediction, wanted: Prediction) -> None:
 
 
 @pytest.mark.parametrize("rule", ["mean", "median"])
-def test_each_image_of_a_batch_is_that_of_the_image_alone(rule: str, members: dict[str, DenseModel]) -> None:
+def test_each_image_of_a_batch_equals_its_separate_prediction(rule: str, members: dict[str, DenseModel]) -> None:
     weights = {"one": 3.0, "two": 2.0, "three": 1.0}
     ensemble = Ensemble(members, list(weights.values()), TASK, rule, min_members=2).eval()
     others = {name: member for name, member in members.items() if name != "two"}
@@ -124,9 +125,9 @@ def test_a_cascade_fails_for_the_images_that_reach_the_member(members: dict[str,
         predict_cascade(ensemble, images(), policy)
     assert caught.value.images == (BLACK,)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(computing, "PIXELS", 48 * 64)  # image by image
+        patch.setattr(compute, "PIXELS", 48 * 64)  # image by image
         with pytest.raises(UnusableMaps) as caught:
-            computing.computing(ensemble, False)(images())
+            compute.batch_predictor(ensemble, False)(images())
     assert caught.value.images == (BLACK,)
 
 
@@ -140,9 +141,12 @@ def photos(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("pace", [Pace(BATCH), Pace(3, pad=True)], ids=str)
 @pytest.mark.parametrize("least", [None, 1])
-def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, DenseModel], tmp_path: Path) -> None:
+def test_other_images_of_a_folder_are_predicted(
+    least: int | None, pace: Pace, members: dict[str, DenseModel], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "densemble")
     ensemble = Ensemble(members, task=TASK, min_members=least, guarantee=ConformalSet(0.3, 0.1, 20)).eval()
-    paths, said = photos(tmp_path / "in"), []
+    paths = photos(tmp_path / "in")
     np.save(broken := tmp_path / "in" / "nan.npy", np.full((48, 64, 3), np.nan, np.float32))
     paths.append(broken)
     out = tmp_path / "out"
@@ -150,11 +154,12 @@ def test_a_folder_goes_on(least: int | None, pace: Pace, members: dict[str, Dens
 
     def run(*what: str) -> list[Any]:
         compute, output = ensemble.predict_members, Output(out, what)
-        return list(predict_files(ensemble, make_items(paths), compute, output, pace, said.append, Seconds()))
+        return list(predict_files(ensemble, make_items(paths), compute, output, pace, Seconds()))
 
     first, second = run("npy"), run("npy")
     done = BATCH - 1 if least is None else BATCH
-    assert [sum(p.failed is None for p in report) for report in (first, second)] == [done, done] and not said
+    assert [sum(p.failed is None for p in report) for report in (first, second)] == [done, done]
+    assert not caplog.messages
     assert sum(p.failed is None and p.earlier for p in second) == done
     for report in (first, second):
         assert [p.path for p in report if p.failed is None and p.without] == ([] if least is None else [paths[BLACK]])
@@ -187,7 +192,7 @@ def test_the_command_line_names_the_image_and_writes_the_others(densemble: Calla
         np.testing.assert_allclose(*pair, rtol=0, atol=1e-6)
 
 
-def test_a_image_read_by_windows_has_the_same_members_everywhere(
+def test_an_image_read_by_windows_has_the_same_members_everywhere(
     densemble: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"input_size": None, "out_size": None}

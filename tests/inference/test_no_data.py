@@ -82,7 +82,7 @@ def test_no_map_where_the_source_holds_no_data(name: str, source: tuple[Path, np
     np.testing.assert_array_equal(prediction.overlay()[~valid], prediction.image[~valid])
 
 
-def test_what_is_averaged_leaves_out_no_data(source: tuple[Path, np.ndarray]) -> None:
+def test_averages_leave_out_missing_data(source: tuple[Path, np.ndarray]) -> None:
     path, valid = source
     (prediction,) = de.predict(build("segmentation"), path, backend="eager")
     assert prediction.entropy is not None
@@ -116,7 +116,7 @@ def test_256_classes_leave_no_8_bit_number_for_no_data(source: tuple[Path, np.nd
     np.testing.assert_array_equal(tifffile.imread(file), np.where(valid, 255, 65535))
 
 
-def test_a_number_that_stands_for_no_data_is_no_other_number() -> None:
+def test_the_no_data_number_marks_only_missing_data() -> None:
     valid = np.array([[True, True, False]])
     for dtype, values, empty, expected in (
         (np.uint8, [0, 9, 5], 0, [1, 9, 0]),

@@ -58,7 +58,7 @@ def test_sources(photos: Path) -> None:
         find_images(photos.parent / "empty")
 
 
-def test_every_prediction_has_its_images_own_size(ensemble: de.Ensemble, photos: Path) -> None:
+def test_every_prediction_has_the_size_of_its_image(ensemble: de.Ensemble, photos: Path) -> None:
     found = list(de.predict(ensemble, photos))
     assert [p.name for p in found] == ["a", "b", "c"]
     assert [tuple(p.mean.shape) for p in found] == [(1, 50, 70), (1, 31, 17), (1, 120, 64)]
@@ -74,7 +74,7 @@ def test_a_file_an_array_and_a_tensor_give_the_same(ensemble: de.Ensemble, photo
     assert torch.equal(maps[0], maps[1]) and torch.equal(maps[0], maps[2])
 
 
-def test_the_map_is_the_ensembles_own_resized(ensemble: de.Ensemble, photos: Path) -> None:
+def test_the_map_is_the_resized_map_of_the_ensemble(ensemble: de.Ensemble, photos: Path) -> None:
     pixels = np.asarray(Image.open(photos / "b.png"))
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> Non
     assert next(predictions).failed is None
 
 
-def test_a_image_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
+def test_an_image_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
     (photos / "b.png").write_bytes(b"no image")
     wrong = [np.zeros((4, 4)), np.full((4, 4, 3), 300.0), np.full((4, 4, 3), np.nan), "photo"]
     found = list(de.predict(ensemble, [photos, *wrong[:3], torch.rand(3, 48, 64)]))

@@ -66,12 +66,12 @@ def read_ranking(path: Path) -> tuple[list[str], list[tuple[str, float]]]:
         ("depth", "variance"),
     ],
 )
-def test_the_least_sure_image_comes_first(
+def test_the_least_certain_image_comes_first(
     name: str, by: str, photos: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
     artifact, out = de.save(build(name), tmp_path / "e.safetensors"), tmp_path / "out"
     done = densemble("predict", artifact, photos, "-o", out, "--save", "npy", "--rank-by", by)
-    assert done.returncode == 0 and "least sure first" in done.stderr, done.stderr
+    assert done.returncode == 0 and "least certain first" in done.stderr, done.stderr
     header, rows = read_ranking(out / "ranking.csv")
     assert header == ["picture", by]
     means = {f"{p.name}.png": float(getattr(p, by).double().mean()) for p in de.predict(de.load(artifact), photos)}
@@ -83,12 +83,12 @@ def test_the_least_sure_image_comes_first(
     ("name", "by"),
     [("depth", "entropy"), ("depth", "mutual_information"), ("segmentation", "entrpy"), ("saliency", "")],
 )
-def test_what_a_task_cannot_be_ranked_by_is_refused_before_anything_is_predicted(
+def test_an_unsupported_ranking_is_refused_before_prediction(
     name: str, by: str, photos: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
     artifact, out = de.save(build(name), tmp_path / "e.safetensors"), tmp_path / "out"
     done = densemble("predict", artifact, photos, "-o", out, "--rank-by", by)
-    assert done.returncode == 2 and f"cannot be ranked by '{by}'; there are: " in done.stderr
+    assert done.returncode == 2 and f"cannot be ranked by '{by}'; available: " in done.stderr
     assert "variance" in done.stderr and not list(tmp_path.glob("out/*"))
     (prediction,) = de.predict(de.load(artifact), photos / "a.png")
     with pytest.raises(UsageError, match="cannot be ranked by"):
@@ -128,7 +128,7 @@ def test_sets_are_planes_of_a_tiff(
     artifact, out = de.save(build(name, guarantee=guarantee), tmp_path / "e.safetensors"), tmp_path / "out"
     done = densemble("predict", artifact, photos, "-o", out, "--save", "npy,guarantee")
     if guarantee is None:
-        assert done.returncode == 2 and "guarantees nothing" in done.stderr and not list(out.glob("*"))
+        assert done.returncode == 2 and "has no guarantee" in done.stderr and not list(out.glob("*"))
         return
     assert done.returncode == 0, done.stderr
     for image, size in SIZES.items():
@@ -165,8 +165,8 @@ def test_a_narrow_image_has_its_sets_as_planes_too(tmp_path: Path) -> None:
     assert path.name == "0_guarantee.tif" and tifffile.imread(path).shape == (4, 20, 3)
 
 
-def test_nothing_is_drawn_of_what_is_not_guaranteed(photos: Path, tmp_path: Path) -> None:
+def test_a_missing_guarantee_is_refused(photos: Path, tmp_path: Path) -> None:
     (prediction,) = de.predict(build("segmentation"), photos / "a.png")
     assert prediction.included is None and prediction.lower is None
-    with pytest.raises(UsageError, match="guarantees nothing, or had to do without a member; make one"):
+    with pytest.raises(UsageError, match="has no guarantee, or was loaded without a member; make one"):
         prediction.save(tmp_path, ("guarantee",))

@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[Callable[[de.Ensemble], Any], str]] = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_no_image_is_said(kind: str, ensemble: de.Ensemble) -> None:
+def test_a_source_that_is_not_an_image_is_refused(kind: str, ensemble: de.Ensemble) -> None:
     run, said = WRONG[kind]
     with pytest.raises(UsageError, match=said):
         run(ensemble)
@@ -140,7 +140,7 @@ def test_an_item_that_cannot_be_read_does_not_end_the_others(ensemble: de.Ensemb
     assert "truncated" in str(found[1].failed)
 
 
-def test_what_is_no_tensor_is_told(ensemble: de.Ensemble) -> None:
+def test_an_item_that_is_not_a_tensor_is_reported(ensemble: de.Ensemble) -> None:
     for wrong in (PIXELS, None):
         with pytest.raises(UsageError, match=r"must be a tensor \(B, C, H, W\)"):
             ensemble(wrong)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 
 def say(line: str) -> None:
     """Print a line on stderr."""
-    typer.echo(line, err=True)
+    print(line, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
 
 
 def print_json(values: Any) -> None:

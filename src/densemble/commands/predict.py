@@ -1,4 +1,4 @@
-"""predict: what an artifact says about images, few or thousands, small or larger than memory."""
+"""predict: prediction of images with an artifact; few or thousands, small or larger than memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,33 +17,34 @@ def predict(
     source: Annotated[list[str], typer.Argument(help="Images, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
-        str, typer.Option(help="Of map, overlay, uncertainty, npy, guarantee; joined by commas.")
+        str, typer.Option(help="Kinds of files, separated by commas: map, overlay, uncertainty, npy, guarantee.")
     ] = "map,overlay",
     backend: Annotated[str, typer.Option(help="auto, eager, inductor, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(help="The lowest permitted: auto, fp32, bf16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Lowest permitted precision: auto, fp32, bf16 or int8.")] = "auto",
     keep: Annotated[
         float | None,
         typer.Option(help="Stop early; keep about this share of the ensemble's score, for instance 0.995."),
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Stop early so that it costs at most this share, for instance 0.4.")
+        float | None,
+        typer.Option(help="Stop early; spend at most this share of the cost, for instance 0.4."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Images that are computed together.")] = 8,
-    tile: Annotated[int, typer.Option(help="Pixels along a side of the windows of large images.")] = 1024,
-    again: Annotated[bool, typer.Option("--again", help="Predict what an earlier run finished once more.")] = False,
+    batch: Annotated[int, typer.Option(help="Number of images that are computed together.")] = 8,
+    tile: Annotated[int, typer.Option(help="Side of the windows of large images, in pixels.")] = 1024,
+    again: Annotated[bool, typer.Option("--again", help="Predict images again that an earlier run finished.")] = False,
     rank_by: Annotated[
         str | None,
         typer.Option(
-            help="Write ranking.csv, the least sure image first: entropy, mutual_information, disagreement, variance."
+            help="Write ranking.csv, least certain image first: entropy, mutual_information, disagreement, variance."
         ),
     ] = None,
     function: Function = None,
     min_members: MinMembers = None,
 ) -> None:
-    """Predict images; maps and overlays are written at each image's own size.
+    """Predict images; maps and overlays are written at the size of each image.
 
-    A second run with the same settings does only what is missing.
+    A second run with the same settings predicts only the missing images.
     """
     from densemble.inference.predict import PredictOptions
     from densemble.inference.predict import predict as predictions
@@ -54,11 +55,11 @@ def predict(
     images = list(dict.fromkeys(path for item in source for path in find_images(item)))
     ensemble = load(artifact, device, function or (), min_members)
     failed: list[str] = []
-    without: list[tuple[str, Mapping[str, str]]] = []
+    left_out: list[tuple[str, Mapping[str, str]]] = []
     earlier = 0
     with ImageProgress() as bar:
         options = PredictOptions(
-            keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again, say=bar.say,
+            keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again,
             save=tuple(kind.strip() for kind in save.split(",") if kind.strip()), fingerprint=fingerprint(artifact),
         )  # fmt: skip
         bar.update(0, len(images), 0)
@@ -68,22 +69,22 @@ def predict(
                 bar.say(f"failed: {p.failed}")
             elif isinstance(p, SavedPrediction):
                 earlier += p.earlier
-                without.append((str(p.path), p.without))
+                left_out.append((str(p.path), p.without))
                 for name, reason in p.without.items() if not p.earlier else ():
                     bar.say(f"'{p.path}': predicted without member '{name}', which {reason}")
             bar.update(done, len(images), earlier)
     if earlier:
-        say(f"{earlier} images were finished earlier (--again: predict them once more)")
+        say(f"{earlier} images were finished earlier (--again predicts them again)")
     _conclude(len(images), failed, out)
-    require_everyone(ensemble, without)
+    require_everyone(ensemble, left_out)
 
 
 def _conclude(total: int, failed: list[str], out: Path) -> None:
-    """Says how it went.
+    """Print the number of predicted images.
 
     Raises:
-        DataError: none could be read or predicted.
-        PartialError: some could not.
+        DataError: no image could be read or predicted.
+        PartialError: some images could not.
     """
     from densemble.errors import DataError, PartialError
 

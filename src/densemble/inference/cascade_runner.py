@@ -1,4 +1,4 @@
-"""Running a cascade: the images that are still unsure go on to the next member in one dense batch."""
+"""Cascade: members run in order, and images whose prediction is certain enough leave the batch."""
 
 from dataclasses import dataclass, replace
 
@@ -13,17 +13,18 @@ from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
 from densemble.errors import UsageError
+from densemble.inference.runtime.tuned_network import padded_batch
 from densemble.shapes import Size, size_of
 
 
 @dataclass(frozen=True)
 class CascadePrediction:
-    """A cascade's prediction of a batch, and what it took.
+    """A cascade's prediction of a batch.
 
     Attributes:
-        prediction: as :meth:`Ensemble.predict_members` gives it; with a guarantee only where every image saw all
-            members, for which the guarantee was fitted.
-        used: number of members that each image saw, int64 ``(B,)``.
+        prediction: see :meth:`Ensemble.predict_members`; with a guarantee only if all members ran on every image,
+            because the guarantee was fitted for all members.
+        used: number of members that ran on each image, int64 ``(B,)``.
     """
 
     prediction: Prediction
@@ -31,10 +32,10 @@ class CascadePrediction:
 
 
 def require_policy(ensemble: Ensemble, policy: Policy) -> None:
-    """Checks that an ensemble has the members of a policy.
+    """Check that an ensemble has the members of a policy.
 
     Raises:
-        UsageError: one is missing.
+        UsageError: a member is missing.
     """
     missing = [name for name in policy.members if name not in ensemble.members]
     if missing:
@@ -47,76 +48,76 @@ def require_policy(ensemble: Ensemble, policy: Policy) -> None:
 def predict_cascade(
     ensemble: Ensemble, images: Tensor, policy: Policy, uncertainty: Asked = False, batch: int | None = None
 ) -> CascadePrediction:
-    """Each image's prediction by the first members of a policy, as many as it needs.
+    """Predict each image with the first members of a policy, until the prediction is certain enough.
 
-    The map of an image that saw k members is that of an ensemble of those k: same weights, rule and temperatures, and
+    If k members run on an image, its map is that of an ensemble of these k: same weights, rule and temperatures, and
     the calibration of the whole ensemble. Memory holds running sums, for any number of members.
 
     Args:
         ensemble: in eval mode.
-        images: float ``(B, C, H, W)`` in [0, 1], on the ensemble's device; the more, the denser the later batches.
-        policy: of the ensemble's cascade.
-        uncertainty: which maps of uncertainty, over the members that an image saw.
-        batch: members get exactly so many images at a time, the last time filled up; default all at once.
+        images: float ``(B, C, H, W)`` in [0, 1], on the ensemble's device; more images make later batches denser.
+        policy: a policy of the ensemble's cascade.
+        uncertainty: uncertainty maps to compute, over the members that ran on an image.
+        batch: members get exactly this number of images at a time, the last batch padded; default: all at once.
 
     Raises:
-        UsageError: the policy has a member that the ensemble has not, or the images have another shape.
-        ArtifactError: a member that gives no usable map; :class:`UnusableMaps` where other images can be used.
+        UsageError: the ensemble lacks a member of the policy, or the images have another shape.
+        ArtifactError: a member gives no usable map; :class:`UnusableMaps` if other images can be predicted.
     """
     require_policy(ensemble, policy)
-    places = {name: place for place, name in enumerate(ensemble.members)}
-    whole = policy.threshold == 0 and len(policy.members) == len(ensemble.members)
-    # What an ensemble guarantees was fitted for all of its members.
-    combination = ensemble.combination if whole else replace(ensemble.combination, guarantee=None)
+    member_index = {name: index for index, name in enumerate(ensemble.members)}
+    all_members = policy.threshold == 0 and len(policy.members) == len(ensemble.members)
+    # The guarantee was fitted for all members.
+    combination = ensemble.combination if all_members else replace(ensemble.combination, guarantee=None)
     asked = asked_maps(uncertainty, ensemble.task.distribution)
     size = size_of(images)
-    runs = [_Run(combination, policy, asked, size) for _ in images]
-    going = list(range(len(images)))
-    left = images
+    sums = [_ImageSums(combination, policy, asked, size) for _ in images]
+    remaining = list(range(len(images)))
+    batch_images = images
     for stage, name in enumerate(policy.members, 1):
         try:
-            maps = _member_maps(ensemble, name, left, batch)
+            maps = _member_maps(ensemble, name, batch_images, batch)
         except UnusableMaps as error:
             consequence = "and a cascade needs each of its members; check the image, or predict without a budget"
-            raise error.at(going, len(images)).final(ensemble.members[name], consequence) from error
-        for place, alone in zip(going, torch.split(maps, 1), strict=True):
-            runs[place].add(alone, ensemble.weights[name], places[name])
+            raise error.at(remaining, len(images)).final(ensemble.members[name], consequence) from error
+        for index, image_maps in zip(remaining, torch.split(maps, 1), strict=True):
+            sums[index].add(image_maps, ensemble.weights[name], member_index[name])
         if stage == len(policy.members) or policy.threshold == 0:
             continue
-        unsure = torch.cat([runs[place].unsureness() for place in going])
-        on = (unsure >= policy.threshold).nonzero().flatten().tolist()
-        if not on:
+        uncertain = torch.cat([sums[index].unsureness() for index in remaining])
+        kept = (uncertain >= policy.threshold).nonzero().flatten().tolist()
+        if not kept:
             break
-        if len(on) < len(going):
-            going, left = [going[number] for number in on], left[on]
-    used = torch.tensor([run.members for run in runs])
-    mean = torch.cat([combination.calibrate(run.rule.result()) for run in runs])
-    running = [run.running for run in runs if run.running is not None]
-    joined = RunningUncertainty.joined(running) if running else None
-    return CascadePrediction(combination.conclude(mean, joined, asked), used)
+        if len(kept) < len(remaining):
+            remaining, batch_images = [remaining[number] for number in kept], batch_images[kept]
+    used = torch.tensor([image.members for image in sums])
+    mean = torch.cat([combination.calibrate(image.rule.result()) for image in sums])
+    running = [image.running for image in sums if image.running is not None]
+    batch_running = RunningUncertainty.joined(running) if running else None
+    return CascadePrediction(combination.conclude(mean, batch_running, asked), used)
 
 
-class _Run:
-    """Running sums of one image: its own rule, so that any rule works for images that stop at different members.
+class _ImageSums:
+    """Running sums of one image, separate for each image because images stop at different members.
 
     Args:
-        combination: of the members.
-        policy: that it stops by.
-        asked: maps of uncertainty.
+        combination: how members are combined.
+        policy: when the image stops.
+        asked: names of the uncertainty maps.
         size: (H, W) of the image, at which they are computed.
     """
 
     def __init__(self, combination: Combination, policy: Policy, asked: frozenset[str], size: Size) -> None:
         self.rule, self.running = combination.accumulator(), combination.running(asked)
         self.members = 0
-        # The threshold was fitted on maps of the ensemble's size.
+        # The threshold was fitted on maps of the ensemble's size, not of the image size.
         several = policy.threshold > 0 and UNSURENESS[policy.measure].members > 1
         self._stopping = RunningUncertainty(combination.task.distribution, (policy.measure,)) if several else None
         self._measure, self._task, self._size = policy.measure, combination.task, size
 
-    def add(self, maps: Tensor, weight: float, place: int) -> None:
-        """Takes one member's maps ``(1, K, h, w)``."""
-        self.rule.add(maps, weight, place)
+    def add(self, maps: Tensor, weight: float, member_index: int) -> None:
+        """Add one member's maps ``(1, K, h, w)``."""
+        self.rule.add(maps, weight, member_index)
         if self._stopping is not None:
             self._stopping.add(maps, weight)
         if self.running is not None:
@@ -124,23 +125,16 @@ class _Run:
         self.members += 1
 
     def unsureness(self) -> Tensor:
-        """How unsure the members so far are, ``(1,)``."""
+        """Uncertainty of the members so far, ``(1,)``."""
         return unsureness(self._measure, self.rule.result(), self._stopping, self._task.distribution, self.members)
 
 
 def _member_maps(ensemble: Ensemble, name: str, images: Tensor, batch: int | None) -> Tensor:
-    """One member's activated maps ``(B, K, h, w)`` of the size that the whole ensemble gives."""
+    """One member's activated maps ``(B, K, h, w)`` at the map size of the ensemble."""
     member = ensemble.members[name]
     if batch is None or not len(images):
         logits = member(images).float()
     else:
-        logits = torch.cat([_filled(member, part, batch) for part in torch.split(images, batch)])
+        parts = torch.split(images, batch)
+        logits = torch.cat([member(padded_batch(part, batch)).float()[: len(part)] for part in parts])
     return ensemble.activated(name, logits, images)
-
-
-def _filled(member: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
-    """Logits of a part of a batch, run with exactly ``batch`` images."""
-    missing = batch - len(images)
-    filled = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)]) if missing else images
-    logits: Tensor = member(filled).float()
-    return logits[: len(images)]

@@ -1,5 +1,6 @@
-"""What computes a batch: all members, or a cascade of them, and never so many pixels at once that memory grows."""
+"""Prediction of one batch with all members or a cascade, in parts of limited size so that memory stays bounded."""
 
+import logging
 from collections.abc import Callable
 
 from torch import Tensor
@@ -13,19 +14,21 @@ from densemble.errors import UsageError
 from densemble.inference.cascade_runner import predict_cascade, require_policy
 
 PIXELS = 2_000_000
-"""Of the images that are computed at once."""
+"""Most pixels of images that are computed at once."""
+
+log = logging.getLogger(__name__)
 
 
-def choose_policy(
-    ensemble: Ensemble, keep: float | None, budget: float | None, say: Callable[[str], None]
-) -> Policy | None:
-    """When to stop early; ``None`` where neither a share of the score nor one of the cost is given.
+def choose_policy(ensemble: Ensemble, keep: float | None, budget: float | None) -> Policy | None:
+    """Select the cascade policy for a share of the score or of the cost, and log its figures.
 
     Args:
         ensemble: with a cascade.
         keep: share of the ensemble's score that is kept.
         budget: share of the ensemble's cost that is spent.
-        say: takes what is known about the chosen policy, a line each.
+
+    Returns:
+        ``None`` if neither ``keep`` nor ``budget`` is given.
 
     Raises:
         UsageError: both are given, no policy is good or cheap enough, or the ensemble has no cascade.
@@ -37,18 +40,20 @@ def choose_policy(
     cascade = ensemble.cascade
     if cascade is None:
         raise UsageError("this ensemble has no cascade; make one with `densemble assemble` from two members or more")
-    policy = cascade.for_keep(keep) if keep is not None else cascade.for_budget(budget or 0.0)
-    stops = f"stops when {policy.measure} < {policy.threshold:.3g}" if policy.threshold else "all members that it has"
+    if keep is not None:
+        policy, check = cascade.for_keep(keep), cascade.check_near("keep", keep)
+    else:
+        policy, check = cascade.for_budget(budget or 0.0), cascade.check_near("budget", budget or 0.0)
+    stops = f"stops when {policy.measure} < {policy.threshold:.3g}" if policy.threshold else "always runs all of them"
     costs = f"costs {policy.cost:.2f} of all members{_kept(policy, cascade)}"
-    check = cascade.check_near("keep", keep) if keep is not None else cascade.check_near("budget", budget or 0.0)
-    checked = "not cross-fitted: its cost and score on other images are unknown"
-    if check is not None:
-        checked = (
-            f"fitted on one half of the images and measured on the other, --{check.asked} {check.share:g} "
+    log.info(f"cascade: {' -> '.join(policy.members)}, {stops}; {costs} (fitted on these {cascade.images} images)")
+    if check is None:
+        log.info("cascade: not cross-fitted: its cost and score on other images are unknown")
+    else:
+        log.info(
+            f"cascade: fitted on one half of the images and measured on the other, --{check.asked} {check.share:g} "
             f"costs {check.cost:.2f} of all members{_kept(check, cascade)}"
         )
-    say(f"cascade: {' -> '.join(policy.members)}, {stops}; {costs} (fitted on these {cascade.images} images)")
-    say(f"cascade: {checked}")
     return policy
 
 
@@ -56,48 +61,48 @@ def _kept(figures: Policy | Check, cascade: Cascade) -> str:
     return "" if figures.kept is None else f" and keeps {figures.kept:.4f} of {cascade.metric}"
 
 
-def computing(
+def batch_predictor(
     ensemble: Ensemble,
     uncertainty: Asked,
     policy: Policy | None = None,
     used: Callable[[CascadeUse], None] = lambda use: None,
 ) -> Callable[[Tensor], Prediction]:
-    """A function images ``(B, C, H, W)`` in [0, 1] -> prediction of the batch, on the ensemble's device.
+    """Make a function that predicts a batch of images ``(B, C, H, W)`` in [0, 1] on the ensemble's device.
+
+    The function raises :class:`UnusableMaps` if a member gives no usable map of some images and they cannot be
+    predicted without it; the other images of the batch can.
 
     Args:
         ensemble: in eval mode.
-        uncertainty: which maps of uncertainty.
-        policy: of the ensemble's cascade; ``None``: all members see every image.
-        used: told what a batch spent under a policy.
-
-    The function raises :class:`UnusableMaps` for images that a member gives no usable map of and that cannot be
-    predicted without it; the others of the batch can.
+        uncertainty: uncertainty maps to compute.
+        policy: a policy of the ensemble's cascade; ``None``: all members run on every image.
+        used: called with the cost of each batch under a policy.
 
     Raises:
-        UsageError: the policy has a member that the ensemble has not.
+        UsageError: the ensemble lacks a member of the policy.
     """
     if policy is not None:
         require_policy(ensemble, policy)
     device = next(ensemble.parameters()).device
 
-    def part(images: Tensor) -> Prediction:
-        placed = images.to(device, non_blocking=True)
+    def predict_part(images: Tensor) -> Prediction:
+        images = images.to(device, non_blocking=True)
         if policy is None:
-            return ensemble.predict_members(placed, uncertainty)
-        found = predict_cascade(ensemble, placed, policy, uncertainty)
+            return ensemble.predict_members(images, uncertainty)
+        result = predict_cascade(ensemble, images, policy, uncertainty)
         assert ensemble.cascade is not None
-        used(cascade_use(found.used, policy, ensemble.cascade.shares))
-        return found.prediction
+        used(cascade_use(result.used, policy, ensemble.cascade.shares))
+        return result.prediction
 
-    def compute(images: Tensor) -> Prediction:
+    def predict_batch(images: Tensor) -> Prediction:
         at_once = max(PIXELS // (images.shape[-2] * images.shape[-1]), 1)
         parts = []
         for first in range(0, len(images), at_once):
-            few = images[first : first + at_once]
+            part = images[first : first + at_once]
             try:
-                parts.append(part(few))
+                parts.append(predict_part(part))
             except UnusableMaps as error:
-                raise error.at(range(first, first + len(few)), len(images)) from error
+                raise error.at(range(first, first + len(part)), len(images)) from error
         return Prediction.cat(parts)
 
-    return compute
+    return predict_batch

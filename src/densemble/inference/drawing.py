@@ -1,4 +1,4 @@
-"""Maps as images: arrays in, uint8 RGB arrays out."""
+"""Drawing of maps: arrays in, uint8 RGB arrays out."""
 
 import colorsys
 from functools import cache
@@ -24,7 +24,7 @@ def colour_labels(labels: Array, classes: int) -> Array:
 
 
 def colour_values(values: Array, low: float, high: float, colours: str = "viridis") -> Array:
-    """Values ``(H, W)`` -> uint8 ``(H, W, 3)``, from ``low`` to ``high`` by a matplotlib colour map."""
+    """Values ``(H, W)`` -> uint8 ``(H, W, 3)``: a matplotlib colour map from ``low`` to ``high``."""
     table = _colour_table(colours)
     share = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     rgb: Array = table.take(np.minimum((share * len(table)).astype(np.intp), len(table) - 1), axis=0)
@@ -33,11 +33,11 @@ def colour_values(values: Array, low: float, high: float, colours: str = "viridi
 
 @cache
 def _colour_table(colours: str) -> Array:
-    """The steps of a matplotlib colour map, uint8 ``(N, 3)``, in 8 bits from the start."""
+    """The colours of a matplotlib colour map, uint8 ``(N, 3)``."""
     from matplotlib import colormaps
 
-    chosen = colormaps[colours]
-    table: Array = (chosen(np.arange(chosen.N))[:, :3] * 255).round().astype(np.uint8)
+    colormap = colormaps[colours]
+    table: Array = (colormap(np.arange(colormap.N))[:, :3] * 255).round().astype(np.uint8)
     return table
 
 
@@ -49,13 +49,13 @@ def as_rgb(image: Array) -> Array:
 
 
 def value_range(values: Array) -> tuple[float, float]:
-    """The 1st and the 99th percentile of values, between which they are drawn; 0 and 1 where there are none."""
+    """The 1st and the 99th percentile of values, the limits for drawing; 0 and 1 if there are no values."""
     low, high = np.percentile(values, [1, 99]) if values.size else (0.0, 1.0)
     return float(low), float(high)
 
 
 def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
-    """Colours over an image, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
+    """Draw colours over an image, both uint8 ``(H, W, 3)``; opacity 0..1, one number or ``(H, W)``."""
     share = np.asarray(opacity, dtype=np.float32)
     share = share[..., None] if share.ndim == 2 else share
     blended = image * (1 - share)
@@ -64,28 +64,35 @@ def blend(image: Array, colours: Array, opacity: Array | float) -> Array:
 
 
 def heat_overlay(image: Array, heat: Array) -> Array:
-    """A heat map ``(H, W)`` over its image: transparent where it is low, scaled to its own maximum."""
+    """Draw a heat map ``(H, W)``, scaled to its maximum, over its image; low heat is transparent."""
     share = heat / max(float(heat.max()), 1e-12)
     return blend(image, colour_values(share, 0, 1, "inferno"), np.clip(share * 1.2, 0, 0.75))
 
 
 def colour_masks(masks: Array) -> tuple[Array, Array]:
-    """Masks ``(K, H, W)`` in [0, 1] -> colours uint8 ``(H, W, 3)``, mixed where they meet, and opacity ``(H, W)``."""
+    """Masks ``(K, H, W)`` in [0, 1] -> mixed colours of all masks, uint8 ``(H, W, 3)``, and opacity ``(H, W)``."""
     colours = palette(len(masks)).astype(np.float32)
     total = masks.sum(0)
     mixed = np.einsum("khw,kc->hwc", masks, colours) / np.maximum(total, 1e-6)[..., None]
     return mixed.round().clip(0, 255).astype(np.uint8), np.clip(masks.max(0), 0, 1) * 0.6
 
 
-def draw_map(image: Array, maps: Array, kind: TargetKind, label: Array | None = None) -> Array:
-    """A map ``(K, H, W)`` of any kind drawn over its image, both uint8 ``(H, W, 3)``.
+def draw_map(
+    image: Array, maps: Array, kind: TargetKind, label: Array | None = None, valid: Array | None = None
+) -> Array:
+    """Draw a map of any target kind over its image; returns uint8 ``(H, W, 3)``.
 
     Args:
         image: uint8 ``(H, W, 3)``.
-        maps: activated.
-        kind: what they are.
+        maps: activated maps ``(K, H, W)``; for labels only K is used.
+        kind: target kind of the maps.
         label: classes ``(H, W)``, for labels.
+        valid: bool ``(H, W)``, where the map holds data; elsewhere the image shows. ``None``: everywhere.
     """
+    if valid is not None:
+        if kind != "labels" or label is None:
+            maps = np.where(valid, maps, np.float32(np.nan if kind == "values" else 0))
+        return np.where(valid[..., None], draw_map(image, maps, kind, label), image)
     if kind == "pixels":
         return as_rgb(np.nan_to_num(np.moveaxis(maps, 0, -1)))
     if kind == "labels" and label is not None:

@@ -1,4 +1,4 @@
-"""FailedImage: stands for an image that could not be predicted among those that could."""
+"""FailedImage: the result of an image that could not be predicted."""
 
 import warnings
 from dataclasses import dataclass, fields
@@ -16,9 +16,9 @@ class FailedImage:
     """An image that could not be read or predicted.
 
     Attributes:
-        name: its stem, or a number for an image that came as an array.
-        path: its file, if it has one.
-        failed: why, in one line; ``None`` for a :class:`ImagePrediction`.
+        name: stem of its file, or a number for an image that came as an array.
+        path: file of the image; ``None`` if it came as an array.
+        failed: the reason, in one line; ``None`` for an :class:`ImagePrediction`.
     """
 
     name: str
@@ -26,13 +26,13 @@ class FailedImage:
     failed: str
 
     def save(self, folder: str | Path, what: tuple[str, ...] = (), name: str | None = None) -> list[Path]:
-        """Writes nothing and warns with the reason, so that a loop that saves predictions goes on."""
+        """Write nothing and warn with the reason, so that a loop that saves predictions continues."""
         warnings.warn(f"nothing is saved: {self.failed}", stacklevel=2)
         return []
 
     def __getattr__(self, attribute: str) -> NoReturn:
         if attribute in _MAPS or hasattr(ImagePrediction, attribute):
-            raise DataError(f"there is no {attribute}: {self.failed}; look at `.failed` first, it says why")
+            raise DataError(f"there is no {attribute}: {self.failed}; look at `.failed` first, which holds the reason")
         raise AttributeError(f"'FailedImage' object has no attribute '{attribute}'")
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Ranking: which images an ensemble is least sure about, and which are most worth labelling."""
+"""Ranking of images by uncertainty: the least certain ones are most worth labelling."""
 
 import csv
 import io
@@ -13,18 +13,18 @@ RANKINGS = ("entropy", "mutual_information", "disagreement", "variance")
 
 
 def require_ranked(by: str, task: Task) -> None:
-    """Checks that a task has a map of that uncertainty.
+    """Check that a task has an uncertainty map.
 
     Raises:
-        UsageError: it has not; those that it has get listed.
+        UsageError: it has not; the message lists the available maps.
     """
-    able = RANKINGS if task.distribution != "none" else ("variance",)
-    if by not in able:
-        raise UsageError(f"images of {task.name} cannot be ranked by '{by}'; there are: {', '.join(able)}")
+    available = RANKINGS if task.distribution != "none" else ("variance",)
+    if by not in available:
+        raise UsageError(f"images of {task.name} cannot be ranked by '{by}'; available: {', '.join(available)}")
 
 
 def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> Path:
-    """Writes a CSV of image and mean uncertainty, the least sure image first.
+    """Write a CSV of image and mean uncertainty, the least certain image first.
 
     Raises:
         ResourceError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""SavedPrediction: stands for an image whose files are written, its maps no longer in memory."""
+"""SavedPrediction: the result of an image whose files are written and whose maps are no longer in memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ class SavedPrediction:
     """An image that was predicted into a folder.
 
     Attributes:
-        name: what the names of its files begin with.
-        path: the image's file, if it has one.
+        name: start of the names of its files.
+        path: file of the image; ``None`` if it came as an array.
         files: the files written.
-        unsure: mean uncertainty, where images are ranked.
-        without: members that gave no usable map of the image, which was predicted without them, and why.
+        unsure: mean uncertainty, if images are ranked.
+        without: members that gave no usable map of the image and were left out for it, with the reason.
         earlier: an earlier run wrote the files.
     """
 
@@ -27,5 +27,5 @@ class SavedPrediction:
 
     @property
     def failed(self) -> str | None:
-        """``None``: it was predicted; see :class:`densemble.inference.failed_image.FailedImage`."""
+        """``None``: the image was predicted; see :class:`densemble.inference.failed_image.FailedImage`."""
         return None

@@ -1,4 +1,4 @@
-"""Sources: files, folders, globs, lists, arrays and data sets -> single images, and how one of them is read."""
+"""Sources of images: files, folders, globs, lists, arrays and data sets are expanded to single images and read."""
 
 import glob
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -30,7 +29,7 @@ class Item:
 
     Attributes:
         image: a file, an array ``(H, W, C)``, a tensor ``(C, H, W)``, a PIL image, or a function that returns one.
-        name: what the names of its files begin with.
+        name: start of the names of its output files.
     """
 
     image: Image
@@ -38,20 +37,20 @@ class Item:
 
     @property
     def path(self) -> Path | None:
-        """Its file, if it has one."""
+        """File of the image; ``None`` if it has none."""
         return self.image if isinstance(self.image, Path) else None
 
     @property
     def where(self) -> str:
-        """The image in messages."""
+        """Name of the image in messages."""
         return f"'{self.path or self.name}'"
 
     def read(self, ensemble: Ensemble) -> tuple[Tensor, Path | None]:
-        """Pixels ``(1, C, H, W)`` in [0, 1] as the ensemble takes them, and the file that they come from.
+        """Read the pixels ``(1, C, H, W)`` in [0, 1] as input of the ensemble, and return them with their file.
 
         Raises:
-            DataError: a file that cannot be read, or an item that its data set does not give.
-            UsageError: an array of another shape or type.
+            DataError: the file cannot be read, or the data set raises an error for the item.
+            UsageError: an array of an unsupported shape or type.
         """
         image = _read_item(self.image) if callable(self.image) else self.image
         path = image if isinstance(image, Path) else None
@@ -59,32 +58,32 @@ class Item:
 
 
 def make_items(source: Source | Iterable[Source]) -> list[Item]:
-    """The images of a source, each with a name of its own; see :func:`expand`."""
+    """The images of a source, each with a unique name; see :func:`expand`."""
     images = expand(source)
     return [Item(image, name) for image, name in zip(images, output_names(images), strict=True)]
 
 
 def find_images(source: str | Path) -> list[Path]:
-    """Image files behind a path: itself, all of a folder, or all that a glob matches, sorted by name.
+    """Image files of a path: the file itself, all of a folder, or all that a glob matches, sorted by name.
 
     Raises:
-        DataError: nothing there.
+        DataError: there is no image.
     """
     text = str(source)
     path = Path(text).expanduser()
     if path.is_file() or path.suffix == ".zarr":
         return [path]
     if path.is_dir():
-        found = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
-        if not found:
+        images = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
+        if not images:
             raise DataError(f"folder '{path}' holds no images ({', '.join(SUFFIXES)})")
-        return found
+        return images
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
-        found = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_image(file)]
-        if not found:
+        images = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_image(file)]
+        if not images:
             raise DataError(f"no image matches '{text}'")
-        return found
+        return images
     raise DataError(f"no image, folder or glob at '{text}'; check the path")
 
 
@@ -93,11 +92,11 @@ def _is_image(path: Path) -> bool:
 
 
 def expand(source: Source | Iterable[Source]) -> list[Image]:
-    """One source or many -> single images, in order; batches are taken apart, items of data sets read when needed.
+    """Expand one source or several to single images, in order; batches are split, items of data sets are read later.
 
     Raises:
-        DataError: a path where nothing is.
-        UsageError: something that is no image.
+        DataError: there is no image at a path.
+        UsageError: a value that is not an image.
     """
     if isinstance(source, str | Path):
         return list(find_images(source))
@@ -106,24 +105,24 @@ def expand(source: Source | Iterable[Source]) -> list[Image]:
     if is_pil(source):
         return [source]
     if isinstance(source, Dataset) and hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return [partial(_image_of, source, number) for number in range(len(source))]
+        return [partial(_image_of, source, index) for index in range(len(source))]
     if isinstance(source, DataLoader | IterableDataset):
         return [image for item in source for image in expand(_first(item))]
     if isinstance(source, Iterable) and not isinstance(source, bytes | Mapping) and not hasattr(source, "read"):
         return [image for item in source for image in expand(item)]
     raise UsageError(
-        f"a {type(source).__name__} is no image; give a path, a folder, a glob, an array, a tensor, a PIL image, a "
+        f"a {type(source).__name__} is no image; pass a path, a folder, a glob, an array, a tensor, a PIL image, a "
         "Dataset of them, or a list; open a file object with PIL.Image.open"
     )
 
 
-def _image_of(items: Any, number: int) -> Array | Tensor:
-    image: Array | Tensor = _first(items[number])
+def _image_of(items: Any, index: int) -> Array | Tensor:
+    image: Array | Tensor = _first(items[index])
     return image
 
 
 def _first(item: Any) -> Any:
-    """The image of an item of a data set, which may have a target and more behind it."""
+    """The image of an item of a data set; the item may be a tuple of the image, its target and more."""
     return item[0] if isinstance(item, tuple | list) else item
 
 
@@ -132,37 +131,45 @@ def _read_item(read: Callable[[], Array | Tensor]) -> Array | Tensor:
         return read()
     except DensembleError:
         raise
-    except Exception as error:  # whatever the data set's own code raises
-        raise DataError(f"the data set gives no item here: {type(error).__name__}: {error}") from error
+    except Exception as error:  # code of the user may raise anything
+        raise DataError(f"the data set raised an error for this item: {type(error).__name__}: {error}") from error
 
 
 def read_for_ensemble(path: Path, ensemble: Ensemble) -> Array:
-    """A file as the ensemble's members were trained on it: float32 ``(H, W, C)`` in [0, 1], 0 where it holds no data.
+    """Read a file as in training: float32 ``(H, W, C)`` in [0, 1], and 0 where it holds no data.
 
     Raises:
-        DataError: a file that cannot be read, or without the channels that are needed.
+        DataError: the file cannot be read, or has a wrong number of channels.
     """
     image, valid = read_image(path), read_validity(path)
-    bands = ensemble.reading.get("bands")
-    if bands is not None and max(bands) < image.shape[2]:
-        image = image[..., list(bands)]
-    if image.shape[2] != ensemble.in_channels:
-        raise DataError(f"'{path}' has {image.shape[2]} channels, the ensemble takes {ensemble.in_channels}")
-    limits = value_range(ensemble)
+    bands = input_bands(ensemble, f"'{path}'", image.shape[2])
+    limits = image_range(ensemble)
     try:
-        return as_unit(filled(image, valid, limits), limits)
+        return as_unit(filled(image if bands is None else image[..., bands], valid, limits), limits)
     except DataError as error:
         raise DataError(f"'{path}': {error}") from error
 
 
-def value_range(ensemble: Ensemble) -> tuple[float, float] | None:
-    """Numbers of an image that become 0 and 1; ``None``: those of its type."""
+def input_bands(ensemble: Ensemble, name: str, channels: int) -> list[int] | None:
+    """Indices of the image channels that the ensemble takes; ``None``: all.
+
+    Args:
+        ensemble: has the bands of its training images.
+        name: name of the image used in the message.
+        channels: number of channels of the image.
+
+    Raises:
+        DataError: the image has a wrong number of channels.
+    """
+    bands = ensemble.reading.get("bands")
+    bands = list(bands) if bands is not None and max(bands) < channels else None
+    selected = channels if bands is None else len(bands)
+    if selected != ensemble.in_channels:
+        raise DataError(f"{name} has {selected} channels, the ensemble takes {ensemble.in_channels}")
+    return bands
+
+
+def image_range(ensemble: Ensemble) -> tuple[float, float] | None:
+    """Numbers of an image file that become 0 and 1; ``None``: the limits of its data type."""
     limits = ensemble.reading.get("image_range")
     return None if limits is None else (float(limits[0]), float(limits[1]))
-
-
-def shown(image: Tensor) -> Array:
-    """An image ``(C, H, W)`` in [0, 1] as uint8 ``(H, W, 3)``: its first three channels, or its first one as grey."""
-    rgb = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
-    pixels: Array = (rgb.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-    return pixels

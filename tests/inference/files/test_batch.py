@@ -26,13 +26,14 @@ from densemble.inference import sources
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files import pipeline as batch_stages
 from densemble.inference.files.job import Output, Pace
-from densemble.inference.files.journal import JOURNAL, Finished, Journal
+from densemble.inference.files.journal import JOURNAL, Journal
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files, predict_images
-from densemble.inference.files.size_groups import Groups
+from densemble.inference.files.size_groups import SizeGroups
 from densemble.inference.image_prediction import SAVE, ImagePrediction
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item
+from densemble.messages import shown
 from densemble.storage.images import read_image
 
 OPTIONS = {"weights": None, "input_size": (64, 64), "out_size": (16, 16)}
@@ -127,7 +128,7 @@ class Folder:
     ) -> None:
         self.ensemble, self.images, self.out, self.predict = ensemble, images, out, predict
         self.computed: list[tuple[int, ...]] = []
-        self.said: list[str] = []
+        self.logged: list[str] = []
         out.mkdir(exist_ok=True)
 
     def compute(self, images: Tensor) -> Prediction:
@@ -142,11 +143,12 @@ class Folder:
         compute: Callable[[Tensor], Prediction] | None = None,
         **asked: Any,
     ) -> Report:
-        self.computed, self.said = [], []
+        self.computed, self.logged = [], []
         items = [Item(image, image.stem) for image in self.images]
         output, pace, seconds = Output(self.out, what, rank_by, asked), pace or Pace(3, readers=2, writers=2), Seconds()
-        results = predict_files(self.ensemble, items, compute or self.compute, output, pace, self.said.append, seconds)
-        return Report(list(results), seconds.spent)
+        with shown(self.logged.append):
+            results = list(predict_files(self.ensemble, items, compute or self.compute, output, pace, seconds))
+        return Report(results, seconds.spent)
 
     def times(self) -> dict[str, int]:
         """When each file was written."""
@@ -190,7 +192,7 @@ def test_files_are_those_of_one_image_after_the_other(
     assert not list(folder.out.glob("004*"))
 
 
-def test_what_is_not_saved_is_not_carried_along(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_maps_that_are_not_saved_are_dropped(saliency: de.Ensemble, tmp_path: Path) -> None:
     kept: list[ImagePrediction] = []
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     with pytest.MonkeyPatch.context() as patch:
@@ -210,7 +212,7 @@ def test_results_come_in_the_order_of_the_images(saliency: de.Ensemble, tmp_path
     results = folder.run().results
     assert [result.path for result in results] == images
     assert [result.failed is None for result in results] == [True] * 4 + [False] + [True] * 5
-    assert results[4].failed is not None and "004.png" in results[4].failed and folder.said == []
+    assert results[4].failed is not None and "004.png" in results[4].failed and folder.logged == []
     assert [result.files for result in results[:2]] == [(folder.out / f"00{n}_map.png",) for n in (0, 1)]
 
 
@@ -229,7 +231,7 @@ def test_predictions_in_memory_are_those_of_the_files(batch: int, classes: de.En
 def test_a_loop_that_ends_early_ends_the_threads(saliency: de.Ensemble, tmp_path: Path) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 30), tmp_path / "out")
     items = [Item(image, image.stem) for image in folder.images]
-    results = predict_files(saliency, items, grey, Output(folder.out, ("map",)), Pace(2), print, Seconds())
+    results = predict_files(saliency, items, grey, Output(folder.out, ("map",)), Pace(2), Seconds())
     assert next(results).path == folder.images[0]
     results.close()  # type: ignore[attr-defined]
     assert 0 < folder.run(("map",)).skipped < 30
@@ -252,7 +254,7 @@ def test_images_of_equal_size_share_batches_and_padding_repeats_them(saliency: d
 
 
 def test_groups_fill_up_and_the_oldest_goes_when_too_many_wait() -> None:
-    groups: Groups[int] = Groups(batch=3, most=4)
+    groups: SizeGroups[int] = SizeGroups(batch=3, most=4)
     due = [groups.add(shape, item) for item, shape in enumerate("abcdabcc")]
     assert due == [[], [], [], [], [0, 4], [], [1, 5], [2, 6, 7]]
     assert (groups.waiting, groups.oldest(), groups.waiting) == (1, [3], 0)
@@ -286,7 +288,7 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
 
 @pytest.mark.parametrize("distinct", [False, True])
 @pytest.mark.parametrize("slow", ["read", "compute", "write"])
-def test_images_in_hand_are_bounded_whatever_is_slow(
+def test_images_in_progress_are_bounded_whatever_stage_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_hand, most, lock = 0, 0, threading.Lock()
@@ -317,7 +319,7 @@ def test_images_in_hand_are_bounded_whatever_is_slow(
     folder, pace = Folder(saliency, make_images(tmp_path / "in", sizes), tmp_path / "out"), Pace(2, writers=2)
     assert folder.run(pace=pace, compute=compute).done == 80
     assert in_hand == 0
-    assert most <= pace.ahead + pace.waiting + pace.batch + pace.behind < 20
+    assert most <= pace.most_reading + pace.most_waiting + pace.batch + pace.most_writing < 20
     assert most > pace.batch  # they do overlap
 
 
@@ -367,9 +369,9 @@ def test_other_settings_begin_anew(
 ) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 3), tmp_path / "out")
     folder.run(("map",), None, artifact="a")
-    assert folder.said == []
+    assert folder.logged == []
     assert folder.run(what, rank_by, artifact=artifact).done == 3
-    assert len(folder.said) == 1 and "all images are predicted again" in folder.said[0]
+    assert len(folder.logged) == 1 and "all images are predicted again" in folder.logged[0]
     assert folder.run(what, rank_by, artifact=artifact).skipped == 3
     assert folder.journal()[0]["asked"] == {"artifact": artifact, "save": list(what), "rank_by": rank_by}
     assert len(folder.journal()) == 4
@@ -381,7 +383,7 @@ def test_the_same_settings_in_another_order_are_the_same(saliency: de.Ensemble, 
     assert folder.run(("overlay", "map"), precision="fp32", artifact="a").skipped == 1
 
 
-def test_a_image_that_became_broken_is_not_ranked_by_its_past(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_an_image_that_became_broken_is_not_ranked_by_its_earlier_result(saliency: de.Ensemble, tmp_path: Path) -> None:
     images = make_images(tmp_path / "in", [(20, 30)] * 2)
     folder = Folder(saliency, images, tmp_path / "out")
     folder.run(rank_by="entropy")
@@ -436,7 +438,7 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
         assert dict(report.ranked)[path] == pytest.approx(expected.mean() / 255, rel=1e-4)
 
 
-def test_a_full_disk_ends_the_run_with_its_own_error(
+def test_a_full_disk_ends_the_run_with_its_error(
     saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)] * 40), tmp_path / "out")
@@ -457,16 +459,16 @@ def test_a_full_disk_ends_the_run_with_its_own_error(
     assert folder.run().skipped == 5
 
 
-def test_a_full_disk_under_the_journal_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_for_the_journal_is_reported(tmp_path: Path) -> None:
     with Journal(tmp_path, {}) as journal:
         journal._file.close()
         journal._file = Path("/dev/full").open("ab")  # noqa: SIM115 (the journal closes it)
         with pytest.raises(ResourceError, match=r"cannot write .*No space left"):
-            journal.add(Finished("/a.png", 1, 2, "a", ("a_map.png",), None))
+            journal.add(SavedPrediction("a", Path("/a.png"), (tmp_path / "a_map.png",)), (1, 2))
     assert journal.finished == {}
 
 
-def test_a_journal_that_cannot_be_opened_is_said(saliency: de.Ensemble, tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_is_reported(saliency: de.Ensemble, tmp_path: Path) -> None:
     folder = Folder(saliency, make_images(tmp_path / "in", [(20, 30)]), tmp_path / "out")
     (folder.out / JOURNAL).mkdir()
     with pytest.raises(ResourceError, match=JOURNAL):
@@ -493,7 +495,7 @@ def test_an_interrupt_stops_soon_and_keeps_what_is_finished(saliency: de.Ensembl
 
 def test_names_must_differ(saliency: de.Ensemble, tmp_path: Path) -> None:
     image = make_images(tmp_path / "in", [(20, 30)])[0]
-    with pytest.raises(UsageError, match="name of its own"):
+    with pytest.raises(UsageError, match="unique name"):
         Folder(saliency, [image, image], tmp_path / "out").run()
 
 

@@ -17,6 +17,7 @@ from densemble.errors import UsageError
 from densemble.inference.files.journal import JOURNAL
 from densemble.inference.predict import PredictOptions, on_device
 from densemble.inference.tiles import predict_large as large
+from densemble.messages import shown
 from densemble.nets.halo import Reach
 from densemble.storage.artifact import fingerprint
 from densemble.tasks import SegmentationTask
@@ -98,17 +99,18 @@ def test_python_and_the_command_write_the_same_bytes(
     arguments = ("predict", artifact, images, "-o", tmp_path / "command", "--function", SMALL, "--tile", 96)
     done = densemble(*arguments, "--backend", "eager", "--precision", "fp32", *flags)
     assert done.returncode == 5, done.stderr  # one of them is broken
-    said: list[str] = []
-    given = PredictOptions(tile=96, fingerprint=fingerprint(artifact), say=said.append, **options)
-    results = list(de.predict(ensemble, images, *EAGER, out=tmp_path / "python", options=given))
+    logged: list[str] = []
+    given = PredictOptions(tile=96, fingerprint=fingerprint(artifact), **options)
+    with shown(logged.append):
+        results = list(de.predict(ensemble, images, *EAGER, out=tmp_path / "python", options=given))
     assert contents(tmp_path / "python") == contents(tmp_path / "command")
     assert [result.name for result in results] == ["0", "1", "2", "3", "4", "broken", "large"]
     assert [result.name for result in results if result.failed is not None] == ["broken"]
     written = {file for result in results if result.failed is None for file in result.files}
     kept = {JOURNAL, *(("ranking.csv",) if "rank_by" in options else ())}
     assert {file.name for file in written} | kept == contents(tmp_path / "python").keys()
-    assert any("images per second" in line for line in said)
-    assert any(line.startswith("cascade: quick") for line in said) == ("budget" in options or "keep" in options)
+    assert any("images per second" in line for line in logged)
+    assert any(line.startswith("cascade: quick") for line in logged) == ("budget" in options or "keep" in options)
 
 
 def test_files_are_those_of_predictions_in_memory(ensemble: de.Ensemble, images: Path, tmp_path: Path) -> None:
@@ -142,7 +144,7 @@ def test_a_folder_is_resumed(ensemble: de.Ensemble, images: Path, tmp_path: Path
     assert earlier(other, budget=0.4) == dict.fromkeys(names, False)
 
 
-def test_nothing_happens_before_the_first_prediction_is_asked_for(
+def test_nothing_happens_before_the_first_prediction_is_requested(
     ensemble: de.Ensemble, images: Path, tmp_path: Path
 ) -> None:
     results = de.predict(ensemble, images, *EAGER, out=tmp_path / "out")
@@ -173,7 +175,7 @@ def test_a_budget_stops_early(ensemble: de.Ensemble, images: Path) -> None:
         de.predict(alone, images, options=PredictOptions(keep=0.9))
 
 
-def test_a_batch_is_as_large_as_is_asked_for(ensemble: de.Ensemble, images: Path) -> None:
+def test_a_batch_has_the_requested_size(ensemble: de.Ensemble, images: Path) -> None:
     seen: list[int] = []
     hook = ensemble.members["quick"].register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     together = list(de.predict(ensemble, images, *EAGER, options=PredictOptions(batch=3)))
@@ -203,17 +205,17 @@ def test_the_device_is_that_of_a_copy(ensemble: de.Ensemble, images: Path) -> No
 @pytest.mark.parametrize(
     ("out", "options", "said"),
     [
-        (None, {"rank_by": "entropy"}, "give a folder"),
-        (None, {"again": True}, "give a folder"),
-        (None, {"save": ("npy",)}, "save is for files: give a folder"),
-        ("out", {"save": ("video",)}, "cannot save 'video'; there are: map"),
+        (None, {"rank_by": "entropy"}, "pass a folder"),
+        (None, {"again": True}, "pass a folder"),
+        (None, {"save": ("npy",)}, "save is for files: pass a folder"),
+        ("out", {"save": ("video",)}, "cannot save 'video'; available: map"),
         ("out", {"save": ()}, "no kind of file"),
-        ("out", {"save": ("guarantee",)}, "guarantees nothing"),
+        ("out", {"save": ("guarantee",)}, "has no guarantee"),
         ("out", {"rank_by": "age"}, "cannot be ranked by 'age'"),
         ("out", {"batch": 0}, "at least 1 image"),
     ],
 )
-def test_options_that_cannot_be(
+def test_invalid_options(
     out: str | None, options: dict[str, Any], said: str, ensemble: de.Ensemble, images: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=said):

@@ -66,7 +66,7 @@ def test_views_of_a_member_run_on_its_network() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
-def test_other_numbers_of_images_run_in_parts_of_tuned_ones(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_batch_sizes_run_in_parts_of_the_tuned_size(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make()]).eval()
     quick = accelerate(ensemble, some_images(3), "openvino", "fp32")
     monkeypatch.setattr(DenseModel, "grid", lambda *_: pytest.fail("ran eagerly"))
@@ -97,7 +97,7 @@ def test_images_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch)
     assert len(calls) == 4, "two sizes, two batches"
 
 
-def test_few_images_run_eagerly_and_many_are_tuned_for() -> None:
+def test_few_images_run_eagerly_and_many_tune_networks() -> None:
     ensemble = de.Ensemble([make()]).eval()
     few, many = prepared(ensemble, "auto", expected=2), prepared(ensemble, "auto", expected=100_000_000)
     for one in (few, many):
@@ -108,7 +108,7 @@ def test_few_images_run_eagerly_and_many_are_tuned_for() -> None:
     assert [tuned.batch for tuned in choices(many)[SMALL]] == [2]
 
 
-def test_shapes_that_do_not_come_again_are_not_tuned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_that_come_once_are_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.inference.runtime.execution.candidates", lambda *_: [("eager", "fp32")])
     quick = prepared(de.Ensemble([make()]).eval(), "auto", expected=100_000_000)
     shapes = [(64, 16 * number) for number in range(2, 9)]
@@ -131,7 +131,7 @@ def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.seconds == first.seconds, "measured once"
 
 
-def test_what_auto_chose_is_not_what_a_named_backend_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_of_auto_is_not_used_for_a_named_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both choose among the same pairs; where eager was faster, it is still not what was asked for by name."""
     monkeypatch.setattr(tune, "_times", lambda runners, example: {pair: 1.0 + (pair[0] != "eager") for pair in runners})
     ensemble = de.Ensemble({"small": make(seed=13)}).eval()
@@ -174,7 +174,7 @@ def test_the_cache_keeps_what_was_used_last(tmp_path) -> None:  # type: ignore[n
     assert sorted(file.name for file in tmp_path.iterdir()) == ["new", "older"]
 
 
-def test_the_plain_ensemble_is_left_as_it_is() -> None:
+def test_the_plain_ensemble_is_not_changed() -> None:
     ensemble = de.Ensemble([make()]).eval()
     before = {key: value.clone() for key, value in ensemble.state_dict().items()}
     quick = accelerate(ensemble, some_images(), "openvino", "fp32")

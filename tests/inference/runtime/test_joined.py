@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from densemble.inference.runtime.multi_output import Joined
+from densemble.inference.runtime.multi_output import MultiOutputNetwork
 
 
 class Pair(nn.Module):
@@ -13,7 +13,7 @@ class Pair(nn.Module):
 
 def test_all_outputs_in_the_order_of_the_networks() -> None:
     layer, images = nn.Conv2d(3, 2, 3), torch.randn(2, 3, 8, 9)
-    joined = Joined([Pair(), layer])
+    joined = MultiOutputNetwork([Pair(), layer])
     wanted = (images + 1, images + 2, layer(images))
     torch.testing.assert_close(joined(images), wanted, rtol=0, atol=0)
     exported = torch.export.export(joined.eval(), (images,)).module()

@@ -30,7 +30,7 @@ def in_between(act: Callable[[], Any]) -> None:
     thread.join()
 
 
-def test_the_cache_keeps_what_belongs_to_the_thread() -> None:
+def test_each_thread_has_separate_cached_values() -> None:
     """The second thread's images come while the first thread makes something of its own."""
     shared, found = PerBatchCache(), {}
     begun, stored = threading.Event(), threading.Event()
@@ -54,7 +54,7 @@ def test_the_cache_keeps_what_belongs_to_the_thread() -> None:
     assert found["first"] is FIRST and found["second"] is SECOND
 
 
-def test_a_batch_is_one_tensor_at_one_version_and_what_comes_from_it() -> None:
+def test_a_batch_is_one_tensor_at_one_version_and_its_derived_tensors() -> None:
     cache, calls = PerBatchCache(), []
 
     def get(images: Tensor, key: str) -> Tensor:
@@ -82,7 +82,7 @@ def test_a_cache_does_not_keep_images_alive() -> None:
     assert alive() is None
 
 
-def test_networks_with_a_shared_beginning_keep_the_threads_own_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_with_a_shared_first_part_keep_threads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread asks between the answers to the first and to the second member."""
     monkeypatch.setattr(TunedNetwork, "_run", lambda self, images, wanted: [images, images + 2])
     network = TunedNetwork([small_dense(), small_dense()], None, PerBatchCache())  # type: ignore[arg-type]
@@ -128,7 +128,7 @@ def test_a_prepared_ensemble_can_be_copied_and_pickled(
             assert torch.equal(quick(x), wanted[0]), "the first one is left as it is"
 
 
-def test_a_copy_keeps_weights_of_its_own() -> None:
+def test_a_copy_has_separate_weights() -> None:
     quick = prepared(de.Ensemble([small_dense()]).eval())
     x = torch.rand(2, 3, 48, 64)
     wanted = quick(x)

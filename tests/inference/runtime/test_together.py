@@ -13,8 +13,8 @@ from densemble.inference.predict import prepared
 from densemble.inference.runtime.backends.openvino import OpenVINORunner
 from densemble.inference.runtime.execution import Execution
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate, choices
-from densemble.inference.runtime.shared_compilation import Seat
-from densemble.inference.runtime.tuned_network import Rewritten
+from densemble.inference.runtime.shared_compilation import SharedRunner
+from densemble.inference.runtime.tuned_network import RewrittenMembers
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference, same_tensors
 
@@ -46,9 +46,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joined_networks_run_once_and_give_equal_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
-    alone = accelerate(ensemble, some_images(), "openvino", "fp32", together=False)
+    alone = accelerate(ensemble, some_images(), "openvino", "fp32", shared=False)
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
     wanted = dict(alone.member_maps(some_images()))
@@ -62,7 +62,7 @@ def test_joined_networks_run_once_and_give_the_very_maps_that_they_give_alone(mo
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_parts_of_a_batch_are_run_once_for_all(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_a_batch_run_once_for_all_networks(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
     joined = accelerate(ensemble, some_images(2), "openvino", "fp32")
     calls = counted(monkeypatch)
@@ -82,7 +82,7 @@ def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.
         torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
-def test_a_network_that_also_sees_turned_images_runs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_with_a_rotated_view_runs_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     member = make()
     ensemble = de.Ensemble({"a": member, "b": Viewed(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
@@ -110,7 +110,7 @@ def test_other_images_written_into_the_same_tensor_are_seen() -> None:
         torch.testing.assert_close(by_member, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_a_fast_ensemble_needs_no_context_of_its_own() -> None:
+def test_a_fast_ensemble_runs_inside_and_outside_inference_mode() -> None:
     quick = accelerate(three(), some_images(), "eager", "fp32")
     with torch.inference_mode():
         inside = quick(some_images())
@@ -130,8 +130,8 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
     monkeypatch.setattr(OpenVINORunner, "rest", watched)
     joined = accelerate(three(), some_images(), "openvino", "fp32")
     assert len({id(runner) for runner in released}) == 3
-    seats = [tuned.runner for own in choices(joined).values() for tuned in own]
-    assert all(isinstance(seat, Seat) and seat.alone is None for seat in seats)
+    runners = [tuned.runner for own in choices(joined).values() for tuned in own]
+    assert all(isinstance(runner, SharedRunner) and runner.separate is None for runner in runners)
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return found
 
 
-def test_networks_that_were_tuned_after_they_ran_are_compiled_once_alone_and_once_together(
+def test_networks_tuned_after_a_run_are_compiled_separately_then_joined(
     compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Execution, "worth", lambda *_: True)
@@ -186,7 +186,7 @@ def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-def test_remembered_networks_with_wrong_numbers_run_eagerly(
+def test_remembered_networks_with_wrong_outputs_run_eagerly(
     members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ensemble = de.Ensemble([make(), make(OTHER, 1), make(seed=2)][:members]).eval()
@@ -202,20 +202,20 @@ def test_remembered_networks_with_wrong_numbers_run_eagerly(
     with torch.no_grad():
         torch.testing.assert_close(quick(other), ensemble(other), rtol=1e-4, atol=1e-5)
     *right, last = [tuned.runner for own in choices(quick).values() for tuned in own]
-    assert isinstance(last, Seat) and last.alone is not None
-    assert all(isinstance(seat, Seat) and seat.alone is None for seat in right)
+    assert isinstance(last, SharedRunner) and last.separate is not None
+    assert all(isinstance(runner, SharedRunner) and runner.separate is None for runner in right)
 
 
-def test_rewritten_weights_go_when_a_backend_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewritten_weights_are_released_if_the_backend_copies_them(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[weakref.ref[DenseModel]] = []
 
-    def watched(self: Rewritten, seen: object, stops_at: object) -> object:
+    def watched(self: RewrittenMembers, seen: object, stops_at: object) -> object:
         found = network(self, seen, stops_at)  # type: ignore[arg-type]
         made.extend(weakref.ref(model) for model in self._models)
         return found
 
-    network = Rewritten.network
-    monkeypatch.setattr(Rewritten, "network", watched)
+    network = RewrittenMembers.network
+    monkeypatch.setattr(RewrittenMembers, "network", watched)
     kept = accelerate(de.Ensemble([make(OTHER)]), some_images(), "openvino", "fp32")
     assert made
     assert not [ref for ref in made if ref() is not None]
@@ -235,7 +235,7 @@ def test_a_fast_member_has_the_weights_of_the_plain_one_in_the_same_memory() -> 
     assert all(own is not other for own, other in pairs)
 
 
-def test_a_copy_with_the_same_tensors_can_be_laid_out_anew_without_changing_the_first() -> None:
+def test_changing_the_memory_format_of_a_copy_keeps_the_original() -> None:
     plain = make(OTHER).train()
     before = copy.deepcopy(plain.state_dict())
     other = same_tensors(plain).eval().to(memory_format=torch.channels_last)

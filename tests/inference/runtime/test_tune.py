@@ -74,7 +74,7 @@ def chosen(network: nn.Module, example: Tensor, *pairs: tuple[str, Precision], n
     return f"{choice.backend} {choice.precision}"
 
 
-def test_the_fastest_with_right_numbers_is_chosen(
+def test_the_fastest_backend_with_right_outputs_is_selected(
     network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     monkeypatch.setitem(BACKENDS, "quick", timed(backend(), clock, 0.5))
@@ -90,7 +90,7 @@ def test_the_fastest_with_right_numbers_is_chosen(
     ("precision", "change", "accepted"),
     [("fp32", EXACT / 2, True), ("fp32", EXACT * 2, False), ("bf16", EXACT * 2, True), ("bf16", 0.5, False)],
 )
-def test_wrong_numbers_are_refused(
+def test_wrong_outputs_are_refused(
     network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float], precision: Precision,
     change: float, accepted: bool,
 ) -> None:  # fmt: skip
@@ -126,7 +126,7 @@ def test_a_lower_precision_is_judged_by_the_variation_of_the_maps(
     monkeypatch.setitem(BACKENDS, "quick", timed(backend(change), clock, 0.5))
     choice, _ = tune(Checkerboard(), example, lambda logits: logits, [("quick", "bf16")])
     if refused:
-        assert choice.refused == {"quick bf16": f"its numbers differ by {by_hand:.2g} from eager fp32"}
+        assert choice.refused == {"quick bf16": f"its outputs differ by {by_hand:.2g} from eager fp32"}
     else:
         assert choice.backend == "quick" and choice.error == pytest.approx(by_hand, rel=1e-5)
 
@@ -141,7 +141,7 @@ def test_eager_is_kept_where_nothing_is_faster(
     assert chosen(network, example, ("slow", "fp32")) == "eager fp32"
 
 
-def test_a_backend_that_cannot_take_a_network_is_passed_over(
+def test_a_backend_that_cannot_compile_a_network_is_skipped(
     network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(BACKENDS, "none", backend(fails="no rule for this operation"))
@@ -149,7 +149,7 @@ def test_a_backend_that_cannot_take_a_network_is_passed_over(
     assert (choice.backend, choice.refused) == ("eager", {"none fp32": "no rule for this operation"})
 
 
-def test_what_is_remembered_is_checked_and_not_timed(
+def test_a_remembered_choice_is_checked_and_not_timed(
     network: nn.Module, example: Tensor, monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     monkeypatch.setitem(BACKENDS, "quick", timed(backend(), clock, 0.5))
@@ -180,7 +180,7 @@ def test_onnxruntime_is_tried_where_openvino_is_missing(monkeypatch: pytest.Monk
     assert "onnxruntime" in {name for name, _ in candidates("auto", "fp32", CPU)}
 
 
-def test_a_backend_that_is_not_there_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_backend_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "absent", replace(backend(), missing=lambda device: "pip install absent"))
     with pytest.raises(UsageError, match="pip install absent"):
         candidates("absent", "fp32", CPU)

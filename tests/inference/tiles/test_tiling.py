@@ -18,7 +18,7 @@ from densemble.ensemble.member_views import Viewed
 from densemble.errors import ArtifactError, DataError, UsageError
 from densemble.inference.image_prediction import at_image_size
 from densemble.inference.tiles.planes import Rows
-from densemble.inference.tiles.resize import antialiased, blocks, grown, reduce_image
+from densemble.inference.tiles.resize import antialiased_weights, blocks, reduce_image, upsample_box
 from densemble.inference.tiles.stitch import stitch
 from densemble.inference.tiles.streaming import plan_windows, stream
 from densemble.inference.tiles.tile_members import measure_reaches
@@ -36,7 +36,7 @@ def answered(windows: Windows) -> Tensor:
     """Sum of all weights at every pixel of the padded image, one window after the other."""
     total = torch.zeros(windows.rows.padded, windows.columns.padded, dtype=torch.float64)
     for (i, (top, bottom)), (j, (left, right)) in itertools.product(
-        enumerate(windows.rows.answers), enumerate(windows.columns.answers)
+        enumerate(windows.rows.outputs), enumerate(windows.columns.outputs)
     ):
         total[top:bottom, left:right] += torch.outer(windows.rows.weights[i], windows.columns.weights[j])
     return total
@@ -46,15 +46,15 @@ def answered(windows: Windows) -> Tensor:
 @pytest.mark.parametrize("halo", [(0, 0, 0, 0), (16, 8, 8, 16), (24, 24, 0, 0)])
 @pytest.mark.parametrize("stride", [1, 8])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
-def test_every_pixel_is_answered_for_once(
+def test_every_pixel_is_in_one_output_box(
     size: Size, halo: tuple[int, int, int, int], stride: int, overlap: float
 ) -> None:
     windows = plan(size, 64, halo, stride, overlap)
     torch.testing.assert_close(answered(windows), torch.ones_like(answered(windows)), atol=1e-6, rtol=0)
-    assert len({(box.height, box.width) for box in windows.boxes()}) == 1
+    assert len({(box.height, box.width) for box in windows.input_boxes()}) == 1
     for axis, length, (before, after) in zip((windows.rows, windows.columns), size, (halo[:2], halo[2:]), strict=True):
         assert axis.padded - length < stride and axis.starts[0] == 0 and axis.starts[-1] + axis.window == axis.padded
-        for start, (first, end) in zip(axis.starts, axis.answers, strict=True):
+        for start, (first, end) in zip(axis.starts, axis.outputs, strict=True):
             assert first == 0 or (start % stride == 0 and first >= start + before)
             assert end == axis.padded or (end <= start + axis.window - after)
         if len(axis.starts) > 1:
@@ -63,7 +63,7 @@ def test_every_pixel_is_answered_for_once(
 
 
 @pytest.mark.parametrize("length", [100, 128, 129, 144, 200, 256, 300, 1000, 1024, 4096])
-def test_no_more_work_than_the_halo_costs(length: int) -> None:
+def test_work_is_limited_by_the_halo(length: int) -> None:
     halo = Halo(4, (8, 4, 8, 4))
     axis = plan((length, length), 64, halo.pixels, 4).rows
     assert len(axis.starts) * axis.window <= (length + 4 * len(axis.starts)) * (halo.work(64) ** 0.5)
@@ -76,7 +76,7 @@ def test_plan_by_hand() -> None:
     (200 + 2 * 16) / 3 = 77.3, 80 at stride 8, are enough; they begin at 0, 60 and 120, at multiples of 8."""
     axis = plan((200, 1), 64, (8, 8, 0, 0), 8).rows
     assert (axis.window, axis.starts) == (80, (0, 56, 120))
-    assert axis.answers == ((0, 68), (68, 128), (128, 200))
+    assert axis.outputs == ((0, 68), (68, 128), (128, 200))
 
 
 def test_gaussian_is_an_eighth_of_the_window() -> None:
@@ -101,7 +101,7 @@ def test_impossible_plans(tile: int, halo: int, overlap: float, message: str) ->
 def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> None:
     windows = plan(size, 48, (8, 0, 4, 4), 4, overlap)
     padded = torch.rand(2, windows.rows.padded, windows.columns.padded)
-    crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.answers())
+    crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.output_boxes())
     rows = list(stitch(windows, ({"mean": crop} for crop in crops), lambda planes: planes))
     tops = [top for top, _ in rows]
     found = torch.cat([planes["mean"] for _, planes in rows], dim=1)
@@ -114,7 +114,9 @@ def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> 
 
 
 @pytest.mark.parametrize(("size", "wanted"), [((301, 207), (48, 64)), ((90, 64), (48, 64)), ((7, 1), (16, 9))])
-def test_reduced_block_by_block_is_reduced_at_once(size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_downsampling_by_blocks_equals_downsampling_at_once(
+    size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 50)
     image = torch.rand(3, *size)
     sizes = {wanted, (5, 11), size}
@@ -128,19 +130,19 @@ def test_reduced_block_by_block_is_reduced_at_once(size: Size, wanted: Size, mon
 def test_weights_of_a_long_axis_sum_to_one() -> None:
     total = torch.zeros(192)
     for start in range(0, 32768, 1024):
-        first, weights = antialiased(32768, 192, start, start + 1024)
+        first, weights = antialiased_weights(32768, 192, start, start + 1024)
         total[first : first + len(weights)] += weights.sum(1)
     torch.testing.assert_close(total, torch.ones(192))
 
 
 @pytest.mark.parametrize(("small", "size"), [((6, 8), (100, 123)), ((48, 64), (50, 37)), ((1, 1), (5, 9))])
-def test_grown_window_is_a_part_of_the_whole(small: Size, size: Size) -> None:
+def test_an_upsampled_box_is_a_part_of_the_upsampled_map(small: Size, size: Size) -> None:
     maps = torch.rand(2, 3, *small)
     whole = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     for top, left, height, width in ((0, 0, *size), (size[0] // 3, size[1] // 2, 2, 3), (size[0] - 1, 0, 1, 4)):
         box = Box(top, left, height, width)
         torch.testing.assert_close(
-            grown(maps, size, box), whole[..., top : top + height, left : left + width], atol=1e-5, rtol=0
+            upsample_box(maps, size, box), whole[..., top : top + height, left : left + width], atol=1e-5, rtol=0
         )
 
 
@@ -284,7 +286,7 @@ def test_exact_members_stay_exact_under_blending() -> None:
                     :, a.top - b.top : a.top - b.top + a.height, a.left - b.left : a.left - b.left + a.width
                 ]
             }
-            for a, b in zip(windows.answers(), windows.boxes(), strict=True)
+            for a, b in zip(windows.output_boxes(), windows.input_boxes(), strict=True)
         )
         found = list(stitch(windows, parts, lambda planes: planes))
     torch.testing.assert_close(torch.cat([p["mean"] for _, p in found], 1), whole, atol=1e-4, rtol=0)
@@ -301,7 +303,7 @@ def blended_by_hand(ensemble: de.Ensemble, image: Image, windows: Windows) -> Te
                 away = torch.arange(axis.window) - (axis.window - 1) / 2
                 bell = torch.exp(-0.5 * (away / (axis.window / 8)) ** 2) if len(axis.starts) > 1 else torch.ones(())
                 inside = torch.zeros(axis.window)
-                first, end = axis.answers[place]
+                first, end = axis.outputs[place]
                 inside[first - axis.starts[place] : end - axis.starts[place]] = 1
                 bells.append(bell * inside)
             weight = torch.outer(*bells)
@@ -312,7 +314,7 @@ def blended_by_hand(ensemble: de.Ensemble, image: Image, windows: Windows) -> Te
 
 
 @pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_others_are_blended_by_a_gaussian(overlap: float) -> None:
+def test_inexact_members_are_blended_by_a_gaussian(overlap: float) -> None:
     ensemble, image = ensemble_of(network("aspp"), network("upsample")), Image((150, 130))
     reaches = reaches_of(ensemble)
     assert reaches["m0"].halo is None and reaches["m1"].halo is not None
@@ -324,7 +326,7 @@ def test_others_are_blended_by_a_gaussian(overlap: float) -> None:
     assert torch.equal(joined(iter(rows), "label").long(), found.argmax(0))
 
 
-def test_no_overlap_joins_without_blending() -> None:
+def test_windows_without_overlap_are_not_blended() -> None:
     ensemble, image = ensemble_of(network("aspp")), Image((128, 64))
     found = joined(streamed(ensemble, image, 64, 0.0), "mean")
     parts = [ensemble(image.images()[:, :, top : top + 64])[0] for top in (0, 64)]
@@ -346,7 +348,7 @@ def test_a_scaled_view_is_blended() -> None:
 
 @pytest.mark.parametrize("size", [(201, 150), (20, 17), (1, 1)])
 def test_members_that_see_the_whole_image(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fixed maps are combined small and then grown, as for any other image."""
+    """Fixed maps are combined small and then upsample_box, as for any other image."""
     monkeypatch.setattr("densemble.inference.tiles.streaming.BLOCK", 70)
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 70)
     members = (network("upsample", 3, (12, 16), (48, 64)), network("fpn", 3, (10, 10), (40, 40)))
@@ -360,7 +362,7 @@ def test_whole_images_seen_through_a_view(view: str, out_size: Size | None) -> N
     check(ensemble_of(Viewed(member, view)), Image((150, 90)), ("mean",))
 
 
-def test_members_of_both_kinds_together() -> None:
+def test_members_that_see_windows_and_members_that_see_the_whole_image() -> None:
     wholes = (network("upsample", 3, None, (48, 64)), network("upsample", 3, (12, 16), (48, 64), seed=2))
     ensemble = ensemble_of(network(), *wholes, temperatures={"m0": 1.5, "m1": 0.7})
     check(ensemble, Image((128, 164)), SEGMENTATION)
@@ -423,7 +425,7 @@ def test_bands_and_depth_are_read_as_in_training() -> None:
         streamed(ensemble_of(network()), deep)
 
 
-def test_what_cannot_be_streamed() -> None:
+def test_unsupported_streams_are_refused() -> None:
     image = Image((300, 200))
     with pytest.raises(UsageError, match="compares all pixels"):
         streamed(ensemble_of(network("upsample", 1), combine="rank"), image)

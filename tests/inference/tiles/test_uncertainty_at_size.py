@@ -18,7 +18,7 @@ from densemble.ensemble.cascade import Policy
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import Prediction
 from densemble.inference.cascade_runner import predict_cascade
-from densemble.inference.compute import computing
+from densemble.inference.compute import batch_predictor
 from densemble.inference.files.job import Output
 from densemble.inference.files.predict_files import predict_images
 from densemble.inference.image_prediction import at_image_size
@@ -139,7 +139,7 @@ def test_every_map_is_computed_at_the_images_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_the_ensembles_own_size_is_unchanged(name: str) -> None:
+def test_the_map_size_of_the_ensemble_is_unchanged(name: str) -> None:
     ensemble, images = build(name), images_of(photo())
     found = ensemble.predict(images)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_the_ensembles_own_size_is_unchanged(name: str) -> None:
 
 
 def predict_one(ensemble: de.Ensemble, pixels: Any, uncertainty: Any = True) -> Any:
-    (served,) = predict_images(ensemble, [Item(pixels, "x")], computing(ensemble, uncertainty))
+    (served,) = predict_images(ensemble, [Item(pixels, "x")], batch_predictor(ensemble, uncertainty))
     return served
 
 
@@ -178,7 +178,7 @@ def test_streams_of_small_maps_agree(name: str, monkeypatch: pytest.MonkeyPatch)
     assert_maps(streamed(ensemble, pixels, tuple(wanted)), wanted)
 
 
-def test_one_map_alone_is_the_same() -> None:
+def test_a_single_requested_map_is_the_same() -> None:
     ensemble, pixels = build("segmentation"), photo()
     wanted = reference(ensemble, pixels)
     for name in MAPS:
@@ -253,8 +253,8 @@ def window_maps(
     ensemble: de.Ensemble, images: Tensor, windows: Windows
 ) -> Iterator[tuple[tuple[Any, ...], Tensor, Tensor]]:
     """Each window's place, its weights ``(h, w)`` and the members' maps ``(M, K, h, w)`` where it has any."""
-    for i, (top, bottom) in enumerate(windows.rows.answers):
-        for j, (left, right) in enumerate(windows.columns.answers):
+    for i, (top, bottom) in enumerate(windows.rows.outputs):
+        for j, (left, right) in enumerate(windows.columns.outputs):
             first, start = windows.rows.starts[i], windows.columns.starts[j]
             seen = images[..., first : first + windows.rows.window, start : start + windows.columns.window]
             with torch.no_grad():
@@ -265,7 +265,7 @@ def window_maps(
 
 
 @pytest.mark.parametrize("name", ["segmentation", "multilabel", "depth"])
-def test_overlapping_windows_are_opinions_of_their_weight(name: str) -> None:
+def test_overlapping_windows_count_by_their_weight(name: str) -> None:
     """Entropy of the blended mean; over the members, each window of a member counts with the window's weight."""
     task = TASKS[name]
     ensemble = de.Ensemble(members(task, out_size=None, input_size=None, head="aspp"), WEIGHTS, task).eval()

@@ -43,14 +43,14 @@ def accelerated(
         ensemble: left as it is.
         images: ``(B, C, H, W)`` in [0, 1].
         kinds: backends and precisions; what is named twice is made once.
-        say: told what was chosen.
-        together: see :func:`.fast_ensemble.fast`; not for single members or cascades.
+        say: told what is made; the loggers ``densemble.*`` give the choices.
+        together: see :func:`.fast_ensemble.make_fast_ensemble`; not for single members or cascades.
     """
     made = {}
     for backend, precision in dict.fromkeys(kinds):
         name = name_of(backend, precision)
         say(f"{name}:")
-        made[name] = accelerate(ensemble, images, backend, precision, say, together)
+        made[name] = accelerate(ensemble, images, backend, precision, shared=together)
     return made
 
 

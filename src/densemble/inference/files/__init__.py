@@ -1,1 +1,1 @@
-"""Prediction of many images: read ahead, journal, write behind."""
+"""Prediction of many image files: reading ahead, journal, background writing."""

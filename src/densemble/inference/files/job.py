@@ -1,4 +1,4 @@
-"""Where predictions are written, and how many images are in work at once."""
+"""Output folder of predictions, and limits on the number of images in progress."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,33 +15,33 @@ class Output:
     """A folder of predictions.
 
     Attributes:
-        folder: to write into; must exist.
+        folder: folder to write into; must exist.
         what: kinds of files, of ``SAVE``.
         rank_by: uncertainty to rank images by, of ``RANKINGS``.
-        asked: what the predictions depend on beside the images and the kinds of files (artifact, backend, precision,
-            ...), values of JSON: what an earlier run finished counts only if it was asked the same.
+        settings: JSON values of everything else that predictions depend on (artifact, backend, precision, ...).
+            Results of an earlier run count only if its settings were equal.
     """
 
     folder: Path
     what: tuple[str, ...]
     rank_by: str | None = None
-    asked: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def maps(self, ensemble: Ensemble) -> frozenset[str]:
-        """Names of the maps that are needed: shown in files, or ranked by."""
-        shown = {name for kind in self.what for name in required_maps(kind, ensemble)}
-        return frozenset(shown | ({self.rank_by} if self.rank_by is not None else set()))
+        """Names of the prediction maps that the files and the ranking need."""
+        in_files = {name for kind in self.what for name in required_maps(kind, ensemble)}
+        return frozenset(in_files | ({self.rank_by} if self.rank_by is not None else set()))
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How many at once.
+    """Batch size and number of threads.
 
     Attributes:
-        batch: images that are computed together.
-        pad: batches that are not full are filled up with their own images: for networks made for one batch size.
-        readers: threads that decode; 0: the calling thread does.
-        writers: threads that resize, draw and write; 0: the calling thread does.
+        batch: number of images that are computed together.
+        pad: incomplete batches are padded by repeating their images, for networks compiled for one batch size.
+        readers: number of threads that decode; 0: the calling thread decodes.
+        writers: number of threads that resize, draw and write; 0: the calling thread does.
 
     Raises:
         UsageError: a batch below 1, or a negative number of threads.
@@ -59,16 +59,16 @@ class Pace:
             raise UsageError(f"readers = {self.readers}, writers = {self.writers}; neither may be negative")
 
     @property
-    def ahead(self) -> int:
-        """The most images that are being decoded or wait to be grouped."""
+    def most_reading(self) -> int:
+        """Most images that are being decoded or wait to be grouped."""
         return self.readers + self.batch
 
     @property
-    def waiting(self) -> int:
-        """The most images that wait for others of their size."""
+    def most_waiting(self) -> int:
+        """Most images that wait for others of their size."""
         return 3 * self.batch
 
     @property
-    def behind(self) -> int:
-        """The most images that are computed and not yet written."""
+    def most_writing(self) -> int:
+        """Most images that are computed and not yet written."""
         return self.writers + self.batch

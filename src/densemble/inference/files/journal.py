@@ -1,51 +1,35 @@
-"""The journal of a folder of predictions: which images are finished, so that a second run does only what is missing.
+"""Journal of finished images in a folder of predictions, so that a second run predicts only the missing ones.
 
-``predicted.jsonl`` holds one JSON object a line: first what was asked, then one line per finished image, appended
-and flushed as it is finished. A kill can break the last line only, and its image is predicted again.
+``predicted.jsonl`` holds one JSON object per line: first the settings, then one line per finished image, appended and
+flushed when it is finished. If the process is killed, at most the last line is incomplete, and its image is predicted
+again.
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
 from densemble.errors import DataError, ResourceError
+from densemble.inference.saved import SavedPrediction
 
 JOURNAL = "predicted.jsonl"
 _FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Finished:
-    """An image whose files are written.
-
-    Attributes:
-        image: absolute path of the source.
-        size, mtime_ns: of the source when it was read: bytes, nanoseconds.
-        name: what its files begin with; unique in a folder.
-        files: names of the files written.
-        unsure: mean uncertainty, where images are ranked.
-        without: members that it was predicted without, and why.
-    """
-
-    image: str
-    size: int
-    mtime_ns: int
-    name: str
-    files: tuple[str, ...]
-    unsure: float | None
-    without: Mapping[str, str] = field(default_factory=dict)
+State = tuple[int, int]
+"""Size (bytes) and modification time (ns) of an image file."""
 
 
-def source_state(image: Path) -> tuple[int, int]:
-    """Bytes and time of the last change (ns) of an image's file.
+def source_state(image: Path) -> State:
+    """Size (bytes) and modification time (ns) of an image file.
 
     Raises:
-        DataError: it cannot be found.
+        DataError: the file cannot be accessed.
     """
     try:
         state = image.stat()
@@ -55,24 +39,25 @@ def source_state(image: Path) -> tuple[int, int]:
 
 
 class Journal:
-    """The finished images of one output folder; a context that keeps the file open. Safe to add to from threads.
+    """The finished images of one output folder. A context manager that keeps the file open; :meth:`add` is thread-safe.
 
     Args:
-        folder: of the predictions; must exist.
-        asked: everything that the predictions depend on, beside the images; values of JSON. A journal that was begun
-            for anything else starts anew.
+        folder: folder of the predictions; must exist.
+        settings: JSON values of everything that predictions depend on besides the images. A journal with other
+            settings is discarded.
 
     Raises:
         ResourceError: the journal cannot be read or written.
     """
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
         self.path = folder / JOURNAL
-        self.finished: dict[str, Finished] = {}
+        self.finished: dict[str, tuple[SavedPrediction, State]] = {}
+        """Results by name, with the state of the source file when it was read."""
         self.discarded = 0
-        """Images of an earlier run that was asked something else."""
-        first = _line({"format": _FORMAT, "asked": dict(asked)})
+        """Number of images of an earlier run with other settings."""
+        first = _line({"format": _FORMAT, "asked": dict(settings)})
         self._lock = Lock()
         try:
             whole = self._read(first)
@@ -84,7 +69,7 @@ class Journal:
             self._append(first)
 
     def _read(self, first: bytes) -> int:
-        """Takes over what an earlier run finished; returns the bytes of the file that are kept."""
+        """Read the images of an earlier run; return the number of bytes of the file that stay."""
         content = self.path.read_bytes() if self.path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         lines = whole.splitlines()
@@ -92,33 +77,40 @@ class Journal:
             self.discarded = max(len(lines) - 1, 0)
             return 0
         for line in lines[1:]:
-            with suppress(ValueError, TypeError, LookupError):  # a damaged line is an image that is not finished
+            with suppress(ValueError, TypeError, LookupError):  # the image of a damaged line counts as not finished
                 values = json.loads(line)
-                entry = Finished(values.pop("picture"), **{**values, "files": tuple(values["files"])})
-                self.finished[entry.name] = entry
+                files = tuple(self.folder / file for file in values["files"])
+                prediction = SavedPrediction(
+                    values["name"], Path(values["picture"]), files, values["unsure"], values.get("without", {}), True
+                )
+                self.finished[prediction.name] = prediction, (values["size"], values["mtime_ns"])
         return len(whole)
 
-    def holds(self, image: Path, name: str) -> bool:
-        """Whether an image is finished: its source has not changed since, and all its files are there."""
-        entry = self.finished.get(name)
-        if entry is None or entry.image != str(image.absolute()):
-            return False
-        try:
-            unchanged = source_state(image) == (entry.size, entry.mtime_ns)
-        except DataError:
-            return False
-        return unchanged and all((self.folder / file).is_file() for file in entry.files)
+    def find(self, image: Path, name: str) -> SavedPrediction | None:
+        """Result of a finished image; ``None`` if it is missing, its source changed or an output file is missing."""
+        if name not in self.finished:
+            return None
+        prediction, state = self.finished[name]
+        with suppress(DataError):
+            if prediction.path == image.absolute() and source_state(image) == state:
+                return replace(prediction, path=image) if all(file.is_file() for file in prediction.files) else None
+        return None
 
-    def add(self, entry: Finished) -> None:
-        """Notes a finished image on disk.
+    def add(self, prediction: SavedPrediction, state: State) -> None:
+        """Append a finished image, which must have a path, to the file.
 
         Raises:
             ResourceError: the journal cannot be written.
         """
+        assert prediction.path is not None
+        values = {
+            "picture": str(prediction.path.absolute()), "size": state[0], "mtime_ns": state[1],
+            "name": prediction.name, "files": [file.name for file in prediction.files],
+            "unsure": prediction.unsure, "without": dict(prediction.without),
+        }  # fmt: skip
         with self._lock:
-            values = asdict(entry)
-            self._append(_line({"picture": values.pop("image"), **values}))
-            self.finished[entry.name] = entry
+            self._append(_line(values))
+            self.finished[prediction.name] = prediction, state
 
     def _append(self, line: bytes) -> None:
         try:
@@ -136,9 +128,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # closing tries once more to write what could not be written: that was raised already
+        with suppress(OSError):  # close() repeats a failed write, whose error was raised already
             self._file.close()
 
 
-def _line(values: dict[str, Any]) -> bytes:
+def _line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(values, sort_keys=True).encode("ascii")

@@ -1,13 +1,14 @@
-"""Images on their way through reading, computing and finishing, and out in the order in which they came."""
+"""FilePipeline: images are read, computed and finished concurrently; results come in the order of the images."""
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from threading import Barrier
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Pace
-from densemble.inference.files.journal import source_state
-from densemble.inference.files.size_groups import Groups
+from densemble.inference.files.journal import State, source_state
+from densemble.inference.files.size_groups import SizeGroups
 from densemble.inference.sources import Item
 
 Compute = Callable[[Tensor], Prediction]
@@ -28,12 +29,12 @@ Compute = Callable[[Tensor], Prediction]
 Raises :class:`UnusableMaps` for images that cannot be predicted.
 """
 Result = TypeVar("Result")
-_MOST_BYTES = 1 << 30  # of decoded images, all stages together
+_MOST_BYTES = 1 << 30  # decoded images of all stages together
 
 
 @dataclass
 class Seconds:
-    """Of the calling thread, by what it did."""
+    """Seconds of the calling thread, by activity."""
 
     spent: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compute", "reading", "writing", "wall"), 0))
 
@@ -51,29 +52,29 @@ class ReadImage:
     """An image that was read.
 
     Attributes:
-        place: number of its item.
+        index: index of its item.
         pixels: float ``(1, C, H, W)`` in [0, 1], on the CPU.
-        path: the file that they come from.
-        state: of the file when it was read, see :func:`source_state`.
+        path: file of the image.
+        state: state of the file when it was read, see :func:`source_state`.
     """
 
-    place: int
+    index: int
     pixels: Tensor
     path: Path | None
-    state: tuple[int, int]
+    state: State
 
 
 @dataclass
 class FilePipeline(Generic[Result]):
-    """Images on their way: being read, waiting for others of their size, being finished, waiting for those before them.
+    """Runs images through four stages: reading, waiting for others of equal size, finishing, waiting for earlier ones.
 
     Attributes:
-        ensemble: says how images are read; it is not run.
+        ensemble: defines how images are read; it is not run.
         items: the images.
         compute: predicts a batch; called in the calling thread.
-        finish: makes the result of an image and its prediction as a batch of one; called in a writer.
-        pace: how many at once.
-        seconds: the calling thread's are added to it.
+        finish: makes the result from an image and its prediction as a batch of one; called in a writer.
+        pace: batch size and number of threads.
+        seconds: the time of the calling thread is added to it.
     """
 
     ensemble: Ensemble
@@ -85,60 +86,64 @@ class FilePipeline(Generic[Result]):
 
     def __post_init__(self) -> None:
         self.reading: deque[tuple[int, Future[ReadImage]]] = deque()
-        self.groups: Groups[ReadImage] = Groups(self.pace.batch, self.pace.waiting)
+        self.groups: SizeGroups[ReadImage] = SizeGroups(self.pace.batch, self.pace.most_waiting)
         self.writing: deque[tuple[ReadImage, Future[Result]]] = deque()
-        self.held, self.largest = 0, 0  # bytes of decoded images: of all in work, of one
+        self.decoded_bytes, self.largest_bytes = 0, 0  # of all images in progress, of the largest image
         self.ended: dict[int, Result | FailedImage] = {}
-        self.given = 0
+        self.next_index = 0
 
-    def run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
-        """Predicts the images and gives their results in the order of the items."""
+    def run(self) -> Iterator[Result | FailedImage]:
+        """Predict the images and yield their results in the order of the items."""
+        with _threads(self.pace.readers, "reader") as readers, _threads(self.pace.writers, "writer") as writers:
+            yield from self._run(readers, writers)
+
+    def _run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
         unread = deque(range(len(self.items)))
         while unread or self.reading or self.groups.waiting:
             while unread and self._may_read():
-                place = unread.popleft()
-                self.reading.append((place, readers.submit(self._read, place)))
+                index = unread.popleft()
+                self.reading.append((index, readers.submit(self._read, index)))
             if self.reading:
-                self._predict(self._take(), writers)
+                self._predict(self._next_group(), writers)
             elif self.groups.waiting:
                 self._predict(self.groups.oldest(), writers)
-            else:  # all the memory is held by images that are being written
+            else:  # images that are being written hold all the memory
                 self._settle(len(self.writing) - 1)
-            self._settle(self.pace.behind)
+            self._settle(self.pace.most_writing)
             yield from self._in_order()
         self._settle(0)
         yield from self._in_order()
 
     def _may_read(self) -> bool:
-        """Whether one more image may be read; one always may where there is no other."""
-        if not self.held:
+        """Whether one more image may be read; always true if there is no other."""
+        if not self.decoded_bytes:
             return len(self.reading) < max(self.pace.readers, 1)
-        expected = self.held + (len(self.reading) + 1) * self.largest
-        return len(self.reading) < self.pace.ahead and expected <= _MOST_BYTES
+        expected = self.decoded_bytes + (len(self.reading) + 1) * self.largest_bytes
+        return len(self.reading) < self.pace.most_reading and expected <= _MOST_BYTES
 
-    def _read(self, place: int) -> ReadImage:
-        item = self.items[place]
-        state = (0, 0) if item.path is None else source_state(item.path)  # before it is read: a later change counts
-        return ReadImage(place, *item.read(self.ensemble), state)
+    def _read(self, index: int) -> ReadImage:
+        item = self.items[index]
+        state = (0, 0) if item.path is None else source_state(item.path)  # before reading, so that later changes count
+        return ReadImage(index, *item.read(self.ensemble), state)
 
-    def _take(self) -> list[ReadImage]:
-        """The next image joins its group; the group that is due with it, or nothing."""
-        place, future = self.reading.popleft()
+    def _next_group(self) -> list[ReadImage]:
+        """Add the next image to its group; return the group that is now complete, or an empty list."""
+        index, future = self.reading.popleft()
         try:
             with self.seconds.of("reading"):
                 image = future.result()
         except DataError as error:
-            self._fail(place, str(error))
+            self._fail(index, str(error))
             return []
         except UsageError as error:
-            self._fail(place, f"{self.items[place].where}: {error}")
+            self._fail(index, f"{self.items[index].where}: {error}")
             return []
-        self.held += image.pixels.nbytes
-        self.largest = max(self.largest, image.pixels.nbytes)
+        self.decoded_bytes += image.pixels.nbytes
+        self.largest_bytes = max(self.largest_bytes, image.pixels.nbytes)
         return self.groups.add(image.pixels.shape, image)
 
     def _predict(self, group: list[ReadImage], writers: Executor) -> None:
-        """Predicts a group; images that cannot be predicted fail by themselves."""
+        """Predict a group; an image that cannot be predicted fails without the others."""
         while group:
             try:
                 prediction = self._computed(group)
@@ -146,11 +151,11 @@ class FilePipeline(Generic[Result]):
             except UnusableMaps as error:
                 failed = {image % len(group) for image in error.images}  # padding repeats the group
                 for image in (group[number] for number in sorted(failed)):
-                    self.held -= image.pixels.nbytes
-                    self._fail(image.place, f"{self.items[image.place].where}: {error.told}")
+                    self.decoded_bytes -= image.pixels.nbytes
+                    self._fail(image.index, f"{self.items[image.index].where}: {error.told}")
                 group = [image for number, image in enumerate(group) if number not in failed]
         for number, image in enumerate(group):
-            self._settle(self.pace.behind - 1)
+            self._settle(self.pace.most_writing - 1)
             self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
 
     def _computed(self, group: list[ReadImage]) -> Prediction:
@@ -161,21 +166,58 @@ class FilePipeline(Generic[Result]):
             return self.compute(images)
 
     def _settle(self, most: int) -> None:
-        """Takes over what is finished; waits until at most so many images are being finished."""
+        """Collect finished results; wait until at most ``most`` images are being finished."""
         while self.writing and (len(self.writing) > most or self.writing[0][1].done()):
             image, future = self.writing.popleft()
             try:
                 with self.seconds.of("writing"):
-                    self.ended[image.place] = future.result()
+                    self.ended[image.index] = future.result()
             except (DataError, UsageError) as error:
-                self._fail(image.place, str(error))
-            self.held -= image.pixels.nbytes
+                self._fail(image.index, str(error))
+            self.decoded_bytes -= image.pixels.nbytes
 
-    def _fail(self, place: int, reason: str) -> None:
-        item = self.items[place]
-        self.ended[place] = FailedImage(item.name, item.path, reason)
+    def _fail(self, index: int, reason: str) -> None:
+        item = self.items[index]
+        self.ended[index] = FailedImage(item.name, item.path, reason)
 
     def _in_order(self) -> Iterator[Result | FailedImage]:
-        while self.given in self.ended:
-            self.given += 1
-            yield self.ended.pop(self.given - 1)
+        while self.next_index in self.ended:
+            self.next_index += 1
+            yield self.ended.pop(self.next_index - 1)
+
+
+class _CallingThread(Executor):
+    """Runs each function immediately in the thread that submits it."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*arguments, **options))
+        except Exception as error:  # raised by future.result()
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def _threads(count: int, role: str) -> Iterator[Executor]:
+    """Threads that compute on one core each; jobs that have not begun when the context ends are cancelled."""
+    if not count:
+        yield _CallingThread()
+        return
+    pool = ThreadPoolExecutor(count, f"densemble-{role}")
+    barrier, threads_of_caller = Barrier(count), torch.get_num_threads()
+
+    def limit() -> None:
+        # A pool of threads for each of them would compete with the threads of the networks. The first call of
+        # get_num_threads copies the caller's setting; without it, that would later undo the setting made here.
+        torch.get_num_threads()
+        torch.set_num_threads(1)
+        barrier.wait()
+
+    try:
+        for limited in [pool.submit(limit) for _ in range(count)]:
+            limited.result()
+        torch.set_num_threads(threads_of_caller)  # threads that are started later copy this setting
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

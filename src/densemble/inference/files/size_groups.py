@@ -1,4 +1,4 @@
-"""Images of equal size come together for a batch, and none waits for long."""
+"""SizeGroups: images of equal size are collected for a batch, and none waits for long."""
 
 from collections.abc import Hashable
 from typing import Generic, TypeVar
@@ -6,22 +6,22 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Groups(Generic[Item]):
-    """Collects items by their shape until there are enough for a batch.
+class SizeGroups(Generic[Item]):
+    """Collects items by shape until there are enough for a batch.
 
     Args:
-        batch: items in a full group.
-        most: items that may wait at once; one more, and the oldest group goes as it is.
+        batch: number of items in a full group.
+        most: most items that wait at once; with one more, the oldest group is returned although it is not full.
     """
 
     def __init__(self, batch: int, most: int) -> None:
         self.batch = batch
         self.most = most
         self.waiting = 0
-        self._groups: dict[Hashable, list[Item]] = {}  # in the order in which their first items came
+        self._groups: dict[Hashable, list[Item]] = {}  # in the order of their first items
 
     def add(self, shape: Hashable, item: Item) -> list[Item]:
-        """Adds an item; returns the group that is due with it, or nothing."""
+        """Add an item; return the group that is now complete, or an empty list."""
         group = self._groups.setdefault(shape, [])
         group.append(item)
         self.waiting += 1
@@ -31,7 +31,7 @@ class Groups(Generic[Item]):
         return self.oldest() if self.waiting > self.most else []
 
     def oldest(self) -> list[Item]:
-        """Takes the group whose first item came first."""
+        """Remove and return the group with the oldest first item."""
         group = self._groups.pop(next(iter(self._groups)))
         self.waiting -= len(group)
         return group

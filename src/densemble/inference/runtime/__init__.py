@@ -1,1 +1,1 @@
-"""How networks are executed: backends, their selection on this machine, caches, joint compilation."""
+"""Execution of networks: backends, their selection on this machine, caches, shared compilation."""

@@ -1,4 +1,4 @@
-"""Which backend and precision runs a network fastest with the right numbers: measured here, on this machine."""
+"""Selection of the fastest backend and precision with right outputs, measured on this machine."""
 
 import statistics
 import time
@@ -13,23 +13,23 @@ from densemble.errors import UsageError
 from densemble.inference.runtime.backends import BACKENDS, REFERENCE, Precision, Runner
 
 EXACT = 1e-4
-"""Largest error of a float32 backend, relative to the largest logit of the eager reference."""
+"""Largest permitted error of a float32 backend, relative to the largest logit of the eager reference."""
 DRIFT = 0.03
-"""Largest error of the maps of a lower precision, as a share of the maps' own variation (root mean squares)."""
+"""Largest permitted error of the maps of a lower precision, relative to the variation of the maps (both RMS)."""
 GAIN = 1.02
-"""How many times faster than eager a backend has to be."""
+"""Least speed-up over eager for which another backend is selected."""
 ROUNDS, SECONDS = 5, 2.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a network is run at a shape.
+    """Backend and precision selected for a network at a shape.
 
     Attributes:
-        backend, precision: what was chosen.
-        seconds: median time of every candidate with right numbers, ``BACKEND PRECISION`` -> seconds.
-        error: of the chosen one: see :data:`EXACT`, :data:`DRIFT`.
-        refused: candidates that could not be used, and why.
+        backend, precision: the selected ones.
+        seconds: median time of every candidate with right outputs, ``BACKEND PRECISION`` -> seconds.
+        error: error of the selected candidate: see :data:`EXACT`, :data:`DRIFT`.
+        refused: candidates that could not be used, with the reason.
     """
 
     backend: str
@@ -40,23 +40,24 @@ class Choice:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than eager float32."""
+        """Speed-up over eager float32."""
         return self.seconds["eager fp32"] / self.seconds[f"{self.backend} {self.precision}"]
 
 
 def candidates(backend: str, precision: str, device: torch.device) -> list[tuple[str, Precision]]:
-    """Backends and precisions that may be chosen; eager float32, the reference, is always among them.
+    """Permitted backends and precisions; eager float32, the reference, is always among them.
 
     Args:
-        backend: a row of ``BACKENDS``, or ``auto``: those that are installed and are ready within seconds.
-        precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
+        backend: a row of ``BACKENDS``, or ``auto``: all installed ones that compile within seconds.
+        precision: the lowest permitted precision; ``auto``: bfloat16 if the hardware supports it.
+        device: where the network runs.
 
     Raises:
         UsageError: the backend cannot be used here.
     """
     if backend == "auto":
-        able = [name for name in BACKENDS if BACKENDS[name].missing(device) is None]
-        names = [name for name in able if not _passed_over(name, able, device)]
+        usable = [name for name in BACKENDS if BACKENDS[name].missing(device) is None]
+        names = [name for name in usable if not _skipped_by_auto(name, usable, device)]
     else:
         reason = BACKENDS[backend].missing(device)
         if reason is not None:
@@ -64,16 +65,16 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
         names = [backend]
     order: tuple[Precision, ...] = get_args(Precision)
     lowest = order.index("bf16" if precision == "auto" else precision)
-    pairs = [(name, one) for name in names for one in BACKENDS[name].precisions(device) if order.index(one) <= lowest]
+    pairs = [(name, p) for name in names for p in BACKENDS[name].precisions(device) if order.index(p) <= lowest]
     return pairs if REFERENCE in pairs else [REFERENCE, *pairs]
 
 
-def _passed_over(name: str, able: Sequence[str], device: torch.device) -> bool:
-    """Whether ``auto`` does not try a backend that could be used: see docs/decisions/0009."""
+def _skipped_by_auto(name: str, usable: Sequence[str], device: torch.device) -> bool:
+    """Whether ``auto`` does not try a usable backend: see docs/decisions/0009."""
     if device.type == "cuda":
         return False
     row = BACKENDS[name]
-    return row.slow_to_compile or any(faster in able for faster in row.slower_than)
+    return row.slow_to_compile or any(faster in usable for faster in row.slower_than)
 
 
 def tune(
@@ -85,16 +86,16 @@ def tune(
     remembered: Choice | None = None,
     reference: Sequence[Tensor] | None = None,
 ) -> tuple[Choice, Runner]:
-    """The fastest of several ways to run a network whose numbers are right.
+    """Select the fastest of several backends and precisions whose outputs are right.
 
     Args:
         network: normalized images -> logits.
-        example: real normalized images of the one shape; int8 is calibrated on them too.
-        activation: logits -> maps, on which the loss of a lower precision is measured.
+        example: real normalized images of the shape; int8 is also calibrated on them.
+        activation: logits -> maps, on which the error of a lower precision is measured.
         pairs: see :func:`candidates`.
-        named: the backend that was asked for: chosen if its numbers are right, even if eager is faster.
-        remembered: the choice of an earlier process: used without timing if its numbers are still right.
-        reference: outputs of eager float32 for the example, where they are known.
+        named: the requested backend: selected if its outputs are right, even if eager is faster.
+        remembered: the choice of an earlier process: used without timing if its outputs are still right.
+        reference: outputs of eager float32 for the example, if known.
     """
     if remembered is not None:
         pairs = [(remembered.backend, remembered.precision)]
@@ -111,7 +112,7 @@ def tune(
             refused[f"{backend} {precision}"] = str(reason)
             continue
         if not is_right(error, precision):
-            refused[f"{backend} {precision}"] = f"its numbers differ by {error:.2g} from eager fp32"
+            refused[f"{backend} {precision}"] = f"its outputs differ by {error:.2g} from eager fp32"
             continue
         runners[backend, precision], errors[backend, precision] = run, error
     if remembered is not None and pairs[0] in runners:
@@ -129,15 +130,15 @@ def tune(
 
 
 def _fastest(seconds: Mapping[tuple[str, Precision], float], named: str | None) -> tuple[str, Precision]:
-    own = {pair: value for pair, value in seconds.items() if pair[0] == named}
-    if own:
-        return min(own, key=lambda pair: own[pair])
+    of_named = {pair: value for pair, value in seconds.items() if pair[0] == named}
+    if of_named:
+        return min(of_named, key=lambda pair: of_named[pair])
     best = min(seconds, key=lambda pair: seconds[pair])
     return best if seconds[best] * GAIN < seconds[REFERENCE] else REFERENCE
 
 
 def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> dict[tuple[str, Precision], float]:
-    """Median seconds of each, interleaved: machines are noisy, and slow down and speed up for all alike."""
+    """Median seconds of each runner; runs are interleaved, so that noise of the machine affects all alike."""
     samples: dict[tuple[str, Precision], list[float]] = {pair: [] for pair in runners}
     started = time.perf_counter()
     for number in range(ROUNDS if len(runners) > 1 else 1):
@@ -153,30 +154,30 @@ def _times(runners: Mapping[tuple[str, Precision], Runner], example: Tensor) -> 
 
 
 def is_right(error: float, precision: Precision) -> bool:
-    """Whether a backend with this error may be used; NaN is not right."""
+    """Whether a backend with this error may be used; never with NaN."""
     return error <= (EXACT if precision == "fp32" else DRIFT)
 
 
 def largest_error(
-    found: Sequence[Tensor],
+    outputs: Sequence[Tensor],
     reference: Sequence[Tensor],
     activation: Callable[[Tensor], Tensor],
     precision: Precision,
 ) -> float:
-    """The largest error over outputs, see :data:`EXACT` and :data:`DRIFT`.
+    """The largest error over all outputs, see :data:`EXACT` and :data:`DRIFT`; infinity if shapes differ.
 
     Args:
-        found: outputs of one batch.
-        reference: the same of eager float32.
+        outputs: outputs for one batch.
+        reference: outputs of eager float32 for the same batch.
         activation: logits -> maps.
-        precision: that was computed in.
+        precision: precision of the outputs.
     """
-    pairs = list(zip(found, reference, strict=True))
-    if any(own.shape != wanted.shape for own, wanted in pairs):
+    pairs = list(zip(outputs, reference, strict=True))
+    if any(output.shape != expected.shape for output, expected in pairs):
         return float("inf")
     if precision == "fp32":
-        return max(float((own - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)) for own, wanted in pairs)
-    return max(_drift(activation(own), activation(wanted)) for own, wanted in pairs)
+        return max(float((output - exact).abs().max() / exact.abs().max().clamp(min=1e-12)) for output, exact in pairs)
+    return max(_drift(activation(output), activation(exact)) for output, exact in pairs)
 
 
 def _drift(maps: Tensor, reference: Tensor) -> float:

@@ -1,5 +1,6 @@
-"""How networks are run: which backends and precisions may be chosen, what was chosen, and what it is remembered by."""
+"""Execution: tuning of an ensemble's networks, and the runners that result."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,23 +17,22 @@ from densemble.nets.heads.head import DenseHead
 from densemble.shapes import Size
 
 WORTH_SECONDS = 4.0
-"""About what tuning one network takes on a CPU, beside some runs of it."""
+"""Approximate seconds to tune one network on a CPU, in addition to some runs of it."""
 WORTH_RUNS = 20
+"""Runs of the network during tuning."""
 GAINED_SHARE = 0.4
-"""Of the time to run it eagerly, saved by what is usually chosen."""
+"""Share of the eager time that a tuned network usually saves."""
+
+log = logging.getLogger(__name__)
 
 
-def say_nothing(text: str) -> None:
-    """Drops a message; unlike a lambda it can be pickled."""
-
-
-class Grid(nn.Module):
-    """What is compiled of a member: normalized images ``(B, C, H, W)`` -> logits at the head's own size.
+class LowResNetwork(nn.Module):
+    """The compiled part of a member: normalized images ``(B, C, H, W)`` -> logits at the resolution of the head.
 
     Args:
-        backbone: of the member.
-        head: of the member.
-        size: where the head's steps stop; ``None``: they go as far as they were made to.
+        backbone: backbone of the member.
+        head: head of the member.
+        size: (h, w) at which the upsampling steps of the head stop; ``None``: all steps run.
     """
 
     def __init__(self, backbone: nn.Module, head: DenseHead, size: Size | None) -> None:
@@ -48,15 +48,15 @@ class Grid(nn.Module):
 
 
 @dataclass(frozen=True)
-class Unchecked:
-    """Numbers of a remembered choice, to be compared with those of eager float32 once its network is compiled.
+class PendingCheck:
+    """The check of a remembered choice, made once its network is compiled: outputs against eager float32.
 
     Attributes:
         example: normalized images.
-        reference: their logits in eager float32.
+        reference: logits of eager float32 for the example.
         activation: logits -> maps.
-        precision: that was chosen.
-        eager: makes the runner to use if the numbers are wrong.
+        precision: the remembered precision.
+        eager: makes the runner to use if the outputs are wrong.
     """
 
     example: Tensor
@@ -66,59 +66,57 @@ class Unchecked:
     eager: Callable[[], Runner]
 
     def is_right(self, outputs: Sequence[Tensor]) -> bool:
-        """Whether these logits of the example are near enough to the reference."""
+        """Whether these logits of the example are close enough to the reference."""
         error = largest_error(outputs, self.reference, self.activation, self.precision)
         return is_right(error, self.precision)
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedRunner:
     """A network ready to run at one shape.
 
     Attributes:
         batch: number of images.
-        grid_size: (h, w) of the logits of heads that go as far as they were made to, of several the largest.
-        stops_at: the only map size that it serves; ``None``: all that are at least ``grid_size``.
+        full_size: (h, w) of the logits after all steps of the heads; the largest of several heads.
+        stops_at: the only map size that the network serves; ``None``: all sizes of at least ``full_size``.
         runner: see :data:`Runner`.
-        choice: how it was chosen.
-        unchecked: the runner's numbers are still to be checked; ``None``: they are right.
+        choice: backend and precision, with the measurements.
+        pending: check of the outputs that is still to be made; ``None``: the outputs are right.
     """
 
     batch: int
-    grid_size: Size
+    full_size: Size
     stops_at: Size | None
     runner: Runner
     choice: Choice
-    unchecked: Unchecked | None = None
+    pending: PendingCheck | None = None
 
-    def serves(self, wanted: Size) -> bool:
-        """Whether its logits are those for a map of that size."""
+    def serves(self, map_size: Size) -> bool:
+        """Whether the logits are those for a map of this size."""
         if self.stops_at is not None:
-            return wanted == self.stops_at
-        return wanted[0] >= self.grid_size[0] and wanted[1] >= self.grid_size[1]
+            return map_size == self.stops_at
+        return map_size[0] >= self.full_size[0] and map_size[1] >= self.full_size[1]
 
 
 @dataclass
 class Execution:
-    """How an ensemble's networks are run.
+    """How the networks of an ensemble are run.
 
     Attributes:
         backend: a row of ``BACKENDS``, or ``auto``.
-        precision: the lowest that may be chosen, or ``auto``.
+        precision: the lowest permitted precision, or ``auto``.
         activation: logits -> maps.
-        expected: images that are still to come: a network is tuned where that is worth it; ``None``: always.
-        say: told what was chosen.
+        expected: number of images still to come: a network is tuned only if that saves time; ``None``: always.
     """
 
     backend: str
     precision: str
     activation: Callable[[Tensor], Tensor]
     expected: int | None = None
-    say: Callable[[str], None] = say_nothing
 
     @property
     def always(self) -> bool:
-        """Whether networks are tuned before they run, however few the images are."""
+        """Whether networks are tuned before they run, whatever the number of images."""
         return self.expected is None and not self._reference
 
     @property
@@ -126,12 +124,12 @@ class Execution:
         return (self.backend, self.precision) == REFERENCE
 
     def worth(self, images: int, seconds: float, share: float = 1.0) -> bool:
-        """Whether to tune a network for a shape.
+        """Whether tuning a network for a shape saves time.
 
         Args:
-            images: of a batch of that shape.
-            seconds: that it took to run eagerly.
-            share: of all images so far that had the shape.
+            images: number of images in a batch of that shape.
+            seconds: time of one eager run of that batch.
+            share: share of that shape among all images so far.
         """
         if self._reference or self.expected is None:
             return False
@@ -144,58 +142,58 @@ class Execution:
         name: str,
         build: Callable[[Size | None], nn.Module],
         normalized: Tensor,
-        wanted: Size,
-        joined: bool = False,
-    ) -> Tuned:
-        """The fastest right way to run a network at the shape of these images.
+        map_size: Size,
+        shared: bool = False,
+    ) -> TunedRunner:
+        """Select the fastest backend and precision with right outputs for these images, and log the choice.
 
         Args:
-            name: of the network, used in messages.
-            build: makes the network, by where the steps of its heads stop.
+            name: network name used in messages.
+            build: makes the network; takes the size at which the steps of its heads stop.
             normalized: real images, ``(B, C, H, W)``.
-            wanted: (h, w) of the maps.
-            joined: the network is to be compiled with others. A remembered choice is then not compiled by itself, and
-                its numbers are left to be checked.
+            map_size: (h, w) of the maps.
+            shared: the network is compiled together with others later. A remembered choice is then not compiled
+                separately, and the check of its outputs is left pending.
         """
         started = time.monotonic()
         network = build(None).eval()
         reference = _eager(network, normalized)(normalized)
-        natural, stops_at = _largest(reference), None
-        if wanted[0] < natural[0] or wanted[1] < natural[1]:
-            network, stops_at = build(wanted).eval(), wanted
+        full_size, stops_at = _largest(reference), None
+        if map_size[0] < full_size[0] or map_size[1] < full_size[1]:
+            network, stops_at = build(map_size).eval(), map_size
             reference = _eager(network, normalized)(normalized)
         pairs = candidates(self.backend, self.precision, normalized.device)
         named = None if self.backend == "auto" else self.backend
         key = identity(network, normalized, pairs, named)
-        known, unchecked = recall(key), None
-        runner = _joinable(network, normalized, known) if joined else None
-        if known is not None and runner is not None:
+        remembered, pending = recall(key), None
+        runner = _joinable(network, normalized, remembered) if shared else None
+        if remembered is not None and runner is not None:
 
             def eager() -> Runner:
                 return _eager(build(stops_at).eval(), normalized)
 
-            choice = known
-            unchecked = Unchecked(normalized, reference, self.activation, choice.precision, eager)
+            choice = remembered
+            pending = PendingCheck(normalized, reference, self.activation, choice.precision, eager)
         else:
             choice, runner = tune(
-                network, normalized, self.activation, pairs, named=named, remembered=known, reference=reference
+                network, normalized, self.activation, pairs, named=named, remembered=remembered, reference=reference
             )
-            if known is None:
+            if remembered is None:
                 remember(key, choice)
-        self.say(
+        log.info(
             f"{name}: {choice.backend} {choice.precision}, {choice.speedup:.1f}x eager, error {choice.error:.1g} "
             f"({time.monotonic() - started:.1f} s)"
         )
-        return Tuned(len(normalized), natural, stops_at, runner, choice, unchecked)
+        return TunedRunner(len(normalized), full_size, stops_at, runner, choice, pending)
 
 
 def _joinable(network: nn.Module, example: Tensor, remembered: Choice | None) -> Runner | None:
-    """The network by its remembered choice, to be compiled with others; ``None`` where that is not possible."""
+    """Runner of a remembered choice that can be joined with others; ``None`` if there is none."""
     if remembered is None or not BACKENDS[remembered.backend].joinable:
         return None
     try:
         return BACKENDS[remembered.backend].compile(network, example, remembered.precision, [example])
-    except UsageError:  # for instance, its converted file is gone and cannot be made again
+    except UsageError:  # for instance, the converted file is missing and cannot be made again
         return None
 
 
@@ -203,5 +201,5 @@ def _eager(network: nn.Module, example: Tensor) -> Runner:
     return BACKENDS["eager"].compile(network, example, "fp32", ())
 
 
-def _largest(grids: Sequence[Tensor]) -> Size:
-    return max(int(grid.shape[-2]) for grid in grids), max(int(grid.shape[-1]) for grid in grids)
+def _largest(logits: Sequence[Tensor]) -> Size:
+    return max(int(output.shape[-2]) for output in logits), max(int(output.shape[-1]) for output in logits)

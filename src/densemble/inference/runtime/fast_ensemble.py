@@ -1,126 +1,132 @@
-"""The fast ensemble: an ordinary ensemble whose members run on the backends that were measured to be best for them."""
+"""The fast ensemble: an ordinary ensemble whose members run on the backends that were measured as fastest."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.ensemble_arguments import Member
 from densemble.ensemble.member_views import Viewed
-from densemble.inference.runtime.execution import Execution, Tuned, say_nothing
+from densemble.inference.runtime.execution import Execution, TunedRunner
 from densemble.inference.runtime.per_batch_cache import PerBatchCache
-from densemble.inference.runtime.shared_compilation import Together
+from densemble.inference.runtime.shared_compilation import SharedCompilation
 from densemble.inference.runtime.tuned_network import TunedNetwork
 from densemble.nets.cuts import REFERENCE_SIZE
 from densemble.nets.dense import DenseModel
 from densemble.nets.heads.layers import resize
 from densemble.nets.rewrite import for_inference, same_tensors
 from densemble.nets.sharing import share
+from densemble.shapes import size_of
+
+log = logging.getLogger(__name__)
 
 
 class FastMember(DenseModel):
     """A member whose network runs on a backend, see :class:`TunedNetwork`.
 
     Args:
-        model: left as it is; its weights stay where they are.
-        network: that runs it, alone or with others that share its beginning.
-        place: of its logits among those of the network.
+        model: not changed; its weights stay in the same memory.
+        network: runs the model, alone or with others that share its first part.
+        index: index of the model's logits among the outputs of the network.
         cache: shared by all members.
     """
 
-    def __init__(self, model: DenseModel, network: TunedNetwork, place: int, cache: PerBatchCache) -> None:
+    def __init__(self, model: DenseModel, network: TunedNetwork, index: int, cache: PerBatchCache) -> None:
         nn.Module.__init__(self)
         self.spec, self.loaded = model.spec, model.loaded
-        own = same_tensors(model)
-        self.backbone, self.head = own.backbone, own.head
-        self.register_buffer("mean", own.mean)
-        self.register_buffer("std", own.std)
-        self.network, self.place, self.cache = network, place, cache
+        copy = same_tensors(model)
+        self.backbone, self.head = copy.backbone, copy.head
+        self.register_buffer("mean", copy.mean)
+        self.register_buffer("std", copy.std)
+        self.network, self.index, self.cache = network, index, cache
 
     def resized(self, images: Tensor) -> Tensor:
-        """See :meth:`DenseModel.resized`; done once for members that see images of one size."""
-        size = self.seen_size((int(images.shape[-2]), int(images.shape[-1])))
-        return self.cache.get(images, ("resized", size), lambda: DenseModel.resized(self, images))
+        """See :meth:`DenseModel.resized`; computed once for members with equal input sizes."""
+        key = ("resized", self.seen_size(size_of(images)))
+        return self.cache.get(images, key, lambda: DenseModel.resized(self, images))
 
     def normalized(self, images: Tensor) -> Tensor:
-        """See :meth:`DenseModel.normalized`; done once for members that normalize alike."""
-        size = self.seen_size((int(images.shape[-2]), int(images.shape[-1])))
-        key = ("normalized", size, self.spec.mean, self.spec.std)
+        """See :meth:`DenseModel.normalized`; computed once for members with equal input sizes and normalization."""
+        key = ("normalized", self.seen_size(size_of(images)), self.spec.mean, self.spec.std)
         return self.cache.get(images, key, lambda: DenseModel.normalized(self, images))
 
     @torch.no_grad()
     def coarse(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.coarse`."""
-        return self.network.grids(self.normalized(images), self.map_size(images))[self.place]
+        return self.network.grids(self.normalized(images), self.map_size(images))[self.index]
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``."""
         return resize(self.coarse(images), self.map_size(images))
 
 
-def fast(ensemble: Ensemble, execution: Execution, together: bool = True) -> Ensemble:
+def network_of(member: Member) -> DenseModel:
+    """The network of a member, without its view."""
+    return member.member if isinstance(member, Viewed) else member
+
+
+def make_fast_ensemble(ensemble: Ensemble, execution: Execution, shared: bool = True) -> Ensemble:
     """The same ensemble on backends; its networks are tuned as images come.
 
     Args:
-        ensemble: left as it is. Members with forward hooks run as they are, so that the hooks are called.
-        execution: what may be chosen, and when.
-        together: members share what they can: the same beginning, such as a frozen backbone, runs once, and networks
-            compute in the same memory. All of them run when one is asked, which is right where all members see the
-            same images, and wrong for cascades.
+        ensemble: not changed. Members with forward hooks run unchanged, so that the hooks are called.
+        execution: which backends and precisions are permitted, and when networks are tuned.
+        shared: members share computation: a common first part, such as a frozen backbone, runs once, and networks
+            compute in the same memory. A call of one member then runs all of them. Use it if all members see the same
+            images, and not for cascades.
     """
     plain: dict[int, DenseModel] = {}
-    alone: set[int] = set()  # networks that also see images mirrored, turned or scaled
+    separate: set[int] = set()  # networks that also see mirrored, rotated or scaled images
     for name, member in ensemble.named_members():
-        network = member.member if isinstance(member, Viewed) else member
+        network = network_of(member)
         if has_hooks(member):
-            execution.say(f"{name}: runs as it is, for it has forward hooks")
+            log.info(f"{name}: runs unchanged, because it has forward hooks")
             continue
         plain[id(network)] = network
-        if isinstance(member, Viewed) or not together:
-            alone.add(id(network))
+        if isinstance(member, Viewed) or not shared:
+            separate.add(id(network))
     cache = PerBatchCache()
-    company = Together(cache)
+    compilation = SharedCompilation(cache)
     made: dict[int, FastMember] = {}
-    for cluster in [
-        *_clusters({key: own for key, own in plain.items() if key not in alone}),
-        *([key] for key in alone),
-    ]:
-        shared = None if cluster[0] in alone else company
-        runs = TunedNetwork([plain[key] for key in cluster], execution, cache, shared)
-        made |= {key: FastMember(plain[key], runs, place, cache) for place, key in enumerate(cluster)}
+    clusters = _clusters({key: network for key, network in plain.items() if key not in separate})
+    for cluster in [*clusters, *([key] for key in separate)]:
+        joined_with = None if cluster[0] in separate else compilation
+        tuned = TunedNetwork([plain[key] for key in cluster], execution, cache, joined_with)
+        made |= {key: FastMember(plain[key], tuned, index, cache) for index, key in enumerate(cluster)}
 
-    def ready(member: DenseModel | Viewed) -> DenseModel | Viewed:
-        network = member.member if isinstance(member, Viewed) else member
+    def fast_member(member: Member) -> Member:
         if has_hooks(member):
             return member
-        quick = made[id(network)].eval()
-        return Viewed(quick, member.view.name).eval() if isinstance(member, Viewed) else quick
+        fast = made[id(network_of(member))].eval()
+        return Viewed(fast, member.view.name).eval() if isinstance(member, Viewed) else fast
 
-    lean = ensemble.with_members({name: ready(member) for name, member in ensemble.named_members()})
-    lean.training = lean.members.training = False  # members with hooks are the user's, in whatever mode
-    return lean
+    result = ensemble.with_members({name: fast_member(member) for name, member in ensemble.named_members()})
+    result.training = result.members.training = False  # members with hooks keep the mode that the user set
+    return result
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward pass of the module calls hooks: rewritten and compiled networks would not."""
+    """Whether a forward pass of the module calls hooks, which rewritten and compiled networks would not call."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def _clusters(models: Mapping[int, DenseModel]) -> list[list[int]]:
-    """Networks that have a beginning in common, and each of the others alone."""
+    """Groups of networks with a common first part; every other network is a group by itself."""
     clusters: list[list[int]] = []
     for key, model in models.items():
-        own = model.spec
+        spec = model.spec
         for cluster in clusters:
             others = [models[other] for other in cluster]
             first = others[0].spec
-            # Networks that begin alike have at least this in common; to compare all of them takes longer.
-            if (first.backbone, first.input_size, first.out_size) != (own.backbone, own.input_size, own.out_size):
+            # Cheap necessary conditions first; comparing whole networks takes longer.
+            if (first.backbone, first.input_size, first.out_size) != (spec.backbone, spec.input_size, spec.out_size):
                 continue
-            if not torch.equal(*(next(one.backbone.parameters()) for one in (others[0], model))):
+            if not torch.equal(*(next(network.backbone.parameters()) for network in (others[0], model))):
                 continue
-            rewritten = [for_inference(one) for one in (*others, model)]
-            if share(rewritten, model.seen_size(own.input_size or REFERENCE_SIZE)) is not None:
+            rewritten = [for_inference(network) for network in (*others, model)]
+            if share(rewritten, model.seen_size(spec.input_size or REFERENCE_SIZE)) is not None:
                 cluster.append(key)
                 break
         else:
@@ -129,39 +135,33 @@ def _clusters(models: Mapping[int, DenseModel]) -> list[list[int]]:
 
 
 def accelerate(
-    ensemble: Ensemble,
-    images: Tensor,
-    backend: str = "auto",
-    precision: str = "auto",
-    say: Callable[[str], None] = say_nothing,
-    together: bool = True,
+    ensemble: Ensemble, images: Tensor, backend: str = "auto", precision: str = "auto", shared: bool = True
 ) -> Ensemble:
-    """The same ensemble, every member on the backend and precision that are fastest for batches like this one.
+    """The same ensemble, each member on the fastest backend and precision for batches like this one.
 
     Args:
-        ensemble: left as it is.
-        images: real images ``(B, C, H, W)`` in [0, 1]: they give the shape, and the loss of a lower precision is
+        ensemble: not changed.
+        images: real images ``(B, C, H, W)`` in [0, 1]: they give the shape, and the error of a lower precision is
             measured on them.
         backend: a row of ``BACKENDS``, or ``auto``.
-        precision: the lowest that may be chosen; ``auto``: bfloat16 where the hardware has it.
-        say: told what was chosen.
-        together: see :func:`fast`.
+        precision: the lowest permitted precision; ``auto``: bfloat16 if the hardware supports it.
+        shared: see :func:`make_fast_ensemble`.
 
     Raises:
         UsageError: no such backend or precision, or one that cannot be used here.
     """
-    accelerated = fast(ensemble, Execution(backend, precision, ensemble.task.activation, say=say), together)
+    accelerated = make_fast_ensemble(ensemble, Execution(backend, precision, ensemble.task.activation), shared)
     with torch.no_grad():
         accelerated(images)
-        accelerated(images.view_as(images))  # networks that share memory are joined
+        accelerated(images.view_as(images))  # the second batch joins networks that share memory
     return accelerated
 
 
-def choices(ensemble: Ensemble) -> dict[str, list[Tuned]]:
-    """What was chosen for each member of a fast ensemble, by its name; empty for those not tuned."""
-    found = {}
+def choices(ensemble: Ensemble) -> dict[str, list[TunedRunner]]:
+    """The tuned runners of each member of a fast ensemble, by member name; empty for members that are not tuned."""
+    result = {}
     for name, member in ensemble.named_members():
-        own = member.member if isinstance(member, Viewed) else member
-        rows = own.network.tuned.values() if isinstance(own, FastMember) else ()
-        found[name] = [one for row in rows for one in row]
-    return found
+        network = network_of(member)
+        by_shape = network.network.tuned.values() if isinstance(network, FastMember) else ()
+        result[name] = [tuned for runners in by_shape for tuned in runners]
+    return result

@@ -1,4 +1,4 @@
-"""Several networks as one network of several outputs, so that a backend compiles and calls them as one."""
+"""Several networks as one network with several outputs, which a backend compiles and calls as one."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from densemble.inference.runtime.backends.backend import as_list
 
 
-class Joined(nn.Module):
-    """Networks that take the same normalized images ``(B, C, H, W)``, one after the other -> all their outputs.
+class MultiOutputNetwork(nn.Module):
+    """Networks that take the same normalized images ``(B, C, H, W)``, run one after the other.
 
-    Each call of a compiled network costs time, and so does waiting for its last thread: joined, small networks take
-    less. Layers of equal architectures fused into grouped convolutions took more.
+    Each call of a compiled network costs time, and so does waiting for its last thread: as one network, small networks
+    take less time. Layers of equal architectures fused into grouped convolutions took more.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -19,5 +19,5 @@ class Joined(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, normalized: Tensor) -> tuple[Tensor, ...]:
-        """Normalized images ``(B, C, H, W)`` -> the outputs of the networks, in their order."""
+        """Normalized images ``(B, C, H, W)`` -> the outputs of all networks, in their order."""
         return tuple(output for network in self.networks for output in as_list(network(normalized)))

@@ -1,4 +1,4 @@
-"""PerBatchCache: what several networks would compute again from the same batch of images."""
+"""PerBatchCache: values that several networks need from the same batch of images, computed once."""
 
 import threading
 import weakref
@@ -11,10 +11,10 @@ Value = TypeVar("Value")
 
 
 class PerBatchCache(threading.local):
-    """Values computed from the last batch of images; each thread has its own, and so has a copy of the cache.
+    """Values computed from the last batch of images. Each thread and each copy of the cache has separate values.
 
-    A batch is one tensor object at one version: images that are written into the same tensor are another batch. A
-    tensor among the cached values (resized images, a part of the batch) belongs to the batch that it came from.
+    A batch is one tensor object at one version: writing other images into the same tensor makes another batch. Tensors
+    among the cached values (resized images, a part of the batch) count as the batch that they were computed from.
     """
 
     def __init__(self) -> None:
@@ -26,14 +26,14 @@ class PerBatchCache(threading.local):
         return type(self), ()
 
     def get(self, images: Tensor, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """The value of ``key`` for these images, computed at the first call."""
+        """Return the value of ``key`` for these images; the first call computes it."""
         if not self._is_current(images):
             self._batch, self._values = weakref.ref(images), {}
             self._version = _version(images)
-        values, place = self._values, (id(images), key)
-        if place not in values:
-            values[place] = compute()
-        value: Value = values[place]
+        values, full_key = self._values, (id(images), key)
+        if full_key not in values:
+            values[full_key] = compute()
+        value: Value = values[full_key]
         return value
 
     def _is_current(self, images: Tensor) -> bool:
@@ -43,5 +43,5 @@ class PerBatchCache(threading.local):
 
 
 def _version(images: Tensor) -> int | None:
-    """How often the tensor was written to; tensors of inference mode do not count it."""
+    """Number of in-place writes to the tensor; ``None`` for inference tensors, which do not count them."""
     return None if images.is_inference() else images._version

@@ -1,4 +1,4 @@
-"""Choices of backends that were measured earlier on this machine."""
+"""Backend choices that earlier processes measured on this machine."""
 
 import json
 from contextlib import suppress
@@ -11,7 +11,7 @@ from densemble.storage.runs import write_text
 
 
 def recall(key: str) -> Choice | None:
-    """The choice that was kept under a key."""
+    """Return the choice stored under a key; ``None`` if there is none or its file is damaged."""
     try:
         values = json.loads((cache_folder() / "choices" / f"{key}.json").read_text(encoding="utf-8"))
         return Choice(**values)
@@ -20,7 +20,7 @@ def recall(key: str) -> Choice | None:
 
 
 def remember(key: str, choice: Choice) -> None:
-    """Keeps a choice, where that is possible."""
+    """Store a choice; does nothing if the cache folder cannot be written."""
     folder = cache_folder() / "choices"
     with suppress(OSError, ResourceError):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Images of any size: windows, streaming, stitching."""
+"""Prediction of images of any size: windows, streaming, stitching."""

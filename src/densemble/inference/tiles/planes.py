@@ -1,8 +1,8 @@
-"""Planes: what windows give of a prediction, and what finished rows of it are.
+"""Planes: the maps that windows give, and the finished rows made from them.
 
-Where windows meet, each gives what is asked for. Where they overlap, each gives what can be blended, the mean and the
-moments of the members, and everything else is computed from the blended ones: entropies, votes and variances of
-windows cannot be added up.
+Adjacent windows give the requested maps. Overlapping windows give the maps that can be blended, which are the mean and
+the moments of the members; all other maps are computed from the blended ones, because entropies, votes and variances
+of windows cannot be added.
 """
 
 from collections.abc import Callable, Collection
@@ -24,12 +24,12 @@ _MOMENTS = tuple(field.name for field in fields(Moments))
 
 @dataclass(frozen=True)
 class Rows:
-    """Finished rows of an ensemble's map at the image's size, on the CPU.
+    """Finished rows of an ensemble's maps at the image size, on the CPU.
 
     Attributes:
-        top: number of the first row.
-        planes: the maps of :class:`densemble.ensemble.prediction.Prediction` that were asked for, without the batch
-            axis: ``(K, n, W)`` or ``(n, W)``; float32, but ``label`` uint8 (int32 for more than 256 classes) and
+        top: index of the first row.
+        planes: the requested maps of :class:`densemble.ensemble.prediction.Prediction` without the batch axis,
+            ``(K, n, W)`` or ``(n, W)``; float32, except ``label`` uint8 (int32 for more than 256 classes) and
             ``included`` bool.
     """
 
@@ -42,44 +42,43 @@ class Rows:
         return int(next(iter(self.planes.values())).shape[-2])
 
 
-def require_planes(ensemble: Ensemble, wanted: Collection[str]) -> None:
-    """Checks that an ensemble has all planes that are wanted.
+def require_planes(ensemble: Ensemble, requested: Collection[str]) -> None:
+    """Check that an ensemble gives all requested planes.
 
     Raises:
-        UsageError: it has not; those that it has get listed.
+        UsageError: it does not; the message lists the available ones.
     """
-    able = {"mean", *asked_maps(True, ensemble.task.distribution)}
+    available = {"mean", *asked_maps(True, ensemble.task.distribution)}
     if ensemble.task.distribution == "categorical":
-        able.add("label")
+        available.add("label")
     if ensemble.guarantee is not None:
-        able |= {"lower", "upper"} if isinstance(ensemble.guarantee, ConformalInterval) else {"included"}
-    missing = [name for name in wanted if name not in able]
-    if missing or not wanted:
-        what = f"no plane '{missing[0]}'" if missing else "no planes were asked for"
-        raise UsageError(
-            f"{what}: for {ensemble.task.name} this ensemble gives {', '.join(name for name in MAPS if name in able)}"
-        )
+        available |= {"lower", "upper"} if isinstance(ensemble.guarantee, ConformalInterval) else {"included"}
+    missing = [name for name in requested if name not in available]
+    if missing or not requested:
+        problem = f"no plane '{missing[0]}'" if missing else "no planes were requested"
+        names = ", ".join(name for name in MAPS if name in available)
+        raise UsageError(f"{problem}: for {ensemble.task.name} this ensemble gives {names}")
 
 
-def wanted_planes(ensemble: Ensemble, prediction: Prediction, wanted: Collection[str]) -> Planes:
-    """The planes ``(c, h, w)`` that are wanted of a prediction of one image, labels as small integers.
+def select_planes(ensemble: Ensemble, prediction: Prediction, requested: Collection[str]) -> Planes:
+    """The requested planes ``(c, h, w)`` of a prediction of one image, labels as small integers.
 
     Raises:
-        UsageError: a guarantee that is void, because a member was left out.
+        UsageError: a guarantee is requested that is void, because a member was left out.
     """
-    found: Planes = {}
-    for name in wanted:
+    planes: Planes = {}
+    for name in requested:
         plane: Tensor | None = getattr(prediction, name)
         if plane is None:
-            raise UsageError(f"the ensemble gives no '{name}' without all of its members; leave it out")
-        found[name] = plane[0] if MAPS[name].channels else plane[:1]
-    if "label" in found:
-        found["label"] = found["label"].to(torch.uint8 if ensemble.task.out_channels <= 256 else torch.int32)
-    return found
+            raise UsageError(f"the ensemble gives no '{name}' without all of its members; do not request it")
+        planes[name] = plane[0] if MAPS[name].channels else plane[:1]
+    if "label" in planes:
+        planes["label"] = planes["label"].to(torch.uint8 if ensemble.task.out_channels <= 256 else torch.int32)
+    return planes
 
 
 def blendable(mean: Tensor, running: RunningUncertainty | None) -> Planes:
-    """The planes of one window that are linear in what its windows say: the calibrated mean and the moments."""
+    """The planes of one window that can be blended: the calibrated mean and the moments."""
     planes = {_MEAN: mean[0]}
     if running is None:
         return planes
@@ -91,18 +90,18 @@ def blendable(mean: Tensor, running: RunningUncertainty | None) -> Planes:
     return planes
 
 
-def blended_finisher(ensemble: Ensemble, wanted: Collection[str]) -> Callable[[Planes], Planes]:
-    """What turns complete planes of :func:`blendable` into those that are wanted."""
-    asked = frozenset(wanted) & UNCERTAINTY
+def blended_finisher(ensemble: Ensemble, requested: Collection[str]) -> Callable[[Planes], Planes]:
+    """Make a function that converts complete planes of :func:`blendable` to the requested ones."""
+    uncertainty = frozenset(requested) & UNCERTAINTY
 
     def finish(planes: Planes) -> Planes:
-        empty = ensemble.combination.running(asked)
+        empty = ensemble.combination.running(uncertainty)
         running = None
         if empty is not None:
             moments = Moments(**{name: _batched(planes.get(f"members {name}"), name) for name in _MOMENTS})
             running = RunningUncertainty.restored(moments, ensemble.task.distribution, empty.maps)
-        prediction = ensemble.combination.conclude(planes[_MEAN][None], running, asked)
-        return wanted_planes(ensemble, prediction, wanted)
+        prediction = ensemble.combination.conclude(planes[_MEAN][None], running, uncertainty)
+        return select_planes(ensemble, prediction, requested)
 
     return finish
 
@@ -112,5 +111,5 @@ def _batched(plane: Tensor | None, name: str) -> Tensor | None:
 
 
 def as_rows(top: int, planes: Planes) -> Rows:
-    """Finished planes ``(c, n, W)`` as :class:`Rows`."""
+    """Convert finished planes ``(c, n, W)`` to :class:`Rows`."""
     return Rows(top, {name: plane if MAPS[name].channels else plane[0] for name, plane in planes.items()})

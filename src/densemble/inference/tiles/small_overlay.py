@@ -1,4 +1,4 @@
-"""The overlay of an image that is too large to be looked at: every so manyth pixel of it and of its map."""
+"""SmallOverlay: overlay of a large image, subsampled to every n-th pixel of the image and its map."""
 
 import numpy as np
 
@@ -10,21 +10,21 @@ from densemble.storage.pixels import as_unit
 from densemble.tasks import Task
 
 SIDE = 2048
-"""Pixels along the longer side, at most."""
+"""Most pixels along the longer side."""
 _COLUMNS = 4096
 
 
 class SmallOverlay:
-    """Collects what is drawn while a map comes in rows.
+    """Collects the subsampled pixels while the map comes in rows.
 
     Args:
-        image: that is predicted.
-        task: what its map means.
-        value_range: numbers of the image that become 0 and 1.
+        image: the image that is predicted.
+        task: task of its map.
+        image_range: numbers of the image that become 0 and 1.
     """
 
-    def __init__(self, image: LargeImage, task: Task, value_range: tuple[float, float] | None = None) -> None:
-        self._image, self._task, self._value_range = image, task, value_range
+    def __init__(self, image: LargeImage, task: Task, image_range: tuple[float, float] | None = None) -> None:
+        self._image, self._task, self._image_range = image, task, image_range
         self.step = -(-max(image.size) // SIDE)
         self._images: list[Array] = []
         self._maps: list[Array] = []
@@ -32,18 +32,18 @@ class SmallOverlay:
         self._valid: list[Array] = []
 
     def add(self, rows: Rows, valid: Array | None = None) -> None:
-        """Takes finished rows with their labels, or else their mean, and where there is data in them, ``(n, W)``."""
+        """Add finished rows with labels or mean; ``valid`` ``(n, W)`` is true where they hold data."""
         first = -rows.top % self.step
         if first >= rows.height:
             return
         self._images.append(self._pixels(rows.top + first, rows.height - first))
-        kept, plane = (self._labels, "label") if "label" in rows.planes else (self._maps, "mean")
-        kept.append(rows.planes[plane][..., first :: self.step, :: self.step].numpy())
+        parts, plane = (self._labels, "label") if "label" in rows.planes else (self._maps, "mean")
+        parts.append(rows.planes[plane][..., first :: self.step, :: self.step].numpy())
         if valid is not None:
             self._valid.append(valid[first :: self.step, :: self.step])
 
     def _pixels(self, top: int, height: int) -> Array:
-        """Every ``step``th pixel, read in parts so that no whole row of windows is held."""
+        """Every n-th pixel for n = ``step``, read in parts so that memory never holds a whole row of windows."""
         width = self._image.size[1]
         columns = _COLUMNS // self.step * self.step
         return np.concatenate(
@@ -56,26 +56,19 @@ class SmallOverlay:
 
     def drawn(self) -> Array:
         """The overlay, uint8 ``(h, w, 3)``."""
-        image = as_rgb(as_unit(np.concatenate(self._images), self._value_range))
-        if not self._valid:
-            return self._draw(image)
-        valid = np.concatenate(self._valid)
-        unknown = np.float32(np.nan if self._task.target_kind == "values" else 0)
-        self._maps = [np.where(valid, np.concatenate(self._maps, axis=1), unknown)] if self._maps else []
-        return np.where(valid[..., None], self._draw(image), image)
-
-    def _draw(self, image: Array) -> Array:
+        image = as_rgb(as_unit(np.concatenate(self._images), self._image_range))
+        valid = np.concatenate(self._valid) if self._valid else None
         if self._labels:
             label = np.concatenate(self._labels)
-            classes = np.zeros((self._task.out_channels, 1, 1), np.float32)  # only their number is looked at
-            return draw_map(image, classes, self._task.target_kind, label)
-        return draw_map(image, np.concatenate(self._maps, axis=1), self._task.target_kind)
+            classes = np.zeros((self._task.out_channels, 1, 1), np.float32)  # only their number is used
+            return draw_map(image, classes, self._task.target_kind, label, valid)
+        return draw_map(image, np.concatenate(self._maps, axis=1), self._task.target_kind, valid=valid)
 
 
 def read_valid_rows(image: LargeImage, top: int, height: int) -> Array | None:
-    """Where there is data in full rows, bool ``(height, W)``; ``None`` where the file says nothing of it.
+    """Where full rows hold data, bool ``(height, W)``; ``None`` if the file does not declare it.
 
-    Read in parts, so that no whole row of windows is held.
+    Rows are read in parts, so that memory never holds a whole row of windows.
     """
     if not image.declares_validity:
         return None

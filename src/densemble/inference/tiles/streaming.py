@@ -1,8 +1,9 @@
-"""Streaming: an image of any size through an ensemble, and its map out in rows from the top; memory stays a band's.
+"""Streaming: prediction of an image of any size, whose maps come in rows from the top; memory holds one band.
 
-Members at the image's own size see it window by window, all members the same window before the next one comes. Where
-all of them are exact (see :mod:`densemble.nets.halo`) the map is that of the whole image; else windows overlap and
-are blended. Members that see the whole image resized run once, and their small maps are grown where they are needed.
+Members that take the image size see the image window by window; all members see a window before the next one comes. If
+all of them are exact (see :mod:`densemble.nets.halo`), the map is that of the whole image; else windows overlap and
+are blended. Members that see the whole image resized run once, and their small maps are upsampled where they are
+needed.
 """
 
 import math
@@ -18,23 +19,23 @@ from torch import Tensor
 from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.uncertainty import UNCERTAINTY
-from densemble.errors import DataError, UsageError
-from densemble.inference.sources import value_range
+from densemble.errors import UsageError
+from densemble.inference.sources import image_range, input_bands
 from densemble.inference.tiles.planes import (
     Rows,
     as_rows,
     blendable,
     blended_finisher,
     require_planes,
-    wanted_planes,
+    select_planes,
 )
-from densemble.inference.tiles.resize import BLOCK, grown, reduce_image
+from densemble.inference.tiles.resize import BLOCK, reduce_image, upsample_box
 from densemble.inference.tiles.stitch import Planes, stitch
 from densemble.inference.tiles.tile_members import (
     SmallMap,
     equal_sized,
     measure_reaches,
-    require_own_size,
+    require_window_size,
     seen_size,
     sees_whole,
     whole_map,
@@ -48,7 +49,7 @@ _STRIP = 64
 
 
 class WindowedImage(Protocol):
-    """An image that is read in parts."""
+    """An image that can be read in parts."""
 
     @property
     def size(self) -> Size:
@@ -56,10 +57,10 @@ class WindowedImage(Protocol):
 
     @property
     def channels(self) -> int:
-        """Of each pixel."""
+        """Number of channels."""
 
     def read(self, top: int, left: int, height: int, width: int) -> Array:
-        """A part that lies in the image, ``(height, width, C)`` in the file's own depth."""
+        """A part within the image, ``(height, width, C)`` in the data type of the file."""
 
 
 def stream(
@@ -71,81 +72,76 @@ def stream(
     batch: int = 1,
     reaches: Mapping[str, Reach] | None = None,
 ) -> Iterator[Rows]:
-    """An ensemble's map of an image at the image's own size, in rows from the top.
+    """Predict an image at the image size, and yield its maps in rows from the top.
 
     Args:
-        ensemble: in eval mode. Its members see images at their own size and give maps of it, or see the whole image
+        ensemble: in eval mode. Its members take the image size and give maps of that size, or see the whole image
             resized (``input_size``).
-        image: of any size from 1x1 up; the next windows are read in a thread while the present ones are computed.
-        tile: pixels along each axis, see :func:`densemble.inference.tiles.windows.plan`.
-        overlap: share of a window that the next one shows again, where tiles of some member are not exact.
-        planes: names of maps of a prediction; what is not asked for is not kept.
-        batch: windows at a time.
-        reaches: what :func:`measure_reaches` gave for this ensemble; default: it is measured.
+        image: any size from 1x1 up; the next windows are read in a thread while the current ones are computed.
+        tile: side of a window in pixels, see :func:`densemble.inference.tiles.windows.plan`.
+        overlap: share of a window that the next one sees again, if tiles of some member are not exact.
+        planes: names of the prediction maps to compute.
+        batch: number of windows that are computed together.
+        reaches: result of :func:`measure_reaches` for this ensemble; default: measured.
 
     Raises:
-        UsageError: a plane that the ensemble does not have; a rule that compares all pixels of an image, where it has
-            to be cut; a member whose map has a fixed size though it sees images at their own; densities of members
-            that give no fixed size; a tile that is too small.
+        UsageError: a plane that the ensemble does not have; a rule that compares all pixels of an image that has to be
+            divided; a member that takes the image size but gives a map of fixed size; densities of members without a
+            fixed size; a tile that is too small.
         DataError: pixels that cannot be used.
-        UnusableMaps: a member gives no usable map of a part of the image: the maps of all parts are then without it,
-            or there are none.
+        UnusableMaps: a member gives no usable map of a part of the image; predict all parts without it.
     """
     require_planes(ensemble, planes)
-    wanted = tuple(planes)
+    requested = tuple(planes)
     read = _reader(ensemble, image)
     members = dict(ensemble.named_members())
     if all(sees_whole(member) and member.spec.out_size is not None for member in members.values()):
-        return _grown_rows(ensemble, image.size, read, wanted)
+        return _upsampled_rows(ensemble, image.size, read, requested)
     if ensemble.task.target_kind == "density":
         raise UsageError("densities of large images need members with a fixed input_size and a fixed out_size")
-    own = [name for name, member in members.items() if not sees_whole(member)]
-    for name in own:
-        require_own_size(name, members[name])
-    found = measure_reaches(ensemble) if reaches is None and own else dict(reaches or {})
-    windows = plan_windows(ensemble, image.size, tile, overlap, found)
+    see_windows = [name for name, member in members.items() if not sees_whole(member)]
+    for name in see_windows:
+        require_window_size(name, members[name])
+    known_reaches = measure_reaches(ensemble) if reaches is None and see_windows else dict(reaches or {})
+    windows = plan_windows(ensemble, image.size, tile, overlap, known_reaches)
     if len(windows) > 1 and COMBINE[ensemble.combine].whole_image:
         raise UsageError(
-            f"the rule '{ensemble.combine}' compares all pixels of an image and cannot be computed in parts; combine "
+            f"the rule '{ensemble.combine}' compares all pixels of an image and cannot be computed in windows; combine "
             "by 'mean', or use members with a fixed input_size and out_size"
         )
     if batch < 1:
         raise UsageError(f"batch = {batch} must be at least one window")
-    return _windowed_rows(ensemble, windows, read, wanted, own, batch)
+    return _windowed_rows(ensemble, windows, read, requested, see_windows, batch)
 
 
 def plan_windows(ensemble: Ensemble, size: Size, tile: int, overlap: float, reaches: Mapping[str, Reach]) -> Windows:
-    """How an image is cut for an ensemble: without overlap where all members are exact.
+    """Divide an image into windows for an ensemble, without overlap if all members are exact.
 
     Raises:
-        UsageError: an overlap out of range; a tile that is smaller than what a member takes, or all halo.
+        UsageError: an overlap out of range; a tile that is smaller than a member accepts, or consists only of halo.
     """
-    own = {name: member for name, member in ensemble.named_members() if not sees_whole(member)}
-    halos = {name: reaches[name].halo for name in own}
+    see_windows = {name: member for name, member in ensemble.named_members() if not sees_whole(member)}
+    halos = {name: reaches[name].halo for name in see_windows}
     exact = [halo for halo in halos.values() if halo is not None]
-    stride = math.lcm(*(halo.stride for halo in exact), *(member.spec.multiple for member in own.values()))
+    stride = math.lcm(*(halo.stride for halo in exact), *(member.spec.multiple for member in see_windows.values()))
     top, bottom, left, right = (max((halo.pixels[side] for halo in exact), default=0) for side in range(4))
-    share = 0.0 if len(exact) == len(own) else overlap
+    share = 0.0 if len(exact) == len(see_windows) else overlap
     windows = plan(size, tile, (top, bottom, left, right), stride, share)
-    least = max((member.spec.smallest for member in own.values()), default=1)
+    least = max((member.spec.smallest for member in see_windows.values()), default=1)
     for axis in (windows.rows, windows.columns):
         if len(axis.starts) > 1 and axis.window < least:
-            raise UsageError(f"tile = {tile} is smaller than a member takes; choose at least {least}")
+            raise UsageError(f"tile = {tile} is smaller than a member accepts; use at least {least}")
     return windows
 
 
 def _reader(ensemble: Ensemble, image: WindowedImage) -> Callable[[Box], Tensor]:
-    """What reads a box as float32 ``(C, h, w)`` in [0, 1]; beyond the image, its edge values go on.
+    """Make a function that reads a box as float32 ``(C, h, w)`` in [0, 1]; edge values are repeated beyond the image.
 
     Raises:
-        DataError: the image has other channels than the ensemble takes.
+        DataError: the image has a wrong number of channels.
     """
-    bands = ensemble.reading.get("bands")
-    bands = list(bands) if bands is not None and max(bands) < image.channels else None
-    channels = image.channels if bands is None else len(bands)
-    if channels != ensemble.in_channels:
-        raise DataError(f"the image has {channels} channels, the ensemble takes {ensemble.in_channels}")
-    limits = value_range(ensemble)
+    bands = input_bands(ensemble, "the image", image.channels)
+    limits = image_range(ensemble)
     height, width = image.size
 
     def read(box: Box) -> Tensor:
@@ -160,20 +156,20 @@ def _reader(ensemble: Ensemble, image: WindowedImage) -> Callable[[Box], Tensor]
 
 
 def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -> list[SmallMap]:
-    """Runs the members that see the whole image; it is read once, and not at all where there are none."""
+    """Run the members that see the whole image; it is read once, or not at all if there are none."""
     wholes = {name: member for name, member in ensemble.named_members() if sees_whole(member)}
     seen = {name: seen_size(member, size) for name, member in wholes.items()}
     images = reduce_image(read, size, ensemble.in_channels, set(seen.values()))
     return [whole_map(ensemble, name, member, images[seen[name]], size) for name, member in wholes.items()]
 
 
-def _grown_rows(
-    ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor], wanted: tuple[str, ...]
+def _upsampled_rows(
+    ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor], requested: tuple[str, ...]
 ) -> Iterator[Rows]:
-    """All members see the whole image and give small maps: the combined map and the members' are grown by blocks."""
+    """Rows for members that all see the whole image: their small maps and the combined one are upsampled by blocks."""
     wholes = _whole_maps(ensemble, size, read)
     density = ensemble.task.target_kind == "density"
-    asked = frozenset(wanted) & UNCERTAINTY
+    uncertainty = frozenset(requested) & UNCERTAINTY
     with torch.no_grad():
         maps = dict(equal_sized(wholes, ensemble.task))
         mean = ensemble.combination.combine(maps.items())
@@ -181,16 +177,16 @@ def _grown_rows(
     windows = plan(size, BLOCK)
 
     def at(small: Tensor, box: Box) -> Tensor:
-        return grown(small, size, box) * factor if density else grown(small, size, box)
+        return upsample_box(small, size, box) * factor if density else upsample_box(small, size, box)
 
     def planes(box: Box) -> Planes:
-        running = ensemble.combination.running(asked)
+        running = ensemble.combination.running(uncertainty)
         if running is not None:
             for name, small in maps.items():
                 running.add(at(small, box), ensemble.weights[name])
-        return wanted_planes(ensemble, ensemble.combination.conclude(at(mean, box), running, asked), wanted)
+        return select_planes(ensemble, ensemble.combination.conclude(at(mean, box), running, uncertainty), requested)
 
-    parts = (_by_strips(box, mean.device, planes) for box in windows.answers())
+    parts = (_by_strips(box, mean.device, planes) for box in windows.output_boxes())
     for top, finished in stitch(windows, parts, lambda finished: finished):
         yield as_rows(top, finished)
 
@@ -199,69 +195,67 @@ def _windowed_rows(
     ensemble: Ensemble,
     windows: Windows,
     read: Callable[[Box], Tensor],
-    wanted: tuple[str, ...],
-    own: list[str],
+    requested: tuple[str, ...],
+    see_windows: list[str],
     batch: int,
 ) -> Iterator[Rows]:
     wholes = _whole_maps(ensemble, windows.size, read)
     device = next(ensemble.parameters()).device
-    answers = list(windows.answers())
+    outputs = windows.output_boxes()
 
     def parts() -> Iterator[Planes]:
-        done = 0
-        for boxes, images in _read_ahead(windows.boxes(), read if own else None, batch, device):
-            seen = [[] for _ in boxes] if images is None else _small_maps(ensemble, own, images, boxes)
-            for here, answer in zip(seen, answers[done : done + len(boxes)], strict=True):
-                yield _combined(ensemble, [*here, *wholes], answer, wanted, windows.blended)
-            done += len(boxes)
+        for boxes, images in _read_ahead(windows.input_boxes(), read if see_windows else None, batch, device):
+            by_window = [[] for _ in boxes] if images is None else _small_maps(ensemble, see_windows, images, boxes)
+            for small_maps in by_window:
+                yield _combined(ensemble, [*small_maps, *wholes], next(outputs), requested, windows.blended)
 
-    finish = blended_finisher(ensemble, wanted) if windows.blended else lambda finished: finished
+    finish = blended_finisher(ensemble, requested) if windows.blended else lambda finished: finished
     for top, planes in stitch(windows, parts(), finish):
         yield as_rows(top, planes)
 
 
 @torch.no_grad()
-def _small_maps(ensemble: Ensemble, own: list[str], images: Tensor, boxes: list[Box]) -> list[list[SmallMap]]:
-    """What the members that see windows say about each of them."""
-    found: list[list[SmallMap]] = [[] for _ in boxes]
-    images = images.view_as(images)  # what fast members keep of a batch ends with it
-    for name in own:
+def _small_maps(ensemble: Ensemble, names: list[str], images: Tensor, boxes: list[Box]) -> list[list[SmallMap]]:
+    """The maps of the members that see windows, for each window."""
+    by_window: list[list[SmallMap]] = [[] for _ in boxes]
+    images = images.view_as(images)  # the caches of fast members are released with this tensor
+    for name in names:
         logits = ensemble.coarse_logits(name, images)
-        for number, box in enumerate(boxes):
-            found[number].append(SmallMap(name, logits[number : number + 1], False, box))
-    return found
+        for index, box in enumerate(boxes):
+            by_window[index].append(SmallMap(name, logits[index : index + 1], False, box))
+    return by_window
 
 
 def _combined(
-    ensemble: Ensemble, members: list[SmallMap], answer: Box, wanted: tuple[str, ...], blended: bool
+    ensemble: Ensemble, members: list[SmallMap], output: Box, requested: tuple[str, ...], blended: bool
 ) -> Planes:
-    """Planes ``(c, h, w)`` of what a window answers for: those that are wanted, or those that can be blended."""
-    asked = frozenset(wanted) & UNCERTAINTY
+    """Planes ``(c, h, w)`` of the output box of a window: the requested ones, or those that can be blended."""
+    uncertainty = frozenset(requested) & UNCERTAINTY
 
     def planes(box: Box) -> Planes:
         maps = ((member.name, member.at(box, ensemble.task)) for member in members)
         if blended:
-            running = ensemble.combination.running(asked)
+            running = ensemble.combination.running(uncertainty)
             return blendable(ensemble.combination.combine(maps, running), running)
-        return wanted_planes(ensemble, ensemble.combination.predict(maps, asked), wanted)
+        return select_planes(ensemble, ensemble.combination.predict(maps, uncertainty), requested)
 
-    return _by_strips(answer, members[0].maps.device, planes)
+    return _by_strips(output, members[0].maps.device, planes)
 
 
 @torch.no_grad()
-def _by_strips(answer: Box, device: torch.device, planes_at: Callable[[Box], Planes]) -> Planes:
-    """Planes ``(c, h, w)`` of a box; on a CPU strip by strip.
+def _by_strips(box: Box, device: torch.device, planes_at: Callable[[Box], Planes]) -> Planes:
+    """Planes ``(c, h, w)`` of a box; computed strip by strip on a CPU.
 
-    The maps of all channels of a strip are so small that their memory is used again: to be given new memory takes
-    longer than the arithmetic in it.
+    The maps of a strip are small enough for the allocator to reuse their memory; allocating new memory takes longer
+    than the arithmetic.
     """
     result: Planes = {}
-    rows = _STRIP if device.type == "cpu" else answer.height
-    for first in range(0, answer.height, rows):
-        strip = Box(answer.top + first, answer.left, min(rows, answer.height - first), answer.width)
+    rows = _STRIP if device.type == "cpu" else box.height
+    for first in range(0, box.height, rows):
+        strip = Box(box.top + first, box.left, min(rows, box.height - first), box.width)
         for name, plane in planes_at(strip).items():
             if name not in result:
-                result[name] = plane.new_empty((plane.shape[0], answer.height, answer.width))
+                result[name] = plane.new_empty((plane.shape[0], box.height, box.width))
             result[name][:, first : first + strip.height] = plane
     return result
 
@@ -269,7 +263,7 @@ def _by_strips(answer: Box, device: torch.device, planes_at: Callable[[Box], Pla
 def _read_ahead(
     boxes: Iterable[Box], read: Callable[[Box], Tensor] | None, batch: int, device: torch.device
 ) -> Iterator[tuple[list[Box], Tensor | None]]:
-    """Boxes in batches with their pixels ``(B, C, h, w)``; one batch is read while the one before it is used."""
+    """Boxes in batches with their pixels ``(B, C, h, w)``; the next batch is read while the current one is used."""
     waiting = iter(boxes)
 
     def load(group: list[Box]) -> Tensor | None:
@@ -280,10 +274,10 @@ def _read_ahead(
 
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
         group = list(islice(waiting, batch))
-        coming: Future[Tensor | None] = reader.submit(load, group)
+        pending: Future[Tensor | None] = reader.submit(load, group)
         while group:
-            present, images = group, coming.result()
+            current, images = group, pending.result()
             group = list(islice(waiting, batch))
             if group:
-                coming = reader.submit(load, group)
-            yield present, None if images is None else images.to(device, non_blocking=True)
+                pending = reader.submit(load, group)
+            yield current, None if images is None else images.to(device, non_blocking=True)

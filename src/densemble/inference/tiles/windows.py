@@ -1,11 +1,11 @@
-"""Windows: how an image of any size is cut into overlapping windows of one shape, and what each of them answers for.
+"""Windows: division of an image of any size into overlapping windows of one shape, with the output box of each.
 
-Two axes that know nothing of each other: rows and columns. Without overlap every pixel is answered by one window, which
-sees a halo around it. With overlap the answers are blended by a Gaussian of an eighth of the window (Isensee et al.
-2021, nnU-Net; MONAI's sliding window), that is zero in the halo: what exact members say stays exact, for all the
-windows that have a weight at a pixel say the same there.
+Rows and columns are divided independently. Without overlap, every pixel is in the output box of one window, which also
+sees a halo around it. With overlap, outputs are blended by a Gaussian with a sigma of an eighth of the window (Isensee
+et al. 2021, nnU-Net; MONAI's sliding window). Its weight is zero in the halo, so that the maps of exact members stay
+exact: all windows with a weight at a pixel have the same output there.
 
-Windows at the image's border end there: a network sees its own zero padding where the whole image would show it.
+Windows at the border of the image end there, so that a network applies its zero padding as for the whole image.
 """
 
 import math
@@ -21,13 +21,13 @@ from densemble.errors import UsageError
 from densemble.shapes import Size
 
 SIGMA = 1 / 8
-"""Of the Gaussian, as a share of the window."""
+"""Sigma of the Gaussian, as a share of the window."""
 MOST_OVERLAP = 0.75
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part of the image in pixels; it may reach beyond the image, where edge values are continued."""
+    """A part of the image in pixels; it may extend beyond the image, where edge values are repeated."""
 
     top: int
     left: int
@@ -37,50 +37,50 @@ class Box:
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis cut into windows.
+    """One axis divided into windows.
 
     Attributes:
-        length: pixels of the image.
-        padded: the same, continued to a multiple of the stride where there are several windows.
-        window: pixels of every window.
-        starts: where windows begin.
-        answers: first pixel and end (exclusive) for which each window's weight is not 0.
-        blended: answers overlap, else they meet.
+        length: length of the image in pixels.
+        padded: length padded to a multiple of the stride if there are several windows.
+        window: length of every window.
+        starts: first pixel of each window.
+        outputs: first pixel and end (exclusive) of the range in which each window has a weight above 0.
+        blended: output ranges overlap; else they are adjacent.
     """
 
     length: int
     padded: int
     window: int
     starts: tuple[int, ...]
-    answers: tuple[tuple[int, int], ...]
+    outputs: tuple[tuple[int, int], ...]
     blended: bool
 
-    def done_before(self, number: int) -> int:
-        """Up to which pixel nothing is missing any more before window ``number`` comes."""
-        return self.padded if number == len(self.starts) else self.answers[number][0]
+    def complete_before(self, index: int) -> int:
+        """Number of leading pixels that are complete before window ``index`` is added."""
+        return self.padded if index == len(self.starts) else self.outputs[index][0]
 
     @cached_property
     def weights(self) -> tuple[Tensor, ...]:
-        """Each window's weights over its answer, float32; those of all windows sum to 1 at every pixel."""
+        """Weights of each window over its output range, float32; they sum to 1 over all windows at every pixel."""
         if not self.blended:
-            return tuple(torch.ones(end - first) for first, end in self.answers)
+            return tuple(torch.ones(end - first) for first, end in self.outputs)
         total = torch.zeros(self.padded, dtype=torch.float64)
-        bells = []
-        for start, (first, end) in zip(self.starts, self.answers, strict=True):
-            away = torch.arange(first, end, dtype=torch.float64) - (start + (self.window - 1) / 2)
-            bells.append(torch.exp(-0.5 * (away / (SIGMA * self.window)) ** 2))
-            total[first:end] += bells[-1]
-        pairs = zip(bells, self.answers, strict=True)
-        return tuple((bell / total[first:end]).float() for bell, (first, end) in pairs)
+        gaussians = []
+        for start, (first, end) in zip(self.starts, self.outputs, strict=True):
+            distance = torch.arange(first, end, dtype=torch.float64) - (start + (self.window - 1) / 2)
+            gaussians.append(torch.exp(-0.5 * (distance / (SIGMA * self.window)) ** 2))
+            total[first:end] += gaussians[-1]
+        pairs = zip(gaussians, self.outputs, strict=True)
+        return tuple((gaussian / total[first:end]).float() for gaussian, (first, end) in pairs)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """An image cut into rows of windows.
+    """An image divided into rows of windows.
 
     Attributes:
-        rows: its vertical axis.
-        columns: its horizontal axis.
+        rows: vertical axis.
+        columns: horizontal axis.
     """
 
     rows: Axis
@@ -96,48 +96,48 @@ class Windows:
 
     @property
     def blended(self) -> bool:
-        """Whether several windows answer for a pixel."""
+        """Whether output boxes overlap."""
         return self.rows.blended or self.columns.blended
 
     @property
     def work(self) -> float:
-        """Pixels that are computed for each pixel of the image."""
+        """Number of computed pixels per pixel of the image."""
         computed = len(self) * self.rows.window * self.columns.window
         return computed / (self.rows.length * self.columns.length)
 
-    def boxes(self) -> Iterator[Box]:
-        """What each window sees, row by row."""
+    def input_boxes(self) -> Iterator[Box]:
+        """The part of the image that each window sees, row by row."""
         for top in self.rows.starts:
             for left in self.columns.starts:
                 yield Box(top, left, self.rows.window, self.columns.window)
 
-    def answers(self) -> Iterator[Box]:
-        """What each window answers for, row by row."""
-        for top, bottom in self.rows.answers:
-            for left, right in self.columns.answers:
+    def output_boxes(self) -> Iterator[Box]:
+        """The part of the map to which each window contributes, row by row."""
+        for top, bottom in self.rows.outputs:
+            for left, right in self.columns.outputs:
                 yield Box(top, left, bottom - top, right - left)
 
 
 def plan(
     size: Size, tile: int, halo: tuple[int, int, int, int] = (0, 0, 0, 0), stride: int = 1, overlap: float = 0.0
 ) -> Windows:
-    """Cuts an image into windows.
+    """Divide an image into windows.
 
-    An axis that fits into one window is not cut and not padded: the network sees it as it would see the whole image.
-    Another one is continued with its edge values to a multiple of the stride, and the map is that of the padded
-    image: of other sizes a network resizes its maps in a way that no part of the image can repeat.
+    An axis that fits into one window is neither divided nor padded: the network sees it as in the whole image. A longer
+    axis is padded with its edge values to a multiple of the stride, and the map is that of the padded image: at other
+    sizes, a network resizes its maps in a way that parts of the image cannot reproduce.
 
     Args:
         size: (H, W) of the image.
-        tile: without overlap, pixels along each axis for which a window answers, the halo around it not counted; fewer
-            where as many windows can do with less. With overlap, pixels of the window, the halo in it. Rounded up to
-            a multiple of the stride.
-        halo: (top, bottom, left, right) pixels of a window that get no weight, unless they lie at the image's border.
+        tile: without overlap, length of an output range along each axis, without the halo around it; less if the same
+            number of windows can be smaller. With overlap, length of the window including the halo. Rounded up to a
+            multiple of the stride.
+        halo: (top, bottom, left, right) pixels of a window that get no weight, except at the border of the image.
         stride: windows begin and end at multiples of it.
-        overlap: share of a window that the next one shows again, 0 to 0.75; more where the halo asks for it.
+        overlap: share of a window that the next one sees again, 0 to 0.75; more if the halo requires it.
 
     Raises:
-        UsageError: an overlap out of range, or a tile that is all halo.
+        UsageError: an overlap out of range, or a tile that consists only of halo.
     """
     if not 0 <= overlap <= MOST_OVERLAP:
         raise UsageError(f"overlap = {overlap} must be a share from 0 to {MOST_OVERLAP}")
@@ -161,8 +161,8 @@ def _exact_axis(length: int, tile: int, halo: tuple[int, int], stride: int) -> A
     if length <= window:
         return _one_window(length)
     count = math.ceil((padded - around) / tile)
-    # Whole windows where tiles cover the image without a rest: images of many sizes then share one shape, for which
-    # a network is compiled once. Else as little as so many windows can do with.
+    # Windows keep their full length if the tiles cover the image exactly: images of many sizes then share one shape,
+    # for which a network is compiled once. Otherwise they have the smallest length for this number of windows.
     if count * tile > padded:
         window = _up(math.ceil((padded + (count - 1) * around) / count), stride)
     starts = _spread(count, padded - window, stride)
@@ -178,18 +178,17 @@ def _blended_axis(length: int, window: int, halo: tuple[int, int], stride: int, 
     before, after = halo
     if window - before - after < stride:
         raise UsageError(
-            f"tile = {window} is all halo, which is {before} and {after} pixels; choose at least "
-            f"{2 * (before + after + stride)}"
+            f"tile = {window} is all halo ({before} and {after} pixels); use at least {2 * (before + after + stride)}"
         )
     padded = _up(length, stride)
     step = max(min(int(window * (1 - overlap)), window - before - after) // stride, 1) * stride
     count = math.ceil((padded - window) / step) + 1
     starts = _spread(count, padded - window, stride)
-    answers = [
-        (start + before if number else 0, start + window - after if number < count - 1 else padded)
-        for number, start in enumerate(starts)
+    outputs = [
+        (start + before if index else 0, start + window - after if index < count - 1 else padded)
+        for index, start in enumerate(starts)
     ]
-    return Axis(length, padded, window, starts, tuple(answers), blended=True)
+    return Axis(length, padded, window, starts, tuple(outputs), blended=True)
 
 
 def _one_window(length: int) -> Axis:
@@ -198,4 +197,4 @@ def _one_window(length: int) -> Axis:
 
 def _spread(count: int, last: int, stride: int) -> tuple[int, ...]:
     """``count`` starts from 0 to ``last``, evenly, at multiples of the stride."""
-    return tuple(number * last // ((count - 1) * stride) * stride for number in range(count))
+    return tuple(index * last // ((count - 1) * stride) * stride for index in range(count))

@@ -86,7 +86,7 @@ def test_gives_the_network_s_logits(
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_results_are_the_caller_s(name: str, example: Tensor, compiled: Compiled) -> None:
+def test_later_calls_do_not_change_results(name: str, example: Tensor, compiled: Compiled) -> None:
     require(name)
     run = compiled(name, "fp32")
     (first,) = run(example)
@@ -108,7 +108,7 @@ def test_several_outputs_come_in_order(name: str, example: Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_the_network_is_left_as_it_is(name: str, network: Network, example: Tensor) -> None:
+def test_the_network_is_not_changed(name: str, network: Network, example: Tensor) -> None:
     require(name)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     strides = {key: value.stride() for key, value in network.state_dict().items()}
@@ -123,7 +123,7 @@ class Unexportable(nn.Module):
 
 
 @pytest.mark.parametrize("name", [name for name in BACKENDS if name not in ("eager", "inductor")])
-def test_a_network_that_it_cannot_take_is_refused_with_the_reason(name: str, example: Tensor) -> None:
+def test_a_network_that_cannot_be_compiled_is_refused_with_the_reason(name: str, example: Tensor) -> None:
     require(name)
     with pytest.raises(UsageError, match=name):
         BACKENDS[name].compile(Unexportable(), example, "fp32", ())

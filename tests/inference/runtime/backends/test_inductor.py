@@ -40,7 +40,7 @@ def fresh_compiler() -> Iterator[None]:
 
 
 @needs_compiler
-def test_numbers_are_pytorchs_and_the_callers() -> None:
+def test_outputs_equal_eager_and_are_not_overwritten() -> None:
     network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
     kept = [(weight.clone(), weight.stride()) for weight in network.parameters()]
     run = INDUCTOR.compile(network, images, "fp32", ())
@@ -78,13 +78,13 @@ def test_any_number_of_networks_of_one_class(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_network_that_cannot_be_compiled_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"inductor cannot take this network: .*; use another backend"):
+    with pytest.raises(UsageError, match=r"inductor cannot compile this network: .*; use another backend"):
         INDUCTOR.compile(Undecided(), torch.randn(1, 3, 4, 4), "fp32", ())
 
 
-def test_what_is_missing_comes_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "'no-such-compiler' is not there: install one" in str(INDUCTOR.missing(CPU))
+    assert "'no-such-compiler' is not installed: install it" in str(INDUCTOR.missing(CPU))
     monkeypatch.setenv("CXX", shutil.which("sh") or "sh")
     monkeypatch.setattr(inductor.sysconfig, "get_paths", lambda: {"include": "/nowhere"})
     assert "python3-dev" in str(INDUCTOR.missing(CPU))

@@ -10,7 +10,7 @@ import densemble as de
 from densemble.errors import UsageError
 from densemble.inference.runtime.backends import onnxruntime
 from densemble.inference.runtime.backends.onnxruntime import ONNXRUNTIME
-from densemble.inference.runtime.execution import Grid
+from densemble.inference.runtime.execution import LowResNetwork
 from densemble.nets.rewrite import for_inference
 
 pytest.importorskip("onnxscript")
@@ -32,9 +32,9 @@ class Unknown(nn.Module):
         return torch.linalg.eigvals(x).real
 
 
-def test_a_members_grid_is_pytorchs_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+def test_logits_of_a_member_equal_eager_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     model = for_inference(de.DenseModel("squeezenet1_1", weights=None, head="upsample", out_channels=3))
-    network, images = Grid(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
+    network, images = LowResNetwork(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
     found = ONNXRUNTIME.compile(network, images, "fp32", ())(images)[0]
     assert capfd.readouterr().out == ""
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_a_members_grid_is_pytorchs_and_nothing_is_printed(capfd: pytest.Capture
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_outputs_are_in_order_and_the_callers() -> None:
+def test_outputs_are_in_order_and_not_overwritten() -> None:
     network, images = Pair().eval(), torch.randn(2, 3, 8, 9)
     run = ONNXRUNTIME.compile(network, images, "fp32", ())
     maps, means = run(images)
@@ -56,11 +56,11 @@ def test_outputs_are_in_order_and_the_callers() -> None:
 
 
 def test_a_network_that_cannot_be_exported_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"onnxruntime cannot take this network: .*; use another backend"):
+    with pytest.raises(UsageError, match=r"onnxruntime cannot compile this network: .*; use another backend"):
         ONNXRUNTIME.compile(Unknown().eval(), torch.randn(1, 3, 4, 4), "fp32", ())
 
 
-def test_what_is_missing_comes_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ONNXRUNTIME.missing(CPU) is None and ONNXRUNTIME.precisions(CPU) == ("fp32",)
     assert "the ensemble is on mps" in str(ONNXRUNTIME.missing(torch.device("mps")))
     with monkeypatch.context() as patch:

@@ -51,7 +51,7 @@ def test_ranges_come_from_the_images() -> None:
     assert float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std()) > 0.3
 
 
-def test_without_images_or_library_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_or_library_are_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="int8 needs calibration images"):
         quantized(object(), [])
     with pytest.raises(UsageError, match="NNCF cannot quantize this network"):

@@ -1,4 +1,4 @@
-"""Backends: ways to run a network at a fixed shape, behind one interface; table BACKENDS."""
+"""Backends: runtimes that execute a network at a fixed shape, behind one interface; table BACKENDS."""
 
 from densemble.inference.runtime.backends.backend import Backend, Precision, Runner
 from densemble.inference.runtime.backends.eager import EAGER

@@ -1,4 +1,4 @@
-"""What a backend is: one way to run a network at one fixed shape."""
+"""Backend: the interface of a runtime that executes a network at one fixed shape."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -8,24 +8,26 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from densemble.errors import UsageError
+
 Precision = Literal["fp32", "bf16", "int8"]
 
 Runner = Callable[[Tensor], list[Tensor]]
-"""Normalized images of the one shape, float32 contiguous ``(B, C, H, W)`` -> float32 logits, one tensor per output.
+"""Normalized images of the fixed shape, float32 contiguous ``(B, C, H, W)`` -> float32 logits, one tensor per output.
 
-They are the caller's: a later call does not change them.
+A later call does not change the returned tensors.
 """
 
 Compile = Callable[[nn.Module, Tensor, Precision, Sequence[Tensor]], Runner]
 """(network, example of the fixed shape, precision, calibration batches of that shape) -> runner.
 
-The network takes normalized images and returns a tensor or a tuple of them; it is left as it is. Only int8 looks at the
+The network takes normalized images and returns a tensor or a tuple of them; it is not changed. Only int8 uses the
 calibration batches.
 """
 
 
 class JoinableRunner(ABC):
-    """A runner that can be made one with others of its kind, shape and precision."""
+    """A runner that can be joined with others of the same class, shape and precision into one."""
 
     @abstractmethod
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -33,27 +35,27 @@ class JoinableRunner(ABC):
 
     @abstractmethod
     def rest(self) -> None:
-        """Gives back the memory that it needs, until it runs again: that is then slow."""
+        """Release the working memory; the next run is slow because it allocates it again."""
 
     @classmethod
     @abstractmethod
     def join(cls, runners: Sequence[Any]) -> Self:
-        """One that gives the outputs of all, in their order, and computes in the memory of one; they are used up."""
+        """Return a runner of all outputs, in order, with the working memory of one; it replaces the given runners."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to run a network.
+    """A runtime that executes networks.
 
     Attributes:
-        missing: why it cannot be used here, on this device, with the remedy; ``None``: it can.
-        precisions: those that the hardware computes in, the exact one first.
-        compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot take.
-        runs_network: its runner calls the very network, whose weights have to stay in memory.
-        joinable: its runners are :class:`JoinableRunner`, and making one takes little time before it first runs.
-        slow_to_compile: compiles for minutes on a CPU, and is tried there only where it is named.
-        slower_than: backends that are faster on a CPU: where one of them can be used, this one is tried only where it
-            is named.
+        compile: see :data:`Compile`; raises ``UsageError`` for a network that it cannot compile.
+        missing: why the backend cannot be used on this device, with the remedy; ``None``: it can be used.
+        precisions: precisions that the hardware supports, the exact one first.
+        runs_network: the runner calls the network itself, whose weights have to stay in memory.
+        joinable: the runners are :class:`JoinableRunner`, and making one takes little time before its first run.
+        slow_to_compile: compilation takes minutes on a CPU; there, the backend is tried only if it is named.
+        slower_than: backends that are faster on a CPU: if one of them can be used, this one is tried only if it is
+            named.
     """
 
     compile: Compile
@@ -66,12 +68,24 @@ class Backend:
 
 
 def native_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies in bfloat16 by itself: slower than float32 where it does not."""
+    """Whether the hardware multiplies in bfloat16; emulation is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def float_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """float32, and bfloat16 if the hardware supports it."""
+    return ("fp32", "bf16") if native_bf16(device) else ("fp32",)
+
+
+def cannot_compile(backend: str, error: Exception, line: int = 0) -> UsageError:
+    """The error for a network that a backend cannot compile, with one line of the library's message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[line] if lines else type(error).__name__
+    return UsageError(f"{backend} cannot compile this network: {reason}; use another backend")
+
+
 def as_list(outputs: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """A network's outputs in a row."""
+    """The outputs of a network as a list."""
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)

@@ -1,29 +1,40 @@
-"""eager: PyTorch as it is, channels last; the reference for all others."""
+"""eager: plain PyTorch, channels last; the reference for all other backends."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, as_list, native_bf16
+from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, as_list, float_precisions
 
 
 def compile_eager(network: nn.Module, example: Tensor, precision: Precision, calibration: Sequence[Tensor]) -> Runner:
-    """A runner that calls the network, its weights laid out channels last."""
-    laid_out = _channels_last(network)
+    """Make a runner that calls the network with channels-last weights."""
+    return torch_runner(_channels_last(network), precision)
+
+
+def torch_runner(network: Callable[[Tensor], Any], precision: Precision, copy_outputs: bool = False) -> Runner:
+    """A runner that calls a PyTorch network with channels-last images.
+
+    Args:
+        network: returns a tensor or a tuple of them.
+        precision: ``bf16`` runs under autocast.
+        copy_outputs: the next call overwrites the memory of the network's outputs.
+    """
 
     @torch.inference_mode()
     def run(images: Tensor) -> list[Tensor]:
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            outputs = as_list(laid_out(images.contiguous(memory_format=torch.channels_last)))
-        return [output.float() for output in outputs]
+            outputs = as_list(network(images.contiguous(memory_format=torch.channels_last)))
+        return [output.to(torch.float32, copy=copy_outputs) for output in outputs]
 
     return run
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
-    """The network with weights channels last: the same ones where they lie so already."""
+    """The network itself if its weights are channels last already, else a copy."""
     if all(
         weight.is_contiguous(memory_format=torch.channels_last) for weight in network.parameters() if weight.ndim == 4
     ):
@@ -31,8 +42,4 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to(memory_format=torch.channels_last)
 
 
-def _precisions(device: torch.device) -> tuple[Precision, ...]:
-    return ("fp32", "bf16") if native_bf16(device) else ("fp32",)
-
-
-EAGER = Backend(compile_eager, precisions=_precisions)
+EAGER = Backend(compile_eager, precisions=float_precisions)

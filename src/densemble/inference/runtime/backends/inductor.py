@@ -1,4 +1,4 @@
-"""inductor: PyTorch's compiler; on a GPU with CUDA graphs."""
+"""inductor: the compiler of PyTorch; with CUDA graphs on a GPU."""
 
 import os
 import shutil
@@ -11,56 +11,43 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from densemble.errors import UsageError
-from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, as_list, native_bf16
+from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, cannot_compile, float_precisions
+from densemble.inference.runtime.backends.eager import torch_runner
 
 WARM_UPS = 3
-"""Calls until a CUDA graph is replayed: the compilation, the run that is recorded, the first replay."""
+"""Calls until a CUDA graph is replayed: compilation, recording, first replay."""
 
 
 def compile_inductor(
     network: nn.Module, example: Tensor, precision: Precision, calibration: Sequence[Tensor]
 ) -> Runner:
-    """A runner of the compiled network; compilation takes from ten seconds to minutes on a CPU.
+    """Compile a network; this takes from ten seconds to minutes on a CPU.
 
     Raises:
         UsageError: the network cannot be compiled.
     """
-    # Frozen weights are packed, folded and turned to bfloat16 once; on a GPU they would only take memory twice.
+    # Freezing packs, folds and casts the weights once; on a GPU it would only hold them in memory twice.
     option = "triton.cudagraphs" if example.is_cuda else "freezing"
-    compiled = torch.compile(_own_code(network, example), fullgraph=True, dynamic=False, options={option: True})
-
-    @torch.inference_mode()
-    def run(images: Tensor) -> list[Tensor]:
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            outputs = as_list(compiled(images.contiguous(memory_format=torch.channels_last)))
-        # The next replay of a CUDA graph writes into the same memory.
-        return [output.to(torch.float32, copy=images.is_cuda) for output in outputs]
-
+    compiled = torch.compile(_exported(network, example), fullgraph=True, dynamic=False, options={option: True})
+    run = torch_runner(compiled, precision, copy_outputs=example.is_cuda)  # a CUDA graph reuses its memory
     try:
         for _ in range(WARM_UPS if example.is_cuda else 1):
             run(example)
-    except Exception as error:  # the compiler, and the one that it calls, raise errors of their own
-        raise _refusal(error) from error
+    except Exception as error:  # the compiler, and the C++ compiler that it calls, raise errors of many types
+        raise cannot_compile("inductor", error) from error
     return run
 
 
-def _own_code(network: nn.Module, example: Tensor) -> nn.Module:
-    """The network as a graph with a ``forward`` of its own: the compiler keeps but eight versions of one function,
-    and all members would share the function of their class."""
+def _exported(network: nn.Module, example: Tensor) -> nn.Module:
+    """The network as a graph with a separate ``forward``.
+
+    The compiler keeps only eight versions of one function, and all members would share that of their class.
+    """
     try:
         with torch.no_grad():
-            laid_out = example.contiguous(memory_format=torch.channels_last)
-            return torch.export.export(network, (laid_out,)).module()
+            return torch.export.export(network, (example.contiguous(memory_format=torch.channels_last),)).module()
     except Exception as error:
-        raise _refusal(error) from error
-
-
-def _refusal(error: Exception) -> UsageError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return UsageError(
-        f"inductor cannot take this network: {lines[0] if lines else type(error).__name__}; use another backend"
-    )
+        raise cannot_compile("inductor", error) from error
 
 
 def _missing(device: torch.device) -> str | None:
@@ -70,14 +57,10 @@ def _missing(device: torch.device) -> str | None:
         return f"inductor runs on the CPU and on CUDA, the ensemble is on {device.type}"
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if sys.platform != "win32" and shutil.which(compiler) is None:
-        return f"inductor needs a C++ compiler, '{compiler}' is not there: install one, or set CXX to yours"
+        return f"inductor needs a C++ compiler, and '{compiler}' is not installed: install it, or set CXX"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
-        return "inductor needs the headers of Python: install python3-dev"
+        return "inductor needs the Python headers: install python3-dev"
     return None
 
 
-def _precisions(device: torch.device) -> tuple[Precision, ...]:
-    return ("fp32", "bf16") if native_bf16(device) else ("fp32",)
-
-
-INDUCTOR = Backend(compile_inductor, _missing, _precisions, slow_to_compile=True)
+INDUCTOR = Backend(compile_inductor, _missing, float_precisions, slow_to_compile=True)

@@ -1,7 +1,7 @@
-"""OpenVINO, NNCF and ONNX Runtime, imported with their telemetry off.
+"""Imports of OpenVINO, NNCF and ONNX Runtime with their telemetry off.
 
-OpenVINO reports its import and every conversion, and keeps a client number in ``~/intel``. ONNX Runtime keeps a device
-number in ``~/.cache/Microsoft`` and reports sessions. Each decides whether to when it is imported.
+OpenVINO reports its import and every conversion, and stores a client number in ``~/intel``. ONNX Runtime stores a
+device number in ``~/.cache/Microsoft`` and reports sessions. Each library reads its switch when it is imported.
 """
 
 import os
@@ -20,7 +20,7 @@ _LOCK = RLock()
 
 @contextmanager
 def no_telemetry() -> Iterator[None]:
-    """Environment in which the libraries do not report; the caller's comes back afterwards. One thread at a time."""
+    """Turn telemetry off in the environment, and restore it afterwards. One thread at a time."""
     with _LOCK:
         before = {name: os.environ.get(name) for name in _OFF}
         os.environ.update(_OFF)

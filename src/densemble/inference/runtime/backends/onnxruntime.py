@@ -1,4 +1,4 @@
-"""onnxruntime: the network as an ONNX model, on the CPU or on a CUDA GPU."""
+"""onnxruntime: runs the network as an ONNX model, on the CPU or on a CUDA GPU."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemble.errors import UsageError
-from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, as_list
+from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, as_list, cannot_compile
 from densemble.inference.runtime.backends.libraries import load_onnxruntime
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -19,7 +18,7 @@ _ERRORS_ONLY = 3
 def compile_onnxruntime(
     network: nn.Module, example: Tensor, precision: Precision, calibration: Sequence[Tensor]
 ) -> Runner:
-    """A runner of the exported network, with as many threads as PyTorch has; only float32.
+    """Make a runner of the exported network, with the number of threads of PyTorch; only float32.
 
     Raises:
         UsageError: the network cannot be exported.
@@ -36,7 +35,7 @@ def _session(network: nn.Module, example: Tensor) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
-    # Threads that wait by spinning would take the cores from the networks that run between two calls.
+    # Spinning threads would take cores from the networks that run between two calls.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         with torch.no_grad():
@@ -44,25 +43,23 @@ def _session(network: nn.Module, example: Tensor) -> Any:
         assert program is not None
         serialized = program.model_proto.SerializeToString()
         return onnxruntime.InferenceSession(serialized, options, providers=[PROVIDERS[example.device.type]])
-    except Exception as error:  # the exporter and the session raise errors of their own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        raise UsageError(f"onnxruntime cannot take this network: {reason}; use another backend") from error
+    except Exception as error:  # the exporter and the session raise errors of many types
+        raise cannot_compile("onnxruntime", error) from error
 
 
 def _runner(session: Any, shapes: Sequence[tuple[int, ...]]) -> Runner:
-    source = session.get_inputs()[0].name
+    input_name = session.get_inputs()[0].name
     names = [output.name for output in session.get_outputs()]
 
     def run(images: Tensor) -> list[Tensor]:
         images = images.detach().contiguous()
         outputs = [torch.empty(shape, device=images.device) for shape in shapes]
         binding = session.io_binding()
-        place = (images.device.type, images.device.index or 0, _FLOAT)
-        binding.bind_input(source, *place, tuple(images.shape), images.data_ptr())
+        target = (images.device.type, images.device.index or 0, _FLOAT)
+        binding.bind_input(input_name, *target, tuple(images.shape), images.data_ptr())
         for name, output in zip(names, outputs, strict=True):
-            binding.bind_output(name, *place, tuple(output.shape), output.data_ptr())
-        if images.is_cuda:  # the session has a stream of its own
+            binding.bind_output(name, *target, tuple(output.shape), output.data_ptr())
+        if images.is_cuda:  # the session runs on another stream
             torch.cuda.current_stream(images.device).synchronize()
         session.run_with_iobinding(binding)
         return outputs
@@ -77,7 +74,7 @@ def _missing(device: torch.device) -> str | None:
     if absent:
         return f"{' and '.join(absent)} not installed: pip install 'densemble[onnx]'"
     if PROVIDERS[device.type] not in load_onnxruntime().get_available_providers():
-        return "the installed onnxruntime is the one without CUDA: pip install onnxruntime-gpu"
+        return "the installed onnxruntime has no CUDA support: pip install onnxruntime-gpu"
     return None
 
 
