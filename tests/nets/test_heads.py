@@ -15,11 +15,12 @@ from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.backbones import build_classifier
 from densemble.nets.cuts import all_nodes, levels
 from densemble.nets.heads import HEADS
-from densemble.nets.heads.layers import SubpixelStep, resize
-from densemble.nets.heads.smp_decoders import DECODERS
+from densemble.nets.heads.layers import resize
+from densemble.nets.heads.smp import DECODERS
+from densemble.nets.heads.subpixel import SubpixelStep
 from densemble.nets.truncate import truncate
 
-OWN = [head for head in HEADS if not head.startswith("smp-")]
+BUILT_IN = [head for head in HEADS if not head.startswith("smp-")]
 LIGHT = [
     "resnet18", "squeezenet1_1", "inception_v3", "mobilenet_v3_small", "timm/vit_tiny_patch16_224",
     "timm/convnext_atto", "resdeconv", "timm/tf_efficientnet_lite0",
@@ -27,7 +28,7 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"), sampled(list(product(OWN, BACKBONES)), list(zip(OWN, LIGHT, strict=False)))
+    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False)))
 )
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
