@@ -91,10 +91,10 @@ def test_a_cut_that_does_not_exist_names_those_that_fit() -> None:
 
 def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
     with pytest.raises(
-        CutError, match=r"6x9.*you ask for a map of at least 24x32.*deepest.*'features\.4' \(192 channels"
+        CutError, match=r"6x9.*the limits are a map of at least 24x32.*deepest.*'features\.4' \(192 channels"
     ):
         de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(24, 32))
-    with pytest.raises(CutError, match=r"\d+ MMACs, and you ask for at most 100 MMACs; the deepest .* is none"):
+    with pytest.raises(CutError, match=r"\d+ MMACs, but the limits are at most 100 MMACs; the deepest .* is none"):
         de.DenseModel("alexnet", cut="features.8", weights=None, max_macs=1e8)
     for limit in ({}, {"min_size": (6, 8)}):
         assert de.DenseModel("alexnet", cut="features.12", weights=None, **limit).cut.node == "features.12"
@@ -111,7 +111,7 @@ def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_i
     model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), head="upsample")
     assert model.cut.node == found[-1].node
     assert "a map of 8x10, the largest there is: none has a stride of at most 16" in model.cut.why
-    with pytest.raises(CutError, match="vit_b_32 at 256x320 has no place with a stride of at most 16; take a"):
+    with pytest.raises(CutError, match="vit_b_32 at 256x320 has no node with a stride of at most 16; take a"):
         de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), max_stride=16)
 
 
@@ -134,10 +134,10 @@ def test_limits_steer_the_automatic_cut() -> None:
     assert auto(max_stride=8).node == "layer2" and auto(max_stride=8).macs == layer2
     assert auto(max_macs=layer1).node == "layer1" and auto(max_macs=layer1 - 1).node != "layer1"
     assert auto(max_stride=16, max_macs=layer2).why == (
-        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places "
+        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} nodes "
         f"with a stride of at most 16 and at most {layer2 / 1e6:,.0f} MMACs"
     )
-    with pytest.raises(CutError, match="resnet18 at 240x320 has no place with at most 0 MMACs; take a larger max_macs"):
+    with pytest.raises(CutError, match="resnet18 at 240x320 has no node with at most 0 MMACs; take a larger max_macs"):
         auto(max_macs=10)
 
 

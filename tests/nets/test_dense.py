@@ -123,8 +123,8 @@ def test_unknown_head() -> None:
         ({"out_size": 48}, r"out_size=48 is not a height and a width in pixels; write \(48, 64\) or '48x64'"),
         ({"out_size": (0, 5)}, r"out_size=\(0, 5\) is not"),
         ({"min_size": "60"}, "size '60' is not HEIGHTxWIDTH"),
-        ({"max_stride": "8"}, "max_stride='8' is no limit; give a positive number"),
-        ({"max_macs": -3}, "max_macs=-3 is no limit"),
+        ({"max_stride": "8"}, "max_stride='8' is not a limit; give a positive number"),
+        ({"max_macs": -3}, "max_macs=-3 is not a limit"),
         ({"in_channels": 0}, "in_channels=0 is not a number of channels"),
         ({"out_channels": 2.5}, r"out_channels=2\.5 is not a number of channels"),
         ({"in_channels": 4, "mean": (0.5,) * 3}, r"mean=.* must have one number for each of the 4 channels"),
@@ -142,7 +142,7 @@ def test_sizes_may_be_text() -> None:
 
 
 def test_what_makes_a_network_is_none() -> None:
-    with pytest.raises(UsageError, match=r"alexnet makes a network and is none; .* name it: 'torchvision"):
+    with pytest.raises(UsageError, match=r"alexnet is a class or function, not a network; .* its name: 'torchvision"):
         de.DenseModel(alexnet, weights=None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"a name or a torch.nn.Module, got a int"):
         de.DenseModel(7, weights=None)  # type: ignore[arg-type]

@@ -157,12 +157,12 @@ def test_one_sided_view_gives_a_one_sided_halo() -> None:
 @pytest.mark.parametrize(
     ("backbone", "options", "reason"),
     [
-        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or the whole image"),
-        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or the whole image"),
-        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or the whole image"),
-        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or the whole image"),
-        ("inception_v3", {"cut": "Conv2d_4a_3x3", "head": "upsample"}, "no exact fraction"),
-        ("resnet18", {"cut": "layer2", "input_size": (64, 64)}, "resized"),
+        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or on the whole image"),
+        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or on the whole image"),
+        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or on the whole image"),
+        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or on the whole image"),
+        ("inception_v3", {"cut": "Conv2d_4a_3x3", "head": "upsample"}, "not an exact fraction"),
+        ("resnet18", {"cut": "layer2", "input_size": (64, 64)}, "resizes the whole image"),
     ],
 )
 def test_others_say_why_not(backbone: str, options: dict[str, object], reason: str) -> None:
@@ -174,7 +174,7 @@ def test_others_say_why_not(backbone: str, options: dict[str, object], reason: s
 def test_a_halo_that_costs_too_much_is_not_claimed() -> None:
     model = made_lively(make("densenet121", "features.denseblock2", "upsample"))
     reach = measure_reach(model)
-    assert reach.halo is None and ("times the work" in reach.why or "pixels far" in reach.why)
+    assert reach.halo is None and ("times the work" in reach.why or "pixels away" in reach.why)
 
 
 def test_a_fixed_map_has_none() -> None:

@@ -187,13 +187,15 @@ def test_a_network_that_returns_something_else_in_training_is_refused() -> None:
             return super().forward(x) if not self.training else [super().forward(x)[0]]
 
     model = dense(Moody(lambda maps: maps, branches=True)).train()
-    with pytest.raises(UsageError, match="returns no '2' in training mode, but 0; let its forward return the same"):
+    with pytest.raises(
+        UsageError, match="returns no '2' in training mode, but 0; change its forward to return the same"
+    ):
         model(torch.rand(2, 3, *SIZE))
 
 
 def test_tokens_in_another_order_are_refused() -> None:
     shuffled = Body(lambda maps: [tokens(maps)[0].flip(1)])
-    with pytest.raises(UsageError, match="'0' that Body returns is no row of tokens in the order of the image's patch"):
+    with pytest.raises(UsageError, match="the tokens '0' that Body returns are not in the order of the image's patch"):
         dense(shuffled)
 
 
@@ -323,7 +325,7 @@ def test_own_networks_of_other_channels(channels: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(model.backbone(x)[0], network.body(x), rtol=0, atol=0)
     assert model.spec.own_channels == channels and not model.spec.stem and measured(network).channels == channels
-    with pytest.raises(UsageError, match=f"takes images of {channels} channels, not of 3: say in_channels={channels}"):
+    with pytest.raises(UsageError, match=f"takes images of {channels} channels, not of 3; set in_channels={channels}"):
         dense(network)
 
 
@@ -350,7 +352,7 @@ def test_further_arguments_keep_their_defaults() -> None:
     ("network", "message"),
     [
         (NeedsMask(), r"NeedsMask does not run on an image alone \(missing a required argument: 'mask'.*Wrapped"),
-        (Scores().half(), r"the parameters of Scores are torch.float16; hand over Scores.float\(\)"),
+        (Scores().half(), r"the parameters of Scores are torch.float16; pass Scores.float\(\)"),
         (nn.Linear(7, 3), r"Linear does not run on a 3-channel image.*mat1 and mat2.*try it on torch.zeros"),
     ],
 )

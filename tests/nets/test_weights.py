@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 
 import densemble as de
 from densemble.errors import WeightsError
-from densemble.nets import backbones as door
+from densemble.nets import backbones
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_weights_dir_and_the_variable_come_before_any_download(tmp_path: Path, m
     def refuse(*args: object) -> None:
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr(door, "_download", refuse)
+    monkeypatch.setattr(backbones, "_download", refuse)
     assert_loaded(build(weights_dir=tmp_path), state())
     monkeypatch.setenv("DENSEMBLE_WEIGHTS_DIR", str(tmp_path))
     assert_loaded(build(), state())
@@ -90,7 +90,7 @@ def test_a_few_missing_tensors_are_counted_and_named(tmp_path: Path) -> None:
 def test_a_poor_load_is_taken_only_where_it_is_allowed(tmp_path: Path) -> None:
     values = {key: value for key, value in state().items() if key.startswith("features.0.")} | {"odd": torch.zeros(2)}
     save_file(values, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="take what fits with allow_partial"):
+    with pytest.raises(WeightsError, match="load what fits with allow_partial"):
         build(tmp_path / "w.safetensors")
     model = build(tmp_path / "w.safetensors", allow_partial=True)
     count = len(model.backbone.network.state_dict())
@@ -146,7 +146,9 @@ def test_a_hub_id_names_architecture_and_weights(tmp_path: Path, monkeypatch: py
 
 def test_a_hub_that_cannot_be_asked_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(WeightsError, match=r"cannot ask the hub what 'hf-hub:someone/lite' is.*as timm/NAME"):
+    with pytest.raises(
+        WeightsError, match=r"cannot get the configuration of 'hf-hub:someone/lite' from the hub.*as timm/NAME"
+    ):
         de.DenseModel("hf-hub:someone/lite")
 
 

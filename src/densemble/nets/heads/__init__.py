@@ -7,24 +7,24 @@ it returns logits ``(B, K, h, w)``. ``head.grid(maps, size)`` returns the logits
 import difflib
 
 from densemble.errors import UsageError
-from densemble.nets.heads.aspp import AsppHead
-from densemble.nets.heads.deconv import DeconvHead
+from densemble.nets.heads.aspp import make_aspp
+from densemble.nets.heads.deconv import make_deconv
 from densemble.nets.heads.fpn import PyramidHead
 from densemble.nets.heads.head import Head
-from densemble.nets.heads.ppm import PpmHead
+from densemble.nets.heads.ppm import make_ppm
 from densemble.nets.heads.skip import SkipHead
 from densemble.nets.heads.smp import SMP_HEADS
-from densemble.nets.heads.subpixel import SubpixelHead
-from densemble.nets.heads.upsample import UpsampleHead
+from densemble.nets.heads.subpixel import make_subpixel
+from densemble.nets.heads.upsample import make_upsample
 
 HEADS: dict[str, Head] = {
     "fpn": Head(PyramidHead, multi_level=True),
     "skip": Head(SkipHead, multi_level=True),
-    "upsample": Head(UpsampleHead),
-    "aspp": Head(AsppHead),
-    "ppm": Head(PpmHead),
-    "deconv": Head(DeconvHead),
-    "subpixel": Head(SubpixelHead),
+    "upsample": Head(make_upsample),
+    "aspp": Head(make_aspp),
+    "ppm": Head(make_ppm),
+    "deconv": Head(make_deconv),
+    "subpixel": Head(make_subpixel),
     **SMP_HEADS,
 }
 """Head by name."""

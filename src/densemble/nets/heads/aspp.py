@@ -1,6 +1,6 @@
 """Head ``aspp``: atrous spatial pyramid pooling, then as ``upsample``."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,5 @@ class SpatialPyramid(nn.Module):
         return output
 
 
-class AsppHead(StepHead):
-    """Atrous spatial pyramid pooling, then a bilinear resize and a 3x3 convolution per doubling."""
-
-    def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
-        super().__init__(SpatialPyramid, ResizeStep, channels, out_channels, doublings)
+make_aspp = partial(StepHead, SpatialPyramid, ResizeStep)
+"""Atrous spatial pyramid pooling, then a bilinear resize and a 3x3 convolution per doubling."""

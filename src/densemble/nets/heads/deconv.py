@@ -1,6 +1,6 @@
 """Head ``deconv``: transposed convolutions."""
 
-from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
@@ -16,8 +16,5 @@ class DeconvStep(DoublingStep):
         super().__init__(*normalized(convolution, out_channels))
 
 
-class DeconvHead(StepHead):
-    """3x3 convolution, then a transposed convolution per doubling."""
-
-    def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
-        super().__init__(convolution3x3, DeconvStep, channels, out_channels, doublings)
+make_deconv = partial(StepHead, convolution3x3, DeconvStep)
+"""3x3 convolution, then a transposed convolution per doubling."""

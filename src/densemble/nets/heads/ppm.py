@@ -1,6 +1,6 @@
 """Head ``ppm``: pyramid pooling, then as ``upsample``."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +34,5 @@ class PoolingPyramid(nn.Module):
         return output
 
 
-class PpmHead(StepHead):
-    """Pyramid pooling, then a bilinear resize and a 3x3 convolution per doubling."""
-
-    def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
-        super().__init__(PoolingPyramid, ResizeStep, channels, out_channels, doublings)
+make_ppm = partial(StepHead, PoolingPyramid, ResizeStep)
+"""Pyramid pooling, then a bilinear resize and a 3x3 convolution per doubling."""

@@ -1,6 +1,6 @@
 """Head ``subpixel``: convolutions whose channels become pixels."""
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -23,8 +23,5 @@ class SubpixelStep(DoublingStep):
         super().__init__(convolution, nn.PixelShuffle(2), nn.BatchNorm2d(out_channels), nn.ReLU())
 
 
-class SubpixelHead(StepHead):
-    """3x3 convolution, then a subpixel convolution per doubling."""
-
-    def __init__(self, channels: Sequence[int], out_channels: int, doublings: int) -> None:
-        super().__init__(convolution3x3, SubpixelStep, channels, out_channels, doublings)
+make_subpixel = partial(StepHead, convolution3x3, SubpixelStep)
+"""3x3 convolution, then a subpixel convolution per doubling."""
