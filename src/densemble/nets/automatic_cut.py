@@ -36,19 +36,15 @@ class Limits:
     lenient: bool = False
     levels: bool = True
 
-    def large_enough(self, cut: Cut) -> bool:
-        """Whether the map satisfies ``min_size`` and ``max_stride``."""
-        height, width = self.min_size or (1, 1)
-        stride_fits = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
-        return stride_fits and cut.height >= height and cut.width >= width
-
     def affordable(self, cut: Cut) -> bool:
         """Whether the work satisfies ``max_macs``."""
         return self.max_macs is None or cut.macs <= self.max_macs
 
     def permits(self, cut: Cut) -> bool:
         """Whether the cut satisfies all limits."""
-        return self.affordable(cut) and self.large_enough(cut)
+        height, width = self.min_size or (1, 1)
+        stride_fits = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
+        return self.affordable(cut) and stride_fits and cut.height >= height and cut.width >= width
 
     def for_head(self, head: str, size: Size, out_size: Size | None) -> "Limits":
         """The limits for one member; without ``min_size`` and ``max_stride``, the stride is at most 32 or 16.
@@ -108,14 +104,9 @@ def choose(cuts: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut
     return replace(same_size[-1], why=why)
 
 
-def depth(cut: Cut) -> int:
-    """Depth of a cut: the number of parameters before it."""
-    return cut.parameters
-
-
 def deepest_of(cuts: Sequence[Cut]) -> Cut:
-    """The deepest cut; of several equally deep cuts, the last."""
-    return max(reversed(cuts), key=depth)
+    """The cut with the most parameters before it; of several, the last."""
+    return max(reversed(cuts), key=lambda c: c.parameters)
 
 
 def _of_returned(returned: Sequence[Cut], within: Limits) -> Cut:

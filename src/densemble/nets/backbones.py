@@ -202,27 +202,23 @@ def _timm_config(name: str, tag: str = "DEFAULT") -> Any:
         return None
 
 
-def _tracer_arguments(model: nn.Module) -> dict[str, Any]:
-    """Tracer options: timm marks modules and functions that FX must not trace into; torchvision marks none."""
-    from torchvision.models.feature_extraction import _set_default_tracer_kwargs
+def _tracer(model: nn.Module) -> Any:
+    """A tracer that passes only an image; all other arguments of forward keep their defaults.
+
+    timm marks modules and functions that FX must not trace into; torchvision marks none.
+    """
+    from torchvision.models.feature_extraction import NodePathTracer, _set_default_tracer_kwargs
 
     arguments: dict[str, Any] = _set_default_tracer_kwargs(None)
     if type(model).__module__.startswith("timm."):
         from timm.models import _features_fx
 
-        arguments["leaf_modules"] = [*arguments["leaf_modules"], *_features_fx.get_notrace_modules()]
-        arguments["autowrap_functions"] = [
-            *arguments.get("autowrap_functions", []),
-            *_features_fx.get_notrace_functions(),
-        ]
-    return arguments
-
-
-def _tracer(model: nn.Module) -> Any:
-    """A tracer that passes only an image; all other arguments of forward keep their defaults."""
-    from torchvision.models.feature_extraction import NodePathTracer
-
-    tracer = NodePathTracer(**_tracer_arguments(model))
+        for key, marked in (
+            ("leaf_modules", _features_fx.get_notrace_modules()),
+            ("autowrap_functions", _features_fx.get_notrace_functions()),
+        ):
+            arguments[key] = [*arguments.get(key, []), *marked]
+    tracer = NodePathTracer(**arguments)
     name = next(iter(signature(model.forward).parameters), "x")
 
     def image_alone(root: Any, is_module: bool, concrete_args: Any = None) -> Any:

@@ -7,7 +7,7 @@ from torch import nn
 
 from densemble.errors import CutError, UsageError
 from densemble.nets import backbones
-from densemble.nets.automatic_cut import deepest_of, depth, no_map
+from densemble.nets.automatic_cut import deepest_of, no_map
 from densemble.nets.cut import Cut, CutList
 from densemble.nets.leaves import with_the_same_values
 from densemble.nets.measure_cuts import Measured, measure
@@ -124,7 +124,7 @@ def levels(measurements: Sequence[Cut], cut: Cut, finest: Size) -> list[Cut]:
 
 def _listed_levels(listed: Sequence[Cut], cut: Cut, finest: Size) -> list[Cut]:
     others = [c for c in listed if c != cut and c.height >= cut.height and c.width >= cut.width]
-    larger = _larger_maps(sorted(others, key=depth), cut)
+    larger = _larger_maps(sorted(others, key=lambda c: c.parameters), cut)
     if not larger:
         return _evenly_spaced(others, cut)
     deepest = deepest_of([cut, *larger])

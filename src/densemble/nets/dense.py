@@ -185,9 +185,7 @@ class DenseModel(nn.Module):
         require_channels(name, measurement.channels, in_channels)
         self.cut: Cut = choose(measurement.cuts, cut, limits.for_head(head, size, out_size), name)
         chain = levels(measurement.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
-        device = str(torch.get_default_device())
-        build = backbones.build_classifier
-        classifier = build(backbone, device, in_channels) if isinstance(backbone, str) else backbone
+        classifier = _classifier(backbone, self.cut.kind, in_channels)
         expected = backbones.normalization(name, in_channels, pretrained_weights, classifier)
         self.spec = DenseSpec(
             backbone=name,
@@ -207,13 +205,10 @@ class DenseModel(nn.Module):
             in_channels=in_channels,
             own_channels=measurement.channels,
         ).with_rule(measurement.rule)
+        self._assemble(classifier)
+        self.loaded = "the module's own weights"
         if isinstance(backbone, str):
-            self._assemble(classifier)
             self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
-        else:
-            # Truncation to stages or outputs changes the classifier, which belongs to the user.
-            self._assemble(classifier if self.cut.kind == "graph" else copy.deepcopy(classifier))
-            self.loaded = "the module's own weights"
         self.assumed = expected.notice if mean is None or std is None else ""
         if self.assumed and backbones.is_published(name):
             warnings.warn(self.assumed, stacklevel=2)
@@ -385,6 +380,13 @@ def _resolve(
         return backbone, f"module:{type(backbone).__qualname__}", weights, weights
     name, resolved_weights = backbones.resolve(backbone, weights)
     return name, name, resolved_weights, backbone if backbone.startswith(HUB) else weights
+
+
+def _classifier(backbone: str | nn.Module, kind: Kind, in_channels: int) -> nn.Module:
+    """Network to truncate: a new one for a name; a copy of a user's network if truncation would change it."""
+    if isinstance(backbone, str):
+        return backbones.build_classifier(backbone, str(torch.get_default_device()), in_channels)
+    return backbone if kind == "graph" else copy.deepcopy(backbone)
 
 
 @lru_cache(maxsize=16)

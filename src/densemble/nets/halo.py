@@ -82,13 +82,14 @@ def measure_reach(model: DenseModel) -> Reach:
         return Reach(None, "it resizes the whole image")
     if spec.out_size is not None:
         return Reach(None, "its map has the same size for images of every size")
+    line = _line(spec.multiple)
     with eval_mode(model):
         sides = [*_reach(model, vertical=True), *_reach(model, vertical=False)]
         if None in sides:
-            return Reach(
-                None, f"its map depends on pixels more than {_line(spec.multiple)} pixels away, or on the whole image"
-            )
-        for stride in _strides(spec.multiple):
+            return Reach(None, f"its map depends on pixels more than {line} pixels away, or on the whole image")
+        for stride in (spec.multiple * 2**power for power in range(8)):
+            if line % stride:
+                continue
             top, bottom, left, right = (-(-(side or 0) // stride) * stride for side in sides)
             halo = Halo(stride, (top, bottom, left, right))
             if _holds(model, stride, (top, bottom), vertical=True) and _holds(model, stride, (left, right), False):
@@ -109,11 +110,6 @@ def _logits(model: DenseModel, images: Tensor, vertical: bool) -> Tensor:
 
 def _line(multiple: int) -> int:
     return math.lcm(LONGEST_STRIDE, multiple)
-
-
-def _strides(multiple: int) -> list[int]:
-    """Candidate strides, smallest first."""
-    return [multiple * 2**power for power in range(8) if _line(multiple) % (multiple * 2**power) == 0]
 
 
 def _random(model: DenseModel, length: int) -> Tensor:

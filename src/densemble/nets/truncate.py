@@ -54,7 +54,7 @@ def truncate(
         used, called = _needed(twin, read, unique_nodes, images)
     if kind == "stages":
         drop_unused(classifier, used, called)
-        return StageBackbone(classifier, nodes)
+        return StageBackbone(classifier, nodes, layouts)
     try:
         drop_unused(twin, used, called)
         read(twin, images, unique_nodes)

@@ -21,19 +21,19 @@ from densemble.shapes import size_of
 class CutBackbone(nn.Module, ABC):
     """A truncated classifier: normalized images ``(B, C, H, W)`` -> one map ``(B, C', h, w)`` per node.
 
-    ``network`` is the truncated classifier, with the keys of the whole one. ``adapter``, if it is not ``None``,
-    projects the channels of the image to three channels.
+    ``network`` is the truncated classifier, with the keys of the whole one; ``layouts`` are the layouts of its tensors
+    at ``nodes``. ``adapter``, if it is not ``None``, projects the channels of the image to three channels.
     """
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
         super().__init__()
         self.network = network
-        self.nodes = tuple(nodes)
+        self.nodes, self.layouts = tuple(nodes), tuple(layouts)
         self.adapter: nn.Module | None = None
 
     @abstractmethod
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of the network, in the order of the nodes."""
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
+        """Tensors of the network at the nodes, in their layouts."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
@@ -47,7 +47,8 @@ class CutBackbone(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps, in the order of the nodes."""
-        return self.maps(x if self.adapter is None else self.adapter(x))
+        tensors = self.node_tensors(x if self.adapter is None else self.adapter(x))
+        return [to_nchw(tensor, layout, size_of(x)) for tensor, layout in zip(tensors, self.layouts, strict=True)]
 
     @torch.no_grad()
     def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
@@ -61,14 +62,10 @@ class CutBackbone(nn.Module, ABC):
 
 
 class GraphBackbone(CutBackbone):
-    """Nodes of a traced graph; maps in other layouts are converted to NCHW."""
+    """Nodes of a traced graph."""
 
     network: fx.GraphModule
-
-    def __init__(self, network: fx.GraphModule, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
-        super().__init__(network, nodes)
-        self.layouts = tuple(layouts)
-        self.checkpointing = False
+    checkpointing = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GraphBackbone":
         """A copy in the same mode; copies of torchvision's graph modules would be in training mode."""
@@ -84,10 +81,10 @@ class GraphBackbone(CutBackbone):
     def checkpoint_gradients(self) -> None:
         self.checkpointing = True
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
         segmented = self.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         maps = SegmentedRun(self.network)(x) if segmented else self.network(x)
-        return [to_nchw(maps[node], layout, size_of(x)) for node, layout in zip(self.nodes, self.layouts, strict=True)]
+        return [maps[node] for node in self.nodes]
 
 
 class StageBackbone(CutBackbone):
@@ -102,16 +99,12 @@ class StageBackbone(CutBackbone):
             )
         switch()
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
         return stages(self.network, x, self.nodes)
 
 
 class OutputBackbone(StageBackbone):
     """Maps that the network returns in a list, dictionary or dataclass; the whole network runs."""
-
-    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
-        super().__init__(network, nodes)
-        self.layouts = tuple(layouts)
 
     def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
         """Like :meth:`CutBackbone.gives_maps`, on a copy; ``False`` if the forward changes the network permanently."""
@@ -119,9 +112,8 @@ class OutputBackbone(StageBackbone):
         before = settings(copied)
         return super(OutputBackbone, copied).gives_maps(x, channels) and settings(copied) == before
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        tensors = named_outputs(self.network, x, self.nodes)
-        return [to_nchw(tensor, layout, size_of(x)) for tensor, layout in zip(tensors, self.layouts, strict=True)]
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
+        return named_outputs(self.network, x, self.nodes)
 
 
 def drop_unused(network: nn.Module, used: set[str], called: set[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from densemble.nets.heads.head import DenseHead
-from densemble.nets.heads.layers import WIDTH, halving_widths, normalized, resize, resize_steps
+from densemble.nets.heads.layers import WIDTH, halving_widths, normalized, resize, resize_steps, run_steps
 from densemble.shapes import Size, size_of
 
 
@@ -41,7 +41,4 @@ class PyramidHead(DenseHead):
             summand = resize(level(x), size_of(maps[-1]))
             deeper, total = x, summand if total is None else total + summand
         assert total is not None
-        for step in self.grow:
-            total = step(total, size)
-        logits: Tensor = self.logits(total)
-        return logits
+        return run_steps(total, self.grow, self.logits, size)

@@ -27,6 +27,14 @@ def resize_steps(widths: list[int]) -> nn.ModuleList:
     return nn.ModuleList(ResizeStep(a, b) for a, b in pairwise(widths))
 
 
+def run_steps(x: Tensor, steps: nn.ModuleList, logits: nn.Module, size: Size | None) -> Tensor:
+    """Run doubling steps up to ``size``, then the convolution to logits."""
+    for step in steps:
+        x = step(x, size)
+    result: Tensor = logits(x)
+    return result
+
+
 def normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
     """Convolution, batch normalization, ReLU."""
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())

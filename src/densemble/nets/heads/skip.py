@@ -6,7 +6,14 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from densemble.nets.heads.head import DenseHead
-from densemble.nets.heads.layers import ResizeConvolution, convolution3x3, halving_widths, normalized, resize_steps
+from densemble.nets.heads.layers import (
+    ResizeConvolution,
+    convolution3x3,
+    halving_widths,
+    normalized,
+    resize_steps,
+    run_steps,
+)
 from densemble.shapes import Size, size_of
 
 LATERAL = 48
@@ -47,7 +54,4 @@ class SkipHead(DenseHead):
         x = self.first(maps[0])
         for larger, lateral, step in zip(maps[1:], self.laterals, self.steps, strict=True):
             x = step(x, lateral(larger))
-        for step in self.grow:
-            x = step(x, size)
-        logits: Tensor = self.logits(x)
-        return logits
+        return run_steps(x, self.grow, self.logits, size)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from densemble.nets.heads.head import DenseHead
-from densemble.nets.heads.layers import WIDTH, halving_widths
+from densemble.nets.heads.layers import WIDTH, halving_widths, run_steps
 from densemble.shapes import Size
 
 MakeLayer = Callable[[int, int], nn.Module]
@@ -37,8 +37,4 @@ class StepHead(DenseHead):
 
     def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
         """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` before the last resize."""
-        x = self.first(maps[0])
-        for step in self.steps:
-            x = step(x, size)
-        logits: Tensor = self.logits(x)
-        return logits
+        return run_steps(self.first(maps[0]), self.steps, self.logits, size)
