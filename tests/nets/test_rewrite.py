@@ -33,11 +33,11 @@ def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("size", [(24, 32), (17, 29), (9, 12), (13, 11), (40, 7)])
-@pytest.mark.parametrize("beside", [0, 5])
-def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], beside: int) -> None:
-    layer = ResizeConvolution(7 + beside, 3).double()
+@pytest.mark.parametrize("skip_channels", [0, 5])
+def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], skip_channels: int) -> None:
+    layer = ResizeConvolution(7 + skip_channels, 3).double()
     x = torch.randn(2, 7, 9, 12, dtype=torch.float64)
-    other = torch.randn(2, beside, *size, dtype=torch.float64) if beside else None
+    other = torch.randn(2, skip_channels, *size, dtype=torch.float64) if skip_channels else None
     resized = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
     expected = F.conv2d(resized if other is None else torch.cat([resized, other], 1), layer.weight, padding=1)
     torch.testing.assert_close(layer(x, size, other), expected)

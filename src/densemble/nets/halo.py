@@ -122,8 +122,8 @@ def _random(model: DenseModel, length: int) -> Tensor:
 def _reach(model: DenseModel, vertical: bool) -> tuple[int | None, int | None]:
     """Pixels (before, after) a position that its logits depend on; ``None``: more than the probe image shows."""
     line = _line(model.spec.multiple)
-    least = max(2 * line, model.spec.rule.nearest((1, 1))[0])
-    images = _random(model, -(-least // line) * line)
+    smallest = max(2 * line, model.spec.rule.nearest((1, 1))[0])
+    images = _random(model, -(-smallest // line) * line)
     nan_after, nan_before = images.clone(), images.clone()
     nan_after[:, :, line:] = float("nan")
     nan_before[:, :, :line] = float("nan")
@@ -140,8 +140,8 @@ def _reach(model: DenseModel, vertical: bool) -> tuple[int | None, int | None]:
 def _holds(model: DenseModel, stride: int, halo: tuple[int, int], vertical: bool) -> bool:
     """Whether windows at the start, the end and an odd multiple of the stride give the logits of the whole image."""
     before, after = halo
-    least = model.spec.rule.nearest((1, 1))[0]
-    window = -(-max(before + after + 3 * stride, least) // stride) * stride
+    smallest = model.spec.rule.nearest((1, 1))[0]
+    window = -(-max(before + after + 3 * stride, smallest) // stride) * stride
     margin = (-(-max(64, before, after) // stride) | 1) * stride
     images = _random(model, 2 * margin + window)
     length = images.shape[2]

@@ -128,7 +128,7 @@ def _failure(model: nn.Module, size: Size, device: str, channels: int) -> str | 
     """The error of a network at a size; ``None`` if it runs."""
     try:
         run(model, probe(size, device, channels))
-    except Exception as error:  # networks refuse sizes with assertions, value errors and errors of their layers
+    except Exception as error:  # networks reject sizes with assertions, value errors and errors of their layers
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return None
 

@@ -208,11 +208,11 @@ def _require_order(model: nn.Module, maps: Mapping[str, ReturnedMap], images: Te
     reference, *changed = to_nchw(tokens, layout, size).float()
     for (row, column), features in zip(patches, changed, strict=True):
         change = (features - reference).square().sum(0)
-        most = divmod(int(change.argmax()), change.shape[1])
-        if max(abs(most[0] - row), abs(most[1] - column)) > 1:
+        most_changed = divmod(int(change.argmax()), change.shape[1])
+        if max(abs(most_changed[0] - row), abs(most_changed[1] - column)) > 1:
             raise UsageError(
                 f"the tokens '{name}' that {type(model).__name__} returns are not in the order of the image's patches: "
-                f"a change of patch {(row, column)} changes token {most} most; they may be masked or shuffled; "
+                f"a change of patch {(row, column)} changes token {most_changed} most; they may be masked or shuffled; "
                 "pass a network that returns (B, C, h, w)"
             )
 
