@@ -25,7 +25,7 @@ def test_block_of(parameter: str, block: str) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"])
 def test_every_parameter_lies_in_one_block(name: str) -> None:
     network = build_classifier(name, "meta")
-    found = blocks(network)
-    listed = [id(p) for group in found.values() for p in group]
+    result = blocks(network)
+    listed = [id(p) for group in result.values() for p in group]
     assert len(listed) == len(set(listed)) and set(listed) == {id(p) for p in network.parameters()}
-    assert len(found) >= 8
+    assert len(result) >= 8

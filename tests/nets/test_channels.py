@@ -41,7 +41,7 @@ def test_any_number_of_channels(name: str, channels: int) -> None:
     assert model.mean.numel() == model.std.numel() == channels
 
 
-def test_a_grey_image_gives_what_it_gave_as_rgb() -> None:
+def test_a_grey_image_gives_the_same_as_its_rgb_copy() -> None:
     grey_model = de.DenseModel("resnet18", weights=None, in_channels=1, mean=(0.0,), std=(1.0,)).eval()
     rgb_model = de.DenseModel("resnet18", weights=None, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
     state = rgb_model.state_dict()
@@ -65,7 +65,7 @@ def test_filters_by_hand() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
-def test_a_projection_begins_as_means(channels: int) -> None:
+def test_a_projection_starts_as_means(channels: int) -> None:
     layer = projection(channels)
     torch.testing.assert_close(layer.weight.sum(1).flatten(), torch.ones(3))
     assert layer(torch.full((1, channels, 2, 2), 0.3)).detach().allclose(torch.tensor(0.3))
@@ -88,7 +88,7 @@ def test_pretrained_weights_are_loaded_before_they_are_widened(tmp_path) -> None
     whole = resnet18(weights=None)
     save_file(whole.state_dict(), tmp_path / "torchvision-resnet18.safetensors")
     model = de.DenseModel("resnet18", in_channels=4, weights_dir=tmp_path)
-    own = model.backbone.network.get_parameter("conv1.weight")
-    torch.testing.assert_close(own[:, :3], whole.conv1.weight * 0.75)
-    torch.testing.assert_close(own[:, 3], whole.conv1.weight[:, 0] * 0.75)
+    actual = model.backbone.network.get_parameter("conv1.weight")
+    torch.testing.assert_close(actual[:, :3], whole.conv1.weight * 0.75)
+    torch.testing.assert_close(actual[:, 3], whole.conv1.weight[:, 0] * 0.75)
     assert "loaded" in model.loaded and model.spec.stem == ("conv1",)

@@ -12,7 +12,7 @@ NETWORKS = ["resnet18", "densenet121", "squeezenet1_1", "googlenet", "timm/tf_ef
 
 
 def gradients(model: de.DenseModel, images: Tensor) -> tuple[dict[str, Tensor], int]:
-    """Gradients, and the bytes that autograd keeps for them."""
+    """Gradients, and the bytes that autograd stores for them."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -43,13 +43,13 @@ def test_the_same_gradients_for_less_memory(name: str) -> None:
     model.backbone.checkpoint_gradients()
     again, kept_less = gradients(model, images)
     assert plain.keys() == again.keys() and len(plain) > 10
-    for key, wanted in plain.items():
-        torch.testing.assert_close(again[key], wanted, rtol=1e-4, atol=1e-7)
+    for key, expected in plain.items():
+        torch.testing.assert_close(again[key], expected, rtol=1e-4, atol=1e-7)
     assert kept_less < 0.75 * kept
 
 
-def test_a_segment_never_starts_from_what_is_overwritten() -> None:
-    """SqueezeNet's activations work in place: a convolution's output is gone when its segment is computed again."""
+def test_no_segment_starts_from_an_overwritten_tensor() -> None:
+    """SqueezeNet's activations work in place: the output of a convolution is lost before its segment is recomputed."""
     model = de.DenseModel("squeezenet1_1", weights=None, min_size=(3, 4), head="upsample").train()
     nodes = {node.name: node for node in model.backbone.network.graph.nodes}
     segments = SegmentedRun(model.backbone.network).segments
@@ -63,9 +63,9 @@ def test_without_gradients_nothing_changes() -> None:
     model = de.DenseModel("resnet18", weights=None).eval()
     images = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
-        wanted = model(images)
+        expected = model(images)
         model.backbone.checkpoint_gradients()
-        assert torch.equal(model(images), wanted)
+        assert torch.equal(model(images), expected)
 
 
 def test_separating_by_hand() -> None:

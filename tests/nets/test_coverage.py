@@ -29,11 +29,11 @@ QUICK = 12
 
 @pytest.mark.parametrize("name", sampled(SAMPLE, SAMPLE[:QUICK]))
 def test_a_seeded_sample_on_real_numbers(name: str) -> None:
-    """The asked size, finite numbers, and no parameter that the map does not depend on."""
+    """The requested size, finite values, and no parameter without influence on the map."""
     assert outputs(name, "cpu", (((97, 131), (48, 64)),)) == ["97x131 -> 48x64"]
 
 
-def test_every_classifier_of_torchvision_and_1250_of_timm_give_the_asked_size() -> None:
+def test_every_classifier_of_torchvision_and_1250_of_timm_give_the_requested_size() -> None:
     good = {entry["name"] for entry in COVERAGE if entry["ok"]}
     assert set(torchvision.models.list_models(module=torchvision.models)) <= good
     assert len([name for name in good if name.startswith("timm/")]) >= 1250
@@ -53,15 +53,15 @@ def test_no_backbone_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("entry", sampled(PUBLISHED, PUBLISHED[:1]), ids=lambda entry: entry["name"])
-def test_what_is_published_is_what_is_measured(entry: dict[str, Any]) -> None:
+def test_published_results_can_be_measured_again(entry: dict[str, Any]) -> None:
     if not entry["ok"]:
         with pytest.raises(UsageError):
             de.cuts(entry["name"], (240, 320))
         return
-    found = de.cuts(entry["name"], (240, 320))
-    assert len(found) == entry["nodes"]
-    assert (found[-1].node, found[-1].channels) == (entry["deepest"]["node"], entry["deepest"]["channels"])
-    assert (found[-1].macs, found[-1].parameters) == (entry["deepest"]["macs"], entry["deepest"]["parameters"])
+    result = de.cuts(entry["name"], (240, 320))
+    assert len(result) == entry["nodes"]
+    assert (result[-1].node, result[-1].channels) == (entry["deepest"]["node"], entry["deepest"]["channels"])
+    assert (result[-1].macs, result[-1].parameters) == (entry["deepest"]["macs"], entry["deepest"]["parameters"])
 
 
 def test_the_command_prints_it(densemble: Callable[..., Any]) -> None:
@@ -81,7 +81,7 @@ def test_a_part_of_a_name_is_enough(densemble: Callable[..., Any]) -> None:
     assert refused.returncode == 2 and "no backbone matches 'nosuchnet'" in refused.stderr
 
 
-def test_a_sweep_is_sharded_and_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+def test_a_sweep_is_sharded_and_resumes(tmp_path: Path) -> None:
     names = ["alexnet", "resdeconv", "squeezenet1_1"]
     sweep(tmp_path, names, (0, 2), "meta")
     assert [entry["name"] for entry in read(tmp_path)] == ["alexnet", "squeezenet1_1"]
@@ -96,7 +96,7 @@ def test_a_sweep_is_sharded_and_goes_on_where_it_was_cut_off(tmp_path: Path) -> 
         publish(tmp_path)
 
 
-def test_the_page_names_what_cannot_be_cut() -> None:
+def test_the_page_names_networks_that_cannot_be_cut() -> None:
     text = page([*COVERAGE[:3], {"name": "timm/odd", "ok": False, "reason": "it branches on values"}])
     assert "- `timm/odd`: it branches on values" in text
     assert text.count("\n| ") == 1 + sum(entry["ok"] for entry in COVERAGE[:3])

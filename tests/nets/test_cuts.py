@@ -18,20 +18,20 @@ STORY = ["alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1",
 
 
 def test_alexnet_by_hand() -> None:
-    """Its first two convolutions at 240x320: 11x11 stride 4 padding 2, then pooling, then 5x5 padding 2."""
-    found = {cut.node: cut for cut in de.cuts("alexnet", (240, 320))}
-    first, second = found["features.0"], found["features.3"]
+    """The first two convolutions at 240x320: 11x11 stride 4 padding 2, then pooling, then 5x5 padding 2."""
+    result = {cut.node: cut for cut in de.cuts("alexnet", (240, 320))}
+    first, second = result["features.0"], result["features.3"]
     assert (first.channels, first.size, first.stride) == (64, (59, 79), (240 / 59, 320 / 79))
     assert first.macs == 59 * 79 * 64 * 3 * 11 * 11
     assert second.size == (29, 39)
     assert second.macs == first.macs + 29 * 39 * 192 * 64 * 5 * 5
-    assert found["features.12"].size == (6, 9)
+    assert result["features.12"].size == (6, 9)
 
 
 @pytest.mark.parametrize(
     "name", sampled(["squeezenet1_1", "densenet121", "resnet18", "googlenet"], ["squeezenet1_1", "resnet18"])
 )
-def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
+def test_measured_shapes_equal_those_of_torchvision(name: str) -> None:
     options = {"init_weights": False, "transform_input": True} if name == "googlenet" else {}
     cuts = list(de.cuts(name, (96, 129)))
     assert len(cuts) > 5
@@ -53,15 +53,15 @@ def test_measured_shapes_are_those_of_torchvisions_extractor(name: str) -> None:
 def test_auto_is_the_deepest_cut_that_the_stride_permits(name: str, head: str, stride: int) -> None:
     nodes = all_nodes(name, (240, 320))
     cut = choose(nodes, "auto", Limits().for_head(head, (240, 320), (48, 64)), name)
-    # Unpadded convolutions leave a pixel or two less.
+    # Unpadded convolutions remove a pixel or two.
     assert cut.separates and cut.height >= 240 // stride - 2 and cut.width >= 320 // stride - 2
     deeper = [c for c in nodes[nodes.index(cut) + 1 :] if c.separates]
     assert all(c.height < 0.75 * 240 / stride for c in deeper)
     assert "deepest of" in cut.why and f"a stride of at most {stride}" in cut.why
 
 
-def test_class_scores_and_dropout_are_no_places_to_cut() -> None:
-    """SqueezeNet's classifier is a convolution over its last map, after a dropout."""
+def test_no_cut_at_class_scores_or_dropout() -> None:
+    """The classifier of SqueezeNet is a dropout and a convolution on the last map."""
     deepest = de.cuts("squeezenet1_1", (240, 320))[-1]
     assert (deepest.node, deepest.channels) == ("features", 512)
     assert not [cut.node for cut in all_nodes("squeezenet1_1", (240, 320)) if cut.node.startswith("classifier")]
@@ -91,27 +91,27 @@ def test_a_cut_that_does_not_exist_names_those_that_fit() -> None:
 
 def test_a_cut_that_is_too_small_names_those_that_fit() -> None:
     with pytest.raises(
-        CutError, match=r"6x9.*you ask for a map of at least 24x32.*deepest.*'features\.4' \(192 channels"
+        CutError, match=r"6x9.*the limits are a map of at least 24x32.*deepest.*'features\.4' \(192 channels"
     ):
         de.DenseModel("alexnet", cut="features.12", weights=None, min_size=(24, 32))
-    with pytest.raises(CutError, match=r"\d+ MMACs, and you ask for at most 100 MMACs; the deepest .* is none"):
+    with pytest.raises(CutError, match=r"\d+ MMACs, but the limits are at most 100 MMACs; the deepest .* is none"):
         de.DenseModel("alexnet", cut="features.8", weights=None, max_macs=1e8)
     for limit in ({}, {"min_size": (6, 8)}):
         assert de.DenseModel("alexnet", cut="features.12", weights=None, **limit).cut.node == "features.12"
 
 
-def test_a_misspelt_node_is_answered_with_the_nearest() -> None:
+def test_a_misspelt_node_gives_a_suggestion() -> None:
     with pytest.raises(CutError, match=r"no node 'layr3'; did you mean 'layer3'"):
         de.DenseModel("resnet18", cut="layr3", weights=None)
 
 
-def test_a_transformers_stages_are_cut_and_the_largest_map_is_taken_where_none_is_large_enough() -> None:
-    found = de.cuts("vit_b_32", (256, 320))
-    assert [cut.size for cut in found] == [(8, 10)] * 12 and {cut.kind for cut in found} == {"stages"}
+def test_stages_of_a_transformer_and_the_largest_map_if_none_is_large_enough() -> None:
+    result = de.cuts("vit_b_32", (256, 320))
+    assert [cut.size for cut in result] == [(8, 10)] * 12 and {cut.kind for cut in result} == {"stages"}
     model = de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), head="upsample")
-    assert model.cut.node == found[-1].node
-    assert "a map of 8x10, the largest there is: none has a stride of at most 16" in model.cut.why
-    with pytest.raises(CutError, match="vit_b_32 at 256x320 has no place with a stride of at most 16; take a"):
+    assert model.cut.node == result[-1].node
+    assert "with the largest map, 8x10; no node has a stride of at most 16" in model.cut.why
+    with pytest.raises(CutError, match="vit_b_32 at 256x320 has no node with a stride of at most 16; take a"):
         de.DenseModel("vit_b_32", weights=None, input_size=(256, 320), max_stride=16)
 
 
@@ -120,45 +120,45 @@ def test_no_cut_fits_a_small_input() -> None:
         de.DenseModel("alexnet", input_size=(64, 64), weights=None, min_size=(24, 32))
 
 
-def test_limits_steer_the_automatic_cut() -> None:
+def test_limits_of_the_automatic_cut() -> None:
     """ResNet-18 at 240x320 by hand: conv1 is 120*160*64*3*49 multiply-accumulates; each stage halves the map."""
     stem = 120 * 160 * 64 * 3 * 49
     layer1 = stem + 4 * 60 * 80 * 64 * 64 * 9
     layer2 = layer1 + 30 * 40 * 128 * (64 * 9 + 3 * 128 * 9 + 64)
-    found = all_nodes("resnet18", (240, 320))
+    result = all_nodes("resnet18", (240, 320))
 
     def auto(**given: float) -> de.Cut:
-        return choose(found, "auto", Limits(**given), "resnet18")
+        return choose(result, "auto", Limits(**given), "resnet18")
 
     assert auto().node == "layer4"
     assert auto(max_stride=8).node == "layer2" and auto(max_stride=8).macs == layer2
     assert auto(max_macs=layer1).node == "layer1" and auto(max_macs=layer1 - 1).node != "layer1"
     assert auto(max_stride=16, max_macs=layer2).why == (
-        f"the deepest of {len([c for c in found if c.separates and c.macs <= layer2])} places "
+        f"the deepest of {len([c for c in result if c.separates and c.macs <= layer2])} nodes "
         f"with a stride of at most 16 and at most {layer2 / 1e6:,.0f} MMACs"
     )
-    with pytest.raises(CutError, match="resnet18 at 240x320 has no place with at most 0 MMACs; take a larger max_macs"):
+    with pytest.raises(CutError, match="resnet18 at 240x320 has no node with at most 0 MMACs; take a larger max_macs"):
         auto(max_macs=10)
 
 
 def test_a_table_for_terminal_and_notebook() -> None:
-    found = de.cuts("alexnet", (240, 320))
-    assert "features.12" in str(found) and "256" in str(found)
-    assert str(found[:3]).count("\n") == 3
-    html = found._repr_html_()
-    assert html.count("<tr>") == len(found) + 1 and "<code>features.12</code>" in html
+    result = de.cuts("alexnet", (240, 320))
+    assert "features.12" in str(result) and "256" in str(result)
+    assert str(result[:3]).count("\n") == 3
+    html = result._repr_html_()
+    assert html.count("<tr>") == len(result) + 1 and "<code>features.12</code>" in html
 
 
 def test_measuring_allocates_no_weights() -> None:
-    """convnext_large has 198 million parameters: 0.8 GB that never come to be."""
+    """convnext_large has 198 million parameters, 0.8 GB, which are not allocated."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(de.cuts("convnext_large", (64, 64))) > 10
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < 300e6
 
 
-def test_a_network_that_computes_with_tensors_while_it_is_built() -> None:
-    found = {cut.node: cut for cut in de.cuts("regnet_y_400mf", (64, 96))}
-    assert found["trunk_output.block4.block4-5.activation"].size == (2, 3)
+def test_a_network_whose_constructor_computes_with_tensors() -> None:
+    result = {cut.node: cut for cut in de.cuts("regnet_y_400mf", (64, 96))}
+    assert result["trunk_output.block4.block4-5.activation"].size == (2, 3)
 
 
 def test_names() -> None:

@@ -16,7 +16,7 @@ from densemble.nets.dense import DenseSpec
 from densemble.nets.heads import HEADS
 
 
-# Sizes that are no halves of the image, at every backbone: see test_heads.py, whose table has the other sizes.
+# Sizes that are not halves of the image; test_heads.py tests other sizes.
 @pytest.mark.parametrize("head", sampled(list(HEADS), set(HEADS) - {"smp-unetplusplus", "smp-upernet", "smp-dpt"}))
 def test_heads_hit_the_size_exactly(head: str) -> None:
     model = de.DenseModel("squeezenet1_1", out_channels=3, out_size=(33, 50), head=head, weights=None, min_size=(4, 4))
@@ -27,7 +27,7 @@ def test_heads_hit_the_size_exactly(head: str) -> None:
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18", "squeezenet1_1", "timm/tf_efficientnet_lite0", "resdeconv"])
 def test_every_parameter_is_used_by_the_output(name: str) -> None:
-    """The classifier's layers after the cut are dropped, not carried: a parameter without a gradient would be one."""
+    """Layers after the cut are removed: a parameter without a gradient would be one of them."""
     model = de.DenseModel(name, weights=None, min_size=(12, 16)).train()
     model(torch.rand(2, 3, 96, 128)).sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
@@ -48,12 +48,12 @@ def test_inception_shifts_its_input_as_its_weights_expect() -> None:
     model.backbone.network.load_state_dict(whole.state_dict(), strict=False)
     x = torch.rand(1, 3, 240, 320)
     with torch.no_grad():
-        wanted = whole.Conv2d_1a_3x3(whole._transform_input(x))
+        expected = whole.Conv2d_1a_3x3(whole._transform_input(x))
         features, *_ = model.backbone(x)
-        torch.testing.assert_close(features, wanted, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_normalization_is_each_members_own() -> None:
+def test_normalization_depends_on_the_backbone() -> None:
     assert normalization("alexnet").mean == (0.485, 0.456, 0.406)
     assert normalization("timm/tf_efficientnet_lite0").mean == (0.5, 0.5, 0.5)
     model = de.DenseModel("timm/tf_efficientnet_lite0", weights=None, min_size=(12, 16)).eval()
@@ -63,7 +63,7 @@ def test_normalization_is_each_members_own() -> None:
         torch.testing.assert_close(model(x), by_hand, rtol=0, atol=0)
 
 
-def test_a_members_own_input_size() -> None:
+def test_input_size_resizes_the_images() -> None:
     model = de.DenseModel("squeezenet1_1", weights=None, input_size=(96, 128), min_size=(5, 7)).eval()
     x = torch.rand(1, 3, 200, 333)
     resized = F.interpolate(x, size=(96, 128), mode="bilinear", align_corners=False, antialias=True)
@@ -72,7 +72,7 @@ def test_a_members_own_input_size() -> None:
 
 
 def test_it_can_be_pickled() -> None:
-    """As training on several devices does it."""
+    """Training on several devices pickles the model."""
     model = de.DenseModel("resnet18", weights=None, out_size=(12, 16)).eval()
     x = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
@@ -92,12 +92,12 @@ def test_a_spec_builds_the_same_network_again() -> None:
 
 def test_it_can_learn_one_image() -> None:
     model = de.DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64), min_size=(3, 4))
-    x, wanted = torch.rand(2, 3, 48, 64), (torch.rand(2, 1, 12, 16) > 0.5).float()
+    x, expected = torch.rand(2, 3, 48, 64), (torch.rand(2, 1, 12, 16) > 0.5).float()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     losses = []
     for _ in range(60):
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(model(x), wanted)
+        loss = F.binary_cross_entropy_with_logits(model(x), expected)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
@@ -123,8 +123,8 @@ def test_unknown_head() -> None:
         ({"out_size": 48}, r"out_size=48 is not a height and a width in pixels; write \(48, 64\) or '48x64'"),
         ({"out_size": (0, 5)}, r"out_size=\(0, 5\) is not"),
         ({"min_size": "60"}, "size '60' is not HEIGHTxWIDTH"),
-        ({"max_stride": "8"}, "max_stride='8' is no limit; give a positive number"),
-        ({"max_macs": -3}, "max_macs=-3 is no limit"),
+        ({"max_stride": "8"}, "max_stride='8' is not a limit; give a positive number"),
+        ({"max_macs": -3}, "max_macs=-3 is not a limit"),
         ({"in_channels": 0}, "in_channels=0 is not a number of channels"),
         ({"out_channels": 2.5}, r"out_channels=2\.5 is not a number of channels"),
         ({"in_channels": 4, "mean": (0.5,) * 3}, r"mean=.* must have one number for each of the 4 channels"),
@@ -141,14 +141,14 @@ def test_sizes_may_be_text() -> None:
     assert (spec.out_size, spec.input_size) == ((24, 32), (96, 128))
 
 
-def test_what_makes_a_network_is_none() -> None:
-    with pytest.raises(UsageError, match=r"alexnet makes a network and is none; .* name it: 'torchvision"):
+def test_a_function_is_not_a_network() -> None:
+    with pytest.raises(UsageError, match=r"alexnet is a class or function, not a network; .* its name: 'torchvision"):
         de.DenseModel(alexnet, weights=None)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"a name or a torch.nn.Module, got a int"):
         de.DenseModel(7, weights=None)  # type: ignore[arg-type]
 
 
-def test_images_that_are_no_floats_or_empty() -> None:
+def test_integer_or_empty_images() -> None:
     net = de.DenseModel("resdeconv")
     with pytest.raises(UsageError, match=r"float in .0, 1., got torch.uint8; divide by 255"):
         net(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
@@ -163,13 +163,13 @@ def test_images_that_are_no_floats_or_empty() -> None:
     sampled(["resnet18", "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"], ["timm/tf_efficientnet_lite0"]),
 )
 def test_a_copy_computes_the_same_in_the_same_mode(name: str) -> None:
-    """torchvision's graph modules forget their mode in a copy: batch statistics would be used, and changed, in eval."""
+    """Copies of torchvision's graph modules lose eval mode and would then use and change batch statistics."""
     model = de.DenseModel(name, weights=None).eval()
     x = torch.rand(2, 3, 96, 128)
     with torch.no_grad():
-        wanted = model(x)
+        expected = model(x)
         copied = copy.deepcopy(model)
-        torch.testing.assert_close(copied(x), wanted, rtol=0, atol=0)
+        torch.testing.assert_close(copied(x), expected, rtol=0, atol=0)
     assert {m.training for m in copied.modules()} == {False}
     model.train()
     frozen = [m for m in model.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)][:3]
@@ -180,7 +180,7 @@ def test_a_copy_computes_the_same_in_the_same_mode(name: str) -> None:
 
 
 def test_networks_of_one_specification_have_nothing_in_common() -> None:
-    """They are copies of one that is kept: weights put into one must not appear in the next."""
+    """They are copies of one cached network: weights loaded into one must not appear in the next."""
     model = de.DenseModel("resdeconv", weights=None)
     first = de.DenseModel.from_spec(model.spec, "meta")
     first.load_state_dict(model.state_dict(), assign=True)

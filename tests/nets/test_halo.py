@@ -31,7 +31,7 @@ def make(backbone: str, node: str, head: str) -> de.DenseModel:
 
 @torch.no_grad()
 def made_lively(model: de.DenseModel) -> de.DenseModel:
-    """Normalization statistics of a random batch: maps that differ from place to place however deep the network is."""
+    """Set normalization statistics to those of a random batch, so that maps vary between pixels in a deep network."""
     normalizations = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     for module in normalizations:
         module.momentum = 1.0
@@ -51,8 +51,8 @@ def measured(backbone: str, node: str, head: str) -> tuple[de.DenseModel, Halo]:
 
 
 @torch.no_grad()
-def test_nan_passes_every_operation_that_is_used() -> None:
-    """The rows that a NaN reaches are those that depend on it: none fewer, and of these windows none more."""
+def test_nan_passes_every_operation() -> None:
+    """A NaN reaches exactly the rows whose window contains it."""
     images = torch.rand(2, 16, 32, 48)
     images[:, :, 16:] = float("nan")
     pointwise = [F.relu, F.relu6, F.hardswish, F.hardsigmoid, F.hardtanh, F.silu, F.gelu, F.elu, F.leaky_relu]
@@ -72,12 +72,12 @@ def test_nan_passes_every_operation_that_is_used() -> None:
     ]
     for memory_format in (torch.contiguous_format, torch.channels_last):
         for operation, first in first_rows:
-            found = operation(images.clone(memory_format=memory_format)).isnan()
-            assert found[:, :, first:].all() and not found[:, :, :first].any(), operation
+            result = operation(images.clone(memory_format=memory_format)).isnan()
+            assert result[:, :, first:].all() and not result[:, :, :first].any(), operation
 
 
 def whole_and_tile(model: de.DenseModel, halo: Halo, fill: float) -> tuple[Tensor, Tensor]:
-    """The same inner part, of the whole image and of a window of it; beyond the window the image is times ``fill``."""
+    """Logits of one part from the whole image and from a window; outside the window, the image is scaled by `fill`."""
     top, bottom, left, right = halo.pixels
     inner, step = 3 * halo.stride, halo.stride
     box = (slice(step, step + top + inner + bottom), slice(3 * step, 3 * step + left + inner + right))
@@ -94,7 +94,7 @@ def whole_and_tile(model: de.DenseModel, halo: Halo, fill: float) -> tuple[Tenso
 @pytest.mark.parametrize(
     ("backbone", "node", "head"), sampled(EXACT, [case for case in EXACT if case[0] != "vgg11_bn"])
 )
-def test_tile_is_the_whole_map_and_with_less_it_is_not(backbone: str, node: str, head: str) -> None:
+def test_a_tile_equals_the_whole_map_and_a_smaller_halo_does_not(backbone: str, node: str, head: str) -> None:
     model, halo = measured(backbone, node, head)
     whole, part = whole_and_tile(model, halo, fill=5)
     assert float(whole.std()) > 0.1
@@ -106,7 +106,7 @@ def test_tile_is_the_whole_map_and_with_less_it_is_not(backbone: str, node: str,
 
 @pytest.mark.parametrize(("backbone", "node", "head"), sampled(EXACT, EXACT[:4]))
 def test_halo_covers_the_receptive_field_of_the_cut(backbone: str, node: str, head: str) -> None:
-    """A feature pixel whose view begins before the window is wrong, and with it the pixels that it stands for."""
+    """A feature pixel whose receptive field starts before the window is wrong, and so are the pixels that it covers."""
     model, halo = measured(backbone, node, head)
     cut = model.cut
     assert cut.receptive_field is not None and cut.offset is not None
@@ -119,7 +119,7 @@ def test_halo_covers_the_receptive_field_of_the_cut(backbone: str, node: str, he
 
 
 def test_halo_by_hand() -> None:
-    """Feature i of ResNet18's layer1 sees 4i - 21 to 4i + 21, and after the head's 3x3 convolution 4 pixels more.
+    """Feature i of ResNet18's layer1 depends on 4i - 21 to 4i + 21, and after the head's 3x3 convolution 4 pixels more.
 
     Resizing, pixel y sees the features i = floor((y + 0.5) / 4 - 0.5) and i + 1. At the top 4i - 25 < 0 up to i = 6,
     y = 29: 30 pixels see beyond the window; at the bottom, counted back from its end, 4 (i + 1) + 25 >= 0 from i = -7,
@@ -131,7 +131,7 @@ def test_halo_by_hand() -> None:
 
 
 class Shift(nn.Module):
-    """A classifier that looks ``ahead`` pixels down and as many to the right, and nowhere else."""
+    """A classifier whose pixels depend only on ``ahead`` pixels below and to the right."""
 
     def __init__(self, ahead: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class Shift(nn.Module):
         return self.classify(self.pool(x).flatten(1))
 
 
-def test_one_sided_view_gives_a_one_sided_halo() -> None:
+def test_a_one_sided_receptive_field_gives_a_one_sided_halo() -> None:
     torch.manual_seed(1)
     model = de.DenseModel(Shift(5), out_channels=1, out_size=None, cut="stop", head="upsample").eval()
     with torch.no_grad():
@@ -157,29 +157,29 @@ def test_one_sided_view_gives_a_one_sided_halo() -> None:
 @pytest.mark.parametrize(
     ("backbone", "options", "reason"),
     [
-        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or the whole image"),
-        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or the whole image"),
-        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or the whole image"),
-        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or the whole image"),
-        ("inception_v3", {"cut": "Conv2d_4a_3x3", "head": "upsample"}, "no exact fraction"),
-        ("resnet18", {"cut": "layer2", "input_size": (64, 64)}, "resized"),
+        ("resnet18", {"cut": "layer2", "head": "aspp"}, "or on the whole image"),
+        ("resnet18", {"cut": "layer2", "head": "ppm"}, "or on the whole image"),
+        ("mobilenet_v3_small", {"cut": "features.4", "head": "upsample"}, "or on the whole image"),
+        ("resnet18", {"cut": "layer4", "head": "upsample"}, "or on the whole image"),
+        ("inception_v3", {"cut": "Conv2d_4a_3x3", "head": "upsample"}, "not an exact fraction"),
+        ("resnet18", {"cut": "layer2", "input_size": (64, 64)}, "resizes the whole image"),
     ],
 )
-def test_others_say_why_not(backbone: str, options: dict[str, object], reason: str) -> None:
+def test_networks_without_a_halo_give_the_reason(backbone: str, options: dict[str, object], reason: str) -> None:
     model = de.DenseModel(backbone, weights=None, out_size=None, **options)  # type: ignore[arg-type]
     reach = measure_reach(made_lively(model) if "inception" in backbone else model)
     assert reach.halo is None and reason in reach.why
 
 
-def test_a_halo_that_costs_too_much_is_not_claimed() -> None:
+def test_a_halo_that_costs_too_much_is_rejected() -> None:
     model = made_lively(make("densenet121", "features.denseblock2", "upsample"))
     reach = measure_reach(model)
-    assert reach.halo is None and ("times the work" in reach.why or "pixels far" in reach.why)
+    assert reach.halo is None and ("times the work" in reach.why or "pixels away" in reach.why)
 
 
-def test_a_fixed_map_has_none() -> None:
+def test_a_map_of_fixed_size_has_no_halo() -> None:
     model = de.DenseModel("resnet18", weights=None, cut="layer1", out_size=(12, 16))
-    assert "one size" in measure_reach(model).why
+    assert "same size" in measure_reach(model).why
 
 
 def test_the_rewritten_model_has_the_same_halo_and_stays_in_its_mode() -> None:
@@ -189,8 +189,8 @@ def test_the_rewritten_model_has_the_same_halo_and_stays_in_its_mode() -> None:
     assert lean.training and not plain.training
 
 
-def test_a_model_of_flat_maps_is_not_claimed() -> None:
-    """Nothing can be verified on it."""
+def test_a_model_with_constant_maps_has_no_halo() -> None:
+    """A constant map cannot verify a halo."""
     model = make("resnet18", "layer1", "upsample")
     with torch.no_grad():
         for parameter in model.head.logits.parameters():

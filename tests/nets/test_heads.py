@@ -15,11 +15,12 @@ from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.backbones import build_classifier
 from densemble.nets.cuts import all_nodes, levels
 from densemble.nets.heads import HEADS
-from densemble.nets.heads.layers import SubpixelStep, resize
-from densemble.nets.heads.smp_decoders import DECODERS
+from densemble.nets.heads.layers import resize
+from densemble.nets.heads.smp import DECODERS
+from densemble.nets.heads.subpixel import SubpixelStep
 from densemble.nets.truncate import truncate
 
-OWN = [head for head in HEADS if not head.startswith("smp-")]
+BUILT_IN = [head for head in HEADS if not head.startswith("smp-")]
 LIGHT = [
     "resnet18", "squeezenet1_1", "inception_v3", "mobilenet_v3_small", "timm/vit_tiny_patch16_224",
     "timm/convnext_atto", "resdeconv", "timm/tf_efficientnet_lite0",
@@ -27,15 +28,15 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"), sampled(list(product(OWN, BACKBONES)), list(zip(OWN, LIGHT, strict=False)))
+    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False)))
 )
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
-    """One size of each kind: a pixel, odd, larger; the other combinations are in the script's table."""
-    found = [
+    """One pixel, odd sizes, a larger size; benchmarks/every_head.py covers the other combinations."""
+    result = [
         *outcomes(backbone, head, [(1, 1), (225, 301)], [None]),
         *outcomes(backbone, head, [(7, 5), (97, 131)], [(48, 64)]),
     ]
-    assert {outcome for _, _, outcome in found} == {WORKS}
+    assert {outcome for _, _, outcome in result} == {WORKS}
 
 
 @pytest.mark.parametrize(
@@ -48,24 +49,24 @@ def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
         ],
     ),
 )
-def test_decoders_of_smp_over_networks_that_it_has_no_encoder_of(decoder: str, backbone: str) -> None:
-    found = list(outcomes(backbone, f"smp-{decoder}", [(1, 1), (97, 131)], [None]))
-    assert {outcome for _, _, outcome in found} == {WORKS}
+def test_smp_decoders_on_backbones_without_smp_encoder(decoder: str, backbone: str) -> None:
+    result = list(outcomes(backbone, f"smp-{decoder}", [(1, 1), (97, 131)], [None]))
+    assert {outcome for _, _, outcome in result} == {WORKS}
 
 
 def test_the_decoder_of_dpt_needs_no_class_tokens() -> None:
     maps = [torch.rand(1, 8, 2 * 2**level, 3 * 2**level, requires_grad=True) for level in range(4)]
     head = HEADS["smp-dpt"].make((8, 8, 8, 8), 2, 1)
-    found = head(maps, (32, 48))
-    found.square().sum().backward()
-    assert found.shape == (1, 2, 32, 48)
-    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in maps[:3])  # it leaves out the largest
+    result = head(maps, (32, 48))
+    result.square().sum().backward()
+    assert result.shape == (1, 2, 32, 48)
+    assert all(one.grad is not None and one.grad.abs().sum() > 0 for one in maps[:3])  # the largest is unused
 
 
 def test_maps_that_are_off_by_a_pixel_are_aligned() -> None:
-    """InceptionV3's unpadded convolutions give maps that are no halves of one another."""
+    """The unpadded convolutions of InceptionV3 give maps that are not exact halves of each other."""
     model = de.DenseModel("inception_v3", head="skip", weights=None, min_size=(6, 8), out_size=None).eval()
-    sizes = [tuple(found.shape[-2:]) for found in model.features(torch.rand(1, 3, 225, 301))]
+    sizes = [tuple(result.shape[-2:]) for result in model.features(torch.rand(1, 3, 225, 301))]
     assert len(sizes) >= 4 and any(b[0] != 2 * a[0] for a, b in pairwise(sizes))
     assert model(torch.rand(1, 3, 225, 301)).shape == (1, 1, 225, 301)
 
@@ -77,10 +78,10 @@ def test_maps_that_are_off_by_a_pixel_are_aligned() -> None:
         ["alexnet", "squeezenet1_1", "googlenet"],
     ),
 )
-def test_levels_are_found_where_fastai_finds_none(name: str) -> None:
-    found = all_nodes(name, (240, 320))
-    deepest = choose(found, "auto", Limits(), name)
-    chain = levels(found, deepest, (240, 320))
+def test_levels_of_networks_where_fastai_has_none(name: str) -> None:
+    result = all_nodes(name, (240, 320))
+    deepest = choose(result, "auto", Limits(), name)
+    chain = levels(result, deepest, (240, 320))
     assert chain[0] == deepest and len(chain) >= 3
     heights = [cut.height for cut in chain]
     assert heights == sorted(set(heights)) and heights[-1] >= 240 // 4 - 2
@@ -98,10 +99,10 @@ def test_levels_are_found_where_fastai_finds_none(name: str) -> None:
     ),
 )  # fmt: skip
 def test_a_level_is_not_overwritten_by_what_runs_after_it(name: str) -> None:
-    """Activations that work in place would change an earlier map that is handed out: each level alone is the truth."""
+    """In-place activations would change an earlier returned map; the reference is each level computed alone."""
     size = (96, 128)
-    found = all_nodes(name, size)
-    chain = levels(found, choose(found, "auto", Limits(), name), size)
+    result = all_nodes(name, size)
+    chain = levels(result, choose(result, "auto", Limits(), name), size)
     x = torch.rand(1, 3, *size)
 
     def maps(nodes: list[de.Cut]) -> list[torch.Tensor]:
@@ -115,10 +116,10 @@ def test_a_level_is_not_overwritten_by_what_runs_after_it(name: str) -> None:
         torch.testing.assert_close(together, maps([level])[0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("how", ["module", "function", "method"])
-def test_a_level_that_the_network_overwrites_is_kept(how: str) -> None:
+@pytest.mark.parametrize("operation", ["module", "function", "method"])
+def test_a_level_that_the_network_overwrites_is_kept(operation: str) -> None:
     class Overwriting(nn.Module):
-        """The first map is alive twice, once overwritten: it is the last of its size that alone holds everything."""
+        """The first map is used twice, once after an in-place operation; it is the last separating map of its size."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -128,9 +129,9 @@ def test_a_level_that_the_network_overwrites_is_kept(how: str) -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.first(x)
-            if how == "module":
+            if operation == "module":
                 y = self.relu(x)
-            elif how == "function":
+            elif operation == "function":
                 y = F.relu(x, inplace=True)
             else:
                 y = x.relu_()
@@ -145,11 +146,11 @@ def test_a_level_that_the_network_overwrites_is_kept(how: str) -> None:
         torch.testing.assert_close(larger, net.first(x), rtol=0, atol=0)
 
 
-def test_levels_stop_at_the_size_that_is_wanted() -> None:
-    found = all_nodes("resnet18", (192, 256))
-    deepest = choose(found, "auto", Limits(), "resnet18")
-    assert [cut.size for cut in levels(found, deepest, (48, 64))] == [(6, 8), (12, 16), (24, 32), (48, 64)]
-    assert [cut.size for cut in levels(found, deepest, (20, 20))] == [(6, 8), (12, 16), (24, 32)]
+def test_levels_stop_at_the_output_size() -> None:
+    result = all_nodes("resnet18", (192, 256))
+    deepest = choose(result, "auto", Limits(), "resnet18")
+    assert [cut.size for cut in levels(result, deepest, (48, 64))] == [(6, 8), (12, 16), (24, 32), (48, 64)]
+    assert [cut.size for cut in levels(result, deepest, (20, 20))] == [(6, 8), (12, 16), (24, 32)]
     # AlexNet's 47x63 is as good as 48x64
     alexnet = all_nodes("alexnet", (192, 256))
     assert levels(alexnet, choose(alexnet, "auto", Limits(), "alexnet"), (48, 64))[-1].size == (47, 63)
@@ -175,13 +176,13 @@ def test_a_skip_head_sees_every_level() -> None:
 
 def test_subpixel_starts_without_a_checkerboard() -> None:
     """Shi et al. 2016 with ICNR: at the start every 2x2 block holds one value, as after nearest upsampling."""
-    found = SubpixelStep(8, 4).eval()(torch.randn(1, 8, 6, 7), (12, 14))
-    torch.testing.assert_close(found, found[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
+    result = SubpixelStep(8, 4).eval()(torch.randn(1, 8, 6, 7), (12, 14))
+    torch.testing.assert_close(result, result[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
 @pytest.mark.parametrize("head", ["aspp", "ppm"])
 def test_context_reaches_the_whole_map(head: str) -> None:
-    """A change of one corner is felt in the other; a head of 3x3 convolutions alone does not reach so far."""
+    """A change in one corner changes the opposite corner; a head of 3x3 convolutions does not reach that far."""
 
     def reaches(name: str) -> bool:
         torch.manual_seed(0)

@@ -11,7 +11,7 @@ from torchvision.models import SqueezeNet1_1_Weights, VGG16_Weights
 
 import densemble as de
 from densemble.errors import WeightsError
-from densemble.nets import backbones as door
+from densemble.nets import backbones
 from densemble.nets.network_arguments import weights_name
 
 LITE = "timm/tf_efficientnet_lite0"
@@ -27,28 +27,28 @@ def of(model: de.DenseModel) -> tuple[tuple[float, ...], tuple[float, ...]]:
 @pytest.fixture(autouse=True)
 def _no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     def random_state(name: str, weights: Any) -> dict[str, torch.Tensor]:
-        return dict(door.build_classifier(name).state_dict())
+        return dict(backbones.build_classifier(name).state_dict())
 
-    monkeypatch.setattr(door, "_download", random_state)
+    monkeypatch.setattr(backbones, "_download", random_state)
 
 
 def test_a_tag_of_timm() -> None:
-    """miil's weights were trained on [0, 1]; the default ones of this architecture with ImageNet's numbers."""
+    """The miil weights were trained on [0, 1], the default weights of this architecture with the ImageNet values."""
     name, tag = "timm/mobilenetv3_large_100", "miil_in21k_ft_in1k"
     for backbone, weights in ((name, tag), (f"{name}.{tag}", "DEFAULT"), (f"{name}.ra_in1k", tag)):
-        assert door.normalization(backbone, 3, weights).mean == (0.0, 0.0, 0.0)
-        assert door.normalization(backbone, 3, weights).std == (1.0, 1.0, 1.0)
+        assert backbones.normalization(backbone, 3, weights).mean == (0.0, 0.0, 0.0)
+        assert backbones.normalization(backbone, 3, weights).std == (1.0, 1.0, 1.0)
     published = timm.get_pretrained_cfg("mobilenetv3_large_100.ra_in1k")
-    assert door.normalization(name, 3, "ra_in1k").mean == published.mean == IMAGENET[0]
+    assert backbones.normalization(name, 3, "ra_in1k").mean == published.mean == IMAGENET[0]
     model = de.DenseModel(V3, weights="lamb_in1k")
     assert of(model) == IMAGENET and not model.assumed
 
 
 def test_weights_of_torchvision() -> None:
-    """The features of VGG16 came from Caffe: standard deviations of 1/255."""
-    wanted = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
-    found = door.normalization("vgg16", 3, weights_name(VGG16_Weights.IMAGENET1K_FEATURES))
-    assert (found.mean, found.std) == (tuple(wanted.mean), (1 / 255,) * 3)
+    """The VGG16 feature weights were ported from Caffe: their standard deviations are 1/255."""
+    expected = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
+    result = backbones.normalization("vgg16", 3, weights_name(VGG16_Weights.IMAGENET1K_FEATURES))
+    assert (result.mean, result.std) == (tuple(expected.mean), (1 / 255,) * 3)
     assert weights_name("VGG16_Weights.IMAGENET1K_V1") == "IMAGENET1K_V1"
     assert of(de.DenseModel("squeezenet1_1", weights=SqueezeNet1_1_Weights.IMAGENET1K_V1)) == IMAGENET
 
@@ -68,7 +68,7 @@ def test_a_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_bare_file_gets_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
-    save_file(door.build_classifier(LITE).state_dict(), path)
+    save_file(backbones.build_classifier(LITE).state_dict(), path)
     with pytest.warns(
         UserWarning, match=r"normalized with mean \(0.5, 0.5, 0.5\) and std .*, those of .*give mean and std"
     ):
@@ -78,7 +78,7 @@ def test_a_bare_file_gets_a_notice(tmp_path: Path) -> None:
     assert not de.DenseModel(LITE, weights=None).assumed
 
 
-def test_an_unknown_tag_names_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_tag_lists_the_known_tags(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     with pytest.raises(WeightsError, match=r"no pretrained weights with the tag 'nonsense'; there are: .*lamb_in1k"):
         de.DenseModel(V3, weights="nonsense")

@@ -30,7 +30,7 @@ NODES = [
 
 
 def made_positive(network: nn.Module) -> None:
-    """Every weight positive and every normalization the identity: no part of the gradient can cancel or die."""
+    """Make all weights positive and normalizations the identity, so that no part of the gradient vanishes."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
@@ -42,20 +42,20 @@ def made_positive(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def support(name: str, cut: Cut, place: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+def support(name: str, cut: Cut, pixel: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
     """First and last row and column with a gradient, over several images: max pooling picks one of many pixels."""
-    classifier = build_classifier(name, in_channels=4)  # without InceptionV3's own shift of RGB, which is pointwise
+    classifier = build_classifier(name, in_channels=4)  # without the pointwise RGB conversion of InceptionV3
     made_positive(classifier)
     backbone = truncate(classifier, cut.kind, [cut.graph_node], [cut.layout], SIZE).eval()
     seen = torch.zeros(SIZE)
     for seed in range(6):
-        # Small and growing towards one corner after another: at every window some image makes each side the largest.
+        # Images that grow towards each of the corners: each side of each pooling window is the maximum in some image.
         rows = torch.linspace(0, 1, SIZE[0])[:, None] * (-1 if seed & 1 else 1)
         columns = torch.linspace(0, 1, SIZE[1])[None] * (-1 if seed & 2 else 1)
         images = (2 + rows + columns + 0.01 * torch.rand(SIZE, generator=torch.Generator().manual_seed(seed))).double()
         images = images.expand(1, 3, *SIZE).clone().requires_grad_(True)
-        (found,) = backbone.double()(images)
-        found[0, :, place[0], place[1]].sum().backward()
+        (result,) = backbone.double()(images)
+        result[0, :, pixel[0], pixel[1]].sum().backward()
         assert images.grad is not None
         seen += images.grad.abs().sum((0, 1)).float()
     rows, columns = seen.sum(1).nonzero().flatten(), seen.sum(0).nonzero().flatten()
@@ -69,14 +69,14 @@ def test_the_field_is_the_support_of_the_gradient(name: str, node: str) -> None:
     step = [round(value) for value in (SIZE[0] / cut.height, SIZE[1] / cut.width)]
     if name == "inception_v3":
         step = [8, 8]  # unpadded convolutions: 224 / 25 is 9
-    place = (cut.height // 2, cut.width // 2)
-    wanted = []
+    pixel = (cut.height // 2, cut.width // 2)
+    expected = []
     for axis in (0, 1):
-        centre = cut.offset[axis] + place[axis] * step[axis]
+        centre = cut.offset[axis] + pixel[axis] * step[axis]
         half = (cut.receptive_field[axis] - 1) / 2
-        wanted.append((max(int(centre - half), 0), min(int(centre + half), SIZE[axis] - 1)))
-    assert list(support(name, cut, place)) == wanted
-    assert wanted[0][0] > 0 or wanted[1][0] > 0 or name in ("resnet50",)
+        expected.append((max(int(centre - half), 0), min(int(centre + half), SIZE[axis] - 1)))
+    assert list(support(name, cut, pixel)) == expected
+    assert expected[0][0] > 0 or expected[1][0] > 0 or name in ("resnet50",)
 
 
 def test_by_hand() -> None:
@@ -84,14 +84,14 @@ def test_by_hand() -> None:
     first = Interval(0, 0, 1).window(7, 2, 3)
     assert first == Interval(-3, 3, 2)
     assert first.window(3, 2, 1) == Interval(-5, 5, 4)
-    found = {c.node: c for c in de.cuts("resnet18", SIZE)}
-    assert found["conv1"].receptive_field == (7, 7) and found["conv1"].offset == (0, 0)
-    assert found["maxpool"].receptive_field == (11, 11) and found["maxpool"].offset == (0, 0)
+    result = {c.node: c for c in de.cuts("resnet18", SIZE)}
+    assert result["conv1"].receptive_field == (7, 7) and result["conv1"].offset == (0, 0)
+    assert result["maxpool"].receptive_field == (11, 11) and result["maxpool"].offset == (0, 0)
 
 
 @pytest.mark.parametrize(
     "name", sampled(["mobilenet_v3_small", "vit_b_16", "swin_t"], ["mobilenet_v3_small", "swin_t"])
 )
-def test_what_sees_the_whole_image_has_no_bound(name: str) -> None:
-    """Squeeze-and-excitation averages the whole map, attention looks at all of it."""
+def test_global_operations_have_no_receptive_field(name: str) -> None:
+    """Squeeze-and-excitation and attention use the whole map."""
     assert de.cuts(name, SIZE)[-1].receptive_field is None

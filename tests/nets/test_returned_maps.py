@@ -1,4 +1,4 @@
-"""Networks that return several feature maps: these are the stages, and no layer before the deepest is dropped."""
+"""Networks that return several feature maps: these maps are the stages, and no layer before the deepest is removed."""
 
 import dataclasses
 import sys
@@ -67,7 +67,7 @@ def tokens(maps: Maps) -> Maps:
     return [each.flatten(2).transpose(1, 2) for each in maps]
 
 
-# What is returned, and where in it the deepest map and those before it lie.
+# (output of the network, its feature maps with the deepest first)
 FORMS: dict[str, tuple[Callable[[Maps], Any], Callable[[Any], Maps]]] = {
     "list": (lambda maps: maps, lambda out: out[::-1]),
     "tuple": (tuple, lambda out: list(out[::-1])),
@@ -106,16 +106,16 @@ def test_every_form_of_output(name: str, branches: bool) -> None:
     model = dense(network)
     x = torch.rand(2, 3, *SIZE)
     with torch.no_grad():
-        found, wanted = model.backbone(x), deepest_first(network(x))
-        assert len(found) == len(wanted)
-        for own, other in zip(found, wanted, strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=0)
+        result, expected = model.backbone(x), deepest_first(network(x))
+        assert len(result) == len(expected)
+        for actual, other in zip(result, expected, strict=True):
+            torch.testing.assert_close(actual, other, rtol=0, atol=0)
     assert count(model.backbone) == count(network)
-    assert model.cut.listed and f"{len(wanted)} maps that the network returns" in model.cut.why
+    assert model.cut.listed and f"{len(expected)} maps that the network returns" in model.cut.why
 
 
 def test_heads_of_one_map_get_the_deepest() -> None:
-    """Though its stride is 64, and such a head is given one of 16 where a network returns class scores."""
+    """Even at a stride of 64; in a network that returns class scores, the limit for such a head is 16."""
     layers = (nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.Conv2d(4, 4, 1)), nn.Conv2d(4, 8, 8, 8))
     model = dense(Listing(*layers), head="upsample", input_size=(128, 192))
     assert model.cut.stride == (64, 64) and count(model.backbone) == sum(map(count, layers))
@@ -127,7 +127,7 @@ def test_an_image_that_is_too_small_for_the_deepest_map_is_refused() -> None:
         dense(network, input_size=(32, 48))
 
 
-def test_a_limit_of_the_users_chooses_among_the_returned_maps() -> None:
+def test_a_limit_of_the_user_selects_among_the_returned_maps() -> None:
     model = dense(Body(lambda maps: maps), max_stride=4)
     assert (model.cut.channels, model.cut.stride, len(model.spec.skip_nodes)) == (8, (4, 4), 1)
     assert "with a stride of at most 4" in model.cut.why
@@ -138,13 +138,13 @@ def test_features_only_of_timm() -> None:
     model = de.DenseModel(network, out_size=None, mean=(0.0,) * 3, std=(1.0,) * 3).eval()
     x = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
-        for own, other in zip(model.backbone(x), network(x)[::-1], strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=0)
+        for actual, other in zip(model.backbone(x), network(x)[::-1], strict=True):
+            torch.testing.assert_close(actual, other, rtol=0, atol=0)
     assert count(model.backbone) == count(network)
 
 
 class Hooked(Body):
-    """Returns what hooks have kept, as timm's FeatureHookNet: its graph returns nothing, and tracing leaves proxies."""
+    """Returns the maps stored by hooks, like timm's FeatureHookNet; tracing stores proxies and gives an empty graph."""
 
     def __init__(self) -> None:
         super().__init__(lambda maps: maps)
@@ -166,15 +166,15 @@ def test_a_network_of_hooks_keeps_nothing_of_the_tracer() -> None:
     model = dense(network)
     x = torch.rand(1, 3, *SIZE)
     with torch.no_grad():
-        for own, other in zip(model.backbone(x), network(x)[::-1], strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=0)
+        for actual, other in zip(model.backbone(x), network(x)[::-1], strict=True):
+            torch.testing.assert_close(actual, other, rtol=0, atol=0)
     assert model.cut.kind == "outputs"
 
 
 def test_a_network_that_cannot_be_copied_is_cut_all_the_same() -> None:
     network = Scores()
     network.body.layers[1] = torch.nn.utils.weight_norm(network.body.layers[1])
-    network(torch.rand(1, 3, *SIZE))  # from now on it keeps a tensor that was computed
+    network(torch.rand(1, 3, *SIZE))  # stores a non-leaf tensor
     model = dense(network)
     x = torch.rand(1, 3, *SIZE)
     with torch.no_grad():
@@ -187,13 +187,13 @@ def test_a_network_that_returns_something_else_in_training_is_refused() -> None:
             return super().forward(x) if not self.training else [super().forward(x)[0]]
 
     model = dense(Moody(lambda maps: maps, branches=True)).train()
-    with pytest.raises(UsageError, match="returns no '2' in training mode, but 0; let its forward return the same"):
+    with pytest.raises(UsageError, match="returns no '2' in training mode, but 0; change its forward"):
         model(torch.rand(2, 3, *SIZE))
 
 
 def test_tokens_in_another_order_are_refused() -> None:
     shuffled = Body(lambda maps: [tokens(maps)[0].flip(1)])
-    with pytest.raises(UsageError, match="'0' that Body returns is no row of tokens in the order of the image's patch"):
+    with pytest.raises(UsageError, match="the tokens '0' that Body returns are not in the order of the image's patch"):
         dense(shuffled)
 
 
@@ -208,7 +208,7 @@ class ModelOutput(dict[str, Any]):
 
 
 class Transformer(nn.Module):
-    """Patches of 16 pixels behind one class token; hidden states only where they are asked for."""
+    """A class token and patches of 16 pixels; returns hidden states only on request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ class Transformer(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """As Swin: tokens and, of the same stages, maps; a small image changes its window for good."""
+    """Like Swin: returns the stages as tokens and as maps; a small image changes its window permanently."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -263,11 +263,11 @@ def test_hidden_states_are_stages() -> None:
     x = torch.rand(2, 3, 80, 112)
     with torch.no_grad():
         states = network(x, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states
-        found = model.backbone(x)
+        result = model.backbone(x)
     assert (model.cut.kind, model.cut.node) == ("outputs", "hidden_states.4")
-    for node, own in zip((model.spec.node, *model.spec.skip_nodes), found, strict=True):
-        wanted = states[int(node.rpartition(".")[2])][:, 1:].transpose(1, 2).unflatten(2, (5, 7))
-        torch.testing.assert_close(own, wanted, rtol=0, atol=0)
+    for node, actual in zip((model.spec.node, *model.spec.skip_nodes), result, strict=True):
+        expected = states[int(node.rpartition(".")[2])][:, 1:].transpose(1, 2).unflatten(2, (5, 7))
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0)
     assert count(model.backbone) == count(network) - count(network.pooler)
     model.train()(torch.rand(2, 3, 50, 70)).mean().backward()
     assert all(p.grad is not None for p in model.parameters())
@@ -282,8 +282,8 @@ def test_feature_maps_come_first_and_a_probe_changes_nothing() -> None:
     x = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
         maps = network(x, output_hidden_states=True).reshaped_hidden_states
-        for own, other in zip(model.backbone(x), maps[::-1], strict=True):
-            torch.testing.assert_close(own, other, rtol=0, atol=0)
+        for actual, other in zip(model.backbone(x), maps[::-1], strict=True):
+            torch.testing.assert_close(actual, other, rtol=0, atol=0)
 
 
 def made() -> nn.Module:
@@ -316,14 +316,14 @@ class Scores(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_own_networks_of_other_channels(channels: int) -> None:
+def test_user_networks_of_other_channels(channels: int) -> None:
     network = Scores(channels).eval()
     model = dense(network, in_channels=channels)
     x = torch.rand(1, channels, *SIZE)
     with torch.no_grad():
         torch.testing.assert_close(model.backbone(x)[0], network.body(x), rtol=0, atol=0)
     assert model.spec.own_channels == channels and not model.spec.stem and measured(network).channels == channels
-    with pytest.raises(UsageError, match=f"takes images of {channels} channels, not of 3: say in_channels={channels}"):
+    with pytest.raises(UsageError, match=f"takes images of {channels} channels, not of 3; set in_channels={channels}"):
         dense(network)
 
 
@@ -350,17 +350,17 @@ def test_further_arguments_keep_their_defaults() -> None:
     ("network", "message"),
     [
         (NeedsMask(), r"NeedsMask does not run on an image alone \(missing a required argument: 'mask'.*Wrapped"),
-        (Scores().half(), r"the parameters of Scores are torch.float16; hand over Scores.float\(\)"),
+        (Scores().half(), r"the parameters of Scores are torch.float16; pass Scores.float\(\)"),
         (nn.Linear(7, 3), r"Linear does not run on a 3-channel image.*mat1 and mat2.*try it on torch.zeros"),
     ],
 )
-def test_what_does_not_run_is_told_by_its_cause(network: nn.Module, message: str) -> None:
+def test_networks_that_do_not_run_are_errors_with_the_cause(network: nn.Module, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         de.DenseModel(network)
 
 
 class Compiled(nn.Module):
-    """As torch.compile keeps what it was given."""
+    """Stores the module like torch.compile."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -388,7 +388,7 @@ def test_wrapped_networks_and_members_are_unwrapped(wrap: Callable[[nn.Module], 
 
 
 class Tokens(nn.Module):
-    """Patches of 16 pixels as tokens ``(B, L, C)``, as vision transformers return them."""
+    """Patches of 16 pixels as tokens ``(B, L, C)``, like vision transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -410,7 +410,7 @@ def test_tokens_are_exported_with_any_number_of_images() -> None:
 
 
 class Shuffled(Tokens):
-    """As masked autoencoders: a quarter of the tokens, others in each image."""
+    """Like masked autoencoders: a random quarter of the tokens of each image."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
         tokens = super().forward(x)[0]

@@ -17,7 +17,7 @@ SIZE = (192, 256)
 
 
 def with_lived_statistics(model: de.DenseModel) -> de.DenseModel:
-    """Batch normalization as after a training: fresh statistics would make folding trivial."""
+    """Set batch normalization as after training; with initial statistics, folding would be trivial."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             assert module.running_mean is not None and module.running_var is not None
@@ -28,19 +28,19 @@ def with_lived_statistics(model: de.DenseModel) -> de.DenseModel:
     return model.eval()
 
 
-def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).abs().max() / wanted.abs().max())
+def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((result - expected).abs().max() / expected.abs().max())
 
 
 @pytest.mark.parametrize("size", [(24, 32), (17, 29), (9, 12), (13, 11), (40, 7)])
-@pytest.mark.parametrize("beside", [0, 5])
-def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], beside: int) -> None:
-    layer = ResizeConvolution(7 + beside, 3).double()
+@pytest.mark.parametrize("skip_channels", [0, 5])
+def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], skip_channels: int) -> None:
+    layer = ResizeConvolution(7 + skip_channels, 3).double()
     x = torch.randn(2, 7, 9, 12, dtype=torch.float64)
-    other = torch.randn(2, beside, *size, dtype=torch.float64) if beside else None
+    other = torch.randn(2, skip_channels, *size, dtype=torch.float64) if skip_channels else None
     resized = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    wanted = F.conv2d(resized if other is None else torch.cat([resized, other], 1), layer.weight, padding=1)
-    torch.testing.assert_close(layer(x, size, other), wanted)
+    expected = F.conv2d(resized if other is None else torch.cat([resized, other], 1), layer.weight, padding=1)
+    torch.testing.assert_close(layer(x, size, other), expected)
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,15 @@ def test_resize_then_convolve_is_what_torch_computes(size: tuple[int, int], besi
         ["squeezenet1_1", "resdeconv", "timm/tf_efficientnet_lite0"],
     ),
 )
-def test_the_seven_give_the_same_map(name: str) -> None:
-    """In double precision: in single precision, rounding through 150 folded layers is of the order of the limit."""
+def test_the_rewritten_model_gives_the_same_map(name: str) -> None:
+    """Double precision: in single precision, rounding errors of 150 folded layers are as large as the tolerance."""
     model = with_lived_statistics(de.DenseModel(name, weights=None, min_size=(12, 16), head="skip")).double()
     x = torch.rand(1, 3, *SIZE, dtype=torch.float64)
     with torch.no_grad():
-        wanted = model(x)
-        assert relative_error(for_inference(model)(x), wanted) <= 1e-10
-        assert relative_error(for_inference(model).float()(x.float()).double(), wanted) <= 1e-4
-        torch.testing.assert_close(model(x), wanted, rtol=0, atol=0)  # the plain form is left as it was
+        expected = model(x)
+        assert relative_error(for_inference(model)(x), expected) <= 1e-10
+        assert relative_error(for_inference(model).float()(x.float()).double(), expected) <= 1e-4
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)  # the plain form is left as it was
     empty = de.DenseModel.from_spec(model.spec, "meta")
     assert count_macs(for_inference(empty), SIZE, "meta") <= count_macs(empty, SIZE, "meta")
 
@@ -74,7 +74,7 @@ def test_every_head_gives_the_same_map(head: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "timm/tf_efficientnet_lite0", "resdeconv"])
-def test_normalization_after_a_convolution_is_gone(name: str) -> None:
+def test_normalization_after_a_convolution_is_removed(name: str) -> None:
     model = de.DenseModel(name, weights=None, min_size=(12, 16))
 
     def count(net: nn.Module) -> int:
@@ -88,14 +88,14 @@ def test_normalization_after_a_convolution_is_gone(name: str) -> None:
 
 @pytest.mark.parametrize("head", ["skip", "upsample"])
 def test_logits_are_computed_before_the_last_resize(head: str) -> None:
-    """A 1x1 convolution commutes with bilinear resizing: the same map from 32 channels on far fewer pixels."""
+    """A 1x1 convolution commutes with bilinear resizing."""
     model = de.DenseModel("resnet18", weights=None, out_channels=11, out_size=None, head=head).eval()
     seen: list[torch.Tensor] = []
     hook = model.head.logits.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     x = torch.rand(1, 3, 97, 131)
     with torch.no_grad():
-        found = model(x)
+        result = model(x)
         hook.remove()
         upsampled = F.interpolate(seen[0], size=(97, 131), mode="bilinear", align_corners=False)
-        assert relative_error(found, model.head.logits(upsampled)) <= 1e-5
+        assert relative_error(result, model.head.logits(upsampled)) <= 1e-5
     assert upsampled[0, 0].numel() > 3.5 * seen[0][0, 0].numel()

@@ -26,15 +26,15 @@ def spec(backbone: str, cut: str, head: str) -> DenseSpec:
 
 
 def model(backbone: str = "resnet18", cut: str = "auto", head: str = "upsample") -> de.DenseModel:
-    """One with weights of its own."""
+    """A model with new random weights."""
     return de.DenseModel.from_spec(spec(backbone, cut, head))
 
 
 def with_backbone_of(other: de.DenseModel, taught: de.DenseModel) -> de.DenseModel:
-    """The model, everything in its backbone that the other has too taken over: as if both were frozen."""
+    """The model with the backbone parameters of the other model, as if both were frozen."""
     given = taught.backbone.network.state_dict()
-    own = other.backbone.network.state_dict()
-    other.backbone.network.load_state_dict({key: given.get(key, value) for key, value in own.items()})
+    actual = other.backbone.network.state_dict()
+    other.backbone.network.load_state_dict({key: given.get(key, value) for key, value in actual.items()})
     return other
 
 
@@ -70,10 +70,10 @@ def test_frozen_backbones_give_the_same_grids(
     seen = models[0].seen_size(SEEN)
     images = torch.randn(2, 3, *seen)
     with torch.no_grad():
-        found = require(share(models, seen))(images)
-        wanted = [one.grid(images) for one in models]
-    torch.testing.assert_close(list(found), wanted, rtol=0, atol=0)
-    assert not torch.equal(wanted[0], wanted[1])
+        result = require(share(models, seen))(images)
+        expected = [one.grid(images) for one in models]
+    torch.testing.assert_close(list(result), expected, rtol=0, atol=0)
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_a_frozen_stem_runs_once_and_its_work_is_saved() -> None:
@@ -84,8 +84,8 @@ def test_a_frozen_stem_runs_once_and_its_work_is_saved() -> None:
     images = torch.randn(2, 3, *SEEN)
     shared = require(share([first, second], SEEN))
     with torch.no_grad():
-        wanted = [first.grid(images), second.grid(images)]
-        torch.testing.assert_close(list(shared(images)), wanted, rtol=0, atol=0)
+        expected = [first.grid(images), second.grid(images)]
+        torch.testing.assert_close(list(shared(images)), expected, rtol=0, atol=0)
         once = calls_of(shared, nn.Conv2d, lambda: shared(images))
         apart = calls_of(first, nn.Conv2d, lambda: first.grid(images))
     stem = next(cut for cut in de.cuts("resnet18", size=SEEN) if cut.node == "layer2")
@@ -100,8 +100,8 @@ def test_cuts_at_different_depths() -> None:
     images = torch.randn(1, 3, *SEEN)
     for models in ([deep, shallow], [shallow, deep]):
         with torch.no_grad():
-            found = require(share(models, SEEN))(images)
-            torch.testing.assert_close(list(found), [one.grid(images) for one in models], rtol=0, atol=0)
+            result = require(share(models, SEEN))(images)
+            torch.testing.assert_close(list(result), [one.grid(images) for one in models], rtol=0, atol=0)
 
 
 def test_where_steps_stop() -> None:
@@ -109,12 +109,12 @@ def test_where_steps_stop() -> None:
     models = [first, with_backbone_of(model(), first)]
     images = torch.randn(1, 3, *SEEN)
     with torch.no_grad():
-        found = require(share(models, SEEN, (7, 9)))(images)
-        torch.testing.assert_close(list(found), [one.grid(images, (7, 9)) for one in models], rtol=0, atol=0)
+        result = require(share(models, SEEN, (7, 9)))(images)
+        torch.testing.assert_close(list(result), [one.grid(images, (7, 9)) for one in models], rtol=0, atol=0)
 
 
 class Kept(nn.Module):
-    """Gives out what a layer computes."""
+    """Returns the map of a layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Kept(nn.Module):
 
 
 class Overwritten(Kept):
-    """Changes what a layer computed, and goes on with what was changed."""
+    """Changes the map of a layer in place and uses the changed map."""
 
     def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Overwritten(Kept):
     ids=["module", "method", "function"],
 )
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
-def test_what_one_overwrites_the_others_see_as_it_was(
+def test_an_in_place_change_in_one_model_does_not_reach_the_others(
     change: Callable[[Tensor], Tensor], order: tuple[int, ...]
 ) -> None:
     networks = [Kept(), Overwritten(change), Overwritten(nn.Identity())]
@@ -154,7 +154,7 @@ def test_what_one_overwrites_the_others_see_as_it_was(
     assert calls_of(trunk, nn.Conv2d, lambda: trunk(images)) == 1
 
 
-def test_nothing_is_shared_where_little_or_nothing_is_common() -> None:
+def test_models_with_little_in_common_are_not_shared() -> None:
     first = model()
     assert share([first], SEEN) is None
     assert share([first, model()], SEEN) is None  # other weights

@@ -51,7 +51,7 @@ def test_nearest_by_hand() -> None:
     ]
 
 
-def test_the_widest_rule_is_found() -> None:
+def test_the_most_general_rule() -> None:
     assert find_rule(lambda size: True, ()) == InputRule()
     assert find_rule(lambda size: size[0] % 14 == 0 and size[1] % 14 == 0, ()) == InputRule(14)
     assert find_rule(lambda size: size == (224, 224), [(224, 224)]) == InputRule(fixed=(224, 224))
@@ -60,7 +60,7 @@ def test_the_widest_rule_is_found() -> None:
     assert with_smallest(InputRule(fixed=(224, 224)), lambda size: False) == InputRule(fixed=(224, 224))
 
 
-def test_the_widest_rule_from_a_size_up_is_found() -> None:
+def test_the_most_general_rule_above_a_size() -> None:
     def runs(size: tuple[int, int]) -> bool:
         return min(size) >= 90 and size[0] % 32 == size[1] % 32 == 0
 
@@ -69,7 +69,7 @@ def test_the_widest_rule_from_a_size_up_is_found() -> None:
     assert find_rule_above(lambda size: False, [(96, 96)]) is None
 
 
-def test_a_vision_transformer_at_its_own_size_is_torchvisions() -> None:
+def test_a_vision_transformer_at_its_pretrained_size_equals_torchvision() -> None:
     torch.manual_seed(0)
     whole = vit_b_32(weights=None).eval()
     for p in whole.parameters():
@@ -83,12 +83,12 @@ def test_a_vision_transformer_at_its_own_size_is_torchvisions() -> None:
         hook = whole.encoder.layers[3].register_forward_hook(lambda *given: before.append(given[2]))
         whole(x)
         hook.remove()
-        (found,) = resampling.forward_intermediates(x, [3])
-        torch.testing.assert_close(found.flatten(2).transpose(1, 2), before[0][:, 1:])
+        (result,) = resampling.forward_intermediates(x, [3])
+        torch.testing.assert_close(result.flatten(2).transpose(1, 2), before[0][:, 1:])
 
 
-def test_position_embeddings_are_resampled_as_a_image() -> None:
-    """Embeddings that are linear in the row stay linear in the row, with the same ends' mean."""
+def test_position_embeddings_are_resampled_as_an_image() -> None:
+    """Embeddings that are linear in the row stay linear, with the same mean of both ends."""
     small = VisionTransformer(image_size=64, patch_size=8, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8)
     rows = torch.arange(8.0).repeat_interleave(8)
     with torch.no_grad():

@@ -41,8 +41,8 @@ def number():
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """The name of a module of the user's, in the folder where the program runs."""
+def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Name of a module of the user in the current folder."""
     name = f"own_nets_{abs(hash(request.node.name))}"
     (tmp_path / f"{name}.py").write_text(CODE)
     monkeypatch.chdir(tmp_path)
@@ -50,11 +50,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
     return name
 
 
-def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]) -> None:
-    backbone = f"{own}:make"
+def test_cuts_and_training_and_artifact(
+    user_module: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]
+) -> None:
+    backbone = f"{user_module}:make"
     done = densemble("cuts", backbone, "--size", "96x128", "--json")
-    found = json.loads(done.stdout)
-    assert [(cut["channels"], cut["height"], cut["width"]) for cut in found["cuts"]] == [
+    result = json.loads(done.stdout)
+    assert [(cut["channels"], cut["height"], cut["width"]) for cut in result["cuts"]] == [
         *[(8, 48, 64)] * 3,
         *[(16, 24, 32)] * 2,
     ]
@@ -64,7 +66,7 @@ def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, 
     run = de.Run(tmp_path / "run", functions=[backbone])
     path = de.save(run.assemble("all"), tmp_path / "mine.safetensors")
 
-    module = __import__(own)
+    module = __import__(user_module)
     module.calls.clear()
     with pytest.raises(ArtifactError, match=rf"calling {backbone}, code that is not in it.*--function {backbone}"):
         de.load(path)
@@ -78,8 +80,8 @@ def test_cuts_and_training_and_artifact(own: str, scenes: Path, tmp_path: Path, 
     assert densemble("predict", path, image, "-o", tmp_path / "out", "--function", backbone).returncode == 0
 
 
-def test_no_file_can_call_what_it_likes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that names a function of the standard library: nothing is imported, nothing called."""
+def test_no_artifact_can_call_arbitrary_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact that names a function of the standard library: nothing is imported or called."""
     from densemble.storage import artifact
 
     ensemble = de.Ensemble([de.DenseModel("resdeconv", out_size=(12, 16), min_size=(3, 4))])
@@ -92,7 +94,7 @@ def test_no_file_can_call_what_it_likes(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def named_by_a_run(folder: Path, in_settings: str, in_record: str) -> Path:
-    """A run folder whose only member is trained, and called so in run.yaml and in its record."""
+    """A run folder with one trained member, with the given names in run.yaml and in its member.json."""
     settings = {**SMALL_RUN, "members": [{"backbone": in_settings, "name": "one"}]}
     run = RunFolder(folder)
     run.member(0, "one").path.mkdir(parents=True)
@@ -104,11 +106,11 @@ def named_by_a_run(folder: Path, in_settings: str, in_record: str) -> Path:
     return folder
 
 
-def test_no_file_of_settings_can_call_what_it_likes(
-    own: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]
+def test_no_run_file_can_call_arbitrary_functions(
+    user_module: str, scenes: Path, tmp_path: Path, densemble: Callable[..., Any]
 ) -> None:
-    """On every route that reads a backbone's name from a file: named nowhere else, it is not even imported."""
-    evil, loaded = f"{own}:number", sys.path.copy()
+    """A backbone name that stands only in a file is not imported, by any command."""
+    evil, loaded = f"{user_module}:number", sys.path.copy()
     run = named_by_a_run(tmp_path / "run", evil, evil)
     other = named_by_a_run(tmp_path / "other", "resdeconv", evil)
     config = tmp_path / "somebodys.yaml"
@@ -118,7 +120,7 @@ def test_no_file_of_settings_can_call_what_it_likes(
         assert done.returncode == 4 and f"--function {evil}" in done.stderr, done.stderr
     for arguments in (
         ("train", scenes, "-o", run, "--resume"),
-        ("train", scenes, "-o", run, "--resume", "--function", f"{own}:make"),
+        ("train", scenes, "-o", run, "--resume", "--function", f"{user_module}:make"),
         ("assemble", run, "-o", tmp_path / "a.safetensors"),
         ("assemble", other, "-o", tmp_path / "a.safetensors"),
     ):
@@ -129,9 +131,9 @@ def test_no_file_of_settings_can_call_what_it_likes(
             getattr(de.Run(other), make)()
     with pytest.raises(ArtifactError, match=f"calling {evil}, code that is not in it"):
         de.Run(other).add_views(["hflip"])
-    assert own not in sys.modules and sys.path == loaded
+    assert user_module not in sys.modules and sys.path == loaded
 
-    # Named on the command line it is called: what it gives is no network.
+    # A function named on the command line is called; it does not return a network.
     for arguments in (
         ("train", scenes, "--config", config, "-o", tmp_path / "new", "--function", evil),
         ("train", scenes, "--task", "saliency", "--members", evil, "-o", tmp_path / "new"),
@@ -149,9 +151,9 @@ def test_no_file_of_settings_can_call_what_it_likes(
         ("absent", "failed with AttributeError"),
     ],
 )
-def test_functions_that_make_no_network(own: str, function: str, message: str) -> None:
+def test_functions_that_return_no_network(user_module: str, function: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        de.cuts(f"{own}:{function}")
+        de.cuts(f"{user_module}:{function}")
     with pytest.raises(UsageError, match="ModuleNotFoundError"):
         de.cuts("no_such_module_anywhere:make")
 
@@ -167,9 +169,9 @@ class Own(nn.Module):
 
 
 def test_cuts_of_a_module_by_hand() -> None:
-    found = de.cuts(Own(), (40, 60))
+    result = de.cuts(Own(), (40, 60))
     first, second = 3 * 4 * 9, 4 * 8 * 9
-    assert [(c.node, c.channels, c.size, c.parameters, c.macs) for c in found] == [
+    assert [(c.node, c.channels, c.size, c.parameters, c.macs) for c in result] == [
         ("body.0", 4, (20, 30), first + 4, first * 600),
         ("body.1", 4, (20, 30), first + 4, first * 600),
         ("body.2", 8, (10, 15), first + 4 + second + 8, first * 600 + second * 150),
@@ -186,7 +188,7 @@ def test_a_module_that_cannot_be_traced_is_refused_with_the_reason() -> None:
         de.cuts(Branching())
 
 
-def test_a_module_keeps_its_weights_and_is_left_as_it_was() -> None:
+def test_a_module_keeps_its_weights_and_is_not_changed() -> None:
     whole = Own().eval()
     x = torch.rand(2, 3, 40, 60)
     scores = whole(x)

@@ -11,7 +11,7 @@ from torchvision.models import squeezenet1_1
 
 import densemble as de
 from densemble.errors import WeightsError
-from densemble.nets import backbones as door
+from densemble.nets import backbones
 
 
 def state() -> dict[str, torch.Tensor]:
@@ -23,9 +23,9 @@ def build(weights: str | Path | None = "DEFAULT", **options) -> de.DenseModel:  
     return de.DenseModel("squeezenet1_1", weights=weights, **options)
 
 
-def assert_loaded(model: de.DenseModel, wanted: dict[str, torch.Tensor]) -> None:
-    own = model.backbone.network.state_dict()
-    assert own and all(torch.equal(own[key], wanted[key]) for key in own)
+def assert_loaded(model: de.DenseModel, expected: dict[str, torch.Tensor]) -> None:
+    actual = model.backbone.network.state_dict()
+    assert actual and all(torch.equal(actual[key], expected[key]) for key in actual)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -47,12 +47,14 @@ def test_weights_dir_and_the_variable_come_before_any_download(tmp_path: Path, m
     def refuse(*args: object) -> None:
         raise AssertionError("downloaded")
 
-    monkeypatch.setattr(door, "_download", refuse)
+    monkeypatch.setattr(backbones, "_download", refuse)
     assert_loaded(build(weights_dir=tmp_path), state())
     monkeypatch.setenv("DENSEMBLE_WEIGHTS_DIR", str(tmp_path))
     assert_loaded(build(), state())
     with pytest.raises(AssertionError, match="downloaded"):
-        build("IMAGENET1K_V1")  # another tag than the file's: torchvision-squeezenet1_1.IMAGENET1K_V1 is not there
+        build(
+            "IMAGENET1K_V1"
+        )  # the tag differs from the file's: torchvision-squeezenet1_1.IMAGENET1K_V1 does not exist
 
 
 def test_a_file_without_the_classifier_is_complete(tmp_path: Path) -> None:
@@ -87,10 +89,10 @@ def test_a_few_missing_tensors_are_counted_and_named(tmp_path: Path) -> None:
     assert model.loaded.endswith("left at random: features.0.weight")
 
 
-def test_a_poor_load_is_taken_only_where_it_is_allowed(tmp_path: Path) -> None:
+def test_partial_weights_load_only_with_allow_partial(tmp_path: Path) -> None:
     values = {key: value for key, value in state().items() if key.startswith("features.0.")} | {"odd": torch.zeros(2)}
     save_file(values, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match="take what fits with allow_partial"):
+    with pytest.raises(WeightsError, match="load what fits with allow_partial"):
         build(tmp_path / "w.safetensors")
     model = build(tmp_path / "w.safetensors", allow_partial=True)
     count = len(model.backbone.network.state_dict())
@@ -120,10 +122,10 @@ def test_files_that_are_no_weights_run_no_code(kind: str, tmp_path: Path, monkey
     assert not (tmp_path / "ran").exists()
 
 
-def test_without_a_way_out_the_wanted_file_and_its_place_are_named(
+def test_without_a_connection_the_missing_file_and_its_folder_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the hub's client waits longer and longer between tries
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the hub client waits between retries
     for name, file in (
         ("squeezenet1_1", r"torchvision-squeezenet1_1\.pth \(from https://"),
         ("timm/tf_efficientnet_lite0", r"timm-tf_efficientnet_lite0\.pth"),
@@ -133,7 +135,7 @@ def test_without_a_way_out_the_wanted_file_and_its_place_are_named(
 
 
 def test_a_hub_id_names_architecture_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's answer is stood in for; the file lies in the folder that is looked into before any download."""
+    """The response of the hub is mocked; the file is in the folder that is searched before a download."""
     import timm
 
     monkeypatch.setattr(timm.models, "load_model_config_from_hf", lambda name: ({}, "tf_efficientnet_lite0", {}))
@@ -144,9 +146,9 @@ def test_a_hub_id_names_architecture_and_weights(tmp_path: Path, monkeypatch: py
     assert_loaded(model, whole.state_dict())
 
 
-def test_a_hub_that_cannot_be_asked_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(WeightsError, match=r"cannot ask the hub what 'hf-hub:someone/lite' is.*as timm/NAME"):
+    with pytest.raises(WeightsError, match=r"configuration of 'hf-hub:someone/lite' from the hub.*as timm/NAME"):
         de.DenseModel("hf-hub:someone/lite")
 
 

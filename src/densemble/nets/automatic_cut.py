@@ -1,4 +1,4 @@
-"""Which cut: the rule of the automatic choice, the limits that steer it, and what is said where none fits."""
+"""Select a cut: the automatic rule, its limits, and the messages if no node fits."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,24 +10,24 @@ from densemble.nets.heads import HEADS
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
-STRIDE_OF_LEVELS = 32.0
-"""Chosen by docs/decisions/0005 and 0006: deep enough for meaning; a head that also sees the maps before it has the
-detail from those, and can go deeper."""
+MULTI_LEVEL_STRIDE = 32.0
+"""Largest strides of an automatic cut, see docs/decisions/0005 and 0006. A multi-level head gets its detail from
+earlier maps, so its cut can be deeper."""
 UNPADDED = 1.3
-"""Unpadded convolutions leave a map smaller than the image divided by the stride they were built with."""
+"""Tolerance of ``max_stride``: unpadded convolutions give maps that are smaller than image size / nominal stride."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an automatic cut must keep to.
+    """Limits of an automatic cut.
 
     Attributes:
         min_size: smallest (H, W) of the feature map.
-        max_stride: most input pixels per feature pixel, either axis; maps that unpadded convolutions made smaller
-            count as the stride they were built with.
-        max_macs: most multiply-accumulates up to the cut, for one image.
-        lenient: take the largest map where none is large enough, as for a network that has but one size.
-        levels: the head sees the larger maps before the cut as well.
+        max_stride: largest number of input pixels per feature pixel on either axis; maps that unpadded convolutions
+            made smaller count with their nominal stride.
+        max_macs: largest number of multiply-accumulates per image up to the cut.
+        lenient: if no map is large enough, take the largest, for example in a network with a single map size.
+        levels: the head also uses the larger maps before the cut.
     """
 
     min_size: Size | None = None
@@ -36,97 +36,83 @@ class Limits:
     lenient: bool = False
     levels: bool = True
 
-    def large_enough(self, cut: Cut) -> bool:
-        """Whether the map keeps to ``min_size`` and ``max_stride``."""
-        least = self.min_size or (1, 1)
-        narrow = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
-        return narrow and cut.height >= least[0] and cut.width >= least[1]
-
     def affordable(self, cut: Cut) -> bool:
-        """Whether the work keeps to ``max_macs``."""
+        """Whether the work satisfies ``max_macs``."""
         return self.max_macs is None or cut.macs <= self.max_macs
 
     def permits(self, cut: Cut) -> bool:
-        """Whether the cut keeps to all limits."""
-        return self.affordable(cut) and self.large_enough(cut)
+        """Whether the cut satisfies all limits."""
+        height, width = self.min_size or (1, 1)
+        stride_fits = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
+        return self.affordable(cut) and stride_fits and cut.height >= height and cut.width >= width
 
     def for_head(self, head: str, size: Size, out_size: Size | None) -> "Limits":
-        """The limits of a member; without ``min_size`` and ``max_stride``, a stride of at most 32 or 16.
+        """The limits for one member; without ``min_size`` and ``max_stride``, the stride is at most 32 or 16.
 
         Args:
-            head: row of ``HEADS``; one that sees the larger maps before the cut as well permits 32.
+            head: row of ``HEADS``; a multi-level head permits a stride of 32.
             size: (H, W) of the input.
-            out_size: (h, w) of the output, default the input's; a smaller one permits a larger stride.
+            out_size: (h, w) of the output; ``None``: the input size. A smaller output permits a larger stride.
         """
         levels = HEADS[head].multi_level
         if self.min_size is not None or self.max_stride is not None:
             return replace(self, levels=levels)
-        shrinks = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
-        stride = max(STRIDE_OF_LEVELS if levels else DEFAULT_STRIDE, shrinks)
+        reduction = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0
+        stride = max(MULTI_LEVEL_STRIDE if levels else DEFAULT_STRIDE, reduction)
         return replace(self, max_stride=stride, lenient=True, levels=levels)
 
     def __str__(self) -> str:
         size = [f"a map of at least {format_size(self.min_size)}"] if self.min_size else []
         stride = [f"a stride of at most {self.max_stride:g}"] if self.max_stride is not None else []
-        return " and ".join([*size, *stride, *self._work()]) or "a map"
-
-    def _work(self) -> list[str]:
-        return [f"at most {self.max_macs / 1e6:,.0f} MMACs"] if self.max_macs is not None else []
+        work = [f"at most {self.max_macs / 1e6:,.0f} MMACs"] if self.max_macs is not None else []
+        return " and ".join([*size, *stride, *work]) or "a map"
 
 
-def choose(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
-    """The cut named ``node``; for ``"auto"`` the deepest one that the limits permit.
+def choose(cuts: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
+    """Select the cut named ``node``, or for ``"auto"`` the deepest cut that the limits permit.
 
     Args:
-        found: what was measured at every node.
+        cuts: measurements of all nodes.
         node: qualified name, or ``"auto"``.
-        within: limits of the automatic choice; a named node must keep to those that the user set, too.
-        backbone: its name, for the messages.
+        within: limits of an automatic cut; a named node must satisfy the limits that the user set, too.
+        backbone: name used in messages.
 
     Returns:
-        The cut, with the rule that chose it in ``why``.
+        The cut, with the reason in ``why``.
 
     Raises:
-        CutError: the node does not exist or its map is too small; names cuts that fit.
+        CutError: the node does not exist or violates a limit; the message lists cuts that fit.
     """
-    usable = [c for c in found if c.separates]
+    usable = [c for c in cuts if c.separates]
     if not usable:
         raise CutError(no_map(backbone))
     if node != "auto":
-        return _named(found, node, within, backbone)
-    returned = [c for c in usable if c.listed and within.affordable(c) and (within.lenient or within.permits(c))]
+        return _named(cuts, node, within, backbone)
+    affordable = [c for c in usable if within.affordable(c)]
+    returned = [c for c in affordable if c.listed and (within.lenient or within.permits(c))]
     if returned:
         return _of_returned(returned, within)
-    fitting = [c for c in usable if within.permits(c)]
+    fitting = [c for c in affordable if within.permits(c)]
     if fitting:
-        return replace(fitting[-1], why=f"the deepest of {_places(fitting)} with {within}")
-    affordable = [c for c in usable if within.affordable(c)]
+        return replace(fitting[-1], why=f"the deepest of {_nodes(fitting)} with {within}")
     if not (within.lenient and affordable):
-        raise CutError(
-            f"{backbone} at {format_size(found[0].input_size)} has no place with {within}; {_remedies(within)}"
-        )
+        size = format_size(cuts[0].input_size)
+        raise CutError(f"{backbone} at {size} has no node with {within}; {_remedies(within)}")
     largest = max(affordable, key=lambda c: c.height * c.width).size
-    same = [c for c in affordable if c.size == largest]
-    why = (
-        f"the deepest of {_places(same)} with a map of {format_size(largest)}, the largest there is: none has {within}"
-    )
-    return replace(same[-1], why=why)
-
-
-def depth(cut: Cut) -> int:
-    """How much of a network lies before a cut."""
-    return cut.parameters
+    same_size = [c for c in affordable if c.size == largest]
+    why = f"the deepest of {_nodes(same_size)} with the largest map, {format_size(largest)}; no node has {within}"
+    return replace(same_size[-1], why=why)
 
 
 def deepest_of(cuts: Sequence[Cut]) -> Cut:
-    """The cut that the most of the network lies before; of several, the last."""
-    return max(reversed(cuts), key=depth)
+    """The cut with the most parameters before it; of several, the last."""
+    return max(reversed(cuts), key=lambda c: c.parameters)
 
 
 def _of_returned(returned: Sequence[Cut], within: Limits) -> Cut:
-    """Of the maps that a network returns, the deepest; the smallest where the head sees the larger ones as well."""
-    asked = "" if within.lenient and within.max_macs is None else f" with {within}"
-    maps = f"of the {len(returned)} maps that the network returns{asked}"
+    """Select among the maps that a network returns: the deepest, or the smallest for a multi-level head."""
+    limits = "" if within.lenient and within.max_macs is None else f" with {within}"
+    maps = f"of the {len(returned)} maps that the network returns{limits}"
     if not within.levels:
         return replace(deepest_of(returned), why=f"the deepest {maps}")
     area = min(c.height * c.width for c in returned)
@@ -134,45 +120,38 @@ def _of_returned(returned: Sequence[Cut], within: Limits) -> Cut:
     return replace(smallest, why=f"the smallest {maps}")
 
 
-def _named(found: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
-    asked = replace(within, max_stride=None) if within.lenient else within  # nobody asked for the default stride
-    fitting = [c for c in found if c.separates and asked.permits(c)]
-    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in _spread(fitting)) or "none"
-    named = [c for c in found if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
+def _named(cuts: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut:
+    limits = replace(within, max_stride=None) if within.lenient else within  # the default stride is no user's limit
+    fitting = [c for c in cuts if c.separates and limits.permits(c)]
+    last_of_size = list({c.size: c for c in fitting}.values())
+    offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in last_of_size[-4:]) or "none"
+    named = [c for c in cuts if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
     if not named:
-        near = difflib.get_close_matches(node, [c.node for c in found], n=2, cutoff=0.6)
+        near = difflib.get_close_matches(node, [c.node for c in cuts], n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
         raise CutError(f"{backbone} has no node '{node}'; {hint}cuts that fit: {offered}")
     cut = named[-1]
-    if not asked.permits(cut):
+    if not limits.permits(cut):
         deepest = f"'{fitting[-1].node}' ({fitting[-1].channels} channels)" if fitting else "none"
         raise CutError(
             f"cut '{node}' of {backbone} is {format_size(cut.size)}, with a stride of {max(cut.stride):.3g} and "
-            f"{cut.macs / 1e6:,.0f} MMACs, and you ask for {asked}; the deepest cut that keeps to that is {deepest}; "
-            f"cuts that fit: {offered}; or name no limit"
+            f"{cut.macs / 1e6:,.0f} MMACs, but the limits are {limits}; the deepest cut within them is {deepest}; "
+            f"cuts that fit: {offered}; or remove the limits"
         )
     return replace(cut, why="named by the user")
 
 
 def _remedies(within: Limits) -> str:
-    ways = ["a larger input", "a smaller min_size"] if within.min_size else []
-    ways += ["a larger max_stride"] if within.max_stride is not None else []
-    ways += ["a larger max_macs"] if within.max_macs is not None else []
-    return "take " + " or ".join(ways)
+    remedies = ["a larger input", "a smaller min_size"] if within.min_size else []
+    remedies += ["a larger max_stride"] if within.max_stride is not None else []
+    remedies += ["a larger max_macs"] if within.max_macs is not None else []
+    return "take " + " or ".join(remedies)
 
 
 def no_map(backbone: str) -> str:
-    """What is said of a network that has no place to cut."""
-    return (
-        f"{backbone} has no feature map that alone holds all that was computed before: it cannot be cut; take another"
-    )
+    """Message for a network that has no node to cut at."""
+    return f"{backbone} cannot be cut: no feature map separates early from late layers; take another backbone"
 
 
-def _places(cuts: Sequence[Cut]) -> str:
-    return f"{len(cuts)} place{'s' if len(cuts) > 1 else ''}"
-
-
-def _spread(fitting: Sequence[Cut]) -> list[Cut]:
-    """The deepest cut of each size, at most four: enough to choose from."""
-    by_size = {c.size: c for c in fitting}
-    return list(by_size.values())[-4:]
+def _nodes(cuts: Sequence[Cut]) -> str:
+    return f"{len(cuts)} node{'s' if len(cuts) > 1 else ''}"

@@ -1,6 +1,6 @@
-"""Layouts: how the axes of a network's tensor stand for rows, columns and channels of a feature map.
+"""Layouts: which axes of a tensor are the rows, columns and channels of a feature map.
 
-``NCHW``; ``NHWC``; or ``NLC/16+1``: tokens in the order of the image's patches of 16 pixels, behind 1 that is none.
+``NCHW``, ``NHWC``, or ``NLC/16+1``: tokens in the order of the 16-pixel patches of the image, after 1 other token.
 """
 
 import math
@@ -13,14 +13,14 @@ from densemble.nets.counting import BATCH
 from densemble.shapes import Size
 
 Layout = str
-POOLED_FROM = 96  # a map of one pixel is what is left of a small image, and of a larger one its average
-MOST_PREFIX = 16
-"""Most tokens that stand before those of the patches: class, distillation, registers."""
+POOLED_FROM = 96  # in an image of at least this size, a map of one pixel is a pooled average
+MAX_PREFIX = 16
+"""Largest number of tokens before the patch tokens: class, distillation, registers."""
 _TOKENS = re.compile(r"NLC/(\d+)\+(\d+)")
 
 
 def map_layout(shape: tuple[int, ...], size: Size) -> Layout | None:
-    """The layout of a tensor of ``BATCH`` images of (H, W) ``size`` whose axes are the image's at a smaller scale."""
+    """Layout of a feature map of ``BATCH`` images of (H, W) ``size``; ``None`` if the tensor is no such map."""
     if len(shape) != 4 or shape[0] != BATCH or 0 in shape:
         return None
     if shape.count(1) >= 2 and min(size) >= POOLED_FROM:
@@ -31,14 +31,14 @@ def map_layout(shape: tuple[int, ...], size: Size) -> Layout | None:
 
 
 def output_layout(shape: tuple[int, ...], size: Size) -> Layout | None:
-    """As :func:`map_layout`, and tokens ``(B, L, C)`` whose number is that of a grid of patches too."""
+    """Like :func:`map_layout`, but also accept tokens ``(B, L, C)`` whose number matches a grid of patches."""
     if len(shape) != 3 or shape[0] != BATCH or 0 in shape:
         return map_layout(shape, size)
     fitting = []
     for stride in range(2, min(size) + 1):
         for height, width in _grids(size, stride):
             prefix = shape[1] - height * width
-            if height * width > 1 and 0 <= prefix <= MOST_PREFIX:
+            if height * width > 1 and 0 <= prefix <= MAX_PREFIX:
                 uneven = size[0] % stride + size[1] % stride > 0
                 fitting.append((prefix, uneven, stride & (stride - 1) > 0, stride))
     if not fitting:
@@ -48,20 +48,20 @@ def output_layout(shape: tuple[int, ...], size: Size) -> Layout | None:
 
 
 def is_tokens(layout: Layout) -> bool:
-    """Whether the tensor is a row of tokens."""
+    """Whether the layout describes tokens ``(B, L, C)``."""
     return layout.startswith("NLC")
 
 
 def to_nchw(tensor: Tensor, layout: Layout, size: Size) -> Tensor:
-    """The map ``(B, C, h, w)`` that a tensor holds.
+    """Convert a tensor of a network to a feature map ``(B, C, h, w)``.
 
     Args:
-        tensor: as the network computed it.
-        layout: of its axes.
-        size: (H, W) of the images that the network saw.
+        tensor: output of the network.
+        layout: layout of ``tensor``.
+        size: (H, W) of the images that the network got.
 
     Raises:
-        UsageError: tokens that are not as many as the image has patches.
+        UsageError: the number of tokens is not the number of patches of the image.
     """
     if layout == "NCHW":
         return tensor
@@ -73,20 +73,20 @@ def to_nchw(tensor: Tensor, layout: Layout, size: Size) -> Tensor:
         if grid[0] * grid[1] == tokens.shape[1]:
             return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)
     raise UsageError(
-        f"{tokens.shape[1]} tokens are no grid of {stride}-pixel patches of a {size[0]}x{size[1]} image; "
-        "set input_size to one that the network was made for"
+        f"{tokens.shape[1]} tokens do not form a grid of {stride}-pixel patches of a {size[0]}x{size[1]} image; "
+        "set input_size to a size that the network was designed for"
     )
 
 
 def token_grid(layout: Layout) -> tuple[int, int]:
-    """Pixels per patch, and the number of tokens before those of the patches."""
+    """(pixels per patch, number of tokens before the patch tokens)."""
     match = _TOKENS.fullmatch(layout)
     assert match is not None, layout
     return int(match[1]), int(match[2])
 
 
 def _grids(size: Size, stride: int) -> set[Size]:
-    """Rows and columns of patches: whole ones only, or what is left over padded to one more."""
+    """Possible (rows, columns) of patches: whole patches only, or the remainder padded to one more patch."""
     return {(size[0] // stride, size[1] // stride), (-(-size[0] // stride), -(-size[1] // stride))}
 
 

@@ -1,4 +1,4 @@
-"""Blocks of a backbone, by the names of its parameters: what layer-wise decay counts as one layer."""
+"""Blocks of a backbone, derived from parameter names; layer-wise decay treats a block as one layer."""
 
 import re
 
@@ -8,9 +8,9 @@ _NUMBERED = re.compile(r"\d+|[A-Za-z_]+_?\d+[a-z]?")
 
 
 def block_of(parameter: str) -> str:
-    """The innermost numbered part that holds the parameter's own layer: ``layer3.4.conv1.weight`` -> ``layer3.4``.
+    """Innermost numbered part that contains the layer of the parameter: ``layer3.4.conv1.weight`` -> ``layer3.4``.
 
-    A layer that lies in no numbered part is a block of its own: ``features.4.weight`` -> ``features.4``.
+    A layer outside numbered parts is a block by itself: ``features.4.weight`` -> ``features.4``.
     """
     *parents, layer, _ = ("", *parameter.split("."))
     numbered = [i for i, part in enumerate(parents) if _NUMBERED.fullmatch(part)]
@@ -19,8 +19,8 @@ def block_of(parameter: str) -> str:
 
 
 def blocks(network: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Parameters by block, in the order in which the network defines them: from the image to the cut."""
-    found: dict[str, list[nn.Parameter]] = {}
+    """Parameters by block, in the order in which the network defines them."""
+    by_block: dict[str, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        found.setdefault(block_of(name), []).append(parameter)
-    return found
+        by_block.setdefault(block_of(name), []).append(parameter)
+    return by_block

@@ -1,4 +1,4 @@
-"""Images of other channels than RGB: how a pretrained network's first convolution is made to take them."""
+"""Adapt pretrained networks to images that are not RGB."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def rgb_convolutions(network: nn.Module) -> list[str]:
-    """Names of the convolutions that take three channels: in an image classifier, those that see the image."""
+    """Names of the convolutions with three input channels; in an image classifier, these read the image."""
     return [
         name
         for name, module in network.named_modules()
@@ -16,10 +16,11 @@ def rgb_convolutions(network: nn.Module) -> list[str]:
 
 
 def widen(network: nn.Module, names: list[str], in_channels: int) -> None:
-    """Makes the named convolutions take ``in_channels``, in place.
+    """Change the named convolutions, in place, to accept ``in_channels``.
 
-    One channel: the sum of the RGB filters, so that a grey image gives what it gave as R = G = B. Several: the
-    RGB filters in turn, scaled by 3 / ``in_channels``, so that the response keeps its size.
+    For one channel, the RGB filters are summed: a grey image gives the same response as its RGB copy with
+    R = G = B. For several channels, the RGB filters are repeated and scaled by 3 / ``in_channels``, which keeps the
+    magnitude of the response.
     """
     for name in names:
         convolution = network.get_submodule(name)
@@ -29,7 +30,7 @@ def widen(network: nn.Module, names: list[str], in_channels: int) -> None:
 
 
 def widened(weight: Tensor, in_channels: int) -> Tensor:
-    """Filters ``(O, 3, k, k)`` -> ``(O, in_channels, k, k)``."""
+    """Filters ``(O, 3, k, k)`` -> ``(O, in_channels, k, k)``, see :func:`widen`."""
     if in_channels == 1:
         return weight.sum(1, keepdim=True)
     repeated = weight.repeat(1, -(-in_channels // 3), 1, 1)[:, :in_channels]
@@ -37,9 +38,9 @@ def widened(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def projection(in_channels: int) -> nn.Conv2d:
-    """1x1 convolution to three channels, for networks that do more with RGB than convolve it.
+    """Trainable 1x1 convolution to three channels, for networks whose first convolution cannot be widened.
 
-    Each of the three begins as the mean of the channels it stands for; it is learned with the rest.
+    Each output channel starts as the mean of every third input channel.
     """
     layer = nn.Conv2d(in_channels, 3, 1, bias=False)
     weight = torch.zeros(3, in_channels, 1, 1)
@@ -52,26 +53,29 @@ def projection(in_channels: int) -> nn.Conv2d:
 
 
 def cycled(values: tuple[float, ...], in_channels: int) -> tuple[float, ...]:
-    """Normalization of RGB for ``in_channels``: the mean of the three for one, else the three in turn."""
+    """Normalization values of RGB for ``in_channels``: their mean for one channel, else the values repeated."""
     if in_channels == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(in_channels))
 
 
 def adapt(network: nn.Module, in_channels: int, runs: Callable[[], bool]) -> tuple[str, ...]:
-    """Widens the first convolutions where the network then runs; names them, or nothing where it does not.
+    """Widen the first convolutions if the network then runs.
 
     Args:
-        network: changed in place, and left as it was where the result is empty.
-        in_channels: other than three.
-        runs: whether the network, as it stands, runs on an image of ``in_channels``.
+        network: changed in place; unchanged if the result is empty.
+        in_channels: not three.
+        runs: whether the network runs on an image of ``in_channels``.
+
+    Returns:
+        Names of the widened convolutions; empty if the network does not run with them.
     """
     names = rgb_convolutions(network)
-    kept = {name: network.get_submodule(name).weight for name in names}
+    original = {name: network.get_submodule(name).weight for name in names}
     widen(network, names, in_channels)
     if names and runs():
         return tuple(names)
-    for name, weight in kept.items():
+    for name, weight in original.items():
         convolution = network.get_submodule(name)
         assert isinstance(convolution, nn.Conv2d) and isinstance(weight, nn.Parameter)
         convolution.weight, convolution.in_channels = weight, 3

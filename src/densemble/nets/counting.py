@@ -1,4 +1,4 @@
-"""Multiply-accumulates of a network, counted while it runs on probe images."""
+"""Count the multiply-accumulates of a network while it runs on probe images."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from densemble.shapes import Size
 
-BATCH = 2  # windows of attention are folded into the batch axis: a tensor that still has two images is a map
+BATCH = 2  # window attention merges windows into the batch axis: a tensor with batch size 2 is still per image
 
 
 def probe(size: Size, device: str, channels: int = 3) -> Tensor:
@@ -18,7 +18,7 @@ def probe(size: Size, device: str, channels: int = 3) -> Tensor:
 
 
 def count_macs(model: nn.Module, size: Size, device: str, channels: int = 3) -> int:
-    """Multiply-accumulates of a model for one image of a size; what the counter does not know counts as none."""
+    """Multiply-accumulates of a model per image of ``size``; operations unknown to the counter count as zero."""
     with counting(model) as counter:
         model(probe(size, device, channels))
     return int(counter.get_total_flops()) // (2 * BATCH)
@@ -26,13 +26,13 @@ def count_macs(model: nn.Module, size: Size, device: str, channels: int = 3) -> 
 
 @contextlib.contextmanager
 def counting(model: nn.Module) -> Iterator[FlopCounterMode]:
-    """Counts the work done inside; the counter stumbles over a parameter that is handed to a module as its input."""
-    learned = [p for p in model.parameters() if p.requires_grad]
+    """Count the operations inside the context. Parameters are frozen: the counter fails if one is a module's input."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
     try:
-        for p in learned:
+        for p in trainable:
             p.requires_grad_(False)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             yield counter
     finally:
-        for p in learned:
+        for p in trainable:
             p.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Cut: a place where a backbone can end, with what was measured there; CutList: a table of them."""
+"""A cut of a backbone with its measurements, and a list of cuts that prints as a table."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,30 +12,30 @@ Kind = Literal["graph", "stages", "outputs"]
 
 @dataclass(frozen=True)
 class Cut:
-    """A place where a backbone can end and what was measured there.
+    """A node at which a backbone can be truncated, with its measurements.
 
     Attributes:
         node: qualified name, as in torchvision's feature extraction (``features.4``, ``layer2``).
         channels: C of the feature map.
         height: rows of the feature map for an input of ``input_size``.
-        width: columns.
+        width: columns of the feature map.
         stride: input pixels per feature pixel, (vertical, horizontal), measured as the ratio of sizes.
-        macs: multiply-accumulates from the image up to here, for one image.
-        parameters: numbers that are learned from the image up to here.
-        receptive_field: (vertical, horizontal) pixels of the image that one feature pixel sees; ``None`` where it
-            sees the whole image (attention, global pooling) or where an operation is not known.
-        offset: (vertical, horizontal) image coordinate of the centre of what feature pixel (0, 0) sees; the centre
-            of the first image pixel is 0. A grid that divides the image evenly has ``(stride - 1) / 2``; less means
-            that padding moved it outwards, more that unpadded convolutions moved it inwards.
-        separates: nothing that was computed before this node is needed after it; inside a residual or dense
-            block that is false, and a network cut there loses a branch.
-        input_size: (H, W) it was measured at.
-        graph_node: the node's name in the graph, where ``node`` is a shorter one.
-        kind: ``graph``, a node of the traced graph; ``stages``, a stage that the network itself gives out; or
-            ``outputs``, a map that it returns, named by its path (``hidden_states.4``).
-        layout: order of the axes that the network computes in at this node; the backbone always gives out NCHW.
-        listed: the network returns this map, with others or alone, in a list, dictionary or dataclass.
-        why: the rule by which it was chosen, in words; empty where nobody chose it.
+        macs: multiply-accumulates per image up to this node.
+        parameters: number of trainable values up to this node.
+        receptive_field: (vertical, horizontal) image pixels that one feature pixel depends on; ``None`` if it depends
+            on the whole image (attention, global pooling) or if an operation is unknown.
+        offset: (vertical, horizontal) image coordinate of the centre of the receptive field of feature pixel (0, 0);
+            the centre of the first image pixel is 0. A grid that divides the image evenly has ``(stride - 1) / 2``;
+            padding makes the offset smaller, unpadded convolutions make it larger.
+        separates: no later node needs a value from before this node. This is false inside a residual or dense block:
+            a network cut there loses a branch.
+        input_size: (H, W) of the image for the measurement.
+        graph_node: name of the node in the graph, of which ``node`` may be a short form.
+        kind: ``graph``, a node of the traced graph; ``stages``, an intermediate map of timm's feature interface; or
+            ``outputs``, a map that the network returns, named by its path (``hidden_states.4``).
+        layout: order of the axes at this node inside the network; the backbone always returns NCHW.
+        listed: the network returns this map in a list, dictionary or dataclass.
+        why: reason for the selection of this cut; empty if it was not selected.
     """
 
     node: str
@@ -61,14 +61,14 @@ class Cut:
         return self.height, self.width
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values for JSON."""
         values = asdict(self)
         for internal in ("graph_node", "layout"):
             values.pop(internal)
         return values
 
 
-def _two(values: tuple[float, float] | None, text: str) -> str:
+def _format_pair(values: tuple[float, float] | None, text: str) -> str:
     return "-" if values is None else f"{values[0]:{text}}x{values[1]:{text}}"
 
 
@@ -76,23 +76,23 @@ _COLUMNS: dict[str, Callable[[Cut], str]] = {
     "node": lambda c: c.node,
     "channels": lambda c: str(c.channels),
     "H x W": lambda c: format_size(c.size),
-    "stride": lambda c: _two(c.stride, ".3g"),
-    "sees": lambda c: _two(c.receptive_field, "d"),
+    "stride": lambda c: _format_pair(c.stride, ".3g"),
+    "sees": lambda c: _format_pair(c.receptive_field, "d"),
     "params": lambda c: f"{c.parameters / 1e6:,.2f} M",
     "MMACs": lambda c: f"{c.macs / 1e6:,.0f}",
 }
 
 
 class CutList(list[Cut]):
-    """Cuts in the order of the network; a table in a terminal and in a notebook."""
+    """Cuts in the order of the network; prints as a table in a terminal and in a notebook."""
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Cut: ...
     @overload
     def __getitem__(self, index: slice) -> "CutList": ...
     def __getitem__(self, index: SupportsIndex | slice) -> "Cut | CutList":
-        found = super().__getitem__(index)
-        return CutList(found) if isinstance(found, list) else found
+        item = super().__getitem__(index)
+        return CutList(item) if isinstance(item, list) else item
 
     def __str__(self) -> str:
         rows = [tuple(_COLUMNS), *(tuple(show(cut) for show in _COLUMNS.values()) for cut in self)]

@@ -1,9 +1,8 @@
-"""DenseModel: normalization + cut backbone + head, the network of one member."""
+"""DenseModel: normalization, truncated backbone and head; the network of one member."""
 
 import copy
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.nets import backbones as door
+from densemble.nets import backbones
 from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
@@ -24,52 +23,52 @@ from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.heads import HEADS, require_head
 from densemble.nets.heads.head import DenseHead
 from densemble.nets.local_weights import HUB
-from densemble.nets.measure_cuts import Measured
 from densemble.nets.network_arguments import (
     channel_values,
-    count_of,
-    limit_of,
+    count_argument,
+    limit_argument,
     require_channels,
     require_network,
-    size_of,
+    size_argument,
     unwrapped,
     weights_name,
 )
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
-from densemble.shapes import Size, format_size
+from densemble.shapes import Size, format_size, size_of
 
 DEFAULT_HEAD = "fpn"
 
 _RULES: dict[tuple[object, ...], InputRule] = {}
-"""Input rules that were found by trying, by backbone, nodes and channels."""
+"""Measured input rules by backbone, nodes and channels."""
 
 
 def default_head(backbone: str) -> str:
-    """The head that a backbone gets where none is named."""
-    return str(getattr(door.OWN.get(backbone), "default_head", DEFAULT_HEAD))
+    """Head of a backbone if the user names none."""
+    return str(getattr(backbones.OWN.get(backbone), "default_head", DEFAULT_HEAD))
 
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """All that is needed to build the same network again, without its weights; plain values only.
+    """Description of a :class:`DenseModel` from which it can be built again, without weights; plain values only.
 
     Attributes:
         backbone: name.
-        node, channels: of the cut.
+        node, channels: node of the cut and its number of channels.
         head: row of ``HEADS``.
-        doublings: how often the head doubles the map, for a head with skips the largest one.
-        out_channels, out_size: of the logits; ``None``: the input's own size.
-        input_size: images are resized to it; ``None``: to the nearest size that the backbone takes.
+        doublings: how often the head doubles its largest feature map.
+        out_channels, out_size: number of channels and (h, w) of the logits; ``None``: the size of the image.
+        input_size: images are resized to this (H, W); ``None``: to the nearest size that the backbone accepts.
         mean, std: normalization, one value per channel.
-        skip_nodes, skip_channels: of the earlier maps, deepest first, for a head with skips.
-        kind: where nodes are looked for: in the traced ``graph``, among the network's own ``stages``, or in the
+        skip_nodes, skip_channels: nodes and channels of the earlier maps, deepest first, for a multi-level head.
+        kind: where the nodes are: in the traced ``graph``, among the ``stages`` of the network, or in the
             ``outputs`` that it returns.
-        layouts: axes of each node, the cut's first.
-        in_channels: of the images.
-        own_channels: of the images that the backbone takes by itself.
-        stem: the first convolutions that were widened for them; empty where a projection to RGB was put before.
-        multiple, smallest, fixed: sizes that the backbone takes, see :class:`InputRule`.
+        layouts: order of the axes at each node, the cut first.
+        in_channels: number of channels of the images.
+        own_channels: number of channels that the backbone accepts without an adaptation.
+        stem: first convolutions that were widened to ``in_channels``; empty if a projection to RGB precedes the
+            backbone instead.
+        multiple, smallest, fixed: sizes that the backbone accepts, see :class:`InputRule`.
     """
 
     backbone: str
@@ -93,25 +92,13 @@ class DenseSpec:
     smallest: int = 1
     fixed: Size | None = None
 
-    def of_maps(self, chain: Sequence[Cut], known: Measured) -> "DenseSpec":
-        """The spec with the maps that the head sees, deepest first, and what the backbone takes."""
-        skips = chain[1:]
-        return replace(
-            self.with_rule(known.rule),
-            skip_nodes=tuple(level.graph_node for level in skips),
-            skip_channels=tuple(level.channels for level in skips),
-            kind=chain[0].kind,
-            layouts=tuple(level.layout for level in chain),
-            own_channels=known.channels,
-        )
-
     def with_rule(self, rule: InputRule) -> "DenseSpec":
-        """The spec with another rule of sizes."""
+        """A copy with another rule of accepted sizes."""
         return replace(self, multiple=rule.multiple, smallest=rule.smallest, fixed=rule.fixed)
 
     @property
     def rule(self) -> InputRule:
-        """Sizes that the backbone takes."""
+        """Sizes that the backbone accepts."""
         return InputRule(self.multiple, self.smallest, self.fixed)
 
     def as_dict(self) -> dict[str, Any]:
@@ -120,7 +107,7 @@ class DenseSpec:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DenseSpec":
-        """The inverse of :meth:`as_dict`, lists from JSON turned back into tuples."""
+        """The inverse of :meth:`as_dict`; lists from JSON become tuples."""
         plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**plain)
 
@@ -128,34 +115,34 @@ class DenseSpec:
 class DenseModel(nn.Module):
     """A dense predictor made from a classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``.
 
-    Images of any size from 1x1 up are taken: those that the backbone cannot take are resized to the nearest size
-    that it can (``model.spec.rule``).
+    The model accepts images of any size from 1x1 up. An image whose size the backbone does not accept is resized to
+    the nearest accepted size (``model.spec.rule``).
 
     Args:
         backbone: a name (see :func:`densemble.backbones`), ``package.module:function`` that returns a classifier, or
-            a classifier itself, whose own weights are kept.
+            a classifier itself, whose weights are kept.
         out_channels: K.
-        out_size: (h, w) of the map, default (48, 64); ``None``: the input's own H x W. Sizes may be text: ``48x64``.
-        cut: a node, or ``"auto"``: the deepest place that ``min_size``, ``max_stride`` and ``max_macs`` permit,
-            without them the deepest with a stride of at most 32 where the head sees several maps, else 16;
-            ``model.cut.why`` says how it was chosen.
+        out_size: (h, w) of the map, default (48, 64); ``None``: the H x W of the image. Sizes may be text: ``48x64``.
+        cut: a node, or ``"auto"``: the deepest node that ``min_size``, ``max_stride`` and ``max_macs`` permit;
+            without these limits, the deepest node with a stride of at most 32 for a multi-level head and of at most
+            16 for any other head. ``model.cut.why`` gives the reason.
         head: row of :data:`HEADS`; default ``fpn``, for ``resdeconv`` ``deconv``.
         weights: ``"DEFAULT"``, torchvision weights or their name, a timm tag, an ``hf-hub:`` id, a local file, or
             ``None``.
-        input_size: images are resized to this (H, W) first; ``None``: they are taken as they are.
+        input_size: images are first resized to this (H, W); ``None``: they are not resized.
         min_size: smallest (H, W) permitted at the cut.
-        max_stride: most input pixels per feature pixel at an automatic cut.
-        max_macs: most multiply-accumulates up to an automatic cut, for one image.
-        in_channels: C; for other than three the pretrained first convolution is adapted, see ``model.spec.stem``.
-        weights_dir: folder looked into before any download.
-        allow_partial: take weights that cover less than 90 % of the tensors up to the cut, or hold others.
-        mean, std: normalization, one value per channel; default that of the weights; a warning says which
-            one is taken where it is not known (``model.assumed``).
+        max_stride: largest number of input pixels per feature pixel at an automatic cut.
+        max_macs: largest number of multiply-accumulates per image up to an automatic cut.
+        in_channels: C; if it is not 3, the pretrained first convolution is adapted, see ``model.spec.stem``.
+        weights_dir: folder that is searched before any download.
+        allow_partial: accept weights that cover less than 90 % of the tensors up to the cut or contain unknown tensors.
+        mean, std: normalization, one value per channel; default: that of the weights. If it is not known, a warning
+            names the values that are used (``model.assumed``).
 
     Raises:
         UsageError: unknown backbone or head.
-        CutError: a cut that does not exist or is too small.
-        WeightsError: weights that are absent or do not fit.
+        CutError: the cut does not exist or is too small.
+        WeightsError: the weights do not exist or do not fit.
     """
 
     mean: Tensor
@@ -182,29 +169,24 @@ class DenseModel(nn.Module):
     ) -> None:
         super().__init__()
         require_network(backbone)
-        in_channels, out_channels = count_of("in_channels", in_channels), count_of("out_channels", out_channels)
-        out_size, input_size = size_of("out_size", out_size), size_of("input_size", input_size)
-        asked = Limits(
-            size_of("min_size", min_size), limit_of("max_stride", max_stride), limit_of("max_macs", max_macs)
+        in_channels = count_argument("in_channels", in_channels)
+        out_channels = count_argument("out_channels", out_channels)
+        out_size, input_size = size_argument("out_size", out_size), size_argument("input_size", input_size)
+        limits = Limits(
+            size_argument("min_size", min_size),
+            limit_argument("max_stride", max_stride),
+            limit_argument("max_macs", max_macs),
         )
-        described = weights = weights_name(weights)
-        if isinstance(backbone, str):
-            described = backbone if backbone.startswith(HUB) else weights
-            backbone, weights = door.resolve(backbone, weights)
-            name = backbone
-        else:
-            backbone = unwrapped(backbone)
-            name = f"module:{type(backbone).__qualname__}"
+        backbone, name, weights, pretrained_weights = _resolve(backbone, weights_name(weights))
         head = head or default_head(name)
         require_head(head)
         size = input_size or REFERENCE_SIZE
-        known = measured(backbone, size, in_channels)
-        require_channels(name, known.channels, in_channels)
-        self.cut: Cut = choose(known.cuts, cut, asked.for_head(head, size, out_size), name)
-        chain = levels(known.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
-        device = str(torch.get_default_device())
-        classifier = door.build_classifier(backbone, device, in_channels) if isinstance(backbone, str) else backbone
-        own = door.normalization(name, in_channels, described, classifier)
+        measurement = measured(backbone, size, in_channels)
+        require_channels(name, measurement.channels, in_channels)
+        self.cut: Cut = choose(measurement.cuts, cut, limits.for_head(head, size, out_size), name)
+        chain = levels(measurement.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
+        classifier = _classifier(backbone, self.cut.kind, in_channels)
+        expected = backbones.normalization(name, in_channels, pretrained_weights, classifier)
         self.spec = DenseSpec(
             backbone=name,
             node=self.cut.graph_node,
@@ -214,21 +196,24 @@ class DenseModel(nn.Module):
             out_channels=out_channels,
             out_size=out_size,
             input_size=input_size,
-            mean=channel_values("mean", mean, in_channels, own.mean),
-            std=channel_values("std", std, in_channels, own.std),
+            mean=channel_values("mean", mean, in_channels, expected.mean),
+            std=channel_values("std", std, in_channels, expected.std),
+            skip_nodes=tuple(level.graph_node for level in chain[1:]),
+            skip_channels=tuple(level.channels for level in chain[1:]),
+            kind=self.cut.kind,
+            layouts=tuple(level.layout for level in chain),
             in_channels=in_channels,
-        ).of_maps(chain, known)
-        if not isinstance(backbone, str) and self.cut.kind != "graph":
-            classifier = copy.deepcopy(classifier)  # taken apart below, and it is the user's
+            own_channels=measurement.channels,
+        ).with_rule(measurement.rule)
         self._assemble(classifier)
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
-            self.loaded = door.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
-        self.assumed = own.notice if mean is None or std is None else ""
-        if self.assumed and not name.startswith("module:") and not door.is_user_function(name):
+            self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
+        self.assumed = expected.notice if mean is None or std is None else ""
+        if self.assumed and backbones.is_published(name):
             warnings.warn(self.assumed, stacklevel=2)
-        self._take_channels()
-        self.spec = self.spec.with_rule(self._rule_to_cut(known.rule))
+        self._adapt_channels()
+        self.spec = self.spec.with_rule(self._rule_to_cut(measurement.rule))
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
@@ -241,8 +226,8 @@ class DenseModel(nn.Module):
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
-    def _take_channels(self) -> None:
-        """Makes the backbone, whose weights are loaded, take images of other channels than its own."""
+    def _adapt_channels(self) -> None:
+        """Make the pretrained backbone accept images of ``in_channels``."""
         channels = self.spec.in_channels
         if channels == self.spec.own_channels:
             return
@@ -256,33 +241,33 @@ class DenseModel(nn.Module):
         self.spec = replace(self.spec, stem=stem)
 
     def _rule_to_cut(self, rule: InputRule) -> InputRule:
-        """The classifier's rule with the smallest size at which the backbone, which ends earlier, gives a map.
+        """The rule of the classifier with the smallest size at which the truncated backbone still gives a map.
 
-        It depends on the architecture alone, so it is searched once for each named backbone and its nodes.
+        The result depends on the architecture only, so it is measured once per published backbone and nodes.
         """
         spec = self.spec
-        named = not spec.backbone.startswith("module:") and not door.is_user_function(spec.backbone)
+        published = backbones.is_published(spec.backbone)
         key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, rule)
-        found = _RULES.get(key) if named else None
-        if found is None:
-            was_training = self.backbone.training
-            self.backbone.eval()  # once: to change the mode compiles the graph anew
-            found = with_smallest(rule, self._runs_at)
-            self.backbone.train(was_training)
-        if named:
-            _RULES[key] = found
-        return found
+        if published and key in _RULES:
+            return _RULES[key]
+        was_training = self.backbone.training
+        self.backbone.eval()  # once for all sizes: a change of the mode compiles the graph again
+        truncated_rule = with_smallest(rule, self._runs_at)
+        self.backbone.train(was_training)
+        if published:
+            _RULES[key] = truncated_rule
+        return truncated_rule
 
     def _runs_at(self, size: Size) -> bool:
-        """Whether the backbone, in eval mode, gives maps for images of a size."""
+        """Whether the backbone, in eval mode, returns the expected maps for images of a size."""
         images = torch.zeros(1, self.spec.in_channels, *size, device=self.mean.device)
         return self.backbone.gives_maps(images, (self.spec.channels, *self.spec.skip_channels))
 
     @classmethod
     def from_spec(cls, spec: DenseSpec, device: Literal["cpu", "meta"] = "cpu") -> "DenseModel":
-        """The network of a spec with random weights (``device="meta"``: with none), in eval mode."""
-        if device == "meta" and cls is DenseModel and not door.is_user_function(spec.backbone):
-            return copy.deepcopy(_empty(spec))  # three to five times faster than to trace the network again
+        """Build the network of a spec with random weights (``device="meta"``: without weights), in eval mode."""
+        if device == "meta" and cls is DenseModel and not backbones.is_user_function(spec.backbone):
+            return copy.deepcopy(_without_weights(spec))  # three to five times faster than tracing the network again
         return cls._built(spec, device)
 
     @classmethod
@@ -292,7 +277,7 @@ class DenseModel(nn.Module):
         model.spec = spec
         model.loaded, model.assumed = "random weights", ""
         with torch.device(device):
-            model._assemble(door.build_classifier(spec.backbone, device, spec.in_channels))
+            model._assemble(backbones.build_classifier(spec.backbone, device, spec.in_channels))
             if spec.stem:
                 widen(model.backbone.network, list(spec.stem), spec.in_channels)
             elif spec.in_channels != spec.own_channels:
@@ -300,94 +285,111 @@ class DenseModel(nn.Module):
         return model.eval()
 
     def seen_size(self, size: Size) -> Size:
-        """(H, W) at which the backbone sees images of a size."""
+        """(H, W) to which images of ``size`` are resized for the backbone."""
         return self.spec.rule.nearest(self.spec.input_size or size)
 
     def resized(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] at the size at which the backbone sees them (:meth:`seen_size`).
+        """Resize images ``(B, C, H, W)`` in [0, 1] to the size that the backbone gets (:meth:`seen_size`).
 
         Raises:
-            UsageError: the images have another number of channels or of axes.
+            UsageError: the images have another shape or dtype.
         """
         spec = self.spec
         if images.ndim != 4 or images.shape[1] != spec.in_channels or 0 in images.shape:
             remedy = "add the batch axis" if images.ndim == 3 else f"give {spec.in_channels} channels first"
             if images.ndim == 4 and 0 in images.shape:
-                remedy = "give at least one image, of at least one pixel"
+                remedy = "give at least one image with at least one pixel"
             raise UsageError(
                 f"images must be (B, {spec.in_channels}, H, W), got {tuple(images.shape)}; {remedy}"
                 + (", convert to RGB" if spec.in_channels == 3 else "")
             )
         if not images.is_floating_point():
             raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
-        own_size: Size = (int(images.shape[-2]), int(images.shape[-1]))
-        seen = self.seen_size(own_size)
-        if own_size == seen:
+        target_size = self.seen_size(size_of(images))
+        if size_of(images) == target_size:
             return images
-        images = images if images.dtype == torch.float64 else images.float()  # no CPU resizes half precision
-        return F.interpolate(images, size=seen, mode="bilinear", align_corners=False, antialias=True)
+        images = images if images.dtype == torch.float64 else images.float()  # CPUs cannot resize half precision
+        return F.interpolate(images, size=target_size, mode="bilinear", align_corners=False, antialias=True)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] as the backbone takes them: resized and normalized.
+        """Resize and normalize images ``(B, C, H, W)`` in [0, 1] for the backbone.
 
         Raises:
-            UsageError: the images have another number of channels or of axes.
+            UsageError: the images have another shape or dtype.
         """
         return ((self.resized(images) - self.mean) / self.std).to(self.mean.dtype)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """What the head sees: images ``(B, C, H, W)`` in [0, 1] -> maps ``(B, C', h, w)``, deepest first.
+        """Input of the head: images ``(B, C, H, W)`` in [0, 1] -> feature maps ``(B, C', h, w)``, deepest first.
 
         Raises:
-            UsageError: the images have another number of channels or of axes.
+            UsageError: the images have another shape or dtype.
         """
         maps: list[Tensor] = self.backbone(self.normalized(images))
         return maps
 
     def grid(self, normalized: Tensor, size: Size | None = None) -> Tensor:
-        """What :meth:`normalized` gives -> logits ``(B, K, h, w)`` before the head's last resize.
+        """Output of :meth:`normalized` -> logits ``(B, K, h, w)`` before the last resize of the head.
 
         Args:
             normalized: ``(B, C, H, W)``.
-            size: (h, w) that is wanted in the end; ``None`` where it is no smaller than the head's own.
+            size: (h, w) of the output; ``None`` if it is at least as large as the head's result before the resize.
         """
         logits: Tensor = self.head.grid(self.backbone(normalized), size)
         return logits
 
     def coarse(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)`` at the head's own size, before its last resize.
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)`` before the last resize of the head.
 
         Raises:
-            UsageError: the images have another number of channels or of axes.
+            UsageError: the images have another shape or dtype.
         """
         return self.grid(self.normalized(images), self.map_size(images))
 
     def map_size(self, images: Tensor) -> Size:
-        """(h, w) of the map of images ``(B, C, H, W)``."""
-        return self.spec.out_size or (int(images.shape[-2]), int(images.shape[-1]))
+        """(h, w) of the output for images ``(B, C, H, W)``."""
+        return self.spec.out_size or size_of(images)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1], RGB unless ``in_channels`` says otherwise -> logits ``(B, K, h, w)``.
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K, h, w)``.
 
         Raises:
-            UsageError: the images have another number of channels or of axes.
+            UsageError: the images have another shape or dtype.
         """
         logits: Tensor = self.head(self.backbone(self.normalized(images)), self.map_size(images))
         return logits
 
     def extra_repr(self) -> str:
-        size = "the image's own size" if self.spec.out_size is None else format_size(self.spec.out_size)
+        size = "image size" if self.spec.out_size is None else format_size(self.spec.out_size)
         return f"{self.spec.backbone} cut at {self.spec.node}, {self.spec.out_channels} x {size}"
 
 
 def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> int:
-    """How often a head doubles the map; an output at the image's own size is refined up to a quarter of it."""
+    """Number of doublings of the head; for outputs of the image size, the head stops at a quarter of it."""
     target = out_size or (input_size[0] // 4, input_size[1] // 4)
     ratio = max(target[0] / feature_size[0], target[1] / feature_size[1]) / SAME_LEVEL
     return max(0, math.ceil(math.log2(ratio))) if ratio > 1 else 0
 
 
+def _resolve(
+    backbone: str | nn.Module, weights: str | Path | None
+) -> tuple[str | nn.Module, str, str | Path | None, str | Path | None]:
+    """(backbone, its name, its weights, the weights whose normalization applies), without wrappers and hub ids."""
+    if not isinstance(backbone, str):
+        backbone = unwrapped(backbone)
+        return backbone, f"module:{type(backbone).__qualname__}", weights, weights
+    name, resolved_weights = backbones.resolve(backbone, weights)
+    return name, name, resolved_weights, backbone if backbone.startswith(HUB) else weights
+
+
+def _classifier(backbone: str | nn.Module, kind: Kind, in_channels: int) -> nn.Module:
+    """Network to truncate: a new one for a name; a copy of a user's network if truncation would change it."""
+    if isinstance(backbone, str):
+        return backbones.build_classifier(backbone, str(torch.get_default_device()), in_channels)
+    return backbone if kind == "graph" else copy.deepcopy(backbone)
+
+
 @lru_cache(maxsize=16)
-def _empty(spec: DenseSpec) -> DenseModel:
-    """The network of a spec without values; to be copied, never changed."""
+def _without_weights(spec: DenseSpec) -> DenseModel:
+    """The network of a spec on the meta device; callers copy it and never change it."""
     return DenseModel._built(spec, "meta")

@@ -1,6 +1,6 @@
-"""Operations that work in place: where they are, and how a map is kept from them.
+"""Detect in-place operations in a graph and protect returned maps from them.
 
-``x += y`` is none of them: tracing turns it into ``x = x + y``.
+``x += y`` is not an in-place operation here: tracing turns it into ``x = x + y``.
 """
 
 import torch
@@ -8,7 +8,7 @@ from torch import fx, nn
 
 
 def overwrites(module: nn.Module, node: fx.Node) -> bool:
-    """Whether a node changes its input."""
+    """Whether a node changes its input in place."""
     if node.op == "call_module":
         return bool(getattr(module.get_submodule(str(node.target)), "inplace", False))
     if node.op == "call_method":
@@ -17,9 +17,9 @@ def overwrites(module: nn.Module, node: fx.Node) -> bool:
 
 
 def copy_overwritten_outputs(module: nn.Module, graph: fx.Graph) -> None:
-    """Makes a graph return copies of those outputs that an operation changes afterwards; all else sees the change."""
+    """Return copies of the outputs that a later operation changes in place; all other nodes use the changed tensor."""
     for output in [node for node in graph.nodes if node.op == "output"]:
-        for kept in output.all_input_nodes:
-            if any(overwrites(module, user) for user in kept.users):
-                with graph.inserting_after(kept):
-                    output.replace_input_with(kept, graph.call_function(torch.clone, (kept,)))
+        for returned in output.all_input_nodes:
+            if any(overwrites(module, user) for user in returned.users):
+                with graph.inserting_after(returned):
+                    output.replace_input_with(returned, graph.call_function(torch.clone, (returned,)))

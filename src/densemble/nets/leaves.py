@@ -1,4 +1,4 @@
-"""Which parameters a tensor was computed from, read from autograd's own graph."""
+"""Which parameters a tensor depends on, and copies of networks that share or lack values."""
 
 import copy
 from typing import Any, TypeVar
@@ -10,38 +10,38 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class Leaves:
-    """Parameters that a tensor was computed from, read from autograd's own graph."""
+    """Parameters that tensors depend on, read from the autograd graph."""
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = {id(p): p for p in model.parameters()}
-        self.seen: set[Any] = set()
-        self.found: dict[int, nn.Parameter] = {}
+        self.visited: set[Any] = set()
+        self.reached: dict[int, nn.Parameter] = {}
 
     def of(self, tensor: Tensor) -> list[nn.Parameter]:
-        """Those of ``tensor`` and of all tensors asked for before, which lie above it in a network."""
+        """Parameters of ``tensor`` and of all tensors of earlier calls; call it in network order."""
         todo = [tensor.grad_fn]
         while todo:
             step = todo.pop()
-            if step is None or step in self.seen:
+            if step is None or step in self.visited:
                 continue
-            self.seen.add(step)
+            self.visited.add(step)
             leaf = getattr(step, "variable", None)
             if leaf is not None and id(leaf) in self.parameters:
-                self.found[id(leaf)] = leaf
+                self.reached[id(leaf)] = leaf
             todo.extend(earlier for earlier, _ in step.next_functions)
-        return list(self.found.values())
+        return list(self.reached.values())
 
 
 def used_parameters(model: nn.Module, maps: list[Tensor]) -> set[str]:
-    """Names of the parameters that ``maps`` were computed from."""
-    reach = Leaves(model)
-    for found in maps:
-        reach.of(found)
-    return {name for name, p in model.named_parameters() if id(p) in reach.found}
+    """Names of the parameters that ``maps`` depend on."""
+    leaves = Leaves(model)
+    for tensor in maps:
+        leaves.of(tensor)
+    return {name for name, p in model.named_parameters() if id(p) in leaves.reached}
 
 
 def without_values(model: nn.Module) -> nn.Module:
-    """A copy on the meta device; no second set of weights comes to be."""
+    """A copy on the meta device; the weights are not copied."""
     memo: dict[int, Any] = {}
     for p in model.parameters():
         memo[id(p)] = nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad)
@@ -51,18 +51,18 @@ def without_values(model: nn.Module) -> nn.Module:
 
 
 def with_the_same_values(model: Model) -> Model:
-    """A copy whose parameters and buffers are the given one's own; only what forward keeps in attributes is apart.
+    """A copy that shares parameters and buffers with ``model``, but not the attributes that its forward changes.
 
-    A module that cannot be copied is returned as it is.
+    A module that cannot be copied is returned unchanged.
     """
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-    except (RuntimeError, TypeError):  # it keeps tensors that were computed (weight normalization), files or locks
+    except (RuntimeError, TypeError):  # it holds non-leaf tensors (weight normalization), files or locks
         return model
 
 
 def settings(model: nn.Module) -> dict[str, Any]:
-    """Plain values among the attributes of all modules; a network whose forward changes them gives other maps later."""
+    """Plain attributes of all modules; a network whose forward changes them returns other maps afterwards."""
     return {
         f"{name}.{key}": value
         for name, module in model.named_modules()

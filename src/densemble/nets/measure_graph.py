@@ -1,8 +1,9 @@
-"""Measuring a network by its traced graph: what every node is worth as a cut."""
+"""Measure every node of a traced graph as a cut."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -26,7 +27,7 @@ class Traced:
 
 
 class _Measure(fx.Interpreter):
-    """Runs a graph and notes shape, work and receptive field at every node."""
+    """Run a graph and record shape, multiply-accumulates and receptive field of every node."""
 
     def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
         super().__init__(module)
@@ -58,17 +59,17 @@ class _Measure(fx.Interpreter):
 
 
 def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tuple[list[Cut], int, str]:
-    """Every node with a feature map, the work of the whole, and what stopped the run, if anything did."""
+    """(cuts, multiply-accumulates of the whole graph, error of the run): one cut per node with a feature map."""
     failure = ""
     with counting(graph.module) as counter:
         run, result = _Measure(graph.module, counter), None
         try:
             result = run.run(probe(size, device, channels))
         except Exception as error:
-            # The classifier's end may refuse a size (a pooling window larger than its input); the maps before it stand.
+            # The last layers may not accept a size (a pooling window larger than its input); earlier maps are valid.
             failure = (str(error).splitlines() or [type(error).__name__])[0]
     names = _short_names(graph)
-    alone = separating(graph.module.graph)
+    separators = separating(graph.module.graph)
     listed = listed_nodes(graph.module.graph)
     work = _Work(graph.module, run.macs)
     scores = _first_scores(graph.module, result)
@@ -92,7 +93,7 @@ def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tupl
                 parameters=parameters,
                 receptive_field=_extent(field),
                 offset=_centre(field),
-                separates=node in alone or node in listed,
+                separates=node in separators or node in listed,
                 input_size=size,
                 graph_node=graph.names[node],
                 layout=layout,
@@ -103,7 +104,7 @@ def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tupl
 
 
 def _may_be_cut(graph: Traced, node: fx.Node, listed: bool) -> bool:
-    """Whether the map of a node may be a cut; not after dropout, which removes part of it while the head learns."""
+    """Whether a node may be a cut; dropout may not, because it removes part of its map in training."""
     if node.op not in ("call_module", "call_function", "call_method") or node not in graph.names:
         return False
     dropout = node.op == "call_module" and isinstance(graph.module.get_submodule(str(node.target)), _DropoutNd)
@@ -111,7 +112,7 @@ def _may_be_cut(graph: Traced, node: fx.Node, listed: bool) -> bool:
 
 
 def listed_nodes(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes whose values a graph returns in a list, tuple, dictionary or dataclass; none where it returns one value."""
+    """Nodes that a graph returns in a list, tuple, dictionary or dataclass; empty if it returns one value."""
     (value,) = next(node for node in graph.nodes if node.op == "output").args
     return set() if isinstance(value, fx.Node) and not _builds(value) else set(_nodes_in(value))
 
@@ -124,12 +125,12 @@ def _nodes_in(value: Any) -> Iterator[fx.Node]:
 
 
 def _builds(node: fx.Node) -> bool:
-    """Whether a node makes a dataclass of tensors."""
+    """Whether a node constructs a dataclass of tensors."""
     return node.op == "call_function" and isinstance(node.target, type)
 
 
 def _first_scores(module: fx.GraphModule, result: Any) -> fx.Node | None:
-    """The 1x1 convolution that ends a network as its classifier, before the pooling (SqueezeNet): no feature map."""
+    """The final 1x1 convolution before the pooling of a classifier (SqueezeNet), whose output is no feature map."""
     called = [node for node in module.graph.nodes if node.op == "call_module"]
     learned = [node for node in called if any(True for _ in module.get_submodule(str(node.target)).parameters())]
     if not learned or not isinstance(result, Tensor) or result.ndim != 2:
@@ -148,43 +149,40 @@ def _centre(field: fields.Field) -> tuple[float, float] | None:
 
 
 class _Work:
-    """Multiply-accumulates and parameters that a node needs, itself and everything before it."""
+    """Multiply-accumulates and parameters of a node and of everything that it depends on."""
 
     def __init__(self, module: fx.GraphModule, macs: dict[fx.Node, int]) -> None:
         self.module = module
         self.macs = macs
         self.order = list(macs)
         self.index = {node: i for i, node in enumerate(self.order)}
-        self.before: dict[fx.Node, int] = {}  # a set of nodes, as bits
-        self.owned = [self._own_parameters(node) for node in self.order]
+        self.ancestors: dict[fx.Node, int] = {}  # sets of nodes as bits, each node included
+        self.parameters = [self._parameters_of(node) for node in self.order]
 
-    def _own_parameters(self, node: fx.Node) -> dict[int, int]:
+    def _parameters_of(self, node: fx.Node) -> dict[int, int]:
         if node.op == "call_module":
             return {id(p): p.numel() for p in self.module.get_submodule(str(node.target)).parameters()}
         if node.op == "get_attr":
-            value: Any = self.module
-            for part in str(node.target).split("."):
-                value = getattr(value, part)
+            value = attrgetter(str(node.target))(self.module)
             return {id(value): value.numel()} if isinstance(value, nn.Parameter) else {}
         return {}
 
     def up_to(self, node: fx.Node) -> tuple[int, int]:
-        """(multiply-accumulates, parameters); nodes are asked for in the order of the graph."""
-        for earlier in self.order[len(self.before) : self.index[node] + 1]:
-            own = 1 << self.index[earlier]
+        """(multiply-accumulates, parameters) up to a node; call it in graph order."""
+        for earlier in self.order[len(self.ancestors) : self.index[node] + 1]:
+            bits = 1 << self.index[earlier]
             for source in earlier.all_input_nodes:
-                own |= self.before[source]
-            self.before[earlier] = own
-        bits = self.before[node]
-        used = [i for i in range(self.index[node] + 1) if bits >> i & 1]
-        owned: dict[int, int] = {}
+                bits |= self.ancestors[source]
+            self.ancestors[earlier] = bits
+        used = [i for i in range(self.index[node] + 1) if self.ancestors[node] >> i & 1]
+        parameters: dict[int, int] = {}
         for i in used:
-            owned.update(self.owned[i])
-        return sum(self.macs[self.order[i]] for i in used), sum(owned.values())
+            parameters.update(self.parameters[i])
+        return sum(self.macs[self.order[i]] for i in used), sum(parameters.values())
 
 
 def _short_names(graph: Traced) -> dict[fx.Node, str]:
-    """A module's own path for a module's node; for an operator, the widest block whose last node it is."""
+    """Name of each node: the path of a module, or for an operator the outermost block that ends with it."""
     names, nodes = graph.names, graph.module.graph.nodes
     modules = {name for name, _ in graph.module.named_modules()}
     last: dict[str, fx.Node] = {}

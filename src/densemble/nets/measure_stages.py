@@ -1,4 +1,4 @@
-"""Measuring a network by the feature maps that it gives out itself: transformers, whose graph has no later maps."""
+"""Measure the feature maps that a network gives access to, for networks whose graph has no late maps (transformers)."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -10,32 +10,37 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.nets.axis_order import Layout, is_tokens, output_layout, to_nchw, token_grid
 from densemble.nets.counting import BATCH, counting, probe
-from densemble.nets.cut import Cut
+from densemble.nets.cut import Cut, Kind
 from densemble.nets.leaves import Leaves, settings, with_the_same_values, without_values
 from densemble.nets.sizes import InputRule, find_rule, find_rule_above
 from densemble.nets.stages import named_outputs, returned, stage_names, stages
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 
 
 @torch.no_grad()
 def stage_rule(model: nn.Module, own_sizes: Sequence[Size], device: str) -> InputRule | None:
-    """The rule under which the stages have the channels that they have at the network's own size.
+    """The sizes at which the stages have the same channels as at the size that the network is designed for.
 
-    Some hybrids of convolutions and attention run at any size and, where it does not divide, shape tokens wrongly.
+    Some hybrids of convolutions and attention run at any size, but arrange tokens wrongly if it is not divisible.
     """
     names = stage_names(model)
-    wanted = [found.shape[1] for found in stages(model, probe(own_sizes[0], device), names)]
 
-    def runs(tried: Size) -> bool:
+    def channels(size: Size) -> list[int]:
+        return [features.shape[1] for features in stages(model, probe(size, device), names)]
+
+    expected = channels(own_sizes[0])
+
+    def runs(size: Size) -> bool:
         try:
-            return [found.shape[1] for found in stages(model, probe(tried, device), names)] == wanted
-        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            return channels(size) == expected
+        except Exception:  # networks reject sizes with assertions, value errors and errors of their layers
             return False
 
     return find_rule(runs, own_sizes)
 
 
 def measure_stages(model: nn.Module, size: Size, device: str) -> list[Cut]:
+    """Measure every stage of a network with timm's feature interface."""
     names = stage_names(model)
     totals: dict[str, int] = {}
     with counting(model) as counter:
@@ -49,35 +54,48 @@ def measure_stages(model: nn.Module, size: Size, device: str) -> list[Cut]:
         finally:
             for hook in hooks:
                 hook.remove()
-    maps = stages(model, probe(size, device), names)  # again, for autograd's own graph of parameters
-    reach = Leaves(model)
+    maps = stages(model, probe(size, device), names)  # again, because counting disables autograd
+    leaves = Leaves(model)
     cuts, macs = [], 0
-    for name, found in zip(names, maps, strict=True):
+    for name, features in zip(names, maps, strict=True):
         macs = max(totals.get(name, 0) // (2 * BATCH), macs)
-        _, channels, height, width = found.shape
-        cuts.append(
-            Cut(
-                node=name,
-                channels=channels,
-                height=height,
-                width=width,
-                stride=(size[0] / height, size[1] / width),
-                macs=macs,
-                parameters=sum(p.numel() for p in reach.of(found)),
-                receptive_field=None,
-                offset=None,
-                separates=True,
-                input_size=size,
-                graph_node=name,
-                kind="stages",
-            )
-        )
+        cuts.append(_cut(name, features, size, macs, leaves.of(features), "stages"))
     return cuts
+
+
+def _cut(
+    name: str,
+    features: Tensor,
+    size: Size,
+    macs: int,
+    parameters: Sequence[nn.Parameter],
+    kind: Kind,
+    layout: Layout = "NCHW",
+) -> Cut:
+    """Cut with feature map ``(B, C, h, w)``, whose receptive field is unknown."""
+    height, width = size_of(features)
+    return Cut(
+        node=name,
+        channels=features.shape[1],
+        height=height,
+        width=width,
+        stride=(size[0] / height, size[1] / width),
+        macs=macs,
+        parameters=sum(p.numel() for p in parameters),
+        receptive_field=None,
+        offset=None,
+        separates=True,
+        input_size=size,
+        graph_node=name,
+        kind=kind,
+        layout=layout,
+        listed=kind == "outputs",
+    )
 
 
 @dataclass(frozen=True)
 class ReturnedMap:
-    """What is known of a feature map that a network returns: the order of its axes, and its channels."""
+    """Layout and number of channels of a feature map that a network returns."""
 
     layout: Layout
     channels: int
@@ -86,13 +104,13 @@ class ReturnedMap:
 @torch.no_grad()
 def returned_maps(model: nn.Module, images: Tensor) -> dict[str, ReturnedMap]:
     """The feature maps that the network returns in a list, tuple, dictionary or dataclass, by path."""
-    size: Size = (int(images.shape[-2]), int(images.shape[-1]))
-    found = {}
+    size = size_of(images)
+    maps = {}
     for path, tensor in returned(model, images).items():
         layout = output_layout(tuple(tensor.shape), size)
         if layout is not None:
-            found[path] = ReturnedMap(layout, int(to_nchw(tensor, layout, size).shape[1]))
-    return found
+            maps[path] = ReturnedMap(layout, int(to_nchw(tensor, layout, size).shape[1]))
+    return maps
 
 
 @torch.no_grad()
@@ -104,94 +122,75 @@ def output_rule(
     device: str,
     channels: int,
 ) -> InputRule:
-    """The rule under which the returned maps keep their layouts and channels, and the network its settings.
+    """The sizes at which the returned maps keep their layouts and channels and the network keeps its settings.
 
-    Some networks change themselves for good at a small size (Swin's windows), and give other maps afterwards.
+    Some networks change permanently at a small size (Swin's windows) and return other maps afterwards.
 
     Raises:
-        UsageError: there is none that holds for ``size``.
+        UsageError: no rule holds for ``size``.
     """
 
-    def gives_maps(network: nn.Module, tried: Size) -> bool:
+    def gives_maps(network: nn.Module, size: Size) -> bool:
         try:
-            found = named_outputs(network, probe(tried, device, channels), list(maps))
-            pairs = zip(found, maps.values(), strict=True)
-            return all(to_nchw(tensor, one.layout, tried).shape[1] == one.channels for tensor, one in pairs)
-        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            tensors = named_outputs(network, probe(size, device, channels), list(maps))
+            pairs = zip(tensors, maps.values(), strict=True)
+            return all(to_nchw(tensor, m.layout, size).shape[1] == m.channels for tensor, m in pairs)
+        except Exception:  # networks reject sizes with assertions, value errors and errors of their layers
             return False
 
-    def keeps_settings(tried: Size) -> bool:
+    def keeps_settings(size: Size) -> bool:
         network = with_the_same_values(model)
         before = settings(network)
-        return gives_maps(network, tried) and settings(network) == before
+        return gives_maps(network, size) and settings(network) == before
 
-    def runs(tried: Size) -> bool:
-        return gives_maps(with_the_same_values(model), tried)
+    def runs(size: Size) -> bool:
+        return gives_maps(with_the_same_values(model), size)
 
     for holds in (keeps_settings, runs):
         for find, sizes in ((find_rule, ()), (find_rule_above, own_sizes), (find_rule, own_sizes)):
             rule = find(holds, sizes)
             if rule is not None and runs(rule.nearest(size)):
                 return rule
-    raise UsageError(_no_maps(model, list(maps)))
-
-
-def _no_maps(model: nn.Module, paths: Sequence[str]) -> str:
-    return (
-        f"{type(model).__name__} returns {', '.join(paths)}, whose axes are not those of the image at a smaller scale; "
-        "hand over a module that returns maps (B, C, h, w)"
+    raise UsageError(
+        f"{type(model).__name__} returns {', '.join(maps)}, whose axes are not those of the image at a smaller scale; "
+        "pass a module that returns maps (B, C, h, w)"
     )
 
 
 def measure_outputs(
     model: nn.Module, maps: Mapping[str, ReturnedMap], size: Size, device: str, channels: int
 ) -> list[Cut]:
-    """Every returned map, that with the most parameters behind it last; each needs a run of the whole network."""
+    """Measure every returned map, sorted by the number of parameters; each map needs a run of the whole network."""
     images = probe(size, device, channels)
     _require_order(model, maps, images)
     with counting(model) as counter:
         named_outputs(model, images, list(maps))
     twin = _differentiable(model, device)
-    found = named_outputs(twin, images, list(maps))
+    macs = int(counter.get_total_flops()) // (2 * BATCH)
     cuts = []
-    for (path, one), tensor in zip(maps.items(), found, strict=True):
-        height, width = to_nchw(tensor, one.layout, size).shape[2:]
-        cuts.append(
-            Cut(
-                node=path,
-                channels=one.channels,
-                height=height,
-                width=width,
-                stride=(size[0] / height, size[1] / width),
-                macs=int(counter.get_total_flops()) // (2 * BATCH),
-                parameters=sum(p.numel() for p in Leaves(twin).of(tensor)),
-                receptive_field=None,
-                offset=None,
-                separates=True,
-                input_size=size,
-                graph_node=path,
-                kind="outputs",
-                layout=one.layout,
-                listed=True,
-            )
-        )
+    for (path, returned_map), tensor in zip(maps.items(), named_outputs(twin, images, list(maps)), strict=True):
+        layout = returned_map.layout
+        features = to_nchw(tensor, layout, size)
+        cuts.append(_cut(path, features, size, macs, Leaves(twin).of(tensor), "outputs", layout))
     return sorted(cuts, key=lambda cut: cut.parameters)
 
 
 def _differentiable(model: nn.Module, device: str) -> nn.Module:
-    """A copy whose parameters all learn, so that autograd tells what a tensor was computed from."""
+    """A copy whose parameters all require gradients, so that autograd records every dependency."""
     twin = without_values(model) if device == "meta" else copy.deepcopy(model)
     return twin.requires_grad_(True)
 
 
 @torch.no_grad()
 def _require_order(model: nn.Module, maps: Mapping[str, ReturnedMap], images: Tensor) -> None:
-    """Checks on the first tokens that those change most that stand for the patch that changes, or for one beside it.
+    """Check that tokens are in the order of the patches: a changed patch changes its token or a neighbour most.
+
+    Only the first map of tokens is checked.
 
     Raises:
-        UsageError: others do: tokens that are masked, shuffled, or followed by others.
+        UsageError: another token changes most, for example because tokens are masked or shuffled.
     """
-    name = next((path for path, one in maps.items() if is_tokens(one.layout)), None)
+    name = next((path for path, returned_map in maps.items() if is_tokens(returned_map.layout)), None)
     if name is None:
         return
     if images.is_meta:
@@ -199,35 +198,35 @@ def _require_order(model: nn.Module, maps: Mapping[str, ReturnedMap], images: Te
     _require_repeatable(model, name, images)
     layout = maps[name].layout
     stride, _ = token_grid(layout)
-    size: Size = (int(images.shape[-2]), int(images.shape[-1]))
+    size = size_of(images)
     rows, columns = size[0] // stride, size[1] // stride
-    places = [(rows // 3, 2 * columns // 3), (2 * rows // 3, columns // 3), (0, 0)]
-    batch = images[:1].repeat(1 + len(places), 1, 1, 1)
-    for image, (row, column) in zip(batch[1:], places, strict=True):
+    patches = [(rows // 3, 2 * columns // 3), (2 * rows // 3, columns // 3), (0, 0)]
+    batch = images[:1].repeat(1 + len(patches), 1, 1, 1)
+    for image, (row, column) in zip(batch[1:], patches, strict=True):
         image[:, row * stride : (row + 1) * stride, column * stride : (column + 1) * stride] = 1
-    (found,) = named_outputs(model, batch, [name])
-    plain, *others = to_nchw(found, layout, size).float()
-    for (row, column), other in zip(places, others, strict=True):
-        change = (other - plain).square().sum(0)
-        most = divmod(int(change.argmax()), change.shape[1])
-        if max(abs(most[0] - row), abs(most[1] - column)) > 1:
+    (tokens,) = named_outputs(model, batch, [name])
+    reference, *changed = to_nchw(tokens, layout, size).float()
+    for (row, column), features in zip(patches, changed, strict=True):
+        change = (features - reference).square().sum(0)
+        most_changed = divmod(int(change.argmax()), change.shape[1])
+        if max(abs(most_changed[0] - row), abs(most_changed[1] - column)) > 1:
             raise UsageError(
-                f"'{name}' that {type(model).__name__} returns is no row of tokens in the order of the image's "
-                f"patches: where patch {(row, column)} changes, token {most} does most; are they masked or shuffled? "
-                "Hand over a network that returns (B, C, h, w)"
+                f"the tokens '{name}' that {type(model).__name__} returns are not in the order of the image's patches: "
+                f"a change of patch {(row, column)} changes token {most_changed} most; they may be masked or shuffled; "
+                "pass a network that returns (B, C, h, w)"
             )
 
 
 def _require_repeatable(model: nn.Module, name: str, images: Tensor) -> None:
-    """Checks that a network gives the same for the same image twice.
+    """Check that a network returns the same tokens for the same image twice.
 
     Raises:
-        UsageError: it does not: masked autoencoders take other tokens each time.
+        UsageError: the tokens differ, as in masked autoencoders.
     """
     image = torch.rand(images[:1].shape, generator=torch.Generator().manual_seed(0)).to(images)
-    (found,) = named_outputs(model, image.repeat(2, 1, 1, 1), [name])
-    if not torch.allclose(found[0], found[1], rtol=1e-3, atol=1e-4):
+    (tokens,) = named_outputs(model, image.repeat(2, 1, 1, 1), [name])
+    if not torch.allclose(tokens[0], tokens[1], rtol=1e-3, atol=1e-4):
         raise UsageError(
-            f"{type(model).__name__} returns another '{name}' for the same image: its forward is random, as where "
-            "tokens are masked; switch that off (mask_ratio=0), or hand over another network"
+            f"{type(model).__name__} returns different '{name}' for the same image: its forward is random, for example "
+            "because it masks tokens; switch that off (mask_ratio=0), or pass another network"
         )

@@ -1,4 +1,4 @@
-"""Checks of what a user hands to a network: sizes, counts, limits, normalization."""
+"""Check the arguments of a network: sizes, numbers of channels, limits, normalization."""
 
 import math
 import re
@@ -14,11 +14,11 @@ from densemble.errors import UsageError
 from densemble.shapes import Size, parse_size
 
 
-def size_of(name: str, value: Any) -> Size | None:
+def size_argument(name: str, value: Any) -> Size | None:
     """(height, width) from a pair of positive integers or text like ``48x64``; ``None`` stays ``None``.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the value is anything else.
     """
     if isinstance(value, str):
         return parse_size(value)
@@ -30,35 +30,35 @@ def size_of(name: str, value: Any) -> Size | None:
     return pair[0], pair[1]
 
 
-def count_of(name: str, value: Any) -> int:
-    """A positive whole number.
+def count_argument(name: str, value: Any) -> int:
+    """A positive integer.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the value is anything else.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"{name}={value!r} is not a number of channels; give a whole number from 1 up")
     return value
 
 
-def limit_of(name: str, value: Any) -> float | None:
+def limit_argument(name: str, value: Any) -> float | None:
     """A positive number; ``None`` stays ``None``.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the value is anything else.
     """
     if value is None:
         return None
     if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise UsageError(f"{name}={value!r} is no limit; give a positive number, or leave it out")
+        raise UsageError(f"{name}={value!r} is not a limit; give a positive number, or leave it out")
     return float(value)
 
 
 def channel_values(name: str, value: Any, channels: int, default: tuple[float, ...]) -> tuple[float, ...]:
-    """One finite number per channel; ``None`` is the default. A standard deviation must be positive.
+    """One finite number per channel; ``None`` gives the default. A standard deviation must be positive.
 
     Raises:
-        UsageError: another number of values, or one that cannot be divided by.
+        UsageError: the number of values is wrong, or a value is not allowed.
     """
     if value is None:
         return default
@@ -71,38 +71,40 @@ def channel_values(name: str, value: Any, channels: int, default: tuple[float, .
 
 
 def require_network(backbone: Any) -> None:
-    """Checks that a backbone is a name or a network, not the class or function that makes one.
+    """Check that a backbone is a name or a network, not a class or function that makes a network.
 
     Raises:
-        UsageError: anything else.
+        UsageError: it is anything else.
     """
     if isinstance(backbone, str | nn.Module):
         return
     if callable(backbone):
         module, name = getattr(backbone, "__module__", "package.module"), getattr(backbone, "__qualname__", "function")
         raise UsageError(
-            f"backbone {name} makes a network and is none; hand over what it returns, or name it: '{module}:{name}'"
+            f"backbone {name} is a class or function, not a network; pass the network that it returns, "
+            f"or its name: '{module}:{name}'"
         )
     raise UsageError(f"backbone must be a name or a torch.nn.Module, got a {type(backbone).__name__}")
 
 
-def require_channels(name: str, taken: int, given: int) -> None:
-    """Checks that a network takes images of so many channels, or RGB, to which it can be adapted.
+def require_channels(name: str, network_channels: int, in_channels: int) -> None:
+    """Check that a network takes images of ``in_channels``, or RGB images, in which case it can be adapted.
 
     Raises:
-        UsageError: it takes another number.
+        UsageError: the network takes another number of channels.
     """
-    if taken not in (3, given):
+    if network_channels not in (3, in_channels):
         raise UsageError(
-            f"{name} takes images of {taken} channels, not of {given}: say in_channels={taken}, and give it such images"
+            f"{name} takes images of {network_channels} channels, not of {in_channels}; "
+            f"set in_channels={network_channels} and pass images of {network_channels} channels"
         )
 
 
 def unwrapped(network: Any) -> Any:
-    """The network inside the wrappers of ``torch.compile``, data parallelism and averaged weights; else as it is."""
+    """Remove the wrappers of ``torch.compile``, data parallelism and averaged weights from a network."""
     while isinstance(network, nn.Module):
         parts = network._modules if isinstance(network._modules, dict) else {}  # a scripted module has no dict
-        inner = parts.get("_orig_mod")  # what torch.compile returns
+        inner = parts.get("_orig_mod")  # the module inside a module compiled by torch.compile
         if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             inner = network.module
         if inner is None:
@@ -112,9 +114,9 @@ def unwrapped(network: Any) -> Any:
 
 
 def weights_name(weights: str | Path | Enum | None) -> str | Path | None:
-    """Weights as text: of torchvision's ``VGG16_Weights.IMAGENET1K_V1``, itself or as text, the name of the entry."""
+    """Name of the entry for torchvision's ``VGG16_Weights.IMAGENET1K_V1`` (enum or text); other weights unchanged."""
     if isinstance(weights, Enum):
         return weights.name
-    if isinstance(weights, str) and (found := re.fullmatch(r"\w+_Weights\.(\w+)", weights)):
-        return found[1]
+    if isinstance(weights, str) and (match := re.fullmatch(r"\w+_Weights\.(\w+)", weights)):
+        return match[1]
     return weights

@@ -1,8 +1,8 @@
-"""Receptive fields: which pixels of the image a place in a feature map can see, followed through the graph.
+"""Receptive fields: the image pixels that a feature pixel depends on, computed node by node along the graph.
 
-Along one axis, feature pixel i sees the image pixels ``low + i * step`` to ``high + i * step``. A convolution or a
-pooling widens that interval (Araujo et al., "Computing receptive fields of convolutional neural networks", Distill
-2019). What looks at the whole map at once (global pooling, attention, group normalization) has no bound.
+Along one axis, feature pixel i depends on the image pixels ``low + i * step`` to ``high + i * step``. Convolution and
+pooling widen this interval (Araujo et al., "Computing receptive fields of convolutional neural networks", Distill
+2019). Operations on the whole map (global pooling, attention, group normalization) have no bounded receptive field.
 """
 
 import math
@@ -15,24 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densemble.shapes import size_of
+
 
 @dataclass(frozen=True)
 class Interval:
-    """What feature pixel 0 sees along one axis, and how far the next one's view lies: image pixels."""
+    """Image pixels that feature pixel 0 depends on along one axis, and the shift from one feature pixel to the next."""
 
     low: int
     high: int
     step: int
 
     def window(self, kernel: int, stride: int, before: int) -> "Interval":
-        """Through a window of ``kernel`` pixels (dilation included) that starts ``before`` pixels early."""
+        """The interval after a window of ``kernel`` pixels (with dilation) that starts ``before`` pixels early."""
         return Interval(
             self.low - before * self.step, self.high + (kernel - 1 - before) * self.step, self.step * stride
         )
 
 
 Field = tuple[Interval, Interval] | None
-"""(vertical, horizontal), or None: not bounded, or not known."""
+"""(vertical, horizontal); ``None`` if the field is unbounded or unknown."""
 
 IMAGE: Field = (Interval(0, 0, 1), Interval(0, 0, 1))
 
@@ -43,7 +45,7 @@ _POINTWISE_MODULES: tuple[type[nn.Module], ...] = (
     nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.Sigmoid, nn.Tanh, nn.Mish,
     nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.LeakyReLU, nn.PReLU,
 )  # fmt: skip
-# timm's own layers that fx takes as one piece, by name: their module is not imported here.
+# Layers of timm that fx does not trace into, by name, because timm is not imported here.
 _POINTWISE_NAMES = {"BatchNormAct2d", "FrozenBatchNormAct2d", "FrozenBatchNorm2d", "LayerNorm2d", "DropPath", "Swish"}
 _POINTWISE_FUNCTIONS: set[Any] = {
     operator.add, operator.iadd, operator.sub, operator.mul, operator.imul, operator.truediv,
@@ -56,7 +58,7 @@ _POINTWISE_METHODS = {
     "add", "add_", "sub", "mul", "mul_", "div", "relu", "relu_", "sigmoid", "chunk", "split",
     "contiguous", "clone", "to",
 }  # fmt: skip
-# These may move axes about; where height and width stay the last two, every pixel stays where it was.
+# These may move axes; pixels keep their positions if height and width stay the last two axes.
 _AXES_FUNCTIONS: set[Any] = {operator.getitem, torch.unsqueeze, torch.reshape, torch.flatten, torch.transpose}
 _AXES_METHODS = {"view", "reshape", "transpose", "permute", "unsqueeze", "flatten", "unbind"}
 _POOLINGS = (F.max_pool2d, F.avg_pool2d, torch.max_pool2d)
@@ -66,37 +68,38 @@ _WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
 def through(
     operation: Any, fields: Sequence[Field], inputs: Sequence[Any], options: Mapping[str, Any], output: Any
 ) -> Field:
-    """Field after one operation of a graph.
+    """Receptive field after one operation of a graph.
 
     Args:
-        operation: a module, a function, or a method's name.
-        fields: fields of the tensors that go in.
-        inputs: positional arguments as the operation gets them.
-        options: its keyword arguments.
-        output: what it returned.
+        operation: a module, a function, or the name of a method.
+        fields: receptive fields of the input tensors.
+        inputs: positional arguments of the operation.
+        options: keyword arguments of the operation.
+        output: result of the operation.
     """
     if not fields or any(field is None for field in fields):
         return None
-    joined = _union([field for field in fields if field is not None])
-    if joined is None:
+    union = _union([field for field in fields if field is not None])
+    if union is None:
         return None
     if isinstance(operation, nn.Sequential):
-        # torchvision's tracer takes its own blocks as one piece. Their convolutions do not look at sizes.
-        passed: Field = joined
+        # torchvision's tracer does not trace into its blocks. Their convolutions do not depend on sizes.
+        field: Field = union
         for layer in operation:
-            passed = through(layer, [passed], inputs, {}, output)
-        return passed
+            field = through(layer, [field], inputs, {}, output)
+        return field
     if isinstance(operation, _WINDOWS):
-        return _windowed(operation, joined, inputs[0])
+        return _windowed(operation, union, inputs[0])
     if _keeps_pixels(operation):
-        return joined
+        return union
     moves_axes = operation in _AXES_METHODS if isinstance(operation, str) else _is_in(operation, _AXES_FUNCTIONS)
     if moves_axes and _same_plane(inputs[0], output):
-        return joined
+        return union
     if operation in _POOLINGS:
-        given = dict(zip(("kernel_size", "stride", "padding"), inputs[1:4], strict=False)) | dict(options)
-        kernel = given["kernel_size"]
-        return _apply(joined, _pair(kernel), _pair(given.get("stride") or kernel), _pair(given.get("padding", 0)))
+        arguments = dict(zip(("kernel_size", "stride", "padding"), inputs[1:4], strict=False)) | dict(options)
+        kernel = arguments["kernel_size"]
+        stride, padding = arguments.get("stride") or kernel, arguments.get("padding", 0)
+        return _apply(union, _pair(kernel), _pair(stride), _pair(padding))
     return None
 
 
@@ -113,7 +116,7 @@ def _keeps_pixels(operation: Any) -> bool:
 
 
 def _same_plane(before: Any, after: Any) -> bool:
-    if isinstance(before, tuple | list):  # one piece of a chunked tensor
+    if isinstance(before, tuple | list):  # one chunk of a tensor
         return True
     return isinstance(before, Tensor) and isinstance(after, Tensor) and before.shape[-2:] == after.shape[-2:]
 
@@ -121,10 +124,10 @@ def _same_plane(before: Any, after: Any) -> bool:
 def _union(fields: Sequence[tuple[Interval, Interval]]) -> Field:
     axes = []
     for axis in (0, 1):
-        views = [field[axis] for field in fields]
-        if len({view.step for view in views}) != 1:
+        intervals = [field[axis] for field in fields]
+        if len({i.step for i in intervals}) != 1:
             return None
-        axes.append(Interval(min(v.low for v in views), max(v.high for v in views), views[0].step))
+        axes.append(Interval(min(i.low for i in intervals), max(i.high for i in intervals), intervals[0].step))
     return axes[0], axes[1]
 
 
@@ -144,11 +147,9 @@ def _windowed(module: nn.Module, field: tuple[Interval, Interval], x: Tensor) ->
     dilation = _pair(getattr(module, "dilation", 1))
     span = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
     padding = module.padding
-    if type(module).__name__.endswith(
-        "Same"
-    ):  # TensorFlow's rule: as much as makes ceil(size / stride), the odd one last
-        sizes = x.shape[-2:]
-        missing = [(math.ceil(n / s) - 1) * s + k - n for n, s, k in zip(sizes, stride, span, strict=True)]
+    if type(module).__name__.endswith("Same"):
+        # TensorFlow pads the map to ceil(size / stride) pixels; an odd pixel goes to the end.
+        missing = [(math.ceil(n / s) - 1) * s + k - n for n, s, k in zip(size_of(x), stride, span, strict=True)]
         return _apply(field, span, stride, (max(missing[0], 0) // 2, max(missing[1], 0) // 2))
     if padding == "same":
         return _apply(field, span, stride, ((span[0] - 1) // 2, (span[1] - 1) // 2))

@@ -1,7 +1,7 @@
-"""The self-made network: residual blocks going down, meant for a head of deconvolutions going up.
+"""The built-in backbone ``resdeconv``: residual blocks, designed for the head ``deconv``.
 
-It is small enough to learn from a few hundred images without pretraining, and, being unlike the
-classifiers, errs elsewhere: that is what a member is worth to an ensemble.
+It is small enough to be trained from scratch on a few hundred images. It differs from the classifiers and makes other
+errors, which is useful in an ensemble.
 """
 
 from itertools import pairwise
@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResDeconv(nn.Module):
-    """The residual trunk: ``(B, 3, H, W)`` to 256 channels at stride 32, one halving per stage."""
+    """Residual network: ``(B, 3, H, W)`` -> ``(B, 256, H/32, W/32)``, one halving per stage."""
 
     default_head = "deconv"
 

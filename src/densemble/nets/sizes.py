@@ -1,4 +1,4 @@
-"""Which input sizes a network takes, found by trying; images of any other size are resized to the nearest of them."""
+"""Measure which input sizes a network accepts; images of other sizes are resized to the nearest accepted size."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from densemble.shapes import Size, format_size
 
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 64, 128)
 SMALL = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 75, 96, 128, 160, 192, 224, 256, 384, 512)
-COMMON = tuple((side, side) for side in (224, 256, 384, 512, 299, 518, 32, 28, 64, 128))
-"""Sizes of images that networks of one size are usually made for."""
-# Odd in every halving; odd in some; odd and then even: what networks with two branches stumble over.
+COMMON_SIZES = tuple((side, side) for side in (224, 256, 384, 512, 299, 518, 32, 28, 64, 128))
+"""Common sizes of networks that accept one size only."""
+# Odd after every halving, after some, and odd then even: sizes at which networks with two branches may fail.
 _PROBES: tuple[Size, ...] = ((193, 257), (97, 131), (222, 301))
 
 Runs = Callable[[Size], bool]
@@ -20,12 +20,12 @@ Runs = Callable[[Size], bool]
 
 @dataclass(frozen=True)
 class InputRule:
-    """Sizes that a network takes.
+    """Sizes that a network accepts.
 
     Attributes:
-        multiple: height and width have to be multiples of it.
-        smallest: least height and width.
-        fixed: the one size it takes, where it takes only one (position embeddings or mixing over a fixed grid).
+        multiple: height and width must be multiples of it.
+        smallest: smallest height and width.
+        fixed: the only accepted (H, W), for networks with position embeddings or mixing over a fixed grid.
     """
 
     multiple: int = 1
@@ -33,11 +33,11 @@ class InputRule:
     fixed: Size | None = None
 
     def nearest(self, size: Size) -> Size:
-        """The permitted (H, W) nearest to ``size``."""
+        """The accepted (H, W) nearest to ``size``."""
         if self.fixed is not None:
             return self.fixed
-        least = -(-self.smallest // self.multiple)
-        height, width = (max(int(n / self.multiple + 0.5), least, 1) * self.multiple for n in size)
+        smallest = -(-self.smallest // self.multiple)
+        height, width = (max(int(n / self.multiple + 0.5), smallest, 1) * self.multiple for n in size)
         return height, width
 
     def __str__(self) -> str:
@@ -48,12 +48,12 @@ class InputRule:
 
 
 def declared_sizes(model: nn.Module) -> list[Size]:
-    """Sizes that a network of the user may have been made for: what it says of itself first, then common ones."""
+    """Sizes that a network of the user may be designed for: sizes that it declares, then common sizes."""
     config = getattr(model, "pretrained_cfg", None)
     sizes: list[Any] = [tuple(config.get("input_size", ()))[1:]] if isinstance(config, dict) else []
     for holder in (getattr(model, "config", None), model, getattr(model, "patch_embed", None)):
         sizes += [getattr(holder, name, None) for name in ("image_size", "img_size", "input_size")]
-    pairs = [(size, size) if isinstance(size, int) else size for size in (*sizes, *COMMON)]
+    pairs = [(size, size) if isinstance(size, int) else size for size in (*sizes, *COMMON_SIZES)]
     return list(dict.fromkeys(pair for size in pairs if (pair := _pair(size)) is not None))
 
 
@@ -62,17 +62,17 @@ def _pair(size: Any) -> Size | None:
     return sides if len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides) else None
 
 
-def find_rule(runs: Runs, own: Sequence[Size]) -> InputRule | None:
-    """The widest rule under which a network runs; ``None``: it runs at no size that was tried.
+def find_rule(runs: Runs, own_sizes: Sequence[Size]) -> InputRule | None:
+    """The most general rule under which a network runs; ``None``: the network runs at none of the tested sizes.
 
     Args:
-        runs: whether it runs at a size.
-        own: sizes that it may have been made for, tried in turn where no small multiple works.
+        runs: whether the network runs at a size.
+        own_sizes: sizes that the network may be designed for, tested in order if no small multiple works.
     """
     for multiple in MULTIPLES:
         if all(runs((multiple * -(-h // multiple), multiple * -(-w // multiple))) for h, w in _PROBES):
             return InputRule(multiple)
-    for size in own:
+    for size in own_sizes:
         if size[0] == size[1] and runs((size[0], 2 * size[0])):
             return InputRule(size[0], size[0])
         if runs(size):
@@ -80,23 +80,23 @@ def find_rule(runs: Runs, own: Sequence[Size]) -> InputRule | None:
     return None
 
 
-def find_rule_above(runs: Runs, least: Sequence[Size]) -> InputRule | None:
-    """The widest rule for sizes from one of ``least`` up; ``None``: there is none."""
-    for size in least:
+def find_rule_above(runs: Runs, smallest_sizes: Sequence[Size]) -> InputRule | None:
+    """The most general rule for sizes from one of ``smallest_sizes`` up; ``None``: there is none."""
+    for size in smallest_sizes:
         side = max(size)
         for multiple in MULTIPLES:
             if side % multiple:
                 continue
-            tried = ((side, side), (side + multiple, side + 3 * multiple), (side + 37 // multiple * multiple, 2 * side))
-            if all(runs(one) for one in tried):
+            tests = ((side, side), (side + multiple, side + 3 * multiple), (side + 37 // multiple * multiple, 2 * side))
+            if all(map(runs, tests)):
                 return InputRule(multiple, side)
     return None
 
 
 def with_smallest(rule: InputRule, runs: Runs) -> InputRule:
-    """The rule with the least size at which the network still gives a map."""
+    """The rule with the smallest size at which the network still gives a map."""
     if rule.fixed is not None:
         return rule
     sides = sorted({-(-side // rule.multiple) * rule.multiple for side in (*SMALL, 2 * rule.multiple)})
-    least = next((side for side in sides if runs((side, side))), None)
-    return rule if least is None else InputRule(rule.multiple, max(least, rule.smallest))
+    smallest = next((side for side in sides if runs((side, side))), None)
+    return rule if smallest is None else InputRule(rule.multiple, max(smallest, rule.smallest))

@@ -1,7 +1,7 @@
-"""Feature maps that a network itself gives out: the stages of timm's networks, and what any other returns.
+"""Feature maps that a network gives access to: the stages of timm networks, and the tensors that a network returns.
 
-A stage is named by timm's ``feature_info``, a returned map by its path: ``2`` in a list, ``layer3`` in a dictionary,
-``hidden_states.4`` in a dataclass.
+A stage has its name in timm's ``feature_info``. A returned map is named by its path: ``2`` in a list, ``layer3`` in a
+dictionary, ``hidden_states.4`` in a dataclass.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 
 FIELDS = ("feature_maps", "reshaped_hidden_states", "hidden_states")
-"""Where Hugging Face's vision models return their stages; the first that is there holds them all but the last map of
-some, ``last_hidden_state``."""
+"""Fields in which vision models of Hugging Face return their stages. The first existing field has all stages; some
+models return one more map in ``last_hidden_state``."""
 
 
 def stage_names(model: nn.Module) -> list[str]:
-    """Names of the stages that the network's ``forward_intermediates`` gives out, in order.
+    """Names of the stages that ``forward_intermediates`` of the network returns, in order.
 
-    A stage of a second branch has the same name again and gets ``#2`` (CrossViT).
+    A stage of a second branch with the same name gets the suffix ``#2`` (CrossViT).
     """
     names: list[str] = []
     for stage in model.feature_info:  # type: ignore[union-attr]
@@ -34,7 +34,7 @@ def stage_names(model: nn.Module) -> list[str]:
 
 
 def stages(model: nn.Module, images: Tensor, names: Sequence[str]) -> list[Tensor]:
-    """Maps ``(B, C, h, w)`` of the named stages, in the order of the names; later stages do not run."""
+    """Feature maps ``(B, C, h, w)`` of the named stages, in the order of ``names``; later stages do not run."""
     known = stage_names(model)
     indices = sorted({known.index(name) for name in names})
     maps: Any = model.forward_intermediates(  # type: ignore[operator]
@@ -45,7 +45,7 @@ def stages(model: nn.Module, images: Tensor, names: Sequence[str]) -> list[Tenso
 
 
 def call_options(model: nn.Module) -> dict[str, bool]:
-    """What a forward of Hugging Face's convention is told: to return its inner maps, and to take images of any size."""
+    """Keyword arguments for Hugging Face models: return the hidden states and accept images of any size."""
     parameters = inspect.signature(model.forward).parameters
     any_option = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     configured = hasattr(getattr(model, "config", None), "output_hidden_states")
@@ -58,61 +58,61 @@ def call_options(model: nn.Module) -> dict[str, bool]:
 
 
 def run(model: nn.Module, images: Tensor) -> Any:
-    """What the network returns for images ``(B, C, H, W)``, told as :func:`call_options` says."""
+    """Call the network on images ``(B, C, H, W)`` with :func:`call_options`."""
     return model(images, **call_options(model))
 
 
 def returned(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Tensors that the network returns in a list, tuple, dictionary or dataclass, by path; none where it returns one.
+    """Tensors that the network returns in a list, tuple, dictionary or dataclass, by path.
 
-    A tensor that is returned twice, and the image itself, are left out.
+    The result has each tensor once and not the image itself. It is empty if the network returns a single tensor.
     """
     result = run(model, images)
     if isinstance(result, Tensor):
         return {}
-    every = dict(_tensors(result, ""))
+    tensors = dict(_tensors(result, ""))
     if "output_hidden_states" in call_options(model):
-        by_field = [{path: t for path, t in every.items() if path.partition(".")[0] == field} for field in FIELDS]
-        last = {path: t for path, t in every.items() if path == "last_hidden_state" and t.ndim == 4}
-        every = next((own | last for own in by_field if own), every)
-    found: dict[str, Tensor] = {}
-    for path, tensor in every.items():
-        if tensor is not images and all(tensor is not other for other in found.values()):
-            found[path] = tensor
-    return found
+        by_field = [{path: t for path, t in tensors.items() if path.partition(".")[0] == field} for field in FIELDS]
+        last = {path: t for path, t in tensors.items() if path == "last_hidden_state" and t.ndim == 4}
+        tensors = next((field_tensors | last for field_tensors in by_field if field_tensors), tensors)
+    unique: dict[str, Tensor] = {}
+    for path, tensor in tensors.items():
+        if tensor is not images and all(tensor is not other for other in unique.values()):
+            unique[path] = tensor
+    return unique
 
 
 def named_outputs(model: nn.Module, images: Tensor, paths: Sequence[str]) -> list[Tensor]:
-    """Returned tensors in the order of their paths.
+    """Returned tensors at ``paths``, in order.
 
     Raises:
-        UsageError: one of them is not returned, as by a network that returns something else in training mode.
+        UsageError: a tensor is missing, for example because the network returns other tensors in training mode.
     """
-    found = returned(model, images)
-    missing = [path for path in paths if path not in found]
+    tensors = returned(model, images)
+    missing = [path for path in paths if path not in tensors]
     if missing:
-        mode = "training" if model.training else "eval"
+        mode, existing = "training" if model.training else "eval", ", ".join(tensors) or "one tensor"
         raise UsageError(
-            f"{type(model).__name__} returns no '{missing[0]}' in {mode} mode, but {', '.join(found) or 'one tensor'}; "
-            "let its forward return the same in both modes"
+            f"{type(model).__name__} returns no '{missing[0]}' in {mode} mode, but {existing}; "
+            "change its forward to return the same maps in both modes"
         )
-    return [found[path] for path in paths]
+    return [tensors[path] for path in paths]
 
 
 def _tensors(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, torch.Tensor):
         yield path, value
         return
-    inside: Iterator[tuple[Any, Any]]
+    items: Iterator[tuple[Any, Any]]
     if isinstance(value, Mapping):
-        inside = iter(value.items())
+        items = iter(value.items())
     elif dataclasses.is_dataclass(value):
-        inside = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        items = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
     elif isinstance(value, tuple) and hasattr(value, "_fields"):
-        inside = zip(value._fields, value, strict=True)
+        items = zip(value._fields, value, strict=True)
     elif isinstance(value, list | tuple):
-        inside = iter(enumerate(value))
+        items = iter(enumerate(value))
     else:
         return
-    for key, item in inside:
+    for key, item in items:
         yield from _tensors(item, f"{path}.{key}" if path else str(key))

@@ -1,4 +1,4 @@
-"""Truncation: a classifier becomes a backbone that ends at its cut and holds nothing that the cut does not need."""
+"""Truncate a classifier to a backbone that ends at its cut and has no unused modules."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -32,40 +32,40 @@ def truncate(
     size: Size,
     in_channels: int = 3,
 ) -> CutBackbone:
-    """The classifier up to ``nodes``.
+    """Truncate a classifier after ``nodes``.
 
     Args:
-        classifier: taken apart; it cannot be used by itself afterwards.
-        kind: where the nodes are looked for.
+        classifier: its modules become part of the backbone; do not use it afterwards.
+        kind: where the nodes are, see :class:`Cut`.
         nodes: deepest first.
-        layouts: of the nodes, in their order.
-        size: (H, W) that the classifier runs at.
-        in_channels: of the images that it takes.
+        layouts: layouts of the nodes, in the same order.
+        size: an (H, W) that the classifier accepts.
+        in_channels: number of channels that the classifier accepts.
     """
     if kind == "graph":
         return GraphBackbone(backbones.truncate(classifier, nodes), nodes, layouts)
     read = stages if kind == "stages" else named_outputs
-    wanted = list(dict.fromkeys(nodes))
+    unique_nodes = list(dict.fromkeys(nodes))
     try:
         twin, images = without_values(classifier), probe(size, "meta", in_channels)
-        used, called = _needed(twin, read, wanted, images)
-    except (RuntimeError, NotImplementedError):  # it looks at values while it runs
+        used, called = _needed(twin, read, unique_nodes, images)
+    except (RuntimeError, NotImplementedError):  # its forward reads values, which is impossible on the meta device
         twin, images = copy.deepcopy(classifier), probe(size, "cpu", in_channels)
-        used, called = _needed(twin, read, wanted, images)
+        used, called = _needed(twin, read, unique_nodes, images)
     if kind == "stages":
         drop_unused(classifier, used, called)
-        return StageBackbone(classifier, nodes)
+        return StageBackbone(classifier, nodes, layouts)
     try:
         drop_unused(twin, used, called)
-        read(twin, images, wanted)
-    except Exception:  # what runs looks into a module that does not: all of them stay
+        read(twin, images, unique_nodes)
+    except Exception:  # the code reads attributes of a module that does not run: keep all modules
         called = {name for name, _ in classifier.named_modules()}
     drop_unused(classifier, used, called)
     return OutputBackbone(classifier, nodes, layouts)
 
 
 def _needed(twin: nn.Module, read: ReadMaps, names: Sequence[str], images: Tensor) -> tuple[set[str], set[str]]:
-    """Names of the parameters that the maps depend on, and of the modules that run for them."""
+    """(names of the parameters that the maps depend on, names of the modules that run)."""
     twin.requires_grad_(True)
     maps: list[Tensor] = []
     called = called_modules(twin, lambda: maps.extend(read(twin, images, names)))

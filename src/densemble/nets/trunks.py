@@ -1,4 +1,4 @@
-"""Trunks: a backbone up to its cut and no further, an image in, feature maps out."""
+"""Truncated backbones: an image in, feature maps out."""
 
 import contextlib
 import copy
@@ -15,63 +15,60 @@ from densemble.nets.axis_order import Layout, to_nchw
 from densemble.nets.checkpointing import SegmentedRun
 from densemble.nets.leaves import settings, with_the_same_values
 from densemble.nets.stages import named_outputs, stages
-from densemble.shapes import Size
+from densemble.shapes import size_of
 
 
 class CutBackbone(nn.Module, ABC):
-    """A classifier up to some of its nodes: normalized images ``(B, C, H, W)`` -> one map ``(B, C', h, w)`` per node.
+    """A truncated classifier: normalized images ``(B, C, H, W)`` -> one map ``(B, C', h, w)`` per node.
 
-    ``network`` is the truncated classifier with the whole one's key names; ``adapter``, where there is one, turns
-    other channels than RGB into three.
+    ``network`` is the truncated classifier, with the keys of the whole one; ``layouts`` are the layouts of its tensors
+    at ``nodes``. ``adapter``, if it is not ``None``, projects the channels of the image to three channels.
     """
 
-    def __init__(self, network: nn.Module, nodes: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
         super().__init__()
         self.network = network
-        self.nodes = tuple(nodes)
+        self.nodes, self.layouts = tuple(nodes), tuple(layouts)
         self.adapter: nn.Module | None = None
 
     @abstractmethod
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """The network's maps, in the order of the nodes."""
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
+        """Tensors of the network at the nodes, in their layouts."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
-        """From now on, inner maps are computed again for the gradient instead of kept: less memory, more time.
+        """Enable gradient checkpointing: inner maps are recomputed for the gradient; less memory, more time.
 
-        Batch normalization that still gathers statistics sees each batch twice.
+        Batch normalization in training mode processes each batch twice.
 
         Raises:
-            UsageError: the network cannot.
+            UsageError: the network does not support it.
         """
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """The maps, in the order of the nodes."""
-        return self.maps(x if self.adapter is None else self.adapter(x))
+        """Feature maps, in the order of the nodes."""
+        tensors = self.node_tensors(x if self.adapter is None else self.adapter(x))
+        return [to_nchw(tensor, layout, size_of(x)) for tensor, layout in zip(tensors, self.layouts, strict=True)]
 
     @torch.no_grad()
     def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
-        """Whether the maps of normalized images ``(B, C, H, W)`` have these channels, none of them empty."""
+        """Whether the network maps normalized images ``(B, C, H, W)`` to non-empty maps of these channels."""
         try:
-            with contextlib.redirect_stderr(io.StringIO()):  # graph modules print where they stop
-                found = self(x)
-            return all(one.shape[1] == c and 0 not in one.shape for one, c in zip(found, channels, strict=True))
-        except Exception:  # networks refuse sizes with assertions, value errors and errors of their layers
+            with contextlib.redirect_stderr(io.StringIO()):  # graph modules print their errors
+                maps = self(x)
+            return all(m.shape[1] == c and 0 not in m.shape for m, c in zip(maps, channels, strict=True))
+        except Exception:  # networks reject sizes with assertions, value errors and errors of their layers
             return False
 
 
 class GraphBackbone(CutBackbone):
-    """Nodes of the traced graph; a node that computes with channels last is turned to NCHW."""
+    """Nodes of a traced graph."""
 
     network: fx.GraphModule
-
-    def __init__(self, network: fx.GraphModule, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
-        super().__init__(network, nodes)
-        self.layouts = tuple(layouts)
-        self.checkpointing = False
+    checkpointing = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GraphBackbone":
-        """A copy in the same mode; torchvision's graph modules come out of a copy in training mode, whole and part."""
+        """A copy in the same mode; copies of torchvision's graph modules would be in training mode."""
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
@@ -84,68 +81,62 @@ class GraphBackbone(CutBackbone):
     def checkpoint_gradients(self) -> None:
         self.checkpointing = True
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
         segmented = self.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        found = SegmentedRun(self.network)(x) if segmented else self.network(x)
-        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
-        return [to_nchw(found[node], layout, size) for node, layout in zip(self.nodes, self.layouts, strict=True)]
+        maps = SegmentedRun(self.network)(x) if segmented else self.network(x)
+        return [maps[node] for node in self.nodes]
 
 
 class StageBackbone(CutBackbone):
-    """Stages that the network itself gives out."""
+    """Stages that timm's feature interface returns."""
 
     def checkpoint_gradients(self) -> None:
         switch = getattr(self.network, "set_grad_checkpointing", None)
         switch = switch or getattr(self.network, "gradient_checkpointing_enable", None)
         if switch is None:
-            raise UsageError(f"{type(self.network).__name__} has no gradient checkpointing; set it to false")
+            raise UsageError(
+                f"{type(self.network).__name__} has no gradient checkpointing; set gradient_checkpointing to false"
+            )
         switch()
 
-    def maps(self, x: Tensor) -> list[Tensor]:
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
         return stages(self.network, x, self.nodes)
 
 
 class OutputBackbone(StageBackbone):
-    """Maps that the network returns in a list, dictionary or dataclass; it runs as a whole."""
-
-    def __init__(self, network: nn.Module, nodes: Sequence[str], layouts: Sequence[Layout]) -> None:
-        super().__init__(network, nodes)
-        self.layouts = tuple(layouts)
+    """Maps that the network returns in a list, dictionary or dataclass; the whole network runs."""
 
     def gives_maps(self, x: Tensor, channels: Sequence[int]) -> bool:
-        """As of any backbone, on a copy: a size at which the network's forward changes it for good is none of its."""
-        tried = with_the_same_values(self)
-        before = settings(tried)
-        return super(OutputBackbone, tried).gives_maps(x, channels) and settings(tried) == before
+        """Like :meth:`CutBackbone.gives_maps`, on a copy; ``False`` if the forward changes the network permanently."""
+        copied = with_the_same_values(self)
+        before = settings(copied)
+        return super(OutputBackbone, copied).gives_maps(x, channels) and settings(copied) == before
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        size: Size = (int(x.shape[-2]), int(x.shape[-1]))
-        found = named_outputs(self.network, x, self.nodes)
-        return [to_nchw(tensor, layout, size) for tensor, layout in zip(found, self.layouts, strict=True)]
+    def node_tensors(self, x: Tensor) -> list[Tensor]:
+        return named_outputs(self.network, x, self.nodes)
 
 
 def drop_unused(network: nn.Module, used: set[str], called: set[str]) -> None:
-    """Replaces modules that neither run nor lend their parameters by identities.
+    """Replace unused modules by identities: modules that do not run and whose parameters are not used elsewhere.
 
-    What runs although the output does not depend on it (the other branch of a network with two) has to stay; it is no
-    longer learned: its parameters become buffers.
+    Modules that run although the output does not depend on them (a second branch) stay. Their parameters become
+    buffers, so that they are not trained.
 
     Args:
         network: changed in place.
         used: names of the parameters that the output depends on.
         called: names of the modules that run.
     """
-    gone: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     for name, module in list(network.named_modules()):
-        own = [f"{name}.{key}" for key, _ in module.named_parameters()]
-        inside = {f"{name}.{child}" if child else name for child, _ in module.named_modules()}
-        if not name or not own or used & set(own) or called & inside or name.startswith(gone):
+        parameters = {f"{name}.{key}" for key, _ in module.named_parameters()}
+        modules = {f"{name}.{child}" if child else name for child, _ in module.named_modules()}
+        if not name or not parameters or used & parameters or called & modules or name.startswith(replaced):
             continue
         if isinstance(module, nn.ModuleList | nn.ModuleDict):
-            continue  # it is gone through by the network's own code; what hangs in it is replaced instead
-        parent, _, last = name.rpartition(".")
-        setattr(network.get_submodule(parent), last, nn.Identity())
-        gone = (*gone, f"{name}.")
+            continue  # the code of the network iterates over it; its children are replaced instead
+        network.set_submodule(name, nn.Identity())
+        replaced = (*replaced, f"{name}.")
     for name, parameter in list(network.named_parameters()):
         if name not in used:
             parent, _, last = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""torchvision's vision transformers at any size: position embeddings are resampled to the image's own grid."""
+"""torchvision's vision transformers for images of any size."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 class ResamplingTransformer(nn.Module):
-    """A torchvision ``VisionTransformer`` with its own key names, for images of any size (Dosovitskiy et al. 2021).
+    """A torchvision ``VisionTransformer`` with the same keys, for images of any size (Dosovitskiy et al. 2021).
 
-    The image is padded with zeros to whole patches; position embeddings are resampled bicubically.
+    The image is padded with zeros to whole patches. Position embeddings are resampled bicubically to its grid.
     """
 
     def __init__(self, transformer: nn.Module) -> None:
@@ -48,28 +48,27 @@ class ResamplingTransformer(nn.Module):
     def forward_intermediates(
         self, x: Tensor, indices: Sequence[int], stop_early: bool = True, intermediates_only: bool = True
     ) -> list[Tensor]:
-        """Maps ``(B, D, H / patch, W / patch)`` after the chosen layers; called as timm's networks are.
+        """Feature maps ``(B, D, H / patch, W / patch)`` after the layers ``indices``, with timm's interface.
 
-        Both flags are there for that: nothing runs after the last of the layers, and only the maps are given out.
+        The two flags exist for compatibility with timm and have no effect: later layers do not run, and only the
+        maps are returned.
         """
-        layers, chosen = self._layers(), list(indices)
+        layers = self._layers()
         tokens, rows, columns = self._tokens(x)
         maps = {}
-        for i, (_, layer) in enumerate(layers[: max(chosen) + 1]):
-            tokens = checkpoint(layer, tokens, use_reentrant=False) if self._recomputes() else layer(tokens)
-            if i in chosen:
+        for i, (_, layer) in enumerate(layers[: max(indices) + 1]):
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            tokens = checkpoint(layer, tokens, use_reentrant=False) if recompute else layer(tokens)
+            if i in indices:
                 maps[i] = tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns))
-        return [maps[i] for i in chosen]
+        return [maps[i] for i in indices]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each layer again for the gradient instead of keeping its inner tensors."""
+        """Recompute each layer for the gradient instead of storing its inner tensors."""
         self.checkpointing = enable
 
-    def _recomputes(self) -> bool:
-        return self.checkpointing and torch.is_grad_enabled()
-
     def forward(self, x: Tensor) -> Tensor:
-        """Class scores, as the classifier's."""
+        """Images ``(B, 3, H, W)`` -> class scores ``(B, classes)``, as in torchvision."""
         tokens, _, _ = self._tokens(x)
         for _, layer in self._layers():
             tokens = layer(tokens)

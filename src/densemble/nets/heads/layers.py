@@ -1,15 +1,38 @@
-"""Layers that several heads are made of."""
+"""Layers that several heads use."""
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
+
+WIDTH = 128
+NARROWEST = 32
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Bilinear resize of ``(B, C, H, W)`` to (h, w) = ``size``; the same tensor where it has that size."""
+    """Resize ``(B, C, H, W)`` bilinearly to (h, w) = ``size``; return the same tensor if it has this size already."""
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def halving_widths(width: int, doublings: int) -> list[int]:
+    """``doublings + 1`` numbers of channels: each is half of the one before, but at least ``NARROWEST``."""
+    return [max(width >> number, NARROWEST) for number in range(doublings + 1)]
+
+
+def resize_steps(widths: list[int]) -> nn.ModuleList:
+    """One :class:`ResizeStep` from each width to the next."""
+    return nn.ModuleList(ResizeStep(a, b) for a, b in pairwise(widths))
+
+
+def run_steps(x: Tensor, steps: nn.ModuleList, logits: nn.Module, size: Size | None) -> Tensor:
+    """Run doubling steps up to ``size``, then the convolution to logits."""
+    for step in steps:
+        x = step(x, size)
+    result: Tensor = logits(x)
+    return result
 
 
 def normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
@@ -17,27 +40,26 @@ def normalized(convolution: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
-def separable(channels: int) -> nn.Sequential:
-    """3x3 depthwise and 1x1 convolution, batch normalization, ReLU."""
-    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-    return nn.Sequential(depthwise, *normalized(nn.Conv2d(channels, channels, 1, bias=False), channels))
+def convolution3x3(in_channels: int, width: int) -> nn.Sequential:
+    """3x3 convolution, batch normalization, ReLU: ``(B, C, H, W)`` -> ``(B, width, H, W)``."""
+    return normalized(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), width)
 
 
 class ResizeConvolution(nn.Conv2d):
     """Bilinear resize, then a 3x3 convolution: ``(B, C, H, W)`` -> ``(B, K, h, w)``.
 
     Args:
-        in_channels: C, and those of the map beside it.
+        in_channels: C, plus the channels of the second map if there is one.
         out_channels: K.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
 
-    def forward(self, x: Tensor, size: Size, beside: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """The convolution of ``x`` resized to ``size``, and of ``beside``, which has that size, where there is one."""
+    def forward(self, x: Tensor, size: Size, skip: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """Resize ``x`` to ``size``, append the channels of ``skip`` (which has this size), and convolve."""
         resized = resize(x, size)
-        return super().forward(resized if beside is None else torch.cat([resized, beside], 1))
+        return super().forward(resized if skip is None else torch.cat([resized, skip], 1))
 
 
 class ResizeStep(nn.Sequential):
@@ -47,54 +69,19 @@ class ResizeStep(nn.Sequential):
         super().__init__(*normalized(ResizeConvolution(in_channels, out_channels), out_channels))
 
     def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
-        """``(B, C, H, W)`` -> ``(B, K, h, w)`` at twice H x W, but no more than ``size`` where it is given."""
+        """``(B, C, H, W)`` -> ``(B, K, h, w)`` at twice H x W, limited to ``size`` if it is given."""
         convolution, normalization, activation = self
-        doubled = (x.shape[-2] * 2, x.shape[-1] * 2)
+        height, width = size_of(x)
+        doubled = (2 * height, 2 * width)
         x = convolution(x, doubled if size is None else (min(doubled[0], size[0]), min(doubled[1], size[1])))
         return activation(normalization(x))  # type: ignore[no-any-return]
 
 
-class JoinStep(nn.Sequential):
-    """Resize, a larger map beside it, 3x3 convolution, batch normalization, ReLU."""
-
-    def __init__(self, in_channels: int, beside_channels: int, out_channels: int) -> None:
-        super().__init__(*normalized(ResizeConvolution(in_channels + beside_channels, out_channels), out_channels))
-
-    def forward(self, x: Tensor, beside: Tensor) -> Tensor:  # type: ignore[override]
-        """``(B, C, H, W)`` and ``(B, C', h, w)`` -> ``(B, K, h, w)``."""
-        convolution, normalization, activation = self
-        joined = convolution(x, (beside.shape[-2], beside.shape[-1]), beside)
-        return activation(normalization(joined))  # type: ignore[no-any-return]
-
-
-class DeconvStep(nn.Sequential):
-    """4x4 transposed convolution of stride 2, batch normalization, ReLU: ``(B, C, H, W)`` -> ``(B, K, 2H, 2W)``."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-        super().__init__(*normalized(convolution, out_channels))
+class DoublingStep(nn.Sequential):
+    """Layers that double height and width: ``(B, C, H, W)`` -> ``(B, K, 2H, 2W)``."""
 
     def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
-        """Doubles whatever ``size`` is."""
-        for layer in self:
-            x = layer(x)
-        return x
-
-
-class SubpixelStep(nn.Sequential):
-    """3x3 convolution to four times the channels, PixelShuffle, batch normalization, ReLU (Shi et al. 2016).
-
-    The four filters of one output channel start equal (ICNR, Aitken et al. 2017): no checkerboard to begin with.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        convolution = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1, bias=False)
-        with torch.no_grad():
-            convolution.weight.copy_(convolution.weight[::4].repeat_interleave(4, 0))
-        super().__init__(convolution, nn.PixelShuffle(2), nn.BatchNorm2d(out_channels), nn.ReLU())
-
-    def forward(self, x: Tensor, size: Size | None) -> Tensor:  # type: ignore[override]
-        """``(B, C, H, W)`` -> ``(B, K, 2H, 2W)`` whatever ``size`` is."""
+        """Run the layers; the step doubles whatever ``size`` is."""
         for layer in self:
             x = layer(x)
         return x

@@ -1,12 +1,13 @@
-"""segmentation-models-pytorch's decoders over the maps of any backbone; the one door to that library.
+"""Heads ``smp-...``: decoders of segmentation-models-pytorch on the feature maps of any backbone.
 
-Its decoders want five maps, each exactly half as large as the one before. Ours are what the backbone gives: the
-deepest map keeps its size, the others are resized to its exact doubles, and where a backbone gives fewer than five
-maps the deepest is halved on. So no size is refused and none comes out wrong.
+The decoders of smp expect five maps, each exactly half the size of the one before. The deepest map of the backbone
+keeps its size, and the other maps are resized to exact multiples of it. If a backbone gives fewer than five maps, the
+deepest map is halved further. So a decoder accepts every image size, and its output size is right.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -14,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
-from densemble.nets.heads.head import DenseHead
+from densemble.nets.heads.head import DenseHead, Head
 from densemble.nets.heads.layers import resize
-from densemble.shapes import Size
+from densemble.shapes import Size, size_of
 
 DEPTH = 5
 WIDTHS = (256, 128, 64, 32, 16)
-LEAST = 8  # PAN halves its deepest map three times
+SMALLEST_SIDE = 8  # PAN halves its deepest map three times
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Decoder:
     """A row of ``DECODERS``.
 
     Attributes:
-        make: called with six channel numbers, those of the image first; returns it and its output channels.
-        dilated: it takes its deepest map at the size of the one before.
+        make: called with six numbers of channels, the image's first; returns the decoder and its output channels.
+        dilated: the decoder expects its deepest map at the size of the next larger one.
     """
 
     make: Callable[[list[int]], tuple[nn.Module, int]]
@@ -59,7 +60,7 @@ def _deeplabv3(channels: list[int]) -> tuple[nn.Module, int]:
 
 
 class _Dpt(nn.Module):
-    """DPT's decoder takes its four maps and their class tokens, of which there are none here."""
+    """DPT's decoder of four maps, without the class tokens that it also accepts."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -71,8 +72,8 @@ class _Dpt(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        found: Tensor = self.decoder(maps[2:], [None] * 4)
-        return found
+        decoded: Tensor = self.decoder(maps[2:], [None] * 4)
+        return decoded
 
 
 DECODERS: dict[str, Decoder] = {
@@ -96,35 +97,39 @@ DECODERS: dict[str, Decoder] = {
 
 
 class SmpHead(DenseHead):
-    """A decoder of segmentation-models-pytorch, then a 1x1 convolution to logits."""
+    """A decoder of segmentation-models-pytorch, then a 1x1 convolution to logits; ``doublings`` has no effect."""
 
-    def __init__(self, name: str, channels: Sequence[int], out_channels: int) -> None:
+    def __init__(self, name: str, channels: Sequence[int], out_channels: int, doublings: int) -> None:
         super().__init__()
         self.count = min(len(channels), DEPTH)
         self.dilated = DECODERS[name].dilated
-        # Level 1 is the largest; from level `count` on, the deepest map.
+        # Level 1 is the largest; levels from `count` on use the deepest map.
         self.sources = [max(self.count - level, 0) for level in range(1, DEPTH + 1)]
-        own = [channels[source] for source in self.sources]
-        self.decoder, width = DECODERS[name].make([3, *own])
+        self.decoder, width = DECODERS[name].make([3, *(channels[source] for source in self.sources)])
         self.logits = nn.Conv2d(width, out_channels, 1)
 
     def grid(self, maps: Sequence[Tensor], size: Size | None) -> Tensor:
-        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` at the decoder's own size."""
-        pyramid = [_exact(maps[source], side) for source, side in zip(self.sources, self._sizes(maps[0]), strict=True)]
+        """``[(B, C, H, W), ...]`` deepest first -> logits ``(B, K, h, w)`` at the resolution of the decoder."""
+        sizes = self._sizes(maps[0])
+        pyramid = [_resize(maps[source], size) for source, size in zip(self.sources, sizes, strict=True)]
         if self.dilated:
-            pyramid[-1] = resize(pyramid[-1], (pyramid[-2].shape[-2], pyramid[-2].shape[-1]))
-        # The first entry stands for the image, which no decoder looks at.
+            pyramid[-1] = resize(pyramid[-1], size_of(pyramid[-2]))
+        # The first entry stands for the image; no decoder uses it.
         logits: Tensor = self.logits(self.decoder([pyramid[0], *pyramid]))
         return logits
 
     def _sizes(self, deepest: Tensor) -> list[Size]:
         halved = 2 ** (DEPTH - self.count)
-        base = [max(-(-side // halved), LEAST) for side in deepest.shape[-2:]]
+        base = [max(-(-side // halved), SMALLEST_SIDE) for side in deepest.shape[-2:]]
         return [(base[0] * 2 ** (DEPTH - level), base[1] * 2 ** (DEPTH - level)) for level in range(1, DEPTH + 1)]
 
 
-def _exact(x: Tensor, size: Size) -> Tensor:
-    """Resized, averaging where it becomes much smaller."""
+def _resize(x: Tensor, size: Size) -> Tensor:
+    """Resize a map; average if both sides shrink by more than a third."""
     if x.shape[-2] > 1.5 * size[0] and x.shape[-1] > 1.5 * size[1]:
         return F.adaptive_avg_pool2d(x, size)
     return resize(x, size)
+
+
+SMP_HEADS = {f"smp-{name}": Head(partial(SmpHead, name), multi_level=True, tuned=False) for name in DECODERS}
+"""Rows of ``HEADS``, one per decoder."""
