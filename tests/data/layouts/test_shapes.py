@@ -120,7 +120,7 @@ def test_damaged_brush(harm: Callable[[bytes], bytes]) -> None:
         (Polygons(1, (outline([1, 1, 5, 5, 1, 5, 2]),)), "no polygon"),
         (Polygons(1, (outline([1, 1, 1e30, 5, 1, 5]),)), "far outside"),
         (Polygons(1, (outline([1, 1, float("nan"), 5, 1, 5]),)), "not finite"),
-        (Runs(1, (3, 4), by_columns=True), "7 pixels, wanted 192"),
+        (Runs(1, (3, 4), by_columns=True), "7 pixels, expected 192"),
         (Runs(1, (200, -8), by_columns=True), "runs hold"),
         (Runs(1, (0, 4), by_columns=False, box=(15, 0, 2, 2)), "leaves the image"),
         (Runs(1, (0, 4), by_columns=False, box=(-1, 0, 2, 2)), "leaves the image"),
