@@ -55,7 +55,7 @@ def test_csv_dialects(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "\n", "x,y\n", "x,y,label"])
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npy"])
-def test_no_points_are_points_too(content: str, suffix: str, tmp_path: Path) -> None:
+def test_empty_files_have_no_points(content: str, suffix: str, tmp_path: Path) -> None:
     content = content if suffix == ".csv" else "[]" if content and suffix == ".json" else ""
     (tmp_path / f"p{suffix}").write_text(content)
     places, labels = read_point_table(tmp_path / f"p{suffix}")

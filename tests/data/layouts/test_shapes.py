@@ -131,7 +131,7 @@ def test_shapes_that_cannot_be_drawn(shape: Shape, message: str) -> None:
         draw(shape)
 
 
-def test_a_image_of_another_size() -> None:
+def test_an_image_of_another_size() -> None:
     with pytest.raises(DataError, match=r"all\.json.*12x16.*16x12"):
         ShapeDrawing(Path("all.json"), "a.jpg", SIZE, ()).labels((16, 12))
 
