@@ -352,7 +352,7 @@ def test_zarrs_that_are_no_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"coarse\.zarr.*chunks of 9536 MiB"):
         open_large(tmp_path / "coarse.zarr")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match=r"folder.*is no Zarr"):
+    with pytest.raises(DataError, match=r"folder.*is not a Zarr"):
         open_large(tmp_path / "folder")
 
 

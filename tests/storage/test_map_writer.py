@@ -186,7 +186,7 @@ def test_a_folder_that_is_no_zarr_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with (
-        pytest.raises(UsageError, match=r"mine.*is no Zarr"),
+        pytest.raises(UsageError, match=r"mine.*is not a Zarr"),
         zarr_writer(tmp_path / "mine", (6, 7), 1, np.dtype("uint8")),
     ):
         pass

@@ -77,7 +77,7 @@ def test_empty_files_have_no_points(content: str, suffix: str, tmp_path: Path) -
         ("p.json", '[{"x": 1}]', r"neither \[x, y\]"),
         ("p.json", '[["1", 2]]', r"neither \[x, y\]"),
         ("p.json", "[[true, 2]]", r"neither \[x, y\]"),
-        ("p.json", '{"x": 1}', r"no JSON list"),
+        ("p.json", '{"x": 1}', r"not a JSON list"),
         ("p.json", f"[[1{'0' * 400}, 2]]", r"p\.json"),
         ("p.json", "[[1, 2", r"p\.json"),
         ("p.json", "[" * 100_000, r"p\.json"),

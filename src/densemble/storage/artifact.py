@@ -135,7 +135,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
-            f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`"
+            f"'{path}' is a safetensors file but not a densemble artifact; make one with `densemble assemble`"
         )
     if hashlib.sha256(text.encode()).hexdigest() != stored.get(CHECKSUM_KEY):
         raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; copy it again")

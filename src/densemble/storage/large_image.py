@@ -2,7 +2,6 @@
 
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from densemble.storage.pixels import (
 )
 from densemble.storage.tiff import SIGNATURES
 from densemble.storage.windows import PlainNumbers, Window, WindowSource
-from densemble.storage.zarr_arrays import zarr_size, zarr_windows, zarr_writer
+from densemble.storage.zarr_arrays import zarr_windows, zarr_writer
 
 __all__ = [
     "LARGE_PIXELS",
@@ -100,9 +99,7 @@ class LargeImage:
     def __enter__(self) -> "LargeImage":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -132,10 +129,12 @@ def is_large(path: Path, limit_pixels: int = LARGE_PIXELS) -> bool:
         DataError: the file does not exist or is not an image.
         UsageError: the image is a Zarr, and zarr is not installed.
     """
-    if path.is_dir():
-        height, width = zarr_size(path)
+    if path.is_dir() or _is_npy(path):
+        source = _windows(path)
+        source.close()
+        height, width = source.size
     else:
-        height, width = _npy_windows(path).size if _is_npy(path) else image_size(path)
+        height, width = image_size(path)
     return height * width > limit_pixels
 
 

@@ -204,7 +204,7 @@ def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Arr
     if value_range is not None:
         low, high = value_range
         if not low < high:
-            raise UsageError(f"data.image_range=[{low}, {high}] is no range; give it as [low, high] with low < high")
+            raise UsageError(f"data.image_range=[{low}, {high}] is not a range; give it as [low, high] with low < high")
         return ((image.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
     if image.dtype == np.uint16:
         return image.astype(np.float32) / np.float32(65535)

@@ -33,7 +33,7 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
             is not an integer.
     """
     if path.suffix.lower() not in POINT_SUFFIXES:
-        raise DataError(f"points '{path}' are no {', '.join(POINT_SUFFIXES)} file; save them as one")
+        raise DataError(f"points '{path}' have an unknown format; save them as {', '.join(POINT_SUFFIXES)}")
     try:
         rows = _rows(path)
     except (OSError, ValueError, OverflowError, RecursionError, csv.Error) as error:
@@ -66,7 +66,7 @@ def _checked(path: Path, rows: _Rows) -> tuple[Array, Array]:
     widths = {len(row) for row in rows}
     if len(widths) > 1 or not widths <= {2, 3}:
         raise DataError(
-            f"points '{path}' have rows of {sorted(widths)} numbers; give every point x, y and maybe a label"
+            f"points '{path}' have rows of {sorted(widths)} numbers; give every point x, y and optionally a label"
         )
     table = np.array(rows, np.float64).reshape(len(rows), *widths or (2,))
     for number, row in enumerate(table):
@@ -88,7 +88,7 @@ def _array_rows(path: Path) -> list[Array]:
 def _json_list(path: Path) -> list[Any]:
     values = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(values, list):
-        raise DataError(f'points \'{path}\' are no JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
+        raise DataError(f'points \'{path}\' are not a JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
     return values
 
 

@@ -29,19 +29,6 @@ def is_zarr(path: Path) -> bool:
     return any((path / mark).is_file() for mark in _METADATA_FILES)
 
 
-def zarr_size(path: Path) -> Size:
-    """(H, W) of the image in a Zarr folder, from its metadata.
-
-    Raises:
-        DataError: see :func:`zarr_windows`.
-        UsageError: zarr is not installed.
-    """
-    with _reading(path):
-        array = _open_array(path)
-        height, width = (array.shape[axis] for axis in _axes(array, path)[:2])
-        return height, width
-
-
 def zarr_windows(path: Path) -> WindowSource:
     """Open a Zarr array, a group with one array, or level 0 of an OME-Zarr for reading by windows.
 
@@ -95,7 +82,7 @@ def zarr_writer(path: Path, size: Size, bands: int, dtype: np.dtype[Any]) -> Ite
     """
     zarr = _import_zarr(path)
     if path.exists() and not is_zarr(path):
-        raise UsageError(f"'{path}' exists and is no Zarr; choose another name")
+        raise UsageError(f"'{path}' exists and is not a Zarr; choose another name")
     with _atomic_folder(path) as temporary:
         leading = () if bands == 1 else (bands,)
         array: Any = None
@@ -123,7 +110,9 @@ def zarr_writer(path: Path, size: Size, bands: int, dtype: np.dtype[Any]) -> Ite
 def _open_array(path: Path) -> Any:
     zarr = _import_zarr(path)
     if not is_zarr(path):
-        raise DataError(f"'{path}' is no Zarr: it has none of {', '.join(_METADATA_FILES)}; name the folder that has")
+        raise DataError(
+            f"'{path}' is not a Zarr: it contains none of {', '.join(_METADATA_FILES)}; name the folder that does"
+        )
     stored = zarr.open(path, mode="r")
     if isinstance(stored, zarr.Array):
         return stored
@@ -147,7 +136,9 @@ def _axes(array: Any, path: Path) -> tuple[int, ...]:
     dummy = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), shape, tuple(range(1, len(shape) + 1)))
     ordered = channels_last(dummy, path)
     if ordered.shape[2] > _MAX_CHANNELS:
-        raise DataError(f"'{path}' has shape {array.shape}, which is no image; expected (H, W), (H, W, C) or (C, H, W)")
+        raise DataError(
+            f"'{path}' has shape {array.shape}, which is not an image; expected (H, W), (H, W, C) or (C, H, W)"
+        )
     return tuple(kept[stride - 1] for stride in ordered.strides if stride)
 
 

@@ -116,8 +116,8 @@ def test_damaged_brush(harm: Callable[[bytes], bytes]) -> None:
     ("shape", "message"),
     [
         (Polygons(1, ()), "no outline"),
-        (Polygons(1, (outline([1, 1, 5, 5]),)), "no polygon"),
-        (Polygons(1, (outline([1, 1, 5, 5, 1, 5, 2]),)), "no polygon"),
+        (Polygons(1, (outline([1, 1, 5, 5]),)), "not a polygon"),
+        (Polygons(1, (outline([1, 1, 5, 5, 1, 5, 2]),)), "not a polygon"),
         (Polygons(1, (outline([1, 1, 1e30, 5, 1, 5]),)), "far outside"),
         (Polygons(1, (outline([1, 1, float("nan"), 5, 1, 5]),)), "not finite"),
         (Runs(1, (3, 4), by_columns=True), "7 pixels, expected 192"),

@@ -57,7 +57,7 @@ def test_equal_stems_get_the_folder_into_their_name(files: Path, image: Write) -
         ("image,caption\nx/a.jpg,hello\n", "none for the targets"),
         ("image,target\nx/a.jpg\n", "1 cells, expected 2"),
         ("image,target,split\nx/a.jpg,y/map of a.png,holdout\n", "holdout"),
-        ('image,target\n"x/a.jpg,y\n', "no CSV"),
+        ('image,target\n"x/a.jpg,y\n', "not valid CSV"),
         ("\x00\xff", "pairs.csv"),
     ],
 )

@@ -59,7 +59,7 @@ def _read_labelmap(path: Path) -> list[tuple[str, Color]]:
 def _color(cells: Sequence[str]) -> Color:
     red, green, blue = (int(cell) for cell in cells)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"{red},{green},{blue} is no colour of 0..255")
+        raise ValueError(f"{red},{green},{blue} is not a colour in 0..255")
     return red, green, blue
 
 
@@ -109,5 +109,5 @@ def class_number(name: str, classes: Sequence[str]) -> int:
     if name.lower() == "background":
         return 0
     if name not in classes:
-        raise ValueError(f"'{name}' is none of the classes {', '.join(classes)}")
+        raise ValueError(f"'{name}' is not one of the classes {', '.join(classes)}")
     return classes.index(name)

@@ -98,11 +98,11 @@ class Polygons:
             UsageError: pycocotools is not installed.
         """
         if not self.outlines:
-            raise ValueError("it has no outline (a box alone is no mask)")
+            raise ValueError("it has no outline (a box is not a mask)")
         points = [np.frombuffer(outline, np.float64) for outline in self.outlines]
         for values in points:
             if values.size < 6 or values.size % 2:
-                raise ValueError(f"an outline of {values.size} numbers is no polygon of three points or more")
+                raise ValueError(f"an outline of {values.size} numbers is not a polygon of at least three points")
             if not (np.abs(values) <= max(size) + _MAX_DISTANCE).all():
                 raise ValueError("an outline is not finite or lies far outside the image")
         try:

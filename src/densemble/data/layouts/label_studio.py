@@ -141,8 +141,8 @@ def _images(
     unknown = sorted({region.image for region in regions if region.image and fields[region.image] is None})
     if unknown:
         raise ValueError(
-            f"task {task.get('id')} has the images {', '.join(images)}, and regions on '{unknown[0]}', which is none "
-            "of them: give every image tag the name of its field"
+            f"task {task.get('id')} has the images {', '.join(images)}, and regions on '{unknown[0]}', which is not "
+            "one of them: give every image tag the name of its field"
         )
     for field in images:
         shown_by = {tag for tag in tags if fields[tag] == field}

@@ -43,7 +43,7 @@ class PanopticDrawing:
         """
         image = read_image(self.file)
         if image.dtype != np.uint8 or image.shape[2] != 3:
-            raise DataError(f"map '{self.file}' is no 8-bit RGB image; use the panoptic PNG as downloaded")
+            raise DataError(f"map '{self.file}' is not an 8-bit RGB image; use the panoptic PNG as downloaded")
         colors = image.astype(np.int64)
         if colors.shape[:2] != size:
             map_size = format_size((colors.shape[0], colors.shape[1]))

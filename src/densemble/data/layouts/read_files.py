@@ -23,7 +23,7 @@ def well_formed(path: Path, what: str) -> Iterator[None]:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"'{path}' is no {what} that can be read ({reason}); export it again") from error
+        raise DataError(f"'{path}' is not a valid {what} ({reason}); export it again") from error
 
 
 def read_text(path: Path) -> str:
@@ -70,7 +70,7 @@ def _parse_json(path: Path, text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}'{where} is no JSON that can be read ({error}); export it again") from error
+        raise DataError(f"'{path}'{where} is not valid JSON ({error}); export it again") from error
 
 
 def read_table(path: Path) -> list[list[str]]:
@@ -87,7 +87,7 @@ def read_table(path: Path) -> list[list[str]]:
     try:
         rows = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"'{path}' is no CSV that can be read ({error}); save it again as CSV") from error
+        raise DataError(f"'{path}' is not valid CSV ({error}); save it again as CSV") from error
     return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
 
 
@@ -114,4 +114,4 @@ def read_xml(path: Path) -> ElementTree.Element:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, ValueError) as error:
-        raise DataError(f"'{path}' is no XML that can be read ({error}); export it again") from error
+        raise DataError(f"'{path}' is not valid XML ({error}); export it again") from error

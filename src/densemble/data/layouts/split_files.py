@@ -42,7 +42,7 @@ def _read_splits_json(path: Path) -> dict[str, list[str]]:
         for key, names in content.items():
             split = split_word(key)
             if split is None or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"'{key}' is none of {', '.join(SPLITS)}, or no list of names")
+                raise ValueError(f"'{key}' is not one of {', '.join(SPLITS)}, or its value is not a list of names")
             if split in lists:
                 raise DataError(f"'{path}' names the {split} split twice; keep one of the lists")
             lists[split] = names
