@@ -11,7 +11,7 @@ from typing import Any
 from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
 from densemble.data.layouts.drawn_shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import ImageIndex, split_folders, split_in
+from densemble.data.layouts.folders import ImageIndex, find_split, split_folders
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.panoptic import PANOPTIC_FOLDERS, PanopticDrawing, find_panoptic_folder
 from densemble.data.layouts.read_files import read_json, well_formed
@@ -83,7 +83,7 @@ def _open(path: Path, root: Path) -> _Annotations | None:
     if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
         return None
     folder = path.parent.relative_to(root).name  # the name of the root does not define a split
-    return _Annotations(path, content, split_in(path.stem) or split_in(folder) or "all")
+    return _Annotations(path, content, find_split(path.stem) or find_split(folder) or "all")
 
 
 def _category_names(files: Iterable[_Annotations]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import class_number, with_background
 from densemble.data.layouts.drawn_shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import ImageIndex, split_word
+from densemble.data.layouts.folders import ImageIndex, parse_split
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_xml, well_formed
 from densemble.errors import DataError
@@ -41,7 +41,7 @@ def find(path: Path) -> Layout | None:
     if not any(image.find(tag) is not None for image in images for tag in _DRAWN):
         raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
     classes = with_background(_label_names(root))
-    subsets = [split_word(image.get("subset", "")) for image in images]
+    subsets = [parse_split(image.get("subset", "")) for image in images]
     annotated = AnnotatedImages(ImageIndex(path))
     for image, subset in zip(images, subsets, strict=True):
         with well_formed(file, "file of 'CVAT for images 1.1'"):

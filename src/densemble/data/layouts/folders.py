@@ -25,14 +25,14 @@ _SPLIT_WORDS = {
 }
 
 
-def split_word(text: str) -> str | None:
+def parse_split(text: str) -> str | None:
     """Convert the name of a folder, file or cell to a split: ``Validation`` -> ``val``; ``None`` for other names."""
     return _SPLIT_WORDS.get(text.strip().lower())
 
 
-def split_in(text: str) -> str | None:
+def find_split(text: str) -> str | None:
     """Find the split that one word of a longer name names: ``instances_train2017`` -> ``train``."""
-    splits = {split for word in re.findall(r"[A-Za-z]+", text) if (split := split_word(word))}
+    splits = {split for word in re.findall(r"[A-Za-z]+", text) if (split := parse_split(word))}
     return splits.pop() if len(splits) == 1 else None
 
 
@@ -49,7 +49,7 @@ def split_folders(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: two folders name the same split.
     """
-    return paths_by_split(child for child in subfolders(folder).values() if split_word(child.name))
+    return paths_by_split(child for child in subfolders(folder).values() if parse_split(child.name))
 
 
 def paths_by_split(paths: Iterable[Path]) -> dict[str, Path]:
@@ -60,7 +60,7 @@ def paths_by_split(paths: Iterable[Path]) -> dict[str, Path]:
     """
     by_split: dict[str, Path] = {}
     for path in paths:
-        split = split_word(path.stem)
+        split = parse_split(path.stem)
         if split in by_split:
             raise DataError(f"'{by_split[split]}' and '{path}' both name the {split} split; keep one of them")
         if split:
@@ -258,7 +258,7 @@ class ImageIndex:
             pairs = zip(reversed(file.parts), reversed(parts), strict=False)
             common = sum(1 for _ in takewhile(lambda pair: composed(pair[0]) == pair[1], pairs))
             folders = file.relative_to(self.root).parent.parts
-            return common, split is not None and split in map(split_in, folders)
+            return common, split is not None and split in map(find_split, folders)
 
         best = max(map(closeness, files))
         return [file for file in files if closeness(file) == best]

@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.folders import find_named, split_folders, split_word
+from densemble.data.layouts.folders import find_named, parse_split, split_folders
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_json_lines, read_table, well_formed
 from densemble.data.layouts.tables import Row, SampleTable, image_column, target_column
@@ -57,7 +57,7 @@ def _read_folder(split: str, folder: Path, table: SampleTable) -> bool:
 
 def _first_folder_split(name: str) -> str | None:
     """Split named by the first folder of a path."""
-    return split_word(PurePosixPath(name.replace("\\", "/")).parts[0])
+    return parse_split(PurePosixPath(name.replace("\\", "/")).parts[0])
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -65,5 +65,5 @@ def _read_rows(path: Path) -> list[Row]:
         cell_rows = read_table(path)
         return [dict(zip(cell_rows[0], cells, strict=False)) for cells in cell_rows[1:]]
     content = read_json_lines(path)
-    with well_formed(path, "list of one JSON object a line"):
+    with well_formed(path, "list of JSON objects, one per line"):
         return [{key: value for key, value in row.items() if isinstance(value, str)} for row in content]

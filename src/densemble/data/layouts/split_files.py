@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from densemble.data.layouts.folders import composed, find_named, name_below, paths_by_split, split_word
+from densemble.data.layouts.folders import composed, find_named, name_below, parse_split, paths_by_split
 from densemble.data.layouts.layout import SPLITS, Sample
 from densemble.data.layouts.read_files import read_json, read_lines, well_formed
 from densemble.errors import DataError
@@ -40,7 +40,7 @@ def _read_splits_json(path: Path) -> dict[str, list[str]]:
     with well_formed(path, 'object of lists such as {"train": ["a", "b"], "val": ["c"]}'):
         lists = {}
         for key, names in content.items():
-            split = split_word(key)
+            split = parse_split(key)
             if split is None or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError(f"'{key}' is not one of {', '.join(SPLITS)}, or its value is not a list of names")
             if split in lists:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densemble.data.layouts.class_names import read_classes
-from densemble.data.layouts.folders import sort_splits, split_word
+from densemble.data.layouts.folders import parse_split, sort_splits
 from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
 
@@ -99,7 +99,7 @@ def read_split(row: Row, path: Path) -> str:
     """
     if "split" not in row:
         return "all"
-    split = split_word(row["split"])
+    split = parse_split(row["split"])
     if split is None:
         raise DataError(f"'{path}' has '{row['split']}' in its column split; write one of {', '.join(SPLITS)}")
     return split
