@@ -86,10 +86,14 @@ def require_writable(folder: Path) -> Path:
     Raises:
         ResourceError: the folder cannot be created or written.
     """
-    with writing(folder, "choose another folder or correct its permissions"):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write into '{folder}': {error.strerror or error}; choose another folder or correct its permissions"
+        ) from error
     return folder
 
 
