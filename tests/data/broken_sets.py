@@ -329,7 +329,7 @@ BROKEN: dict[str, Broken] = {
     "images of 12 bits": Broken(
         "few of 16 bits", "data.image_range=[0, 4095]", twelve_bits, severity="warning", mends=True
     ),
-    "an image of several pages": Broken("several pages", "a file of its own", stacked),
+    "an image of several pages": Broken("several pages", "a separate file", stacked),
     "labels in pages": Broken("several pages", "--task multilabel", in_pages),
     "labels that hold no data": Broken(
         "no data among labels",

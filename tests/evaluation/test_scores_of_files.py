@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from densemble.data.folder import FolderData
 from densemble.evaluation.scores import predict_split
 from densemble.selection.open_candidates import _open
-from densemble.storage.weight_files import write_maps
+from densemble.storage.arrays import write_npy
 
 
 class Constant(nn.Module):
@@ -47,5 +47,5 @@ def test_kept_predictions_hold_any_value(task: str, typical: float, options: dic
         expected = float(data.task.activation(network(torch.zeros(1, 3, *SIZE)))[0, 0, 0, 0])
     maps, scores = predict_split(network, data.task, data, "val", SIZE)
     assert all(np.isfinite(score) for score in scores.values() if score is not None)
-    write_maps(tmp_path / "maps.npy", maps)
+    write_npy(tmp_path / "maps.npy", maps)
     np.testing.assert_allclose(_open(tmp_path / "maps.npy", 2, 1), expected, rtol=1e-6)

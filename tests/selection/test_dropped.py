@@ -15,9 +15,10 @@ from selection.written_runs import IMAGES, Written, make_network
 from densemble.errors import ArtifactError, UsageError
 from densemble.selection.open_candidates import open_all
 from densemble.selection.variants import find_candidates
+from densemble.storage.arrays import write_npy
 from densemble.storage.artifact import load
 from densemble.storage.runs import read_json
-from densemble.storage.weight_files import write_maps, write_state
+from densemble.storage.weight_files import write_state
 
 Fresh = Callable[[str], Written]
 
@@ -54,7 +55,7 @@ def other_weights(run: Written) -> None:
 
 
 def other_size(run: Written) -> None:
-    write_maps(run.maps("two"), np.full((8, 1, 6, 8), 0.5, np.float16))
+    write_npy(run.maps("two"), np.full((8, 1, 6, 8), 0.5, np.float16))
 
 
 def with_maps(content: Callable[[Path], bytes]) -> Callable[[Written], None]:

@@ -22,8 +22,9 @@ from densemble.ensemble.resize import resize_maps
 from densemble.evaluation.scores import evaluate, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.run import Run
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder, write_json, write_text
-from densemble.storage.weight_files import write_maps, write_state
+from densemble.storage.weight_files import write_state
 from densemble.tasks import Task
 
 IMAGE_SIZE, INPUT_SIZE, OBJECT = (72, 108), (12, 18), 3
@@ -137,7 +138,7 @@ def write_run(folder: Path, case: Case, data: FolderData) -> Run:
     place.path.mkdir(parents=True)
     write_state(place.weights, network.state_dict())
     maps, scores = predict_split(network, data.task, data, "val", INPUT_SIZE)
-    write_maps(place.predictions, maps)
+    write_npy(place.predictions, maps)
     write_text(place.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n")
     record: dict[str, Any] = {
         "name": "bright", "state": "done", "spec": network.spec.as_dict(), "val": scores, "epochs": 1, "best_epoch": 1,

@@ -20,8 +20,9 @@ from densemble.nets.dense import DenseModel
 from densemble.run import Run
 from densemble.selection.candidate_maps import ServedLogits
 from densemble.selection.variants import Candidate
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder, write_json, write_text
-from densemble.storage.weight_files import write_maps, write_state
+from densemble.storage.weight_files import write_state
 from densemble.tasks import Task
 
 NAMES = ("one", "two", "three")
@@ -59,7 +60,7 @@ class Written:
 
     def plant_maps(self, name: str, kept: Array, served: Array | None = None) -> None:
         """Predictions ``(N, K, h, w)`` of a member: kept ones, and those that are served, by default the same."""
-        write_maps(self.maps(name), kept)
+        write_npy(self.maps(name), kept)
         np.save(self.folder(name) / PLANTED, kept if served is None else served)
 
     def small_targets(self) -> list[Tensor]:
@@ -144,7 +145,7 @@ def _write_member(run: RunFolder, number: int, name: str, data: FolderData) -> N
     folder.path.mkdir(parents=True)
     write_state(folder.weights, network.state_dict())
     maps, scores = predict_split(network, data.task, data, "val", MAP_SIZE)
-    write_maps(folder.predictions, maps)
+    write_npy(folder.predictions, maps)
     write_text(folder.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n2,1.0,nan\n")
     record: dict[str, Any] = {
         "name": name, "state": "done", "spec": network.spec.as_dict(), "val": scores, "epochs": 2, "best_epoch": 2,

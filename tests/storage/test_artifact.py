@@ -117,7 +117,7 @@ def test_truncated_foreign_absent_and_newer_files_are_refused(artifact: Path, tm
     with pytest.raises(ArtifactError, match="no artifact at"):
         load(tmp_path / "absent.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(ArtifactError, match="no densemble artifact"):
+    with pytest.raises(ArtifactError, match="not a densemble artifact"):
         load(tmp_path / "foreign.safetensors")
     values = describe(artifact) | {"schema": 99}
     save_file({"a": torch.zeros(1)}, tmp_path / "newer.safetensors", metadata=metadata(values))

@@ -69,7 +69,7 @@ def test_files_without_a_georeference(tmp_path: Path) -> None:
         read_georeference(tmp_path / "absent.tif")
 
 
-def test_rasterio_is_asked_for_where_it_is_needed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_geotiffs_need_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "geo.tif")
     tifffile.imwrite(tmp_path / "plain.tif", np.zeros((6, 8), np.uint8))
     monkeypatch.setitem(sys.modules, "rasterio", None)
@@ -141,9 +141,7 @@ TILED = {"tiled": True, "blockxsize": 16, "blockysize": 16, "compress": "deflate
         *(("mask inside", 3, "uint8"), ("mask beside", 1, "uint16"), ("alpha", 3, "uint8"), ("alpha", 1, "uint8")),
     ],
 )
-def test_where_a_geotiff_holds_data_is_what_gdal_says(
-    by: str, bands: int, dtype: str, layout: dict[str, Any], tmp_path: Path
-) -> None:
+def test_validity_agrees_with_gdal(by: str, bands: int, dtype: str, layout: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     values = write_holed(path, by, bands, dtype, **layout)
     with rasterio.open(path) as file:
@@ -159,7 +157,7 @@ def test_where_a_geotiff_holds_data_is_what_gdal_says(
         np.testing.assert_array_equal(read_values(path), np.where(expected, values[0].astype(np.float32), np.nan))
 
 
-def test_most_files_say_nothing_of_where_they_hold_data(tmp_path: Path) -> None:
+def test_files_without_nodata_have_no_validity_mask(tmp_path: Path) -> None:
     write_image(tmp_path / "p.tif")
     tifffile.imwrite(
         tmp_path / "icon.tif", np.zeros((6, 8, 4), np.uint8), photometric="rgb", extrasamples=["unassalpha"]
@@ -171,7 +169,7 @@ def test_most_files_say_nothing_of_where_they_hold_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["-9999", "-9999 ", "-9999.0\0", "-9.999e3"])
-def test_the_value_for_no_data_of_a_map_without_a_place(text: str, tmp_path: Path) -> None:
+def test_nodata_without_a_georeference(text: str, tmp_path: Path) -> None:
     values = np.linspace(-20, 20, 48, dtype=np.float32).reshape(6, 8)
     values[:2] = -9999
     tifffile.imwrite(tmp_path / "p.tif", values, extratags=[(42113, "s", 0, text, True)])

@@ -83,7 +83,7 @@ def test_png_keeps_every_bit_and_drops_alpha(colour: int, channels: int, bits: i
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_of_few_bits_is_scaled_as_a_image_and_counted_as_a_map(bits: int, tmp_path: Path) -> None:
+def test_grey_of_few_bits_is_scaled_in_images_only(bits: int, tmp_path: Path) -> None:
     samples = RANDOM.integers(0, 2**bits, (4, 9, 1))
     path = tmp_path / "p.png"
     path.write_bytes(encode_png(samples, GREY, bits))
@@ -96,7 +96,7 @@ def test_grey_of_few_bits_is_scaled_as_a_image_and_counted_as_a_map(bits: int, t
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("clear", [b"", chunk(b"tRNS", b"\0\x80")])
 @pytest.mark.filterwarnings("error")
-def test_palette_is_colours_as_a_image_and_indices_as_a_map(bits: int, clear: bytes, tmp_path: Path) -> None:
+def test_a_palette_gives_colours_in_images_and_indices_in_maps(bits: int, clear: bytes, tmp_path: Path) -> None:
     colours = RANDOM.integers(0, 256, (2**bits, 3), dtype=np.uint8)
     samples = RANDOM.integers(0, 2**bits, (4, 9, 1))
     path = tmp_path / "p.png"
@@ -138,7 +138,7 @@ def test_eight_bits_are_what_pillow_shows(suffix: str, mode: str, tmp_path: Path
         np.testing.assert_array_equal(read_image(tmp_path / f"p.{suffix}"), np.asarray(reference.convert("RGB")))
 
 
-def test_the_content_counts_not_the_name(tmp_path: Path) -> None:
+def test_the_format_is_detected_from_the_content(tmp_path: Path) -> None:
     values = RANDOM.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "really_png.jpg", "PNG")
     tifffile.imwrite(tmp_path / "really_tiff.png", values)
@@ -184,13 +184,13 @@ def test_an_orientation_behind_the_pixels_is_found_without_decoding(tmp_path: Pa
 
 
 @pytest.mark.parametrize("turn", [0, 9, 1000])
-def test_an_unknown_orientation_is_none(turn: int, tmp_path: Path) -> None:
+def test_an_unknown_orientation_is_ignored(turn: int, tmp_path: Path) -> None:
     Image.new("L", (3, 2)).save(tmp_path / "p.jpg", exif=b"Exif\0\0" + exif(turn))
     assert orientation(tmp_path / "p.jpg") == 1
 
 
 @given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=3, max_side=5)), st.integers(1, 8))
-def test_turning_back_gives_the_array(array: Array, turn: int) -> None:
+def test_the_inverse_orientation_restores_the_array(array: Array, turn: int) -> None:
     back = {6: 8, 8: 6}.get(turn, turn)  # the quarter turns undo one another, the others themselves
     np.testing.assert_array_equal(turned(turned(array, turn), back), array)
 
@@ -318,11 +318,11 @@ def test_colours_are_no_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--set data\.color_map=FILE"):
         read_labels(tmp_path / "c.png")
     (tmp_path / "deep.png").write_bytes(encode_png(colours.astype(np.uint16) * 257, RGB, 16))
-    with pytest.raises(DataError, match="8 bits"):
+    with pytest.raises(DataError, match="8-bit RGB"):
         read_colours(tmp_path / "deep.png")
 
 
-def test_writing_where_one_cannot(tmp_path: Path) -> None:
+def test_unwritable_folders_are_resource_errors(tmp_path: Path) -> None:
     for write in (write_png, write_npy):
         with pytest.raises(ResourceError, match="choose another folder"):
             write(tmp_path / "absent" / "m", np.zeros((2, 2), np.uint8))

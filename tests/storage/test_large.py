@@ -137,7 +137,7 @@ def test_channels_in_pages(kind: str, extra: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("interleave", ["pixel", "band"])
-def test_tiles_that_were_left_out_hold_the_value_for_no_data(interleave: str, tmp_path: Path) -> None:
+def test_sparse_tiles_hold_the_nodata_value(interleave: str, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     layout = {"tiled": True, "blockxsize": 16, "blockysize": 16, "sparse_ok": True, "interleave": interleave}
     path = tmp_path / "p.tif"
@@ -164,7 +164,7 @@ def test_neighbouring_windows_decode_a_tile_once(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("options", [{"tile": (16, 16), "compression": "deflate"}, {}], ids=["tiles", "plain"])
-def test_threads_may_share_a_image(options: dict[str, Any], tmp_path: Path) -> None:
+def test_threads_may_share_an_image(options: dict[str, Any], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "p.tif", values := samples(96, 128, 3), **options)
     windows = random_windows(96, 128, count=60)
     with open_large(tmp_path / "p.tif") as image, ThreadPoolExecutor(4) as threads:
@@ -173,12 +173,10 @@ def test_threads_may_share_a_image(options: dict[str, Any], tmp_path: Path) -> N
             np.testing.assert_array_equal(window, values[top : top + height, left : left + width])
 
 
-def test_a_image_that_lies_turned_is_read_whole_where_it_is_small(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_small_image_with_an_orientation_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "p.tif", values := samples(20, 30, 3), extratags=[(274, 3, 1, 6, True)])
     require_windows_of(tmp_path / "p.tif", np.rot90(values, -1))
-    monkeypatch.setattr(large, "_MOST_WHOLE_PIXELS", 599)
+    monkeypatch.setattr(large, "_MAX_WHOLE_PIXELS", 599)
     with pytest.raises(DataError, match=r"p\.tif.*30x20.*save it upright as tiled TIFF"):
         open_large(tmp_path / "p.tif")
 
@@ -216,7 +214,7 @@ def test_a_small_file_that_claims_huge_tiles_is_refused(tmp_path: Path) -> None:
         open_large(path)
 
 
-def test_a_image_of_gigapixels_in_few_bytes_is_read(tmp_path: Path) -> None:
+def test_an_image_of_gigapixels_in_few_bytes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "p.tif"
     side, tile = 32768, 4096
     tiles = (np.full((tile, tile, 3), number, np.uint8) for number in range((side // tile) ** 2))
@@ -354,7 +352,7 @@ def test_zarrs_that_are_no_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"coarse\.zarr.*chunks of 9536 MiB"):
         open_large(tmp_path / "coarse.zarr")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match=r"folder.*is no Zarr"):
+    with pytest.raises(DataError, match=r"folder.*is not a Zarr"):
         open_large(tmp_path / "folder")
 
 
@@ -385,7 +383,7 @@ def test_windows_outside_are_refused(window: tuple[int, int, int, int], tmp_path
         image.read(*window)
 
 
-def test_large_is_told_from_headers(tmp_path: Path) -> None:
+def test_is_large_reads_headers_only(tmp_path: Path) -> None:
     values = samples(90, 100)
     tifffile.imwrite(tmp_path / "p.tif", values)
     np.save(tmp_path / "p.npy", values)

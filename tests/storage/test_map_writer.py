@@ -76,7 +76,7 @@ def test_bigtiff_where_classic_offsets_could_end(
 
 @pytest.mark.parametrize("source", [{"tiled": True, "blockxsize": 16, "blockysize": 16}, {"bigtiff": "YES"}])
 @pytest.mark.parametrize("rotated", [False, True])
-def test_a_map_lies_where_its_image_lies(source: dict[str, Any], rotated: bool, tmp_path: Path) -> None:
+def test_a_map_has_the_georeference_of_its_image(source: dict[str, Any], rotated: bool, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     transform = rasterio.Affine(0.5, 0.1 if rotated else 0, 4e5, 0.2 if rotated else 0, -0.5, 5e6)
     image = tmp_path / "p.tif"
@@ -98,7 +98,7 @@ def test_a_map_lies_where_its_image_lies(source: dict[str, Any], rotated: bool, 
         pass
 
 
-def test_images_that_lie_nowhere_give_no_georeference(tmp_path: Path) -> None:
+def test_images_without_a_georeference_give_none(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "p.tif", samples(5, 6))
     zarr.create_array(tmp_path / "p.zarr", data=samples(5, 6))
     for name in ("p.tif", "p.zarr"):
@@ -186,7 +186,7 @@ def test_a_folder_that_is_no_zarr_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with (
-        pytest.raises(UsageError, match=r"mine.*is no Zarr"),
+        pytest.raises(UsageError, match=r"mine.*is not a Zarr"),
         zarr_writer(tmp_path / "mine", (6, 7), 1, np.dtype("uint8")),
     ):
         pass

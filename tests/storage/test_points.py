@@ -55,7 +55,7 @@ def test_csv_dialects(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "\n", "x,y\n", "x,y,label"])
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npy"])
-def test_no_points_are_points_too(content: str, suffix: str, tmp_path: Path) -> None:
+def test_empty_files_have_no_points(content: str, suffix: str, tmp_path: Path) -> None:
     content = content if suffix == ".csv" else "[]" if content and suffix == ".json" else ""
     (tmp_path / f"p{suffix}").write_text(content)
     places, labels = read_point_table(tmp_path / f"p{suffix}")
@@ -77,7 +77,7 @@ def test_no_points_are_points_too(content: str, suffix: str, tmp_path: Path) -> 
         ("p.json", '[{"x": 1}]', r"neither \[x, y\]"),
         ("p.json", '[["1", 2]]', r"neither \[x, y\]"),
         ("p.json", "[[true, 2]]", r"neither \[x, y\]"),
-        ("p.json", '{"x": 1}', r"no JSON list"),
+        ("p.json", '{"x": 1}', r"not a JSON list"),
         ("p.json", f"[[1{'0' * 400}, 2]]", r"p\.json"),
         ("p.json", "[[1, 2", r"p\.json"),
         ("p.json", "[" * 100_000, r"p\.json"),

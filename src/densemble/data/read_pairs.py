@@ -76,7 +76,7 @@ class Reading:
     def _validity(self, sample: Sample) -> Array | None:
         valid = None
         for path in (sample.image, *sample.bands):
-            valid = codec.both(valid, codec.read_validity(path, self.turns_files))
+            valid = codec.intersect_masks(valid, codec.read_validity(path, self.turns_files))
         return valid
 
     def _stored_image(self, sample: Sample) -> Array:

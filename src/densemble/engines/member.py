@@ -19,8 +19,8 @@ from densemble.nets.dense import DenseModel
 from densemble.nets.local_weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
-from densemble.storage.weight_files import write_maps
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
@@ -139,7 +139,7 @@ def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]
     fitted = fit_member(fit)
     model.load_state_dict(read_state(folder.weights))
     maps, scores = _predict(training, model.float().eval(), training_device(fit.settings.machine), map_size)
-    write_maps(folder.predictions, maps)
+    write_npy(folder.predictions, maps)
     draw_curves(read_rows(folder.metrics), fit.title, folder.plots / "curves.png")
     return {
         "spec": model.spec.as_dict(),

@@ -1,1 +1,1 @@
-"""Disk: images and maps, run folders, the one-file artifact."""
+"""Files: images and maps, run folders, and the artifact."""

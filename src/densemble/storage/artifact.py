@@ -1,8 +1,9 @@
-"""The artifact: one safetensors file that holds an ensemble, loads without pickle, code or network, and knows damage.
+"""The artifact: one safetensors file that holds an ensemble.
 
-Tensors are named ``MEMBER/parameter``. ``__metadata__["densemble"]`` is strict JSON with the members' specifications,
-weights, rule, task, held-out metrics, versions, and a SHA-256 of every tensor; ``__metadata__["densemble.sha256"]``
-is the SHA-256 of that JSON.
+An artifact loads without pickle, code or network access, and checksums detect damage. Tensors are named
+``MEMBER/parameter``. ``__metadata__["densemble"]`` is strict JSON with the members' specifications, weights, rule,
+task, held-out metrics, versions, and a SHA-256 of every tensor; ``__metadata__["densemble.sha256"]`` is the SHA-256 of
+that JSON.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
-from densemble.storage.runs import atomic_path, require_writable, strict
+from densemble.storage.runs import RunFolder, atomic_path, require_writable, strict
 
 SCHEMA = 1
 KEY = "densemble"
@@ -39,7 +40,7 @@ LICENCE_NOTE = (
 )
 _MAX_HEADER_BYTES = 64 << 20
 _FITTED = "combine.fitted/"
-"""Before the names of the rule's tensors; no member is named so, for modules' names hold no dot."""
+"""Prefix of the tensors of the combination rule; it is no member name because those contain no dot."""
 
 
 def _digest(tensor: Tensor) -> str:
@@ -49,30 +50,30 @@ def _digest(tensor: Tensor) -> str:
 
 
 def metadata(description: dict[str, Any]) -> dict[str, str]:
-    """What stands in ``__metadata__``: the description as strict JSON, and its checksum."""
+    """Build ``__metadata__``: the description as strict JSON, and its checksum."""
     text = json.dumps(strict(description), allow_nan=False, ensure_ascii=False)
     return {KEY: text, CHECKSUM_KEY: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def require_artifact_name(path: Path) -> None:
-    """Checks the ending of an artifact's name.
+    """Check the suffix of an artifact's name.
 
     Raises:
-        UsageError: it is not ``.safetensors``.
+        UsageError: the suffix is not ``.safetensors``.
     """
     if path.suffix != ".safetensors":
         raise UsageError(f"'{path}': an artifact is named NAME.safetensors")
 
 
 def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
-    """Writes an ensemble to one file, as a whole or not at all.
+    """Write an ensemble to one file, atomically.
 
     Args:
-        ensemble: its members must be made from named backbones. A single network is saved as an ensemble of one.
+        ensemble: ensemble of members with named backbones. A single network is saved as an ensemble of one.
         path: ``NAME.safetensors``.
 
     Raises:
-        UsageError: another ending, or a member made from a module, which no file can rebuild.
+        UsageError: the suffix is wrong, or a member was made from a module, which no file can rebuild.
         ResourceError: the folder cannot be written or the disk is full.
     """
     path = Path(path)
@@ -80,7 +81,7 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
-    members, tensors = _members(ensemble)
+    members, tensors = _member_entries(ensemble)
     tensors |= {f"{_FITTED}{key}": value.detach().cpu().contiguous() for key, value in ensemble.fitted.items()}
     description = {
         "schema": SCHEMA,
@@ -96,8 +97,8 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     return path
 
 
-def _members(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
-    """What is said of each member, and all tensors; networks that several members share are kept once."""
+def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Metadata of each member, and all tensors; a network that several members share is stored once."""
     entries: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
     holders: dict[int, str] = {}
@@ -119,10 +120,10 @@ def _members(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """The metadata of an artifact, checked, without its tensors.
+    """Read and check the metadata of an artifact, without its tensors.
 
     Raises:
-        ArtifactError: absent, damaged, no artifact, or of a newer schema.
+        ArtifactError: the file does not exist, is damaged, is not an artifact, or has a newer schema.
     """
     path = Path(path)
     _check_header(path)
@@ -134,7 +135,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
-            f"'{path}' is a safetensors file but no densemble artifact; make one with `densemble assemble`"
+            f"'{path}' is a safetensors file but not a densemble artifact; make one with `densemble assemble`"
         )
     if hashlib.sha256(text.encode()).hexdigest() != stored.get(CHECKSUM_KEY):
         raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; copy it again")
@@ -149,40 +150,41 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(path: str | Path) -> str:
-    """What tells an artifact from any other: the SHA-256 of its description, which holds those of all tensors.
+    """Identify an artifact by the SHA-256 of its description, which contains the checksums of all tensors.
 
     Raises:
         ArtifactError: see :func:`describe`.
     """
-    return hashlib.sha256(metadata(describe(_in_run(Path(path))))[KEY].encode()).hexdigest()
+    return metadata(describe(_artifact_path(Path(path))))[CHECKSUM_KEY]
 
 
 def load(
     path: str | Path, device: str = "cpu", functions: Sequence[str] = (), min_members: int | None = None
 ) -> Ensemble:
-    """Reads an artifact: an :class:`Ensemble` in eval mode, one member at a time, every tensor checked.
+    """Load an artifact as an :class:`Ensemble` in eval mode; members are read one at a time and tensors are checked.
 
     Args:
-        path: ``NAME.safetensors``, or a run folder: the ensemble that its training ended with.
-        device: where it is put.
-        functions: names ``package.module:function`` that may be called, for members whose backbone is a function of
-            yours; a file alone can never have code called.
-        min_members: a member that is damaged is left out with a warning, as long as this many remain, and so is one
-            that gives NaN later; default: all are needed.
+        path: ``NAME.safetensors``, or a run folder for the ensemble at the end of its training.
+        device: device of the ensemble.
+        functions: names ``package.module:function`` that may be called to build backbones. An artifact alone never
+            causes code to be called.
+        min_members: leave out damaged members, and members that give NaN later, with a warning as long as at least
+            this many remain. Default: all members are required.
 
     Raises:
-        ArtifactError: absent, damaged, no artifact, of a newer schema, or with a function that is not in ``functions``.
-        UsageError: ``min_members`` below 1, or no such device.
+        ArtifactError: the file does not exist, is damaged, is not an artifact, has a newer schema, or needs a function
+            that is not in ``functions``.
+        UsageError: ``min_members`` is below 1, or the device does not exist.
     """
     if min_members is not None and min_members < 1:
         raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
-    path = _in_run(Path(path))
+    path = _artifact_path(Path(path))
     values = describe(path)
     try:
         for entry in values["members"]:
             require_function(f"artifact '{path}'", entry["name"], entry["backbone"], functions)
         members, damaged = _load_members(path, values, min_members)
-        ensemble = _put_together(path, values, members, min_members)
+        ensemble = _build_ensemble(path, values, members, min_members)
         ensemble.leave_out(damaged)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
@@ -192,7 +194,7 @@ def load(
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
 
 
-def _put_together(
+def _build_ensemble(
     path: Path, values: dict[str, Any], members: dict[str, DenseModel | Viewed], min_members: int | None
 ) -> Ensemble:
     try:
@@ -205,14 +207,14 @@ def _put_together(
         )
     except UsageError as error:
         raise ArtifactError(
-            f"artifact '{path}' holds what this version cannot use ({error}); copy it again, or update densemble"
+            f"artifact '{path}' cannot be used by this version ({error}); copy it again, or update densemble"
         ) from error
 
 
 def _load_members(
     path: Path, values: dict[str, Any], min_members: int | None
 ) -> tuple[dict[str, DenseModel | Viewed], dict[str, str]]:
-    """Members by name, and why others are none."""
+    """Members by name, and the reason for each member that is left out."""
     networks: dict[str, DenseModel] = {}
     members: dict[str, DenseModel | Viewed] = {}
     damaged: dict[str, str] = {}
@@ -238,30 +240,28 @@ def _load_members(
 
 
 def _load_fitted(path: Path, values: dict[str, Any], kept: Sequence[str]) -> dict[str, Tensor]:
-    """What the rule learned, of the members that are left."""
+    """Fitted tensors of the combination rule for the remaining members."""
     names = [entry["name"] for entry in values["members"]]
-    fitted = {
-        key.removeprefix(_FITTED): tensor for key, tensor in _read_tensors(path, _FITTED, values["sha256"]).items()
-    }
+    fitted = _read_tensors(path, _FITTED, values["sha256"])
     return fitted if list(kept) == names else keep_members(values["combine"], fitted, [names.index(k) for k in kept])
 
 
-def _in_run(path: Path) -> Path:
-    inside = path / "ensemble.safetensors"
-    return inside if path.is_dir() and inside.is_file() else path
+def _artifact_path(path: Path) -> Path:
+    artifact = RunFolder(path).artifact
+    return artifact if artifact.is_file() else path
 
 
 def require_function(source: str, member: str, backbone: str, functions: Sequence[str]) -> None:
-    """Checks that a backbone which a file names is no code, or code that the caller named as well.
+    """Check that a backbone named in a file is not a function, or is a function that the caller allows.
 
     Args:
-        source: the file, as messages call it.
+        source: name of the file in messages.
         member: name of the member.
-        backbone: as the file names it.
+        backbone: name of the backbone in the file.
         functions: names ``package.module:function`` that may be imported and called.
 
     Raises:
-        ArtifactError: it is code that is not among ``functions``.
+        ArtifactError: the backbone is a function that is not in ``functions``.
     """
     if is_user_function(backbone) and backbone not in functions:
         raise ArtifactError(
@@ -271,33 +271,31 @@ def require_function(source: str, member: str, backbone: str, functions: Sequenc
 
 
 def _load_network(path: Path, holder: str, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
-    ours = ("name", "weight", "view", "tensors")
-    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ours})
-    tensors = _read_tensors(path, f"{holder}/", digests)
-    state = {key.removeprefix(f"{holder}/"): tensor for key, tensor in tensors.items()}
-    return restore(spec, state, f"artifact '{path}', member '{holder}'")
+    ensemble_keys = ("name", "weight", "view", "tensors")
+    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ensemble_keys})
+    return restore(spec, _read_tensors(path, f"{holder}/", digests), f"artifact '{path}', member '{holder}'")
 
 
 def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str, Tensor]:
-    """Tensors whose names begin with ``prefix``, each checked against its digest."""
-    found: dict[str, Tensor] = {}
+    """Read the tensors of a member or rule, check their digests, and remove the prefix from their names."""
+    tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            # Parameters' names hold no slash, members' may: 'unet/fold1/mean' is not of 'unet'.
+            # Member names may contain a slash, parameter names do not: 'unet/fold1/mean' does not belong to 'unet'.
             for key in (key for key in digests if key.rpartition("/")[0] == prefix.removesuffix("/")):
                 tensor = file.get_tensor(key)
                 if _digest(tensor) != digests[key]:
                     raise ArtifactError(
                         f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again"
                     )
-                found[key] = tensor
+                tensors[key.removeprefix(prefix)] = tensor
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
-    return found
+    return tensors
 
 
 def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseModel:
-    """A member from its specification and all its tensors, nothing initialized twice.
+    """Build a member from its specification and its tensors, without initializing weights first.
 
     Raises:
         ArtifactError: the tensors do not fit the specification.
@@ -306,7 +304,7 @@ def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseMode
         model = DenseModel.from_spec(spec, "meta")
         model.load_state_dict(state, assign=True)
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-            # Some networks compute constants when they are built and do not save them: build those for real.
+            # Some networks compute constants in their constructor and do not save them, so meta tensors remain.
             model = DenseModel.from_spec(spec)
             model.load_state_dict(state)
     except DensembleError:
@@ -320,7 +318,7 @@ def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseMode
 
 
 def _check_header(path: Path) -> None:
-    """Refuses what the safetensors library lets through: repeated keys and absurd header sizes."""
+    """Check for repeated keys and huge header sizes, which the safetensors library accepts."""
     if not path.is_file():
         raise ArtifactError(f"no artifact at '{path}'; make one with `densemble assemble`")
     try:

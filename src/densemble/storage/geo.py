@@ -1,4 +1,4 @@
-"""The one door to rasterio: where on Earth an image lies, and maps that lie there too."""
+"""Read georeferences and write GeoTIFF maps; the only module that imports rasterio."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,39 +8,39 @@ from densemble.errors import DataError, ResourceError, UsageError
 from densemble.shapes import Array, Size
 from densemble.storage.tiff import is_geotiff
 
-_NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where the pixels of an image lie.
+    """Position of the pixels of an image on Earth.
 
     Attributes:
-        crs: coordinate reference system as WKT; ``None`` where the file names none.
+        crs: coordinate reference system as WKT; ``None`` if the file has none.
         transform: (a, b, c, d, e, f) with x = a * column + b * row + c and y = d * column + e * row + f, in units of
-            the reference system, where (0, 0) is the outer corner of the first pixel.
+            the reference system; row 0, column 0 is the outer corner of the first pixel.
     """
 
     crs: str | None
     transform: tuple[float, float, float, float, float, float]
 
     def scaled(self, from_size: Size, to_size: Size) -> "Georeference":
-        """The georeference of a map of ``to_size`` (H, W) that covers the same ground as an image of ``from_size``."""
+        """Georeference of a map of ``to_size`` (H, W) that covers the same area as an image of ``from_size``."""
         rows, columns = from_size[0] / to_size[0], from_size[1] / to_size[1]
         a, b, c, d, e, f = self.transform
         return replace(self, transform=(a * columns, b * rows, c, d * columns, e * rows, f))
 
 
 def read_georeference(path: Path) -> Georeference | None:
-    """The georeference of a GeoTIFF; ``None`` for any other file. rasterio is needed for a GeoTIFF alone.
+    """Read the georeference of a GeoTIFF; ``None`` for any other file. Only a GeoTIFF needs rasterio.
 
     Raises:
-        DataError: absent or damaged.
-        UsageError: a GeoTIFF, and rasterio is not installed.
+        DataError: the file does not exist or is damaged.
+        UsageError: the file is a GeoTIFF, and rasterio is not installed.
     """
     if not is_geotiff(path):
         return None
-    rasterio = _load(f"'{path}' is a GeoTIFF; its georeference")
+    rasterio = _import_rasterio(f"'{path}' is a GeoTIFF; its georeference")
     try:
         with rasterio.open(path) as file:
             crs = file.crs.to_wkt() if file.crs else None
@@ -48,23 +48,23 @@ def read_georeference(path: Path) -> Georeference | None:
     except (OSError, ValueError, rasterio.errors.RasterioError) as error:
         raise DataError(f"cannot read the georeference of '{path}': {error}; the file is damaged") from error
     a, b, c, d, e, f = transform
-    return None if crs is None and transform == _NOWHERE else Georeference(crs, (a, b, c, d, e, f))
+    return None if crs is None and transform == _IDENTITY else Georeference(crs, (a, b, c, d, e, f))
 
 
 def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: float | None = None) -> None:
-    """Writes a map ``(H, W)`` or ``(K, H, W)`` as GeoTIFF with K bands, compressed by deflate.
+    """Write a map ``(H, W)`` or ``(K, H, W)`` as GeoTIFF with K bands and deflate compression.
 
     Args:
-        path: the file.
+        path: output file.
         array: the map.
-        georeference: where it lies.
-        nodata: the number that stands for no data in it.
+        georeference: position of the map.
+        nodata: value that marks pixels without data.
 
     Raises:
-        UsageError: rasterio is not installed, a dtype or a reference system that GeoTIFF does not have.
+        UsageError: rasterio is not installed, or GeoTIFF does not support the dtype or the reference system.
         ResourceError: the folder cannot be written or the disk is full.
     """
-    rasterio = _load(f"the GeoTIFF '{path}'")
+    rasterio = _import_rasterio(f"the GeoTIFF '{path}'")
     if not rasterio.dtypes.check_dtype(array.dtype):
         raise UsageError(f"a GeoTIFF cannot hold {array.dtype}; save '{path}' as float32 or uint8")
     bands = array if array.ndim == 3 else array[None]
@@ -79,7 +79,7 @@ def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: 
             dtype=bands.dtype,
             crs=georeference.crs,
             transform=rasterio.Affine(*georeference.transform),
-            photometric="MINISBLACK",  # else GDAL calls four bands of 8 bits RGB with alpha
+            photometric="MINISBLACK",  # else GDAL marks four 8-bit bands as RGB with alpha
             interleave="band",
             compress="deflate",
             bigtiff="IF_SAFER",
@@ -93,11 +93,11 @@ def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: 
         raise ResourceError(f"cannot write '{path}': {error}; choose another folder") from error
 
 
-def _load(what: str) -> ModuleType:
+def _import_rasterio(purpose: str) -> ModuleType:
     try:
         import rasterio
         import rasterio.errors
     except ImportError as error:
-        raise UsageError(f'{what} needs rasterio ({error}); install it with pip install "densemble[geo]"') from error
+        raise UsageError(f'{purpose} needs rasterio ({error}); install it with pip install "densemble[geo]"') from error
     module: ModuleType = rasterio
     return module

@@ -1,21 +1,29 @@
-"""Images and maps too large for memory: windows out of images, maps written by rows."""
+"""Read windows of images that are too large for memory, and write large maps by rows."""
 
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from densemble.errors import DataError, UsageError
-from densemble.shapes import Array, Size, format_size
+from densemble.shapes import Array, format_size
+from densemble.storage.arrays import NPY_SIGNATURE
 from densemble.storage.images import image_size, read_image, read_validity
 from densemble.storage.large_tiff import tiff_windows
 from densemble.storage.map_writer import MapWriter, tiff_writer
-from densemble.storage.pixels import Pixels, as_shown, channels_last, filled, require_numbers
+from densemble.storage.pixels import (
+    Pixels,
+    as_shown,
+    channels_last,
+    decoding,
+    filled,
+    read_signature,
+    require_numbers,
+)
 from densemble.storage.tiff import SIGNATURES
 from densemble.storage.windows import PlainNumbers, Window, WindowSource
-from densemble.storage.zarr_arrays import zarr_size, zarr_windows, zarr_writer
+from densemble.storage.zarr_arrays import zarr_windows, zarr_writer
 
 __all__ = [
     "LARGE_PIXELS",
@@ -28,24 +36,23 @@ __all__ = [
 ]
 
 LARGE_PIXELS = 1 << 26  # 8192 x 8192; as float32 RGB it takes 800 MB
-_MOST_WHOLE_PIXELS = 1 << 28
-_NPY = b"\x93NUMPY"
+_MAX_WHOLE_PIXELS = 1 << 28
 
 
 class LargeImage:
-    """An image that is read window by window, with the conventions of :func:`storage.images.read_image`.
+    """An image that is read by windows, with the conventions of :func:`storage.images.read_image`.
 
-    Memory: a window and the tiles, strips or chunks that it touches; they stay decoded for the next window.
+    Memory: one window and the tiles, strips or chunks that it overlaps, which stay decoded for the next window.
 
     Attributes:
         size: (H, W).
-        channels: C of what is read; grey gives 3.
-        dtype: of what is read: uint8, uint16 or float32.
-        declares_validity: whether the file says where it holds data.
+        channels: number of channels after reading; grey gives 3.
+        dtype: dtype after reading: uint8, uint16 or float32.
+        declares_validity: whether the file marks missing data.
     """
 
     def __init__(self, path: Path, source: WindowSource, value_range: tuple[float, float] | None = None) -> None:
-        """The source is closed with the image; its first pixel is read."""
+        """Read the first pixel of the source; closing the image closes the source."""
         self._path = path
         self._source = source
         self._value_range = value_range
@@ -57,22 +64,22 @@ class LargeImage:
         self.dtype: np.dtype[Any] = first.dtype
 
     def read(self, top: int, left: int, height: int, width: int) -> Array:
-        """A window as ``(height, width, C)``. Any thread may call it, one at a time.
+        """Read a window as ``(height, width, C)``. Several threads may call it; a lock serializes the reads.
 
-        Where there is no data it holds what becomes 0 in :func:`storage.pixels.as_unit`.
+        Pixels without data get the value that :func:`storage.pixels.as_unit` maps to 0.
 
         Raises:
             UsageError: the window is empty or does not lie inside the image.
-            DataError: the file is damaged there.
+            DataError: this part of the file is damaged.
         """
         pixels = self._pixels(top, left, height, width)
         return np.ascontiguousarray(filled(as_shown(pixels), pixels.valid, self._value_range))
 
     def read_validity(self, top: int, left: int, height: int, width: int) -> Array | None:
-        """Where a window holds data, bool ``(height, width)``; ``None`` where the file says nothing of it.
+        """Mask of valid pixels in a window, bool ``(height, width)``; ``None`` if the file does not mark missing data.
 
         Raises:
-            UsageError, DataError: as :meth:`read`.
+            UsageError, DataError: see :meth:`read`.
         """
         return self._pixels(top, left, height, width).valid if self.declares_validity else None
 
@@ -86,28 +93,26 @@ class LargeImage:
             return self._source.read(Window(top, left, height, width))
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Close the file."""
         self._source.close()
 
     def __enter__(self) -> "LargeImage":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 def open_large(path: Path, value_range: tuple[float, float] | None = None) -> LargeImage:
-    """Opens an image to be read by windows: TIFF, NPY or Zarr; any other format is decoded whole.
+    """Open an image for reading by windows: TIFF, NPY or Zarr. Other formats are decoded whole.
 
     Args:
         path: the file, or the folder of a Zarr.
-        value_range: what :func:`storage.pixels.as_unit` will be given.
+        value_range: value range that is later passed to :func:`storage.pixels.as_unit`.
 
     Raises:
-        DataError: absent, damaged, no image, or too large for a format that must be decoded whole.
-        UsageError: a Zarr, and zarr is not installed.
+        DataError: the file does not exist, is damaged or not an image, or is too large to be decoded whole.
+        UsageError: the image is a Zarr, and zarr is not installed.
     """
     source = _windows(path)
     try:
@@ -121,44 +126,34 @@ def is_large(path: Path, limit_pixels: int = LARGE_PIXELS) -> bool:
     """Whether an image has more than ``limit_pixels`` pixels, from its headers alone.
 
     Raises:
-        DataError: absent or no image.
-        UsageError: a Zarr, and zarr is not installed.
+        DataError: the file does not exist or is not an image.
+        UsageError: the image is a Zarr, and zarr is not installed.
     """
-    height, width = _size(path)
+    if path.is_dir() or _is_npy(path):
+        source = _windows(path)
+        source.close()
+        height, width = source.size
+    else:
+        height, width = image_size(path)
     return height * width > limit_pixels
-
-
-def _size(path: Path) -> Size:
-    if path.is_dir():
-        return zarr_size(path)
-    return _npy_windows(path).size if _starts_with(path, _NPY) else image_size(path)
 
 
 def _windows(path: Path) -> WindowSource:
     if path.is_dir():
         return zarr_windows(path)
-    if _starts_with(path, _NPY):
+    if _is_npy(path):
         return _npy_windows(path)
-    tiled = tiff_windows(path) if _starts_with(path, *SIGNATURES) else None
-    return _whole(path) if tiled is None else tiled
+    source = tiff_windows(path) if read_signature(path).startswith(SIGNATURES) else None
+    return _whole(path) if source is None else source
 
 
-def _starts_with(path: Path, *signatures: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(max(map(len, signatures))).startswith(signatures)
-    except FileNotFoundError as error:
-        raise DataError(f"no file at '{path}'") from error
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+def _is_npy(path: Path) -> bool:
+    return read_signature(path) == NPY_SIGNATURE
 
 
 def _npy_windows(path: Path) -> WindowSource:
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # its header alone
-    except Exception as error:  # a damaged header raises nearly anything: tokenize, struct, recursion
-        reason = str(error) or type(error).__name__
-        raise DataError(f"cannot read '{path}': {reason}; save it with numpy.save") from error
+    with decoding(path, "save it with numpy.save"):
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header only
     require_numbers(path, stored.dtype)
     image = channels_last(stored, path)
     height, width, channels = image.shape
@@ -170,7 +165,7 @@ def _npy_windows(path: Path) -> WindowSource:
 
 def _whole(path: Path) -> WindowSource:
     size = image_size(path)
-    if size[0] * size[1] > _MOST_WHOLE_PIXELS:
+    if size[0] * size[1] > _MAX_WHOLE_PIXELS:
         raise DataError(
             f"'{path}' is {format_size(size)}, too large to be decoded whole; save it upright as tiled TIFF or as Zarr"
         )

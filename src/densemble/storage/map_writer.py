@@ -1,4 +1,4 @@
-"""Maps too large for memory, written by rows as they come; on disk as a whole or not at all."""
+"""Write maps that are too large for memory row by row; the file appears only when it is complete."""
 
 import math
 import struct
@@ -9,82 +9,81 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from densemble.errors import ResourceError, UsageError
+from densemble.errors import UsageError
 from densemble.shapes import Array, Size, format_size
 from densemble.storage import tiff
-from densemble.storage.runs import atomic_path
+from densemble.storage.runs import atomic_path, writing
 from densemble.storage.validity import NODATA_TAG, nodata_text
 
 TILE = 256  # rows and columns
-_CLASSIC_BYTES = 15 << 28  # offsets of classic TIFF have 32 bits; tiles that do not compress grow a little
+_CLASSIC_BYTES = 15 << 28  # below the 32-bit limit of classic TIFF, because incompressible tiles grow slightly
 _TEXT, _SHORT, _LONG, _DOUBLE, _LONG8 = 2, 3, 4, 12, 16  # types of TIFF values
 _VALUE_FORMATS = {_TEXT: "u1", _SHORT: "<u2", _LONG: "<u4", _DOUBLE: "<f8", _LONG8: "<u8"}
 _DEFLATE, _MINISBLACK, _UNSPECIFIED = 8, 1, 0
-_CONTIGUOUS, _SEPARATE = 1, 2  # samples of a pixel side by side, or each band for itself
+_CONTIGUOUS, _SEPARATE = 1, 2  # bands interleaved by pixel, or stored separately
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 _GEO_KEYS = 34735
 
 
 class MapWriter:
-    """Takes the rows of a map from top to bottom, and stores them by rows of tiles.
+    """Collect the rows of a map from top to bottom and store them as rows of tiles.
 
-    Memory: one row of tiles, all bands.
+    Memory: one row of tiles with all bands.
     """
 
     def __init__(
         self, path: Path, size: Size, bands: int, dtype: np.dtype[Any], store: Callable[[int, Array], None]
     ) -> None:
-        """Args: ``store`` takes the first row's number and ``(K, n, W)``: n = TILE, less at the bottom."""
+        """``store`` takes the index of the first row and an array ``(K, n, W)``: n = TILE, or less at the bottom."""
         if min(*size, bands) < 1 or dtype.kind not in "uif":
             raise UsageError(f"'{path}' cannot hold {bands} bands of {dtype} {format_size(size)}; give numbers")
         self._path = path
         self._size = size
         self._store = store
         self._tiles = np.empty((bands, min(TILE, size[0]), size[1]), dtype)
-        self._stored = 0  # rows
-        self._waiting = 0  # rows, in self._tiles
+        self._stored = 0  # number of stored rows
+        self._buffered = 0  # number of rows in self._tiles
 
     def write(self, rows: Array) -> None:
-        """The next rows, full width: ``(K, n, W)``, or ``(n, W)`` where there is one band; in the writer's dtype.
+        """Write the next rows at full width.
+
+        Args:
+            rows: ``(K, n, W)``, or ``(n, W)`` for one band, in the dtype of the writer.
 
         Raises:
-            UsageError: another shape or dtype, or more rows than the map has.
+            UsageError: wrong shape or dtype, or more rows than the map has.
             ResourceError: the folder cannot be written or the disk is full.
         """
         rows = rows[None] if rows.ndim == 2 else rows
-        self._require_fitting(rows)
-        try:
+        self._require_shape(rows)
+        with writing(self._path):
             while rows.shape[1]:
-                taken = min(self._tiles.shape[1] - self._waiting, rows.shape[1])
-                self._tiles[:, self._waiting : self._waiting + taken] = rows[:, :taken]
-                self._waiting += taken
-                rows = rows[:, taken:]
-                if self._waiting == self._tiles.shape[1] or self._stored + self._waiting == self._size[0]:
-                    self._store(self._stored, self._tiles[:, : self._waiting])
-                    self._stored, self._waiting = self._stored + self._waiting, 0
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write '{self._path}': {error.strerror or error}; choose another folder"
-            ) from error
+                count = min(self._tiles.shape[1] - self._buffered, rows.shape[1])
+                self._tiles[:, self._buffered : self._buffered + count] = rows[:, :count]
+                self._buffered += count
+                rows = rows[:, count:]
+                if self._buffered == self._tiles.shape[1] or self._stored + self._buffered == self._size[0]:
+                    self._store(self._stored, self._tiles[:, : self._buffered])
+                    self._stored, self._buffered = self._stored + self._buffered, 0
 
     def require_complete(self) -> None:
-        """Refuses a map that has not got all its rows.
+        """Check that all rows were written.
 
         Raises:
             UsageError: rows are missing.
         """
         if self._stored < self._size[0]:
             raise UsageError(
-                f"'{self._path}' got {self._stored + self._waiting} of {self._size[0]} rows; write them all"
+                f"'{self._path}' got {self._stored + self._buffered} of {self._size[0]} rows; write them all"
             )
 
-    def _require_fitting(self, rows: Array) -> None:
+    def _require_shape(self, rows: Array) -> None:
         bands, _, width = self._tiles.shape
         if rows.ndim != 3 or rows.shape[0] != bands or rows.shape[2] != width or rows.dtype != self._tiles.dtype:
             raise UsageError(
                 f"'{self._path}' takes rows {self._tiles.dtype} ({bands}, n, {width}), not {rows.dtype} {rows.shape}"
             )
-        if (count := self._stored + self._waiting + rows.shape[1]) > self._size[0]:
+        if (count := self._stored + self._buffered + rows.shape[1]) > self._size[0]:
             raise UsageError(f"'{self._path}' has {self._size[0]} rows; {count} were written")
 
 
@@ -97,19 +96,19 @@ def tiff_writer(
     georeference_from: Path | None = None,
     nodata: float | None = None,
 ) -> Iterator[MapWriter]:
-    """A TIFF of ``size`` (H, W) with K bands, tiled, compressed by deflate; BigTIFF where it could exceed 4 GB.
+    """Write a tiled TIFF with deflate compression; BigTIFF if it could exceed 4 GB.
 
     Args:
-        path: the file; it appears when the block ends without an exception.
+        path: output file; it appears when the block ends without an exception.
         size: (H, W) in pixels.
-        bands: K.
-        dtype: of the map's numbers: integers or floats of 8 to 64 bits.
-        georeference_from: an image of the same size; if it is a GeoTIFF, the map lies where it lies.
-        nodata: the number that stands for no data in the map.
+        bands: number of bands K.
+        dtype: integers or floats of 8 to 64 bits.
+        georeference_from: image of the same size; if it is a GeoTIFF, the map gets its georeference.
+        nodata: value that marks pixels without data.
 
     Raises:
-        UsageError: a wrong number of rows, or a georeference of another size.
-        DataError: the image of the georeference is absent or damaged.
+        UsageError: wrong number of rows, or the image of the georeference has another size.
+        DataError: the image of the georeference does not exist or is damaged.
         ResourceError: the folder cannot be written or the disk is full.
     """
     tags = {} if georeference_from is None else _georeference(georeference_from, size)
@@ -126,15 +125,15 @@ def tiff_writer(
 def _georeference(image: Path, size: Size) -> dict[int, Any]:
     if image.is_dir() or not tiff.is_geotiff(image):
         return {}
-    if (found := tiff.page_header(image)[0]) != size:
-        raise UsageError(f"'{image}' is {format_size(found)}, its map {format_size(size)}; they must be equal")
+    if (image_size := tiff.page_header(image)[0]) != size:
+        raise UsageError(f"'{image}' is {format_size(image_size)}, its map {format_size(size)}; they must be equal")
     return tiff.geotiff_tags(image)
 
 
 class _TiffTiles:
-    """A TIFF whose tiles are appended as they come, and whose directory is written last.
+    """A TIFF file that appends tiles and writes its directory last.
 
-    tifffile's own writer pulls its data, and wants all tiles of a band before the next band's.
+    The writer of tifffile pulls its data and needs all tiles of a band before those of the next band.
     """
 
     def __init__(self, file: BinaryIO, size: Size, bands: int, dtype: np.dtype[Any]) -> None:
@@ -149,32 +148,34 @@ class _TiffTiles:
         file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if self._big else struct.pack("<2sHI", b"II", 42, 0))
 
     def store(self, top: int, rows: Array) -> None:
-        """Appends a row of tiles ``(K, n, W)`` whose first row is ``top``; beyond the map's edges they hold 0."""
+        """Append a row of tiles ``(K, n, W)`` that starts at row ``top``; tiles are padded with 0."""
         for band, plane in enumerate(rows):
             for column in range(self._offsets.shape[2]):
                 part = plane[:, column * TILE : (column + 1) * TILE]
                 tile = np.zeros((TILE, TILE), self._dtype)
                 tile[: part.shape[0], : part.shape[1]] = part
                 encoded = tiff.encode_tile(tile)
-                place = (band, top // TILE, column)
-                self._offsets[place], self._counts[place] = self._file.tell(), len(encoded)
+                index = (band, top // TILE, column)
+                self._offsets[index], self._counts[index] = self._file.tell(), len(encoded)
                 self._file.write(encoded)
 
     def finish(self, tags: dict[int, Any]) -> None:
-        """Writes the directory, and its place into the header."""
-        entries = sorted([*self._own_entries(), *(_geo_entry(*tag) for tag in tags.items())])
-        word, count = ("<Q", "<Q") if self._big else ("<I", "<H")
-        room = struct.calcsize(word)
-        directory = struct.pack(count, len(entries))
-        for code, kind, values in entries:
-            stored = np.asarray(values, _VALUE_FORMATS[kind]).tobytes()
-            directory += struct.pack("<HH" + word[1], code, kind, len(values))
-            directory += stored.ljust(room, b"\0") if len(stored) <= room else struct.pack(word, self._append(stored))
-        place = self._append(directory + struct.pack(word, 0))
-        self._file.seek(room)  # the header's last word
-        self._file.write(struct.pack(word, place))
+        """Write the directory, and its offset into the header."""
+        entries = sorted([*self._image_entries(), *(_extra_entry(*tag) for tag in tags.items())])
+        offset_format, count_format = ("<Q", "<Q") if self._big else ("<I", "<H")
+        offset_size = struct.calcsize(offset_format)
+        directory = struct.pack(count_format, len(entries))
+        for code, value_type, values in entries:
+            stored = np.asarray(values, _VALUE_FORMATS[value_type]).tobytes()
+            if len(stored) > offset_size:
+                stored = struct.pack(offset_format, self._append(stored))
+            directory += struct.pack("<HH" + offset_format[1], code, value_type, len(values))
+            directory += stored.ljust(offset_size, b"\0")
+        directory_offset = self._append(directory + struct.pack(offset_format, 0))
+        self._file.seek(offset_size)  # the last word of the header
+        self._file.write(struct.pack(offset_format, directory_offset))
 
-    def _own_entries(self) -> list[tuple[int, int, list[int]]]:
+    def _image_entries(self) -> list[tuple[int, int, list[int]]]:
         bands, offset = self._bands, _LONG8 if self._big else _LONG
         bits, sample_format = self._dtype.itemsize * 8, _SAMPLE_FORMATS[self._dtype.kind]
         return [
@@ -195,13 +196,13 @@ class _TiffTiles:
         ]
 
     def _append(self, content: bytes) -> int:
-        place = self._file.seek(0, 2)
-        place += self._file.write(b"\0" * (place % 2))  # what a directory points to starts at even bytes
+        offset = self._file.seek(0, 2)
+        offset += self._file.write(b"\0" * (offset % 2))  # TIFF requires even offsets
         self._file.write(content)
-        return place
+        return offset
 
 
-def _geo_entry(code: int, value: Any) -> tuple[int, int, Any]:
+def _extra_entry(code: int, value: Any) -> tuple[int, int, Any]:
     if isinstance(value, str):
         return code, _TEXT, list(value.encode() + b"\0")
     return code, _SHORT if code == _GEO_KEYS else _DOUBLE, list(value)

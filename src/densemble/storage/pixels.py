@@ -1,6 +1,8 @@
-"""What a decoded file is, before anybody asks whether it is an image or a map."""
+"""Decoded pixels, before they are interpreted as image or map, and checks shared by all decoders."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,31 +14,32 @@ from densemble.shapes import Array
 
 _MAX_BYTES = 4 << 30
 _ALWAYS_PLAUSIBLE_BYTES = 64 << 20
-_BEST_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; deflate ends near 1032
-_MOST_CHANNELS_IN_FRONT = 64
+_MAX_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; deflate reaches about 1032
+_MAX_LEADING_CHANNELS = 64
+_SIGNATURE_BYTES = 6
 
 
 class UnusableMap(DataError):
-    """A file that can be decoded, but does not hold a map where maps are read."""
+    """The file can be decoded but does not hold a map."""
 
 
 class SeveralImages(DataError):
-    """A file of several pages or frames, of which none is the one that is wanted."""
+    """The file has several pages or frames where a single image is expected."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The numbers of a file as they are stored, and what they need to become an image.
+    """The stored values of a file, and the properties that turn them into an image.
 
     Attributes:
-        values: ``(H, W, C)`` in the file's own dtype; declared alpha is left out.
-        bits: bits of a sample where they are fewer than the dtype's (a grey PNG of 4 bits holds 0..15), else ``None``.
-        palette: uint8 ``(N, 3)`` colours that ``values`` point into, or ``None``.
-        white_is_zero: the numbers count darkness (TIFF's MINISWHITE).
+        values: ``(H, W, C)`` in the dtype of the file, without declared alpha.
+        bits: bits per sample if fewer than those of the dtype (a 4-bit grey PNG holds 0..15), else ``None``.
+        palette: uint8 ``(N, 3)`` colours that ``values`` index, or ``None``.
+        white_is_zero: 0 is white (TIFF's MINISWHITE).
         orientation: EXIF orientation, 1..8.
-        alpha: uint8 ``(H, W)`` of an 8-bit image that has one.
-        pages: of a TIFF whose pages of equal size are the channels.
-        valid: bool ``(H, W)``: where the file says that it holds data; ``None``: it says nothing.
+        alpha: alpha channel of an 8-bit image, uint8 ``(H, W)``.
+        pages: number of TIFF pages of equal size that form the channels.
+        valid: bool ``(H, W)``, true where the file holds data; ``None`` if the file does not mark missing data.
     """
 
     values: Array
@@ -49,13 +52,43 @@ class Pixels:
     valid: Array | None = None
 
 
-def require_plausible(path: Path, claimed: int, stored: int) -> None:
-    """Refuses a file whose header claims more bytes than one map has, or than ``stored`` bytes can hold.
+@contextmanager
+def decoding(path: Path, remedy: str) -> Iterator[None]:
+    """Turn any error of a decoder into a DataError that names the file.
+
+    Damaged files raise nearly all types of exceptions, such as struct, zlib, syntax and recursion errors.
+    """
+    try:
+        yield
+    except (DataError, UsageError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"cannot read '{path}': {reason}; {remedy}") from error
+
+
+def read_signature(path: Path) -> bytes:
+    """Read the first bytes of a file, which identify its format.
 
     Raises:
-        DataError: above 4 GiB, or a decompression bomb.
+        DataError: the file does not exist or cannot be read.
     """
-    bomb = claimed > _ALWAYS_PLAUSIBLE_BYTES and claimed > stored * _BEST_COMPRESSION
+    try:
+        with path.open("rb") as file:
+            return file.read(_SIGNATURE_BYTES)
+    except FileNotFoundError as error:
+        raise DataError(f"no file at '{path}'") from error
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def require_plausible(path: Path, claimed: int, stored: int) -> None:
+    """Check that a header claims a plausible number of bytes for one map in a file of ``stored`` bytes.
+
+    Raises:
+        DataError: more than 4 GiB, or a decompression bomb.
+    """
+    bomb = claimed > _ALWAYS_PLAUSIBLE_BYTES and claimed > stored * _MAX_COMPRESSION
     if claimed > _MAX_BYTES or bomb:
         raise DataError(
             f"'{path}' ({stored} bytes) claims {claimed >> 20} MiB for one image or map; it is damaged: copy it "
@@ -64,10 +97,10 @@ def require_plausible(path: Path, claimed: int, stored: int) -> None:
 
 
 def require_numbers(path: Path, dtype: np.dtype[Any]) -> None:
-    """Refuses anything but booleans, integers and real numbers.
+    """Check that a dtype is boolean, integer or real.
 
     Raises:
-        DataError: text, objects, records or complex numbers.
+        DataError: the dtype is text, object, record or complex.
     """
     if dtype.kind == "c":
         raise DataError(f"'{path}' holds complex numbers ({dtype}); save their magnitude or their parts as floats")
@@ -76,13 +109,13 @@ def require_numbers(path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def channels_last(values: Array, path: Path) -> Array:
-    """``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` -> ``(H, W, C)``.
+    """Convert ``(H, W)``, ``(H, W, C)`` or ``(C, H, W)`` to ``(H, W, C)``.
 
-    The first axis counts as the channel only where that is clear: it is below 64, both others are larger, and the
-    last is at least 64; or it is 1 and the last is more than the 4 channels of an image one pixel high.
+    The first axis is taken as the channel axis only if this is clear: it is below 64, the other axes are larger, and
+    the last axis is at least 64; or it is 1 and the last axis is larger than 4, so that it is no channel axis.
 
     Raises:
-        DataError: another number of axes, or no pixels.
+        DataError: the number of axes is wrong, or there are no pixels.
     """
     shape = values.shape
     while values.ndim > 3 and values.shape[0] == 1:
@@ -90,16 +123,16 @@ def channels_last(values: Array, path: Path) -> Array:
     if values.ndim == 2:
         values = values[:, :, None]
     if values.ndim != 3 or math.prod(shape) == 0:
-        raise DataError(f"'{path}' has shape {shape}, wanted (H, W), (H, W, C) or (C, H, W); save it in one of these")
+        raise DataError(f"'{path}' has shape {shape}, expected (H, W), (H, W, C) or (C, H, W); save it in one of these")
     first, rows, columns = values.shape
-    clear = first < _MOST_CHANNELS_IN_FRONT <= columns and first < rows
+    clear = first < _MAX_LEADING_CHANNELS <= columns and first < rows
     if clear or (first == 1 and columns > 4):
         return np.moveaxis(values, 0, -1)
     return values
 
 
 def turned(array: Array, orientation: int) -> Array:
-    """An array ``(H, W[, C])`` as its EXIF orientation (1..8) wants it shown; 5..8 exchange height and width."""
+    """Apply an EXIF orientation (1..8) to an array ``(H, W[, C])``; 5..8 exchange height and width."""
     match orientation:
         case 2:
             array = array[:, ::-1]
@@ -119,7 +152,7 @@ def turned(array: Array, orientation: int) -> Array:
 
 
 def as_shown(pixels: Pixels) -> Array:
-    """What a viewer shows of the numbers: ``(H, W, C)`` uint8, uint16 or, from any other dtype, float32."""
+    """Convert stored values to the image that a viewer shows, ``(H, W, C)`` uint8, uint16 or float32."""
     values = pixels.values
     if pixels.palette is not None:
         colours: Array = pixels.palette[values[..., 0]]
@@ -136,15 +169,15 @@ def as_shown(pixels: Pixels) -> Array:
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
-def both(first: Array | None, second: Array | None) -> Array | None:
-    """Where two masks are true; ``None`` is true everywhere."""
+def intersect_masks(first: Array | None, second: Array | None) -> Array | None:
+    """Intersect two masks; ``None`` is true everywhere."""
     if first is None or second is None:
         return second if first is None else first
     return first & second
 
 
 def filled(image: Array, valid: Array | None, value_range: tuple[float, float] | None = None) -> Array:
-    """An image ``(H, W, C)`` that holds what becomes 0 in :func:`as_unit` wherever it is not ``valid``."""
+    """Fill the invalid pixels of an image ``(H, W, C)`` with the value that :func:`as_unit` maps to 0."""
     if valid is None or valid.all():
         return image
     lowest = 0.0 if value_range is None else float(value_range[0])
@@ -154,15 +187,15 @@ def filled(image: Array, valid: Array | None, value_range: tuple[float, float] |
 
 
 def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Array:
-    """An image as float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats as they are.
+    """Convert an image to float32 in [0, 1]: uint8 / 255, uint16 / 65535, floats unchanged.
 
     Args:
         image: ``(H, W, C)``.
-        value_range: the numbers of a uint16 or float image that become 0 and 1; what lies outside is clipped.
+        value_range: values of a uint16 or float image that become 0 and 1; values outside are clipped.
 
     Raises:
         DataError: floats outside [0, 1] without ``value_range``, or undefined values.
-        UsageError: a range whose end is not above its start.
+        UsageError: the end of the range is not above its start.
     """
     if image.dtype == np.uint8:
         return image.astype(np.float32) / np.float32(255)
@@ -171,7 +204,7 @@ def as_unit(image: Array, value_range: tuple[float, float] | None = None) -> Arr
     if value_range is not None:
         low, high = value_range
         if not low < high:
-            raise UsageError(f"data.image_range=[{low}, {high}] is no range; give it as [low, high] with low < high")
+            raise UsageError(f"data.image_range=[{low}, {high}] is not a range; give it as [low, high] with low < high")
         return ((image.astype(np.float64) - low) / (high - low)).clip(0, 1).astype(np.float32)
     if image.dtype == np.uint16:
         return image.astype(np.float32) / np.float32(65535)

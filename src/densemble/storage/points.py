@@ -1,4 +1,4 @@
-"""Tables of points: keypoints and fixations as CSV, JSON or NPY."""
+"""Read tables of points (keypoints and fixations) from CSV, JSON or NPY files."""
 
 import csv
 import json
@@ -19,17 +19,21 @@ _DELIMITERS = ",;\t"
 
 
 def read_point_table(path: Path) -> tuple[Array, Array]:
-    """Points as float64 ``(N, 2)``, x to the right and y down in pixels of the image, and labels as int64 ``(N,)``.
+    """Read points and their labels.
 
-    A CSV has columns x, y and, if it likes, label, named in a header in any order or unnamed in this one, between
-    commas, semicolons or tabs. A JSON file is a list of ``[x, y]`` or ``[x, y, label]``, or of objects with these
-    names. An NPY holds ``(N, 2)`` or ``(N, 3)``. Without labels all are 0; an empty file has no points.
+    A CSV has the columns x, y and optionally label, separated by commas, semicolons or tabs. A header may change the
+    order of the columns. A JSON file is a list of ``[x, y]`` or ``[x, y, label]``, or of objects with these keys. An
+    NPY holds ``(N, 2)`` or ``(N, 3)``. The default label is 0; an empty file has no points.
+
+    Returns:
+        Points as float64 ``(N, 2)``, x to the right and y down in image pixels, and labels as int64 ``(N,)``.
 
     Raises:
-        DataError: absent, unreadable, another shape, coordinates that are not finite, or labels that are not whole.
+        DataError: the file does not exist or is unreadable, the shape is wrong, a coordinate is not finite, or a label
+            is not an integer.
     """
     if path.suffix.lower() not in POINT_SUFFIXES:
-        raise DataError(f"points '{path}' are no {', '.join(POINT_SUFFIXES)} file; save them as one")
+        raise DataError(f"points '{path}' have an unknown format; save them as {', '.join(POINT_SUFFIXES)}")
     try:
         rows = _rows(path)
     except (OSError, ValueError, OverflowError, RecursionError, csv.Error) as error:
@@ -38,11 +42,11 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
 
 
 def is_point_array(path: Path) -> bool:
-    """Whether an NPY holds rows of two or three numbers, from its header; no map is that narrow."""
+    """Whether an NPY holds rows of two or three numbers, from its header; maps are wider."""
     try:
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except (OSError, ValueError, EOFError):
-        return False  # whoever reads it says what is wrong with it
+        return False  # the error is reported when the file is read
     return len(shape) == 2 and shape[1] in (2, 3)
 
 
@@ -62,7 +66,7 @@ def _checked(path: Path, rows: _Rows) -> tuple[Array, Array]:
     widths = {len(row) for row in rows}
     if len(widths) > 1 or not widths <= {2, 3}:
         raise DataError(
-            f"points '{path}' have rows of {sorted(widths)} numbers; give every point x, y and maybe a label"
+            f"points '{path}' have rows of {sorted(widths)} numbers; give every point x, y and optionally a label"
         )
     table = np.array(rows, np.float64).reshape(len(rows), *widths or (2,))
     for number, row in enumerate(table):
@@ -70,21 +74,21 @@ def _checked(path: Path, rows: _Rows) -> tuple[Array, Array]:
             raise DataError(f"point {number + 1} of '{path}' is not finite: {row.tolist()}; correct or remove it")
     labels = table[:, 2] if table.shape[1] == 3 else np.zeros(len(table))
     if not np.array_equal(labels, np.round(labels)):
-        raise DataError(f"points '{path}' have labels that are not whole numbers; number the kinds of points 0, 1, 2")
+        raise DataError(f"points '{path}' have labels that are not whole numbers; number the classes 0, 1, 2")
     return table[:, :2].copy(), labels.astype(np.int64)
 
 
 def _array_rows(path: Path) -> list[Array]:
     values = read_array(path, ())
     if values.size and values.ndim != 2:
-        raise DataError(f"points '{path}' have the shape {values.shape}, wanted (N, 2) or (N, 3)")
+        raise DataError(f"points '{path}' have the shape {values.shape}, expected (N, 2) or (N, 3)")
     return list(values.astype(np.float64))
 
 
 def _json_list(path: Path) -> list[Any]:
     values = json.loads(path.read_text(encoding="utf-8-sig"))
     if not isinstance(values, list):
-        raise DataError(f'points \'{path}\' are no JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
+        raise DataError(f'points \'{path}\' are not a JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
     return values
 
 
@@ -101,17 +105,17 @@ def _csv_rows(path: Path) -> list[list[float]]:
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    places = [names.index(name) for name in _COLUMNS if name in names]
+    columns = [names.index(name) for name in _COLUMNS if name in names]
     has_header = {"x", "y"} <= set(names)
     rows = []
     for number, cells in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
         if not any(cell.strip() for cell in cells) or (has_header and [c.strip().lower() for c in cells] == names):
             continue
         try:
-            rows.append([float(cells[place]) for place in places] if has_header else [float(cell) for cell in cells])
+            rows.append([float(cells[index]) for index in columns] if has_header else [float(cell) for cell in cells])
         except (ValueError, IndexError) as error:
             raise DataError(
-                f"line {number} of points '{path}' is '{delimiter.join(cells)}', wanted numbers x,y[,label] below a "
-                "header x,y[,label] or none"
+                f"line {number} of points '{path}' is '{delimiter.join(cells)}', expected numbers x,y[,label] with or "
+                "without a header x,y[,label]"
             ) from error
     return rows

@@ -1,4 +1,4 @@
-"""TensorFile: tensors appended to one temporary file and read back one at a time."""
+"""Store tensors in a temporary file and read them back one at a time."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.errors import ResourceError
+from densemble.storage.runs import writing
 
 
 class TensorFile:
-    """Tensors of any shapes by an integer key; memory holds the one that is read or written.
+    """Tensors of any shape in one file, by integer key; memory holds one tensor at a time.
 
     Args:
         path: file to create; the caller removes it.
@@ -19,36 +19,31 @@ class TensorFile:
 
     def __init__(self, path: Path, dtype: str = "float32") -> None:
         self._path, self._dtype = path, np.dtype(dtype)
-        self._places: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self._entries: dict[int, tuple[int, tuple[int, ...]]] = {}  # offset and shape
         self._end = 0
         path.touch()
 
     def append(self, key: int, tensor: Tensor) -> None:
-        """Stores a tensor under a key that is not in use.
+        """Store a tensor under an unused key.
 
         Raises:
             ResourceError: the disk is full or the folder cannot be written.
         """
         values = tensor.contiguous().numpy().astype(self._dtype, copy=False)
-        try:
-            with self._path.open("ab") as file:
-                file.write(values.tobytes())
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write '{self._path}': {error.strerror or error}; free some disk space"
-            ) from error
-        self._places[key] = (self._end, tuple(values.shape))
+        with writing(self._path, "free some disk space"), self._path.open("ab") as file:
+            file.write(values.tobytes())
+        self._entries[key] = (self._end, tuple(values.shape))
         self._end += values.nbytes
 
     def read(self, key: int) -> Tensor:
-        """The tensor stored under a key, float32.
+        """Read the tensor of a key, float32.
 
         Raises:
-            KeyError: nothing is stored under it.
+            KeyError: unknown key.
         """
-        offset, shape = self._places[key]
+        offset, shape = self._entries[key]
         values = np.fromfile(self._path, self._dtype, count=int(np.prod(shape)), offset=offset)
         return torch.from_numpy(values.astype(np.float32, copy=False).reshape(shape))
 
     def __contains__(self, key: int) -> bool:
-        return key in self._places
+        return key in self._entries

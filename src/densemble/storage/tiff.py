@@ -1,4 +1,4 @@
-"""The one door to TIFF files: one image, all bands, where there is data, and back."""
+"""Read and write TIFF files: one image, all bands, and valid pixels."""
 
 import math
 import struct
@@ -10,9 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from densemble.errors import DataError, ResourceError
+from densemble.errors import DataError
 from densemble.shapes import Array, Size
-from densemble.storage.pixels import Pixels, SeveralImages, both, require_numbers, require_plausible, turned
+from densemble.storage.pixels import (
+    Pixels,
+    SeveralImages,
+    decoding,
+    intersect_masks,
+    read_signature,
+    require_numbers,
+    require_plausible,
+    turned,
+)
 from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
@@ -20,21 +29,21 @@ _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated
 _MINISWHITE, _PALETTE, _SEPARATED, _YCBCR, _CIELAB = 0, 3, 5, 6, 8
 _UNCOMPRESSED, _JPEG = 1, 7
 _ORIENTATION_TAG = 274
-_SHOWN = 5
-_ONE_IMAGE = "save each image in a file of its own, or the channels of one image in one page"
-_TILE_LEVEL = 4  # of deflate: level 6 takes a quarter longer for 1 % less
+_PAGES_SHOWN = 5
+_ONE_IMAGE = "save each image in a separate file, or the channels of one image in one page"
+_TILE_LEVEL = 4  # deflate level; level 6 takes 25 % longer and saves 1 %
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
-_GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys point into
+_GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys refer to
 
 
 def read_page(path: Path) -> Pixels:
-    """The image of a TIFF: its full resolution, not its pyramid; alpha is left out.
+    """Read the image of a TIFF at full resolution, without alpha.
 
-    Grey pages of one size are its channels, as OME and ImageJ store them (axis C).
+    Grey pages of equal size are channels, as in OME and ImageJ files (axis C).
 
     Raises:
-        SeveralImages: pages that are no channels of one image.
-        DataError: absent, damaged, or in a colour space other than grey, RGB and palette.
+        SeveralImages: the pages are not channels of one image.
+        DataError: the file does not exist, is damaged, or has a colour space other than grey, RGB and palette.
     """
     with _opened(path) as file:
         page = file.pages.first
@@ -47,40 +56,41 @@ def read_page(path: Path) -> Pixels:
             values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
             pixels = replace(page_pixels(page, values), pages=len(pages))
         masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_pages(file)]
-        masks += [read_page(beside).values for beside in [mask_file(path)] if beside is not None]
+        if (mask_path := mask_file(path)) is not None:
+            masks.append(read_page(mask_path).values)
         for mask in masks:
-            pixels = replace(pixels, valid=both(pixels.valid, np.not_equal(mask[..., 0], 0)))
+            pixels = replace(pixels, valid=intersect_masks(pixels.valid, np.not_equal(mask[..., 0], 0)))
         return pixels
 
 
 def read_validity(path: Path, turn: bool = True) -> Array | None:
-    """Where a file says that it holds data, bool ``(H, W)``; ``None`` where it says nothing of it.
+    """Read the mask of valid pixels, bool ``(H, W)``; ``None`` if the file does not mark missing data.
 
-    A TIFF says so by a value for no data, by a mask inside it or in ``NAME.tif.msk``, and a GeoTIFF by its alpha. With
-    several channels a pixel counts as soon as one of them holds data.
+    A TIFF marks missing data by a nodata value or by a mask, in the file or in ``NAME.tif.msk``; a GeoTIFF also by its
+    alpha. A pixel is valid if at least one channel holds data.
 
     Raises:
-        DataError: absent or damaged.
+        DataError: the file does not exist or is damaged.
     """
-    if not _is_tiff(path):
+    if not read_signature(path).startswith(SIGNATURES):
         return None
     with _opened(path) as file:
         page = file.pages.first
-        alpha = _lies_on_earth(page) and any(int(sample) in _ALPHA for sample in page.extrasamples)
+        alpha = _has_georeference(page) and any(int(sample) in _ALPHA for sample in page.extrasamples)
         if not (alpha or nodata_of(page) is not None or mask_pages(file) or mask_file(path)):
             return None
     return shown_validity(read_page(path), turn)
 
 
 def shown_validity(pixels: Pixels, turn: bool) -> Array | None:
-    """Where there is data in an image, turned as the image is."""
+    """Mask of valid pixels, with the orientation of the image applied if ``turn``."""
     return turned(pixels.valid, pixels.orientation) if turn and pixels.valid is not None else pixels.valid
 
 
 def page_pixels(page: Any, values: Array) -> Pixels:
-    """Samples ``(h, w, C)`` of a tifffile page, or of a part of it, as an image's; alpha is left out."""
+    """Interpret samples ``(h, w, C)`` of a tifffile page or a part of it, and remove alpha."""
     alpha = sum(int(sample) in _ALPHA for sample in page.extrasamples)
-    opaque: Array | None = np.not_equal(values[..., -1], 0) if alpha and _lies_on_earth(page) else None
+    opaque: Array | None = np.not_equal(values[..., -1], 0) if alpha and _has_georeference(page) else None
     colours = values[:, :, : values.shape[2] - alpha]
     return Pixels(
         colours,
@@ -88,17 +98,17 @@ def page_pixels(page: Any, values: Array) -> Pixels:
         _palette(page),
         page.photometric == _MINISWHITE,
         page_orientation(page),
-        valid=both(opaque, differs_from_nodata(page, colours)),
+        valid=intersect_masks(opaque, differs_from_nodata(page, colours)),
     )
 
 
 def image_pages(path: Path, file: Any) -> list[Any]:
-    """The pages that are channels of an open file's image: mostly the first alone.
+    """Pages that are channels of the image of an open file, usually the first page only.
 
-    Smaller pages are its pyramid or a thumbnail.
+    Smaller pages are the pyramid or a thumbnail.
 
     Raises:
-        SeveralImages: the others are images of their own.
+        SeveralImages: the other pages are separate images.
     """
     first = file.pages.first
     if file.is_imagej or file.is_ome or len(file.pages) == 1:
@@ -108,28 +118,29 @@ def image_pages(path: Path, file: Any) -> list[Any]:
         return [first]
     others = [file.pages[number] for number in range(1, len(file.pages))]
     area = first.imagelength * first.imagewidth
-    own = [p for p in others if not (p.is_reduced or p.is_mask) and p.imagelength * p.imagewidth >= area]
-    if any(_sort(page) != _sort(first) for page in own) or (own and (first.samplesperpixel > 1 or _palette(first))):
-        sizes = ", ".join(f"{page.imagelength}x{page.imagewidth}" for page in [first, *own][:_SHOWN])
-        raise SeveralImages(f"'{path}' holds {1 + len(own)} pages ({sizes}); {_ONE_IMAGE}")
-    return [first, *own]
+    large = [p for p in others if not (p.is_reduced or p.is_mask) and p.imagelength * p.imagewidth >= area]
+    has_several_channels = first.samplesperpixel > 1 or _palette(first) is not None
+    if large and (has_several_channels or any(_channel_format(page) != _channel_format(first) for page in large)):
+        sizes = ", ".join(f"{page.imagelength}x{page.imagewidth}" for page in [first, *large][:_PAGES_SHOWN])
+        raise SeveralImages(f"'{path}' holds {1 + len(large)} pages ({sizes}); {_ONE_IMAGE}")
+    return [first, *large]
 
 
-def _sort(page: Any) -> tuple[Any, ...]:
-    """What pages that are channels of one image have in common."""
+def _channel_format(page: Any) -> tuple[Any, ...]:
+    """Properties that are equal in all pages that are channels of one image."""
     return page.imagelength, page.imagewidth, page.samplesperpixel, page.dtype, page.bitspersample, page.photometric
 
 
 def has_channels_in_pages(file: Any) -> bool:
-    """Whether an open file keeps the channels of its image as pages of their own, as OME and ImageJ do."""
+    """Whether an open file stores the channels of its image in separate pages, as OME and ImageJ do."""
     return bool((file.is_ome or file.is_imagej) and set(file.series[0].axes) == set("CYX"))
 
 
 def read_bands(path: Path) -> Pixels:
-    """All bands or pages of a TIFF that share the first page's size, as channels; nothing counts as alpha.
+    """Read all bands or pages of a TIFF that have the size of the first page, as channels, including alpha.
 
     Raises:
-        DataError: absent, damaged, or with more than one axis besides height and width.
+        DataError: the file does not exist, is damaged, or has more than one axis besides height and width.
     """
     with _opened(path) as file:
         _require_all_pages(path, file)
@@ -137,10 +148,10 @@ def read_bands(path: Path) -> Pixels:
 
 
 def page_header(path: Path) -> tuple[Size, int]:
-    """(H, W) of the first page as stored, and its EXIF orientation, without decoding.
+    """Stored (H, W) of the first page and its EXIF orientation, without decoding.
 
     Raises:
-        DataError: absent or damaged.
+        DataError: the file does not exist or is damaged.
     """
     with _opened(path) as file:
         page = file.pages.first
@@ -148,10 +159,10 @@ def page_header(path: Path) -> tuple[Size, int]:
 
 
 def page_type(path: Path) -> np.dtype[Any]:
-    """The type of the first page's numbers.
+    """Dtype of the first page.
 
     Raises:
-        DataError: absent, damaged, or no numbers.
+        DataError: the file does not exist, is damaged, or holds no numbers.
     """
     with _opened(path) as file:
         require_numbers(path, file.pages.first.dtype)
@@ -163,29 +174,21 @@ def is_geotiff(path: Path) -> bool:
     """Whether a file is a TIFF with GeoTIFF tags.
 
     Raises:
-        DataError: absent, or a damaged TIFF.
+        DataError: the file does not exist or is a damaged TIFF.
     """
-    if not _is_tiff(path):
+    if not read_signature(path).startswith(SIGNATURES):
         return False
     with _opened(path) as file:
-        return _lies_on_earth(file.pages.first)
-
-
-def _is_tiff(path: Path) -> bool:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(4) in SIGNATURES
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
+        return _has_georeference(file.pages.first)
 
 
 def geotiff_tags(path: Path) -> dict[int, Any]:
-    """The tags that say where a TIFF lies on Earth, by their number: float64, uint16 or text; none where it has none.
+    """Read the georeference tags of a TIFF by number: float64, uint16 or text.
 
-    GDAL's value for no data is not among them: it speaks of the image's numbers, and would hide a class of a map.
+    GDAL's nodata value is not included: it refers to the values of the image and would hide a class of a map.
 
     Raises:
-        DataError: absent or a damaged TIFF.
+        DataError: the file does not exist or is a damaged TIFF.
     """
     with _opened(path) as file:
         tags = file.pages.first.tags
@@ -193,7 +196,7 @@ def geotiff_tags(path: Path) -> dict[int, Any]:
 
 
 def encode_tile(tile: Array) -> bytes:
-    """A tile ``(h, w)`` as differences between neighbours in a row (:func:`predictor_of`), compressed by deflate."""
+    """Encode a tile ``(h, w)`` as differences of neighbours in a row (:func:`predictor_of`), compressed by deflate."""
     import imagecodecs
 
     encode = imagecodecs.floatpred_encode if tile.dtype.kind == "f" else imagecodecs.delta_encode
@@ -201,34 +204,31 @@ def encode_tile(tile: Array) -> bytes:
 
 
 def predictor_of(dtype: np.dtype[Any]) -> int:
-    """The number under which TIFF knows what :func:`encode_tile` does before it compresses."""
+    """TIFF code of the predictor that :func:`encode_tile` applies before compression."""
     return 3 if dtype.kind == "f" else 2
 
 
 def write_bands(path: Path, bands: Array, nodata: float | None = None) -> None:
-    """Writes ``(H, W)`` or ``(K, H, W)`` as one page with K bands, compressed by deflate.
+    """Write ``(H, W)`` or ``(K, H, W)`` as one page with K bands and deflate compression.
 
-    ``nodata`` is the number that stands for no data in it.
+    ``nodata`` is the value that marks pixels without data.
 
     Raises:
-        ResourceError: the folder cannot be written or the disk is full.
+        OSError: the folder cannot be written or the disk is full.
     """
     import tifffile
 
     layout = {"planarconfig": "separate"} if len(bands) > 1 and bands.ndim == 3 else {}
     tags = [] if nodata is None else [(NODATA_TAG, "s", 0, nodata_text(nodata), True)]
     options = {"photometric": "minisblack", "compression": "zlib", "metadata": None, "extratags": tags, **layout}
-    try:
-        tifffile.imwrite(path, bands, **options)
-    except OSError as error:
-        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another folder") from error
+    tifffile.imwrite(path, bands, **options)
 
 
 def open_file(path: Path) -> Any:
-    """An open ``tifffile.TiffFile``; the caller closes it, and reads from it inside :func:`reading`.
+    """Open a ``tifffile.TiffFile``; the caller closes it and reads from it inside :func:`reading`.
 
     Raises:
-        DataError: absent or damaged.
+        DataError: the file does not exist or is damaged.
     """
     import tifffile
 
@@ -238,18 +238,16 @@ def open_file(path: Path) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turns whatever tifffile and its decoders raise into a DataError."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:  # tifffile lets its decoders' own errors through
-        if "imagecodecs" in str(error):
+    """Turn errors of tifffile and its decoders into a DataError."""
+    with decoding(path, "the file is damaged or no TIFF: copy it again"):
+        try:
+            yield
+        except Exception as error:
+            if "imagecodecs" not in str(error) or isinstance(error, DataError):
+                raise
             raise DataError(
                 f"cannot read '{path}': {error}; pip install imagecodecs, or save it with deflate"
             ) from error
-        reason = str(error) or type(error).__name__
-        raise DataError(f"cannot read '{path}': {reason}; the file is damaged or no TIFF: copy it again") from error
 
 
 @contextmanager
@@ -259,7 +257,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _require_all_pages(path: Path, file: Any) -> None:
-    """Refuses a chain of pages that breaks off: tifffile logs it and goes on with the pages that are left."""
+    """Check that the chain of pages is complete; tifffile only logs a broken chain and drops the other pages."""
     offset_format, count_format = ("Q", "Q") if file.is_bigtiff else ("I", "H")
     entry_size = 20 if file.is_bigtiff else 12
     handle, last = file.filehandle, file.pages[len(file.pages) - 1]
@@ -285,7 +283,7 @@ def _read(path: Path, pages: Sequence[Any], shape: tuple[int, ...], axes: str, d
         raise DataError(f"'{path}' has no pixels; save it again")
     require_plausible(path, claimed, stored)
     require_all_bytes(path, pages)
-    complete = all(first.databytecounts)  # GDAL leaves out empty tiles
+    complete = all(first.databytecounts)  # GDAL does not store empty tiles
     if first.compression == _UNCOMPRESSED and complete and math.prod(shape) * first.bitspersample > stored * 8:
         raise DataError(
             f"'{path}' claims {claimed} bytes of pixels in a file of {stored}; it is damaged: copy it again"
@@ -295,10 +293,10 @@ def _read(path: Path, pages: Sequence[Any], shape: tuple[int, ...], axes: str, d
 
 
 def require_all_bytes(path: Path, pages: Sequence[Any]) -> None:
-    """Refuses a file that ends before the pixels of its pages do.
+    """Check that a file contains all pixels of its pages.
 
     Raises:
-        DataError: it does.
+        DataError: the file is cut short.
     """
     stored = path.stat().st_size
     for page in pages:
@@ -308,20 +306,20 @@ def require_all_bytes(path: Path, pages: Sequence[Any]) -> None:
 
 
 def _by_channel(path: Path, values: Array, axes: str) -> Array:
-    """Axes as tifffile names them (``SYX``, ``QYX``, ``ZYXS``) -> ``(H, W, C)``."""
+    """Reorder axes as named by tifffile (``SYX``, ``QYX``, ``ZYXS``) to ``(H, W, C)``."""
     kept = [index for index, axis in enumerate(axes) if axis in "YX" or values.shape[index] != 1]
-    values, named = values.reshape([values.shape[index] for index in kept]), "".join(axes[index] for index in kept)
-    others = [index for index, axis in enumerate(named) if axis not in "YX"]
+    values = values.reshape([values.shape[index] for index in kept])
+    others = [position for position, index in enumerate(kept) if axes[index] not in "YX"]
     if len(others) > 1:
         raise DataError(f"'{path}' has the axes {axes} {values.shape}; save one channel axis beside height and width")
     return np.moveaxis(values, others[0], -1) if others else values[:, :, None]
 
 
 def require_known_colours(path: Path, page: Any) -> None:
-    """Refuses a page in a colour space other than grey, RGB and palette.
+    """Check that the colour space of a page is grey, RGB or palette.
 
     Raises:
-        DataError: CMYK, CIELAB, or YCbCr that its decoder leaves as it is.
+        DataError: CMYK, CIELAB, or YCbCr that its decoder does not convert.
     """
     decoded_to_rgb = page.photometric == _YCBCR and page.compression == _JPEG
     if page.photometric in (_SEPARATED, _YCBCR, _CIELAB) and not decoded_to_rgb:
@@ -331,17 +329,17 @@ def require_known_colours(path: Path, page: Any) -> None:
 def _palette(page: Any) -> Array | None:
     if page.photometric != _PALETTE or page.colormap is None:
         return None
-    colours: Array = np.asarray(page.colormap) // 256  # TIFF stores 16 bits a colour
+    colours: Array = np.asarray(page.colormap) // 256  # TIFF stores 16 bits per channel
     return colours.T.astype(np.uint8)
 
 
-def _lies_on_earth(page: Any) -> bool:
+def _has_georeference(page: Any) -> bool:
     return any(tag in page.tags for tag in _GEOTIFF_TAGS)
 
 
 def page_orientation(page: Any) -> int:
-    """The EXIF orientation of a tifffile page, 1..8."""
-    if _lies_on_earth(page):  # geographic software ignores the tag; turned pixels would leave their georeference
+    """EXIF orientation of a tifffile page, 1..8."""
+    if _has_georeference(page):  # GIS software ignores the tag; rotated pixels would not match the georeference
         return 1
     tag = page.tags.get(_ORIENTATION_TAG)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1

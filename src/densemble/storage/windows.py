@@ -1,4 +1,4 @@
-"""Windows out of stored images: from rows that lie plain in a file, or from cells (tiles, strips, chunks)."""
+"""Read windows of stored images, either from uncompressed rows or from cells (tiles, strips, chunks)."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from densemble.storage.pixels import Pixels
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an image, in pixels; it lies inside."""
+    """A part of an image, in pixels; it lies completely inside the image."""
 
     top: int
     left: int
@@ -25,12 +25,12 @@ class Window:
 
 @dataclass(frozen=True)
 class WindowSource:
-    """A stored image that gives windows.
+    """A stored image that is read by windows.
 
     Attributes:
         size: (H, W).
-        read: the stored numbers of a window, ``(h, w, C)``, with what they need to become an image.
-        close: lets go of the file.
+        read: reads the stored values of a window, ``(h, w, C)``.
+        close: closes the file.
     """
 
     size: Size
@@ -39,32 +39,32 @@ class WindowSource:
 
 
 class Cells:
-    """An image in cells of equal size that are decoded whole; the last row and column may be cut off.
+    """An image of equally large cells; the cells of the last row and column may be smaller.
 
-    The cells that the last window touched stay decoded, and no others: neighbours that share a cell decode it once,
-    and memory follows the window, not the image.
+    Only the cells of the last window stay decoded. Neighbouring windows decode a shared cell once, and memory depends
+    on the size of the window, not of the image.
     """
 
-    def __init__(self, size: Size, cell: Size, decode: Callable[[int, int], Array]) -> None:
-        """Args: size (H, W) of the image, of a cell, and cell (row, column) -> ``(h, w, C)`` inside the image."""
-        self._size = size
+    def __init__(self, cell: Size, decode: Callable[[int, int], Array]) -> None:
+        """``cell``: (H, W). ``decode``: (row, column) of a cell -> its part inside the image, ``(h, w, C)``."""
         self._cell = cell
         self._decode = decode
-        self._kept: dict[tuple[int, int], Array] = {}
+        self._cached: dict[tuple[int, int], Array] = {}
 
     def read(self, window: Window) -> Array:
-        """The numbers of a window, ``(h, w, C)``."""
+        """Read the values of a window, ``(h, w, C)``."""
         height, width = self._cell
         rows = range(window.top // height, math.ceil((window.top + window.height) / height))
         columns = range(window.left // width, math.ceil((window.left + window.width) / width))
-        touched = [(row, column) for row in rows for column in columns]
-        self._kept = {place: self._kept[place] for place in touched if place in self._kept}  # before more is decoded
-        for place in touched:
-            if place not in self._kept:
-                self._kept[place] = self._decode(*place)
-        first = self._kept[touched[0]]
+        indices = [(row, column) for row in rows for column in columns]
+        # Free the other cells before more are decoded.
+        self._cached = {index: self._cached[index] for index in indices if index in self._cached}
+        for index in indices:
+            if index not in self._cached:
+                self._cached[index] = self._decode(*index)
+        first = self._cached[indices[0]]
         values = np.empty((window.height, window.width, first.shape[2]), first.dtype)
-        for (row, column), cell in self._kept.items():
+        for (row, column), cell in self._cached.items():
             top, left = row * height - window.top, column * width - window.left
             inside = cell[max(-top, 0) : window.height - top, max(-left, 0) : window.width - left]
             down, right = max(top, 0), max(left, 0)
@@ -74,16 +74,16 @@ class Cells:
 
 @dataclass(frozen=True)
 class PlainNumbers:
-    """An image whose numbers lie uncompressed in a file, read by positions.
+    """An image whose values are stored uncompressed in a file.
 
-    A memory map would do, but its pages count as this process's memory: up to 64 KiB for each row of a window.
+    A memory map is not used because its pages count as memory of this process: up to 64 KiB per row of a window.
 
     Attributes:
         path: the file.
-        offset: where its first number lies, in bytes.
-        dtype: of a number as stored, byte order included.
+        offset: position of the first value in bytes.
+        dtype: stored dtype, including the byte order.
         shape: (H, W, C).
-        strides: bytes from one row, column and channel to the next; in some order the numbers lie without gaps.
+        strides: bytes from one row, column and channel to the next; the values have no gaps in some axis order.
     """
 
     path: Path
@@ -93,40 +93,40 @@ class PlainNumbers:
     strides: tuple[int, int, int]
 
     def require_all_bytes(self) -> None:
-        """Refuses a file that ends before its numbers do.
+        """Check that the file contains all values.
 
         Raises:
-            DataError: it does.
+            DataError: the file is cut short.
         """
         end = self.offset + math.prod(self.shape) * self.dtype.itemsize
         if end > (stored := self.path.stat().st_size):
             raise DataError(f"'{self.path}' is cut short: {stored} bytes of {end}; copy it again")
 
     def read(self, window: Window) -> Array:
-        """The numbers of a window, ``(h, w, C)`` in this machine's byte order.
+        """Read the values of a window, ``(h, w, C)`` in native byte order.
 
         Raises:
-            DataError: the file ends before.
+            DataError: the file is cut short.
         """
         counts = (window.height, window.width, self.shape[2])
-        order = sorted(range(3), key=lambda axis: -self.strides[axis])  # as they lie in the file
+        order = sorted(range(3), key=lambda axis: -self.strides[axis])  # order of the axes in the file
         lengths, steps = [counts[axis] for axis in order], [self.strides[axis] for axis in order]
-        run, scattered = self.dtype.itemsize, 3
-        while scattered and (lengths[scattered - 1] == 1 or steps[scattered - 1] == run):  # one read for what adjoins
-            scattered -= 1
-            run *= lengths[scattered]
+        run, outer = self.dtype.itemsize, 3
+        while outer and (lengths[outer - 1] == 1 or steps[outer - 1] == run):  # read adjacent bytes at once
+            outer -= 1
+            run *= lengths[outer]
         values = np.empty(lengths, self.dtype)
-        runs = values.reshape(-1).view(np.uint8).data
+        buffer = values.reshape(-1).view(np.uint8).data
         start = self.offset + window.top * self.strides[0] + window.left * self.strides[1]
         with self.path.open("rb", buffering=0) as file:
-            for number, index in enumerate(np.ndindex(*lengths[:scattered])):
-                file.seek(start + sum(place * step for place, step in zip(index, steps, strict=False)))
-                self._fill(file, runs[number * run : (number + 1) * run])
+            for number, index in enumerate(np.ndindex(*lengths[:outer])):
+                file.seek(start + sum(i * step for i, step in zip(index, steps, strict=False)))
+                self._fill(file, buffer[number * run : (number + 1) * run])
         native = values.astype(self.dtype.newbyteorder("="), copy=False)
         return native.transpose([order.index(axis) for axis in range(3)])
 
     def _fill(self, file: FileIO, target: memoryview) -> None:
-        while target:  # a single read ends near 2 GiB
+        while target:  # one read returns at most about 2 GiB
             count = file.readinto(target)
             if not count:
                 raise DataError(f"'{self.path}' is cut short; copy it again")

@@ -216,7 +216,7 @@ def test_coco_that_cannot_be_used(change: dict[str, Any], tmp_path: Path, image:
 def test_json_that_is_none(tmp_path: Path, image: Write) -> None:
     image(tmp_path / "images" / "a.jpg")
     save(tmp_path / "annotations" / "train.json", '{"images": [')
-    with pytest.raises(DataError, match=r"train\.json' is no JSON"):
+    with pytest.raises(DataError, match=r"train\.json' is not valid JSON"):
         find_layout(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_cvat_subsets_are_splits(tmp_path: Path, image: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<annotations>", "no XML"),
+        ("<annotations>", "not valid XML"),
         ('<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><annotations>&e;</annotations>', "DOCTYPE"),
         (CVAT.replace('width="16"', 'width="wide"'), "wide"),
         (CVAT.replace('label="cat" z', 'label="cow" z'), "cow"),
@@ -424,7 +424,7 @@ def test_label_studio_takes_all_classes_from_classes_txt(tmp_path: Path, image: 
     assert layout.classes == ("background", "cat", "dog", "cow")
     assert set(np.unique(labels(layout.splits["all"][0]))) == {0, 2}
     (tmp_path / "classes.txt").write_text("cat\ncow\n")
-    with pytest.raises(DataError, match=r"p\.json.*'dog' is none of the classes background, cat, cow"):
+    with pytest.raises(DataError, match=r"p\.json.*'dog' is not one of the classes background, cat, cow"):
         find_layout(tmp_path)
 
 

@@ -74,9 +74,9 @@ def test_links_and_devices(kind: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "value", "message"),
     [
-        ("_MOST_MEMBERS", 1, "more than 1"),
-        ("_MOST_BYTES", 100, "would fill"),
-        ("_BYTES_FREE_OF_RATIO", 100, "would fill"),
+        ("_MAX_MEMBERS", 1, "more than 1"),
+        ("_MAX_BYTES", 100, "would fill"),
+        ("_MIN_BYTES_FOR_RATIO", 100, "would fill"),
     ],
 )
 def test_bombs(limit: str, value: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +103,7 @@ def test_damage_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
     for number, harmed in enumerate((b"", whole[:-30], whole[:60] + bytes(40) + whole[100:])):
         bad = tmp_path / f"{number}.zip"
         bad.write_bytes(harmed)
-        with pytest.raises(DataError, match="damaged or no ZIP"):
+        with pytest.raises(DataError, match="damaged or not a ZIP"):
             find_layout(bad, tmp_path / "cache")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 

@@ -233,11 +233,11 @@ def test_an_unknown_folder_is_described(tmp_path: Path, image: Write) -> None:
         find_layout(tmp_path)
 
 
-def test_images_without_a_folder_of_maps(tmp_path: Path, image: Write) -> None:
+def test_images_without_a_targets_folder(tmp_path: Path, image: Write) -> None:
     image(tmp_path / "train" / "images" / "a.jpg")
     (tmp_path / "train" / "labels").mkdir()
     (tmp_path / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
-    with pytest.raises(DataError, match=r"train/images.*no maps beside"):
+    with pytest.raises(DataError, match=r"train/images.*have no targets"):
         find_layout(tmp_path)
 
 

@@ -116,11 +116,11 @@ def test_damaged_brush(harm: Callable[[bytes], bytes]) -> None:
     ("shape", "message"),
     [
         (Polygons(1, ()), "no outline"),
-        (Polygons(1, (outline([1, 1, 5, 5]),)), "no polygon"),
-        (Polygons(1, (outline([1, 1, 5, 5, 1, 5, 2]),)), "no polygon"),
+        (Polygons(1, (outline([1, 1, 5, 5]),)), "not a polygon"),
+        (Polygons(1, (outline([1, 1, 5, 5, 1, 5, 2]),)), "not a polygon"),
         (Polygons(1, (outline([1, 1, 1e30, 5, 1, 5]),)), "far outside"),
         (Polygons(1, (outline([1, 1, float("nan"), 5, 1, 5]),)), "not finite"),
-        (Runs(1, (3, 4), by_columns=True), "7 pixels, wanted 192"),
+        (Runs(1, (3, 4), by_columns=True), "7 pixels, expected 192"),
         (Runs(1, (200, -8), by_columns=True), "runs hold"),
         (Runs(1, (0, 4), by_columns=False, box=(15, 0, 2, 2)), "leaves the image"),
         (Runs(1, (0, 4), by_columns=False, box=(-1, 0, 2, 2)), "leaves the image"),
@@ -131,7 +131,7 @@ def test_shapes_that_cannot_be_drawn(shape: Shape, message: str) -> None:
         draw(shape)
 
 
-def test_a_image_of_another_size() -> None:
+def test_an_image_of_another_size() -> None:
     with pytest.raises(DataError, match=r"all\.json.*12x16.*16x12"):
         ShapeDrawing(Path("all.json"), "a.jpg", SIZE, ()).labels((16, 12))
 

@@ -54,10 +54,10 @@ def test_equal_stems_get_the_folder_into_their_name(files: Path, image: Write) -
     ("text", "message"),
     [
         ("", "is empty"),
-        ("image,caption\nx/a.jpg,hello\n", "none for the maps"),
-        ("image,target\nx/a.jpg\n", "1 cells, wanted 2"),
+        ("image,caption\nx/a.jpg,hello\n", "none for the targets"),
+        ("image,target\nx/a.jpg\n", "1 cells, expected 2"),
         ("image,target,split\nx/a.jpg,y/map of a.png,holdout\n", "holdout"),
-        ('image,target\n"x/a.jpg,y\n', "no CSV"),
+        ('image,target\n"x/a.jpg,y\n', "not valid CSV"),
         ("\x00\xff", "pairs.csv"),
     ],
 )
@@ -142,7 +142,7 @@ def test_columns_of_unknown_names_are_listed(header: str, files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "target"),
+    ("image_name", "target_name"),
     [
         ("x\\a.jpg", "y\\map of a.png"),
         (".\\x\\a.jpg", ".\\y\\map of a.png"),
@@ -151,10 +151,10 @@ def test_columns_of_unknown_names_are_listed(header: str, files: Path) -> None:
         ("DATA/x/a.jpg", "DATA\\y\\map of a.png"),
     ],
 )
-def test_paths_of_other_systems(image: str, target: str, files: Path) -> None:
-    image, target = (name.replace("DATA", files.name) for name in (image, target))
+def test_paths_of_other_systems(image_name: str, target_name: str, files: Path) -> None:
+    line = f"{image_name},{target_name}".replace("DATA", files.name)
     for name, header in (("pairs.csv", "image,target"), ("metadata.csv", "file_name,mask_file_name")):
-        (files / name).write_text(f"{header}\n{image},{target}\n")
+        (files / name).write_text(f"{header}\n{line}\n")
         (sample,) = find_layout(files).splits["all"]
         assert (sample.image, sample.target) == (files / "x" / "a.jpg", files / "y" / "map of a.png")
         (files / name).unlink()

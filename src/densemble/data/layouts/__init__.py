@@ -1,4 +1,4 @@
-"""Data sets on disk: which image belongs to which map, to which split, and what the labels mean.
+"""Data set formats on disk: pairs of image and target, splits and classes.
 
 One module per format; each has ``find(path) -> Layout | None`` and a row in ``LAYOUTS``.
 """
@@ -32,8 +32,8 @@ class LayoutFormat:
     """A row of ``LAYOUTS``.
 
     Attributes:
-        find: the layout of a data set; ``None``: it is not of this format.
-        suffixes: endings, in lower case, of single files that are a data set; none: ``find`` gets folders only.
+        find: returns the layout of a data set, or ``None`` if the data set has another format.
+        suffixes: lower-case suffixes of single files that ``find`` accepts. By default it accepts folders only.
     """
 
     find: Callable[[Path], Layout | None]
@@ -51,110 +51,101 @@ LAYOUTS: dict[str, LayoutFormat] = {
     "cvat": LayoutFormat(cvat.find),
     "label studio": LayoutFormat(label_studio.find),
 }
-"""Format by name. The first that recognizes a folder is taken: from files that name the pairs to folders that only look
-like something."""
+"""Formats by name. The first format that recognizes a folder is used; formats with explicit pair lists come first."""
 _NAMES_SHOWN = 5
-_TEXTS = (".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".yaml", ".yml", ".html")
+_TEXT_SUFFIXES = (".txt", ".csv", ".json", ".jsonl", ".xml", ".md", ".yaml", ".yml", ".html")
 
 
 def find_layout(path: Path, cache: Path | None = None) -> Layout:
-    """Finds out how a data set is laid out.
+    """Detect the layout of a data set.
 
     Args:
         path: a folder, a CSV file of pairs, or a ZIP file of any layout.
-        cache: where a ZIP file is extracted to; default ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
+        cache: folder into which a ZIP file is extracted. Default: ``DENSEMBLE_CACHE_DIR``, else
+            ``~/.cache/densemble``.
 
     Raises:
-        DataError: nothing there, no known layout, no images, or files of the layout that cannot be read.
+        DataError: the path does not exist, has no known layout or no images, or its files cannot be read.
         ResourceError: the cache cannot be written.
     """
     if path.is_file() and path.suffix.lower() == ".zip":
         return _find_extracted(path, cache)
     if path.is_dir() or (path.is_file() and _formats(path)):
-        layout = _readable(path)
+        layout = _detect(path)
         if layout is not None:
             return layout
-        raise DataError(_unknown(path))
+        raise DataError(_unknown_layout_message(path))
     raise DataError(
         f"no data folder at '{path}'; give a folder with train/images and train/targets in it, a ZIP file of one, or a "
         "CSV file of pairs"
     )
 
 
-def _readable(path: Path) -> Layout | None:
+def _formats(path: Path) -> list[LayoutFormat]:
+    """Formats that accept a path of this type."""
+    return [row for row in LAYOUTS.values() if path.is_dir() or path.suffix.lower() in row.suffixes]
+
+
+def _detect(path: Path) -> Layout | None:
     try:
-        return _detect(path)
+        layouts = (row.find(path) for row in _formats(path))
+        layout = next((layout for layout in layouts if layout is not None), None)
+        if layout is None:
+            return None
+        if not any(layout.splits.values()) and not layout.unpaired:
+            raise DataError(_no_images_message(path))
+        return layout if layout.unused else replace(layout, unused=_unused_files(layout))
     except OSError as error:
         raise DataError(
             f"cannot read '{error.filename or path}': {error.strerror or error}; check its permissions"
         ) from error
 
 
-def _formats(path: Path) -> list[LayoutFormat]:
-    """Those that may recognize a path."""
-    return [row for row in LAYOUTS.values() if path.is_dir() or path.suffix.lower() in row.suffixes]
-
-
-def _detect(path: Path) -> Layout | None:
-    found = (row.find(path) for row in _formats(path))
-    layout = next((layout for layout in found if layout is not None), None)
-    if layout is None:
-        return None
-    if not any(layout.splits.values()) and not layout.unpaired:
-        raise DataError(_no_images(path))
-    return layout if layout.unused else replace(layout, unused=_unreadable_beside(layout))
-
-
-def _unreadable_beside(layout: Layout) -> tuple[Path, ...]:
-    """Files of formats that cannot be read, in the folders of the images and maps that are."""
+def _unused_files(layout: Layout) -> tuple[Path, ...]:
+    """Files of unsupported formats in the folders of the images and targets."""
     used = [file for part in layout.splits.values() for sample in part for file in (sample.target, *sample.files)]
     folders = sorted({file.parent for file in used} - {layout.path})
     files = (file for folder in folders if folder.is_dir() for file in visible_files(folder))
-    return tuple(file for file in files if not file.name.lower().endswith((*TARGET_SUFFIXES, *_TEXTS)))
+    return tuple(file for file in files if not file.name.lower().endswith((*TARGET_SUFFIXES, *_TEXT_SUFFIXES)))
 
 
 def _find_extracted(path: Path, cache: Path | None) -> Layout:
     folder = archive.extract(path, cache)
-    layout = _readable(folder)
-    inside = list(folder.iterdir())
-    if layout is None and len(inside) == 1 and inside[0].is_dir():
-        folder = inside[0]
-        layout = _readable(folder)
+    layout = _detect(folder)
+    children = list(folder.iterdir())
+    if layout is None and len(children) == 1 and children[0].is_dir():
+        folder = children[0]
+        layout = _detect(folder)
     if layout is None:
-        raise DataError(f"'{path}' was extracted, but: {_unknown(folder)}")
+        raise DataError(f"'{path}' was extracted, but: {_unknown_layout_message(folder)}")
     return layout
 
 
-def _no_images(path: Path) -> str:
+def _no_images_message(path: Path) -> str:
     return f"'{path}' holds no images; put {', '.join(IMAGE_SUFFIXES)} files into its images folder"
 
 
-def _seen(folders: list[str], files: list[str]) -> str:
-    there = [f"{kind} {_some(names)}" for kind, names in (("folders", folders), ("files", files)) if names]
-    return f"it holds the {' and the '.join(there)}" if there else "it is empty"
-
-
-def _unknown(path: Path) -> str:
-    """What is there, and how to arrange it."""
+def _unknown_layout_message(path: Path) -> str:
+    """Error message that lists the content of a path and explains how to arrange a data set."""
     images = images_targets.find_images(path) if path.is_dir() else ()
     if images and not any(True for folder in images for _ in walk(folder, IMAGE_SUFFIXES)):
-        return _no_images(path)
+        return _no_images_message(path)
     if images:
-        places = ", ".join(f"'{folder}'" for folder in images)
+        image_folders = ", ".join(f"'{folder}'" for folder in images)
         return (
-            f"images in {places} have no maps beside them; put the maps into a folder 'targets' beside it (or "
-            f"{', '.join(images_targets.TARGET_FOLDERS[1:9])}) with equal stems"
+            f"images in {image_folders} have no targets; put the targets into a folder "
+            f"'targets' beside the images (or {', '.join(images_targets.TARGET_FOLDERS[1:9])}) with equal stems"
         )
     folders = [f"{folder.name}/" for folder in subfolders(path).values()]
     files = [child.name for child in sorted(path.iterdir()) if child.is_file()] if path.is_dir() else []
+    content = []
+    for label, names in (("folders", folders), ("files", files)):
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        content += [f"{label} {', '.join(names[:_NAMES_SHOWN])}{more}"] if names else []
+    summary = f"it holds the {' and the '.join(content)}" if content else "it is empty"
     return (
-        f"'{path}' has none of the known layouts: {_seen(folders, files)}; "
+        f"'{path}' has none of the known layouts: {summary}; "
         f"arrange it as {path.name}/train/images, {path.name}/train/targets, {path.name}/val/images, "
         f"{path.name}/val/targets with equal stems, or name the pairs in {path.name}/pairs.csv with the columns "
         "image,target"
     )
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NAMES_SHOWN
-    return (", ".join(names[:_NAMES_SHOWN]) or "none") + (f" and {rest} more" if rest > 0 else "")

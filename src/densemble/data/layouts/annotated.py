@@ -1,15 +1,14 @@
-"""Data sets whose maps are drawn from one annotation file for many images (COCO, CVAT, Label Studio)."""
+"""Data sets whose targets are drawn from one annotation file for many images (COCO, CVAT, Label Studio)."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from densemble.data.layouts.folders import ImageIndex, uniquely_named
+from densemble.data.layouts.folders import ImageIndex, sort_splits
 from densemble.data.layouts.layout import Drawing, Layout, Sample
-from densemble.data.layouts.tables import in_order
 
 
 class AnnotatedImages:
-    """Gathers what annotation files say of the images below a folder."""
+    """Collect the annotated images below a folder."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
@@ -17,7 +16,7 @@ class AnnotatedImages:
         self._missing: list[Path] = []
 
     def add(self, split: str, name: str, source: Path, drawing: Drawing) -> None:
-        """Takes an image by the name that the annotation file ``source`` gives it; ``all`` is no split."""
+        """Add an image by its name in the annotation file ``source``; the split ``all`` means no split."""
         image = self._index.find(name, None if split == "all" else split)
         samples = self._splits.setdefault(split, [])
         if image is None:
@@ -32,12 +31,12 @@ class AnnotatedImages:
         ignore_index: int | None = None,
         undrawn: Mapping[str, int] | None = None,
     ) -> Layout:
-        """The layout; unpaired are images that are named and absent, or that lie unnamed beside those named."""
+        """Build the layout; missing images and unannotated images beside annotated ones are unpaired."""
         root = self._index.root
         return Layout(
             root,
             name,
-            {split: uniquely_named(samples, root) for split, samples in in_order(self._splits).items()},
+            sort_splits(self._splits, root),
             (*dict.fromkeys(self._missing), *self._index.unlisted()),
             "none" if "all" in self._splits else "files",
             classes,

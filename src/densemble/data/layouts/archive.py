@@ -1,4 +1,4 @@
-"""Data sets in a ZIP file: looked through, then extracted once into the cache."""
+"""Data sets in ZIP files: check the archive, then extract it once into the cache."""
 
 import hashlib
 import lzma
@@ -14,19 +14,25 @@ from pathlib import Path, PurePosixPath
 
 from densemble.errors import DataError, ResourceError
 
-_MOST_MEMBERS = 200_000
-_MOST_BYTES = 64 << 30
-_BYTES_FREE_OF_RATIO = 1 << 30
-_HIGHEST_RATIO = 200
+_MAX_MEMBERS = 200_000
+_MAX_BYTES = 64 << 30
+_MAX_RATIO = 200  # extracted bytes per archive byte
+_MIN_BYTES_FOR_RATIO = 1 << 30  # smaller archives may exceed the ratio
 
 
 def extract(archive: Path, cache: Path | None = None) -> Path:
-    """The folder that a ZIP file was extracted into, below ``cache`` and named by the file's content.
+    """Extract a ZIP file into a folder below ``cache``, named by the hash of the file, unless it already exists.
 
-    Default for the cache: ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
+    Args:
+        archive: ZIP file.
+        cache: cache folder. Default: ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
+
+    Returns:
+        The folder with the extracted files.
 
     Raises:
-        DataError: no ZIP, damaged, encrypted, or it would write outside its folder, make links or fill the disk.
+        DataError: the file is not a ZIP, is damaged or encrypted, or would write outside its folder, create links or
+            fill the disk.
         ResourceError: the cache cannot be written.
     """
     cache = cache or Path(os.environ.get("DENSEMBLE_CACHE_DIR") or Path.home() / ".cache" / "densemble")
@@ -35,7 +41,9 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
         if not folder.is_dir():
             _extract_whole(archive, folder)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError) as error:
-        raise DataError(f"cannot extract '{archive}': {error}; the file is damaged or no ZIP: copy it again") from error
+        raise DataError(
+            f"cannot extract '{archive}': {error}; the file is damaged or not a ZIP: copy it again"
+        ) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise DataError(
             f"'{archive}' holds a file and a folder of the same name; make a plain ZIP of the folder"
@@ -54,11 +62,11 @@ def _fingerprint(archive: Path) -> str:
 
 
 def _extract_whole(archive: Path, folder: Path) -> None:
-    """Extracts beside the folder, then renames: the folder is whole or absent, whoever else does the same."""
+    """Extract into a temporary folder, then rename it, so that the folder is never incomplete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive) as file:
-        members = [member for member in file.infolist() if not member.is_dir() and _is_wanted(member)]
-        _refuse_attacks(archive, members)
+        members = [m for m in file.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        _require_safe(archive, members)
         with tempfile.TemporaryDirectory(prefix=".extracting-", dir=folder.parent) as temporary:
             whole = Path(temporary, "whole")
             whole.mkdir()
@@ -70,17 +78,13 @@ def _extract_whole(archive: Path, folder: Path) -> None:
             try:
                 whole.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster
+                if not folder.is_dir():  # else another process has extracted it meanwhile
                     raise
 
 
-def _is_wanted(member: zipfile.ZipInfo) -> bool:
-    return not member.filename.startswith("__MACOSX/")
-
-
-def _refuse_attacks(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
-    if len(members) > _MOST_MEMBERS:
-        raise DataError(f"'{archive}' holds {len(members)} files, more than {_MOST_MEMBERS}; extract it yourself")
+def _require_safe(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
+    if len(members) > _MAX_MEMBERS:
+        raise DataError(f"'{archive}' holds {len(members)} files, more than {_MAX_MEMBERS}; extract it yourself")
     for member in members:
         reason = _danger(member)
         if reason:
@@ -88,9 +92,9 @@ def _refuse_attacks(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     names = [member.filename for member in members]
     if len(set(names)) < len(names):
         raise DataError(f"'{archive}' holds two files of the same name; make a plain ZIP of the folder")
-    # zipfile reads no more than a member's declared size, so that these sums bound what is written.
+    # zipfile reads at most the declared size of a member, so this sum limits the bytes written.
     size, packed = sum(member.file_size for member in members), archive.stat().st_size
-    if size > _MOST_BYTES or (size > _BYTES_FREE_OF_RATIO and size > _HIGHEST_RATIO * packed):
+    if size > _MAX_BYTES or (size > _MIN_BYTES_FOR_RATIO and size > _MAX_RATIO * packed):
         raise DataError(
             f"'{archive}' of {packed >> 20} MiB would fill {size >> 20} MiB; if you trust it, extract it yourself and "
             "give the folder"
@@ -98,12 +102,12 @@ def _refuse_attacks(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _danger(member: zipfile.ZipInfo) -> str | None:
+    """Reason why a member must not be extracted."""
     name = PurePosixPath(member.filename)
     if name.is_absolute() or ".." in name.parts or not name.parts:
         return "lies outside the folder"
     if "\\" in member.orig_filename or re.match("[A-Za-z]:", member.filename):
         return "has a drive or a backslash in its name"
-    kind = stat.S_IFMT(member.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
+    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         return "is a link or a device"
     return "is encrypted" if member.flag_bits & 1 else None

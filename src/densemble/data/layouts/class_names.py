@@ -1,4 +1,4 @@
-"""Names of the classes and the colours of their masks, from the files that tools write beside the images."""
+"""Read class names and mask colours from the files that annotation tools write beside the images."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ VOID_COLOR: Color = (224, 224, 192)  # the border of objects in Pascal VOC
 
 @dataclass(frozen=True)
 class Classes:
-    """Names by class number; colours of the masks -> class number, where masks are colour-coded."""
+    """Class names by number, and mask colour -> class number if the masks are colour-coded."""
 
     names: tuple[str, ...] | None = None
     colors: dict[Color, int] | None = None
 
 
 def read_classes(folder: Path) -> Classes:
-    """What ``classes.txt``, ``class_dict.csv`` or ``labelmap.txt`` in a folder say; the first gives the order.
+    """Read ``classes.txt`` and ``class_dict.csv`` or ``labelmap.txt``; the first existing file defines the order.
 
     Raises:
-        DataError: one cannot be read, they name different classes, or a name stands twice.
+        DataError: a file cannot be read, the files name different classes, or a name occurs twice.
     """
     names = tuple(read_lines(folder / "classes.txt")) if (folder / "classes.txt").is_file() else None
     require_distinct(names or (), folder / "classes.txt")
@@ -44,13 +44,13 @@ def read_classes(folder: Path) -> Classes:
 
 
 def _read_class_dict(path: Path) -> list[tuple[str, Color]]:
-    """Rows of ``name,r,g,b`` below a header."""
+    """Read rows of ``name,r,g,b`` below a header."""
     with well_formed(path, "table of name, r, g, b"):
         return _unique(path, ((row[0], _color(row[1:4])) for row in read_table(path)[1:]))
 
 
 def _read_labelmap(path: Path) -> list[tuple[str, Color]]:
-    """Lines of ``name:r,g,b:parts:actions``; ``#`` starts a comment."""
+    """Read lines of ``name:r,g,b:parts:actions``; ``#`` starts a comment."""
     with well_formed(path, "list of name:r,g,b:parts:actions"):
         lines = (line.split(":") for line in read_lines(path) if not line.startswith("#"))
         return _unique(path, ((line[0].strip(), _color(line[1].split(","))) for line in lines))
@@ -59,52 +59,55 @@ def _read_labelmap(path: Path) -> list[tuple[str, Color]]:
 def _color(cells: Sequence[str]) -> Color:
     red, green, blue = (int(cell) for cell in cells)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
-        raise ValueError(f"{red},{green},{blue} is no colour of 0..255")
+        raise ValueError(f"{red},{green},{blue} is not a colour in 0..255")
     return red, green, blue
 
 
 def _unique(path: Path, rows: Iterable[tuple[str, Color]]) -> list[tuple[str, Color]]:
-    found = list(rows)
-    if len({name for name, _ in found}) < len(found) or len({color for _, color in found}) < len(found):
-        raise DataError(f"'{path}' gives two classes the same name or colour; give each its own")
-    return found
+    classes = list(rows)
+    if any(len(set(column)) < len(classes) for column in zip(*classes, strict=True)):
+        raise DataError(f"'{path}' gives two classes the same name or colour; make them different")
+    return classes
 
 
 def class_key(name: str) -> str:
-    """A name as it is compared: composed Unicode; the background in any case, for tools write it in either."""
+    """Normalize a class name for comparison: composed Unicode, and "background" in lower case.
+
+    Tools write "background" with upper or lower case.
+    """
     plain = unicodedata.normalize("NFC", name).strip()
     return "background" if plain.lower() == "background" else plain
 
 
 def require_distinct(names: Sequence[str], source: object) -> None:
-    """Refuses a name that stands for two classes.
+    """Check that class names are distinct.
 
     Raises:
-        DataError: names it with both of its numbers.
+        DataError: two classes share a name; the message gives the name and both numbers.
     """
     first: dict[str, int] = {}
     for number, name in enumerate(names):
         before = first.setdefault(class_key(name), number)
         if before != number:
             raise DataError(
-                f"'{source}' names '{name}' twice, as class {before} and as class {number}; give each class its own "
-                "name"
+                f"'{source}' names '{name}' twice, as class {before} and as class {number}; give each class a "
+                "different name"
             )
 
 
 def with_background(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names where shapes are drawn on a background: that is class 0, the others follow in their order."""
+    """Class names with the background as class 0; the other classes keep their order."""
     return ("background", *(name for name in names if name.lower() != "background"))
 
 
 def class_number(name: str, classes: Sequence[str]) -> int:
-    """The number of a class from ``with_background``.
+    """Number of a class in the names from :func:`with_background`.
 
     Raises:
-        ValueError: no such class.
+        ValueError: unknown class.
     """
     if name.lower() == "background":
         return 0
     if name not in classes:
-        raise ValueError(f"'{name}' is none of the classes {', '.join(classes)}")
+        raise ValueError(f"'{name}' is not one of the classes {', '.join(classes)}")
     return classes.index(name)

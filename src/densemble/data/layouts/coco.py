@@ -1,4 +1,4 @@
-"""COCO: JSON files of instances, drawn as one label map, or of panoptic segments.
+"""COCO: JSON files of instances, which are drawn as label maps, or of panoptic segments.
 
 Source: https://cocodataset.org/#format-data
 """
@@ -11,13 +11,14 @@ from typing import Any
 from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
 from densemble.data.layouts.drawn_shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import ImageIndex, split_folders, split_in
+from densemble.data.layouts.folders import ImageIndex, find_split, split_folders
 from densemble.data.layouts.layout import Layout
-from densemble.data.layouts.panoptic import PanopticDrawing, find_panoptic_folder, panoptic_folders
+from densemble.data.layouts.panoptic import PANOPTIC_FOLDERS, PanopticDrawing, find_panoptic_folder
 from densemble.data.layouts.read_files import read_json, well_formed
 from densemble.errors import DataError
 
-_OTHER_TASKS = ("captions", "person_keypoints", "stuff", "image_info")  # in annotations/ of the original download
+# Files of other tasks in annotations/ of the original download.
+_OTHER_TASKS = ("captions", "person_keypoints", "stuff", "image_info")
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,30 @@ class _Annotations:
 
 
 def find(path: Path) -> Layout | None:
-    """``annotations/*.json``, or a JSON file beside the images, with the keys images, annotations and categories.
+    """Find ``annotations/*.json``, or a JSON file beside the images, with keys images, annotations and categories.
 
-    Categories are matched by name: files may number them differently. Instances: class 0 is the background, then the
-    categories in the order of their ids; smaller regions are drawn over larger ones. Panoptic: the categories from 0
-    in the order of their ids, void is 255; preferred where both are there. The file's name
-    (``instances_train2017.json``) or its folder's (``train/``) is the split.
+    Categories are matched by name because files may number them differently. Instances: class 0 is the background,
+    followed by the categories in the order of their ids; smaller regions are drawn over larger ones. Panoptic:
+    categories from 0 in the order of their ids, void is 255. If both exist, the panoptic files are used. The split is
+    read from the file name (``instances_train2017.json``) or the folder name (``train/``).
 
     Raises:
-        DataError: files that cannot be read, or categories that share a name or an id.
+        DataError: a file cannot be read, or categories share a name or an id.
     """
     files = [annotations for file in _json_files(path) if (annotations := _open(file, path))]
     if not files:
         return None
-    files = _with_splits(path, files)
+    unnamed = [file.path.name for file in files if file.split == "all"]
+    if unnamed and len(unnamed) < len(files):
+        raise DataError(
+            f"'{path}' has annotation files with and without a split in the name ({', '.join(unnamed)}); put train, "
+            "val or test into the name of each"
+        )
     panoptic = any(file.is_panoptic for file in files)
     if panoptic and not all(file.is_panoptic for file in files):
-        raise DataError(f"'{path}' mixes panoptic and instance files; keep one kind")
+        raise DataError(f"'{path}' mixes panoptic and instance files; keep one type")
     names = _category_names(files)
-    index = ImageIndex(path, without=panoptic_folders)
-    images = AnnotatedImages(index)
+    images = AnnotatedImages(ImageIndex(path, without=PANOPTIC_FOLDERS))
     for file in files:
         with well_formed(file.path, "COCO file"):
             _add_panoptic(file, names, path, images) if panoptic else _add_instances(file, names, images)
@@ -64,8 +69,8 @@ def find(path: Path) -> Layout | None:
 
 
 def _json_files(path: Path) -> list[Path]:
-    places = (path / "annotations", path, *split_folders(path).values())
-    files = [file for place in places for file in sorted(place.glob("*.json")) if not file.name.startswith(".")]
+    folders = (path / "annotations", path, *split_folders(path).values())
+    files = [file for folder in folders for file in sorted(folder.glob("*.json")) if not file.name.startswith(".")]
     panoptic = [file for file in files if file.name.startswith("panoptic") and find_panoptic_folder(file, path)]
     instances = [file for file in files if file.name.startswith("instances")]
     return panoptic or instances or [file for file in files if not file.name.startswith(_OTHER_TASKS)]
@@ -77,22 +82,12 @@ def _open(path: Path, root: Path) -> _Annotations | None:
         return None
     if not all(isinstance(content.get(key), list) for key in ("images", "annotations", "categories")):
         return None
-    folder = path.parent.relative_to(root).name  # the root's own name may be anything
-    return _Annotations(path, content, split_in(path.stem) or split_in(folder) or "all")
-
-
-def _with_splits(path: Path, files: list[_Annotations]) -> list[_Annotations]:
-    unnamed = [file.path.name for file in files if file.split == "all"]
-    if unnamed and len(unnamed) < len(files):
-        raise DataError(
-            f"'{path}' has annotation files of a split beside others ({', '.join(unnamed)}); put train, val or test "
-            "into the name of each"
-        )
-    return files
+    folder = path.parent.relative_to(root).name  # the name of the root does not define a split
+    return _Annotations(path, content, find_split(path.stem) or find_split(folder) or "all")
 
 
 def _category_names(files: Iterable[_Annotations]) -> tuple[str, ...]:
-    """Names in the order of their ids; where files number a name differently, its lowest id counts."""
+    """Category names in the order of their ids; if files number a name differently, the lowest id counts."""
     lowest: dict[str, int] = {}
     for file in files:
         for number, name in _categories(file).items():
@@ -101,7 +96,7 @@ def _category_names(files: Iterable[_Annotations]) -> tuple[str, ...]:
 
 
 def _categories(file: _Annotations) -> dict[int, str]:
-    """Names by id in one file."""
+    """Category names by id in one file."""
     names: dict[int, str] = {}
     with well_formed(file.path, "COCO file"):
         for category in file.content["categories"]:
@@ -115,10 +110,10 @@ def _categories(file: _Annotations) -> dict[int, str]:
 
 
 def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
-    found: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
+    by_image: dict[Any, list[Any]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
-        found[annotation["image_id"]].append(annotation)
-    return found
+        by_image[annotation["image_id"]].append(annotation)
+    return by_image
 
 
 def _add_instances(file: _Annotations, names: Sequence[str], images: AnnotatedImages) -> None:
@@ -163,6 +158,6 @@ def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, images: 
     annotations = _by_image(file.content)
     for image in file.content["images"]:
         for item in annotations[image["id"]]:
-            segments = tuple((int(one["id"]), labels[one["category_id"]]) for one in item["segments_info"])
+            segments = tuple((int(part["id"]), labels[part["category_id"]]) for part in item["segments_info"])
             drawing = PanopticDrawing(file.path, folder / Path(item["file_name"]).name, segments)
             images.add(file.split, str(image["file_name"]), file.path, drawing)

@@ -1,17 +1,16 @@
-"""CVAT's own format, "CVAT for images 1.1": annotations.xml beside the images.
+"""The format "CVAT for images 1.1": ``annotations.xml`` beside the images.
 
 Source: https://docs.cvat.ai/docs/dataset_management/formats/xml_format
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from densemble.data.layouts.annotated import AnnotatedImages
 from densemble.data.layouts.class_names import class_number, with_background
 from densemble.data.layouts.drawn_shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
-from densemble.data.layouts.folders import ImageIndex, split_word
+from densemble.data.layouts.folders import ImageIndex, parse_split
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_xml, well_formed
 from densemble.errors import DataError
@@ -21,14 +20,14 @@ _UNDRAWN = ("box", "polyline", "points", "cuboid", "skeleton")
 
 
 def find(path: Path) -> Layout | None:
-    """``annotations.xml`` with the images anywhere below its folder.
+    """Find ``annotations.xml`` with the images anywhere below its folder.
 
-    Polygons, ellipses and masks are drawn in the order of their ``z_order``; boxes, lines and points are no regions:
-    they are counted and left out. Class 0 is the background, then the labels as the file lists them. Subsets named
-    train, val and test are the splits, where every image has one.
+    Polygons, ellipses and masks are drawn in the order of their ``z_order``. Boxes, lines and points are counted and
+    left out. Class 0 is the background, followed by the labels in the order of the file. Subsets named train, val and
+    test are the splits if every image has one.
 
     Raises:
-        DataError: no such XML, tracks of a video, or no region at all.
+        DataError: the XML cannot be read, contains video tracks, or contains no region.
     """
     file = path / "annotations.xml"
     if not file.is_file():
@@ -42,12 +41,16 @@ def find(path: Path) -> Layout | None:
     if not any(image.find(tag) is not None for image in images for tag in _DRAWN):
         raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
     classes = with_background(_label_names(root))
-    subsets = [split_word(image.get("subset", "")) for image in images]
+    subsets = [parse_split(image.get("subset", "")) for image in images]
     annotated = AnnotatedImages(ImageIndex(path))
     for image, subset in zip(images, subsets, strict=True):
         with well_formed(file, "file of 'CVAT for images 1.1'"):
             name, size = image.attrib["name"], (int(image.attrib["height"]), int(image.attrib["width"]))
-            drawing = ShapeDrawing(file, name, size, _shapes(image, classes))
+            elements = sorted(
+                (element for element in image if element.tag in _DRAWN), key=lambda e: int(e.get("z_order", "0"))
+            )
+            shapes = (_shape(element, class_number(element.attrib["label"], classes)) for element in elements)
+            drawing = ShapeDrawing(file, name, size, tuple(shapes))
         annotated.add((subset or "all") if None not in subsets else "all", name, file, drawing)
     undrawn = Counter(element.tag for image in images for element in image if element.tag in _UNDRAWN)
     return annotated.layout("cvat", classes, undrawn=undrawn)
@@ -57,12 +60,6 @@ def _label_names(root: Element) -> list[str]:
     listed = (label.findtext("name") for label in root.iterfind("meta//labels/label"))
     drawn = (shape.get("label") for tag in _DRAWN for shape in root.iterfind(f"image/{tag}"))
     return list(dict.fromkeys(name for name in listed if name)) or sorted({name for name in drawn if name})
-
-
-def _shapes(image: Element, classes: Sequence[str]) -> tuple[Shape, ...]:
-    drawn = [element for element in image if element.tag in _DRAWN]
-    drawn.sort(key=lambda element: int(element.get("z_order", "0")))
-    return tuple(_shape(element, class_number(element.attrib["label"], classes)) for element in drawn)
 
 
 def _shape(element: Element, label: int) -> Shape:

@@ -1,10 +1,10 @@
-"""Label maps drawn from shapes: polygons, ellipses, runs of pixels, brush strokes and masks in files."""
+"""Draw label maps from shapes: polygons, ellipses, runs of pixels, brush strokes and mask files."""
 
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from densemble.errors import DataError, UsageError
 from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import read_labels
 
-_FARTHEST = 1 << 20  # pixels outside the image; the rasterizer's memory grows with the length of the outline
+# Largest distance of a point from the image in pixels; the rasterizer's memory grows with the length of the outline.
+_MAX_DISTANCE = 1 << 20
 
 
 class Shape(Protocol):
@@ -21,25 +22,25 @@ class Shape(Protocol):
 
     @property
     def label(self) -> int:
-        """Number of the class."""
+        """Class number."""
 
     def mask(self, size: Size) -> Array:
-        """The region in an image of that (H, W), bool ``(H, W)``.
+        """Draw the region in an image of ``size`` (H, W), bool ``(H, W)``.
 
         Raises:
-            ValueError: the shape cannot be drawn; the message is the reason alone.
+            ValueError: the shape cannot be drawn; the message gives the reason only.
         """
 
 
 @dataclass(frozen=True)
 class ShapeDrawing:
-    """Draws shapes one over the other, the last on top.
+    """Draw shapes on top of each other; the last one is on top.
 
     Attributes:
         source: the annotation file.
-        image: what that file calls the image.
-        size: (H, W) of the image as the file says, if it does.
-        shapes: from the bottom to the top; where there is none, the class is 0.
+        image: name of the image in the annotation file.
+        size: (H, W) of the image according to the annotation file, if given.
+        shapes: shapes from bottom to top; uncovered pixels have class 0.
     """
 
     source: Path
@@ -48,11 +49,11 @@ class ShapeDrawing:
     shapes: tuple[Shape, ...]
 
     def labels(self, size: Size) -> Array:
-        """The label map, int64 ``(H, W)``.
+        """Draw the label map, int64 ``(H, W)``.
 
         Raises:
-            DataError: a shape cannot be drawn, or the image has another size than the file says.
-            UsageError: polygons need the package pycocotools.
+            DataError: a shape cannot be drawn, or ``size`` differs from the size in the annotation file.
+            UsageError: there are polygons, and pycocotools is not installed.
         """
         labels = np.zeros(size, np.int64)
         for number, region in self._drawn(size):
@@ -84,41 +85,46 @@ class ShapeDrawing:
 
 @dataclass(frozen=True)
 class Polygons:
-    """What lies in any of some outlines; drawn as the COCO tools do. See ``outline`` for how they are held."""
+    """The union of outlines, drawn as the COCO tools do. :func:`outline` makes an outline."""
 
     label: int
     outlines: tuple[bytes, ...]
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Draw the region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no outline, fewer than three points, or points far from the image.
+            ValueError: there is no outline, or an outline has fewer than three points or points far from the image.
             UsageError: pycocotools is not installed.
         """
         if not self.outlines:
-            raise ValueError("it has no outline (a box alone is no mask)")
+            raise ValueError("it has no outline (a box is not a mask)")
         points = [np.frombuffer(outline, np.float64) for outline in self.outlines]
         for values in points:
             if values.size < 6 or values.size % 2:
-                raise ValueError(f"an outline of {values.size} numbers is no polygon of three points or more")
-            if not (np.abs(values) <= max(size) + _FARTHEST).all():
+                raise ValueError(f"an outline of {values.size} numbers is not a polygon of at least three points")
+            if not (np.abs(values) <= max(size) + _MAX_DISTANCE).all():
                 raise ValueError("an outline is not finite or lies far outside the image")
-        codec = _coco_masks()
+        try:
+            from pycocotools import mask as codec
+        except ImportError as error:
+            raise UsageError(
+                'drawing polygons needs the package pycocotools: install it with pip install "densemble[coco]"'
+            ) from error
         runs = codec.frPyObjects([values.tolist() for values in points], *size)
-        drawn: Array = codec.decode(codec.merge(runs)).astype(bool)
-        return drawn
+        region: Array = codec.decode(codec.merge(runs)).astype(bool)
+        return region
 
 
 @dataclass(frozen=True)
 class Ellipse:
-    """An ellipse; a pixel belongs to it where its centre does.
+    """An ellipse; it contains the pixels whose centre lies inside.
 
     Attributes:
-        label: number of the class.
-        center: (x, y) in pixels, 0 at the left and upper edge of the image.
-        radii: along its own two axes, in pixels.
-        rotation: of the first axis, clockwise from the right, in degrees.
+        label: class number.
+        center: (x, y) in pixels; (0, 0) is the upper left corner of the image.
+        radii: radii along the two axes in pixels.
+        rotation: rotation of the first axis in degrees, clockwise from the right.
     """
 
     label: int
@@ -127,10 +133,10 @@ class Ellipse:
     rotation: float
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Draw the region, bool ``(H, W)``.
 
         Raises:
-            ValueError: a radius that is not positive, or numbers that are not finite.
+            ValueError: a radius is not positive, or a number is not finite.
         """
         if not (np.isfinite([*self.center, self.rotation, *self.radii]).all() and min(self.radii) > 0):
             raise ValueError(f"an ellipse of radii {self.radii[0]:g} and {self.radii[1]:g} covers nothing")
@@ -142,35 +148,27 @@ class Ellipse:
 
 
 def outline(numbers: Sequence[float]) -> bytes:
-    """x, y, x, y, ... in pixels as bytes of float64: a quarter of the memory of a list, and it can be hashed.
+    """Pack coordinates x, y, x, y, ... in pixels into float64 bytes.
+
+    Bytes take a quarter of the memory of a list and are hashable.
 
     Raises:
-        TypeError: something else than numbers.
+        TypeError: an element is not a number.
     """
     return array("d", numbers).tobytes()
 
 
-def _coco_masks() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise UsageError(
-            'drawing polygons needs the package pycocotools: install it with pip install "densemble[coco]"'
-        ) from error
-    return mask
-
-
 @dataclass(frozen=True)
 class Runs:
-    """Numbers of pixels off, on, off, ... in a box.
+    """Run lengths of pixels outside, inside, outside, ... of the region in a box.
 
     Attributes:
-        label: number of the class.
-        counts: lengths of the runs; the first is off.
-        by_columns: runs go down the columns (COCO) instead of along the rows (CVAT).
+        label: class number.
+        counts: lengths of the runs; the first run is outside the region.
+        by_columns: whether runs go down the columns (COCO) or along the rows (CVAT).
         box: (left, top, height, width) in pixels; ``None`` is the whole image.
-        drawn_for: (H, W) of the image that the runs were made for, if the file says it.
-        name: what the file calls the region, for messages.
+        drawn_for: (H, W) of the annotated image, if the annotation file gives it.
+        name: name of the region in error messages.
     """
 
     label: int
@@ -181,10 +179,10 @@ class Runs:
     name: str = "it"
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Draw the region, bool ``(H, W)``.
 
         Raises:
-            ValueError: the runs are for an image of another size, do not fill the box, or the box leaves the image.
+            ValueError: the runs belong to another image size, do not fill the box, or the box leaves the image.
         """
         if self.drawn_for not in (None, size):
             raise ValueError(
@@ -195,7 +193,7 @@ class Runs:
         if min(left, top, height, width) < 0 or left + width > size[1] or top + height > size[0]:
             raise ValueError(f"its box {width}x{height} at {left}, {top} leaves the image")
         if min(self.counts, default=0) < 0 or sum(self.counts) != height * width:
-            raise ValueError(f"its runs hold {sum(self.counts)} pixels, wanted {height * width}")
+            raise ValueError(f"its runs hold {sum(self.counts)} pixels, expected {height * width}")
         values = np.repeat(np.arange(len(self.counts)) % 2 == 1, np.array(self.counts, np.int64))
         region = np.zeros(size, bool)
         region[top : top + height, left : left + width] = values.reshape(
@@ -206,9 +204,10 @@ class Runs:
 
 @dataclass(frozen=True)
 class CompressedRuns:
-    """COCO's compressed runs: groups of 5 bits as text, from the third run on as differences to the last but one.
+    """COCO's compressed runs: groups of 5 bits as text.
 
-    ``drawn_for`` and ``name`` as in :class:`Runs`.
+    From the fourth run on, each value is the difference to the run two positions before. ``drawn_for`` and ``name``
+    have the same meaning as in :class:`Runs`.
     """
 
     label: int
@@ -217,12 +216,12 @@ class CompressedRuns:
     name: str = "it"
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Draw the region, bool ``(H, W)``.
 
         Raises:
-            ValueError: no such text, or runs that are not of that image.
+            ValueError: the text is damaged, or the runs do not fit the image.
         """
-        # pycocotools is not asked: it returns uninitialized memory for runs that do not fill the image.
+        # pycocotools is not used here: it returns uninitialized memory for runs that do not fill the image.
         counts = _read_runs(self.text)
         return Runs(self.label, counts, by_columns=True, drawn_for=self.drawn_for, name=self.name).mask(size)
 
@@ -247,16 +246,16 @@ def _read_runs(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Brush:
-    """A Label Studio brush stroke: runs of an RGBA image; where alpha is not 0 is the region."""
+    """A Label Studio brush stroke: an encoded RGBA image whose region is where alpha is not 0."""
 
     label: int
     code: bytes
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Draw the region, bool ``(H, W)``.
 
         Raises:
-            ValueError: damaged, or of another size.
+            ValueError: the stroke is damaged or has another size.
         """
         region: Array = decode_brush(self.code, size[0] * size[1] * 4).reshape(*size, 4)[..., 3] != 0
         return region
@@ -264,19 +263,19 @@ class Brush:
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask in a file of its own: where it is not 0 is the region."""
+    """A mask in a separate file; the region is where it is not 0."""
 
     label: int
     file: Path
 
     def mask(self, size: Size) -> Array:
-        """The region, bool ``(H, W)``.
+        """Read the region, bool ``(H, W)``.
 
         Raises:
-            DataError: unreadable.
-            ValueError: of another size.
+            DataError: the file is unreadable.
+            ValueError: the mask has another size.
         """
         region: Array = read_labels(self.file) != 0
         if region.shape != size:
-            raise ValueError(f"mask '{self.file.name}' is {format_size(region.shape)}, wanted {format_size(size)}")
+            raise ValueError(f"mask '{self.file.name}' is {format_size(region.shape)}, expected {format_size(size)}")
         return region

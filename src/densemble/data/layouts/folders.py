@@ -1,11 +1,12 @@
-"""Folders: which files they hold, under which name, and which split their own names mean."""
+"""Find files in data folders, name them, and detect splits from folder names."""
 
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.layout import SPLITS, Layout, Sample
@@ -24,101 +25,104 @@ _SPLIT_WORDS = {
 }
 
 
-def split_word(text: str) -> str | None:
-    """The split that a folder, file or cell names: ``Validation`` -> ``val``; ``None`` where it names none."""
+def parse_split(text: str) -> str | None:
+    """Convert the name of a folder, file or cell to a split: ``Validation`` -> ``val``; ``None`` for other names."""
     return _SPLIT_WORDS.get(text.strip().lower())
 
 
-def split_in(text: str) -> str | None:
-    """The split that one word of a longer name says: ``instances_train2017`` -> ``train``."""
-    found = {split for word in re.findall(r"[A-Za-z]+", text) if (split := split_word(word))}
-    return found.pop() if len(found) == 1 else None
+def find_split(text: str) -> str | None:
+    """Find the split that one word of a longer name names: ``instances_train2017`` -> ``train``."""
+    splits = {split for word in re.findall(r"[A-Za-z]+", text) if (split := parse_split(word))}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """The visible folders in a folder, by lower-case name, sorted."""
+    """Visible subfolders by lower-case name, sorted."""
     if not folder.is_dir():
         return {}
     return {child.name.lower(): child for child in sorted(folder.iterdir()) if child.is_dir() and _visible(child.name)}
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
-    """The folders in a folder that are named after a split, by split, in the order of ``SPLITS``.
+    """Subfolders named after a split, by split, in the order of ``SPLITS``.
 
     Raises:
         DataError: two folders name the same split.
     """
-    return one_each(child for child in subfolders(folder).values() if split_word(child.name))
+    return paths_by_split(child for child in subfolders(folder).values() if parse_split(child.name))
 
 
-def one_each(named: Iterable[Path]) -> dict[str, Path]:
+def paths_by_split(paths: Iterable[Path]) -> dict[str, Path]:
     """Files or folders by the split that their stem names, in the order of ``SPLITS``.
 
     Raises:
-        DataError: two of them name the same split.
+        DataError: two paths name the same split.
     """
-    found: dict[str, Path] = {}
-    for path in named:
-        split = split_word(path.stem)
-        if split in found:
-            raise DataError(f"'{found[split]}' and '{path}' both name the {split} split; keep one of them")
+    by_split: dict[str, Path] = {}
+    for path in paths:
+        split = parse_split(path.stem)
+        if split in by_split:
+            raise DataError(f"'{by_split[split]}' and '{path}' both name the {split} split; keep one of them")
         if split:
-            found[split] = path
-    return {split: found[split] for split in SPLITS if split in found}
+            by_split[split] = path
+    return {split: by_split[split] for split in SPLITS if split in by_split}
 
 
 def walk(folder: Path, suffixes: Sequence[str] = ("",)) -> Iterator[Path]:
-    """The visible files below a folder that end in one of the suffixes, in the order of their paths in each folder.
+    """Yield the visible files below a folder that end in one of the suffixes, sorted by name in each folder.
 
     Links to folders are followed.
 
     Raises:
-        DataError: a link leads to a folder that it lies in.
+        DataError: a link points to a folder that contains it.
         OSError: a folder cannot be read.
     """
     if folder.is_dir():
         yield from _walk(folder, tuple(suffix.lower() for suffix in suffixes), (folder.resolve(),))
 
 
-def _walk(folder: Path, endings: tuple[str, ...], around: tuple[Path, ...]) -> Iterator[Path]:
-    """``around``: the resolved folder and those that it was reached through."""
+def _walk(folder: Path, endings: tuple[str, ...], ancestors: tuple[Path, ...]) -> Iterator[Path]:
+    """``ancestors``: the resolved folder and the resolved folders above it on the walk."""
     with os.scandir(folder) as entries:
         children = sorted((entry.name, entry.is_dir()) for entry in entries if _visible(entry.name))
     yield from (folder / name for name, is_folder in children if not is_folder and name.lower().endswith(endings))
     for child in (folder / name for name, is_folder in children if is_folder):
-        place = child.resolve()
-        if any(place == outer or place in outer.parents for outer in around):
-            raise DataError(f"the link '{child}' leads to '{place}', a folder that it lies in; remove the link")
-        yield from _walk(child, endings, (*around, place))
+        resolved = child.resolve()
+        if any(resolved == outer or resolved in outer.parents for outer in ancestors):
+            raise DataError(f"the link '{child}' leads to '{resolved}', a folder that contains it; remove the link")
+        yield from _walk(child, endings, (*ancestors, resolved))
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """The visible files in a folder, sorted, without those in its sub-folders."""
+    """Visible files directly in a folder, sorted."""
     return sorted(child for child in folder.iterdir() if _visible(child.name) and not child.is_dir())
 
 
-_OF_SYSTEMS = ("__MACOSX", "lost+found", "Thumbs.db", "desktop.ini")
+_SYSTEM_NAMES = ("__MACOSX", "lost+found", "Thumbs.db", "desktop.ini")
 
 
 def _visible(name: str) -> bool:
-    return not name.startswith(".") and name not in _OF_SYSTEMS
+    return not name.startswith(".") and name not in _SYSTEM_NAMES
 
 
 def name_below(file: Path, folder: Path) -> str:
-    """A file's name as seen from a folder, without its suffix: ``rome/day/1.png`` -> ``rome__day__1``."""
+    """Name of a file relative to a folder, without suffix: ``rome/day/1.png`` -> ``rome__day__1``."""
     return composed("__".join(file.relative_to(folder).with_suffix("").parts))
 
 
 def composed(name: str) -> str:
-    """A name with its accents composed (NFC): macOS and some archives decompose them, so that equal names differ."""
+    """Normalize a name to composed accents (NFC).
+
+    macOS and some archives decompose accents, so that equal names have different characters.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def find_named(name: str, folder: Path) -> Path:
-    """The file that a list or table beside the data names; where there is none, the path that it says.
+    """Find the file that a list or table in ``folder`` names; the literal path if there is no such file.
 
-    Names may be written with backslashes and with decomposed accents. Of a path from another place the end counts that
-    leads to a file below ``folder``: behind the folder's own name, or, of an absolute path, at least two of its parts.
+    Names may contain backslashes and decomposed accents. If the path comes from another computer, its trailing parts
+    are matched below ``folder``: those after the name of the folder, or at least the last two of an absolute path.
     """
     path = folder / name
     if path.exists():
@@ -127,38 +131,38 @@ def find_named(name: str, folder: Path) -> Path:
     parts = [part for part in PurePosixPath(slashed).parts if part not in ("/", ".")]
     absolute = slashed.startswith("/") or slashed[1:2] == ":"
     for start in range(len(parts)):
-        behind_own_name = start > 0 and parts[start - 1] == composed(folder.resolve().name)
-        if start == 0 or behind_own_name or (absolute and len(parts) - start > 1):
-            found = _below(folder, parts[start:])
-            if found is not None:
-                return found
+        follows_folder_name = start > 0 and parts[start - 1] == composed(folder.resolve().name)
+        if start == 0 or follows_folder_name or (absolute and len(parts) - start > 1):
+            file = _below(folder, parts[start:])
+            if file is not None:
+                return file
     return folder / slashed
 
 
 def _below(folder: Path, parts: Sequence[str]) -> Path | None:
-    """The file at a path whose parts may be composed otherwise on disk."""
-    place = folder
+    """Find the file at a relative path; names on disk may have decomposed accents."""
+    path = folder
     for part in parts:
-        if part == ".." or (place / part).exists():
-            place = place / part
+        if part == ".." or (path / part).exists():
+            path = path / part
             continue
-        same = (child for child in place.iterdir() if composed(child.name) == part) if place.is_dir() else iter(())
-        if (child := next(same, None)) is None:
+        matches = (child for child in path.iterdir() if composed(child.name) == part) if path.is_dir() else iter(())
+        if (child := next(matches, None)) is None:
             return None
-        place = child
-    return place if place.is_file() else None
+        path = child
+    return path if path.is_file() else None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Files by their name below a folder, and those that claim a name which is taken."""
+    """Files by their name below a folder, and pairs of files with the same name."""
 
     files: dict[str, Path]
     doubled: tuple[tuple[Path, Path], ...]
 
 
 def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
-    """The files below a folder by name; see ``name_below``."""
+    """List the files below a folder by name, see :func:`name_below`."""
     files: dict[str, Path] = {}
     doubled = []
     for file in walk(folder, suffixes):
@@ -168,21 +172,46 @@ def list_files(folder: Path, suffixes: Sequence[str]) -> Listing:
     return Listing(files, tuple(doubled))
 
 
-def uniquely_named(samples: Iterable[Sample], root: Path) -> tuple[Sample, ...]:
-    """The samples; those whose stem is not unique are named after their image's place below the root."""
-    samples = tuple(samples)
-    times = Counter(sample.stem for sample in samples)
-    return tuple(
-        replace(sample, name=_place(sample.image, root)) if times[sample.stem] > 1 else sample for sample in samples
+def pair_by_name(
+    images: Mapping[str, Path], targets: Mapping[str, Path], points: Mapping[str, Path]
+) -> tuple[tuple[Sample, ...], tuple[Path, ...]]:
+    """Pair images with the targets and points of the same name.
+
+    Returns:
+        The samples, and the unpaired files: first images without a target, then targets without an image.
+    """
+    samples = tuple(
+        Sample(image, targets[name], points.get(name), name=None if name == image.stem else name)
+        for name, image in sorted(images.items())
+        if name in targets
     )
+    without_target = [images[name] for name in sorted(images.keys() - targets.keys())]
+    without_image = [targets[name] for name in sorted(targets.keys() - images.keys())]
+    return samples, (*without_target, *without_image)
 
 
-def _place(file: Path, root: Path) -> str:
+def sort_splits(splits: Mapping[str, Sequence[Sample]], root: Path) -> dict[str, tuple[Sample, ...]]:
+    """Sort splits in the order of ``SPLITS`` and their samples by name.
+
+    Samples whose stem is not unique in their split are named after the path of their image below ``root``.
+    """
+    ordered = {}
+    for split in (split for split in (*SPLITS, "all") if split in splits):
+        samples = sorted(splits[split], key=lambda sample: (sample.stem, sample.image))
+        counts = Counter(sample.stem for sample in samples)
+        ordered[split] = tuple(
+            replace(sample, name=_path_name(sample.image, root)) if counts[sample.stem] > 1 else sample
+            for sample in samples
+        )
+    return ordered
+
+
+def _path_name(file: Path, root: Path) -> str:
     return name_below(file, root if file.is_relative_to(root) else Path(file.anchor))
 
 
 def unused_below(folders: Iterable[Path], layout: Layout) -> tuple[Path, ...]:
-    """The visible files below folders that belong to no sample and are not reported otherwise."""
+    """Visible files below folders that belong to no sample and are not reported in other fields of the layout."""
     parts = (*layout.splits.values(), *layout.incomplete.values())
     samples = [sample for part in parts for sample in part]
     known = {file for sample in samples for file in (sample.target, *sample.files)}
@@ -191,9 +220,9 @@ def unused_below(folders: Iterable[Path], layout: Layout) -> tuple[Path, ...]:
 
 
 class ImageIndex:
-    """The images below a folder, found by the name that an annotation file gives them.
+    """Look up images below a folder by the names that an annotation file uses.
 
-    Names are only looked up, never joined to a folder: a name such as ``../../secret.png`` finds nothing.
+    Names are never joined to a folder, so a name such as ``../../secret.png`` matches nothing.
     """
 
     def __init__(self, root: Path, without: re.Pattern[str] | None = None) -> None:
@@ -206,11 +235,14 @@ class ImageIndex:
                 self._by_name[composed(file.name)].append(file)
 
     def knows(self, name: str) -> bool:
-        """Whether there is an image of that file name."""
+        """Whether an image has this file name."""
         return composed(name) in self._by_name
 
     def find(self, name: str, split: str | None = None) -> Path | None:
-        """The image of that name or path: of several, the one with most folders in common, then of that split."""
+        """Find an image by name or path.
+
+        If several images match, those with the most trailing folders in common win, then those in ``split``.
+        """
         parts = PurePosixPath(composed(name.replace("\\", "/"))).parts
         files = self._by_name.get(parts[-1], []) if parts else []
         if len(files) > 1:
@@ -223,19 +255,16 @@ class ImageIndex:
 
     def _nearest(self, files: Sequence[Path], parts: Sequence[str], split: str | None) -> list[Path]:
         def closeness(file: Path) -> tuple[int, bool]:
-            common = 0
-            for ours, theirs in zip(reversed(file.parts), reversed(parts), strict=False):
-                if composed(ours) != theirs:
-                    break
-                common += 1
+            pairs = zip(reversed(file.parts), reversed(parts), strict=False)
+            common = sum(1 for _ in takewhile(lambda pair: composed(pair[0]) == pair[1], pairs))
             folders = file.relative_to(self.root).parent.parts
-            return common, split is not None and split in map(split_in, folders)
+            return common, split is not None and split in map(find_split, folders)
 
         best = max(map(closeness, files))
         return [file for file in files if closeness(file) == best]
 
     def unlisted(self) -> tuple[Path, ...]:
-        """Images that nobody asked for, in the folders of those that somebody did."""
+        """Images that were not looked up, in the folders of those that were."""
         folders = {file.parent for file in self._used}
         files = (file for same_name in self._by_name.values() for file in same_name)
         return tuple(sorted(file for file in files if file.parent in folders and file not in self._used))

@@ -1,4 +1,4 @@
-"""What a data set on disk is made of: samples, and the layout that they were found in."""
+"""Samples and the layout of a data set on disk."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -12,40 +12,39 @@ SPLITS = ("train", "val", "test")
 
 
 class Drawing(Protocol):
-    """Draws a label map where no file holds it."""
+    """Draws a label map from an annotation file."""
 
     def labels(self, size: Size) -> Array:
-        """The label map of an image of that (H, W), int64 ``(H, W)``.
+        """Draw the label map of an image of ``size`` (H, W), int64 ``(H, W)``.
 
         Raises:
-            DataError: what the annotation file says cannot be drawn; names that file.
+            DataError: the annotations cannot be drawn; the message names the annotation file.
         """
 
     def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
-        """Class number and whole region, bool ``(H, W)``, of everything in an image of that (H, W).
+        """Yield class number and complete region, bool ``(H, W)``, of each object in an image of ``size`` (H, W).
 
-        Regions may overlap. What none covers comes last, with the number that :meth:`labels` gives it.
+        Regions may overlap. The uncovered area comes last, with the class number that :meth:`labels` gives it.
 
         Raises:
-            DataError: as :meth:`labels`.
+            DataError: the annotations cannot be drawn; the message names the annotation file.
         """
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image with its map.
+    """An image with its target.
 
     Attributes:
-        image: the image.
-        target: the file that holds the map; or the annotation file that ``drawing`` draws from, or the folder of
-            ``planes``.
+        image: image file.
+        target: target file, or the annotation file that ``drawing`` reads, or the folder of ``planes``.
         points: 1-bit map of fixations (folder ``fixations/``), saliency only.
-        drawing: draws the map where no file holds it.
-        bands: more files whose channels follow those of ``image``.
-        planes: (class name, file) for each class, where every class has a file of its own (multilabel).
-        absent: names of the classes that have no file for this image: nothing of them is there.
-        group: images of one group (a city, a patient, a video) belong into one split.
-        name: unique name, where the image's stem is not.
+        drawing: draws the target if no file holds it.
+        bands: further files; their channels follow those of ``image``.
+        planes: (class name, file) per class, if each class has a separate file (multilabel).
+        absent: names of the classes that have no file for this image; the image does not contain them.
+        group: group of the image (a city, a patient, a video). All images of a group belong to one split.
+        name: unique name, if the stem of the image is not unique.
     """
 
     image: Path
@@ -60,27 +59,27 @@ class Sample:
 
     @property
     def stem(self) -> str:
-        """The name of the sample: no other sample of its split has it."""
+        """Name of the sample, unique in its split."""
         return unicodedata.normalize("NFC", self.name or self.image.stem)
 
     @property
     def plane_names(self) -> tuple[str, ...]:
-        """Names of the classes that have files of their own, for this image or for others, in their order."""
+        """Sorted names of the classes with separate files, whether or not this image has such a file."""
         return tuple(sorted([*(name for name, _ in self.planes), *self.absent]))
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files of its image and map alone: an annotation file of many images is none of them."""
+        """Files that belong to this sample alone, without annotation files that describe many images."""
         planes = tuple(path for _, path in self.planes)
-        map_files = planes or (() if self.absent else (self.target,))
+        target_files = planes or (() if self.absent else (self.target,))
         if self.drawing is not None:
-            map_files = (*_files_in(self.drawing), *planes)
+            target_files = (*_files_in(self.drawing), *planes)
         points = (self.points,) if self.points is not None else ()
-        return (self.image, *self.bands, *map_files, *points)
+        return (self.image, *self.bands, *target_files, *points)
 
 
 def _files_in(drawing: object) -> tuple[Path, ...]:
-    """The files that a drawing reads besides its ``source``, the annotation file."""
+    """Files that a drawing reads, except the annotation file ``source``."""
     if isinstance(drawing, Path):
         return (drawing,)
     if isinstance(drawing, tuple):
@@ -93,23 +92,23 @@ def _files_in(drawing: object) -> tuple[Path, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was found in a data folder.
+    """Content of a data folder.
 
     Attributes:
         path: the folder.
-        name: of the layout, such as ``images + targets`` or ``coco``.
-        splits: samples by split name, only splits that exist; ``{"all": samples}`` where the folder has none itself.
-        unpaired: files without their partner; also files that a list names and that are not there.
+        name: name of the layout, such as ``images + targets`` or ``coco``.
+        splits: samples by split name, existing splits only; ``{"all": samples}`` if the data set defines no splits.
+        unpaired: images without a target, targets without an image, and listed files that do not exist.
         split_by: ``folders``, ``files``, ``column``, or ``none``.
-        classes: names of the classes, by number, where the layout says them.
-        ignore_index: label that is neither trained on nor scored, where the format says so.
-        label_map: label in the files -> class number, where they differ.
-        color_map: (R, G, B) in the masks -> class number, where the masks are colour-coded.
-        doubled: pairs of files that claim the same name; the first of each is used.
-        incomplete: by split, samples of which some classes have no file; their images are among the unpaired.
-        undrawn: type of region, such as ``box`` -> how many an annotation file has that no map shows.
-        usual_classes: whether ``classes`` are only those that the format usually has: the data set says none.
-        unused: other files beside the images and maps, which the layout has no use for.
+        classes: class names by number, if the layout defines them.
+        ignore_index: label that is neither trained on nor scored, if the format defines one.
+        label_map: label in the files -> class number, if they differ.
+        color_map: (R, G, B) in the masks -> class number, if the masks are colour-coded.
+        doubled: pairs of files with the same name; the first file of each pair is used.
+        incomplete: by split, samples that lack the files of some classes; their images are also in ``unpaired``.
+        undrawn: number of annotations per type, such as ``box``, that are not drawn into the targets.
+        usual_classes: whether ``classes`` are the defaults of the format because the data set names none.
+        unused: other files beside the images and targets that the layout does not use.
     """
 
     path: Path

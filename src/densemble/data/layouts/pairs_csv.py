@@ -1,4 +1,4 @@
-"""A CSV file that names images and maps."""
+"""A CSV file of image and target pairs."""
 
 from pathlib import Path
 
@@ -10,22 +10,23 @@ from densemble.errors import DataError
 
 
 def find(path: Path) -> Layout | None:
-    """A CSV file, or ``pairs.csv`` in a folder: columns image, target and, if you like, split, group and points.
+    """Find a CSV file, or ``pairs.csv`` in a folder.
 
-    Columns may be called otherwise, see :func:`image_column`. Without a header it has two columns. Names are relative
-    to the file's folder, see :func:`find_named`; rows that name absent files are reported as unpaired.
+    The columns are image, target and optionally split, group and points. Other column names are recognized by
+    :func:`image_column` and :func:`target_column`. A file without a header has two columns. File names are relative
+    to the folder of the CSV file, see :func:`find_named`; rows with missing files are reported as unpaired.
 
     Raises:
-        DataError: no CSV, no such columns, or a split of another name.
+        DataError: the file is not CSV, a column is missing, or a split has an unknown name.
     """
     file = path if path.suffix.lower() == ".csv" and path.is_file() else path / "pairs.csv"
     if not file.is_file():
         return None
-    folder, rows = file.parent, SampleTable()
+    folder, table = file.parent, SampleTable()
     for row in _read_rows(file):
         target, points = (find_named(row[key], folder) if row.get(key) else None for key in ("target", "points"))
-        rows.add(read_split(row, file), find_named(row["image"], folder), target, points, row.get("group") or None)
-    return rows.layout(folder, "pairs csv", "column")
+        table.add(read_split(row, file), find_named(row["image"], folder), target, points, row.get("group") or None)
+    return table.layout(folder, "pairs csv", "column")
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -43,13 +44,13 @@ def _read_rows(path: Path) -> list[Row]:
     else:
         target = target_column(columns, image)
         if target is None:
-            raise DataError(f"'{path}' has the columns {', '.join(columns)} but none for the maps; name it 'target'")
+            raise DataError(f"'{path}' has the columns {', '.join(columns)} but none for the targets; name it 'target'")
         columns = [{image: "image", target: "target"}.get(name, name) for name in columns]
         body = table[1:]
     for cells in body:
         if len(cells) != len(columns):
             raise DataError(
-                f"'{path}' has the line '{','.join(cells)}' of {len(cells)} cells, wanted {len(columns)}: "
+                f"'{path}' has the line '{','.join(cells)}' of {len(cells)} cells, expected {len(columns)}: "
                 f"{', '.join(columns)}"
             )
     return [dict(zip(columns, cells, strict=True)) for cells in body]

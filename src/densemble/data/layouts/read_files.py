@@ -1,4 +1,4 @@
-"""Reading the texts beside the images: lists, tables, JSON and XML that anybody may have written."""
+"""Read untrusted text files beside the images: lists, tables, JSON and XML."""
 
 import csv
 import json
@@ -14,23 +14,23 @@ from densemble.errors import DataError
 
 @contextmanager
 def well_formed(path: Path, what: str) -> Iterator[None]:
-    """Turns what goes wrong while a parsed file is taken apart into a DataError that names the file.
+    """Turn errors in the structure of a parsed file into a DataError that names the file.
 
     Raises:
-        DataError: something is absent from the file, or of another kind than the format says.
+        DataError: a value is missing or has the wrong type.
     """
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"'{path}' is no {what} that can be read ({reason}); export it again") from error
+        raise DataError(f"'{path}' is not a valid {what} ({reason}); export it again") from error
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark.
+    """Read a UTF-8 file with or without a byte order mark.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -39,28 +39,28 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped.
+    """Read the lines of a text file, stripped, without blank lines.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Read a JSON file.
 
     Raises:
-        DataError: it cannot be read or is no JSON.
+        DataError: the file cannot be read or is not JSON.
     """
     return _parse_json(path, read_text(path), "")
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """What a file of one JSON value a line holds.
+    """Read a file with one JSON value per line.
 
     Raises:
-        DataError: it cannot be read, or a line is no JSON.
+        DataError: the file cannot be read, or a line is not JSON.
     """
     lines = read_text(path).splitlines()
     return [_parse_json(path, line, f" line {number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -70,14 +70,16 @@ def _parse_json(path: Path, text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}'{where} is no JSON that can be read ({error}); export it again") from error
+        raise DataError(f"'{path}'{where} is not valid JSON ({error}); export it again") from error
 
 
 def read_table(path: Path) -> list[list[str]]:
-    """The rows of a CSV file, split at commas, semicolons or tabs: whichever its first line has most of.
+    """Read the rows of a CSV file.
+
+    The delimiter is the comma, semicolon or tab, whichever is most frequent in the first line.
 
     Raises:
-        DataError: it cannot be read or is no CSV.
+        DataError: the file cannot be read or is not CSV.
     """
     text = read_text(path)
     first = text.split("\n", 1)[0]
@@ -85,15 +87,17 @@ def read_table(path: Path) -> list[list[str]]:
     try:
         rows = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"'{path}' is no CSV that can be read ({error}); save it again as CSV") from error
+        raise DataError(f"'{path}' is not valid CSV ({error}); save it again as CSV") from error
     return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file. One with a document type is refused: entities could read other files or fill the memory.
+    """Read the root element of an XML file.
+
+    Files with a document type are rejected because entities could read other files or exhaust the memory.
 
     Raises:
-        DataError: it cannot be read, is no XML, or has a document type.
+        DataError: the file cannot be read, is not XML, or has a document type.
     """
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
@@ -101,13 +105,13 @@ def read_xml(path: Path) -> ElementTree.Element:
     parser.EndElementHandler = builder.end
     parser.CharacterDataHandler = builder.data
 
-    def refuse(*declaration: object) -> NoReturn:
+    def reject(*declaration: object) -> NoReturn:
         raise DataError(f"'{path}' has a DOCTYPE, which annotation files do not need; remove it or export again")
 
-    parser.StartDoctypeDeclHandler = refuse
+    parser.StartDoctypeDeclHandler = reject
     try:
         with path.open("rb") as file:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, ValueError) as error:
-        raise DataError(f"'{path}' is no XML that can be read ({error}); export it again") from error
+        raise DataError(f"'{path}' is not valid XML ({error}); export it again") from error

@@ -1,4 +1,4 @@
-"""Tables that name an image and its map in each row."""
+"""Tables that name an image and its target in each row."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from densemble.data.layouts.class_names import read_classes
-from densemble.data.layouts.folders import split_word, uniquely_named
+from densemble.data.layouts.folders import parse_split, sort_splits
 from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
 
@@ -16,20 +16,20 @@ TARGET_COLUMNS = (
     *("ground_truth", "seg", "saliency", "heatmap", "output"),
 )
 _FILE_ENDINGS = ("_file_name", "_filename", "_filepath", "_file_path", "_path", "_file", "_name")
-"""Of columns that hold names of files: ``mask_path``."""
+"""Endings of columns that hold file names, such as ``mask_path``."""
 
 Row = Mapping[str, str]
 
 
 @dataclass
 class SampleTable:
-    """Samples by split (``all`` where the rows say none), and the files that rows name in vain."""
+    """Samples by split (``all`` if the rows name no split), and listed files that do not exist."""
 
     splits: dict[str, list[Sample]] = field(default_factory=dict)
     missing: list[Path] = field(default_factory=list)
 
     def add(self, split: str, image: Path, target: Path | None, points: Path | None, group: str | None) -> None:
-        """Takes a pair; a file that is not there, or an image without a map, counts as missing its partner."""
+        """Add a pair; files that do not exist and images without a target go to ``missing``."""
         absent = [file for file in (image, target, points) if file is not None and not file.is_file()]
         self.splits.setdefault(split, [])
         if target is None or absent:
@@ -38,12 +38,12 @@ class SampleTable:
             self.splits[split].append(Sample(image, target, points, group=group))
 
     def layout(self, path: Path, name: str, split_by: str) -> Layout:
-        """What the rows say, with the classes that ``path`` names; ``split_by`` holds where they say a split."""
+        """Build the layout with the classes named in ``path``; ``split_by`` applies if the rows name splits."""
         classes = read_classes(path)
         return Layout(
             path,
             name,
-            {split: uniquely_named(samples, path) for split, samples in in_order(self.splits).items()},
+            sort_splits(self.splits, path),
             tuple(dict.fromkeys(self.missing)),
             "none" if "all" in self.splits else split_by,
             classes.names,
@@ -52,29 +52,30 @@ class SampleTable:
 
 
 def image_column(columns: Sequence[str]) -> str | None:
-    """The column that names the images: of ``IMAGE_COLUMNS``, also as ``images``, ``image_path``, ``Image Path``."""
+    """Find the column of image names: one of ``IMAGE_COLUMNS`` or a variant such as ``images`` or ``Image Path``."""
     exact = [name for name in columns if _subject(name) in IMAGE_COLUMNS]
     others = [name for name in columns if not set(_subject(name).split("_")) & set(TARGET_COLUMNS)]
     return _column(exact or others, IMAGE_COLUMNS)
 
 
 def target_column(columns: Sequence[str], image: str) -> str | None:
-    """The column that names the maps: ``mask_file_name`` before ``mask``, and any other ``*_file_name`` last."""
+    """Find the column of target names: ``mask_file_name`` before ``mask``; any other ``*_file_name`` is last."""
     others = [name for name in columns if name != image]
-    named = _column([name for name in others if _subject(name) != _plain(name)], TARGET_COLUMNS)
-    last = next((name for name in others if name.endswith("_file_name")), None)
-    return named or _column(others, TARGET_COLUMNS) or last
+    file_column = _column([name for name in others if _subject(name) != _plain(name)], TARGET_COLUMNS)
+    fallback = next((name for name in others if name.endswith("_file_name")), None)
+    return file_column or _column(others, TARGET_COLUMNS) or fallback
 
 
 def _column(columns: Sequence[str], subjects: Sequence[str]) -> str | None:
-    """The column of the first subject that has one: ``image_path`` before ``image``, which may be something else.
+    """Find the column of the first subject that has one, longest name first.
 
-    Else one of file names with a subject among its words: ``gt_mask_path``.
+    ``image_path`` is preferred to ``image``, which may hold something else. Without an exact match, a column of file
+    names that contains a subject as a word, such as ``gt_mask_path``, is used.
     """
     longest = sorted(columns, key=lambda name: -len(name))
     exact = next((name for subject in subjects for name in longest if _subject(name) == subject), None)
-    named = (name for name in longest if _plain(name) != _subject(name))
-    return exact or next((name for name in named if set(_subject(name).split("_")) & set(subjects)), None)
+    file_columns = (name for name in longest if _plain(name) != _subject(name))
+    return exact or next((name for name in file_columns if set(_subject(name).split("_")) & set(subjects)), None)
 
 
 def _plain(column: str) -> str:
@@ -82,7 +83,7 @@ def _plain(column: str) -> str:
 
 
 def _subject(column: str) -> str:
-    """What a column is about: ``Image Path``, ``image-file`` and ``images`` are about ``image``."""
+    """Reduce a column name to its subject: ``Image Path``, ``image-file`` and ``images`` -> ``image``."""
     plain = _plain(column)
     if plain in ("file_name", "filename", "path", "filepath", "file_path"):
         return "file"
@@ -91,20 +92,14 @@ def _subject(column: str) -> str:
 
 
 def read_split(row: Row, path: Path) -> str:
-    """The split in a row's ``split`` cell; ``all`` where there is no such column.
+    """Read the ``split`` cell of a row; ``all`` if there is no such column.
 
     Raises:
-        DataError: the cell names no split.
+        DataError: the cell does not name a split.
     """
     if "split" not in row:
         return "all"
-    split = split_word(row["split"])
+    split = parse_split(row["split"])
     if split is None:
         raise DataError(f"'{path}' has '{row['split']}' in its column split; write one of {', '.join(SPLITS)}")
     return split
-
-
-def in_order(splits: Mapping[str, Sequence[Sample]]) -> dict[str, tuple[Sample, ...]]:
-    """Samples by split in the order of ``SPLITS``, and of their names."""
-    ordered = [name for name in (*SPLITS, "all") if name in splits]
-    return {name: tuple(sorted(splits[name], key=lambda sample: (sample.stem, sample.image))) for name in ordered}

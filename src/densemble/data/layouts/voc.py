@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from densemble.data.layouts.class_names import VOID, read_classes
-from densemble.data.layouts.folders import list_files
-from densemble.data.layouts.layout import Layout, Sample
+from densemble.data.layouts.folders import list_files, pair_by_name
+from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.split_files import read_split_texts, select
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
@@ -16,12 +16,12 @@ VOC_CLASSES = (
 
 
 def find(path: Path) -> Layout | None:
-    """``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/*.txt``; void is 255.
+    """Find ``JPEGImages/``, ``SegmentationClass/`` and ``ImageSets/Segmentation/*.txt``; void is 255.
 
-    Images that no list names are left out. ``VOCdevkit/VOC2012/`` above it is entered.
+    Images that no list names are left out. ``path`` may also contain ``VOC2012/`` or ``VOCdevkit/VOC2012/``.
 
     Raises:
-        DataError: there are masks without images, or lists that cannot be read.
+        DataError: ``JPEGImages/`` is missing, or a list cannot be read.
     """
     roots = (path, *sorted(path.glob("VOC20*")), *sorted(path.glob("VOCdevkit/VOC20*")))
     root = next((folder for folder in roots if (folder / "SegmentationClass").is_dir()), None)
@@ -34,24 +34,20 @@ def find(path: Path) -> Layout | None:
         )
     images = list_files(images_folder, IMAGE_SUFFIXES)
     targets = list_files(root / "SegmentationClass", TARGET_SUFFIXES)
-    pairs = tuple(
-        Sample(images.files[name], targets.files[name], name=None if name == images.files[name].stem else name)
-        for name in sorted(images.files.keys() & targets.files.keys())
-    )
-    without_map = tuple(file for name, file in images.files.items() if name not in targets.files)
-    without_image = tuple(file for name, file in targets.files.items() if name not in images.files)
+    samples, unpaired = pair_by_name(images.files, targets.files, {})
     lists = read_split_texts(root / "ImageSets" / "Segmentation")
-    splits, missing = select(lists, pairs, without_map, root, images_folder)
-    listed = read_classes(root)
+    without_target = [file for name, file in images.files.items() if name not in targets.files]
+    splits, missing = select(lists, samples, without_target, root, images_folder)
+    classes = read_classes(root)
     return Layout(
         path,
         "voc",
-        splits or {"all": pairs},
-        missing if splits else without_map + without_image,
+        splits or {"all": samples},
+        missing if splits else unpaired,
         "files" if splits else "none",
-        listed.names or VOC_CLASSES,
+        classes.names or VOC_CLASSES,
         ignore_index=VOID,
-        color_map=listed.colors,
+        color_map=classes.colors,
         doubled=images.doubled + targets.doubled,
-        usual_classes=listed.names is None,
+        usual_classes=classes.names is None,
     )

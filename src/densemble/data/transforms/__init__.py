@@ -1,4 +1,4 @@
-"""Augmentation: image and target are moved by one geometry, and the image's colours are changed."""
+"""Augmentation: one geometric change for image and target, and a colour change of the image."""
 
 from densemble.data.transforms.apply import apply_change, augment
 from densemble.data.transforms.change import AUGMENT, Augmentation, Change, Look, Warp, draw_change

@@ -1,4 +1,4 @@
-"""The look of an image: blur, colours and noise. Targets have no part in it."""
+"""Change the look of an image: blur, colours and noise. Targets do not change."""
 
 import math
 from typing import Any
@@ -19,12 +19,12 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def change_look(image: Tensor, look: Look) -> Tensor:
-    """An image ``(C, H, W)`` in [0, 1] -> the same shape, in [0, 1]."""
+    """Apply blur, colour change and noise to an image ``(C, H, W)`` in [0, 1]; the result is in [0, 1]."""
     if look.blur > 0:
         image = _blur(image, look.blur)
     image = _recolour(image, look)
     if look.noise > 0:
-        # torchvision's gaussian_noise draws from the global generator: another sample after another history.
+        # torchvision's gaussian_noise uses the global generator, so its noise would depend on earlier draws.
         generator = torch.Generator().manual_seed(look.noise_seed)
         image = image + look.noise * torch.randn(image.shape, generator=generator, dtype=image.dtype)
     return image.clamp_(0, 1)
@@ -32,17 +32,17 @@ def change_look(image: Tensor, look: Look) -> Tensor:
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
     width = 2 * math.ceil(2 * sigma) + 1
-    # Channels as a batch: four times as fast as the grouped convolution over channels, with the same result.
+    # Channels as a batch are four times as fast as the grouped convolution over channels, with the same result.
     blurred: Tensor = transforms.gaussian_blur(image[:, None], [width, width], [sigma, sigma])
     return blurred[:, 0]
 
 
 def _recolour(image: Tensor, look: Look) -> Tensor:
-    """Brightness, contrast, saturation and hue as one linear map of the channels.
+    """Apply brightness, contrast, saturation and hue as one linear transform of the channels.
 
-    The first three are torchvision's. Its hue goes through HSV and takes 3 ms at 192x256, sixty times this whole map;
-    here the hue is turned in YIQ (Haeberli 1993, "Matrix operations for image processing"), which keeps the luma.
-    Saturation and hue are left out where the channels are not red, green and blue.
+    The first three follow torchvision. Torchvision changes the hue in HSV, which takes 3 ms at 192x256, sixty times
+    as long as this function. Here the hue is rotated in YIQ (Haeberli 1993, "Matrix operations for image
+    processing"), which keeps the luma. Saturation and hue change RGB images only.
     """
     channels = len(image)
     mean = mean_colour(image).numpy().ravel()
@@ -56,12 +56,12 @@ def _recolour(image: Tensor, look: Look) -> Tensor:
 
 
 def _saturation(factor: float) -> Matrix:
-    matrix: Matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # every row draws its channel towards the luma
+    matrix: Matrix = factor * np.eye(3) + (1 - factor) * _LUMA  # each row moves its channel towards the luma
     return matrix
 
 
 def _hue(degrees: float) -> Matrix:
-    turn = math.radians(degrees)
-    turned = np.array([[1, 0, 0], [0, math.cos(turn), math.sin(turn)], [0, -math.sin(turn), math.cos(turn)]])
-    matrix: Matrix = _FROM_YIQ @ turned @ _TO_YIQ
+    angle = math.radians(degrees)
+    rotation = np.array([[1, 0, 0], [0, math.cos(angle), math.sin(angle)], [0, -math.sin(angle), math.cos(angle)]])
+    matrix: Matrix = _FROM_YIQ @ rotation @ _TO_YIQ
     return matrix

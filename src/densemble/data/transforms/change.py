@@ -1,4 +1,4 @@
-"""What is drawn at random: strengths, the presets, and the change of one sample."""
+"""Random changes: strengths, presets, and the change of one sample."""
 
 from dataclasses import dataclass
 
@@ -9,19 +9,19 @@ from densemble.shapes import Size
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strength of the random changes; the defaults change nothing.
+    """Strengths of the random changes; the defaults change nothing.
 
     Attributes:
         flip: probability of a horizontal flip.
-        zoom: smallest and largest enlargement. Above 1 the frame is a random window of the image, below 1 the
-            image lies somewhere in a larger frame.
-        rotation: largest rotation in degrees, either way.
+        zoom: smallest and largest enlargement. Above 1 the result is a random window of the image, below 1 the
+            image lies at a random position in a larger frame.
+        rotation: largest rotation in degrees, in both directions.
         shear: largest shear in degrees, along x and along y.
         brightness: largest relative change, below 1.
         contrast: largest relative change, below 1.
         saturation: largest relative change, below 1.
-        hue: largest turn of the colour circle in degrees.
-        grey: probability that all colour is taken away.
+        hue: largest rotation of the colour circle in degrees.
+        grey: probability of a conversion to grey.
         blur: probability of a Gaussian blur.
         blur_sigma: largest standard deviation of the blur in pixels.
         noise: probability of Gaussian noise.
@@ -44,7 +44,7 @@ class Augmentation:
 
     @property
     def warps(self) -> bool:
-        """Whether the frame is moved by more than a flip."""
+        """Whether the geometry changes by more than a flip."""
         return self.zoom != (1.0, 1.0) or self.rotation > 0 or self.shear > 0
 
     @property
@@ -71,21 +71,21 @@ AUGMENT: dict[str, Augmentation] = {
         noise=0.2,
     ),
 }
-"""Preset by name. ``light`` keeps the frame, for what people look at depends on it.
+"""Presets by name. ``light`` keeps the frame because saliency depends on it.
 
-None bends the image in perspective: that is no affine map, and a second resampling would blur image and target.
+No preset changes the perspective: that is not affine and would need a second resampling, which blurs image and target.
 """
 
 
 @dataclass(frozen=True)
 class Warp:
-    """An affine map of the image about its centre, as ``torchvision.transforms.v2.functional.affine`` has it.
+    """An affine transform about the image centre, as in ``torchvision.transforms.v2.functional.affine``.
 
     Attributes:
-        scale: enlargement; areas grow by its square, for rotation and shear keep them.
+        scale: enlargement; areas change by its square because rotation and shear keep areas.
         angle: clockwise rotation in degrees.
-        shear: along x and y in degrees.
-        shift: of the enlarged image along x and y in pixels.
+        shear: shear along x and y in degrees.
+        shift: shift of the enlarged image along x and y in pixels.
     """
 
     scale: float
@@ -102,10 +102,10 @@ class Look:
         brightness: factor.
         contrast: factor about the mean grey.
         saturation: factor; 0 is grey.
-        hue: turn of the colour circle in degrees, from red to green to blue.
-        blur: standard deviation in pixels; 0 leaves the image sharp.
-        noise: standard deviation; 0 adds none.
-        noise_seed: fixes the noise.
+        hue: rotation of the colour circle in degrees, from red to green to blue.
+        blur: standard deviation in pixels; 0 means no blur.
+        noise: standard deviation; 0 means no noise.
+        noise_seed: seed of the noise.
     """
 
     brightness: float = 1.0
@@ -119,47 +119,48 @@ class Look:
 
 @dataclass(frozen=True)
 class Change:
-    """The drawn change of one sample: first the warp, then the flip, then the look; ``None`` leaves that out."""
+    """The change of one sample: first the warp, then the flip, then the look; ``None`` skips a step."""
 
     flip: bool = False
     warp: Warp | None = None
     look: Look | None = None
 
 
-def draw_change(how: Augmentation, key: tuple[int, int, int], size: Size) -> Change:
-    """The change of one sample, always the same for the same key.
+def draw_change(augmentation: Augmentation, key: tuple[int, int, int], size: Size) -> Change:
+    """Draw the change of one sample; the same key gives the same change.
 
     Args:
-        how: strengths.
-        key: (seed, epoch, index), none negative.
+        augmentation: strengths.
+        key: (seed, epoch, index), all non-negative.
         size: (H, W) of the image in pixels.
     """
     random = np.random.default_rng(key)
-    # All numbers are drawn whatever the strengths: a change of the colours leaves the geometry of a key as it was.
-    flip = bool(random.random() < how.flip)
-    warp = _draw_warp(how, random, size)
-    look = _draw_look(how, random)
-    return Change(flip, warp if how.warps else None, look if how.recolours else None)
+    # All numbers are always drawn, so that the strengths of the look do not affect the geometry of a key.
+    flip = bool(random.random() < augmentation.flip)
+    warp = _draw_warp(augmentation, random, size)
+    look = _draw_look(augmentation, random)
+    return Change(flip, warp if augmentation.warps else None, look if augmentation.recolours else None)
 
 
-def _draw_warp(how: Augmentation, random: np.random.Generator, size: Size) -> Warp:
-    smallest, largest = how.zoom
+def _draw_warp(augmentation: Augmentation, random: np.random.Generator, size: Size) -> Warp:
+    smallest, largest = augmentation.zoom
     scale = smallest * (largest / smallest) ** random.random()
-    angle = how.rotation * random.uniform(-1, 1)
-    shear_x, shear_y = how.shear * random.uniform(-1, 1, 2)
-    # As far as the window stays in the image or, zoomed out, the image in the frame (but for rotation and shear).
+    angle = augmentation.rotation * random.uniform(-1, 1)
+    shear_x, shear_y = augmentation.shear * random.uniform(-1, 1, 2)
+    # Without rotation and shear, the window stays in the image, or the smaller image stays in the frame.
     height, width = size
-    room = abs(scale - 1) / 2
-    shift_x, shift_y = random.uniform(-1, 1, 2) * (room * width, room * height)
+    max_shift = abs(scale - 1) / 2
+    shift_x, shift_y = random.uniform(-1, 1, 2) * (max_shift * width, max_shift * height)
     return Warp(float(scale), float(angle), (float(shear_x), float(shear_y)), (float(shift_x), float(shift_y)))
 
 
-def _draw_look(how: Augmentation, random: np.random.Generator) -> Look:
-    strengths = np.array([how.brightness, how.contrast, how.saturation])
+def _draw_look(augmentation: Augmentation, random: np.random.Generator) -> Look:
+    strengths = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation])
     brightness, contrast, saturation = (float(factor) for factor in 1 + strengths * random.uniform(-1, 1, 3))
-    hue = float(how.hue * random.uniform(-1, 1))
-    grey, blurred, noisy = (bool(chance) for chance in random.random(3) < (how.grey, how.blur, how.noise))
-    blur, noise = (float(sigma) for sigma in random.random(2) * (how.blur_sigma, how.noise_sigma))
+    hue = float(augmentation.hue * random.uniform(-1, 1))
+    probabilities = (augmentation.grey, augmentation.blur, augmentation.noise)
+    grey, blurred, noisy = (bool(applies) for applies in random.random(3) < probabilities)
+    blur, noise = (float(sigma) for sigma in random.random(2) * (augmentation.blur_sigma, augmentation.noise_sigma))
     noise_seed = int(random.integers(2**63))
     return Look(
         brightness,

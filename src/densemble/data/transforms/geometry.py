@@ -1,4 +1,4 @@
-"""The geometry of a change: one affine map and one flip, done by torchvision to images, targets and points alike."""
+"""The geometry of a change: an affine transform and a flip of images, targets and points, by torchvision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,30 +15,30 @@ from densemble.tasks.task import TargetKind
 
 
 def move_image(change: Change, image: Tensor) -> Tensor:
-    """An image ``(C, H, W)`` in [0, 1], resampled bilinearly; outside it is filled with its mean colour.
+    """Resample an image ``(C, H, W)`` in [0, 1] bilinearly; pixels outside the image get its mean colour.
 
-    Reflection would show things a second time where the target knows nothing of them (heat and density are 0 there).
+    Reflection would repeat objects where the target does not contain them (heat and density are 0 there).
     """
     if change.warp is not None:
         mean = mean_colour(image)
-        # Around 0, torchvision's padding with zeros is the mean colour. Its own `fill` weights the image twice at
-        # the rim (it multiplies by the coverage what grid_sample has multiplied already) and leaves a dark seam.
+        # After the subtraction, torchvision's zero padding is the mean colour. Its `fill` argument leaves a dark seam
+        # because it multiplies the edge pixels by the coverage a second time, after grid_sample.
         image = _bilinear(change.warp, image - mean).add_(mean).clamp_(0, 1)
     return transforms.horizontal_flip(image) if change.flip else image
 
 
 def mean_colour(image: Tensor) -> Tensor:
-    """Mean of every channel of ``(C, H, W)``: ``(C, 1, 1)``.
+    """Mean of each channel of ``(C, H, W)``: ``(C, 1, 1)``.
 
-    By NumPy, for torch's sums over a large channel depend on the number of threads: loader workers have one, the
-    main process several.
+    NumPy computes it because torch's sums over a large channel depend on the number of threads: loader workers have
+    one, the main process has several.
     """
     mean: Tensor = torch.from_numpy(image.numpy().mean(axis=(1, 2), keepdims=True))
     return mean
 
 
 def move_target(change: Change, target: Tensor, kind: TargetKind, fill: float) -> Tensor:
-    """A target ``(H, W)`` or ``(K, H, W)``, resampled as its kind demands; see :func:`apply_change`."""
+    """Resample a target ``(H, W)`` or ``(K, H, W)`` according to its kind; see :func:`apply_change`."""
     if change.warp is not None:
         layers = target if target.ndim == 3 else target[None]
         target = _RESAMPLE[kind](change.warp, layers, fill).reshape(target.shape)
@@ -46,7 +46,7 @@ def move_target(change: Change, target: Tensor, kind: TargetKind, fill: float) -
 
 
 def move_points(change: Change, points: Tensor, size: Size) -> Tensor:
-    """Where points of an image lie after the change; they may leave the frame.
+    """Move points of an image; they may leave the frame.
 
     Args:
         change: the change of the image.
@@ -64,20 +64,20 @@ def move_points(change: Change, points: Tensor, size: Size) -> Tensor:
     return _plain(moved)
 
 
-def _affine(warp: Warp, what: Any, fill: float | None = None) -> Any:
+def _affine(warp: Warp, inputs: Any, fill: float | None = None) -> Any:
     centre = None
-    if isinstance(what, tv_tensors.KeyPoints):
-        # torchvision turns points about (W/2, H/2) and images about the centre of their middle pixel, but flips
-        # both as if (0, 0) were a pixel's centre. In that convention, which is ours, the middle is half a pixel less.
-        height, width = what.canvas_size
+    if isinstance(inputs, tv_tensors.KeyPoints):
+        # torchvision rotates points about (W/2, H/2) and images about the centre of their middle pixel, but flips
+        # both as if (0, 0) were a pixel centre. In this convention, which is ours, the centre is half a pixel less.
+        height, width = inputs.canvas_size
         centre = [(width - 1) / 2, (height - 1) / 2]
     return transforms.affine(
-        what,
+        inputs,
         angle=warp.angle,
         translate=list(warp.shift),
         scale=warp.scale,
         shear=list(warp.shear),
-        interpolation=InterpolationMode.BILINEAR,  # of images; masks are always resampled to the nearest
+        interpolation=InterpolationMode.BILINEAR,  # for images; masks always use nearest neighbour
         fill=fill,
         center=centre,
     )
@@ -89,7 +89,7 @@ def _plain(moved: Any) -> Tensor:
 
 
 def _bilinear(warp: Warp, layers: Tensor) -> Tensor:
-    """0 outside; at the rim, a share of the value."""
+    """Resample bilinearly with zero padding; edge pixels are blended with 0."""
     return _plain(_affine(warp, tv_tensors.Image(layers)))
 
 
@@ -110,7 +110,7 @@ def _density(warp: Warp, layers: Tensor, fill: float) -> Tensor:
 
 
 def _pixels(warp: Warp, layers: Tensor, fill: float) -> Tensor:
-    """The mean of the known pixels around each point, where the nearest one is known."""
+    """Average the known pixels around each point if the nearest pixel is known, else NaN."""
     known = ~layers.isnan()
     values = torch.where(known, layers, 0.0)
     total, weight = _bilinear(warp, torch.cat([values, known.to(layers.dtype)])).chunk(2)

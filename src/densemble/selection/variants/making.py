@@ -14,8 +14,8 @@ from densemble.engines.plan import sizes
 from densemble.errors import ArtifactError, UsageError, WeightsError
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.selection.variants.candidate import Candidate, find_members, write_variant
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable
-from densemble.storage.weight_files import write_maps
 from densemble.tasks import Task
 
 Report = Callable[[str], None]
@@ -96,7 +96,7 @@ class VariantMaker:
         network = variant.member(variant.network())
         require_writable(variant.folder.path)
         maps, scores = self.predict(network, variant.of)
-        write_maps(variant.predictions, maps)
+        write_npy(variant.predictions, maps)
         write_variant(self.run, replace(variant, val=scores))
         value = scores.get(self.task.primary)
         self.report(f"{variant.name}: val {self.task.primary} {'none' if value is None else format(value, '.4f')}")
