@@ -53,6 +53,10 @@ def test_a_good_set_of_densities_has_no_problem(tmp_path: Path) -> None:
     assert facts["splits"]["train"]["points"] == {"total": 12.0, "lowest": 3.0, "highest": 3.0}
 
 
+def test_named_keypoints_are_no_absent_classes(tmp_path: Path) -> None:
+    assert check(write_good(tmp_path, "heatmap"), "heatmap", classes=["nose"])["problems"] == []
+
+
 def test_at_least_sixty_broken_sets_are_tested() -> None:
     assert len(BROKEN) >= 60
 

@@ -80,7 +80,7 @@ def judge_classes(checked: CheckedData) -> Iterator[Problem]:
             yield from unclear
             return
     yield from _mostly_ignored(checked)
-    names = class_names(checked)
+    names = class_names(checked) if checked.data.reading.kind in ("labels", "masks") else None
     if names is None:
         return
     yield from _mixed_white(checked, names)
