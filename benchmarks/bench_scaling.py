@@ -35,6 +35,7 @@ from densemble.evaluation.benchmark.interleave import Method, interleaved, timed
 from densemble.evaluation.benchmark.machine import machine
 from densemble.evaluation.benchmark.measure_ensemble import NAIVE, REMEMBERED, choosing_anew, measure_processes
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate
+from densemble.messages import shown
 from densemble.shapes import Size
 
 RESULT = Path(__file__).parent / "results" / "scaling.json"
@@ -118,7 +119,7 @@ def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]
             de.save(make_ensemble(backbone, count), path)
             weights[count] = path.stat().st_size / 1024**2
             with choosing_anew():
-                found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images, say)
+                found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images)
             for name, row in peaks.items():
                 peak = found[name].peak_mib
                 assert peak is not None, "this system does not tell the peak of a process"
@@ -210,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rounds, backbone = (2 if arguments.quick else arguments.rounds), arguments.backbone
     counts, sizes = (COUNTS[:2], SIZES[:2]) if arguments.quick else (COUNTS, SIZES)
-    with choosing_anew():
+    with choosing_anew(), shown(say):
         result = {
             **environment("openvino", "onnxruntime"),
             "measured_on": machine(torch.device("cpu")),

@@ -14,8 +14,8 @@ from densemble.ensemble.guarantee import GUARANTEES
 from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
 from densemble.ensemble.member_views import LARGEST_SCALE, SMALLEST_SCALE, VIEWS
 from densemble.errors import DataError, UsageError
-from densemble.selection.options import CALIBRATE, PROMISES, Options
-from densemble.selection.strategies import MOST_FOR_ALL_SUBSETS, SELECT
+from densemble.selection.options import CALIBRATE, GUARANTEE, Options
+from densemble.selection.strategies import MAX_FOR_ALL_SUBSETS, SELECT
 from densemble.tasks import TASKS, Task, make_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +92,7 @@ def test_the_reference_of_run_yaml_gives_every_key_and_its_default() -> None:
 def test_the_table_of_ways_of_choosing() -> None:
     *ways, named = table("`--select`")
     assert (ways, named) == (list(SELECT), "NAME,NAME")
-    assert f"at most {MOST_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
+    assert f"at most {MAX_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
 
 
 def test_the_table_of_rules_says_what_they_are_for_and_which_learn() -> None:
@@ -115,21 +115,23 @@ def test_the_table_of_calibrations_says_what_they_are_for() -> None:
 
 def test_the_table_of_guarantees_says_what_they_are_for_and_how_many_images_they_need() -> None:
     rows = table("`--guarantee`")
-    assert {*rows, "none"} == set(PROMISES)
+    assert {*rows, "none"} == set(GUARANTEE)
     assert {kind.strip("`") for kind, *_ in rows.values()} == set(GUARANTEES)
     later = re.search(r"At level 0.05 it is (\d+) and (\d+)\.", RULES.read_text(encoding="utf-8"))
     assert later is not None
-    for promise, (_, _, suits, needed) in rows.items():
-        assert names(suits) == suiting(lambda task, promise=promise: Options(promise=promise).require(task)), promise
-        for level, images in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (promise == "risk")]))):
-            assert allowed(promise, level, images)
-            assert not allowed(promise, level, images - 1)
+    for guarantee, (_, _, suits, needed) in rows.items():
+        assert names(suits) == suiting(lambda task, guarantee=guarantee: Options(guarantee=guarantee).require(task)), (
+            guarantee
+        )
+        for level, images in ((0.1, int(needed.split()[0])), (0.05, int(later[1 + (guarantee == "risk")]))):
+            assert allowed(guarantee, level, images)
+            assert not allowed(guarantee, level, images - 1)
 
 
-def allowed(promise: str, level: float, images: int) -> bool:
-    """Whether so many held-out images are enough for a promise."""
+def allowed(guarantee: str, level: float, images: int) -> bool:
+    """Whether so many held-out images are enough for a guarantee."""
     try:
-        if promise == "risk":
+        if guarantee == "risk":
             certified_allowance(level, Options().confidence, images)
         else:
             expected_allowance(level, images)

@@ -16,11 +16,11 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, DensembleError, PartialError
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
-from densemble.selection.assemble import Source, assemble
+from densemble.selection.assemble import assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
     Candidate,
-    VariantMaker,
+    Source,
     find_candidates,
     find_members,
     make_snapshots,
@@ -190,7 +190,7 @@ class Run:
         options.require(self.task)
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
-        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), log.info)
+        source = self._source()
         with shown(report):
             ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
@@ -208,7 +208,7 @@ class Run:
             ArtifactError: a member is code that is not in ``functions``.
         """
         with shown(report):
-            make_views(self._variant_maker(), views)
+            make_views(self._source(), views)
 
     def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
         """Makes the snapshots that trainings left (``training.snapshots``) candidates of their own.
@@ -217,7 +217,7 @@ class Run:
             ArtifactError: a member is code that is not in ``functions``.
         """
         with shown(report):
-            make_snapshots(self._variant_maker())
+            make_snapshots(self._source())
 
     def add_soups(self, report: Callable[[str], None] | None = None) -> None:
         """Makes greedy soups of members of one architecture candidates: one network with averaged weights each.
@@ -226,11 +226,11 @@ class Run:
             ArtifactError: a member is code that is not in ``functions``.
         """
         with shown(report):
-            make_soups(self._variant_maker())
+            make_soups(self._source())
 
-    def _variant_maker(self) -> VariantMaker:
+    def _source(self) -> Source:
         self._require_functions()
-        return VariantMaker(self.folder, self.config, self.task, self.open_data(), log.info)
+        return Source(self.folder, self.config, self.task, self.open_data(), self.baselines())
 
     def open_data(self) -> FolderData:
         """The images and maps that the members were trained on.

@@ -50,7 +50,7 @@ def test_they_agree_on_images_that_nothing_was_selected_on(
     fresh: Callable[[str], Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, lines = fresh("segmentation"), list[str]()
-    monkeypatch.setattr(assembling, "MOST", 5)
+    monkeypatch.setattr(assembling, "MAX_IMAGES", 5)
     ensemble = run.run.assemble("all", "mean", calibrate="vector", report=lines.append)
     assert any(line == f"selected on 5 of {len(run.data.val)} validation images" for line in lines)
     measured = evaluate(ensemble, run.data, "val")
@@ -81,8 +81,10 @@ def test_nothing_that_is_measured_in_a_fold_was_used_in_it(fresh: Callable[[str]
     run = fresh("segmentation")
     run.plant([1.0, 1.2, 1.4])
 
-    def record(found: Any, fits: Any, own: Any, held: Any) -> None:
-        seen.append((own.weights, own.held.temperatures, own.combination.rule, own.combination.calibration.describe()))
+    def record(result: Any, fits: Any, requested: str, held: Any) -> None:
+        fitted = fits[requested]
+        combination = fitted.combination
+        seen.append((fitted.weights, fitted.held.temperatures, combination.rule, combination.calibration.describe()))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_measure", record)

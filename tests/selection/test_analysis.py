@@ -80,7 +80,7 @@ def test_one_member_is_enough(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "pictures"), [("segmentation", 1), ("segmentation", 2), ("segmentation", 3), ("depth", 1), ("depth", 2)]
+    ("kind", "images"), [("segmentation", 1), ("segmentation", 2), ("segmentation", 3), ("depth", 1), ("depth", 2)]
 )
 def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
     run = write_run(tmp_path, kind, images=images)

@@ -100,16 +100,16 @@ def test_a_calibrated_prediction_is_that_of_the_networks(
 
 
 @pytest.mark.parametrize(
-    ("kind", "promise"),
+    ("kind", "guarantee"),
     [("segmentation", "set"), ("segmentation", "risk"), ("multilabel", "risk"), ("depth", "interval")],
 )
-def test_a_promise_is_kept_on_the_images_that_it_was_fitted_on(
-    kind: str, promise: str, written: Callable[[str], Written]
+def test_a_guarantee_holds_on_the_images_that_it_was_fitted_on(
+    kind: str, guarantee: str, written: Callable[[str], Written]
 ) -> None:
     run = written(kind)
-    options = Options(promise=promise, level=0.4, confidence=0.6)
+    options = Options(guarantee=guarantee, level=0.4, confidence=0.6)
     held, combination = kept(run)
-    combination = fit_calibration(held, combination, "variance" if promise == "interval" else "none")
+    combination = fit_calibration(held, combination, "variance" if guarantee == "interval" else "none")
     ensemble = networks_of(held, combination, run, options)
     measured = evaluate(ensemble, run.data, "val")["guarantee"]
     assert measured["promised"] == pytest.approx(0.6) and measured["checked_on"] == len(run.data.val)

@@ -18,7 +18,7 @@ from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure
-from densemble.selection.cascade_subsets import thinned
+from densemble.selection.cascade_subsets import subsampled
 from densemble.selection.fit_cascade import fit_cascade, why_no_cascade
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.tasks import SegmentationTask
@@ -272,10 +272,10 @@ def _score(held: HeldOut, objective: Objective, members: tuple[str, ...]) -> flo
     return float(objective.value(torch.stack(rows).sum(0)))
 
 
-def test_only_targets_that_are_scored_by_pixel_at_the_size_of_the_maps_are_thinned() -> None:
+def test_only_targets_that_are_scored_by_pixel_at_the_size_of_the_maps_are_subsampled() -> None:
     maps, same, other = torch.rand(2, 3, 100, 100), torch.zeros(100, 100), torch.zeros(50, 50)
-    assert thinned(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
-    assert thinned(maps, (other, None), "labels")[0] is maps
-    assert thinned(maps, (same, None), "labels", most=None)[0] is maps
-    some, (target, _) = thinned(maps, (torch.arange(10_000).view(100, 100), None), "labels", most=2500)
+    assert subsampled(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
+    assert subsampled(maps, (other, None), "labels")[0] is maps
+    assert subsampled(maps, (same, None), "labels", max_pixels=None)[0] is maps
+    some, (target, _) = subsampled(maps, (torch.arange(10_000).view(100, 100), None), "labels", max_pixels=2500)
     assert torch.equal(some, maps[..., ::2, ::2]) and torch.equal(target, torch.arange(10_000).view(100, 100)[::2, ::2])

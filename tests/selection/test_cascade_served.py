@@ -40,13 +40,13 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
 
 def test_of_many_images_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
-    monkeypatch.setattr(cascading, "MOST", 5)
+    monkeypatch.setattr(cascading, "MAX_IMAGES", 5)
     measured: list[object] = []
     fit = cascading.fit_cascade
 
-    def spy(held, mixed, objective, milliseconds, served):  # type: ignore[no-untyped-def]
+    def spy(held, combination, objective, milliseconds, served):  # type: ignore[no-untyped-def]
         measured.extend(served.images)
-        return fit(held, mixed, objective, milliseconds, served)
+        return fit(held, combination, objective, milliseconds, served)
 
     monkeypatch.setattr(cascading, "fit_cascade", spy)
     ensemble = run.run.assemble(select="all")

@@ -11,7 +11,16 @@ from small_heldout import SIZE, TASKS, arrays, small_set
 
 from densemble.errors import DataError, UsageError
 from densemble.selection.held_out_predictions import HeldOut, held_out
-from densemble.selection.strategies import SELECT, best, everyone, exhaustive, greedy, greedy_by_cost, pareto, price
+from densemble.selection.strategies import (
+    SELECT,
+    all_candidates,
+    best,
+    exhaustive,
+    greedy,
+    greedy_by_cost,
+    pareto,
+    price,
+)
 from densemble.tasks import SegmentationTask
 
 
@@ -127,7 +136,7 @@ def test_the_order_of_candidates_does_not_matter(strategy: str, metric: str) -> 
 def test_best_and_all() -> None:
     held = small_set(TASKS["mae"], (2.0, 0.5, 1.0))
     maps = stacked(held)
-    one, every = best(held, objective_of("mae")), everyone(held, objective_of("mae"))
+    one, every = best(held, objective_of("mae")), all_candidates(held, objective_of("mae"))
     assert one.weights == (0, 1, 0)
     assert one.score == pytest.approx(-brute_score("mae", maps[1], held), rel=1e-6)
     assert every.weights == pytest.approx((1 / 3,) * 3)
@@ -199,7 +208,7 @@ def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
     others = [(best(held.of([name]), objective).score, cost) for name, cost in zip(held.names, costs, strict=True)]
     others += [
         (each(held, objective).score, price(each(held, objective).weights, costs))
-        for each in (partial(greedy, rounds=8), everyone)
+        for each in (partial(greedy, rounds=8), all_candidates)
     ]
     for score, cost in others:
         assert any(sign * trade.score >= sign * score - 1e-6 and trade.milliseconds <= cost for trade in front)

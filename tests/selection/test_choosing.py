@@ -19,7 +19,7 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
 from densemble.selection import assemble as assembling
 from densemble.selection.baseline_filter import BaselineFilter
-from densemble.selection.choose import make_choice
+from densemble.selection.choose import select_weights
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.selection.options import Options
 from densemble.storage.runs import read_json, write_json
@@ -56,8 +56,8 @@ def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
 
 def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **options: Any) -> dict[str, float]:
     """Weights by name of those that are chosen."""
-    choice = make_choice(Options(**options), NAMES, held.task.objective(), milliseconds or {})
-    return {name: weight for name, weight in zip(NAMES, choice(held), strict=True) if weight}
+    weights = select_weights(held, Options(**options), NAMES, held.task.objective(), milliseconds or {})
+    return {name: weight for name, weight in zip(NAMES, weights, strict=True) if weight}
 
 
 def test_strategies_choose_what_they_should(fresh: Fresh) -> None:
@@ -85,14 +85,14 @@ def test_strategies_take_none_that_is_no_better_than_nothing(fresh: Fresh) -> No
     # Hits and unions of one class: IoU of the three candidates 0.5, 0.2, 0.4 on image 7, and 0.1, 0.9, 0.1 on image 9.
     rows = torch.tensor([[[5.0, 10], [1, 10]], [[2, 10], [9, 10]], [[4, 10], [1, 10]]])
     beaten, unbeaten = (torch.tensor([[[value, 10.0], [0, 10]]]) for value in (3.0, 6.0))
-    able = BaselineFilter(NAMES, rows, torch.cat([beaten, beaten / 3]), {7: 0, 9: 1}, objective).able([7])
-    assert able == ["one", "three"]
-    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([7]) == list(NAMES)
-    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([9]) == list(NAMES)
-    assert BaselineFilter(NAMES, rows, beaten.flip(1) / 2, {7: 0, 9: 1}, objective).able([9]) == ["two"]
-    assert make_choice(Options(select="best"), able, objective, {})(held)[1] == 0
-    assert make_choice(Options(select="two"), able, objective, {})(held) == [0, 1, 0]
-    assert make_choice(Options(select="all"), able, objective, {})(held)[1] > 0
+    eligible = BaselineFilter(NAMES, rows, torch.cat([beaten, beaten / 3]), {7: 0, 9: 1}, objective).eligible([7])
+    assert eligible == ["one", "three"]
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).eligible([7]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).eligible([9]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, beaten.flip(1) / 2, {7: 0, 9: 1}, objective).eligible([9]) == ["two"]
+    assert select_weights(held, Options(select="best"), eligible, objective, {})[1] == 0
+    assert select_weights(held, Options(select="two"), eligible, objective, {}) == [0, 1, 0]
+    assert select_weights(held, Options(select="all"), eligible, objective, {})[1] > 0
 
 
 @pytest.mark.parametrize(
@@ -267,17 +267,17 @@ def test_a_guarantee_is_fitted_on_images_that_nothing_else_saw(fresh: Fresh, mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "promise", "known"),
+    ("kind", "guarantee", "known"),
     [
         ("segmentation", "risk", "risk_control"),
         ("multilabel", "risk", "risk_control"),
         ("depth", "interval", "conformal_interval"),
     ],
 )
-def test_other_guarantees(kind: str, promise: str, known: str, fresh: Fresh) -> None:
+def test_other_guarantees(kind: str, guarantee: str, known: str, fresh: Fresh) -> None:
     run = fresh(kind)
     run.plant([GOOD, FAIR, FAIR])
-    ensemble = run.run.assemble("all", guarantee=promise, level=0.6, confidence=0.8)
+    ensemble = run.run.assemble("all", guarantee=guarantee, level=0.6, confidence=0.8)
     assert ensemble.guarantee is not None
     described = ensemble.guarantee.describe()
     assert described["kind"] == known and described["pictures"] == IMAGES // 2
@@ -288,7 +288,7 @@ def test_other_guarantees(kind: str, promise: str, known: str, fresh: Fresh) -> 
     assert 0 <= told["low"] <= told["coverage"] <= told["high"] <= 1
     assert told["promised"] == pytest.approx(0.4) and told["checked_on"] == IMAGES // 2
     with pytest.raises(DataError, match="at least"):
-        run.run.assemble("all", guarantee=promise, level=0.01)
+        run.run.assemble("all", guarantee=guarantee, level=0.01)
 
 
 def test_saliency_can_be_chosen_by_fixations(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:

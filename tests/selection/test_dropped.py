@@ -71,8 +71,8 @@ DAMAGES: dict[str, tuple[Callable[[Written], None], str]] = {
     "foreign predictions": (with_maps(lambda path: b"no array" * 100), "cannot read its predictions"),
     "words": (with_maps(lambda path: npy(np.full((8, 1, 12, 16), "word"))), "instead of floats"),
     "numbers": (with_maps(lambda path: npy(np.ones((8, 1, 12, 16), np.uint8))), "uint8 .* instead of floats"),
-    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of image 5 holds NaN or infinity"),
-    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of image 5 holds NaN or infinity"),
+    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of image 5 contains NaN or infinity"),
+    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of image 5 contains NaN or infinity"),
     "fewer images": (
         with_maps(lambda path: npy(np.load(path)[:-1])),
         r"\(7, 1, 12, 16\) instead of floats \(8, 1, h, w\)",

@@ -46,8 +46,8 @@ def test_a_sampled_pixel_is_that_pixel_of_the_served_map(
     served = ServedMaps(file(tmp_path, "logits", coarse), {7: own}, task)
     torch.testing.assert_close(served.read(7, temperature), maps[0])
     known = torch.rand(size) < 0.7
-    pixels = sample_pixels(known, own, 7, most=9)
-    values = logits[0].flatten(1)[:, pixels.places]
+    pixels = sample_pixels(known, own, 7, max_pixels=9)
+    values = logits[0].flatten(1)[:, pixels.sources]
     found = SampledMaps(file(tmp_path, "pixels", values), {7: pixels}, task).read(7, temperature)
     target = torch.arange(size[0] * size[1]).view(size)
     places = pixels.of_target(target)[:, 0]

@@ -9,7 +9,7 @@ import pytest
 from selection.written_runs import Written
 
 from densemble.errors import UsageError
-from densemble.selection.options import CALIBRATE, PROMISES, Options, calibrations_for
+from densemble.selection.options import CALIBRATE, GUARANTEE, Options, calibrations_for
 from densemble.tasks import DepthTask, HeatmapTask, ImageTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 TASKS: dict[str, Task] = {
@@ -34,12 +34,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "does not suit segmentation; there are: auto, temperature, vector, none",
     ),
     ("saliency", {"calibrate": "temperature"}, "does not suit saliency; there are: auto, none"),
-    ("saliency", {"calibrate": "platt"}, "--calibrate platt is no way of calibrating saliency"),
-    ("multilabel", {"promise": "set"}, "--guarantee set does not suit multilabel; there are: none, risk"),
-    ("depth", {"promise": "risk"}, "--guarantee risk does not suit depth; there are: none, interval"),
-    ("segmentation", {"promise": "interval"}, "does not suit segmentation; there are: none, set, risk"),
-    ("image", {"promise": "set"}, "does not suit image; there are: none$"),
-    ("image", {"promise": "everything"}, "--guarantee everything is no guarantee of image"),
+    ("saliency", {"calibrate": "platt"}, "--calibrate platt is not a calibration method of saliency"),
+    ("multilabel", {"guarantee": "set"}, "--guarantee set does not suit multilabel; there are: none, risk"),
+    ("depth", {"guarantee": "risk"}, "--guarantee risk does not suit depth; there are: none, interval"),
+    ("segmentation", {"guarantee": "interval"}, "does not suit segmentation; there are: none, set, risk"),
+    ("image", {"guarantee": "set"}, "does not suit image; there are: none$"),
+    ("image", {"guarantee": "everything"}, "--guarantee everything is not a guarantee of image"),
     *[("segmentation", {"level": level}, "level .* must lie between 0 and 1") for level in (0, 1, -0.1, math.nan)],
     *[("segmentation", {"confidence": value}, "confidence .* must lie between 0 and 1") for value in (0, 1.0, 2)],
     ("segmentation", {"min_members": 0}, "--min-members 0: an ensemble has at least 1 member"),
@@ -49,7 +49,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for select in ("all", "best", "exhaustive", "one,two")
     ],
     *[
-        ("segmentation", {"weights": (1.0, 2.0), "select": select}, f"--select {select} finds its own")
+        ("segmentation", {"weights": (1.0, 2.0), "select": select}, f"--select {select} computes the weights")
         for select in ("greedy", "best", "exhaustive")
     ],
     *[("segmentation", {"select": select}, "names no member; .*greedy, best, all") for select in ("", " ", ", ,")],
@@ -79,12 +79,12 @@ def test_everything_else_is_taken(name: str) -> None:
             with pytest.raises(UsageError):
                 Options(calibrate=way).require(task)
     taken = []
-    for promise in PROMISES:
+    for guarantee in GUARANTEE:
         try:
-            Options(promise=promise).require(task)
+            Options(guarantee=guarantee).require(task)
         except UsageError:
             continue
-        taken.append(promise)
+        taken.append(guarantee)
     wanted = {"labels": ["none", "set", "risk"], "masks": ["none", "risk"], "values": ["none", "interval"]}
     assert taken == wanted.get(task.target_kind, ["none"])
 

@@ -77,11 +77,11 @@ def benchmark(
         "artifact": str(artifact), "size": list(pixels), "batch": batch, "rounds": rounds, "machine": machine(place),
     }  # fmt: skip
     with choosing_anew():
-        values["processes"] = process_values(measure_processes(request, images, say))
-        values |= batch_values(measure_batch(ensemble, images.to(place), kinds, rounds, say))
+        values["processes"] = process_values(measure_processes(request, images))
+        values |= batch_values(measure_batch(ensemble, images.to(place), kinds, rounds))
         if folder is not None:
             task = ensemble.task
-            found = measure_split(ensemble, folder, where, kinds, policy, most, say)
+            found = measure_split(ensemble, folder, where, kinds, policy, most)
             values |= {"split": where, "scores": score_values(found, task.primary, task.higher_is_better)}
     if json:
         print_json(values)

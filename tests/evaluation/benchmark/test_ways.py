@@ -36,7 +36,7 @@ def test_errors_are_relative_to_the_largest_value(images: torch.Tensor) -> None:
 
 
 def test_eager_gives_the_same_map_and_is_made_once(small_ensemble: de.Ensemble, images: torch.Tensor) -> None:
-    fast = accelerated(small_ensemble, images, [("eager", "fp32"), ("eager", "fp32")], lambda text: None)
+    fast = accelerated(small_ensemble, images, [("eager", "fp32"), ("eager", "fp32")])
     assert list(fast) == ["ours, eager fp32"]
     ways = {NAIVE: naive_loop(small_ensemble), **fast}
     assert relative_errors(ways, images)["ours, eager fp32"] < 1e-4
