@@ -19,7 +19,7 @@ Fresh = Callable[[str], Written]
 @pytest.mark.parametrize(
     "kind", sampled(["saliency", "segmentation", "multilabel", "depth"], ["segmentation", "depth"])
 )
-def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None:
+def test_scores_of_policies_equal_a_run_of_the_cascade(fresh: Fresh, kind: str) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble(select="all")
     cascade, task = ensemble.cascade, run.task
@@ -38,7 +38,7 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
         assert policy.cost == pytest.approx(cascade_use(torch.cat(used), policy, cascade.shares).cost)
 
 
-def test_of_many_images_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policies_are_measured_on_evenly_spaced_images(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
     monkeypatch.setattr(cascading, "MAX_IMAGES", 5)
     measured: list[object] = []

@@ -58,13 +58,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("task", "options", "message"), REFUSED)
-def test_what_cannot_be_done_is_refused_with_what_can(task: str, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise_an_error_with_the_valid_ones(task: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options).require(TASKS[task])
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_everything_else_is_taken(name: str) -> None:
+def test_valid_options_pass(name: str) -> None:
     task = TASKS[name]
     Options().require(task)
     Options(combine="auto", weights=(1.0, 2.0), select="one,two").require(task)
@@ -72,12 +72,12 @@ def test_everything_else_is_taken(name: str) -> None:
     Options(budget=0.5).require(task)
     able = set(calibrations_for(task))
     assert able <= set(CALIBRATE) and "none" in able
-    for way in CALIBRATE:
-        if way in able or way == "auto":
-            Options(calibrate=way).require(task)
+    for method in CALIBRATE:
+        if method in able or method == "auto":
+            Options(calibrate=method).require(task)
         else:
             with pytest.raises(UsageError):
-                Options(calibrate=way).require(task)
+                Options(calibrate=method).require(task)
     taken = []
     for guarantee in GUARANTEE:
         try:
@@ -89,7 +89,7 @@ def test_everything_else_is_taken(name: str) -> None:
     assert taken == wanted.get(task.target_kind, ["none"])
 
 
-def test_names_are_those_that_are_no_strategy() -> None:
+def test_named_candidates() -> None:
     assert Options(select=" one , two@hflip,").named == ("one", "two@hflip")
     for strategy in ("greedy", "best", "all", "exhaustive"):
         assert Options(select=strategy).named == ()
@@ -112,7 +112,7 @@ def test_names_are_those_that_are_no_strategy() -> None:
         ("--min-members", "0"),
     ],
 )
-def test_the_command_refuses_in_one_line(
+def test_command_reports_invalid_options_in_one_line(
     words: tuple[str, ...], fresh: Callable[[str], Written], densemble: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "e.safetensors"
@@ -121,5 +121,5 @@ def test_the_command_refuses_in_one_line(
     assert done.stderr.splitlines()[-1].startswith("densemble: ") and "Traceback" not in done.stderr
 
 
-def test_a_guarantee_allows_a_tenth_and_is_kept_with_95_percent_unless_asked_otherwise() -> None:
+def test_default_level_and_confidence() -> None:
     assert (Options().level, Options().confidence) == (0.1, 0.95)

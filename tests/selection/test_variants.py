@@ -44,7 +44,7 @@ VALUES: dict[str, Any] = {
 
 
 class Script(SaliencyTask):
-    """Scores as written, one for each time that a split is predicted."""
+    """A task with given scores, one for each prediction of a split."""
 
     def __init__(self, scores: list[float]) -> None:
         object.__setattr__(self, "loss_name", "")
@@ -68,7 +68,7 @@ class Written:
 
 @dataclass
 class Opened:
-    """A run with what is needed to make variants in it."""
+    """A run and its data, to make variants."""
 
     run: RunFolder
     data: FolderData
@@ -130,7 +130,7 @@ def stamps(run: RunFolder) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in run.variants.rglob("*") if path.is_file()}
 
 
-def test_views_are_members_seen_through_them(opened: Opened) -> None:
+def test_views_of_members(opened: Opened) -> None:
     make_views(opened.source, ["hflip", "scale125"])
     variants = opened.variants()
     assert set(variants) == {f"{m}@{v}" for m in ("small", "small-2", "deconv") for v in ("hflip", "scale125")}
@@ -142,7 +142,7 @@ def test_views_are_members_seen_through_them(opened: Opened) -> None:
     require_predictions_of(Viewed(opened.network("deconv", view.weights), "hflip"), view, opened)
 
 
-def test_what_is_there_is_kept_and_what_was_half_written_is_made_again(opened: Opened) -> None:
+def test_existing_variants_are_kept_and_incomplete_ones_made_again(opened: Opened) -> None:
     make_views(opened.source, ["vflip"])
     before = stamps(opened.run)
     half = opened.run.variant("deconv@vflip")
@@ -156,7 +156,7 @@ def test_what_is_there_is_kept_and_what_was_half_written_is_made_again(opened: O
     assert np.load(half.predictions).shape == (8, 1, 12, 16)
 
 
-def test_one_that_cannot_be_made_does_not_stop_the_others(opened: Opened) -> None:
+def test_a_failed_variant_does_not_stop_the_others(opened: Opened) -> None:
     (opened.folder("small") / "weights.safetensors").write_bytes(b"damaged")
     make_views(opened.source, ["hflip"])
     assert set(opened.variants()) == {"small-2@hflip", "deconv@hflip"}
@@ -165,14 +165,14 @@ def test_one_that_cannot_be_made_does_not_stop_the_others(opened: Opened) -> Non
         make_views(opened.source, ["hflop"])
 
 
-def test_a_damaged_record_says_what_to_do(opened: Opened) -> None:
+def test_error_of_a_damaged_record_contains_the_remedy(opened: Opened) -> None:
     make_views(opened.source, ["hflip"])
     opened.run.variant("deconv@hflip").record.write_text("{}")
     with pytest.raises(ArtifactError, match=r"deconv@hflip' is damaged.*delete that folder"):
         opened.variants()
 
 
-def test_snapshots_are_the_epochs_that_were_kept_but_the_best(opened: Opened) -> None:
+def test_snapshots_are_the_stored_epochs_except_the_best(opened: Opened) -> None:
     make_snapshots(opened.source)
     variants, best = opened.variants(), opened.record("deconv")["best_epoch"]
     assert set(variants) == {f"deconv-epoch{epoch}" for epoch in (2, 3) if epoch != best}
@@ -186,7 +186,7 @@ def test_snapshots_are_the_epochs_that_were_kept_but_the_best(opened: Opened) ->
         require_predictions_of(opened.network("deconv", variant.weights), variant, opened)
 
 
-def test_without_snapshots_there_is_a_line_about_them(opened: Opened) -> None:
+def test_missing_snapshots_are_logged(opened: Opened) -> None:
     shutil.rmtree(opened.folder("deconv") / "snapshots")
     make_snapshots(opened.source)
     assert opened.variants() == {} and "training.snapshots" in opened.lines[-1]
@@ -208,7 +208,7 @@ def test_a_soup_is_the_mean_of_its_ingredients(opened: Opened) -> None:
     require_predictions_of(opened.network("small", soup.weights), soup, opened)
 
 
-def test_where_no_mean_is_as_good_no_soup_is_kept(opened: Opened) -> None:
+def test_no_soup_is_stored_if_no_mean_is_as_good(opened: Opened) -> None:
     opened.set_score("small", 2.0)
     opened.task = Script([0.5, 0.4])
     make_soups(opened.source)
@@ -216,7 +216,7 @@ def test_where_no_mean_is_as_good_no_soup_is_kept(opened: Opened) -> None:
     assert "soup-small: no mean with small-2 is as good as small alone; no soup is kept" in opened.lines
 
 
-def test_a_soup_of_equal_networks_is_the_network(opened: Opened) -> None:
+def test_a_soup_of_equal_networks_equals_the_network(opened: Opened) -> None:
     one, two = opened.folder("small"), opened.folder("small-2")
     shutil.copy(one / "weights.safetensors", two / "weights.safetensors")
     opened.set_score("small-2", opened.record("small")["val"]["cc"])
@@ -227,7 +227,7 @@ def test_a_soup_of_equal_networks_is_the_network(opened: Opened) -> None:
     assert soup.val["cc"] == pytest.approx(opened.record("small")["val"]["cc"], abs=1e-4)
 
 
-def test_a_soup_is_made_again_when_there_is_more_to_take(opened: Opened) -> None:
+def test_a_soup_is_made_again_with_new_ingredients(opened: Opened) -> None:
     shutil.rmtree(opened.folder("deconv") / "snapshots")
     opened.task = Script([0.3, 0.4, 0.4])
     make_soups(opened.source)
@@ -243,7 +243,7 @@ def test_a_soup_is_made_again_when_there_is_more_to_take(opened: Opened) -> None
     assert set(soup.made_from) == {"small", "small-2", "small-2-epoch7"} and soup.val == {"cc": 0.5}
 
 
-def test_a_member_that_has_the_name_of_a_variant_is_said(opened: Opened) -> None:
+def test_a_member_with_the_name_of_a_variant_is_logged(opened: Opened) -> None:
     members = [*VALUES["members"][:1], {"backbone": "resdeconv", "name": "soup-small"}]
     shutil.move(opened.folder("deconv"), opened.run.member(2, "soup-small").path)
     opened.config = make_config({**VALUES, "members": members})

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +16,7 @@ from densemble.report.html_page import Values
 from densemble.selection.cross_fit import CrossFit, ImageResult, further_objectives
 from densemble.selection.error_correlation import error_correlation
 from densemble.selection.held_out_predictions import HeldOut
-from densemble.selection.open_candidates import Dropped
-from densemble.selection.strategies import ParetoPoint, price
+from densemble.selection.strategies import price
 from densemble.selection.variants import Candidate
 from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder
@@ -55,7 +53,6 @@ def cross_fitted(crossed: CrossFit, folds: str, seed: int) -> Values:
     """
     objective = crossed.objective
     whole, uncalibrated, best = crossed.of("ensemble"), crossed.of("uncalibrated"), crossed.of("best member")
-    assert crossed.calibrated is not None
     return {
         "folds": folds,
         "score": interval(bootstrap(whole, objective, seed=seed)),
@@ -88,13 +85,13 @@ def rule_rows(crossed: CrossFit, task: Task, seed: int) -> list[Values]:
     rows = []
     objective = crossed.objective
     for name, by_metric in crossed.rules.items():
-        own, mean = torch.cat(by_metric[objective.name]), torch.cat(crossed.rules["mean"][objective.name])
+        statistics, mean = (torch.cat(crossed.rules[rule][objective.name]) for rule in (name, "mean"))
         further = {
             other.name: _number(float(other.value(torch.cat(by_metric[other.name]).sum(0))))
             for other in further_objectives(task)
         }
-        gain = interval(bootstrap_gain(own, mean, objective, seed=seed))
-        rows.append({**_scored(name, own, objective, seed), "gain_over_mean": gain, **further})
+        gain = interval(bootstrap_gain(statistics, mean, objective, seed=seed))
+        rows.append({**_scored(name, statistics, objective, seed), "gain_over_mean": gain, **further})
     return rows
 
 
@@ -156,7 +153,7 @@ def class_table(
         return None
     scores = {candidate.name: candidate.val[key] for candidate in candidates if candidate.val.get(key)} | dict(selected)
     scores["ensemble"] = saved[key]
-    if crossed is not None and crossed.calibrated is not None:
+    if crossed is not None:
         scores["ensemble, cross-fitted"] = crossed.calibrated.metric.compute()[key]
     return {
         "classes": list(task.classes),
@@ -181,7 +178,7 @@ def image_rows(images: Sequence[ImageResult], stems: Sequence[str]) -> list[Valu
 
 def trust_values(crossed: CrossFit) -> Values:
     """Return ``calibration`` and ``risk_coverage`` of the cross-fitted ensemble, if the task has them."""
-    if crossed.plain is None or crossed.calibrated is None:
+    if crossed.plain is None:
         return {}
     before, after = crossed.plain.trust.compute(), crossed.calibrated.trust.compute()
     values: Values = {"risk_coverage": {**after["risk_coverage"], "random": after["risk_coverage"]["risk"]}}
@@ -192,16 +189,6 @@ def trust_values(crossed: CrossFit) -> Values:
     rows = zip(old["levels"], old["coverage"] or [], new["coverage"] or [], strict=False)
     coverage = [{"nominal": level, "before": plain, "after": calibrated} for level, plain, calibrated in rows]
     return {**values, "calibration": {"coverage": coverage}}
-
-
-def pareto_rows(points: Sequence[ParetoPoint]) -> list[Values]:
-    """Return the Pareto front of score and time."""
-    return [{**asdict(point), "members": list(point.members), "weights": list(point.weights)} for point in points]
-
-
-def dropped_rows(dropped: Sequence[Dropped]) -> list[dict[str, str]]:
-    """Return the candidates that cannot be used, with the reasons."""
-    return [asdict(candidate) for candidate in dropped]
 
 
 def training_curves(folders: Mapping[str, MemberFolder]) -> dict[str, list[dict[str, float]]]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +292,7 @@ def _write(source: Source, options: Options, result: _Result) -> None:
         "calibration": None if combination.calibration is None else combination.calibration.describe(),
         "guarantee": None if result.guarantee is None else result.guarantee.describe(),
         "cascade": None if result.cascade is None else result.cascade.describe(),
-        "dropped": analysis.dropped_rows(result.dropped),
+        "dropped": [asdict(candidate) for candidate in result.dropped],
     }  # fmt: skip
     values = _analyse(source, options, result, summary)
     summary["cross_fitted"] = values.get("cross_fitted")
@@ -320,7 +320,7 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
             values["strategies"] = analysis.strategy_rows(crossed, costs, options.seed)
         values |= analysis.trust_values(crossed)
     if result.front:
-        values["pareto"] = analysis.pareto_rows(result.front)
+        values["pareto"] = [asdict(point) for point in result.front]
     if "calibration" in values:
         warm = {name: value for name, value in result.temperatures.items() if value != 1}
         values["calibration"] |= {"temperatures": warm, "ensemble": summary["calibration"]}

@@ -68,13 +68,13 @@ class Evidence:
 
 
 @contextmanager
-def scratch_folder(cache: Path) -> Iterator[Path]:
-    """Create a temporary folder in the cache of the run, and remove it at the end of the context.
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Create a temporary folder in another folder, and remove it at the end of the context.
 
     Raises:
         ResourceError: the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=require_writable(cache), prefix="assembly-") as folder:
+    with tempfile.TemporaryDirectory(dir=require_writable(parent), prefix="assembly-") as folder:
         yield Path(folder)
 
 

@@ -1,6 +1,8 @@
 """Scores of weighted means of candidates in one pass over the images; one image's maps at a time are in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -38,12 +40,12 @@ def statistics(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objec
 
 def totals(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Tensor:
     """Compute :func:`statistics` summed over the images, ``(R, S)``, without keeping those of single images."""
-    return _sum(_each_image(held, weights, objective))
+    return reduce(add, _each_image(held, weights, objective))
 
 
 def totals_of(held: HeldOut, combine: Combine, objective: Objective) -> Tensor:
     """Compute :func:`totals` for any function that combines maps, ``(R, S)``."""
-    return _sum(measure(combine(maps), target, held.task, objective) for maps, target in held)
+    return reduce(add, (measure(combine(maps), target, held.task, objective) for maps, target in held))
 
 
 def measure(maps: Tensor, target: Target, task: Task, objective: Objective) -> Tensor:
@@ -82,10 +84,3 @@ def _each_image(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], obje
                 for part in torch.split(shares, batch)
             ]
         )[inverse]
-
-
-def _sum(parts: Iterator[Tensor]) -> Tensor:
-    total = next(parts)
-    for part in parts:
-        total = total + part
-    return total

@@ -20,7 +20,7 @@ from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.shapes import size_of
-from densemble.tasks import Distribution, TargetKind
+from densemble.tasks import TargetKind
 
 MAX_PIXELS = 4096
 """Maximum number of pixels per image that subsets are compared on, evenly spaced."""
@@ -69,7 +69,7 @@ class SubsetResults:
         self.measures = measures_for(held.task)
         self._weights = torch.tensor([combination.weights[name] for name in held.names], dtype=torch.float64)
         self._known: dict[Subset, SubsetResult] = {}
-        self._members: dict[int, _MemberUncertainty] = {}
+        self._single: dict[int, Tensor] = {}
 
     def full(self) -> Tensor:
         """Return the statistics of all members together, ``(N, S)``."""
@@ -111,9 +111,8 @@ class SubsetResults:
         self, subsets: Sequence[Subset], number: int, maps: Tensor, target: Target
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield statistics ``(R, S)`` and uncertainty ``(R, measures)`` of one image for a few subsets at a time."""
-        if number not in self._members:
-            self._members[number] = _MemberUncertainty(maps, self.held.task.distribution)
-        members = self._members[number]
+        if number not in self._single:
+            self._single[number] = _mean(self._uncertainty_map(maps))
         shares = torch.stack([self._shares_of(subset) for subset in subsets])
         batch = max(_VALUES_AT_ONCE // maps[0].numel(), 1)
         for start in range(0, len(subsets), batch):
@@ -121,11 +120,29 @@ class SubsetResults:
             means = torch.tensordot(some_shares.float(), maps, 1)
             combined = self._combined(some, maps, means)
             statistics = measure(self._combination.calibrate(combined), target, self.held.task, self.objective)
-            uncertainty = members.of_subsets(some_shares, means, combined)
+            uncertainty = self._uncertainty(some_shares @ self._single[number], means, combined)
             counts = torch.tensor([len(subset) for subset in some])
             for column, name in enumerate(self.measures):
                 uncertainty[counts < UNSURENESS[name].members, column] = math.inf
             yield statistics, uncertainty
+
+    def _uncertainty_map(self, maps: Tensor) -> Tensor:
+        distribution = self.held.task.distribution
+        return maps.square() if distribution == "none" else entropy(maps, distribution)
+
+    def _uncertainty(self, expected: Tensor, means: Tensor, combined: Tensor) -> Tensor:
+        """Return the mean over an image of each measure in the order of ``measures_for``, ``(R, measures)``.
+
+        Args:
+            expected: weighted mean over the members of their mean ``_uncertainty_map``, float64 ``(R,)``.
+            means: weighted means ``(R, K, h, w)``.
+            combined: maps combined by the rule, ``(R, K, h, w)``.
+        """
+        of_means = _mean(self._uncertainty_map(means))
+        if self.held.task.distribution == "none":
+            return (expected - of_means).clamp(min=0)[:, None]
+        of_combined = of_means if combined is means else _mean(self._uncertainty_map(combined))
+        return torch.stack([of_combined, (of_means - expected).clamp(min=0)], dim=1)
 
     def _shares_of(self, subset: Subset) -> Tensor:
         shares = torch.zeros_like(self._weights)
@@ -154,30 +171,6 @@ def subsampled(
         return maps, target
     step = math.ceil(math.sqrt(size[0] * size[1] / max_pixels))
     return maps[..., ::step, ::step].contiguous(), (values[..., ::step, ::step].contiguous(), points)
-
-
-class _MemberUncertainty:
-    """Uncertainty of the single members on an image, computed once for all subsets."""
-
-    def __init__(self, maps: Tensor, distribution: Distribution) -> None:
-        self._distribution = distribution
-        values = maps.square() if self._distribution == "none" else entropy(maps, self._distribution)
-        self._single = _mean(values)
-
-    def of_subsets(self, shares: Tensor, means: Tensor, combined: Tensor) -> Tensor:
-        """Return the mean over the image of each measure in the order of ``measures_for``, ``(R, measures)``.
-
-        Args:
-            shares: weights of the members in each subset, float64 ``(R, M)``.
-            means: weighted means ``(R, K, h, w)``.
-            combined: maps combined by the rule, ``(R, K, h, w)``.
-        """
-        expected = shares @ self._single
-        if self._distribution == "none":
-            return (expected - _mean(means.square())).clamp(min=0)[:, None]
-        of_means = _mean(entropy(means, self._distribution))
-        of_combined = of_means if combined is means else _mean(entropy(combined, self._distribution))
-        return torch.stack([of_combined, (of_means - expected).clamp(min=0)], dim=1)
 
 
 def _mean(maps: Tensor) -> Tensor:

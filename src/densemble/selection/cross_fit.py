@@ -52,22 +52,22 @@ class CrossFit:
 
     Attributes:
         objective: objective of the selection.
+        calibrated, plain: metrics of the ensemble as it is saved, and without temperatures and calibration.
         rows: statistics ``(N, S)`` by name: ``ensemble``, as it is saved; ``uncalibrated``, the same without its
             calibration; ``best member``, the best single member, uncalibrated; and each strategy with all steps.
         weights: one weight per candidate for each fold, by strategy.
         without: statistics of the ensemble without a member, by name of the member, if the rule permits that.
         rules: statistics of each rule for the selected members, uncalibrated, by rule and by name of the metric.
-        calibrated, plain: metrics of the ensemble as it is saved, and without temperatures and calibration.
         images: result of each image, in the order of the rows.
     """
 
     objective: Objective
+    calibrated: EnsembleMetrics
+    plain: EnsembleMetrics | None
     rows: dict[str, list[Tensor]] = field(default_factory=dict)
     weights: dict[str, list[tuple[float, ...]]] = field(default_factory=dict)
     without: dict[str, list[Tensor]] = field(default_factory=dict)
     rules: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
-    calibrated: EnsembleMetrics | None = None
-    plain: EnsembleMetrics | None = None
     images: list[ImageResult] = field(default_factory=list)
 
     def of(self, name: str) -> Tensor:
@@ -87,9 +87,8 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split]) -> CrossFit:
     """
     task = recipe.evidence.served.task
     requested = recipe.options.select
-    result = CrossFit(recipe.objective)
-    result.calibrated = EnsembleMetrics(task)
-    result.plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
+    plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
+    result = CrossFit(recipe.objective, EnsembleMetrics(task), plain)
     for number, (seen, unseen) in enumerate(folds):
         log.info(f"cross-fitting: fold {number + 1} of {len(folds)}")
         with recipe.on(seen) as fitting:
@@ -120,14 +119,7 @@ def further_objectives(task: Task) -> list[Objective]:
 
 
 def _measure(result: CrossFit, fits: dict[str, Fitted], requested: str, held: HeldOut) -> None:
-    """Measure the fitted ensembles on the images of a fold.
-
-    Args:
-        result: receives the measurements.
-        fits: fitted ensembles by name of the strategy.
-        requested: name of the strategy of the ensemble that is saved.
-        held: tempered served maps of all candidates on the images of the fold.
-    """
+    """Measure the fits (by strategy) on the images of a fold; ``held`` contains the served maps of all candidates."""
     index_of = {name: index for index, name in enumerate(held.names)}
     best, ensemble = fits["best"], fits[requested]
     for image in held.images:
@@ -160,7 +152,6 @@ def _leave_one_out(
 
 
 def _predict(result: CrossFit, fitted: Fitted, maps: Tensor, target: Target, image: int, score: float) -> None:
-    assert result.calibrated is not None
     size = size_of(target[0])
     prediction = fitted.combination.predict_at(maps, size)
     result.calibrated.update(prediction, *target)

@@ -137,10 +137,7 @@ def _forward(
 ) -> list[int]:
     """Order all members by forward selection.
 
-    Args:
-        subsets: results of subsets of the members.
-        images: images of the score.
-        choose: function from the score with each remaining member and the last score to the next member.
+    ``choose`` returns the next member, given the score with each remaining member and the last score.
     """
     order: list[int] = []
     last: float | None = None

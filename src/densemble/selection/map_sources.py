@@ -23,15 +23,7 @@ class Maps(Protocol):
     """Predictions of one candidate on the held-out images."""
 
     def read(self, image: int, temperature: float) -> Tensor:
-        """Read the activated map of an image, its logits divided by ``temperature``.
-
-        Args:
-            image: index of the image.
-            temperature: > 0.
-
-        Returns:
-            float32 ``(K, h, w)``.
-        """
+        """Read the activated map of an image by index, float32 ``(K, h, w)``, its logits divided by ``temperature``."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +144,7 @@ def sample_pixels(known: Tensor, served: Size, image: int, max_pixels: int = MAX
 
 
 def _neighbours(positions: Tensor, length: int, served: int) -> tuple[Tensor, Tensor]:
-    """Return the two indices along an axis that bilinear resizing (half-pixel centres) reads, and their weights.
-
-    Args:
-        positions: ``(P,)`` along the axis of the target.
-        length: size of the target along this axis.
-        served: size of the served map along this axis.
-
-    Returns:
-        Indices and weights, both ``(P, 2)``.
-    """
+    """Return the indices along an axis that bilinear resizing (half-pixel centres) reads, and weights, ``(P, 2)``."""
     position = ((positions.double() + 0.5) * (served / length) - 0.5).clamp(min=0)
     low = position.floor().long().clamp(max=served - 1)
     high = (low + 1).clamp(max=served - 1)

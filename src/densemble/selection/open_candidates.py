@@ -85,16 +85,10 @@ def _short(error: Exception) -> str:
 
 
 def require_enough(usable: int, dropped: Sequence[Dropped], min_members: int, named: Sequence[str]) -> None:
-    """Log the dropped candidates and check that enough candidates are left.
-
-    Args:
-        usable: number of usable candidates.
-        dropped: candidates that cannot be used.
-        min_members: minimum number of usable candidates.
-        named: candidates that the user selected by name.
+    """Log the dropped candidates and check the number of usable ones.
 
     Raises:
-        ArtifactError: fewer than ``min_members`` candidates are usable, or a named candidate is dropped.
+        ArtifactError: fewer than ``min_members`` candidates are usable, or a candidate in ``named`` is dropped.
     """
     for candidate in dropped:
         log.info(f"dropped: {candidate.name}: {candidate.reason}")

@@ -93,7 +93,6 @@ def greedy_by_cost(
     milliseconds: Sequence[float],
     budget: float | None = None,
     rounds: int = ROUNDS,
-    patience: int = PATIENCE,
 ) -> Selection:
     """Add the candidate with the highest gain per millisecond in each round; a selected candidate costs nothing more.
 
@@ -107,7 +106,6 @@ def greedy_by_cost(
         milliseconds: time of each candidate, > 0.
         budget: milliseconds of all selected candidates together; default: no limit.
         rounds: maximum number of rounds.
-        patience: number of rounds without a better score after which the selection stops.
 
     Raises:
         UsageError: the time of every candidate exceeds the budget.
@@ -120,10 +118,10 @@ def greedy_by_cost(
             f"no candidate runs within {limit:g} ms; the fastest, '{held.names[fastest]}', needs "
             f"{milliseconds[fastest]:g} ms: raise the budget"
         )
-    per_cost = _forward(held, objective, rounds, patience, _most_per_millisecond(milliseconds, limit))
+    per_cost = _forward(held, objective, rounds, PATIENCE, _most_per_millisecond(milliseconds, limit))
     if budget is None:
         return per_cost
-    plain = _forward(held, objective, rounds, patience, _most_within(milliseconds, limit))
+    plain = _forward(held, objective, rounds, PATIENCE, _most_within(milliseconds, limit))
     sign = 1 if objective.higher_is_better else -1
     return plain if better(sign * plain.score, sign * per_cost.score) else per_cost
 

@@ -1,14 +1,13 @@
 """Tempered copies of kept predictions on disk, because a selection reads the predictions many times."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from densemble.selection.candidate_maps import scratch_folder
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.map_sources import StoredMaps
-from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 
 
@@ -29,10 +28,10 @@ def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
     if all(temperature == 1 for temperature in held.temperatures):
         yield held
         return
-    with tempfile.TemporaryDirectory(dir=require_writable(folder), prefix="tempered-") as temporary:
+    with scratch_folder(folder) as temporary:
         copies = []
         for number, (maps, temperature) in enumerate(zip(held.maps, held.temperatures, strict=True)):
-            file = TensorFile(Path(temporary) / f"{number}.bin", "float16")
+            file = TensorFile(temporary / f"{number}.bin", "float16")
             for image in held.images:
                 file.append(image, maps.read(image, temperature))
             copies.append(StoredMaps(file))

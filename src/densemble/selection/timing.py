@@ -3,13 +3,13 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from densemble.evaluation.benchmark.interleave import round_order
+from densemble.evaluation.benchmark.interleave import Name, time_round, time_rounds
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
 from densemble.selection.variants import Candidate
@@ -24,7 +24,6 @@ MAX_SECONDS = 60.0
 """Limit for all rounds together; at least one round is measured."""
 
 Clock = Callable[[], float]
-Name = TypeVar("Name", bound=Hashable)
 
 
 def milliseconds(
@@ -62,23 +61,15 @@ def measure(calls: Mapping[Name, Callable[[], object]], clock: Clock = time.perf
     Two warm-up rounds are not returned. The first one is slower, because it prepares memory and kernels. The second one
     determines the number of rounds, see ``ROUNDS`` and ``MAX_SECONDS``.
     """
-    samples: dict[Name, list[float]] = {name: [] for name in calls}
-    one_round(calls, 0, clock)
-    rounds = rounds_for(sum(one_round(calls, 1, clock).values()))
-    for number in range(rounds):
-        for name, seconds in one_round(calls, number, clock).items():
-            samples[name].append(seconds)
-    return samples
+    timers = {name: partial(_seconds, call, clock) for name, call in calls.items()}
+    time_round(timers, 0)
+    return time_rounds(timers, range(rounds_for(sum(time_round(timers, 1).values()))))
 
 
-def one_round(calls: Mapping[Name, Callable[[], object]], number: int, clock: Clock) -> dict[Name, float]:
-    """Make each call once, in the order of round ``number``, and return its seconds."""
-    seconds = {}
-    for name in round_order(calls, number):
-        started = clock()
-        calls[name]()
-        seconds[name] = clock() - started
-    return seconds
+def _seconds(call: Callable[[], object], clock: Clock) -> float:
+    started = clock()
+    call()
+    return clock() - started
 
 
 def rounds_for(seconds: float) -> int:

@@ -35,7 +35,7 @@ def test_shares_of_the_limits_by_hand() -> None:
     assert member.share_of_bandwidth("ours", limits) == pytest.approx(5 * 2 / 50 / 2)
 
 
-def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_measured_with_all_methods(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter((3e9, 5e9))
     monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits({"fp32": next(rates)}, {}, 1e9, {}))
     images = synthetic_images(2, 3, (48, 64))
@@ -51,7 +51,7 @@ def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatc
     assert all(len(way["samples"]) == 2 for member in values["members"] for way in member["ways"].values())
 
 
-def test_a_cache_of_its_own_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_cache_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSEMBLE_CACHE_DIR", "/mine")
     with choosing_anew() as folder:
         assert os.environ["DENSEMBLE_CACHE_DIR"] == str(folder) and folder.is_dir()
@@ -62,7 +62,7 @@ def test_a_cache_of_its_own_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) 
     assert "DENSEMBLE_CACHE_DIR" not in os.environ
 
 
-def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path) -> None:
+def test_scores_equal_evaluate(small_ensemble: de.Ensemble, scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
     found = score_values(measure_split(small_ensemble, data, "val", EAGER, None, None), "cc", True)
     wanted = evaluate(small_ensemble, data, "val")
@@ -72,7 +72,7 @@ def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path)
     assert found[NAIVE]["times_as_fast"] == 1
 
 
-def test_what_is_worse_loses(scenes: Path) -> None:
+def test_a_worse_method_loses_score(scenes: Path) -> None:
     data, task = FolderData(scenes, "saliency"), SaliencyTask()
     known = {target.sum().item(): target for _, target, _ in images_with_targets(data, "val")}
     order = {images.sum().item(): target.sum().item() for images, target, _ in images_with_targets(data, "val")}

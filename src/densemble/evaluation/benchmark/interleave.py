@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -35,13 +36,24 @@ def interleaved(methods: Mapping[Name, Method], images: Tensor, rounds: int) -> 
         images: ``(B, C, H, W)`` in [0, 1].
         rounds: number of rounds after the warm-up.
     """
-    samples: dict[Name, list[float]] = {name: [] for name in methods}
-    for number in range(rounds + 1):
-        for name in round_order(methods, number):
-            seconds, _ = timed(methods[name], images)
-            if number:
-                samples[name].append(seconds)
-    return samples
+    timers = {name: partial(_seconds, method, images) for name, method in methods.items()}
+    time_round(timers, 0)
+    return time_rounds(timers, range(1, rounds + 1))
+
+
+def _seconds(method: Method, images: Tensor) -> float:
+    return timed(method, images)[0]
+
+
+def time_rounds(timers: Mapping[Name, Callable[[], float]], numbers: Iterable[int]) -> dict[Name, list[float]]:
+    """Run rounds of timers with these numbers, and return the results of each timer."""
+    rounds = [time_round(timers, number) for number in numbers]
+    return {name: [seconds[name] for seconds in rounds] for name in timers}
+
+
+def time_round(timers: Mapping[Name, Callable[[], float]], number: int) -> dict[Name, float]:
+    """Call each timer once in the order of round ``number``, and return its result: the seconds of one call."""
+    return {name: timers[name]() for name in round_order(timers, number)}
 
 
 def round_order(names: Iterable[Name], number: int) -> list[Name]:

@@ -64,16 +64,7 @@ def add_variant(source: Source, variant: Candidate) -> None:
 
 
 def predict_validation(source: Source, network: nn.Module, member: str) -> tuple[Any, Scores]:
-    """Predict the validation images with a network.
-
-    Args:
-        source: the trained run.
-        network: the network.
-        member: name of a member whose map size is used.
-
-    Returns:
-        Maps ``(N, K, h, w)`` and scores, see :func:`.scores.predict_split`.
-    """
+    """Return maps ``(N, K, h, w)`` of the validation images, of the size of ``member``'s kept maps, and scores."""
     settings = source.config.members[source.config.member_names().index(member)]
     return predict_split(network.eval(), source.task, source.data, "val", sizes(source.config, settings)[2])
 

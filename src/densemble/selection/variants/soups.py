@@ -1,7 +1,7 @@
 """Soups of trained members as candidates: ``soup-lite0``, one network with the mean weights of several."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,10 @@ def make_soups(source: Source) -> None:
         groups.setdefault(member.spec, []).append(member)
     single = []
     for members in groups.values():
-        ingredients = list(_ingredients(source.run, members, scored))
+        ingredients = list[Candidate]()
+        for member in members:
+            labels = [snapshot.name for snapshot in snapshots_of(source.run, member)]
+            ingredients += [member, *(scored[label] for label in labels if label in scored)]
         if len(ingredients) == 1:
             single.append(members[0].name)
             continue
@@ -53,14 +56,6 @@ def make_soups(source: Source) -> None:
                 _make_soup(source, label, members[0], ingredients)
     if single:
         log.info(f"no soup of {', '.join(single)}: no other member or snapshot has the same network")
-
-
-def _ingredients(run: RunFolder, members: Sequence[Candidate], scored: Mapping[str, Candidate]) -> Iterator[Candidate]:
-    for member in members:
-        yield member
-        for snapshot in snapshots_of(run, member):
-            if snapshot.name in scored:
-                yield scored[snapshot.name]
 
 
 def _considered_file(run: RunFolder, label: str) -> Path:
