@@ -45,7 +45,7 @@ def require_same(found: Prediction, wanted: Prediction, *but: str) -> None:
 def kept(run: Written) -> tuple[HeldOut, Combination]:
     """Kept predictions of all three members, with different weights."""
     maps = [np.load(run.maps(name), mmap_mode="r") for name in NAMES]
-    held = held_out(NAMES, maps, [(target, None) for target in run.targets()], run.task)
+    held = held_out(NAMES, maps, [(target, None) for target in run.small_targets()], run.task)
     return mean_of(held, (0.5, 0.3, 0.2))
 
 
