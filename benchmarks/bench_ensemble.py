@@ -135,8 +135,8 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
             artifact = Path(folder) / "ensemble.safetensors"
             de.save(ensemble, artifact)
             request = Request(str(artifact), "", "auto", "bf16", "cpu", torch.get_num_threads())
-            values["processes"] = process_values(measure_processes(request, images, say))
-    values |= batch_values(measure_batch(ensemble, images, KINDS, rounds, say, others(ensemble)))
+            values["processes"] = process_values(measure_processes(request, images))
+    values |= batch_values(measure_batch(ensemble, images, KINDS, rounds, others(ensemble)))
     unknown = {member["name"]: member["unknown"] for member in values["members"] if member["unknown"]}
     assert not unknown, f"operators that were counted as no work: {unknown}"
     show(values)
@@ -148,7 +148,7 @@ def score(case: Case, keep: float | None, images: int | None) -> dict[str, Any]:
     data = data_for(case.ensemble, case.data, None)
     task, cascade = case.ensemble.task, case.ensemble.cascade
     policy = cascade.for_keep(keep) if keep is not None and cascade is not None else None
-    found = measure_split(case.ensemble, data, "val", KINDS, policy, images, say)
+    found = measure_split(case.ensemble, data, "val", KINDS, policy, images)
     rows = score_values(found, task.primary, task.higher_is_better)
     for name, row in rows.items():
         say(f"{name:28} {task.primary} {row[task.primary]:.4f}, lost {row['lost']:+z.5f}, {row['times_as_fast']:.2f} x")

@@ -119,7 +119,7 @@ def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]
             de.save(make_ensemble(backbone, count), path)
             weights[count] = path.stat().st_size / 1024**2
             with choosing_anew():
-                found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images, say)
+                found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images)
             for name, row in peaks.items():
                 peak = found[name].peak_mib
                 assert peak is not None, "this system does not tell the peak of a process"

@@ -42,7 +42,7 @@ from densemble.selection.choose import mean_of
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.selection.held_out_targets import full_size_targets, small_targets
 from densemble.selection.open_candidates import open_all
-from densemble.selection.strategies import best, everyone, greedy, price
+from densemble.selection.strategies import all_candidates, best, greedy, price
 from densemble.selection.timing import milliseconds
 from densemble.selection.variants import find_candidates
 from densemble.shapes import size_of
@@ -88,7 +88,7 @@ def best_k(held: HeldOut, objective: Objective) -> list[float]:
 
 CHOICES: dict[str, Callable[[HeldOut, Objective], Any]] = {
     "best single": lambda held, objective: best(held, objective).weights,
-    "mean of all": lambda held, objective: everyone(held, objective).weights,
+    "mean of all": lambda held, objective: all_candidates(held, objective).weights,
     "five by hand": by_hand,
     "best k": best_k,
     "greedy": lambda held, objective: greedy(held, objective).weights,
@@ -207,7 +207,7 @@ def measure(run: Run) -> dict[str, Any]:
     print(f"{run.folder.path}: calibrating", flush=True)
     ensembles = {
         "greedy": lambda seen: greedy(held.only(seen), objective).weights,
-        "mean of all": lambda seen: everyone(held, objective).weights,
+        "mean of all": lambda seen: all_candidates(held, objective).weights,
     }
     found["calibration"] = {
         name: {

@@ -76,7 +76,7 @@ def repeat(seed: int, scratch: Path) -> list[dict[str, Any]]:
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(known, []))
         with recipe.on(list(range(IMAGES))) as fitting:
             fitted = fitting.ensemble()
-        crossed = cross_fit(recipe, folds_of(range(IMAGES), options.folds), lambda line: None)
+        crossed = cross_fit(recipe, folds_of(range(IMAGES), options.folds))
         reported = float(objective.value(crossed.of("ensemble").sum(0)))
         held, combine = fitted.held, fitted.combination.combine
         later = fresh.tempered(fitting.sampled.temperatures).of(held.names)

@@ -14,8 +14,8 @@ from densemble.ensemble.guarantee import GUARANTEES
 from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
 from densemble.ensemble.member_views import LARGEST_SCALE, SMALLEST_SCALE, VIEWS
 from densemble.errors import DataError, UsageError
-from densemble.selection.options import CALIBRATE, PROMISES, Options
-from densemble.selection.strategies import MOST_FOR_ALL_SUBSETS, SELECT
+from densemble.selection.options import CALIBRATE, GUARANTEE, Options
+from densemble.selection.strategies import MAX_FOR_ALL_SUBSETS, SELECT
 from densemble.tasks import TASKS, Task, make_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,7 +92,7 @@ def test_reference_of_run_yaml_lists_every_key_with_its_default() -> None:
 def test_table_of_selection_strategies() -> None:
     *strategies, names = table("`--select`")
     assert (strategies, names) == (list(SELECT), "NAME,NAME")
-    assert f"at most {MOST_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
+    assert f"at most {MAX_FOR_ALL_SUBSETS} candidates" in table("`--select`")["exhaustive"][0]
 
 
 def test_table_of_rules_lists_tasks_and_fitting() -> None:
@@ -115,23 +115,23 @@ def test_table_of_calibrations_lists_tasks() -> None:
 
 def test_table_of_guarantees_lists_tasks_and_the_required_images() -> None:
     rows = table("`--guarantee`")
-    assert {*rows, "none"} == set(PROMISES)
+    assert {*rows, "none"} == set(GUARANTEE)
     assert {kind.strip("`") for kind, *_ in rows.values()} == set(GUARANTEES)
     at_5_percent = re.search(r"At level 0.05 it is (\d+) and (\d+)\.", RULES.read_text(encoding="utf-8"))
     assert at_5_percent is not None
-    for promise, (_, _, suitable, required) in rows.items():
+    for guarantee, (_, _, suitable, required) in rows.items():
         assert names(suitable) == suitable_tasks(
-            lambda task, promise=promise: Options(promise=promise).require(task)
-        ), promise
-        for level, images in ((0.1, int(required.split()[0])), (0.05, int(at_5_percent[1 + (promise == "risk")]))):
-            assert allowed(promise, level, images)
-            assert not allowed(promise, level, images - 1)
+            lambda task, guarantee=guarantee: Options(guarantee=guarantee).require(task)
+        ), guarantee
+        for level, images in ((0.1, int(required.split()[0])), (0.05, int(at_5_percent[1 + (guarantee == "risk")]))):
+            assert allowed(guarantee, level, images)
+            assert not allowed(guarantee, level, images - 1)
 
 
-def allowed(promise: str, level: float, images: int) -> bool:
+def allowed(guarantee: str, level: float, images: int) -> bool:
     """Whether ``images`` held-out images are enough for the guarantee."""
     try:
-        if promise == "risk":
+        if guarantee == "risk":
             certified_allowance(level, Options().confidence, images)
         else:
             expected_allowance(level, images)

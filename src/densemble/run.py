@@ -16,10 +16,10 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, PartialError, error_like
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
-from densemble.selection.assemble import Source, assemble
+from densemble.selection.assemble import assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
-    VariantMaker,
+    Source,
     find_candidates,
     find_members,
     make_snapshots,
@@ -187,7 +187,7 @@ class Run:
         options.require(self.task)
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
-        source = Source(self.folder, self.config, self.task, self.open_data(), self.baselines(), log.info)
+        source = self._source()
         with shown(report):
             ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
@@ -205,7 +205,7 @@ class Run:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
         with shown(report):
-            make_views(self._variant_maker(), views)
+            make_views(self._source(), views)
 
     def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
         """Add the snapshots saved by ``training.snapshots`` as candidates.
@@ -214,7 +214,7 @@ class Run:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
         with shown(report):
-            make_snapshots(self._variant_maker())
+            make_snapshots(self._source())
 
     def add_soups(self, report: Callable[[str], None] | None = None) -> None:
         """Add greedy soups as candidates: each averages the weights of members with the same architecture.
@@ -223,7 +223,7 @@ class Run:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
         with shown(report):
-            make_soups(self._variant_maker())
+            make_soups(self._source())
 
     def _require_trained(self) -> None:
         if not self.trained():
@@ -231,9 +231,9 @@ class Run:
                 f"no member of '{self.folder.path}' is trained yet; continue with `densemble train ... --resume`"
             )
 
-    def _variant_maker(self) -> VariantMaker:
+    def _source(self) -> Source:
         self._require_functions()
-        return VariantMaker(self.folder, self.config, self.task, self.open_data(), log.info)
+        return Source(self.folder, self.config, self.task, self.open_data(), self.baselines())
 
     def open_data(self) -> FolderData:
         """Open the data that the members were trained on.

@@ -13,7 +13,7 @@ from densemble.selection.folds import folds_of
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
-    """``written("depth")``: a run of that kind, written once. Tests must not change it."""
+    """``written("depth")``: a run of that task, written once. Tests must not change it."""
     found: dict[str, Written] = {}
 
     def get(kind: str) -> Written:
@@ -26,13 +26,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written
 
 @pytest.fixture
 def fresh(written: Callable[[str], Written], tmp_path: Path) -> Callable[[str], Written]:
-    """``fresh("depth")``: a copy of that run, to be changed."""
+    """``fresh("depth")``: a copy of that run that a test may change."""
     return lambda kind: written(kind).copy(tmp_path / kind)
 
 
 @pytest.fixture(autouse=True)
 def planted_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Members whose kept predictions were planted are served so, too."""
+    """Members with planted kept predictions also serve the planted maps."""
     real = evidence.run_candidate
 
     def run(candidate, data, images):  # type: ignore[no-untyped-def]
@@ -45,6 +45,6 @@ def planted_members(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def two_folds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cross-fitting with two folds, which is quicker; tests marked ``every_fold`` have as many as users."""
+    """Use two folds for cross-fitting, which is faster; tests marked ``every_fold`` use the default number."""
     if request.node.get_closest_marker("every_fold") is None:
         monkeypatch.setattr(assemble, "folds_of", lambda images, folds, groups: folds_of(images, min(folds, 2), groups))

@@ -14,7 +14,7 @@ from densemble.storage.artifact import load, save
 from densemble.storage.runs import read_json
 
 CASES = [
-    *[("segmentation", rule, way) for rule in ("mean", "vote", "stacking") for way in ("temperature", "vector")],
+    *[("segmentation", rule, method) for rule in ("mean", "vote", "stacking") for method in ("temperature", "vector")],
     ("multilabel", "mean", "vector"),
     ("multilabel", "vote", "temperature"),
     ("depth", "mean", "variance"),
@@ -22,10 +22,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "rule", "way"), CASES)
-def test_they_agree(kind: str, rule: str, way: str, fresh: Callable[[str], Written], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "rule", "method"), CASES)
+def test_report_leaderboard_and_evaluate_agree(
+    kind: str, rule: str, method: str, fresh: Callable[[str], Written], tmp_path: Path
+) -> None:
     run, path = fresh(kind), tmp_path / "e.safetensors"
-    save(run.run.assemble("all", rule, calibrate=way), path)
+    save(run.run.assemble("all", rule, calibrate=method), path)
     ensemble = load(path)
     assert ensemble.combine == rule
     # In this process: with another number of threads sums are rounded otherwise, which may decide an even pixel.
@@ -46,11 +48,11 @@ def test_they_agree(kind: str, rule: str, way: str, fresh: Callable[[str], Writt
         assert set(table) == {*NAMES, "ensemble", "ensemble, cross-fitted"}
 
 
-def test_they_agree_on_images_that_nothing_was_selected_on(
+def test_scores_agree_on_images_outside_the_selection(
     fresh: Callable[[str], Written], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, lines = fresh("segmentation"), list[str]()
-    monkeypatch.setattr(assembling, "MOST", 5)
+    monkeypatch.setattr(assembling, "MAX_IMAGES", 5)
     ensemble = run.run.assemble("all", "mean", calibrate="vector", report=lines.append)
     assert any(line == f"selected on 5 of {len(run.data.val)} validation images" for line in lines)
     measured = evaluate(ensemble, run.data, "val")
@@ -58,7 +60,7 @@ def test_they_agree_on_images_that_nothing_was_selected_on(
     assert ensemble.metrics["val"]["nll"] == pytest.approx(measured["nll"], abs=1e-6)
 
 
-def test_the_gain_is_the_sum_of_its_parts_and_the_headline_is_the_strategy(fresh: Callable[[str], Written]) -> None:
+def test_gain_is_the_sum_of_its_parts_and_equals_the_strategy(fresh: Callable[[str], Written]) -> None:
     run = fresh("segmentation")
     run.plant([1.0, 1.5, 6.0])
     run.run.assemble("all", "vote", calibrate="vector")
@@ -73,16 +75,18 @@ def test_the_gain_is_the_sum_of_its_parts_and_the_headline_is_the_strategy(fresh
     assert board.loc["ensemble (all, vote), cross-fitted", "miou"] == pytest.approx(crossed["score"]["value"], abs=1e-6)
 
 
-def test_nothing_that_is_measured_in_a_fold_was_used_in_it(fresh: Callable[[str], Written]) -> None:
-    """Other targets of a fold's images change nothing that was selected or fitted for that fold."""
+def test_a_fold_is_not_used_in_its_fit(fresh: Callable[[str], Written]) -> None:
+    """Other predictions of a fold's images do not change the selection and the fits for that fold."""
     from densemble.selection import cross_fit as module
 
     seen: list[tuple[Any, ...]] = []
     run = fresh("segmentation")
     run.plant([1.0, 1.2, 1.4])
 
-    def record(found: Any, fits: Any, own: Any, held: Any) -> None:
-        seen.append((own.weights, own.held.temperatures, own.combination.rule, own.combination.calibration.describe()))
+    def record(result: Any, fits: Any, requested: str, held: Any) -> None:
+        fitted = fits[requested]
+        combination = fitted.combination
+        seen.append((fitted.weights, fitted.held.temperatures, combination.rule, combination.calibration.describe()))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_measure", record)

@@ -31,7 +31,7 @@ OF_TASK = {
 
 
 def left_behind(run: Written) -> dict[str, Any]:
-    """The analysis, strictly read, and a report with its numbers in it."""
+    """Read the analysis as strict JSON and check that the report contains its numbers."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
@@ -63,7 +63,7 @@ def test_every_task_is_analysed_and_reported(kind: str, fresh: Fresh) -> None:
     np.testing.assert_allclose(matrix, matrix.T)
     assert sorted(row["number"] for row in found["disagreement"]) == list(range(8))
     assert all(row["picture"] == run.data.val[row["number"]].stem for row in found["disagreement"])
-    # An epoch without a finite validation loss is told without one.
+    # A validation loss that is not finite is left out.
     assert found["curves"]["one"] == [
         {"epoch": 1, "train_loss": 2, "val_loss": 2.5}, {"epoch": 2, "train_loss": 1},
     ]  # fmt: skip
@@ -91,16 +91,16 @@ def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("known", "whole"), [(2, True), (1, False)])
-def test_images_of_which_nothing_is_known_do_no_harm(known: int, whole: bool, tmp_path: Path) -> None:
-    run, said = write_run(tmp_path, "segmentation", images=5), []
+def test_images_without_known_target(known: int, whole: bool, tmp_path: Path) -> None:
+    run, lines = write_run(tmp_path, "segmentation", images=5), []
     for sample in run.data.val[known:]:
         ignored = Image.fromarray(np.full(SIZE, 255, np.uint8))
         ignored.save(run.data.path / "val" / "targets" / f"{sample.stem}.png")
-    run.run.assemble("all", "auto", report=said.append)
+    run.run.assemble("all", "auto", report=lines.append)
     found = left_behind(run)
     sections = OF_TASK["segmentation"] | COMPARED | CROSSED if whole else {"per_class", "pareto"}
     assert set(found) == ALWAYS | sections
-    assert whole != any("not cross-fitted: too few images" in line for line in said)
+    assert whole != any("not cross-fitted: too few images" in line for line in lines)
     # Images 1 and 3 are for the guarantee; it needs one with a known target.
     if whole:
         assert run.run.assemble("greedy", guarantee="set", level=0.5).guarantee.images == 1
@@ -115,15 +115,15 @@ def test_a_single_image_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None
         run.run.assemble("all", guarantee="set")
 
 
-def test_the_leaderboard_tells_ways_of_choosing_and_rules(fresh: Fresh, densemble: Callable[..., Any]) -> None:
+def test_leaderboard_lists_strategies_and_rules(fresh: Fresh, densemble: Callable[..., Any]) -> None:
     run = fresh("segmentation")
     run.run.assemble("all", "logits")
     found = left_behind(run)
-    told = json.loads(densemble("leaderboard", run.path, "--json").stdout)
-    assert set(told) == {"run", "leaderboard", "cross_fitted", "strategies", "rules", "pareto"}
-    assert all(told[key] == found[key] for key in ("cross_fitted", "strategies", "rules", "pareto"))
+    printed = json.loads(densemble("leaderboard", run.path, "--json").stdout)
+    assert set(printed) == {"run", "leaderboard", "cross_fitted", "strategies", "rules", "pareto"}
+    assert all(printed[key] == found[key] for key in ("cross_fitted", "strategies", "rules", "pareto"))
     ensembles = {"ensemble (all, logits)", "ensemble (all, logits), cross-fitted"}
-    assert {row["name"] for row in told["leaderboard"]} == {*NAMES, *ensembles}
+    assert {row["name"] for row in printed["leaderboard"]} == {*NAMES, *ensembles}
     shown = densemble("leaderboard", run.path).stdout
     assert "strategies, cross-fitted (2 folds of contiguous blocks" in shown and "rules, cross-fitted" in shown
     for word in ("greedy", "best", "all", "stacking", "vote", "over best"):

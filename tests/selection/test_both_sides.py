@@ -22,11 +22,11 @@ from densemble.selection.options import Options
 
 KINDS = ("saliency", "segmentation", "multilabel", "depth")
 TOLERANCE = 0.01
-"""16-bit probabilities are exact to 0.0005; temperatures below 1 make up to five times as much of it."""
+"""float16 probabilities are exact to 0.0005; temperatures below 1 increase the error up to five times."""
 
 
 def nearly(found: Tensor | None, wanted: Tensor | None, name: str) -> None:
-    """Equal but for 2 % of the values: where members are even, rounding decides for one of them."""
+    """Require equality except for 2 % of the values: rounding decides between members with equal values."""
     assert (found is None) == (wanted is None), name
     if found is None or wanted is None:
         return
@@ -43,9 +43,9 @@ def require_same(found: Prediction, wanted: Prediction, *but: str) -> None:
 
 
 def kept(run: Written) -> tuple[HeldOut, Combination]:
-    """The kept predictions of all three, with different shares."""
+    """Kept predictions of all three members, with different weights."""
     maps = [np.load(run.maps(name), mmap_mode="r") for name in NAMES]
-    held = held_out(NAMES, maps, [(truth, None) for truth in run.small_targets()], run.task)
+    held = held_out(NAMES, maps, [(target, None) for target in run.small_targets()], run.task)
     return mean_of(held, (0.5, 0.3, 0.2))
 
 
@@ -53,7 +53,7 @@ network = functools.cache(make_network)
 
 
 def networks_of(held: HeldOut, combination: Combination, run: Written, options: Options | None = None) -> Ensemble:
-    """The ensemble of networks whose predictions were kept."""
+    """The ensemble of the networks of the kept predictions."""
     guarantee = None if options is None else fit_guarantee(held, combination, options)
     members = {name: network(run.task, seed) for seed, name in enumerate(NAMES)}
     temperatures = dict(zip(NAMES, held.temperatures, strict=True))
@@ -70,7 +70,7 @@ def require_near(measured: dict[str, Any], scores: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_prediction_is_that_of_the_networks(kind: str, written: Callable[[str], Written]) -> None:
+def test_prediction_equals_that_of_the_networks(kind: str, written: Callable[[str], Written]) -> None:
     run = written(kind)
     images = next(images_with_targets(run.data, "val"))[0]
     for rule in rules_for(run.task):
@@ -81,17 +81,17 @@ def test_a_prediction_is_that_of_the_networks(kind: str, written: Callable[[str]
 
 
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "method"),
     [("segmentation", "temperature"), ("segmentation", "vector"), ("multilabel", "vector"), ("depth", "variance")],
 )
-def test_a_calibrated_prediction_is_that_of_the_networks(
-    kind: str, way: str, written: Callable[[str], Written]
+def test_calibrated_prediction_equals_that_of_the_networks(
+    kind: str, method: str, written: Callable[[str], Written]
 ) -> None:
     run = written(kind)
     images = next(images_with_targets(run.data, "val"))[0]
     plain, mean = kept(run)
-    held = member_temperatures(plain, way)
-    combination = fit_calibration(held, mean, way)
+    held = member_temperatures(plain, method)
+    combination = fit_calibration(held, mean, method)
     assert combination.calibration is not None
     found = combination.predict(held.read(0)[:, None])
     require_same(found, networks_of(held, combination, run).predict(images))
@@ -100,16 +100,16 @@ def test_a_calibrated_prediction_is_that_of_the_networks(
 
 
 @pytest.mark.parametrize(
-    ("kind", "promise"),
+    ("kind", "guarantee"),
     [("segmentation", "set"), ("segmentation", "risk"), ("multilabel", "risk"), ("depth", "interval")],
 )
-def test_a_promise_is_kept_on_the_images_that_it_was_fitted_on(
-    kind: str, promise: str, written: Callable[[str], Written]
+def test_a_guarantee_holds_on_the_images_that_it_was_fitted_on(
+    kind: str, guarantee: str, written: Callable[[str], Written]
 ) -> None:
     run = written(kind)
-    options = Options(promise=promise, level=0.4, confidence=0.6)
+    options = Options(guarantee=guarantee, level=0.4, confidence=0.6)
     held, combination = kept(run)
-    combination = fit_calibration(held, combination, "variance" if promise == "interval" else "none")
+    combination = fit_calibration(held, combination, "variance" if guarantee == "interval" else "none")
     ensemble = networks_of(held, combination, run, options)
     measured = evaluate(ensemble, run.data, "val")["guarantee"]
     assert measured["promised"] == pytest.approx(0.6) and measured["checked_on"] == len(run.data.val)
@@ -117,7 +117,7 @@ def test_a_promise_is_kept_on_the_images_that_it_was_fitted_on(
 
 
 @pytest.mark.parametrize(
-    ("kind", "rule", "way"),
+    ("kind", "rule", "method"),
     [
         pytest.param("segmentation", "mean", "auto", marks=pytest.mark.stress),
         pytest.param("segmentation", "median", "temperature", marks=pytest.mark.stress),
@@ -128,12 +128,12 @@ def test_a_promise_is_kept_on_the_images_that_it_was_fitted_on(
         ("saliency", "histogram", "none"),
     ],
 )
-def test_scores_of_an_assembly_are_those_of_its_networks(
-    kind: str, rule: str, way: str, fresh: Callable[[str], Written]
+def test_scores_of_an_assembly_equal_those_of_its_networks(
+    kind: str, rule: str, method: str, fresh: Callable[[str], Written]
 ) -> None:
     run = fresh(kind)
-    ensemble = run.run.assemble("all", rule, calibrate=way)
-    assert ensemble.combine == rule and (ensemble.calibration is None) == (way == "none")
+    ensemble = run.run.assemble("all", rule, calibrate=method)
+    assert ensemble.combine == rule and (ensemble.calibration is None) == (method == "none")
     measured = evaluate(ensemble, run.data, "val")
     require_near(measured, ensemble.metrics["val"])
     for name, own in ensemble.metrics["members"].items():

@@ -18,7 +18,7 @@ from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure
-from densemble.selection.cascade_subsets import thinned
+from densemble.selection.cascade_subsets import subsampled
 from densemble.selection.fit_cascade import fit_cascade, why_no_cascade
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.tasks import SegmentationTask
@@ -48,25 +48,25 @@ def followed(
 ) -> tuple[list[float], list[Tensor]]:
     """Cost and statistics of each image."""
     costs, rows = list[float](), list[Tensor]()
-    places, weights = [held.names.index(name) for name in policy.members], list(combination.weights.values())
-    for maps, truth in held:
+    indices, weights = [held.names.index(name) for name in policy.members], list(combination.weights.values())
+    for maps, target in held:
         running = RunningUncertainty(held.task.distribution)
-        for stage, place in enumerate(places, 1):
-            running.add(maps[place][None], weights[place])
-            seen = places[:stage]
-            joined = combine(maps[seen][:, None], [weights[p] for p in seen], combination.rule, held.task)
-            sure = unsureness(policy.measure, joined, running, held.task.distribution, stage) < policy.threshold
-            if sure or stage == len(places):
+        for stage, index in enumerate(indices, 1):
+            running.add(maps[index][None], weights[index])
+            seen = indices[:stage]
+            combined = combine(maps[seen][:, None], [weights[p] for p in seen], combination.rule, held.task)
+            sure = unsureness(policy.measure, combined, running, held.task.distribution, stage) < policy.threshold
+            if sure or stage == len(indices):
                 break
         calibration = combination.calibration
-        served = joined if calibration is None else calibration.apply(joined)
-        rows.append(measure(served, truth, held.task, objective)[0])
-        costs.append(sum(MILLISECONDS[place] for place in seen) / sum(MILLISECONDS))
+        served = combined if calibration is None else calibration.apply(combined)
+        rows.append(measure(served, target, held.task, objective)[0])
+        costs.append(sum(MILLISECONDS[index] for index in seen) / sum(MILLISECONDS))
     return costs, rows
 
 
 def uneven_set(metric: str, images: int = 10) -> HeldOut:
-    """Two cheap members that are right on every second image and err elsewhere; a dear one that is always right."""
+    """Two cheap members, correct on every second image only, and an expensive member that is always correct."""
     easy, hard = (small_set(TASKS[metric], spreads, images) for spreads in ([0.0, 0.0, 0.0], [2.0, 2.0, 0.0]))
     even = (np.arange(images) % 2 == 0)[:, None, None, None]
     maps = [np.where(even, own, other) for own, other in zip(arrays(easy), arrays(hard), strict=True)]
@@ -77,7 +77,7 @@ def uneven_set(metric: str, images: int = 10) -> HeldOut:
 
 @pytest.mark.parametrize("metric", TASKS)
 @pytest.mark.parametrize("rule", ["mean", "median"])
-def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: str) -> None:
+def test_cost_and_score_of_policies_equal_brute_force(metric: str, rule: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     combination = combination_of(held, WEIGHTS, rule)
     found = fit_cascade(held, combination, objective, MILLISECONDS)
@@ -92,10 +92,10 @@ def test_every_policy_costs_and_scores_what_brute_force_says(metric: str, rule: 
 
 
 def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
-    """Other maps of the same images, twice as large, beside targets twice as large."""
+    """Other maps and targets of the same images, both of twice the size."""
     task = held.task
-    truths = [truth_of(task, random) for _ in held.targets]
-    large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in truths]
+    targets = [truth_of(task, random) for _ in held.targets]
+    large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in targets]
     ideal = torch.stack([task.as_maps(target)[0] for target in large]).numpy()
     noise = [random.normal(size=ideal.shape).astype(np.float32) * 0.3 for _ in held.names]
     maps = [np.abs(ideal + own) for own in noise]
@@ -107,7 +107,7 @@ def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_served(metric: str) -> None:
+def test_cost_and_score_on_served_maps_equal_brute_force(metric: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     combination = combination_of(held, WEIGHTS)
     first = fit_cascade(held, combination, objective, MILLISECONDS)
@@ -132,7 +132,7 @@ def test_policies_cost_and_score_what_brute_force_says_of_the_maps_that_are_serv
         assert check.kept == pytest.approx(share, rel=1e-5), check
 
 
-def test_calibration_is_part_of_what_is_scored() -> None:
+def test_scores_include_the_calibration() -> None:
     task = TASKS["nll"]
     held, objective = small_set(task, [1.5, 1.0, 0.7], images=8), task.objective("nll")
     combination = combination_of(held, WEIGHTS, calibration=Temperature(2.0, task.distribution))
@@ -145,7 +145,7 @@ def test_calibration_is_part_of_what_is_scored() -> None:
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_the_front(metric: str) -> None:
+def test_policies_form_a_pareto_front(metric: str) -> None:
     task = TASKS[metric]
     held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], images=12), task.objective(metric)
     found = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
@@ -177,7 +177,7 @@ def hard_and_easy(images: int = 24) -> HeldOut:
     return held_out(["cheap", "dear"], maps, [(target, None) for target in targets], task)
 
 
-def test_sure_images_stop_and_others_go_on() -> None:
+def test_certain_images_stop_early() -> None:
     held = hard_and_easy()
     found = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
     policy = found.for_keep(1.0)
@@ -189,7 +189,7 @@ def test_sure_images_stop_and_others_go_on() -> None:
 
 
 def test_checks_are_measured_on_the_other_half() -> None:
-    """What holds of the first half only is not promised by what was fitted on it."""
+    """A policy that is good on the first half only is reported with its score on the second half."""
     held = hard_and_easy()
     cheap = arrays(held)[0].copy()
     cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
@@ -204,8 +204,8 @@ def test_checks_are_measured_on_the_other_half() -> None:
     assert found.for_keep(1.0).kept_low >= 1
 
 
-def test_neighbours_that_fail_together_lower_the_bound() -> None:
-    """Frames of a film: six bad images in a row say less about the next film than six scattered ones."""
+def test_failures_of_neighbours_lower_the_bound() -> None:
+    """Video frames: six bad images in a row are less evidence than six scattered ones."""
 
     def low(bad: list[int]) -> float:
         held = hard_and_easy(60)
@@ -222,14 +222,14 @@ def test_neighbours_that_fail_together_lower_the_bound() -> None:
     assert low([0, 1, 2, 3, 4, 5]) < low([5, 15, 25, 35, 45, 55]) - 0.005
 
 
-def test_worse_members_that_come_last_are_left_out() -> None:
+def test_bad_members_at_the_end_do_not_run() -> None:
     held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], images=12)
     found = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
     best = found.for_budget(1.0)
     assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
 
 
-def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
+def test_kept_share_is_undefined_for_negative_scores() -> None:
     held = small_set(TASKS["cc"], [0.1, 0.1], images=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
     negative = held_out(held.names, upside_down, held.targets, held.task)
@@ -240,7 +240,7 @@ def test_no_share_is_kept_of_a_score_that_is_not_positive() -> None:
     assert found.for_budget(1.0).score >= found.full and {check.asked for check in found.checks} == {"budget"}
 
 
-def test_what_has_no_cascade() -> None:
+def test_ensembles_without_cascade() -> None:
     held = small_set(TASKS["miou"], [1.0, 1.0])
     objective = held.task.objective()
     assert why_no_cascade(3, "mean") is None and "one member" in str(why_no_cascade(1, "mean"))
@@ -255,7 +255,7 @@ def test_what_has_no_cascade() -> None:
         fit_cascade(heat, combination_of(heat, (0.5, 0.5)), unknown, [1.0, 1.0])
 
 
-def test_images_may_be_numbered_anyhow() -> None:
+def test_images_in_any_order() -> None:
     held, objective = small_set(TASKS["cc"], [1.5, 0.7], images=12), TASKS["cc"].objective()
     some = held.only([11, 2, 3, 7, 8, 5])
     found: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
@@ -267,15 +267,15 @@ def test_images_may_be_numbered_anyhow() -> None:
 
 
 def _score(held: HeldOut, objective: Objective, members: tuple[str, ...]) -> float:
-    """Of the mean of some members, image by image."""
-    rows = [measure(maps.mean(0)[None], truth, held.task, objective)[0] for maps, truth in held.of(members)]
+    """Score of the mean of some members, image by image."""
+    rows = [measure(maps.mean(0)[None], target, held.task, objective)[0] for maps, target in held.of(members)]
     return float(objective.value(torch.stack(rows).sum(0)))
 
 
-def test_only_targets_that_are_scored_by_pixel_at_the_size_of_the_maps_are_thinned() -> None:
+def test_only_pixelwise_targets_of_the_map_size_are_subsampled() -> None:
     maps, same, other = torch.rand(2, 3, 100, 100), torch.zeros(100, 100), torch.zeros(50, 50)
-    assert thinned(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
-    assert thinned(maps, (other, None), "labels")[0] is maps
-    assert thinned(maps, (same, None), "labels", most=None)[0] is maps
-    some, (target, _) = thinned(maps, (torch.arange(10_000).view(100, 100), None), "labels", most=2500)
+    assert subsampled(maps, (same, None), "heat")[0] is maps  # its peaks and its sum would change
+    assert subsampled(maps, (other, None), "labels")[0] is maps
+    assert subsampled(maps, (same, None), "labels", max_pixels=None)[0] is maps
+    some, (target, _) = subsampled(maps, (torch.arange(10_000).view(100, 100), None), "labels", max_pixels=2500)
     assert torch.equal(some, maps[..., ::2, ::2]) and torch.equal(target, torch.arange(10_000).view(100, 100)[::2, ::2])

@@ -19,7 +19,7 @@ Fresh = Callable[[str], Written]
 @pytest.mark.parametrize(
     "kind", sampled(["saliency", "segmentation", "multilabel", "depth"], ["segmentation", "depth"])
 )
-def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None:
+def test_scores_of_policies_equal_a_run_of_the_cascade(fresh: Fresh, kind: str) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble(select="all")
     cascade, task = ensemble.cascade, run.task
@@ -38,15 +38,15 @@ def test_policies_score_what_running_them_gives(fresh: Fresh, kind: str) -> None
         assert policy.cost == pytest.approx(cascade_use(torch.cat(used), policy, cascade.shares).cost)
 
 
-def test_of_many_images_evenly_spaced_ones_are_run(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policies_are_measured_on_evenly_spaced_images(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
-    monkeypatch.setattr(cascading, "MOST", 5)
+    monkeypatch.setattr(cascading, "MAX_IMAGES", 5)
     measured: list[object] = []
     fit = cascading.fit_cascade
 
-    def spy(held, mixed, objective, milliseconds, served):  # type: ignore[no-untyped-def]
+    def spy(held, combination, objective, milliseconds, served):  # type: ignore[no-untyped-def]
         measured.extend(served.images)
-        return fit(held, mixed, objective, milliseconds, served)
+        return fit(held, combination, objective, milliseconds, served)
 
     monkeypatch.setattr(cascading, "fit_cascade", spy)
     ensemble = run.run.assemble(select="all")

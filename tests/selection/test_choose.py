@@ -11,7 +11,16 @@ from small_heldout import SIZE, TASKS, arrays, small_set
 
 from densemble.errors import DataError, UsageError
 from densemble.selection.held_out_predictions import HeldOut, held_out
-from densemble.selection.strategies import SELECT, best, everyone, exhaustive, greedy, greedy_by_cost, pareto, price
+from densemble.selection.strategies import (
+    SELECT,
+    all_candidates,
+    best,
+    exhaustive,
+    greedy,
+    greedy_by_cost,
+    pareto,
+    price,
+)
 from densemble.tasks import SegmentationTask
 
 
@@ -22,14 +31,14 @@ def stacked(held: HeldOut) -> np.ndarray:
     )
 
 
-def brute_score(metric: str, mixture: np.ndarray, held: HeldOut) -> float:
-    """Higher is better, (N, K, pixels); written without anything of densemble."""
+def brute_score(metric: str, combined: np.ndarray, held: HeldOut) -> float:
+    """Score of maps (N, K, pixels), higher is better; independent of densemble."""
     targets = np.stack([target.numpy().reshape(-1) for target, _ in held.targets])
     if metric == "mae":
-        return -float(np.abs(mixture[:, 0] - targets).mean())
+        return -float(np.abs(combined[:, 0] - targets).mean())
     if metric == "cc":
-        return float(np.mean([np.corrcoef(p, q)[0, 1] for p, q in zip(mixture[:, 0], targets, strict=True)]))
-    p, t = mixture.transpose(0, 2, 1)[targets != 255], targets[targets != 255]
+        return float(np.mean([np.corrcoef(p, q)[0, 1] for p, q in zip(combined[:, 0], targets, strict=True)]))
+    p, t = combined.transpose(0, 2, 1)[targets != 255], targets[targets != 255]
     if metric == "nll":
         return float(np.log(p[np.arange(len(t)), t]).mean())
     found = p.argmax(1)
@@ -68,7 +77,7 @@ def test_greedy_equals_brute_force(metric: str, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("metric", TASKS)
 def test_greedy_equals_autogluon(metric: str, seed: int) -> None:
-    """Theirs with our metric. It breaks ties at random and rounds scores to 6 places, hence no ties in the data."""
+    """AutoGluon breaks ties at random and rounds scores to 6 digits, so the data has no ties."""
     module = pytest.importorskip("autogluon.core.models.greedy_ensemble.ensemble_selection")
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 1.4, 2.0), images=30, seed=seed)
 
@@ -99,13 +108,13 @@ def test_exhaustive_finds_the_best_subset(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", TASKS)
 @pytest.mark.parametrize("strategy", ["greedy", "best", "exhaustive"])
-def test_a_planted_member_is_chosen_and_bad_ones_are_not(strategy: str, metric: str) -> None:
+def test_strategies_select_the_good_member(strategy: str, metric: str) -> None:
     held = small_set(TASKS[metric], (9.0, 0.05, 9.0))
     assert SELECT[strategy](held, objective_of(metric)).weights == (0, 1, 0)
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_a_duplicate_brings_nothing(metric: str) -> None:
+def test_a_duplicate_does_not_change_the_score(metric: str) -> None:
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4))
     twice = replace(
         held, names=(*held.names, "again"), maps=(*held.maps, held.maps[0]), temperatures=(*held.temperatures, 1.0)
@@ -116,7 +125,7 @@ def test_a_duplicate_brings_nothing(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", TASKS)
 @pytest.mark.parametrize("strategy", SELECT)
-def test_the_order_of_candidates_does_not_matter(strategy: str, metric: str) -> None:
+def test_order_of_candidates_does_not_matter(strategy: str, metric: str) -> None:
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 2.0))
     turned = held.of(held.names[::-1])
     one, other = (SELECT[strategy](each, objective_of(metric)) for each in (held, turned))
@@ -127,20 +136,20 @@ def test_the_order_of_candidates_does_not_matter(strategy: str, metric: str) -> 
 def test_best_and_all() -> None:
     held = small_set(TASKS["mae"], (2.0, 0.5, 1.0))
     maps = stacked(held)
-    one, every = best(held, objective_of("mae")), everyone(held, objective_of("mae"))
+    one, every = best(held, objective_of("mae")), all_candidates(held, objective_of("mae"))
     assert one.weights == (0, 1, 0)
     assert one.score == pytest.approx(-brute_score("mae", maps[1], held), rel=1e-6)
     assert every.weights == pytest.approx((1 / 3,) * 3)
     assert every.score == pytest.approx(-brute_score("mae", maps.mean(0), held), rel=1e-6)
 
 
-def test_temperatures_count() -> None:
+def test_temperatures_affect_the_selection() -> None:
     held = small_set(TASKS["nll"], (0.5, 0.5))
     cooled = held.tempered((1.0, 20.0))  # the second says nothing any more
     assert best(cooled, objective_of("nll")).weights == (1, 0)
 
 
-def test_only_the_given_images_are_chosen_by() -> None:
+def test_selection_uses_only_the_given_images() -> None:
     held = small_set(TASKS["mae"], (0.5, 1.0), images=4)
     one, two = arrays(held)
     crossed = [np.concatenate([a[:2], b[2:]]) for a, b in ((one, two), (two, one))]
@@ -149,20 +158,20 @@ def test_only_the_given_images_are_chosen_by() -> None:
     assert best(swapped.only((3, 2)), objective_of("mae")).weights == (0, 1)
 
 
-def test_too_many_subsets_are_refused() -> None:
+def test_too_many_subsets_raise() -> None:
     with pytest.raises(UsageError, match="11 candidates have 2047 subsets"):
         exhaustive(small_set(TASKS["mae"], (1.0,) * 11), objective_of("mae"))
 
 
 @pytest.mark.parametrize("strategy", SELECT)
-def test_nothing_to_choose_by_is_said(strategy: str) -> None:
+def test_an_undefined_objective_raises(strategy: str) -> None:
     held = small_set(TASKS["miou"], (1.0, 1.2), images=2)
     blank = replace(held, targets=[(torch.full(SIZE, 255), None)] * 2)
     with pytest.raises(DataError, match="'miou' is undefined on the 2 held-out images"):
         SELECT[strategy](blank, objective_of("miou"))
 
 
-def test_gain_per_millisecond_takes_the_cheap_one_first() -> None:
+def test_gain_per_millisecond_selects_the_cheap_candidate_first() -> None:
     held = small_set(TASKS["mae"], (0.5, 0.55, 3.0), images=20)
     found = greedy_by_cost(held, objective_of("mae"), (50.0, 1.0, 1.0))
     assert found.order[0] == 1
@@ -170,7 +179,7 @@ def test_gain_per_millisecond_takes_the_cheap_one_first() -> None:
 
 
 @pytest.mark.parametrize("budget", [1.0, 5.0, 7.0, 12.0, 100.0])
-def test_a_budget_is_kept_and_used(budget: float) -> None:
+def test_a_budget_is_respected_and_used(budget: float) -> None:
     held = small_set(TASKS["nll"], (1.0, 1.2, 1.4, 3.0))
     costs = (10.0, 5.0, 2.0, 1.0)
     found = greedy_by_cost(held, objective_of("nll"), costs, budget)
@@ -182,13 +191,13 @@ def test_a_budget_is_kept_and_used(budget: float) -> None:
         assert found.score <= greedy(held, objective_of("nll")).score + 1e-6
 
 
-def test_a_budget_that_nothing_fits_is_refused() -> None:
+def test_a_budget_below_the_cheapest_candidate_raises() -> None:
     with pytest.raises(UsageError, match="'member1', needs 2 ms"):
         greedy_by_cost(small_set(TASKS["mae"], (1.0, 2.0)), objective_of("mae"), (3.0, 2.0), 1.5)
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
+def test_pareto_front_rises_and_is_not_dominated(metric: str) -> None:
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 2.0, 3.0), images=8)
     objective, costs = objective_of(metric), (10.0, 8.0, 3.0, 2.0, 2.5)
     sign = 1 if objective.higher_is_better else -1
@@ -199,7 +208,7 @@ def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
     others = [(best(held.of([name]), objective).score, cost) for name, cost in zip(held.names, costs, strict=True)]
     others += [
         (each(held, objective).score, price(each(held, objective).weights, costs))
-        for each in (partial(greedy, rounds=8), everyone)
+        for each in (partial(greedy, rounds=8), all_candidates)
     ]
     for score, cost in others:
         assert any(sign * trade.score >= sign * score - 1e-6 and trade.milliseconds <= cost for trade in front)
@@ -208,7 +217,7 @@ def test_the_pareto_front_rises_and_is_beaten_by_nothing(metric: str) -> None:
         assert sum(trade.weights) == pytest.approx(1)
 
 
-def test_a_member_that_is_never_taken_cannot_spoil_the_others() -> None:
+def test_nan_of_an_unselected_member_does_not_spread() -> None:
     held = small_set(SegmentationTask(("a", "b", "c")), (1.0, 1.2, 1.0))
     arrays(held)[2][:] = np.nan
     found = greedy(held, objective_of("nll"))

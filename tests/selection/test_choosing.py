@@ -19,7 +19,7 @@ from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
 from densemble.selection import assemble as assembling
 from densemble.selection.baseline_filter import BaselineFilter
-from densemble.selection.choose import make_choice
+from densemble.selection.choose import select_weights
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.selection.options import Options
 from densemble.storage.runs import read_json, write_json
@@ -39,28 +39,29 @@ def analysis(run: Written) -> dict[str, Any]:
 
 
 def score(run: Written, weights: dict[str, float]) -> float:
-    """The task's own metric of a weighted mean of kept maps, images one by one."""
+    """Primary metric of a weighted mean of kept maps, image by image."""
     metric = run.task.metrics()
     total = sum(weights.values())
     maps = sum(np.load(run.maps(name)).astype(np.float32) * weight / total for name, weight in weights.items())
-    for own, truth in zip(torch.from_numpy(maps), run.small_targets(), strict=True):
-        metric.update(own, truth, None)
+    for kept, target in zip(torch.from_numpy(maps), run.targets(), strict=True):
+        size = tuple(target.shape[-2:])
+        metric.update(torch.nn.functional.interpolate(kept[None], size=size, mode="bilinear")[0], target, None)
     return float(metric.compute()[run.task.primary])
 
 
 def planted(run: Written, spreads: tuple[float, float, float]) -> HeldOut:
     run.plant(spreads)
     maps = [np.load(run.maps(name)) for name in NAMES]
-    return held_out(NAMES, maps, [(truth, None) for truth in run.small_targets()], run.task)
+    return held_out(NAMES, maps, [(target, None) for target in run.targets()], run.task)
 
 
 def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **options: Any) -> dict[str, float]:
-    """Weights by name of those that are chosen."""
-    choice = make_choice(Options(**options), NAMES, held.task.objective(), milliseconds or {})
-    return {name: weight for name, weight in zip(NAMES, choice(held), strict=True) if weight}
+    """Weights of the selected candidates by name."""
+    weights = select_weights(held, Options(**options), NAMES, held.task.objective(), milliseconds or {})
+    return {name: weight for name, weight in zip(NAMES, weights, strict=True) if weight}
 
 
-def test_strategies_choose_what_they_should(fresh: Fresh) -> None:
+def test_strategies_select_the_expected_members(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (FAIR, GOOD, BAD))
     assert choose(held, select="best") == {"two": 1.0}
@@ -78,21 +79,21 @@ def test_strategies_choose_what_they_should(fresh: Fresh) -> None:
     assert read_json(run.path / "ensemble.json")["weights"] == {"one": 0.0, "two": 0.75, "three": 0.25}
 
 
-def test_strategies_take_none_that_is_no_better_than_nothing(fresh: Fresh) -> None:
+def test_strategies_ignore_candidates_below_the_baselines(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (FAIR, GOOD, BAD))
     objective = run.task.objective()
     # Hits and unions of one class: IoU of the three candidates 0.5, 0.2, 0.4 on image 7, and 0.1, 0.9, 0.1 on image 9.
     rows = torch.tensor([[[5.0, 10], [1, 10]], [[2, 10], [9, 10]], [[4, 10], [1, 10]]])
     beaten, unbeaten = (torch.tensor([[[value, 10.0], [0, 10]]]) for value in (3.0, 6.0))
-    able = BaselineFilter(NAMES, rows, torch.cat([beaten, beaten / 3]), {7: 0, 9: 1}, objective).able([7])
-    assert able == ["one", "three"]
-    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([7]) == list(NAMES)
-    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).able([9]) == list(NAMES)
-    assert BaselineFilter(NAMES, rows, beaten.flip(1) / 2, {7: 0, 9: 1}, objective).able([9]) == ["two"]
-    assert make_choice(Options(select="best"), able, objective, {})(held)[1] == 0
-    assert make_choice(Options(select="two"), able, objective, {})(held) == [0, 1, 0]
-    assert make_choice(Options(select="all"), able, objective, {})(held)[1] > 0
+    eligible = BaselineFilter(NAMES, rows, torch.cat([beaten, beaten / 3]), {7: 0, 9: 1}, objective).eligible([7])
+    assert eligible == ["one", "three"]
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).eligible([7]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, unbeaten, {7: 0, 9: 1}, objective).eligible([9]) == list(NAMES)
+    assert BaselineFilter(NAMES, rows, beaten.flip(1) / 2, {7: 0, 9: 1}, objective).eligible([9]) == ["two"]
+    assert select_weights(held, Options(select="best"), eligible, objective, {})[1] == 0
+    assert select_weights(held, Options(select="two"), eligible, objective, {}) == [0, 1, 0]
+    assert select_weights(held, Options(select="all"), eligible, objective, {})[1] > 0
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_wrong_names_and_weights(select: str, weights: tuple[float, ...] | None,
         choose(planted(fresh("depth"), (GOOD, FAIR, BAD)), select=select, weights=weights)
 
 
-def test_a_budget_is_kept(fresh: Fresh) -> None:
+def test_a_budget_is_respected(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (GOOD, FAIR, FAIR))
     costs = {"one": 10.0, "two": 1.0, "three": 2.0}
@@ -134,13 +135,13 @@ def test_a_budget_is_kept(fresh: Fresh) -> None:
 @pytest.mark.parametrize(
     ("kind", "weighing"), [("segmentation", {"stacking", "class_weights"}), ("depth", {"stacking", "inverse_variance"})]
 )
-def test_auto_takes_a_rule_that_weighs_members_where_two_of_three_are_bad(
+def test_auto_selects_a_weighing_rule_if_two_of_three_members_are_bad(
     kind: str, weighing: set[str], fresh: Fresh
 ) -> None:
-    run, said = fresh(kind), []
+    run, lines = fresh(kind), []
     run.plant([GOOD / 4, BAD, BAD])
-    ensemble = run.run.assemble("all", "auto", report=said.append)
-    assert ensemble.combine in weighing and f"combined by: {ensemble.combine}" in said
+    ensemble = run.run.assemble("all", "auto", report=lines.append)
+    assert ensemble.combine in weighing and f"combined by: {ensemble.combine}" in lines
     values = analysis(run)
     assert values["chosen"]["combine"] == ensemble.combine
     assert {row["name"] for row in values["rules"]} >= {"mean", "median", "trimmed", *weighing}
@@ -151,7 +152,7 @@ def test_auto_takes_a_rule_that_weighs_members_where_two_of_three_are_bad(
     assert sign * (found - mean) > 0.5 * sign * (alone - mean) > 0
 
 
-def test_auto_stays_with_the_mean_where_no_rule_can_gain(fresh: Fresh) -> None:
+def test_auto_keeps_the_mean_if_no_rule_can_gain(fresh: Fresh) -> None:
     run = fresh("segmentation")
     run.plant([0.0, 0.0, 0.0])  # all members are equal, so that every rule without fitted parameters gives their map
     ensemble = run.run.assemble("all", "auto", calibrate="none")
@@ -165,22 +166,22 @@ def test_auto_stays_with_the_mean_where_no_rule_can_gain(fresh: Fresh) -> None:
     assert alone.combine == "mean" and not analysis(run)["rules"]
 
 
-def crossed_loss(run: Written, maps: Tensor, way: str) -> float:
-    """Mean NLL of maps, each half calibrated by a temperature or per class on the other, by brute force."""
+def crossed_loss(run: Written, maps: Tensor, method: str) -> float:
+    """Mean NLL of maps; each half is calibrated on the other half, by brute force."""
     logs = maps.double().clamp(min=1e-12).log()
-    truths = torch.stack(run.targets()).long()
+    labels = torch.stack(run.targets()).long()
     total, count = 0.0, 0
     for seen, unseen in ((slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4))):
-        scale = torch.ones(3 if way == "vector" else 1, dtype=torch.float64)
+        scale = torch.ones(3 if method == "vector" else 1, dtype=torch.float64)
         bias = torch.zeros(3, dtype=torch.float64)
-        learnt = [scale, bias] if way == "vector" else [scale]
+        learnt = [scale, bias] if method == "vector" else [scale]
 
         def loss(part: slice, scale: Tensor = scale, bias: Tensor = bias) -> Tensor:
             scores = logs[part] * scale.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-            return torch.nn.functional.cross_entropy(scores, truths[part], ignore_index=255)
+            return torch.nn.functional.cross_entropy(scores, labels[part], ignore_index=255)
 
         descend(learnt, lambda loss=loss, seen=seen: loss(seen))
-        known = int((truths[unseen] != 255).sum())
+        known = int((labels[unseen] != 255).sum())
         total, count = total + float(loss(unseen).detach()) * known, count + known
     return total / count
 
@@ -199,8 +200,8 @@ def descend(learnt: list[Tensor], loss: Callable[[], Tensor]) -> None:
     optimizer.step(step)
 
 
-@pytest.mark.parametrize(("tilt", "way"), [(0.0, "temperature"), (2.0, "vector")])
-def test_auto_calibrates_as_is_likelier_where_it_did_not_learn(tilt: float, way: str, fresh: Fresh) -> None:
+@pytest.mark.parametrize(("tilt", "method"), [(0.0, "temperature"), (2.0, "vector")])
+def test_auto_selects_the_calibration_with_the_best_held_out_likelihood(tilt: float, method: str, fresh: Fresh) -> None:
     run = fresh("segmentation")
     random = np.random.default_rng(0)
     maps = torch.stack([noisy(run.task, target, GOOD, random) for target in run.targets()])
@@ -212,17 +213,17 @@ def test_auto_calibrates_as_is_likelier_where_it_did_not_learn(tilt: float, way:
     for name in NAMES:  # all members of a run serve maps of one size
         run.plant_maps(name, small.half().numpy(), tilted.numpy())
     losses = {each: crossed_loss(run, tilted, each) for each in ("temperature", "vector")}
-    assert min(losses, key=lambda each: losses[each]) == way, losses
+    assert min(losses, key=lambda each: losses[each]) == method, losses
     ensemble = run.run.assemble("one", calibrate="auto")
-    if way == "temperature":  # what one can do the member's own has done
+    if method == "temperature":  # the temperature of the member already calibrates it
         calibration = ensemble.calibration or Temperature(1.0, "categorical")
         assert isinstance(calibration, Temperature) and calibration.value == pytest.approx(1, abs=0.01)
     else:
         assert isinstance(ensemble.calibration, VectorScaling)
-    assert analysis(run)["calibration"]["after"]["nll"] == pytest.approx(losses[way], abs=2e-3)
+    assert analysis(run)["calibration"]["after"]["nll"] == pytest.approx(losses[method], abs=2e-3)
 
 
-def test_what_is_asked_for_is_how_it_is_calibrated(fresh: Fresh) -> None:
+def test_the_requested_calibration_is_used(fresh: Fresh) -> None:
     run = fresh("segmentation")
     run.plant([GOOD, FAIR, BAD])
     plain = run.run.assemble("all", calibrate="none")
@@ -234,7 +235,7 @@ def test_what_is_asked_for_is_how_it_is_calibrated(fresh: Fresh) -> None:
     assert read_json(run.path / "ensemble.json")["calibration"] == ensemble.calibration.describe()
 
 
-def test_a_guarantee_is_fitted_on_images_that_nothing_else_saw(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guarantee_images_are_used_by_no_other_fit(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("segmentation")
     run.plant([GOOD, FAIR, FAIR])
     seen: list[tuple[int, ...]] = []
@@ -267,31 +268,31 @@ def test_a_guarantee_is_fitted_on_images_that_nothing_else_saw(fresh: Fresh, mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "promise", "known"),
+    ("kind", "guarantee", "known"),
     [
         ("segmentation", "risk", "risk_control"),
         ("multilabel", "risk", "risk_control"),
         ("depth", "interval", "conformal_interval"),
     ],
 )
-def test_other_guarantees(kind: str, promise: str, known: str, fresh: Fresh) -> None:
+def test_other_guarantees(kind: str, guarantee: str, known: str, fresh: Fresh) -> None:
     run = fresh(kind)
     run.plant([GOOD, FAIR, FAIR])
-    ensemble = run.run.assemble("all", guarantee=promise, level=0.6, confidence=0.8)
+    ensemble = run.run.assemble("all", guarantee=guarantee, level=0.6, confidence=0.8)
     assert ensemble.guarantee is not None
     described = ensemble.guarantee.describe()
     assert described["kind"] == known and described["pictures"] == IMAGES // 2
-    told = analysis(run)["guarantee"]
+    reported = analysis(run)["guarantee"]
     assert read_json(run.path / "ensemble.json")["guarantee"] == described
-    assert told.items() >= described.items()
-    # Fitted again on one half of its images and measured on the other, both ways round.
-    assert 0 <= told["low"] <= told["coverage"] <= told["high"] <= 1
-    assert told["promised"] == pytest.approx(0.4) and told["checked_on"] == IMAGES // 2
+    assert reported.items() >= described.items()
+    # Fitted again on each half of its images and measured on the other half.
+    assert 0 <= reported["low"] <= reported["coverage"] <= reported["high"] <= 1
+    assert reported["promised"] == pytest.approx(0.4) and reported["checked_on"] == IMAGES // 2
     with pytest.raises(DataError, match="at least"):
-        run.run.assemble("all", guarantee=promise, level=0.01)
+        run.run.assemble("all", guarantee=guarantee, level=0.01)
 
 
-def test_saliency_can_be_chosen_by_fixations(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_saliency_can_be_selected_by_fixations(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh("saliency")
     run.plant([BAD, FAIR, GOOD])
     worth = {}

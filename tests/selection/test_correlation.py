@@ -14,7 +14,7 @@ from densemble.tasks import MultilabelTask
 
 
 @pytest.mark.parametrize("metric", ["miou", "mae", "cc"])
-def test_error_correlation_is_that_of_numpy(metric: str) -> None:
+def test_error_correlation_equals_numpy(metric: str) -> None:
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4))
     errors = []
     for maps in arrays(held):
@@ -29,7 +29,7 @@ def test_error_correlation_is_that_of_numpy(metric: str) -> None:
     np.testing.assert_allclose(error_correlation(held), np.corrcoef(errors), atol=1e-6)
 
 
-def test_errors_of_masks_are_counted_where_they_are_known() -> None:
+def test_errors_of_masks_count_at_known_pixels() -> None:
     target = torch.tensor([[[0, 1, 1, 0, 255]]])
     maps = [np.array([[[[0.9, 0.9, 0.1, 0.1, noise]]]], np.float16) for noise in (0.0, 1.0)]
     maps.append(np.array([[[[0.9, 0.9, 0.9, 0.1, 0.0]]]], np.float16))
@@ -38,7 +38,7 @@ def test_errors_of_masks_are_counted_where_they_are_known() -> None:
     np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
-def test_errors_that_never_vary_have_no_correlation() -> None:
+def test_constant_errors_have_no_correlation() -> None:
     held = small_set(TASKS["mae"], (0.0, 1.0, 1.0))
     constant = np.stack([(t + 0.25).numpy()[None] for t, _ in held.targets])
     shifted = replace(held, maps=(KeptMaps(constant, held.task), *held.maps[1:]))

@@ -72,8 +72,8 @@ DAMAGES: dict[str, tuple[Callable[[Written], None], str]] = {
     "foreign predictions": (with_maps(lambda path: b"no array" * 100), "cannot read its predictions"),
     "words": (with_maps(lambda path: npy(np.full((8, 1, 12, 16), "word"))), "instead of floats"),
     "numbers": (with_maps(lambda path: npy(np.ones((8, 1, 12, 16), np.uint8))), "uint8 .* instead of floats"),
-    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of image 5 holds NaN or infinity"),
-    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of image 5 holds NaN or infinity"),
+    "NaN": (with_maps(lambda path: changed(path, np.nan)), "prediction of image 5 contains NaN or infinity"),
+    "infinity": (with_maps(lambda path: changed(path, np.inf)), "prediction of image 5 contains NaN or infinity"),
     "fewer images": (
         with_maps(lambda path: npy(np.load(path)[:-1])),
         r"\(7, 1, 12, 16\) instead of floats \(8, 1, h, w\)",
@@ -88,7 +88,7 @@ DAMAGES: dict[str, tuple[Callable[[Written], None], str]] = {
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
-def test_what_cannot_be_used_is_told_with_its_reason(damage: str, fresh: Fresh) -> None:
+def test_unusable_candidates_are_dropped_with_a_reason(damage: str, fresh: Fresh) -> None:
     run = fresh("saliency")
     spoil, reason = DAMAGES[damage]
     spoil(run)
@@ -97,20 +97,20 @@ def test_what_cannot_be_used_is_told_with_its_reason(damage: str, fresh: Fresh) 
     assert dropped.name == "two" and re.search(reason, dropped.reason), dropped.reason
 
 
-def test_the_others_share_its_weight_and_everybody_is_told(fresh: Fresh) -> None:
-    run, said = fresh("saliency"), []
+def test_a_dropped_member_is_reported_everywhere(fresh: Fresh) -> None:
+    run, lines = fresh("saliency"), []
     lose_maps(run)
-    ensemble = run.run.assemble("all", report=said.append)
+    ensemble = run.run.assemble("all", report=lines.append)
     assert ensemble.weights == {"one": 0.5, "three": 0.5}
     (dropped,) = read_json(run.path / "ensemble.json")["dropped"]
-    assert dropped["name"] == "two" and f"dropped: two: {dropped['reason']}" in said
+    assert dropped["name"] == "two" and f"dropped: two: {dropped['reason']}" in lines
     assert read_json(run.path / "analysis.json")["dropped"] == [dropped]
     assert "cannot read its predictions" in (run.path / "report.html").read_text()
     with pytest.raises(UsageError, match="3 weights for 2 members"):
         run.run.assemble("all", weights=[1, 2, 3])
 
 
-def test_what_is_left_must_be_enough(fresh: Fresh) -> None:
+def test_too_few_usable_members_raise(fresh: Fresh) -> None:
     run = fresh("saliency")
     lose_maps(run)
     run.maps("three").write_bytes(b"")
@@ -122,9 +122,7 @@ def test_what_is_left_must_be_enough(fresh: Fresh) -> None:
         run.run.assemble()
 
 
-def test_the_command_writes_the_artifact_and_says_that_it_is_partial(
-    fresh: Fresh, densemble: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_command_writes_a_partial_artifact(fresh: Fresh, densemble: Callable[..., Any], tmp_path: Path) -> None:
     run, out = fresh("saliency"), tmp_path / "gaze.safetensors"
     lose_maps(run)
     done = densemble("assemble", run.path, "-o", out, "--select", "all")
@@ -147,7 +145,7 @@ def test_a_dropped_member_cannot_be_named(fresh: Fresh) -> None:
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"state": "done"}', '{"state": "done", "spec": {}, "val": {}}'])
-def test_a_damaged_record_says_what_to_do(record: str, fresh: Fresh) -> None:
+def test_error_of_a_damaged_record_contains_the_remedy(record: str, fresh: Fresh) -> None:
     run = fresh("saliency")
     (run.folder("two") / "member.json").write_text(record)
     with pytest.raises(ArtifactError, match=r"02-two/member.json' is damaged.*delete that folder.*--resume"):

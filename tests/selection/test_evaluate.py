@@ -1,4 +1,4 @@
-"""Calibration and uncertainty scores of an evaluation equal those computed at once from all pixels of all images."""
+"""Calibration and uncertainty scores of an evaluation equal a computation on all pixels of all images at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def predictions(ensemble: Ensemble, run: Written) -> list[tuple[Prediction, torc
 
 
 def area_under(uncertainty: Array, error: Array) -> float:
-    """Mean over all coverages of the mean error of the surest pixels."""
+    """Mean over all coverages of the mean error of the most certain pixels."""
     ordered = error[np.argsort(uncertainty, kind="stable")]
     return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
 
@@ -146,14 +146,14 @@ def test_depth(written: Callable[[str], Written]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["saliency", "keypoints", "density", "image"])
-def test_tasks_that_are_neither_right_nor_wrong_have_none_of_it(kind: str, written: Callable[[str], Written]) -> None:
+def test_tasks_without_errors_have_no_trust_values(kind: str, written: Callable[[str], Written]) -> None:
     run = written(kind)
     found = evaluate(build(run), run.data, "val")
     assert not {"risk_coverage", "interval_coverage", "guarantee", "reliability"} & set(found)
     assert set(found["members"]) == {"one", "two"} and found["images"] == 8
 
 
-def test_without_a_guarantee_none_is_checked(written: Callable[[str], Written]) -> None:
+def test_no_guarantee_is_checked_without_one(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
     assert "guarantee" not in evaluate(build(run), run.data, "val")
 
@@ -168,7 +168,7 @@ def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str
     assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
 
 
-def test_a_member_that_is_left_out_of_images_is_scored_on_the_others(written: Callable[[str], Written]) -> None:
+def test_a_member_is_scored_on_the_images_with_usable_maps(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
     whole, spoilt = build(run), build(run, min_members=1)
     member = spoilt.members["two"].head.logits  # what runs of a member is not its whole forward

@@ -53,7 +53,7 @@ def test_halves_alternate_in_blocks(count: int) -> None:
     ("groups", "found"),
     [(["a", "b", None], True), (["a", "a", "a"], False), (["a", None, None], False), ([None, None, None], False)],
 )
-def test_one_group_is_none(groups: list[str | None], found: bool) -> None:
+def test_a_single_group_counts_as_no_group(groups: list[str | None], found: bool) -> None:
     data: Any = SimpleNamespace(
         layout=SimpleNamespace(split_by="folders"),
         options={"group_by": None},
@@ -66,5 +66,5 @@ def test_one_group_is_none(groups: list[str | None], found: bool) -> None:
     ("channels", "images", "pixels"),
     [(3, 100, 4096), (20, 1000, 33_554_432 // 20_000), (150, 1000, 256), (1, 0, 4096)],
 )
-def test_fewer_pixels_are_sampled_of_many_large_maps(channels: int, images: int, pixels: int) -> None:
+def test_fewer_pixels_are_sampled_from_many_large_maps(channels: int, images: int, pixels: int) -> None:
     assert sampled_pixels(channels, images) == pixels

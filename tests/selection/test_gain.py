@@ -14,7 +14,7 @@ MIOU = TASKS["miou"].objective("miou")
 
 
 def metric_of(held: HeldOut, weights: list[float], images: list[int]) -> float:
-    """mIoU of images, some of them several times, as the task's own metric tells it."""
+    """mIoU of images, some of them repeated, by the metric of the task."""
     metric = held.task.metrics()
     for image in images:
         maps = sum(w * torch.from_numpy(m[image]).float() for w, m in zip(weights, arrays(held), strict=True))
@@ -22,7 +22,7 @@ def metric_of(held: HeldOut, weights: list[float], images: list[int]) -> float:
     return metric.compute()["miou"]
 
 
-def test_equals_a_loop_over_the_same_samples() -> None:
+def test_bootstrap_equals_a_loop_over_the_same_samples() -> None:
     held = small_set(TASKS["miou"], (1.0, 2.0))
     new, old = statistics(held, torch.eye(2), MIOU)
     samples = [np.repeat(np.arange(6), row).tolist() for row in resample(6, 40, seed=3).int().numpy()]
@@ -35,7 +35,7 @@ def test_equals_a_loop_over_the_same_samples() -> None:
     assert bootstrap_gain(new, old, MIOU, 40, seed=3) == pytest.approx((gain, *np.quantile(gains, [0.025, 0.975])))
 
 
-def test_the_interval_of_a_mean_is_that_of_the_means_of_the_samples() -> None:
+def test_interval_of_a_mean_equals_that_of_the_sample_means() -> None:
     values = np.random.default_rng(1).random(12)
     samples = [np.repeat(values, row).mean() for row in resample(12).int().numpy()]
     expected = (values.mean(), *np.quantile(samples, [0.025, 0.975]))
@@ -50,7 +50,7 @@ def test_samples_are_as_large_as_the_set_and_repeat_with_the_seed() -> None:
     assert float((counts == 0).double().mean()) == pytest.approx((1 - 1 / 50) ** 50, abs=0.01)
 
 
-def test_the_interval_holds_the_truth_19_times_in_20() -> None:
+def test_interval_contains_the_true_value_in_95_percent() -> None:
     random = np.random.default_rng(0)
     inside = inside_gain = 0
     for repeat in range(150):
@@ -65,12 +65,12 @@ def test_the_interval_holds_the_truth_19_times_in_20() -> None:
     assert 0.90 <= inside_gain / 150 <= 0.98
 
 
-def test_a_mixture_gains_nothing_over_itself() -> None:
+def test_an_ensemble_has_no_gain_over_itself() -> None:
     rows = statistics(small_set(TASKS["miou"], (1.0,)), [[1.0]], MIOU)[0]
     assert bootstrap_gain(rows, rows, MIOU) == (0, 0, 0)
 
 
-def test_pairs_are_surer_than_the_scores_themselves() -> None:
+def test_paired_intervals_are_narrower() -> None:
     easy_and_hard = torch.linspace(0, 10, 40, dtype=torch.float64)
     new, old = (torch.stack([easy_and_hard + shift, torch.ones(40)], 1) for shift in (0.0, 0.2))
     assert bootstrap_gain(new, old, MAE) == pytest.approx((0.2, 0.2, 0.2))
@@ -78,7 +78,7 @@ def test_pairs_are_surer_than_the_scores_themselves() -> None:
     assert score.high - score.low > 1
 
 
-def test_samples_in_which_nothing_is_defined_do_not_count() -> None:
+def test_undefined_samples_are_ignored() -> None:
     rows = torch.tensor([[2.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
     assert bootstrap(rows, MAE) == (2, 2, 2)
     assert all(np.isnan(bootstrap(torch.zeros(3, 2, dtype=torch.float64), MAE)))

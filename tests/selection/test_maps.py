@@ -18,7 +18,7 @@ def file(folder: Path, name: str, tensor: torch.Tensor, dtype: str = "float32") 
     return found
 
 
-def test_tensors_come_back_by_their_key(tmp_path: Path) -> None:
+def test_tensors_are_read_by_key(tmp_path: Path) -> None:
     found = TensorFile(tmp_path / "t.bin")
     tensors = {key: torch.randn(*shape) for key, shape in ((5, (2, 3)), (1, (4,)), (9, (1, 2, 2)))}
     for key, tensor in tensors.items():
@@ -33,7 +33,7 @@ def test_tensors_come_back_by_their_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize(("own", "size"), [((6, 8), (6, 8)), ((6, 8), (13, 17)), ((12, 16), (5, 7)), ((1, 1), (3, 4))])
 @pytest.mark.parametrize("task", [SegmentationTask(("a", "b", "c")), MultilabelTask(("a", "b", "c"))])
-def test_a_sampled_pixel_is_that_pixel_of_the_served_map(
+def test_sampled_pixels_equal_the_served_map(
     task: SegmentationTask | MultilabelTask, own: tuple[int, int], size: tuple[int, int], temperature: float,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -46,17 +46,17 @@ def test_a_sampled_pixel_is_that_pixel_of_the_served_map(
     served = ServedMaps(file(tmp_path, "logits", coarse), {7: own}, task)
     torch.testing.assert_close(served.read(7, temperature), maps[0])
     known = torch.rand(size) < 0.7
-    pixels = sample_pixels(known, own, 7, most=9)
-    values = logits[0].flatten(1)[:, pixels.places]
+    pixels = sample_pixels(known, own, 7, max_pixels=9)
+    values = logits[0].flatten(1)[:, pixels.sources]
     found = SampledMaps(file(tmp_path, "pixels", values), {7: pixels}, task).read(7, temperature)
     target = torch.arange(size[0] * size[1]).view(size)
-    places = pixels.of_target(target)[:, 0]
-    assert known.flatten()[places].all() and len(places) == len(places.unique()) == min(9, int(known.sum()))
+    indices = pixels.of_target(target)[:, 0]
+    assert known.flatten()[indices].all() and len(indices) == len(indices.unique()) == min(9, int(known.sum()))
     whole = F.interpolate(maps, size=size, mode="bilinear")[0].flatten(1)
-    torch.testing.assert_close(found[..., 0], whole[:, places])
+    torch.testing.assert_close(found[..., 0], whole[:, indices])
 
 
-def test_the_sample_is_the_same_every_time_and_each_pixel_as_likely() -> None:
+def test_samples_are_reproducible_and_uniform() -> None:
     known = torch.ones(20, 30, dtype=torch.bool)
     assert torch.equal(sample_pixels(known, (20, 30), 3, 50).target, sample_pixels(known, (20, 30), 3, 50).target)
     counts = np.zeros(600)

@@ -9,7 +9,7 @@ import pytest
 from selection.written_runs import Written
 
 from densemble.errors import UsageError
-from densemble.selection.options import CALIBRATE, PROMISES, Options, calibrations_for
+from densemble.selection.options import CALIBRATE, GUARANTEE, Options, calibrations_for
 from densemble.tasks import DepthTask, HeatmapTask, ImageTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 TASKS: dict[str, Task] = {
@@ -34,12 +34,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "does not suit segmentation; there are: auto, temperature, vector, none",
     ),
     ("saliency", {"calibrate": "temperature"}, "does not suit saliency; there are: auto, none"),
-    ("saliency", {"calibrate": "platt"}, "--calibrate platt is no way of calibrating saliency"),
-    ("multilabel", {"promise": "set"}, "--guarantee set does not suit multilabel; there are: none, risk"),
-    ("depth", {"promise": "risk"}, "--guarantee risk does not suit depth; there are: none, interval"),
-    ("segmentation", {"promise": "interval"}, "does not suit segmentation; there are: none, set, risk"),
-    ("image", {"promise": "set"}, "does not suit image; there are: none$"),
-    ("image", {"promise": "everything"}, "--guarantee everything is no guarantee of image"),
+    ("saliency", {"calibrate": "platt"}, "--calibrate platt is not a calibration method of saliency"),
+    ("multilabel", {"guarantee": "set"}, "--guarantee set does not suit multilabel; there are: none, risk"),
+    ("depth", {"guarantee": "risk"}, "--guarantee risk does not suit depth; there are: none, interval"),
+    ("segmentation", {"guarantee": "interval"}, "does not suit segmentation; there are: none, set, risk"),
+    ("image", {"guarantee": "set"}, "does not suit image; there are: none$"),
+    ("image", {"guarantee": "everything"}, "--guarantee everything is not a guarantee of image"),
     *[("segmentation", {"level": level}, "level .* must lie between 0 and 1") for level in (0, 1, -0.1, math.nan)],
     *[("segmentation", {"confidence": value}, "confidence .* must lie between 0 and 1") for value in (0, 1.0, 2)],
     ("segmentation", {"min_members": 0}, "--min-members 0: an ensemble has at least 1 member"),
@@ -49,7 +49,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for select in ("all", "best", "exhaustive", "one,two")
     ],
     *[
-        ("segmentation", {"weights": (1.0, 2.0), "select": select}, f"--select {select} finds its own")
+        ("segmentation", {"weights": (1.0, 2.0), "select": select}, f"--select {select} computes the weights")
         for select in ("greedy", "best", "exhaustive")
     ],
     *[("segmentation", {"select": select}, "names no member; .*greedy, best, all") for select in ("", " ", ", ,")],
@@ -58,13 +58,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("task", "options", "message"), REFUSED)
-def test_what_cannot_be_done_is_refused_with_what_can(task: str, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_raise_an_error_with_the_valid_ones(task: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options).require(TASKS[task])
 
 
 @pytest.mark.parametrize("name", list(TASKS))
-def test_everything_else_is_taken(name: str) -> None:
+def test_valid_options_pass(name: str) -> None:
     task = TASKS[name]
     Options().require(task)
     Options(combine="auto", weights=(1.0, 2.0), select="one,two").require(task)
@@ -72,24 +72,24 @@ def test_everything_else_is_taken(name: str) -> None:
     Options(budget=0.5).require(task)
     able = set(calibrations_for(task))
     assert able <= set(CALIBRATE) and "none" in able
-    for way in CALIBRATE:
-        if way in able or way == "auto":
-            Options(calibrate=way).require(task)
+    for method in CALIBRATE:
+        if method in able or method == "auto":
+            Options(calibrate=method).require(task)
         else:
             with pytest.raises(UsageError):
-                Options(calibrate=way).require(task)
+                Options(calibrate=method).require(task)
     taken = []
-    for promise in PROMISES:
+    for guarantee in GUARANTEE:
         try:
-            Options(promise=promise).require(task)
+            Options(guarantee=guarantee).require(task)
         except UsageError:
             continue
-        taken.append(promise)
+        taken.append(guarantee)
     wanted = {"labels": ["none", "set", "risk"], "masks": ["none", "risk"], "values": ["none", "interval"]}
     assert taken == wanted.get(task.target_kind, ["none"])
 
 
-def test_names_are_those_that_are_no_strategy() -> None:
+def test_named_candidates() -> None:
     assert Options(select=" one , two@hflip,").named == ("one", "two@hflip")
     for strategy in ("greedy", "best", "all", "exhaustive"):
         assert Options(select=strategy).named == ()
@@ -112,7 +112,7 @@ def test_names_are_those_that_are_no_strategy() -> None:
         ("--min-members", "0"),
     ],
 )
-def test_the_command_refuses_in_one_line(
+def test_command_reports_invalid_options_in_one_line(
     words: tuple[str, ...], fresh: Callable[[str], Written], densemble: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "e.safetensors"
@@ -121,5 +121,5 @@ def test_the_command_refuses_in_one_line(
     assert done.stderr.splitlines()[-1].startswith("densemble: ") and "Traceback" not in done.stderr
 
 
-def test_a_guarantee_allows_a_tenth_and_is_kept_with_95_percent_unless_asked_otherwise() -> None:
+def test_default_level_and_confidence() -> None:
     assert (Options().level, Options().confidence) == (0.1, 0.95)

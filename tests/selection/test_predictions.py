@@ -19,31 +19,31 @@ def mapped(held: HeldOut, folder: Path, mode: str) -> HeldOut:
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
-def test_mapped_files_read_like_memory_again_and_again(tmp_path: Path, mode: str) -> None:
+def test_mapped_files_equal_arrays_in_memory(tmp_path: Path, mode: str) -> None:
     held = small_set(TASKS["miou"], (1.0, 2.0))
     found = mapped(held, tmp_path, mode)
     for _ in range(2):
-        for (maps, truth), (wanted, _) in zip(found, held, strict=True):
+        for (maps, target), (wanted, _) in zip(found, held, strict=True):
             assert maps.dtype == torch.float32
             assert torch.equal(maps, wanted)
-            assert truth is held.targets[[t is truth for t in held.targets].index(True)]
+            assert target is held.targets[[t is target for t in held.targets].index(True)]
 
 
-def test_what_was_changed_in_a_copy_on_write_map_stays(tmp_path: Path) -> None:
+def test_changes_of_a_copy_on_write_map_stay(tmp_path: Path) -> None:
     found = mapped(small_set(TASKS["mae"], (1.0,)), tmp_path, "c")
     arrays(found)[0][2] = 7
     found.read(2)
     assert (found.read(2) == 7).all()
 
 
-def test_a_part_of_a_mapped_file_is_read_at_its_place(tmp_path: Path) -> None:
+def test_a_part_of_a_mapped_file_is_read_at_its_offset(tmp_path: Path) -> None:
     held = small_set(TASKS["mae"], (1.0,))
     whole = mapped(held, tmp_path, "r")
     part = held_out(held.names, [arrays(whole)[0][3:]], held.targets[3:], held.task)
     assert torch.equal(part.read(0), held.read(3))
 
 
-def test_candidates_and_images_are_taken_in_the_order_asked_for() -> None:
+def test_candidates_and_images_keep_the_requested_order() -> None:
     held = small_set(TASKS["miou"], (1.0, 2.0, 3.0)).tempered((1.0, 2.0, 3.0))
     some = held.of(("member2", "member0")).only((4, 1))
     assert some.temperatures == (3, 1)
@@ -52,7 +52,7 @@ def test_candidates_and_images_are_taken_in_the_order_asked_for() -> None:
         assert torch.equal(maps, held.read(image)[[2, 0]])
 
 
-def test_shapes_that_differ_are_refused() -> None:
+def test_different_shapes_raise() -> None:
     held = small_set(TASKS["mae"], (1.0, 2.0))
     with pytest.raises(ValueError, match="different shapes"):
         held_out(held.names, [arrays(held)[0], arrays(held)[1][:, :, :3]], held.targets, held.task)

@@ -18,20 +18,20 @@ WEIGHTS = [[1.0, 0.0, 0.0], [1.0, 2.0, 1.0], [0.0, 3.0, 1.0]]
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_rows_are_what_the_metric_says_of_each_image(metric: str) -> None:
+def test_statistics_equal_the_metric_of_each_image(metric: str) -> None:
     held, objective = small_set(TASKS[metric], (1.0, 1.2, 1.4)), TASKS[metric].objective(metric)
     rows = statistics(held.only((4, 2)), WEIGHTS, objective)
     assert rows.shape[:2] == (3, 2)
     for weights, own in zip(WEIGHTS, objective.value(rows).tolist(), strict=True):
         for image, found in zip((4, 2), own, strict=True):
             single = held.task.metrics()
-            mixture = np.average([maps[image].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
-            single.update(torch.from_numpy(mixture).float(), *held.targets[image])
+            combined = np.average([maps[image].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
+            single.update(torch.from_numpy(combined).float(), *held.targets[image])
             assert found == pytest.approx(single.compute()[metric], abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", TASKS)
-def test_sums_and_rules_agree_with_rows(metric: str) -> None:
+def test_totals_equal_the_sum_of_statistics(metric: str) -> None:
     held, objective = small_set(TASKS[metric], (1.0, 1.2, 1.4)), TASKS[metric].objective(metric)
     shares = torch.tensor(WEIGHTS) / torch.tensor(WEIGHTS).sum(1, keepdim=True)
     rows = statistics(held, WEIGHTS, objective)
@@ -39,20 +39,20 @@ def test_sums_and_rules_agree_with_rows(metric: str) -> None:
     means = totals_of(held, lambda maps: torch.tensordot(shares, maps, 1), objective)
     torch.testing.assert_close(means, rows.sum(1))
     median = totals_of(held, lambda maps: maps.median(0, keepdim=True).values, objective)
-    each = [measure(maps.median(0, keepdim=True).values, truth, held.task, objective) for maps, truth in held]
+    each = [measure(maps.median(0, keepdim=True).values, target, held.task, objective) for maps, target in held]
     assert median.shape == (1, rows.shape[2])
     torch.testing.assert_close(median, torch.stack(each).sum(0))
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     held, objective = small_set(TASKS["nll"], (1.0, 1.2, 1.4)), TASKS["nll"].objective("nll")
     whole = statistics(held, WEIGHTS, objective)
     monkeypatch.setattr(scores, "_VALUES_AT_ONCE", 1)
     torch.testing.assert_close(statistics(held, WEIGHTS, objective), whole)
 
 
-def test_equal_mixtures_score_the_same_to_the_last_bit() -> None:
-    """Two rows of one matrix product may differ, and a difference of nothing would be told as a gain."""
+def test_equal_ensembles_have_bit_equal_scores() -> None:
+    """Equal rows of one matrix product may differ in the last bits, which would count as a gain."""
     held, own, measured = small_set(TASKS["cc"], (1.0, 1.2, 1.4)), TASKS["cc"].objective("cc"), set()
 
     def counting(image: ScoredImage) -> Tensor:
@@ -65,7 +65,7 @@ def test_equal_mixtures_score_the_same_to_the_last_bit() -> None:
     assert rows[0].equal(rows[2]) and rows[0].equal(rows[3]) and not rows[0].equal(rows[1])
 
 
-def test_maps_are_resized_to_the_target_and_a_count_stays() -> None:
+def test_resizing_to_the_target_keeps_the_count() -> None:
     task = HeatmapTask(("cell",), mode="density")
     objective, maps = task.objective("count_mae"), torch.rand(4, 1, 6, 8)
     target = torch.rand(1, 12, 16)
@@ -73,7 +73,7 @@ def test_maps_are_resized_to_the_target_and_a_count_stays() -> None:
     torch.testing.assert_close(found, (maps.double().sum((1, 2, 3)) - target.double().sum()).abs(), rtol=1e-5, atol=0)
 
 
-def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
+def test_resizing_and_averaging_commute() -> None:
     held, objective = small_set(TASKS["mae"], (1.0, 1.2, 1.4)), TASKS["mae"].objective("mae")
     large = replace(held, targets=[(torch.rand(13, 17), None) for _ in held.targets])
     found = objective.value(totals(large, WEIGHTS, objective)).tolist()
@@ -81,12 +81,12 @@ def test_resizing_a_mean_is_the_mean_of_the_resized() -> None:
         error = 0.0
         for image, (target, _) in enumerate(large.targets):
             resized = resize_maps(torch.stack([torch.from_numpy(m[image]).float() for m in arrays(held)]), (13, 17))
-            mixture = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
-            error += float((mixture - target).abs().mean())
+            combined = sum(w * one for w, one in zip(weights, resized[:, 0], strict=True)) / sum(weights)
+            error += float((combined - target).abs().mean())
         assert value == pytest.approx(error / len(large), rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [[[1.0, 1.0]], [[0.0, 0.0, 0.0]], [[2.0, -1.0, 0.0]], [1.0, 1.0, 1.0]])
-def test_weights_that_are_none_are_refused(weights: list[list[float]]) -> None:
+def test_invalid_weights_raise(weights: list[list[float]]) -> None:
     with pytest.raises(ValueError, match="weights"):
         statistics(small_set(TASKS["mae"], (1.0, 1.2, 1.4)), weights, TASKS["mae"].objective())

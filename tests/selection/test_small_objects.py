@@ -78,7 +78,7 @@ def brightness() -> nn.Module:
 
 
 def make_network(case: Case, task: Task) -> DenseModel:
-    """A network whose logits are linear in the brightness of the resized image."""
+    """A network with logits linear in the brightness of the resized image."""
     network = DenseModel(
         f"{__name__}:brightness", out_channels=task.out_channels, out_size=INPUT_SIZE, input_size=INPUT_SIZE,
         cut="features.1", head="upsample", weights=None, mean=(0.0,) * 3, std=(1.0,) * 3,
@@ -96,7 +96,7 @@ def make_network(case: Case, task: Task) -> DenseModel:
 
 
 def draw(case: Case, random: np.random.Generator) -> tuple[Array, Array]:
-    """An image with 3x3 objects at random places, and which pixels belong to one."""
+    """An image with 3x3 objects at random positions, and the mask of the objects."""
     inside = np.zeros(IMAGE_SIZE, bool)
     for _ in range(random.integers(*case.objects)):
         row, column = (random.integers(0, side - OBJECT + 1) for side in IMAGE_SIZE)
@@ -123,7 +123,7 @@ def write_data(folder: Path, case: Case) -> FolderData:
 
 
 def write_run(folder: Path, case: Case, data: FolderData) -> Run:
-    """The run of one member that is constructed and not trained, with its held-out predictions."""
+    """The run of one constructed, untrained member, with its held-out predictions."""
     member = {"backbone": f"{__name__}:brightness", "name": "bright", "cut": "features.1", "head": "upsample"}
     settings = {
         "task": data.task_name, "input_size": list(INPUT_SIZE), "out_size": list(INPUT_SIZE), "data": data.options,
@@ -134,23 +134,23 @@ def write_run(folder: Path, case: Case, data: FolderData) -> Run:
     write_text(run.config, make_config(settings).to_yaml())
     stems = [sample.stem for sample in data.val]
     write_json(run.state, {"data": str(data.path), "task": data.task.describe(), "val": stems})
-    place = run.member(0, "bright")
-    place.path.mkdir(parents=True)
-    write_state(place.weights, network.state_dict())
+    member_folder = run.member(0, "bright")
+    member_folder.path.mkdir(parents=True)
+    write_state(member_folder.weights, network.state_dict())
     maps, scores = predict_split(network, data.task, data, "val", INPUT_SIZE)
-    write_npy(place.predictions, maps)
-    write_text(place.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n")
+    write_npy(member_folder.predictions, maps)
+    write_text(member_folder.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n")
     record: dict[str, Any] = {
         "name": "bright", "state": "done", "spec": network.spec.as_dict(), "val": scores, "epochs": 1, "best_epoch": 1,
         "seconds": 1.0, "parameters": sum(parameter.numel() for parameter in network.parameters()),
     }  # fmt: skip
-    write_json(place.record, record)
+    write_json(member_folder.record, record)
     return Run(folder, functions=[f"{__name__}:brightness"])
 
 
 @torch.no_grad()
 def held(ensemble: Ensemble, data: FolderData) -> Array:
-    """Share of the objects, of all pixels' classes or of all values that is covered, of each test image."""
+    """Covered share of the objects, of the classes of all pixels, or of all values, for each test image."""
     shares = []
     for sample in data.split("test"):
         image, target = (torch.from_numpy(np.array(one)) for one in data.read_pair(sample))
@@ -168,7 +168,7 @@ def held(ensemble: Ensemble, data: FolderData) -> Array:
 
 
 def allowed(guarantee: str, images: int) -> float:
-    """Mean loss that a fit on so many images allows."""
+    """Mean loss that a fit on ``images`` images allows."""
     level = CASES[guarantee].level
     return certified_allowance(level, 0.95, images) if guarantee == "risk" else expected_allowance(level, images)
 

@@ -1,4 +1,4 @@
-"""Targets that are read when they are asked for: those of the files, at full size and small."""
+"""Targets that are read on access equal the files, at full size and small."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from densemble.storage.images import read_image
 from densemble.storage.runs import RunFolder
 
 
-def test_full_size_targets_are_those_that_stand_beside_the_images(scenes: Path) -> None:
+def test_full_size_targets_equal_the_files(scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
     targets = full_size_targets(data, "val")
     assert len(targets) == len(data.val) == 8

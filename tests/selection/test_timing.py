@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from densemble.selection import timing
-from densemble.selection.timing import MOST_ROUNDS, ROUNDS, measure, milliseconds, rounds_for
+from densemble.selection.timing import MAX_ROUNDS, ROUNDS, measure, milliseconds, rounds_for
 from densemble.storage.runs import RunFolder, read_json, write_json
 
 
 class Machine:
-    """A clock, and calls that take the seconds given for them, times the machine's slowness at that moment."""
+    """A clock, and calls with given seconds, multiplied by the current slowness of the machine."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -32,7 +32,7 @@ class Machine:
         return run
 
 
-def test_every_round_makes_every_call_and_begins_with_another_one() -> None:
+def test_every_round_makes_every_call_and_begins_with_the_next_one() -> None:
     machine = Machine()
     samples = measure({name: machine.call(name, 1.0) for name in "abc"}, machine.clock)
     rounds = ["".join(machine.made[start : start + 3]) for start in range(0, len(machine.made), 3)]
@@ -40,15 +40,15 @@ def test_every_round_makes_every_call_and_begins_with_another_one() -> None:
     assert len(rounds) == 2 + ROUNDS and {len(taken) for taken in samples.values()} == {ROUNDS}
 
 
-def test_the_warm_up_is_not_kept() -> None:
+def test_warm_up_rounds_are_not_returned() -> None:
     machine = Machine()
     machine.slowness = lambda count: 50.0 if count < 4 else 1.0
     samples = measure({"a": machine.call("a", 0.1), "b": machine.call("b", 0.2)}, machine.clock)
     assert max(samples["a"]) == pytest.approx(0.1) and max(samples["b"]) == pytest.approx(0.2)
 
 
-def test_a_machine_that_becomes_slower_does_not_change_the_order() -> None:
-    """Measured one after the other, the faster call would be timed in the slow minute and lose."""
+def test_a_slowing_machine_does_not_change_the_order() -> None:
+    """Without interleaving, the faster call would be measured in the slow minute and appear slower."""
     machine = Machine()
     machine.slowness = lambda count: 1.0 + 0.5 * count
     samples = measure({"slow": machine.call("slow", 1.2), "fast": machine.call("fast", 1.0)}, machine.clock)
@@ -58,7 +58,7 @@ def test_a_machine_that_becomes_slower_does_not_change_the_order() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "rounds"),
-    [(0.01, MOST_ROUNDS), (0.1, 20), (1.0, ROUNDS), (8.5, 7), (10.0, 6), (25.0, 2), (300.0, 1)],
+    [(0.01, MAX_ROUNDS), (0.1, 20), (1.0, ROUNDS), (8.5, 7), (10.0, 6), (25.0, 2), (300.0, 1)],
 )
 def test_rounds_by_hand(seconds: float, rounds: int) -> None:
     assert rounds_for(seconds) == rounds
@@ -71,7 +71,7 @@ class Spec(SimpleNamespace):
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Candidates are calls that take as many seconds as their backbone says, mirrored ones twice that."""
+    """Candidates are calls whose seconds are the name of the backbone; views take twice as long."""
     machine = Machine()
 
     def call(candidate: Any, size: tuple[int, int]) -> Callable[[], None]:

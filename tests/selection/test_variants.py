@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from densemble.engines.local import train_members
 from densemble.ensemble.member_views import Viewed
 from densemble.errors import ArtifactError, UsageError
 from densemble.evaluation.scores import images_with_targets
+from densemble.messages import shown
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.selection.variants import (
     Candidate,
-    VariantMaker,
+    Source,
     find_candidates,
     make_snapshots,
     make_soups,
@@ -35,22 +37,22 @@ VALUES: dict[str, Any] = {
     **SMALL_RUN,
     "members": [
         {"backbone": "squeezenet1_1", "weights": None, "name": "small", "copies": 2, "epochs": 1},
-        {"backbone": "resdeconv", "name": "own"},
+        {"backbone": "resdeconv", "name": "deconv"},
     ],
     "training": {**SMALL_RUN["training"], "epochs": 3, "snapshots": 2, "augment": "none"},
 }
 
 
 class Script(SaliencyTask):
-    """Scores as written, one for each time that a split is predicted."""
+    """A task with given scores, one for each prediction of a split."""
 
     def __init__(self, scores: list[float]) -> None:
         object.__setattr__(self, "loss_name", "")
         object.__setattr__(self, "left", iter(scores))
 
     def metrics(self) -> Any:
-        own: Any = self
-        return Written(next(own.left))
+        script: Any = self
+        return Written(next(script.left))
 
 
 class Written:
@@ -66,17 +68,17 @@ class Written:
 
 @dataclass
 class Opened:
-    """A run with what is needed to make variants in it."""
+    """A run and its data, to make variants."""
 
     run: RunFolder
     data: FolderData
+    lines: list[str]
     config: RunConfig = field(default_factory=lambda: make_config(VALUES))
-    said: list[str] = field(default_factory=list)
     task: SaliencyTask | None = None
 
     @property
-    def maker(self) -> VariantMaker:
-        return VariantMaker(self.run, self.config, self.task or self.data.task, self.data, self.said.append)
+    def source(self) -> Source:
+        return Source(self.run, self.config, self.task or self.data.task, self.data, {})
 
     def record(self, name: str) -> dict[str, Any]:
         return read_json(self.folder(name) / "member.json")
@@ -102,15 +104,17 @@ def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("variants") / "run"
     outcomes = train_members(FolderData(scenes, "saliency"), make_config(VALUES), out)
     assert [(outcome.name, outcome.state) for outcome in outcomes] == [
-        ("small", "done"), ("small-2", "done"), ("own", "done"),
+        ("small", "done"), ("small-2", "done"), ("deconv", "done"),
     ]  # fmt: skip
     return out
 
 
 @pytest.fixture
-def opened(trained: Path, scenes: Path, tmp_path: Path) -> Opened:
+def opened(trained: Path, scenes: Path, tmp_path: Path) -> Iterator[Opened]:
     shutil.copytree(trained, tmp_path / "run")
-    return Opened(RunFolder(tmp_path / "run"), FolderData(scenes, "saliency"))
+    lines: list[str] = []
+    with shown(lines.append):
+        yield Opened(RunFolder(tmp_path / "run"), FolderData(scenes, "saliency"), lines)
 
 
 @torch.no_grad()
@@ -126,69 +130,74 @@ def stamps(run: RunFolder) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in run.variants.rglob("*") if path.is_file()}
 
 
-def test_views_are_members_seen_through_them(opened: Opened) -> None:
-    make_views(opened.maker, ["hflip", "scale125"])
+def test_views_of_members(opened: Opened) -> None:
+    make_views(opened.source, ["hflip", "scale125"])
     variants = opened.variants()
-    assert set(variants) == {f"{m}@{v}" for m in ("small", "small-2", "own") for v in ("hflip", "scale125")}
+    assert set(variants) == {f"{m}@{v}" for m in ("small", "small-2", "deconv") for v in ("hflip", "scale125")}
     for label, variant in variants.items():
         assert variant.name == label == f"{variant.of}@{variant.view}" and variant.kind == "view"
         assert variant.weights == opened.folder(variant.of) / "weights.safetensors"
         assert variant.made_from == (variant.of,) and {"cc", "kld"} <= set(variant.val)
-    own = variants["own@hflip"]
-    require_predictions_of(Viewed(opened.network("own", own.weights), "hflip"), own, opened)
+    view = variants["deconv@hflip"]
+    require_predictions_of(Viewed(opened.network("deconv", view.weights), "hflip"), view, opened)
 
 
-def test_what_is_there_is_kept_and_what_was_half_written_is_made_again(opened: Opened) -> None:
-    make_views(opened.maker, ["vflip"])
+def test_existing_variants_are_kept_and_incomplete_ones_made_again(opened: Opened) -> None:
+    make_views(opened.source, ["vflip"])
     before = stamps(opened.run)
-    half = opened.run.variant("own@vflip")
+    half = opened.run.variant("deconv@vflip")
     half.record.unlink()
     half.predictions.write_bytes(b"half")
-    assert "own@vflip" not in opened.variants()
-    make_views(opened.maker, ["vflip"])
-    assert set(opened.variants()) == {"small@vflip", "small-2@vflip", "own@vflip"}
+    assert "deconv@vflip" not in opened.variants()
+    make_views(opened.source, ["vflip"])
+    assert set(opened.variants()) == {"small@vflip", "small-2@vflip", "deconv@vflip"}
     after = stamps(opened.run)
     assert {path for path in before if after[path] != before[path]} == {half.record, half.predictions}
     assert np.load(half.predictions).shape == (8, 1, 12, 16)
 
 
-def test_one_that_cannot_be_made_does_not_stop_the_others(opened: Opened) -> None:
+def test_a_failed_variant_does_not_stop_the_others(opened: Opened) -> None:
     (opened.folder("small") / "weights.safetensors").write_bytes(b"damaged")
-    make_views(opened.maker, ["hflip"])
-    assert set(opened.variants()) == {"small-2@hflip", "own@hflip"}
-    assert any(line.startswith("small@hflip: left out: cannot read weights") for line in opened.said)
+    make_views(opened.source, ["hflip"])
+    assert set(opened.variants()) == {"small-2@hflip", "deconv@hflip"}
+    assert any(line.startswith("small@hflip: left out: cannot read weights") for line in opened.lines)
     with pytest.raises(UsageError, match="did you mean 'hflip'"):
-        make_views(opened.maker, ["hflop"])
+        make_views(opened.source, ["hflop"])
 
 
-def test_a_damaged_record_says_what_to_do(opened: Opened) -> None:
-    make_views(opened.maker, ["hflip"])
-    opened.run.variant("own@hflip").record.write_text("{}")
-    with pytest.raises(ArtifactError, match=r"own@hflip' is damaged.*delete that folder"):
+def test_error_of_a_damaged_record_contains_the_remedy(opened: Opened) -> None:
+    make_views(opened.source, ["hflip"])
+    opened.run.variant("deconv@hflip").record.write_text("{}")
+    with pytest.raises(ArtifactError, match=r"deconv@hflip' is damaged.*delete that folder"):
         opened.variants()
 
 
-def test_snapshots_are_the_epochs_that_were_kept_but_the_best(opened: Opened) -> None:
-    make_snapshots(opened.maker)
-    variants, best = opened.variants(), opened.record("own")["best_epoch"]
-    assert set(variants) == {f"own-epoch{epoch}" for epoch in (2, 3) if epoch != best}
+def test_snapshots_are_the_stored_epochs_except_the_best(opened: Opened) -> None:
+    make_snapshots(opened.source)
+    variants, best = opened.variants(), opened.record("deconv")["best_epoch"]
+    assert set(variants) == {f"deconv-epoch{epoch}" for epoch in (2, 3) if epoch != best}
     for variant in variants.values():
-        assert (variant.kind, variant.of, variant.view, variant.made_from) == ("snapshot", "own", None, (variant.name,))
-        require_predictions_of(opened.network("own", variant.weights), variant, opened)
+        assert (variant.kind, variant.of, variant.view, variant.made_from) == (
+            "snapshot",
+            "deconv",
+            None,
+            (variant.name,),
+        )
+        require_predictions_of(opened.network("deconv", variant.weights), variant, opened)
 
 
-def test_without_snapshots_there_is_a_line_about_them(opened: Opened) -> None:
-    shutil.rmtree(opened.folder("own") / "snapshots")
-    make_snapshots(opened.maker)
-    assert opened.variants() == {} and "training.snapshots" in opened.said[-1]
+def test_missing_snapshots_are_logged(opened: Opened) -> None:
+    shutil.rmtree(opened.folder("deconv") / "snapshots")
+    make_snapshots(opened.source)
+    assert opened.variants() == {} and "training.snapshots" in opened.lines[-1]
 
 
 def test_a_soup_is_the_mean_of_its_ingredients(opened: Opened) -> None:
     opened.set_score("small", 0.2)
     opened.set_score("small-2", 0.3)
     opened.task = Script([0.3, 0.4, 0.4])  # small-2 alone, the mean, the soup
-    make_soups(opened.maker)
-    assert "no soup of own: no other member or snapshot has the same network" in opened.said
+    make_soups(opened.source)
+    assert "no soup of deconv: no other member or snapshot has the same network" in opened.lines
     (soup,) = opened.variants().values()
     assert (soup.name, soup.kind, soup.of, soup.view) == ("soup-small", "soup", "small", None)
     assert soup.made_from == ("small-2", "small") and soup.val == {"cc": 0.4}
@@ -199,45 +208,45 @@ def test_a_soup_is_the_mean_of_its_ingredients(opened: Opened) -> None:
     require_predictions_of(opened.network("small", soup.weights), soup, opened)
 
 
-def test_where_no_mean_is_as_good_no_soup_is_kept(opened: Opened) -> None:
+def test_no_soup_is_stored_if_no_mean_is_as_good(opened: Opened) -> None:
     opened.set_score("small", 2.0)
     opened.task = Script([0.5, 0.4])
-    make_soups(opened.maker)
+    make_soups(opened.source)
     assert opened.variants() == {}
-    assert "soup-small: no mean with small-2 is as good as small alone; no soup is kept" in opened.said
+    assert "soup-small: no mean with small-2 is as good as small alone; no soup is kept" in opened.lines
 
 
-def test_a_soup_of_equal_networks_is_the_network(opened: Opened) -> None:
+def test_a_soup_of_equal_networks_equals_the_network(opened: Opened) -> None:
     one, two = opened.folder("small"), opened.folder("small-2")
     shutil.copy(one / "weights.safetensors", two / "weights.safetensors")
     opened.set_score("small-2", opened.record("small")["val"]["cc"])
-    make_soups(opened.maker)
+    make_soups(opened.source)
     (soup,) = opened.variants().values()
     state = load_file(one / "weights.safetensors")
     assert all(torch.equal(tensor, state[key]) for key, tensor in load_file(soup.weights).items())
     assert soup.val["cc"] == pytest.approx(opened.record("small")["val"]["cc"], abs=1e-4)
 
 
-def test_a_soup_is_made_again_when_there_is_more_to_take(opened: Opened) -> None:
-    shutil.rmtree(opened.folder("own") / "snapshots")
+def test_a_soup_is_made_again_with_new_ingredients(opened: Opened) -> None:
+    shutil.rmtree(opened.folder("deconv") / "snapshots")
     opened.task = Script([0.3, 0.4, 0.4])
-    make_soups(opened.maker)
+    make_soups(opened.source)
     before = stamps(opened.run)
-    make_soups(opened.maker)
-    assert stamps(opened.run) == before and "soup-small: already there, kept" in opened.said
+    make_soups(opened.source)
+    assert stamps(opened.run) == before and "soup-small: already there, kept" in opened.lines
     folder = opened.folder("small-2") / "snapshots"
     shutil.copy(opened.folder("small-2") / "weights.safetensors", folder / "7.safetensors")
     opened.task = Script([0.1, 0.3, 0.4, 0.5, 0.5])  # the snapshot, one alone, two, three, the soup
-    make_snapshots(opened.maker)
-    make_soups(opened.maker)
+    make_snapshots(opened.source)
+    make_soups(opened.source)
     (soup,) = (variant for variant in opened.variants().values() if variant.kind == "soup")
     assert set(soup.made_from) == {"small", "small-2", "small-2-epoch7"} and soup.val == {"cc": 0.5}
 
 
-def test_a_member_that_has_the_name_of_a_variant_is_said(opened: Opened) -> None:
+def test_a_member_with_the_name_of_a_variant_is_logged(opened: Opened) -> None:
     members = [*VALUES["members"][:1], {"backbone": "resdeconv", "name": "soup-small"}]
-    shutil.move(opened.folder("own"), opened.run.member(2, "soup-small").path)
+    shutil.move(opened.folder("deconv"), opened.run.member(2, "soup-small").path)
     opened.config = make_config({**VALUES, "members": members})
-    make_soups(opened.maker)
-    assert any("soup-small: left out: a member has that name" in line for line in opened.said)
+    make_soups(opened.source)
+    assert any("soup-small: left out: a member has that name" in line for line in opened.lines)
     assert not opened.run.variants.exists()

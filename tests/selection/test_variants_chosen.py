@@ -21,7 +21,7 @@ Command = Callable[..., Any]
 
 @pytest.fixture
 def run(fresh: Callable[[str], Written]) -> Written:
-    """A run whose members ``one`` and ``two`` are equal, so that their soup is as good; ``one`` has a snapshot."""
+    """A run with equal members ``one`` and ``two``, so that their soup is as good; ``one`` has a snapshot."""
     run = fresh("segmentation")
     for name in ("weights.safetensors", "val_predictions.npy"):
         shutil.copy(run.folder("one") / name, run.folder("two") / name)
@@ -33,7 +33,7 @@ def run(fresh: Callable[[str], Written]) -> Written:
     return run
 
 
-def test_variants_are_made_listed_chosen_and_used(run: Written, tmp_path: Path, densemble: Command) -> None:
+def test_variants_from_the_command_line_to_a_prediction(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     made = ("--views", "hflip, scale125", "--snapshots", "--soups")
     done = densemble("assemble", run.path, "-o", artifact, *made, "--select", "all", "--calibrate", "none")
@@ -57,7 +57,7 @@ def test_variants_are_made_listed_chosen_and_used(run: Written, tmp_path: Path, 
 
 
 @pytest.mark.stress
-def test_a_view_alone_predicts_as_its_network_does_in_a_mirror(
+def test_a_single_flipped_view_predicts_as_its_network_on_the_flipped_image(
     run: Written, tmp_path: Path, densemble: Command
 ) -> None:
     artifact, out = tmp_path / "e.safetensors", tmp_path / "out"
@@ -77,7 +77,7 @@ def test_a_view_alone_predicts_as_its_network_does_in_a_mirror(
     np.testing.assert_allclose(seen, in_mirror[..., ::-1], atol=1e-4)
 
 
-def test_a_view_whose_member_is_damaged_is_dropped_with_it(run: Written, tmp_path: Path, densemble: Command) -> None:
+def test_views_of_a_damaged_member_are_dropped(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     run.run.add_views(["vflip"])
     (run.folder("three") / "weights.safetensors").unlink()

@@ -29,7 +29,7 @@ NAMES = ("one", "two", "three")
 SIZE, MAP_SIZE = (48, 64), (12, 16)
 IMAGES = 8
 PLANTED = "planted.npy"
-"""Maps that a member serves instead of what its network gives."""
+"""File with maps that a member serves instead of the output of its network."""
 Array = np.ndarray[Any, Any]
 
 
@@ -52,33 +52,33 @@ class Written:
         return self.folder(name) / "val_predictions.npy"
 
     def plant(self, spreads: Sequence[float], seed: int = 0) -> None:
-        """Predictions that are the target plus noise of these spreads, kept and served."""
+        """Store the target plus noise of these standard deviations as kept and served predictions."""
         random = np.random.default_rng(seed)
         for name, spread in zip(NAMES, spreads, strict=True):
-            maps = [noisy(self.task, truth, spread, random) for truth in self.small_targets()]
+            maps = [noisy(self.task, target, spread, random) for target in self.small_targets()]
             self.plant_maps(name, torch.stack(maps).half().numpy())
 
     def plant_maps(self, name: str, kept: Array, served: Array | None = None) -> None:
-        """Predictions ``(N, K, h, w)`` of a member: kept ones, and those that are served, by default the same."""
+        """Store predictions ``(N, K, h, w)`` of a member: kept and served maps, by default the same."""
         write_npy(self.maps(name), kept)
         np.save(self.folder(name) / PLANTED, kept if served is None else served)
 
     def small_targets(self) -> list[Tensor]:
-        """The validation images' targets at the size of the kept maps."""
+        """Validation targets at the size of the kept maps."""
         return [resize_target(target, MAP_SIZE, self.task.target_kind) for target in self.targets()]
 
     def targets(self) -> list[Tensor]:
-        """The validation images' targets at their own size."""
+        """Validation targets at full size."""
         return [torch.from_numpy(np.array(self.data.read_pair(sample)[1])) for sample in self.data.val]
 
-    def copy(self, place: Path) -> "Written":
-        """The same run elsewhere."""
-        shutil.copytree(self.path, place)
-        return Written(place, self.data, self.task)
+    def copy(self, folder: Path) -> "Written":
+        """Copy the run to another folder."""
+        shutil.copytree(self.path, folder)
+        return Written(folder, self.data, self.task)
 
 
 def planted_logits(task: Task, candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[ServedLogits]:
-    """What :func:`run_candidate` would give if the network gave the planted maps: activation undone."""
+    """Replace :func:`run_candidate`: return the logits of the planted maps."""
     served = torch.from_numpy(np.load(candidate.predictions.parent / PLANTED)).double()
     size = (int(served.shape[-2]), int(served.shape[-1]))
     for image in images:
@@ -96,7 +96,7 @@ def planted_logits(task: Task, candidate: Candidate, data: FolderData, images: S
 
 
 def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator) -> Tensor:
-    """A map ``(K, h, w)`` that is the truth plus noise, activated."""
+    """An activated map ``(K, h, w)``: the target plus noise."""
     ideal, valid = task.as_maps(target)
     noise = torch.from_numpy(random.normal(size=ideal.shape).astype(np.float32)) * spread
     match task.distribution:
@@ -108,13 +108,13 @@ def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator
 
 
 def write_run(folder: Path, kind: str, images: int = IMAGES, members: int = 3) -> Written:
-    """A run of so many members on a small data set.
+    """Write a run on a small data set.
 
     Args:
         folder: to write into.
         kind: ``saliency``, or a key of ``TASK_SETS``.
-        images: of the validation split.
-        members: how many.
+        images: number of validation images.
+        members: number of members.
     """
     data = _open(folder / "data", kind, images)
     settings = {
@@ -155,7 +155,7 @@ def _write_member(run: RunFolder, number: int, name: str, data: FolderData) -> N
 
 
 def make_network(task: Task, seed: int) -> DenseModel:
-    """An untrained network whose map is not the same everywhere."""
+    """An untrained network with a map that is not constant."""
     torch.manual_seed(seed)
     options = {"cut": "stages.0", "head": "upsample", "input_size": SIZE, "weights": None}
     network = DenseModel("resdeconv", out_channels=task.out_channels, out_size=MAP_SIZE, **options)

@@ -79,11 +79,11 @@ def benchmark(
         "machine": machine(torch_device),
     }  # fmt: skip
     with choosing_anew():
-        values["processes"] = process_values(measure_processes(request, images, say))
-        values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds, say))
+        values["processes"] = process_values(measure_processes(request, images))
+        values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
         if folder is not None and split is not None:
             task = ensemble.task
-            scores = measure_split(ensemble, folder, split, variants, policy, max_images, say)
+            scores = measure_split(ensemble, folder, split, variants, policy, max_images)
             values |= {"split": split, "scores": score_values(scores, task.primary, task.higher_is_better)}
     if json:
         print_json(values)

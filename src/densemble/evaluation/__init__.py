@@ -1,1 +1,1 @@
-"""Scores, uncertainty checks and benchmarks of ensembles."""
+"""Evaluation: scores, uncertainty checks and benchmarks of ensembles."""

@@ -1,4 +1,4 @@
-"""Scores on a split, image by image: nothing is kept but the running metrics."""
+"""Scores on a split, computed image by image; only the running metrics are kept in memory."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.membership import UnusableMaps, per_image
 from densemble.ensemble.prediction import Prediction
-from densemble.ensemble.resize import resize_maps
+from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.errors import ArtifactError
 from densemble.evaluation.trust import Trust, reliability_table
 from densemble.metrics import Metric
@@ -27,33 +27,33 @@ from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
 Scores = dict[str, Any]
 Target = tuple[Tensor, Tensor | None]
-"""A target of any size in the form of its task, and fixations bool ``(H, W)`` where there are some."""
+"""A target of any size in the form of its task, and fixations bool ``(H, W)`` if there are any."""
+ImageWithTarget = tuple[Tensor, Tensor, Tensor | None]
+"""Image ``(1, C, H, W)`` in [0, 1], target and fixations."""
 BATCH, BATCH_PIXELS = 8, 2_000_000
 
 
 def as_target(target: Array, points: Array | None) -> Target:
-    """A target and fixations as they are read from files."""
+    """Convert a target and fixations from arrays to tensors."""
     return torch.from_numpy(np.ascontiguousarray(target)), None if points is None else torch.from_numpy(points)
 
 
 def default_split(data: FolderData) -> str:
-    """``test`` where there is one, else ``val``."""
+    """Return ``test`` if the data has such a split, else ``val``."""
     return "test" if data.layout.splits.get("test") else "val"
 
 
-def _score(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None) -> None:
-    """Adds one image's map ``(1, K, h, w)``, resized (bilinear) to the target's own size."""
-    size: Size = size_of(target)
-    maps = resize_maps(maps.float(), size, task.target_kind == "density")
-    metric.update(maps[0], target, points)
+def update_metric(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None = None) -> None:
+    """Add one image to a metric; its map ``(1, K, h, w)`` is resized (bilinear) to the size of the target."""
+    metric.update(resize_to_target(maps.float(), target, task)[0], target, points)
 
 
 class EnsembleMetrics:
-    """Metrics of an ensemble and whether its uncertainty and guarantee hold, over images that come one by one.
+    """Metrics of an ensemble and checks of its uncertainty and guarantee, updated image by image.
 
     Args:
-        task: what the maps mean.
-        guarantee: of the predictions.
+        task: meaning of the maps.
+        guarantee: guarantee of the predictions.
     """
 
     def __init__(self, task: Task, guarantee: Guarantee | None = None) -> None:
@@ -61,25 +61,22 @@ class EnsembleMetrics:
         self.metric, self.trust = task.metrics(), Trust(task, guarantee)
 
     def update(self, prediction: Prediction, target: Tensor, points: Tensor | None) -> None:
-        """Adds the prediction of one image, a batch of one."""
-        _score(self.metric, self._task, prediction.mean, target, points)
+        """Add the prediction of one image, a batch of one."""
+        update_metric(self.metric, self._task, prediction.mean, target, points)
         self.trust.update(prediction, target)
 
     def compute(self) -> Scores:
-        """Every metric, what :class:`Trust` tells, and ``reliability`` (bins of confidence) where the task has it."""
+        """Return every metric, the values of :class:`Trust`, and ``reliability`` (bins of confidence) if defined."""
         table = reliability_table(self.metric)
         return {**self.metric.compute(), **self.trust.compute(), **({} if table is None else {"reliability": table})}
 
 
-ImageWithTarget = tuple[Tensor, Tensor, Tensor | None]
-
-
 def images_with_targets(
-    data: FolderData, split: str, numbers: Sequence[int] | None = None
+    data: FolderData, split: str, indices: Sequence[int] | None = None
 ) -> Iterator[ImageWithTarget]:
-    """Image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, or of some of its images, one by one."""
+    """Yield image ``(1, C, H, W)`` in [0, 1], target and fixations of a split, or of its images at ``indices``."""
     samples = data.split(split)
-    for sample in samples if numbers is None else [samples[number] for number in numbers]:
+    for sample in samples if indices is None else [samples[index] for index in indices]:
         image, target = data.read_pair(sample)
         pixels = torch.from_numpy(np.ascontiguousarray(as_unit(image, data.reading.options["image_range"])))
         yield pixels.permute(2, 0, 1)[None], *as_target(target, data.read_points(sample))
@@ -89,22 +86,23 @@ def images_with_targets(
 def evaluate(
     ensemble: Ensemble, data: FolderData, split: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Scores:
-    """Scores of an ensemble and of each of its members, at the maps' own size.
+    """Score an ensemble and each of its members at the size of the targets.
 
     Args:
-        ensemble: runs in eval mode and is left in the mode that it is in.
-        data: images and maps for the same task; classes are matched by name.
-        split: ``train``, ``val`` or ``test``; default ``test`` where there is one, else ``val``.
-        progress: called with (done, all) after every image.
+        ensemble: runs in eval mode; afterwards it is in the same mode as before.
+        data: images and targets of the same task; classes are matched by name.
+        split: ``train``, ``val`` or ``test``; default: ``test`` if the data has it, else ``val``.
+        progress: called with (done, total) after every image.
 
     Returns:
-        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; and as far as the task
-        has them ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and
-        ``guarantee`` with what it held; ``without``: images that some members gave no usable map of.
+        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; if the task has them,
+        also ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and ``guarantee``
+        with its measured coverage; ``without``: images for which some members returned no usable map.
 
     Raises:
-        ArtifactError: a member gives no usable map of an image, which is named, and cannot be done without.
-        DataError: no such split, files that cannot be used, or other classes than the ensemble's.
+        ArtifactError: a member returns no usable map of an image and the ensemble needs this member; the message
+            contains the path of the image.
+        DataError: no such split, files that cannot be used, or other classes than those of the ensemble.
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
     samples, examples, task = data.split(split), images_with_targets(data, split), ensemble.task
@@ -126,22 +124,25 @@ def evaluate(
 def _scored(
     ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
 ) -> Prediction:
-    """The prediction of one image; the members' maps are scored on their way into the ensemble."""
+    """Predict one image; the map of each member is scored before the ensemble combines it."""
     size: Size = size_of(target)
     scored: set[str] = set()
 
-    def scoring(able: Ensemble) -> Iterator[tuple[str, Tensor]]:
-        for name, maps in able.member_maps(images):
-            if name not in scored:  # by a run that ended at another member
-                _score(single[name], ensemble.task, maps, target, points)
+    def scored_maps(usable: Ensemble) -> Iterator[tuple[str, Tensor]]:
+        for name, maps in usable.member_maps(images):
+            if name not in scored:  # an earlier attempt scored it and failed at another member
+                update_metric(single[name], ensemble.task, maps, target, points)
                 scored.add(name)
             yield name, maps
 
-    def told(error: UnusableMaps) -> None:
+    def predict(usable: Ensemble, _: Tensor) -> Prediction:
+        return usable.combination.predict(scored_maps(usable), size=size)
+
+    def warn(error: UnusableMaps) -> None:
         warnings.warn(f"'{file}': {error.told}: left out of this prediction", stacklevel=4)
 
     try:
-        (part,) = per_image(ensemble, images, lambda able, _: able.combination.predict(scoring(able), size=size), told)
+        (part,) = per_image(ensemble, images, predict, warn)
     except UnusableMaps as error:
         raise ArtifactError(f"'{file}': {error.told}") from error
     return part.result
@@ -151,30 +152,38 @@ def _scored(
 def predict_split(
     model: torch.nn.Module, task: Task, data: FolderData, split: str, map_size: Size
 ) -> tuple[np.ndarray[Any, Any], Scores]:
-    """One member's activated maps on a split, ``(N, K, h, w)``, and its scores at the maps' own size.
+    """Predict a split with one member.
 
-    Values and densities are float32: float16 ends at 65504, and below 6e-5 it loses digits. All other maps lie in
-    [0, 1] and are float16.
+    Args:
+        model: member that returns logits.
+        task: meaning of the maps.
+        data: images and targets.
+        split: name of the split.
+        map_size: (h, w) of the returned maps.
+
+    Returns:
+        Activated maps ``(N, K, h, w)`` and scores at the size of the targets. Maps of values and densities are float32,
+        because float16 ends at 65504 and loses digits below 6e-5. All other maps lie in [0, 1] and are float16.
     """
     metric = task.metrics()
-    kept_type = np.float32 if task.target_kind in ("values", "density") else np.float16
-    kept = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=kept_type)
-    device = next(model.parameters()).device
     density = task.target_kind == "density"
-    number = 0
-    for batch in alike(images_with_targets(data, split)):
+    dtype = np.float32 if density or task.target_kind == "values" else np.float16
+    resized = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=dtype)
+    device = next(model.parameters()).device
+    index = 0
+    for batch in equal_size_batches(images_with_targets(data, split)):
         images = torch.cat([images for images, _, _ in batch])
         maps = task.activation(model(images.to(device)).float())
-        small = resize_maps(maps, map_size, density, antialias=True)
-        for one, own, (_, target, points) in zip(maps, small, batch, strict=True):
-            _score(metric, task, one[None], target, points)
-            kept[number] = own.cpu().numpy()
-            number += 1
-    return kept, metric.compute()
+        small_maps = resize_maps(maps, map_size, density, antialias=True)
+        for full, small, (_, target, points) in zip(maps, small_maps, batch, strict=True):
+            update_metric(metric, task, full[None], target, points)
+            resized[index] = small.cpu().numpy()
+            index += 1
+    return resized, metric.compute()
 
 
-def alike(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]:
-    """Neighbours of equal image size together, as many as are worth a batch: small images pay little each then."""
+def equal_size_batches(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]:
+    """Group consecutive images of equal size into batches; larger batches are faster only for small images."""
     batch: list[ImageWithTarget] = []
     for sample in samples:
         pixels = sample[0].shape[-1] * sample[0].shape[-2]
@@ -187,16 +196,16 @@ def alike(samples: Iterable[ImageWithTarget]) -> Iterator[list[ImageWithTarget]]
 
 
 def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_size: Size) -> dict[str, Scores]:
-    """Scores on the validation images of predictions that need no training, by the name of the baseline."""
+    """Score predictions that need no training on the validation images, by name of the baseline."""
     targets = (
         resize_target(torch.from_numpy(np.array(target)), target_size, task.target_kind) for target in train.targets
     )
     mean = mean_map(task, targets, target_size)
-    found = {}
+    scores = {}
     for name in baseline_names(task):
         maps = BASELINES[name].predict(mean)
         metric = task.metrics()
         for _, target, points in images_with_targets(data, "val"):
-            _score(metric, task, maps[None], target, points)
-        found[name] = metric.compute()
-    return found
+            update_metric(metric, task, maps[None], target, points)
+        scores[name] = metric.compute()
+    return scores

@@ -1,4 +1,4 @@
-"""Candidates that beat predictions without any training, on the images that are fitted on."""
+"""Baseline filter: selects among candidates that beat predictions without any training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,53 +19,52 @@ from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
 @dataclass(frozen=True)
 class BaselineFilter:
-    """Statistics of candidates and baselines by the task's own metric, on the kept maps.
+    """Statistics of candidates and baselines for the task's primary metric, on the kept maps.
 
     Attributes:
-        names: of the M candidates.
-        candidates: ``(M, N, S)``.
-        baselines: ``(B, N, S)``; B may be 0.
-        place: row of each image by its number.
-        objective: the task's own metric.
+        names: names of the M candidates.
+        candidates: statistics ``(M, N, S)`` of the candidates.
+        baselines: statistics ``(B, N, S)`` of the baselines; B may be 0.
+        rows: position of each image in the second dimension, by index of the image.
+        objective: the task's primary metric.
     """
 
     names: tuple[str, ...]
     candidates: Tensor
     baselines: Tensor
-    place: dict[int, int]
+    rows: dict[int, int]
     objective: Objective
 
-    def able(self, images: Sequence[int]) -> list[str]:
-        """Names of the candidates that beat every baseline on these images; all of them where none does.
+    def eligible(self, images: Sequence[int]) -> list[str]:
+        """Return the candidates that beat every baseline on these images; all candidates if none does.
 
-        A network that learned nothing gives even probabilities: in a mean it hides how sure the others are, and labels,
-        which are all that mIoU sees, do not change.
+        A network that learned nothing predicts even probabilities. In a mean it makes the other members less certain
+        and does not change the labels, so that mIoU does not detect it.
         """
-        rows = [self.place[image] for image in images]
-        least = max(self.objective.signed(self.baselines[:, rows].sum(1)).tolist(), default=-torch.inf)
+        rows = [self.rows[image] for image in images]
+        threshold = max(self.objective.signed(self.baselines[:, rows].sum(1)).tolist(), default=-torch.inf)
         scores = self.objective.signed(self.candidates[:, rows].sum(1)).tolist()
-        found = [name for name, score in zip(self.names, scores, strict=True) if score > least]
-        return found or list(self.names)
+        better = [name for name, score in zip(self.names, scores, strict=True) if score > threshold]
+        return better or list(self.names)
 
 
-def baseline_filter(kept: HeldOut, maps: Sequence[Tensor]) -> BaselineFilter:
-    """The filter of untempered candidates against constant maps ``(K, h, w)``."""
+def baseline_filter(kept: HeldOut, baselines: Sequence[Tensor]) -> BaselineFilter:
+    """Make the filter of untempered candidates and constant baseline maps ``(K, h, w)``."""
     objective = kept.task.objective()
-    every = statistics(kept, torch.eye(len(kept.names)), objective)
-    rows = [
-        torch.cat([measure(own[None], kept.targets[image], kept.task, objective) for image in kept.images])
-        for own in maps
+    candidates = statistics(kept, torch.eye(len(kept.names)), objective)
+    measured = [
+        torch.cat([measure(maps[None], kept.targets[image], kept.task, objective) for image in kept.images])
+        for maps in baselines
     ]
-    width = every.shape[-1]
-    baselines = torch.stack(rows) if rows else every.new_zeros(0, len(kept), width)
-    place = {image: row for row, image in enumerate(kept.images)}
-    return BaselineFilter(kept.names, every, baselines, place, objective)
+    stacked = torch.stack(measured) if measured else candidates.new_zeros(0, len(kept), candidates.shape[-1])
+    rows = {image: row for row, image in enumerate(kept.images)}
+    return BaselineFilter(kept.names, candidates, stacked, rows, objective)
 
 
 def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
-    """The map that each baseline predicts for every image, ``(K, h, w)``, from the training targets.
+    """Return the map ``(K, h, w)`` that each baseline predicts for every image, computed from the training targets.
 
-    The mean map is kept in the run, for reading all training targets takes long.
+    The mean map is cached in the run folder, because reading all training targets takes long.
     """
     task = data.task
     if run.mean_map.is_file():

@@ -1,8 +1,10 @@
 """Temperatures of candidates and calibration of an ensemble, fitted on held-out images."""
 
+import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,57 +18,67 @@ from densemble.ensemble.calibrate import (
     fit_vector_scaling,
 )
 from densemble.ensemble.combination import Combination
-from densemble.selection.choose import combined_statistics, halves
+from densemble.selection.choose import combined_statistics, crossed_halves
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.options import calibrations_for
 
-Report = Callable[[str], None]
+log = logging.getLogger(__name__)
+
 _VALUES_AT_ONCE = 2**21
 
 
-def member_temperatures(held: HeldOut, way: str, report: Report = lambda line: None) -> HeldOut:
-    """The candidates with temperatures, each fitted on all pixels of ``held``; memory holds those of one candidate.
+def member_temperatures(held: HeldOut, method: str, log_level: int = logging.DEBUG) -> HeldOut:
+    """Fit a temperature for each candidate on all pixels of ``held``; the pixels of one candidate are in memory.
 
-    What the ensemble still lacks (Rahaman & Thiery 2021) is left to the calibration of the ensemble.
+    Averaging changes the calibration again (Rahaman & Thiery 2021); :func:`fit_calibration` corrects the ensemble.
 
     Args:
-        held: candidates and images, best a sample of their pixels.
-        way: of calibrating; ``none`` leaves temperatures at 1, and so do tasks without them.
-        report: called with one line of text for a temperature at a bound.
+        held: candidates and images, preferably a sample of their pixels.
+        method: calibration method; with ``none``, and for tasks without temperatures, all temperatures stay at 1.
+        log_level: level of the message about a temperature at its bound.
     """
-    task, found = held.task, []
-    if way == "none" or not task.has_temperature:
+    if method == "none" or not held.task.has_temperature:
         return held
     plain = held.tempered((1.0,) * len(held.names))
-    for name in held.names:
-        found.append(_temperature(plain.of([name]), lambda line, of=name: report(f"{of}: {line}")))  # type: ignore[misc]
-    return held.tempered(found)
+    return held.tempered([_temperature(plain, name, log_level) for name in held.names])
 
 
-def _temperature(held: HeldOut, report: Report) -> float:
-    """Of a single candidate."""
-    pixels = _blocks((maps[0], target) for maps, (target, _) in held)
-    return fit_temperature(lambda: pixels, held.task.distribution, int(held.task.fill), report)
+def _temperature(held: HeldOut, name: str, log_level: int) -> float:
+    pixels = _blocks((maps[0], target) for maps, (target, _) in held.of([name]))
+    return fit_temperature(
+        lambda: pixels,
+        held.task.distribution,
+        int(held.task.fill),
+        lambda line: log.log(log_level, f"{name}: {line}"),
+    )
 
 
 def fit_calibration(
-    held: HeldOut, combination: Combination, way: str, report: Report = lambda line: None
+    held: HeldOut, combination: Combination, method: str, log_level: int = logging.DEBUG
 ) -> Combination:
-    """The combination with a calibration fitted on all pixels of ``held``, best a sample; memory holds them."""
+    """Fit a calibration on all pixels of ``held``, preferably a sample; the pixels are in memory.
+
+    Args:
+        held: maps of the members.
+        combination: combination of the members; its calibration is replaced.
+        method: ``temperature``, ``vector``, ``variance`` or ``none``.
+        log_level: level of the message about a temperature at its bound.
+    """
     plain = replace(combination, calibration=None)
     task = held.task
-    found: Calibration | None = None
-    if way in ("temperature", "vector"):
+    calibration: Calibration | None = None
+    report = partial(log.log, log_level)
+    if method in ("temperature", "vector"):
         pixels = _blocks(held.combined(plain))
-        if way == "temperature":
+        if method == "temperature":
             value = fit_temperature(lambda: pixels, task.distribution, int(task.fill), report)
-            found = None if value == 1 else Temperature(value, task.distribution)
+            calibration = None if value == 1 else Temperature(value, task.distribution)
         else:
-            found = fit_vector_scaling(lambda: pixels, task.distribution, int(task.fill), report)
-    elif way == "variance":
+            calibration = fit_vector_scaling(lambda: pixels, task.distribution, int(task.fill), report)
+    elif method == "variance":
         estimates = _blocks(_estimates(held, plain))
-        found = fit_variance_scaling(lambda: estimates, task.invalid_below)
-    return replace(plain, calibration=found)
+        calibration = fit_variance_scaling(lambda: estimates, task.invalid_below)
+    return replace(plain, calibration=calibration)
 
 
 def _estimates(held: HeldOut, plain: Combination) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -77,13 +89,13 @@ def _estimates(held: HeldOut, plain: Combination) -> Iterator[tuple[Tensor, Tens
 
 
 def _blocks(images: Iterable[tuple[Tensor, ...]]) -> list[Any]:
-    """Maps and targets of all images as few tensors of shape ``(..., P, 1)``: many small passes cost more than few."""
-    found: list[tuple[Tensor, ...]] = []
+    """Concatenate the maps and targets of all images to a few tensors ``(..., P, 1)``, which are faster to process."""
+    blocks: list[tuple[Tensor, ...]] = []
     pending: list[tuple[Tensor, ...]] = []
 
     def flush() -> None:
         if pending:
-            found.append(tuple(torch.cat(parts, dim=-2) for parts in zip(*pending, strict=True)))
+            blocks.append(tuple(torch.cat(parts, dim=-2) for parts in zip(*pending, strict=True)))
             pending.clear()
 
     for image in images:
@@ -91,24 +103,22 @@ def _blocks(images: Iterable[tuple[Tensor, ...]]) -> list[Any]:
         if sum(parts[0].numel() for parts in pending) > _VALUES_AT_ONCE:
             flush()
     flush()
-    return found
+    return blocks
 
 
 def best_calibration(held: HeldOut, combination: Combination) -> str:
-    """The way of calibrating with the lower negative log-likelihood on crossed halves of the images.
+    """Return the calibration method with the lowest negative log-likelihood on crossed halves of the images.
 
     Vector scaling has 2K parameters: with few images it can be worse than one temperature.
     """
-    task = held.task
-    ways = calibrations_for(task)
-    first, second = halves(held)
-    if "vector" not in ways or not first:
-        return ways[0]
-    objective = task.objective("nll")
+    methods = calibrations_for(held.task)
+    crossed = crossed_halves(held)
+    if "vector" not in methods or not crossed:
+        return methods[0]
+    objective = held.task.objective("nll")
     losses = {}
-    for way in ("temperature", "vector"):
-        crossed = ((first, second), (second, first))
-        parts = [(held.only(unseen), fit_calibration(held.only(seen), combination, way)) for seen, unseen in crossed]
+    for method in ("temperature", "vector"):
+        parts = [(held.only(unseen), fit_calibration(held.only(seen), combination, method)) for seen, unseen in crossed]
         loss = float(objective.value(combined_statistics(parts, [objective])[0].sum(0)))
-        losses[way] = loss if math.isfinite(loss) else math.inf
-    return min(losses, key=lambda way: losses[way])
+        losses[method] = loss if math.isfinite(loss) else math.inf
+    return min(losses, key=lambda method: losses[method])

@@ -1,7 +1,8 @@
-"""Evidence: what the candidates of a run predict on held-out images, small, sampled, and as served."""
+"""Evidence: predictions of the candidates of a run on held-out images: small maps, sampled pixels, and served maps."""
 
+import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,12 @@ from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
 
-MOST_VALUES = 2**25
-"""Values, pixels times channels, that are sampled of all images together: fits hold them in memory."""
-FEWEST_PIXELS = 256
-"""Pixels that are sampled of an image at least."""
+log = logging.getLogger(__name__)
+
+MAX_VALUES = 2**25
+"""Maximum number of sampled values (pixels times channels) of all images together; fits keep them in memory."""
+MIN_PIXELS = 256
+"""Minimum number of pixels that are sampled from one image."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,11 @@ class Evidence:
     """Predictions of the same candidates on the same images, in three forms.
 
     Attributes:
-        kept: small maps that the trainings left; members and weights are selected on them.
-        sampled: the maps as served, at a random sample of the target's pixels; temperatures, the rule and the
-            calibration are fitted on them.
-        served: whole maps as served, beside targets at their own size; everything reported is measured on them, and
-            guarantees are fitted and checked on them.
+        kept: small maps that the training stored; members and weights are selected on them.
+        sampled: served maps at a random sample of the target's pixels; temperatures, rule and calibration are fitted
+            on them.
+        served: whole served maps, with targets at full size; all reported scores are measured on them, and guarantees
+            are fitted and checked on them.
         scratch: folder for temporary files.
     """
 
@@ -49,82 +52,82 @@ class Evidence:
 
     @property
     def pixelwise(self) -> bool:
-        """Whether metrics are sums over pixels, so that a sample of pixels is enough to compare rules by."""
+        """Whether metrics are sums over pixels, so that a sample of pixels is enough to compare rules."""
         return self.served.task.target_kind in ("labels", "masks", "values")
 
     @property
     def known(self) -> list[int]:
-        """Images whose target is known at some pixel."""
+        """Images with at least one known pixel in the target."""
         return [image for image in self.sampled.images if self.sampled.targets[image][0].numel()]
 
     def only(self, images: Sequence[int]) -> "Evidence":
-        """The same candidates on some of the images."""
+        """Return the same candidates on some of the images."""
         return replace(
             self, kept=self.kept.only(images), sampled=self.sampled.only(images), served=self.served.only(images)
         )
 
 
 @contextmanager
-def scratch_folder(cache: Path) -> Iterator[Path]:
-    """A temporary folder inside the run's cache.
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Create a temporary folder in another folder, and remove it at the end of the context.
 
     Raises:
-        ResourceError: it cannot be written.
+        ResourceError: the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=require_writable(cache), prefix="assembly-") as folder:
+    with tempfile.TemporaryDirectory(dir=require_writable(parent), prefix="assembly-") as folder:
         yield Path(folder)
 
 
 def sampled_pixels(channels: int, images: int) -> int:
-    """How many pixels of each image are sampled at most, for maps of some channels."""
-    return min(MAX_PIXELS, max(MOST_VALUES // (channels * max(images, 1)), FEWEST_PIXELS))
+    """Return the maximum number of sampled pixels per image for maps with ``channels`` channels."""
+    return min(MAX_PIXELS, max(MAX_VALUES // (channels * max(images, 1)), MIN_PIXELS))
 
 
-def gather(
-    kept: HeldOut,
-    candidates: Sequence[Candidate],
-    data: FolderData,
-    scratch: Path,
-    report: Callable[[str], None] = lambda line: None,
-) -> Evidence:
-    """Runs the candidates on the images of ``kept`` and keeps their logits and a sample of pixels on disk.
+def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scratch: Path) -> Evidence:
+    """Run the candidates on the images of ``kept`` and store their logits and a sample of pixels on disk.
 
     Args:
         kept: small maps of the candidates, in the same order.
-        candidates: whose networks are run, one in memory at a time.
+        candidates: candidates to run; one network at a time is in memory.
         data: images and targets.
-        scratch: gets the files: per candidate float32 logits at its head's own size, and the sampled pixels.
-        report: called with one line of text.
+        scratch: folder for the files: for each candidate, float32 logits at the size of its head's output, and the
+            sampled pixels.
     """
     images = kept.images
-    most = sampled_pixels(kept.task.out_channels, len(images))
+    max_pixels = sampled_pixels(kept.task.out_channels, len(images))
     sizes: dict[int, Size] = {}
     pixels: dict[int, SampledPixels] = {}
     targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
-    report(f"computing the maps of {len(candidates)} candidates on {len(images)} validation images as they are served")
+    log.info(f"computing the served maps of {len(candidates)} candidates on {len(images)} validation images")
     for number, candidate in enumerate(candidates):
         logits, values = TensorFile(scratch / f"{number}-logits.bin"), TensorFile(scratch / f"{number}-pixels.bin")
         for image, coarse, size, target in run_candidate(candidate, data, images):
             if image not in pixels:
                 sizes[image] = size
-                pixels[image] = sample_pixels(kept.task.as_maps(target)[1].any(0), size, image, most)
+                pixels[image] = sample_pixels(kept.task.as_maps(target)[1].any(0), size, image, max_pixels)
                 targets[image] = pixels[image].of_target(target), None
             logits.append(image, coarse)
-            values.append(image, _at(pixels[image], coarse, size, target, kept.task))
+            values.append(image, _sampled_values(pixels[image], coarse, size, target, kept.task))
         served.append(ServedMaps(logits, sizes, kept.task))
         sampled.append(SampledMaps(values, pixels, kept.task))
-    own = full_size_targets(data, "val")
     return Evidence(
         kept,
         replace(kept, maps=tuple(sampled), targets=targets),
-        replace(kept, maps=tuple(served), targets=own),
+        replace(kept, maps=tuple(served), targets=full_size_targets(data, "val")),
         scratch,
     )
 
 
 class ServedLogits(NamedTuple):
-    """A candidate on one image: its number, logits ``(K, h', w')``, (h, w) of the served map, and the target."""
+    """Output of a candidate for one image.
+
+    Attributes:
+        image: index of the image.
+        logits: logits ``(K, h', w')`` at the size of the head's output.
+        size: (h, w) of the served map.
+        target: target of the image.
+    """
 
     image: int
     logits: Tensor
@@ -134,17 +137,17 @@ class ServedLogits(NamedTuple):
 
 @torch.no_grad()
 def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int]) -> Iterator[ServedLogits]:
-    """Runs a candidate on validation images one by one: in batches, rounding would differ from that of ``evaluate``."""
+    """Run a candidate on validation images one by one; batches would round differently than ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    for number, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
-        yield ServedLogits(number, member.coarse(image)[0].float(), network.map_size(image), target)
+    for index, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
+        yield ServedLogits(index, member.coarse(image)[0].float(), network.map_size(image), target)
 
 
-def _at(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:
-    """What :class:`SampledMaps` keeps of an image."""
+def _sampled_values(pixels: SampledPixels, coarse: Tensor, size: Size, target: Tensor, task: Task) -> Tensor:
+    """Return the values of one image that :class:`SampledMaps` stores."""
     logits = resize_maps(coarse[None], size)
     if task.has_temperature:
-        return logits[0].flatten(1)[:, pixels.places]
+        return logits[0].flatten(1)[:, pixels.sources]
     maps = resize_to_target(task.activation(logits), target, task)
     return maps[0].flatten(1)[:, pixels.target][..., None]

@@ -1,8 +1,8 @@
-"""Choosing: candidates and shares by a strategy or by name, and the rule that joins them."""
+"""Selection of candidates with weights, by a strategy or by name, and selection of the combination rule."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,81 +10,75 @@ from torch import Tensor
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.errors import UsageError
-from densemble.evaluation.bootstrap import ConfidenceInterval, bootstrap, bootstrap_gain
+from densemble.evaluation.bootstrap import bootstrap_gain
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure
 from densemble.selection.held_out_predictions import HeldOut
-from densemble.selection.options import AUTOMATIC, Options
+from densemble.selection.options import Options
 from densemble.selection.strategies import SELECT, greedy_by_cost
-from densemble.tasks import Task
-
-Choice = Callable[[HeldOut], Sequence[float]]
-"""Held-out predictions to choose by -> a weight per candidate."""
-HONESTY = ("nll", "ece")
-"""Metrics of probabilities that are told of every rule."""
 
 
-def make_choice(
-    options: Options, able: Sequence[str], objective: Objective, milliseconds: Mapping[str, float]
-) -> Callable[[HeldOut], list[float]]:
-    """What the options ask for, as a function of the images to choose by.
+def select_weights(
+    held: HeldOut,
+    options: Options,
+    eligible: Sequence[str],
+    objective: Objective,
+    milliseconds: Mapping[str, float],
+) -> list[float]:
+    """Select candidates and return one weight per candidate, 0 for those that are not selected.
 
     Args:
-        options: of the assembly.
-        able: candidates among which a strategy chooses.
-        objective: that is chosen by.
-        milliseconds: by name, for a budget.
+        held: held-out predictions to select by.
+        options: options of the assembly.
+        eligible: candidates that a strategy may select.
+        objective: objective of the selection.
+        milliseconds: time of each candidate by name, for a budget.
     """
-
-    def choose(held: HeldOut) -> list[float]:
-        if options.named or options.weights is not None or options.select == "all":
-            return _named(options, held.names)
-        among = held.of([name for name in held.names if name in able])
-        if options.budget is not None:
-            costs = [milliseconds[name] for name in among.names]
-            found = greedy_by_cost(among, objective, costs, options.budget)
-        else:
-            found = SELECT[options.select](among, objective)
-        own = dict(zip(among.names, found.weights, strict=True))
-        return [own.get(name, 0.0) for name in held.names]
-
-    return choose
+    if options.named or options.weights is not None or options.select == "all":
+        return named_weights(options, held.names)
+    pool = held.of([name for name in held.names if name in eligible])
+    if options.budget is not None:
+        costs = [milliseconds[name] for name in pool.names]
+        selection = greedy_by_cost(pool, objective, costs, options.budget)
+    else:
+        selection = SELECT[options.select](pool, objective)
+    weights = dict(zip(pool.names, selection.weights, strict=True))
+    return [weights.get(name, 0.0) for name in held.names]
 
 
-def require_members(options: Options, names: Sequence[str]) -> None:
-    """Checks members that are named one by one, and their weights.
+def named_weights(options: Options, names: Sequence[str]) -> list[float]:
+    """Return one weight per candidate, with a sum of 1, for candidates that are selected by name or all together.
+
+    Args:
+        options: options of the assembly, with names or ``all`` in ``select``.
+        names: names of all candidates.
 
     Raises:
-        UsageError: a name that is not there, or weights that do not fit.
+        UsageError: a name that is not the name of a candidate, or invalid weights.
     """
-    if options.named or options.weights is not None:
-        _named(options, names)
-
-
-def _named(options: Options, names: Sequence[str]) -> list[float]:
-    wanted = options.named or tuple(names)
-    missing = [name for name in wanted if name not in names]
+    requested = options.named or tuple(names)
+    missing = [name for name in requested if name not in names]
     if missing:
         raise UsageError(
             f"no trained member is named '{missing[0]}'; there are: {', '.join(names)}; or select {', '.join(SELECT)}"
         )
-    given = list(options.weights) if options.weights is not None else [1.0] * len(wanted)
-    if len(given) != len(wanted):
-        raise UsageError(f"{len(given)} weights for {len(wanted)} members; give one each")
-    if any(not math.isfinite(weight) or weight < 0 for weight in given) or not sum(given):
-        raise UsageError(f"weights {given} must be >= 0, finite and not all 0")
-    total = sum(given)
-    return [given[wanted.index(name)] / total if name in wanted else 0.0 for name in names]
+    weights = list(options.weights) if options.weights is not None else [1.0] * len(requested)
+    if len(weights) != len(requested):
+        raise UsageError(f"{len(weights)} weights for {len(requested)} members; give one each")
+    if any(not math.isfinite(weight) or weight < 0 for weight in weights) or not sum(weights):
+        raise UsageError(f"weights {weights} must be >= 0, finite and not all 0")
+    total = sum(weights)
+    return [weights[requested.index(name)] / total if name in requested else 0.0 for name in names]
 
 
 def mean_of(held: HeldOut, weights: Sequence[float]) -> tuple[HeldOut, Combination]:
-    """The candidates with a weight above 0, and their weighted mean."""
-    chosen = {name: weight for name, weight in zip(held.names, weights, strict=True) if weight > 0}
-    return held.of(list(chosen)), Combination(held.task, chosen)
+    """Return the candidates with a weight above 0, and their weighted mean."""
+    selected = {name: weight for name, weight in zip(held.names, weights, strict=True) if weight > 0}
+    return held.of(list(selected)), Combination(held.task, selected)
 
 
 def fit_rule(held: HeldOut, combination: Combination, rule: str) -> Combination:
-    """The same members and calibration under another rule, fitted on ``held`` if it is one that learns."""
+    """Change the rule of a combination; a rule with fitted parameters is fitted on ``held``."""
     fit = COMBINE[rule].fit
     if fit is None:
         return replace(combination, rule=rule, fitted={})
@@ -93,88 +87,57 @@ def fit_rule(held: HeldOut, combination: Combination, rule: str) -> Combination:
     return replace(combination, rule=rule, fitted=fitted)
 
 
-def halves(held: HeldOut) -> tuple[list[int], list[int]]:
-    """First and second half of the images of which something is known, in their order: neighbours, such as frames of
-    a film, stay together. The first is empty where there are fewer than two."""
-    known = [number for number in held.images if held.task.as_maps(held.targets[number][0])[1].any()]
-    middle = len(known) // 2
-    return known[:middle], known[middle:]
+def crossed_halves(held: HeldOut) -> list[tuple[list[int], list[int]]]:
+    """Return two pairs of images to fit on and images to measure on: the halves of the images with a known target.
 
-
-@dataclass(frozen=True)
-class RuleScore:
-    """What a rule scores.
-
-    Attributes:
-        score: by the metric that is chosen by, with its interval.
-        over_mean: gain over the mean on the same images; above 0 is better, whatever the direction of the metric.
-        others: further metrics of the same maps, by name.
+    The halves are contiguous, because neighbouring images, such as video frames, must stay together. The list is empty
+    if fewer than two images have a known target.
     """
+    known = [image for image in held.images if held.task.as_maps(held.targets[image][0])[1].any()]
+    middle = len(known) // 2
+    first, second = known[:middle], known[middle:]
+    return [(first, second), (second, first)] if first else []
 
-    score: ConfidenceInterval
-    over_mean: ConfidenceInterval
-    others: dict[str, float]
 
-
-def score_rules(
+def best_rule(
     held: HeldOut, combination: Combination, objective: Objective, seed: int = 0, measured: HeldOut | None = None
-) -> dict[str, RuleScore]:
-    """Every rule that suits the task; one that learns is scored on each half as fitted on the other half.
+) -> str:
+    """Return the best rule with a certain gain over the mean, else the mean.
+
+    A gain is certain if its confidence interval lies above 0. A rule with fitted parameters is fitted on one half of
+    the images and scored on the other.
 
     Args:
-        held: the members' maps that rules are fitted on.
-        combination: of the members.
-        objective: that is scored by.
-        seed: of the intervals.
-        measured: maps of the same candidates and images that are scored; default ``held``.
+        held: maps of the members, to fit the rules on.
+        combination: combination of the members.
+        objective: objective of the score.
+        seed: seed of the intervals.
+        measured: maps of the same candidates and images to score; default: ``held``.
     """
-    first, second = halves(held)
-    task = held.task
-    others = further_objectives(task)
-    images = [*first, *second] if first and second else list(held.images)
-    scored = held if measured is None else measured.of(held.names)
-
-    found = {}
-    mean = combined_statistics([(scored.only(images), fit_rule(held, combination, "mean"))], [objective])[0]
-    for name in rules_for(task):
+    crossed = crossed_halves(held)
+    images = [image for seen, _ in crossed for image in seen] or list(held.images)
+    scored = (held if measured is None else measured.of(held.names)).only(images)
+    (mean,) = combined_statistics([(scored, fit_rule(held, combination, "mean"))], [objective])
+    scores = {}
+    for name in rules_for(held.task):
         if COMBINE[name].fit is None:
-            parts = [(scored.only(images), fit_rule(held, combination, name))]
-        elif first and second:
-            crossed = ((first, second), (second, first))
+            parts = [(scored, fit_rule(held, combination, name))]
+        elif crossed:
             parts = [(scored.only(unseen), fit_rule(held.only(seen), combination, name)) for seen, unseen in crossed]
         else:
             continue
-        rows, *sums = combined_statistics(parts, [objective, *others])
-        values = {one.name: float(one.value(own.sum(0))) for one, own in zip(others, sums, strict=True)}
-        gain = bootstrap_gain(rows, mean, objective, seed=seed)
-        found[name] = RuleScore(bootstrap(rows, objective, seed=seed), gain, values)
-    return found
+        (rows,) = combined_statistics(parts, [objective])
+        if bootstrap_gain(rows, mean, objective, seed=seed).low > 0:
+            scores[name] = float(objective.signed(rows.sum(0)))
+    return max(scores, key=lambda name: scores[name], default="mean")
 
 
-def further_objectives(task: Task) -> list[Objective]:
-    """Metrics of probabilities that are shown for every rule."""
-    return [task.objective(name) for name in HONESTY if name in task.metrics().objectives]
-
-
-def combined_statistics(parts: Sequence[tuple[HeldOut, Combination]], wanted: Sequence[Objective]) -> list[Tensor]:
-    """Statistics ``(N, S)`` of the combined maps of all images for each objective, in one pass."""
-    rows: list[list[Tensor]] = [[] for _ in wanted]
+def combined_statistics(parts: Sequence[tuple[HeldOut, Combination]], objectives: Sequence[Objective]) -> list[Tensor]:
+    """Compute the statistics ``(N, S)`` of the combined maps of all images for each objective, in one pass."""
+    rows: list[list[Tensor]] = [[] for _ in objectives]
     for held, combination in parts:
-        for maps, truth in held:
+        for maps, target in held:
             combined = combination.combine(maps[:, None])
-            for own, objective in zip(rows, wanted, strict=True):
-                own.append(measure(combined, truth, held.task, objective))
-    return [torch.cat(own) for own in rows]
-
-
-def choose_rule(options: Options, rules: Mapping[str, RuleScore], objective: Objective) -> str:
-    """The rule that was asked for.
-
-    ``auto`` leaves the mean only for a rule that is surely better: the best of those with a gain whose interval is
-    above 0.
-    """
-    if options.combine != AUTOMATIC:
-        return options.combine
-    sign = 1 if objective.higher_is_better else -1
-    surely = {name: sign * rule.score.value for name, rule in rules.items() if rule.over_mean.low > 0}
-    return max(surely, key=lambda name: surely[name]) if surely else "mean"
+            for objective_rows, objective in zip(rows, objectives, strict=True):
+                objective_rows.append(measure(combined, target, held.task, objective))
+    return [torch.cat(objective_rows) for objective_rows in rows]

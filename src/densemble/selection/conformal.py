@@ -1,4 +1,4 @@
-"""Guarantees of an ensemble, fitted and checked on maps as served, on images that nothing else has seen."""
+"""Guarantees of an ensemble, fitted and checked on served maps of images that no other fit used."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,18 +19,21 @@ from densemble.shapes import size_of
 
 
 def fit_guarantee(held: HeldOut, combination: Combination, options: Options) -> Guarantee | None:
-    """The guarantee that was asked for.
+    """Fit the requested guarantee.
 
     Args:
-        held: the members' maps as served and targets at their own size, of images that nothing else was fitted on.
-        combination: of the members.
-        options: kind, level and confidence.
+        held: served maps of the members and targets at full size, of images that no other fit used.
+        combination: combination of the members.
+        options: guarantee, level and confidence.
+
+    Returns:
+        The guarantee; ``None`` if none is requested.
 
     Raises:
         DataError: too few images.
     """
     task = held.task
-    match options.promise:
+    match options.guarantee:
         case "set":
             return fit_set(lambda: held.combined(combination), task, options.level)
         case "risk":
@@ -44,9 +47,9 @@ def fit_guarantee(held: HeldOut, combination: Combination, options: Options) -> 
 def check_guarantee(
     held: HeldOut, combination: Combination, options: Options, groups: list[str | None] | None = None
 ) -> dict[str, Any]:
-    """Coverage of the same guarantee fitted on one half of the images and measured on the other, both ways round.
+    """Measure the coverage of the guarantee: fit it on each half of the images and measure it on the other half.
 
-    The halves are made of alternating contiguous blocks, or of groups. Empty where a half is too small for a fit.
+    The halves consist of alternating contiguous blocks, or of groups. The result is empty if the halves are too small.
     """
     first, second = alternating_halves(held.images, groups)
     trust: Trust | None = None
@@ -60,20 +63,23 @@ def check_guarantee(
         for maps, (target, _) in held.only(unseen):
             size = size_of(target)
             trust.update(guaranteed.predict_at(maps[:, None], size), target, fitted)
-    found = {} if trust is None else trust.compute().get("guarantee", {})
+    values = {} if trust is None else trust.compute().get("guarantee", {})
     keys = ("promised", "coverage", "low", "high", "mean_size", "checked_on")
-    return {key: found[key] for key in keys if key in found}
+    return {key: values[key] for key in keys if key in values}
 
 
 def interval_floor(calibration: Calibration | None) -> float | None:
-    """What is added to the members' variance so that intervals are as wide as calibrated deviations, up to a factor."""
+    """Return the constant to add to the members' variance so that intervals are proportional to calibrated deviations.
+
+    ``None`` without variance scaling, or if its scale or its constant is 0.
+    """
     if not isinstance(calibration, VarianceScaling) or calibration.scale <= 0 or calibration.floor <= 0:
         return None
     return calibration.floor / calibration.scale
 
 
 def _with_spread(held: HeldOut, combination: Combination, floor: float | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Values at the target's size, with a floor also the members' variance, ``(1 or 2, H, W)``, and the target."""
+    """Yield values at target size, with a floor also the members' variance, ``(1 or 2, H, W)``, and the target."""
     plain = replace(combination, calibration=None)
     for maps, (target, _) in held:
         prediction = plain.predict_at(maps[:, None], size_of(target))

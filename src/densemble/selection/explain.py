@@ -1,4 +1,4 @@
-"""Images for the report: best, worst and most disputed, with target, ensemble, uncertainty and members."""
+"""Image strips of the report: best, worst and most disputed images with target, ensemble, uncertainty and members."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from densemble.report.strips import ImageStrip, draw_panels
 from densemble.selection.recipe import Fitted
 from densemble.shapes import size_of
 
-EACH = 3
-MOST_MEMBERS = 8
+IMAGES_PER_GROUP = 3
+MAX_MEMBERS = 8
 
 
 def report_strips(
@@ -19,36 +19,36 @@ def report_strips(
     disputed: Sequence[Mapping[str, Any]],
     higher_is_better: bool,
 ) -> list[ImageStrip]:
-    """Strips of a few validation images.
+    """Draw strips of a few validation images.
 
     Args:
         fitted: the ensemble.
-        data: images are read from it.
-        disputed: rows of the analysis, the most disputed first.
-        higher_is_better: whether more of the rows' score is better.
+        data: data set with the images.
+        disputed: rows of the images in the analysis, largest disagreement first.
+        higher_is_better: whether a higher score is better.
     """
     sign = 1 if higher_is_better else -1
     scored = sorted((row for row in disputed if row["score"] is not None), key=lambda row: sign * row["score"])
     several = len(fitted.held.names) > 1
     groups = {
-        "among the worst": scored[:EACH],
-        "among the best": scored[::-1][:EACH],
-        "among those that the members agree least about": disputed[:EACH] if several else [],
+        "among the worst": scored[:IMAGES_PER_GROUP],
+        "among the best": scored[::-1][:IMAGES_PER_GROUP],
+        "among those with the largest disagreement of the members": disputed[:IMAGES_PER_GROUP] if several else [],
     }
-    told: dict[int, tuple[float | None, list[str]]] = {}
+    strips: dict[int, tuple[float | None, list[str]]] = {}
     for caption, rows in groups.items():
         for row in rows:
-            told.setdefault(row["number"], (row["score"], []))[1].append(caption)
-    return [_strip(fitted, data, number, score, ", ".join(captions)) for number, (score, captions) in told.items()]
+            strips.setdefault(row["number"], (row["score"], []))[1].append(caption)
+    return [_strip(fitted, data, index, score, ", ".join(captions)) for index, (score, captions) in strips.items()]
 
 
-def _strip(fitted: Fitted, data: FolderData, number: int, score: float | None, caption: str) -> ImageStrip:
-    sample = data.val[number]
+def _strip(fitted: Fitted, data: FolderData, index: int, score: float | None, caption: str) -> ImageStrip:
+    sample = data.val[index]
     image = as_rgb(data.unit_image(sample))
-    maps, shares = fitted.held.read(number), list(fitted.combination.weights.values())
-    heaviest = sorted(range(len(maps)), key=lambda place: -shares[place])[:MOST_MEMBERS]
-    members = {fitted.held.names[place]: maps[place] for place in sorted(heaviest)}
-    target = fitted.held.targets[number][0]
+    maps, shares = fitted.held.read(index), list(fitted.combination.weights.values())
+    heaviest = sorted(range(len(maps)), key=lambda member: -shares[member])[:MAX_MEMBERS]
+    members = {fitted.held.names[member]: maps[member] for member in sorted(heaviest)}
+    target = fitted.held.targets[index][0]
     prediction = fitted.combination.predict_at(maps[:, None], size_of(target))
     panels = draw_panels(image, target, prediction, members, fitted.held.task)
     return ImageStrip(sample.stem, score, caption, panels)

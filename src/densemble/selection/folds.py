@@ -1,7 +1,7 @@
-"""Folds of the held-out images: whole groups where the data set names groups, else contiguous blocks.
+"""Folds of the held-out images: whole groups if the data set names groups, else contiguous blocks.
 
-Neighbouring images, such as frames of a film, resemble one another. A random fold would put near copies on both sides,
-and what was fitted on one side would look better on the other than it is.
+Neighbouring images, such as video frames, are similar. A random fold would put near copies on both sides, so that the
+score on the measured side would be too optimistic.
 """
 
 from collections.abc import Sequence
@@ -10,22 +10,22 @@ from densemble.data.folder import FolderData
 from densemble.data.splits import group_keys
 
 BLOCKS = 10
-"""Contiguous parts that two alternating halves are made of."""
+"""Number of contiguous parts that two alternating halves consist of."""
 
 Split = tuple[list[int], list[int]]
-"""Numbers of the images of two parts; of a fold: to fit on, and to measure on."""
+"""Indices of the images of two parts; in a fold: the images to fit on, and the images to measure on."""
 
 
 def folds_of(images: Sequence[int], folds: int, groups: Sequence[str | None] | None = None) -> list[Split]:
-    """Each image is measured in exactly one fold and used for fitting in all others.
+    """Make folds: each image is measured in exactly one fold and used for fitting in all others.
 
     Args:
-        images: their numbers, in the order of the data set.
-        folds: wanted; fewer where there are fewer images or groups.
-        groups: name of the group of each image of the data set, by number; ``None``: no group.
+        images: indices of the images, in the order of the data set.
+        folds: requested number of folds; fewer if there are fewer images or groups.
+        groups: name of the group of each image of the data set, by index; ``None``: no group.
 
     Returns:
-        Empty where fewer than two parts can be made.
+        An empty list if fewer than two parts are possible.
     """
     parts = parts_of(images, folds, groups)
     if len(parts) < 2:
@@ -34,44 +34,42 @@ def folds_of(images: Sequence[int], folds: int, groups: Sequence[str | None] | N
 
 
 def parts_of(images: Sequence[int], count: int, groups: Sequence[str | None] | None = None) -> list[list[int]]:
-    """Up to ``count`` contiguous parts of about equal size, none empty; groups are not divided."""
+    """Make at most ``count`` contiguous, non-empty parts of about equal size; groups stay together."""
     units = _units(images, groups)
-    if len(units) < 2:  # one group: it has to be divided
+    if len(units) < 2:  # a single group is divided
         units = [[image] for image in images]
     if not units:
         return []
-    total, wanted = sum(len(unit) for unit in units), min(count, len(units))
-    if wanted == len(units):
+    total, requested = sum(len(unit) for unit in units), min(count, len(units))
+    if requested == len(units):
         return units
-    parts: list[list[int]] = [[] for _ in range(wanted)]
+    parts: list[list[int]] = [[] for _ in range(requested)]
     seen = 0
     for unit in units:
-        # The part that the middle of the unit lies in.
-        parts[min(int((seen + len(unit) / 2) * wanted / total), wanted - 1)].extend(unit)
+        # The part that contains the middle of the unit.
+        parts[min(int((seen + len(unit) / 2) * requested / total), requested - 1)].extend(unit)
         seen += len(unit)
     return [part for part in parts if part]
 
 
-def alternating_halves(
-    images: Sequence[int], groups: Sequence[str | None] | None = None
-) -> tuple[list[int], list[int]]:
-    """Two halves of alternating contiguous blocks, or of groups; the second is the smaller one where they differ."""
+def alternating_halves(images: Sequence[int], groups: Sequence[str | None] | None = None) -> Split:
+    """Make two halves of alternating contiguous blocks or groups; the second half is never the larger one."""
     parts = parts_of(images, BLOCKS, groups)
-    if len(parts) % 2:  # so that neither half gets a block more
+    if len(parts) % 2:  # an even number, so that both halves have as many blocks
         parts = parts_of(images, max(len(parts) - 1, 2), groups)
     first, second = (sorted(image for part in parts[start::2] for image in part) for start in (0, 1))
     return (first, second) if len(first) >= len(second) else (second, first)
 
 
 def groups_of(data: FolderData) -> list[str | None] | None:
-    """Group of each validation image, as its split was made; ``None`` where fewer than two groups are named."""
+    """Return the group of each validation image; ``None`` if the data set names fewer than two groups."""
     drawn = data.layout.split_by == "seed"
     groups = group_keys(data.val, data.options["group_by"] if drawn else None)
     return groups if len({group for group in groups if group is not None}) > 1 else None
 
 
 def described(folds: Sequence[Split], groups: Sequence[str | None] | None) -> str:
-    """How the folds were made, for a reader."""
+    """Describe how the folds were made."""
     return f"{len(folds)} folds of {'whole groups' if groups else 'contiguous blocks'} of images"
 
 

@@ -1,4 +1,4 @@
-"""HeldOut: predictions of several candidates on held-out images beside their targets, read image by image."""
+"""HeldOut: predictions of several candidates on held-out images with the targets, read image by image."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from densemble.tasks import Task
 
 
 class Targets(Protocol):
-    """Targets by the number of their image: a list, a dict, or read when they are asked for."""
+    """Targets by index of the image: a list, a dict, or read on access."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, image: int, /) -> Target: ...
@@ -23,15 +23,15 @@ class Targets(Protocol):
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Predictions of M candidates on N images; memory holds one image at a time.
+    """Predictions of M candidates on N images; one image at a time is in memory.
 
     Attributes:
-        names: of the candidates.
-        maps: where each candidate's maps are read from, all of one shape.
-        targets: target of each image, by its number.
-        task: what the maps mean.
-        images: numbers of the images that are read, in this order.
-        temperatures: each candidate's logits are divided by its own before anything else is done with its maps.
+        names: names of the candidates.
+        maps: source of each candidate's maps; all maps of an image have one shape.
+        targets: target of each image, by index of the image.
+        task: meaning of the maps.
+        images: indices of the images, in reading order.
+        temperatures: temperature of each candidate; the logits of its maps are divided by it.
     """
 
     names: tuple[str, ...]
@@ -45,51 +45,51 @@ class HeldOut:
         return len(self.images)
 
     def read(self, image: int) -> Tensor:
-        """All candidates' tempered maps of one image, float32 ``(M, K, h, w)``; ``image`` is its number."""
+        """Read all candidates' tempered maps of the image with index ``image``, float32 ``(M, K, h, w)``."""
         pairs = zip(self.maps, self.temperatures, strict=True)
         return torch.stack([maps.read(image, temperature) for maps, temperature in pairs])
 
     def __iter__(self) -> Iterator[tuple[Tensor, Target]]:
-        """Every image's maps ``(M, K, h, w)`` and target, one after the other."""
+        """Yield the maps ``(M, K, h, w)`` and the target of each image."""
         for image in self.images:
             yield self.read(image), self.targets[image]
 
     def combined(self, combination: Combination) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image's combined and calibrated map ``(K, h, w)`` and target; the candidates are its members."""
+        """Yield the combined, calibrated map ``(K, h, w)`` and the target of each image; all candidates are members."""
         for maps, (target, _) in self:
             yield combination.combine(maps[:, None])[0], target
 
     def only(self, images: Sequence[int]) -> "HeldOut":
-        """The same candidates on some of the images."""
+        """Return the same candidates on some of the images."""
         return replace(self, images=tuple(images))
 
     def of(self, names: Sequence[str]) -> "HeldOut":
-        """Some of the candidates, in the order of ``names``.
+        """Return some of the candidates, in the order of ``names``.
 
         Raises:
-            KeyError: a candidate that is not there.
+            KeyError: no candidate has one of the names.
         """
-        place = {name: number for number, name in enumerate(self.names)}
-        numbers = [place[name] for name in names]
+        index_of = {name: index for index, name in enumerate(self.names)}
+        indices = [index_of[name] for name in names]
         return replace(
             self,
             names=tuple(names),
-            maps=tuple(self.maps[number] for number in numbers),
-            temperatures=tuple(self.temperatures[number] for number in numbers),
+            maps=tuple(self.maps[index] for index in indices),
+            temperatures=tuple(self.temperatures[index] for index in indices),
         )
 
     def tempered(self, temperatures: Sequence[float]) -> "HeldOut":
-        """The same with other temperatures, one per candidate."""
+        """Return the same predictions with other temperatures, one per candidate."""
         return replace(self, temperatures=tuple(temperatures))
 
 
 def held_out(names: Sequence[str], maps: Sequence[Array], targets: Targets, task: Task) -> HeldOut:
-    """All images of kept arrays ``(N, K, h, w)``, untempered.
+    """Make the untempered predictions of all images from kept arrays ``(N, K, h, w)``.
 
     Raises:
-        ValueError: maps of different shapes, or another number of targets.
+        ValueError: maps of different shapes, or another number of targets than images.
     """
-    shapes = {name: own.shape for name, own in zip(names, maps, strict=True)}
+    shapes = {name: array.shape for name, array in zip(names, maps, strict=True)}
     if len(set(shapes.values())) != 1:
         raise ValueError(f"kept predictions have different shapes: {shapes}")
     if len(targets) != len(maps[0]):

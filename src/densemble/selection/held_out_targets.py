@@ -1,4 +1,4 @@
-"""Targets of the validation images, each read when it is asked for."""
+"""Targets of the validation images, read on access."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from densemble.storage.runs import RunFolder
 
 @dataclass(frozen=True)
 class ReadTargets:
-    """Targets by the number of their image, none of them kept in memory.
+    """Targets by index of the image, none of them kept in memory.
 
     Attributes:
         count: number of images.
-        read: number of an image -> its target.
+        read: function from the index of an image to its target.
     """
 
     count: int
@@ -36,7 +36,7 @@ class ReadTargets:
 
 
 def full_size_targets(data: FolderData, split: str) -> ReadTargets:
-    """Targets at the size of their images with fixations, from the data folder's files."""
+    """Return the targets at the size of their images, with fixations, read from the files of the data folder."""
     samples = data.split(split)
 
     def read(image: int) -> Target:
@@ -47,9 +47,9 @@ def full_size_targets(data: FolderData, split: str) -> ReadTargets:
 
 
 def small_targets(data: FolderData, config: RunConfig, run: RunFolder, size: Size) -> ReadTargets:
-    """The validation split's targets at the size of the kept maps, without fixations.
+    """Return the validation targets at the size of the kept maps, without fixations.
 
-    They are read from the decoded cache, which is much quicker than decoding files again.
+    They are read from the decoded cache, which is much faster than decoding files again.
     """
     folder = Path(config.trainer.cache_dir).expanduser() if config.trainer.cache_dir else run.cache
     decoded = decode_split(data, "val", config.members[0].input_size or config.input_size, folder)

@@ -1,4 +1,4 @@
-"""Where a candidate's held-out maps come from: kept arrays, logits as served, or a sample of served pixels."""
+"""Sources of a candidate's held-out maps: kept arrays, stored logits, or a sample of pixels."""
 
 import mmap
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
 
 MAX_PIXELS = 4096
-"""Pixels that are sampled of one image at most."""
+"""Maximum number of pixels that are sampled from one image."""
 
 
 class Maps(Protocol):
-    """One candidate's predictions of the held-out images."""
+    """Predictions of one candidate on the held-out images."""
 
     def read(self, image: int, temperature: float) -> Tensor:
-        """Activated map float32 ``(K, h, w)`` of an image by its number, its logits divided by ``temperature``."""
+        """Read the activated map of an image by index, float32 ``(K, h, w)``, its logits divided by ``temperature``."""
 
 
 @dataclass(frozen=True)
 class KeptMaps:
-    """Activated maps ``(N, K, h, w)`` in one array, best mapped from disk. They may be smaller than those served."""
+    """Activated maps ``(N, K, h, w)`` in one array, preferably memory-mapped; usually smaller than served maps."""
 
     array: Array
     task: Task
@@ -41,7 +41,7 @@ class KeptMaps:
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """Activated maps in a file, already tempered."""
+    """Activated and tempered maps in a file."""
 
     file: TensorFile
 
@@ -49,7 +49,7 @@ class StoredMaps:
         """See :class:`Maps`.
 
         Raises:
-            ValueError: a temperature other than 1: the stored maps have theirs.
+            ValueError: a temperature other than 1: the stored maps are tempered.
         """
         if temperature != 1:
             raise ValueError(f"stored maps are tempered already; they cannot be tempered by {temperature:g}")
@@ -58,12 +58,12 @@ class StoredMaps:
 
 @dataclass(frozen=True)
 class ServedMaps:
-    """Maps exactly as the ensemble serves them, made of the logits at the head's own size.
+    """Maps exactly as the ensemble serves them, computed from logits at the size of the head's output.
 
     Attributes:
-        logits: ``(K, h', w')`` of every image.
+        logits: logits ``(K, h', w')`` of every image.
         sizes: (h, w) of the served map of every image.
-        task: whose activation is applied.
+        task: the task, for its activation.
     """
 
     logits: TensorFile
@@ -78,20 +78,20 @@ class ServedMaps:
 
 @dataclass(frozen=True)
 class SampledPixels:
-    """Pixels of one image that stand for all of it.
+    """A sample of P pixels of one target, and the pixels of the served map that they are interpolated from.
 
     Attributes:
-        places: flat places in the served map that each sampled pixel of the target is interpolated from, ``(P, n)``.
-        shares: their weights in the bilinear interpolation, ``(P, n)``; n is 1 where the sizes are equal, else 4.
-        target: flat places of the pixels in the target, ``(P,)``.
+        sources: flat indices into the served map, ``(P, n)``; n is 1 if the sizes are equal, else 4.
+        shares: weights of the sources in the bilinear interpolation, ``(P, n)``.
+        target: flat indices of the pixels in the target, ``(P,)``.
     """
 
-    places: Tensor
+    sources: Tensor
     shares: Tensor
     target: Tensor
 
     def of_target(self, target: Tensor) -> Tensor:
-        """The target at the sampled pixels: ``(H, W)`` -> ``(P, 1)``, ``(K, H, W)`` -> ``(K, P, 1)``."""
+        """Return the target at the sampled pixels: ``(H, W)`` -> ``(P, 1)``, ``(K, H, W)`` -> ``(K, P, 1)``."""
         return target.flatten(-2)[..., self.target][..., None]
 
 
@@ -99,13 +99,13 @@ class SampledPixels:
 class SampledMaps:
     """Served maps at a sample of the target's pixels, as maps of shape ``(K, P, 1)``.
 
-    Where a task has temperatures, logits are stored at the n places that a pixel is interpolated from, so that the
-    result is exactly the served one at any temperature; else the served values themselves.
+    If the task has temperatures, the file stores the logits at the n sources of each pixel, so that the result equals
+    the served map at any temperature. Otherwise it stores the served values.
 
     Attributes:
-        values: ``(K, P, n)``, or ``(K, P, 1)`` of served values.
-        pixels: of every image.
-        task: whose activation is applied to logits.
+        values: logits ``(K, P, n)``, or served values ``(K, P, 1)``.
+        pixels: sampled pixels of every image.
+        task: the task, for its activation of logits.
     """
 
     values: TensorFile
@@ -121,31 +121,31 @@ class SampledMaps:
         return (maps * self.pixels[image].shares).sum(-1, keepdim=True)
 
 
-def sample_pixels(known: Tensor, served: Size, image: int, most: int = MAX_PIXELS) -> SampledPixels:
-    """A random sample of the known pixels of a target, the same at every call.
+def sample_pixels(known: Tensor, served: Size, image: int, max_pixels: int = MAX_PIXELS) -> SampledPixels:
+    """Draw a random sample of the known pixels of a target, the same at every call.
 
     Args:
         known: bool ``(H, W)``.
         served: (h, w) of the served map.
-        image: its number, the seed.
-        most: pixels that are taken at most; all where there are fewer.
+        image: index of the image, used as the seed.
+        max_pixels: maximum number of pixels; all known pixels if there are fewer.
     """
     flat = known.flatten().nonzero()[:, 0]
-    if len(flat) > most:
+    if len(flat) > max_pixels:
         order = torch.randperm(len(flat), generator=torch.Generator().manual_seed(image))
-        flat = flat[order[:most].sort().values]
+        flat = flat[order[:max_pixels].sort().values]
     if tuple(known.shape) == served:
         return SampledPixels(flat[:, None], torch.ones(len(flat), 1), flat)
     rows, row_shares = _neighbours(flat // known.shape[1], int(known.shape[0]), served[0])
     columns, column_shares = _neighbours(flat % known.shape[1], int(known.shape[1]), served[1])
-    places = rows[:, :, None] * served[1] + columns[:, None]
+    sources = rows[:, :, None] * served[1] + columns[:, None]
     shares = row_shares[:, :, None] * column_shares[:, None]
-    return SampledPixels(places.flatten(1), shares.flatten(1), flat)
+    return SampledPixels(sources.flatten(1), shares.flatten(1), flat)
 
 
-def _neighbours(places: Tensor, length: int, served: int) -> tuple[Tensor, Tensor]:
-    """The two places along an axis that bilinear resizing (half-pixel centres) reads, and their weights, ``(P, 2)``."""
-    position = ((places.double() + 0.5) * (served / length) - 0.5).clamp(min=0)
+def _neighbours(positions: Tensor, length: int, served: int) -> tuple[Tensor, Tensor]:
+    """Return the indices along an axis that bilinear resizing (half-pixel centres) reads, and weights, ``(P, 2)``."""
+    position = ((positions.double() + 0.5) * (served / length) - 0.5).clamp(min=0)
     low = position.floor().long().clamp(max=served - 1)
     high = (low + 1).clamp(max=served - 1)
     share = (position - low).float()
@@ -153,12 +153,13 @@ def _neighbours(places: Tensor, length: int, served: int) -> tuple[Tensor, Tenso
 
 
 def read_map(maps: Array, image: int) -> Array:
-    """One candidate's map of one image, a copy.
+    """Copy the map of one image from an array of one candidate.
 
-    Pages of a mapped file count as memory of this process until the system reclaims them, after one pass all of them.
-    They are released at once, so that a process with limited memory survives; the system's cache keeps them.
+    The pages of a memory-mapped file count as memory of this process until the system reclaims them; after one pass
+    that is the whole file. This function releases them at once, so that a process with limited memory survives. The
+    file cache of the system keeps them.
     """
-    found = np.array(maps[image])
+    copy = np.array(maps[image])
     if isinstance(maps, np.memmap) and maps.mode != "c" and isinstance(maps.base, mmap.mmap):
         maps.base.madvise(mmap.MADV_DONTNEED)
-    return found
+    return copy

@@ -1,7 +1,8 @@
-"""Held-out predictions of candidates, opened and checked: what cannot be used is dropped before selection."""
+"""Open and check the kept predictions of candidates; unusable candidates are dropped before selection."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import numpy as np
 from densemble.errors import ArtifactError, WeightsError
 from densemble.selection.map_sources import read_map
 from densemble.selection.variants.candidate import AGAIN, Candidate
-from densemble.shapes import Array
+from densemble.shapes import Array, format_size, size_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A candidate that cannot be used, and why."""
+    """A candidate that cannot be used, and the reason."""
 
     name: str
     reason: str
@@ -24,38 +27,40 @@ class Dropped:
 def open_all(
     candidates: Sequence[Candidate], images: int, channels: int
 ) -> tuple[list[Candidate], list[Array], list[Dropped]]:
-    """Maps the kept predictions of all candidates into memory and reads them once.
+    """Memory-map the kept predictions of all candidates and read them once to check them.
 
     Args:
-        candidates: in their order.
+        candidates: candidates in their order.
         images: number of validation images.
         channels: K.
 
     Returns:
-        Those that can be used, their maps ``(N, K, h, w)``, and those that cannot: predictions or weights that are
-        missing or damaged, a wrong shape, NaN or infinity.
+        The usable candidates, their maps ``(N, K, h, w)``, and the dropped candidates: predictions or weights are
+        missing or damaged, or maps have a wrong shape, NaN or infinity.
     """
-    kept: list[tuple[Candidate, Array]] = []
+    opened: list[tuple[Candidate, Array]] = []
     dropped = []
-    sound: set[Path] = set()
+    checked_weights: set[Path] = set()
     for candidate in candidates:
         try:
             maps = _open(candidate.predictions, images, channels)
-            if candidate.weights not in sound:
+            if candidate.weights not in checked_weights:
                 candidate.network()
-                sound.add(candidate.weights)
-            kept.append((candidate, maps))
+                checked_weights.add(candidate.weights)
+            opened.append((candidate, maps))
         except (ArtifactError, WeightsError) as error:
             dropped.append(Dropped(candidate.name, str(error)))
-    sizes = Counter(maps.shape[-2:] for _, maps in kept)
-    usual = sizes.most_common(1)[0][0] if sizes else None
-    for candidate, maps in kept:
-        if maps.shape[-2:] != usual:
-            own, others = ("x".join(str(side) for side in shape) for shape in (maps.shape[-2:], usual or ()))
-            reason = f"its kept maps are {own}, those of the others {others}; {AGAIN}"
-            dropped.append(Dropped(candidate.name, reason))
-    usable = [(candidate, maps) for candidate, maps in kept if maps.shape[-2:] == usual]
-    return [candidate for candidate, _ in usable], [maps for _, maps in usable], dropped
+    sizes = Counter(size_of(maps) for _, maps in opened)
+    usable, usable_maps = [], []
+    for candidate, maps in opened:
+        usual = sizes.most_common(1)[0][0]
+        if size_of(maps) == usual:
+            usable.append(candidate)
+            usable_maps.append(maps)
+            continue
+        reason = f"its kept maps are {format_size(size_of(maps))}, those of the others {format_size(usual)}; {AGAIN}"
+        dropped.append(Dropped(candidate.name, reason))
+    return usable, usable_maps, dropped
 
 
 def _open(path: Path, images: int, channels: int) -> Array:
@@ -68,32 +73,30 @@ def _open(path: Path, images: int, channels: int) -> Array:
             f"its predictions '{path}' are {maps.dtype} {maps.shape} instead of floats ({images}, {channels}, h, w); "
             f"{AGAIN}"
         )
-    for number in range(images):
-        if not np.isfinite(read_map(maps, number)).all():
-            raise ArtifactError(f"its prediction of image {number} holds NaN or infinity ('{path}'); {AGAIN}")
+    for index in range(images):
+        if not np.isfinite(read_map(maps, index)).all():
+            raise ArtifactError(f"its prediction of image {index} contains NaN or infinity ('{path}'); {AGAIN}")
     return maps
 
 
 def _short(error: Exception) -> str:
-    """Without the path, which the message names already."""
+    """Text of an error without the path, because the message contains the path already."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def require_enough(
-    left: int, dropped: Sequence[Dropped], least: int, named: Sequence[str], report: Callable[[str], None]
-) -> None:
-    """Says what was dropped.
+def require_enough(usable: int, dropped: Sequence[Dropped], min_members: int, named: Sequence[str]) -> None:
+    """Log the dropped candidates and check the number of usable ones.
 
     Raises:
-        ArtifactError: fewer than ``least`` candidates are left, or one of those that are asked for by name is not.
+        ArtifactError: fewer than ``min_members`` candidates are usable, or a candidate in ``named`` is dropped.
     """
-    for one in dropped:
-        report(f"dropped: {one.name}: {one.reason}")
-        if one.name in named:
-            raise ArtifactError(f"'{one.name}' cannot be used: {one.reason}; or leave it out of --select")
-    if left < max(least, 1):
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in dropped) or "no other is trained"
+    for candidate in dropped:
+        log.info(f"dropped: {candidate.name}: {candidate.reason}")
+        if candidate.name in named:
+            raise ArtifactError(f"'{candidate.name}' cannot be used: {candidate.reason}; or leave it out of --select")
+    if usable < max(min_members, 1):
+        reasons = "; ".join(f"{candidate.name}: {candidate.reason}" for candidate in dropped)
         raise ArtifactError(
-            f"{left} usable member{'' if left == 1 else 's'}, at least {max(least, 1)} are needed "
-            f"(--min-members): {reasons}"
+            f"{usable} usable member{'' if usable == 1 else 's'}, at least {max(min_members, 1)} are needed "
+            f"(--min-members): {reasons or 'no other member is trained'}"
         )

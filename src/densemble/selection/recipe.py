@@ -1,6 +1,7 @@
-"""Recipe: every step from held-out predictions to an ensemble, so that all of it can be repeated inside a fold."""
+"""Recipe: all steps from held-out predictions to an ensemble, so that cross-fitting can repeat them in every fold."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,35 +11,27 @@ from densemble.metrics import Objective
 from densemble.selection.baseline_filter import BaselineFilter
 from densemble.selection.calibration import best_calibration, fit_calibration, member_temperatures
 from densemble.selection.candidate_maps import Evidence
-from densemble.selection.choose import RuleScore, choose_rule, fit_rule, make_choice, mean_of, score_rules
+from densemble.selection.choose import best_rule, fit_rule, mean_of, select_weights
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.options import AUTOMATIC, Options
 from densemble.selection.tempered_copies import written_tempered
 
-Report = Callable[[str], None]
-
-
-def _silent(line: str) -> None:
-    """Reports nothing."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """An ensemble of kept candidates and how it was made.
+    """An ensemble that was fitted by a recipe.
 
     Attributes:
-        weights: one per candidate, 0 for those that are not in it.
-        held: the members' maps as served, of all images.
-        combination: of the members.
-        calibrated_by: way of calibrating that was taken.
-        rules: what each rule scored on the images that were fitted on, where rules were compared.
+        weights: one weight per candidate, 0 for candidates that are not members.
+        held: served maps of the members on all images.
+        combination: combination of the members.
     """
 
     weights: tuple[float, ...]
     held: HeldOut
     combination: Combination
-    calibrated_by: str
-    rules: dict[str, RuleScore]
 
 
 @dataclass(frozen=True)
@@ -46,11 +39,11 @@ class Recipe:
     """Temperatures, baseline filter, selection, combination rule and calibration, in this order.
 
     Attributes:
-        evidence: of all candidates.
-        options: how members are selected, combined and calibrated.
-        objective: metric that is selected by.
-        milliseconds: of each candidate, by name.
-        baselines: candidates that do not beat them are not selected.
+        evidence: predictions of all candidates.
+        options: options of selection, combination and calibration.
+        objective: objective of the selection.
+        milliseconds: time of each candidate by name.
+        baselines: filter of the candidates that a strategy may select.
     """
 
     evidence: Evidence
@@ -60,55 +53,60 @@ class Recipe:
     baselines: BaselineFilter
 
     @contextmanager
-    def on(self, images: Sequence[int], report: Report = _silent) -> Iterator["Fitting"]:
-        """The recipe on some of the images: nothing of any other image is used."""
+    def on(self, images: Sequence[int], log_level: int = logging.DEBUG) -> Iterator["Fitting"]:
+        """Start a fit on some of the images; no other image is used.
+
+        Args:
+            images: indices of the images.
+            log_level: level of the messages about each step.
+        """
         evidence = self.evidence.only(images)
-        sampled = member_temperatures(evidence.sampled, self.options.calibrate, report)
+        sampled = member_temperatures(evidence.sampled, self.options.calibrate, log_level)
         with written_tempered(evidence.kept.tempered(sampled.temperatures), evidence.scratch) as kept:
-            yield Fitting(self, kept, sampled, self.baselines.able(images), report)
+            yield Fitting(self, kept, sampled, self.baselines.eligible(images), log_level)
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """Candidates with temperatures fitted on some images, from which ensembles are made by the same images.
+    """Candidates with temperatures that were fitted on some images, to fit ensembles on the same images.
 
     Attributes:
-        recipe: that is followed.
+        recipe: the recipe.
         kept: tempered small maps of these images.
         sampled: tempered sampled pixels of these images.
-        able: candidates that beat the baselines.
-        report: called with one line of text at every step.
+        eligible: candidates that beat the baselines.
+        log_level: level of the messages about each step.
     """
 
     recipe: Recipe
     kept: HeldOut
     sampled: HeldOut
-    able: list[str]
-    report: Report
+    eligible: list[str]
+    log_level: int
 
     def ensemble(self, **changes: Any) -> Fitted:
-        """Selects, combines and calibrates.
+        """Select, combine and calibrate.
 
         Args:
-            changes: fields of the options that are to be different, for instance ``select="best"``.
+            changes: fields of the options to replace, for example ``select="best"``.
         """
-        recipe = self.recipe
+        recipe, level = self.recipe, self.log_level
         options = replace(recipe.options, **changes)
-        weights = make_choice(options, self.able, recipe.objective, recipe.milliseconds)(self.kept)
-        chosen = [f"{name} {weight:.2f}" for name, weight in zip(self.kept.names, weights, strict=True) if weight > 0]
-        self.report(f"selected: {', '.join(chosen)}")
+        weights = select_weights(self.kept, options, self.eligible, recipe.objective, recipe.milliseconds)
         held, combination = mean_of(self.sampled, weights)
-        compared = len(held.names) > 1 and options.combine == AUTOMATIC
-        rules = self._compare(held, combination) if compared else {}
-        combination = fit_rule(held, combination, choose_rule(options, rules, recipe.objective))
-        if options.combine == AUTOMATIC:
-            self.report(f"combined by: {combination.rule}")
-        way = options.calibrate if options.calibrate != AUTOMATIC else best_calibration(held, combination)
-        combination = fit_calibration(held, combination, way, self.report)
+        selected = [f"{name} {weight:.2f}" for name, weight in combination.weights.items()]
+        log.log(level, f"selected: {', '.join(selected)}")
+        rule = options.combine
+        if rule == AUTOMATIC:
+            rule = self._best_rule(held, combination) if len(held.names) > 1 else "mean"
+            log.log(level, f"combined by: {rule}")
+        combination = fit_rule(held, combination, rule)
+        method = options.calibrate if options.calibrate != AUTOMATIC else best_calibration(held, combination)
+        combination = fit_calibration(held, combination, method, level)
         served = recipe.evidence.served.tempered(self.sampled.temperatures).of(held.names)
-        return Fitted(tuple(weights), served, combination, way, rules)
+        return Fitted(tuple(weights), served, combination)
 
-    def _compare(self, held: HeldOut, combination: Combination) -> dict[str, RuleScore]:
-        """Rules on these images only; those that learn are scored where they did not."""
+    def _best_rule(self, held: HeldOut, combination: Combination) -> str:
+        """Select the rule on these images only: on the sampled pixels, or on small maps if metrics need whole maps."""
         measured = None if self.recipe.evidence.pixelwise else self.kept
-        return score_rules(held, combination, self.recipe.objective, self.recipe.options.seed, measured)
+        return best_rule(held, combination, self.recipe.objective, self.recipe.options.seed, measured)

@@ -1,6 +1,7 @@
-"""The cascade of an ensemble of held-out predictions, where it can have one."""
+"""Cascade of an ensemble of held-out predictions."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combination import Combination
@@ -9,46 +10,42 @@ from densemble.metrics import Objective
 from densemble.selection.fit_cascade import fit_cascade, why_no_cascade
 from densemble.selection.held_out_predictions import HeldOut
 
-Report = Callable[[str], None]
-MOST = 128
-"""Images that policies are measured on as served, evenly spaced among those that were selected on."""
+log = logging.getLogger(__name__)
+
+MAX_IMAGES = 128
+"""Number of images whose served maps policies are measured on, evenly spaced among the images of the selection."""
 
 
 def cascade_of(
-    held: HeldOut,
-    combination: Combination,
-    kept: HeldOut,
-    objective: Objective,
-    milliseconds: Mapping[str, float],
-    report: Report = lambda line: None,
+    held: HeldOut, combination: Combination, kept: HeldOut, objective: Objective, milliseconds: Mapping[str, float]
 ) -> Cascade | None:
-    """The cascade of an ensemble: policies found on small maps, measured on maps as served.
+    """Fit the cascade of an ensemble: select policies on small maps and measure them on served maps.
+
+    Logs the share that the cascade keeps on images that it was not fitted on, or why there is no cascade.
 
     Args:
-        held: its members' maps as served, of the images that it was fitted on.
-        combination: of its members.
+        held: served maps of the members, on the images that the ensemble was fitted on.
+        combination: combination of the members.
         kept: tempered small maps of the candidates on the same images.
-        objective: that policies are scored by.
-        milliseconds: of each member for one image, by name.
-        report: called with one line of text: what the cascade keeps on images that it was not fitted on, or why there
-            is none.
+        objective: objective of the policies.
+        milliseconds: time of each member for one image, by name.
     """
     reason = why_no_cascade(len(held.names), combination.rule)
     if reason is not None:
-        report(f"no cascade: {reason}")
+        log.info(f"no cascade: {reason}")
         return None
-    images = held.images
-    some = [images[number * len(images) // MOST] for number in range(MOST)] if len(images) > MOST else images
+    images, count = held.images, min(len(held.images), MAX_IMAGES)
+    spaced = [images[number * len(images) // count] for number in range(count)]
     costs = [milliseconds[name] for name in held.names]
     try:
-        found = fit_cascade(kept.of(held.names), combination, objective, costs, held.only(some))
+        cascade = fit_cascade(kept.of(held.names), combination, objective, costs, held.only(spaced))
     except DataError as error:
-        report(f"no cascade: {error}")
+        log.info(f"no cascade: {error}")
         return None
-    told = next((check for check in found.checks if check.asked == "keep" and check.share == 0.995), None)
-    if told is not None and told.kept is not None:
-        report(
-            f"cascade: asked to keep 99.5 % of {found.metric}, policies fitted on one half of the images kept "
-            f"{100 * told.kept:.1f} % on the other half at {100 * told.cost:.0f} % of the cost"
+    check = next((check for check in cascade.checks if check.asked == "keep" and check.share == 0.995), None)
+    if check is not None and check.kept is not None:
+        log.info(
+            f"cascade: asked to keep 99.5 % of {cascade.metric}, policies fitted on one half of the images kept "
+            f"{100 * check.kept:.1f} % on the other half at {100 * check.cost:.0f} % of the cost"
         )
-    return found
+    return cascade

@@ -1,24 +1,26 @@
-"""Tempered copies of kept predictions for as long as a selection reads them: it reads them many times."""
+"""Tempered copies of kept predictions on disk, because a selection reads the predictions many times."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from densemble.selection.candidate_maps import scratch_folder
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.map_sources import StoredMaps
-from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 
 
 @contextmanager
 def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
-    """The same candidates and images with their temperatures applied once, as 16-bit floats on disk.
+    """Apply the temperatures once and store the maps as float16 while the context is open.
 
     Args:
         held: candidates, images and temperatures.
-        folder: gets a temporary folder as large as the predictions of these images.
+        folder: receives a temporary folder of the size of the predictions of these images.
+
+    Yields:
+        The same candidates and images with temperatures of 1.
 
     Raises:
         ResourceError: the folder cannot be written.
@@ -26,10 +28,10 @@ def written_tempered(held: HeldOut, folder: Path) -> Iterator[HeldOut]:
     if all(temperature == 1 for temperature in held.temperatures):
         yield held
         return
-    with tempfile.TemporaryDirectory(dir=require_writable(folder), prefix="tempered-") as place:
+    with scratch_folder(folder) as temporary:
         copies = []
         for number, (maps, temperature) in enumerate(zip(held.maps, held.temperatures, strict=True)):
-            file = TensorFile(Path(place) / f"{number}.bin", "float16")
+            file = TensorFile(temporary / f"{number}.bin", "float16")
             for image in held.images:
                 file.append(image, maps.read(image, temperature))
             copies.append(StoredMaps(file))

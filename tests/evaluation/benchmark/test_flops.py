@@ -22,7 +22,7 @@ def test_convolutions_by_hand() -> None:
     assert work.light["max_pool2d_with_indices"] == 1 and not work.unknown
 
 
-def test_attention_is_counted_although_one_operator_does_a_whole_layer() -> None:
+def test_fused_attention_is_counted() -> None:
     length, width, hidden = 6, 16, 32
     layer = nn.TransformerEncoderLayer(width, 2, hidden, batch_first=True).eval()
     work = count_work(layer, torch.rand(1, length, width))
@@ -32,7 +32,7 @@ def test_attention_is_counted_although_one_operator_does_a_whole_layer() -> None
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def test_what_is_not_known_is_named() -> None:
+def test_unknown_operators_are_named() -> None:
     class Fourier(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.fft.rfft2(images).abs()

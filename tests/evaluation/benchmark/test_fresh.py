@@ -26,7 +26,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_the_peak_is_that_of_memory_that_is_gone_again() -> None:
+def test_peak_includes_released_memory() -> None:
     code = (
         "from densemble.evaluation.benchmark.fresh_process import peak_mib; "
         "before = peak_mib(); held = bytearray(300 << 20); "
@@ -36,7 +36,7 @@ def test_the_peak_is_that_of_memory_that_is_gone_again() -> None:
     assert grown == pytest.approx(300, abs=10)
 
 
-def test_a_process_says_how_much_memory_it_took(small_artifact: Path, images: str) -> None:
+def test_a_process_reports_its_memory(small_artifact: Path, images: str) -> None:
     found = run_fresh(Request(str(small_artifact), images, "", "", "cpu", 1))
     assert list(found.seconds) == STEPS and min(found.seconds.values()) >= 0
     assert found.peak_mib is not None and found.imported_mib is not None and found.device_mib is None
@@ -46,7 +46,7 @@ def test_a_process_says_how_much_memory_it_took(small_artifact: Path, images: st
 def test_seconds_by_step_on_a_given_clock(
     small_artifact: Path, images: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Started at 10, then 11, 13, 17, 25, 41 at the end of the steps."""
+    """The process starts at 10; the steps end at 11, 13, 17, 25 and 41."""
     asked = {**asdict(Request(str(small_artifact), images, "", "", "cpu", torch.get_num_threads())), "spawned": 10}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
     clock = iter((11, 13, 17, 25, 41))
@@ -57,6 +57,6 @@ def test_seconds_by_step_on_a_given_clock(
     assert found.cold_start == 31
 
 
-def test_a_failure_says_why(tmp_path: Path, images: str) -> None:
+def test_a_failure_contains_the_reason(tmp_path: Path, images: str) -> None:
     with pytest.raises(ResourceError, match=r"(?s)absent\.safetensors.*no artifact"):
         run_fresh(Request(str(tmp_path / "absent.safetensors"), images, "", "", "cpu", 1))

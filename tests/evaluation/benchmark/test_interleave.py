@@ -7,25 +7,25 @@ from torch import Tensor
 from densemble.evaluation.benchmark.interleave import interleaved, times_as_fast
 
 
-def test_every_round_begins_with_another_way_and_the_first_is_not_kept() -> None:
+def test_every_round_begins_with_the_next_method_after_a_warm_up() -> None:
     seen: list[str] = []
-    ways = {name: lambda images, name=name: seen.append(name) or images for name in "abc"}
-    samples = interleaved(ways, torch.rand(1, 3, 4, 4), 3)
+    methods = {name: lambda images, name=name: seen.append(name) or images for name in "abc"}
+    samples = interleaved(methods, torch.rand(1, 3, 4, 4), 3)
     assert "".join(seen) == "abc" + "bca" + "cab" + "abc"
     assert {name: len(taken) for name, taken in samples.items()} == {"a": 3, "b": 3, "c": 3}
 
 
-def test_every_call_gets_a_tensor_of_its_own() -> None:
+def test_every_call_receives_a_new_tensor() -> None:
     images, got = torch.rand(1, 3, 4, 4), []
 
-    def way(given: Tensor) -> Tensor:
+    def method(given: Tensor) -> Tensor:
         got.append(given)
         assert torch.equal(given, images)
         return given
 
-    interleaved({"a": way, "b": way}, images, 2)
+    interleaved({"a": method, "b": method}, images, 2)
     assert len({tensor.data_ptr() for tensor in [images, *got]}) == 7
 
 
-def test_a_round_in_which_all_is_slow_changes_no_ratio() -> None:
+def test_a_slow_round_does_not_change_the_ratio() -> None:
     assert times_as_fast([1.0, 1.0, 10.0], [3.0, 3.0, 30.0]) == pytest.approx(3)

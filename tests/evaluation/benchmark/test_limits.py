@@ -12,7 +12,7 @@ from densemble.inference.runtime.backends.backend import native_bf16
 CPU = torch.device("cpu")
 
 
-def test_a_rate_is_work_by_time() -> None:
+def test_a_rate_is_work_divided_by_time() -> None:
     def sleep() -> Tensor:
         time.sleep(0.01)
         return torch.zeros(())
@@ -22,7 +22,7 @@ def test_a_rate_is_work_by_time() -> None:
     assert 0 < max(rates) <= 1000 / 0.01  # asleep at least as long as asked for
 
 
-def test_all_that_the_hardware_has_is_measured() -> None:
+def test_all_supported_precisions_are_measured() -> None:
     limits = measure_limits(CPU, 0.001)
     assert set(limits.convolution) == set(limits.matmul) == {"fp32", *(["bf16"] if native_bf16(CPU) else [])}
     assert limits.bandwidth > 1e8 and min(limits.convolution.values()) > 1e8
@@ -31,7 +31,7 @@ def test_all_that_the_hardware_has_is_measured() -> None:
         assert len(ours) == 6 and best == max(sorted(values)[PARTS // 2] for values in ours)
 
 
-def test_of_two_measurements_the_higher_one_is_taken_each() -> None:
+def test_the_higher_of_two_rates_is_kept() -> None:
     first = MachineLimits({"fp32": 5.0}, {"fp32": 1.0}, 7.0, {"copy": [7.0]})
     later = MachineLimits({"fp32": 4.0}, {"fp32": 2.0}, 8.0, {"copy": [8.0]})
     assert first | later == MachineLimits({"fp32": 5.0}, {"fp32": 2.0}, 8.0, {"copy": [7.0, 8.0]})

@@ -14,7 +14,7 @@ from densemble.evaluation.benchmark.execution_modes import NAIVE
 from densemble.evaluation.benchmark.flops import Work
 from densemble.evaluation.benchmark.machine_limits import MachineLimits
 from densemble.evaluation.benchmark.measure_ensemble import choosing_anew, measure_batch, measure_split
-from densemble.evaluation.benchmark.member_timing import Chosen, MemberCost
+from densemble.evaluation.benchmark.member_timing import ExecutionChoice, MemberCost
 from densemble.evaluation.benchmark.plain_values import batch_values, score_values
 from densemble.evaluation.benchmark.split_scores import score_methods
 from densemble.evaluation.scores import evaluate, images_with_targets
@@ -23,25 +23,24 @@ from densemble.tasks import SaliencyTask
 EAGER = (("eager", "fp32"),)
 
 
-def silent(text: str) -> None: ...
-
-
 def test_shares_of_the_limits_by_hand() -> None:
     limits = MachineLimits({"fp32": 100.0, "bf16": 200.0}, {}, 50.0, {})
     plain, rewritten = Work(400, 10, {}, {}), Work(200, 5, {}, {})
-    member = MemberCost("a", plain, rewritten, {"ours": Chosen("x", "bf16")}, {NAIVE: [8.0, 9.0, 7.0], "ours": [2.0]})
+    member = MemberCost(
+        "a", plain, rewritten, {"ours": ExecutionChoice("x", "bf16")}, {NAIVE: [8.0, 9.0, 7.0], "ours": [2.0]}
+    )
     assert member.share_of_peak(NAIVE, limits) == pytest.approx(400 / 100 / 8)
     assert member.share_of_peak("ours", limits) == pytest.approx(200 / 200 / 2)
     assert member.share_of_bandwidth(NAIVE, limits) == pytest.approx(10 * 4 / 50 / 8)
     assert member.share_of_bandwidth("ours", limits) == pytest.approx(5 * 2 / 50 / 2)
 
 
-def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_measured_with_all_methods(small_ensemble: de.Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter((3e9, 5e9))
     monkeypatch.setattr(measure, "measure_limits", lambda device: MachineLimits({"fp32": next(rates)}, {}, 1e9, {}))
     images = synthetic_images(2, 3, (48, 64))
     half = {"theirs": lambda x: small_ensemble(x) / 2}
-    values = batch_values(measure_batch(small_ensemble, images, EAGER, 2, silent, half))
+    values = batch_values(measure_batch(small_ensemble, images, EAGER, 2, half))
     assert list(values["ways"]) == [NAIVE, "theirs", "ours, eager fp32"]
     naive, theirs, ours = values["ways"].values()
     assert naive["relative_error"] == 0 and naive["times_as_fast"] == 1
@@ -52,7 +51,7 @@ def test_a_batch_is_measured_by_all_ways(small_ensemble: de.Ensemble, monkeypatc
     assert all(len(way["samples"]) == 2 for member in values["members"] for way in member["ways"].values())
 
 
-def test_a_cache_of_its_own_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_temporary_cache_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSEMBLE_CACHE_DIR", "/mine")
     with choosing_anew() as folder:
         assert os.environ["DENSEMBLE_CACHE_DIR"] == str(folder) and folder.is_dir()
@@ -63,9 +62,9 @@ def test_a_cache_of_its_own_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) 
     assert "DENSEMBLE_CACHE_DIR" not in os.environ
 
 
-def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path) -> None:
+def test_scores_equal_evaluate(small_ensemble: de.Ensemble, scenes: Path) -> None:
     data = FolderData(scenes, "saliency")
-    found = score_values(measure_split(small_ensemble, data, "val", EAGER, None, None, silent), "cc", True)
+    found = score_values(measure_split(small_ensemble, data, "val", EAGER, None, None), "cc", True)
     wanted = evaluate(small_ensemble, data, "val")
     for row in found.values():
         assert row["cc"] == pytest.approx(wanted["cc"], abs=1e-4) and len(row["samples"]) == 8
@@ -73,7 +72,7 @@ def test_scores_are_those_of_evaluate(small_ensemble: de.Ensemble, scenes: Path)
     assert found[NAIVE]["times_as_fast"] == 1
 
 
-def test_what_is_worse_loses(scenes: Path) -> None:
+def test_a_worse_method_loses_score(scenes: Path) -> None:
     data, task = FolderData(scenes, "saliency"), SaliencyTask()
     known = {target.sum().item(): target for _, target, _ in images_with_targets(data, "val")}
     order = {images.sum().item(): target.sum().item() for images, target, _ in images_with_targets(data, "val")}

@@ -1,4 +1,4 @@
-"""Images to measure with: synthetic, or of a data set."""
+"""Images for benchmarks: synthetic, or from a data set."""
 
 from itertools import cycle, islice
 
@@ -14,9 +14,10 @@ from densemble.shapes import Size
 
 
 def synthetic_images(batch: int, channels: int, size: Size) -> Tensor:
-    """Synthetic scenes ``(B, C, H, W)`` in [0, 1], always the same ones; channels beyond three repeat the first three.
+    """Return synthetic scenes ``(B, C, H, W)`` in [0, 1], the same at every call.
 
-    Noise would not do: what lower precision loses is measured on these, and networks see nothing in noise.
+    Channels beyond the third repeat the first three. Noise would not do: the error of a lower precision is measured on
+    these images, and networks respond to noise with almost constant maps.
     """
     random = np.random.default_rng(0)
     scenes = np.stack([scene(random, size)[0] for _ in range(batch)])
@@ -25,13 +26,13 @@ def synthetic_images(batch: int, channels: int, size: Size) -> Tensor:
 
 
 def split_images(data: FolderData, split: str, batch: int, size: Size) -> Tensor:
-    """The first images of a split ``(B, C, H, W)`` in [0, 1], resized; over again where there are too few.
+    """Return the first images of a split ``(B, C, H, W)`` in [0, 1], resized, repeated if there are too few.
 
     Raises:
         DataError: no such split, or files that cannot be used.
     """
-    few = [
-        F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
-        for images, _, _ in islice(images_with_targets(data, split), batch)
+    images = [
+        F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+        for image, _, _ in islice(images_with_targets(data, split), batch)
     ]
-    return torch.cat(list(islice(cycle(few), batch))).contiguous()
+    return torch.cat(list(islice(cycle(images), batch))).contiguous()

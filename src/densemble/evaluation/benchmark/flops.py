@@ -1,7 +1,7 @@
-"""The work of a network, and which of its operators the count leaves out.
+"""FLOPs of a network, and the operators that the count does not include.
 
-``FlopCounterMode`` counts an operator that it does not know as nothing. Here every operator that ran is looked at: an
-unknown one is named, so that a count is never taken for whole that is not.
+``FlopCounterMode`` counts an unknown operator as 0 FLOPs. This module checks every operator that ran and reports the
+unknown ones, so that an incomplete count is not taken for a complete one.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from densemble.nets.counting import counting
 
-# A few operations per value, or none: what they cost is the access to memory.
+# Operators with few operations per value or none: memory access dominates their cost.
 _LIGHT = frozenset(
     """
     adaptive_avg_pool2d _adaptive_avg_pool2d avg_pool2d max_pool2d_with_indices adaptive_max_pool2d mean sum var
@@ -32,20 +32,21 @@ _LIGHT = frozenset(
     masked_fill_ embedding empty empty_like empty_strided new_empty zeros zeros_like new_zeros ones ones_like full
     full_like scalar_tensor arange eye linspace fill_ zero_ _local_scalar_dense sym_size sym_numel sym_stride
     as_strided_
-    """.split()  # noqa: SIM905 (a list of them would be a hundred lines)
+    """.split()  # noqa: SIM905 (a list would take a hundred lines)
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of a network takes.
+    """Work of one forward pass of a network.
 
     Attributes:
-        flops: operations of convolutions, matrix products and attention; a multiply-add is two.
-        values: numbers that these operators read and write, weights included: what has to move even where all that
-            lies between them is fused.
-        light: operators that are not counted and do a few operations per value, how often each ran.
-        unknown: operators that are not counted and may compute much: with any, ``flops`` is too low.
+        flops: operations of convolutions, matrix products and attention; a multiply-add counts as two.
+        values: values that these operators read and write, weights included: the memory traffic that remains if all
+            other operators are fused.
+        light: number of calls of each operator that is not counted and does few operations per value.
+        unknown: number of calls of each operator that is not counted and may be expensive; if there are any, ``flops``
+            is too low.
     """
 
     flops: int
@@ -55,7 +56,7 @@ class Work:
 
 
 def count_work(network: nn.Module, images: Tensor) -> Work:
-    """The work of a network in eval mode for images that it takes ``(B, C, H, W)``."""
+    """Count the work of a network in eval mode for images ``(B, C, H, W)``."""
     with _separate_attention(), _Watch() as watch, counting(network) as counter:
         network(images)
     return Work(int(counter.get_total_flops()), watch.values, watch.light, watch.unknown)
@@ -63,7 +64,7 @@ def count_work(network: nn.Module, images: Tensor) -> Work:
 
 @contextlib.contextmanager
 def _separate_attention() -> Iterator[None]:
-    """Attention as its products one by one: operators that do all of it at once count as nothing on a CPU."""
+    """Split attention into matrix products: on a CPU, the fused operators count as 0 FLOPs."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -74,7 +75,7 @@ def _separate_attention() -> Iterator[None]:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sorts the operators that run inside; entered before the counter, it sees what that has taken apart."""
+    """Record the operators that run inside; enter it before the counter, to see the operators after decomposition."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -88,6 +89,6 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.values += sum(leaf.numel() for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
         elif not function.is_view and torch.Tag.pointwise not in function.tags:
             name = str(function._overloadpacket).removeprefix("aten.")
-            sort = self.light if name in _LIGHT else self.unknown
-            sort[name] = sort.get(name, 0) + 1
+            calls = self.light if name in _LIGHT else self.unknown
+            calls[name] = calls.get(name, 0) + 1
         return result

@@ -1,6 +1,6 @@
-"""A fresh process that loads an artifact and predicts once: how long until the first map, and how much memory.
+"""Time to the first map and memory of a fresh process that loads an artifact and predicts once.
 
-The process runs :func:`child` of this module, which imports nothing but the standard library until its clock runs.
+The process runs :func:`child` of this module, which imports only the standard library before its clock starts.
 """
 
 import json
@@ -26,14 +26,14 @@ _MIB = 1024**2
 
 @dataclass(frozen=True)
 class Request:
-    """What the process is asked to do.
+    """Arguments of the fresh process.
 
     Attributes:
         artifact: path of the ensemble.
-        images: path of a NPY of float32 ``(B, C, H, W)`` in [0, 1].
-        backend, precision: of ours; both empty: the naive loop.
-        device: where the ensemble is put.
-        threads: of PyTorch and of the backend.
+        images: path of a NPY file, float32 ``(B, C, H, W)`` in [0, 1].
+        backend, precision: execution mode of densemble; if both are empty, the naive loop.
+        device: device of the ensemble.
+        threads: number of threads of PyTorch and of the backend.
         functions, min_members: see :func:`densemble.storage.artifact.load`.
     """
 
@@ -49,14 +49,14 @@ class Request:
 
 @dataclass(frozen=True)
 class FreshProcess:
-    """How the process fared.
+    """Measurements of a fresh process.
 
     Attributes:
-        seconds: by what was done, in order: ``python`` until the first line of ours runs, ``import``, ``load``,
-            ``compile`` (0 in the naive loop), ``predict`` the first time.
-        peak_mib: most memory that was resident at once; ``None`` where the system does not tell.
-        imported_mib: the same before anything was loaded.
-        device_mib: most memory of tensors on a GPU; ``None`` on the CPU.
+        seconds: seconds by step, in order: ``python`` (until the first line of densemble runs), ``import``, ``load``,
+            ``compile`` (0 for the naive loop), ``predict`` (the first call).
+        peak_mib: peak resident memory; ``None`` if the system does not report it.
+        imported_mib: the same before the artifact is loaded.
+        device_mib: peak memory of tensors on the GPU; ``None`` on the CPU.
     """
 
     seconds: dict[str, float]
@@ -66,30 +66,30 @@ class FreshProcess:
 
     @property
     def cold_start(self) -> float:
-        """Seconds from the start of the process to its first map."""
+        """Seconds from the start of the process to its first map, the sum of ``seconds``."""
         return sum(self.seconds.values())
 
 
 def run_fresh(request: Request) -> FreshProcess:
-    """Starts the process, with this one's environment, and waits for it.
+    """Start the process with the environment of this process and wait for it.
 
     Raises:
         ResourceError: the process failed.
     """
-    asked = json.dumps({**asdict(request), "spawned": time.time()})
-    done = subprocess.run([sys.executable, "-c", _START], input=asked, capture_output=True, text=True)
+    message = json.dumps({**asdict(request), "spawned": time.time()})
+    done = subprocess.run([sys.executable, "-c", _START], input=message, capture_output=True, text=True)
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, killed for its memory?"])[-1]
-        raise ResourceError(f"a fresh process could not predict with '{request.artifact}': {why}")
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, killed for its memory?"])[-1]
+        raise ResourceError(f"a fresh process could not predict with '{request.artifact}': {reason}")
     return FreshProcess(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def child() -> None:
-    """What the fresh process does: reads a request from stdin and prints what it took."""
+    """Run in the fresh process: read a request from stdin and print the measurements as JSON."""
     clock = [time.time()]
-    asked = json.load(sys.stdin)
-    spawned = asked.pop("spawned")
-    request = Request(**asked)
+    message = json.load(sys.stdin)
+    spawned = message.pop("spawned")
+    request = Request(**message)
     import numpy as np
     import torch
 
@@ -102,19 +102,19 @@ def child() -> None:
     ensemble = load(request.artifact, request.device, request.functions, request.min_members)
     clock.append(time.time())
     method = _method(ensemble, images, request)
-    del ensemble  # nobody who predicts keeps the plain form beside the fast one
+    del ensemble  # a program that predicts does not keep the plain ensemble beside the fast one
     clock.append(time.time())
     with torch.inference_mode():
         method(images.clone()).cpu()
     clock.append(time.time())
-    taken = [after - before for before, after in zip([spawned, *clock], clock, strict=False)]
-    found = FreshProcess(
-        dict(zip(("python", "import", "load", "compile", "predict"), taken, strict=True)),
+    seconds = [after - before for before, after in zip([spawned, *clock], clock, strict=False)]
+    result = FreshProcess(
+        dict(zip(("python", "import", "load", "compile", "predict"), seconds, strict=True)),
         peak_mib(),
         imported,
         torch.cuda.max_memory_allocated(images.device) / _MIB if images.is_cuda else None,
     )
-    print(json.dumps(asdict(found)))
+    print(json.dumps(asdict(result)))
 
 
 def _method(ensemble: "Ensemble", images: "Tensor", request: Request) -> Any:
@@ -128,14 +128,14 @@ def _method(ensemble: "Ensemble", images: "Tensor", request: Request) -> Any:
 
 
 def peak_mib() -> float | None:
-    """Most memory of this process that was resident at once, in MiB; ``None`` where the system does not tell."""
+    """Return the peak resident memory of this process in MiB; ``None`` if the system does not report it."""
     status = Path("/proc/self/status")
-    if status.is_file():  # the maximum of getrusage is handed down to a child: it would be that of who started it
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
-        return int(found[1]) / 1024 if found else None
+    if status.is_file():  # getrusage is no alternative here: a child inherits the maximum of its parent
+        match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
+        return int(match[1]) / 1024 if match else None
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / _MIB if sys.platform == "darwin" else most / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / _MIB if sys.platform == "darwin" else peak / 1024

@@ -1,8 +1,9 @@
-"""Times of several methods to do the same, taken in turn: what else the machine does falls on all alike."""
+"""Interleaved timing of several methods, so that other load on the machine affects all of them alike."""
 
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -16,47 +17,58 @@ Name = TypeVar("Name", bound=Hashable)
 
 @torch.inference_mode()
 def timed(method: Method, images: Tensor) -> tuple[float, Tensor]:
-    """Seconds of one call until its result is there, and that result."""
-    own = images.clone()  # what a method has prepared for an earlier tensor must not be found again
+    """Return the seconds of one call until its result is available, and the result."""
+    copy = images.clone()  # a new tensor, so that values cached for an earlier tensor are not reused
     synchronize(images.device)
     started = time.perf_counter()
-    maps = method(own)
+    maps = method(copy)
     synchronize(images.device)
     return time.perf_counter() - started, maps
 
 
 def interleaved(methods: Mapping[Name, Method], images: Tensor, rounds: int) -> dict[Name, list[float]]:
-    """Seconds of each method in every round.
+    """Return the seconds of each method in every round.
 
-    Every round begins with another method; a first round warms up and is not kept.
+    Every round begins with another method. A first round warms up and is not returned.
 
     Args:
-        methods: by name.
+        methods: methods by name.
         images: ``(B, C, H, W)`` in [0, 1].
-        rounds: how many are kept.
+        rounds: number of rounds after the warm-up.
     """
-    samples: dict[Name, list[float]] = {name: [] for name in methods}
-    for number in range(rounds + 1):
-        for name in in_turn(methods, number):
-            taken, _ = timed(methods[name], images)
-            if number:
-                samples[name].append(taken)
-    return samples
+    timers = {name: partial(_seconds, method, images) for name, method in methods.items()}
+    time_round(timers, 0)
+    return time_rounds(timers, range(1, rounds + 1))
 
 
-def in_turn(names: Iterable[Name], number: int) -> list[Name]:
-    """The order of a round: each begins with another one."""
-    row = list(names)
-    first = number % len(row)
-    return row[first:] + row[:first]
+def _seconds(method: Method, images: Tensor) -> float:
+    return timed(method, images)[0]
+
+
+def time_rounds(timers: Mapping[Name, Callable[[], float]], numbers: Iterable[int]) -> dict[Name, list[float]]:
+    """Run rounds of timers with these numbers, and return the results of each timer."""
+    rounds = [time_round(timers, number) for number in numbers]
+    return {name: [seconds[name] for seconds in rounds] for name in timers}
+
+
+def time_round(timers: Mapping[Name, Callable[[], float]], number: int) -> dict[Name, float]:
+    """Call each timer once in the order of round ``number``, and return its result: the seconds of one call."""
+    return {name: timers[name]() for name in round_order(timers, number)}
+
+
+def round_order(names: Iterable[Name], number: int) -> list[Name]:
+    """Return the names in the order of round ``number``: each round begins with the next name."""
+    order = list(names)
+    first = number % len(order)
+    return order[first:] + order[:first]
 
 
 def times_as_fast(samples: Sequence[float], baseline: Sequence[float]) -> float:
-    """Median over the rounds of the baseline's time divided by the own time in the same round."""
-    return statistics.median(other / own for own, other in zip(samples, baseline, strict=True))
+    """Return the median over the rounds of baseline time divided by method time."""
+    return statistics.median(other / sample for sample, other in zip(samples, baseline, strict=True))
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was given."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on."""
+"""Description of the machine that a benchmark runs on."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("densemble", "torch", "torchvision", "timm", "openvino", "onnxruntim
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, device, threads and versions; a package that is not installed has none."""
+    """Return processor, device, threads and versions; the version of a package that is not installed is ``None``."""
     return {
         "processor": _processor(),
         "cpus": os.cpu_count(),

@@ -1,9 +1,10 @@
-"""The measurement of one ensemble: every method on a batch, in fresh processes, and on a split."""
+"""Benchmark of one ensemble: every method on a batch, in fresh processes, and on a split."""
 
+import logging
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,23 +25,24 @@ from densemble.evaluation.benchmark.member_timing import MemberCost, measure_mem
 from densemble.evaluation.benchmark.split_scores import MethodScore, score_methods
 from densemble.evaluation.scores import images_with_targets
 
-Say = Callable[[str], None]
-Kinds = Sequence[tuple[str, str]]
-"""Backends and precisions of our methods."""
+log = logging.getLogger(__name__)
+
+Modes = Sequence[tuple[str, str]]
+"""Backends and precisions of the fast ensembles."""
 
 FIRST, REMEMBERED = "ours, first time", "ours, choices remembered"
 
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What one method to run the ensemble takes for a batch.
+    """Cost of one method to run the ensemble on a batch.
 
     Attributes:
         samples: seconds of every round.
-        times_as_fast: as the naive loop; median over the rounds.
-        relative_error: largest difference to the naive loop's map, relative to that map's largest value.
-        least_seconds: work of all members divided by the convolution peak of what each computes in; ``None`` where one
-            was not measured, and for methods of others.
+        times_as_fast: time of the naive loop divided by the time of this method, median over the rounds.
+        relative_error: largest difference to the map of the naive loop, relative to the largest value of that map.
+        least_seconds: work of all members divided by the convolution peak of their precisions; ``None`` if one peak was
+            not measured, and for methods of other libraries.
     """
 
     samples: list[float]
@@ -56,12 +58,12 @@ class MethodCost:
 
 @dataclass(frozen=True)
 class BatchCost:
-    """What an ensemble takes for a batch.
+    """Cost of an ensemble for a batch.
 
     Attributes:
-        limits: of the machine, measured before and after.
-        members: each by itself.
-        methods: by name, the naive loop first.
+        limits: limits of the machine, the higher of the measurements before and after the methods.
+        members: cost of each member.
+        methods: cost of each method by name, the naive loop first.
     """
 
     limits: MachineLimits
@@ -71,7 +73,7 @@ class BatchCost:
 
 @contextmanager
 def choosing_anew() -> Iterator[Path]:
-    """A cache of its own inside, empty at first: nothing that was chosen on another day is measured."""
+    """Use an empty temporary cache, so that no choice of an earlier run is measured."""
     before = os.environ.get("DENSEMBLE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["DENSEMBLE_CACHE_DIR"] = folder
@@ -84,34 +86,34 @@ def choosing_anew() -> Iterator[Path]:
 
 
 def measure_batch(
-    ensemble: Ensemble, images: Tensor, kinds: Kinds, rounds: int, say: Say, others: Mapping[str, Method] | None = None
+    ensemble: Ensemble, images: Tensor, modes: Modes, rounds: int, others: Mapping[str, Method] | None = None
 ) -> BatchCost:
-    """The naive loop, ours, and methods of others in turn, all on the same members and weights.
+    """Measure the naive loop, fast ensembles and other methods in turn, with the same members and weights.
 
     Args:
-        ensemble: in eval mode.
-        images: ``(B, C, H, W)`` in [0, 1], on its device.
-        kinds: of our methods.
+        ensemble: the ensemble in eval mode.
+        images: ``(B, C, H, W)`` in [0, 1], on the device of the ensemble.
+        modes: backends and precisions of the fast ensembles.
         rounds: see :func:`interleaved`.
-        say: progress.
         others: further methods by name.
 
     Raises:
-        UsageError: a backend or precision that cannot be used here.
+        UsageError: a backend or precision that is not available here.
     """
-    fast = accelerated(ensemble, images, kinds, say)
+    fast = accelerated(ensemble, images, modes)
     limits = measure_limits(images.device)
     methods: dict[str, Method] = {NAIVE: naive_loop(ensemble), **(others or {}), **fast}
-    say(f"{len(methods)} methods in turn, {rounds} rounds")
+    log.info(f"{len(methods)} methods in turn, {rounds} rounds")
     samples = interleaved(methods, images, rounds)
     errors = relative_errors(methods, images)
-    say(f"{len(ensemble.members)} members in turn, {rounds} rounds")
-    alone = accelerated(ensemble, images, kinds, say, together=False)
-    members = measure_members(ensemble, alone, images, rounds, say)
+    log.info(f"{len(ensemble.members)} members in turn, {rounds} rounds")
+    members = measure_members(ensemble, accelerated(ensemble, images, modes, together=False), images, rounds)
     limits |= measure_limits(images.device)
     costs = {
-        name: MethodCost(own, times_as_fast(own, samples[NAIVE]), errors[name], _least_seconds(members, name, limits))
-        for name, own in samples.items()
+        name: MethodCost(
+            seconds, times_as_fast(seconds, samples[NAIVE]), errors[name], _least_seconds(members, name, limits)
+        )
+        for name, seconds in samples.items()
     }
     return BatchCost(limits, members, costs)
 
@@ -124,66 +126,59 @@ def _least_seconds(members: Sequence[MemberCost], method: str, limits: MachineLi
     return sum(known) if len(known) == len(each) else None
 
 
-def measure_processes(request: Request, images: Tensor, say: Say) -> dict[str, FreshProcess]:
-    """Fresh processes from their start to the first map: the naive loop, ours with nothing and with all remembered.
+def measure_processes(request: Request, images: Tensor) -> dict[str, FreshProcess]:
+    """Measure fresh processes from their start to the first map: the naive loop, and a fast ensemble twice.
 
-    What the second one chose is left in this process's cache.
+    The first process with the fast ensemble starts without any remembered choice and leaves its choices in the cache of
+    this process; the second one uses them.
 
     Args:
-        request: of ours; its ``images`` are not looked at.
+        request: arguments of the fast ensemble; ``images`` is ignored.
         images: ``(B, C, H, W)`` in [0, 1].
-        say: progress.
 
     Raises:
-        ResourceError: one failed.
+        ResourceError: a process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
         np.save(path, images.cpu().numpy())
         request = replace(request, images=str(path))
-        asked = {NAIVE: replace(request, backend="", precision=""), FIRST: request, REMEMBERED: request}
-        found = {}
-        for name, one in asked.items():
-            say(f"a fresh process: {name}")
-            found[name] = run_fresh(one)
-    return found
+        requests = {NAIVE: replace(request, backend="", precision=""), FIRST: request, REMEMBERED: request}
+        processes = {}
+        for name, each in requests.items():
+            log.info(f"a fresh process: {name}")
+            processes[name] = run_fresh(each)
+    return processes
 
 
 def measure_split(
-    ensemble: Ensemble,
-    data: FolderData,
-    split: str,
-    kinds: Kinds,
-    policy: Policy | None,
-    images: int | None,
-    say: Say,
+    ensemble: Ensemble, data: FolderData, split: str, modes: Modes, policy: Policy | None, images: int | None
 ) -> dict[str, MethodScore]:
-    """Score and time of the naive loop and ours on a split, image by image.
+    """Measure score and time of the naive loop and of fast ensembles on a split, image by image.
 
     Args:
-        ensemble: in eval mode.
-        data: images and maps for the same task.
-        split: of the data.
-        kinds: of our methods.
-        policy: of the ensemble's cascade; also measured on the last of the kinds.
-        images: only so many; default all.
-        say: progress.
+        ensemble: the ensemble in eval mode.
+        data: images and targets of the same task.
+        split: name of the split.
+        modes: backends and precisions of the fast ensembles.
+        policy: policy of the ensemble's cascade; it is measured with the last of the modes.
+        images: number of images; default: all.
 
     Raises:
         DataError: no such split, or files that cannot be used.
     """
     device = next(ensemble.parameters()).device
     first, _, _ = next(iter(images_with_targets(data, split)))
-    fast = accelerated(ensemble, first.to(device), kinds, say)
+    fast = accelerated(ensemble, first.to(device), modes)
     methods: dict[str, Method] = {NAIVE: naive_loop(ensemble), **fast}
     if policy is not None:
-        alone = accelerated(ensemble, first.to(device), kinds[-1:], say, together=False)
-        methods |= {f"{name}, cascade": cascaded(own, policy) for name, own in alone.items()}
+        separate = accelerated(ensemble, first.to(device), modes[-1:], together=False)
+        methods |= {f"{name}, cascade": cascaded(member_wise, policy) for name, member_wise in separate.items()}
     count = min(len(data.split(split)), images or len(data.split(split)))
 
     def progress(done: int) -> None:
         if done % 20 == 0 or done == count:
-            say(f"{done}/{count} images by {len(methods)} methods")
+            log.info(f"{done}/{count} images by {len(methods)} methods")
 
     with torch.no_grad():
         return score_methods(methods, ensemble.task, islice(images_with_targets(data, split), count), device, progress)

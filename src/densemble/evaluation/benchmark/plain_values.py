@@ -1,4 +1,4 @@
-"""Measurements as plain values, raw samples beside the medians."""
+"""Benchmark results as plain values: medians and raw samples."""
 
 from dataclasses import asdict
 from typing import Any
@@ -12,7 +12,7 @@ from densemble.evaluation.benchmark.split_scores import MethodScore
 
 
 def batch_values(cost: BatchCost) -> dict[str, Any]:
-    """``{"limits", "members": [...], "ways": {name: ...}}``; times in seconds, rates per second."""
+    """Return ``{"limits", "members": [...], "ways": {name: ...}}``; times in seconds, rates per second."""
     return {
         "limits": asdict(cost.limits),
         "members": [_member(member, cost.limits) for member in cost.members],
@@ -54,24 +54,27 @@ def _member_in(method: str, cost: MemberCost, limits: MachineLimits) -> dict[str
     }
 
 
-def process_values(found: dict[str, FreshProcess]) -> dict[str, Any]:
-    """By name of the process: seconds to the first map, of what, and peak memory in MiB."""
-    return {name: {"cold_start_seconds": one.cold_start, **asdict(one)} for name, one in found.items()}
+def process_values(processes: dict[str, FreshProcess]) -> dict[str, Any]:
+    """Return seconds to the first map, seconds of each step, and peak memory in MiB, by name of the process."""
+    return {name: {"cold_start_seconds": process.cold_start, **asdict(process)} for name, process in processes.items()}
 
 
-def score_values(found: dict[str, MethodScore], primary: str, higher_is_better: bool) -> dict[str, Any]:
-    """By name of the method: its scores, time, and what it keeps of the naive loop's primary score and loses of it."""
-    naive = found[NAIVE]
+def score_values(methods: dict[str, MethodScore], primary: str, higher_is_better: bool) -> dict[str, Any]:
+    """Return the scores and time of each method by name.
+
+    ``kept`` is the primary score as a share of the naive loop's primary score, ``lost`` is the difference.
+    """
+    naive = methods[NAIVE]
     full = naive.scores[primary]
     rows = {}
-    for name, one in found.items():
-        own = one.scores[primary]
+    for name, method in methods.items():
+        score = method.scores[primary]
         rows[name] = {
-            **{key: value for key, value in one.scores.items() if isinstance(value, float)},
-            "kept": (own / full if higher_is_better else full / own) if own and full else None,
-            "lost": full - own if higher_is_better else own - full,
-            "seconds": sum(one.seconds),
-            "times_as_fast": one.times_as_fast(naive),
-            "samples": one.seconds,
+            **{key: value for key, value in method.scores.items() if isinstance(value, float)},
+            "kept": (score / full if higher_is_better else full / score) if score and full else None,
+            "lost": full - score if higher_is_better else score - full,
+            "seconds": sum(method.seconds),
+            "times_as_fast": method.times_as_fast(naive),
+            "samples": method.seconds,
         }
     return rows

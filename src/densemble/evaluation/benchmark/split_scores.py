@@ -1,31 +1,30 @@
-"""Score and time of several methods over the same images of a split."""
+"""Score and time of several methods on the same images of a split."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
-from densemble.ensemble.resize import resize_to_target
-from densemble.evaluation.benchmark.interleave import Method, in_turn, timed
-from densemble.evaluation.scores import ImageWithTarget, Scores
+from densemble.evaluation.benchmark.interleave import Method, round_order, timed
+from densemble.evaluation.scores import ImageWithTarget, Scores, update_metric
 from densemble.shapes import Size, size_of
 from densemble.tasks import Task
 
 
 @dataclass(frozen=True)
 class MethodScore:
-    """What one method is worth on a split.
+    """Score and time of one method on a split.
 
     Attributes:
-        scores: by metric.
-        seconds: of each image's maps, without reading the image, and resizing and scoring the map.
+        scores: scores by metric.
+        seconds: time to compute the map of each image, without reading the image and scoring the map.
     """
 
     scores: Scores
     seconds: list[float]
 
     def times_as_fast(self, baseline: "MethodScore") -> float:
-        """Another method's time for all images divided by this one's."""
+        """Return the time of another method for all images divided by the time of this one."""
         return sum(baseline.seconds) / sum(self.seconds)
 
 
@@ -36,14 +35,14 @@ def score_methods(
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, MethodScore]:
-    """Every image by every method in turn; maps are resized (bilinear) to the target's size and scored.
+    """Run every method on every image, in turn; maps are resized (bilinear) to the size of the target and scored.
 
     Args:
-        methods: by name.
-        task: what the maps mean.
+        methods: methods by name.
+        task: meaning of the maps.
         examples: see :func:`densemble.evaluation.scores.images_with_targets`.
-        device: of the methods.
-        progress: called with the number of images done.
+        device: device of the methods.
+        progress: called with the number of finished images.
     """
     metrics = {name: task.metrics() for name in methods}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
@@ -51,13 +50,13 @@ def score_methods(
     for number, (images, target, points) in enumerate(examples):
         images = images.to(device)
         size = size_of(images)
-        if size not in warm:  # a fast ensemble is tuned at the first image of a shape
+        if size not in warm:  # a fast ensemble is tuned at the first image of a size
             for method in methods.values():
                 timed(method, images)
             warm.add(size)
-        for name in in_turn(methods, number):
+        for name in round_order(methods, number):
             taken, maps = timed(methods[name], images)
             seconds[name].append(taken)
-            metrics[name].update(resize_to_target(maps.float(), target, task)[0].cpu(), target, points)
+            update_metric(metrics[name], task, maps, target, points)
         progress(number + 1)
     return {name: MethodScore(metrics[name].compute(), seconds[name]) for name in methods}

@@ -1,4 +1,4 @@
-"""Candidates of a run: its trained members, and the variants that were made of them."""
+"""Candidates of a run: its trained members and their variants."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from densemble.config import RunConfig
+from densemble.data.folder import FolderData
 from densemble.ensemble.member_views import Viewed
 from densemble.errors import ArtifactError
 from densemble.evaluation.scores import Scores
@@ -13,24 +14,44 @@ from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.local_weights import read_state
 from densemble.storage.artifact import restore
 from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder, read_json, write_json
+from densemble.tasks import Task
 
 AGAIN = "delete its folder and train it again with `densemble train ... --resume`"
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A member whose training is finished, or a variant of one: a network made without further training.
+class Source:
+    """A trained run with its data, the source of variants and ensembles.
 
     Attributes:
-        name: of the member, or label of the variant.
-        kind: what it is.
-        of: name of the member whose specification its network has; of a member its own.
-        spec: of its network.
-        weights: file of its network's weights.
-        view: through which it looks at images; ``None``: as they are.
-        made_from: names of the members and snapshots whose weights it has, or has the mean of.
-        folder: holds its record and its predictions of the validation images.
-        val: its scores on the validation images.
+        run: run folder.
+        config: configuration of the run.
+        task: task of the run.
+        data: images and targets.
+        baselines: held-out scores of predictions that need no training, by name.
+    """
+
+    run: RunFolder
+    config: RunConfig
+    task: Task
+    data: FolderData
+    baselines: Mapping[str, Scores]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained member, or a variant of one that needs no further training.
+
+    Attributes:
+        name: name of the member, or label of the variant.
+        kind: kind of the candidate.
+        of: name of the member with the same network specification; for a member, its name.
+        spec: specification of the network.
+        weights: weight file of the network.
+        view: view of the images; ``None``: unchanged images.
+        made_from: names of the members and snapshots whose weights, or mean of weights, it uses.
+        folder: folder with its record and its predictions of the validation images.
+        val: scores on the validation images.
         record: ``member.json`` of the member ``of``.
     """
 
@@ -47,11 +68,11 @@ class Candidate:
 
     @property
     def predictions(self) -> Path:
-        """File of its maps of the validation images, ``(N, K, h, w)``."""
+        """File with the maps of the validation images, ``(N, K, h, w)``."""
         return self.folder.predictions
 
     def network(self) -> DenseModel:
-        """The network with its weights, in eval mode.
+        """Load the network with its weights, in eval mode.
 
         Raises:
             ArtifactError: the weights are missing or do not fit.
@@ -62,25 +83,25 @@ class Candidate:
         return restore(self.spec, read_state(self.weights), f"member '{self.name}'")
 
     def member(self, network: DenseModel) -> DenseModel | Viewed:
-        """The network as it looks at images."""
+        """Return the network with the view of this candidate."""
         return network if self.view is None else Viewed(network, self.view)
 
 
 def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
-    """Finished members in their order, then their finished variants.
+    """Return the trained members in their order, followed by their variants.
 
     Raises:
-        ArtifactError: a record that is damaged.
+        ArtifactError: a record is damaged.
     """
     members = find_members(run, config)
     return [*members.values(), *find_variants(run, members).values()]
 
 
 def find_members(run: RunFolder, config: RunConfig) -> dict[str, Candidate]:
-    """Members whose training is finished, by name, in their order.
+    """Return the members whose training is finished, by name, in their order.
 
     Raises:
-        ArtifactError: a record that is damaged.
+        ArtifactError: a record is damaged.
     """
     members = {}
     for number, name in enumerate(config.member_names()):
@@ -91,8 +112,8 @@ def find_members(run: RunFolder, config: RunConfig) -> dict[str, Candidate]:
                 members[name] = _member(name, folder, record)
         except (ArtifactError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(
-                f"the record '{folder.record}' is damaged ({error!r}); delete that folder, and it can be trained again "
-                "(`densemble train ... --resume`)"
+                f"the record '{folder.record}' is damaged ({error!r}); delete that folder and train the member again "
+                "with `densemble train ... --resume`"
             ) from error
     return members
 
@@ -105,10 +126,10 @@ def _member(name: str, folder: MemberFolder, record: dict[str, Any]) -> Candidat
 
 
 def find_variants(run: RunFolder, members: Mapping[str, Candidate]) -> dict[str, Candidate]:
-    """Finished variants of these members, by label.
+    """Return the variants of these members by label.
 
     Raises:
-        ArtifactError: a record that is damaged.
+        ArtifactError: a record is damaged.
     """
     variants = {}
     for path in sorted(run.variants.glob("*/variant.json")):
@@ -122,13 +143,13 @@ def find_variants(run: RunFolder, members: Mapping[str, Candidate]) -> dict[str,
                 )  # fmt: skip
         except (ArtifactError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"variant '{path.parent}' is damaged ({error!r}); delete that folder, and it can be made again"
+                f"variant '{path.parent}' is damaged ({error!r}); delete that folder and make the variant again"
             ) from error
     return variants
 
 
 def write_variant(run: RunFolder, variant: Candidate) -> None:
-    """Writes ``RUN/variants/LABEL/variant.json``."""
+    """Write ``RUN/variants/LABEL/variant.json``."""
     values = {
         "name": variant.name, "kind": variant.kind, "of": variant.of, "view": variant.view,
         "weights": variant.weights.relative_to(run.path).as_posix(), "from": list(variant.made_from),

@@ -1,102 +1,87 @@
-"""What making any variant takes: trained members, their held-out predictions, and a folder that is whole or absent."""
+"""Steps to make a variant of a member: check the label, predict the validation images, write the folder."""
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from densemble.config import RunConfig
-from densemble.data.folder import FolderData
 from densemble.engines.plan import sizes
 from densemble.errors import ArtifactError, UsageError, WeightsError
 from densemble.evaluation.scores import Scores, predict_split
-from densemble.selection.variants.candidate import Candidate, find_members, write_variant
+from densemble.selection.variants.candidate import Candidate, Source, write_variant
 from densemble.storage.arrays import write_npy
 from densemble.storage.runs import MemberFolder, RunFolder, require_writable
 from densemble.tasks import Task
 
-Report = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class VariantMaker:
-    """What variants are made of, and where.
+def snapshots_of(run: RunFolder, member: Candidate) -> list[Candidate]:
+    """Return the snapshots of a member, without scores; the best epoch is the member itself and no snapshot."""
+    folder = MemberFolder(member.folder.path)
+    epochs = sorted(int(path.stem) for path in folder.snapshots.glob("*.safetensors") if path.stem.isdigit())
+    labels = {f"{member.name}-epoch{epoch}": epoch for epoch in epochs if epoch != member.record["best_epoch"]}
+    return [
+        replace(
+            member, name=label, kind="snapshot", weights=folder.snapshot(epoch), made_from=(label,),
+            folder=run.variant(label), val={},
+        )
+        for label, epoch in labels.items()
+    ]  # fmt: skip
 
-    Attributes:
-        run, config, task, data: of the training.
-        report: called with one line of text at every step.
+
+@contextmanager
+def skipping(label: str) -> Iterator[None]:
+    """Log an error of one variant, so that the other variants can still be made."""
+    try:
+        yield
+    except (ArtifactError, WeightsError, UsageError, RuntimeError, ValueError) as error:
+        log.info(f"{label}: left out: {' '.join(str(error).split())}")
+
+
+def is_new(source: Source, label: str) -> bool:
+    """Return whether the variant does not exist yet.
+
+    Raises:
+        UsageError: a member has the same name.
     """
+    if label in source.config.member_names():
+        raise UsageError("a member has that name; rename the member")
+    if not source.run.variant(label).record.is_file():
+        return True
+    log.info(f"{label}: already there, kept")
+    return False
 
-    run: RunFolder
-    config: RunConfig
-    task: Task
-    data: FolderData
-    report: Report
 
-    @cached_property
-    def members(self) -> dict[str, Candidate]:
-        """Members whose training is finished, by name, in their order."""
-        return find_members(self.run, self.config)
+def add_variant(source: Source, variant: Candidate) -> None:
+    """Make a variant that does not exist yet; a variant that cannot be made is logged and left out."""
+    with skipping(variant.name):
+        if is_new(source, variant.name):
+            write_predicted(source, variant)
 
-    def snapshots(self, member: Candidate) -> list[Candidate]:
-        """Snapshots of a member, not scored yet; the best epoch is the member itself and no snapshot of it."""
-        folder = MemberFolder(member.folder.path)
-        epochs = sorted(int(path.stem) for path in folder.snapshots.glob("*.safetensors") if path.stem.isdigit())
-        labels = {f"{member.name}-epoch{epoch}": epoch for epoch in epochs if epoch != member.record["best_epoch"]}
-        return [
-            replace(
-                member, name=label, kind="snapshot", weights=folder.snapshot(epoch), made_from=(label,),
-                folder=self.run.variant(label), val={},
-            )
-            for label, epoch in labels.items()
-        ]  # fmt: skip
 
-    @contextmanager
-    def skipping(self, label: str) -> Iterator[None]:
-        """One variant that cannot be made does not stop the others."""
-        try:
-            yield
-        except (ArtifactError, WeightsError, UsageError, RuntimeError, ValueError) as error:
-            self.report(f"{label}: left out: {' '.join(str(error).split())}")
+def predict_validation(source: Source, network: nn.Module, member: str) -> tuple[Any, Scores]:
+    """Return maps ``(N, K, h, w)`` of the validation images, of the size of ``member``'s kept maps, and scores."""
+    settings = source.config.members[source.config.member_names().index(member)]
+    return predict_split(network.eval(), source.task, source.data, "val", sizes(source.config, settings)[2])
 
-    def is_new(self, label: str) -> bool:
-        """Whether it is still to be made.
 
-        Raises:
-            UsageError: a member has its name.
-        """
-        if label in self.config.member_names():
-            raise UsageError("a member has that name; give it another one")
-        if not self.run.variant(label).record.is_file():
-            return True
-        self.report(f"{label}: already there, kept")
-        return False
+def signed_score(task: Task, scores: Scores) -> float:
+    """Return the primary score, higher is better; minus infinity if it is undefined."""
+    value = scores.get(task.primary)
+    return float("-inf") if value is None else float(value) * (1 if task.higher_is_better else -1)
 
-    def add(self, variant: Candidate) -> None:
-        """Makes a variant that is not there yet; one that cannot be made is left out, with a line of report."""
-        with self.skipping(variant.name):
-            if self.is_new(variant.name):
-                self.keep(variant)
 
-    def predict(self, network: nn.Module, member: str) -> tuple[Any, Scores]:
-        """Maps fp16 ``(N, K, h, w)`` of the validation images, of the size that is kept of ``member``, and scores."""
-        settings = self.config.members[self.config.member_names().index(member)]
-        return predict_split(network.eval(), self.task, self.data, "val", sizes(self.config, settings)[2])
-
-    def score(self, scores: Scores) -> float:
-        """The primary score, higher is better; the worst where there is none."""
-        value = scores.get(self.task.primary)
-        return float("-inf") if value is None else float(value) * (1 if self.task.higher_is_better else -1)
-
-    def keep(self, variant: Candidate) -> None:
-        """Predicts, and writes the folder, the record last: without it there is no variant."""
-        network = variant.member(variant.network())
-        require_writable(variant.folder.path)
-        maps, scores = self.predict(network, variant.of)
-        write_npy(variant.predictions, maps)
-        write_variant(self.run, replace(variant, val=scores))
-        value = scores.get(self.task.primary)
-        self.report(f"{variant.name}: val {self.task.primary} {'none' if value is None else format(value, '.4f')}")
+def write_predicted(source: Source, variant: Candidate) -> None:
+    """Predict and write the folder of a variant, its record last: a variant without a record does not exist."""
+    network = variant.member(variant.network())
+    require_writable(variant.folder.path)
+    maps, scores = predict_validation(source, network, variant.of)
+    write_npy(variant.predictions, maps)
+    write_variant(source.run, replace(variant, val=scores))
+    primary = source.task.primary
+    value = scores.get(primary)
+    log.info(f"{variant.name}: val {primary} {'none' if value is None else format(value, '.4f')}")

@@ -1,18 +1,24 @@
 """Snapshots of trainings as candidates: ``lite0-epoch12``."""
 
-from densemble.selection.variants.making import VariantMaker
+import logging
+
+from densemble.selection.variants.candidate import Source, find_members
+from densemble.selection.variants.making import add_variant, snapshots_of
+
+log = logging.getLogger(__name__)
 
 
-def make_snapshots(maker: VariantMaker) -> None:
-    """Predicts the validation images with every kept snapshot; label ``MEMBER-epochEPOCH``.
+def make_snapshots(source: Source) -> None:
+    """Make every stored snapshot a candidate with the label ``MEMBER-epochEPOCH``, and predict the validation images.
 
-    Those that are there already are kept. The best epoch of a member is the member, and no variant of it.
+    Existing candidates are kept. The best epoch of a member is the member itself and no variant.
 
     Raises:
         ResourceError: the run folder cannot be written.
     """
-    snapshots = [snapshot for member in maker.members.values() for snapshot in maker.snapshots(member)]
+    members = find_members(source.run, source.config).values()
+    snapshots = [snapshot for member in members for snapshot in snapshots_of(source.run, member)]
     if not snapshots:
-        maker.report("there are no snapshots besides the members; train with --set training.snapshots=3")
+        log.info("there are no snapshots besides the members; train with --set training.snapshots=3")
     for snapshot in snapshots:
-        maker.add(snapshot)
+        add_variant(source, snapshot)
