@@ -45,10 +45,10 @@ from densemble.evaluation.benchmark.fresh_process import Request
 from densemble.evaluation.benchmark.interleave import Method
 from densemble.evaluation.benchmark.machine import machine
 from densemble.evaluation.benchmark.measure_ensemble import (
-    choosing_anew,
     measure_batch,
     measure_processes,
     measure_split,
+    temporary_cache,
 )
 from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
 from densemble.messages import shown
@@ -201,7 +201,7 @@ def main() -> None:
     rounds = 2 if arguments.quick else arguments.rounds
     rows = []
     for case in cases(arguments):
-        with choosing_anew(), shown(say):
+        with temporary_cache(), shown(say):
             row = measure(case, rounds)
             if case.data is not None:
                 row["scores"] = score(case, arguments.keep, arguments.images)

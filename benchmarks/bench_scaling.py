@@ -33,7 +33,7 @@ from densemble.evaluation.benchmark.benchmark_images import synthetic_images
 from densemble.evaluation.benchmark.fresh_process import Request
 from densemble.evaluation.benchmark.interleave import Method, interleaved, timed
 from densemble.evaluation.benchmark.machine import machine
-from densemble.evaluation.benchmark.measure_ensemble import NAIVE, REMEMBERED, choosing_anew, measure_processes
+from densemble.evaluation.benchmark.measure_ensemble import NAIVE, REMEMBERED, measure_processes, temporary_cache
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate
 from densemble.messages import shown
 from densemble.shapes import Size
@@ -118,7 +118,7 @@ def memory(backbone: str, counts: Sequence[int], threads: int) -> dict[str, Any]
             path = Path(folder) / f"{count}.safetensors"
             de.save(make_ensemble(backbone, count), path)
             weights[count] = path.stat().st_size / 1024**2
-            with choosing_anew():
+            with temporary_cache():
                 found = measure_processes(Request(str(path), "", "auto", "fp32", "cpu", threads), images)
             for name, row in peaks.items():
                 peak = found[name].peak_mib
@@ -211,7 +211,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rounds, backbone = (2 if arguments.quick else arguments.rounds), arguments.backbone
     counts, sizes = (COUNTS[:2], SIZES[:2]) if arguments.quick else (COUNTS, SIZES)
-    with choosing_anew(), shown(say):
+    with temporary_cache(), shown(say):
         result = {
             **environment("openvino", "onnxruntime"),
             "measured_on": machine(torch.device("cpu")),

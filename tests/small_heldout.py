@@ -20,7 +20,7 @@ TASKS: dict[str, Task] = {
 """Selection metric -> task."""
 
 
-def truth_of(task: Task, random: np.random.Generator) -> Tensor:
+def random_target(task: Task, random: np.random.Generator) -> Tensor:
     if isinstance(task, SegmentationTask):
         labels = torch.from_numpy(random.integers(0, 3, SIZE))
         labels[0, :3] = 255
@@ -38,7 +38,7 @@ def noisy(task: Task, target: Tensor, spread: float, random: np.random.Generator
 def small_set(task: Task, spreads: Sequence[float], images: int = 6, seed: int = 0) -> HeldOut:
     """Candidates whose maps are the target plus noise with the given standard deviations."""
     random = np.random.default_rng(seed)
-    targets = [truth_of(task, random) for _ in range(images)]
+    targets = [random_target(task, random) for _ in range(images)]
     maps = [
         torch.stack([noisy(task, target, spread, random) for target in targets]).half().numpy() for spread in spreads
     ]

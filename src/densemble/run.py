@@ -338,7 +338,7 @@ def run_members(
         for line in run.cross_fitted():
             log.info(line)
         log.info(f"selection and scores explained: {run.folder.report}")
-        warn_of_baselines(run, ensemble.metrics["val"])
+        warn_about_baselines(run, ensemble.metrics["val"])
         remove_leftovers(run.folder, config)
     if budget is not None and budget.seconds is not None:
         log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
@@ -346,7 +346,7 @@ def run_members(
     return run
 
 
-def warn_of_baselines(run: Run, scores: Mapping[str, Any]) -> None:
+def warn_about_baselines(run: Run, scores: Mapping[str, Any]) -> None:
     """Warn if a baseline without training scores as well as the ensemble."""
     name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
     score = scores.get(name)

@@ -183,7 +183,7 @@ def test_the_last_line_reports_the_time(
     )
     monkeypatch.setattr(local, "train_members", lambda *_: spend(60, [Outcome("a", "done"), Outcome("b", "left out")]))
     monkeypatch.setattr(run_module, "Run", lambda *_: run)
-    for name in ("save", "warn_of_baselines", "remove_leftovers"):
+    for name in ("save", "warn_about_baselines", "remove_leftovers"):
         monkeypatch.setattr(run_module, name, lambda *_: None)
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
     data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(options={"heat_max": None}))

@@ -14,7 +14,7 @@ from densemble.ensemble.cascade import (
     cascade_use,
     kept_share,
     make_cascade,
-    measures_for,
+    uncertainty_measures_for,
     unsureness,
 )
 from densemble.ensemble.uncertainty import RunningUncertainty
@@ -138,8 +138,10 @@ def test_unsureness_of_two_members_by_hand() -> None:
 
 
 def test_values_have_no_entropy() -> None:
-    assert measures_for(RegressionTask()) == ("variance",)
-    assert "variance" not in measures_for(SaliencyTask()) and "variance" not in measures_for(SegmentationTask(("a",)))
+    assert uncertainty_measures_for(RegressionTask()) == ("variance",)
+    assert "variance" not in uncertainty_measures_for(SaliencyTask()) and "variance" not in uncertainty_measures_for(
+        SegmentationTask(("a",))
+    )
     with pytest.raises(ValueError, match="no entropy"):
         unsureness("entropy", torch.ones(1, 1, 2, 2), None, "none", 1)
 

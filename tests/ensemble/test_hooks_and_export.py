@@ -11,7 +11,7 @@ from torch.export import Dim, export
 
 import densemble as de
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.inference.predict import prepared
 from densemble.inference.runtime.fast_ensemble import FastMember
 
@@ -36,7 +36,9 @@ def test_export_with_a_dynamic_batch() -> None:
 @pytest.mark.parametrize("route", ROUTES)
 def test_hooks_of_members_heads_and_backbones_are_called_and_can_change_the_maps(route: str) -> None:
     viewed = small_dense(1)
-    ensemble = Ensemble({"plain": small_dense(0), "viewed": Viewed(viewed, "hflip"), "other": small_dense(2)}).eval()
+    ensemble = Ensemble(
+        {"plain": small_dense(0), "viewed": ViewedMember(viewed, "hflip"), "other": small_dense(2)}
+    ).eval()
     before = ROUTES[route](ensemble)
     calls: list[str] = []
     hooked = {"viewed": ensemble.members["viewed"], "inner": viewed, "head": viewed.head, "backbone": viewed.backbone}

@@ -14,7 +14,7 @@ from densemble.ensemble.calibrate import Temperature, VarianceScaling
 from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.tasks import RegressionTask, SegmentationTask
 
@@ -100,7 +100,7 @@ def test_a_state_of_other_members_is_refused_before_anything_is_loaded() -> None
         "names": (make(5, names="ac"), "ensemble of a, b, this one has a, c"),
         "number": (make(5, names="abc"), "ensemble of a, b, this one has a, b, c"),
         "size": (Ensemble({"a": member, "b": small_dense(6, out_channels=3, input_size=None)}), "'b' .* input_size"),
-        "view": (Ensemble({"a": member, "b": Viewed(member, "hflip")}), "'b' .* view = None, this one hflip"),
+        "view": (Ensemble({"a": member, "b": ViewedMember(member, "hflip")}), "'b' .* view = None, this one hflip"),
         "channels": (make(5, 2), "out_channels = 3, this one 2"),
     }
     for fresh, message in others.values():

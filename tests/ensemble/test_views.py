@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.member_views import VIEWS, Viewed, make_view
+from densemble.ensemble.member_views import VIEWS, ViewedMember, make_view
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.heads.head import DenseHead
@@ -82,7 +82,7 @@ def test_an_equivariant_network_is_unchanged_by_exact_views(
     name: str, input_size: Size | None, out_size: Size | None
 ) -> None:
     member, images = pixelwise(input_size, out_size), torch.rand(2, 3, 20, 28)
-    torch.testing.assert_close(Viewed(member, name)(images), member(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ViewedMember(member, name)(images), member(images), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -91,7 +91,7 @@ def test_a_scale_changes_smooth_maps_little_and_their_size_never(
     name: str, input_size: Size | None, out_size: Size | None
 ) -> None:
     member, images = pixelwise(input_size, out_size), smooth(60, 80)
-    plain, viewed = member(images), Viewed(member, name)(images)
+    plain, viewed = member(images), ViewedMember(member, name)(images)
     usual = input_size or (60, 80)
     assert member.backbone.seen == tuple(round(side * make_view(name).scale) for side in usual)
     assert viewed.shape == plain.shape and not torch.equal(viewed, plain)
@@ -100,7 +100,7 @@ def test_a_scale_changes_smooth_maps_little_and_their_size_never(
 
 def test_turned_images_are_not_squeezed() -> None:
     member = pixelwise((12, 16), (6, 8))
-    assert Viewed(member, "rot90")(torch.rand(1, 3, 24, 32)).shape == (1, 2, 6, 8)
+    assert ViewedMember(member, "rot90")(torch.rand(1, 3, 24, 32)).shape == (1, 2, 6, 8)
     assert member.backbone.seen == (16, 12)
     assert member.spec.input_size == (12, 16), "the member itself is as it was"
 
@@ -110,14 +110,14 @@ def test_a_real_network_through_a_view_is_the_network_on_flipped_images() -> Non
     member = DenseModel("resdeconv", out_size=(12, 16), weights=None, input_size=(48, 64)).eval()
     images = torch.rand(2, 3, 50, 70)
     with torch.no_grad():
-        viewed = Viewed(member, "hflip")(images)
+        viewed = ViewedMember(member, "hflip")(images)
         torch.testing.assert_close(viewed, member(images.flip(-1)).flip(-1), atol=1e-5, rtol=1e-4)
         assert not torch.allclose(viewed, member(images), atol=1e-3)
 
 
 def test_in_an_ensemble_weights_are_shared_and_counted_once() -> None:
     member = pixelwise(out_size=(6, 8))
-    views = {f"one@{name}": Viewed(member, name) for name in (*EXACT, *SCALES)}
+    views = {f"one@{name}": ViewedMember(member, name) for name in (*EXACT, *SCALES)}
     ensemble = Ensemble({"one": member, **views}, [1.0] * (1 + len(views)))
     assert len(list(ensemble.parameters())) == len(list(member.parameters()))
     images = torch.rand(1, 3, 12, 16)
@@ -137,7 +137,7 @@ def test_in_an_ensemble_weights_are_shared_and_counted_once() -> None:
 
 def test_gradients_pass() -> None:
     member = pixelwise(out_size=(6, 8))
-    Viewed(member, "scale75")(torch.rand(1, 3, 12, 16)).sum().backward()
+    ViewedMember(member, "scale75")(torch.rand(1, 3, 12, 16)).sum().backward()
     assert member.head.mix.bias.grad.tolist() == [48.0, 48.0]
 
 
@@ -154,15 +154,15 @@ def test_gradients_pass() -> None:
 )
 def test_unknown_views_are_refused(name: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        Viewed(pixelwise(), name)
+        ViewedMember(pixelwise(), name)
 
 
 def test_a_backbone_of_one_size_has_no_scales() -> None:
     member = pixelwise((8, 8), (8, 8), fixed=(8, 8))
     with pytest.raises(UsageError, match="8x8 only"):
-        Viewed(member, "scale75")
+        ViewedMember(member, "scale75")
     images = torch.rand(1, 3, 16, 16)
-    torch.testing.assert_close(Viewed(member, "rot90")(images), member(images), atol=1e-5, rtol=0)
+    torch.testing.assert_close(ViewedMember(member, "rot90")(images), member(images), atol=1e-5, rtol=0)
 
 
 def test_names_can_name_modules() -> None:

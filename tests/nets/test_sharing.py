@@ -67,7 +67,7 @@ def test_frozen_backbones_give_the_same_grids(
 ) -> None:
     first, *others = [model(backbone, head=head) for head in heads]
     models = [form(one) for one in (first, *(with_backbone_of(other, first) for other in others))]
-    seen = models[0].seen_size(SEEN)
+    seen = models[0].network_size(SEEN)
     images = torch.randn(2, 3, *seen)
     with torch.no_grad():
         result = require(share(models, seen))(images)

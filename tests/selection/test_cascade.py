@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ensemble.combining import combine
-from small_heldout import SIZE, TASKS, arrays, small_set, truth_of
+from small_heldout import SIZE, TASKS, arrays, random_target, small_set
 from torch import Tensor
 
 from densemble.ensemble.calibrate import Temperature
-from densemble.ensemble.cascade import Cascade, Policy, measures_for, unsureness
+from densemble.ensemble.cascade import Cascade, Policy, uncertainty_measures_for, unsureness
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.uncertainty import RunningUncertainty
 from densemble.errors import DataError, UsageError
@@ -85,7 +85,7 @@ def test_cost_and_score_of_policies_equal_brute_force(metric: str, rule: str) ->
     for policy in found.policies:
         cost, score = brute_force(held, combination, objective, policy)
         assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-6), policy
-        assert policy.measure in measures_for(held.task)
+        assert policy.measure in uncertainty_measures_for(held.task)
         share = score / found.full if objective.higher_is_better else found.full / score
         assert policy.kept == pytest.approx(share, rel=1e-5)
         assert policy.kept_low is not None and policy.kept is not None and policy.kept_low <= policy.kept + 1e-9
@@ -94,7 +94,7 @@ def test_cost_and_score_of_policies_equal_brute_force(metric: str, rule: str) ->
 def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
     """Other maps and targets of the same images, both of twice the size."""
     task = held.task
-    targets = [truth_of(task, random) for _ in held.targets]
+    targets = [random_target(task, random) for _ in held.targets]
     large = [target.repeat_interleave(2, -2).repeat_interleave(2, -1) for target in targets]
     ideal = torch.stack([task.as_maps(target)[0] for target in large]).numpy()
     noise = [random.normal(size=ideal.shape).astype(np.float32) * 0.3 for _ in held.names]
@@ -167,7 +167,7 @@ def hard_and_easy(images: int = 24) -> HeldOut:
     """
     random = np.random.default_rng(0)
     task = SegmentationTask(("a", "b", "c"))
-    targets = [truth_of(task, random) for _ in range(images)]
+    targets = [random_target(task, random) for _ in range(images)]
     ideal = torch.stack([task.as_maps(target)[0] for target in targets])
     sure: Tensor = torch.softmax(8 * ideal, 1)
     guess = torch.softmax(torch.from_numpy(random.normal(size=(images, 3, *SIZE))).float() / 10, 1)

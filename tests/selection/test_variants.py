@@ -16,7 +16,7 @@ from small_run import SMALL_RUN
 from densemble.config import RunConfig, make_config
 from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ArtifactError, UsageError
 from densemble.evaluation.scores import images_with_targets
 from densemble.messages import shown
@@ -139,7 +139,7 @@ def test_views_of_members(opened: Opened) -> None:
         assert variant.weights == opened.folder(variant.of) / "weights.safetensors"
         assert variant.made_from == (variant.of,) and {"cc", "kld"} <= set(variant.val)
     view = variants["deconv@hflip"]
-    require_predictions_of(Viewed(opened.network("deconv", view.weights), "hflip"), view, opened)
+    require_predictions_of(ViewedMember(opened.network("deconv", view.weights), "hflip"), view, opened)
 
 
 def test_existing_variants_are_kept_and_incomplete_ones_made_again(opened: Opened) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from selection.written_runs import NAMES, Written
 
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.evaluation.scores import evaluate
 from densemble.storage.artifact import describe, load
 from densemble.storage.runs import read_json
@@ -64,7 +64,7 @@ def test_a_single_flipped_view_predicts_as_its_network_on_the_flipped_image(
     chosen = ("--views", "hflip", "--select", "three@hflip", "--calibrate", "none")
     assert densemble("assemble", run.path, "-o", artifact, *chosen).returncode == 0
     ensemble = load(artifact)
-    assert list(ensemble.members) == ["three@hflip"] and isinstance(ensemble.members["three@hflip"], Viewed)
+    assert list(ensemble.members) == ["three@hflip"] and isinstance(ensemble.members["three@hflip"], ViewedMember)
     image = run.data.val[0].image
     mirrored = tmp_path / "mirrored.png"
     Image.open(image).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(mirrored)

@@ -16,7 +16,7 @@ from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorSca
 from densemble.ensemble.combine import COMBINE, rules_for
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ArtifactError, UsageError
 from densemble.inference.predict import prepared
 from densemble.nets.dense import DenseModel
@@ -130,7 +130,7 @@ def test_calibration_and_guarantee_come_back(
 
 def test_a_view_shares_the_tensors_of_its_network(tmp_path: Path) -> None:
     one, two = net(1, 0), net(1, 1)
-    members = {"one": one, "one@hflip": Viewed(one, "hflip"), "two@rot90": Viewed(two, "rot90")}
+    members = {"one": one, "one@hflip": ViewedMember(one, "hflip"), "two@rot90": ViewedMember(two, "rot90")}
     ensemble = Ensemble(members, WEIGHTS).eval()
     path = save(ensemble, tmp_path / "e.safetensors")
     assert {name.split("/")[0] for name in describe(path)["sha256"]} == {"one", "two@rot90"}
@@ -139,7 +139,7 @@ def test_a_view_shares_the_tensors_of_its_network(tmp_path: Path) -> None:
     again = load(path)
     require_equal(again, ensemble)
     viewed = again.members["one@hflip"]
-    assert isinstance(viewed, Viewed) and viewed.member is again.members["one"]
+    assert isinstance(viewed, ViewedMember) and viewed.member is again.members["one"]
     lean = prepared(again)
     assert lean.members["one@hflip"].member is lean.members["one"]
     require_equal(lean, ensemble, tolerance=1e-4)
@@ -147,7 +147,7 @@ def test_a_view_shares_the_tensors_of_its_network(tmp_path: Path) -> None:
 
 def test_a_view_whose_plain_network_has_no_weight_keeps_its_tensors(tmp_path: Path) -> None:
     one = net(1, 0)
-    members = {"one": one, "one@vflip": Viewed(one, "vflip"), "one@scale125": Viewed(one, "scale125")}
+    members = {"one": one, "one@vflip": ViewedMember(one, "vflip"), "one@scale125": ViewedMember(one, "scale125")}
     ensemble = Ensemble(members, [0, 1, 1]).eval()
     path = save(ensemble, tmp_path / "e.safetensors")
     assert {name.split("/")[0] for name in describe(path)["sha256"]} == {"one@vflip"}
@@ -266,7 +266,7 @@ def test_what_cannot_be_done_without(networks: dict[int, dict[str, DenseModel]],
 
 def test_views_of_a_damaged_network_go_with_it(tmp_path: Path) -> None:
     one, two = net(1, 0), net(1, 1)
-    members = {"one": one, "one@hflip": Viewed(one, "hflip"), "two": two}
+    members = {"one": one, "one@hflip": ViewedMember(one, "hflip"), "two": two}
     path = damaged(save(Ensemble(members), tmp_path / "e.safetensors"), "one")
     with pytest.warns(UserWarning) as said:
         found = load(path, min_members=1)

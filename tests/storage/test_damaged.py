@@ -17,17 +17,17 @@ from densemble.errors import DataError
 from densemble.storage.images import (
     image_size,
     orientation,
-    palette_of,
     read_colours,
     read_image,
     read_labels,
+    read_palette,
     read_planes,
     read_points,
     read_values,
 )
 
 READERS = (
-    read_image, read_labels, read_colours, read_values, read_planes, read_points, palette_of, image_size, orientation
+    read_image, read_labels, read_colours, read_values, read_planes, read_points, read_palette, image_size, orientation
 )  # fmt: skip
 NAMES = ("p.png", "p.jpg", "p.webp", "p.bmp", "p.tif", "deflated.tif", "pages.tif", "p.npy", "p.npz")
 

@@ -20,10 +20,10 @@ from densemble.storage.images import (
     as_unit,
     image_size,
     orientation,
-    palette_of,
     read_colours,
     read_image,
     read_labels,
+    read_palette,
     read_planes,
     read_points,
     read_values,
@@ -105,7 +105,7 @@ def test_a_palette_gives_colours_in_images_and_indices_in_maps(bits: int, clear:
     np.testing.assert_array_equal(read_image(path), expected)
     np.testing.assert_array_equal(read_colours(path), expected)
     np.testing.assert_array_equal(read_labels(path), samples[:, :, 0])
-    assert palette_of(path) == tuple(map(tuple, colours.tolist()))
+    assert read_palette(path) == tuple(map(tuple, colours.tolist()))
 
 
 def test_a_palette_that_is_too_short_ends_in_black(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_colours_are_no_labels(tmp_path: Path) -> None:
     colours = RANDOM.integers(0, 256, (4, 6, 3), dtype=np.uint8)
     Image.fromarray(colours).save(tmp_path / "c.png")
     np.testing.assert_array_equal(read_colours(tmp_path / "c.png"), colours)
-    assert palette_of(tmp_path / "c.png") is None
+    assert read_palette(tmp_path / "c.png") is None
     with pytest.raises(DataError, match=r"--set data\.color_map=FILE"):
         read_labels(tmp_path / "c.png")
     (tmp_path / "deep.png").write_bytes(encode_png(colours.astype(np.uint16) * 257, RGB, 16))

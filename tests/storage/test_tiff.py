@@ -14,10 +14,10 @@ from densemble.storage.images import (
     Array,
     image_size,
     orientation,
-    palette_of,
     read_colours,
     read_image,
     read_labels,
+    read_palette,
     read_planes,
     read_points,
     read_values,
@@ -143,7 +143,7 @@ def test_palette(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "p.tif"), colours[indices])
     np.testing.assert_array_equal(read_colours(tmp_path / "p.tif"), colours[indices])
     np.testing.assert_array_equal(read_labels(tmp_path / "p.tif"), indices)
-    assert palette_of(tmp_path / "p.tif") == tuple(map(tuple, colours.tolist()))
+    assert read_palette(tmp_path / "p.tif") == tuple(map(tuple, colours.tolist()))
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "group4"])

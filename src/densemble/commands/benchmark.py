@@ -45,10 +45,10 @@ def benchmark(
     from densemble.evaluation.benchmark.fresh_process import Request
     from densemble.evaluation.benchmark.machine import machine
     from densemble.evaluation.benchmark.measure_ensemble import (
-        choosing_anew,
         measure_batch,
         measure_processes,
         measure_split,
+        temporary_cache,
     )
     from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
     from densemble.evaluation.scores import default_split
@@ -78,7 +78,7 @@ def benchmark(
         "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,
         "machine": machine(torch_device),
     }  # fmt: skip
-    with choosing_anew():
+    with temporary_cache():
         values["processes"] = process_values(measure_processes(request, images))
         values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
         if folder is not None and split is not None:

@@ -33,13 +33,13 @@ def check(
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
     from densemble.data_options import DataOptions
-    from densemble.engines.data_check import check_and_keep
+    from densemble.engines.data_check import check_and_cache
     from densemble.report.data_page import verdict, write_data_page
 
     config, guessed = _configured(data, task, setting)
     options: DataOptions = {**config.data, "skip_unpaired": True}
     folder = FolderData(data, config.task, **options)
-    facts = check_and_keep(folder, "warning" if config.data["skip_unpaired"] else "error")
+    facts = check_and_cache(folder, "warning" if config.data["skip_unpaired"] else "error")
     if guessed:
         facts["guessed"] = guessed
     if page is not None:

@@ -38,10 +38,10 @@ def evaluate(
         print_json(scores)
     else:
         print_scores(scores)
-    require_everyone(ensemble, [(row["image"], row["members"]) for row in scores.get("without", [])])
+    require_all_members(ensemble, [(row["image"], row["members"]) for row in scores.get("without", [])])
 
 
-def require_everyone(ensemble: "Ensemble", images: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+def require_all_members(ensemble: "Ensemble", images: Sequence[tuple[str, Mapping[str, str]]]) -> None:
     """Report members that were left out.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from densemble.commands.evaluate import require_everyone
+from densemble.commands.evaluate import require_all_members
 from densemble.commands.output import say
 from densemble.commands.progress import ImageProgress
 from densemble.commands.shared_options import ArtifactPath, Function, MinMembers
@@ -76,7 +76,7 @@ def predict(
     if earlier:
         say(f"{earlier} images were finished earlier (--again predicts them again)")
     _conclude(len(images), failed, out)
-    require_everyone(ensemble, left_out)
+    require_all_members(ensemble, left_out)
 
 
 def _conclude(total: int, failed: list[str], out: Path) -> None:

@@ -95,14 +95,14 @@ class FolderData:
     def _find_class_names(self, layout: Layout, requested: list[str] | None) -> tuple[str, ...] | None:
         """Names of the classes in the order of the numbers in the files, if colour map or layout name them."""
         names = self.color_names or layout.classes
-        if names and layout.usual_classes and not self.color_names and requested and len(requested) != len(names):
+        if names and layout.default_classes and not self.color_names and requested and len(requested) != len(names):
             return None  # the data set has other classes than the usual ones of its format
         return names
 
     def _make_reading(self, layout: Layout) -> Reading:
         given, names, requested = self.options, self._names_in_files, self.options["classes"]
         task = TASKS[self.task_name]
-        kind = task.kind_of(given["heatmap"])
+        kind = task.target_kind_for(given["heatmap"])
         # Drawn regions have class numbers, like label maps. For other masks, data.label_map defines what values mean.
         self._has_class_numbers = kind == "labels" or (
             kind == "masks" and any(sample.drawing for samples in layout.splits.values() for sample in samples)

@@ -20,7 +20,7 @@ from densemble.storage.runs import read_json, write_json
 log = logging.getLogger(__name__)
 
 
-def check_and_keep(data: FolderData, unpaired: Severity = "warning") -> dict[str, Any]:
+def check_and_cache(data: FolderData, unpaired: Severity = "warning") -> dict[str, Any]:
     """Run :func:`densemble.data.check.check`, write its result into the cache, and return it."""
     facts = check(data, unpaired)
     with suppress(DataError, ResourceError, OSError, ValueError):  # the cache only saves time
@@ -40,7 +40,7 @@ def require_sound(data: FolderData) -> None:
     started = time.monotonic()
     facts = _cached_facts(data)
     verb = "as checked before" if facts is not None else "checked"
-    facts = facts or check_and_keep(data)
+    facts = facts or check_and_cache(data)
     pairs = sum(split["pairs"] for split in facts["splits"].values())
     log.info(f"{pairs} pairs {verb} in {time.monotonic() - started:.1f} s")
     groups = group(facts["problems"])

@@ -24,7 +24,7 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class UncertaintyMeasure:
-    """A row of ``UNSURENESS``.
+    """A row of ``UNCERTAINTY_MEASURES``.
 
     Attributes:
         map: takes the combined map ``(B, K, h, w)`` before calibration, the running uncertainty of the members and the
@@ -36,7 +36,7 @@ class UncertaintyMeasure:
     members: int
 
 
-UNSURENESS: dict[str, UncertaintyMeasure] = {
+UNCERTAINTY_MEASURES: dict[str, UncertaintyMeasure] = {
     "entropy": UncertaintyMeasure(
         lambda combined, _, distribution: None if distribution == "none" else entropy(combined, distribution), 1
     ),
@@ -48,8 +48,8 @@ UNSURENESS: dict[str, UncertaintyMeasure] = {
 """Measures of uncertainty by name, computed over the members that have run."""
 
 
-def measures_for(task: Task) -> tuple[str, ...]:
-    """Names of the rows of ``UNSURENESS`` that suit a task."""
+def uncertainty_measures_for(task: Task) -> tuple[str, ...]:
+    """Names of the rows of ``UNCERTAINTY_MEASURES`` that suit a task."""
     return ("variance",) if task.distribution == "none" else ("entropy", "mutual_information")
 
 
@@ -59,7 +59,7 @@ def unsureness(
     """Mean uncertainty of each image, ``(B,)``; infinity if too few members have run for the measure.
 
     Args:
-        measure: row of ``UNSURENESS``.
+        measure: row of ``UNCERTAINTY_MEASURES``.
         combined: map of the combination rule ``(B, K, h, w)``, not calibrated.
         running: running uncertainty of the same members; may be ``None`` for measures that need one member only.
         distribution: distribution of the maps.
@@ -68,7 +68,7 @@ def unsureness(
     Raises:
         ValueError: the measure is not defined for maps of this distribution.
     """
-    row = UNSURENESS[measure]
+    row = UNCERTAINTY_MEASURES[measure]
     if members < row.members:
         return combined.new_full((len(combined),), math.inf)
     uncertainty = row.map(combined, running, distribution)
@@ -93,7 +93,7 @@ class Policy:
 
     Attributes:
         members: names in the order in which they run; an image that never stops early runs all of them.
-        measure: row of ``UNSURENESS``.
+        measure: row of ``UNCERTAINTY_MEASURES``.
         threshold: an image stops if its uncertainty is below this; 0: no image stops before the last member.
         cost: mean cost per image, as a share of the cost of the whole ensemble, on these images.
         score: value of the cascade's metric on these images.
@@ -114,8 +114,10 @@ class Policy:
     def __post_init__(self) -> None:
         if not self.members or len(set(self.members)) != len(self.members):
             raise UsageError(f"a policy must run each of its members exactly once, got {list(self.members)}")
-        if self.measure not in UNSURENESS:
-            raise UsageError(f"no measure of uncertainty is named '{self.measure}'; there are: {', '.join(UNSURENESS)}")
+        if self.measure not in UNCERTAINTY_MEASURES:
+            raise UsageError(
+                f"no measure of uncertainty is named '{self.measure}'; there are: {', '.join(UNCERTAINTY_MEASURES)}"
+            )
         if not self.threshold >= 0:
             raise UsageError(f"threshold {self.threshold} must be >= 0; at 0 no image stops early")
 
@@ -293,10 +295,10 @@ def cascade_use(used: Tensor, policy: Policy, shares: Mapping[str, float]) -> Ca
     """
     stages = len(policy.members)
     counts = torch.bincount(used.cpu().long(), minlength=stages + 1)[1:].tolist()
-    return CascadeUse(tuple(counts), cumulated(policy.members, shares))
+    return CascadeUse(tuple(counts), cumulative_costs(policy.members, shares))
 
 
-def cumulated(members: tuple[str, ...], shares: Mapping[str, float]) -> tuple[float, ...]:
+def cumulative_costs(members: tuple[str, ...], shares: Mapping[str, float]) -> tuple[float, ...]:
     """Cost after 1, 2, ... of the members, as a share of the cost of the whole ensemble."""
     return tuple(math.fsum(shares[name] for name in members[:stage]) for stage in range(1, len(members) + 1))
 

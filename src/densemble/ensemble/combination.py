@@ -13,7 +13,7 @@ from densemble.ensemble.guarantee import ConformalInterval, Guarantee
 from densemble.ensemble.membership import keep_members
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps, entropy
+from densemble.ensemble.uncertainty import Asked, RunningUncertainty, entropy, requested_maps
 from densemble.errors import UsageError
 from densemble.shapes import Size, size_of
 from densemble.tasks import Task
@@ -109,13 +109,13 @@ class Combination:
             size: (H, W) at which ``variance``, ``expected_entropy``, ``mutual_information``, ``disagreement`` and an
                 interval that depends on the variance are computed, from resized maps of the members; default h x w.
         """
-        asked = asked_maps(uncertainty, self.task.distribution)
+        asked = requested_maps(uncertainty, self.task.distribution)
         running = self.running(asked)
         return self.conclude(self.combine(maps, running, size), running, asked)
 
     def predict_at(self, maps: MemberMaps, size: Size) -> Prediction:
         """Compute the prediction with all uncertainty maps at (H, W); the combined map is resized to it too."""
-        asked = asked_maps(True, self.task.distribution)
+        asked = requested_maps(True, self.task.distribution)
         running = self.running(asked)
         return self.conclude(self._resized(self.combine(maps, running, size), size), running, asked)
 

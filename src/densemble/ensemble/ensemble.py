@@ -24,7 +24,7 @@ from densemble.ensemble.ensemble_arguments import (
 )
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.input_images import as_images, require_tensor
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import UnusableMaps, per_image, require_usable
 from densemble.ensemble.prediction import Prediction, in_order
 from densemble.ensemble.resize import resize_maps
@@ -159,7 +159,7 @@ class Ensemble(nn.Module):
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Iterate over names and members, in order."""
         for name, member in self.members.items():
-            assert isinstance(member, DenseModel | Viewed)
+            assert isinstance(member, DenseModel | ViewedMember)
             yield name, member
 
     def with_members(self, members: Mapping[str, Member]) -> "Ensemble":
@@ -300,7 +300,7 @@ class Ensemble(nn.Module):
             UnusableMaps: the logits of some images are not finite or have a wrong shape.
         """
         member = self.members[name]
-        assert isinstance(member, DenseModel | Viewed)
+        assert isinstance(member, DenseModel | ViewedMember)
         logits = member.coarse(images).float()
         require_usable(name, logits, len(images), self.task.out_channels)
         return logits / self.temperatures[name]

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from densemble.ensemble.calibrate import Calibration
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.guarantee import Guarantee
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped
 from densemble.tasks import Task, make_task
 
-Member = DenseModel | Viewed
+Member = DenseModel | ViewedMember
 
 _PARTS: dict[str, tuple[Any, str]] = {
     "combine": (str, "a row of COMBINE, such as 'mean'"),
@@ -48,7 +48,7 @@ def members_of(members: Any) -> dict[str, Member]:
         UsageError: there are no members, one is not a dense model, or a module cannot have its name.
     """
     members = unwrapped(members)
-    if isinstance(members, DenseModel | Viewed):
+    if isinstance(members, DenseModel | ViewedMember):
         members = [members]
     if isinstance(members, Mapping | nn.ModuleDict):
         named = dict(members.items())
@@ -58,7 +58,7 @@ def members_of(members: Any) -> dict[str, Member]:
         named = {"members": members}
     named = {name: unwrapped(member) for name, member in named.items()}
     for name, member in named.items():
-        if not isinstance(member, DenseModel | Viewed):
+        if not isinstance(member, DenseModel | ViewedMember):
             raise UsageError(f"member {name!r} is {_describe_type(member)}")
         if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict(), name):
             raise UsageError(f"no member can be named {name!r}: {_suggest_name(name)}")
@@ -100,7 +100,7 @@ def _numbered(members: Iterable[Any]) -> dict[Any, Any]:
     named: dict[Any, Any] = {}
     for index, member in enumerate(members):
         name: Any = index
-        if isinstance(member, DenseModel | Viewed):
+        if isinstance(member, DenseModel | ViewedMember):
             name = member.spec.backbone.removeprefix("timm/").replace("/", "-").replace(".", "_")
         named[name if name not in named else f"{name}-{index}"] = member
     return named

@@ -94,7 +94,7 @@ def make_view(name: str) -> View:
     return View(name, scale=percent / 100)
 
 
-class Viewed(nn.Module):
+class ViewedMember(nn.Module):
     """Runs a member on transformed images ``(B, C, H, W)`` in [0, 1]; logits have the size of the member's.
 
     The weights are shared with the member, not copied: in an ensemble that holds both, ``parameters()`` returns them

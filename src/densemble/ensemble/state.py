@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from densemble.ensemble.calibrate import make_calibration
 from densemble.ensemble.cascade import make_cascade
 from densemble.ensemble.guarantee import make_guarantee
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import make_task
@@ -53,11 +53,11 @@ def described(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _MAKE[name](part) if name in _MAKE and part else part for name, part in parts.items()}
 
 
-def member_settings(members: Iterable[tuple[str, DenseModel | Viewed]]) -> dict[str, dict[str, Any]]:
+def member_settings(members: Iterable[tuple[str, DenseModel | ViewedMember]]) -> dict[str, dict[str, Any]]:
     """Return the settings, other than tensors, that determine each member's maps."""
     settings = {}
     for name, member in members:
-        view = member.view.name if isinstance(member, Viewed) else None
+        view = member.view.name if isinstance(member, ViewedMember) else None
         spec = member.spec
         sizes = {"input_size": spec.input_size, "out_size": spec.out_size, "out_channels": spec.out_channels}
         settings[name] = {"backbone": spec.backbone, "node": spec.node, "head": spec.head, **sizes, "view": view}

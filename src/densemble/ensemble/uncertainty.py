@@ -25,7 +25,7 @@ _STRIP_VALUES = 1 << 18
 """Number of values that a CPU processes at once: strips that fit its cache are four times faster."""
 
 
-def asked_maps(asked: Asked, distribution: Distribution) -> frozenset[str]:
+def requested_maps(asked: Asked, distribution: Distribution) -> frozenset[str]:
     """Return the names of the maps to compute: those requested and available for this distribution."""
     available = UNCERTAINTY if distribution != "none" else frozenset({"variance"})
     if isinstance(asked, bool):
@@ -85,7 +85,7 @@ class RunningUncertainty:
 
     def __init__(self, distribution: Distribution, maps: Collection[str] = UNCERTAINTY) -> None:
         self._distribution = distribution
-        self.maps = asked_maps(maps, distribution)
+        self.maps = requested_maps(maps, distribution)
         """Names of the maps that can be read."""
         self._weight = 0.0
         self._mean: Tensor | None = None

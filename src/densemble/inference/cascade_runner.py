@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from densemble.ensemble.cascade import UNSURENESS, Policy, unsureness
+from densemble.ensemble.cascade import UNCERTAINTY_MEASURES, Policy, unsureness
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
-from densemble.ensemble.uncertainty import Asked, RunningUncertainty, asked_maps
+from densemble.ensemble.uncertainty import Asked, RunningUncertainty, requested_maps
 from densemble.errors import UsageError
 from densemble.inference.runtime.tuned_network import padded_batch
 from densemble.shapes import Size, size_of
@@ -69,7 +69,7 @@ def predict_cascade(
     all_members = policy.threshold == 0 and len(policy.members) == len(ensemble.members)
     # The guarantee was fitted for all members.
     combination = ensemble.combination if all_members else replace(ensemble.combination, guarantee=None)
-    asked = asked_maps(uncertainty, ensemble.task.distribution)
+    asked = requested_maps(uncertainty, ensemble.task.distribution)
     size = size_of(images)
     sums = [_ImageSums(combination, policy, asked, size) for _ in images]
     remaining = list(range(len(images)))
@@ -111,7 +111,7 @@ class _ImageSums:
         self.rule, self.running = combination.accumulator(), combination.running(asked)
         self.members = 0
         # The threshold was fitted on maps of the ensemble's size, not of the image size.
-        several = policy.threshold > 0 and UNSURENESS[policy.measure].members > 1
+        several = policy.threshold > 0 and UNCERTAINTY_MEASURES[policy.measure].members > 1
         self._stopping = RunningUncertainty(combination.task.distribution, (policy.measure,)) if several else None
         self._measure, self._task, self._size = policy.measure, combination.task, size
 

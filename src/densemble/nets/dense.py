@@ -284,12 +284,12 @@ class DenseModel(nn.Module):
                 model.backbone.adapter = projection(spec.in_channels)
         return model.eval()
 
-    def seen_size(self, size: Size) -> Size:
+    def network_size(self, size: Size) -> Size:
         """(H, W) to which images of ``size`` are resized for the backbone."""
         return self.spec.rule.nearest(self.spec.input_size or size)
 
     def resized(self, images: Tensor) -> Tensor:
-        """Resize images ``(B, C, H, W)`` in [0, 1] to the size that the backbone gets (:meth:`seen_size`).
+        """Resize images ``(B, C, H, W)`` in [0, 1] to the size that the backbone gets (:meth:`network_size`).
 
         Raises:
             UsageError: the images have another shape or dtype.
@@ -305,7 +305,7 @@ class DenseModel(nn.Module):
             )
         if not images.is_floating_point():
             raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
-        target_size = self.seen_size(size_of(images))
+        target_size = self.network_size(size_of(images))
         if size_of(images) == target_size:
             return images
         images = images if images.dtype == torch.float64 else images.float()  # CPUs cannot resize half precision

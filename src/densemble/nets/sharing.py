@@ -74,7 +74,9 @@ def _same_inputs(first: DenseModel, other: DenseModel, size: Size) -> bool:
     a, b = first.spec, other.spec
     same_normalization = (a.mean, a.std, a.in_channels) == (b.mean, b.std, b.in_channels)
     return (
-        other.seen_size(size) == size and same_normalization and alike(first.backbone.adapter, other.backbone.adapter)
+        other.network_size(size) == size
+        and same_normalization
+        and alike(first.backbone.adapter, other.backbone.adapter)
     )
 
 

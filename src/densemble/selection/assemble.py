@@ -13,7 +13,7 @@ from densemble.data.folder import FolderData
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import DataError
 from densemble.evaluation.scores import Scores, Target, update_metric
@@ -261,7 +261,7 @@ def _build(source: Source, result: _Result) -> Ensemble:
     combination = result.fitted.combination
     candidates = {candidate.name: candidate for candidate in result.candidates}
     networks: dict[Path, DenseModel] = {}
-    members: dict[str, DenseModel | Viewed] = {}
+    members: dict[str, DenseModel | ViewedMember] = {}
     for name in combination.weights:
         candidate = candidates[name]
         if candidate.weights not in networks:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from densemble.ensemble.cascade import UNSURENESS, measures_for
+from densemble.ensemble.cascade import UNCERTAINTY_MEASURES, uncertainty_measures_for
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.uncertainty import entropy
@@ -66,7 +66,7 @@ class SubsetResults:
         total = math.fsum(costs)
         self.shares = {name: cost / total for name, cost in zip(held.names, costs, strict=True)}
         self._max_pixels = max_pixels
-        self.measures = measures_for(held.task)
+        self.measures = uncertainty_measures_for(held.task)
         self._weights = torch.tensor([combination.weights[name] for name in held.names], dtype=torch.float64)
         self._known: dict[Subset, SubsetResult] = {}
         self._single: dict[int, Tensor] = {}
@@ -123,7 +123,7 @@ class SubsetResults:
             uncertainty = self._uncertainty(some_shares @ self._single[number], means, combined)
             counts = torch.tensor([len(subset) for subset in some])
             for column, name in enumerate(self.measures):
-                uncertainty[counts < UNSURENESS[name].members, column] = math.inf
+                uncertainty[counts < UNCERTAINTY_MEASURES[name].members, column] = math.inf
             yield statistics, uncertainty
 
     def _uncertainty_map(self, maps: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ class SubsetResults:
         return maps.square() if distribution == "none" else entropy(maps, distribution)
 
     def _uncertainty(self, expected: Tensor, means: Tensor, combined: Tensor) -> Tensor:
-        """Return the mean over an image of each measure in the order of ``measures_for``, ``(R, measures)``.
+        """Return the mean over an image of each measure in the order of ``uncertainty_measures_for``, ``(R, measures)``.
 
         Args:
             expected: weighted mean over the members of their mean ``_uncertainty_map``, float64 ``(R,)``.

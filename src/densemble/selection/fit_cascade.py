@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from densemble.ensemble.cascade import UNSURENESS, Cascade, Check, Policy, cumulated, kept_share
+from densemble.ensemble.cascade import UNCERTAINTY_MEASURES, Cascade, Check, Policy, cumulative_costs, kept_share
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE
 from densemble.errors import DataError, UsageError
@@ -168,7 +168,7 @@ def _followed(subsets: SubsetResults, key: PolicyKey, images: Sequence[int]) -> 
     """Statistics ``(n, S)`` and cost ``(n,)`` of a policy on n images."""
     last, members = _last_stages(subsets, key), key[0]
     every = torch.stack([prefix.statistics for prefix in subsets.prefixes(members)])
-    costs = torch.tensor(cumulated(members, subsets.shares), dtype=torch.float64)
+    costs = torch.tensor(cumulative_costs(members, subsets.shares), dtype=torch.float64)
     return every[last, torch.arange(len(last))][images], costs[last][images]
 
 
@@ -180,7 +180,7 @@ def _policy_keys(subsets: SubsetResults, part: Sequence[int]) -> list[PolicyKey]
             keys.append((members, subsets.measures[0], 0.0))
             before = subsets.prefixes(members)[:-1]
             for name in subsets.measures:
-                stages = before[UNSURENESS[name].members - 1 :]
+                stages = before[UNCERTAINTY_MEASURES[name].members - 1 :]
                 values = [value for stage in stages for value in stage.uncertainty[name][images].tolist()]
                 keys += [(members, name, threshold) for threshold in _thresholds(values)]
     return list(dict.fromkeys(keys))

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
@@ -103,7 +103,7 @@ def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str,
     tensors: dict[str, Tensor] = {}
     holders: dict[int, str] = {}
     for name, member in ensemble.members.items():
-        network = member.member if isinstance(member, Viewed) else member
+        network = member.member if isinstance(member, ViewedMember) else member
         assert isinstance(network, DenseModel)
         if network.spec.backbone.startswith("module:"):
             raise UsageError(
@@ -113,7 +113,7 @@ def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str,
         if holder == name:
             state = network.state_dict().items()
             tensors |= {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in state}
-        view = {"view": member.view.name} if isinstance(member, Viewed) else {}
+        view = {"view": member.view.name} if isinstance(member, ViewedMember) else {}
         shared = {"tensors": holder} if holder != name else {}
         entries.append({"name": name, "weight": ensemble.weights[name], **view, **shared, **network.spec.as_dict()})
     return entries, tensors
@@ -195,7 +195,7 @@ def load(
 
 
 def _build_ensemble(
-    path: Path, values: dict[str, Any], members: dict[str, DenseModel | Viewed], min_members: int | None
+    path: Path, values: dict[str, Any], members: dict[str, DenseModel | ViewedMember], min_members: int | None
 ) -> Ensemble:
     try:
         return Ensemble(
@@ -213,10 +213,10 @@ def _build_ensemble(
 
 def _load_members(
     path: Path, values: dict[str, Any], min_members: int | None
-) -> tuple[dict[str, DenseModel | Viewed], dict[str, str]]:
+) -> tuple[dict[str, DenseModel | ViewedMember], dict[str, str]]:
     """Members by name, and the reason for each member that is left out."""
     networks: dict[str, DenseModel] = {}
-    members: dict[str, DenseModel | Viewed] = {}
+    members: dict[str, DenseModel | ViewedMember] = {}
     damaged: dict[str, str] = {}
     for entry in values["members"]:
         holder = entry.get("tensors", entry["name"])
@@ -230,7 +230,7 @@ def _load_members(
             warnings.warn(f"member '{entry['name']}' is left out: {error}", stacklevel=3)
             continue
         view = entry.get("view")
-        members[entry["name"]] = networks[holder] if view is None else Viewed(networks[holder], view)
+        members[entry["name"]] = networks[holder] if view is None else ViewedMember(networks[holder], view)
     if min_members is not None and len(members) < min_members:
         raise ArtifactError(
             f"artifact '{path}': {len(members)} of {len(values['members'])} members can be used and at least "

@@ -44,10 +44,10 @@ __all__ = [
     "intersect_masks",
     "number_type",
     "orientation",
-    "palette_of",
     "read_colours",
     "read_image",
     "read_labels",
+    "read_palette",
     "read_planes",
     "read_points",
     "read_validity",
@@ -173,7 +173,7 @@ def read_colours(path: Path, turn: bool = True) -> Array:
     return turned(colours, pixels.orientation) if turn else colours
 
 
-def palette_of(path: Path) -> tuple[tuple[int, int, int], ...] | None:
+def read_palette(path: Path) -> tuple[tuple[int, int, int], ...] | None:
     """Read the colours of a palette image, RGB in 0..255, in index order; ``None`` if it has no palette.
 
     Raises:

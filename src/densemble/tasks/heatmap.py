@@ -59,7 +59,7 @@ class HeatmapTask(Task):
         super().__post_init__()
 
     @classmethod
-    def kind_of(cls, heatmap: str) -> TargetKind:
+    def target_kind_for(cls, heatmap: str) -> TargetKind:
         kind: TargetKind = _TRAITS["density" if heatmap == "density" else "keypoints"]["target_kind"]
         return kind
 

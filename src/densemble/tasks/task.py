@@ -91,7 +91,7 @@ class Task(ABC):
         return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
 
     @classmethod
-    def kind_of(cls, heatmap: str) -> TargetKind:
+    def target_kind_for(cls, heatmap: str) -> TargetKind:
         """Return the target kind for the data option ``heatmap``, which only heatmaps use."""
         return cls.target_kind
 

@@ -13,7 +13,7 @@ from densemble.evaluation.benchmark.benchmark_images import split_images, synthe
 from densemble.evaluation.benchmark.execution_modes import NAIVE
 from densemble.evaluation.benchmark.flops import Work
 from densemble.evaluation.benchmark.machine_limits import MachineLimits
-from densemble.evaluation.benchmark.measure_ensemble import choosing_anew, measure_batch, measure_split
+from densemble.evaluation.benchmark.measure_ensemble import measure_batch, measure_split, temporary_cache
 from densemble.evaluation.benchmark.member_timing import ExecutionChoice, MemberCost
 from densemble.evaluation.benchmark.plain_values import batch_values, score_values
 from densemble.evaluation.benchmark.split_scores import score_methods
@@ -53,11 +53,11 @@ def test_a_batch_is_measured_with_all_methods(small_ensemble: de.Ensemble, monke
 
 def test_the_temporary_cache_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DENSEMBLE_CACHE_DIR", "/mine")
-    with choosing_anew() as folder:
+    with temporary_cache() as folder:
         assert os.environ["DENSEMBLE_CACHE_DIR"] == str(folder) and folder.is_dir()
     assert os.environ["DENSEMBLE_CACHE_DIR"] == "/mine" and not folder.exists()
     monkeypatch.delenv("DENSEMBLE_CACHE_DIR")
-    with choosing_anew():
+    with temporary_cache():
         pass
     assert "DENSEMBLE_CACHE_DIR" not in os.environ
 

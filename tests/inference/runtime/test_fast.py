@@ -6,7 +6,7 @@ from small_networks import OTHER, SMALL
 from torch import Tensor, nn
 
 import densemble as de
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.inference.predict import prepared
 from densemble.inference.runtime import choose_backend as tune
 from densemble.inference.runtime.disk_cache import cache_folder, identity, prune
@@ -56,12 +56,14 @@ def test_the_same_map_as_the_plain_ensemble(options: dict[str, object], backend:
 
 def test_views_of_a_member_run_on_its_network() -> None:
     member = make()
-    ensemble = de.Ensemble({"plain": member, "mirrored": Viewed(member, "hflip"), "turned": Viewed(member, "rot90")})
+    ensemble = de.Ensemble(
+        {"plain": member, "mirrored": ViewedMember(member, "hflip"), "turned": ViewedMember(member, "rot90")}
+    )
     images = some_images()
     quick = accelerate(ensemble.eval(), images, "openvino", "fp32")
     with torch.no_grad():
         same(quick(images), ensemble(images))
-    networks = {id(m.member if isinstance(m, Viewed) else m) for _, m in quick.named_members()}
+    networks = {id(m.member if isinstance(m, ViewedMember) else m) for _, m in quick.named_members()}
     assert len(networks) == 1
 
 

@@ -8,7 +8,7 @@ from small_networks import OTHER, SMALL
 from torch import Tensor
 
 import densemble as de
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.inference.predict import prepared
 from densemble.inference.runtime.backends.openvino import OpenVINORunner
 from densemble.inference.runtime.execution import Execution
@@ -84,7 +84,9 @@ def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.
 
 def test_a_network_with_a_rotated_view_runs_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     member = make()
-    ensemble = de.Ensemble({"a": member, "b": Viewed(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}).eval()
+    ensemble = de.Ensemble(
+        {"a": member, "b": ViewedMember(member, "hflip"), "c": make(seed=1), "d": make(seed=2)}
+    ).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
     found = joined(some_images())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import densemble as de
 from densemble.ensemble.calibrate import VectorScaling
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ArtifactError, DataError, UsageError
 from densemble.inference.image_prediction import at_image_size
 from densemble.inference.tiles.planes import Rows
@@ -195,7 +195,7 @@ def network(
     return model
 
 
-def ensemble_of(*members: de.DenseModel | Viewed, **options: object) -> de.Ensemble:
+def ensemble_of(*members: de.DenseModel | ViewedMember, **options: object) -> de.Ensemble:
     named = {f"m{i}": member for i, member in enumerate(members)}
     return de.Ensemble(named, list(range(1, len(named) + 1)), **options).eval()  # type: ignore[arg-type]
 
@@ -205,7 +205,7 @@ def joined(rows: Iterator[Rows], name: str) -> Tensor:
 
 
 @cache
-def reach_of(member: de.DenseModel | Viewed) -> Reach | None:
+def reach_of(member: de.DenseModel | ViewedMember) -> Reach | None:
     return measure_reaches(ensemble_of(member)).get("m0")
 
 
@@ -335,11 +335,11 @@ def test_windows_without_overlap_are_not_blended() -> None:
 
 @pytest.mark.parametrize("view", ["hflip", "vflip", "rot90", "rot180", "rot270"])
 def test_views_of_exact_members_are_exact(view: str) -> None:
-    check(ensemble_of(Viewed(network(), view)), Image((128, 164)), ("mean",))
+    check(ensemble_of(ViewedMember(network(), view)), Image((128, 164)), ("mean",))
 
 
 def test_a_scaled_view_is_blended() -> None:
-    ensemble = ensemble_of(Viewed(network(), "scale75"))
+    ensemble = ensemble_of(ViewedMember(network(), "scale75"))
     reach = measure_reaches(ensemble)["m0"]
     assert reach.halo is None and "scale" in reach.why
     found = joined(streamed(ensemble, Image((128, 164)), tile=96), "mean")
@@ -352,14 +352,14 @@ def test_members_that_see_the_whole_image(size: Size, monkeypatch: pytest.Monkey
     monkeypatch.setattr("densemble.inference.tiles.streaming.BLOCK", 70)
     monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 70)
     members = (network("upsample", 3, (12, 16), (48, 64)), network("fpn", 3, (10, 10), (40, 40)))
-    check(ensemble_of(*members, Viewed(members[0], "hflip")), Image(size), SEGMENTATION)
+    check(ensemble_of(*members, ViewedMember(members[0], "hflip")), Image(size), SEGMENTATION)
 
 
 @pytest.mark.parametrize("view", ["hflip", "rot90", "scale75"])
 @pytest.mark.parametrize("out_size", [None, (12, 16)])
 def test_whole_images_seen_through_a_view(view: str, out_size: Size | None) -> None:
     member = network("upsample", 3, out_size, (48, 64))
-    check(ensemble_of(Viewed(member, view)), Image((150, 90)), ("mean",))
+    check(ensemble_of(ViewedMember(member, view)), Image((150, 90)), ("mean",))
 
 
 def test_members_that_see_windows_and_members_that_see_the_whole_image() -> None:

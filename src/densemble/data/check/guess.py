@@ -45,7 +45,7 @@ def _guess(layout: Layout, sample: Sample) -> tuple[str, str] | None:
         return "heatmap", "tables of points"
     try:
         planes = codec.read_planes(sample.target)
-        palette = codec.palette_of(sample.target)
+        palette = codec.read_palette(sample.target)
     except DataError:
         return None
     if palette is not None:

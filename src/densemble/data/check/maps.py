@@ -59,7 +59,7 @@ def _judge_labels(pair: CheckedPair, facts: TargetFacts, labels: Array, data: Ch
     facts.labels = count_labels(labels)
     known = sorted(set(facts.labels) - {data.ignore_index})
     if not drawn and data.reading.color_map is None:
-        palette = codec.palette_of(path)
+        palette = codec.read_palette(path)
         facts.palette = None if palette is None else np.array(palette, np.uint8).tobytes()
     if not drawn:
         _labels_without_data(pair, labels, data)

@@ -88,7 +88,7 @@ def _refused_values(pair: CheckedPair, kind: TargetKind, planes: Array) -> Probl
     if valid is not None and not valid.all():
         message = f"'{path}' marks {int((~valid).sum())} pixels as no data, but {kind} must be known everywhere"
         return pair.problem("no data", path, message, "write 0 there, and remove the no-data value")
-    if kind in MEASURED and codec.palette_of(path) is not None:
+    if kind in MEASURED and codec.read_palette(path) is not None:
         message = f"'{path}' has a palette: its numbers are classes, no {kind}"
         return pair.problem(f"labels as {kind}", path, message, "use the task that fits them: --task segmentation")
     if kind in ("heat", "density") and planes.dtype.kind in "if" and planes.min(initial=0) < 0:

@@ -107,7 +107,7 @@ class Layout:
         doubled: pairs of files with the same name; the first file of each pair is used.
         incomplete: by split, samples that lack the files of some classes; their images are also in ``unpaired``.
         undrawn: number of annotations per type, such as ``box``, that are not drawn into the targets.
-        usual_classes: whether ``classes`` are the defaults of the format because the data set names none.
+        default_classes: whether ``classes`` are the defaults of the format because the data set names none.
         unused: other files beside the images and targets that the layout does not use.
     """
 
@@ -123,5 +123,5 @@ class Layout:
     doubled: tuple[tuple[Path, Path], ...] = ()
     incomplete: dict[str, tuple[Sample, ...]] = field(default_factory=dict)
     undrawn: dict[str, int] = field(default_factory=dict)
-    usual_classes: bool = False
+    default_classes: bool = False
     unused: tuple[Path, ...] = ()

@@ -49,5 +49,5 @@ def find(path: Path) -> Layout | None:
         ignore_index=VOID,
         color_map=classes.colors,
         doubled=images.doubled + targets.doubled,
-        usual_classes=classes.names is None,
+        default_classes=classes.names is None,
     )

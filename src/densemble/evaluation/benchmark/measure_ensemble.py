@@ -72,7 +72,7 @@ class BatchCost:
 
 
 @contextmanager
-def choosing_anew() -> Iterator[Path]:
+def temporary_cache() -> Iterator[Path]:
     """Use an empty temporary cache, so that no choice of an earlier run is measured."""
     before = os.environ.get("DENSEMBLE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.ensemble_arguments import Member
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.evaluation.benchmark.execution_modes import NAIVE
 from densemble.evaluation.benchmark.flops import Work, count_work
 from densemble.evaluation.benchmark.interleave import interleaved
@@ -118,6 +118,6 @@ def _execution_choices(fast: Ensemble) -> dict[str, ExecutionChoice]:
 
 
 def _rewritten(member: Member) -> Member:
-    if isinstance(member, Viewed):
-        return Viewed(for_inference(member.member), member.view.name)
+    if isinstance(member, ViewedMember):
+        return ViewedMember(for_inference(member.member), member.view.name)
     return for_inference(member)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.ensemble_arguments import Member
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.inference.runtime.execution import Execution, TunedRunner
 from densemble.inference.runtime.per_batch_cache import PerBatchCache
 from densemble.inference.runtime.shared_compilation import SharedCompilation
@@ -44,12 +44,12 @@ class FastMember(DenseModel):
 
     def resized(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.resized`; computed once for members with equal input sizes."""
-        key = ("resized", self.seen_size(size_of(images)))
+        key = ("resized", self.network_size(size_of(images)))
         return self.cache.get(images, key, lambda: DenseModel.resized(self, images))
 
     def normalized(self, images: Tensor) -> Tensor:
         """See :meth:`DenseModel.normalized`; computed once for members with equal input sizes and normalization."""
-        key = ("normalized", self.seen_size(size_of(images)), self.spec.mean, self.spec.std)
+        key = ("normalized", self.network_size(size_of(images)), self.spec.mean, self.spec.std)
         return self.cache.get(images, key, lambda: DenseModel.normalized(self, images))
 
     @torch.no_grad()
@@ -64,7 +64,7 @@ class FastMember(DenseModel):
 
 def network_of(member: Member) -> DenseModel:
     """The network of a member, without its view."""
-    return member.member if isinstance(member, Viewed) else member
+    return member.member if isinstance(member, ViewedMember) else member
 
 
 def make_fast_ensemble(ensemble: Ensemble, execution: Execution, shared: bool = True) -> Ensemble:
@@ -85,7 +85,7 @@ def make_fast_ensemble(ensemble: Ensemble, execution: Execution, shared: bool = 
             log.info(f"{name}: runs unchanged, because it has forward hooks")
             continue
         plain[id(network)] = network
-        if isinstance(member, Viewed) or not shared:
+        if isinstance(member, ViewedMember) or not shared:
             separate.add(id(network))
     cache = PerBatchCache()
     compilation = SharedCompilation(cache)
@@ -100,7 +100,7 @@ def make_fast_ensemble(ensemble: Ensemble, execution: Execution, shared: bool = 
         if has_hooks(member):
             return member
         fast = made[id(network_of(member))].eval()
-        return Viewed(fast, member.view.name).eval() if isinstance(member, Viewed) else fast
+        return ViewedMember(fast, member.view.name).eval() if isinstance(member, ViewedMember) else fast
 
     result = ensemble.with_members({name: fast_member(member) for name, member in ensemble.named_members()})
     result.training = result.members.training = False  # members with hooks keep the mode that the user set
@@ -126,7 +126,7 @@ def _clusters(models: Mapping[int, DenseModel]) -> list[list[int]]:
             if not torch.equal(*(next(network.backbone.parameters()) for network in (others[0], model))):
                 continue
             rewritten = [for_inference(network) for network in (*others, model)]
-            if share(rewritten, model.seen_size(spec.input_size or REFERENCE_SIZE)) is not None:
+            if share(rewritten, model.network_size(spec.input_size or REFERENCE_SIZE)) is not None:
                 cluster.append(key)
                 break
         else:

@@ -14,7 +14,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
 from densemble.ensemble.prediction import MAPS, Prediction
-from densemble.ensemble.uncertainty import UNCERTAINTY, Moments, RunningUncertainty, asked_maps
+from densemble.ensemble.uncertainty import UNCERTAINTY, Moments, RunningUncertainty, requested_maps
 from densemble.errors import UsageError
 from densemble.inference.tiles.stitch import Planes
 
@@ -48,7 +48,7 @@ def require_planes(ensemble: Ensemble, requested: Collection[str]) -> None:
     Raises:
         UsageError: it does not; the message lists the available ones.
     """
-    available = {"mean", *asked_maps(True, ensemble.task.distribution)}
+    available = {"mean", *requested_maps(True, ensemble.task.distribution)}
     if ensemble.task.distribution == "categorical":
         available.add("label")
     if ensemble.guarantee is not None:

@@ -35,8 +35,8 @@ from densemble.inference.tiles.tile_members import (
     SmallMap,
     equal_sized,
     measure_reaches,
+    network_size,
     require_window_size,
-    seen_size,
     sees_whole,
     whole_map,
 )
@@ -158,7 +158,7 @@ def _reader(ensemble: Ensemble, image: WindowedImage) -> Callable[[Box], Tensor]
 def _whole_maps(ensemble: Ensemble, size: Size, read: Callable[[Box], Tensor]) -> list[SmallMap]:
     """Run the members that see the whole image; it is read once, or not at all if there are none."""
     wholes = {name: member for name, member in ensemble.named_members() if sees_whole(member)}
-    seen = {name: seen_size(member, size) for name, member in wholes.items()}
+    seen = {name: network_size(member, size) for name, member in wholes.items()}
     images = reduce_image(read, size, ensemble.in_channels, set(seen.values()))
     return [whole_map(ensemble, name, member, images[seen[name]], size) for name, member in wholes.items()]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.ensemble_arguments import Member
-from densemble.ensemble.member_views import View, Viewed
+from densemble.ensemble.member_views import View, ViewedMember
 from densemble.ensemble.membership import require_usable
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
@@ -25,7 +25,7 @@ _UPRIGHT = View("upright")
 
 def view_of(member: Member) -> View:
     """The view of a member; upright if it has none."""
-    return member.view if isinstance(member, Viewed) else _UPRIGHT
+    return member.view if isinstance(member, ViewedMember) else _UPRIGHT
 
 
 def sees_whole(member: Member) -> bool:
@@ -73,7 +73,7 @@ def require_window_size(name: str, member: Member) -> None:
         )
 
 
-def seen_size(member: Member, size: Size) -> Size:
+def network_size(member: Member, size: Size) -> Size:
     """(H, W) of the resized image for a member that sees the whole image, before the view rotates it."""
     view, spec = view_of(member), member.spec
     turned = view.scaled(view.turned(spec.input_size or size))
@@ -111,7 +111,7 @@ def whole_map(ensemble: Ensemble, name: str, member: Member, image: Tensor, size
         ensemble: ensemble of the member.
         name: name of the member.
         member: a member that sees images at one size.
-        image: ``(1, C, h, w)`` at :func:`seen_size`.
+        image: ``(1, C, h, w)`` at :func:`network_size`.
         size: (H, W) of the image before resizing.
 
     Raises:

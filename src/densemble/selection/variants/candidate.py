@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from densemble.config import RunConfig
 from densemble.data.folder import FolderData
-from densemble.ensemble.member_views import Viewed
+from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ArtifactError
 from densemble.evaluation.scores import Scores
 from densemble.nets.dense import DenseModel, DenseSpec
@@ -82,9 +82,9 @@ class Candidate:
             raise ArtifactError(f"member '{self.name}': no weights at '{self.weights}'; {AGAIN}")
         return restore(self.spec, read_state(self.weights), f"member '{self.name}'")
 
-    def member(self, network: DenseModel) -> DenseModel | Viewed:
+    def member(self, network: DenseModel) -> DenseModel | ViewedMember:
         """Return the network with the view of this candidate."""
-        return network if self.view is None else Viewed(network, self.view)
+        return network if self.view is None else ViewedMember(network, self.view)
 
 
 def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
