@@ -3,6 +3,7 @@
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -15,11 +16,14 @@ from torch import Tensor
 from densemble.data.folder import FolderData
 from densemble.ensemble.calibrate import Temperature, VectorScaling
 from densemble.ensemble.combination import Combination
+from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.guarantee import ConformalSet
 from densemble.errors import DataError, UsageError
+from densemble.evaluation.bootstrap import ConfidenceInterval
+from densemble.metrics import Objective
 from densemble.selection import assemble as assembling
 from densemble.selection.baseline_filter import BaselineFilter
-from densemble.selection.choose import select_weights
+from densemble.selection.choose import best_rule, select_weights
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.selection.options import Options
 from densemble.storage.runs import read_json, write_json
@@ -59,6 +63,24 @@ def choose(held: HeldOut, milliseconds: dict[str, float] | None = None, **option
     """Weights of the selected candidates by name."""
     weights = select_weights(held, Options(**options), NAMES, held.task.objective(), milliseconds or {})
     return {name: weight for name, weight in zip(NAMES, weights, strict=True) if weight}
+
+
+def test_a_fitted_rule_is_compared_with_the_mean_image_by_image(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fitted rule that equals the mean has no gain on any image."""
+    held = planted(fresh("segmentation"), (FAIR, GOOD, BAD))
+    monkeypatch.setitem(COMBINE, "fitted mean", replace(COMBINE["mean"], fit=lambda images, weights, task: {}))
+    monkeypatch.setattr("densemble.selection.choose.rules_for", lambda task: ["fitted mean"])
+    compared: list[tuple[Tensor, Tensor]] = []
+
+    def gain(rows: Tensor, mean: Tensor, objective: Objective, seed: int) -> ConfidenceInterval:
+        compared.append((rows, mean))
+        return ConfidenceInterval(0.0, 0.0, 0.0)
+
+    monkeypatch.setattr("densemble.selection.choose.bootstrap_gain", gain)
+    combination = Combination(held.task, dict.fromkeys(NAMES, 1.0))
+    assert best_rule(held, combination, held.task.objective()) == "mean"
+    ((rows, mean),) = compared
+    assert len(rows) == IMAGES and torch.equal(rows, mean)
 
 
 def test_strategies_select_the_expected_members(fresh: Fresh) -> None:

@@ -131,7 +131,7 @@ class SubsetResults:
         return maps.square() if distribution == "none" else entropy(maps, distribution)
 
     def _uncertainty(self, expected: Tensor, means: Tensor, combined: Tensor) -> Tensor:
-        """Return the mean over an image of each measure in the order of ``uncertainty_measures_for``, ``(R, measures)``.
+        """Return the image mean of each measure, in the order of ``uncertainty_measures_for``: ``(R, measures)``.
 
         Args:
             expected: weighted mean over the members of their mean ``_uncertainty_map``, float64 ``(R,)``.

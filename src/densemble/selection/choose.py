@@ -115,7 +115,8 @@ def best_rule(
         measured: maps of the same candidates and images to score; default: ``held``.
     """
     crossed = crossed_halves(held)
-    images = [image for seen, _ in crossed for image in seen] or list(held.images)
+    # The order of the fitted rules, so that the bootstrap pairs the same images.
+    images = [image for _, unseen in crossed for image in unseen] or list(held.images)
     scored = (held if measured is None else measured.of(held.names)).only(images)
     (mean,) = combined_statistics([(scored, fit_rule(held, combination, "mean"))], [objective])
     scores = {}
