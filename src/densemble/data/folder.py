@@ -39,7 +39,7 @@ from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks import TASKS, Task, make_task, require_task
-from densemble.tasks.class_names import HIGHEST_LABEL, default_ignore_index
+from densemble.tasks.class_settings import HIGHEST_LABEL, default_ignore_index
 from densemble.tasks.task import TargetKind
 
 _POSITIONAL = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in ("path", "task")]

@@ -30,7 +30,7 @@ from densemble.inference.runtime.fast_ensemble import make_fast_ensemble
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, Source, make_items
 from densemble.inference.tiles.predict_large import is_windowed, predict_large
-from densemble.inference.tiles.resize import BLOCK
+from densemble.inference.tiles.resize_blocks import BLOCK
 from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped

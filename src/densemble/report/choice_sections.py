@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from densemble.report.figures import Axis, Series, chart, interval_axis, interval_bar, padded
+from densemble.report.figures import ChartAxis, Series, chart, interval_axis, interval_bar, padded
 from densemble.report.html_page import Markup, Values, bar, column_table, escape, figure, note, strong, table
 from densemble.report.rounding import intervals, numbers
 
@@ -77,7 +77,7 @@ def pareto(analysis: Values) -> str:
 
 
 def _score_against_time(series: Sequence[Series], analysis: Values, height: int) -> str:
-    return figure(chart(series, Axis("ms per image"), Axis(analysis["metric"]), (480, height)))
+    return figure(chart(series, ChartAxis("ms per image"), ChartAxis(analysis["metric"]), (480, height)))
 
 
 def _best_first(rows: Sequence[Values], analysis: Values) -> list[Values]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from densemble.inference.drawing import palette
-from densemble.report.figures import Axis, Series, Style, chart, legend, padded
+from densemble.report.figures import ChartAxis, Series, Style, chart, legend, padded
 from densemble.report.html_page import (
     Markup,
     Values,
@@ -139,11 +139,11 @@ def _shade(value: float | None, low: float, high: float, diagonal: bool) -> str:
 
 def _training(name: str, rows: list[Values], metric: str, within: tuple[float, float]) -> str:
     losses = [Series("", points, style) for key, style in _LOSSES.items() if (points := _points(rows, key))]
-    epochs = Axis("", padded([row["epoch"] for row in rows], 0.04), least_step=1)
-    parts = [chart(losses, epochs, Axis("loss"), (250, 140))] if losses else []
+    epochs = ChartAxis("", padded([row["epoch"] for row in rows], 0.04), least_step=1)
+    parts = [chart(losses, epochs, ChartAxis("loss"), (250, 140))] if losses else []
     scores = _points(rows, metric)
     if scores:
-        score = Axis(metric.removeprefix("val_"), within)
+        score = ChartAxis(metric.removeprefix("val_"), within)
         parts.append(chart([Series("", scores)], replace(epochs, label="epoch"), score, (250, 150)))
     return f"<figure><figcaption><b>{escape(name)}</b></figcaption>{''.join(parts)}</figure>"
 

@@ -82,7 +82,7 @@ def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> li
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """An axis of a chart.
 
     Attributes:
@@ -101,7 +101,7 @@ class Axis:
 
 
 def chart(
-    series: Sequence[Series], x: Axis, y: Axis, size: tuple[int, int] = (400, 280), diagonal: bool = False
+    series: Sequence[Series], x: ChartAxis, y: ChartAxis, size: tuple[int, int] = (400, 280), diagonal: bool = False
 ) -> str:
     """Chart of lines and dots, with a legend above it if there are several series.
 
@@ -172,7 +172,7 @@ def interval_bar(value: float | None, low: float | None, high: float | None, wit
 
 
 def interval_axis(within: Point) -> Markup:
-    """Axis below a column of interval bars."""
+    """ChartAxis below a column of interval bars."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
     texts = "".join(_text(scale(at), 12, name, "middle") for at, name in ticks(*within, 4))
     return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, "scale"))
@@ -184,7 +184,7 @@ def _svg(width: int, height: int, body: str, title: str) -> str:
     return f'<svg {size} role="img" aria-label="{escape(title)}">{body}</svg>'
 
 
-def _frame(across: Scale, up: Scale, x: Axis, y: Axis) -> str:
+def _frame(across: Scale, up: Scale, x: ChartAxis, y: ChartAxis) -> str:
     wide, high = (abs(scale.end - scale.start) for scale in (across, up))
     parts = [_grid_lines(across, up, ticks(up.low, up.high, max(3, int(high / 34)), y.least_step))]
     for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), x.least_step):

@@ -1,6 +1,6 @@
 """Report sections about trust: calibration, risk and coverage, guarantees."""
 
-from densemble.report.figures import Axis, Series, Style, chart, count_bars
+from densemble.report.figures import ChartAxis, Series, Style, chart, count_bars
 from densemble.report.html_page import Values, column_table, escape, figure, note, strong, table
 from densemble.report.rounding import number, numbers, plain
 
@@ -34,7 +34,7 @@ def risk_coverage(analysis: Values) -> str:
     if values.get("random") is not None:
         lines.append(Series("pixels in random order", [(0, values["random"]), (1, values["random"])], "third", "line"))
     top = max((y for line in lines for _, y in line.points), default=1) * 1.08 or 1.0
-    drawing = chart(lines, Axis("share of pixels kept", _UNIT), Axis("error of kept pixels", (0.0, top)))
+    drawing = chart(lines, ChartAxis("share of pixels kept", _UNIT), ChartAxis("error of kept pixels", (0.0, top)))
     facts = [
         ("Pixels ordered by", values.get("by"), ""),
         ("Area under the curve (AURC):", number(values.get("aurc")), ", lower is better"),
@@ -121,7 +121,7 @@ def _reliability(values: Values) -> str:
 def _diagram(title: str, bins: list[Values]) -> str:
     known = [row for row in bins if row["count"]]
     dots = Series("", [(row["confidence"], row["accuracy"]) for row in known])
-    drawn = chart([dots], Axis("confidence", _UNIT), Axis("accuracy", _UNIT), (360, 320), diagonal=True)
+    drawn = chart([dots], ChartAxis("confidence", _UNIT), ChartAxis("accuracy", _UNIT), (360, 320), diagonal=True)
     return f"<figure><figcaption>{title}</figcaption>{drawn}{count_bars(bins, 'pixels', (360, 110))}</figure>"
 
 
@@ -145,7 +145,9 @@ def _coverage(values: Values) -> str:
         if rows and key in rows[0]:
             lines.append(Series(key, [(row["nominal"], row[key]) for row in rows], style))
             columns[key] = numbers([row[key] for row in rows])
-    drawing = chart(lines, Axis("nominal coverage", _UNIT), Axis("true coverage", _UNIT), (360, 320), diagonal=True)
+    drawing = chart(
+        lines, ChartAxis("nominal coverage", _UNIT), ChartAxis("true coverage", _UNIT), (360, 320), diagonal=True
+    )
     explanation = (
         "A 90 % interval should contain the true value for 90 % of the pixels: the dots should be on the diagonal. "
         "Below it, the intervals are too narrow; above it, they are too wide. Cross-fitted: the "

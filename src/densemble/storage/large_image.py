@@ -21,8 +21,8 @@ from densemble.storage.pixels import (
     read_signature,
     require_numbers,
 )
+from densemble.storage.read_windows import PlainNumbers, Window, WindowSource
 from densemble.storage.tiff import SIGNATURES
-from densemble.storage.windows import PlainNumbers, Window, WindowSource
 from densemble.storage.zarr_arrays import zarr_windows, zarr_writer
 
 __all__ = [

@@ -12,8 +12,8 @@ from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage import tiff
 from densemble.storage.pixels import Pixels, intersect_masks, require_numbers, require_plausible
+from densemble.storage.read_windows import Cells, PlainNumbers, Window, WindowSource
 from densemble.storage.validity import mask_file, mask_pages
-from densemble.storage.windows import Cells, PlainNumbers, Window, WindowSource
 
 
 def tiff_windows(path: Path) -> WindowSource | None:

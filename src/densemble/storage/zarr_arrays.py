@@ -15,8 +15,8 @@ from densemble.errors import DataError, ResourceError, UsageError
 from densemble.shapes import Array, Size
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
+from densemble.storage.read_windows import Cells, WindowSource
 from densemble.storage.runs import writing
-from densemble.storage.windows import Cells, WindowSource
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 _MAX_CELL_BYTES = 1 << 30

@@ -3,7 +3,7 @@
 from typing import Any
 
 from densemble.errors import UsageError
-from densemble.tasks.class_names import balanced_weights
+from densemble.tasks.class_settings import balanced_weights
 from densemble.tasks.heatmap import HeatmapTask
 from densemble.tasks.image import ImageTask
 from densemble.tasks.multilabel import MultilabelTask

@@ -10,7 +10,7 @@ from torch import Tensor
 from densemble.errors import UsageError
 from densemble.metrics import DensityMetrics, KeypointMetrics, Metric
 from densemble.shapes import Size
-from densemble.tasks.class_names import require_classes
+from densemble.tasks.class_settings import require_classes
 from densemble.tasks.losses.heat import count_error, penalty_reduced_focal
 from densemble.tasks.task import TargetKind, Task
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from densemble.metrics import Metric, MultilabelMetrics
 from densemble.metrics.multilabel import IGNORED
-from densemble.tasks.class_names import require_classes, require_weights
+from densemble.tasks.class_settings import require_classes, require_weights
 from densemble.tasks.losses.binary import binary_cross_entropy, binary_focal
 from densemble.tasks.losses.dice import dice
 from densemble.tasks.task import Task

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densemble.metrics import Metric, SegmentationMetrics
-from densemble.tasks.class_names import default_ignore_index, require_classes, require_weights
+from densemble.tasks.class_settings import default_ignore_index, require_classes, require_weights
 from densemble.tasks.losses.categorical import cross_entropy, focal, lovasz, one_hot
 from densemble.tasks.losses.dice import dice
 from densemble.tasks.task import Task

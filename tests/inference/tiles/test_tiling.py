@@ -18,7 +18,7 @@ from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ArtifactError, DataError, UsageError
 from densemble.inference.image_prediction import at_image_size
 from densemble.inference.tiles.planes import Rows
-from densemble.inference.tiles.resize import antialiased_weights, blocks, reduce_image, upsample_box
+from densemble.inference.tiles.resize_blocks import antialiased_weights, blocks, reduce_image, upsample_box
 from densemble.inference.tiles.stitch import stitch
 from densemble.inference.tiles.streaming import plan_windows, stream
 from densemble.inference.tiles.tile_members import measure_reaches
@@ -117,7 +117,7 @@ def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> 
 def test_downsampling_by_blocks_equals_downsampling_at_once(
     size: Size, wanted: Size, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 50)
+    monkeypatch.setattr("densemble.inference.tiles.resize_blocks.BLOCK", 50)
     image = torch.rand(3, *size)
     sizes = {wanted, (5, 11), size}
     assert len(list(blocks(size))) == -(-size[0] // 50) * -(-size[1] // 50)
@@ -350,7 +350,7 @@ def test_a_scaled_view_is_blended() -> None:
 def test_members_that_see_the_whole_image(size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fixed maps are combined small and then upsample_box, as for any other image."""
     monkeypatch.setattr("densemble.inference.tiles.streaming.BLOCK", 70)
-    monkeypatch.setattr("densemble.inference.tiles.resize.BLOCK", 70)
+    monkeypatch.setattr("densemble.inference.tiles.resize_blocks.BLOCK", 70)
     members = (network("upsample", 3, (12, 16), (48, 64)), network("fpn", 3, (10, 10), (40, 40)))
     check(ensemble_of(*members, ViewedMember(members[0], "hflip")), Image(size), SEGMENTATION)
 

@@ -15,7 +15,7 @@ from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import image_range
 from densemble.inference.stored_maps import no_data, required_maps, stored
 from densemble.inference.tiles.planes import Rows
-from densemble.inference.tiles.resize import BLOCK
+from densemble.inference.tiles.resize_blocks import BLOCK
 from densemble.inference.tiles.small_overlay import SmallOverlay, read_valid_rows
 from densemble.inference.tiles.streaming import stream
 from densemble.nets.halo import Reach

@@ -29,7 +29,7 @@ from densemble.inference.tiles.planes import (
     require_planes,
     select_planes,
 )
-from densemble.inference.tiles.resize import BLOCK, reduce_image, upsample_box
+from densemble.inference.tiles.resize_blocks import BLOCK, reduce_image, upsample_box
 from densemble.inference.tiles.stitch import Planes, stitch
 from densemble.inference.tiles.tile_members import (
     SmallMap,

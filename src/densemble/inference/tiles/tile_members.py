@@ -13,7 +13,7 @@ from densemble.ensemble.membership import require_usable
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference.runtime.fast_ensemble import network_of
-from densemble.inference.tiles.resize import upsample_box
+from densemble.inference.tiles.resize_blocks import upsample_box
 from densemble.inference.tiles.windows import Box
 from densemble.nets.halo import Reach, measure_reach
 from densemble.nets.heads.layers import resize
