@@ -54,11 +54,12 @@ REPEATS, BY_HAND = 5, 5
 
 
 def open_run(folder: Path, example: Path, data: Path, weights_dir: str | None) -> Run:
-    """Open the run; train it if it does not exist."""
-    if not (folder / "run.json").is_file():
+    """Open a run; train it first if it is missing, or finish its training if it was interrupted."""
+    if not (folder / "ensemble.safetensors").is_file():
         config = make_config({**read_config(example), "weights_dir": weights_dir}, str(example))
+        started = (folder / "run.yaml").is_file()
         with shown(print):
-            run_members(FolderData(data, config.task, **config.data), config, folder)
+            run_members(FolderData(data, config.task, **config.data), config, folder, resume=started)
     return Run(folder, data)
 
 
