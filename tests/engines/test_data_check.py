@@ -118,7 +118,7 @@ def test_a_check_is_cached_until_a_file_changes(
     monkeypatch.setattr(data_check, "check", lambda *given: [checks.append(given), real(*given)][1])
     data_check.check_and_cache(FolderData(folder, "segmentation"), "error")
     require_sound(FolderData(folder, "segmentation"))
-    assert len(checks) == 1 and lines[0].startswith("6 pairs as checked before")
+    assert len(checks) == 1 and lines[0].startswith("6 pairs not changed since the last check")
     save(target_of(folder, "b"), np.where(labels(1) == 1, 255, 0).astype(np.uint8))
     with pytest.raises(DataError):
         require_sound(FolderData(folder, "segmentation", classes=["x", "y"]))

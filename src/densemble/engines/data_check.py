@@ -1,4 +1,4 @@
-"""Data check before a training: errors stop it, warnings are logged; the result is cached until files change."""
+"""Data check before training: errors stop the training, warnings are logged. Results are cached until files change."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def check_and_cache(data: FolderData, unpaired: Severity = "warning") -> dict[str, Any]:
     """Run :func:`densemble.data.check.check`, write its result into the cache, and return it."""
     facts = check(data, unpaired)
-    with suppress(DataError, ResourceError, OSError, ValueError):  # the cache only saves time
+    with suppress(DataError, ResourceError, OSError, ValueError):  # the cache is optional
         file = _cache_file(data, unpaired)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, facts)
@@ -35,14 +35,14 @@ def require_sound(data: FolderData) -> None:
     """Check the data, or use the cached check of the same files; log the warnings.
 
     Raises:
-        DataError: the data has errors. The message lists each with its fix, as ``data check`` prints it.
+        DataError: the data has errors. The message lists each error and its remedy in the format of ``data check``.
     """
     started = time.monotonic()
     facts = _cached_facts(data)
-    verb = "as checked before" if facts is not None else "checked"
+    state = "not changed since the last check" if facts is not None else "checked"
     facts = facts or check_and_cache(data)
     pairs = sum(split["pairs"] for split in facts["splits"].values())
-    log.info(f"{pairs} pairs {verb} in {time.monotonic() - started:.1f} s")
+    log.info(f"{pairs} pairs {state} ({time.monotonic() - started:.1f} s)")
     groups = group(facts["problems"])
     for warning in (problems for problems in groups if problems.severity == "warning"):
         for line in warning.lines():
@@ -52,20 +52,24 @@ def require_sound(data: FolderData) -> None:
         count = sum(len(error.problems) for error in errors)
         lines = "\n".join(line for error in errors for line in error.lines())
         raise DataError(
-            f"the data has {count} error{'s' if count > 1 else ''}, nothing was trained:\n{lines}\n"
-            f"see them all with `densemble data check {data.path} --task {data.task_name}`"
+            f"the data has {count} error{'s' if count > 1 else ''}, so nothing was trained:\n{lines}\n"
+            f"list all errors with `densemble data check {data.path} --task {data.task_name}`"
         )
 
 
 def describe_changes(file: Path, digests: dict[str, dict[str, str]]) -> str:
-    """Describe how the data differs from its stored digests; empty if it does not, or if there are no digests.
+    """Describe what changed in the data since its digests were stored; empty if nothing changed or none are stored.
 
     Args:
         file: stored digests of :func:`densemble.data.digests.data_digests`.
         digests: current digests of the data.
     """
     differences = changes(read_json(file), digests) if file.is_file() else []
-    return f"the data is not what '{file.parent}' was trained on: {'; '.join(differences)}" if differences else ""
+    return (
+        f"the data differs from the data that '{file.parent}' was trained on: {'; '.join(differences)}"
+        if differences
+        else ""
+    )
 
 
 def _cached_facts(data: FolderData) -> dict[str, Any] | None:
@@ -77,7 +81,7 @@ def _cached_facts(data: FolderData) -> dict[str, Any] | None:
 
 
 def _cache_file(data: FolderData, unpaired: Severity) -> Path:
-    """Return the cache file for these image files and reading options.
+    """Return the path of the cached check, which depends on all files and reading options of the data.
 
     Raises:
         DataError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Cascade: members run in order, and images whose prediction is certain enough leave the batch."""
+"""Cascade: members run in order, and an image stops when its prediction is certain enough."""
 
 from dataclasses import dataclass, replace
 
@@ -22,8 +22,8 @@ class CascadePrediction:
     """A cascade's prediction of a batch.
 
     Attributes:
-        prediction: see :meth:`Ensemble.predict_members`; with a guarantee only if all members ran on every image,
-            because the guarantee was fitted for all members.
+        prediction: see :meth:`Ensemble.predict_members`. It has a guarantee only if the policy runs all members on
+            every image, because the guarantee was fitted for all members.
         used: number of members that ran on each image, int64 ``(B,)``.
     """
 
@@ -40,7 +40,7 @@ def require_policy(ensemble: Ensemble, policy: Policy) -> None:
     missing = [name for name in policy.members if name not in ensemble.members]
     if missing:
         raise UsageError(
-            f"the cascade needs member '{missing[0]}', which the ensemble was loaded without; predict without a budget"
+            f"the cascade needs member '{missing[0]}', but the ensemble was loaded without it; predict without a budget"
         )
 
 
@@ -48,21 +48,24 @@ def require_policy(ensemble: Ensemble, policy: Policy) -> None:
 def predict_cascade(
     ensemble: Ensemble, images: Tensor, policy: Policy, uncertainty: Asked = False, batch: int | None = None
 ) -> CascadePrediction:
-    """Predict each image with the first members of a policy, until the prediction is certain enough.
+    """Run the members of a policy in order on each image, until the prediction of the image is certain enough.
 
-    If k members run on an image, its map is that of an ensemble of these k: same weights, rule and temperatures, and
-    the calibration of the whole ensemble. Memory holds running sums, for any number of members.
+    If k members run on an image, its map equals that of an ensemble of these k members with the same weights, rule and
+    temperatures. The calibration is that of the whole ensemble. Only running sums are stored, so memory does not grow
+    with the number of members.
 
     Args:
         ensemble: in eval mode.
-        images: float ``(B, C, H, W)`` in [0, 1], on the ensemble's device; more images make later batches denser.
+        images: float ``(B, C, H, W)`` in [0, 1], on the ensemble's device. With more images, later members
+            run on larger batches.
         policy: a policy of the ensemble's cascade.
         uncertainty: uncertainty maps to compute, over the members that ran on an image.
-        batch: members get exactly this number of images at a time, the last batch padded; default: all at once.
+        batch: number of images in each call of a member; the last call is padded to it. Default: all images at once.
 
     Raises:
-        UsageError: the ensemble lacks a member of the policy, or the images have another shape.
-        ArtifactError: a member gives no usable map; :class:`UnusableMaps` if other images can be predicted.
+        UsageError: the ensemble lacks a member of the policy, or the images have the wrong shape.
+        ArtifactError: the maps of a member are not usable. The error is an :class:`UnusableMaps` that lists the images,
+            unless the weights of the member are not finite.
     """
     require_policy(ensemble, policy)
     member_index = {name: index for index, name in enumerate(ensemble.members)}
@@ -84,12 +87,12 @@ def predict_cascade(
             sums[index].add(image_maps, ensemble.weights[name], member_index[name])
         if stage == len(policy.members) or policy.threshold == 0:
             continue
-        uncertain = torch.cat([sums[index].unsureness() for index in remaining])
-        kept = (uncertain >= policy.threshold).nonzero().flatten().tolist()
-        if not kept:
+        uncertainties = torch.cat([sums[index].unsureness() for index in remaining])
+        uncertain = (uncertainties >= policy.threshold).nonzero().flatten().tolist()
+        if not uncertain:
             break
-        if len(kept) < len(remaining):
-            remaining, batch_images = [remaining[number] for number in kept], batch_images[kept]
+        if len(uncertain) < len(remaining):
+            remaining, batch_images = [remaining[position] for position in uncertain], batch_images[uncertain]
     used = torch.tensor([image.members for image in sums])
     mean = torch.cat([combination.calibrate(image.rule.result()) for image in sums])
     running = [image.running for image in sums if image.running is not None]
@@ -98,21 +101,21 @@ def predict_cascade(
 
 
 class _ImageSums:
-    """Running sums of one image, separate for each image because images stop at different members.
+    """Running sums of one image. Each image has its own, because images stop after different members.
 
     Args:
         combination: how members are combined.
-        policy: when the image stops.
+        policy: determines when the image stops.
         asked: names of the uncertainty maps.
-        size: (H, W) of the image, at which they are computed.
+        size: (H, W) of the image; the uncertainty maps are computed at this size.
     """
 
     def __init__(self, combination: Combination, policy: Policy, asked: frozenset[str], size: Size) -> None:
         self.rule, self.running = combination.accumulator(), combination.running(asked)
         self.members = 0
-        # The threshold was fitted on maps of the ensemble's size, not of the image size.
-        several = policy.threshold > 0 and UNCERTAINTY_MEASURES[policy.measure].members > 1
-        self._stopping = RunningUncertainty(combination.task.distribution, (policy.measure,)) if several else None
+        # These maps keep the map size of the ensemble, because the threshold was fitted at that size.
+        needs_several = policy.threshold > 0 and UNCERTAINTY_MEASURES[policy.measure].members > 1
+        self._stopping = RunningUncertainty(combination.task.distribution, (policy.measure,)) if needs_several else None
         self._measure, self._task, self._size = policy.measure, combination.task, size
 
     def add(self, maps: Tensor, weight: float, member_index: int) -> None:
@@ -125,7 +128,7 @@ class _ImageSums:
         self.members += 1
 
     def unsureness(self) -> Tensor:
-        """Uncertainty of the members so far, ``(1,)``."""
+        """Mean uncertainty of the image after the members that were added, ``(1,)``."""
         return unsureness(self._measure, self.rule.result(), self._stopping, self._task.distribution, self.members)
 
 

@@ -1,4 +1,4 @@
-"""Ranking of images by uncertainty: the least certain ones are most worth labelling."""
+"""Ranking of images by uncertainty: labels for the least certain images are the most useful ones."""
 
 import csv
 import io
@@ -13,18 +13,18 @@ RANKINGS = ("entropy", "mutual_information", "disagreement", "variance")
 
 
 def require_ranked(by: str, task: Task) -> None:
-    """Check that a task has an uncertainty map.
+    """Check that images of a task can be ranked by the uncertainty map ``by``.
 
     Raises:
-        UsageError: it has not; the message lists the available maps.
+        UsageError: the task does not have this map; the message lists the available maps.
     """
     available = RANKINGS if task.distribution != "none" else ("variance",)
     if by not in available:
-        raise UsageError(f"images of {task.name} cannot be ranked by '{by}'; available: {', '.join(available)}")
+        raise UsageError(f"images of task '{task.name}' cannot be ranked by '{by}'; available: {', '.join(available)}")
 
 
 def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> Path:
-    """Write a CSV of image and mean uncertainty, the least certain image first.
+    """Write a CSV file with each image and its mean uncertainty, the least certain image first.
 
     Raises:
         ResourceError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Write maps that are too large for memory row by row; the file appears only when it is complete."""
+"""Write maps that do not fit into memory, row by row. The file appears only when it is complete."""
 
 import math
 import struct
@@ -16,7 +16,7 @@ from densemble.storage.runs import atomic_path, writing
 from densemble.storage.validity import NODATA_TAG, nodata_text
 
 TILE = 256  # rows and columns
-_CLASSIC_BYTES = 15 << 28  # below the 32-bit limit of classic TIFF, because incompressible tiles grow slightly
+_CLASSIC_BYTES = 15 << 28  # before compression; below the 4 GiB of classic TIFF: incompressible tiles grow slightly
 _TEXT, _SHORT, _LONG, _DOUBLE, _LONG8 = 2, 3, 4, 12, 16  # types of TIFF values
 _VALUE_FORMATS = {_TEXT: "u1", _SHORT: "<u2", _LONG: "<u4", _DOUBLE: "<f8", _LONG8: "<u8"}
 _DEFLATE, _MINISBLACK, _UNSPECIFIED = 8, 1, 0
@@ -28,7 +28,7 @@ _GEO_KEYS = 34735
 class MapWriter:
     """Collect the rows of a map from top to bottom and store them as rows of tiles.
 
-    Memory: one row of tiles with all bands.
+    Only one row of tiles, with all bands, is kept in memory.
     """
 
     def __init__(
@@ -36,7 +36,10 @@ class MapWriter:
     ) -> None:
         """``store`` takes the index of the first row and an array ``(K, n, W)``: n = TILE, or less at the bottom."""
         if min(*size, bands) < 1 or dtype.kind not in "uif":
-            raise UsageError(f"'{path}' cannot hold {bands} bands of {dtype} {format_size(size)}; give numbers")
+            raise UsageError(
+                f"'{path}' cannot store {bands} bands of size {format_size(size)} and dtype {dtype}; "
+                "sizes must be positive and values integers or floats"
+            )
         self._path = path
         self._size = size
         self._store = store
@@ -74,17 +77,18 @@ class MapWriter:
         """
         if self._stored < self._size[0]:
             raise UsageError(
-                f"'{self._path}' got {self._stored + self._buffered} of {self._size[0]} rows; write them all"
+                f"'{self._path}' got {self._stored + self._buffered} of {self._size[0]} rows; write all rows"
             )
 
     def _require_shape(self, rows: Array) -> None:
         bands, _, width = self._tiles.shape
         if rows.ndim != 3 or rows.shape[0] != bands or rows.shape[2] != width or rows.dtype != self._tiles.dtype:
             raise UsageError(
-                f"'{self._path}' takes rows {self._tiles.dtype} ({bands}, n, {width}), not {rows.dtype} {rows.shape}"
+                f"'{self._path}' takes rows of dtype {self._tiles.dtype} and shape ({bands}, n, {width}), "
+                f"not of dtype {rows.dtype} and shape {rows.shape}"
             )
         if (count := self._stored + self._buffered + rows.shape[1]) > self._size[0]:
-            raise UsageError(f"'{self._path}' has {self._size[0]} rows; {count} were written")
+            raise UsageError(f"'{self._path}' has {self._size[0]} rows, but {count} were written")
 
 
 @contextmanager
@@ -107,8 +111,8 @@ def tiff_writer(
         nodata: value that marks pixels without data.
 
     Raises:
-        UsageError: wrong number of rows, or the image of the georeference has another size.
-        DataError: the image of the georeference does not exist or is damaged.
+        UsageError: the number of rows is wrong, or ``georeference_from`` has a different size.
+        DataError: ``georeference_from`` does not exist or is damaged.
         ResourceError: the folder cannot be written or the disk is full.
     """
     tags = {} if georeference_from is None else _georeference(georeference_from, size)
@@ -126,14 +130,18 @@ def _georeference(image: Path, size: Size) -> dict[int, Any]:
     if image.is_dir() or not tiff.is_geotiff(image):
         return {}
     if (image_size := tiff.page_header(image)[0]) != size:
-        raise UsageError(f"'{image}' is {format_size(image_size)}, its map {format_size(size)}; they must be equal")
+        raise UsageError(
+            f"'{image}' has size {format_size(image_size)}, but its map has size {format_size(size)}; "
+            "both sizes must be equal"
+        )
     return tiff.geotiff_tags(image)
 
 
 class _TiffTiles:
-    """A TIFF file that appends tiles and writes its directory last.
+    """TIFF file to which tiles are appended; the directory is written at the end.
 
-    The writer of tifffile pulls its data and needs all tiles of a band before those of the next band.
+    The writer of tifffile is not suitable: it takes the tiles from an iterator, all tiles of one band before those of
+    the next band, while here a row of tiles arrives for all bands together.
     """
 
     def __init__(self, file: BinaryIO, size: Size, bands: int, dtype: np.dtype[Any]) -> None:
@@ -160,7 +168,7 @@ class _TiffTiles:
                 self._file.write(encoded)
 
     def finish(self, tags: dict[int, Any]) -> None:
-        """Write the directory, and its offset into the header."""
+        """Write the directory, and store its offset in the header."""
         entries = sorted([*self._image_entries(), *(_extra_entry(*tag) for tag in tags.items())])
         offset_format, count_format = ("<Q", "<Q") if self._big else ("<I", "<H")
         offset_size = struct.calcsize(offset_format)
@@ -172,7 +180,7 @@ class _TiffTiles:
             directory += struct.pack("<HH" + offset_format[1], code, value_type, len(values))
             directory += stored.ljust(offset_size, b"\0")
         directory_offset = self._append(directory + struct.pack(offset_format, 0))
-        self._file.seek(offset_size)  # the last word of the header
+        self._file.seek(offset_size)  # the header ends with the offset of the directory
         self._file.write(struct.pack(offset_format, directory_offset))
 
     def _image_entries(self) -> list[tuple[int, int, list[int]]]:

@@ -18,15 +18,16 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": F.binary_cross_entropy_with_logits,
     "mse": lambda logits, target: F.mse_loss(torch.sigmoid(logits), target),
 }
-"""Functions of logits and target, both ``(B, N)``, by name."""
+"""Loss functions by name; each takes logits ``(B, N)`` and targets ``(B, N)``."""
 
 
 @dataclass(frozen=True)
 class SaliencyTask(Task):
-    """One channel, sigmoid. Targets: density maps in [0, 1].
+    """One channel with a sigmoid. Targets: heat maps in [0, 1], in which higher values mean more attention.
 
-    The default loss is KL divergence + (1 - correlation) of the maps as distributions, as is usual in saliency
-    (Bylinskii et al. 2019; Cornia et al. 2018), + binary cross-entropy, which determines the scale of the map.
+    The default loss is the sum of the KL divergence, 1 - correlation and the binary cross-entropy. The first two are
+    common in saliency prediction (Bylinskii et al. 2019; Cornia et al. 2018). They do not depend on the scale of the
+    map; the cross-entropy determines the scale.
 
     Raises:
         UsageError: ``loss_name`` names an unknown loss.

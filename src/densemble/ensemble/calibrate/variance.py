@@ -1,4 +1,4 @@
-"""Variance scaling: makes the variances of regression match the squared errors."""
+"""Variance scaling: calibrates the variances of regression, so that they match the squared errors."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,21 +14,23 @@ from densemble.errors import DataError, UsageError
 from densemble.metrics.metric import is_valid
 
 Estimates = Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
-"""Called for every pass over the held-out data: yields mean and variance ``(1, h, w)`` and target ``(h, w)``, NaN where
-unknown, of each image."""
+"""Function that iterates once over the held-out images. For each image it yields mean and variance ``(1, h, w)``, and
+the target ``(h, w)``, NaN at unknown pixels."""
 
 _LEAST = 1e-6
-"""Lower limit of the floor, as a share of the mean squared error: without it, an error of a pixel on which all members
-agree would have a likelihood of 0."""
+"""Smallest floor, as a share of the mean squared error. With a floor of 0, the likelihood would be 0 if the members
+agree exactly on a pixel but are wrong."""
 
 
 @dataclass(frozen=True)
 class VarianceScaling(Described):
-    """Variance times a scale plus a floor: members with correlated errors underestimate the error by their spread.
+    """Expected squared error = scale * variance over the members + floor.
+
+    The variance alone is too small if the errors of the members are correlated.
 
     Attributes:
-        scale: >= 0.
-        floor: >= 0, in the squared unit of the target.
+        scale: factor of the variance, >= 0.
+        floor: constant added at every pixel, >= 0, in the squared unit of the target.
 
     Raises:
         UsageError: a number is negative or not finite.
@@ -49,42 +51,43 @@ class VarianceScaling(Described):
 
 
 def fit_variance_scaling(images: Estimates, invalid_below: float | None = None) -> VarianceScaling:
-    """Fit scale and floor by maximum likelihood of the errors of all valid held-out pixels, as Gaussian errors.
+    """Fit scale and floor by maximum likelihood on all valid held-out pixels, with errors assumed to be Gaussian.
 
-    The likelihood is never lower than that of the same variance everywhere. If all variances are 0, the result is the
-    mean squared error. After Laves et al. (2020), who fit a scale only; the floor covers errors common to all members.
+    The likelihood is never lower than with one constant variance for all pixels. If all variances are 0, the scale is 0
+    and the floor is the mean squared error. Laves et al. (2020) fit only a scale; the floor is added here for errors
+    that all members share.
 
     Args:
-        images: yields means, variances and targets; see ``Estimates``. Memory holds one image.
-        invalid_below: targets up to this value are invalid, as NaN is; ``None``: only NaN is.
+        images: yields means, variances and targets; see ``Estimates``. One image at a time is kept in memory.
+        invalid_below: target values up to this one are invalid, like NaN; ``None``: only NaN is invalid.
 
     Raises:
         DataError: no pixel is valid.
     """
     from scipy.optimize import minimize
 
-    error, spread = _means(images, invalid_below)
-    if spread == 0 or error == 0:
-        return VarianceScaling(0.0, error)
+    mean_square, mean_variance = _means(images, invalid_below)
+    if mean_variance == 0 or mean_square == 0:
+        return VarianceScaling(0.0, mean_square)
 
-    def measure(shares: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
-        """Return the loss and its derivatives for scaled variance and floor as shares of the mean squared error."""
+    def loss_and_gradient(shares: np.ndarray[Any, Any]) -> tuple[float, np.ndarray[Any, Any]]:
+        """Return the loss and its gradient for two shares of the mean squared error: mean scaled variance and floor."""
         sums, pixels = torch.zeros(3, dtype=torch.float64), 0
         for squares, variance in _valid(images, invalid_below):
-            relative = variance / spread
+            relative = variance / mean_variance
             expected = relative * shares[0] + shares[1]
-            ratio = squares / error / expected
+            ratio = squares / mean_square / expected
             slope = (1 - ratio) / expected
             sums += torch.stack([(expected.log() + ratio).sum(), (slope * relative).sum(), slope.sum()])
             pixels += len(squares)
-        loss, *slopes = (sums / pixels).tolist()
-        return loss, np.array(slopes)
+        loss, *gradient = (sums / pixels).tolist()
+        return loss, np.array(gradient)
 
     starts = [np.array([0.0, 1.0]), np.array([0.5, 0.5])]
-    start = min(starts, key=lambda shares: measure(shares)[0])
-    optimum = minimize(measure, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (_LEAST, None)])
+    start = min(starts, key=lambda shares: loss_and_gradient(shares)[0])
+    optimum = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (_LEAST, None)])
     scale, floor = (float(share) for share in optimum.x)
-    return VarianceScaling(scale * error / spread, floor * error)
+    return VarianceScaling(scale * mean_square / mean_variance, floor * mean_square)
 
 
 def _means(images: Estimates, invalid_below: float | None) -> tuple[float, float]:
@@ -95,8 +98,8 @@ def _means(images: Estimates, invalid_below: float | None) -> tuple[float, float
         pixels += len(squares)
     if not pixels:
         raise DataError("no held-out pixel is valid, so variances cannot be calibrated; check data.invalid_below")
-    error, spread = (sums / pixels).tolist()
-    return error, spread
+    mean_square, mean_variance = (sums / pixels).tolist()
+    return mean_square, mean_variance
 
 
 def _valid(images: Estimates, invalid_below: float | None) -> Iterable[tuple[Tensor, Tensor]]:

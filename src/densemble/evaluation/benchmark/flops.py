@@ -1,7 +1,7 @@
 """FLOPs of a network, and the operators that the count does not include.
 
 ``FlopCounterMode`` counts an unknown operator as 0 FLOPs. This module checks every operator that ran and reports the
-unknown ones, so that an incomplete count is not taken for a complete one.
+unknown ones, so that an incomplete count is visible.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ class Work:
 
     Attributes:
         flops: operations of convolutions, matrix products and attention; a multiply-add counts as two.
-        values: values that these operators read and write, weights included: the memory traffic that remains if all
-            other operators are fused.
+        values: number of values that these operators read and write, including weights. If all other operators are
+            fused with them, this is the total memory traffic.
         light: number of calls of each operator that is not counted and does few operations per value.
         unknown: number of calls of each operator that is not counted and may be expensive; if there are any, ``flops``
             is too low.
@@ -56,7 +56,7 @@ class Work:
 
 
 def count_work(network: nn.Module, images: Tensor) -> Work:
-    """Count the work of a network in eval mode for images ``(B, C, H, W)``."""
+    """Count the work of one forward pass on images ``(B, C, H, W)``; the network must be in eval mode."""
     with _separate_attention(), _Watch() as watch, counting(network) as counter:
         network(images)
     return Work(int(counter.get_total_flops()), watch.values, watch.light, watch.unknown)
@@ -64,7 +64,7 @@ def count_work(network: nn.Module, images: Tensor) -> Work:
 
 @contextlib.contextmanager
 def _separate_attention() -> Iterator[None]:
-    """Split attention into matrix products: on a CPU, the fused operators count as 0 FLOPs."""
+    """Split attention into matrix products, because on a CPU the counter counts fused attention as 0 FLOPs."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -75,7 +75,10 @@ def _separate_attention() -> Iterator[None]:
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Record the operators that run inside; enter it before the counter, to see the operators after decomposition."""
+    """Record the operators that run in this context.
+
+    Enter it before ``FlopCounterMode``: then it sees the operators into which the counter decomposes others.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""Cache on disk: backend choices and converted networks.
+"""Disk cache for backend choices, converted networks and results of data checks.
 
-The folder is ``DENSEMBLE_CACHE_DIR``, by default ``~/.cache/densemble``; it may be deleted at any time. If it cannot be
-written, nothing is cached and nothing fails.
+The folder is ``DENSEMBLE_CACHE_DIR``, by default ``~/.cache/densemble``. You can delete it at any time. If the folder
+is not writable, everything works without a cache.
 """
 
 import hashlib
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 
 LIMIT = 4 << 30
-"""Most bytes of converted networks in the cache."""
+"""Maximum total size in bytes of the files in one folder of the cache, such as the converted networks."""
 VERSIONS = ("densemble", "torch", "openvino", "onnxruntime")
+"""Packages whose versions are part of a cache key."""
 
 
 def cache_folder() -> Path:
@@ -27,7 +28,11 @@ def cache_folder() -> Path:
 
 
 def identity(network: nn.Module, example: Tensor, *facts: object) -> str:
-    """Hash of a network, its weights, the shape of its images, this machine, the number of threads and the versions."""
+    """Return a cache key: a hash of everything that the choice or conversion of a network depends on.
+
+    It covers the network, its weights, the shape and device of ``example``, the number of threads, this machine, the
+    versions of the packages, and ``facts``.
+    """
     digest = hashlib.sha256()
     described = [repr(network), *(part.code for part in network.modules() if isinstance(part, fx.GraphModule))]
     for text in (*described, tuple(example.shape), example.device, torch.get_num_threads(), _machine(), *facts):

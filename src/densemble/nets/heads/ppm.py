@@ -1,4 +1,4 @@
-"""Head ``ppm``: pyramid pooling, then as ``upsample``."""
+"""Head ``ppm``: pyramid pooling, then the upsampling steps of head ``upsample``."""
 
 from functools import partial
 
@@ -16,8 +16,8 @@ BINS = (1, 2, 3, 6)
 class PoolingPyramid(nn.Module):
     """Pyramid pooling module (Zhao et al. 2017, PSPNet): ``(B, C, H, W)`` -> ``(B, width, H, W)``.
 
-    The pooled branches have no batch normalization: a map pooled to one pixel has one value per image and channel,
-    and a batch of one has no variance.
+    The pooled branches have no batch normalization: a map pooled to one pixel has one value per image and channel, so
+    in a batch of one image its variance is 0.
     """
 
     def __init__(self, in_channels: int, width: int) -> None:
@@ -35,4 +35,4 @@ class PoolingPyramid(nn.Module):
 
 
 make_ppm = partial(StepHead, PoolingPyramid, ResizeStep)
-"""Pyramid pooling, then a bilinear resize and a 3x3 convolution per doubling."""
+"""Pyramid pooling, then a bilinear resize and a 3x3 convolution for each doubling of the size."""
