@@ -1,4 +1,4 @@
-"""Head ``aspp``: atrous spatial pyramid pooling, then as ``upsample``."""
+"""Head ``aspp``: atrous spatial pyramid pooling, then the upsampling steps of head ``upsample``."""
 
 from functools import partial
 
