@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from densemble.report.curves import draw_curves
-from densemble.report.figures import Axis, Series, chart
+from densemble.report.figures import ChartAxis, Series, chart
 
 LINE = r'<line class="level" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"'
 GREEN = (44, 160, 44)
@@ -41,7 +41,7 @@ def test_curve_is_drawn_at_its_values(middle: float, tmp_path: Path) -> None:
 def test_points_of_a_chart_agree_with_its_ticks() -> None:
     """The ticks of the axes give the map from pixels to values; it recovers the values of the dots."""
     points = [(0.0, 10.0), (1.0, 40.0), (3.0, 20.0), (4.0, 30.0)]
-    svg = chart([Series("one", points, drawn="dots")], Axis("across", (0, 4)), Axis("up", (0, 50)))
+    svg = chart([Series("one", points, drawn="dots")], ChartAxis("across", (0, 4)), ChartAxis("up", (0, 50)))
     across, up = marks(svg, "middle"), marks(svg, "end")
     assert len(across) >= 3 and len(up) >= 3
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle[^>]*cx="([\d.]+)"[^>]*cy="([\d.]+)"', svg)]
