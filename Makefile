@@ -47,7 +47,7 @@ check: $(INSTALLED)  ## lint, format, types, then the tests: what a change must 
 figures: $(INSTALLED)  ## print every figure of README, docs and CHANGELOG with its result file, or fail
 	$(PYTHON) benchmarks/figures.py
 
-mutations: $(INSTALLED)  ## 60 seeded mutations of metrics, ensemble, heldout, assembly; at least 54 must be killed
+mutations: $(INSTALLED)  ## 60 seeded mutations of metrics, ensemble, selection; at least 54 must be killed
 	$(PYTHON) benchmarks/mutations.py
 
 bench: $(INSTALLED)  ## run every benchmark; JSON goes to benchmarks/results

@@ -5,7 +5,7 @@ over the packages and the kinds of faults. Each is checked by the tests of its p
 failure. A timeout counts as a failure. Prints a table and a diff of every survivor, writes
 benchmarks/results/mutations.json, and exits with 1 if less than 90 % are detected.
 
-    python benchmarks/mutations.py [--seed 0] [--count 60] [--packages metrics,ensemble,heldout,assembly]
+    python benchmarks/mutations.py [--seed 0] [--count 60] [--packages metrics,ensemble,selection]
                                    [--tests metrics=tests/metrics:tests/tasks/test_objectives.py]... [-o FILE]
 """
 
@@ -29,7 +29,7 @@ from mutation_kinds import Mutation, mutations_of
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "mutations.json"
-PACKAGES = ("metrics", "ensemble", "heldout", "assembly")
+PACKAGES = ("metrics", "ensemble", "selection")
 TESTS = {"metrics": ("tests/metrics", "tests/tasks/test_objectives.py")}
 """Tests of a package; default ``tests/PACKAGE``."""
 LEAST_KILLED = 0.9
