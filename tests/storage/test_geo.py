@@ -29,14 +29,14 @@ def write_image(path: Path, crs: str | None = WKT, bands: int = 3) -> np.ndarray
 
 @pytest.mark.parametrize("crs", [WKT, None])
 def test_a_map_carries_the_georeference_of_its_image(crs: str | None, tmp_path: Path) -> None:
-    values = write_image(tmp_path / "picture.tif", crs)
-    np.testing.assert_array_equal(read_image(tmp_path / "picture.tif"), values.transpose(1, 2, 0))
-    georeference = read_georeference(tmp_path / "picture.tif")
+    values = write_image(tmp_path / "image.tif", crs)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.tif"), values.transpose(1, 2, 0))
+    georeference = read_georeference(tmp_path / "image.tif")
     assert georeference is not None and georeference.transform == TURNED
     for shape in ((6, 8), (1, 6, 8), (4, 6, 8)):
         drawn = np.random.default_rng(1).random(shape).astype(np.float32)
         write_tiff(tmp_path / "map.tif", drawn, georeference)
-        with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "picture.tif") as image:
+        with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(tmp_path / "image.tif") as image:
             assert (file.crs, file.transform, file.shape) == (image.crs, image.transform, image.shape)
             np.testing.assert_array_equal(file.read(), drawn.reshape(-1, 6, 8))
         assert read_georeference(tmp_path / "map.tif") == georeference

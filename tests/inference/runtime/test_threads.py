@@ -31,7 +31,7 @@ def in_between(act: Callable[[], Any]) -> None:
 
 
 def test_each_thread_has_separate_cached_values() -> None:
-    """The second thread's images come while the first thread makes something of its own."""
+    """The second thread starts its images while the first thread is still computing."""
     shared, found = PerBatchCache(), {}
     begun, stored = threading.Event(), threading.Event()
 
