@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
     from densemble.evaluation.scores import evaluate
+    from densemble.exporters import ExportOptions, export
     from densemble.inference.predict import PredictOptions, predict
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
@@ -29,6 +30,7 @@ _MODULES = {
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
     "Ensemble": "ensemble.ensemble",
+    "ExportOptions": "exporters",
     "FolderData": "data.folder",
     "PredictOptions": "inference.predict",
     "Prediction": "ensemble.prediction",
@@ -37,6 +39,7 @@ _MODULES = {
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
     "evaluate": "evaluation.scores",
+    "export": "exporters",
     "load": "storage.artifact",
     "predict": "inference.predict",
     "save": "storage.artifact",
@@ -50,6 +53,7 @@ __all__ = [
     "DenseModel",
     "DensembleError",
     "Ensemble",
+    "ExportOptions",
     "FolderData",
     "PredictOptions",
     "Prediction",
@@ -58,6 +62,7 @@ __all__ = [
     "backbones",
     "cuts",
     "evaluate",
+    "export",
     "load",
     "predict",
     "save",

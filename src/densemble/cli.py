@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import benchmark, data, demo, evaluate, inspect, predict, train, tune
+from densemble.commands import benchmark, data, demo, evaluate, export, inspect, predict, train, tune
 from densemble.commands.output import say
 from densemble.errors import DensembleError
 from densemble.messages import shown
@@ -38,6 +38,7 @@ app.command()(train.assemble)
 app.command()(train.leaderboard)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(benchmark.benchmark)
 
 

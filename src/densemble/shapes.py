@@ -23,7 +23,17 @@ Array = np.ndarray[Any, Any]
 
 def size_of(maps: "Tensor | Array") -> Size:
     """Return (height, width), the last two axes of maps or images ``(..., H, W)``."""
-    return int(maps.shape[-2]), int(maps.shape[-1])
+    return maps.shape[-2], maps.shape[-1]  # int() would fix the size in exported graphs
+
+
+def is_fixed(*sizes: Size) -> bool:
+    """Whether all sizes are plain integers; in a graph exported for images of any size, some are symbolic."""
+    return all(isinstance(side, int) for size in sizes for side in size)
+
+
+def is_size(maps: "Tensor | Array", size: Size) -> bool:
+    """Whether maps ``(..., H, W)`` are known to have a size; ``False`` if one of the two is symbolic."""
+    return is_fixed(size_of(maps), size) and size_of(maps) == size
 
 
 def parse_size(text: str) -> Size:

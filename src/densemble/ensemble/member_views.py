@@ -123,14 +123,14 @@ class ViewedMember(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Compute logits ``(B, K, h, w)`` of images ``(B, C, H, W)`` in [0, 1]."""
         changed = self.view.change(images)
-        return self.view.undo(self._at(size_of(changed))(changed))
+        return self.view.undo(self.network_for(size_of(changed))(changed))
 
     def coarse(self, images: Tensor) -> Tensor:
         """Compute logits ``(B, K, h, w)`` at the size of the head's output, of images ``(B, C, H, W)`` in [0, 1]."""
         changed = self.view.change(images)
-        return self.view.undo(self._at(size_of(changed)).coarse(changed))
+        return self.view.undo(self.network_for(size_of(changed)).coarse(changed))
 
-    def _at(self, changed: Size) -> DenseModel:
+    def network_for(self, changed: Size) -> DenseModel:
         """Return the member, weights shared, as if it was built for the size (H, W) of the changed images."""
         spec = self.member.spec
         size = self.view.turned(spec.input_size) if spec.input_size else (changed if self.view.scale != 1 else None)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.shapes import Size, size_of
+from densemble.shapes import Size, is_size, size_of
 from densemble.tasks import Task
 
 
@@ -16,7 +16,7 @@ def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool
         density: whether values are counts per pixel; they are scaled so that the sum of the map stays.
         antialias: whether to filter maps that become smaller.
     """
-    if maps.shape[-2:] == size:
+    if is_size(maps, size):
         return maps
     resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     return resized * (maps.shape[-2] * maps.shape[-1] / (size[0] * size[1])) if density else resized

@@ -49,6 +49,8 @@ def _entropy(probabilities: Tensor, distribution: Distribution) -> Tensor:
 
 def _strips(maps: Tensor) -> list[slice]:
     """Split the rows of maps ``(..., h, w)`` into strips to process at once; one strip unless the maps are on a CPU."""
+    if torch.compiler.is_exporting():  # the size may be symbolic
+        return [slice(None)]
     height = int(maps.shape[-2])
     rows = height if maps.device.type != "cpu" else max(_STRIP_VALUES * height // max(maps.numel(), 1), 1)
     return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones
+from densemble.nets.antialias import resize_images
 from densemble.nets.automatic_cut import Limits, choose
 from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
@@ -35,7 +35,7 @@ from densemble.nets.network_arguments import (
 )
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
-from densemble.shapes import Size, format_size, size_of
+from densemble.shapes import Size, format_size, is_size, size_of
 
 DEFAULT_HEAD = "fpn"
 
@@ -305,11 +305,12 @@ class DenseModel(nn.Module):
             )
         if not images.is_floating_point():
             raise UsageError(f"images must be float in [0, 1], got {images.dtype}; divide by 255")
-        target_size = self.network_size(size_of(images))
-        if size_of(images) == target_size:
+        size = size_of(images)
+        target_size = self.network_size(size)
+        if target_size is size or is_size(images, target_size):
             return images
         images = images if images.dtype == torch.float64 else images.float()  # CPUs cannot resize half precision
-        return F.interpolate(images, size=target_size, mode="bilinear", align_corners=False, antialias=True)
+        return resize_images(images, target_size)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Resize and normalize images ``(B, C, H, W)`` in [0, 1] for the backbone.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from densemble.nets.symbolic import int_max
 from densemble.shapes import Size, format_size
 
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 48, 64, 128)
@@ -36,8 +37,12 @@ class InputRule:
         """The accepted (H, W) nearest to ``size``."""
         if self.fixed is not None:
             return self.fixed
-        smallest = -(-self.smallest // self.multiple)
-        height, width = (max(int(n / self.multiple + 0.5), smallest, 1) * self.multiple for n in size)
+        if self.multiple == self.smallest == 1:
+            return size
+        smallest = max(-(-self.smallest // self.multiple), 1)
+        # Integers only: the size is symbolic while a graph is exported for images of any size.
+        multiples = ((2 * side + self.multiple) // (2 * self.multiple) for side in size)
+        height, width = (int_max(number, smallest) * self.multiple for number in multiples)
         return height, width
 
     def __str__(self) -> str:

@@ -49,7 +49,7 @@ COMBINE: dict[str, CombinationRule] = {
     "inverse_variance": CombinationRule(
         lambda task, fitted: InverseVariance(fitted), lambda task: task.distribution == "none", fit_inverse_variance
     ),
-    "rank": CombinationRule(lambda task, fitted: rank_mean(), _heat, whole_image=True),
+    "rank": CombinationRule(lambda task, fitted: rank_mean(), _heat, whole_image=True, jumps=True),
     "histogram": CombinationRule(lambda task, fitted: HistogramMean(), _heat, whole_image=True),
     "stacking": CombinationRule(make_stacking, fit=fit_stacking, needs_all=True),
 }

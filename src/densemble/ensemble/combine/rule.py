@@ -47,6 +47,8 @@ class CombinationRule:
         needs_all: whether the fitted parameters are invalid without one of the members; else the shares of the others
             grow.
         whole_image: whether a pixel is compared with all others of its image, so an image cannot be combined in parts.
+        jumps: whether the result jumps where two nearly equal pixels change their order, so that rounding decides;
+            other runtimes round in other ways, and cannot give the same result.
         averages: whether the result is the weighted mean of the maps, which other code may compute in its place.
     """
 
@@ -55,6 +57,7 @@ class CombinationRule:
     fit: Callable[[Images, Sequence[float], Task], dict[str, Tensor]] | None = None
     needs_all: bool = False
     whole_image: bool = False
+    jumps: bool = False
     averages: bool = False
 
 

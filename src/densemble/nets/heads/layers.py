@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemble.shapes import Size, size_of
+from densemble.nets.symbolic import int_min
+from densemble.shapes import Size, is_fixed, is_size, size_of
 
 WIDTH = 128
 NARROWEST = 32
@@ -14,7 +15,27 @@ NARROWEST = 32
 
 def resize(x: Tensor, size: Size) -> Tensor:
     """Resize ``(B, C, H, W)`` bilinearly to (h, w) = ``size``; return the same tensor if it has this size already."""
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x if is_size(x, size) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def average_regions(x: Tensor, regions: int) -> Tensor:
+    """Average ``(B, C, H, W)`` over ``regions x regions`` regions, as :func:`torch.nn.functional.adaptive_avg_pool2d`.
+
+    In a graph exported for images of any size, a matrix product computes the same: ONNX has no adaptive pooling.
+    """
+    size = size_of(x)
+    if is_fixed(size):
+        return F.adaptive_avg_pool2d(x, regions)
+    rows, columns = (_region_shares(side, regions, x) for side in size)
+    return rows @ x @ columns.T
+
+
+def _region_shares(side: int, regions: int, x: Tensor) -> Tensor:
+    """Share of each pixel in the mean of each region, ``(regions, side)``."""
+    index, pixel = torch.arange(regions, device=x.device)[:, None], torch.arange(side, device=x.device)
+    inside = (pixel >= index * side // regions) & (pixel < -(-(index + 1) * side // regions))
+    shares = inside.to(x.dtype)
+    return shares / shares.sum(1, keepdim=True)
 
 
 def halving_widths(width: int, doublings: int) -> list[int]:
@@ -73,7 +94,9 @@ class ResizeStep(nn.Sequential):
         convolution, normalization, activation = self
         height, width = size_of(x)
         doubled = (2 * height, 2 * width)
-        x = convolution(x, doubled if size is None else (min(doubled[0], size[0]), min(doubled[1], size[1])))
+        if size is not None:
+            doubled = (int_min(doubled[0], size[0]), int_min(doubled[1], size[1]))
+        x = convolution(x, doubled)
         return activation(normalization(x))  # type: ignore[no-any-return]
 
 

@@ -3,10 +3,9 @@
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemble.nets.heads.layers import ResizeStep, normalized, resize
+from densemble.nets.heads.layers import ResizeStep, average_regions, normalized, resize
 from densemble.nets.heads.step_head import StepHead
 from densemble.shapes import size_of
 
@@ -29,7 +28,7 @@ class PoolingPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Concatenate the map and its averages over 1, 4, 9 and 36 regions, and project them to ``width`` channels."""
-        pooled = [branch(F.adaptive_avg_pool2d(x, bins)) for bins, branch in zip(BINS, self.branches, strict=True)]
+        pooled = [branch(average_regions(x, bins)) for bins, branch in zip(BINS, self.branches, strict=True)]
         output: Tensor = self.joined(torch.cat([x, *(resize(part, size_of(x)) for part in pooled)], 1))
         return output
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.nets.heads.head import DenseHead, Head
 from densemble.nets.heads.layers import resize
+from densemble.nets.symbolic import int_max
 from densemble.shapes import Size, size_of
 
 DEPTH = 5
@@ -120,7 +121,7 @@ class SmpHead(DenseHead):
 
     def _sizes(self, deepest: Tensor) -> list[Size]:
         halved = 2 ** (DEPTH - self.count)
-        base = [max(-(-side // halved), SMALLEST_SIDE) for side in deepest.shape[-2:]]
+        base = [int_max(-(-side // halved), SMALLEST_SIDE) for side in deepest.shape[-2:]]
         return [(base[0] * 2 ** (DEPTH - level), base[1] * 2 ** (DEPTH - level)) for level in range(1, DEPTH + 1)]
 
 

@@ -1,0 +1,47 @@
+"""The command ``export``: write an artifact to a file that runs without densemble."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densemble.commands.output import say
+from densemble.commands.shared_options import ArtifactPath, Function, split_names
+
+
+def export(
+    artifact: ArtifactPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")],
+    format: Annotated[
+        str | None,
+        typer.Option(help="onnx, openvino, torch or python. Default: that of the suffix (.onnx, .xml, .pt2, .py)."),
+    ] = None,
+    input_type: Annotated[
+        str, typer.Option("--input", help="uint8: (B, H, W, C) in 0..255; float32: (B, C, H, W) in [0, 1].")
+    ] = "uint8",
+    size: Annotated[
+        str | None, typer.Option(help="Only accepted image size, HEIGHTxWIDTH. Default: images of any size.")
+    ] = None,
+    maps: Annotated[
+        str | None, typer.Option(help="Maps to return, separated by commas. Default: all that the ensemble has.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image or folder to verify the export on. Default: two photographs.")
+    ] = None,
+    function: Function = None,
+) -> None:
+    """Write an ensemble to a file that runs without densemble, and verify that its maps are the same."""
+    from densemble.exporters import ExportOptions
+    from densemble.exporters import export as write
+    from densemble.inference.sources import find_images
+    from densemble.shapes import parse_size
+    from densemble.storage.artifact import load
+
+    options = ExportOptions(
+        input_type=input_type,
+        size=None if size is None else parse_size(size),
+        maps=None if maps is None else tuple(split_names(maps)),
+        images=() if images is None else tuple(find_images(images)),
+    )
+    path = write(load(artifact, "cpu", function or ()), out, format, options)
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")

@@ -1,0 +1,141 @@
+"""Export an ensemble to a file that runs without densemble, and verify it before it is handed over."""
+
+import difflib
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import UsageError
+from densemble.exporters.description import describe
+from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_exportable, trace
+from densemble.exporters.onnx import open_onnx, write_onnx
+from densemble.exporters.openvino import open_openvino, write_openvino
+from densemble.exporters.runner import Run
+from densemble.exporters.torch_program import open_torch, write_torch
+from densemble.exporters.verify import compare
+from densemble.inference.predict import on_device
+from densemble.nets.dense import DenseModel
+from densemble.nets.modes import eval_mode
+from densemble.nets.network_arguments import unwrapped
+from densemble.storage.runs import require_writable, writing
+
+log = logging.getLogger(__name__)
+
+Write = Callable[[ExportedProgram, EnsembleGraph, Mapping[str, Any], Path], None]
+"""Writes a traced ensemble and its description to a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(GraphOptions):
+    """Options of :func:`export`.
+
+    Attributes:
+        images: files of images on which the export is compared with the ensemble; default: two photographs.
+    """
+
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A row of ``EXPORTERS``.
+
+    Attributes:
+        suffix: suffix of the file.
+        make: writes the ensemble to a path in an empty folder and verifies what it wrote; all files in the folder
+            are then moved to their place.
+    """
+
+    suffix: str
+    make: Callable[[Ensemble, Path, ExportOptions], None]
+
+
+def _make_graph(
+    write: Write, open_file: Callable[[Path], Run], ensemble: Ensemble, path: Path, options: ExportOptions
+) -> None:
+    graph = EnsembleGraph(ensemble, options)
+    with eval_mode(graph):
+        write(trace(graph), graph, describe(graph), path)
+        comparison = compare(open_file(path), graph, options.images)
+    comparison.require_match()
+    largest = max(comparison.differences.values())
+    log.info(
+        f"{path.name} matches the ensemble on {comparison.images} images: largest relative difference {largest:.1e}"
+    )
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": Exporter(".onnx", partial(_make_graph, write_onnx, open_onnx)),
+    "openvino": Exporter(".xml", partial(_make_graph, write_openvino, open_openvino)),
+    "torch": Exporter(".pt2", partial(_make_graph, write_torch, open_torch)),
+}
+"""Formats of :func:`export` by name."""
+
+
+def export(
+    ensemble: Ensemble | DenseModel, path: str | Path, format: str | None = None, options: ExportOptions | None = None
+) -> Path:
+    """Write an ensemble to a file that runs without densemble.
+
+    The file holds everything from pixels to the maps of :func:`densemble.predict` at the size of the image: resizing,
+    normalization, members, calibration, combination, uncertainty and guarantee. It is compared with the ensemble at
+    several image sizes and batch sizes before it gets its name.
+
+    Args:
+        ensemble: runs in eval mode and is not changed; a single network is exported as an ensemble of one.
+        path: file to write; its suffix belongs to the format.
+        format: row of ``EXPORTERS``; default: that of the suffix.
+        options: further options.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: unknown format, wrong suffix, a library that is not installed, or an ensemble without some of its
+            members.
+        ExportError: the format cannot express the ensemble, or its maps differ; no file is written.
+        ResourceError: the folder cannot be written.
+    """
+    path = Path(path)
+    exporter = _exporter(path, format)
+    ensemble = unwrapped(ensemble)
+    if isinstance(ensemble, DenseModel):
+        ensemble = Ensemble([ensemble])
+    require_exportable(ensemble)
+    require_writable(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+        temporary = Path(folder) / path.name
+        exporter.make(on_device(ensemble, "cpu"), temporary, options or ExportOptions())
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):  # the named file last
+            with writing(path):
+                file.replace(path.with_name(file.name))
+    return path
+
+
+def _exporter(path: Path, format: str | None) -> Exporter:
+    """Return the exporter of a format, by default of the suffix.
+
+    Raises:
+        UsageError: unknown format, or a suffix of another one.
+    """
+    known = ", ".join(f"{name} (NAME{row.suffix})" for name, row in EXPORTERS.items())
+    if format is None:
+        matching = [row for row in EXPORTERS.values() if row.suffix == path.suffix]
+        if not matching:
+            raise UsageError(f"'{path}': the suffix belongs to no format; there are: {known}")
+        return matching[0]
+    if format not in EXPORTERS:
+        near = difflib.get_close_matches(format, EXPORTERS, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise UsageError(f"no export format is named '{format}'; {hint}there are: {known}")
+    row = EXPORTERS[format]
+    if path.suffix != row.suffix:
+        raise UsageError(f"'{path}': a file of format {format} is named NAME{row.suffix}")
+    return row

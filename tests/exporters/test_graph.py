@@ -1,0 +1,284 @@
+"""Exported graphs: the same maps as de.predict for images of any size, for every rule, task and part of an ensemble."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from small_networks import small_dense
+from torch import nn
+
+import densemble as de
+from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorScaling
+from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
+from densemble.ensemble.member_views import ViewedMember
+from densemble.errors import ExportError, UsageError
+from densemble.exporters import EXPORTERS, ExportOptions
+from densemble.exporters.description import KEY, describe
+from densemble.exporters.graph import EnsembleGraph, GraphOptions, trace
+from densemble.exporters.onnx import open_onnx, write_onnx
+from densemble.exporters.openvino import open_openvino
+from densemble.exporters.torch_program import open_torch
+from densemble.exporters.verify import Comparison
+from densemble.inference.image_prediction import ImagePrediction
+from densemble.nets.antialias import resize_images
+from densemble.nets.heads.layers import average_regions
+from densemble.nets.sizes import InputRule
+from densemble.shapes import Array
+
+OPEN = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
+SIZES = ((24, 32), (37, 51), (64, 48))
+
+
+def pixels(batch: int, height: int, width: int, channels: int = 3) -> Array:
+    return np.random.default_rng(0).integers(0, 256, (batch, height, width, channels), dtype=np.uint8)
+
+
+def predicted(ensemble: de.Ensemble, images: Array) -> dict[str, Array]:
+    """Maps of de.predict, image by image."""
+    results = [
+        p for p in de.predict(ensemble, images, backend="eager", precision="fp32") if isinstance(p, ImagePrediction)
+    ]
+    return {name: np.stack([p.maps()[name].numpy() for p in results]) for name in results[0].maps()}
+
+
+def assert_same(maps: Mapping[str, Array], expected: Mapping[str, Array], atol: float = 1e-5) -> None:
+    assert list(maps) == list(expected)
+    for name, values in expected.items():
+        assert maps[name].dtype == values.dtype and maps[name].shape == values.shape, name
+        np.testing.assert_allclose(maps[name], values, rtol=0, atol=atol, err_msg=name)
+
+
+def traced(ensemble: de.Ensemble, images: Array, options: GraphOptions | None = None) -> dict[str, Array]:
+    """Maps of the traced graph, which all formats are made of."""
+    graph = EnsembleGraph(ensemble.eval(), options or GraphOptions()).eval()
+    outputs = trace(graph).module()(torch.from_numpy(images))
+    return {name: output.detach().numpy() for name, output in zip(graph.names, outputs, strict=True)}
+
+
+def segmenter(**options: Any) -> de.Ensemble:
+    members = [small_dense(seed, out_channels=3, out_size=None, input_size=None) for seed in (0, 1, 2)]
+    return de.Ensemble(members, [3, 2, 1], task="segmentation", **options).eval()
+
+
+@pytest.mark.parametrize("format", EXPORTERS)
+def test_a_file_gives_the_maps_of_predict_at_any_size(format: str, tmp_path: Path) -> None:
+    if format not in OPEN:
+        pytest.skip("not a graph")
+    ensemble = segmenter(guarantee=ConformalSet(0.3, 0.1, 20), temperatures=[2, 1, 1])
+    path = de.export(ensemble, tmp_path / f"net{EXPORTERS[format].suffix}", format)
+    run = OPEN[format](path)
+    for size in SIZES:
+        for batch in (1, 3):
+            images = pixels(batch, *size)
+            assert_same(run(images), predicted(ensemble, images))
+    assert {file.suffix for file in tmp_path.iterdir()} == {path.suffix} | ({".bin"} if format == "openvino" else set())
+
+
+@pytest.mark.parametrize("rule", [name for name, row in COMBINE.items() if row.fit is None and not row.jumps])
+def test_rules_of_probabilities(rule: str) -> None:
+    members = [small_dense(seed, out_channels=1) for seed in (0, 1, 2)]
+    task = de.tasks.make_task({"name": "saliency"}) if COMBINE[rule].whole_image else "multilabel"
+    ensemble = de.Ensemble(members, [3, 2, 1], task=task, combine=rule)
+    images = pixels(2, 37, 51)
+    assert_same(traced(ensemble, images), predicted(ensemble, images))
+
+
+@pytest.mark.parametrize(
+    "calibration", [Temperature(1.7, "categorical"), VectorScaling((1.0, 0.5, 2.0), (0.0, 0.3, -0.2), "categorical")]
+)
+def test_calibrations_of_classes(calibration: Any) -> None:
+    ensemble = segmenter(calibration=calibration)
+    images = pixels(2, 37, 51)
+    assert_same(traced(ensemble, images), predicted(ensemble, images))
+
+
+@pytest.mark.parametrize("guarantee", [ConformalInterval(0.4, None, 0.1, 20), ConformalInterval(2.0, 0.01, 0.1, 20)])
+def test_intervals_of_values(guarantee: ConformalInterval) -> None:
+    members = [small_dense(seed) for seed in (0, 1)]
+    ensemble = de.Ensemble(members, task="depth", guarantee=guarantee, calibration=VarianceScaling(2.0, 0.1))
+    images = pixels(2, 37, 51)
+    maps = traced(ensemble, images)
+    assert {"variance", "lower", "upper"} < set(maps)
+    assert_same(maps, predicted(ensemble, images))
+
+
+def test_sets_of_several_labels_and_density() -> None:
+    labels = de.Ensemble(
+        [small_dense(0, out_channels=2)], task="multilabel", guarantee=RiskControl(0.4, 0.1, 0.95, 20, "bernoulli")
+    )
+    task = de.tasks.make_task({"name": "heatmap", "classes": ["cells"], "heatmap": "density"})
+    counts = de.Ensemble([small_dense(0), small_dense(1, out_size=(10, 14))], task=task)
+    for ensemble in (labels, counts):
+        images = pixels(2, 37, 51)
+        assert_same(traced(ensemble, images), predicted(ensemble, images))
+
+
+@pytest.mark.parametrize("head", ["fpn", "skip", "upsample", "aspp", "ppm", "deconv", "subpixel"])
+def test_heads_of_images_of_any_size(head: str) -> None:
+    ensemble = de.Ensemble(
+        [small_dense(0, head=head, out_channels=2, out_size=None, input_size=None)], task="segmentation"
+    )
+    graph = EnsembleGraph(ensemble.eval(), GraphOptions(maps=())).eval()
+    program = trace(graph).module()
+    for size in SIZES:
+        images = pixels(2, *size)
+        (mean,) = program(torch.from_numpy(images))
+        np.testing.assert_allclose(mean.detach(), predicted(ensemble, images)["mean"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("view", ["hflip", "rot90"])
+def test_views(view: str) -> None:
+    member = small_dense(0)
+    ensemble = de.Ensemble({"plain": member, "viewed": ViewedMember(member, view)})
+    images = pixels(2, 37, 51)
+    assert_same(traced(ensemble, images), predicted(ensemble, images))
+
+
+def test_a_scaled_view_needs_a_fixed_size() -> None:
+    member = small_dense(0, input_size=None)
+    ensemble = de.Ensemble({"plain": member, "scaled": ViewedMember(member, "scale75")})
+    images = pixels(2, 37, 51)
+    assert_same(traced(ensemble, images, GraphOptions(size=(37, 51))), predicted(ensemble, images))
+    with pytest.raises(ExportError, match="'scaled' scales images of any size"):
+        EnsembleGraph(ensemble, GraphOptions())
+
+
+def test_float_input_selected_maps_and_a_fixed_size() -> None:
+    ensemble = segmenter()
+    images = pixels(2, 37, 51)
+    floats = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255).numpy()
+    options = GraphOptions("float32", (37, 51), ("label",))
+    maps = traced(ensemble, floats, options)
+    expected = predicted(ensemble, images)
+    assert_same(maps, {name: expected[name] for name in ("mean", "label")})
+
+
+def test_four_channels() -> None:
+    ensemble = de.Ensemble([small_dense(0, in_channels=4)]).eval()
+    images = pixels(2, 37, 51, 4)
+    assert_same(traced(ensemble, images), predicted(ensemble, images))
+
+
+def test_the_description_says_what_the_graph_takes_and_returns(tmp_path: Path) -> None:
+    task = de.tasks.make_task({"name": "segmentation", "classes": ["sky", "road", "car"]})
+    members = {"a": small_dense(0, out_channels=3), "b": small_dense(1, out_channels=3)}
+    ensemble = de.Ensemble(members, [3, 1], task=task, metrics={"val": {"miou": 0.5}}).eval()
+    path = de.export(ensemble, tmp_path / "net.onnx", options=ExportOptions(maps=("label",)))
+    model = onnx.load(path)
+    description = json.loads({entry.key: entry.value for entry in model.metadata_props}[KEY])
+    assert description["classes"] == ["sky", "road", "car"]
+    assert description["weights"] == {"a": 0.75, "b": 0.25}
+    assert description["scores"] == {"val": {"miou": 0.5}}
+    assert description["opset"] == model.opset_import[0].version == 18
+    axes = [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
+    assert axes == ["batch", "height", "width", 3]
+    assert [output.name for output in model.graph.output] == list(description["outputs"]) == ["mean", "label"]
+    assert "/" not in "".join(node.doc_string for node in model.graph.node)
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+
+
+# --- operations that an exported graph computes in another way ------------------------------------------------------
+
+
+class Resized(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return resize_images(images, (19, 40))
+
+
+class Averaged(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([average_regions(images, regions).flatten(2) for regions in (1, 2, 3, 6)], 2)
+
+
+@pytest.mark.parametrize("module", [Resized(), Averaged()])
+def test_matrix_products_equal_the_operations_of_torch(module: nn.Module) -> None:
+    dynamic = {"images": {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(module, (torch.rand(1, 3, 30, 44),), dynamic_shapes=dynamic).module()
+    for size in ((30, 44), (6, 7), (19, 40), (97, 131), (5, 300)):
+        images = torch.rand(1, 3, *size)
+        if isinstance(module, Resized):
+            expected = F.interpolate(images, (19, 40), mode="bilinear", antialias=True)
+        else:
+            expected = torch.cat([F.adaptive_avg_pool2d(images, n).flatten(2) for n in (1, 2, 3, 6)], 2)
+        torch.testing.assert_close(program(images), expected, rtol=0, atol=2e-6)
+
+
+def test_the_rule_of_input_sizes_rounds_half_up() -> None:
+    rule = InputRule(multiple=32, smallest=64)
+    assert [rule.nearest((side, side))[0] for side in (1, 79, 80, 111, 112, 129)] == [64, 64, 96, 96, 128, 128]
+    assert InputRule().nearest((7, 9)) == (7, 9)
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_mismatch_is_an_error_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensemble = de.Ensemble([small_dense(0)]).eval()
+    changed = de.Ensemble([small_dense(1)]).eval()
+
+    def other(program: Any, graph: EnsembleGraph, description: Any, path: Path) -> None:
+        wrong = EnsembleGraph(changed, GraphOptions()).eval()
+        write_onnx(trace(wrong), wrong, describe(wrong), path)
+
+    monkeypatch.setattr("densemble.exporters.EXPORTERS", {"onnx": EXPORTERS["onnx"].__class__(
+        ".onnx", lambda e, path, options: EXPORTERS["onnx"].make.func(other, open_onnx, e, path, options)  # type: ignore[attr-defined]
+    )})  # fmt: skip
+    with pytest.raises(ExportError, match=r"exported .* differs") as failure:
+        de.export(ensemble, tmp_path / "net.onnx")
+    assert failure.value.exit_code == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_comparison_measures_relative_differences_and_shares() -> None:
+    reference = {"mean": np.full((1, 1, 2, 2), 4.0, np.float32), "label": np.zeros((1, 2, 2), np.int64)}
+    maps = {"mean": reference["mean"] + np.float32(0.5), "label": np.array([[[0, 0], [0, 1]]])}
+    comparison = Comparison()
+    comparison.add(maps, reference, probabilities=False)
+    assert comparison.differences == {"mean": 0.125}
+    assert comparison.disagreement == {"label": 0.25}
+    nan = Comparison()
+    nan.add({"mean": maps["mean"] * np.nan}, {"mean": reference["mean"]}, probabilities=False)
+    with pytest.raises(ExportError, match="mean differs"):
+        nan.require_match()
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "message"),
+    [
+        ("net.tflite", None, "belongs to no format; there are: onnx"),
+        ("net.onnx", "onxx", "did you mean 'onnx'"),
+        ("net.xml", "onnx", "named NAME.onnx"),
+    ],
+)
+def test_wrong_names(name: str, format: str | None, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        de.export(de.Ensemble([small_dense(0)]), tmp_path / name, format)
+
+
+def test_maps_that_do_not_exist() -> None:
+    with pytest.raises(UsageError, match="no map 'lower'; it has: mean, variance"):
+        EnsembleGraph(de.Ensemble([small_dense(0)]), GraphOptions(maps=("lower",)))
+    with pytest.raises(UsageError, match="no map 'heat'"):
+        GraphOptions(maps=("heat",))
+
+
+def test_a_rule_that_jumps_is_refused(tmp_path: Path) -> None:
+    ensemble = de.Ensemble([small_dense(0), small_dense(1)], combine="rank")
+    with pytest.raises(UsageError, match="'rank' depends on the order of nearly equal pixels"):
+        de.export(ensemble, tmp_path / "net.onnx")
+
+
+def test_what_cannot_be_traced_is_named(tmp_path: Path) -> None:
+
+    member = small_dense(0)
+    member.head.register_forward_hook(lambda module, args, output: output if float(output.sum()) > 0 else output * 2)
+    with pytest.raises(ExportError, match=r"cannot be traced for images of any size: .*; fix the size"):
+        de.export(de.Ensemble([member]), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
