@@ -135,8 +135,8 @@ def require_exportable(ensemble: Ensemble) -> None:
     """
     if COMBINE[ensemble.combine].jumps:
         raise UsageError(
-            f"the rule '{ensemble.combine}' depends on the order of nearly equal pixels, which another runtime rounds in "
-            "another way; assemble again with another rule, for example --combine mean"
+            f"the rule '{ensemble.combine}' depends on the order of nearly equal pixels, which other runtimes round in "
+            "other ways; assemble again with another rule, for example --combine mean"
         )
     if ensemble.left_out:
         names = ", ".join(ensemble.left_out)
