@@ -60,6 +60,8 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "onnx": ("inference/runtime/backends/", "exporters/"),
     "onnxscript": ("inference/runtime/backends/", "exporters/"),
     "onnxruntime": ("inference/runtime/backends/libraries.py",),  # this module turns telemetry off
+    "onnxruntime.quantization": ("exporters/precision.py",),  # after load_onnxruntime
+    "onnxruntime.transformers": ("exporters/precision.py",),
     "openvino": ("inference/runtime/backends/libraries.py",),
     "nncf": ("inference/runtime/backends/libraries.py",),
     "zarr": ("storage/zarr_arrays.py",),

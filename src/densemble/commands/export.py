@@ -1,12 +1,12 @@
 """The command ``export``: write an artifact to a file that runs without densemble."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from densemble.commands.output import say
-from densemble.commands.shared_options import ArtifactPath, Function, split_names
+from densemble.commands.shared_options import ArtifactPath, Function, Split, split_names
 
 
 def export(
@@ -28,20 +28,31 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="Image or folder to verify the export on. Default: two photographs.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Of the networks in an ONNX file: fp32, fp16 or int8.")] = "fp32",
+    data: Annotated[
+        Path | None, typer.Option(help="Data set on which the loss of a lower precision is measured.")
+    ] = None,
+    split: Split = None,
     function: Function = None,
 ) -> None:
     """Write an ensemble to a file that runs without densemble, and verify that its maps are the same."""
+    from densemble.commands.split_data import data_for, require_split
     from densemble.exporters import ExportOptions
     from densemble.exporters import export as write
     from densemble.inference.sources import find_images
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load
 
+    require_split(split)
+    ensemble = load(artifact, "cpu", function or ())
     options = ExportOptions(
-        input_type=input_type,
+        input_type=cast(Any, input_type),
         size=None if size is None else parse_size(size),
         maps=None if maps is None else tuple(split_names(maps)),
         images=() if images is None else tuple(find_images(images)),
+        precision=cast(Any, precision),
+        data=None if data is None else data_for(ensemble, data, None),
+        split=split,
     )
-    path = write(load(artifact, "cpu", function or ()), out, format, options)
+    path = write(ensemble, out, format, options)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")

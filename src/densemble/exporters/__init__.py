@@ -7,16 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch.export import ExportedProgram
 
+from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
 from densemble.exporters.description import describe
 from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_exportable, trace
 from densemble.exporters.onnx import open_onnx, write_onnx
 from densemble.exporters.openvino import open_openvino, write_openvino
+from densemble.exporters.precision import Precision, lower_precision, without_guarantee
 from densemble.exporters.runner import Run
 from densemble.exporters.torch_program import open_torch, write_torch
 from densemble.exporters.verify import compare
@@ -38,9 +40,26 @@ class ExportOptions(GraphOptions):
 
     Attributes:
         images: files of images on which the export is compared with the ensemble; default: two photographs.
+        precision: numbers that the networks compute with; lower than ``fp32`` only for ``onnx``.
+        data: images and targets on which the loss of a lower precision is measured, and on whose training images int8
+            is calibrated.
+        split: split for the measurement; default ``test`` if the data has it, else ``val``.
     """
 
     images: tuple[Path, ...] = ()
+    precision: Precision = "fp32"
+    data: FolderData | None = None
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision not in get_args(Precision):
+            raise UsageError(f"precision '{self.precision}' is unknown; there are: {', '.join(get_args(Precision))}")
+        if self.precision != "fp32" and self.data is None:
+            raise UsageError(
+                f"precision {self.precision} changes the maps; give data to measure how much: --data DATA, or "
+                "data=FolderData(...)"
+            )
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,8 @@ class Exporter:
 def _make_graph(
     write: Write, open_file: Callable[[Path], Run], ensemble: Ensemble, path: Path, options: ExportOptions
 ) -> None:
+    if options.precision != "fp32":
+        ensemble = without_guarantee(ensemble)
     graph = EnsembleGraph(ensemble, options)
     with eval_mode(graph):
         write(trace(graph), graph, describe(graph), path)
@@ -69,6 +90,14 @@ def _make_graph(
     log.info(
         f"{path.name} matches the ensemble on {comparison.images} images: largest relative difference {largest:.1e}"
     )
+    if options.precision != "fp32":
+        assert options.data is not None
+        measured = lower_precision(path, graph, options.precision, options.data, options.split)
+        primary = ensemble.task.primary
+        log.info(
+            f"{options.precision}: {primary} {measured['exported'][primary]:.4f}, in fp32 "
+            f"{measured['ensemble'][primary]:.4f}, on {measured['images']} images of {measured['split']}"
+        )
 
 
 EXPORTERS: dict[str, Exporter] = {
@@ -108,11 +137,14 @@ def export(
     ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
+    options = options or ExportOptions()
     require_exportable(ensemble)
+    if options.precision != "fp32" and exporter is not EXPORTERS["onnx"]:
+        raise UsageError(f"precision {options.precision} is for onnx only; export in fp32, or as NAME.onnx")
     require_writable(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         temporary = Path(folder) / path.name
-        exporter.make(on_device(ensemble, "cpu"), temporary, options or ExportOptions())
+        exporter.make(on_device(ensemble, "cpu"), temporary, options)
         for file in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):  # the named file last
             with writing(path):
                 file.replace(path.with_name(file.name))

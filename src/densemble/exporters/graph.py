@@ -36,7 +36,7 @@ class GraphOptions:
             always returned.
     """
 
-    input_type: str = "uint8"
+    input_type: InputType = "uint8"
     size: Size | None = None
     maps: tuple[str, ...] | None = None
 

@@ -1,5 +1,6 @@
 """Format ``onnx``: one ONNX file with the whole ensemble, run by onnxruntime."""
 
+import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,8 @@ from densemble.storage.runs import strict
 
 OPSET = 18
 """Version of the operators: the lowest with antialiased resizing, so that most runtimes accept it."""
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
 
 LARGEST_FILE = 2_000_000_000
 """Largest size of one file in bytes; protobuf cannot read 2 GiB. Weights of a larger model are in NAME.onnx.data."""
@@ -46,9 +49,14 @@ def write_onnx(program: ExportedProgram, graph: EnsembleGraph, description: Mapp
 
 
 def _name(model: Any, graph: EnsembleGraph) -> None:
-    """Name inputs, outputs and axes, and remove the paths of source files that the exporter stores."""
+    """Name nodes by their module, name inputs, outputs and axes, and remove the source paths that the exporter stores.
+
+    Nodes of a member's network start with ``members.NAME.backbone`` or ``members.NAME.head``.
+    """
     for part in (model.graph, *model.functions.values()):
-        for node in part:
+        for number, node in enumerate(part):
+            scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+            node.name = f"{scopes[-2] if len(scopes) > 2 else 'ensemble'}/{node.op_type}_{number}"
             node.doc_string = None
             node.metadata_props.clear()
         part.metadata_props.clear()
