@@ -23,6 +23,7 @@ from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.heads import HEADS, require_head
 from densemble.nets.heads.head import DenseHead
 from densemble.nets.local_weights import HUB
+from densemble.nets.measure_cuts import Measured
 from densemble.nets.network_arguments import (
     channel_values,
     count_argument,
@@ -33,6 +34,7 @@ from densemble.nets.network_arguments import (
     unwrapped,
     weights_name,
 )
+from densemble.nets.normalization import Normalization
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size, size_of
@@ -172,19 +174,14 @@ class DenseModel(nn.Module):
         in_channels = count_argument("in_channels", in_channels)
         out_channels = count_argument("out_channels", out_channels)
         out_size, input_size = size_argument("out_size", out_size), size_argument("input_size", input_size)
-        limits = Limits(
-            size_argument("min_size", min_size),
-            limit_argument("max_stride", max_stride),
-            limit_argument("max_macs", max_macs),
-        )
+        limits = _limits(min_size, max_stride, max_macs)
         backbone, name, weights, pretrained_weights = _resolve(backbone, weights_name(weights))
         head = head or default_head(name)
-        require_head(head)
         size = input_size or REFERENCE_SIZE
-        measurement = measured(backbone, size, in_channels)
-        require_channels(name, measurement.channels, in_channels)
-        self.cut: Cut = choose(measurement.cuts, cut, limits.for_head(head, size, out_size), name)
-        chain = levels(measurement.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
+        limits = limits.for_head(head, size, out_size)
+        measurement = _measured(backbone, name, size, in_channels)
+        self.cut: Cut = choose(measurement.cuts, cut, limits, name)
+        chain = levels(measurement.cuts, self.cut, out_size or size) if limits.levels else [self.cut]
         classifier = _classifier(backbone, self.cut.kind, in_channels)
         expected = backbones.normalization(name, in_channels, pretrained_weights, classifier)
         self.spec = DenseSpec(
@@ -209,11 +206,9 @@ class DenseModel(nn.Module):
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
-        self.assumed = expected.notice if mean is None or std is None else ""
-        if self.assumed and backbones.is_published(name):
-            warnings.warn(self.assumed, stacklevel=2)
+        self.assumed = "" if mean is not None and std is not None else _announced(expected, name)
         self._adapt_channels()
-        self.spec = self.spec.with_rule(self._rule_to_cut(measurement.rule))
+        self.spec = self.spec.with_rule(self._rule_to_cut())
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
@@ -240,19 +235,19 @@ class DenseModel(nn.Module):
             self.backbone.adapter = projection(channels)
         self.spec = replace(self.spec, stem=stem)
 
-    def _rule_to_cut(self, rule: InputRule) -> InputRule:
+    def _rule_to_cut(self) -> InputRule:
         """The rule of the classifier with the smallest size at which the truncated backbone still gives a map.
 
         The result depends on the architecture only, so it is measured once per published backbone and nodes.
         """
         spec = self.spec
         published = backbones.is_published(spec.backbone)
-        key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, rule)
+        key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, spec.rule)
         if published and key in _RULES:
             return _RULES[key]
         was_training = self.backbone.training
         self.backbone.eval()  # once for all sizes: a change of the mode compiles the graph again
-        truncated_rule = with_smallest(rule, self._runs_at)
+        truncated_rule = with_smallest(spec.rule, self._runs_at)
         self.backbone.train(was_training)
         if published:
             _RULES[key] = truncated_rule
@@ -371,6 +366,22 @@ def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> i
     return max(0, math.ceil(math.log2(ratio))) if ratio > 1 else 0
 
 
+def _limits(min_size: Size | None, max_stride: float | None, max_macs: float | None) -> Limits:
+    """The limits that the user sets, checked."""
+    return Limits(
+        size_argument("min_size", min_size),
+        limit_argument("max_stride", max_stride),
+        limit_argument("max_macs", max_macs),
+    )
+
+
+def _measured(backbone: str | nn.Module, name: str, size: Size, in_channels: int) -> Measured:
+    """Measure a backbone and check that it takes images of ``in_channels``, or RGB images."""
+    measurement = measured(backbone, size, in_channels)
+    require_channels(name, measurement.channels, in_channels)
+    return measurement
+
+
 def _resolve(
     backbone: str | nn.Module, weights: str | Path | None
 ) -> tuple[str | nn.Module, str, str | Path | None, str | Path | None]:
@@ -380,6 +391,13 @@ def _resolve(
         return backbone, f"module:{type(backbone).__qualname__}", weights, weights
     name, resolved_weights = backbones.resolve(backbone, weights)
     return name, name, resolved_weights, backbone if backbone.startswith(HUB) else weights
+
+
+def _announced(expected: Normalization, name: str) -> str:
+    """The notice of an assumed normalization; also a warning at the call of the constructor for a published network."""
+    if expected.notice and backbones.is_published(name):
+        warnings.warn(expected.notice, stacklevel=3)
+    return expected.notice
 
 
 def _classifier(backbone: str | nn.Module, kind: Kind, in_channels: int) -> nn.Module:
