@@ -82,6 +82,8 @@ class Metric:
         self.objectives = {objective.name: objective for objective in objectives}
         self._rows = {row.name: row for row in (*objectives, *per_class)}
         self._statistics = {name: row.streamed or row.statistics for name, row in self._rows.items()}
+        # The last metrics of a family need the most memory, so they run before other results are stored.
+        self._order = tuple(reversed(dict.fromkeys(self._statistics.values())))
         self._sums: dict[Statistics, Tensor] = {}
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:
@@ -93,10 +95,9 @@ class Metric:
             points: fixations, bool ``(H, W)``.
         """
         image = ScoredImage(prediction.cpu()[None], target.cpu(), points)
-        # The last metrics of a family need the most memory, so they run before other results are stored.
-        for statistics in reversed(dict.fromkeys(self._statistics.values())):
-            values = statistics(image)[0]
-            self._sums[statistics] = self._sums[statistics] + values if statistics in self._sums else values
+        for statistics in self._order:
+            values, sums = statistics(image)[0], self._sums.get(statistics)
+            self._sums[statistics] = values if sums is None else sums + values
 
     def sums(self, name: str) -> Tensor | None:
         """Return the summed statistics of a metric, ``(S,)``; ``None`` before the first image."""
@@ -154,14 +155,15 @@ def true_indices(mask: Tensor) -> Tensor:
 
 def columns(values: Tensor, indices: Tensor) -> Tensor:
     """Select columns of ``values`` ``(M, N)`` by sorted unique indices ``(n,)``; no copy if all are selected."""
-    if len(indices) == values.shape[1]:
+    if indices.shape[0] == values.shape[1]:  # several times as fast as len() of a tensor
         return values
-    return values.gather(1, indices.expand(len(values), -1))  # several times as fast as values[:, indices] on a CPU
+    return values.gather(1, indices.expand(values.shape[0], -1))  # several times as fast as values[:, indices] on a CPU
 
 
 def totals_per_row(bins: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
     """Count the entries of each bin in each row, or sum their weights: ``(M, N)`` integer -> float64 ``(M, count)``."""
-    if len(bins) > 1:
-        bins = bins + torch.arange(len(bins))[:, None] * count
+    rows = bins.shape[0]
+    if rows > 1:
+        bins = bins + torch.arange(rows)[:, None] * count
     flat = None if weights is None else weights.double().flatten()
-    return torch.bincount(bins.flatten(), flat, minlength=len(bins) * count).view(-1, count).double()
+    return torch.bincount(bins.flatten(), flat, minlength=rows * count).view(-1, count).double()

@@ -18,6 +18,8 @@ from densemble.metrics.metric import (
 from densemble.metrics.reliability import BINS, calibration_error, confidence_bins, find_bins, log_losses
 
 _EDGES = torch.linspace(0, 1, BINS + 1)
+_CELLS = BINS + 1
+_FIRST_EDGE = float(_EDGES[1])
 
 
 class SegmentationMetrics(Metric):
@@ -72,7 +74,7 @@ class SegmentationMetrics(Metric):
     def _overlaps(self, image: ScoredImage) -> Tensor:
         """Return hits and unions of each class, ``(M, 2K)``; both are 0 for the ignored class."""
         (_, predicted), (_, labels) = image.once(self._decisions), image.once(self._known)
-        cells = predicted + self._classes * image.once(self._right)
+        cells = torch.add(predicted, image.once(self._right), alpha=self._classes)
         wrong, hits = totals_per_row(cells, 2 * self._classes).chunk(2, dim=1)
         unions = (wrong + torch.bincount(labels, minlength=self._classes)) * self._scored
         return torch.cat([hits, unions], dim=1)
@@ -90,7 +92,7 @@ class SegmentationMetrics(Metric):
         pixels, labels = image.once(self._known)
         values = image.maps.flatten(1)
         indices = labels * (values.shape[1] // self._classes) + pixels
-        return values.gather(1, indices.expand(len(values), -1))
+        return values.gather(1, indices.expand(values.shape[0], -1))
 
     def _log_losses(self, image: ScoredImage) -> Tensor:
         return log_losses(image.once(self._label_probabilities))
@@ -100,17 +102,16 @@ class SegmentationMetrics(Metric):
         # The mean of many pixels needs float64: selection distinguishes scores that differ by 1e-7.
         squares = columns(image.maps.flatten(2).square().sum(1), pixels).sum(1, dtype=torch.float64)
         label_sum = image.once(self._label_probabilities).sum(1, dtype=torch.float64)
-        return counted(squares - 2 * label_sum + len(pixels), len(pixels))
+        return counted(squares - 2 * label_sum + pixels.shape[0], pixels.shape[0])
 
     def _gaps(self, image: ScoredImage) -> Tensor:
         """Return probabilities minus occurrences per bin of each scored class, and the number of pixels, ``(M, S)``."""
         pixels, labels = image.once(self._known)
-        cells = labels * len(_EDGES) + find_bins(image.once(self._label_probabilities), _EDGES)
-        hits = totals_per_row(cells, self._classes * len(_EDGES)).view(-1, self._classes, len(_EDGES))
-        gaps = ((_sums_of_bins(_zero_unscored(image.maps.flatten(2), pixels)) - hits) * self._scored[:, None]).flatten(
-            1
-        )
-        return torch.cat([gaps, gaps.new_full((len(gaps), 1), len(pixels))], dim=1)
+        cells = labels * _CELLS + find_bins(image.once(self._label_probabilities), _EDGES)
+        hits = totals_per_row(cells, self._classes * _CELLS).view(-1, self._classes, _CELLS)
+        sums = _sums_of_bins(_zero_unscored(image.maps.flatten(2), pixels))
+        gaps = ((sums - hits) * self._scored[:, None]).flatten(1)
+        return torch.cat([gaps, gaps.new_full((gaps.shape[0], 1), pixels.shape[0])], dim=1)
 
     def _classwise_error(self, sums: Tensor) -> Tensor:
         return ratio(sums[..., :-1].abs().sum(-1), sums[..., -1]) / int(self._scored.sum())
@@ -118,8 +119,11 @@ class SegmentationMetrics(Metric):
 
 def require_labels(labels: Tensor, classes: int) -> None:
     """Raise a DataError if a label lies outside 0..``classes`` - 1."""
-    wrong = (labels < 0) | (labels >= classes)
-    if wrong.any():
+    if not labels.numel():
+        return
+    low, high = (int(label) for label in labels.aminmax())
+    if low < 0 or high >= classes:
+        wrong = (labels < 0) | (labels >= classes)
         raise DataError(
             f"label {int(labels[wrong][0])} is outside the {classes} classes; "
             "name more classes or ignore it with data.ignore_index"
@@ -139,7 +143,7 @@ def mean_overlap(sums: Tensor) -> Tensor:
 
 def _zero_unscored(probabilities: Tensor, pixels: Tensor) -> Tensor:
     """Set probabilities ``(M, K, N)`` of pixels that are not scored to 0; removing these pixels would be slower."""
-    if len(pixels) == probabilities.shape[2]:
+    if pixels.shape[0] == probabilities.shape[2]:
         return probabilities
     left_out = torch.ones(probabilities.shape[2], dtype=torch.bool).index_fill_(0, pixels, False)
     return probabilities.masked_fill(left_out, 0)
@@ -151,12 +155,12 @@ def _sums_of_bins(probabilities: Tensor) -> Tensor:
     Most probabilities of most pixels are in the lowest bin, so its sum is computed as the total minus the other bins.
     """
     candidates, classes, pixels = probabilities.shape
-    flat, cells, rows = probabilities.flatten(), len(_EDGES), candidates * classes
-    above = true_indices(flat >= _EDGES[1])
+    flat, rows = probabilities.flatten(), candidates * classes
+    above = true_indices(flat >= _FIRST_EDGE)
     values = flat.index_select(0, above)
     per_row = torch.searchsorted(above, torch.arange(rows + 1) * pixels).diff()
-    cell = torch.arange(0, rows * cells, cells).repeat_interleave(per_row) + find_bins(values, _EDGES)
-    sums = torch.bincount(cell, weights=values.double(), minlength=rows * cells).double()
-    sums = sums.view(candidates, classes, cells)
+    cell = torch.arange(0, rows * _CELLS, _CELLS).repeat_interleave(per_row).add_(find_bins(values, _EDGES))
+    sums = torch.bincount(cell, weights=values.double(), minlength=rows * _CELLS).double()  # integer without values
+    sums = sums.view(candidates, classes, _CELLS)
     sums[..., 0] = probabilities.sum(2).double() - sums.sum(2)
     return sums

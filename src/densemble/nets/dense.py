@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones
-from densemble.nets.automatic_cut import Limits, choose
+from densemble.nets.automatic_cut import choose
 from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.cut import Cut, Kind
@@ -27,14 +26,13 @@ from densemble.nets.measure_cuts import Measured
 from densemble.nets.network_arguments import (
     channel_values,
     count_argument,
-    limit_argument,
+    limit_arguments,
     require_channels,
     require_network,
     size_argument,
     unwrapped,
     weights_name,
 )
-from densemble.nets.normalization import Normalization
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size, size_of
@@ -174,7 +172,7 @@ class DenseModel(nn.Module):
         in_channels = count_argument("in_channels", in_channels)
         out_channels = count_argument("out_channels", out_channels)
         out_size, input_size = size_argument("out_size", out_size), size_argument("input_size", input_size)
-        limits = _limits(min_size, max_stride, max_macs)
+        limits = limit_arguments(min_size, max_stride, max_macs)
         backbone, name, weights, pretrained_weights = _resolve(backbone, weights_name(weights))
         head = head or default_head(name)
         size = input_size or REFERENCE_SIZE
@@ -206,7 +204,7 @@ class DenseModel(nn.Module):
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
-        self.assumed = "" if mean is not None and std is not None else _announced(expected, name)
+        self.assumed = "" if mean is not None and std is not None else expected.announced(backbones.is_published(name))
         self._adapt_channels()
         self.spec = self.spec.with_rule(self._rule_to_cut())
 
@@ -366,15 +364,6 @@ def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> i
     return max(0, math.ceil(math.log2(ratio))) if ratio > 1 else 0
 
 
-def _limits(min_size: Size | None, max_stride: float | None, max_macs: float | None) -> Limits:
-    """The limits that the user sets, checked."""
-    return Limits(
-        size_argument("min_size", min_size),
-        limit_argument("max_stride", max_stride),
-        limit_argument("max_macs", max_macs),
-    )
-
-
 def _measured(backbone: str | nn.Module, name: str, size: Size, in_channels: int) -> Measured:
     """Measure a backbone and check that it takes images of ``in_channels``, or RGB images."""
     measurement = measured(backbone, size, in_channels)
@@ -391,13 +380,6 @@ def _resolve(
         return backbone, f"module:{type(backbone).__qualname__}", weights, weights
     name, resolved_weights = backbones.resolve(backbone, weights)
     return name, name, resolved_weights, backbone if backbone.startswith(HUB) else weights
-
-
-def _announced(expected: Normalization, name: str) -> str:
-    """The notice of an assumed normalization; also a warning at the call of the constructor for a published network."""
-    if expected.notice and backbones.is_published(name):
-        warnings.warn(expected.notice, stacklevel=3)
-    return expected.notice
 
 
 def _classifier(backbone: str | nn.Module, kind: Kind, in_channels: int) -> nn.Module:
