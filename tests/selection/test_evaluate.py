@@ -160,10 +160,10 @@ def test_no_guarantee_is_checked_without_one(written: Callable[[str], Written]) 
 
 def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
-    wanted = evaluate(build(run), run.data, "val")
+    expected = evaluate(build(run), run.data, "val")
     ensemble = build(run).train()
     before = {name: tensor.clone() for name, tensor in ensemble.state_dict().items()}
-    assert evaluate(ensemble, run.data, "val") == wanted
+    assert evaluate(ensemble, run.data, "val") == expected
     assert all(module.training for module in ensemble.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
 
@@ -181,18 +181,18 @@ def test_a_member_is_scored_on_the_images_with_usable_maps(written: Callable[[st
     with pytest.warns(UserWarning, match="'two' gives NaN"):
         found = evaluate(spoilt, run.data, "val")
     handle.remove()
-    wanted = evaluate(whole, run.data, "val")
+    expected = evaluate(whole, run.data, "val")
     assert found["images"] == 8 and found["miou"] is not None
-    assert found["members"]["one"] == wanted["members"]["one"]
-    assert found["members"]["two"] != wanted["members"]["two"]
+    assert found["members"]["one"] == expected["members"]["one"]
+    assert found["members"]["two"] != expected["members"]["two"]
     odd = [str(sample.image) for sample in run.data.val[1::2]]
     assert found["without"] == [{"image": image, "members": {"two": "gives NaN or infinity"}} for image in odd]
-    assert "without" not in wanted
+    assert "without" not in expected
     always = member.register_forward_hook(lambda module, images, logits: logits * torch.nan)
     with pytest.warns(UserWarning):
         none = evaluate(spoilt, run.data, "val")
     with pytest.raises(ArtifactError, match=f"{run.data.val[0].image}': member 'two' gives NaN"):
         evaluate(Ensemble(dict(spoilt.members), None, run.task).eval(), run.data, "val")  # type: ignore[arg-type]
     always.remove()
-    assert none["members"]["two"]["nll"] is None and none["members"]["one"] == wanted["members"]["one"]
+    assert none["members"]["two"]["nll"] is None and none["members"]["one"] == expected["members"]["one"]
     assert none["miou"] == pytest.approx(none["members"]["one"]["miou"])

@@ -32,14 +32,14 @@ def in_between(act: Callable[[], Any]) -> None:
 
 def test_each_thread_has_separate_cached_values() -> None:
     """The second thread starts its images while the first thread is still computing."""
-    shared, found = PerBatchCache(), {}
+    shared, result = PerBatchCache(), {}
     begun, stored = threading.Event(), threading.Event()
 
     def second() -> None:
         shared.get(SECOND, ("other",), lambda: SECOND)
         begun.set()
         stored.wait()
-        found["second"] = shared.get(SECOND, ("key",), lambda: SECOND)
+        result["second"] = shared.get(SECOND, ("key",), lambda: SECOND)
 
     thread = threading.Thread(target=second)
 
@@ -48,10 +48,10 @@ def test_each_thread_has_separate_cached_values() -> None:
         begun.wait()
         return FIRST
 
-    found["first"] = shared.get(FIRST, ("key",), make)
+    result["first"] = shared.get(FIRST, ("key",), make)
     stored.set()
     thread.join()
-    assert found["first"] is FIRST and found["second"] is SECOND
+    assert result["first"] is FIRST and result["second"] is SECOND
 
 
 def test_a_batch_is_one_tensor_at_one_version_and_its_derived_tensors() -> None:
@@ -106,8 +106,8 @@ def test_threads_that_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(DenseModel, "normalized", waiting)
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda images: quick.predict(images).mean, batches))
-    for ours, theirs in zip(found, wanted, strict=True):
+        result = list(pool.map(lambda images: quick.predict(images).mean, batches))
+    for ours, theirs in zip(result, wanted, strict=True):
         assert torch.equal(ours, theirs)
 
 
