@@ -15,6 +15,9 @@
 Every message says what is wrong, where, and how to fix it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DensembleError(Exception):
     """Base of every expected failure of densemble."""
@@ -74,6 +77,25 @@ class ExportError(DensembleError):
     """An exported file that cannot be made, or whose maps differ from those of the ensemble."""
 
     exit_code = 8
+
+
+@contextmanager
+def needs_package(package: str, purpose: str, extra: str) -> Iterator[None]:
+    """Turn the ImportError of an optional package into an error that says what to install.
+
+    Args:
+        package: name of the package.
+        purpose: what needs it, the subject of the message.
+        extra: extra of densemble that installs it.
+
+    Raises:
+        UsageError: the package cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        message = f"{purpose} needs {package} ({error}); install it with pip install 'densemble[{extra}]'"
+        raise UsageError(message) from error
 
 
 def error_text(error: BaseException) -> str:

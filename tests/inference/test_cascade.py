@@ -61,16 +61,20 @@ def splitting(ensemble: Ensemble, order: str, measure: str) -> Policy:
     trial, x = policy(order, measure), images()
     first = 1 if measure == "entropy" else 2
     some = ensemble_of(ensemble, trial.members[:first])
-    found = some.predict(x)
-    maps = {"entropy": some_entropy(found), "mutual_information": found.mutual_information, "variance": found.variance}
+    result = some.predict(x)
+    maps = {
+        "entropy": some_entropy(result),
+        "mutual_information": result.mutual_information,
+        "variance": result.variance,
+    }
     values = maps[measure]
     assert values is not None
     means = values.flatten(1).mean(1).sort().values
     return policy(order, measure, float((means[2] + means[3]) / 2))
 
 
-def some_entropy(found: Prediction) -> Tensor | None:
-    return found.entropy
+def some_entropy(result: Prediction) -> Tensor | None:
+    return result.entropy
 
 
 def ensemble_of(ensemble: Ensemble, names: tuple[str, ...], calibrated: bool = False) -> Ensemble:
@@ -131,9 +135,9 @@ def test_images_stop_at_the_first_certain_member() -> None:
     expected = []
     for one in x:
         for stage in (1, 2, 3):
-            found = ensemble_of(ensemble, rule.members[:stage]).predict(one).entropy
-            assert found is not None
-            if float(found.mean()) < rule.threshold:
+            result = ensemble_of(ensemble, rule.members[:stage]).predict(one).entropy
+            assert result is not None
+            if float(result.mean()) < rule.threshold:
                 break
         expected.append(stage)
     assert predict_cascade(ensemble, x, rule).used.tolist() == expected

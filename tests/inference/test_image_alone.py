@@ -67,10 +67,10 @@ def images() -> Tensor:
     return batch
 
 
-def require_same(found: Prediction, wanted: Prediction) -> None:
+def require_same(result: Prediction, expected: Prediction) -> None:
     for name in MAPS:
         torch.testing.assert_close(
-            getattr(found, name), getattr(wanted, name), rtol=0, atol=1e-6, msg=lambda text, at=name: f"{at}: {text}"
+            getattr(result, name), getattr(expected, name), rtol=0, atol=1e-6, msg=lambda text, at=name: f"{at}: {text}"
         )
 
 
@@ -109,11 +109,11 @@ def test_a_member_that_would_have_given_the_size_of_the_map_can_be_left_out() ->
 def test_the_guarantee_is_void_for_that_image_only(members: dict[str, DenseModel]) -> None:
     ensemble = Ensemble(members, task=TASK, guarantee=ConformalSet(0.34, 0.1, 20), min_members=1).eval()
     with pytest.warns(UserWarning):
-        found = ensemble.predict(images()).included
-    assert found is not None and found[BLACK].all()
+        result = ensemble.predict(images()).included
+    assert result is not None and result[BLACK].all()
     for number in (0, 1, 3):
         alone = ensemble.predict(images()[number]).included
-        assert alone is not None and torch.equal(found[number], alone[0]) and not alone.all()
+        assert alone is not None and torch.equal(result[number], alone[0]) and not alone.all()
     with pytest.warns(UserWarning):
         assert ensemble.predict(images()[BLACK]).included is None
 
@@ -214,7 +214,7 @@ def test_an_image_read_by_windows_has_the_same_members_everywhere(
     done = densemble("predict", artifact, tmp_path / "in", "-o", tmp_path / "all", *arguments, "--min-members", 1)
     assert done.returncode == 5 and "field.tif': predicted without member 'two'" in done.stderr
     assert densemble("predict", alone, tmp_path / "in", "-o", tmp_path / "alone", *arguments).returncode == 0
-    found, wanted = (tifffile.imread(tmp_path / out / "field_mean.tif") for out in ("all", "alone"))
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
-    found, wanted = (tifffile.imread(tmp_path / out / "sound_mean.tif") for out in ("all", "out"))
-    np.testing.assert_array_equal(found, wanted)
+    result, expected = (tifffile.imread(tmp_path / out / "field_mean.tif") for out in ("all", "alone"))
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    result, expected = (tifffile.imread(tmp_path / out / "sound_mean.tif") for out in ("all", "out"))
+    np.testing.assert_array_equal(result, expected)

@@ -59,10 +59,10 @@ def test_sources(photos: Path) -> None:
 
 
 def test_every_prediction_has_the_size_of_its_image(ensemble: de.Ensemble, photos: Path) -> None:
-    found = list(de.predict(ensemble, photos))
-    assert [p.name for p in found] == ["a", "b", "c"]
-    assert [tuple(p.mean.shape) for p in found] == [(1, 50, 70), (1, 31, 17), (1, 120, 64)]
-    for p in found:
+    result = list(de.predict(ensemble, photos))
+    assert [p.name for p in result] == ["a", "b", "c"]
+    assert [tuple(p.mean.shape) for p in result] == [(1, 50, 70), (1, 31, 17), (1, 120, 64)]
+    for p in result:
         assert p.image.shape[:2] == p.uncertainty.shape == tuple(p.mean.shape[1:]) == p.overlay().shape[:2]
         assert p.map_image().dtype == np.uint8
 
@@ -78,11 +78,11 @@ def test_the_map_is_the_resized_map_of_the_ensemble(ensemble: de.Ensemble, photo
     pixels = np.asarray(Image.open(photos / "b.png"))
     x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
-        wanted = F.interpolate(ensemble(x), size=(31, 17), mode="bilinear", align_corners=False)[0]
+        expected = F.interpolate(ensemble(x), size=(31, 17), mode="bilinear", align_corners=False)[0]
         lean = F.interpolate(prepared(ensemble)(x), size=(31, 17), mode="bilinear", align_corners=False)[0]
-    found = next(iter(de.predict(ensemble, pixels))).mean
-    torch.testing.assert_close(found, lean, rtol=0, atol=0)  # the rewritten ensemble's to the bit
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)  # which is the plain one's up to rounding
+    result = next(iter(de.predict(ensemble, pixels))).mean
+    torch.testing.assert_close(result, lean, rtol=0, atol=0)  # the rewritten ensemble's to the bit
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)  # which is the plain one's up to rounding
 
 
 def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> None:
@@ -98,15 +98,15 @@ def test_predictions_come_one_by_one(ensemble: de.Ensemble, photos: Path) -> Non
 def test_an_image_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
     (photos / "b.png").write_bytes(b"no image")
     wrong = [np.zeros((4, 4)), np.full((4, 4, 3), 300.0), np.full((4, 4, 3), np.nan), "photo"]
-    found = list(de.predict(ensemble, [photos, *wrong[:3], torch.rand(3, 48, 64)]))
-    assert [p.failed is None for p in found] == [True, False, True, False, False, False, True]
-    for p, said in zip((found[1], *found[3:6]), ("b.png", "(H, W, 3)", "divide by 255", "nan"), strict=True):
+    result = list(de.predict(ensemble, [photos, *wrong[:3], torch.rand(3, 48, 64)]))
+    assert [p.failed is None for p in result] == [True, False, True, False, False, False, True]
+    for p, said in zip((result[1], *result[3:6]), ("b.png", "(H, W, 3)", "divide by 255", "nan"), strict=True):
         assert p.failed is not None and said in p.failed and p.path == (photos / "b.png" if said == "b.png" else None)
         with pytest.raises(DataError, match=r"there is no mean: .*look at `.failed` first"):
             _ = p.mean
         with pytest.warns(UserWarning, match="nothing is saved"):
             assert p.save(tmp_path / "out") == []
-    assert len([path for p in found if p.failed is None for path in p.save(tmp_path / "out", ("npy",))]) == 3
+    assert len([path for p in result if p.failed is None for path in p.save(tmp_path / "out", ("npy",))]) == 3
 
 
 def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:

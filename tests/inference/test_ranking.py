@@ -134,10 +134,10 @@ def test_sets_are_planes_of_a_tiff(
     for image, size in SIZES.items():
         planes, maps = tifffile.imread(out / f"{image[0]}_guarantee.tif"), np.load(out / f"{image[0]}.npy")
         assert planes.dtype == np.uint8 and planes.shape == (TASKS[name].out_channels, *size)
-        wanted = maps >= guarantee.threshold
+        expected = maps >= guarantee.threshold
         if name != "multilabel":
-            wanted |= np.arange(len(maps))[:, None, None] == maps.argmax(0)
-        np.testing.assert_array_equal(planes, np.where(wanted, 255, 0))
+            expected |= np.arange(len(maps))[:, None, None] == maps.argmax(0)
+        np.testing.assert_array_equal(planes, np.where(expected, 255, 0))
         assert set(np.unique(planes)) == {0, 255}
 
 

@@ -55,10 +55,10 @@ SOURCES: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_sources(kind: str, ensemble: de.Ensemble) -> None:
-    (wanted,) = de.predict(ensemble, PIXELS)
-    found = list(de.predict(ensemble, SOURCES[kind]))
-    assert [p.name for p in found] == ["0", "1", "2"]
-    assert all(torch.equal(p.mean, wanted.mean) for p in found)
+    (expected,) = de.predict(ensemble, PIXELS)
+    result = list(de.predict(ensemble, SOURCES[kind]))
+    assert [p.name for p in result] == ["0", "1", "2"]
+    assert all(torch.equal(p.mean, expected.mean) for p in result)
 
 
 def test_a_data_set_is_read_item_by_item(ensemble: de.Ensemble) -> None:
@@ -116,13 +116,13 @@ def test_no_images_give_no_predictions(ensemble: de.Ensemble) -> None:
 
 @pytest.mark.parametrize(("dtype", "drift"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float64, 1e-6)])
 def test_other_precisions(dtype: torch.dtype, drift: float, ensemble: de.Ensemble) -> None:
-    wanted = ensemble.predict(BATCH).mean
+    expected = ensemble.predict(BATCH).mean
     other = de.Ensemble([small_dense(0), small_dense(1)]).eval().to(dtype)
     with torch.no_grad():
         maps = [other(BATCH), other(BATCH.to(dtype)), other.predict(BATCH).mean]
-    for found in maps:
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, wanted, rtol=0, atol=drift)
+    for result in maps:
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result, expected, rtol=0, atol=drift)
     for p, row in zip(de.predict(other, BATCH), de.predict(ensemble, BATCH), strict=True):
         torch.testing.assert_close(p.mean, row.mean, rtol=0, atol=drift)
 
@@ -135,9 +135,9 @@ class Broken(Items):
 
 
 def test_an_item_that_cannot_be_read_does_not_end_the_others(ensemble: de.Ensemble) -> None:
-    found = list(de.predict(ensemble, Broken(TENSOR)))
-    assert [p.failed is None for p in found] == [True, False, True]
-    assert "truncated" in str(found[1].failed)
+    result = list(de.predict(ensemble, Broken(TENSOR)))
+    assert [p.failed is None for p in result] == [True, False, True]
+    assert "truncated" in str(result[1].failed)
 
 
 def test_an_item_that_is_not_a_tensor_is_reported(ensemble: de.Ensemble) -> None:

@@ -14,12 +14,12 @@ from densemble.selection.folds import folds_of
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
     """``written("depth")``: a run of that task, written once. Tests must not change it."""
-    found: dict[str, Written] = {}
+    result: dict[str, Written] = {}
 
     def get(kind: str) -> Written:
-        if kind not in found:
-            found[kind] = write_run(tmp_path_factory.mktemp(kind), kind)
-        return found[kind]
+        if kind not in result:
+            result[kind] = write_run(tmp_path_factory.mktemp(kind), kind)
+        return result[kind]
 
     return get
 

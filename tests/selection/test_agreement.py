@@ -41,8 +41,8 @@ def test_report_leaderboard_and_evaluate_agree(
         assert analysis["chosen"]["val"][name] == pytest.approx(value, abs=1e-6), name
     if "per_class" in analysis:
         table = analysis["per_class"]["scores"]
-        wanted = {"ensemble": measured, **measured["members"]}
-        for name, scores in wanted.items():
+        expected = {"ensemble": measured, **measured["members"]}
+        for name, scores in expected.items():
             found, exact = (np.array(own, float) for own in (table[name], scores["iou_per_class"]))
             np.testing.assert_allclose(found, exact, atol=1e-6, err_msg=name)
         assert set(table) == {*NAMES, "ensemble", "ensemble, cross-fitted"}

@@ -36,35 +36,35 @@ def left_behind(run: Written) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    found: dict[str, Any] = json.loads((run.path / "analysis.json").read_text(), parse_constant=refuse)
+    result: dict[str, Any] = json.loads((run.path / "analysis.json").read_text(), parse_constant=refuse)
     page = re.sub(r"base64,[^\"]*", "", (run.path / "report.html").read_text())
-    assert all(name in page for name in found["error_correlation"]["names"])
+    assert all(name in page for name in result["error_correlation"]["names"])
     assert not re.search(r"\bnan\b", page, re.IGNORECASE)
     assert (run.path / "leaderboard.csv").is_file()
-    return found
+    return result
 
 
 @pytest.mark.parametrize("kind", sampled(["saliency", *TASK_SETS], ["saliency", "segmentation", "depth", "density"]))
 def test_every_task_is_analysed_and_reported(kind: str, fresh: Fresh) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble("all")
-    found = left_behind(run)
-    assert set(found) == ALWAYS | COMPARED | CROSSED | OF_TASK.get(kind, set())
-    assert found["pictures"] == 8 and found["map_size"] == [12, 16] and found["metric"] == run.task.primary
-    assert found["chosen"] == read_json(run.path / "ensemble.json")
-    assert found["chosen"]["val"] == ensemble.metrics["val"] and found["chosen"]["dropped"] == []
-    assert [row["name"] for row in found["strategies"]] == ["greedy", "best", "all"]
-    rows = {row["name"]: row for row in found["members"]}
+    result = left_behind(run)
+    assert set(result) == ALWAYS | COMPARED | CROSSED | OF_TASK.get(kind, set())
+    assert result["pictures"] == 8 and result["map_size"] == [12, 16] and result["metric"] == run.task.primary
+    assert result["chosen"] == read_json(run.path / "ensemble.json")
+    assert result["chosen"]["val"] == ensemble.metrics["val"] and result["chosen"]["dropped"] == []
+    assert [row["name"] for row in result["strategies"]] == ["greedy", "best", "all"]
+    rows = {row["name"]: row for row in result["members"]}
     assert list(rows) == list(NAMES)
     for name, row in rows.items():
         assert row["share"] == pytest.approx(1 / 3) and row["milliseconds"] > 0 and row["state"] == "done"
         assert row["score"] == pytest.approx(run.run.trained()[name]["val"][run.task.primary])
-    matrix = np.array(found["error_correlation"]["matrix"], float)
+    matrix = np.array(result["error_correlation"]["matrix"], float)
     np.testing.assert_allclose(matrix, matrix.T)
-    assert sorted(row["number"] for row in found["disagreement"]) == list(range(8))
-    assert all(row["picture"] == run.data.val[row["number"]].stem for row in found["disagreement"])
+    assert sorted(row["number"] for row in result["disagreement"]) == list(range(8))
+    assert all(row["picture"] == run.data.val[row["number"]].stem for row in result["disagreement"])
     # A validation loss that is not finite is left out.
-    assert found["curves"]["one"] == [
+    assert result["curves"]["one"] == [
         {"epoch": 1, "train_loss": 2, "val_loss": 2.5}, {"epoch": 2, "train_loss": 1},
     ]  # fmt: skip
 
@@ -74,9 +74,9 @@ def test_one_member_is_enough(kind: str, tmp_path: Path) -> None:
     run = write_run(tmp_path, kind, members=1)
     ensemble = run.run.assemble("greedy", "auto")
     assert list(ensemble.members) == ["one"] and ensemble.combine == "mean"
-    found = left_behind(run)
-    assert set(found) == ALWAYS | CROSSED | OF_TASK[kind] and found["rules"] == []
-    assert found["members"][0]["leave_one_out"] is None
+    result = left_behind(run)
+    assert set(result) == ALWAYS | CROSSED | OF_TASK[kind] and result["rules"] == []
+    assert result["members"][0]["leave_one_out"] is None
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_one_member_is_enough(kind: str, tmp_path: Path) -> None:
 def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
     run = write_run(tmp_path, kind, images=images)
     run.run.assemble("all", "auto")
-    found = left_behind(run)
-    assert set(found) == ALWAYS | ({"per_class"} if kind == "segmentation" else set())
-    assert found["rules"] == [] and len(found["disagreement"]) == images
+    result = left_behind(run)
+    assert set(result) == ALWAYS | ({"per_class"} if kind == "segmentation" else set())
+    assert result["rules"] == [] and len(result["disagreement"]) == images
 
 
 @pytest.mark.parametrize(("known", "whole"), [(2, True), (1, False)])
@@ -97,9 +97,9 @@ def test_images_without_known_target(known: int, whole: bool, tmp_path: Path) ->
         ignored = Image.fromarray(np.full(SIZE, 255, np.uint8))
         ignored.save(run.data.path / "val" / "targets" / f"{sample.stem}.png")
     run.run.assemble("all", "auto", report=lines.append)
-    found = left_behind(run)
+    result = left_behind(run)
     sections = OF_TASK["segmentation"] | COMPARED | CROSSED if whole else {"per_class", "pareto"}
-    assert set(found) == ALWAYS | sections
+    assert set(result) == ALWAYS | sections
     assert whole != any("not cross-fitted: too few images" in line for line in lines)
     # Images 1 and 3 are for the guarantee; it needs one with a known target.
     if whole:
@@ -118,10 +118,10 @@ def test_a_single_image_cannot_be_halved_for_a_guarantee(tmp_path: Path) -> None
 def test_leaderboard_lists_strategies_and_rules(fresh: Fresh, densemble: Callable[..., Any]) -> None:
     run = fresh("segmentation")
     run.run.assemble("all", "logits")
-    found = left_behind(run)
+    result = left_behind(run)
     printed = json.loads(densemble("leaderboard", run.path, "--json").stdout)
     assert set(printed) == {"run", "leaderboard", "cross_fitted", "strategies", "rules", "pareto"}
-    assert all(printed[key] == found[key] for key in ("cross_fitted", "strategies", "rules", "pareto"))
+    assert all(printed[key] == result[key] for key in ("cross_fitted", "strategies", "rules", "pareto"))
     ensembles = {"ensemble (all, logits)", "ensemble (all, logits), cross-fitted"}
     assert {row["name"] for row in printed["leaderboard"]} == {*NAMES, *ensembles}
     shown = densemble("leaderboard", run.path).stdout

@@ -25,21 +25,21 @@ TOLERANCE = 0.01
 """float16 probabilities are exact to 0.0005; temperatures below 1 increase the error up to five times."""
 
 
-def nearly(found: Tensor | None, wanted: Tensor | None, name: str) -> None:
+def nearly(result: Tensor | None, expected: Tensor | None, name: str) -> None:
     """Require equality except for 2 % of the values: rounding decides between members with equal values."""
-    assert (found is None) == (wanted is None), name
-    if found is None or wanted is None:
+    assert (result is None) == (expected is None), name
+    if result is None or expected is None:
         return
-    assert found.shape == wanted.shape, name
-    scale = max(float(wanted.abs().max()), 1.0)
-    far = (found.double() - wanted.double()).abs() > TOLERANCE * scale
+    assert result.shape == expected.shape, name
+    scale = max(float(expected.abs().max()), 1.0)
+    far = (result.double() - expected.double()).abs() > TOLERANCE * scale
     assert far.double().mean() <= 0.02, f"{name}: {int(far.sum())} of {far.numel()} values differ"
 
 
-def require_same(found: Prediction, wanted: Prediction, *but: str) -> None:
-    for name, value in wanted.__dict__.items():
+def require_same(result: Prediction, expected: Prediction, *but: str) -> None:
+    for name, value in expected.__dict__.items():
         if name not in but:
-            nearly(getattr(found, name), value, name)
+            nearly(getattr(result, name), value, name)
 
 
 def kept(run: Written) -> tuple[HeldOut, Combination]:
@@ -76,8 +76,8 @@ def test_prediction_equals_that_of_the_networks(kind: str, written: Callable[[st
     for rule in rules_for(run.task):
         held, mean = kept(run)
         combination = fit_rule(held, mean, rule)
-        found = combination.predict(held.read(0)[:, None])
-        require_same(found, networks_of(held, combination, run).predict(images))
+        result = combination.predict(held.read(0)[:, None])
+        require_same(result, networks_of(held, combination, run).predict(images))
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_calibrated_prediction_equals_that_of_the_networks(
     held = member_temperatures(plain, method)
     combination = fit_calibration(held, mean, method)
     assert combination.calibration is not None
-    found = combination.predict(held.read(0)[:, None])
-    require_same(found, networks_of(held, combination, run).predict(images))
+    result = combination.predict(held.read(0)[:, None])
+    require_same(result, networks_of(held, combination, run).predict(images))
     with pytest.raises(AssertionError, match="variance" if kind == "depth" else "mean"):
-        require_same(found, networks_of(plain, mean, run).predict(images))
+        require_same(result, networks_of(plain, mean, run).predict(images))
 
 
 @pytest.mark.parametrize(

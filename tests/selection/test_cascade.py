@@ -80,13 +80,13 @@ def uneven_set(metric: str, images: int = 10) -> HeldOut:
 def test_cost_and_score_of_policies_equal_brute_force(metric: str, rule: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     combination = combination_of(held, WEIGHTS, rule)
-    found = fit_cascade(held, combination, objective, MILLISECONDS)
-    assert any(policy.threshold > 0 for policy in found.policies)
-    for policy in found.policies:
+    result = fit_cascade(held, combination, objective, MILLISECONDS)
+    assert any(policy.threshold > 0 for policy in result.policies)
+    for policy in result.policies:
         cost, score = brute_force(held, combination, objective, policy)
         assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-6), policy
         assert policy.measure in uncertainty_measures_for(held.task)
-        share = score / found.full if objective.higher_is_better else found.full / score
+        share = score / result.full if objective.higher_is_better else result.full / score
         assert policy.kept == pytest.approx(share, rel=1e-5)
         assert policy.kept_low is not None and policy.kept is not None and policy.kept_low <= policy.kept + 1e-9
 
@@ -112,15 +112,15 @@ def test_cost_and_score_on_served_maps_equal_brute_force(metric: str) -> None:
     combination = combination_of(held, WEIGHTS)
     first = fit_cascade(held, combination, objective, MILLISECONDS)
     other = grown(held, np.random.default_rng(5))
-    found = fit_cascade(held, combination, objective, MILLISECONDS, other)
+    result = fit_cascade(held, combination, objective, MILLISECONDS, other)
     known = {(policy.members, policy.measure, policy.threshold) for policy in first.policies}
-    assert {(policy.members, policy.measure, policy.threshold) for policy in found.policies} <= known
-    assert found.full != first.full
-    for policy in found.policies:
+    assert {(policy.members, policy.measure, policy.threshold) for policy in result.policies} <= known
+    assert result.full != first.full
+    for policy in result.policies:
         cost, score = brute_force(other, combination, objective, policy)
         assert policy.cost == pytest.approx(cost) and policy.score == pytest.approx(score, rel=1e-5), policy
-    assert found.policies[-1].kept == found.policies[-1].kept_low == 1
-    for check in found.checks:  # fitted on either half alone, kept of the other half as it is served
+    assert result.policies[-1].kept == result.policies[-1].kept_low == 1
+    for check in result.checks:  # fitted on either half alone, kept of the other half as it is served
         rows = []
         for seen, unseen in ((range(5), range(5, 10)), (range(5, 10), range(5))):
             half = fit_cascade(held.only(seen), combination, objective, MILLISECONDS, other.only(seen))
@@ -128,7 +128,7 @@ def test_cost_and_score_on_served_maps_equal_brute_force(metric: str) -> None:
             policy = bare.for_budget(check.share) if check.asked == "budget" else bare.for_keep(check.share)
             rows.append(totals_of_policy(other.only(unseen), combination, objective, policy))
         score = float(objective.value(torch.stack(rows).sum(0)))
-        share = score / found.full if objective.higher_is_better else found.full / score
+        share = score / result.full if objective.higher_is_better else result.full / score
         assert check.kept == pytest.approx(share, rel=1e-5), check
 
 
@@ -136,11 +136,11 @@ def test_scores_include_the_calibration() -> None:
     task = TASKS["nll"]
     held, objective = small_set(task, [1.5, 1.0, 0.7], images=8), task.objective("nll")
     combination = combination_of(held, WEIGHTS, calibration=Temperature(2.0, task.distribution))
-    found = fit_cascade(held, combination, objective, MILLISECONDS)
-    assert found.full != pytest.approx(
+    result = fit_cascade(held, combination, objective, MILLISECONDS)
+    assert result.full != pytest.approx(
         fit_cascade(held, combination_of(held, WEIGHTS), objective, MILLISECONDS).full, rel=1e-3
     )
-    for policy in found.policies:
+    for policy in result.policies:
         assert policy.score == pytest.approx(brute_force(held, combination, objective, policy)[1], rel=1e-6)
 
 
@@ -148,16 +148,16 @@ def test_scores_include_the_calibration() -> None:
 def test_policies_form_a_pareto_front(metric: str) -> None:
     task = TASKS[metric]
     held, objective = small_set(task, [2.0, 1.0, 0.5, 1.5], images=12), task.objective(metric)
-    found = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
+    result = fit_cascade(held, combination_of(held, (0.25,) * 4), objective, [10.0, 20.0, 40.0, 30.0])
     sign = 1 if objective.higher_is_better else -1
-    *front, everything = found.policies
+    *front, everything = result.policies
     for cheaper, dearer in pairwise(front):
         assert cheaper.cost <= dearer.cost
         assert sign * dearer.score > sign * cheaper.score or dearer.kept_low > cheaper.kept_low
     assert sorted(everything.members) == sorted(held.names) and everything.threshold == 0
-    assert everything.cost == pytest.approx(1) and everything.score == pytest.approx(found.full)
+    assert everything.cost == pytest.approx(1) and everything.score == pytest.approx(result.full)
     assert everything.kept == everything.kept_low == 1
-    assert found.for_keep(1.0).kept_low >= 1 and sum(found.shares.values()) == pytest.approx(1)
+    assert result.for_keep(1.0).kept_low >= 1 and sum(result.shares.values()) == pytest.approx(1)
 
 
 def hard_and_easy(images: int = 24) -> HeldOut:
@@ -179,12 +179,12 @@ def hard_and_easy(images: int = 24) -> HeldOut:
 
 def test_certain_images_stop_early() -> None:
     held = hard_and_easy()
-    found = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
-    policy = found.for_keep(1.0)
+    result = fit_cascade(held, combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    policy = result.for_keep(1.0)
     assert policy.members == ("cheap", "dear") and policy.measure == "entropy" and policy.threshold > 0
     assert policy.cost == pytest.approx((0.1 + 1.0) / 2) and policy.kept == 1
-    assert found.for_budget(0.5).score < found.for_budget(0.6).score == found.full
-    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    assert result.for_budget(0.5).score < result.for_budget(0.6).score == result.full
+    keep = {check.share: check for check in result.checks if check.asked == "keep"}
     assert keep[0.995].kept == pytest.approx(1) and keep[0.995].cost == pytest.approx(0.55)
 
 
@@ -195,13 +195,13 @@ def test_checks_are_measured_on_the_other_half() -> None:
     cheap[:12] = arrays(held)[1][:12]  # right everywhere in the first half
     maps = [cheap, arrays(held)[1]]
     other = held_out(held.names, maps, held.targets, held.task)
-    found = fit_cascade(other, combination_of(other, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
-    shares = {kind: {check.share for check in found.checks if check.asked == kind} for kind in ("keep", "budget")}
+    result = fit_cascade(other, combination_of(other, (0.2, 0.8)), held.task.objective(), [1.0, 9.0])
+    shares = {kind: {check.share for check in result.checks if check.asked == kind} for kind in ("keep", "budget")}
     assert shares["keep"] == {0.98, 0.99, 0.995, 1.0}
     assert {0.4, 0.5, 0.7} <= shares["budget"] <= {0.1, 0.2, 0.3, 0.4, 0.5, 0.7}  # none below the cheapest member
-    keep = {check.share: check for check in found.checks if check.asked == "keep"}
+    keep = {check.share: check for check in result.checks if check.asked == "keep"}
     assert keep[1.0].kept < 0.95
-    assert found.for_keep(1.0).kept_low >= 1
+    assert result.for_keep(1.0).kept_low >= 1
 
 
 def test_failures_of_neighbours_lower_the_bound() -> None:
@@ -211,11 +211,11 @@ def test_failures_of_neighbours_lower_the_bound() -> None:
         held = hard_and_easy(60)
         cheap = arrays(held)[1].copy()
         cheap[bad] = arrays(held)[0][1]
-        found = fit_cascade(
+        result = fit_cascade(
             held_out(held.names, [cheap, arrays(held)[1]], held.targets, held.task),
             combination_of(held, (0.2, 0.8)), held.task.objective(), [1.0, 9.0],
         )  # fmt: skip
-        alone = next(policy for policy in found.policies if policy.members == ("cheap",))
+        alone = next(policy for policy in result.policies if policy.members == ("cheap",))
         assert alone.kept_low is not None
         return alone.kept_low
 
@@ -224,8 +224,8 @@ def test_failures_of_neighbours_lower_the_bound() -> None:
 
 def test_bad_members_at_the_end_do_not_run() -> None:
     held = small_set(TASKS["miou"], [0.3, 9.0, 9.0], images=12)
-    found = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
-    best = found.for_budget(1.0)
+    result = fit_cascade(held, combination_of(held, (1 / 3,) * 3), held.task.objective(), MILLISECONDS)
+    best = result.for_budget(1.0)
     assert best.members[0] == "member0" and best.cost < 1 and best.kept is not None and best.kept > 1
 
 
@@ -233,11 +233,11 @@ def test_kept_share_is_undefined_for_negative_scores() -> None:
     held = small_set(TASKS["cc"], [0.1, 0.1], images=6)
     upside_down = tuple((1 - own).astype(np.float16) for own in arrays(held))
     negative = held_out(held.names, upside_down, held.targets, held.task)
-    found = fit_cascade(negative, combination_of(negative, (0.5, 0.5)), held.task.objective(), [1.0, 2.0])
-    assert found.full < 0 and {policy.kept for policy in found.policies} == {None}
+    result = fit_cascade(negative, combination_of(negative, (0.5, 0.5)), held.task.objective(), [1.0, 2.0])
+    assert result.full < 0 and {policy.kept for policy in result.policies} == {None}
     with pytest.raises(UsageError, match="budget"):
-        found.for_keep(0.9)
-    assert found.for_budget(1.0).score >= found.full and {check.asked for check in found.checks} == {"budget"}
+        result.for_keep(0.9)
+    assert result.for_budget(1.0).score >= result.full and {check.asked for check in result.checks} == {"budget"}
 
 
 def test_ensembles_without_cascade() -> None:
@@ -258,12 +258,12 @@ def test_ensembles_without_cascade() -> None:
 def test_images_in_any_order() -> None:
     held, objective = small_set(TASKS["cc"], [1.5, 0.7], images=12), TASKS["cc"].objective()
     some = held.only([11, 2, 3, 7, 8, 5])
-    found: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
-    assert found.images == 6
-    for policy in found.policies:
+    result: Cascade = fit_cascade(some, combination_of(some, (0.5, 0.5)), objective, [1.0, 2.0])
+    assert result.images == 6
+    for policy in result.policies:
         if not policy.threshold:
             assert policy.score == pytest.approx(_score(some, objective, policy.members), rel=1e-6)
-    assert {policy.members for policy in found.policies if not policy.threshold} >= {("member1",)}
+    assert {policy.members for policy in result.policies if not policy.threshold} >= {("member1",)}
 
 
 def _score(held: HeldOut, objective: Objective, members: tuple[str, ...]) -> float:

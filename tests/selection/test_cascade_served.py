@@ -29,11 +29,11 @@ def test_scores_of_policies_equal_a_run_of_the_cascade(fresh: Fresh, kind: str) 
     for policy in cascade.policies:
         metric, used = task.metrics(), []
         for images, target, points in images_with_targets(run.data, "val"):
-            found = predict_cascade(ensemble, images, policy)
+            result = predict_cascade(ensemble, images, policy)
             size = (int(target.shape[-2]), int(target.shape[-1]))
-            maps = resize_maps(found.prediction.mean, size, task.target_kind == "density")
+            maps = resize_maps(result.prediction.mean, size, task.target_kind == "density")
             metric.update(maps[0], target, points)
-            used.append(found.used)
+            used.append(result.used)
         assert policy.score == pytest.approx(metric.compute()[cascade.metric], rel=1e-4), policy
         assert policy.cost == pytest.approx(cascade_use(torch.cat(used), policy, cascade.shares).cost)
 

@@ -41,8 +41,8 @@ def brute_score(metric: str, combined: np.ndarray, held: HeldOut) -> float:
     p, t = combined.transpose(0, 2, 1)[targets != 255], targets[targets != 255]
     if metric == "nll":
         return float(np.log(p[np.arange(len(t)), t]).mean())
-    found = p.argmax(1)
-    return float(np.mean([((found == k) & (t == k)).sum() / ((found == k) | (t == k)).sum() for k in range(3)]))
+    result = p.argmax(1)
+    return float(np.mean([((result == k) & (t == k)).sum() / ((result == k) | (t == k)).sum() for k in range(3)]))
 
 
 def brute_greedy(metric: str, held: HeldOut, rounds: int) -> tuple[list[int], float]:
@@ -67,11 +67,11 @@ def objective_of(metric: str):
 def test_greedy_equals_brute_force(metric: str, seed: int) -> None:
     held = small_set(TASKS[metric], (1.0, 1.2, 1.4, 1.4, 2.0), seed=seed)
     order, score = brute_greedy(metric, held, 12)
-    found = greedy(held, objective_of(metric), rounds=12, patience=12)
-    assert list(found.order) == order
+    result = greedy(held, objective_of(metric), rounds=12, patience=12)
+    assert list(result.order) == order
     sign = 1 if objective_of(metric).higher_is_better else -1
-    assert sign * found.score == pytest.approx(score, rel=1e-6)
-    assert found.weights == pytest.approx(np.bincount(order, minlength=5) / len(order))
+    assert sign * result.score == pytest.approx(score, rel=1e-6)
+    assert result.weights == pytest.approx(np.bincount(order, minlength=5) / len(order))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -86,9 +86,9 @@ def test_greedy_equals_autogluon(metric: str, seed: int) -> None:
             return 1 - brute_score(self.metric, y_pred_proba, held)
 
     theirs = Theirs(10, "regression", metric).fit(list(stacked(held)), np.zeros(len(held)))
-    found = greedy(held, objective_of(metric), rounds=10, patience=10)
-    assert found.weights == pytest.approx(theirs.weights_)
-    assert list(found.order) == list(theirs.indices_)
+    result = greedy(held, objective_of(metric), rounds=10, patience=10)
+    assert result.weights == pytest.approx(theirs.weights_)
+    assert list(result.order) == list(theirs.indices_)
 
 
 @pytest.mark.parametrize("metric", TASKS)
@@ -100,10 +100,10 @@ def test_exhaustive_finds_the_best_subset(metric: str) -> None:
         for size in range(1, 5)
         for subset in combinations(range(4), size)
     }
-    found = exhaustive(held, objective_of(metric))
-    assert abs(found.score) == pytest.approx(abs(max(scores.values())), rel=1e-6)
-    assert scores[found.order] == pytest.approx(max(scores.values()), rel=1e-6)
-    assert found.weights == tuple(float(number in found.order) / len(found.order) for number in range(4))
+    result = exhaustive(held, objective_of(metric))
+    assert abs(result.score) == pytest.approx(abs(max(scores.values())), rel=1e-6)
+    assert scores[result.order] == pytest.approx(max(scores.values()), rel=1e-6)
+    assert result.weights == tuple(float(number in result.order) / len(result.order) for number in range(4))
 
 
 @pytest.mark.parametrize("metric", TASKS)
@@ -119,8 +119,8 @@ def test_a_duplicate_does_not_change_the_score(metric: str) -> None:
     twice = replace(
         held, names=(*held.names, "again"), maps=(*held.maps, held.maps[0]), temperatures=(*held.temperatures, 1.0)
     )
-    alone, found = greedy(held, objective_of(metric)), greedy(twice, objective_of(metric))
-    assert found.weights == (*alone.weights, 0)
+    alone, result = greedy(held, objective_of(metric)), greedy(twice, objective_of(metric))
+    assert result.weights == (*alone.weights, 0)
 
 
 @pytest.mark.parametrize("metric", TASKS)
@@ -173,22 +173,22 @@ def test_an_undefined_objective_raises(strategy: str) -> None:
 
 def test_gain_per_millisecond_selects_the_cheap_candidate_first() -> None:
     held = small_set(TASKS["mae"], (0.5, 0.55, 3.0), images=20)
-    found = greedy_by_cost(held, objective_of("mae"), (50.0, 1.0, 1.0))
-    assert found.order[0] == 1
-    assert found.score <= best(held, objective_of("mae")).score
+    result = greedy_by_cost(held, objective_of("mae"), (50.0, 1.0, 1.0))
+    assert result.order[0] == 1
+    assert result.score <= best(held, objective_of("mae")).score
 
 
 @pytest.mark.parametrize("budget", [1.0, 5.0, 7.0, 12.0, 100.0])
 def test_a_budget_is_respected_and_used(budget: float) -> None:
     held = small_set(TASKS["nll"], (1.0, 1.2, 1.4, 3.0))
     costs = (10.0, 5.0, 2.0, 1.0)
-    found = greedy_by_cost(held, objective_of("nll"), costs, budget)
-    assert price(found.weights, costs) <= budget
+    result = greedy_by_cost(held, objective_of("nll"), costs, budget)
+    assert price(result.weights, costs) <= budget
     for number, cost in enumerate(costs):
         if cost <= budget:
-            assert found.score <= best(held.of([held.names[number]]), objective_of("nll")).score + 1e-6
+            assert result.score <= best(held.of([held.names[number]]), objective_of("nll")).score + 1e-6
     if budget == 100:
-        assert found.score <= greedy(held, objective_of("nll")).score + 1e-6
+        assert result.score <= greedy(held, objective_of("nll")).score + 1e-6
 
 
 def test_a_budget_below_the_cheapest_candidate_raises() -> None:
@@ -220,6 +220,6 @@ def test_pareto_front_rises_and_is_not_dominated(metric: str) -> None:
 def test_nan_of_an_unselected_member_does_not_spread() -> None:
     held = small_set(SegmentationTask(("a", "b", "c")), (1.0, 1.2, 1.0))
     arrays(held)[2][:] = np.nan
-    found = greedy(held, objective_of("nll"))
-    assert found.weights[2] == 0
-    assert np.isfinite(found.score)
+    result = greedy(held, objective_of("nll"))
+    assert result.weights[2] == 0
+    assert np.isfinite(result.score)

@@ -38,8 +38,8 @@ def analysis(run: Written) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is no JSON")
 
-    found: dict[str, Any] = json.loads((run.path / "analysis.json").read_text(), parse_constant=refuse)
-    return found
+    result: dict[str, Any] = json.loads((run.path / "analysis.json").read_text(), parse_constant=refuse)
+    return result
 
 
 def score(run: Written, weights: dict[str, float]) -> float:
@@ -170,8 +170,8 @@ def test_auto_selects_a_weighing_rule_if_two_of_three_members_are_bad(
     # The mean of the planted maps by hand, and the good member alone.
     sign = 1 if values["higher_is_better"] else -1
     mean, alone = score(run, dict.fromkeys(NAMES, 1.0)), score(run, {"one": 1.0})
-    found = ensemble.metrics["val"][run.task.primary]
-    assert sign * (found - mean) > 0.5 * sign * (alone - mean) > 0
+    result = ensemble.metrics["val"][run.task.primary]
+    assert sign * (result - mean) > 0.5 * sign * (alone - mean) > 0
 
 
 def test_auto_keeps_the_mean_if_no_rule_can_gain(fresh: Fresh) -> None:

@@ -47,19 +47,19 @@ def area_under(uncertainty: Array, error: Array) -> float:
     return float((np.cumsum(ordered) / np.arange(1, len(ordered) + 1)).mean())
 
 
-def require_risk(found: dict[str, Any], uncertainty: list[Array], error: list[Array], by: str) -> None:
+def require_risk(result: dict[str, Any], uncertainty: list[Array], error: list[Array], by: str) -> None:
     all_of_it, errors = np.concatenate(uncertainty), np.concatenate(error)
-    assert found["by"] == by
-    assert found["risk"] == pytest.approx(errors.mean()) == pytest.approx(found["curve"][-1][1])
-    assert found["aurc"] == pytest.approx(area_under(all_of_it, errors), abs=2e-3)
+    assert result["by"] == by
+    assert result["risk"] == pytest.approx(errors.mean()) == pytest.approx(result["curve"][-1][1])
+    assert result["aurc"] == pytest.approx(area_under(all_of_it, errors), abs=2e-3)
     half = np.argsort(all_of_it)[: len(errors) // 2]
-    assert dict(map(tuple, found["curve"]))[0.5] == pytest.approx(errors[half].mean(), abs=5e-3)
+    assert dict(map(tuple, result["curve"]))[0.5] == pytest.approx(errors[half].mean(), abs=5e-3)
 
 
 def test_segmentation(written: Callable[[str], Written]) -> None:
     run, guarantee = written("segmentation"), GUARANTEES["segmentation"]
     ensemble = build(run, guarantee=guarantee)
-    found = evaluate(ensemble, run.data, "val")
+    result = evaluate(ensemble, run.data, "val")
     uncertainty, errors, confidence, held, sizes = [], [], [], [], []
     for prediction, target in predictions(ensemble, run):
         known, labels = (target != 255).numpy(), target.numpy()
@@ -71,20 +71,20 @@ def test_segmentation(written: Callable[[str], Written]) -> None:
         sets = (mean >= 0.3) | (np.arange(3)[:, None, None] == mean.argmax(0))
         held.append(np.take_along_axis(sets, np.where(known, labels, 0)[None], 0)[0][known].mean())
         sizes.append(sets.sum(0)[known].mean())
-    require_risk(found["risk_coverage"], uncertainty, errors, "entropy")
+    require_risk(result["risk_coverage"], uncertainty, errors, "entropy")
     # Entropies that differ by less than 0.1 % count as equal: the leading 19 bits of a float32.
     ranks = np.concatenate(uncertainty).astype(np.float32).view(np.int32) >> 13
     auroc = roc_auc_score(np.concatenate(errors), ranks)
-    assert found["risk_coverage"]["error_auroc"] == pytest.approx(auroc, abs=2e-3)
+    assert result["risk_coverage"]["error_auroc"] == pytest.approx(auroc, abs=2e-3)
     drawn = np.random.default_rng(1).choice(held, (20_000, 8)).mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found["guarantee"] == {
+    assert result["guarantee"] == {
         **guarantee.describe(), "promised": 0.8, "checked_on": 8,
         "coverage": pytest.approx(np.mean(held)), "mean_size": pytest.approx(np.mean(sizes)),
         "low": pytest.approx(low, abs=0.01), "high": pytest.approx(high, abs=0.01),
     }  # fmt: skip
     right, sure = 1 - np.concatenate(errors), np.concatenate(confidence)
-    for row in found["reliability"]:
+    for row in result["reliability"]:
         inside = (sure >= row["low"]) & (sure < row["high"])
         if row["low"] == 1:
             inside = sure >= 1
@@ -92,14 +92,14 @@ def test_segmentation(written: Callable[[str], Written]) -> None:
         if inside.sum() > 50:
             assert row["accuracy"] == pytest.approx(right[inside].mean(), abs=0.02)
             assert row["confidence"] == pytest.approx(sure[inside].mean(), abs=1e-3)
-    assert sum(row["count"] for row in found["reliability"]) == len(sure)
-    assert "interval_coverage" not in found
+    assert sum(row["count"] for row in result["reliability"]) == len(sure)
+    assert "interval_coverage" not in result
 
 
 def test_multilabel(written: Callable[[str], Written]) -> None:
     run, guarantee = written("multilabel"), GUARANTEES["multilabel"]
     ensemble = build(run, guarantee=guarantee)
-    found = evaluate(ensemble, run.data, "val")
+    result = evaluate(ensemble, run.data, "val")
     uncertainty, errors, held = [], [], []
     for prediction, target in predictions(ensemble, run):
         mean, masks = at(prediction.mean[0], target), target.numpy()
@@ -107,16 +107,16 @@ def test_multilabel(written: Callable[[str], Written]) -> None:
         uncertainty.append(-(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)).mean(0).ravel())
         errors.append(((mean >= 0.5) != (masks == 1)).mean(0).ravel())
         held.append((mean >= 0.45)[masks == 1].mean())
-    require_risk(found["risk_coverage"], uncertainty, errors, "entropy")
-    assert found["guarantee"]["coverage"] == pytest.approx(np.mean(held))
-    assert found["guarantee"]["promised"] == 0.7 and found["guarantee"]["kind"] == "risk_control"
-    assert sum(row["count"] for row in found["reliability"]) == sum(error.size for error in errors) * 2
+    require_risk(result["risk_coverage"], uncertainty, errors, "entropy")
+    assert result["guarantee"]["coverage"] == pytest.approx(np.mean(held))
+    assert result["guarantee"]["promised"] == 0.7 and result["guarantee"]["kind"] == "risk_control"
+    assert sum(row["count"] for row in result["reliability"]) == sum(error.size for error in errors) * 2
 
 
 def test_depth(written: Callable[[str], Written]) -> None:
     run, guarantee = written("depth"), GUARANTEES["depth"]
     ensemble = build(run, guarantee=guarantee, calibration=VarianceScaling(2.0, 0.3))
-    found = evaluate(ensemble, run.data, "val")
+    result = evaluate(ensemble, run.data, "val")
     uncertainty, errors, held, widths = [], [], [], []
     examples = images_with_targets(run.data, "val")
     for (prediction, target), (images, _, _) in zip(predictions(ensemble, run), examples, strict=True):
@@ -133,24 +133,24 @@ def test_depth(written: Callable[[str], Written]) -> None:
         lower, upper = mean - reach, mean + reach
         held.append(((lower <= metres) & (metres <= upper))[valid].mean())
         widths.append((upper - lower)[valid].mean())
-    require_risk(found["risk_coverage"], uncertainty, errors, "variance")
-    assert found["risk_coverage"]["error_auroc"] is None
-    assert found["guarantee"]["coverage"] == pytest.approx(np.mean(held), abs=1e-3)
-    assert found["guarantee"]["mean_size"] == pytest.approx(np.mean(widths), rel=1e-4)
+    require_risk(result["risk_coverage"], uncertainty, errors, "variance")
+    assert result["risk_coverage"]["error_auroc"] is None
+    assert result["guarantee"]["coverage"] == pytest.approx(np.mean(held), abs=1e-3)
+    assert result["guarantee"]["mean_size"] == pytest.approx(np.mean(widths), rel=1e-4)
     deviation, error = np.sqrt(np.concatenate(uncertainty)), np.concatenate(errors)
-    intervals = found["interval_coverage"]
+    intervals = result["interval_coverage"]
     for level, share in zip(intervals["levels"], intervals["coverage"], strict=True):
         reach = {0.5: 0.67449, 0.8: 1.28155, 0.9: 1.64485, 0.95: 1.95996}[level]
         assert share == pytest.approx((error <= reach * deviation).mean(), abs=1e-3)
-    assert "reliability" not in found
+    assert "reliability" not in result
 
 
 @pytest.mark.parametrize("kind", ["saliency", "keypoints", "density", "image"])
 def test_tasks_without_errors_have_no_trust_values(kind: str, written: Callable[[str], Written]) -> None:
     run = written(kind)
-    found = evaluate(build(run), run.data, "val")
-    assert not {"risk_coverage", "interval_coverage", "guarantee", "reliability"} & set(found)
-    assert set(found["members"]) == {"one", "two"} and found["images"] == 8
+    result = evaluate(build(run), run.data, "val")
+    assert not {"risk_coverage", "interval_coverage", "guarantee", "reliability"} & set(result)
+    assert set(result["members"]) == {"one", "two"} and result["images"] == 8
 
 
 def test_no_guarantee_is_checked_without_one(written: Callable[[str], Written]) -> None:
@@ -160,10 +160,10 @@ def test_no_guarantee_is_checked_without_one(written: Callable[[str], Written]) 
 
 def test_an_ensemble_in_train_mode_is_scored_in_eval_mode(written: Callable[[str], Written]) -> None:
     run = written("segmentation")
-    wanted = evaluate(build(run), run.data, "val")
+    expected = evaluate(build(run), run.data, "val")
     ensemble = build(run).train()
     before = {name: tensor.clone() for name, tensor in ensemble.state_dict().items()}
-    assert evaluate(ensemble, run.data, "val") == wanted
+    assert evaluate(ensemble, run.data, "val") == expected
     assert all(module.training for module in ensemble.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in ensemble.state_dict().items())
 
@@ -179,20 +179,20 @@ def test_a_member_is_scored_on_the_images_with_usable_maps(written: Callable[[st
 
     handle = member.register_forward_hook(sometimes)
     with pytest.warns(UserWarning, match="'two' gives NaN"):
-        found = evaluate(spoilt, run.data, "val")
+        result = evaluate(spoilt, run.data, "val")
     handle.remove()
-    wanted = evaluate(whole, run.data, "val")
-    assert found["images"] == 8 and found["miou"] is not None
-    assert found["members"]["one"] == wanted["members"]["one"]
-    assert found["members"]["two"] != wanted["members"]["two"]
+    expected = evaluate(whole, run.data, "val")
+    assert result["images"] == 8 and result["miou"] is not None
+    assert result["members"]["one"] == expected["members"]["one"]
+    assert result["members"]["two"] != expected["members"]["two"]
     odd = [str(sample.image) for sample in run.data.val[1::2]]
-    assert found["without"] == [{"image": image, "members": {"two": "gives NaN or infinity"}} for image in odd]
-    assert "without" not in wanted
+    assert result["without"] == [{"image": image, "members": {"two": "gives NaN or infinity"}} for image in odd]
+    assert "without" not in expected
     always = member.register_forward_hook(lambda module, images, logits: logits * torch.nan)
     with pytest.warns(UserWarning):
         none = evaluate(spoilt, run.data, "val")
     with pytest.raises(ArtifactError, match=f"{run.data.val[0].image}': member 'two' gives NaN"):
         evaluate(Ensemble(dict(spoilt.members), None, run.task).eval(), run.data, "val")  # type: ignore[arg-type]
     always.remove()
-    assert none["members"]["two"]["nll"] is None and none["members"]["one"] == wanted["members"]["one"]
+    assert none["members"]["two"]["nll"] is None and none["members"]["one"] == expected["members"]["one"]
     assert none["miou"] == pytest.approx(none["members"]["one"]["miou"])

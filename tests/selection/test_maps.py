@@ -13,21 +13,21 @@ from densemble.tasks import MultilabelTask, SegmentationTask
 
 
 def file(folder: Path, name: str, tensor: torch.Tensor, dtype: str = "float32") -> TensorFile:
-    found = TensorFile(folder / name, dtype)
-    found.append(7, tensor)
-    return found
+    result = TensorFile(folder / name, dtype)
+    result.append(7, tensor)
+    return result
 
 
 def test_tensors_are_read_by_key(tmp_path: Path) -> None:
-    found = TensorFile(tmp_path / "t.bin")
+    result = TensorFile(tmp_path / "t.bin")
     tensors = {key: torch.randn(*shape) for key, shape in ((5, (2, 3)), (1, (4,)), (9, (1, 2, 2)))}
     for key, tensor in tensors.items():
-        found.append(key, tensor)
+        result.append(key, tensor)
     for key in (9, 5, 1, 5):
-        assert torch.equal(found.read(key), tensors[key])
-    assert 5 in found and 2 not in found
+        assert torch.equal(result.read(key), tensors[key])
+    assert 5 in result and 2 not in result
     with pytest.raises(KeyError):
-        found.read(2)
+        result.read(2)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
@@ -48,12 +48,12 @@ def test_sampled_pixels_equal_the_served_map(
     known = torch.rand(size) < 0.7
     pixels = sample_pixels(known, own, 7, max_pixels=9)
     values = logits[0].flatten(1)[:, pixels.sources]
-    found = SampledMaps(file(tmp_path, "pixels", values), {7: pixels}, task).read(7, temperature)
+    result = SampledMaps(file(tmp_path, "pixels", values), {7: pixels}, task).read(7, temperature)
     target = torch.arange(size[0] * size[1]).view(size)
     indices = pixels.of_target(target)[:, 0]
     assert known.flatten()[indices].all() and len(indices) == len(indices.unique()) == min(9, int(known.sum()))
     whole = F.interpolate(maps, size=size, mode="bilinear")[0].flatten(1)
-    torch.testing.assert_close(found[..., 0], whole[:, indices])
+    torch.testing.assert_close(result[..., 0], whole[:, indices])
 
 
 def test_samples_are_reproducible_and_uniform() -> None:

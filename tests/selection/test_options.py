@@ -85,8 +85,8 @@ def test_valid_options_pass(name: str) -> None:
         except UsageError:
             continue
         taken.append(guarantee)
-    wanted = {"labels": ["none", "set", "risk"], "masks": ["none", "risk"], "values": ["none", "interval"]}
-    assert taken == wanted.get(task.target_kind, ["none"])
+    expected = {"labels": ["none", "set", "risk"], "masks": ["none", "risk"], "values": ["none", "interval"]}
+    assert taken == expected.get(task.target_kind, ["none"])
 
 
 def test_named_candidates() -> None:

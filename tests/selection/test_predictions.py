@@ -21,19 +21,19 @@ def mapped(held: HeldOut, folder: Path, mode: str) -> HeldOut:
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
 def test_mapped_files_equal_arrays_in_memory(tmp_path: Path, mode: str) -> None:
     held = small_set(TASKS["miou"], (1.0, 2.0))
-    found = mapped(held, tmp_path, mode)
+    result = mapped(held, tmp_path, mode)
     for _ in range(2):
-        for (maps, target), (wanted, _) in zip(found, held, strict=True):
+        for (maps, target), (expected, _) in zip(result, held, strict=True):
             assert maps.dtype == torch.float32
-            assert torch.equal(maps, wanted)
+            assert torch.equal(maps, expected)
             assert target is held.targets[[t is target for t in held.targets].index(True)]
 
 
 def test_changes_of_a_copy_on_write_map_stay(tmp_path: Path) -> None:
-    found = mapped(small_set(TASKS["mae"], (1.0,)), tmp_path, "c")
-    arrays(found)[0][2] = 7
-    found.read(2)
-    assert (found.read(2) == 7).all()
+    result = mapped(small_set(TASKS["mae"], (1.0,)), tmp_path, "c")
+    arrays(result)[0][2] = 7
+    result.read(2)
+    assert (result.read(2) == 7).all()
 
 
 def test_a_part_of_a_mapped_file_is_read_at_its_offset(tmp_path: Path) -> None:

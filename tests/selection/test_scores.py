@@ -23,11 +23,11 @@ def test_statistics_equal_the_metric_of_each_image(metric: str) -> None:
     rows = statistics(held.only((4, 2)), WEIGHTS, objective)
     assert rows.shape[:2] == (3, 2)
     for weights, own in zip(WEIGHTS, objective.value(rows).tolist(), strict=True):
-        for image, found in zip((4, 2), own, strict=True):
+        for image, result in zip((4, 2), own, strict=True):
             single = held.task.metrics()
             combined = np.average([maps[image].astype(np.float32) for maps in arrays(held)], axis=0, weights=weights)
             single.update(torch.from_numpy(combined).float(), *held.targets[image])
-            assert found == pytest.approx(single.compute()[metric], abs=1e-6)
+            assert result == pytest.approx(single.compute()[metric], abs=1e-6)
 
 
 @pytest.mark.parametrize("metric", TASKS)
@@ -69,15 +69,15 @@ def test_resizing_to_the_target_keeps_the_count() -> None:
     task = HeatmapTask(("cell",), mode="density")
     objective, maps = task.objective("count_mae"), torch.rand(4, 1, 6, 8)
     target = torch.rand(1, 12, 16)
-    found = objective.value(measure(maps, (target, None), task, objective))
-    torch.testing.assert_close(found, (maps.double().sum((1, 2, 3)) - target.double().sum()).abs(), rtol=1e-5, atol=0)
+    result = objective.value(measure(maps, (target, None), task, objective))
+    torch.testing.assert_close(result, (maps.double().sum((1, 2, 3)) - target.double().sum()).abs(), rtol=1e-5, atol=0)
 
 
 def test_resizing_and_averaging_commute() -> None:
     held, objective = small_set(TASKS["mae"], (1.0, 1.2, 1.4)), TASKS["mae"].objective("mae")
     large = replace(held, targets=[(torch.rand(13, 17), None) for _ in held.targets])
-    found = objective.value(totals(large, WEIGHTS, objective)).tolist()
-    for value, weights in zip(found, WEIGHTS, strict=True):
+    result = objective.value(totals(large, WEIGHTS, objective)).tolist()
+    for value, weights in zip(result, WEIGHTS, strict=True):
         error = 0.0
         for image, (target, _) in enumerate(large.targets):
             resized = resize_maps(torch.stack([torch.from_numpy(m[image]).float() for m in arrays(held)]), (13, 17))

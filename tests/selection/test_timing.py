@@ -88,8 +88,8 @@ def candidate(name: str, seconds: float, view: str | None = None) -> Any:
 def test_equal_networks_and_views_are_measured_once_and_kept(tmp_path: Path, machine: Machine) -> None:
     run = RunFolder(tmp_path)
     some = [candidate("a", 0.25), candidate("copy of a", 0.25), candidate("a, hflip", 0.25, "hflip"), candidate("b", 1)]
-    found = milliseconds(run, some, (4, 6), machine.clock)
-    assert found == pytest.approx({"a": 250, "copy of a": 250, "a, hflip": 500, "b": 1000})
+    result = milliseconds(run, some, (4, 6), machine.clock)
+    assert result == pytest.approx({"a": 250, "copy of a": 250, "a, hflip": 500, "b": 1000})
     assert len(set(machine.made)) == 3
     before = len(machine.made)
     assert milliseconds(run, some[:2], (4, 6), machine.clock) == pytest.approx({"a": 250, "copy of a": 250})

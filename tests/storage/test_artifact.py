@@ -79,8 +79,8 @@ def test_a_fresh_process_elsewhere_without_network_and_pickle_gives_the_same_bit
     arguments = [str(moved), str(elsewhere / "x.npy"), str(torch.get_num_threads())]
     subprocess.run([sys.executable, "-c", FRESH, *arguments], cwd=elsewhere, check=True, timeout=120)
     with torch.no_grad():
-        wanted = ensemble(torch.from_numpy(x)).numpy()
-    assert np.array_equal(np.load(elsewhere / "x.npy.out.npy"), wanted)
+        expected = ensemble(torch.from_numpy(x)).numpy()
+    assert np.array_equal(np.load(elsewhere / "x.npy.out.npy"), expected)
 
 
 def test_members_outside_the_subset_are_not_in_the_file(artifact: Path) -> None:

@@ -82,9 +82,9 @@ def fit(rule: str, task: Task) -> dict[str, Tensor]:
     return learn(images, WEIGHTS, task)
 
 
-def require_equal(found: Ensemble, wanted: Ensemble, tolerance: float = 0.0) -> None:
+def require_equal(result: Ensemble, expected: Ensemble, tolerance: float = 0.0) -> None:
     """The same in every field of a prediction, and as a module."""
-    one, two = found.predict(IMAGES), wanted.predict(IMAGES)
+    one, two = result.predict(IMAGES), expected.predict(IMAGES)
     assert one.__dict__.keys() == two.__dict__.keys()
     for name, value in one.__dict__.items():
         other = two.__dict__[name]
@@ -92,7 +92,7 @@ def require_equal(found: Ensemble, wanted: Ensemble, tolerance: float = 0.0) -> 
         if value is not None:
             torch.testing.assert_close(value, other, rtol=tolerance, atol=tolerance, msg=lambda t, n=name: f"{n}: {t}")
     with torch.no_grad():
-        torch.testing.assert_close(found(IMAGES), wanted(IMAGES), rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(result(IMAGES), expected(IMAGES), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(("name", "rule"), PAIRS)
@@ -220,12 +220,12 @@ def test_a_damaged_member_can_be_done_without(
     with pytest.raises(ArtifactError, match=r"tensor 'two/.*differs from its checksum"):
         load(path)
     with pytest.warns(UserWarning, match="member 'two' is left out.*differs from its checksum"):
-        found = load(path, min_members=2)
-    assert found.weights == pytest.approx({"one": 0.75, "three": 0.25}) and found.min_members == 2
-    assert list(found.left_out) == ["two"] and "differs from its checksum" in found.left_out["two"]
+        result = load(path, min_members=2)
+    assert result.weights == pytest.approx({"one": 0.75, "three": 0.25}) and result.min_members == 2
+    assert list(result.left_out) == ["two"] and "differs from its checksum" in result.left_out["two"]
     others = {key: members[key] for key in ("one", "three")}
     left = {key: tensor[[0, 2]] for key, tensor in fitted.items()}
-    require_equal(found, Ensemble(others, [3, 1], task, rule, fitted=left).eval())
+    require_equal(result, Ensemble(others, [3, 1], task, rule, fitted=left).eval())
     with pytest.warns(UserWarning), pytest.raises(ArtifactError, match=r"2 of 3 members.*at least 3 are needed.*two/"):
         load(path, min_members=3)
 
@@ -269,6 +269,6 @@ def test_views_of_a_damaged_network_go_with_it(tmp_path: Path) -> None:
     members = {"one": one, "one@hflip": ViewedMember(one, "hflip"), "two": two}
     path = damaged(save(Ensemble(members), tmp_path / "e.safetensors"), "one")
     with pytest.warns(UserWarning) as said:
-        found = load(path, min_members=1)
-    assert list(found.members) == ["two"] and len(said) == 2
-    require_equal(found, Ensemble({"two": two}).eval())
+        result = load(path, min_members=1)
+    assert list(result.members) == ["two"] and len(said) == 2
+    require_equal(result, Ensemble({"two": two}).eval())

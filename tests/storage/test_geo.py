@@ -75,7 +75,7 @@ def test_only_geotiffs_need_rasterio(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "rasterio", None)
     assert read_georeference(tmp_path / "plain.tif") is None
     assert read_image(tmp_path / "geo.tif").shape == (6, 8, 3)
-    with pytest.raises(UsageError, match=r"geo\.tif.*pip install \"densemble\[geo\]\""):
+    with pytest.raises(UsageError, match=r"geo\.tif.*pip install 'densemble\[geo\]'"):
         read_georeference(tmp_path / "geo.tif")
     with pytest.raises(UsageError, match=r"densemble\[geo\]"):
         write_tiff(tmp_path / "map.tif", np.zeros((6, 8), np.uint8), Georeference(WKT, TURNED))

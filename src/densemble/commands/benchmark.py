@@ -9,8 +9,13 @@ from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Set, Split
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from densemble.data.folder import FolderData
     from densemble.ensemble.cascade import Policy
     from densemble.ensemble.ensemble import Ensemble
+    from densemble.evaluation.benchmark.measure_ensemble import Modes
+    from densemble.shapes import Size
 
 GIGA = 1e9
 
@@ -39,19 +44,12 @@ def benchmark(
     """Time an ensemble, compared with a naive loop over its members and with the limits of this machine."""
     import torch
 
-    from densemble.commands.split_data import data_for, require_split
-    from densemble.evaluation.benchmark.benchmark_images import split_images, synthetic_images
+    from densemble.commands.split_data import require_split
     from densemble.evaluation.benchmark.execution_modes import name_of
     from densemble.evaluation.benchmark.fresh_process import Request
     from densemble.evaluation.benchmark.machine import machine
-    from densemble.evaluation.benchmark.measure_ensemble import (
-        measure_batch,
-        measure_processes,
-        measure_split,
-        temporary_cache,
-    )
-    from densemble.evaluation.benchmark.plain_values import batch_values, process_values, score_values
-    from densemble.evaluation.scores import default_split
+    from densemble.evaluation.benchmark.measure_ensemble import measure_batch, measure_processes, temporary_cache
+    from densemble.evaluation.benchmark.plain_values import batch_values, process_values
     from densemble.inference.predict import check_execution
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load
@@ -65,12 +63,8 @@ def benchmark(
     policy = _policy(ensemble, keep, budget, data)
     variants = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
     torch_device = torch.device(device)
-    folder = None if data is None else data_for(ensemble, data, setting)
-    if folder is None:
-        images = synthetic_images(batch, ensemble.in_channels, image_size)
-    else:
-        split = split or default_split(folder)
-        images = split_images(folder, split, batch, image_size)
+    scored = None if data is None else _data_and_split(ensemble, data, split, setting)
+    images = _images(ensemble, scored, batch, image_size)
     request = Request(
         str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
     )
@@ -81,14 +75,48 @@ def benchmark(
     with temporary_cache():
         values["processes"] = process_values(measure_processes(request, images))
         values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
-        if folder is not None and split is not None:
-            task = ensemble.task
-            scores = measure_split(ensemble, folder, split, variants, policy, max_images)
-            values |= {"split": split, "scores": score_values(scores, task.primary, task.higher_is_better)}
+        if scored is not None:
+            values |= _scores(ensemble, *scored, variants, policy, max_images)
     if json:
         print_json(values)
     else:
         _print(values, name_of(backend, precision), ensemble.task.primary)
+
+
+def _data_and_split(
+    ensemble: "Ensemble", data: Path, split: str | None, settings: list[str] | None
+) -> "tuple[FolderData, str]":
+    """The data set of ``--data``, and the split that is scored: the default split of the data set if none is named."""
+    from densemble.commands.split_data import data_for
+    from densemble.evaluation.scores import default_split
+
+    folder = data_for(ensemble, data, settings)
+    return folder, split or default_split(folder)
+
+
+def _images(ensemble: "Ensemble", scored: "tuple[FolderData, str] | None", batch: int, size: "Size") -> "Tensor":
+    """The first images of the split that is scored, or synthetic images, ``(B, C, H, W)``."""
+    from densemble.evaluation.benchmark.benchmark_images import split_images, synthetic_images
+
+    if scored is None:
+        return synthetic_images(batch, ensemble.in_channels, size)
+    return split_images(*scored, batch, size)
+
+
+def _scores(
+    ensemble: "Ensemble",
+    data: "FolderData",
+    split: str,
+    variants: "Modes",
+    policy: "Policy | None",
+    max_images: int | None,
+) -> dict[str, Any]:
+    """``split`` and ``scores``: score and time of the naive loop and of the variants on a split."""
+    from densemble.evaluation.benchmark.measure_ensemble import measure_split
+    from densemble.evaluation.benchmark.plain_values import score_values
+
+    scores = measure_split(ensemble, data, split, variants, policy, max_images)
+    return {"split": split, "scores": score_values(scores, ensemble.task.primary, ensemble.task.higher_is_better)}
 
 
 def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data: Path | None) -> "Policy | None":

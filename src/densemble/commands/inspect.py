@@ -106,16 +106,14 @@ def cuts(
     from densemble.nets.cuts import cuts as separating_cuts
     from densemble.nets.cuts import measured
     from densemble.nets.dense import default_head
-    from densemble.nets.heads import require_head
     from densemble.shapes import parse_size
 
     image_size = parse_size(size)
     network = measured(backbone, image_size)
     listed = CutList(network.cuts) if every else separating_cuts(backbone, image_size)
     requested_size, smallest = (parse_size(text) if text else None for text in (out_size, min_size))
-    head = head or default_head(backbone)
-    require_head(head)
-    limits = Limits(smallest, max_stride, max_macs).for_head(head, image_size, requested_size)
+    limits = Limits(smallest, max_stride, max_macs)
+    limits = limits.for_head(head or default_head(backbone), image_size, requested_size)
     auto = choose(network.cuts, "auto", limits, backbone)
     if json:
         facts = {"backbone": backbone, "size": list(image_size), "takes": str(network.rule)}

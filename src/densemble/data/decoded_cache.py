@@ -7,10 +7,8 @@ looks complete, and if two processes build the same folder, the first one is kep
 
 import hashlib
 import json
-import os
 import shutil
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -30,6 +28,7 @@ from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
 from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
+from densemble.storage.runs import cache_folder
 from densemble.storage.validity import mask_file
 
 FORMAT = 2
@@ -171,22 +170,11 @@ def _sweep(folder: Path) -> None:
 
 
 def _decode(data: FolderData, samples: Sequence[Sample], size: Size, path: Path) -> None:
-    building = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     depth: type[np.generic] | None = np.uint8
-    try:
-        building.mkdir(parents=True, exist_ok=True)
+    remedy = "free some space, or choose another folder with --set trainer.cache_dir=FOLDER"
+    with cache_folder(path, remedy) as building:
         while depth is not None:
             depth = _fill(data, samples, size, building, depth)
-        if not path.is_dir():
-            building.rename(path)
-    except OSError as error:
-        if not path.is_dir():  # another process may have finished the same cache first
-            raise ResourceError(
-                f"cannot write the cache '{path}': {error.strerror or error}; free some space, or choose another "
-                "folder with --set trainer.cache_dir=FOLDER"
-            ) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _fill(

@@ -44,26 +44,12 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
     Raises:
         UsageError: wrong shape or type, or float values outside [0, 1].
     """
-    remedy = "convert it to RGB" if channels == 3 else f"give {channels} channels"
     if isinstance(images, list | tuple):
-        if not images:
-            raise UsageError("the list of images is empty; give at least one image")
-        converted = [as_images(image, channels) for image in images]
-        if len({image.shape[1:] for image in converted}) > 1:
-            sizes = ", ".join("x".join(str(side) for side in image.shape[2:]) for image in converted)
-            raise UsageError(f"images of one batch must have one size, got {sizes}; use de.predict, or resize them")
-        return torch.cat(converted)
+        return _batch([as_images(image, channels) for image in images])
     if is_pil(images):
         images = _pixels(images, channels)
     if isinstance(images, np.ndarray):
-        if images.dtype.kind not in "buif" or not images.dtype.isnative:
-            raise UsageError(f"images must be uint8, or float in [0, 1], got {images.dtype}; convert them")
-        array = np.array(images)
-        if array.ndim not in (3, 4) or array.shape[-1] != channels:
-            raise UsageError(
-                f"an array must be (H, W, {channels}) or (B, H, W, {channels}), got {array.shape}; {remedy}"
-            )
-        tensor = torch.from_numpy(array).movedim(-1, -3)
+        tensor = _channels_first(images, channels)
     elif isinstance(images, Tensor):
         tensor = images
     else:
@@ -74,11 +60,39 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
     if tensor.ndim == 3:
         tensor = tensor[None]
     if tensor.ndim != 4 or tensor.shape[1] != channels:
-        raise UsageError(
-            f"a tensor must be ({channels}, H, W) or (B, {channels}, H, W), got {tuple(images.shape)}; {remedy}"
-        )
+        expected = f"({channels}, H, W) or (B, {channels}, H, W)"
+        raise UsageError(f"a tensor must be {expected}, got {tuple(images.shape)}; {_remedy(channels)}")
     if 0 in tensor.shape:
         raise UsageError(f"images of shape {tuple(images.shape)} have no pixels; give at least one image")
+    return _unit_floats(tensor)
+
+
+def _batch(images: list[Tensor]) -> Tensor:
+    """Concatenate batches ``(B, C, H, W)`` of one size."""
+    if not images:
+        raise UsageError("the list of images is empty; give at least one image")
+    if len({image.shape[1:] for image in images}) > 1:
+        sizes = ", ".join("x".join(str(side) for side in image.shape[2:]) for image in images)
+        raise UsageError(f"images of one batch must have one size, got {sizes}; use de.predict, or resize them")
+    return torch.cat(images)
+
+
+def _channels_first(images: np.ndarray[Any, Any], channels: int) -> Tensor:
+    """Copy an array ``(..., H, W, C)`` to a tensor ``(..., C, H, W)``."""
+    if images.dtype.kind not in "buif" or not images.dtype.isnative:
+        raise UsageError(f"images must be uint8, or float in [0, 1], got {images.dtype}; convert them")
+    if images.ndim not in (3, 4) or images.shape[-1] != channels:
+        expected = f"(H, W, {channels}) or (B, H, W, {channels})"
+        raise UsageError(f"an array must be {expected}, got {images.shape}; {_remedy(channels)}")
+    return torch.from_numpy(np.array(images)).movedim(-1, -3)
+
+
+def _remedy(channels: int) -> str:
+    return "convert it to RGB" if channels == 3 else f"give {channels} channels"
+
+
+def _unit_floats(tensor: Tensor) -> Tensor:
+    """Convert uint8 to float32 in [0, 1], and check that float values are in that range."""
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     if not tensor.is_floating_point():

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from densemble.errors import CutError
 from densemble.nets.cut import Cut
-from densemble.nets.heads import HEADS
+from densemble.nets.heads import HEADS, require_head
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
@@ -53,7 +53,11 @@ class Limits:
             head: row of ``HEADS``; a multi-level head permits a stride of 32.
             size: (H, W) of the input.
             out_size: (h, w) of the output; ``None``: the input size. A smaller output permits a larger stride.
+
+        Raises:
+            UsageError: there is no such head.
         """
+        require_head(head)
         levels = HEADS[head].multi_level
         if self.min_size is not None or self.max_stride is not None:
             return replace(self, levels=levels)

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from functools import lru_cache
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.nets import backbones
 from densemble.nets.antialias import resize_images
-from densemble.nets.automatic_cut import Limits, choose
+from densemble.nets.automatic_cut import choose
 from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.cut import Cut, Kind
@@ -23,10 +22,11 @@ from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
 from densemble.nets.heads import HEADS, require_head
 from densemble.nets.heads.head import DenseHead
 from densemble.nets.local_weights import HUB
+from densemble.nets.measure_cuts import Measured
 from densemble.nets.network_arguments import (
     channel_values,
     count_argument,
-    limit_argument,
+    limit_arguments,
     require_channels,
     require_network,
     size_argument,
@@ -172,19 +172,14 @@ class DenseModel(nn.Module):
         in_channels = count_argument("in_channels", in_channels)
         out_channels = count_argument("out_channels", out_channels)
         out_size, input_size = size_argument("out_size", out_size), size_argument("input_size", input_size)
-        limits = Limits(
-            size_argument("min_size", min_size),
-            limit_argument("max_stride", max_stride),
-            limit_argument("max_macs", max_macs),
-        )
+        limits = limit_arguments(min_size, max_stride, max_macs)
         backbone, name, weights, pretrained_weights = _resolve(backbone, weights_name(weights))
         head = head or default_head(name)
-        require_head(head)
         size = input_size or REFERENCE_SIZE
-        measurement = measured(backbone, size, in_channels)
-        require_channels(name, measurement.channels, in_channels)
-        self.cut: Cut = choose(measurement.cuts, cut, limits.for_head(head, size, out_size), name)
-        chain = levels(measurement.cuts, self.cut, out_size or size) if HEADS[head].multi_level else [self.cut]
+        limits = limits.for_head(head, size, out_size)
+        measurement = _measured(backbone, name, size, in_channels)
+        self.cut: Cut = choose(measurement.cuts, cut, limits, name)
+        chain = levels(measurement.cuts, self.cut, out_size or size) if limits.levels else [self.cut]
         classifier = _classifier(backbone, self.cut.kind, in_channels)
         expected = backbones.normalization(name, in_channels, pretrained_weights, classifier)
         self.spec = DenseSpec(
@@ -209,11 +204,9 @@ class DenseModel(nn.Module):
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
-        self.assumed = expected.notice if mean is None or std is None else ""
-        if self.assumed and backbones.is_published(name):
-            warnings.warn(self.assumed, stacklevel=2)
+        self.assumed = "" if mean is not None and std is not None else expected.announced(backbones.is_published(name))
         self._adapt_channels()
-        self.spec = self.spec.with_rule(self._rule_to_cut(measurement.rule))
+        self.spec = self.spec.with_rule(self._rule_to_cut())
 
     def _assemble(self, classifier: nn.Module) -> None:
         spec = self.spec
@@ -240,19 +233,19 @@ class DenseModel(nn.Module):
             self.backbone.adapter = projection(channels)
         self.spec = replace(self.spec, stem=stem)
 
-    def _rule_to_cut(self, rule: InputRule) -> InputRule:
+    def _rule_to_cut(self) -> InputRule:
         """The rule of the classifier with the smallest size at which the truncated backbone still gives a map.
 
         The result depends on the architecture only, so it is measured once per published backbone and nodes.
         """
         spec = self.spec
         published = backbones.is_published(spec.backbone)
-        key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, rule)
+        key = (spec.backbone, spec.node, spec.skip_nodes, spec.in_channels, spec.stem, spec.rule)
         if published and key in _RULES:
             return _RULES[key]
         was_training = self.backbone.training
         self.backbone.eval()  # once for all sizes: a change of the mode compiles the graph again
-        truncated_rule = with_smallest(rule, self._runs_at)
+        truncated_rule = with_smallest(spec.rule, self._runs_at)
         self.backbone.train(was_training)
         if published:
             _RULES[key] = truncated_rule
@@ -370,6 +363,13 @@ def _doublings(feature_size: Size, out_size: Size | None, input_size: Size) -> i
     target = out_size or (input_size[0] // 4, input_size[1] // 4)
     ratio = max(target[0] / feature_size[0], target[1] / feature_size[1]) / SAME_LEVEL
     return max(0, math.ceil(math.log2(ratio))) if ratio > 1 else 0
+
+
+def _measured(backbone: str | nn.Module, name: str, size: Size, in_channels: int) -> Measured:
+    """Measure a backbone and check that it takes images of ``in_channels``, or RGB images."""
+    measurement = measured(backbone, size, in_channels)
+    require_channels(name, measurement.channels, in_channels)
+    return measurement
 
 
 def _resolve(

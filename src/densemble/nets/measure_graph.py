@@ -37,6 +37,16 @@ class _Measure(fx.Interpreter):
         self.macs: dict[fx.Node, int] = {}
         self.fields: dict[fx.Node, fields.Field] = {}
 
+    def attempt(self, images: Tensor) -> tuple[Any, str]:
+        """(result of the graph, ""); if it fails, (``None``, message), and the nodes before the failure are recorded.
+
+        The last layers may not accept a size (a pooling window larger than its input); earlier maps are valid.
+        """
+        try:
+            return self.run(images), ""
+        except Exception as error:
+            return None, (str(error).splitlines() or [type(error).__name__])[0]
+
     def run_node(self, n: fx.Node) -> Any:
         self.fields[n] = None
         result = super().run_node(n)
@@ -60,14 +70,9 @@ class _Measure(fx.Interpreter):
 
 def measure_graph(graph: Traced, size: Size, device: str, channels: int) -> tuple[list[Cut], int, str]:
     """(cuts, multiply-accumulates of the whole graph, error of the run): one cut per node with a feature map."""
-    failure = ""
     with counting(graph.module) as counter:
-        run, result = _Measure(graph.module, counter), None
-        try:
-            result = run.run(probe(size, device, channels))
-        except Exception as error:
-            # The last layers may not accept a size (a pooling window larger than its input); earlier maps are valid.
-            failure = (str(error).splitlines() or [type(error).__name__])[0]
+        run = _Measure(graph.module, counter)
+        result, failure = run.attempt(probe(size, device, channels))
     names = _short_names(graph)
     separators = separating(graph.module.graph)
     listed = listed_nodes(graph.module.graph)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from densemble.errors import UsageError
+from densemble.nets.automatic_cut import Limits
 from densemble.shapes import Size, parse_size
 
 
@@ -52,6 +53,19 @@ def limit_argument(name: str, value: Any) -> float | None:
     if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise UsageError(f"{name}={value!r} is not a limit; give a positive number, or leave it out")
     return float(value)
+
+
+def limit_arguments(min_size: Any, max_stride: Any, max_macs: Any) -> Limits:
+    """Limits of an automatic cut.
+
+    Raises:
+        UsageError: a value is not a size or a positive number.
+    """
+    return Limits(
+        size_argument("min_size", min_size),
+        limit_argument("max_stride", max_stride),
+        limit_argument("max_macs", max_macs),
+    )
 
 
 def channel_values(name: str, value: Any, channels: int, default: tuple[float, ...]) -> tuple[float, ...]:

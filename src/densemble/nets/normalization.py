@@ -1,5 +1,6 @@
 """The normalization that pretrained weights expect."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,6 +38,12 @@ class Normalization:
         if len(self.mean) == in_channels:
             return self
         return replace(self, mean=cycled(self.mean, in_channels), std=cycled(self.std, in_channels))
+
+    def announced(self, published: bool) -> str:
+        """Return :attr:`notice`; for a published network, also warn at the call of the constructor that calls this."""
+        if self.notice and published:
+            warnings.warn(self.notice, stacklevel=3)
+        return self.notice
 
     @property
     def notice(self) -> str:

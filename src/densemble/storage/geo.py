@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
-from densemble.errors import DataError, ResourceError, UsageError
+from densemble.errors import DataError, ResourceError, UsageError, needs_package
 from densemble.shapes import Array, Size
 from densemble.storage.tiff import is_geotiff
 
@@ -94,10 +94,8 @@ def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: 
 
 
 def _import_rasterio(purpose: str) -> ModuleType:
-    try:
+    with needs_package("rasterio", purpose, "geo"):
         import rasterio
         import rasterio.errors
-    except ImportError as error:
-        raise UsageError(f'{purpose} needs rasterio ({error}); install it with pip install "densemble[geo]"') from error
     module: ModuleType = rasterio
     return module

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -43,6 +45,28 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def cache_folder(path: Path, remedy: str) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that becomes ``path`` on success.
+
+    Several processes may compute the same folder: the first result is kept, and an error of a later one is ignored.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        if not path.is_dir():
+            temporary.rename(path)
+    except OSError as error:
+        if not path.is_dir():
+            raise ResourceError(f"cannot write '{path}': {error.strerror or error}; {remedy}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

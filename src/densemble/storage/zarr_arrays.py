@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from densemble.errors import DataError, ResourceError, UsageError
+from densemble.errors import DataError, ResourceError, UsageError, needs_package
 from densemble.shapes import Array, Size
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
@@ -167,9 +167,7 @@ def _reading(path: Path) -> AbstractContextManager[None]:
 
 
 def _import_zarr(path: Path) -> ModuleType:
-    try:
+    with needs_package("zarr", f"'{path}'", "zarr"):
         import zarr
-    except ImportError as error:
-        raise UsageError(f"'{path}' needs zarr ({error}); install it with pip install \"densemble[zarr]\"") from error
     module: ModuleType = zarr
     return module

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
-from densemble.errors import ResourceError
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Array
+from densemble.storage.runs import cache_folder
 from densemble.training.dataset import EpochSampler, Samples, batches, read_target
 from densemble.training.settings import MemberFit
 
@@ -66,36 +64,29 @@ def _key(model: DenseModel, split: DecodedSplit, bf16: bool) -> str:
 
 @torch.no_grad()
 def _compute(model: DenseModel, split: DecodedSplit, folder: Path, batch_size: int, bf16: bool) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     arrays: list[np.memmap[Any, Any]] = []
     try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        for start in range(0, len(split), batch_size):
-            images = unit(split.images[start : start + batch_size]).to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                maps = [level.float().cpu().numpy() for level in model.features(images)]
-            if not arrays:
-                arrays = [
-                    np.lib.format.open_memmap(
-                        temporary / f"{level}.npy", mode="w+", dtype=np.float32, shape=(len(split), *features.shape[1:])
-                    )
-                    for level, features in enumerate(maps)
-                ]
-            for array, features in zip(arrays, maps, strict=True):
-                array[start : start + len(features)] = features
-        for array in arrays:
-            array.flush()
-        if not folder.is_dir():
-            temporary.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():  # another process may have written the same features first
-            raise ResourceError(
-                f"cannot write features to '{folder}': {error.strerror or error}; free some space, "
-                "or train without cache_features"
-            ) from error
+        with cache_folder(folder, "free some space, or train without cache_features") as temporary:
+            for start in range(0, len(split), batch_size):
+                images = unit(split.images[start : start + batch_size]).to(device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    maps = [level.float().cpu().numpy() for level in model.features(images)]
+                if not arrays:
+                    arrays = [
+                        np.lib.format.open_memmap(
+                            temporary / f"{level}.npy",
+                            mode="w+",
+                            dtype=np.float32,
+                            shape=(len(split), *features.shape[1:]),
+                        )
+                        for level, features in enumerate(maps)
+                    ]
+                for array, features in zip(arrays, maps, strict=True):
+                    array[start : start + len(features)] = features
+            for array in arrays:
+                array.flush()
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         model.train(was_training)

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from densemble.errors import ArtifactError, UsageError
+from densemble.errors import ArtifactError, UsageError, needs_package
 from densemble.tuning.result import State, TrialRecord
 from densemble.tuning.space import LogRange, Space
 
@@ -23,10 +23,8 @@ class Pruned(Exception):
 
 
 def _optuna() -> Any:
-    try:
+    with needs_package("optuna", "tuning", "hpo"):
         import optuna
-    except ImportError as error:
-        raise UsageError('tuning needs optuna, which is not installed; run pip install "densemble[hpo]"') from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -167,8 +167,8 @@ def test_arrays_are_written_and_never_resumed(ensemble: de.Ensemble, tmp_path: P
 def test_a_budget_stops_early(ensemble: de.Ensemble, images: Path) -> None:
     alone = de.Ensemble({"quick": ensemble.members["quick"]}, task=TASK).eval()
     quick = de.predict(ensemble, images / "0.png", *EAGER, options=PredictOptions(budget=0.4))
-    for found, wanted in zip(quick, de.predict(alone, images / "0.png", *EAGER), strict=True):
-        assert torch.equal(found.mean, wanted.mean)
+    for found, expected in zip(quick, de.predict(alone, images / "0.png", *EAGER), strict=True):
+        assert torch.equal(found.mean, expected.mean)
     with pytest.raises(UsageError, match="contradict"):
         de.predict(ensemble, images, options=PredictOptions(keep=0.9, budget=0.4))
     with pytest.raises(UsageError, match="no cascade"):

@@ -27,8 +27,8 @@ def some_images(batch: int = 2, height: int = 64, width: int = 80) -> Tensor:
     return torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(3))
 
 
-def same(found: Tensor, wanted: Tensor) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+def same(result: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,10 @@ def test_other_batch_sizes_run_in_parts_of_the_tuned_size(batch: int, monkeypatc
     ensemble = de.Ensemble([make()]).eval()
     quick = accelerate(ensemble, some_images(3), "openvino", "fp32")
     monkeypatch.setattr(DenseModel, "grid", lambda *_: pytest.fail("ran eagerly"))
-    found = quick(some_images(batch))
+    result = quick(some_images(batch))
     monkeypatch.undo()
     with torch.no_grad():
-        same(found, ensemble(some_images(batch)))
+        same(result, ensemble(some_images(batch)))
 
 
 def test_images_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,9 +93,9 @@ def test_images_are_resized_and_normalized_once(monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         wanted = ensemble(images), ensemble(others)
         monkeypatch.setattr(DenseModel, "resized", counted)
-        found = quick(images), quick(others)
-    same(found[0], wanted[0])
-    same(found[1], wanted[1])
+        result = quick(images), quick(others)
+    same(result[0], wanted[0])
+    same(result[1], wanted[1])
     assert len(calls) == 4, "two sizes, two batches"
 
 
@@ -138,8 +138,8 @@ def test_a_choice_of_auto_is_not_used_for_a_named_backend(monkeypatch: pytest.Mo
     monkeypatch.setattr(tune, "_times", lambda runners, example: {pair: 1.0 + (pair[0] != "eager") for pair in runners})
     ensemble = de.Ensemble({"small": make(seed=13)}).eval()
     for backend, wanted in (("auto", "eager"), ("openvino", "openvino"), ("auto", "eager")):
-        found = choices(accelerate(ensemble, some_images(), backend, "fp32"))["small"][0].choice
-        assert found.backend == wanted
+        result = choices(accelerate(ensemble, some_images(), backend, "fp32"))["small"][0].choice
+        assert result.backend == wanted
 
 
 def test_a_damaged_cache_does_no_harm() -> None:

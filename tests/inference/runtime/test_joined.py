@@ -14,7 +14,7 @@ class Pair(nn.Module):
 def test_all_outputs_in_the_order_of_the_networks() -> None:
     layer, images = nn.Conv2d(3, 2, 3), torch.randn(2, 3, 8, 9)
     joined = MultiOutputNetwork([Pair(), layer])
-    wanted = (images + 1, images + 2, layer(images))
-    torch.testing.assert_close(joined(images), wanted, rtol=0, atol=0)
+    expected = (images + 1, images + 2, layer(images))
+    torch.testing.assert_close(joined(images), expected, rtol=0, atol=0)
     exported = torch.export.export(joined.eval(), (images,)).module()
-    torch.testing.assert_close(exported(images), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(exported(images), expected, rtol=0, atol=0)

@@ -32,14 +32,14 @@ def in_between(act: Callable[[], Any]) -> None:
 
 def test_each_thread_has_separate_cached_values() -> None:
     """The second thread starts its images while the first thread is still computing."""
-    shared, found = PerBatchCache(), {}
+    shared, result = PerBatchCache(), {}
     begun, stored = threading.Event(), threading.Event()
 
     def second() -> None:
         shared.get(SECOND, ("other",), lambda: SECOND)
         begun.set()
         stored.wait()
-        found["second"] = shared.get(SECOND, ("key",), lambda: SECOND)
+        result["second"] = shared.get(SECOND, ("key",), lambda: SECOND)
 
     thread = threading.Thread(target=second)
 
@@ -48,10 +48,10 @@ def test_each_thread_has_separate_cached_values() -> None:
         begun.wait()
         return FIRST
 
-    found["first"] = shared.get(FIRST, ("key",), make)
+    result["first"] = shared.get(FIRST, ("key",), make)
     stored.set()
     thread.join()
-    assert found["first"] is FIRST and found["second"] is SECOND
+    assert result["first"] is FIRST and result["second"] is SECOND
 
 
 def test_a_batch_is_one_tensor_at_one_version_and_its_derived_tensors() -> None:
@@ -84,7 +84,7 @@ def test_a_cache_does_not_keep_images_alive() -> None:
 
 def test_networks_with_a_shared_first_part_keep_threads_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread asks between the answers to the first and to the second member."""
-    monkeypatch.setattr(TunedNetwork, "_run", lambda self, images, wanted: [images, images + 2])
+    monkeypatch.setattr(TunedNetwork, "_run", lambda self, images, expected: [images, images + 2])
     network = TunedNetwork([small_dense(), small_dense()], None, PerBatchCache())  # type: ignore[arg-type]
     kept = network.grids(FIRST, (4, 4))
     in_between(lambda: network.grids(SECOND, (4, 4)))
@@ -96,7 +96,7 @@ def test_threads_that_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = 4
     quick = prepared(de.Ensemble([small_dense(0), small_dense(1)]).eval())
     batches = list(torch.rand(threads, 1, 3, 48, 64))
-    wanted = [quick.predict(images).mean for images in batches]
+    expected = [quick.predict(images).mean for images in batches]
     together, plain = threading.Barrier(threads), DenseModel.normalized
 
     def waiting(self: DenseModel, images: Tensor) -> Tensor:
@@ -106,8 +106,8 @@ def test_threads_that_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(DenseModel, "normalized", waiting)
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda images: quick.predict(images).mean, batches))
-    for ours, theirs in zip(found, wanted, strict=True):
+        result = list(pool.map(lambda images: quick.predict(images).mean, batches))
+    for ours, theirs in zip(result, expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -121,18 +121,18 @@ def test_a_prepared_ensemble_can_be_copied_and_pickled(
     before, quick = copied(prepared(plain, backend, "fp32")), accelerate(plain, x, backend, "fp32")
     after = copied(quick)
     with torch.no_grad():
-        wanted = quick(x), quick(other)
+        expected = quick(x), quick(other)
         for one in (before, after):
-            for images, maps in zip((x, other), wanted, strict=True):
+            for images, maps in zip((x, other), expected, strict=True):
                 torch.testing.assert_close(one(images), maps, rtol=1e-5, atol=1e-6)
-            assert torch.equal(quick(x), wanted[0]), "the first one is left as it is"
+            assert torch.equal(quick(x), expected[0]), "the first one is left as it is"
 
 
 def test_a_copy_has_separate_weights() -> None:
     quick = prepared(de.Ensemble([small_dense()]).eval())
     x = torch.rand(2, 3, 48, 64)
-    wanted = quick(x)
+    expected = quick(x)
     again = pickle.loads(pickle.dumps(quick))
     for parameter in quick.parameters():
         parameter.data.zero_()
-    assert torch.equal(again(x), wanted)
+    assert torch.equal(again(x), expected)

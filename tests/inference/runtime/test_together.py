@@ -39,8 +39,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     run = OpenVINORunner.__call__
 
     def watched(self: OpenVINORunner, images: Tensor) -> list[Tensor]:
-        calls.append(len(found := run(self, images)))
-        return found
+        calls.append(len(result := run(self, images)))
+        return result
 
     monkeypatch.setattr(OpenVINORunner, "__call__", watched)
     return calls
@@ -54,11 +54,11 @@ def test_joined_networks_run_once_and_give_equal_maps(monkeypatch: pytest.Monkey
     wanted = dict(alone.member_maps(some_images()))
     assert calls == [1, 1, 1]
     calls.clear()
-    found = dict(joined.member_maps(some_images()))
+    result = dict(joined.member_maps(some_images()))
     assert calls == [3], "one run for all"
-    assert list(found) == list(wanted)
+    assert list(result) == list(wanted)
     for name, maps in wanted.items():
-        assert torch.equal(found[name], maps), name
+        assert torch.equal(result[name], maps), name
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -66,20 +66,20 @@ def test_parts_of_a_batch_run_once_for_all_networks(batch: int, monkeypatch: pyt
     ensemble = three()
     joined = accelerate(ensemble, some_images(2), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(some_images(batch, seed=5))
+    result = joined(some_images(batch, seed=5))
     assert calls == [3] * -(-batch // 2)
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(some_images(batch, seed=5)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result, ensemble(some_images(batch, seed=5)), rtol=1e-4, atol=1e-5)
 
 
 def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(), make(seed=1), make(seed=2, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))]).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(some_images())
+    result = joined(some_images())
     assert sorted(calls) == [1, 2]
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_with_a_rotated_view_runs_separately(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,10 +89,10 @@ def test_a_network_with_a_rotated_view_runs_separately(monkeypatch: pytest.Monke
     ).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
     calls = counted(monkeypatch)
-    found = joined(some_images())
+    result = joined(some_images())
     assert sorted(calls) == [1, 1, 2]
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 def test_other_images_written_into_the_same_tensor_are_seen() -> None:
@@ -139,16 +139,16 @@ def test_only_the_last_network_stays_compiled_until_all_are_joined(monkeypatch: 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """The number of outputs of every network that OpenVINO compiles from now on; nothing is remembered at first."""
-    found: list[int] = []
+    result: list[int] = []
     plain = OpenVINORunner._compiled
 
     def watched(self: OpenVINORunner) -> object:
-        found.append(len(self.model.outputs))
+        result.append(len(self.model.outputs))
         return plain(self)
 
     monkeypatch.setattr(OpenVINORunner, "_compiled", watched)
     monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
-    return found
+    return result
 
 
 def test_networks_tuned_after_a_run_are_compiled_separately_then_joined(
@@ -161,9 +161,9 @@ def test_networks_tuned_after_a_run_are_compiled_separately_then_joined(
         member.network.execution.expected = 1000
     wanted = quick(some_images())
     assert compiled == [1, 1, 1]
-    found = quick(some_images())
+    result = quick(some_images())
     assert compiled == [1, 1, 1, 3]
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_remembered_networks_are_compiled_once_together(compiled: list[int]) -> None:
@@ -181,10 +181,10 @@ def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled:
     accelerate(ensemble, some_images(), "openvino", "fp32")
     compiled.clear()
     quick = prepared(ensemble, "openvino", "fp32")
-    found = quick(some_images())
+    result = quick(some_images())
     assert compiled == []
     with torch.no_grad():
-        torch.testing.assert_close(found, ensemble(some_images()), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -212,9 +212,9 @@ def test_rewritten_weights_are_released_if_the_backend_copies_them(monkeypatch: 
     made: list[weakref.ref[DenseModel]] = []
 
     def watched(self: RewrittenMembers, seen: object, stops_at: object) -> object:
-        found = network(self, seen, stops_at)  # type: ignore[arg-type]
+        result = network(self, seen, stops_at)  # type: ignore[arg-type]
         made.extend(weakref.ref(model) for model in self._models)
-        return found
+        return result
 
     network = RewrittenMembers.network
     monkeypatch.setattr(RewrittenMembers, "network", watched)

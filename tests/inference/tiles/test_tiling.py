@@ -104,10 +104,10 @@ def test_stitching_an_identity_returns_the_image(size: Size, overlap: float) -> 
     crops = (padded[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in windows.output_boxes())
     rows = list(stitch(windows, ({"mean": crop} for crop in crops), lambda planes: planes))
     tops = [top for top, _ in rows]
-    found = torch.cat([planes["mean"] for _, planes in rows], dim=1)
+    result = torch.cat([planes["mean"] for _, planes in rows], dim=1)
     assert tops == sorted(set(tops)) and tops[0] == 0
     assert [b - a for a, b in itertools.pairwise(tops)] == [planes["mean"].shape[1] for _, planes in rows[:-1]]
-    torch.testing.assert_close(found, padded[:, : size[0], : size[1]], atol=1e-6 if overlap else 0, rtol=0)
+    torch.testing.assert_close(result, padded[:, : size[0], : size[1]], atol=1e-6 if overlap else 0, rtol=0)
 
 
 # --- resizing -------------------------------------------------------------------------------------------------------
@@ -121,10 +121,10 @@ def test_downsampling_by_blocks_equals_downsampling_at_once(
     image = torch.rand(3, *size)
     sizes = {wanted, (5, 11), size}
     assert len(list(blocks(size))) == -(-size[0] // 50) * -(-size[1] // 50)
-    found = reduce_image(lambda b: image[:, b.top : b.top + b.height, b.left : b.left + b.width], size, 3, sizes)
+    result = reduce_image(lambda b: image[:, b.top : b.top + b.height, b.left : b.left + b.width], size, 3, sizes)
     for one in sizes:
         whole = F.interpolate(image[None], size=one, mode="bilinear", align_corners=False, antialias=True)
-        torch.testing.assert_close(found[one], whole, atol=1e-5, rtol=0)
+        torch.testing.assert_close(result[one], whole, atol=1e-5, rtol=0)
 
 
 def test_weights_of_a_long_axis_sum_to_one() -> None:
@@ -211,8 +211,8 @@ def reach_of(member: de.DenseModel | ViewedMember) -> Reach | None:
 
 def reaches_of(ensemble: de.Ensemble) -> dict[str, Reach]:
     """Measured once for all tests."""
-    found = {name: reach_of(member) for name, member in ensemble.named_members()}
-    return {name: reach for name, reach in found.items() if reach is not None}
+    result = {name: reach_of(member) for name, member in ensemble.named_members()}
+    return {name: reach for name, reach in result.items() if reach is not None}
 
 
 def streamed(
@@ -236,12 +236,12 @@ def check(
     whole = at_image_size(ensemble.predict_members(images), pixels, "whole", None, ensemble)
     assert [part.top for part in rows] == sorted({part.top for part in rows})
     for name in planes:
-        found, wanted = joined(iter(rows), name), getattr(whole, name)[..., : image.size[0], : image.size[1]]
-        assert found.shape == wanted.shape
-        if found.dtype.is_floating_point:
-            torch.testing.assert_close(found, wanted, atol=2e-5, rtol=0)
+        result, wanted = joined(iter(rows), name), getattr(whole, name)[..., : image.size[0], : image.size[1]]
+        assert result.shape == wanted.shape
+        if result.dtype.is_floating_point:
+            torch.testing.assert_close(result, wanted, atol=2e-5, rtol=0)
         else:
-            assert float((found.long() != wanted.long()).float().mean()) < 1e-3, name  # ties that rounding decides
+            assert float((result.long() != wanted.long()).float().mean()) < 1e-3, name  # ties that rounding decides
     assert all(part.planes.keys() == set(planes) for part in rows)
 
 
@@ -288,8 +288,8 @@ def test_exact_members_stay_exact_under_blending() -> None:
             }
             for a, b in zip(windows.output_boxes(), windows.input_boxes(), strict=True)
         )
-        found = list(stitch(windows, parts, lambda planes: planes))
-    torch.testing.assert_close(torch.cat([p["mean"] for _, p in found], 1), whole, atol=1e-4, rtol=0)
+        result = list(stitch(windows, parts, lambda planes: planes))
+    torch.testing.assert_close(torch.cat([p["mean"] for _, p in result], 1), whole, atol=1e-4, rtol=0)
 
 
 def blended_by_hand(ensemble: de.Ensemble, image: Image, windows: Windows) -> Tensor:
@@ -321,16 +321,16 @@ def test_inexact_members_are_blended_by_a_gaussian(overlap: float) -> None:
     windows = plan_windows(ensemble, image.size, 96, overlap, reaches)
     assert windows.blended
     rows = list(streamed(ensemble, image, 96, overlap, ("mean", "label", "entropy"), batch=2))
-    found = joined(iter(rows), "mean")
-    torch.testing.assert_close(found, blended_by_hand(ensemble, image, windows), atol=1e-5, rtol=0)
-    assert torch.equal(joined(iter(rows), "label").long(), found.argmax(0))
+    result = joined(iter(rows), "mean")
+    torch.testing.assert_close(result, blended_by_hand(ensemble, image, windows), atol=1e-5, rtol=0)
+    assert torch.equal(joined(iter(rows), "label").long(), result.argmax(0))
 
 
 def test_windows_without_overlap_are_not_blended() -> None:
     ensemble, image = ensemble_of(network("aspp")), Image((128, 64))
-    found = joined(streamed(ensemble, image, 64, 0.0), "mean")
+    result = joined(streamed(ensemble, image, 64, 0.0), "mean")
     parts = [ensemble(image.images()[:, :, top : top + 64])[0] for top in (0, 64)]
-    torch.testing.assert_close(found, torch.cat(parts, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(result, torch.cat(parts, 1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("view", ["hflip", "vflip", "rot90", "rot180", "rot270"])
@@ -342,8 +342,8 @@ def test_a_scaled_view_is_blended() -> None:
     ensemble = ensemble_of(ViewedMember(network(), "scale75"))
     reach = measure_reaches(ensemble)["m0"]
     assert reach.halo is None and "scale" in reach.why
-    found = joined(streamed(ensemble, Image((128, 164)), tile=96), "mean")
-    assert found.shape == (3, 128, 164) and torch.allclose(found.sum(0), torch.ones(128, 164), atol=1e-5)
+    result = joined(streamed(ensemble, Image((128, 164)), tile=96), "mean")
+    assert result.shape == (3, 128, 164) and torch.allclose(result.sum(0), torch.ones(128, 164), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(201, 150), (20, 17), (1, 1)])
@@ -419,8 +419,8 @@ def test_bands_and_depth_are_read_as_in_training() -> None:
     deep.pixels = np.zeros((128, 72, 5), np.uint16)
     deep.pixels[..., [4, 0, 2]] = plain.pixels.astype(np.uint16) * 10
     reading = {"bands": (4, 0, 2), "image_range": (0, 2550)}
-    found = joined(streamed(ensemble_of(network(), reading=reading), deep), "mean")
-    torch.testing.assert_close(found, joined(streamed(ensemble_of(network()), plain), "mean"))
+    result = joined(streamed(ensemble_of(network(), reading=reading), deep), "mean")
+    torch.testing.assert_close(result, joined(streamed(ensemble_of(network()), plain), "mean"))
     with pytest.raises(DataError, match="5 channels"):
         streamed(ensemble_of(network()), deep)
 

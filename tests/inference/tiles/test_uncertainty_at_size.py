@@ -68,20 +68,20 @@ def defined(stacked: Tensor, mean: Tensor, task: Task) -> dict[str, Tensor]:
     """The definitions over float64 maps of all members ``(M, K, H, W)`` and the served mean ``(K, H, W)``."""
     w = torch.tensor(WEIGHTS, dtype=torch.float64) / sum(WEIGHTS)
     arithmetic = torch.einsum("m,mkhw->khw", w, stacked)
-    found = {"variance": torch.einsum("m,mkhw->khw", w, (stacked - arithmetic) ** 2)}
+    result = {"variance": torch.einsum("m,mkhw->khw", w, (stacked - arithmetic) ** 2)}
     if task.distribution == "none":
-        return found
+        return result
     if task.distribution == "categorical":
         h = lambda p: -torch.xlogy(p, p).sum(-3)  # noqa: E731
         votes = F.one_hot(stacked.argmax(1), stacked.shape[1]).permute(0, 3, 1, 2).double()
-        found["disagreement"] = 1 - torch.einsum("m,mkhw->khw", w, votes).amax(0)
+        result["disagreement"] = 1 - torch.einsum("m,mkhw->khw", w, votes).amax(0)
     else:
         h = lambda p: -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).mean(-3)  # noqa: E731
         share = torch.einsum("m,mkhw->khw", w, (stacked >= 0.5).double())
-        found["disagreement"] = torch.minimum(share, 1 - share).mean(0)
+        result["disagreement"] = torch.minimum(share, 1 - share).mean(0)
     expected = torch.einsum("m,mhw->hw", w, h(stacked))
     return {
-        **found,
+        **result,
         "entropy": h(mean),
         "expected_entropy": expected,
         "mutual_information": h(arithmetic) - expected,
@@ -99,9 +99,9 @@ def reference(ensemble: de.Ensemble, pixels: np.ndarray[Any, Any]) -> dict[str, 
     return defined(grow(small), grow(mean)[0], task)
 
 
-def assert_maps(found: Any, wanted: dict[str, Tensor]) -> None:
+def assert_maps(result: Any, wanted: dict[str, Tensor]) -> None:
     for name in MAPS:
-        got = getattr(found, name)
+        got = getattr(result, name)
         assert (got is None) == (name not in wanted), name
         if got is not None and name == "disagreement":  # a vote at a tie may turn by rounding
             assert float(((got.double() - wanted[name]).abs() > 1e-5).double().mean()) < 0.01
@@ -141,11 +141,11 @@ def test_every_map_is_computed_at_the_images_size(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_map_size_of_the_ensemble_is_unchanged(name: str) -> None:
     ensemble, images = build(name), images_of(photo())
-    found = ensemble.predict(images)
+    result = ensemble.predict(images)
     with torch.no_grad():
         stacked = torch.cat([maps for _, maps in ensemble.member_maps(images)]).double()
-    wanted = defined(stacked, found.mean[0].double(), ensemble.task)
-    single = {name: None if getattr(found, name) is None else getattr(found, name)[0] for name in MAPS}
+    wanted = defined(stacked, result.mean[0].double(), ensemble.task)
+    single = {name: None if getattr(result, name) is None else getattr(result, name)[0] for name in MAPS}
     assert_maps(type("Maps", (), single), wanted)
 
 
@@ -233,9 +233,9 @@ def test_the_interval_follows_the_variance_at_the_images_size(tmp_path: Path) ->
     torch.testing.assert_close(
         torch.stack([served.lower, served.upper])[:, None], torch.stack(wanted), atol=1e-5, rtol=1e-4
     )
-    found = streamed(ensemble, pixels, ("lower", "upper"))
-    torch.testing.assert_close(found.lower, served.lower, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(found.upper, served.upper, atol=1e-5, rtol=1e-4)
+    result = streamed(ensemble, pixels, ("lower", "upper"))
+    torch.testing.assert_close(result.lower, served.lower, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result.upper, served.upper, atol=1e-5, rtol=1e-4)
 
 
 def test_a_large_image_is_written_with_the_same_uncertainty(tmp_path: Path) -> None:
@@ -294,10 +294,10 @@ def test_overlapping_windows_count_by_their_weight(name: str) -> None:
         expected = sum(share * h(whole) for share, whole in opinions)
         wanted |= {"entropy": h(mean), "expected_entropy": expected, "mutual_information": h(mean) - expected}
     cut = {name: maps[..., :70, :130] for name, maps in wanted.items()}  # type: ignore[index]
-    found = streamed(ensemble, pixels, tuple(cut), tile=64)
+    result = streamed(ensemble, pixels, tuple(cut), tile=64)
     for name, maps in cut.items():
         torch.testing.assert_close(
-            getattr(found, name).double(), maps, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: n + m
+            getattr(result, name).double(), maps, atol=2e-5, rtol=1e-3, msg=lambda m, n=name: n + m
         )
     if task.distribution == "categorical":
         votes = sum(share * F.one_hot(whole.argmax(0), 3).permute(2, 0, 1) for share, whole in opinions)

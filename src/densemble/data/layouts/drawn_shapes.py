@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from densemble.data.layouts.brush import decode_brush
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, needs_package
 from densemble.shapes import Array, Size, format_size
 from densemble.storage.images import read_labels
 
@@ -105,12 +105,8 @@ class Polygons:
                 raise ValueError(f"an outline of {values.size} numbers is not a polygon of at least three points")
             if not (np.abs(values) <= max(size) + _MAX_DISTANCE).all():
                 raise ValueError("an outline is not finite or lies far outside the image")
-        try:
+        with needs_package("pycocotools", "drawing polygons", "coco"):
             from pycocotools import mask as codec
-        except ImportError as error:
-            raise UsageError(
-                'drawing polygons needs the package pycocotools: install it with pip install "densemble[coco]"'
-            ) from error
         runs = codec.frPyObjects([values.tolist() for values in points], *size)
         region: Array = codec.decode(codec.merge(runs)).astype(bool)
         return region

@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densemble.errors import UsageError
+from densemble.errors import needs_package
 from densemble.nets.heads.head import DenseHead, Head
 from densemble.nets.heads.layers import resize
 from densemble.nets.symbolic import int_max
@@ -46,13 +46,8 @@ def _decoder(module: str, name: str, width: int, dilated: bool = False, **option
 
 
 def _load(module: str, name: str) -> Any:
-    try:
+    with needs_package("segmentation-models-pytorch", "a head named smp-...", "decoders"):
         return getattr(import_module(f"segmentation_models_pytorch.decoders.{module}.decoder"), name)
-    except ImportError as error:
-        raise UsageError(
-            f"the heads named smp-... need segmentation-models-pytorch ({error}); "
-            "install it with pip install 'densemble[decoders]'"
-        ) from error
 
 
 def _deeplabv3(channels: list[int]) -> tuple[nn.Module, int]:

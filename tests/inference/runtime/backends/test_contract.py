@@ -72,15 +72,15 @@ def test_gives_the_network_s_logits(
     run = compiled(name, precision)
     other = example.flip(0) * 0.7
     with torch.no_grad():
-        wanted = network(other)
-    (found,) = run(other)
-    assert found.dtype == torch.float32
-    assert found.shape == wanted.shape
+        expected = network(other)
+    (result,) = run(other)
+    assert result.dtype == torch.float32
+    assert result.shape == expected.shape
     if precision == "fp32":
-        assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+        assert float((result - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
         return
-    variation = (wanted - wanted.mean((-2, -1), keepdim=True)).square().mean().sqrt()
-    error = float((found - wanted).square().mean().sqrt() / variation)
+    variation = (expected - expected.mean((-2, -1), keepdim=True)).square().mean().sqrt()
+    error = float((result - expected).square().mean().sqrt() / variation)
     # 8 bits of mantissa, or 256 levels over a layer's range: less error than float32 would mean it was not used.
     assert 1e-4 < error < {"bf16": DRIFT, "int8": 0.1}[precision]
 
@@ -99,11 +99,11 @@ def test_later_calls_do_not_change_results(name: str, example: Tensor, compiled:
 def test_several_outputs_come_in_order(name: str, example: Tensor) -> None:
     require(name)
     network = TwoOutputs().eval()
-    found = BACKENDS[name].compile(network, example, "fp32", ())(example)
+    result = BACKENDS[name].compile(network, example, "fp32", ())(example)
     with torch.no_grad():
-        wanted = network(example)
-    assert [tuple(own.shape) for own in found] == [(2, 2, 64, 64), (2, 1, 64, 64)]
-    for own, reference in zip(found, wanted, strict=True):
+        expected = network(example)
+    assert [tuple(own.shape) for own in result] == [(2, 2, 64, 64), (2, 1, 64, 64)]
+    for own, reference in zip(result, expected, strict=True):
         torch.testing.assert_close(own, reference, rtol=1e-4, atol=1e-5)
 
 

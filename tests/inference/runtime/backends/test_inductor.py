@@ -44,13 +44,13 @@ def test_outputs_equal_eager_and_are_not_overwritten() -> None:
     network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
     kept = [(weight.clone(), weight.stride()) for weight in network.parameters()]
     run = INDUCTOR.compile(network, images, "fp32", ())
-    found = run(images)
-    before = [output.clone() for output in found]
+    result = run(images)
+    before = [output.clone() for output in result]
     with torch.no_grad():
-        wanted = network(images)
-    torch.testing.assert_close(found, list(wanted), rtol=1e-5, atol=1e-6)
+        expected = network(images)
+    torch.testing.assert_close(result, list(expected), rtol=1e-5, atol=1e-6)
     run(-images)
-    torch.testing.assert_close(found, before, rtol=0, atol=0)
+    torch.testing.assert_close(result, before, rtol=0, atol=0)
     for (weight, stride), now in zip(kept, network.parameters(), strict=True):
         assert torch.equal(weight, now) and stride == now.stride()  # the network is left as it is
 
@@ -59,10 +59,10 @@ def test_outputs_equal_eager_and_are_not_overwritten() -> None:
 @pytest.mark.skipif(not native_bf16(CPU), reason="the processor has no bfloat16")
 def test_bfloat16_is_used_and_near() -> None:
     network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
-    found = INDUCTOR.compile(network, images, "bf16", ())(images)
+    result = INDUCTOR.compile(network, images, "bf16", ())(images)
     with torch.no_grad():
-        wanted = network(images)
-    for own, exact in zip(found, wanted, strict=True):
+        expected = network(images)
+    for own, exact in zip(result, expected, strict=True):
         error = float((own - exact).abs().max() / exact.abs().max())
         assert own.dtype == torch.float32 and 1e-5 < error < 0.02
 
@@ -73,8 +73,8 @@ def test_any_number_of_networks_of_one_class(monkeypatch: pytest.MonkeyPatch) ->
     images = torch.randn(1, 3, 8, 8)
     networks = [nn.Sequential(nn.Conv2d(3, 2, 1)).eval() for _ in range(3)]
     for network in networks:
-        found = INDUCTOR.compile(network, images, "fp32", ())(images)[0]
-        torch.testing.assert_close(found, network(images).detach(), rtol=1e-5, atol=1e-6)
+        result = INDUCTOR.compile(network, images, "fp32", ())(images)[0]
+        torch.testing.assert_close(result, network(images).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_that_cannot_be_compiled_is_refused() -> None:

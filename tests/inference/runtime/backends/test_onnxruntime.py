@@ -35,11 +35,11 @@ class Unknown(nn.Module):
 def test_logits_of_a_member_equal_eager_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     model = for_inference(de.DenseModel("squeezenet1_1", weights=None, head="upsample", out_channels=3))
     network, images = LowResNetwork(model.backbone, model.head, None).eval(), torch.randn(2, 3, 48, 64)
-    found = ONNXRUNTIME.compile(network, images, "fp32", ())(images)[0]
+    result = ONNXRUNTIME.compile(network, images, "fp32", ())(images)[0]
     assert capfd.readouterr().out == ""
     with torch.no_grad():
-        wanted = network(images)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+        expected = network(images)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_outputs_are_in_order_and_not_overwritten() -> None:
@@ -47,8 +47,8 @@ def test_outputs_are_in_order_and_not_overwritten() -> None:
     run = ONNXRUNTIME.compile(network, images, "fp32", ())
     maps, means = run(images)
     with torch.no_grad():
-        wanted = network(images)
-    torch.testing.assert_close((maps, means), wanted, rtol=1e-5, atol=1e-6)
+        expected = network(images)
+    torch.testing.assert_close((maps, means), expected, rtol=1e-5, atol=1e-6)
     kept = maps.clone()
     sliced = torch.randn(2, 4, 8, 9)[:, :3]  # not contiguous
     torch.testing.assert_close(run(sliced)[0], network(sliced)[0].detach(), rtol=1e-5, atol=1e-6)

@@ -36,8 +36,8 @@ def test_all_convolutions_are_int8_and_the_map_is_near(capfd: pytest.CaptureFixt
     weights = [operation for operation in model.get_ops() if operation.get_type_name() == "Constant"]
     assert sum(str(weight.get_element_type()) == "<Type: 'int8_t'>" for weight in weights) == 2
     with torch.no_grad():
-        wanted = network(image)
-    error = float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std())
+        expected = network(image)
+    error = float((OpenVINORunner(model, "int8")(image)[0] - expected).square().mean().sqrt() / expected.std())
     assert 1e-4 < error < 0.05
     assert capfd.readouterr().out == ""
 
@@ -47,8 +47,8 @@ def test_ranges_come_from_the_images() -> None:
     network, (image, *batches) = small_network(), images(5)
     model = quantized(convert(network, image), [batch / 100 for batch in batches])
     with torch.no_grad():
-        wanted = network(image)
-    assert float((OpenVINORunner(model, "int8")(image)[0] - wanted).square().mean().sqrt() / wanted.std()) > 0.3
+        expected = network(image)
+    assert float((OpenVINORunner(model, "int8")(image)[0] - expected).square().mean().sqrt() / expected.std()) > 0.3
 
 
 def test_missing_images_or_library_are_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, needs_package
 from densemble.inference.runtime.backends.libraries import load_nncf
 
 
@@ -41,9 +41,7 @@ def quantized(model: Any, batches: Sequence[Tensor]) -> Any:
 
 def _nncf() -> Any:
     """The library, with its log messages off."""
-    try:
+    with needs_package("NNCF", "int8", "openvino"):
         nncf = load_nncf()
-    except ImportError as error:
-        raise UsageError("int8 needs NNCF: pip install 'densemble[openvino]'") from error
     nncf.set_log_level(logging.ERROR)
     return nncf
