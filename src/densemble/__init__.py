@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
     from densemble.evaluation.scores import evaluate
+    from densemble.export.hub import from_pretrained, push_to_hub, save_pretrained
     from densemble.inference.predict import PredictOptions, predict
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
@@ -37,9 +38,12 @@ _MODULES = {
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
     "evaluate": "evaluation.scores",
+    "from_pretrained": "export.hub",
     "load": "storage.artifact",
     "predict": "inference.predict",
+    "push_to_hub": "export.hub",
     "save": "storage.artifact",
+    "save_pretrained": "export.hub",
     "train": "run",
     "tune": "tuning",
 }
@@ -58,9 +62,12 @@ __all__ = [
     "backbones",
     "cuts",
     "evaluate",
+    "from_pretrained",
     "load",
     "predict",
+    "push_to_hub",
     "save",
+    "save_pretrained",
     "train",
     "tune",
 ]

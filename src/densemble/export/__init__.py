@@ -1,0 +1,1 @@
+"""Export of ensembles to other formats and places."""
