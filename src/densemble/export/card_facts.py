@@ -102,7 +102,9 @@ def _differences(run: Run, description: Values) -> str:
     """Describe a difference between the last assembly of a run and an artifact; empty if there is none."""
     analysis = run.analysis()
     if "chosen" not in analysis:
-        raise ArtifactError(f"run '{run.folder.path}' has no analysis.json; assemble it: densemble assemble RUN -o FILE")
+        raise ArtifactError(
+            f"run '{run.folder.path}' has no analysis.json; assemble it: densemble assemble RUN -o FILE"
+        )
     chosen = analysis["chosen"]
     weights = {name: weight for name, weight in chosen["weights"].items() if weight > 0}
     stored = {entry["name"]: entry["weight"] for entry in description["members"]}

@@ -8,7 +8,7 @@ from densemble.export.card_facts import CardFacts
 from densemble.export.metric_meanings import MEANINGS
 from densemble.nets.backbones import OWN, is_published
 from densemble.nets.dense import DenseModel
-from densemble.nets.local_weights import HUB, is_file_name
+from densemble.nets.local_weights import HUB, SUFFIXES, is_file_name
 from densemble.nets.weight_licences import published_weights
 from densemble.report.rounding import gain, intervals, number, numbers, plain
 from densemble.report.trust_sections import GUARANTEE_CONDITIONS, guarantee_statement
@@ -278,10 +278,10 @@ def licences(facts: CardFacts, address: str) -> str:
 def _initial_weights(member: DenseModel | ViewedMember, record: Mapping[str, Any] | None) -> tuple[str, str]:
     """Initial weights of a member, and their licence, as text."""
     backbone = member.spec.backbone
-    if backbone in OWN or (record is not None and record["weights"] is None):
-        return "random", "not applicable"
-    if record is None:
+    if record is None or "weights" not in record:
         return UNKNOWN, UNKNOWN
+    if record["weights"] is None or (backbone in OWN and record["weights"] == "DEFAULT"):
+        return "random", "not applicable"
     weights = str(record["weights"])
     loaded = record.get("loaded", "")
     if is_file_name(weights) or not is_published(backbone) or weights.startswith(HUB):
@@ -289,7 +289,7 @@ def _initial_weights(member: DenseModel | ViewedMember, record: Mapping[str, Any
     published = published_weights(backbone, weights)
     if published is None:
         return f"`{backbone}`, weights `{weights}`", UNKNOWN
-    source = f", read from the file `{loaded}`" if is_file_name(loaded) else ""
+    source = f", read from the file `{loaded}`" if loaded.endswith(SUFFIXES) else ""
     return f"`{published.name}`{source}", published.licence or "none stated"
 
 

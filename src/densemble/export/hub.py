@@ -7,7 +7,7 @@ A repository holds ``model.safetensors`` (the artifact, unchanged), ``config.jso
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,10 +101,9 @@ def push_to_hub(
         ArtifactError: the artifact is damaged, or there is no such account.
         ResourceError: the hub cannot be reached, or refuses the token.
     """
-    address = hub_address(f"hf://{repository.removeprefix('hf://')}")
-    if address is None or address != HubAddress(address.repository):
+    address = HubAddress(repository.removeprefix("hf://"), revision)
+    if _address(address.repository) != HubAddress(address.repository):
         raise UsageError(f"'{repository}' is no name of a repository; write USER/NAME, and the branch as revision")
-    address = replace(address, revision=revision)
     options = CardOptions(str(address), licence)
     with _hub_model(ensemble, run, options, functions) as model, hub_errors(f"push to '{address}'", address):
         if revision is not None:
@@ -115,6 +114,13 @@ def push_to_hub(
             address.repository, token=token, private=private, branch=revision, commit_message="Upload an ensemble"
         )
     return str(address)
+
+
+def _address(name: str) -> HubAddress | None:
+    """Parse ``USER/NAME[@REVISION]``; ``None`` if the text has another form."""
+    with suppress(UsageError):
+        return hub_address(f"hf://{name}")
+    return None
 
 
 @contextmanager
@@ -163,7 +169,8 @@ def from_pretrained(
     """
     path = Path(name)
     if not path.is_dir():
-        address = hub_address(f"hf://{str(name).removeprefix('hf://')}")
-        assert address is not None
+        address = _address(str(name).removeprefix("hf://"))
+        if address is None:
+            raise UsageError(f"'{name}' is neither a folder nor a name of a repository; write USER/NAME")
         path = download(replace(address, revision=revision or address.revision), token)
     return load(path, device, functions, min_members)

@@ -29,7 +29,7 @@ def published_weights(backbone: str, weights: str) -> PublishedWeights | None:
         weights: ``DEFAULT``, a torchvision weights name or a timm tag.
 
     Returns:
-        The weights; ``None`` if the tables do not contain them, as for files, ``hf-hub:`` ids and user-defined networks.
+        The weights; ``None`` if the tables do not contain them, as for files, ``hf-hub:`` ids and networks of the user.
     """
     if backbone in OWN or not is_published(backbone) or weights.startswith(local_weights.HUB):
         return None

@@ -25,8 +25,8 @@ def recorded_figures(run: RunFolder, analysis: Values, candidates: Iterable[Cand
 
     Returns:
         ``select``, ``images`` (number of images of the fit), ``metric higher_is_better cross_fitted baselines
-        calibration guarantee`` as in the analysis, ``data`` (name, splits, digest), and ``members``: initial weights
-        and number of parameters by name. It contains no paths and no names of images.
+        calibration guarantee`` as in the analysis, ``data`` (name, splits, digest), and ``members``: kind and initial
+        weights by name. It contains no paths and no names of images.
     """
     figures = {key: analysis[key] for key in _COPIED if key in analysis}
     figures |= {"select": analysis["chosen"]["select"], "images": analysis["pictures"], "data": _data(run)}
@@ -38,12 +38,8 @@ def recorded_figures(run: RunFolder, analysis: Values, candidates: Iterable[Cand
 
 def _member(candidate: Candidate) -> dict[str, Any]:
     record = candidate.record
-    return {
-        "weights": record.get("config", {}).get("weights"),
-        "loaded": _source_name(str(record.get("loaded", ""))),
-        "parameters": record["parameters"],
-        "kind": candidate.kind,
-    }
+    values = {"kind": candidate.kind, "loaded": _source_name(str(record.get("loaded", "")))}
+    return values | ({"weights": record["config"]["weights"]} if "config" in record else {})
 
 
 def _source_name(loaded: str) -> str:

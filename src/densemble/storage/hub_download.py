@@ -75,9 +75,7 @@ def download(address: HubAddress, token: str | bool | None = None) -> Path:
     from huggingface_hub import hf_hub_download
 
     with hub_errors(f"load '{address}'", address):
-        return Path(
-            hf_hub_download(address.repository, address.file, revision=address.revision, token=token)
-        )
+        return Path(hf_hub_download(address.repository, address.file, revision=address.revision, token=token))
 
 
 @contextmanager
