@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
 LIBRARY = "densemble"
-OTHER_LICENCE = {"license": "other", "license_name": "terms-of-the-pretrained-weights", "license_link": "README.md"}
+OTHER_LICENCE: dict[str, Any] = {
+    "license": "other",
+    "license_name": "terms-of-the-pretrained-weights",
+    "license_link": "README.md",
+}
 """Metadata of a card without a licence of the user's choice: the section on licences has the terms."""
 
 
@@ -79,11 +83,12 @@ def make_card(facts: CardFacts, options: CardOptions) -> "ModelCard":
     task = facts.ensemble.task
     title = f"{task.name.capitalize()} ensemble of {sections.counted(len(facts.ensemble.members), 'member')}"
     results = _results(facts)
+    terms: dict[str, Any] = {"license": options.licence} if options.licence else OTHER_LICENCE
     data = ModelCardData(
         library_name=LIBRARY, pipeline_tag=task.pipeline_tag, tags=[LIBRARY, "ensemble", task.name],
         datasets=list(options.datasets) or None, metrics=[facts.metric] if results else None,
         model_name=title if results else None, eval_results=results or None,
-        **({"license": options.licence} if options.licence else OTHER_LICENCE),
+        **terms,
     )  # fmt: skip
     parts = [f"# {title}", sections.summary(facts)]
     for heading, section in sections.SECTIONS.items():

@@ -57,7 +57,8 @@ class CardFacts:
     @property
     def val_images(self) -> int | None:
         """Number of validation images; ``None`` if it is unknown."""
-        return self.data.get("splits", {}).get("val")
+        count: int | None = self.data.get("splits", {}).get("val")
+        return count
 
 
 def card_facts(artifact: Path, ensemble: Ensemble, run: str | Path | None = None) -> CardFacts:

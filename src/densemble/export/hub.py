@@ -129,11 +129,13 @@ def _hub_model(
 ) -> Iterator[HubModel]:
     """Yield the artifact with its card. A damaged artifact, or one that cannot be saved, fails before any upload."""
     with tempfile.TemporaryDirectory() as scratch:
-        saved = isinstance(ensemble, str | Path)
-        file = artifact_file(ensemble) if saved else save(ensemble, Path(scratch) / ARTIFACT)
-        loaded = load(file, functions=functions) if saved else ensemble
-        ensemble = Ensemble([loaded]) if isinstance(loaded, DenseModel) else loaded
-        facts = card_facts(file, ensemble, run)
+        if isinstance(ensemble, str | Path):
+            file = artifact_file(ensemble)
+            loaded: Ensemble | DenseModel = load(file, functions=functions)
+        else:
+            file, loaded = save(ensemble, Path(scratch) / ARTIFACT), ensemble
+        whole = Ensemble([loaded]) if isinstance(loaded, DenseModel) else loaded
+        facts = card_facts(file, whole, run)
         yield HubModel(file, make_card(facts, options), _config(facts))
 
 
