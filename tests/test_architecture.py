@@ -42,11 +42,11 @@ LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in part
 
 # Dependency -> the only files and folders ("x/") that may import it. The longest matching dependency name applies.
 IMPORTERS: dict[str, tuple[str, ...]] = {
-    "torchvision": ("nets/backbones.py",),
+    "torchvision": ("nets/backbones.py", "nets/weight_licences.py"),
     "torchvision.io": ("storage/images.py",),
     "torchvision.transforms": ("data/", "training/"),
     "torchvision.tv_tensors": ("data/", "training/"),
-    "timm": ("nets/backbones.py",),
+    "timm": ("nets/backbones.py", "nets/weight_licences.py"),
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
     "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
@@ -72,6 +72,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "rich": ("cli.py", "commands/", "training/"),
     "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
+    "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/"),
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from densemble.errors import DensembleError
     from densemble.evaluation.scores import evaluate
     from densemble.exporters import ExportOptions, export
+    from densemble.exporters.hub import from_pretrained, push_to_hub, save_pretrained
     from densemble.inference.predict import PredictOptions, predict
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
@@ -40,9 +41,12 @@ _MODULES = {
     "cuts": "nets.cuts",
     "evaluate": "evaluation.scores",
     "export": "exporters",
+    "from_pretrained": "exporters.hub",
     "load": "storage.artifact",
     "predict": "inference.predict",
+    "push_to_hub": "exporters.hub",
     "save": "storage.artifact",
+    "save_pretrained": "exporters.hub",
     "train": "run",
     "tune": "tuning",
 }
@@ -63,9 +67,12 @@ __all__ = [
     "cuts",
     "evaluate",
     "export",
+    "from_pretrained",
     "load",
     "predict",
+    "push_to_hub",
     "save",
+    "save_pretrained",
     "train",
     "tune",
 ]

@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import benchmark, data, demo, evaluate, export, inspect, predict, train, tune
+from densemble.commands import benchmark, data, demo, evaluate, export, inspect, predict, share, train, tune
 from densemble.commands.output import say
 from densemble.errors import DensembleError
 from densemble.messages import shown
@@ -40,6 +40,8 @@ app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)
 app.command()(benchmark.benchmark)
+app.command()(share.card)
+app.command()(share.push)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

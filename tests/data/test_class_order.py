@@ -92,7 +92,7 @@ def label_studio(folder: Path, order: tuple[str, ...]) -> None:
         results.append({"original_width": 16, "original_height": 12, "from_name": "tag", "to_name": "image",
                         "type": "polygonlabels", "value": value})  # fmt: skip
     tasks = [{"id": 1, "data": {"image": f"/{s}.png"}, "annotations": [{"id": 1, "result": results}]} for s in "ab"]
-    write(folder / "export.json", tasks)
+    write(folder / "exporters.json", tasks)
 
 
 def label_files(folder: Path, order: tuple[str, ...]) -> None:

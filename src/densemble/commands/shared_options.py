@@ -10,7 +10,26 @@ if TYPE_CHECKING:
 
 DataPath = Annotated[Path, typer.Argument(help="Folder with train/images, train/targets, val/images, val/targets.")]
 RunPath = Annotated[Path, typer.Argument(help="Run folder written by `densemble train`.")]
-ArtifactPath = Annotated[Path, typer.Argument(help="NAME.safetensors written by `densemble assemble`.")]
+
+
+def local_artifact(text: str) -> Path:
+    """Return the path of an artifact; one with an ``hf://`` address is downloaded unless it is in the hub's cache.
+
+    Raises:
+        UsageError, ArtifactError, ResourceError: see :func:`densemble.storage.hub_download.download`.
+    """
+    from densemble.storage.hub_download import download, hub_address
+
+    address = hub_address(text)
+    return Path(text) if address is None else download(address)
+
+
+ArtifactPath = Annotated[
+    Path,
+    typer.Argument(
+        parser=local_artifact, metavar="ARTIFACT", help="NAME.safetensors, a run folder, or hf://USER/NAME."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 TaskName = Annotated[
     str | None,

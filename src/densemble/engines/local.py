@@ -166,7 +166,7 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict
     splits = {name: len(samples) for name, samples in data.layout.splits.items()}
     unpaired = [str(file) for file in data.layout.unpaired]
     layout = {"layout": data.layout.name, "split_by": data.layout.split_by}
-    write_json(run.path / "data_report.json", {"splits": splits, **layout, "left_out": unpaired})
+    write_json(run.data_report, {"splits": splits, **layout, "left_out": unpaired})
 
 
 def _decisive_settings(config: RunConfig) -> str:

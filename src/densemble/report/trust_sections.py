@@ -49,29 +49,36 @@ def risk_coverage(analysis: Values) -> str:
     return f"{note(explanation)}<p>{summary}</p>{figure(drawing, _coverage_table(curve))}"
 
 
-def guarantee(analysis: Values) -> str:
-    """The guarantee for new images like the validation images, and how it was checked."""
-    values = analysis["guarantee"]
+GUARANTEE_CONDITIONS = (
+    "The guarantee was fitted on validation images that were not used for anything else, on full-size maps. It "
+    "holds for new images from the same distribution; it does not hold for other cameras or locations."
+)
+
+
+def guarantee_statement(values: Values) -> str:
+    """Return what a guarantee says, from its plain description, in one sentence."""
     missed = values.get("miscoverage", values.get("risk"))
     kept = "" if missed is None else f"{100 * (1 - missed):.4g} %"
     confidence = values.get("confidence")
     sure = "" if confidence is None else f", with {100 * confidence:.4g} % confidence"
     expected = f"for at least {kept} of the pixels of a new image, on average, it contains the true"
-    statement = {
+    return {
         "conformal_set": f"Every pixel gets a set of classes; {expected} class.",
         "conformal_interval": f"Every pixel gets an interval; {expected} value.",
         "risk_control": f"On average, at least {kept} of the positive pixels of new images are marked{sure}.",
     }.get(str(values.get("kind")), "")
+
+
+def guarantee(analysis: Values) -> str:
+    """The guarantee for new images like the validation images, and how it was checked."""
+    values = analysis["guarantee"]
     further = " ".join(
         f"{escape(key.replace('pictures', 'images').replace('_', ' ').capitalize())}: {strong(plain(value))}."
         for key, value in values.items()
         if key not in _STATED and value is not None
     )
-    explanation = (
-        "The guarantee was fitted on validation images that were not used for anything else, on full-size maps. It "
-        "holds for new images from the same distribution; it does not hold for other cameras or locations."
-    )
-    return f"{note(explanation)}<p>{escape(statement)} {_check(values)} {further}</p>"
+    statement = escape(guarantee_statement(values))
+    return f"{note(GUARANTEE_CONDITIONS)}<p>{statement} {_check(values)} {further}</p>"
 
 
 def _check(values: Values) -> str:

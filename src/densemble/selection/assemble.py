@@ -35,6 +35,7 @@ from densemble.selection.held_out_targets import full_size_targets, small_target
 from densemble.selection.open_candidates import Dropped, open_all, require_enough
 from densemble.selection.options import Options
 from densemble.selection.recipe import Fitted, Recipe
+from densemble.selection.recorded_figures import KEY, recorded_figures
 from densemble.selection.served_cascade import cascade_of
 from densemble.selection.strategies import ParetoPoint, pareto, price
 from densemble.selection.timing import milliseconds
@@ -155,9 +156,7 @@ def assemble(source: Source, options: Options) -> Ensemble:
             fitted, candidates, dropped, objective, crossed, described(folds, groups), front,
             analysis.correlation(kept), guarantee, checked, scores, classes, cascade, costs, size,
         )  # fmt: skip
-        ensemble = _build(source, result)
-        _write(source, options, result)
-    return ensemble
+        return _build(source, result, _write(source, options, result))
 
 
 def _images(count: int, options: Options, groups: Sequence[str | None] | None) -> tuple[list[int], list[int]]:
@@ -256,8 +255,8 @@ def _all_images(
             yield held.task.activation(torch.cat(logits)), targets[outputs[0].image]
 
 
-def _build(source: Source, result: _Result) -> Ensemble:
-    """Build the ensemble; members that are views of one network share it."""
+def _build(source: Source, result: _Result, figures: dict[str, Any]) -> Ensemble:
+    """Build the ensemble with these recorded figures; members that are views of one network share it."""
     combination = result.fitted.combination
     candidates = {candidate.name: candidate for candidate in result.candidates}
     networks: dict[Path, DenseModel] = {}
@@ -269,7 +268,7 @@ def _build(source: Source, result: _Result) -> Ensemble:
         members[name] = candidate.member(networks[candidate.weights])
     return Ensemble(
         members, combination.weights, task=source.task, combine=combination.rule,
-        metrics={"val": result.scores, "members": {name: candidates[name].val for name in members}},
+        metrics={"val": result.scores, "members": {name: candidates[name].val for name in members}, KEY: figures},
         temperatures=result.temperatures, reading=source.data.said, fitted=combination.fitted,
         calibration=combination.calibration, guarantee=result.guarantee, cascade=result.cascade,
     ).eval()  # fmt: skip
@@ -281,8 +280,8 @@ def _described(values: Mapping[str, Any]) -> str:
     return ", ".join([str(values["kind"]), *(["a scale and a bias per class"] if per_class else numbers)])
 
 
-def _write(source: Source, options: Options, result: _Result) -> None:
-    """Write ``ensemble.json``, ``analysis.json`` and the report."""
+def _write(source: Source, options: Options, result: _Result) -> dict[str, Any]:
+    """Write ``ensemble.json``, ``analysis.json`` and the report; return the figures for the artifact."""
     run, combination = source.run, result.fitted.combination
     summary = {
         "select": options.select, "combine": combination.rule, "metric": result.objective.name,
@@ -300,6 +299,7 @@ def _write(source: Source, options: Options, result: _Result) -> None:
     write_json(run.analysis, values)
     better = result.objective.higher_is_better
     write_report(run.report, values, report_strips(result.fitted, source.data, values["disagreement"], better))
+    return recorded_figures(run, values, [c for c in result.candidates if c.name in combination.weights])
 
 
 def _analyse(source: Source, options: Options, result: _Result, summary: dict[str, Any]) -> dict[str, Any]:

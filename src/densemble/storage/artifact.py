@@ -29,6 +29,7 @@ from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
+from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
 from densemble.storage.runs import RunFolder, atomic_path, require_writable, strict
 
 SCHEMA = 1
@@ -131,19 +132,19 @@ def describe(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
     text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
             f"'{path}' is a safetensors file but not a densemble artifact; make one with `densemble assemble`"
         )
     if hashlib.sha256(text.encode()).hexdigest() != stored.get(CHECKSUM_KEY):
-        raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; copy it again")
+        raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; {remedy(path)}")
     try:
         values = json.loads(text)
         schema = values["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error}); copy it again") from error
+        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error}); {remedy(path)}") from error
     if schema != SCHEMA:
         raise ArtifactError(f"artifact '{path}' has schema {schema}, this version reads {SCHEMA}; update densemble")
     return dict(values)
@@ -155,7 +156,7 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         ArtifactError: see :func:`describe`.
     """
-    return metadata(describe(_artifact_path(Path(path))))[CHECKSUM_KEY]
+    return metadata(describe(artifact_file(path)))[CHECKSUM_KEY]
 
 
 def load(
@@ -164,7 +165,7 @@ def load(
     """Load an artifact as an :class:`Ensemble` in eval mode; members are read one at a time and tensors are checked.
 
     Args:
-        path: ``NAME.safetensors``, or a run folder for the ensemble at the end of its training.
+        path: file, folder or ``hf://`` address, see :func:`artifact_file`.
         device: device of the ensemble.
         functions: names ``package.module:function`` that may be called to build backbones. An artifact alone never
             causes code to be called.
@@ -175,10 +176,11 @@ def load(
         ArtifactError: the file does not exist, is damaged, is not an artifact, has a newer schema, or needs a function
             that is not in ``functions``.
         UsageError: ``min_members`` is below 1, or the device does not exist.
+        ResourceError: the artifact is not in the hub's cache and the hub cannot be reached.
     """
     if min_members is not None and min_members < 1:
         raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
-    path = _artifact_path(Path(path))
+    path = artifact_file(path)
     values = describe(path)
     try:
         for entry in values["members"]:
@@ -187,7 +189,7 @@ def load(
         ensemble = _build_ensemble(path, values, members, min_members)
         ensemble.leave_out(damaged)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); copy it again") from error
+        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); {remedy(path)}") from error
     try:
         return ensemble.to(device).eval()
     except (RuntimeError, AssertionError) as error:
@@ -207,7 +209,7 @@ def _build_ensemble(
         )
     except UsageError as error:
         raise ArtifactError(
-            f"artifact '{path}' cannot be used by this version ({error}); copy it again, or update densemble"
+            f"artifact '{path}' cannot be used by this version ({error}); {remedy(path)}, or update densemble"
         ) from error
 
 
@@ -246,9 +248,21 @@ def _load_fitted(path: Path, values: dict[str, Any], kept: Sequence[str]) -> dic
     return fitted if list(kept) == names else keep_members(values["combine"], fitted, [names.index(k) for k in kept])
 
 
-def _artifact_path(path: Path) -> Path:
-    artifact = RunFolder(path).artifact
-    return artifact if artifact.is_file() else path
+def artifact_file(path: str | Path) -> Path:
+    """Return the file of an artifact.
+
+    Args:
+        path: the file, a folder of ``save_pretrained``, a run folder for the ensemble at the end of its training, or
+            ``hf://USER/NAME[@REVISION][/FILE.safetensors]``, which is downloaded unless it is in the hub's cache.
+
+    Raises:
+        UsageError, ArtifactError, ResourceError: see :func:`densemble.storage.hub_download.download`.
+    """
+    address = hub_address(path)
+    if address is not None:
+        return download(address)
+    files = (RunFolder(Path(path)).artifact, Path(path) / ARTIFACT)
+    return next((file for file in files if file.is_file()), Path(path))
 
 
 def require_function(source: str, member: str, backbone: str, functions: Sequence[str]) -> None:
@@ -286,11 +300,11 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
                 tensor = file.get_tensor(key)
                 if _digest(tensor) != digests[key]:
                     raise ArtifactError(
-                        f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; copy it again"
+                        f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; {remedy(path)}"
                     )
                 tensors[key.removeprefix(prefix)] = tensor
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); copy it again") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
     return tensors
 
 
@@ -325,10 +339,10 @@ def _check_header(path: Path) -> None:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > _MAX_HEADER_BYTES:
-                raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; copy it again")
+                raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; {remedy(path)}")
             json.loads(file.read(length), object_pairs_hook=_unique)
     except (OSError, struct.error, ValueError) as error:
-        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); copy it again") from error
+        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); {remedy(path)}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

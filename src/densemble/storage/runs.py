@@ -181,6 +181,8 @@ class RunFolder:
     """Configuration of the training."""
     state = _File("run.json")
     """Data, task, and names of the validation images."""
+    data_report = _File("data_report.json")
+    """Layout of the data, and number of images in each split."""
     digests = _File("data_digests.json")
     """Digests of the pairs that members were trained and scored on."""
     cache = _File("cache")

@@ -19,6 +19,7 @@ Mode = Literal["keypoints", "density"]
 _TRAITS: dict[Mode, dict[str, Any]] = {
     "keypoints": {
         "target_kind": "heat", "distribution": "bernoulli", "primary": "pck", "losses": ("mse", "bce", "focal"),
+        "pipeline_tag": "keypoint-detection",
     },
     "density": {
         "target_kind": "density", "primary": "count_mae", "higher_is_better": False, "losses": ("mse", "l1", "count"),

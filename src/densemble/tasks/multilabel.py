@@ -32,6 +32,7 @@ class MultilabelTask(Task):
     loss_name: str = ""
 
     name = "multilabel"
+    pipeline_tag = "image-segmentation"
     planes = True
     target_kind = "masks"
     distribution = "bernoulli"

@@ -75,5 +75,6 @@ class DepthTask(RegressionTask):
     """Distance from the camera. Sensors write 0 where they measure nothing, so 0 is invalid by default."""
 
     name = "depth"
+    pipeline_tag = "depth-estimation"
     default_invalid_below = 0.0
     in_metres = True

@@ -35,6 +35,7 @@ class SegmentationTask(Task):
     loss_name: str = ""
 
     name = "segmentation"
+    pipeline_tag = "image-segmentation"
     target_kind = "labels"
     distribution = "categorical"
     primary = "miou"

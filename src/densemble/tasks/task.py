@@ -61,6 +61,7 @@ class Task(ABC):
         invalid_below: target values up to this one are invalid; ``None``: only NaN is.
         file_scale: factor from the numbers in target files to values; saved predictions are divided by it.
         whole: whether values are saved as 16-bit integers.
+        pipeline_tag: task of the Hugging Face Hub that is closest to this task.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Task(ABC):
     invalid_below: float | None = None
     file_scale: float = 1.0
     whole: bool = False
+    pipeline_tag: str = "image-to-image"
 
     def __post_init__(self) -> None:
         """Check that the task has all losses in ``loss_name``."""

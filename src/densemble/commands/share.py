@@ -1,0 +1,58 @@
+"""The commands ``card`` and ``push``: the model card of an artifact, and its upload to the Hugging Face Hub."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from densemble.commands.output import say
+from densemble.commands.shared_options import ArtifactPath, Function
+
+Run = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Run folder of the artifact. Needed only for figures that the artifact does not record."
+    ),
+]
+Licence = Annotated[
+    str | None,
+    typer.Option("--license", metavar="ID", help="Licence in the card's metadata, such as apache-2.0. Default: other."),
+]
+
+
+def card(
+    artifact: ArtifactPath,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Markdown file to write.")] = Path("README.md"),
+    run: Run = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Repository in the example code. Default: the file.")
+    ] = None,
+    licence: Licence = None,
+    function: Function = None,
+) -> None:
+    """Write a model card with the measured figures of an artifact."""
+    from densemble.exporters.card import write_card
+
+    say(f"model card: {write_card(artifact, out, run, repository, licence, function or ())}")
+
+
+def push(
+    artifact: ArtifactPath,
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository; created if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; created if it does not exist. Default: main.")] = None,
+    run: Run = None,
+    licence: Licence = None,
+    function: Function = None,
+) -> None:
+    """Upload an artifact with its model card to the Hugging Face Hub.
+
+    The access token is read from HF_TOKEN, or from the login of `hf auth login`.
+    """
+    from densemble.exporters.hub import push_to_hub
+
+    address = push_to_hub(
+        artifact, repository, private=private or None, revision=revision, run=run, licence=licence,
+        functions=function or (),
+    )  # fmt: skip
+    say(f"pushed; load it with `densemble predict {address} IMAGES -o OUT`")

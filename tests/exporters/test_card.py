@@ -1,0 +1,195 @@
+"""Model cards: every figure equals the one that was measured, and what is not known is called unknown."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from selection.written_runs import Written, write_run
+from small_networks import SMALL
+
+import densemble as de
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import UsageError
+from densemble.exporters.card import CardOptions, make_card, write_card
+from densemble.exporters.card_facts import CardFacts, card_facts
+from densemble.exporters.card_sections import SECTIONS
+from densemble.exporters.metric_meanings import MEANINGS
+from densemble.nets.weight_licences import PublishedWeights, published_weights
+from densemble.storage.runs import read_json, write_json
+from densemble.tasks import TASKS, Task, make_task
+
+HUB_TAGS = {"image-segmentation", "depth-estimation", "keypoint-detection", "image-to-image"}
+"""Tasks of the hub's list that densemble uses."""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Run of the task segmentation whose last assembly has a guarantee, and the artifact of it in the run."""
+    run = write_run(tmp_path_factory.mktemp("run"), "segmentation", images=16)
+    record = run.folder("one") / "member.json"
+    loaded = "loaded 9/9 tensors from /somewhere/private/weights.safetensors; left at random: x"
+    write_json(record, {**read_json(record), "config": {"weights": "DEFAULT"}, "loaded": loaded})
+    de.save(run.run.assemble("all", guarantee="set", level=0.2), run.path / "ensemble.safetensors")
+    return run
+
+
+@pytest.fixture(scope="module")
+def facts(written: Written) -> CardFacts:
+    file = written.path / "ensemble.safetensors"
+    return card_facts(file, de.load(file))
+
+
+def section(card: str, title: str) -> str:
+    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    assert match is not None, title
+    return match[1]
+
+
+def test_the_figures_are_those_of_the_analysis(written: Written, facts: CardFacts) -> None:
+    card = str(make_card(facts, CardOptions("gaze.safetensors")))
+    analysis = read_json(written.path / "analysis.json")
+    score = analysis["cross_fitted"]["score"]
+    shown = section(card, "Scores")
+    assert f"| {score['value']:.3f} | {score['low']:.3f} to {score['high']:.3f} |" in shown
+    assert f"| {analysis['chosen']['val']['miou']:.3f} |" in shown
+    assert f"{analysis['pictures']} validation images" in shown and "all 16 validation images" in shown
+    before, after = (analysis["calibration"][side]["ece"] for side in ("before", "after"))
+    row = next(line for line in section(card, "Calibration").splitlines() if "expected calibration error" in line)
+    assert [float(cell) for cell in row.split("|")[2:4]] == pytest.approx([before, after], abs=6e-4)
+    guarantee = section(card, "Guarantee")
+    coverage = re.search(r"measured on the other half: ([\d.]+)", guarantee)
+    assert coverage is not None and float(coverage[1]) == pytest.approx(analysis["guarantee"]["coverage"], abs=6e-4)
+    assert "at least 80 %" in guarantee
+    assert "same distribution" in guarantee and f"on {analysis['guarantee']['checked_on']} images" in guarantee
+    data = section(card, "Training data")
+    assert "16 images in `val`" in data and f"`{written.data.path.name}`" in data
+    for name, member in facts.ensemble.named_members():
+        count = sum(p.numel() for p in member.parameters())
+        assert f"| {name} | `resdeconv` | `{member.spec.node}` | `upsample` | 0.333 | {count:,} |" in section(
+            card, "Members"
+        )
+
+
+def test_no_paths_and_no_names_of_images(written: Written, facts: CardFacts) -> None:
+    card = str(make_card(facts, CardOptions("gaze.safetensors")))
+    stored = json.dumps(facts.ensemble.metrics["assembly"])
+    for text in (card, stored):
+        assert str(written.data.path) not in text and "/somewhere" not in text and str(written.path) not in text
+        assert not any(f'"{sample.stem}"' in text for sample in written.data.val)
+    assert "weights.safetensors" in stored
+
+
+def test_an_artifact_without_figures_takes_them_from_its_run(
+    written: Written, facts: CardFacts, tmp_path: Path
+) -> None:
+    expected = make_card(facts, CardOptions("gaze.safetensors"))
+    old = facts.ensemble.with_members(dict(facts.ensemble.named_members()))
+    old.metrics = {key: value for key, value in old.metrics.items() if key != "assembly"}
+    file = de.save(old, tmp_path / "gaze.safetensors")
+    alone = str(make_card(card_facts(file, old), CardOptions("gaze.safetensors")))
+    assert "Unknown" in section(alone, "Training data") and "no scores of images that played no part" in alone
+    assert "unknown | unknown" in section(alone, "Licences")
+    assert "cross-fitted" not in alone.partition("---\n\n")[0] and "fitted on these images" in alone
+    with_run = make_card(card_facts(file, old, written.path), CardOptions("gaze.safetensors"))
+    lines = [str(card).partition("SHA-256")[0] for card in (with_run, expected)]
+    assert lines[0] == lines[1]
+
+
+def test_a_run_with_another_last_assembly_is_refused(written: Written, facts: CardFacts, tmp_path: Path) -> None:
+    other = Ensemble(dict(facts.ensemble.named_members()), [3, 1, 1], task=facts.ensemble.task)
+    file = de.save(other, tmp_path / "other.safetensors")
+    with pytest.raises(UsageError, match="the weights of the members differ"):
+        card_facts(file, other, written.path)
+    fewer = Ensemble({"one": facts.ensemble.members["one"]}, task=facts.ensemble.task)
+    with pytest.raises(UsageError, match="it has the members one, two, three, the artifact one"):
+        card_facts(de.save(fewer, tmp_path / "fewer.safetensors"), fewer, written.path)
+
+
+def test_the_metadata_is_valid(facts: CardFacts) -> None:
+    card = make_card(facts, CardOptions("hf://user/gaze", "apache-2.0", ("user/data",)))
+    parsed = ModelCard(str(card))
+    assert parsed.data.library_name == "densemble" and parsed.data.pipeline_tag == "image-segmentation"
+    assert parsed.data.license == "apache-2.0" and parsed.data.datasets == ["user/data"]
+    results = {result.metric_type: result for result in parsed.data.eval_results}
+    crossed = facts.figures["cross_fitted"]["scores"]
+    assert {name: result.metric_value for name, result in results.items()} == {
+        name: value for name, value in crossed.items() if value is not None
+    }
+    assert all("cross-fitted" in result.metric_name for result in results.values())
+    plain = yaml.safe_load(str(make_card(facts, CardOptions("x.safetensors"))).split("---\n")[1])
+    assert plain["license"] == "other" and {"license_name", "license_link", "tags", "model-index"} <= set(plain)
+
+
+def small_task(name: str) -> Task:
+    classes = {"classes": ["red", "blue"]} if "classes" in TASKS[name].choices() else {}
+    return make_task({"name": name, **classes})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_a_card(name: str, facts: CardFacts, tmp_path: Path) -> None:
+    task = small_task(name)
+    options = {"out_size": (12, 16), "input_size": (48, 64), "head": "upsample", "weights": None}
+    member = de.DenseModel("timm/test_resnet", out_channels=task.out_channels, **options)
+    scores = dict.fromkeys(task.metrics().objectives, 0.5)
+    ensemble = Ensemble({"only": member}, task=task, metrics={"val": scores})
+    file = de.save(ensemble, tmp_path / "a.safetensors")
+    card = str(make_card(card_facts(file, ensemble), CardOptions(file.name)))
+    assert task.pipeline_tag in HUB_TAGS and f"pipeline_tag: {task.pipeline_tag}" in card
+    assert all(re.search(rf"^## {title}$", card, re.MULTILINE) for title in SECTIONS if title != "Methods")
+    assert set(scores) <= set(MEANINGS), "every metric is explained"
+    assert "nan" not in card.lower().split() and "None" not in card.replace("None was fitted", "")
+    assert ModelCard(card).data.library_name == "densemble"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "expected"),
+    [
+        ("timm/tf_efficientnet_lite0", "DEFAULT", PublishedWeights("timm/tf_efficientnet_lite0.in1k", "apache-2.0")),
+        ("timm/convnextv2_tiny", "fcmae", PublishedWeights("timm/convnextv2_tiny.fcmae", "cc-by-nc-4.0")),
+        ("vgg16", "DEFAULT", PublishedWeights("VGG16_Weights.IMAGENET1K_V1")),
+        ("vgg16", "absent", None),
+        ("timm/resnet50", "absent", None),
+        ("resdeconv", "DEFAULT", None),
+        (SMALL, "DEFAULT", None),
+        ("timm/resnet50", "hf-hub:user/name", None),
+    ],
+)
+def test_licences_are_those_of_the_publishers(backbone: str, weights: str, expected: PublishedWeights | None) -> None:
+    assert published_weights(backbone, weights) == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "shown"),
+    [
+        ({"weights": "DEFAULT", "loaded": "timm/test_resnet DEFAULT"}, "`timm/test_resnet.r160_in1k` | apache-2.0"),
+        (
+            {"weights": "DEFAULT", "loaded": "timm-test_resnet.safetensors"},
+            "`timm/test_resnet.r160_in1k`, read from the file `timm-test_resnet.safetensors` | apache-2.0",
+        ),
+        ({"weights": None, "loaded": ""}, "random | not applicable"),
+        ({"weights": "/a/b/mine.pth", "loaded": "mine.pth"}, "`mine.pth` | unknown"),
+        ({}, "unknown | unknown"),
+    ],
+)
+def test_initial_weights_in_the_card(record: dict[str, Any], shown: str, facts: CardFacts) -> None:
+    member = de.DenseModel("timm/test_resnet", weights=None, out_size=(12, 16), input_size=(48, 64), head="upsample")
+    other = replace(facts, ensemble=Ensemble({"only": member}), figures={"members": {"only": record}})
+    assert f"| only | {shown} |" in SECTIONS["Licences"](other, "")
+
+
+def test_the_command_card(written: Written, densemble: Callable[..., Any], tmp_path: Path) -> None:
+    out = tmp_path / "cards" / "README.md"
+    done = densemble("card", written.path, "-o", out, "--repository", "user/scenes")
+    assert done.returncode == 0 and str(out) in done.stderr and done.stdout == ""
+    assert 'de.load("hf://user/scenes")' in out.read_text() and "densemble predict hf://user/scenes" in out.read_text()
+    assert densemble("card", tmp_path / "absent.safetensors", "-o", out).returncode == 4
+    folder = densemble("card", written.path, "-o", tmp_path)
+    assert folder.returncode == 2 and "is a folder" in folder.stderr
+    with pytest.raises(UsageError, match="is a folder"):
+        write_card(written.path, tmp_path)
