@@ -24,13 +24,13 @@ from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError, UsageError
 from densemble.inference import sources
 from densemble.inference.failed_image import FailedImage
+from densemble.inference.file_kinds import SAVE
 from densemble.inference.files import pipeline as batch_stages
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL, Journal
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files, predict_images
 from densemble.inference.files.size_groups import SizeGroups
-from densemble.inference.file_kinds import SAVE
 from densemble.inference.formats import FORMATS
 from densemble.inference.image_prediction import ImagePrediction
 from densemble.inference.saved import SavedPrediction
