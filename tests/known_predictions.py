@@ -40,9 +40,7 @@ def of_maps(
     label = maps.argmax(0) if task.distribution == "categorical" else None
     others = dict.fromkeys(("variance", "entropy", "expected_entropy", "mutual_information", "disagreement"))
     image = np.zeros((*mean.shape[1:], 3), np.uint8)
-    return ImagePrediction(
-        mean=maps, label=label, image=image, name=name, path=path, task=task, valid=valid, **others
-    )  # type: ignore[arg-type]
+    return ImagePrediction(mean=maps, label=label, image=image, name=name, path=path, task=task, valid=valid, **others)  # type: ignore[arg-type]
 
 
 def overlapping(seed: int, size: tuple[int, int] = (24, 31)) -> tuple[Array, MultilabelTask]:

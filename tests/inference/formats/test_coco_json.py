@@ -14,8 +14,8 @@ from densemble.inference.formats.outlines import outlines
 from densemble.tasks import DepthTask, SegmentationTask
 
 pytest.importorskip("pycocotools")
-from pycocotools import mask as codec  # noqa: E402
-from pycocotools.coco import COCO  # noqa: E402
+from pycocotools import mask as codec
+from pycocotools.coco import COCO
 
 KINDS = ("coco", "coco-polygons")
 RING = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 1, 0], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)

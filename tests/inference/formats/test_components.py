@@ -15,7 +15,8 @@ def test_rows_give_the_components_of_the_whole_map(seed: int, heights: tuple[int
     probability = np.random.default_rng(seed).random(labels.shape)
     components = Components()
     ends = np.cumsum(heights)
-    parts = [components.add(labels[end - n : end], probability[end - n : end]) for n, end in zip(heights, ends)]
+    boxes = [slice(end - n, end) for n, end in zip(heights, ends, strict=True)]
+    parts = [components.add(labels[rows], probability[rows]) for rows in boxes]
     table = components.table()
     ids = table.numbers[np.concatenate(parts)]
     np.testing.assert_array_equal(ids == 0, labels == -1)

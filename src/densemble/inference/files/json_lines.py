@@ -32,7 +32,7 @@ class JsonLines:
         self.path = path
         self.discarded = 0
         """Number of lines with other settings."""
-        first = _line({"format": _FORMAT, "asked": dict(settings)})
+        first = json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
         self._lock = Lock()
         try:
             end = self._end_of_lines(first)
@@ -100,7 +100,7 @@ class JsonLines:
             ResourceError: the file cannot be written.
         """
         with self._lock:
-            return self._write(_line(values))
+            return self._write(json.dumps(values).encode("ascii"))
 
     def _write(self, line: bytes) -> int:
         try:
@@ -122,7 +122,3 @@ class JsonLines:
     ) -> None:
         with suppress(OSError):  # close() repeats a failed write, whose error was raised already
             self._file.close()
-
-
-def _line(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, sort_keys=True).encode("ascii")
