@@ -52,7 +52,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
-    "pycocotools": ("data/layouts/drawn_shapes.py",),
+    "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),
     "sklearn": ("data/splits.py",),
     "sklearn.datasets": ("exporters/verify.py",),
     "ray": ("engines/ray.py",),

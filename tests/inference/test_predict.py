@@ -14,7 +14,7 @@ from PIL import Image
 import densemble as de
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
-from densemble.inference.image_prediction import SAVE
+from densemble.inference.file_kinds import SAVE
 from densemble.inference.predict import prepared
 from densemble.inference.sources import expand, find_images
 from densemble.tasks import RegressionTask, SegmentationTask
@@ -118,8 +118,12 @@ def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:
 
 def test_saved_files(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> None:
     p = next(iter(de.predict(ensemble, photos / "a.jpg")))
-    written = p.save(tmp_path / "out", tuple(kind for kind in SAVE if kind != "guarantee"))
-    assert [path.name for path in written] == ["a_map.png", "a_overlay.png", "a_uncertainty.png", "a.npy"]
+    written = p.save(
+        tmp_path / "out", tuple(kind for kind, row in SAVE.items() if kind != "guarantee" and row.suits(p.task))
+    )
+    assert [path.name for path in written] == [
+        "a_map.png", "a_overlay.png", "a_uncertainty.png", "a.npy", "a.areas.csv",
+    ]  # fmt: skip
     stored = np.asarray(Image.open(tmp_path / "out" / "a_map.png"))
     assert stored.shape == (50, 70) and stored.dtype == np.uint8
     np.testing.assert_allclose(stored / 255, p.mean[0].numpy(), atol=0.5 / 255 + 1e-6)

@@ -1,12 +1,14 @@
-"""``--set KEY=VALUE``: override single settings in the plain values of a run.yaml."""
+"""``--set KEY=VALUE`` and ``--save-option NAME=VALUE``: override single settings."""
 
 import copy
+from dataclasses import fields
 from typing import Any
 
 import yaml
 
 from densemble.config import COPIED
-from densemble.errors import ConfigError
+from densemble.errors import ConfigError, UsageError
+from densemble.inference.formats import FormatOptions
 
 
 def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -59,3 +61,24 @@ def _member_index(members: list[Any], key: str) -> int:
         if key in (fields.get("name"), backbone, copied and copied["backbone"]):
             return index
     return int(key)
+
+
+def format_options(settings: list[str]) -> FormatOptions:
+    """Options of the formats of predictions.
+
+    Args:
+        settings: each ``name=value``; an option that is true or false takes these two words.
+
+    Raises:
+        UsageError: an unknown name, no ``=``, a name twice, or a value that the option does not take.
+    """
+    types = {option.name: type(option.default) for option in fields(FormatOptions)}
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in types:
+            raise UsageError(f"--save-option {setting}: write it as NAME=VALUE with a name of {', '.join(types)}")
+        if name in values:
+            raise UsageError(f"--save-option {name} is given twice; give it once")
+        values[name] = {"true": True, "false": False}.get(text, text) if types[name] is bool else text
+    return FormatOptions(**values)

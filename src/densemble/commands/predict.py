@@ -17,7 +17,11 @@ def predict(
     source: Annotated[list[str], typer.Argument(help="Images, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
-        str, typer.Option(help="Kinds of files, separated by commas: map, overlay, uncertainty, npy, guarantee.")
+        str,
+        typer.Option(
+            help="Kinds of files, separated by commas: map, overlay, uncertainty, npy, guarantee, coco, coco-polygons, "
+            "geojson, labelstudio, cvat, csv."
+        ),
     ] = "map,overlay",
     backend: Annotated[str, typer.Option(help="auto, eager, inductor, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(help="Lowest permitted precision: auto, fp32, bf16 or int8.")] = "auto",
@@ -39,6 +43,13 @@ def predict(
             help="Write ranking.csv, least certain image first: entropy, mutual_information, disagreement, variance."
         ),
     ] = None,
+    save_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Option of the formats, NAME=VALUE: components=true, crs=wgs84, from_name=, to_name=, data_key=, "
+            "image_url=, model_version=."
+        ),
+    ] = None,
     function: Function = None,
     min_members: MinMembers = None,
 ) -> None:
@@ -46,6 +57,7 @@ def predict(
 
     A second run with the same settings predicts only the missing images.
     """
+    from densemble.commands.overrides import format_options
     from densemble.inference.predict import PredictOptions
     from densemble.inference.predict import predict as predictions
     from densemble.inference.saved import SavedPrediction
@@ -61,6 +73,7 @@ def predict(
         options = PredictOptions(
             keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again,
             save=tuple(kind.strip() for kind in save.split(",") if kind.strip()), fingerprint=fingerprint(artifact),
+            formats=format_options(save_option or []),
         )  # fmt: skip
         bar.update(0, len(images), 0)
         for done, p in enumerate(predictions(ensemble, images, backend, precision, out=out, options=options), 1):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from densemble.errors import DataError
+from densemble.inference.formats import FormatOptions
 from densemble.inference.image_prediction import ImagePrediction
 
 _MAPS = frozenset(field.name for field in fields(ImagePrediction))
@@ -25,7 +26,13 @@ class FailedImage:
     path: Path | None
     failed: str
 
-    def save(self, folder: str | Path, what: tuple[str, ...] = (), name: str | None = None) -> list[Path]:
+    def save(
+        self,
+        folder: str | Path,
+        what: tuple[str, ...] = (),
+        name: str | None = None,
+        formats: FormatOptions | None = None,
+    ) -> list[Path]:
         """Write nothing and warn with the reason, so that a loop that saves predictions continues."""
         warnings.warn(f"nothing is saved: {self.failed}", stacklevel=2)
         return []

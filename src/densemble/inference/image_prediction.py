@@ -18,7 +18,10 @@ from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference import drawing
+from densemble.inference.file_kinds import NO_GUARANTEE, SAVE, require_kinds
 from densemble.inference.files.output_names import name_in
+from densemble.inference.formats import Entry, Format, FormatOptions, ImageFacts, MapRows
+from densemble.inference.formats.format import Record
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored_maps import no_data, stored
 from densemble.shapes import Array, Size, format_size, size_of
@@ -30,37 +33,7 @@ from densemble.tasks import Task
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAVE = ("map", "overlay", "uncertainty", "npy", "guarantee")
-
 _GREY = np.uint8(128)  # not a colour of the uncertainty map
-_NO_GUARANTEE = (
-    "the ensemble has no guarantee, or was loaded without a member; make one with `densemble assemble RUN -o "
-    "NAME.safetensors` and --guarantee set or risk for classes, interval for values"
-)
-
-
-def require_kinds(what: tuple[str, ...]) -> None:
-    """Check the kinds of files to save.
-
-    Raises:
-        UsageError: unknown kind; the message lists the existing ones.
-    """
-    unknown = [kind for kind in what if kind not in SAVE]
-    if unknown:
-        raise UsageError(f"cannot save '{unknown[0]}'; available: {', '.join(SAVE)}")
-
-
-def require_saved(what: tuple[str, ...], ensemble: Ensemble) -> None:
-    """Check that an ensemble can give the requested kinds of files.
-
-    Raises:
-        UsageError: no kind, an unknown kind, or a guarantee that the ensemble does not have.
-    """
-    require_kinds(what)
-    if not what:
-        raise UsageError(f"no kind of file to save; available: {', '.join(SAVE)}")
-    if "guarantee" in what and (ensemble.guarantee is None or ensemble.left_out):
-        raise UsageError(_NO_GUARANTEE)
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -149,7 +122,7 @@ class ImagePrediction(Prediction):
         if self.included is not None or self.lower is not None:
             return
         if not self.without:
-            raise UsageError(_NO_GUARANTEE)
+            raise UsageError(NO_GUARANTEE)
         members = ", ".join(f"'{name}', which {reason}" for name, reason in self.without.items())
         raise UsageError(f"'{self.path or self.name}' has no guarantee: predicted without member {members}")
 
@@ -207,10 +180,14 @@ class ImagePrediction(Prediction):
             axis.set_axis_off()
 
     def save(
-        self, folder: str | Path, what: tuple[str, ...] = ("map", "overlay"), name: str | None = None
+        self,
+        folder: str | Path,
+        what: tuple[str, ...] = ("map", "overlay"),
+        name: str | None = None,
+        formats: FormatOptions | None = None,
     ) -> list[Path]:
-        """Write ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png``, ``NAME.npy`` and
-        ``NAME_guarantee.tif``, as requested.
+        """Write ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png``, ``NAME.npy``, ``NAME_guarantee.tif``
+        and files of other programs (``NAME.coco.json``, ``NAME.geojson``, ...), as requested.
 
         The map is ``NAME_map.tif`` if no PNG can hold it (densities, several channels, pixels without data), and if the
         image is a GeoTIFF: the map then has the same georeference. Where the image holds no data, the map holds none,
@@ -221,23 +198,40 @@ class ImagePrediction(Prediction):
             what: kinds of files, of ``SAVE``.
             name: default :attr:`name`; if this process has written another image of that name into the folder, with
                 the image's folder or a number added.
+            formats: options of the files of other programs. Such a file describes this image; ``predict`` with ``out``
+                writes one for a folder.
 
         Returns:
             The files written. ``NAME.npy`` holds the mean map as float32 ``(K, H, W)``.
 
         Raises:
-            UsageError: an unknown kind, or a guarantee that the prediction does not have.
+            UsageError: an unknown kind, one that the task does not have, or a guarantee that the prediction does not
+                have.
             ResourceError: the folder cannot be written.
         """
-        require_kinds(what)
+        require_kinds(what, self.task)
         if "guarantee" in what:
             self._require_guarantee()
         folder = require_writable(Path(folder))
         unused_name = name_in(folder, self.name, self.number if self.path is None else self.path)
         with nullcontext(name) if name else unused_name as stem:
-            return [self._save_kind(kind, folder, stem) for kind in what]
+            return [self._save_kind(kind, folder, stem, formats or FormatOptions()) for kind in what]
 
-    def _save_kind(self, kind: str, folder: Path, stem: str) -> Path:
+    def record(self, row: Format, folder: Path, options: FormatOptions) -> Record:
+        """What a format of ``FORMATS`` stores of the image; ``folder`` is for temporary files."""
+        height, width = self.image.shape[:2]
+        collector = row.collect(ImageFacts(self.path, folder, (height, width), self.task, options))
+        label = None if self.label is None else self.label.cpu().numpy()
+        collector.add(MapRows(0, self.mean.float().cpu().numpy(), label, self.valid))
+        return collector.record()
+
+    def _save_kind(self, kind: str, folder: Path, stem: str, options: FormatOptions) -> Path:
+        row = SAVE[kind].format
+        if row is not None:
+            image = stem if self.path is None else self.path.name
+            entry = Entry(image, self.record(row, folder, options))
+            row.write(path := folder / row.image_file(stem), [entry], self.task, options)
+            return path
         if kind == "npy":
             write_npy(path := folder / f"{stem}.npy", self._stored("npy"))
             return path

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args, overload
 
@@ -17,11 +17,14 @@ from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError, UsageError
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
+from densemble.inference.file_kinds import require_fits, require_saved
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import ONE_BY_ONE, predict_files, predict_images
-from densemble.inference.image_prediction import ImagePrediction, require_saved
+from densemble.inference.files.records import RECORDS, Records, write_folder_files
+from densemble.inference.formats import FormatOptions
+from densemble.inference.image_prediction import ImagePrediction
 from densemble.inference.ranking import require_ranked, write_ranking
 from densemble.inference.runtime.backends import BACKENDS, Precision
 from densemble.inference.runtime.choose_backend import candidates
@@ -35,9 +38,10 @@ from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped
 from densemble.storage.runs import require_writable
+from densemble.tasks import Task
 
 PRECISIONS = ("auto", *get_args(Precision))
-_FOR_FILES = ("tile", "save", "rank_by", "again", "fingerprint")
+_FOR_FILES = ("tile", "save", "formats", "rank_by", "again", "fingerprint")
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +56,9 @@ class PredictOptions:
         batch: number of images of equal size that are computed together; default 1, and 8 with ``out``. A larger batch
             is faster on a GPU, takes more memory, and may change the last bit of a map.
         tile: side of the windows of files too large for memory, in pixels. This and the following options need ``out``.
-        save: kinds of files: ``map``, ``overlay``, ``uncertainty``, ``npy``, ``guarantee``.
+        save: kinds of files: ``map``, ``overlay``, ``uncertainty``, ``npy``, ``guarantee``, ``coco``,
+            ``coco-polygons``, ``geojson``, ``labelstudio``, ``cvat``, ``csv``.
+        formats: options of the last six kinds.
         rank_by: write ``ranking.csv``, the least certain image first: by ``entropy``, ``mutual_information``,
             ``disagreement`` or ``variance``.
         again: predict images again that an earlier run into the folder finished.
@@ -65,6 +71,7 @@ class PredictOptions:
     batch: int | None = None
     tile: int = BLOCK
     save: tuple[str, ...] = ("map", "overlay")
+    formats: FormatOptions = field(default_factory=FormatOptions)
     rank_by: str | None = None
     again: bool = False
     fingerprint: str | None = None
@@ -160,20 +167,51 @@ def predict(
     fingerprint = options.fingerprint or _fingerprint(plain)
     settings = {"artifact": fingerprint, "backend": backend, "precision": precision, "keep": options.keep,
                 "budget": options.budget, "min_members": plain.min_members}  # fmt: skip
-    output = Output(require_writable(Path(out)), options.save, options.rank_by, settings)
+    output = Output(require_writable(Path(out)), options.save, options.rank_by, settings, options.formats)
     large = {item: item.path for item in items if item.path is not None and is_windowed(item.path, plain)}
+    for path in large.values():
+        require_fits(options.save, path, plain)
     ordinary = [item for item in items if item not in large]
     fast = prepared(plain, backend, precision, len(ordinary), policy is None)
 
-    def saved() -> Iterator[SavedPrediction | FailedImage]:
+    def saved(output: Output) -> Iterator[SavedPrediction | FailedImage]:
         if ordinary:
-            yield from _predict_whole(fast, ordinary, output, policy, pace, options.again)
+            yield from _predict_whole(fast, ordinary, output, policy, pace)
         if large:
             for_windows = prepared(plain, backend, precision)
             names = [(path, item.name) for item, path in large.items()]
             yield from _predict_in_windows(for_windows, names, output, options.tile)
 
-    return saved()
+    return _with_folder_files(saved, items, output, plain.task, options.again)
+
+
+def _with_folder_files(
+    saved: Callable[[Output], Iterator[SavedPrediction | FailedImage]],
+    items: Sequence[Item],
+    output: Output,
+    task: Task,
+    again: bool,
+) -> Iterator[SavedPrediction | FailedImage]:
+    """Yield the results of ``saved``, and write the files with one entry per image after the last one."""
+    if again:
+        for name in (JOURNAL, RECORDS):
+            (output.folder / name).unlink(missing_ok=True)
+    rows = output.folder_formats
+    if not rows:
+        yield from saved(output)
+        return
+    with Records(output.folder, output.all_settings) as records:
+        done: set[str] = set()
+        for result in saved(replace(output, records=records)):
+            if isinstance(result, SavedPrediction):
+                done.add(result.name)
+            yield result
+        images = [(item.name, item.path) for item in items if item.name in done]
+        if images:
+            version = output.formats.model_version or f"densemble {output.settings['artifact'][:8]}"
+            options = replace(output.formats, model_version=version)
+            for path in write_folder_files(output.folder, rows, images, records, task, options):
+                log.info(f"{len(images)} images in '{path}'")
 
 
 def on_device(ensemble: Ensemble, device: str | None) -> Ensemble:
@@ -208,11 +246,8 @@ def _predict_whole(
     output: Output,
     policy: Policy | None,
     pace: Pace,
-    again: bool,
 ) -> Iterator[SavedPrediction | FailedImage]:
     """Predict whole images into files, write the ranking, and log time and cost."""
-    if again:
-        (output.folder / JOURNAL).unlink(missing_ok=True)
     used: list[CascadeUse] = []
     compute = batch_predictor(ensemble, output.maps(ensemble), policy, used.append)
     seconds, done = Seconds(), 0

@@ -7,21 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.guarantee import ConformalInterval
 from densemble.shapes import Array
 from densemble.tasks import Task
-
-
-def required_maps(kind: str, ensemble: Ensemble) -> tuple[str, ...]:
-    """Names of the prediction maps that a kind of file needs."""
-    if kind in ("map", "overlay"):
-        return ("label",) if ensemble.task.distribution == "categorical" else ("mean",)
-    if kind == "uncertainty":
-        return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
-    if kind == "guarantee":
-        return ("lower", "upper") if isinstance(ensemble.guarantee, ConformalInterval) else ("included",)
-    return ("mean",)
 
 
 def stored(kind: str, maps: Mapping[str, Tensor], task: Task, valid: Array | None = None) -> Array:
@@ -31,7 +18,7 @@ def stored(kind: str, maps: Mapping[str, Tensor], task: Task, valid: Array | Non
         kind: ``map``: labels as uint8 (uint16 for more than 256), or :func:`stored_maps`; ``npy``: the mean as float32
             ``(K, H, W)``; ``guarantee``: 0 or 255 for each class, or the ends of the interval, ``(2K, H, W)``;
             ``uncertainty``: entropy in nats, or standard deviation of values.
-        maps: at least :func:`required_maps`, without the batch axis.
+        maps: at least those that the kind needs (:data:`densemble.inference.file_kinds.SAVE`), without the batch axis.
         task: task of the maps.
         valid: bool ``(H, W)``, where there is data; other pixels hold :func:`no_data`. ``None``: everywhere.
     """

@@ -1,8 +1,10 @@
-"""Read georeferences and write GeoTIFF maps; the only module that imports rasterio."""
+"""Read georeferences, write GeoTIFF maps, and convert rasters to polygons; the only module that imports rasterio."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from densemble.errors import DataError, ResourceError, UsageError, needs_package
 from densemble.shapes import Array, Size
@@ -29,6 +31,31 @@ class Georeference:
         rows, columns = from_size[0] / to_size[0], from_size[1] / to_size[1]
         a, b, c, d, e, f = self.transform
         return replace(self, transform=(a * columns, b * rows, c, d * columns, e * rows, f))
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel in squared units of the reference system."""
+        a, b, _, d, e, _ = self.transform
+        return abs(a * e - b * d)
+
+    @property
+    def pixel_square_metres(self) -> float | None:
+        """Area of a pixel in square metres of the projection; ``None`` for degrees or without a reference system."""
+        if self.crs is None:
+            return None
+        crs = _import_rasterio("the unit of a reference system").crs.CRS.from_wkt(self.crs)
+        return self.pixel_area * float(crs.linear_units_factor[1]) ** 2 if crs.is_projected else None
+
+    @property
+    def crs_name(self) -> str | None:
+        """OGC name of the reference system, as GDAL writes it into GeoJSON; ``None`` if it is not a registered one."""
+        if self.crs is None:
+            return None
+        authority = _import_rasterio("the name of a reference system").crs.CRS.from_wkt(self.crs).to_authority()
+        if authority is None:
+            return None
+        longitude_first = authority == ("EPSG", "4326")
+        return "urn:ogc:def:crs:OGC:1.3:CRS84" if longitude_first else f"urn:ogc:def:crs:{authority[0]}::{authority[1]}"
 
 
 def read_georeference(path: Path) -> Georeference | None:
@@ -91,6 +118,46 @@ def write_geotiff(path: Path, array: Array, georeference: Georeference, nodata: 
         raise UsageError(f"cannot write '{path}': {error}; give the reference system as WKT") from error
     except (OSError, rasterio.errors.RasterioError) as error:
         raise ResourceError(f"cannot write '{path}': {error}; choose another folder") from error
+
+
+def polygons(
+    numbers: Array, georeference: Georeference | None, wgs84: bool = False
+) -> Iterator[tuple[dict[str, Any], int]]:
+    """Polygons of the regions of equal number (4 neighbours) as GeoJSON geometries, each with its number; 0 is none.
+
+    GDAL reads ``numbers`` without a copy; memory grows with the number of corners of all polygons.
+
+    Args:
+        numbers: int32 ``(H, W)``.
+        georeference: position of the pixels; ``None``: coordinates in pixels, x to the right and y down.
+        wgs84: convert the coordinates to longitude and latitude; needs a reference system.
+
+    Raises:
+        UsageError: rasterio is not installed, or coordinates cannot be converted.
+    """
+    rasterio = _import_rasterio("GeoJSON")
+    from rasterio import features, warp
+
+    transform = _IDENTITY if georeference is None else georeference.transform
+    for geometry, number in features.shapes(numbers, connectivity=4, transform=rasterio.Affine(*transform)):
+        if not number:
+            continue
+        if wgs84:
+            assert georeference is not None
+            try:
+                geometry = warp.transform_geom(georeference.crs, "EPSG:4326", geometry)
+            except rasterio.errors.RasterioError as error:
+                raise UsageError(f"cannot convert coordinates to WGS84: {error}; keep those of the raster") from error
+        yield geometry, int(number)
+
+
+def require_rasterio() -> None:
+    """Check that rasterio is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    _import_rasterio("GeoJSON")
 
 
 def _import_rasterio(purpose: str) -> ModuleType:

@@ -24,13 +24,15 @@ from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError, UsageError
 from densemble.inference import sources
 from densemble.inference.failed_image import FailedImage
+from densemble.inference.file_kinds import SAVE
 from densemble.inference.files import pipeline as batch_stages
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL, Journal
 from densemble.inference.files.pipeline import Seconds
 from densemble.inference.files.predict_files import predict_files, predict_images
 from densemble.inference.files.size_groups import SizeGroups
-from densemble.inference.image_prediction import SAVE, ImagePrediction
+from densemble.inference.formats import FORMATS
+from densemble.inference.image_prediction import ImagePrediction
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item
 from densemble.messages import shown
@@ -202,8 +204,11 @@ def test_maps_that_are_not_saved_are_dropped(saliency: de.Ensemble, tmp_path: Pa
         folder.run(("map",), "disagreement")
     present = [{name for name in vars(one) if isinstance(getattr(one, name), Tensor)} for one in kept]
     assert present == [{"mean"}, {"mean", "entropy"}, {"mean", "disagreement"}]
-    needed = [Output(tmp_path, (kind,)).maps(saliency) for kind in SAVE]
-    assert needed == [{"mean"}, {"mean"}, {"entropy"}, {"mean"}, {"included"}]
+    needed = {kind: set(Output(tmp_path, (kind,)).maps(saliency)) for kind in SAVE if kind not in FORMATS}
+    assert needed == {
+        "map": {"mean"}, "overlay": {"mean"}, "uncertainty": {"entropy"}, "npy": {"mean"}, "guarantee": {"included"}
+    }  # fmt: skip
+    assert {Output(tmp_path, (kind,)).maps(saliency) for kind in FORMATS} == {frozenset({"mean"})}
 
 
 def test_results_come_in_the_order_of_the_images(saliency: de.Ensemble, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decode Label Studio's brush strokes, an rle-pack bit stream.
+"""Encode and decode Label Studio's brush strokes, an rle-pack bit stream.
 
 Header: number of values (32 bits), size of a value - 1 (5 bits), and four sizes of a run length - 1 (4 bits each).
 Each packet follows: 1 bit (1: one repeated value, 0: a list of values), 2 bits that index the size of the run length,
@@ -9,6 +9,8 @@ Source: https://github.com/thi-ng/umbrella/tree/develop/packages/rle-pack, which
 import numpy as np
 
 from densemble.shapes import Array
+
+_LENGTH_SIZES = (3, 4, 8, 16)  # bits of a run length, as Label Studio encodes them
 
 
 class _Bits:
@@ -51,3 +53,21 @@ def decode_brush(code: bytes, length: int) -> Array:
         values[start:end] = run
         start = end
     return values
+
+
+def encode_brush(region: Array) -> bytes:
+    """Encode a region, bool ``(H, W)``, as RGBA values: 255 in all four channels inside, 0 outside."""
+    flat = region.ravel()
+    starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
+    bits = [f"{4 * flat.size:032b}{8 - 1:05b}", *(f"{size - 1:04b}" for size in _LENGTH_SIZES)]
+    for start, length in zip(starts.tolist(), np.diff(starts, append=flat.size).tolist(), strict=True):
+        value = "11111111" if flat[start] else "00000000"
+        left = 4 * length
+        while left:
+            run = min(left, 1 << _LENGTH_SIZES[-1])
+            index = next(index for index, size in enumerate(_LENGTH_SIZES) if run <= 1 << size)
+            bits.append(f"1{index:02b}{run - 1:0{_LENGTH_SIZES[index]}b}{value}")
+            left -= run
+    text = "".join(bits)
+    text += "0" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")

@@ -7,7 +7,10 @@ from typing import Any
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
-from densemble.inference.stored_maps import required_maps
+from densemble.inference.file_kinds import SAVE, formats_of
+from densemble.inference.files.records import Records
+from densemble.inference.formats import Format, FormatOptions
+from densemble.inference.formats.format import Record
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,46 @@ class Output:
         rank_by: uncertainty to rank images by, of ``RANKINGS``.
         settings: JSON values of everything else that predictions depend on (artifact, backend, precision, ...).
             Results of an earlier run count only if its settings were equal.
+        formats: options of the formats of other programs.
+        records: what the files of the folder say about each image; needed if :attr:`folder_formats` has rows.
     """
 
     folder: Path
     what: tuple[str, ...]
     rank_by: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    formats: FormatOptions = field(default_factory=FormatOptions)
+    records: Records | None = None
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """The settings, with the options of this folder."""
+        options = {"formats": changed} if (changed := self.formats.in_records()) else {}
+        return {**self.settings, "save": sorted(self.what), "rank_by": self.rank_by, **options}
+
+    @property
+    def folder_formats(self) -> dict[str, Format]:
+        """The formats with one file for all images of the folder, by name."""
+        return formats_of(self.what, per_image=False)
+
+    @property
+    def per_image(self) -> tuple[str, ...]:
+        """The kinds of files of which every image has one."""
+        return tuple(kind for kind in self.what if kind not in self.folder_formats)
+
+    def add_records(self, name: str, records: Mapping[str, Record]) -> None:
+        """Store what the files of the folder say about an image.
+
+        Raises:
+            ResourceError: the records cannot be written.
+        """
+        if records:
+            assert self.records is not None
+            self.records.add(name, records)
 
     def maps(self, ensemble: Ensemble) -> frozenset[str]:
         """Names of the prediction maps that the files and the ranking need."""
-        in_files = {name for kind in self.what for name in required_maps(kind, ensemble)}
+        in_files = {name for kind in self.what for name in SAVE[kind].maps(ensemble)}
         return frozenset(in_files | ({self.rank_by} if self.rank_by is not None else set()))
 
 

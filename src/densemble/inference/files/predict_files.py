@@ -84,14 +84,14 @@ def predict_files(
 
     with (
         seconds.of("wall"),
-        Journal(output.folder, {**output.settings, "save": sorted(output.what), "rank_by": output.rank_by}) as journal,
+        Journal(output.folder, output.all_settings) as journal,
     ):
         if journal.discarded:
             log.info(f"'{journal.path}' has another artifact or other settings: all images are predicted again")
         missing = []
         for item in items:
             earlier = None if item.path is None else journal.find(item.path, item.name)
-            if earlier is None:
+            if earlier is None or (output.records is not None and item.name not in output.records):
                 missing.append(item)
             else:
                 yield earlier
@@ -99,7 +99,11 @@ def predict_files(
         def finish(image: ReadImage, prediction: Prediction) -> SavedPrediction:
             item = missing[image.index]
             result = at_image_size(prediction, _rgb(image), item.name, image.path, ensemble)
-            files = tuple(result.save(output.folder, output.what, item.name))
+            files = tuple(result.save(output.folder, output.per_image, item.name, output.formats))
+            rows = output.folder_formats
+            output.add_records(
+                item.name, {kind: result.record(row, output.folder, output.formats) for kind, row in rows.items()}
+            )
             unsure = None if output.rank_by is None else result.unsureness(output.rank_by)
             saved = SavedPrediction(item.name, item.path, files, unsure, result.without)
             if item.path is not None:

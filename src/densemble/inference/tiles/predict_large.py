@@ -9,11 +9,13 @@ from typing import Any
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
+from densemble.inference.file_kinds import SAVE, formats_of, require_saved
 from densemble.inference.files.job import Output
-from densemble.inference.image_prediction import require_saved
+from densemble.inference.formats import Entry, ImageFacts, MapRows
+from densemble.inference.formats.format import Collector
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import image_range
-from densemble.inference.stored_maps import no_data, required_maps, stored
+from densemble.inference.stored_maps import no_data, stored
 from densemble.inference.tiles.planes import Rows
 from densemble.inference.tiles.resize_blocks import BLOCK
 from densemble.inference.tiles.small_overlay import SmallOverlay, read_valid_rows
@@ -72,12 +74,12 @@ def predict_large(
     """
     require_saved(output.what, ensemble)
     usable = ensemble
-    planes = tuple(dict.fromkeys(plane for kind in output.what for plane in required_maps(kind, ensemble)))
+    planes = tuple(dict.fromkeys(plane for kind in output.what for plane in SAVE[kind].maps(ensemble)))
     while True:
         try:
             with open_large(path, image_range(usable)) as image:
                 rows = stream(usable, image, tile, planes=planes, reaches=reaches)
-                files = _write_rows(usable, image, rows, path, output.folder / name, output.what, progress)
+                files = _write_rows(usable, image, rows, (path, name), output, progress)
         except UnusableMaps as error:
             for_image = error.at([0] * (max(error.images) + 1), 1)  # index of the image instead of the window
             if "guarantee" in output.what:
@@ -94,14 +96,20 @@ def _write_rows(
     ensemble: Ensemble,
     image: LargeImage,
     rows: Iterator[Rows],
-    source: Path,
-    output: Path,
-    what: tuple[str, ...],
+    source: tuple[Path, str],
+    output: Output,
     progress: Callable[[int, int], None],
 ) -> list[Path]:
-    """Write files ``OUTPUT_map`` and so on in a thread while rows come, and the overlay at the end."""
-    kinds = [kind for kind in what if kind != "overlay"]
-    overlay = SmallOverlay(image, ensemble.task, image_range(ensemble)) if "overlay" in what else None
+    """Write files ``NAME_map`` and so on in a thread while rows come; the overlay and other formats at the end.
+
+    ``source`` holds the path of the image and the name.
+    """
+    path, name = source
+    kinds = [kind for kind in output.what if SAVE[kind].format is None and kind != "overlay"]
+    overlay = SmallOverlay(image, ensemble.task, image_range(ensemble)) if "overlay" in output.what else None
+    facts = ImageFacts(path, output.folder, image.size, ensemble.task, output.formats)
+    formats = {kind: row for kind in output.what if (row := SAVE[kind].format) is not None}
+    collectors = {kind: row.collect(facts) for kind, row in formats.items()}
     files: list[Path] = []
     writers: dict[str, MapWriter] = {}
     writing = None
@@ -111,9 +119,9 @@ def _write_rows(
             valid = read_valid_rows(image, part.top, part.height)
             layers = {kind: stored(kind, part.planes, ensemble.task, valid) for kind in kinds}
             for kind in (kind for kind in kinds if kind not in writers):
-                base = output.with_name(f"{output.name}_{'mean' if kind == 'npy' else kind}")
+                base = output.folder / f"{name}_{'mean' if kind == 'npy' else kind}"
                 nodata = None if valid is None else no_data(layers[kind].dtype, ensemble.task, kind)
-                file, writer = _writer(source, base, image.size, layers[kind], nodata)
+                file, writer = _writer(path, base, image.size, layers[kind], nodata)
                 files.append(file)
                 writers[kind] = opened.enter_context(writer)
             if writing is not None:
@@ -121,12 +129,31 @@ def _write_rows(
             writing = background.submit(_write, writers, layers)
             if overlay is not None:
                 overlay.add(part, valid)
+            for collector in collectors.values():
+                collector.add(_arrays(part, valid))
             progress(part.top + part.height, image.size[0])
         if writing is not None:
             writing.result()
         if overlay is not None:
-            write_png(path := output.with_name(f"{output.name}_overlay.png"), overlay.drawn())
-            files.append(path)
+            write_png(drawn := output.folder / f"{name}_overlay.png", overlay.drawn())
+            files.append(drawn)
+    return files + _write_formats(output, name, facts, collectors)
+
+
+def _arrays(rows: Rows, valid: Array | None) -> MapRows:
+    label = rows.planes.get("label")
+    return MapRows(rows.top, rows.planes["mean"].numpy(), None if label is None else label.numpy(), valid)
+
+
+def _write_formats(output: Output, name: str, facts: ImageFacts, collectors: Mapping[str, Collector]) -> list[Path]:
+    """Write the formats with a file per image, and keep the records of the others."""
+    files = []
+    for kind, row in formats_of(output.what, per_image=True).items():
+        assert facts.path is not None
+        entry = Entry(facts.path.name, collectors[kind].record())
+        row.write(file := output.folder / row.image_file(name), [entry], facts.task, facts.options)
+        files.append(file)
+    output.add_records(name, {kind: collectors[kind].record() for kind in output.folder_formats})
     return files
 
 

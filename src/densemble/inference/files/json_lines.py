@@ -1,0 +1,124 @@
+"""JsonLines: a file of JSON objects that survives a killed process, one per line below a line of settings."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import Any, Self
+
+from densemble.errors import ResourceError
+
+_FORMAT = 1
+
+
+class JsonLines:
+    """A context manager that keeps the file open; :meth:`append` is thread-safe.
+
+    Lines are appended and flushed. If the process is killed, at most the last line is incomplete; it is removed when
+    the file is opened again. Memory holds no lines.
+
+    Args:
+        path: the file; created if it is missing.
+        settings: JSON values of everything that the lines depend on. The lines of a file with other settings are
+            discarded.
+
+    Raises:
+        ResourceError: the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.discarded = 0
+        """Number of lines with other settings."""
+        first = json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
+        self._lock = Lock()
+        try:
+            end = self._end_of_lines(first)
+            self._file = path.open("a+b")
+            self._file.truncate(end)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._first = len(first) + 1
+        if not end:
+            self._write(first)
+
+    def _end_of_lines(self, first: bytes) -> int:
+        """Number of bytes of the file that stay."""
+        if not self.path.exists():
+            return 0
+        end, number = 0, 0
+        with self.path.open("rb") as file:
+            same = True
+            for number, line in enumerate(file):
+                if number == 0:
+                    same = line == first + b"\n"
+                if line.endswith(b"\n"):
+                    end += len(line)
+        if not same:
+            self.discarded = number
+        return end if same else 0
+
+    def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the position and the values of each line; damaged lines are left out.
+
+        Raises:
+            ResourceError: the file cannot be read.
+        """
+        position = self._first
+        try:
+            with self.path.open("rb") as file:
+                file.seek(position)
+                for line in file:
+                    with suppress(ValueError):
+                        values = json.loads(line)
+                        if isinstance(values, dict):
+                            yield position, values
+                    position += len(line)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def at(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """Yield the values of the lines at these positions.
+
+        Raises:
+            ResourceError: the file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                for position in positions:
+                    file.seek(position)
+                    yield json.loads(file.readline())
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def append(self, values: Mapping[str, Any]) -> int:
+        """Append a line and return its position.
+
+        Raises:
+            ResourceError: the file cannot be written.
+        """
+        with self._lock:
+            return self._write(json.dumps(values).encode("ascii"))
+
+    def _write(self, line: bytes) -> int:
+        try:
+            position = self._file.seek(0, 2)
+            self._file.write(line + b"\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return position
+
+    def _unwritable(self, error: OSError) -> ResourceError:
+        return ResourceError(f"cannot write '{self.path}': {error.strerror or error}; choose another folder")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # close() repeats a failed write, whose error was raised already
+            self._file.close()
