@@ -1,0 +1,137 @@
+"""Compare exported files with the ensemble: differences, file sizes and time, for seven different members.
+
+    python benchmarks/export_parity.py [--members NAME,...] [--formats NAME,...] [--rounds 7] [--threads 2]
+
+Every member is exported alone in every format, with random weights whose batch statistics are those of a batch. The
+file is then run on the sample photographs of scikit-learn at four sizes, in batches of 1 and 3. Writes
+benchmarks/results/export_parity.json with every difference and the raw times: one image of 240x320 from pixels to
+maps, interleaved with the eager ensemble. Run again, it keeps the rows that it does not measure.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_tiles import smooth_images
+from environment import environment
+from torch import Tensor, nn
+
+import densemble as de
+from densemble.evaluation.benchmark.interleave import time_round, time_rounds, timed
+from densemble.exporters import EXPORTERS, ExportOptions
+from densemble.exporters.graph import EnsembleGraph, GraphOptions
+from densemble.exporters.onnx import open_onnx
+from densemble.exporters.openvino import open_openvino
+from densemble.exporters.runner import Run
+from densemble.exporters.torch_program import open_torch
+from densemble.exporters.verify import BATCHES, SIZES, as_input, compare
+from densemble.shapes import format_size
+
+RESULT = Path(__file__).parent / "results" / "export_parity.json"
+OPEN: dict[str, Callable[[Path], Run]] = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
+# Backbone: head, channels, size of the network's input, size of its map.
+MEMBERS: dict[str, tuple[str, int, tuple[int, int] | None, tuple[int, int] | None]] = {
+    "alexnet": ("ppm", 3, None, None),
+    "densenet201": ("fpn", 1, (192, 256), (48, 64)),
+    "inception_v3": ("skip", 1, (240, 320), (48, 64)),
+    "resnet152": ("aspp", 3, (192, 256), None),
+    "squeezenet1_1": ("upsample", 3, None, None),
+    "vgg19_bn": ("subpixel", 1, (192, 256), (48, 64)),
+    "resdeconv": ("deconv", 1, (192, 256), (48, 64)),
+}
+TIMED = (240, 320)
+
+
+def make_ensemble(backbone: str) -> de.Ensemble:
+    head, channels, input_size, out_size = MEMBERS[backbone]
+    torch.manual_seed(0)
+    model = de.DenseModel(
+        backbone, weights=None, head=head, out_channels=channels, input_size=input_size, out_size=out_size
+    )
+    momenta = {}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            momenta[module], module.momentum = module.momentum, 1.0
+    with torch.no_grad():
+        model.train()(smooth_images(2, (192, 256)))
+        for module, momentum in momenta.items():
+            module.momentum = momentum
+        logits = model.eval()(smooth_images(1, (192, 256)))
+        last = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
+        last.weight.mul_(2 / float(logits.std()))
+    return de.Ensemble([model], task="saliency" if channels == 1 else "segmentation").eval()
+
+
+def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
+    """Export a member and compare the file with it."""
+    ensemble = make_ensemble(backbone)
+    graph = EnsembleGraph(ensemble, GraphOptions(maps=())).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"net{EXPORTERS[format].suffix}"
+        de.export(ensemble, path, format, ExportOptions(maps=()))
+        run = OPEN[format](path)
+        differences = {
+            f"{format_size(size)} x {batch}": compare(run, graph, (), [size], [batch]).describe()
+            for size in SIZES
+            for batch in BATCHES
+        }
+        images = smooth_images(1, TIMED)
+        pixels = as_input(graph, images)
+
+        def exported(_: Tensor) -> Tensor:
+            return torch.from_numpy(run(pixels)["mean"])
+
+        timers = {
+            name: partial(lambda method: timed(method, images)[0], method)
+            for name, method in {"eager": ensemble, "exported": exported}.items()
+        }
+        time_round(timers, 0)
+        seconds = time_rounds(timers, range(1, rounds + 1))
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+    return {
+        "member": backbone,
+        "head": MEMBERS[backbone][0],
+        "format": format,
+        "bytes": size,
+        "differences": differences,
+        "largest difference": max(max(row["differences"].values()) for row in differences.values()),
+        "largest disagreement": max((max(row["disagreement"].values(), default=0.0)) for row in differences.values()),
+        "seconds": seconds,
+        "milliseconds": {name: 1000 * statistics.median(values) for name, values in seconds.items()},
+        "times as fast": statistics.median(
+            eager / other for eager, other in zip(seconds["eager"], seconds["exported"], strict=True)
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--members", default=",".join(MEMBERS))
+    parser.add_argument("--formats", default=",".join(OPEN))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("-o", "--out", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"] if arguments.out.is_file() else []
+    for backbone in arguments.members.split(","):
+        for format in arguments.formats.split(","):
+            row = measure(backbone, format, arguments.rounds)
+            rows = [other for other in rows if (other["member"], other["format"]) != (backbone, format)] + [row]
+            print(
+                f"{backbone:14} {format:9} {row['bytes'] / 1e6:6.1f} MB, difference {row['largest difference']:.1e}, "
+                f"{row['milliseconds']['exported']:.0f} ms, {row['times as fast']:.2f} x eager",
+                flush=True,
+            )
+            result = {**environment("onnx", "onnxscript", "onnxruntime", "openvino"), "rows": rows}
+            arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
