@@ -29,7 +29,7 @@ _DISCRETE = ("label", "included", "disagreement")
 """Maps that depend on the order of nearly equal numbers, and jump where the order changes."""
 _LEAST_SCALE = {"mean": 0.0, "lower": 0.0, "upper": 0.0}
 _LEAST_PROBABILITY = 1e-3
-"""Log-odds are compared between this probability and its complement: nearer to 1, float32 resolves them too coarsely."""
+"""Log-odds are compared between this probability and its complement: near 1, float32 is too coarse."""
 
 
 @dataclass
