@@ -9,7 +9,8 @@
     ├── PartialError            5   some members or images failed, the others are done
     ├── ResourceError           6   a folder that is not writable, no memory, no device
     │   └── WeightsError        6   pretrained weights that are absent, unreadable or do not fit
-    └── DivergedError           7   the training loss became NaN or infinite
+    ├── DivergedError           7   the training loss became NaN or infinite
+    └── ExportError             8   an exported file computes other maps than the ensemble
 
 Every message says what is wrong, where, and how to fix it.
 """
@@ -67,6 +68,12 @@ class DivergedError(DensembleError):
     """The training loss became NaN or infinite."""
 
     exit_code = 7
+
+
+class ExportError(DensembleError):
+    """An exported file that computes other maps than the ensemble; it is not kept."""
+
+    exit_code = 8
 
 
 def error_text(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""Export of a trained ensemble to files that run without densemble."""

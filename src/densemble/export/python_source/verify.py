@@ -1,0 +1,90 @@
+"""Verification of the written file: a process without densemble must compute the same maps, bit for bit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import ExportError
+from densemble.shapes import Size
+
+SIZES: tuple[Size, ...] = ((224, 224), (225, 301), (97, 131))
+BATCHES = (1, 3)
+
+_PROGRAM = """
+import importlib, json, sys
+sys.modules["densemble"] = None
+import torch
+from safetensors.torch import load_file
+sys.path.insert(0, {folder!r})
+torch.set_num_threads({threads})
+model = importlib.import_module({module!r}).Ensemble().eval()
+different = []
+tensors = load_file({maps!r})
+for case in sorted({{key.split("/")[0] for key in tensors}}):
+    images = tensors[case + "/images"]
+    prediction = model.predict(images)
+    computed = {{name: getattr(prediction, name) for name in prediction._fields}}
+    computed["forward"] = model(images).detach()
+    expected = {{key.split("/")[1]: value for key, value in tensors.items() if key.split("/")[0] == case}}
+    del expected["images"]
+    if set(computed) != set(expected):
+        different.append([case, "maps", ", ".join(set(computed) ^ set(expected))])
+    for name in set(computed) & set(expected):
+        if not torch.equal(computed[name], expected[name]):
+            same_shape = computed[name].shape == expected[name].shape
+            gap = (computed[name].double() - expected[name].double()).abs().max() if same_shape else computed[name].shape
+            different.append([case, name, str(gap)])
+print(json.dumps(different))
+"""
+
+
+def verify(file: Path, ensemble: Ensemble, sizes: tuple[Size, ...] = SIZES, batches: tuple[int, ...] = BATCHES) -> None:
+    """Check that the module ``file`` computes the maps of the ensemble, in a new process that cannot import densemble.
+
+    Args:
+        file: written module, with its weights beside it.
+        ensemble: on the CPU, in eval mode.
+        sizes: (H, W) of the tested images.
+        batches: numbers of images in a batch.
+
+    Raises:
+        ExportError: the module cannot be run, or a map differs.
+    """
+    maps = file.with_name("expected.safetensors")
+    save_file(_expected(ensemble, sizes, batches), maps)
+    program = _PROGRAM.format(
+        folder=str(file.parent), threads=torch.get_num_threads(), module=file.stem, maps=str(maps)
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=file.parent)
+    maps.unlink()
+    if finished.returncode:
+        last = (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
+        raise ExportError(f"'{file.name}' cannot be run ({last}); export to another format, such as onnx")
+    different = json.loads(finished.stdout.splitlines()[-1])
+    if different:
+        case, name, gap = different[0]
+        raise ExportError(
+            f"'{file.name}' computes other maps than the ensemble: '{name}' of {case} differs by {gap} "
+            f"({len(different)} maps differ); export to another format, such as onnx"
+        )
+
+
+def _expected(ensemble: Ensemble, sizes: tuple[Size, ...], batches: tuple[int, ...]) -> dict[str, Tensor]:
+    """Return images and maps by ``CASE/NAME``; a case is the size of a batch."""
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, Tensor] = {}
+    for height, width in sizes:
+        for batch in batches:
+            case = f"{batch}x{height}x{width}"
+            images = torch.rand(batch, ensemble.in_channels, height, width, generator=generator)
+            with torch.no_grad():
+                maps = ensemble.predict(images).maps() | {"images": images, "forward": ensemble(images)}
+            # A file holds each memory once: the mean and the combined map may be the same tensor.
+            tensors |= {f"{case}/{name}": tensor.contiguous().clone() for name, tensor in maps.items()}
+    return tensors
