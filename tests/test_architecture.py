@@ -69,7 +69,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "rich": ("cli.py", "commands/", "training/"),
     "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
-    "safetensors": ("nets/local_weights.py", "storage/", "training/"),
+    "safetensors": ("nets/local_weights.py", "storage/", "training/", "export/"),
 }
 
 PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")

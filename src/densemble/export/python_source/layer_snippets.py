@@ -308,7 +308,7 @@ class ChannelsLastNodes(Nodes):
         return [maps.permute(0, 3, 1, 2).contiguous() for maps in super().forward(x)]
 ''',
     "with_sizes": '''
-def with_sizes(member: Member, **sizes: Size) -> Member:
+def with_sizes(member: nn.Module, **sizes: Size) -> nn.Module:
     """Return a member, weights shared, with another input_size or out_size."""
     other = copy.copy(member)
     for name, size in sizes.items():

@@ -124,9 +124,7 @@ def _predicted(text: CombinationText, combination: Combination) -> None:
     if distribution == "none":
         text.lines.append("variance = member_variance(maps)")
     else:
-        text.lines.append(
-            "variance, expected_entropy, mutual_information, disagreement = member_uncertainty(maps)"
-        )
+        text.lines.append("variance, expected_entropy, mutual_information, disagreement = member_uncertainty(maps)")
         text.fields |= {"entropy": "entropy(mean)", "expected_entropy": "expected_entropy"}
         text.fields |= {"mutual_information": "mutual_information", "disagreement": "disagreement"}
     if distribution == "categorical":
@@ -149,7 +147,7 @@ def _predicted(text: CombinationText, combination: Combination) -> None:
         share = getattr(guarantee, "miscoverage", None) or getattr(guarantee, "risk", 0.0)
         text.constants.append(
             f"SET_THRESHOLD = {guarantee.threshold!r}\n"
-            f'"""Sets miss a mean share of at most {share:g} of an image\'s pixels, for images like the held-out ones."""'
+            f'"""Sets miss a mean share of at most {share:g} per image, for images like the held-out ones."""'
         )
         categorical = distribution == "categorical"
         text.fields["included"] = "included(mean)" if categorical else "mean >= SET_THRESHOLD"

@@ -77,7 +77,7 @@ def networks_of(ensemble: Ensemble) -> tuple[dict[str, DenseModel], dict[str, st
 
 
 def _imports(code: str) -> str:
-    words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r'"""(.|\n)*?"""', "", code)))
+    words = set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", re.sub(r'"""(.|\n)*?"""', "", code)))
     blocks = [[line for name, line in group.items() if name in words] for group in (_STANDARD, _THIRD_PARTY)]
     return "\n\n".join("\n".join(lines) for lines in blocks if lines)
 
