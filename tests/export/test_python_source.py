@@ -44,9 +44,9 @@ TASKS = {
 
 
 def member(head: str = "deconv", seed: int = 0, **options: Any) -> DenseModel:
-    """Network of resdeconv with random weights, also of its normalization layers, so that maps vary."""
+    """Network of few layers with random weights, also of its normalization layers, so that maps vary."""
     torch.manual_seed(seed)
-    arguments = {"cut": "stages.1", "out_size": (12, 16), "weights": None, "backbone": "resdeconv", **options}
+    arguments = {"cut": "features.2", "out_size": (12, 16), "weights": None, "backbone": "squeezenet1_1", **options}
     model = DenseModel(arguments.pop("backbone"), head=head, **arguments).eval()
     for name, tensor in model.named_buffers():
         if name.endswith("running_mean"):
@@ -168,7 +168,7 @@ def test_views_share_the_weights_of_their_member(tmp_path: Path) -> None:
 
 def test_networks_of_torchvision_and_timm(tmp_path: Path) -> None:
     members = {
-        "squeezenet1_1": member("skip", backbone="squeezenet1_1", cut="auto"),
+        "resdeconv": member("skip", backbone="resdeconv", cut="stages.1"),
         "resnet": member("fpn", backbone="timm/test_resnet", cut="auto"),
         "vit": member("upsample", backbone="timm/test_vit", cut="auto"),
     }
@@ -186,7 +186,7 @@ def test_classes_can_be_trained_and_built_alone(tmp_path: Path) -> None:
     model = module.Ensemble().train()
     model(images_of(32, 48)).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
-    assert module.Net0().eval()(images_of(32, 48)).shape == (2, 1, 12, 16)
+    assert module.Net_0().eval()(images_of(32, 48)).shape == (2, 1, 12, 16)
     random = module.Ensemble(weights=None).members["net-0"].head.logits.weight
     assert not torch.equal(random, model.members["net-0"].head.logits.weight)
 

@@ -129,7 +129,7 @@ def _ensemble_class(
         f'        self.register_buffer("{name}", torch.zeros({", ".join(map(str, shape))}))\n'
         for name, shape in text.buffers.items()
     )
-    fitted = "".join(f'        self.{name} = tensors["{_FITTED}{name}"]\n' for name in text.buffers)
+    fitted = "".join(f'        self.{name}.copy_(tensors["{_FITTED}{name}"])\n' for name in text.buffers)
     fields = call("Prediction", [f"{name}={value}" for name, value in text.fields.items()], 8, used=len("return "))
     lines = "".join(f"        {line}\n" for line in text.lines)
     replaced = {
