@@ -1,6 +1,7 @@
 """Export to a readable Python module that computes the ensemble's maps with torch and torchvision alone."""
 
 import keyword
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from densemble.storage.runs import require_writable, writing
 _IMPORTED = ("torch", "torchvision", "timm", "safetensors", "numpy", "densemble")
 
 
-def write_python(ensemble: Ensemble, path: Path) -> tuple[Path, ...]:
+def write_python(ensemble: Ensemble, path: Path, artifact: Path | None = None) -> tuple[Path, ...]:
     """Write ``NAME.py`` and its weights ``NAME.safetensors``, which is an artifact, after their verification.
 
     The module has one class per member and a class ``Ensemble``. It needs torch, torchvision and safetensors, and timm
@@ -25,6 +26,9 @@ def write_python(ensemble: Ensemble, path: Path) -> tuple[Path, ...]:
     Args:
         ensemble: its members have backbones of torchvision, timm or densemble.
         path: ``NAME.py``; NAME is the name of a module.
+        artifact: file that the ensemble was loaded from. It becomes ``NAME.safetensors`` unchanged: in a file with
+            other metadata, tensors may have another alignment in memory, which changes roundings of PyTorch.
+            ``None``: the ensemble is saved.
 
     Returns:
         The paths of both files.
@@ -43,7 +47,11 @@ def write_python(ensemble: Ensemble, path: Path) -> tuple[Path, ...]:
     with writing(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         module = Path(folder) / path.name
         module.write_text(text, encoding="utf-8")
-        saved = save(ensemble, module.with_suffix(".safetensors"))
+        saved = module.with_suffix(".safetensors")
+        if artifact is None:
+            save(ensemble, saved)
+        else:
+            shutil.copyfile(artifact, saved)
         _require_no_other_artifact(weights, saved, path)
         verify(module, load(saved))
         saved.replace(weights)

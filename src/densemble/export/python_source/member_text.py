@@ -24,8 +24,12 @@ from densemble.nets.trunks import GraphBackbone
 
 INDENT = 12
 """Columns before the arguments of a member's ``super().__init__``."""
-_STEPS = {ResizeStep: "ResizeStep", DeconvStep: "deconv_step", SubpixelStep: "subpixel_step"}
-_PYRAMIDS = {SpatialPyramid: "SpatialPyramid", PoolingPyramid: "PoolingPyramid"}
+_STEPS: dict[type[nn.Module], str] = {
+    ResizeStep: "ResizeStep",
+    DeconvStep: "deconv_step",
+    SubpixelStep: "subpixel_step",
+}
+_PYRAMIDS: dict[type[nn.Module], str] = {SpatialPyramid: "SpatialPyramid", PoolingPyramid: "PoolingPyramid"}
 
 
 def refused(reason: str) -> UsageError:

@@ -192,11 +192,14 @@ BUFFERS
             self.load(weights)
 
     def load(self, path: str | Path) -> None:
-        """Read all weights from a file, in which the tensors of a member are named MEMBER/parameter."""
+        """Read all weights from a file, in which the tensors of a member are named MEMBER/parameter.
+
+        Tensors are used where the file has them in memory, on the CPU: how they are aligned there changes roundings.
+        """
         tensors = load_file(path)
         for name, member in self.members.items():
             keys = [key for key in tensors if key.rpartition("/")[0] == name]
-            member.load_state_dict({key.rpartition("/")[2]: tensors[key] for key in keys})
+            member.load_state_dict({key.rpartition("/")[2]: tensors[key] for key in keys}, assign=True)
 FITTED
 
     def member_maps(self, images: Tensor) -> list[Tensor]:
