@@ -177,7 +177,7 @@ def test_networks_of_torchvision_and_timm(tmp_path: Path) -> None:
 
 def test_a_map_that_the_network_overwrites_later(tmp_path: Path) -> None:
     spec = member("fpn", backbone="squeezenet1_1", cut="features.3").spec
-    spec = replace(spec, node="features.3", channels=128, skip_nodes=("features.0",), skip_channels=(64,))
+    spec = replace(spec, skip_nodes=("features.0",), skip_channels=(64,), layouts=("NCHW", "NCHW"))
     assert_equal(Ensemble([DenseModel.from_spec(spec)]).eval(), tmp_path)
 
 
@@ -213,6 +213,7 @@ def test_source_is_deterministic_and_clean(tmp_path: Path) -> None:
 
 
 def test_files_are_verified_in_another_process(tmp_path: Path) -> None:
+    # Takes seconds: two processes import PyTorch.
     ensemble = ensemble_of("segmentation")
     module, weights = write_python(ensemble, tmp_path / "gaze.py")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gaze.py", "gaze.safetensors"]
@@ -232,6 +233,13 @@ def test_no_file_stays_if_the_maps_differ(tmp_path: Path, monkeypatch: pytest.Mo
         write_python(ensemble_of("saliency"), tmp_path / "gaze.py")
     assert list(tmp_path.iterdir()) == []
     assert ExportError.exit_code == 8
+
+
+def test_the_given_artifact_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "verify", lambda *_: None)
+    artifact = save(ensemble_of("saliency", metrics={"cc": 0.8}), tmp_path / "run.safetensors")
+    _, weights = write_python(load(artifact), tmp_path / "gaze.py", artifact)
+    assert weights.read_bytes() == artifact.read_bytes()
 
 
 def test_another_artifact_is_not_replaced(tmp_path: Path) -> None:

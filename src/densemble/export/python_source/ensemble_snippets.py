@@ -83,9 +83,7 @@ def matched_mean(maps: list[Tensor]) -> Tensor:
     "stacked_logits": '''
 def stacked_logits(maps: list[Tensor], kernel: Tensor, bias: Tensor) -> Tensor:
     """Sum of the members' logits, each after a 1x1 convolution (M, K, K), plus a bias (K,): (B, K, h, w)."""
-    parts = [
-        torch.einsum("oi,bihw->bohw", matrix, to_logits(part)) for part, matrix in zip(maps, kernel, strict=True)
-    ]
+    parts = [torch.einsum("oi,bihw->bohw", matrix, to_logits(part)) for part, matrix in zip(maps, kernel, strict=True)]
     return sum(parts[1:], parts[0]) + bias[:, None, None]
 ''',
     "stacked_values": '''
