@@ -73,7 +73,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
-    "safetensors": ("nets/local_weights.py", "storage/", "training/"),
+    "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),
 }
 
 PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")

@@ -19,6 +19,7 @@ from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_expor
 from densemble.exporters.onnx import open_onnx, write_onnx
 from densemble.exporters.openvino import open_openvino, write_openvino
 from densemble.exporters.precision import Precision, lower_precision, without_guarantee
+from densemble.exporters.python_source import write_python
 from densemble.exporters.runner import Run
 from densemble.exporters.torch_program import open_torch, write_torch
 from densemble.exporters.verify import compare
@@ -26,6 +27,7 @@ from densemble.inference.predict import on_device
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
 from densemble.nets.network_arguments import unwrapped
+from densemble.storage.artifact import fingerprint
 from densemble.storage.runs import require_writable, writing
 
 log = logging.getLogger(__name__)
@@ -100,10 +102,18 @@ def _make_graph(
         )
 
 
+def _make_python(ensemble: Ensemble, path: Path, options: ExportOptions) -> None:
+    if (options.input_type, options.size, options.maps) != ("uint8", None, None):
+        raise UsageError("the format python takes no --input, --size and --maps; edit the written module instead")
+    write_python(ensemble, path, options.images)
+    log.info(f"{path.name} computes the same maps as the ensemble, bit for bit")
+
+
 EXPORTERS: dict[str, Exporter] = {
     "onnx": Exporter(".onnx", partial(_make_graph, write_onnx, open_onnx)),
     "openvino": Exporter(".xml", partial(_make_graph, write_openvino, open_openvino)),
     "torch": Exporter(".pt2", partial(_make_graph, write_torch, open_torch)),
+    "python": Exporter(".py", _make_python),
 }
 """Formats of :func:`export` by name."""
 
@@ -145,10 +155,23 @@ def export(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         temporary = Path(folder) / path.name
         exporter.make(on_device(ensemble, "cpu"), temporary, options)
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file == temporary):  # the named file last
+        files = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)  # the named file last
+        for file in files:
+            _require_no_other_artifact(path.with_name(file.name), file)
+        for file in files:
             with writing(path):
                 file.replace(path.with_name(file.name))
     return path
+
+
+def _require_no_other_artifact(path: Path, written: Path) -> None:
+    """Check that a file written beside the named one does not replace the artifact of another ensemble.
+
+    Raises:
+        UsageError: it does.
+    """
+    if path.suffix == ".safetensors" and path.exists() and fingerprint(path) != fingerprint(written):
+        raise UsageError(f"'{path}' exists and is another artifact; choose another name, or remove it")
 
 
 def _exporter(path: Path, format: str | None) -> Exporter:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ExportError
 from densemble.exporters.graph import EnsembleGraph
 from densemble.exporters.runner import Maps, Run
@@ -136,7 +137,7 @@ def compare(
     comparison = Comparison()
     probabilities = graph.ensemble.task.distribution != "none"
     for size in [graph.options.size] if graph.options.size else sizes:
-        pixels = _photographs(graph, images, max(batches), size)
+        pixels = photographs(graph.ensemble, max(batches), size, images)
         reference = reference_maps(graph, pixels)
         for batch in batches:
             try:
@@ -149,10 +150,18 @@ def compare(
     return comparison
 
 
-def _photographs(graph: EnsembleGraph, files: Sequence[Path], count: int, size: Size) -> Tensor:
-    """Images ``(count, C, H, W)``, whole numbers of 0..255 divided by 255."""
-    channels = graph.ensemble.in_channels
-    sources = [read_for_ensemble(path, graph.ensemble) for path in files] or list(_sample_images())
+def photographs(ensemble: Ensemble, count: int, size: Size, files: Sequence[Path] = ()) -> Tensor:
+    """Return photographs ``(count, C, H, W)`` of a size: whole numbers of 0..255, divided by 255.
+
+    Args:
+        ensemble: the ensemble that the photographs are for.
+        count: number of photographs.
+        size: (H, W) to which they are resized.
+        files: image files; default: the two photographs of scikit-learn. If there are too few, they are repeated
+            mirrored.
+    """
+    channels = ensemble.in_channels
+    sources = [read_for_ensemble(path, ensemble) for path in files] or list(_sample_images())
     repeats = -(-channels // 3)
     tensors = []
     for index in range(count):

@@ -81,7 +81,7 @@ def _build(name: str, device: str, in_channels: int) -> nn.Module:
         elif name in OWN:
             model = OWN[name]()
         elif name.startswith("timm/"):
-            model = _build_timm(name.removeprefix("timm/"))
+            model = _timm_network(name.removeprefix("timm/"))[0]
         else:
             import torchvision
 
@@ -94,14 +94,19 @@ def _build(name: str, device: str, in_channels: int) -> nn.Module:
     return model.eval()
 
 
-def _build_timm(name: str) -> nn.Module:
-    """Build a timm network, with the options for images of any size if the architecture has them."""
+def timm_options(name: str) -> dict[str, bool]:
+    """Return the options of ``timm.create_model`` with which a network accepts images of any size."""
+    with torch.device("meta"):
+        return _timm_network(name)[1]
+
+
+def _timm_network(name: str) -> tuple[nn.Module, dict[str, bool]]:
+    """Build a timm network, with the options for images of any size if the architecture has them; return both."""
     import timm
 
     for options in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"strict_img_size": False}, {}):
         with contextlib.suppress(TypeError):  # the architecture does not have the option
-            model: nn.Module = timm.create_model(name, pretrained=False, **options)
-            return model
+            return timm.create_model(name, pretrained=False, **options), options
     raise UsageError(f"timm cannot build '{name}'; try it with timm.create_model('{name}')")
 
 
@@ -228,15 +233,15 @@ def _tracer(model: nn.Module) -> Any:
     return tracer
 
 
-def trace(model: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
-    """The eval-mode graph of a network and the qualified names of its nodes, as in torchvision.
+def trace(model: nn.Module, training: bool = False) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
+    """The graph of a network in one mode and the qualified names of its nodes, as in torchvision.
 
     Raises:
         UsageError: the network cannot be traced, because its forward branches on values.
     """
     tracer = _tracer(model)
     try:
-        graph = tracer.trace(model.eval())
+        graph = tracer.trace(model.train(training))
     except Exception as error:  # FX passes on any error that the code of the network raises on a proxy
         raise UsageError(
             f"{type(model).__name__} cannot be traced into a graph ({str(error).splitlines()[0]}); "

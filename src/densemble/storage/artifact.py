@@ -302,7 +302,8 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
                     raise ArtifactError(
                         f"artifact '{path}' is damaged: tensor '{key}' differs from its checksum; {remedy(path)}"
                     )
-                tensors[key.removeprefix(prefix)] = tensor
+                # Copy: how PyTorch rounds depends on a tensor's alignment, which in a file depends on its header.
+                tensors[key.removeprefix(prefix)] = tensor.clone()
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
     return tensors

@@ -51,7 +51,7 @@ def test_label_studio_gives_the_label_map_back(seed: int, components: bool, phot
     # A user who accepts the prediction makes an annotation of it.
     (photo.parent / "a.labelstudio.json").unlink()
     exported = [{"id": 1, "annotations": [{"id": 2, "result": prediction["result"]}], **task}]
-    (photo.parent / "export.json").write_text(json.dumps(exported))
+    (photo.parent / "exporters.json").write_text(json.dumps(exported))
     labels, classes = read_labels(photo.parent, "label studio")
     assert set(classes) == set(CLASSES)
     np.testing.assert_array_equal(np.array([CLASSES.index(name) for name in classes])[labels], label)
