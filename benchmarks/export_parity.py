@@ -2,8 +2,8 @@
 
     python benchmarks/export_parity.py [--members NAME,...] [--formats NAME,...] [--rounds 7] [--threads 2]
 
-Every member is exported alone in every format, with random weights whose batch statistics are those of a batch. The
-file is then run on the sample photographs of scikit-learn at four sizes, in batches of 1 and 3. Writes
+Every member is exported alone in every format, with random weights and the batch statistics of photographs. The file is
+then run on the sample photographs of scikit-learn at four sizes, in batches of 1 and 3. Writes
 benchmarks/results/export_parity.json with every difference and the raw times: one image of 240x320 from pixels to
 maps, interleaved with the eager ensemble. Run again, it keeps the rows that it does not measure.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_tiles import smooth_images
 from environment import environment
 from torch import Tensor, nn
 
@@ -30,7 +29,7 @@ from densemble.exporters.onnx import open_onnx
 from densemble.exporters.openvino import open_openvino
 from densemble.exporters.runner import Run
 from densemble.exporters.torch_program import open_torch
-from densemble.exporters.verify import BATCHES, SIZES, as_input, compare
+from densemble.exporters.verify import BATCHES, SIZES, as_input, compare, photographs
 from densemble.shapes import format_size
 
 RESULT = Path(__file__).parent / "results" / "export_parity.json"
@@ -59,10 +58,11 @@ def make_ensemble(backbone: str) -> de.Ensemble:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             momenta[module], module.momentum = module.momentum, 1.0
     with torch.no_grad():
-        model.train()(smooth_images(2, (192, 256)))
+        images = photographs(de.Ensemble([model]), 4, TIMED)
+        model.train()(images)
         for module, momentum in momenta.items():
             module.momentum = momentum
-        logits = model.eval()(smooth_images(1, (192, 256)))
+        logits = model.eval()(images)
         last = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
         last.weight.mul_(2 / float(logits.std()))
     return de.Ensemble([model], task="saliency" if channels == 1 else "segmentation").eval()
@@ -81,7 +81,7 @@ def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
             for size in SIZES
             for batch in BATCHES
         }
-        images = smooth_images(1, TIMED)
+        images = photographs(ensemble, 1, TIMED)
         pixels = as_input(graph, images)
 
         def exported(_: Tensor) -> Tensor:
