@@ -9,6 +9,7 @@ maps, interleaved with the eager ensemble. Run again, it keeps the rows that it 
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import tempfile
@@ -19,6 +20,7 @@ from typing import Any
 
 import torch
 from environment import environment
+from export_page import PAGE, page
 from torch import Tensor, nn
 
 import densemble as de
@@ -65,27 +67,35 @@ def make_ensemble(backbone: str) -> de.Ensemble:
         logits = model.eval()(images)
         last = [m for m in model.head.modules() if isinstance(m, nn.Conv2d)][-1]
         last.weight.mul_(2 / float(logits.std()))
-    return de.Ensemble([model], task="saliency" if channels == 1 else "segmentation").eval()
+    task = {"name": "saliency"} if channels == 1 else {"name": "segmentation", "classes": ["a", "b", "c"]}
+    return de.Ensemble([model], task=de.tasks.make_task(task)).eval()
 
 
 def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
     """Export a member and compare the file with it."""
     ensemble = make_ensemble(backbone)
-    graph = EnsembleGraph(ensemble, GraphOptions(maps=())).eval()
+    graph = EnsembleGraph(ensemble, GraphOptions(maps=("label",) if ensemble.task.classes else ())).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"net{EXPORTERS[format].suffix}"
-        de.export(ensemble, path, format, ExportOptions(maps=()))
-        run = OPEN[format](path)
-        differences = {
-            f"{format_size(size)} x {batch}": compare(run, graph, (), [size], [batch]).describe()
-            for size in SIZES
-            for batch in BATCHES
-        }
         images = photographs(ensemble, 1, TIMED)
-        pixels = as_input(graph, images)
+        if format == "python":
+            de.export(ensemble, path)
+            module, differences = compare_module(path, ensemble)
 
-        def exported(_: Tensor) -> Tensor:
-            return torch.from_numpy(run(pixels)["mean"])
+            def exported(pixels: Tensor) -> Tensor:
+                return torch.as_tensor(module(pixels))
+
+        else:
+            de.export(ensemble, path, format, ExportOptions(maps=("label",) if ensemble.task.classes else ()))
+            run, pixels = OPEN[format](path), as_input(graph, images)
+            differences = {
+                f"{format_size(size)} x {batch}": compare(run, graph, (), [size], [batch]).describe()
+                for size in SIZES
+                for batch in BATCHES
+            }
+
+            def exported(_: Tensor) -> Tensor:
+                return torch.from_numpy(run(pixels)["mean"])
 
         timers = {
             name: partial(lambda method: timed(method, images)[0], method)
@@ -100,6 +110,7 @@ def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
         "format": format,
         "bytes": size,
         "differences": differences,
+        "labels": bool(ensemble.task.classes),
         "largest difference": max(max(row["differences"].values()) for row in differences.values()),
         "largest disagreement": max((max(row["disagreement"].values(), default=0.0)) for row in differences.values()),
         "seconds": seconds,
@@ -110,10 +121,31 @@ def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
     }
 
 
+def compare_module(path: Path, ensemble: de.Ensemble) -> tuple[nn.Module, dict[str, Any]]:
+    """Import a written module, and compare all maps of its prediction with those of the ensemble."""
+    spec = importlib.util.spec_from_file_location("written", path)
+    assert spec is not None and spec.loader is not None
+    written = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(written)
+    module: nn.Module = written.Ensemble().eval()
+    differences = {}
+    for size in SIZES:
+        for batch in BATCHES:
+            images = photographs(ensemble, batch, size)
+            prediction = module.predict(images)  # type: ignore[operator]
+            gaps = {
+                name: float((getattr(prediction, name).double() - maps.double()).abs().max())
+                for name, maps in ensemble.predict(images).maps().items()
+            }
+            labels = {"label": gaps.pop("label")} if "label" in gaps else {}
+            differences[f"{format_size(size)} x {batch}"] = {"differences": gaps, "disagreement": labels}
+    return module, differences
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--members", default=",".join(MEMBERS))
-    parser.add_argument("--formats", default=",".join(OPEN))
+    parser.add_argument("--formats", default=",".join(EXPORTERS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--out", type=Path, default=RESULT)
@@ -131,6 +163,8 @@ def main() -> None:
             )
             result = {**environment("onnx", "onnxscript", "onnxruntime", "openvino"), "rows": rows}
             arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.out == RESULT:
+        PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

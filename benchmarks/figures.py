@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import backbones_page
 import choosing_page
+import export_page
 import speed_page
 from figure_detector import PATTERNS, Allowed, find
 from figure_tables import BLOCKS
@@ -33,6 +34,7 @@ from figure_values import ROOT, FigureError, Results
 GENERATED: dict[str, tuple[Callable[[], str], list[str]]] = {
     "docs/reference/backbones.md": (backbones_page.page, ["src/densemble/storage/coverage.jsonl"]),
     "docs/reference/choosing-results.md": (choosing_page.page, ["choosing.json"]),
+    "docs/reference/export-parity.md": (export_page.page, ["export_parity.json"]),
     "docs/reference/speed.md": (speed_page.page, [f"{name}.json" for name in speed_page.SECTIONS]),
 }
 """Pages that a script generates: function that returns the text, and its files."""

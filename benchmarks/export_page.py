@@ -1,0 +1,51 @@
+"""Write docs/reference/export-parity.md from benchmarks/results/export_parity.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULT = Path(__file__).parent / "results" / "export_parity.json"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "export-parity.md"
+TEXT = """\
+# Exported files beside the ensemble
+
+Written by `benchmarks/export_parity.py`; all differences and raw times are in `benchmarks/results/export_parity.json`. Seven different members, each alone \
+in an ensemble, with random weights and the batch statistics of photographs, are exported in every format of \
+[`densemble export`](../how-to/export.md). Each file is run on the two sample photographs of scikit-learn, resized to 224x224, 225x301, 97x131 and 360x480, in \
+batches of 1 and 3, and compared with `de.predict` in float32, image by image.
+
+*Difference* is the largest difference of any map and of the log-odds of the mean, relative to the largest value; at most 1e-4 is accepted. *Labels* is the largest \
+share of pixels with another label. *Time* is that of one image of 240x320, from pixels to the map and its label at the size of the image, interleaved with the \
+eager ensemble in one process: medians of {rounds} rounds on {threads} threads of a machine without a GPU ({versions}). Differences of the format `python` \
+are 0: it is compared bit for bit, also with its uncertainty maps.
+"""
+
+
+def page(result: dict[str, Any] | None = None) -> str:
+    """Markdown of the page; default: of the result file."""
+    result = result or json.loads(RESULT.read_text(encoding="utf-8"))
+    rows = result["rows"]
+    names = ("torch", "onnxruntime", "openvino")
+    versions = ", ".join(f"{name} {result['versions'][name]}" for name in names)
+    rounds = min(len(row["seconds"]["eager"]) for row in rows)
+    lines = [
+        TEXT.format(rounds=rounds, threads=result["threads"], versions=versions),
+        "| member | head | format | MB | difference | labels | ms | times as fast as eager |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        labels = f"{row['largest disagreement']:.1g}" if row["labels"] else ""
+        lines.append(
+            f"| {row['member']} | {row['head']} | {row['format']} | {row['bytes'] / 1e6:.1f} | "
+            f"{row['largest difference']:.1e} | {labels} | {row['milliseconds']['exported']:.0f} | "
+            f"{row['times as fast']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    PAGE.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
