@@ -235,11 +235,14 @@ def test_matrix_products_equal_the_operations_of_torch(module: nn.Module) -> Non
     program = torch.export.export(module, (torch.rand(1, 3, 30, 44),), dynamic_shapes=dynamic).module()
     for size in ((30, 44), (6, 7), (19, 40), (97, 131), (5, 300)):
         images = torch.rand(1, 3, *size)
+        tolerance = 5e-7 if isinstance(module, Resized) else 2e-6
         if isinstance(module, Resized):
             expected = F.interpolate(images, (19, 40), mode="bilinear", antialias=True)
         else:
             expected = torch.cat([F.adaptive_avg_pool2d(images, n).flatten(2) for n in (1, 2, 3, 6)], 2)
-        torch.testing.assert_close(program(images), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(
+            program(images), expected, rtol=0, atol=5e-7 if isinstance(module, Resized) else 2e-6
+        )
 
 
 def test_the_rule_of_input_sizes_rounds_half_up() -> None:

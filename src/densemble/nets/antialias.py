@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.nets.symbolic import int_max
 from densemble.shapes import Size, size_of
 
 
@@ -24,9 +23,10 @@ def resize_images(images: Tensor, size: Size) -> Tensor:
 def _filter(pixels: int, to_pixels: int, images: Tensor) -> Tensor:
     """Weight of each pixel in each resized pixel, ``(to_pixels, pixels)``: a triangle around its centre.
 
-    Distances are computed in integers, so that they are exact for large images too.
+    The steps in float32 are those of PyTorch: its rounding moves centres by up to 1e-4 pixels, and networks amplify it.
     """
-    centre = (2 * torch.arange(to_pixels, device=images.device)[:, None] + 1) * pixels
-    distance = ((2 * torch.arange(pixels, device=images.device) + 1) * to_pixels - centre).abs()
-    weights: Tensor = (1 - distance.to(images.dtype) / (2 * int_max(pixels, to_pixels))).clamp(min=0)
-    return weights / weights.sum(1, keepdim=True)
+    ratio = torch.scalar_tensor(pixels, device=images.device) / torch.scalar_tensor(to_pixels, device=images.device)
+    centre = ratio * (torch.arange(to_pixels, device=images.device)[:, None] + 0.5)
+    distance = (torch.arange(pixels, device=images.device) - centre + 0.5) * (1 / ratio.clamp(min=1))
+    weights = (1 - distance.abs()).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).to(images.dtype)
