@@ -240,9 +240,7 @@ def test_matrix_products_equal_the_operations_of_torch(module: nn.Module) -> Non
             expected = F.interpolate(images, (19, 40), mode="bilinear", antialias=True)
         else:
             expected = torch.cat([F.adaptive_avg_pool2d(images, n).flatten(2) for n in (1, 2, 3, 6)], 2)
-        torch.testing.assert_close(
-            program(images), expected, rtol=0, atol=5e-7 if isinstance(module, Resized) else 2e-6
-        )
+        torch.testing.assert_close(program(images), expected, rtol=0, atol=tolerance)
 
 
 def test_the_rule_of_input_sizes_rounds_half_up() -> None:
