@@ -28,15 +28,21 @@ def export(
     images: Annotated[
         Path | None, typer.Option(help="Image or folder to verify the export on. Default: two photographs.")
     ] = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Model repository of Triton Inference Server to write the ONNX file into, too.")
+    ] = None,
     function: Function = None,
 ) -> None:
     """Write an ensemble to a file that runs without densemble, and verify that its maps are the same."""
     from densemble.exporters import ExportOptions
     from densemble.exporters import export as write
+    from densemble.exporters.triton import require_model_name, write_triton
     from densemble.inference.sources import find_images
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load
 
+    if triton is not None:
+        require_model_name(out)
     options = ExportOptions(
         input_type=input_type,
         size=None if size is None else parse_size(size),
@@ -45,3 +51,5 @@ def export(
     )
     path = write(load(artifact, "cpu", function or ()), out, format, options)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")
+    if triton is not None:
+        say(f"wrote {write_triton(path, triton)}")
