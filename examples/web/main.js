@@ -13,7 +13,7 @@ let session, description, image;
 async function openModel(bytes, name) {
   say(`loading ${name} ...`);
   session = undefined;
-  const text = readMetadata(bytes).densemble;
+  const text = readMetadata(bytes, name).densemble;
   if (!text) throw new Error(`${name} is not an export of densemble: its metadata has no 'densemble'`);
   description = JSON.parse(text);
   if (description.schema !== 1) throw new Error(`${name} has version ${description.schema}, this page reads version 1`);
@@ -95,13 +95,13 @@ function draw(data, maps) {
     return [heatColour(share), kind === "values" ? 0.7 : Math.min(1.2 * share, 0.75)];
   });
   const uncertain = distribution === "none" ? maps.variance?.data.map(Math.sqrt) : maps.entropy?.data;
-  const largest = distribution === "none" ? (uncertain ? limits(uncertain)[1] : 1) : Math.log(labels && kind !== "masks" ? channels : 2);
+  const largest = distribution === "none" ? limits(uncertain ?? [])[1] : Math.log(kind === "labels" ? channels : 2);
   paint("uncertainty", data, (i) => [uncertain ? heatColour(uncertain[i] / largest) : [128, 128, 128], 1]);
   element("task").textContent = description.task.name;
   const unit = description.outputs.mean.unit;
   const entries = labels
     ? colours.map((colour, k) => [colour, description.classes[k] ?? `class ${k}`])
-    : kind === "pixels" ? [] : [[heatColour(0), `${low.toPrecision(3)} ${unit}`], [heatColour(1), `${high.toPrecision(3)} ${unit}`]];
+    : kind === "pixels" ? [] : [low, high].map((value, end) => [heatColour(end), `${value.toPrecision(3)} ${unit}`]);
   element("legend").replaceChildren(...entries.map(([colour, text]) => {
     const [item, box] = [document.createElement("li"), document.createElement("i")];
     box.style.background = `rgb(${colour})`;
@@ -130,8 +130,11 @@ function limits(values) {
 
 // Hues a golden angle apart, in two brightnesses: the colours of densemble.
 function classColour(k) {
-  const [hue, saturation, value] = [(0.61 + k * 0.381966) % 1, 0.55 + 0.35 * (k % 2), 0.95 - 0.3 * (Math.floor(k / 2) % 2)];
-  const channel = (n) => value - value * saturation * Math.max(0, Math.min((n + hue * 6) % 6, 4 - ((n + hue * 6) % 6), 1));
+  const [hue, saturation, value] = [0.61 + k * 0.381966, 0.55 + 0.35 * (k % 2), 0.95 - 0.3 * (Math.floor(k / 2) % 2)];
+  const channel = (n) => {
+    const sector = (n + hue * 6) % 6;
+    return value - value * saturation * Math.max(0, Math.min(sector, 4 - sector, 1));
+  };
   return [5, 3, 1].map((n) => Math.round(255 * channel(n)));
 }
 

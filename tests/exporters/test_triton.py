@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from densemble.commands.export import export
 from densemble.errors import ArtifactError, UsageError
 from densemble.exporters.triton import configuration, write_triton
 
@@ -70,6 +71,8 @@ def test_the_repository_holds_the_file_and_its_weights(tmp_path: Path) -> None:
 
 
 def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="made from an ONNX file"):  # before the artifact is loaded
+        export(tmp_path / "absent.safetensors", tmp_path / "net.xml", triton=tmp_path / "models")
     with pytest.raises(UsageError, match=r"made from an ONNX file; name it NAME\.onnx"):
         write_triton(tmp_path / "net.xml", tmp_path)
     with pytest.raises(UsageError, match="holds letters, digits"):
