@@ -33,18 +33,24 @@ def export(
         Path | None, typer.Option(help="Data set on which the loss of a lower precision is measured.")
     ] = None,
     split: Split = None,
+    triton: Annotated[
+        Path | None, typer.Option(help="Model repository of Triton Inference Server to write the ONNX file into, too.")
+    ] = None,
     function: Function = None,
 ) -> None:
     """Write an ensemble to a file that runs without densemble, and verify that its maps are the same."""
     from densemble.commands.split_data import data_for, require_split
     from densemble.exporters import ExportOptions
     from densemble.exporters import export as write
+    from densemble.exporters.triton import require_model_name, write_triton
     from densemble.inference.sources import find_images
     from densemble.shapes import parse_size
     from densemble.storage.artifact import load
 
     require_split(split)
     ensemble = load(artifact, "cpu", function or ())
+    if triton is not None:
+        require_model_name(out)
     options = ExportOptions(
         input_type=cast(Any, input_type),
         size=None if size is None else parse_size(size),
@@ -56,3 +62,5 @@ def export(
     )
     path = write(ensemble, out, format, options)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")
+    if triton is not None:
+        say(f"wrote {write_triton(path, triton)}")
