@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densemble.data.folder import FolderData
+    from densemble.distillation import Distilled, DistillOptions, distill
     from densemble.ensemble.ensemble import Ensemble
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
@@ -28,6 +29,8 @@ _MODULES = {
     "Cut": "nets.cut",
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
+    "DistillOptions": "distillation",
+    "Distilled": "distillation",
     "Ensemble": "ensemble.ensemble",
     "FolderData": "data.folder",
     "PredictOptions": "inference.predict",
@@ -36,6 +39,7 @@ _MODULES = {
     "TuneResult": "tuning",
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
+    "distill": "distillation",
     "evaluate": "evaluation.scores",
     "load": "storage.artifact",
     "predict": "inference.predict",
@@ -49,6 +53,8 @@ __all__ = [
     "Cut",
     "DenseModel",
     "DensembleError",
+    "DistillOptions",
+    "Distilled",
     "Ensemble",
     "FolderData",
     "PredictOptions",
@@ -57,6 +63,7 @@ __all__ = [
     "TuneResult",
     "backbones",
     "cuts",
+    "distill",
     "evaluate",
     "load",
     "predict",
