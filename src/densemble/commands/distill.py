@@ -64,7 +64,7 @@ def distill(
     try:
         result = run_distillation(ensemble, data, member, out, options, resume=resume, report=None, **values)
     except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
+        say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
         raise
     if json:
         print_json({"teacher": str(artifact), "data": str(data), **result.report, "artifact": str(result.path)})

@@ -134,7 +134,8 @@ class FolderData:
         layout, share = self._with_train_and_val(layout), self.options["val_from_train"]
         if share is None or layout.splits.get("test") or not layout.splits.get("train"):
             return layout
-        options: SplitOptions = {**self.options, "val_fraction": share, "test_fraction": 0.0, "folds": None}
+        given: SplitOptions = self.options
+        options: SplitOptions = {**given, "val_fraction": share, "test_fraction": 0.0, "folds": None}
         stratum = partial(stratum_of, self.reading) if options["stratify"] else None
         parts = make_splits(layout.splits["train"], options, stratum)
         return replace(layout, splits={"test": layout.splits.get("val", ()), **parts})

@@ -103,7 +103,7 @@ def _time(models: Mapping[str, Ensemble], data: FolderData, split: str) -> dict[
 
         def run() -> Tensor:
             with torch.no_grad():
-                maps: Tensor = fast(image)
+                maps: Tensor = fast(image.clone())  # values cached for an earlier tensor are not reused
             return maps
 
         return run

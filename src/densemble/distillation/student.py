@@ -78,9 +78,7 @@ def require_same_distillation(run: RunFolder, teacher: Teacher, data: FolderData
         "unlabelled": file_digests(unlabelled_files(data, options.unlabelled)),
     }
     if run.config.exists() and not resume:
-        raise UsageError(
-            f"'{run.path}' holds a run; continue it with --resume, or choose another name with -o"
-        )
+        raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another name with -o")
     stored = read_json(file) if file.is_file() else values
     differing = [name for name, value in values.items() if stored.get(name) != value]
     if differing and run.config.exists():

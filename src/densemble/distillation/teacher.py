@@ -25,7 +25,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.errors import DataError, ResourceError
 from densemble.inference.predict import prepared
 from densemble.inference.sources import find_images, read_for_ensemble
-from densemble.shapes import Array, Size, size_of
+from densemble.shapes import Array, Size
 from densemble.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Teacher:
         """
         files = unlabelled_files(training.data, self.options.unlabelled)
         target_size = sizes(training.config, training.config.members[0]).target
-        image_size = size_of(torch.empty(train.images.shape[1:], device="meta"))
-        key = [FORMAT, self.fingerprint, train.stems, image_size, target_size, str(train.images.dtype)]
+        images_as = [train.images.shape[1:], str(train.images.dtype)] if files else None
+        key = [FORMAT, self.fingerprint, train.stems, target_size, images_as]
         images = [path for sample in training.data.train for path in (sample.image, *sample.bands)]
         text = json.dumps([*key, file_digests([*images, *files])])
         path = training.cache / f"soft-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -150,7 +150,8 @@ class _Pass:
         """Return the map and the disagreement of the members for one image, at the size of the training targets."""
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
         device = next(fast.parameters()).device
-        prediction = fast.predict_members(pixels.to(device), {"mutual_information", "variance"})
+        asked = "variance" if self.ensemble.task.distribution == "none" else "mutual_information"
+        prediction = fast.predict_members(pixels.to(device), {asked})
         doubt: Tensor | None = prediction.mutual_information
         doubt = prediction.spread().mean(1) if doubt is None else doubt
         density = self.ensemble.task.target_kind == "density"
@@ -163,9 +164,8 @@ def _stored(image: Array, like: Array) -> Array:
     """Resize an image ``(H, W, C)`` in [0, 1] to the size and data type of stored images."""
     height, width = like.shape[-2:]
     small = resize_image(image.astype(np.float32), (height, width)).numpy().clip(0, 1)
-    if like.dtype.kind == "f":
-        return small.astype(like.dtype)
-    return np.rint(small * np.iinfo(like.dtype).max).astype(like.dtype)
+    scaled: Array = small if like.dtype.kind == "f" else np.rint(small * np.iinfo(like.dtype).max)
+    return scaled.astype(like.dtype)
 
 
 def require_readable(files: Sequence[Path], ensemble: Ensemble) -> None:

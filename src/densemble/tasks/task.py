@@ -163,8 +163,8 @@ class Task(ABC):
     def soft_term(self, name: str, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
         """Compute one of ``losses`` against activated maps, scalar.
 
-        Here, a map is used as the target of its image, and an image has the mean weight of its pixels, because losses of
-        whole maps have no weights of pixels. Tasks whose targets have another form than their maps override this.
+        Here, a map is used as the target of its image, and an image has the mean weight of its pixels, because losses
+        of whole maps have no weights of pixels. Tasks whose targets have another form than their maps override this.
         """
         targets = maps if self.planes else maps[:, 0]
         pairs = zip(logits, targets, strict=True)

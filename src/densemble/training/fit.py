@@ -143,9 +143,7 @@ def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, .
     train_batches, val_batches = _loaders(fit)
     rate, started = settings.learning_rate, time.monotonic()
     if rate == "auto":
-        rate, _ = find_learning_rate(
-            model, task, settings, train_batches, training_device(settings.machine), loss
-        )
+        rate, _ = find_learning_rate(model, task, settings, train_batches, training_device(settings.machine), loss)
     settings = settings.model_copy(update={"seconds": _seconds_left(settings, started)})
     fit = replace(fit, settings=settings)
     deterministic = torch.are_deterministic_algorithms_enabled()

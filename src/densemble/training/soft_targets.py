@@ -1,7 +1,7 @@
 """Soft targets: predictions of an ensemble as targets of a student, beside or instead of the targets of the data.
 
-One batch of targets is one float32 tensor ``(B, K + 1 + L, h, w)``: the K maps of the ensemble, its certainty, and the L
-channels of the target, which are NaN for an unlabelled image. Image, maps and target are augmented together.
+One batch of targets is one float32 tensor ``(B, K + 1 + L, h, w)``: the K maps of the ensemble, its certainty, and the
+L channels of the target, which are NaN for an unlabelled image. Image, maps and target are augmented together.
 """
 
 from collections.abc import Callable

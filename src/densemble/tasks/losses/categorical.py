@@ -28,7 +28,7 @@ def focal(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor |
 
 
 def divergence(logits: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
-    """KL divergence of the prediction from probabilities ``(B, K, h, w)``, in nats; pixels weighted by ``(B, h, w)``."""
+    """KL divergence of the prediction from probabilities ``(B, K, h, w)``, in nats; weight of pixels ``(B, h, w)``."""
     gap = torch.xlogy(probabilities, probabilities) - probabilities * F.log_softmax(logits, dim=1)
     return masked_mean(gap.sum(1), weight)
 
