@@ -30,20 +30,19 @@ from densemble.data.synthetic import make_scenes
 from densemble.storage.runs import strict
 
 RESULT = Path(__file__).parent / "results" / "distill.json"
-LABELLED, UNLABELLED, TEST = 40, 120, 60
+LABELLED, UNLABELLED, TEST = 40, 80, 60
 SIZE = (48, 64)
 LEVELS = (40, 128)
 """Attention of 0..255 from which a pixel belongs to the second and the third class."""
 MEMBERS = ("squeezenet1_1", "mobilenet_v3_small", "resnet18")
 STUDENT = "mobilenet_v3_small"
-TRAINING = {"epochs": 20, "batch_size": 8, "learning_rate": 2e-3, "augment": "light", "averaging": "ema"}
+TRAINING = {"epochs": 10, "batch_size": 8, "learning_rate": 2e-3, "augment": "light", "averaging": "ema"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "maps and labels, equal": {"weighting": "equal"},
     "maps and labels, certain": {"weighting": "certain"},
     "maps and labels, uncertain": {"weighting": "uncertain"},
     "maps alone, certain": {"weighting": "certain", "label_share": 0.0},
     "maps and labels, certain, unlabelled": {"weighting": "certain", "unlabelled": True},
-    "maps alone, certain, unlabelled": {"weighting": "certain", "label_share": 0.0, "unlabelled": True},
 }
 """Options of each student by name."""
 
@@ -54,6 +53,8 @@ def draw(folder: Path, seed: int) -> tuple[Path, Path]:
     Returns:
         Data folder, whose validation pairs are the test scenes, and folder of unlabelled images.
     """
+    if (folder / "others").is_dir():  # an interrupted measurement goes on
+        return folder / "data", folder / "others" / "train" / "images"
     data = make_scenes(folder / "data", train=LABELLED, val=TEST, size=SIZE, seed=100 + seed)
     for file in (data / "train" / "targets", data / "val" / "targets"):
         for target in file.iterdir():
@@ -69,8 +70,8 @@ def run_drawn(folder: Path, seed: int) -> dict[str, Any]:
     members = [{"backbone": name, "weights": None, "seed": seed} for name in MEMBERS]
     options = {"val_from_train": 0.2}
     run = de.train(
-        de.FolderData(data, "segmentation", **options), members, folder / str(seed) / "ensemble", report=None,
-        input_size=SIZE, out_size=(24, 32), training=TRAINING,
+        de.FolderData(data, "segmentation", **options), members, folder / str(seed) / "ensemble",
+        resume=True, report=None, input_size=SIZE, out_size=(24, 32), training=TRAINING,
     )  # fmt: skip
     ensemble = run.assemble()
     scores: dict[str, Any] = {}
@@ -79,7 +80,7 @@ def run_drawn(folder: Path, seed: int) -> dict[str, Any]:
         result = de.distill(
             ensemble, data, {"backbone": STUDENT, "weights": None, "seed": seed},
             folder / str(seed) / f"student-{number}.safetensors",
-            de.DistillOptions(**given, baseline=number == 0), report=None, training=TRAINING, data=options,
+            de.DistillOptions(**given, baseline=number == 0), resume=True, report=None, training=TRAINING, data=options,
         )  # fmt: skip
         models = {model if model != "student" else name: row for model, row in result.report["models"].items()}
         scores |= {model: {key: row[key] for key in ("miou", "nll", "ece")} for model, row in models.items()}
