@@ -71,7 +71,8 @@ def soft_arrays(teacher: de.Ensemble, data: Path, out: Path, options: de.Distill
     folder, config = resolve_student(teacher, data, STUDENT, {"training": TRAINING})
     training = Training(folder, folder.task, config, RunFolder(out))
     train = decode_split(folder, "train", sizes(config, config.members[0]).image, training.cache)
-    return Teacher(teacher, "teacher", options).teach(training, train), train, training
+    files = unlabelled_files(teacher, folder, options.unlabelled)
+    return Teacher(teacher, "teacher", options, files).teach(training, train), train, training
 
 
 def test_soft_targets_are_the_prediction_of_the_ensemble(
@@ -163,8 +164,10 @@ def test_the_share_kept_is_the_gain_of_the_student_over_that_of_the_ensemble(tea
     assert name == "two" and report["times_as_fast"]["ensemble"] == 1.0
 
 
-def test_copies_of_images_of_the_data_set_are_left_out(few: Path, photos: Path, lines: list[str]) -> None:
-    files = unlabelled_files(de.FolderData(few, "saliency"), [photos, photos / "0.png"])
+def test_copies_of_images_of_the_data_set_are_left_out(
+    teacher: de.Ensemble, few: Path, photos: Path, lines: list[str]
+) -> None:
+    files = unlabelled_files(teacher, de.FolderData(few, "saliency"), [photos, photos / "0.png"])
     assert [file.name for file in files] == ["0.png", "1.png", "2.png"]
     assert any("1 unlabelled images are also images of" in line for line in lines)
 

@@ -1,12 +1,16 @@
 """Soft targets: certainty and mixture by hand, one geometry for image and maps, unlabelled images."""
 
+import pickle
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.transforms import AUGMENT, Augmentation
-from densemble.tasks import SaliencyTask, SegmentationTask
+from densemble.tasks import SaliencyTask, SegmentationTask, make_task
 from densemble.training.dataset import DecodedSamples
 from densemble.training.soft_targets import SoftSamples, SoftTargets, Weighting
 
@@ -131,3 +135,43 @@ def test_a_target_without_channels_keeps_its_shape_for_the_loss() -> None:
     logits = torch.randn(2, 1, 4, 4)
     expected = 0.5 * task.loss(logits, packed[:, 2]) + 0.5 * task.soft_loss(logits, packed[:, :1], torch.ones(2, 4, 4))
     torch.testing.assert_close(soft.loss(task)(logits, packed), expected)
+
+
+EVERY_KIND: list[dict[str, Any]] = [
+    {"name": "saliency"},
+    {"name": "segmentation", "classes": ["a", "b"], "loss_name": "cross_entropy+dice"},
+    {"name": "multilabel", "classes": ["a", "b"]},
+    {"name": "depth", "scale": 2.0},
+    {"name": "heatmap", "classes": ["a", "b"]},
+    {"name": "heatmap", "classes": ["a"], "mode": "density"},
+    {"name": "image"},
+]
+
+
+@pytest.mark.parametrize("values", EVERY_KIND, ids=lambda values: f"{values['name']} {values.get('mode', '')}")
+def test_every_kind_of_target_can_be_augmented_and_learned(values: dict[str, Any]) -> None:
+    task, random = make_task(values), np.random.default_rng(0)
+    shape = (3, *([task.out_channels] if task.planes else []), *SIZE)
+    integer = task.target_kind in ("labels", "masks")
+    targets = random.integers(0, 2, shape, np.uint8) if integer else random.random(shape, np.float32) + 0.1
+    targets = targets if integer else targets.clip(0, 1)
+    maps = torch.softmax(torch.randn(4, max(task.out_channels, 2), 12, 16), 1)[:, : task.out_channels].numpy()
+    images = random.integers(0, 255, (4, 3, *SIZE), np.uint8)
+    soft = SoftTargets(maps, random.random((4, 12, 16), np.float32), 0.5, images[3:], 0.5, "certain")
+    split = DecodedSplit(images[:3], targets, ("a", "b", "c"))
+    data = SoftSamples(DecodedSamples(split, (12, 16), task.target_kind, task.fill, WARPS, 3), soft)
+    packed = torch.stack([data[1, index][1] for index in range(4)])
+    logits = torch.randn(4, task.out_channels, 12, 16, requires_grad=True)
+    loss = soft.loss(task)(logits, packed)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert loss.isfinite() and gradient.isfinite().all() and gradient[3].abs().sum() > 0
+
+
+def test_another_process_opens_the_files_instead_of_copying_the_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.random.default_rng(0).random((50, 1, 24, 32)))
+    maps = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    soft = SoftTargets(maps, np.zeros((50, 1, 1)), 1.0, np.empty((0, 3, 1, 1)), 0.5, "certain")
+    text = pickle.dumps(soft)
+    assert len(text) < 5000
+    again = pickle.loads(text)
+    assert isinstance(again.maps, np.memmap) and np.array_equal(again.maps, maps) and again.label_share == 0.5

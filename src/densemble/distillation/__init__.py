@@ -16,7 +16,7 @@ from densemble.distillation.student import (
     resolve_student,
     train_student,
 )
-from densemble.distillation.teacher import Teacher, require_readable, unlabelled_files
+from densemble.distillation.teacher import Teacher, unlabelled_files
 from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.ensemble import Ensemble
 from densemble.inference.predict import fingerprint_of
@@ -87,10 +87,10 @@ def distill(
     require_artifact_name(path)
     with shown(report):
         folder, config = resolve_student(ensemble, data, student, settings)
-        require_readable(unlabelled_files(folder, options.unlabelled), ensemble)
+        files = unlabelled_files(ensemble, folder, options.unlabelled)
         run = RunFolder(path.with_suffix(""))
-        teacher = Teacher(ensemble, fingerprint_of(ensemble), options)
-        require_same_distillation(run, teacher, folder, resume)
+        teacher = Teacher(ensemble, fingerprint_of(ensemble), options, files)
+        require_same_distillation(run, teacher, resume)
         calibrate = "auto" if is_calibrated(ensemble) else "none"
         models = {STUDENT: train_student(folder, config, run.path, resume, calibrate, teacher)}
         if options.baseline:
@@ -98,7 +98,7 @@ def distill(
             models[LABELS] = train_student(folder, config, labels_folder(run).path, resume, calibrate)
         name, models[BEST] = best_member(ensemble)
         log.info(f"comparing the models on the {len(folder.split('test'))} test images")
-        values = compare({**models, WHOLE: ensemble}, folder, "test") | _facts(folder, options, name)
+        values = compare({**models, WHOLE: ensemble}, folder, "test") | _facts(folder, teacher, name)
         models[STUDENT].metrics["distillation"] = strict(values)
         for target in (run.artifact, path):
             save(models[STUDENT], target)
@@ -108,7 +108,7 @@ def distill(
     return Distilled(models[STUDENT], values, path, run.path)
 
 
-def _facts(data: FolderData, options: DistillOptions, name: str) -> dict[str, Any]:
+def _facts(data: FolderData, teacher: Teacher, name: str) -> dict[str, Any]:
     """Return which images were used for what, and the options of the distillation."""
     from_val = data.options["val_from_train"] is not None
     return {
@@ -117,7 +117,7 @@ def _facts(data: FolderData, options: DistillOptions, name: str) -> dict[str, An
         "ensemble_fitted_on_these_images": from_val,
         "training_images": len(data.train),
         "validation_images": len(data.val),
-        "unlabelled_images": len(unlabelled_files(data, options.unlabelled)),
-        "label_share": options.label_share,
-        "weighting": options.weighting,
+        "unlabelled_images": len(teacher.files),
+        "label_share": teacher.options.label_share,
+        "weighting": teacher.options.weighting,
     }

@@ -8,7 +8,7 @@ from densemble.config import RunConfig
 from densemble.data.decoded_cache import file_digests
 from densemble.data.folder import FolderData
 from densemble.distillation.options import open_data
-from densemble.distillation.teacher import Teacher, unlabelled_files
+from densemble.distillation.teacher import Teacher
 from densemble.engines.configure import resolve_data
 from densemble.engines.local import train_members
 from densemble.ensemble.ensemble import Ensemble
@@ -64,7 +64,7 @@ def is_calibrated(ensemble: Ensemble) -> bool:
     return ensemble.calibration is not None or any(value != 1 for value in ensemble.temperatures.values())
 
 
-def require_same_distillation(run: RunFolder, teacher: Teacher, data: FolderData, resume: bool) -> None:
+def require_same_distillation(run: RunFolder, teacher: Teacher, resume: bool) -> None:
     """Write the teacher and the options into the run folder, or check that they are the same as before.
 
     Raises:
@@ -75,7 +75,7 @@ def require_same_distillation(run: RunFolder, teacher: Teacher, data: FolderData
         "ensemble": teacher.fingerprint,
         "label_share": options.label_share,
         "weighting": options.weighting,
-        "unlabelled": file_digests(unlabelled_files(data, options.unlabelled)),
+        "unlabelled": file_digests(teacher.files),
     }
     if run.config.exists() and not resume:
         raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another name with -o")

@@ -22,7 +22,7 @@ from densemble.engines.member import Training
 from densemble.engines.plan import sizes
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.resize import resize_maps
-from densemble.errors import DataError, ResourceError
+from densemble.errors import ResourceError
 from densemble.inference.predict import prepared
 from densemble.inference.sources import find_images, read_for_ensemble
 from densemble.shapes import Array, Size
@@ -41,11 +41,13 @@ class Teacher:
         ensemble: the ensemble.
         fingerprint: identifies the ensemble in the cache.
         options: options of the distillation.
+        files: unlabelled images.
     """
 
     ensemble: Ensemble
     fingerprint: str
     options: DistillOptions
+    files: Sequence[Path] = ()
 
     def teach(self, training: Training, train: DecodedSplit) -> SoftTargets:
         """Return the soft targets of a training: from the cache, or computed now.
@@ -58,28 +60,26 @@ class Teacher:
             ArtifactError: a member gives no usable map of an image.
             ResourceError: the folder cannot be written or the disk is full.
         """
-        files = unlabelled_files(training.data, self.options.unlabelled)
-        target_size = sizes(training.config, training.config.members[0]).target
+        files, target_size = self.files, sizes(training.config, training.config.members[0]).target
         images_as = [train.images.shape[1:], str(train.images.dtype)] if files else None
         key = [FORMAT, self.fingerprint, train.stems, target_size, images_as]
         images = [path for sample in training.data.train for path in (sample.image, *sample.bands)]
         text = json.dumps([*key, file_digests([*images, *files])])
         path = training.cache / f"soft-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         if not path.is_dir():
-            pass_over = _Pass(self.ensemble, training.data, train, files, target_size)
-            pass_over.write(path)
+            _Pass(self.ensemble, training.data, train, files, target_size).write(path)
         maps, doubt, unlabelled = (np.load(path / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
         mean_doubt = float(np.mean([float(np.mean(image, dtype=np.float64)) for image in doubt]))
         return SoftTargets(maps, doubt, mean_doubt, unlabelled, self.options.label_share, self.options.weighting)
 
 
-def unlabelled_files(data: FolderData, sources: Sequence[str | Path]) -> list[Path]:
+def unlabelled_files(ensemble: Ensemble, data: FolderData, sources: Sequence[str | Path]) -> list[Path]:
     """Return the unlabelled images; copies of images of the data set are left out.
 
     The ensemble's maps of the validation and test images would make their scores optimistic.
 
     Raises:
-        DataError: there is no image at a path.
+        DataError: there is no image at a path, or the first one does not fit the ensemble.
     """
     files = list(dict.fromkeys(path for source in sources for path in find_images(source)))
     known = {digest for samples in data.layout.splits.values()
@@ -87,6 +87,8 @@ def unlabelled_files(data: FolderData, sources: Sequence[str | Path]) -> list[Pa
     fresh = [path for path, digest in zip(files, file_digests(files), strict=True) if digest not in known]
     if len(fresh) < len(files):
         log.info(f"{len(files) - len(fresh)} unlabelled images are also images of '{data.path}': left out")
+    for path in fresh[:1]:  # before anything is trained
+        read_for_ensemble(path, ensemble)
     return fresh
 
 
@@ -166,16 +168,3 @@ def _stored(image: Array, like: Array) -> Array:
     small = resize_image(image.astype(np.float32), (height, width)).numpy().clip(0, 1)
     scaled: Array = small if like.dtype.kind == "f" else np.rint(small * np.iinfo(like.dtype).max)
     return scaled.astype(like.dtype)
-
-
-def require_readable(files: Sequence[Path], ensemble: Ensemble) -> None:
-    """Check the first unlabelled image before anything is trained.
-
-    Raises:
-        DataError: it cannot be read, or has a wrong number of channels.
-    """
-    for path in files[:1]:
-        try:
-            read_for_ensemble(path, ensemble)
-        except DataError as error:
-            raise DataError(f"unlabelled image: {error}") from error

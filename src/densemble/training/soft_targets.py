@@ -57,6 +57,14 @@ class SoftTargets:
     def __len__(self) -> int:
         return len(self.maps)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickling a memory map would copy the whole array; instead, the other process opens the file.
+        arrays = tuple(
+            str(array.filename) if isinstance(array, np.memmap) else array
+            for array in (self.maps, self.doubt, self.unlabelled)
+        )
+        return _reopen, (arrays, self.mean_doubt, self.label_share, self.weighting)
+
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Read the maps ``(K, h, w)`` and the certainty ``(1, h, w)`` of an image, float32.
 
@@ -69,6 +77,13 @@ class SoftTargets:
     def loss(self, task: Task) -> "SoftLoss":
         """Return the loss of logits and a batch of :class:`SoftSamples`."""
         return SoftLoss(task, self.label_share, self.weighting)
+
+
+def _reopen(
+    arrays: tuple[str | Array, ...], mean_doubt: float, label_share: float, weighting: Weighting
+) -> SoftTargets:
+    maps, doubt, unlabelled = (np.load(a, mmap_mode="r") if isinstance(a, str) else a for a in arrays)
+    return SoftTargets(maps, doubt, mean_doubt, unlabelled, label_share, weighting)
 
 
 @dataclass(frozen=True)
