@@ -30,8 +30,11 @@ WEIGHTINGS: dict[Weighting, Callable[[Tensor], Tensor]] = {
     "uncertain": lambda certainty: 1.5 - certainty,
     "equal": torch.ones_like,
 }
-"""Weight of a pixel from the certainty of the ensemble, by name: at most 3 times as much as that of any other pixel
-for ``uncertain``, and in proportion to the certainty for ``certain``."""
+"""Weight of a pixel from the certainty of the ensemble (above 0, at most 1), by name.
+
+``certain`` follows Yu et al. 2019 ("Uncertainty-aware self-ensembling"), who leave out the pixels where a teacher is
+uncertain; ``uncertain`` weights them up to three times as much as the others.
+"""
 
 
 @dataclass(frozen=True, eq=False)
