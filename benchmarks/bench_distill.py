@@ -80,7 +80,8 @@ def run_drawn(folder: Path, seed: int) -> dict[str, Any]:
         result = de.distill(
             ensemble, data, {"backbone": NETWORK, "weights": None, "seed": 10 * seed + 9},
             folder / str(seed) / f"student-{number}.safetensors",
-            de.DistillOptions(**given, baseline=number == 0), resume=True, report=None, training=TRAINING, data=options,
+            de.DistillOptions(**given, baseline=number == 0), data_options=options, resume=True, report=None,
+            training=TRAINING,
         )  # fmt: skip
         models = {model if model != "student" else name: row for model, row in result.report["models"].items()}
         scores |= {model: {key: row[key] for key in ("miou", "nll", "ece")} for model, row in models.items()}
@@ -129,10 +130,11 @@ def main() -> None:
             store("drawn", drawn(given.seeds, given.folder or Path(temporary)))
         return
     settings = with_settings({"members": [{"backbone": given.student}]}, given.set)
-    (student,) = settings.pop("members")
+    (student,), data_options = settings.pop("members"), settings.pop("data", None)
     options = de.DistillOptions(baseline=not given.no_baseline)
     result = de.distill(
-        de.load(given.artifact), given.data, student, given.out, options, resume=True, **settings
+        de.load(given.artifact), given.data, student, given.out, options,
+        data_options=data_options, resume=True, **settings,
     )  # fmt: skip
     report = {key: value for key, value in result.report.items() if key not in ("artifact", "run")}
     store(given.name, {"student": student, "settings": given.set, **report})

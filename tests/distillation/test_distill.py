@@ -13,6 +13,7 @@ from PIL import Image
 from small_networks import SMALL
 
 import densemble as de
+from densemble.commands.distill import print_comparison
 from densemble.distillation.comparison import best_member, compare
 from densemble.distillation.student import resolve_student
 from densemble.distillation.teacher import Teacher, unlabelled_files
@@ -125,6 +126,18 @@ def test_the_report_compares_four_models_on_images_that_the_student_did_not_see(
         assert values["milliseconds"] > 0
 
 
+def test_the_table_names_the_images_and_the_models(distilled: de.Distilled, capsys: pytest.CaptureFixture[str]) -> None:
+    share = {"over labels alone": {"value": 0.5, "low": 0.25, "high": 0.75},
+             "over best member": {"value": None, "low": None, "high": None}}  # fmt: skip
+    print_comparison({**distilled.report, "share_kept": share})
+    first, heading, *rows, kept, nothing = capsys.readouterr().out.splitlines()
+    assert first.startswith("4 val images") and "fitted on these images" in first
+    assert heading.split()[:3] == ["cc", "low", "high"]
+    assert [row.split("  ")[0] for row in rows] == ["student", "labels alone", "best member (two)", "ensemble"]
+    assert kept.endswith("over labels alone that the student keeps: 50% (25% to 75%)")
+    assert nothing == "the ensemble gains nothing over best member"
+
+
 def test_the_student_is_an_ordinary_artifact(distilled: de.Distilled, few: Path) -> None:
     with pytest.raises(ArtifactError, match="--function"):
         de.load(distilled.path)
@@ -180,6 +193,7 @@ def test_an_interrupted_distillation_resumes(
     settings = [f"--set=training.{key}={value}" for key, value in {**TRAINING, "epochs": 2}.items()]
     out = tmp_path / "student.safetensors"
     command = ["distill", artifact, few, "--student", SMALL, "-o", out, "--no-baseline", "--json", "--function", SMALL]
+    command += ["--set", "data.val_from_train=0.4"]
     write = EpochRecord.on_train_epoch_end
 
     def stop(record: EpochRecord, *arguments: Any) -> None:
@@ -200,6 +214,7 @@ def test_an_interrupted_distillation_resumes(
     assert list(report["models"]) == ["student", "best member", "ensemble"] and list(report["share_kept"]) == [
         "over best member"
     ]
+    assert (report["training_images"], report["validation_images"]) == (4, 2)
     (record,) = (tmp_path / "student").glob("members/*/metrics.csv")
     assert len(record.read_text().splitlines()) == 3
     assert not (tmp_path / "student" / "cache").exists()

@@ -59,10 +59,13 @@ def distill(
     if preset is not None:
         values["preset"] = preset
     (member,) = values.pop("members")
+    data_options = values.pop("data", None)
     name = member if isinstance(member, str) else member["backbone"]
     require_function("--student", "student", name, function or ())
     try:
-        result = run_distillation(ensemble, data, member, out, options, resume=resume, report=None, **values)
+        result = run_distillation(
+            ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
+        )
     except (KeyboardInterrupt, SystemExit):
         say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
         raise

@@ -56,6 +56,7 @@ def distill(
     out: str | Path,
     options: DistillOptions | None = None,
     *,
+    data_options: Mapping[str, Any] | None = None,
     resume: bool = False,
     report: Callable[[str], None] | None = print,
     **settings: Any,
@@ -73,6 +74,7 @@ def distill(
         student: name of a backbone, or a mapping with the keys of a member in run.yaml.
         out: artifact of the student, ``NAME.safetensors``; its run folder is ``NAME``.
         options: options of the distillation.
+        data_options: options of :class:`FolderData` that override those of the ensemble or of ``data``.
         resume: continue an interrupted distillation.
         report: called with each line that the loggers ``densemble.*`` write; ``None`` leaves it to their handlers.
         settings: keys of run.yaml, for instance ``training={"epochs": 5}``. Defaults: loss, class weights and output
@@ -86,7 +88,7 @@ def distill(
     path, options, ensemble = Path(out), options or DistillOptions(), unwrapped(ensemble)
     require_artifact_name(path)
     with shown(report):
-        folder, config = resolve_student(ensemble, data, student, settings)
+        folder, config = resolve_student(ensemble, data, student, {**settings, "data": data_options})
         files = unlabelled_files(ensemble, folder, options.unlabelled)
         run = RunFolder(path.with_suffix(""))
         teacher = Teacher(ensemble, fingerprint_of(ensemble), options, files)
