@@ -121,6 +121,7 @@ def main() -> None:
     real.add_argument("data", type=Path)
     real.add_argument("out", type=Path)
     real.add_argument("--student", default="timm/tf_efficientnet_lite0")
+    real.add_argument("--weighting", default=de.DistillOptions().weighting)
     real.add_argument("--no-baseline", action="store_true")
     real.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
@@ -131,7 +132,7 @@ def main() -> None:
         return
     settings = with_settings({"members": [{"backbone": given.student}]}, given.set)
     (student,), data_options = settings.pop("members"), settings.pop("data", None)
-    options = de.DistillOptions(baseline=not given.no_baseline)
+    options = de.DistillOptions(weighting=given.weighting, baseline=not given.no_baseline)
     result = de.distill(
         de.load(given.artifact), given.data, student, given.out, options,
         data_options=data_options, resume=True, **settings,

@@ -28,8 +28,8 @@ def distill(
     ] = None,
     label_share: Annotated[float, typer.Option(help="Share of the loss on the targets, from 0 to below 1.")] = 0.5,
     weighting: Annotated[
-        str, typer.Option(help="Pixels that count more: certain, uncertain, or equal for none.")
-    ] = "certain",
+        str, typer.Option(help="Pixels that count more: uncertain, certain, or equal for none.")
+    ] = "uncertain",
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not train the same network on the targets alone.")
     ] = False,

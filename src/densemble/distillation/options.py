@@ -22,14 +22,14 @@ class DistillOptions:
     Attributes:
         unlabelled: folders, globs or files of images without targets; the student learns the ensemble's maps of them.
         label_share: share of the loss on the targets, 0 to 1, for the labelled images.
-        weighting: weight of a pixel: ``certain`` counts pixels more where the members agree, ``uncertain`` where they
-            disagree, ``equal`` counts all alike.
+        weighting: weight of a pixel: ``uncertain`` counts pixels more where the members disagree, ``certain`` where they
+            agree, ``equal`` counts all alike.
         baseline: also train the same network with the same settings on the targets alone, and report it.
     """
 
     unlabelled: tuple[str | Path, ...] = ()
     label_share: float = 0.5
-    weighting: Weighting = "certain"
+    weighting: Weighting = "uncertain"
     baseline: bool = True
 
     def __post_init__(self) -> None:

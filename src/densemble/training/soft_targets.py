@@ -32,8 +32,8 @@ WEIGHTINGS: dict[Weighting, Callable[[Tensor], Tensor]] = {
 }
 """Weight of a pixel from the certainty of the ensemble (above 0, at most 1), by name.
 
-``certain`` follows Yu et al. 2019 ("Uncertainty-aware self-ensembling"), who leave out the pixels where a teacher is
-uncertain; ``uncertain`` weights them up to three times as much as the others.
+``uncertain`` weights pixels where the members disagree up to three times as much as the others. ``certain`` does the
+opposite, in the direction of Yu et al. 2019 ("Uncertainty-aware self-ensembling"), who leave out such pixels.
 """
 
 
