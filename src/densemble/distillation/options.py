@@ -22,8 +22,8 @@ class DistillOptions:
     Attributes:
         unlabelled: folders, globs or files of images without targets; the student learns the ensemble's maps of them.
         label_share: share of the loss on the targets, 0 to 1, for the labelled images.
-        weighting: weight of a pixel: ``uncertain`` counts pixels more where the members disagree, ``certain`` where they
-            agree, ``equal`` counts all alike.
+        weighting: weight of a pixel: ``uncertain`` counts pixels more where the members disagree, ``certain`` where
+            they agree, ``equal`` counts all alike.
         baseline: also train the same network with the same settings on the targets alone, and report it.
     """
 
