@@ -188,6 +188,33 @@ def structure(results: Results) -> str:
     return table(["", "before", "after"], rows)
 
 
+def distill_drawn(results: Results) -> str:
+    """Scores on drawn scenes: the ensemble, its best member, and students with different settings."""
+    file, rows = "distill.json", []
+    for name in results.read(file)["drawn"]["means"]:
+        path = f"drawn > means > {name}"
+        each = [results.show(file, f"drawn > seeds > * > {name} > miou", ".3f", end) for end in ("min", "max")]
+        numbers = [results.show(file, f"{path} > {metric}", ".3f") for metric in ("miou", "nll", "ece")]
+        rows.append([name, numbers[0], " to ".join(each), *numbers[1:]])
+    return table(["model", "miou", "lowest to highest", "nll", "ece"], rows)
+
+
+def distill_runs(results: Results) -> str:
+    """Scores and times of distilled ensembles on real data."""
+    file, rows = "distill.json", []
+    for data, report in results.read(file).items():
+        if data == "drawn":
+            continue
+        for name in report["models"]:
+            path = f"{data} > models > {name}"
+            low, high = (results.show(file, f"{path} > score > {end}", ".3f") for end in ("low", "high"))
+            score = f"{results.show(file, f'{path} > score > value', '.3f')} ({low} to {high})"
+            times = [results.show(file, f"{path} > milliseconds", ".0f"),
+                     results.show(file, f"{data} > times_as_fast > {name}", ".1f")]  # fmt: skip
+            rows.append([data, name, report["metric"], score, *times])
+    return table(["data", "model", "metric", "score", "ms", "times as fast"], rows)
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "coverage": coverage,
     "selection": selection,
@@ -201,4 +228,6 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "rewrite-members": rewrite_members,
     "ensembles-cost": ensembles_cost,
     "structure": structure,
+    "distill-drawn": distill_drawn,
+    "distill-runs": distill_runs,
 }

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engines",),
     ("selection",),
     ("run",),
-    ("tuning",),
+    ("tuning", "distillation"),
     ("exporters", "serve"),
     ("commands",),
     ("cli",),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densemble.data.folder import FolderData
+    from densemble.distillation import Distilled, DistillOptions, distill
     from densemble.ensemble.ensemble import Ensemble
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
@@ -30,6 +31,8 @@ _MODULES = {
     "Cut": "nets.cut",
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
+    "DistillOptions": "distillation",
+    "Distilled": "distillation",
     "Ensemble": "ensemble.ensemble",
     "ExportOptions": "exporters",
     "FolderData": "data.folder",
@@ -39,6 +42,7 @@ _MODULES = {
     "TuneResult": "tuning",
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
+    "distill": "distillation",
     "evaluate": "evaluation.scores",
     "export": "exporters",
     "from_pretrained": "exporters.hub",
@@ -56,6 +60,8 @@ __all__ = [
     "Cut",
     "DenseModel",
     "DensembleError",
+    "DistillOptions",
+    "Distilled",
     "Ensemble",
     "ExportOptions",
     "FolderData",
@@ -65,6 +71,7 @@ __all__ = [
     "TuneResult",
     "backbones",
     "cuts",
+    "distill",
     "evaluate",
     "export",
     "from_pretrained",

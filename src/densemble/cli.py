@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import benchmark, data, demo, evaluate, export, inspect, predict, share, train, tune
+from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, share, train, tune
 from densemble.commands.output import say
 from densemble.errors import DensembleError
 from densemble.messages import shown
@@ -36,6 +36,7 @@ app.command()(train.train)
 app.command()(tune.tune)
 app.command()(train.assemble)
 app.command()(train.leaderboard)
+app.command()(distill.distill)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(export.export)

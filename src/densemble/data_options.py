@@ -53,6 +53,10 @@ class SplitOptions(TypedDict, total=False):
     folds: Annotated[int | None, Field(None, ge=2, description="number of folds; all have the same test part")]
     fold: Annotated[int, Field(0, ge=0, description="fold that is held out for validation")]
     seed: Annotated[int, Field(0, description="seed of the split")]
+    val_from_train: Annotated[
+        float | None,
+        Field(None, gt=0, lt=1, description="without test pairs: val becomes test, this share of train becomes val"),
+    ]
 
 
 @with_config(ConfigDict(extra="forbid"))

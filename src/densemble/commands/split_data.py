@@ -1,7 +1,7 @@
 """Open the data set that an artifact is scored on, with the data options of its training."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from densemble.data.folder import FolderData
@@ -23,8 +23,9 @@ def data_for(ensemble: "Ensemble", data: Path, settings: list[str] | None) -> "F
     from densemble.commands.overrides import with_settings
     from densemble.config import make_config
     from densemble.data.folder import FolderData
+    from densemble.data.trained_options import trained_options
 
-    config = make_config(with_settings({"task": ensemble.task.name, "data": _data_options(ensemble)}, settings or []))
+    config = make_config(with_settings({"task": ensemble.task.name, "data": trained_options(ensemble)}, settings or []))
     return FolderData(data, ensemble.task.name, **config.data)
 
 
@@ -38,11 +39,3 @@ def require_split(split: str | None) -> None:
 
     if split not in (None, "train", "val", "test"):
         raise UsageError(f"no split is named '{split}'; there are: train, val, test")
-
-
-def _data_options(ensemble: "Ensemble") -> dict[str, Any]:
-    """Data options that the task and the artifact store."""
-    task = ensemble.task.describe()
-    option_of_field = {"classes": "classes", "ignore_index": "ignore_index", "file_scale": "scale", "mode": "heatmap"}
-    known = {option: task[field] for field, option in option_of_field.items() if field in task}
-    return {**known, "invalid_below": task.get("invalid_below", 0.0), **ensemble.reading}

@@ -130,6 +130,17 @@ class FolderData:
         )
 
     def _with_splits(self, layout: Layout) -> Layout:
+        """The layout with its splits; ``val_from_train`` takes new validation samples from the training samples."""
+        layout, share = self._with_train_and_val(layout), self.options["val_from_train"]
+        if share is None or layout.splits.get("test") or not layout.splits.get("train"):
+            return layout
+        given: SplitOptions = self.options
+        options: SplitOptions = {**given, "val_fraction": share, "test_fraction": 0.0, "folds": None}
+        stratum = partial(stratum_of, self.reading) if options["stratify"] else None
+        parts = make_splits(layout.splits["train"], options, stratum)
+        return replace(layout, splits={"test": layout.splits.get("val", ()), **parts})
+
+    def _with_train_and_val(self, layout: Layout) -> Layout:
         """The layout with train and val, which are drawn if the folder has none or if folds are requested."""
         options: SplitOptions = self.options
         stratum = None

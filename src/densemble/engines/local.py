@@ -5,6 +5,8 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,18 @@ from densemble.evaluation.scores import score_baselines
 from densemble.nets.heads import require_head
 from densemble.storage.runs import RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
+from densemble.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 
 
 def train_members(
-    data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
+    data: FolderData,
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    budget: Budget | None = None,
+    teach: Callable[[Training, DecodedSplit], SoftTargets] | None = None,
 ) -> list[Outcome]:
     """Train all members of a run, one by one; a member that fails does not stop the others.
 
@@ -41,6 +49,7 @@ def train_members(
         out: run folder; must be new unless ``resume``.
         resume: keep finished members and continue an interrupted member from its last epoch.
         budget: time limit; members that do not fit into it are left out, see :func:`train_within`.
+        teach: makes soft targets for the decoded training images; default: the members learn from the targets alone.
 
     Raises:
         UsageError: the folder holds a run with other settings or data, or a member has an unknown name.
@@ -66,6 +75,8 @@ def train_members(
     indices = range(len(config.members))
     pending = [index for index in indices if member_state(training.folder(index)) != "done"]
     outcomes = {index: Outcome(training.name(index), "kept") for index in indices if index not in pending}
+    if teach is not None and pending:
+        training = replace(training, soft=teach(training, train))
     for outcome in outcomes.values():
         log.info(f"{outcome.name}: already trained, kept")
 

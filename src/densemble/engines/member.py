@@ -26,6 +26,7 @@ from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
 from densemble.training.module import scalars
 from densemble.training.settings import MemberFit
+from densemble.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
@@ -51,12 +52,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Training:
-    """Inputs that all members of a run share."""
+    """Inputs that all members of a run share.
+
+    Attributes:
+        data, task, config, run: data, its task with the run's loss, configuration and folder.
+        soft: predictions of an ensemble to train on; ``None`` trains on the targets alone.
+    """
 
     data: FolderData
     task: Task
     config: RunConfig
     run: RunFolder
+    soft: SoftTargets | None = None
 
     @property
     def cache(self) -> Path:
@@ -94,7 +101,9 @@ def build_member(training: Training, index: int) -> MemberFit:
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
     folder, seconds = training.folder(index), time.monotonic() - started
-    return MemberFit(model, task, settings, train, val, target_size, folder, name, training.cache, seconds)
+    return MemberFit(
+        model, task, settings, train, val, target_size, folder, name, training.cache, seconds, training.soft
+    )
 
 
 def train_member(

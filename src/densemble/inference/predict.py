@@ -164,7 +164,7 @@ def predict(
     if options.rank_by is not None:
         require_ranked(options.rank_by, plain.task)
     pace = Pace() if options.batch is None else Pace(options.batch)
-    fingerprint = options.fingerprint or _fingerprint(plain)
+    fingerprint = options.fingerprint or fingerprint_of(plain)
     settings = {"artifact": fingerprint, "backend": backend, "precision": precision, "keep": options.keep,
                 "budget": options.budget, "min_members": plain.min_members}  # fmt: skip
     output = Output(require_writable(Path(out)), options.save, options.rank_by, settings, options.formats)
@@ -232,7 +232,8 @@ def on_device(ensemble: Ensemble, device: str | None) -> Ensemble:
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
 
 
-def _fingerprint(ensemble: Ensemble) -> str:
+def fingerprint_of(ensemble: Ensemble) -> str:
+    """Identify an ensemble in memory by a digest of its tensors and settings."""
     digest = hashlib.sha256()
     for name, tensor in ensemble.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())

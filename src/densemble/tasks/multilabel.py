@@ -8,7 +8,7 @@ from torch import Tensor
 from densemble.metrics import Metric, MultilabelMetrics
 from densemble.metrics.multilabel import IGNORED
 from densemble.tasks.class_settings import require_classes, require_weights
-from densemble.tasks.losses.binary import binary_cross_entropy, binary_focal
+from densemble.tasks.losses.binary import binary_cross_entropy, binary_divergence, binary_focal
 from densemble.tasks.losses.dice import dice
 from densemble.tasks.task import Task
 
@@ -55,6 +55,18 @@ class MultilabelTask(Task):
                 return binary_focal(logits, ideal, valid, self._positive_weight(logits))
             case _:
                 return dice(torch.sigmoid(logits), ideal, valid)
+
+    def soft_term(self, name: str, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """Compute soft Dice for ``dice``, and the KL divergence for every other loss.
+
+        The weight of positive pixels of a class scales a pixel by the probability of the class.
+        """
+        pixels = weight[:, None].expand_as(maps)
+        if name == "dice":
+            return dice(torch.sigmoid(logits), maps, pixels)
+        positive_weight = self._positive_weight(logits)
+        scale = pixels if positive_weight is None else pixels * (1 + maps * (positive_weight - 1))
+        return binary_divergence(logits, maps, scale)
 
     def _positive_weight(self, logits: Tensor) -> Tensor | None:
         return None if self.class_weights is None else logits.new_tensor(self.class_weights)[:, None, None]

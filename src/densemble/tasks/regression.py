@@ -66,6 +66,11 @@ class RegressionTask(Task):
         scaled_target = torch.where(valid, target.float() / self.scale, 0.0)
         return _LOSSES[name](self._in_units(logits)[:, 0], scaled_target, valid)
 
+    def soft_term(self, name: str, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """Compute the squared error for ``l2``, and the absolute error for every other loss, in units of the scale."""
+        error = squared if name == "l2" else absolute
+        return error(self._in_units(logits), maps / self.scale, weight[:, None])
+
     def metrics(self) -> Metric:
         return RegressionMetrics(self.invalid_below)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemble.metrics import Metric, SegmentationMetrics
 from densemble.tasks.class_settings import default_ignore_index, require_classes, require_weights
-from densemble.tasks.losses.categorical import cross_entropy, focal, lovasz, one_hot
+from densemble.tasks.losses.categorical import cross_entropy, divergence, focal, lovasz, one_hot
 from densemble.tasks.losses.dice import dice
 from densemble.tasks.task import Task
 
@@ -71,6 +71,19 @@ class SegmentationTask(Task):
                 return dice(torch.softmax(logits, dim=1), ideal, valid[:, None])
             case _:
                 return lovasz(torch.softmax(logits, dim=1), labels, valid)
+
+    def soft_term(self, name: str, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """Compute soft Dice for ``dice``, and the KL divergence for every other loss.
+
+        With squares in its denominator, soft Dice is lowest at equal maps (Wang et al. 2023, "Dice Semimetric Losses").
+        A class weight scales the pixels by the probability of the class.
+        """
+        class_weights = self._weights(logits)
+        if name == "dice":
+            return dice(torch.softmax(logits, dim=1), maps, weight[:, None])
+        if class_weights is not None:
+            weight = weight * torch.einsum("bkhw,k->bhw", maps, class_weights)
+        return divergence(logits, maps, weight)
 
     def _weights(self, logits: Tensor) -> Tensor | None:
         return None if self.class_weights is None else logits.new_tensor(self.class_weights)

@@ -12,6 +12,7 @@ from densemble.errors import UsageError
 from densemble.metrics import Metric, Objective
 from densemble.metrics.metric import is_valid
 from densemble.shapes import Size
+from densemble.tasks.losses.masked import masked_mean
 from densemble.tasks.losses.mixture import LossTerms, parse_loss
 
 Distribution = Literal["bernoulli", "categorical", "none"]
@@ -145,6 +146,32 @@ class Task(ABC):
     @abstractmethod
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         """Compute one of ``losses``: scalar, for fp32 logits ``(B, K, h, w)`` and a batch of targets."""
+
+    def soft_loss(self, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """Compute the scalar fp32 loss of logits against activated maps, such as the predictions of an ensemble.
+
+        It is lowest where the activated logits equal the maps.
+
+        Args:
+            logits: ``(B, K, h, w)`` of any float type.
+            maps: activated maps of the same shape.
+            weight: weight of each pixel, ``(B, h, w)`` >= 0; pixels of weight 0 do not count.
+        """
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            terms = [share * self.soft_term(name, logits, maps, weight) for share, name in self.loss_terms]
+            return torch.stack(terms).sum()
+
+    def soft_term(self, name: str, logits: Tensor, maps: Tensor, weight: Tensor) -> Tensor:
+        """Compute one of ``losses`` against activated maps, scalar.
+
+        Here, a map is used as the target of its image, and an image has the mean weight of its pixels, because losses
+        of whole maps have no weights of pixels. Tasks whose targets have another form than their maps override this.
+        """
+        targets = maps if self.planes else maps[:, 0]
+        pairs = zip(logits, targets, strict=True)
+        losses = torch.stack([self.loss_term(name, image[None], target[None]) for image, target in pairs])
+        return masked_mean(losses, weight.mean((1, 2)))
 
     @abstractmethod
     def activation(self, logits: Tensor) -> Tensor:

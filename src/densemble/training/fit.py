@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch.multiprocessing.spawn import ProcessException
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from densemble.config import AugmentName, TrainerConfig
 from densemble.data.decoded_cache import DecodedSplit
@@ -29,6 +29,7 @@ from densemble.training.rate import find_learning_rate
 from densemble.training.settings import FitSettings, MemberFit
 from densemble.training.single_values import normalize_single_values
 from densemble.training.snapshot_callback import Snapshots
+from densemble.training.soft_targets import SoftSamples
 
 log = logging.getLogger(__name__)
 LARGEST_BATCH = {"cuda": 32, "cpu": 8}
@@ -138,16 +139,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, ...]) -> float:
     """Train once with the given batch size; return the peak learning rate."""
     model, task, settings = fit.model, fit.task, fit.settings
+    loss = task.loss if fit.soft is None else fit.soft.loss(task)
     train_batches, val_batches = _loaders(fit)
     rate, started = settings.learning_rate, time.monotonic()
     if rate == "auto":
-        rate, _ = find_learning_rate(model, task, settings, train_batches, training_device(settings.machine))
+        rate, _ = find_learning_rate(model, task, settings, train_batches, training_device(settings.machine), loss)
     settings = settings.model_copy(update={"seconds": _seconds_left(settings, started)})
     fit = replace(fit, settings=settings)
     deterministic = torch.are_deterministic_algorithms_enabled()
     trainer = _trainer(fit, accumulate, _callbacks(fit, more_callbacks))
     steps = settings.epochs * -(-len(train_batches) // (accumulate * trainer.world_size))
-    module = MemberModule(model, task, settings, steps, rate)
+    module = MemberModule(model, task, settings, steps, rate, loss)
     model.train()
     resume = str(fit.folder.last) if fit.folder.last.is_file() else None
     try:
@@ -235,15 +237,22 @@ def _strategy(settings: FitSettings) -> str:
 def _loaders(fit: MemberFit) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Return the batches of the training and the validation split."""
     settings, size = fit.settings, first_batch(fit.settings)
-    order, in_order = EpochSampler(len(fit.train), settings.seed, size), EpochSampler(len(fit.val), None)
+    count = len(fit.train) if fit.soft is None else len(fit.soft)
+    order, in_order = EpochSampler(count, settings.seed, size), EpochSampler(len(fit.val), None)
     if settings.cache_features:
         return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
     return (
-        batches(augmented(fit, fit.train, settings.augment), order, size, workers, pinned=gpu),
+        batches(_training_samples(fit), order, size, workers, pinned=gpu),
         batches(augmented(fit, fit.val, "none"), in_order, size, workers, pinned=gpu),
     )
+
+
+def _training_samples(fit: MemberFit) -> Dataset[Any]:
+    """Return the augmented training samples, with soft targets if there are any."""
+    samples = augmented(fit, fit.train, fit.settings.augment)
+    return samples if fit.soft is None else SoftSamples(samples, fit.soft)
 
 
 def augmented(fit: MemberFit, split: DecodedSplit, augment: AugmentName) -> DecodedSamples:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -16,6 +17,8 @@ from densemble.shapes import size_of
 from densemble.tasks import Task
 from densemble.training.settings import FitSettings
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits ``(B, K, h, w)`` and a batch of targets -> scalar."""
 WARMUP = 0.05
 
 
@@ -84,14 +87,24 @@ class MemberModule(lightning.LightningModule):
         model, task, settings: as in :class:`densemble.training.settings.MemberFit`.
         steps: optimizer steps of the whole training.
         learning_rate: peak learning rate of the head.
+        loss: loss of the training, of logits and targets; default: the task's.
     """
 
-    def __init__(self, model: DenseModel, task: Task, settings: FitSettings, steps: int, learning_rate: float) -> None:
+    def __init__(
+        self,
+        model: DenseModel,
+        task: Task,
+        settings: FitSettings,
+        steps: int,
+        learning_rate: float,
+        loss: Loss | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.task = task
         self.settings = settings
         self.learning_rate = learning_rate
+        self.loss = loss or task.loss
         self.progress = TrainingProgress(steps, settings.seconds)
         self.scores: Metric = task.metrics()
         self.validation_loss: list[float] = []
@@ -111,7 +124,7 @@ class MemberModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor:
         inputs, target = batch
-        loss = self.task.loss(compute_logits(self.model, inputs, target), target)
+        loss = self.loss(compute_logits(self.model, inputs, target), target)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DivergedError(

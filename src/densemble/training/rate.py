@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemble.nets.dense import DenseModel
 from densemble.tasks import Task
-from densemble.training.module import compute_logits, parameter_groups, set_training_mode
+from densemble.training.module import Loss, compute_logits, parameter_groups, set_training_mode
 from densemble.training.settings import FitSettings
 
 LOWEST, HIGHEST, STEPS = 1e-6, 0.3, 60
@@ -19,7 +19,12 @@ _DIVERGED = 4.0
 
 
 def find_learning_rate(
-    model: DenseModel, task: Task, settings: FitSettings, feed: Iterable[tuple[Any, Any]], device: str = "cpu"
+    model: DenseModel,
+    task: Task,
+    settings: FitSettings,
+    feed: Iterable[tuple[Any, Any]],
+    device: str = "cpu",
+    loss: Loss | None = None,
 ) -> tuple[float, list[tuple[float, float]]]:
     """Find the learning rate at which the loss falls fastest, by training a copy with a rising rate.
 
@@ -27,6 +32,7 @@ def find_learning_rate(
         model: network to measure; it is not changed.
         feed: batches of images or cached features, with targets.
         device: device of the copy.
+        loss: loss of the training, of logits and targets; default: the task's.
 
     Returns:
         Peak learning rate of the head, and the curve of (rate, smoothed loss).
@@ -44,11 +50,11 @@ def find_learning_rate(
         optimizer.zero_grad()
         inputs = inputs.to(device) if isinstance(inputs, Tensor) else [level.to(device) for level in inputs]
         target = target.to(device)
-        loss = task.loss(compute_logits(trial, inputs, target), target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        batch_loss = (loss or task.loss)(compute_logits(trial, inputs, target), target)
+        batch_loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trial.parameters(), 1.0)
         optimizer.step()
-        value = float(loss.detach())
+        value = float(batch_loss.detach())
         smoothed = _SMOOTHING * smoothed + (1 - _SMOOTHING) * value
         current = smoothed / (1 - _SMOOTHING ** (step + 1))
         if not math.isfinite(value) or current > _DIVERGED * lowest:

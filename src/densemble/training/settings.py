@@ -9,6 +9,7 @@ from densemble.nets.dense import DenseModel
 from densemble.shapes import Size
 from densemble.storage.runs import MemberFolder
 from densemble.tasks import Task
+from densemble.training.soft_targets import SoftTargets
 
 
 class FitSettings(TrainingConfig):
@@ -39,6 +40,7 @@ class MemberFit:
         title: name of the member in messages.
         cache: folder of cached features.
         build_seconds: time that building the model took.
+        soft: predictions of an ensemble to train on, beside or instead of the targets.
     """
 
     model: DenseModel
@@ -51,3 +53,4 @@ class MemberFit:
     title: str
     cache: Path
     build_seconds: float = 0.0
+    soft: SoftTargets | None = None

@@ -21,5 +21,12 @@ def binary_focal(logits: Tensor, target: Tensor, valid: Tensor, positive_weight:
     return masked_mean(missed**_GAMMA * _cross_entropy_map(logits, target, positive_weight), valid)
 
 
+def binary_divergence(logits: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
+    """KL divergence of the prediction from probabilities, in nats; all ``(B, K, h, w)``."""
+    p, q = probabilities, 1 - probabilities
+    certain = torch.xlogy(p, p) + torch.xlogy(q, q)
+    return masked_mean(_cross_entropy_map(logits, p, None) + certain, weight)
+
+
 def _cross_entropy_map(logits: Tensor, target: Tensor, positive_weight: Tensor | None) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target, pos_weight=positive_weight, reduction="none")

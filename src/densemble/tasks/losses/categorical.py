@@ -27,6 +27,12 @@ def focal(logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor |
     return masked_mean((1 - p) ** _GAMMA * losses, weight)
 
 
+def divergence(logits: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
+    """KL divergence of the prediction from probabilities ``(B, K, h, w)``, in nats; weight of pixels ``(B, h, w)``."""
+    gap = torch.xlogy(probabilities, probabilities) - probabilities * F.log_softmax(logits, dim=1)
+    return masked_mean(gap.sum(1), weight)
+
+
 def _cross_entropy_map(
     logits: Tensor, labels: Tensor, valid: Tensor, class_weights: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""Losses of values: predictions, finite targets and valid pixels (bool), all of one shape and in one unit."""
+"""Losses of values: predictions, finite targets and valid pixels (bool), all of one shape and in one unit.
+
+For absolute and squared errors, the valid pixels may also be weights >= 0.
+"""
 
 import torch
 from torch import Tensor
