@@ -294,8 +294,16 @@ def test_wrong_names(name: str, format: str | None, message: str, tmp_path: Path
 def test_maps_that_do_not_exist() -> None:
     with pytest.raises(UsageError, match="no map 'lower'; it has: mean, variance"):
         EnsembleGraph(de.Ensemble([small_dense(0)]), GraphOptions(maps=("lower",)))
-    with pytest.raises(UsageError, match="no map 'heat'"):
-        GraphOptions(maps=("heat",))
+    with pytest.raises(UsageError, match="no map 'heat'; it has: mean, variance"):
+        EnsembleGraph(de.Ensemble([small_dense(0)]), GraphOptions(maps=("heat",)))
+    with pytest.raises(UsageError, match="no map is named; name some"):
+        GraphOptions(maps=())
+
+
+def test_a_folder_is_not_a_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "gaze.onnx").mkdir()
+    with pytest.raises(UsageError, match=r"is a folder; name a file that ends with \.onnx"):
+        de.export(de.Ensemble([small_dense(0)]), tmp_path / "gaze.onnx")
 
 
 def test_a_rule_that_jumps_is_refused(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def export(
     require_exportable(ensemble)
     if options.precision != "fp32" and exporter is not EXPORTERS["onnx"]:
         raise UsageError(f"precision {options.precision} is for onnx only; export in fp32, or as NAME.onnx")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
     require_writable(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         temporary = Path(folder) / path.name
