@@ -75,7 +75,7 @@ def make_ensemble(backbone: str) -> de.Ensemble:
 def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
     """Export a member and compare the file with it."""
     ensemble = make_ensemble(backbone)
-    graph = EnsembleGraph(ensemble, GraphOptions(maps=("label",) if ensemble.task.classes else ())).eval()
+    graph = EnsembleGraph(ensemble, GraphOptions(maps=("label",) if ensemble.task.classes else ("mean",))).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"net{EXPORTERS[format].suffix}"
         images = photographs(ensemble, 1, TIMED)
@@ -87,7 +87,7 @@ def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
                 return torch.as_tensor(module(pixels))
 
         else:
-            de.export(ensemble, path, format, ExportOptions(maps=("label",) if ensemble.task.classes else ()))
+            de.export(ensemble, path, format, ExportOptions(maps=("label",) if ensemble.task.classes else ("mean",)))
             run, pixels = OPEN[format](path), as_input(graph, images)
             differences = {
                 f"{format_size(size)} x {batch}": compare(run, graph, (), [size], [batch]).describe()

@@ -166,7 +166,7 @@ def test_heads_of_images_of_any_size(head: str) -> None:
     ensemble = de.Ensemble(
         [small_dense(0, head=head, out_channels=2, out_size=None, input_size=None)], task="segmentation"
     )
-    graph = EnsembleGraph(ensemble.eval(), GraphOptions(maps=())).eval()
+    graph = EnsembleGraph(ensemble.eval(), GraphOptions(maps=("mean",))).eval()
     program = trace(graph).module()
     for size in SIZES:
         images = pixels(2, *size)
@@ -210,7 +210,7 @@ def test_four_channels() -> None:
 def test_large_weights_are_in_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.exporters.onnx.LARGEST_FILE", 1000)
     ensemble = de.Ensemble([small_dense(0)]).eval()
-    path = de.export(ensemble, tmp_path / "net.onnx", options=ExportOptions(maps=(), size=(37, 51)))
+    path = de.export(ensemble, tmp_path / "net.onnx", options=ExportOptions(maps=("mean",), size=(37, 51)))
     assert {file.name for file in tmp_path.iterdir()} == {"net.onnx", "net.onnx.data"}
     images = pixels(1, 37, 51)
     np.testing.assert_allclose(open_onnx(path)(images)["mean"], predicted(ensemble, images)["mean"], rtol=0, atol=1e-5)
@@ -294,8 +294,16 @@ def test_wrong_names(name: str, format: str | None, message: str, tmp_path: Path
 def test_maps_that_do_not_exist() -> None:
     with pytest.raises(UsageError, match="no map 'lower'; it has: mean, variance"):
         EnsembleGraph(de.Ensemble([small_dense(0)]), GraphOptions(maps=("lower",)))
-    with pytest.raises(UsageError, match="no map 'heat'"):
-        GraphOptions(maps=("heat",))
+    with pytest.raises(UsageError, match="no map 'heat'; it has: mean, variance"):
+        EnsembleGraph(de.Ensemble([small_dense(0)]), GraphOptions(maps=("heat",)))
+    with pytest.raises(UsageError, match="no map is named; name some"):
+        GraphOptions(maps=())
+
+
+def test_a_folder_is_not_a_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "gaze.onnx").mkdir()
+    with pytest.raises(UsageError, match=r"is a folder; name a file that ends with \.onnx"):
+        de.export(de.Ensemble([small_dense(0)]), tmp_path / "gaze.onnx")
 
 
 def test_a_rule_that_jumps_is_refused(tmp_path: Path) -> None:

@@ -177,6 +177,8 @@ def test_no_connection(pushed: HubServer, ensemble: Ensemble, monkeypatch: pytes
     assert torch.equal(de.load(f"hf://{NAME}")(images), ensemble(images))
     with pytest.raises(ResourceError, match=r"cannot be used .*the cache .* does not hold the file"):
         de.load("hf://user/never-loaded")
+    with pytest.raises(ResourceError, match=r"cannot push .* cannot be used \(.*\); check the connection"):
+        de.push_to_hub(ensemble, NAME)
 
 
 def test_a_download_that_breaks_off_is_continued(pushed: HubServer, ensemble: Ensemble) -> None:

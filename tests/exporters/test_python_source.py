@@ -212,10 +212,11 @@ def test_source_is_deterministic_and_clean(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout
 
 
-def test_files_are_verified_in_another_process(tmp_path: Path) -> None:
+def test_files_are_verified_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Takes seconds: two processes import PyTorch.
     ensemble = ensemble_of("segmentation")
-    module = de.export(ensemble, tmp_path / "gaze.py")
+    monkeypatch.chdir(tmp_path)
+    module = de.export(ensemble, "gaze.py")  # relative, as on the command line
     weights = tmp_path / "gaze.safetensors"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gaze.py", "gaze.safetensors"]
     ensemble = load(weights)

@@ -18,7 +18,7 @@ from densemble.selection.variants import find_candidates
 from densemble.storage.arrays import write_npy
 from densemble.storage.artifact import load
 from densemble.storage.runs import read_json
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 
 Fresh = Callable[[str], Written]
 
@@ -51,7 +51,7 @@ def spoil_weights(run: Written) -> None:
 def other_weights(run: Written) -> None:
     path = run.folder("two") / "weights.safetensors"
     state = make_network(run.task, 0).state_dict()
-    write_state(path, {name: tensor for name, tensor in state.items() if "logits" not in name})
+    write_tensors(path, {name: tensor for name, tensor in state.items() if "logits" not in name})
 
 
 def other_size(run: Written) -> None:

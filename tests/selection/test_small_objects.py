@@ -24,7 +24,7 @@ from densemble.nets.dense import DenseModel
 from densemble.run import Run
 from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder, write_json, write_text
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 from densemble.tasks import Task
 
 IMAGE_SIZE, INPUT_SIZE, OBJECT = (72, 108), (12, 18), 3
@@ -136,7 +136,7 @@ def write_run(folder: Path, case: Case, data: FolderData) -> Run:
     write_json(run.state, {"data": str(data.path), "task": data.task.describe(), "val": stems})
     member_folder = run.member(0, "bright")
     member_folder.path.mkdir(parents=True)
-    write_state(member_folder.weights, network.state_dict())
+    write_tensors(member_folder.weights, network.state_dict())
     maps, scores = predict_split(network, data.task, data, "val", INPUT_SIZE)
     write_npy(member_folder.predictions, maps)
     write_text(member_folder.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n")

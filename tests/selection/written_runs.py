@@ -22,7 +22,7 @@ from densemble.selection.candidate_maps import ServedLogits
 from densemble.selection.variants import Candidate
 from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder, write_json, write_text
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 from densemble.tasks import Task
 
 NAMES = ("one", "two", "three")
@@ -143,7 +143,7 @@ def _write_member(run: RunFolder, number: int, name: str, data: FolderData) -> N
     network = make_network(data.task, number)
     folder = run.member(number, name)
     folder.path.mkdir(parents=True)
-    write_state(folder.weights, network.state_dict())
+    write_tensors(folder.weights, network.state_dict())
     maps, scores = predict_split(network, data.task, data, "val", MAP_SIZE)
     write_npy(folder.predictions, maps)
     write_text(folder.metrics, "epoch,train_loss,val_loss\n1,2.0,2.5\n2,1.0,nan\n")

@@ -83,6 +83,12 @@ def test_a_fresh_process_elsewhere_without_network_and_pickle_gives_the_same_bit
     assert np.array_equal(np.load(elsewhere / "x.npy.out.npy"), expected)
 
 
+def test_others_may_read_the_file_as_any_other(artifact: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain.txt"
+    plain.write_text("")
+    assert artifact.stat().st_mode == plain.stat().st_mode
+
+
 def test_members_outside_the_subset_are_not_in_the_file(artifact: Path) -> None:
     with safe_open(artifact, framework="pt") as file:
         names = set(file.keys())

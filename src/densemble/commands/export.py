@@ -23,7 +23,7 @@ def export(
         str | None, typer.Option(help="Only accepted image size, HEIGHTxWIDTH. Default: images of any size.")
     ] = None,
     maps: Annotated[
-        str | None, typer.Option(help="Maps to return, separated by commas. Default: all that the ensemble has.")
+        str | None, typer.Option(help="Maps to return besides mean, separated by commas. Default: all of the ensemble.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Image or folder to verify the export on. Default: two photographs.")
@@ -61,6 +61,8 @@ def export(
         split=split,
     )
     path = write(ensemble, out, format, options)
-    say(f"wrote {path} ({path.stat().st_size / 1e6:.3g} MB)")
+    beside = {".py": [path.with_suffix(".safetensors")], ".xml": [path.with_suffix(".bin")]}.get(path.suffix, [])
+    for file in (path, *beside):
+        say(f"wrote {file} ({file.stat().st_size / 1e6:.3g} MB)")
     if triton is not None:
         say(f"wrote {write_triton(path, triton)}")

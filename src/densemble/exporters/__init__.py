@@ -85,7 +85,11 @@ def _make_graph(
         ensemble = without_guarantee(ensemble)
     graph = EnsembleGraph(ensemble, options)
     with eval_mode(graph):
-        write(trace(graph), graph, describe(graph), path)
+        log.info(f"tracing {len(ensemble.members)} members")
+        program = trace(graph)
+        log.info(f"writing {path.name}")
+        write(program, graph, describe(graph), path)
+        log.info("comparing its maps with those of the ensemble")
         comparison = compare(open_file(path), graph, options.images)
     comparison.require_match()
     largest = max(comparison.differences.values())
@@ -151,6 +155,8 @@ def export(
     require_exportable(ensemble)
     if options.precision != "fp32" and exporter is not EXPORTERS["onnx"]:
         raise UsageError(f"precision {options.precision} is for onnx only; export in fp32, or as NAME.onnx")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
     require_writable(path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         temporary = Path(folder) / path.name

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
@@ -30,7 +29,8 @@ from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
-from densemble.storage.runs import RunFolder, atomic_path, require_writable, strict
+from densemble.storage.runs import RunFolder, require_writable, strict
+from densemble.storage.weight_files import write_tensors
 
 SCHEMA = 1
 KEY = "densemble"
@@ -93,8 +93,7 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
         "licence": LICENCE_NOTE,
     }
     require_writable(path.parent)
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.clone() for name, tensor in tensors.items()}, temporary, metadata=metadata(description))
+    write_tensors(path, tensors, metadata(description))
     return path
 
 

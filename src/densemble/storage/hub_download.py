@@ -147,6 +147,11 @@ def _unreachable(action: str, error: Exception) -> ResourceError:
         )
     cause = error.__cause__ or error
     reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
+    if not action.startswith("load"):
+        return ResourceError(
+            f"cannot {action}: {constants.ENDPOINT} cannot be used ({type(cause).__name__}: {reason}); check the "
+            "connection and try again"
+        )
     return ResourceError(
         f"cannot {action}: {constants.ENDPOINT} cannot be used ({type(cause).__name__}: {reason}), and {cache} does "
         "not hold the file; try again, or copy the cache from a machine that has the file"

@@ -1,4 +1,4 @@
-"""Write the weights of one network as a safetensors file."""
+"""Write tensors to a safetensors file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,16 @@ from torch import Tensor
 from densemble.storage.runs import atomic_path
 
 
-def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a ``state_dict()`` atomically; :func:`densemble.nets.local_weights.read_state` reads it.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors and metadata atomically; :func:`densemble.nets.local_weights.read_state` reads a ``state_dict()``.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
     # The format does not allow shared tensors, so each one is cloned.
-    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
+    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors writes files that only their owner can read
+        save_file(plain, temporary, metadata)
+        temporary.chmod(mode)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import silence_lightning
 
@@ -64,7 +64,7 @@ class EpochRecord(Callback):
         if self.best is None or self._better(pl_module, row):
             self.best = row
             if trainer.is_global_zero:
-                write_state(self.folder.weights, pl_module.model.state_dict())
+                write_tensors(self.folder.weights, pl_module.model.state_dict())
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.rows[-1]["seconds"] = time.monotonic() - self._epoch_start

@@ -6,7 +6,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from densemble.storage.runs import MemberFolder
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 from densemble.training.module import MemberModule
 
 FROM = 0.5
@@ -48,4 +48,4 @@ class Snapshots(Callback):
             self._taken = due
             if trainer.is_global_zero:
                 self.folder.snapshots.mkdir(exist_ok=True)
-                write_state(self.folder.snapshot(trainer.current_epoch + 1), pl_module.model.state_dict())
+                write_tensors(self.folder.snapshot(trainer.current_epoch + 1), pl_module.model.state_dict())

@@ -62,6 +62,7 @@ def verify(
     Raises:
         ExportError: the module cannot be run, or a map differs.
     """
+    file = file.absolute()  # the process runs in another folder
     maps = file.with_name("expected.safetensors")
     expected = _expected(ensemble, images, sizes, batches)
     save_file(expected, maps)

@@ -19,7 +19,7 @@ from densemble.selection.variants.making import (
 )
 from densemble.storage.artifact import restore
 from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
-from densemble.storage.weight_files import write_state
+from densemble.storage.weight_files import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def _make_soup(source: Source, label: str, first: Candidate, ingredients: Sequen
     require_writable(folder.path)
     considered = [ingredient.name for ingredient in ingredients]
     write_json(_considered_file(source.run, label), {"names": considered})
-    write_state(folder.weights, network(soup.ingredients).state_dict())
+    write_tensors(folder.weights, network(soup.ingredients).state_dict())
     soup_candidate = replace(
         first, name=label, kind="soup", weights=folder.weights, made_from=tuple(names), folder=folder
     )
