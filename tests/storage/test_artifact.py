@@ -161,7 +161,7 @@ def test_a_failed_save_leaves_the_old_file_whole(
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("densemble.storage.artifact.save_file", full)
+    monkeypatch.setattr("densemble.storage.weight_files.save_file", full)
     with pytest.raises(ResourceError, match="No space left"):
         save(ensemble, artifact)
     assert artifact.read_bytes() == before
