@@ -18,8 +18,9 @@ the batch statistics of photographs with noise, are exported in every format of 
 *Difference* is the largest difference of any map and of the log-odds of the mean, relative to the largest value; at \
 most 1e-4 is accepted. *Labels* is the largest share of pixels with another label. *Time* is that of one image of \
 240x320, from pixels to the map and its label at the size of the image, interleaved with the eager ensemble in one \
-process: medians of {rounds} rounds on {threads} threads of a machine without a GPU ({versions}). Differences of the \
-format `python` are 0: it is compared bit for bit, also with its uncertainty maps.
+process: medians of {rounds} rounds on {threads} threads of a machine without a GPU ({versions}). Other programs ran at \
+the same time, so compare ratios, not times. Differences of the format `python` are 0: it is compared bit for bit, also \
+with its uncertainty maps.
 """
 
 

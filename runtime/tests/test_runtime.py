@@ -28,7 +28,7 @@ from densemble.exporters.description import describe
 from densemble.exporters.graph import EnsembleGraph, GraphOptions, trace
 from densemble.exporters.onnx import write_onnx
 from densemble.inference import drawing as densemble_drawing
-from densemble.inference.image_prediction import SAVE, ImagePrediction
+from densemble.inference.image_prediction import ImagePrediction
 from densemble.storage.images import read_image
 
 RANDOM = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def test_files_are_those_of_densemble(task: str, tmp_path: Path) -> None:
     reference = predicted(ensemble, PHOTO)
     maps = {name: values.numpy() for name, values in reference.maps().items()}
     prediction = Prediction(maps, described(ensemble), PHOTO, "0", None)
-    kinds = tuple(kind for kind in SAVE if kind != "guarantee" or ensemble.guarantee)
+    kinds = tuple(kind for kind in densemble_runtime.SAVE if kind != "guarantee" or ensemble.guarantee)
     written = {file.name for file in prediction.save(tmp_path / "out", kinds)}
     expected = reference.save(tmp_path / "expected", kinds)
     assert written == {file.name for file in expected} == {file.name for file in (tmp_path / "out").iterdir()}

@@ -14,6 +14,7 @@ from densemble.errors import UsageError
 from densemble.exporters import ExportOptions
 from densemble.exporters.description import KEY
 from densemble.exporters.onnx import open_onnx
+from densemble.inference.image_prediction import ImagePrediction
 
 
 @pytest.fixture(scope="module")
@@ -25,18 +26,19 @@ def description(path: Path) -> dict[str, Any]:
     return dict(json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}[KEY]))
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.stress), "int8"])
 def test_the_loss_is_measured_on_held_out_images(precision: str, data: de.FolderData, tmp_path: Path) -> None:
-    ensemble = de.Ensemble([small_dense(0), small_dense(1)], [2, 1]).eval()
+    ensemble = de.Ensemble([small_dense(0)]).eval()
     options = ExportOptions(precision=precision, data=data, split="val", maps=("mean",))  # type: ignore[arg-type]
     path = de.export(ensemble, tmp_path / "net.onnx", options=options)
-    full = de.export(ensemble, tmp_path / "full.onnx", options=ExportOptions(maps=("mean",)))
     measured = description(path)["precision"]
     assert (measured["precision"], measured["split"], measured["images"]) == (precision, "val", len(data.val))
     assert measured["ensemble"]["cc"] == pytest.approx(de.evaluate(ensemble, data, "val")["cc"], abs=1e-6)
     assert measured["exported"] != measured["ensemble"]
-    images = np.random.default_rng(0).integers(0, 256, (2, 37, 51, 3), dtype=np.uint8)
-    difference = np.abs(open_onnx(path)(images)["mean"] - open_onnx(full)(images)["mean"]).max()
+    images = np.random.default_rng(0).integers(0, 256, (1, 37, 51, 3), dtype=np.uint8)
+    (full,) = de.predict(ensemble, images, backend="eager", precision="fp32")
+    assert isinstance(full, ImagePrediction)
+    difference = np.abs(open_onnx(path)(images)["mean"][0] - full.mean.numpy()).max()
     assert 0 < difference < 0.05
     initializers = [tensor for tensor in onnx.load(path).graph.initializer if len(tensor.dims) == 4]
     kernels = {tensor.data_type for tensor in initializers if np.prod(tensor.dims) > 64}

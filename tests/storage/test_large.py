@@ -400,5 +400,5 @@ def test_is_large_reads_headers_only(tmp_path: Path) -> None:
 def test_without_zarr_its_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zarr.create_array(tmp_path / "p.zarr", data=samples(5, 6))
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(UsageError, match=r"p\.zarr.*pip install \"densemble\[zarr\]\""):
+    with pytest.raises(UsageError, match=r"p\.zarr.*pip install 'densemble\[zarr\]'"):
         open_large(tmp_path / "p.zarr")

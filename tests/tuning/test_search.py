@@ -364,7 +364,7 @@ def test_the_error_without_optuna_names_the_package(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UsageError, match=r'pip install "densemble\[hpo\]"'):
+    with pytest.raises(UsageError, match=r"pip install 'densemble\[hpo\]'"):
         search(scenes, tmp_path / "out", 1)
 
 

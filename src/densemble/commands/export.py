@@ -48,9 +48,9 @@ def export(
     from densemble.storage.artifact import load
 
     require_split(split)
-    ensemble = load(artifact, "cpu", function or ())
     if triton is not None:
         require_model_name(out)
+    ensemble = load(artifact, "cpu", function or ())
     options = ExportOptions(
         input_type=cast(Any, input_type),
         size=None if size is None else parse_size(size),

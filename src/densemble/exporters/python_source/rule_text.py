@@ -1,5 +1,6 @@
 """Text of the combination of an ensemble: rule, calibration, uncertainty and guarantee, for exactly what it uses."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorScaling
@@ -28,19 +29,6 @@ class CombinationText:
     buffers: dict[str, tuple[int, ...]]
     fields: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
-
-
-_EXPRESSIONS: dict[str, str] = {
-    "mean": "weighted_mean(maps)",
-    "logits": "from_logits(weighted_mean([to_logits(part) for part in maps]))",
-    "median": "weighted_median(maps)",
-    "trimmed": "trimmed_mean(maps)",
-    "vote": "weighted_mean([decisions(part) for part in maps])",
-    "class_weights": "class_weighted_mean(maps, self.class_weights)",
-    "inverse_variance": "precision_mean(maps)",
-    "rank": "weighted_mean([pixel_ranks(part) for part in maps])",
-    "histogram": "matched_mean(maps)",
-}
 
 
 def activation_text(task: Task) -> tuple[str, list[str]]:
@@ -75,22 +63,51 @@ def combination_text(combination: Combination) -> CombinationText:
 
 
 def _rule(text: CombinationText, combination: Combination) -> str:
-    rule = combination.rule
-    if rule == "trimmed" and len(combination.weights) < 3:
-        rule = "mean"
-    if rule == "inverse_variance":
-        precisions = dict(zip(combination.weights, combination.fitted["precisions"].tolist(), strict=True))
-        text.constants.append(f'{table("PRECISIONS", precisions)}\n"""1 / squared error of the members, scaled."""')
-    if rule in ("class_weights", "stacking"):
-        text.buffers = {name: tuple(tensor.shape) for name, tensor in combination.fitted.items()}
-    if rule == "stacking":
-        if combination.task.distribution != "none":
-            return "from_logits(stacked_logits(maps, self.kernel, self.bias))"
-        values = "stacked_values(maps, self.kernel)"
-        return f"{values}.clamp(0, 1)" if combination.task.target_kind == "pixels" else values
-    if rule not in _EXPRESSIONS:
-        raise refused(f"the combination rule '{rule}' is not written")
-    return _EXPRESSIONS[rule]
+    if combination.rule not in _RULES:
+        raise refused(f"the combination rule '{combination.rule}' is not written")
+    return _RULES[combination.rule](text, combination)
+
+
+def _plain(expression: str) -> Callable[[CombinationText, Combination], str]:
+    return lambda text, combination: expression
+
+
+def _trimmed(text: CombinationText, combination: Combination) -> str:
+    return "trimmed_mean(maps)" if len(combination.weights) >= 3 else "weighted_mean(maps)"
+
+
+def _class_weights(text: CombinationText, combination: Combination) -> str:
+    text.buffers = {name: tuple(tensor.shape) for name, tensor in combination.fitted.items()}
+    return "class_weighted_mean(maps, self.class_weights)"
+
+
+def _inverse_variance(text: CombinationText, combination: Combination) -> str:
+    precisions = dict(zip(combination.weights, combination.fitted["precisions"].tolist(), strict=True))
+    text.constants.append(f'{table("PRECISIONS", precisions)}\n"""1 / squared error of the members, scaled."""')
+    return "precision_mean(maps)"
+
+
+def _stacking(text: CombinationText, combination: Combination) -> str:
+    text.buffers = {name: tuple(tensor.shape) for name, tensor in combination.fitted.items()}
+    if combination.task.distribution != "none":
+        return "from_logits(stacked_logits(maps, self.kernel, self.bias))"
+    values = "stacked_values(maps, self.kernel)"
+    return f"{values}.clamp(0, 1)" if combination.task.target_kind == "pixels" else values
+
+
+_RULES: dict[str, Callable[[CombinationText, Combination], str]] = {
+    "mean": _plain("weighted_mean(maps)"),
+    "logits": _plain("from_logits(weighted_mean([to_logits(part) for part in maps]))"),
+    "median": _plain("weighted_median(maps)"),
+    "trimmed": _trimmed,
+    "vote": _plain("weighted_mean([decisions(part) for part in maps])"),
+    "class_weights": _class_weights,
+    "inverse_variance": _inverse_variance,
+    "stacking": _stacking,
+    "rank": _plain("weighted_mean([pixel_ranks(part) for part in maps])"),
+    "histogram": _plain("matched_mean(maps)"),
+}
+"""Expression of the combined map, of the variable ``maps``, by rule; a function may add constants and buffers."""
 
 
 def _calibrated(text: CombinationText, combination: Combination, combined: str) -> str:
