@@ -10,17 +10,17 @@ TEXT = """\
 # Exported files beside the ensemble
 
 Written by `benchmarks/export_parity.py`; all differences and raw times are in \
-`benchmarks/results/export_parity.json`. Seven different members, each alone in an ensemble, with random weights and \
-the batch statistics of photographs with noise, are exported in every format of \
+`benchmarks/results/export_parity.json`. Seven different members, each alone in an ensemble, with random weights and, \
+if the backbone has batch normalization, the statistics of photographs with noise, are exported in every format of \
 [`densemble export`](../how-to/export.md). Each file is run on the two sample photographs of scikit-learn, resized to \
 224x224, 225x301, 97x131 and 360x480, in batches of 1 and 3, and compared with `de.predict` in float32, image by image.
 
 *Difference* is the largest difference of any map and of the log-odds of the mean, relative to the largest value; at \
 most 1e-4 is accepted. *Labels* is the largest share of pixels with another label. *Time* is that of one image of \
 240x320, from pixels to the map and its label at the size of the image, interleaved with the eager ensemble in one \
-process: medians of {rounds} rounds on {threads} threads of a machine without a GPU ({versions}). Other programs ran at \
-the same time, so compare ratios, not times. Differences of the format `python` are 0: it is compared bit for bit, also \
-with its uncertainty maps.
+process: medians of {rounds} rounds on {threads} threads of a machine without a GPU ({versions}). Other programs ran \
+at the same time, so compare ratios, not times. Differences of the format `python` are 0: it is compared bit for bit, \
+also with its uncertainty maps.
 """
 
 

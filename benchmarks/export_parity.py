@@ -55,14 +55,16 @@ def make_ensemble(backbone: str) -> de.Ensemble:
     model = de.DenseModel(
         backbone, weights=None, head=head, out_channels=channels, input_size=input_size, out_size=out_size
     )
+    normalized = any(isinstance(module, nn.BatchNorm2d) for module in model.backbone.modules())
     momenta = {}
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        # Features of a random network without normalization hardly vary; normalizing them would amplify roundings.
+        if normalized and isinstance(module, nn.BatchNorm2d):
             momenta[module], module.momentum = module.momentum, 1.0
     with torch.no_grad():
         images = photographs(de.Ensemble([model]), 4, TIMED)
-        # Noise keeps the variance of every channel well above 0; else normalization would amplify roundings.
-        model.train()(0.5 * images + 0.5 * torch.rand(images.shape))
+        if normalized:  # noise keeps the variance of every channel well above 0
+            model.train()(0.5 * images + 0.5 * torch.rand(images.shape))
         for module, momentum in momenta.items():
             module.momentum = momentum
         logits = model.eval()(images)
