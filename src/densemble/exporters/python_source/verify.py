@@ -71,7 +71,7 @@ def verify(
         folder=str(file.parent), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),
         smallest=smallest.partition("/")[0],
     )  # fmt: skip
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=file.parent)
+    finished = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=file.parent)
     maps.unlink()
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]
