@@ -55,7 +55,8 @@ def make_ensemble(backbone: str) -> de.Ensemble:
     model = de.DenseModel(
         backbone, weights=None, head=head, out_channels=channels, input_size=input_size, out_size=out_size
     )
-    normalized = any(isinstance(module, nn.BatchNorm2d) for module in model.backbone.modules())
+    # resdeconv is not pretrained: its maps have a good scale with the statistics that it starts with.
+    normalized = backbone != "resdeconv" and any(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules())
     momenta = {}
     for module in model.modules():
         # Features of a random network without normalization hardly vary; normalizing them would amplify roundings.
