@@ -11,8 +11,9 @@ TEXT = """\
 
 Written by `benchmarks/export_parity.py`; all differences and raw times are in \
 `benchmarks/results/export_parity.json`. Seven different members, each alone in an ensemble, with random weights and, \
-if the backbone is a classifier with batch normalization, the statistics of photographs with noise, are exported in every format of \
-[`densemble export`](../how-to/export.md). Each file is run on the two sample photographs of scikit-learn, resized to \
+if the backbone is a classifier with batch normalization, the statistics of photographs with noise, are exported in \
+every format of [`densemble export`](../how-to/export.md). Each file is run on the two sample photographs of \
+scikit-learn, resized to \
 224x224, 225x301, 97x131 and 360x480, in batches of 1 and 3, and compared with `de.predict` in float32, image by image.
 
 *Difference* is the largest difference of any map and of the log-odds of the mean, relative to the largest value; at \
