@@ -44,6 +44,13 @@ def page(result: dict[str, Any] | None = None) -> str:
             f"{row['largest difference']:.1e} | {labels} | {row['milliseconds']['exported']:.0f} | "
             f"{row['times as fast']:.2f} |"
         )
+    present = {(row["member"], row["format"]) for row in rows}
+    formats = dict.fromkeys(row["format"] for row in rows)
+    refused = [
+        f"{m} as {f}" for m in dict.fromkeys(row["member"] for row in rows) for f in formats if (m, f) not in present
+    ]
+    if refused:
+        lines += ["", f"Refused with exit code 8, because a map differs by more than the limit: {', '.join(refused)}."]
     return "\n".join(lines) + "\n"
 
 
