@@ -146,7 +146,13 @@ def test_calibrations_of_classes(calibration: Any) -> None:
     assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
-@pytest.mark.parametrize("guarantee", [ConformalInterval(2.0, 0.01, 0.1, 20)])
+@pytest.mark.parametrize(
+    "guarantee",
+    [
+        ConformalInterval(2.0, 0.01, 0.1, 20),
+        pytest.param(ConformalInterval(0.4, None, 0.1, 20), marks=pytest.mark.stress),
+    ],
+)
 def test_intervals_of_values(guarantee: ConformalInterval) -> None:
     members = [small_dense(seed) for seed in (0, 1)]
     ensemble = de.Ensemble(members, task="depth", guarantee=guarantee, calibration=VarianceScaling(2.0, 0.1))

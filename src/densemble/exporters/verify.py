@@ -29,7 +29,7 @@ LARGEST_DISAGREEMENT = 1e-5
 _DISCRETE = ("label", "included", "disagreement")
 """Maps that depend on the order of nearly equal numbers, and jump where the order changes."""
 _LEAST_SCALE = {"mean": 0.0, "lower": 0.0, "upper": 0.0}
-_LEAST_PROBABILITY = 1e-2
+_LEAST_PROBABILITY = 1e-3
 """Log-odds are compared between this probability and its complement: near 1, float32 is too coarse."""
 
 
