@@ -23,9 +23,9 @@ process: medians of {rounds} rounds on {threads} threads of a machine without a 
 at the same time, so compare ratios, not times. Differences of the format `python` are 0: it is compared bit for bit, \
 also with its uncertainty maps.
 
-The statistics were changed three times after refusals, so this table does not say how often an export is refused: with \
-statistics of noise or of plain photographs, Inception V3 was refused, and so was SqueezeNet with statistics in its \
-head. Rows were measured at several commits; those of `resdeconv` have the statistics that it starts with.
+The statistics were changed three times after refusals, so this table does not say how often an export is refused. \
+With statistics of noise or of plain photographs, Inception V3 was refused, and so was SqueezeNet with statistics in \
+its head. Rows were measured at several commits; those of `resdeconv` have the statistics that it starts with.
 """
 
 
