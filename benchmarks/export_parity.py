@@ -9,6 +9,7 @@ maps, interleaved with the eager ensemble. Run again, it keeps the rows that it 
 """
 
 import argparse
+import copy
 import importlib.util
 import json
 import statistics
@@ -24,15 +25,16 @@ from export_page import PAGE, page
 from torch import Tensor, nn
 
 import densemble as de
+from densemble.errors import ExportError
 from densemble.evaluation.benchmark.interleave import time_round, time_rounds, timed
 from densemble.exporters import EXPORTERS, ExportOptions
 from densemble.exporters.graph import EnsembleGraph, GraphOptions
 from densemble.exporters.onnx import open_onnx
 from densemble.exporters.openvino import open_openvino
-from densemble.exporters.runner import Run
+from densemble.exporters.runner import Maps, Run
 from densemble.exporters.torch_program import open_torch
 from densemble.exporters.verify import BATCHES, SIZES, as_input, compare, photographs
-from densemble.shapes import format_size
+from densemble.shapes import Array, format_size
 
 RESULT = Path(__file__).parent / "results" / "export_parity.json"
 OPEN: dict[str, Callable[[Path], Run]] = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
@@ -55,8 +57,7 @@ def make_ensemble(backbone: str) -> de.Ensemble:
     model = de.DenseModel(
         backbone, weights=None, head=head, out_channels=channels, input_size=input_size, out_size=out_size
     )
-    # resdeconv is not pretrained: its maps have a good scale with the statistics that it starts with.
-    normalized = backbone != "resdeconv" and any(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules())
+    normalized = any(isinstance(m, nn.BatchNorm2d) for m in model.backbone.modules())
     momenta = {}
     for module in model.modules():
         # Features of a random network without normalization hardly vary; normalizing them would amplify roundings.
@@ -75,10 +76,27 @@ def make_ensemble(backbone: str) -> de.Ensemble:
     return de.Ensemble([model], task=de.tasks.make_task(task)).eval()
 
 
+def map_names(ensemble: de.Ensemble) -> tuple[str, ...]:
+    return ("label",) if ensemble.task.classes else ("mean",)
+
+
+def rounding(ensemble: de.Ensemble) -> float:
+    """Largest difference of the ensemble itself from the same networks in float64: how much they amplify rounding."""
+    graph = EnsembleGraph(ensemble, GraphOptions(maps=("mean",))).eval()
+    precise = EnsembleGraph(copy.deepcopy(ensemble).double(), GraphOptions("float32", maps=("mean",))).eval()
+
+    def run(pixels: Array) -> Maps:
+        with torch.no_grad():
+            (mean,) = precise(torch.from_numpy(pixels).permute(0, 3, 1, 2).double() / 255)
+        return {"mean": mean.numpy()}
+
+    return max(compare(run, graph, batches=[1]).differences.values())
+
+
 def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
     """Export a member and compare the file with it."""
     ensemble = make_ensemble(backbone)
-    graph = EnsembleGraph(ensemble, GraphOptions(maps=("label",) if ensemble.task.classes else ("mean",))).eval()
+    graph = EnsembleGraph(ensemble, GraphOptions(maps=map_names(ensemble))).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"net{EXPORTERS[format].suffix}"
         images = photographs(ensemble, 1, TIMED)
@@ -90,7 +108,7 @@ def measure(backbone: str, format: str, rounds: int) -> dict[str, Any]:
                 return torch.as_tensor(module(pixels))
 
         else:
-            de.export(ensemble, path, format, ExportOptions(maps=("label",) if ensemble.task.classes else ("mean",)))
+            de.export(ensemble, path, format, ExportOptions(maps=map_names(ensemble)))
             run, pixels = OPEN[format](path), as_input(graph, images)
             differences = {
                 f"{format_size(size)} x {batch}": compare(run, graph, (), [size], [batch]).describe()
@@ -157,9 +175,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rows = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"] if arguments.out.is_file() else []
     for backbone in arguments.members.split(","):
+        own = rounding(make_ensemble(backbone))
+        print(f"{backbone:14} in float32 differs from float64 by {own:.1e}", flush=True)
         for format in arguments.formats.split(","):
-            row = measure(backbone, format, arguments.rounds)
-            rows = [other for other in rows if (other["member"], other["format"]) != (backbone, format)] + [row]
+            rows = [other for other in rows if (other["member"], other["format"]) != (backbone, format)]
+            try:
+                row = {**measure(backbone, format, arguments.rounds), "rounding": own}
+            except ExportError as error:
+                print(f"{backbone:14} {format:9} refused: {error}", flush=True)
+                continue
+            rows.append(row)
             print(
                 f"{backbone:14} {format:9} {row['bytes'] / 1e6:6.1f} MB, difference {row['largest difference']:.1e}, "
                 f"{row['milliseconds']['exported']:.0f} ms, {row['times as fast']:.2f} x eager",

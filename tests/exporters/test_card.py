@@ -189,7 +189,17 @@ def test_the_command_card(written: Written, densemble: Callable[..., Any], tmp_p
     assert done.returncode == 0 and str(out) in done.stderr and done.stdout == ""
     assert 'de.load("hf://user/scenes")' in out.read_text() and "densemble predict hf://user/scenes" in out.read_text()
     assert densemble("card", tmp_path / "absent.safetensors", "-o", out).returncode == 4
-    folder = densemble("card", written.path, "-o", tmp_path)
-    assert folder.returncode == 2 and "is a folder" in folder.stderr
     with pytest.raises(UsageError, match="is a folder"):
         write_card(written.path, tmp_path)
+
+
+def test_only_a_card_is_replaced(written: Written, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# My project\n")
+    with pytest.raises(UsageError, match="exists and is not a model card"):
+        write_card(written.path, readme)
+    assert readme.read_text() == "# My project\n"
+    readme.unlink()
+    write_card(written.path, readme)
+    write_card(written.path, readme, repository="user/scenes")
+    assert "hf://user/scenes" in readme.read_text()

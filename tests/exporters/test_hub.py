@@ -167,6 +167,8 @@ def test_offline_from_the_cache(pushed: HubServer, ensemble: Ensemble, monkeypat
     assert pushed.requests == []
     with pytest.raises(ResourceError, match=r"HF_HUB_OFFLINE is set and the cache '.*' \(HF_HOME\) does not hold"):
         de.load("hf://user/never-loaded")
+    with pytest.raises(ResourceError, match=r"cannot push to .*: HF_HUB_OFFLINE is set; unset it"):
+        de.push_to_hub(ensemble, NAME)
 
 
 def test_no_connection(pushed: HubServer, ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,7 @@ NETWORKS = [
 EACH_KIND = [
     ("alexnet", 1),
     ("timm/tf_efficientnet_lite0", 13),
-    ("inception_v3", 4),
     ("timm/vit_tiny_patch16_224", 4),
-    ("swin_t", 1),
 ]
 
 

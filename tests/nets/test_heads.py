@@ -45,7 +45,7 @@ def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
         list(product(DECODERS, ["inception_v3", "alexnet", "timm/mobilenetv3_small_050", "timm/vit_tiny_patch16_224"])),
         [
             ("unet", "inception_v3"),
-            *product(set(DECODERS) - {"dpt", "upernet", "unetplusplus", "unet"}, ["timm/mobilenetv3_small_050"]),
+            *product(["fpn", "manet", "pspnet"], ["timm/mobilenetv3_small_050"]),
         ],
     ),
 )

@@ -121,9 +121,9 @@ def test_a_guarantee_holds_on_the_images_that_it_was_fitted_on(
     [
         pytest.param("segmentation", "mean", "auto", marks=pytest.mark.stress),
         pytest.param("segmentation", "median", "temperature", marks=pytest.mark.stress),
-        ("segmentation", "logits", "none"),
+        pytest.param("segmentation", "logits", "none", marks=pytest.mark.stress),
         ("segmentation", "stacking", "vector"),
-        ("multilabel", "class_weights", "auto"),
+        pytest.param("multilabel", "class_weights", "auto", marks=pytest.mark.stress),
         ("depth", "stacking", "auto"),
         ("saliency", "histogram", "none"),
     ],

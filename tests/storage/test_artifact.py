@@ -122,6 +122,9 @@ def test_truncated_foreign_absent_and_newer_files_are_refused(artifact: Path, tm
             load(tmp_path / "part.safetensors")
     with pytest.raises(ArtifactError, match="no artifact at"):
         load(tmp_path / "absent.safetensors")
+    (tmp_path / "net.onnx").write_bytes(b"another format")
+    with pytest.raises(ArtifactError, match="an artifact is named NAME"):
+        load(tmp_path / "net.onnx")
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(ArtifactError, match="not a densemble artifact"):
         load(tmp_path / "foreign.safetensors")

@@ -1,8 +1,8 @@
 """Resizing of predicted maps."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
+from densemble.nets.resizing import resize_exactly
 from densemble.shapes import Size, is_size, size_of
 from densemble.tasks import Task
 
@@ -18,7 +18,7 @@ def resize_maps(maps: Tensor, size: Size, density: bool = False, antialias: bool
     """
     if is_size(maps, size):
         return maps
-    resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=antialias)
+    resized = resize_exactly(maps, size, antialias)
     return resized * (maps.shape[-2] * maps.shape[-1] / (size[0] * size[1])) if density else resized
 
 

@@ -57,11 +57,6 @@ class ExportOptions(GraphOptions):
         super().__post_init__()
         if self.precision not in get_args(Precision):
             raise UsageError(f"precision '{self.precision}' is unknown; there are: {', '.join(get_args(Precision))}")
-        if self.precision != "fp32" and self.data is None:
-            raise UsageError(
-                f"precision {self.precision} changes the maps; give data to measure how much: --data DATA, or "
-                "data=FolderData(...)"
-            )
 
 
 @dataclass(frozen=True)
@@ -153,8 +148,7 @@ def export(
         ensemble = Ensemble([ensemble])
     options = options or ExportOptions()
     require_exportable(ensemble)
-    if options.precision != "fp32" and exporter is not EXPORTERS["onnx"]:
-        raise UsageError(f"precision {options.precision} is for onnx only; export in fp32, or as NAME.onnx")
+    _require_precision(options, exporter)
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
     require_writable(path.parent)
@@ -168,6 +162,23 @@ def export(
             with writing(path):
                 file.replace(path.with_name(file.name))
     return path
+
+
+def _require_precision(options: ExportOptions, exporter: Exporter) -> None:
+    """Check that the format has the precision, and that its loss can be measured.
+
+    Raises:
+        UsageError: it has not, or there is no data.
+    """
+    if options.precision == "fp32":
+        return
+    if exporter is not EXPORTERS["onnx"]:
+        raise UsageError(f"precision {options.precision} is for onnx only; export in fp32, or as NAME.onnx")
+    if options.data is None:
+        raise UsageError(
+            f"precision {options.precision} changes the maps; give data to measure how much: --data DATA, or "
+            "data=FolderData(...)"
+        )
 
 
 def _require_no_other_artifact(path: Path, written: Path) -> None:

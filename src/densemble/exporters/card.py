@@ -63,12 +63,14 @@ def write_card(
 
     Raises:
         ArtifactError: the artifact or the run is damaged.
-        UsageError: the last assembly of ``run`` is another ensemble, or the path is a folder.
+        UsageError: the last assembly of ``run`` is another ensemble, or the path is a folder or another text.
         ResourceError: the file cannot be written.
     """
     path, file = Path(path), artifact_file(artifact)
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder; name the file, for example '{path / 'README.md'}'")
+    if path.exists() and f"library_name: {LIBRARY}" not in path.read_text(encoding="utf-8", errors="replace"):
+        raise UsageError(f"'{path}' exists and is not a model card of densemble; name another file (-o), or remove it")
     facts = card_facts(file, load(file, functions=functions), run)
     options = CardOptions(str(HubAddress(repository)) if repository else file.name, licence)
     require_writable(path.parent)

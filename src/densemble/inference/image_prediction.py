@@ -20,7 +20,7 @@ from densemble.errors import UsageError
 from densemble.inference import drawing
 from densemble.inference.file_kinds import NO_GUARANTEE, SAVE, require_kinds
 from densemble.inference.files.output_names import name_in
-from densemble.inference.formats import Entry, Format, FormatOptions, ImageFacts, MapRows
+from densemble.inference.formats import Entry, Format, FormatOptions, MapRows, OutputFacts
 from densemble.inference.formats.format import Record
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored_maps import no_data, stored
@@ -220,7 +220,7 @@ class ImagePrediction(Prediction):
     def record(self, row: Format, folder: Path, options: FormatOptions) -> Record:
         """What a format of ``FORMATS`` stores of the image; ``folder`` is for temporary files."""
         height, width = self.image.shape[:2]
-        collector = row.collect(ImageFacts(self.path, folder, (height, width), self.task, options))
+        collector = row.collect(OutputFacts(self.path, folder, (height, width), self.task, options))
         label = None if self.label is None else self.label.cpu().numpy()
         collector.add(MapRows(0, self.mean.float().cpu().numpy(), label, self.valid))
         return collector.record()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from densemble.errors import UsageError
 from densemble.nets import backbones
-from densemble.nets.antialias import resize_images
 from densemble.nets.automatic_cut import choose
 from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
@@ -33,6 +32,7 @@ from densemble.nets.network_arguments import (
     unwrapped,
     weights_name,
 )
+from densemble.nets.resizing import resize_exactly
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size, is_size, size_of
@@ -303,7 +303,7 @@ class DenseModel(nn.Module):
         if target_size is size or is_size(images, target_size):
             return images
         images = images if images.dtype == torch.float64 else images.float()  # CPUs cannot resize half precision
-        return resize_images(images, target_size)
+        return resize_exactly(images, target_size, antialias=True)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Resize and normalize images ``(B, C, H, W)`` in [0, 1] for the backbone.

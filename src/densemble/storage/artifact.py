@@ -335,14 +335,17 @@ def _check_header(path: Path) -> None:
     """Check for repeated keys and huge header sizes, which the safetensors library accepts."""
     if not path.is_file():
         raise ArtifactError(f"no artifact at '{path}'; make one with `densemble assemble`")
+    advice = remedy(path)
+    if path.suffix != ".safetensors":
+        advice = "an artifact is named NAME.safetensors; `densemble assemble` writes one"
     try:
         with path.open("rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > _MAX_HEADER_BYTES:
-                raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; {remedy(path)}")
+                raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; {advice}")
             json.loads(file.read(length), object_pairs_hook=_unique)
     except (OSError, struct.error, ValueError) as error:
-        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); {remedy(path)}") from error
+        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); {advice}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -140,6 +140,9 @@ def _unreachable(action: str, error: Exception) -> ResourceError:
     from huggingface_hub import constants
 
     cache = f"the cache '{constants.HF_HUB_CACHE}' (HF_HOME)"
+    loading = action.startswith("load")
+    if constants.HF_HUB_OFFLINE and not loading:
+        return ResourceError(f"cannot {action}: HF_HUB_OFFLINE is set; unset it")
     if constants.HF_HUB_OFFLINE:
         return ResourceError(
             f"cannot {action}: HF_HUB_OFFLINE is set and {cache} does not hold the file; unset it and load once "
@@ -147,7 +150,7 @@ def _unreachable(action: str, error: Exception) -> ResourceError:
         )
     cause = error.__cause__ or error
     reason = next(iter(str(cause).splitlines()), "") or type(cause).__name__
-    if not action.startswith("load"):
+    if not loading:
         return ResourceError(
             f"cannot {action}: {constants.ENDPOINT} cannot be used ({type(cause).__name__}: {reason}); check the "
             "connection and try again"

@@ -98,7 +98,7 @@ class Study:
                 load_if_exists=True,
             )
             stored = self._study.user_attrs.get(IDENTITY)
-        except Exception as error:  # each layer of the database library has exceptions of its own
+        except Exception as error:  # the layers of the database library raise different exceptions
             raise ArtifactError(
                 f"cannot read the search in '{file}': {' '.join(str(error).split())[:200]}; choose another folder"
             ) from error

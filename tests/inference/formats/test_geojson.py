@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from known_predictions import CLASSES, blobs, make, of_maps, overlapping
 
-from densemble.inference.formats import FORMATS, Entry, FormatOptions, ImageFacts, MapRows
+from densemble.inference.formats import FORMATS, Entry, FormatOptions, MapRows, OutputFacts
 from densemble.tasks import SegmentationTask
 
 rasterio = pytest.importorskip("rasterio")
@@ -133,7 +133,7 @@ def test_rows_give_the_same_file_as_the_whole_map(kind: str, overlap: bool, tmp_
     label = None if overlap else mean.argmax(0)
     row, texts = FORMATS[kind], []
     for heights in ([24], [5, 1, 18]):
-        collector = row.collect(ImageFacts(image, tmp_path, (24, 31), task, FormatOptions()))
+        collector = row.collect(OutputFacts(image, tmp_path, (24, 31), task, FormatOptions()))
         for end, n in zip(np.cumsum(heights), heights, strict=True):
             part = slice(end - n, end)
             collector.add(MapRows(end - n, mean[:, part], None if label is None else label[part], valid[part]))

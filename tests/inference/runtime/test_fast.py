@@ -35,7 +35,7 @@ def same(result: Tensor, wanted: Tensor) -> None:
     ("options", "backend"),
     [
         pytest.param({}, "openvino", marks=pytest.mark.stress),
-        ({}, "auto"),
+        pytest.param({}, "auto", marks=pytest.mark.stress),
         pytest.param({"out_size": None}, "openvino", marks=pytest.mark.stress),
         ({"out_size": None}, "eager"),
         ({"out_size": None, "input_size": (48, 64)}, "openvino"),

@@ -97,7 +97,7 @@ def _docstring(ensemble: Ensemble, module: str, names: Mapping[str, str]) -> str
     maps = model(images)  # float32 images (B, {channels} -> (B, {task.out_channels}, {size})
     prediction = model.predict(images)  # with uncertainty
 
-Every member is a class of its own and can be built, trained and changed without the others. The file needs
+Every member is a separate class and can be built, trained and changed without the others. The file needs
 {libraries}. On a CPU, its maps equal those of densemble bit for bit.
 
 {_wrapped(LICENCE_NOTE)}

@@ -6,10 +6,10 @@ A format is one row of ``FORMATS``: how it collects the map of an image, and how
 from typing import get_args
 
 from densemble.inference.formats import areas_csv, coco_json, cvat_xml, geojson, label_studio_json
-from densemble.inference.formats.format import Content, Entry, Format, FormatOptions, ImageFacts, MapRows, content_of
+from densemble.inference.formats.format import Content, Entry, Format, FormatOptions, MapRows, OutputFacts, content_of
 from densemble.storage.geo import require_rasterio
 
-__all__ = ["FORMATS", "Content", "Entry", "Format", "FormatOptions", "ImageFacts", "MapRows", "content_of"]
+__all__ = ["FORMATS", "Content", "Entry", "Format", "FormatOptions", "MapRows", "OutputFacts", "content_of"]
 
 _REGIONS: frozenset[Content] = frozenset(("classes", "masks"))
 

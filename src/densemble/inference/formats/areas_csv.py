@@ -12,8 +12,8 @@ from densemble.inference.formats.format import (
     Collector,
     Entry,
     FormatOptions,
-    ImageFacts,
     MapRows,
+    OutputFacts,
     Record,
     class_planes,
     content_of,
@@ -30,7 +30,7 @@ _POINT_COLUMNS = ("x", "y", "confidence")
 class ClassAreas:
     """Counts the pixels and the connected regions of each class."""
 
-    def __init__(self, facts: ImageFacts) -> None:
+    def __init__(self, facts: OutputFacts) -> None:
         self._facts = facts
         self._known = 0
         self._planes = [
@@ -63,7 +63,7 @@ class ClassAreas:
         return {"size": list(self._facts.size), "pixels": self._known, "channels": rows}
 
 
-def collect(facts: ImageFacts) -> Collector:
+def collect(facts: OutputFacts) -> Collector:
     """Collector of areas, values or points, as the task has them."""
     match content_of(facts.task):
         case "points":

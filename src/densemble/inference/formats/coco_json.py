@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from densemble.errors import UsageError
-from densemble.inference.formats.format import Collector, Entry, FormatOptions, ImageFacts, foreground
+from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts, foreground
 from densemble.inference.formats.outlines import outlines
 from densemble.inference.formats.whole_map import Region, WholeMap
 from densemble.storage.runs import atomic_path
@@ -35,23 +35,23 @@ def require_pycocotools() -> ModuleType:
     return codec
 
 
-def collect_runs(facts: ImageFacts) -> Collector:
+def collect_runs(facts: OutputFacts) -> Collector:
     """Collector of annotations with compressed runs."""
     return WholeMap(facts, _with_runs)
 
 
-def collect_polygons(facts: ImageFacts) -> Collector:
+def collect_polygons(facts: OutputFacts) -> Collector:
     """Collector of annotations with polygons."""
     return WholeMap(facts, _with_polygons)
 
 
-def _with_runs(region: Region, facts: ImageFacts) -> dict[str, Any]:
+def _with_runs(region: Region, facts: OutputFacts) -> dict[str, Any]:
     runs = require_pycocotools().encode(np.asfortranarray(region.mask(facts.size).astype(np.uint8)))
     height, width = facts.size
     return _annotation(region, {"size": [height, width], "counts": runs["counts"].decode("ascii")})
 
 
-def _with_polygons(region: Region, facts: ImageFacts) -> dict[str, Any]:
+def _with_polygons(region: Region, facts: OutputFacts) -> dict[str, Any]:
     return _annotation(region, [
         [coordinate for x, y in outline for coordinate in (region.left + x, region.top + y)]
         for outline in outlines(region.crop)

@@ -10,19 +10,19 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import numpy as np
 
-from densemble.inference.formats.format import Collector, Entry, FormatOptions, ImageFacts, content_of, foreground
+from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts, content_of, foreground
 from densemble.inference.formats.statistics import HighestPoints
 from densemble.inference.formats.whole_map import Region, WholeMap
 from densemble.storage.runs import atomic_path
 from densemble.tasks import Task
 
 
-def collect(facts: ImageFacts) -> Collector:
+def collect(facts: OutputFacts) -> Collector:
     """Collector of masks, or of points."""
     return HighestPoints(facts) if content_of(facts.task) == "points" else WholeMap(facts, _mask)
 
 
-def _mask(region: Region, facts: ImageFacts) -> dict[str, Any]:
+def _mask(region: Region, facts: OutputFacts) -> dict[str, Any]:
     flat = region.crop.ravel()
     ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff([0, *ends.tolist(), flat.size]).tolist()

@@ -89,7 +89,7 @@ class MapRows:
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class OutputFacts:
     """What collectors know of an image before its maps come.
 
     Attributes:
@@ -152,7 +152,7 @@ class Format:
 
     file: str
     contents: frozenset[Content]
-    collect: Callable[[ImageFacts], Collector]
+    collect: Callable[[OutputFacts], Collector]
     write: Callable[[Path, Iterable[Entry], Task, FormatOptions], None]
     per_image: bool = False
     whole_map: bool = False

@@ -17,8 +17,8 @@ from densemble.inference.formats.format import (
     Collector,
     Entry,
     FormatOptions,
-    ImageFacts,
     MapRows,
+    OutputFacts,
     Record,
     class_planes,
     foreground,
@@ -39,7 +39,7 @@ class RegionRaster:
     The file takes 4 bytes per pixel and plane in the folder of the output, and has no name.
     """
 
-    def __init__(self, facts: ImageFacts) -> None:
+    def __init__(self, facts: OutputFacts) -> None:
         self._facts = facts
         self._shown = foreground(facts.task)
         self._planes: list[tuple[Components, Array]] = []
@@ -89,7 +89,7 @@ class RegionRaster:
                 }  # fmt: skip
 
 
-def collect(facts: ImageFacts) -> Collector:
+def collect(facts: OutputFacts) -> Collector:
     """Collector of polygons."""
     return RegionRaster(facts)
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.layouts.brush import encode_brush
-from densemble.inference.formats.format import Collector, Entry, FormatOptions, ImageFacts
+from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts
 from densemble.inference.formats.whole_map import Region, WholeMap
 from densemble.storage.runs import atomic_path
 from densemble.tasks import Task
 
 
-def collect(facts: ImageFacts) -> Collector:
+def collect(facts: OutputFacts) -> Collector:
     """Collector of brush strokes."""
     return WholeMap(facts, _stroke)
 
 
-def _stroke(region: Region, facts: ImageFacts) -> dict[str, Any]:
+def _stroke(region: Region, facts: OutputFacts) -> dict[str, Any]:
     return {
         "label": facts.task.classes[region.number], "rle": list(encode_brush(region.mask(facts.size))),
         "score": region.probability, "pixels": int(region.crop.sum()),

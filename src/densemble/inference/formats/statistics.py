@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from densemble.inference.formats.format import ImageFacts, MapRows, Record
+from densemble.inference.formats.format import MapRows, OutputFacts, Record
 from densemble.shapes import Array
 
 
 class ValueStatistics:
     """Mean, least, largest value and sum of each channel over the pixels with data."""
 
-    def __init__(self, facts: ImageFacts) -> None:
+    def __init__(self, facts: OutputFacts) -> None:
         self._facts = facts
         channels = facts.task.out_channels
         self._count = np.zeros(channels, np.int64)
@@ -44,7 +44,7 @@ class ValueStatistics:
 class HighestPoints:
     """The highest pixel of each channel of a keypoint map; (0, 0) is the centre of the first pixel."""
 
-    def __init__(self, facts: ImageFacts) -> None:
+    def __init__(self, facts: OutputFacts) -> None:
         self._facts = facts
         self._best: list[tuple[float, int, int] | None] = [None] * facts.task.out_channels
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from densemble.inference.formats.components import Components
-from densemble.inference.formats.format import ImageFacts, MapRows, Record, class_planes, foreground
+from densemble.inference.formats.format import MapRows, OutputFacts, Record, class_planes, foreground
 from densemble.shapes import Array, Size
 
 MOST_PIXELS = 1 << 26
@@ -48,7 +48,7 @@ class WholeMap:
         encode: converts a region to the JSON values of the format.
     """
 
-    def __init__(self, facts: ImageFacts, encode: Callable[[Region, ImageFacts], dict[str, Any]]) -> None:
+    def __init__(self, facts: OutputFacts, encode: Callable[[Region, OutputFacts], dict[str, Any]]) -> None:
         self._facts = facts
         self._encode = encode
         self._rows: list[list[tuple[Array, Array]]] = []

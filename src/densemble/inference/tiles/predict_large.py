@@ -11,7 +11,7 @@ from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
 from densemble.inference.file_kinds import SAVE, formats_of, require_saved
 from densemble.inference.files.job import Output
-from densemble.inference.formats import Entry, ImageFacts, MapRows
+from densemble.inference.formats import Entry, MapRows, OutputFacts
 from densemble.inference.formats.format import Collector
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import image_range
@@ -107,7 +107,7 @@ def _write_rows(
     path, name = source
     kinds = [kind for kind in output.what if SAVE[kind].format is None and kind != "overlay"]
     overlay = SmallOverlay(image, ensemble.task, image_range(ensemble)) if "overlay" in output.what else None
-    facts = ImageFacts(path, output.folder, image.size, ensemble.task, output.formats)
+    facts = OutputFacts(path, output.folder, image.size, ensemble.task, output.formats)
     formats = {kind: row for kind in output.what if (row := SAVE[kind].format) is not None}
     collectors = {kind: row.collect(facts) for kind, row in formats.items()}
     files: list[Path] = []
@@ -145,7 +145,7 @@ def _arrays(rows: Rows, valid: Array | None) -> MapRows:
     return MapRows(rows.top, rows.planes["mean"].numpy(), None if label is None else label.numpy(), valid)
 
 
-def _write_formats(output: Output, name: str, facts: ImageFacts, collectors: Mapping[str, Collector]) -> list[Path]:
+def _write_formats(output: Output, name: str, facts: OutputFacts, collectors: Mapping[str, Collector]) -> list[Path]:
     """Write the formats with a file per image, and keep the records of the others."""
     files = []
     for kind, row in formats_of(output.what, per_image=True).items():

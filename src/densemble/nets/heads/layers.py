@@ -14,7 +14,7 @@ NARROWEST = 32
 
 
 def resize(x: Tensor, size: Size) -> Tensor:
-    """Resize ``(B, C, H, W)`` bilinearly to (h, w) = ``size``; return the same tensor if it has this size already."""
+    """Resize features ``(B, C, H, W)`` bilinearly to (h, w) = ``size``; keep a tensor that has this size already."""
     return x if is_size(x, size) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
