@@ -110,6 +110,26 @@ def test_skipped_unpaired_files_are_a_warning(tmp_path: Path) -> None:
     assert facts["ok"] and [problem["severity"] for problem in facts["problems"]] == ["warning"]
 
 
+def test_copies_in_a_drawn_split_are_grouped(tmp_path: Path) -> None:
+    """Frames of a video: validation images are drawn from the training images, and a frame falls into each split."""
+    for split, names in {"train": ("x1", "x2", "x3", "x4", "y1", "y2", "y3", "y4"), "val": ("z1",)}.items():
+        for name in names:
+            save(
+                tmp_path / split / "images" / f"{name}.png",
+                (photo("xyz".index(name[0])) // 2 + int(name[1])).astype(np.uint8),
+            )
+            save(tmp_path / split / "targets" / f"{name}.png", labels(0))
+    leaks = [
+        problem
+        for problem in check(tmp_path, "segmentation", val_from_train=0.5)["problems"]
+        if problem["kind"] == "near-duplicate"
+    ]
+    assert leaks
+    for problem in leaks:
+        assert "data.group_by=EXPRESSION" in problem["remedy"] and "--leave-out" not in problem["remedy"]
+    assert check(tmp_path, "segmentation", val_from_train=0.5, group_by="^.")["ok"]
+
+
 def test_the_leave_out_file_names_training_images_and_fixes_all_errors(tmp_path: Path) -> None:
     folder = write_good(tmp_path / "set", "segmentation")
     BROKEN["image in train and val"].spoil(folder)

@@ -1,6 +1,7 @@
 """Lower precision of ONNX exports: the stored scores are those of evaluate, and limits of use are checked."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import densemble as de
 from densemble.errors import UsageError
 from densemble.exporters import ExportOptions
 from densemble.exporters.description import KEY
+from densemble.exporters.graph import quiet
 from densemble.exporters.onnx import open_onnx
 from densemble.inference.image_prediction import ImagePrediction
 
@@ -52,3 +54,14 @@ def test_a_lower_precision_needs_data_and_onnx(tmp_path: Path) -> None:
         de.export(de.Ensemble([small_dense(0)]), tmp_path / "n.pt2", options=ExportOptions(precision="fp16"))
     with pytest.raises(UsageError, match="precision 'int4' is unknown"):
         ExportOptions(precision="int4")  # type: ignore[arg-type]
+
+
+def test_messages_of_libraries_are_hidden_and_no_handler_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    with quiet():
+        logging.warning("Please consider to run pre-processing before quantization")
+    assert root.handlers == [] and root.level == logging.WARNING
+    assert capsys.readouterr().err == ""

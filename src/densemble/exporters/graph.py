@@ -179,9 +179,12 @@ def first_line(error: Exception) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide warnings and log messages of the exporters, which do not concern the user."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
+    names = (None, "torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")  # onnxruntime logs to the root
+    loggers = [logging.getLogger(name) for name in names]
+    handler = logging.NullHandler()  # without a handler, the first message to the root installs one that stays
     levels = [logger.level for logger in loggers]
     try:
+        loggers[0].addHandler(handler)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
@@ -190,3 +193,4 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+        loggers[0].removeHandler(handler)

@@ -19,7 +19,7 @@ def judge_copies(checked: CheckedData) -> Iterator[Problem]:
         groups[image.digest].append(pair)
     leaked: set[tuple[str | None, str | None]] = set()
     for group in groups.values():
-        for problem in _equal(group):
+        for problem in _equal(checked, group):
             leaked.add((problem.split, problem.pair))
             yield problem
     splits: dict[str, list[tuple[CheckedPair, ImageFacts]]] = {split: [] for split in _PRIORITY}
@@ -31,7 +31,7 @@ def judge_copies(checked: CheckedData) -> Iterator[Problem]:
             yield _alike(checked, left[likeness.left][0], right[likeness.right][0], likeness)
 
 
-def _equal(group: list[CheckedPair]) -> Iterator[Problem]:
+def _equal(checked: CheckedData, group: list[CheckedPair]) -> Iterator[Problem]:
     if len(group) < 2:
         return
     group = sorted(group, key=lambda pair: _PRIORITY.index(pair.split) if pair.split in _PRIORITY else len(_PRIORITY))
@@ -42,7 +42,7 @@ def _equal(group: list[CheckedPair]) -> Iterator[Problem]:
             yield _twice(pair, first)
         elif pair is not group[0]:
             message = f"'{pair.sample.image}' is the same image as '{group[0].sample.image}' of {group[0].split}"
-            yield _leak("leak", pair, group[0], message)
+            yield _leak(checked, "leak", pair, group[0], message)
 
 
 def _twice(pair: CheckedPair, first: CheckedPair) -> Problem:
@@ -62,17 +62,27 @@ def _alike(checked: CheckedData, pair: CheckedPair, other: CheckedPair, likeness
     names = f"'{image}' and '{partner}' of {other.split}{turn}"
     correlation = f"(correlation {likeness.correlation:.3f})"
     if likeness.grade == "copy":
-        return _leak("near-duplicate", pair, other, f"{names}, are copies of one image {correlation}")
+        return _leak(checked, "near-duplicate", pair, other, f"{names}, are copies of one image {correlation}")
     message = f"{names}, look alike {correlation}, like neighbouring frames of a video"
-    grouped = "keep related images in one split: --set data.group_by=EXPRESSION; or "
-    seeded = checked.data.layout.split_by == "seed"
-    remedy = f"{grouped if seeded else ''}leave it out: {leaving_out(pair.name)}"
+    remedy = f"{_grouping(checked, pair, other)}leave it out: {leaving_out(pair.name)}"
     return pair.problem("similar images", image, message, remedy, "warning", str(partner))
 
 
-def _leak(kind: str, pair: CheckedPair, other: CheckedPair, message: str) -> Problem:
-    remedy = (
-        f"leave it out of {pair.split}: {leaving_out(pair.name)}; for all of them at once "
-        "`densemble data check DATA --leave-out leaks.txt`, then --set data.leave_out=leaks.txt"
-    )
+def _leak(checked: CheckedData, kind: str, pair: CheckedPair, other: CheckedPair, message: str) -> Problem:
+    remedy = f"{_grouping(checked, pair, other)}leave it out of {pair.split}: {leaving_out(pair.name)}"
+    if checked.data.options["val_from_train"] is None:  # the command does not know these splits
+        remedy += (
+            "; for all of them at once `densemble data check DATA --leave-out leaks.txt`, then "
+            "--set data.leave_out=leaks.txt"
+        )
     return pair.problem(kind, pair.sample.image, message, remedy, partner=str(other.sample.image))
+
+
+def _grouping(checked: CheckedData, pair: CheckedPair, other: CheckedPair) -> str:
+    """The advice to group related images, if the split that separates the two is drawn at random."""
+    if checked.data.options["val_from_train"] is not None:
+        drawn = {pair.split, other.split} == {"train", "val"}
+    else:
+        drawn = checked.data.layout.split_by == "seed"
+    expression = "--set data.group_by=EXPRESSION, which matches the group in each name"
+    return f"keep related images in one split: {expression}; or " if drawn else ""
