@@ -112,6 +112,14 @@ def is_loopback(host: str | bytes | None) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_sync() -> Iterator[None]:
+    """Do not wait for the disk: no test switches the machine off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     random.seed(0)

@@ -1,6 +1,7 @@
 """HTML page of a data check, and preview of samples."""
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from data.broken_sets import BROKEN
 from data.good_sets import image_of, photo, save, target_of, write_good
 from PIL import Image
 from report.page_tags import Tags
+from sampled import sampled
 
 from densemble.data.check import check
 from densemble.data.folder import FolderData
@@ -81,8 +83,13 @@ def test_page_of_a_data_set_without_readable_images(tmp_path: Path) -> None:
     assert "6 errors" in text and tags.addresses == []
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("augmented", [None, "strong"])
+@pytest.mark.parametrize(
+    ("task", "augmented"),
+    sampled(
+        list(product(TASKS, [None, "strong"])),
+        [*product(["saliency", "segmentation"], [None, "strong"]), ("multilabel", None), ("depth", "strong")],
+    ),
+)
 def test_preview_of_every_task(task: str, augmented: str | None, tmp_path: Path) -> None:
     data = FolderData(write_good(tmp_path / "set", task), task)
     draw_preview(data, 2, tmp_path / "p.png", "val", augmented, (48, 64))

@@ -293,7 +293,7 @@ def test_guarantee_images_are_used_by_no_other_fit(fresh: Fresh, monkeypatch: py
     ("kind", "guarantee", "known"),
     [
         ("segmentation", "risk", "risk_control"),
-        ("multilabel", "risk", "risk_control"),
+        pytest.param("multilabel", "risk", "risk_control", marks=pytest.mark.stress),
         ("depth", "interval", "conformal_interval"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from sampled import sampled
 
 from densemble.errors import ResourceError, UsageError
 from densemble.storage.images import Array, read_planes
@@ -31,7 +32,7 @@ READERS = {"tif": tifffile.imread, "zarr": lambda path: zarr.open(path, mode="r"
 
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64", "float16", "float32", "float64"])
-@pytest.mark.parametrize("bands", [1, 2, 3, 7])
+@pytest.mark.parametrize("bands", sampled([1, 2, 3, 7], [1, 3]))
 @pytest.mark.parametrize("size", [(1, 1), (256, 512), (600, 301)])
 def test_a_map_is_what_was_written(kind: str, dtype: str, bands: int, size: tuple[int, int], tmp_path: Path) -> None:
     values = samples(bands, *size, dtype=dtype)

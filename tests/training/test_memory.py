@@ -47,7 +47,14 @@ class InitialWeights(Callback):
         self.steps = trainer.global_step
 
 
-@pytest.mark.parametrize("error", [ON_GPU, ON_CPU, MemoryError()], ids=["gpu", "cpu", "python"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ON_GPU, id="gpu"),
+        pytest.param(ON_CPU, id="cpu", marks=pytest.mark.stress),
+        pytest.param(MemoryError(), id="python", marks=pytest.mark.stress),
+    ],
+)
 def test_a_batch_is_halved_until_it_fits(fit: Fit, tmp_path: Path, error: BaseException) -> None:
     initial = InitialWeights()
     fitted = fit(tmp_path, SETTINGS, task=LimitedMemory(2, error), watch=(initial,))

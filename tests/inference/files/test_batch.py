@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sampled import sampled
 from torch import Tensor
 
 import densemble as de
@@ -291,8 +293,13 @@ def test_workers_use_one_core_each_and_leave_the_callers_setting(
     assert seen == {"reader": {1}, "writer": {1}, "caller": {own + 2}, "later": {own + 2}}
 
 
-@pytest.mark.parametrize("distinct", [False, True])
-@pytest.mark.parametrize("slow", ["read", "compute", "write"])
+@pytest.mark.parametrize(
+    ("slow", "distinct"),
+    sampled(
+        list(product(["read", "compute", "write"], [False, True])),
+        [("read", False), ("compute", True), ("write", False)],
+    ),
+)
 def test_images_in_progress_are_bounded_whatever_stage_is_slow(
     slow: str, distinct: bool, saliency: de.Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
