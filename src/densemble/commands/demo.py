@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, say
-from densemble.commands.shared_options import Json
+from densemble.commands.shared_options import Json, Quiet
 from densemble.commands.train import print_leaderboard
 
 MEMBERS: list[dict[str, Any]] = [
@@ -26,6 +26,7 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the scenes and the training.")] = 0,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole workflow offline: generate images, train three members, assemble, evaluate and predict."""
     from densemble.config import make_config

@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.shared_options import ArtifactPath, DataPath, Device, Function, Json, MinMembers, Set, Split
+from densemble.commands.shared_options import (
+    ArtifactPath,
+    DataPath,
+    Device,
+    Function,
+    Json,
+    MinMembers,
+    Quiet,
+    Set,
+    Split,
+)
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -19,13 +29,17 @@ def evaluate(
     min_members: MinMembers = None,
     setting: Set = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score an ensemble and each of its members on one split of a data set."""
+    from densemble.commands.argument_order import require_artifact_first, require_data
     from densemble.commands.split_data import data_for, require_split
     from densemble.evaluation.scores import evaluate as score
     from densemble.storage.artifact import load
 
     require_split(split)
+    require_artifact_first("evaluate", artifact, [data])
+    require_data("evaluate", data)
     ensemble = load(artifact, device, function or (), min_members)
     folder = data_for(ensemble, data, setting)
 

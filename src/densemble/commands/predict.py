@@ -7,24 +7,30 @@ from typing import Annotated
 import typer
 
 from densemble.commands.evaluate import require_all_members
-from densemble.commands.output import say
+from densemble.commands.named_values import BACKENDS, PRECISIONS, RANKINGS, SAVE, completed, listed
+from densemble.commands.output import print_json, say
 from densemble.commands.progress import ImageProgress
-from densemble.commands.shared_options import ArtifactPath, Function, MinMembers
+from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Quiet
 
 
 def predict(
     artifact: ArtifactPath,
-    source: Annotated[list[str], typer.Argument(help="Images, folders, globs.")],
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
         str,
         typer.Option(
-            help="Kinds of files, separated by commas: map, overlay, uncertainty, npy, guarantee, coco, coco-polygons, "
-            "geojson, labelstudio, cvat, csv."
+            autocompletion=completed(SAVE, several=True),
+            help=f"Kinds of files, separated by commas: {listed(SAVE, 'and')}.",
         ),
     ] = "map,overlay",
-    backend: Annotated[str, typer.Option(help="auto, eager, inductor, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Lowest permitted precision: auto, fp32, bf16 or int8.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(autocompletion=completed(BACKENDS), help=f"Backend: {listed(BACKENDS)}.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest permitted precision: {listed(PRECISIONS)}."),
+    ] = "auto",
     keep: Annotated[
         float | None,
         typer.Option(help="Stop early; keep about this share of the ensemble's score, for instance 0.995."),
@@ -40,7 +46,8 @@ def predict(
     rank_by: Annotated[
         str | None,
         typer.Option(
-            help="Write ranking.csv, least certain image first: entropy, mutual_information, disagreement, variance."
+            autocompletion=completed(RANKINGS),
+            help=f"Write ranking.csv, least certain image first: {listed(RANKINGS)}.",
         ),
     ] = None,
     save_option: Annotated[
@@ -52,21 +59,27 @@ def predict(
     ] = None,
     function: Function = None,
     min_members: MinMembers = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict images; maps and overlays are written at the size of each image.
 
     A second run with the same settings predicts only the missing images.
     """
+    from densemble.commands.argument_order import require_artifact_first
     from densemble.commands.overrides import format_options
+    from densemble.commands.results import predict_values
     from densemble.inference.predict import PredictOptions
     from densemble.inference.predict import predict as predictions
     from densemble.inference.saved import SavedPrediction
     from densemble.inference.sources import find_images
     from densemble.storage.artifact import fingerprint, load
 
+    require_artifact_first("predict", artifact, source)
     images = list(dict.fromkeys(path for item in source for path in find_images(item)))
     ensemble = load(artifact, device, function or (), min_members)
     failed: list[str] = []
+    saved: list[SavedPrediction] = []
     left_out: list[tuple[str, Mapping[str, str]]] = []
     earlier = 0
     with ImageProgress() as bar:
@@ -81,6 +94,7 @@ def predict(
                 failed.append(p.failed)
                 bar.say(f"failed: {p.failed}")
             elif isinstance(p, SavedPrediction):
+                saved.append(p)
                 earlier += p.earlier
                 left_out.append((str(p.path), p.without))
                 for name, reason in p.without.items() if not p.earlier else ():
@@ -88,6 +102,8 @@ def predict(
             bar.update(done, len(images), earlier)
     if earlier:
         say(f"{earlier} images were finished earlier (--again predicts them again)")
+    if json:
+        print_json(predict_values(artifact, out, saved, failed))
     _conclude(len(images), failed, out)
     require_all_members(ensemble, left_out)
 

@@ -14,7 +14,7 @@ from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.file_kinds import require_fits, require_saved
@@ -308,9 +308,11 @@ def check_execution(backend: str, precision: str) -> None:
         UsageError: unknown name; the message lists the available ones.
     """
     if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"no backend is named '{backend}'; available: {', '.join(('auto', *BACKENDS))}")
+        hint = did_you_mean(backend, ("auto", *BACKENDS))
+        raise UsageError(f"no backend is named '{backend}'; {hint}available: {', '.join(('auto', *BACKENDS))}")
     if precision not in PRECISIONS:
-        raise UsageError(f"no precision is named '{precision}'; available: {', '.join(PRECISIONS)}")
+        hint = did_you_mean(precision, PRECISIONS)
+        raise UsageError(f"no precision is named '{precision}'; {hint}available: {', '.join(PRECISIONS)}")
 
 
 def prepared(
