@@ -83,7 +83,7 @@ def main() -> None:
     try:
         sys.exit(app(obj=time.monotonic(), standalone_mode=False) or 0)  # --time counts from here
     except DensembleError as error:
-        typer.echo(f"densemble: {error}", err=True)
+        warn(f"densemble: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of the output is gone (`| head`); replace stdout, so that closing it does not raise again.
@@ -94,5 +94,5 @@ def main() -> None:
         if message is None:
             raise
         if message:
-            typer.echo(f"densemble: {message}", err=True)
+            warn(f"densemble: {message}")
         sys.exit(2)

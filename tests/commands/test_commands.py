@@ -60,7 +60,8 @@ def test_train_assemble_evaluate_predict(command: Command, scenes: Path, tmp_pat
     config, run, artifact, out = (tmp_path / name for name in ("run.yaml", "run", "gaze.safetensors", "out"))
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
     done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run, "--json")
-    assert "squeezenet1_1: epoch 1/1 loss" in done.stderr
+    assert done.stderr.count("squeezenet1_1: epoch 1/1 loss") == 1 and "assembling 5/5 report" in done.stderr
+    assert "\x1b" not in done.stderr and "\r" not in done.stderr
     made = json.loads(done.stdout)
     assert [(row["name"], row["state"], row["epochs"]) for row in made["members"]] == [
         ("squeezenet1_1", "done", 1), ("resdeconv", "done", 1),

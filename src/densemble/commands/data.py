@@ -8,6 +8,7 @@ import typer
 from densemble.commands.command import Command, Group
 from densemble.commands.named_values import AUGMENT, SPLITS, TASKS, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import DataPath, Json, Set, read_settings
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def check(
     require_data("data check", data)
     config, guessed = _configured(data, task, setting)
     options: DataOptions = {**config.data, "skip_unpaired": True}
-    folder = FolderData(data, config.task, **options)
-    facts = check_and_cache(folder, "warning" if config.data["skip_unpaired"] else "error")
+    with command_progress():
+        folder = FolderData(data, config.task, **options)
+        facts = check_and_cache(folder, "warning" if config.data["skip_unpaired"] else "error")
     if guessed:
         facts["guessed"] = guessed
     if page is not None:

@@ -8,6 +8,7 @@ import typer
 
 from densemble.commands.named_values import WEIGHTINGS, complete_backbone, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     ArtifactPath,
     ConfigPath,
@@ -55,37 +56,38 @@ def distill(
     quiet: Quiet = False,
 ) -> None:
     """Train one network on the calibrated maps of an ensemble, and compare it with the ensemble."""
-    from densemble.commands.argument_order import require_artifact_first, require_data
-    from densemble.distillation import DistillOptions
-    from densemble.distillation import distill as run_distillation
-    from densemble.storage.artifact import load, require_artifact_name, require_function
-    from densemble.training.soft_targets import Weighting
+    with command_progress():
+        from densemble.commands.argument_order import require_artifact_first, require_data
+        from densemble.distillation import DistillOptions
+        from densemble.distillation import distill as run_distillation
+        from densemble.storage.artifact import load, require_artifact_name, require_function
+        from densemble.training.soft_targets import Weighting
 
-    require_artifact_name(out)
-    require_artifact_first("distill", artifact, [data])
-    require_data("distill", data)
-    options = DistillOptions(
-        unlabelled=tuple(unlabelled or ()),
-        label_share=label_share,
-        weighting=cast(Weighting, weighting),
-        baseline=not no_baseline,
-    )
-    ensemble = load(artifact, functions=function or ())
-    values = read_settings(config, ensemble.task.name, student, setting)
-    del values["task"]
-    if preset is not None:
-        values["preset"] = preset
-    (member,) = values.pop("members")
-    data_options = values.pop("data", None)
-    name = member if isinstance(member, str) else member["backbone"]
-    require_function("--student", "student", name, function or ())
-    try:
-        result = run_distillation(
-            ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
+        require_artifact_name(out)
+        require_artifact_first("distill", artifact, [data])
+        require_data("distill", data)
+        options = DistillOptions(
+            unlabelled=tuple(unlabelled or ()),
+            label_share=label_share,
+            weighting=cast(Weighting, weighting),
+            baseline=not no_baseline,
         )
-    except (KeyboardInterrupt, SystemExit):
-        say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
-        raise
+        ensemble = load(artifact, functions=function or ())
+        values = read_settings(config, ensemble.task.name, student, setting)
+        del values["task"]
+        if preset is not None:
+            values["preset"] = preset
+        (member,) = values.pop("members")
+        data_options = values.pop("data", None)
+        name = member if isinstance(member, str) else member["backbone"]
+        require_function("--student", "student", name, function or ())
+        try:
+            result = run_distillation(
+                ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
+            )
+        except (KeyboardInterrupt, SystemExit):
+            say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
+            raise
     if json:
         print_json({"teacher": str(artifact), "data": str(data), **result.report, "artifact": str(result.path)})
     else:

@@ -3,15 +3,26 @@
 import json
 import logging
 import math
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import typer
 
 
-def warn(line: str) -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
+def warn(text: str) -> None:
+    """Print text on stderr; in a terminal, words that do not fit into a line begin the next one."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (wrapped(line, width) for line in text.splitlines())
+        text = "\n".join(part for parts in lines for part in parts)
+    print(text, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return the parts of a line that fit into ``width`` columns; a longer word, such as a path, is not broken."""
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def say(line: str) -> None:

@@ -16,6 +16,7 @@ from densemble.commands.named_values import (
     listed,
 )
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     ConfigPath,
     DataPath,
@@ -30,6 +31,7 @@ from densemble.commands.shared_options import (
     read_settings,
     split_names,
 )
+from densemble.errors import PartialError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -70,54 +72,59 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
-    from densemble.commands.argument_order import require_data
-    from densemble.commands.overrides import with_settings
     from densemble.commands.results import train_values
-    from densemble.config import read_config
-    from densemble.engines.budget import Budget, parse_time
-    from densemble.engines.configure import open_data, require_functions
-    from densemble.engines.local import forget_changed
-    from densemble.errors import PartialError, UsageError, unknown_name
-    from densemble.run import run_members
 
-    if engine not in ENGINES:
-        raise UsageError(unknown_name("engine", engine, ENGINES))
-    require_data("train", data)
-    budget = Budget(parse_time(time), context.obj)
-    stored = out / "run.yaml"
-    resume = resume or retrain
-    resumed = resume and stored.is_file() and config is None and members is None
-    if resumed:
-        values = with_settings(read_config(stored), setting or [])
-        if task is not None and task != values.get("task"):
-            raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
-        source = str(stored)
-    else:
-        values, source = read_settings(config, task, members, setting), str(config or "the settings")
-    if preset is not None:
-        values["preset"] = preset
-    if keep_checkpoints:
-        values = with_settings(values, ["trainer.keep_checkpoints=true"])
-    folder, settings = open_data(data, values, source)
-    if members is None and (resumed or config is not None):  # backbones from a file need --function
-        require_functions(settings, function or (), f"'{source}'")
-    functions = " ".join(["", *function_options(settings)])
-    if retrain:
-        forget_changed(folder, settings, out)
-    try:
-        run_members(folder, settings, out, resume, budget)
-    except (KeyboardInterrupt, SystemExit):
-        command = f"densemble train {data} -o {out} --resume{functions}"
-        say(f"densemble: stopped; finished epochs are kept, continue with `{command}`")
-        raise
-    except PartialError:
-        if json:
-            print_json(train_values(out))
-        raise
+    failure: PartialError | None = None
+    with command_progress():
+        from densemble.commands.argument_order import require_data
+        from densemble.commands.overrides import with_settings
+        from densemble.config import read_config
+        from densemble.engines.budget import Budget, parse_time
+        from densemble.engines.configure import open_data, require_functions
+        from densemble.engines.local import forget_changed
+        from densemble.progress.phases import set_limit
+        from densemble.run import run_members
+
+        if engine not in ENGINES:
+            raise UsageError(unknown_name("engine", engine, ENGINES))
+        require_data("train", data)
+        budget = Budget(parse_time(time), context.obj)
+        set_limit(budget)
+        stored = out / "run.yaml"
+        resume = resume or retrain
+        resumed = resume and stored.is_file() and config is None and members is None
+        if resumed:
+            values = with_settings(read_config(stored), setting or [])
+            if task is not None and task != values.get("task"):
+                raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
+            source = str(stored)
+        else:
+            values, source = read_settings(config, task, members, setting), str(config or "the settings")
+        if preset is not None:
+            values["preset"] = preset
+        if keep_checkpoints:
+            values = with_settings(values, ["trainer.keep_checkpoints=true"])
+        folder, settings = open_data(data, values, source)
+        if members is None and (resumed or config is not None):  # backbones from a file need --function
+            require_functions(settings, function or (), f"'{source}'")
+        functions = " ".join(["", *function_options(settings)])
+        if retrain:
+            forget_changed(folder, settings, out)
+        try:
+            run_members(folder, settings, out, resume, budget)
+        except (KeyboardInterrupt, SystemExit):
+            command = f"densemble train {data} -o {out} --resume{functions}"
+            say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
+            raise
+        except PartialError as error:
+            failure = error
     if json:
         print_json(train_values(out))
-    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
-    say(f"run in {out}; next: densemble leaderboard {out}, {predict}")
+    if failure is not None:
+        raise failure
+    say(f"run in {out}; next:")
+    say(f"  densemble leaderboard {out}")
+    say(f"  densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}")
 
 
 def assemble(
@@ -166,29 +173,32 @@ def assemble(
     quiet: Quiet = False,
 ) -> None:
     """Select members by their held-out predictions; write the artifact and RUN/report.html."""
-    from densemble.commands.argument_order import require_run
     from densemble.commands.results import assemble_values
-    from densemble.errors import PartialError, UsageError
-    from densemble.run import Run
-    from densemble.storage.artifact import require_artifact_name, save
 
-    require_artifact_name(out)
-    require_run("assemble", run)
-    try:
-        numbers = [float(part) for part in weights.split(",")] if weights else None
-    except ValueError:
-        raise UsageError(f"--weights {weights}: write numbers separated by commas, for example 2,1,1") from None
-    opened = Run(run, data, function or ())
-    if views is not None:
-        opened.add_views(split_names(views))
-    if snapshots:
-        opened.add_snapshots()
-    if soups:
-        opened.add_soups()
-    ensemble = opened.assemble(
-        select, combine, numbers, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
-        level=level, confidence=confidence, min_members=min_members, seed=seed,
-    )  # fmt: skip
+    with command_progress():
+        from densemble.commands.argument_order import require_run
+        from densemble.run import Run
+        from densemble.storage.artifact import require_artifact_name
+
+        require_artifact_name(out)
+        require_run("assemble", run)
+        try:
+            numbers = [float(part) for part in weights.split(",")] if weights else None
+        except ValueError:
+            raise UsageError(f"--weights {weights}: write numbers separated by commas, for example 2,1,1") from None
+        opened = Run(run, data, function or ())
+        if views is not None:
+            opened.add_views(split_names(views))
+        if snapshots:
+            opened.add_snapshots()
+        if soups:
+            opened.add_soups()
+        ensemble = opened.assemble(
+            select, combine, numbers, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
+            level=level, confidence=confidence, min_members=min_members, seed=seed,
+        )  # fmt: skip
+    from densemble.storage.artifact import save
+
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
     say(f"val (fitted on these images): {shown}")

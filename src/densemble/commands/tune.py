@@ -8,6 +8,7 @@ import typer
 
 from densemble.commands.named_values import SEARCHED, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     BackboneName,
     ConfigPath,
@@ -48,21 +49,22 @@ def tune(
     quiet: Quiet = False,
 ) -> None:
     """Search the best cut, head and learning rates of one backbone; write the best settings to OUT/best.yaml."""
-    from densemble.commands.argument_order import require_data
-    from densemble.engines.budget import parse_time
-    from densemble.engines.configure import open_data
-    from densemble.tuning import run_search
+    with command_progress():
+        from densemble.commands.argument_order import require_data
+        from densemble.engines.budget import parse_time
+        from densemble.engines.configure import open_data
+        from densemble.tuning import run_search
 
-    seconds = parse_time(time)
-    require_data("tune", data)
-    values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
-    names = split_names(space) if space is not None else None
-    folder, settings = open_data(data, values, str(config or "the settings"))
-    try:
-        result = run_search(folder, settings, out, trials, seconds, names)
-    except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished trials are kept in '{out}', run the same command again to continue")
-        raise
+        seconds = parse_time(time)
+        require_data("tune", data)
+        values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
+        names = split_names(space) if space is not None else None
+        folder, settings = open_data(data, values, str(config or "the settings"))
+        try:
+            result = run_search(folder, settings, out, trials, seconds, names)
+        except (KeyboardInterrupt, SystemExit):
+            say(f"densemble: stopped; finished trials are kept in '{out}', run the same command again to continue")
+            raise
     words = ["densemble", "train", str(data), "--config", str(result.config), "-o", str(out / "run")]
     next_command = shlex.join([*words, *function_options(settings)])
     if json:

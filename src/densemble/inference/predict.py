@@ -37,6 +37,7 @@ from densemble.inference.tiles.resize_blocks import BLOCK
 from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped
+from densemble.progress.phases import Phase, phase
 from densemble.storage.runs import require_writable
 from densemble.tasks import Task
 
@@ -281,22 +282,21 @@ def _predict_in_windows(
         log.info(f"{name}: {tiles}")
     for path, name in files:
         try:
-            yield predict_large(ensemble, path, name, output, tile, reaches, _log_rows(path.name))
+            log.info(f"{path.name}: in windows of {tile} pixels")
+            with phase(path.name, unit="rows") as rows:
+                yield predict_large(ensemble, path, name, output, tile, reaches, _counter(rows))
         except DataError as error:
             yield FailedImage(name, path, str(error))
         except UnusableMaps as error:
             yield FailedImage(name, path, f"'{path}': {error}")
 
 
-def _log_rows(name: str) -> Callable[[int, int], None]:
-    """Make a function that logs the number of finished rows, about ten times per image."""
-    logged = 0
+def _counter(rows: Phase) -> Callable[[int, int], None]:
+    """Make a function that counts the finished rows of an image."""
 
     def progress(done: int, total: int) -> None:
-        nonlocal logged
-        if done - logged >= total / 10 or done == total:
-            logged = done
-            log.info(f"{name}: {done}/{total} rows")
+        rows.total = total
+        rows.start(done, "")
 
     return progress
 
