@@ -20,8 +20,8 @@ FIRST_LINE = 2.0
 REDRAWS_PER_SECOND = 4
 LEAST_SHARE = 0.03
 """Share of all members' training after which its end is estimated."""
-LABEL_WIDTH, BAR_WIDTH, WIDTH = 28, 14, 79
-"""Columns of the table. A terminal of 80 columns moves to the next line after the 80th."""
+LABEL_WIDTH, BAR_WIDTH, WIDTH = 28, 12, 77
+"""Columns of the table. The characters ``^C`` of an interrupt must fit behind it into a line of 80 columns."""
 
 
 class Lines(Silent):
@@ -107,13 +107,16 @@ class LiveTable:
             sign = 1 if epoch.higher_is_better else -1
             if self.best is None or self.best.score is None or sign * epoch.score > sign * self.best.score:
                 self.best = epoch
-        self.console.print(str(epoch), markup=False, highlight=False)
+        if self.console.is_jupyter:
+            print(epoch)  # one block of text with the other lines of the cell
+        else:
+            self.console.print(str(epoch), markup=False, highlight=False)
 
     def limit(self, limit: Limit) -> None:
         self.time_limit = limit
 
     def table(self) -> "Table":
-        """Return the table of the current state; at most 79 columns wide."""
+        """Return the table of the current state; at most 77 columns wide."""
         from rich.table import Table
 
         table = Table.grid(padding=(0, 1))
@@ -122,8 +125,10 @@ class LiveTable:
         table.add_column(width=WIDTH - LABEL_WIDTH - BAR_WIDTH - 2, no_wrap=True, overflow="ellipsis")
         phases = list(self.phases)
         if phases:
-            share = fraction(_shown(phases))
-            _add_row(table, str(phases[0]), share, _joined([*phases[1:], self._rates.of(phases)]))
+            outer = phases[0]
+            label = " ".join(part for part in (outer.name, outer.count, outer.item) if part)
+            details = [outer.unit, *phases[1:], self._rates.of(phases)]
+            _add_row(table, label, fraction(_shown(phases)), _joined(details))
         else:
             _add_row(table, "working" if self._begun else "starting", None, "")
         self._add_time(table, phases)
@@ -158,12 +163,12 @@ class Rates:
         self._from: tuple[float, float, int] | None = None
 
     def of(self, phases: Sequence[Phase]) -> str:
-        """Return ``12.3 per second, 0:01:40 left``; empty until two parts are finished."""
+        """Return ``12.3/s, 0:01:40 left``; empty until two parts are finished."""
         left, last = self.left(_shown(phases)), phases[-1] if phases else None
         if left is None or self._from is None or last is None:
             return ""
         done, seconds = last.done - self._from[2], self.clock() - self._from[0]
-        rate = f"{done / seconds:.3g} per second, " if len(phases) == 1 and last.unit and seconds > 0 else ""
+        rate = f"{done / seconds:.3g}/s, " if len(phases) == 1 and last.unit and seconds > 0 else ""
         return f"{rate}{clock_text(left)} left"
 
     def left(self, phases: Sequence[Phase]) -> float | None:

@@ -56,13 +56,14 @@ class Phase:
             return min((sum(self.costs[: self.done]) + inner * current) / (sum(self.costs) or 1.0), 1.0)
         return min((self.done + inner) / self.total, 1.0)
 
+    @property
+    def count(self) -> str:
+        """Number of finished parts, or of the current step, and of all parts; empty if they are unknown."""
+        return f"{min(self.done + 1, self.total) if self.steps else self.done}/{self.total}" if self.total else ""
+
     def __str__(self) -> str:
-        count = ""
-        if not self.name:
-            return ""
-        if self.total:
-            count = f" {min(self.done + 1, self.total) if self.steps else self.done}/{self.total}"
-        return " ".join(part for part in (f"{self.name}{count}", self.unit, self.item) if part)
+        parts = (self.name, self.count, self.unit, self.item) if self.name else ()
+        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
