@@ -24,6 +24,8 @@ ON_PAGE = (r"training 2/2", r"assembling 4/5 .* left", r"predicting")
 START, END = "<!-- illustration -->", "<!-- /illustration -->"
 COLUMNS, ROWS = 80, 24
 POLL = 0.2
+SUBSET = {"train": 120, "val": 40}
+"""First images of each split that are used, so that the recording takes minutes."""
 MEMBERS = "timm/tf_efficientnet_lite0,timm/tf_efficientnet_lite1"
 
 
@@ -38,7 +40,8 @@ class Step:
 
 STEPS = (
     Step(
-        f"densemble train osie --task saliency --preset fast --members {MEMBERS} --time {{time}} -o runs/gaze",
+        f"densemble train osie --task saliency --members {MEMBERS} --set input_size=96x128 --set training.epochs=3 "
+        "--time {time} -o runs/gaze",
         [
             r"(checking|reading) [1-9]",
             r"training 1/2 .* epoch [23]/.*left",
@@ -105,6 +108,15 @@ def record(terminal: Terminal, step: Step, limit: float) -> str:
     return terminal.screen(history=True)
 
 
+def link_subset(data: Path, folder: Path) -> None:
+    """Make a data folder of links to the first pairs of each split."""
+    for split, count in SUBSET.items():
+        for kind in ("images", "targets"):
+            (folder / split / kind).mkdir(parents=True)
+            for file in sorted((data / split / kind).iterdir())[:count]:
+                (folder / split / kind / file.name).symlink_to(file)
+
+
 def write_page() -> None:
     """Write the recorded screens that match ``ON_PAGE`` into the page."""
     screens = re.findall(
@@ -112,7 +124,7 @@ def write_page() -> None:
     )
     chosen = [next(screen for screen in screens if re.search(pattern, screen)) for pattern in ON_PAGE]
     blocks = "\n\n".join(f"```text\n{screen}\n```" for screen in chosen)
-    caption = "Screens of one training, as an illustration: two members on 480 images, on a busy machine."
+    caption = "Screens of one training, as an illustration: two members on 120 images, on a busy machine."
     text = f"{START}\n{caption}\n\n{blocks}\n{END}"
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(f"{START}.*?{END}", lambda _: text, page, flags=re.DOTALL), encoding="utf-8")
@@ -136,14 +148,18 @@ def write_recording(arguments: argparse.Namespace) -> None:
     parts: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "osie").symlink_to(arguments.data.resolve())
+        link_subset(arguments.data.resolve(), folder / "osie")
+        environment = {}
+        if weights := os.environ.get("DENSEMBLE_WEIGHTS_DIR"):
+            (folder / "weights").symlink_to(Path(weights).resolve())
+            environment["DENSEMBLE_WEIGHTS_DIR"] = "weights"
         (folder / "bin").mkdir()
         code = "import sys; sys.argv[0] = 'densemble'; from densemble.cli import main; main()"
         program = folder / "bin" / "densemble"
         program.write_text(f'#!/bin/sh\nexec {shlex.quote(arguments.python)} -c "{code}" "$@"\n', encoding="utf-8")
         program.chmod(0o755)
         path = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
-        terminal = Terminal(folder, {"PATH": path, "PYTHONPATH": str(ROOT / "src")})
+        terminal = Terminal(folder, {**environment, "PATH": path, "PYTHONPATH": str(ROOT / "src")})
         try:
             for step in STEPS:
                 step.command = step.command.format(time=arguments.time)
