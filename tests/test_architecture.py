@@ -17,7 +17,7 @@ TOP = "densemble"
 
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "messages"),
+    ("errors", "messages", "progress"),
     ("shapes",),
     ("data_options",),
     ("config", "nets", "presets"),
@@ -69,7 +69,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("serve/",),
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
-    "rich": ("cli.py", "commands/", "training/"),
+    "rich": ("progress/display.py",),
     "pydantic": ("config.py", "data_options.py"),
     "yaml": ("config.py", "commands/overrides.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),

@@ -5,44 +5,63 @@ import signal
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from types import FrameType
+from typing import Annotated
 
 import typer
 
-from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, share, train, tune
-from densemble.commands.output import say
+from densemble.commands import (
+    benchmark,
+    data,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    predict,
+    share,
+    train,
+    tune,
+)
+from densemble.commands.command import Command, Group, usage_message
+from densemble.commands.output import warn
 from densemble.errors import DensembleError
 from densemble.messages import shown
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn pretrained image classifiers into dense predictors and combine them into one ensemble in one file.",
 )
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"densemble {version('densemble')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _show_messages(context: typer.Context) -> None:
-    context.with_resource(shown(say))
+def _show_messages(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    context.with_resource(shown(warn))
 
 
-app.command()(demo.demo)
-app.command()(inspect.doctor)
-app.command()(inspect.backbones)
-app.command()(inspect.cuts)
+for command in (
+    demo.demo, doctor.doctor, inspect.backbones, inspect.cuts, train.train, tune.tune, train.assemble,
+    train.leaderboard, distill.distill, evaluate.evaluate, predict.predict, export.export, benchmark.benchmark,
+    share.card, share.push,
+):  # fmt: skip
+    app.command(cls=Command)(command)
 app.add_typer(data.app, name="data")
-app.command()(train.train)
-app.command()(tune.tune)
-app.command()(train.assemble)
-app.command()(train.leaderboard)
-app.command()(distill.distill)
-app.command()(evaluate.evaluate)
-app.command()(predict.predict)
-app.command()(export.export)
-app.command()(benchmark.benchmark)
-app.command()(share.card)
-app.command()(share.push)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -62,11 +81,18 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = _one_line
     try:
-        app(obj=time.monotonic())  # --time counts from here
+        sys.exit(app(obj=time.monotonic(), standalone_mode=False) or 0)  # --time counts from here
     except DensembleError as error:
-        typer.echo(f"densemble: {error}", err=True)
+        warn(f"densemble: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of the output is gone (`| head`); replace stdout, so that closing it does not raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception as error:
+        message = usage_message(error)
+        if message is None:
+            raise
+        if message:
+            warn(f"densemble: {message}")
+        sys.exit(2)

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from densemble.data_options import DataOptions
-from densemble.errors import ConfigError, UsageError
+from densemble.errors import ConfigError, UsageError, did_you_mean
 from densemble.shapes import parse_size
 
 AugmentName = Literal["none", "light", "strong"]
@@ -302,6 +302,9 @@ def _describe_item(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"'{key}' is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "literal_error":
+        known = re.findall("'([^']+)'", item["ctx"]["expected"])
+        message = did_you_mean(str(item["input"]), known) + message
     return f"'{key}' = {item['input']!r}: {message}" if key else message
 
 

@@ -15,7 +15,8 @@
 Every message says what is wrong, where, and how to fix it.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -96,6 +97,20 @@ def needs_package(package: str, purpose: str, extra: str) -> Iterator[None]:
     except ImportError as error:
         message = f"{purpose} needs {package} ({error}); install it with pip install 'densemble[{extra}]'"
         raise UsageError(message) from error
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 2) -> str:
+    """Return ``"did you mean 'a' or 'b'? "`` for the known names most similar to a name; empty if none is similar."""
+    names = list(known)
+    near = difflib.get_close_matches(name.lower(), names, n=most, cutoff=0.55)
+    near = near or ([other for other in names if name.lower() in other][:most] if len(name) > 1 else [])
+    return f"did you mean {' or '.join(repr(other) for other in near)}? " if near else ""
+
+
+def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
+    """Return the message for a name that does not exist: the most similar names, and all names."""
+    names = list(known)
+    return f"no {noun} is named '{name}'; {did_you_mean(name, names)}there are: {', '.join(names)}"
 
 
 def error_text(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.shapes import Size
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def preset_settings(name: str, task: Traits, image: Size) -> dict[str, Any]:
         UsageError: no such preset.
     """
     if name not in PRESETS:
-        raise UsageError(f"no preset is named '{name}'; there are: {', '.join(PRESETS)}")
+        raise UsageError(unknown_name("preset", name, PRESETS))
     preset = PRESETS[name]
     training = dict(preset["training"])
     if task.keeps_frame:

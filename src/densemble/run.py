@@ -16,6 +16,8 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, PartialError, error_like
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
+from densemble.progress.display import shown_progress
+from densemble.progress.phases import set_limit
 from densemble.selection.assemble import assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
@@ -188,7 +190,7 @@ class Run:
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
         source = self._source()
-        with shown(report):
+        with shown(report), shown_progress(lines=False):
             ensemble = assemble(source, options)
         write_text(self.folder.leaderboard, self.leaderboard().to_csv())
         return ensemble
@@ -204,7 +206,7 @@ class Run:
             UsageError: no such view.
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report):
+        with shown(report), shown_progress(lines=False):
             make_views(self._source(), views)
 
     def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
@@ -213,7 +215,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report):
+        with shown(report), shown_progress(lines=False):
             make_snapshots(self._source())
 
     def add_soups(self, report: Callable[[str], None] | None = None) -> None:
@@ -222,7 +224,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report):
+        with shown(report), shown_progress(lines=False):
             make_soups(self._source())
 
     def _require_trained(self) -> None:
@@ -304,8 +306,9 @@ def train(
     budget, values = Budget(parse_time(time)), dict(settings)
     if members is not None:
         values["members"] = list(members)
-    folder, config = resolve_data(data, task, values)
-    with shown(report):
+    with shown(report), shown_progress():
+        set_limit(budget)
+        folder, config = resolve_data(data, task, values)
         if retrain:
             from densemble.engines.local import forget_changed
 
@@ -333,8 +336,10 @@ def run_members(
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble()
         save(ensemble, run.folder.artifact)
-        scores = ", ".join(f"{k} {v:.4f}" for k, v in ensemble.metrics["val"].items() if isinstance(v, float))
-        log.info(f"ensemble of {len(ensemble.members)}: fitted on val, scores there: {scores}; {run.folder.artifact}")
+        score = ensemble.metrics["val"].get(run.task.primary)
+        text = "" if score is None else f": val {run.task.primary} {score:.4f} (fitted on these images)"
+        log.info(f"ensemble of {len(ensemble.members)}{text}")
+        log.info(f"wrote {run.folder.artifact}")
         for line in run.cross_fitted():
             log.info(line)
         log.info(f"selection and scores explained: {run.folder.report}")

@@ -71,7 +71,7 @@ def test_truncated_jpeg(train: Command, data: Path) -> None:
 
 
 def test_unknown_member(train: Command, data: Path) -> None:
-    assert_fails(train(data, "--members", "alexnte"), 2, "no backbone is named 'alexnte'", "did you mean alexnet")
+    assert_fails(train(data, "--members", "alexnte"), 2, "no backbone is named 'alexnte'", "did you mean 'alexnet'")
 
 
 def test_unknown_config_key(train: Command, data: Path, config: Path) -> None:

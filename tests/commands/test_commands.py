@@ -59,12 +59,23 @@ def test_help_is_quick() -> None:
 def test_train_assemble_evaluate_predict(command: Command, scenes: Path, tmp_path: Path) -> None:
     config, run, artifact, out = (tmp_path / name for name in ("run.yaml", "run", "gaze.safetensors", "out"))
     config.write_text(yaml.safe_dump({**SMALL_RUN, "members": SMALL_RUN["members"][:2]}))
-    done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run)
-    assert done.stdout == "" and "squeezenet1_1: epoch 1/1 loss" in done.stderr
+    done = command("train", scenes, "--config", config, "--set", "training.epochs=1", "-o", run, "--json")
+    assert done.stderr.count("squeezenet1_1: epoch 1/1 loss") == 1 and "assembling 5/5 report" in done.stderr
+    assert "\x1b" not in done.stderr and "\r" not in done.stderr
+    made = json.loads(done.stdout)
+    assert [(row["name"], row["state"], row["epochs"]) for row in made["members"]] == [
+        ("squeezenet1_1", "done", 1), ("resdeconv", "done", 1),
+    ]  # fmt: skip
+    assert made["artifact"] == str(run / "ensemble.safetensors") and made["metric"] == "cc"
+    assert made["bytes"] == (run / "ensemble.safetensors").stat().st_size and Path(made["report"]).is_file()
     assert "ensemble of" in done.stderr and (run / "ensemble.safetensors").is_file()
     assert yaml.safe_load((run / "run.yaml").read_text())["training"]["epochs"] == 1
 
-    command("assemble", run, "-o", artifact, "--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
+    options = ("--select", "resdeconv,squeezenet1_1", "--weights", "1,3")
+    quiet = command("assemble", run, "-o", artifact, *options, "--json", "--quiet")
+    made = json.loads(quiet.stdout)
+    assert quiet.stderr == "" and made["artifact"] == str(artifact) and made["bytes"] == artifact.stat().st_size
+    assert made["weights"] == {"resdeconv": 0.25, "squeezenet1_1": 0.75} and made["dropped"] == []
     rows = json.loads(command("leaderboard", run, "--json").stdout)["leaderboard"]
     ensemble = "ensemble (resdeconv,squeezenet1_1)"
     names = {"resdeconv", "squeezenet1_1", ensemble, f"{ensemble}, cross-fitted", "baseline (mean map)"}
@@ -85,7 +96,11 @@ def test_train_assemble_evaluate_predict(command: Command, scenes: Path, tmp_pat
 
     # Images with equal names from two folders do not overwrite each other; an image given twice is predicted once.
     images = [scenes / "train" / "images" / "0000.jpg", scenes / "val" / "images" / "0000.jpg"]
-    command("predict", artifact, *images, f"{scenes}/val/images/000[01].jpg", "-o", out, "--save", "map,npy")
+    sources = (*images, f"{scenes}/val/images/000[01].jpg")
+    made = json.loads(command("predict", artifact, *sources, "-o", out, "--save", "map,npy", "--json").stdout)
+    files = [Path(file) for prediction in made["predictions"] for file in prediction["files"]]
+    assert (made["images"], made["predicted"], made["earlier"], made["failed"]) == (3, 3, 0, [])
+    assert set(files) == {file for file in out.iterdir() if file.suffix in (".png", ".npy")}
     maps = sorted(path.name for path in out.glob("*_map.png"))
     assert len(maps) == 3 and "images_0000_jpg_map.png" in maps and "0001_map.png" in maps
     assert Image.open(out / "0001_map.png").size == (64, 48)

@@ -177,6 +177,7 @@ def test_the_last_line_reports_the_time(
         return result
 
     run = SimpleNamespace(
+        task=SimpleNamespace(primary="cc"),
         assemble=lambda: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
         cross_fitted=list,

@@ -219,7 +219,11 @@ def test_stacked_pixels_stay_within_images() -> None:
 @pytest.mark.parametrize(
     ("rule", "task", "word"),
     [
-        ("meen", SEGMENTATION, r"no combination rule is named 'meen'; .* there are: mean, median, logits"),
+        (
+            "meen",
+            SEGMENTATION,
+            r"no combination rule is named 'meen'; did you mean 'mean' or 'median'\? .*: mean, logits",
+        ),
         ("rank", SEGMENTATION, "'rank' does not suit segmentation; these do: mean, logits"),
         ("vote", SALIENCY, "does not suit saliency"),
         ("logits", RegressionTask(), "does not suit regression"),

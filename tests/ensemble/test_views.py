@@ -146,7 +146,7 @@ def test_gradients_pass() -> None:
     [
         ("hflop", "did you mean 'hflip'"),
         ("rot45", "did you mean 'rot"),
-        ("sideways", "There are: hflip, vflip"),
+        ("sideways", "there are: hflip, vflip"),
         ("scale0.75", "scaleN"),
         ("scale100", "other than 100"),
         ("scale2", "from 25 to 400"),

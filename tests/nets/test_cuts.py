@@ -164,5 +164,5 @@ def test_a_network_whose_constructor_computes_with_tensors() -> None:
 def test_names() -> None:
     assert "resnet152" in de.backbones("res*") and "resdeconv" in de.backbones("res*")
     assert "timm/tf_efficientnet_lite0" in de.backbones("timm/*lite0")
-    with pytest.raises(UsageError, match="did you mean alexnet"):
+    with pytest.raises(UsageError, match="did you mean 'alexnet'"):
         de.cuts("alexnte")

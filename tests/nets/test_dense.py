@@ -113,7 +113,7 @@ def test_images_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
 def test_unknown_head() -> None:
     with pytest.raises(UsageError, match="no head is named 'hat'; there are: fpn, skip"):
         de.DenseModel("alexnet", head="hat", weights=None)
-    with pytest.raises(UsageError, match=r"no head is named 'unet'; did you mean smp-unet"):
+    with pytest.raises(UsageError, match=r"no head is named 'unet'; did you mean 'smp-unet'"):
         de.DenseModel("alexnet", head="unet", weights=None)
 
 

@@ -22,9 +22,13 @@ TASKS: dict[str, Task] = {
 }
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("segmentation", {"metric": "mui"}, "no metric of segmentation is named 'mui'; there are: .*miou"),
+    (
+        "segmentation",
+        {"metric": "mui"},
+        r"no metric of segmentation is named 'mui'; did you mean 'miou'\? there are",
+    ),
     ("saliency", {"metric": "miou"}, "no metric of saliency is named 'miou'; there are: cc"),
-    ("segmentation", {"combine": "men"}, "no combination rule is named 'men'; .*there are: mean"),
+    ("segmentation", {"combine": "men"}, "no combination rule is named 'men'; did you mean 'mean'.* there are: mean"),
     ("saliency", {"combine": "vote"}, "'vote' does not suit saliency"),
     ("depth", {"combine": "logits"}, "'logits' does not suit depth.*inverse_variance"),
     ("depth", {"calibrate": "vector"}, "--calibrate vector does not suit depth; there are: auto, variance, none"),

@@ -103,7 +103,7 @@ def test_parameters_that_do_not_apply_are_not_searched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "message"), [(["cuts"], "cannot search 'cuts'; there are: cut"), ([], "cannot search ''")]
+    ("names", "message"), [(["cuts"], "cannot search 'cuts'; did you mean 'cut'"), ([], "cannot search ''")]
 )
 def test_misspelt_names(names: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densemble.commands.named_values import BACKENDS, PRECISIONS, completed, listed
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Set, Split
 
@@ -24,8 +25,12 @@ def benchmark(
     artifact: ArtifactPath,
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 1,
-    backend: Annotated[str, typer.Option(help="Backend: auto, eager, inductor, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Lowest precision to use: auto, fp32, bf16 or int8.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(autocompletion=completed(BACKENDS), help=f"Backend: {listed(BACKENDS)}.")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest precision to use: {listed(PRECISIONS)}.")
+    ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
     data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,
     split: Split = None,

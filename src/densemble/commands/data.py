@@ -5,20 +5,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densemble.commands.command import Command, Group
+from densemble.commands.named_values import AUGMENT, SPLITS, TASKS, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import DataPath, Json, Set, read_settings
 
 if TYPE_CHECKING:
     from densemble.config import RunConfig
 
-app = typer.Typer(no_args_is_help=True, help="Check a data folder and draw samples of it.")
+app = typer.Typer(cls=Group, no_args_is_help=True, help="Check a data folder and draw samples of it.")
 
 TaskOrGuess = Annotated[
-    str | None, typer.Option("--task", help="Task of the targets. Default: guessed from the target files.")
+    str | None,
+    typer.Option(
+        "--task",
+        autocompletion=completed(TASKS),
+        help=f"Task of the targets: {listed(TASKS)}. Default: guessed from the target files.",
+    ),
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     data: DataPath,
     task: TaskOrGuess = None,
@@ -30,16 +38,19 @@ def check(
     ] = None,
 ) -> None:
     """Read every file once and list all problems with their remedies. Exit 3 if there are errors."""
+    from densemble.commands.argument_order import require_data
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
     from densemble.data_options import DataOptions
     from densemble.engines.data_check import check_and_cache
     from densemble.report.data_page import verdict, write_data_page
 
+    require_data("data check", data)
     config, guessed = _configured(data, task, setting)
     options: DataOptions = {**config.data, "skip_unpaired": True}
-    folder = FolderData(data, config.task, **options)
-    facts = check_and_cache(folder, "warning" if config.data["skip_unpaired"] else "error")
+    with command_progress():
+        folder = FolderData(data, config.task, **options)
+        facts = check_and_cache(folder, "warning" if config.data["skip_unpaired"] else "error")
     if guessed:
         facts["guessed"] = guessed
     if page is not None:
@@ -57,22 +68,29 @@ def check(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(cls=Command)
 def show(
     data: DataPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="PNG file to write.")] = Path("preview.png"),
     task: TaskOrGuess = None,
     count: Annotated[int, typer.Option(min=1, max=64, help="Number of samples.")] = 8,
-    split: Annotated[str, typer.Option(help="Split of the samples: train, val or test.")] = "train",
+    split: Annotated[
+        str, typer.Option(autocompletion=completed(SPLITS), help=f"Split of the samples: {listed(SPLITS)}.")
+    ] = "train",
     augmented: Annotated[
-        str | None, typer.Option(help="Add three augmented variants of each sample: none, light or strong.")
+        str | None,
+        typer.Option(
+            autocompletion=completed(AUGMENT), help=f"Add three augmented variants of each sample: {listed(AUGMENT)}."
+        ),
     ] = None,
     setting: Set = None,
 ) -> None:
     """Draw samples and their targets into one PNG file."""
+    from densemble.commands.argument_order import require_data
     from densemble.data.folder import FolderData
     from densemble.report.preview import draw_preview
 
+    require_data("data show", data)
     config, _ = _configured(data, task, setting)
     folder = FolderData(data, config.task, **config.data)
     draw_preview(folder, count, out, split, augmented, config.input_size)

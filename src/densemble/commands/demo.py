@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from densemble.commands.output import print_json, say
-from densemble.commands.shared_options import Json
+from densemble.commands.progress import command_progress
+from densemble.commands.shared_options import Json, Quiet
 from densemble.commands.train import print_leaderboard
 
 MEMBERS: list[dict[str, Any]] = [
@@ -26,34 +27,36 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Training epochs.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the scenes and the training.")] = 0,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run the whole workflow offline: generate images, train three members, assemble, evaluate and predict."""
-    from densemble.config import make_config
-    from densemble.data.folder import FolderData
-    from densemble.data.synthetic import make_scenes
-    from densemble.engines.leftovers import remove_leftovers
-    from densemble.engines.local import train_members
-    from densemble.errors import UsageError
-    from densemble.evaluation.scores import evaluate
-    from densemble.inference.predict import predict
-    from densemble.run import Run, raise_failures
-    from densemble.storage.artifact import load, save
+    with command_progress():
+        from densemble.config import make_config
+        from densemble.data.folder import FolderData
+        from densemble.data.synthetic import make_scenes
+        from densemble.engines.leftovers import remove_leftovers
+        from densemble.engines.local import train_members
+        from densemble.errors import UsageError
+        from densemble.evaluation.scores import evaluate
+        from densemble.inference.predict import predict
+        from densemble.run import Run, raise_failures
+        from densemble.storage.artifact import load, save
 
-    if (out / "run" / "run.yaml").exists():
-        raise UsageError(f"'{out}' already contains a demo; remove it or choose another folder with -o")
-    say("generating synthetic scenes with computed gaze maps")
-    scenes = make_scenes(out / "scenes", seed=seed, **SCENES)
-    training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
-    config = make_config({**CONFIG, "training": training})
-    data = FolderData(scenes, "saliency")
-    raise_failures(train_members(data, config, out / "run"))
-    run = Run(out / "run")
-    artifact = save(run.assemble(), out / "demo.safetensors")
-    remove_leftovers(run.folder, config)
-    ensemble = load(artifact)
-    scores = evaluate(ensemble, data, "val")
-    for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED_IMAGES]]):
-        prediction.save(out / "predictions", ("map", "overlay", "uncertainty"))
+        if (out / "run" / "run.yaml").exists():
+            raise UsageError(f"'{out}' already contains a demo; remove it or choose another folder with -o")
+        say("generating synthetic scenes with computed gaze maps")
+        scenes = make_scenes(out / "scenes", seed=seed, **SCENES)
+        training = {"epochs": epochs, "learning_rate": 2e-3, "batch_size": 12, "seed": seed}
+        config = make_config({**CONFIG, "training": training})
+        data = FolderData(scenes, "saliency")
+        raise_failures(train_members(data, config, out / "run"))
+        run = Run(out / "run")
+        artifact = save(run.assemble(), out / "demo.safetensors")
+        remove_leftovers(run.folder, config)
+        ensemble = load(artifact)
+        scores = evaluate(ensemble, data, "val")
+        for prediction in predict(ensemble, [sample.image for sample in data.val[:PREDICTED_IMAGES]]):
+            prediction.save(out / "predictions", ("map", "overlay", "uncertainty"))
     if json:
         print_json(
             {"artifact": str(artifact), "run": str(out / "run"), "predictions": str(out / "predictions"), **scores}

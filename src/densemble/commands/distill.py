@@ -6,13 +6,17 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from densemble.commands.named_values import WEIGHTINGS, complete_backbone, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     ArtifactPath,
     ConfigPath,
     DataPath,
     Function,
     Json,
+    PresetName,
+    Quiet,
     Set,
     read_settings,
 )
@@ -21,54 +25,69 @@ from densemble.commands.shared_options import (
 def distill(
     artifact: ArtifactPath,
     data: DataPath,
-    student: Annotated[str, typer.Option(help="Backbone of the student; --set members.0.KEY=VALUE sets its options.")],
+    student: Annotated[
+        str,
+        typer.Option(
+            autocompletion=complete_backbone,
+            help="Backbone of the student; --set members.0.KEY=VALUE sets its options.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Artifact of the student, NAME.safetensors; run: NAME.")],
     unlabelled: Annotated[
         list[Path] | None, typer.Option(help="Folder of images without targets; can be given several times.")
     ] = None,
     label_share: Annotated[float, typer.Option(help="Share of the loss on the targets, from 0 to below 1.")] = 0.5,
     weighting: Annotated[
-        str, typer.Option(help="Pixels that count more: uncertain, certain, or equal for none.")
+        str,
+        typer.Option(
+            autocompletion=completed(WEIGHTINGS),
+            help=f"Pixels that count more: {listed(WEIGHTINGS)}; equal: none.",
+        ),
     ] = "uncertain",
     no_baseline: Annotated[
         bool, typer.Option("--no-baseline", help="Do not train the same network on the targets alone.")
     ] = False,
-    preset: Annotated[str | None, typer.Option(help="Predefined settings: fast, balanced or best.")] = None,
+    preset: PresetName = None,
     config: ConfigPath = None,
     setting: Set = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted distillation.")] = False,
     function: Function = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train one network on the calibrated maps of an ensemble, and compare it with the ensemble."""
-    from densemble.distillation import DistillOptions
-    from densemble.distillation import distill as run_distillation
-    from densemble.storage.artifact import load, require_artifact_name, require_function
-    from densemble.training.soft_targets import Weighting
+    with command_progress():
+        from densemble.commands.argument_order import require_artifact_first, require_data
+        from densemble.distillation import DistillOptions
+        from densemble.distillation import distill as run_distillation
+        from densemble.storage.artifact import load, require_artifact_name, require_function
+        from densemble.training.soft_targets import Weighting
 
-    require_artifact_name(out)
-    options = DistillOptions(
-        unlabelled=tuple(unlabelled or ()),
-        label_share=label_share,
-        weighting=cast(Weighting, weighting),
-        baseline=not no_baseline,
-    )
-    ensemble = load(artifact, functions=function or ())
-    values = read_settings(config, ensemble.task.name, student, setting)
-    del values["task"]
-    if preset is not None:
-        values["preset"] = preset
-    (member,) = values.pop("members")
-    data_options = values.pop("data", None)
-    name = member if isinstance(member, str) else member["backbone"]
-    require_function("--student", "student", name, function or ())
-    try:
-        result = run_distillation(
-            ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
+        require_artifact_name(out)
+        require_artifact_first("distill", artifact, [data])
+        require_data("distill", data)
+        options = DistillOptions(
+            unlabelled=tuple(unlabelled or ()),
+            label_share=label_share,
+            weighting=cast(Weighting, weighting),
+            baseline=not no_baseline,
         )
-    except (KeyboardInterrupt, SystemExit):
-        say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
-        raise
+        ensemble = load(artifact, functions=function or ())
+        values = read_settings(config, ensemble.task.name, student, setting)
+        del values["task"]
+        if preset is not None:
+            values["preset"] = preset
+        (member,) = values.pop("members")
+        data_options = values.pop("data", None)
+        name = member if isinstance(member, str) else member["backbone"]
+        require_function("--student", "student", name, function or ())
+        try:
+            result = run_distillation(
+                ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
+            )
+        except (KeyboardInterrupt, SystemExit):
+            say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
+            raise
     if json:
         print_json({"teacher": str(artifact), "data": str(data), **result.report, "artifact": str(result.path)})
     else:

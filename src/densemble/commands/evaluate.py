@@ -3,8 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from densemble.commands.output import print_json, print_scores, say
-from densemble.commands.shared_options import ArtifactPath, DataPath, Device, Function, Json, MinMembers, Set, Split
+from densemble.commands.output import print_json, print_scores
+from densemble.commands.progress import command_progress
+from densemble.commands.shared_options import (
+    ArtifactPath,
+    DataPath,
+    Device,
+    Function,
+    Json,
+    MinMembers,
+    Quiet,
+    Set,
+    Split,
+)
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -19,21 +30,22 @@ def evaluate(
     min_members: MinMembers = None,
     setting: Set = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score an ensemble and each of its members on one split of a data set."""
-    from densemble.commands.split_data import data_for, require_split
-    from densemble.evaluation.scores import evaluate as score
-    from densemble.storage.artifact import load
+    with command_progress():
+        from densemble.commands.argument_order import require_artifact_first, require_data
+        from densemble.commands.split_data import data_for, require_split
+        from densemble.evaluation.scores import evaluate as score
+        from densemble.storage.artifact import load
 
-    require_split(split)
-    ensemble = load(artifact, device, function or (), min_members)
-    folder = data_for(ensemble, data, setting)
+        require_split(split)
+        require_artifact_first("evaluate", artifact, [data])
+        require_data("evaluate", data)
+        ensemble = load(artifact, device, function or (), min_members)
+        folder = data_for(ensemble, data, setting)
 
-    def progress(done: int, total: int) -> None:
-        if done % 20 == 0 or done == total:
-            say(f"{done}/{total} images")
-
-    scores = {"artifact": str(artifact), "data": str(data), **score(ensemble, folder, split, progress)}
+        scores = {"artifact": str(artifact), "data": str(data), **score(ensemble, folder, split)}
     if json:
         print_json(scores)
     else:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from densemble.commands.named_values import FORMATS, completed, listed
 from densemble.commands.output import say
 from densemble.commands.shared_options import ArtifactPath, Function, Split, split_names
 
@@ -14,7 +15,10 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="File to write.")],
     format: Annotated[
         str | None,
-        typer.Option(help="onnx, openvino, torch or python. Default: that of the suffix (.onnx, .xml, .pt2, .py)."),
+        typer.Option(
+            autocompletion=completed(FORMATS),
+            help=f"Format: {listed(FORMATS)}. Default: that of the suffix (.onnx, .xml, .pt2, .py).",
+        ),
     ] = None,
     input_type: Annotated[
         str, typer.Option("--input", help="uint8: (B, H, W, C) in 0..255; float32: (B, C, H, W) in [0, 1].")

@@ -1,73 +1,18 @@
-"""The commands ``doctor``, ``backbones`` and ``cuts``: inspect the machine and the networks."""
+"""The commands ``backbones`` and ``cuts``: inspect the networks."""
 
-import os
-import platform
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from densemble.commands.output import print_json, print_table
+from densemble.commands.named_values import complete_backbone
+from densemble.commands.output import print_json
 from densemble.commands.shared_options import Json
-
-PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors", "pillow", "numpy")
-
-
-def doctor(json: Json = False) -> None:
-    """Check this machine: versions, threads, accelerator and weights folder. Exit 6 if there is a problem."""
-    facts = _facts()
-    if json:
-        print_json(facts)
-    else:
-        flat = {key: value for key, value in facts.items() if key not in ("versions", "problems")}
-        rows = [[key, "none" if value is None else str(value)] for key, value in flat.items()]
-        print_table(["", ""], [*rows, *([name, number or "missing"] for name, number in facts["versions"].items())])
-        for problem in facts["problems"]:
-            typer.echo(f"problem: {problem}")
-    if facts["problems"]:
-        raise typer.Exit(6)
-
-
-def _facts() -> dict[str, Any]:
-    """Versions, hardware and settings of the machine, and the problems with them."""
-    import torch
-
-    from densemble.inference.runtime.disk_cache import installed_version
-    from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
-    from densemble.training.fit import bf16_is_fast
-
-    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
-    versions = {name: installed_version(name) for name in PACKAGES}
-    problems = [f"{name} is not installed; reinstall densemble" for name in PACKAGES if not versions[name]]
-    try:
-        from densemble.nets.backbones import backbones as find
-
-        count = len(find())
-    except Exception as error:  # a torchvision built for another torch fails on import with various errors
-        count = 0
-        problems.append(
-            f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt"
-        )
-    if folder and not Path(folder).is_dir():
-        problems.append(
-            f"${WEIGHTS_DIR_VARIABLE} is '{folder}', which is not a folder; create it or unset the variable"
-        )
-    return {
-        "python": platform.python_version(),
-        "versions": versions,
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "bf16": bf16_is_fast(),
-        "backbones": count,
-        "weights_dir": folder,
-        "ok": not problems,
-        "problems": problems,
-    }
 
 
 def backbones(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a shell pattern such as 'timm/*lite*'.")] = "*",
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="Part of a name, or a shell pattern such as 'timm/*lite*'.")
+    ] = "*",
     json: Json = False,
 ) -> None:
     """List the available backbones. With --json, add the stored measurements of their cuts."""
@@ -88,7 +33,14 @@ def backbones(
 
 
 def cuts(
-    backbone: Annotated[str, typer.Argument(help="Backbone name, or MODULE:NAME of a Python function.")],
+    backbone: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=complete_backbone,
+            metavar="BACKBONE",
+            help="Backbone name, or MODULE:NAME of a Python function.",
+        ),
+    ],
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
     every: Annotated[bool, typer.Option("--every", help="List nodes inside blocks, too.")] = False,
     head: Annotated[str | None, typer.Option(help="Head for the automatic cut. Default: as in training.")] = None,

@@ -1,16 +1,39 @@
 """Output of the commands: tables and JSON on stdout, everything else on stderr."""
 
 import json
+import logging
 import math
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import typer
 
 
+def warn(text: str) -> None:
+    """Print text on stderr; in a terminal, words that do not fit into a line begin the next one."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        lines = (wrapped(line, width) for line in text.splitlines())
+        text = "\n".join(part for parts in lines for part in parts)
+    print(text, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """Return the parts of a line that fit into ``width`` columns; a longer word, such as a path, is not broken."""
+    return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def say(line: str) -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
+    """Print a line on stderr, unless the command is quiet."""
+    if not is_quiet():
+        warn(line)
+
+
+def is_quiet() -> bool:
+    """Return whether ``--quiet`` was given: only warnings and errors are shown."""
+    return not logging.getLogger("densemble").isEnabledFor(logging.INFO)
 
 
 def print_json(values: Any) -> None:
@@ -20,12 +43,12 @@ def print_json(values: Any) -> None:
     typer.echo(json.dumps(strict(values), ensure_ascii=False, indent=2, allow_nan=False))
 
 
-def print_table(columns: list[str], rows: list[list[Any]]) -> None:
-    """Print aligned columns on stdout: text aligned left, numbers aligned right."""
+def print_table(columns: list[str], rows: list[list[Any]], header: bool = True) -> None:
+    """Print aligned columns on stdout, under their names if ``header``: text aligned left, numbers aligned right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     numeric = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
-    for line in [columns, *cells]:
+    for line in [columns, *cells] if header else cells:
         aligned = (
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, numeric, strict=True)

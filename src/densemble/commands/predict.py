@@ -1,30 +1,39 @@
 """predict: prediction of images with an artifact; few or thousands, small or larger than memory."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from densemble.commands.evaluate import require_all_members
-from densemble.commands.output import say
-from densemble.commands.progress import ImageProgress
-from densemble.commands.shared_options import ArtifactPath, Function, MinMembers
+from densemble.commands.named_values import BACKENDS, PRECISIONS, RANKINGS, SAVE, completed, listed
+from densemble.commands.output import print_json, say, warn
+from densemble.commands.progress import command_progress
+from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Quiet
+
+if TYPE_CHECKING:
+    from densemble.inference.saved import SavedPrediction
 
 
 def predict(
     artifact: ArtifactPath,
-    source: Annotated[list[str], typer.Argument(help="Images, folders, globs.")],
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
         str,
         typer.Option(
-            help="Kinds of files, separated by commas: map, overlay, uncertainty, npy, guarantee, coco, coco-polygons, "
-            "geojson, labelstudio, cvat, csv."
+            autocompletion=completed(SAVE, several=True),
+            help=f"Kinds of files, separated by commas: {listed(SAVE, 'and')}.",
         ),
     ] = "map,overlay",
-    backend: Annotated[str, typer.Option(help="auto, eager, inductor, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Lowest permitted precision: auto, fp32, bf16 or int8.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(autocompletion=completed(BACKENDS), help=f"Backend: {listed(BACKENDS)}.")
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest permitted precision: {listed(PRECISIONS)}."),
+    ] = "auto",
     keep: Annotated[
         float | None,
         typer.Option(help="Stop early; keep about this share of the ensemble's score, for instance 0.995."),
@@ -40,7 +49,8 @@ def predict(
     rank_by: Annotated[
         str | None,
         typer.Option(
-            help="Write ranking.csv, least certain image first: entropy, mutual_information, disagreement, variance."
+            autocompletion=completed(RANKINGS),
+            help=f"Write ranking.csv, least certain image first: {listed(RANKINGS)}.",
         ),
     ] = None,
     save_option: Annotated[
@@ -52,44 +62,60 @@ def predict(
     ] = None,
     function: Function = None,
     min_members: MinMembers = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Predict images; maps and overlays are written at the size of each image.
 
     A second run with the same settings predicts only the missing images.
     """
-    from densemble.commands.overrides import format_options
-    from densemble.inference.predict import PredictOptions
-    from densemble.inference.predict import predict as predictions
-    from densemble.inference.saved import SavedPrediction
-    from densemble.inference.sources import find_images
-    from densemble.storage.artifact import fingerprint, load
+    from densemble.commands.results import predict_values
 
-    images = list(dict.fromkeys(path for item in source for path in find_images(item)))
-    ensemble = load(artifact, device, function or (), min_members)
     failed: list[str] = []
-    left_out: list[tuple[str, Mapping[str, str]]] = []
-    earlier = 0
-    with ImageProgress() as bar:
+    saved: list[SavedPrediction] = []
+    with command_progress():
+        from densemble.commands.argument_order import require_artifact_first
+        from densemble.commands.overrides import format_options
+        from densemble.inference.predict import PredictOptions
+        from densemble.inference.predict import predict as predictions
+        from densemble.inference.sources import find_images
+        from densemble.storage.artifact import fingerprint, load
+
+        require_artifact_first("predict", artifact, source)
+        images = list(dict.fromkeys(path for item in source for path in find_images(item)))
+        ensemble = load(artifact, device, function or (), min_members)
         options = PredictOptions(
             keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again,
             save=tuple(kind.strip() for kind in save.split(",") if kind.strip()), fingerprint=fingerprint(artifact),
             formats=format_options(save_option or []),
         )  # fmt: skip
-        bar.update(0, len(images), 0)
-        for done, p in enumerate(predictions(ensemble, images, backend, precision, out=out, options=options), 1):
-            if p.failed is not None:
-                failed.append(p.failed)
-                bar.say(f"failed: {p.failed}")
-            elif isinstance(p, SavedPrediction):
-                earlier += p.earlier
-                left_out.append((str(p.path), p.without))
-                for name, reason in p.without.items() if not p.earlier else ():
-                    bar.say(f"'{p.path}': predicted without member '{name}', which {reason}")
-            bar.update(done, len(images), earlier)
+        results = predictions(ensemble, images, backend, precision, out=out, options=options)
+        _collect(results, len(images), saved, failed)
+    earlier = sum(p.earlier for p in saved)
     if earlier:
         say(f"{earlier} images were finished earlier (--again predicts them again)")
+    if json:
+        print_json(predict_values(artifact, out, saved, failed))
     _conclude(len(images), failed, out)
-    require_all_members(ensemble, left_out)
+    require_all_members(ensemble, [(str(p.path), p.without) for p in saved])
+
+
+def _collect(results: Iterable[Any], total: int, saved: "list[SavedPrediction]", failed: list[str]) -> None:
+    """Show the progress of the results, and add them to the lists; a failure is shown at once."""
+    from densemble.inference.saved import SavedPrediction
+    from densemble.progress.phases import phase
+
+    with phase("predicting", total, "images") as predicting:
+        for p in results:
+            if p.failed is not None:
+                failed.append(p.failed)
+                warn(f"failed: {p.failed}")
+            elif isinstance(p, SavedPrediction):
+                saved.append(p)
+                predicting.skipped += p.earlier
+                for name, reason in p.without.items() if not p.earlier else ():
+                    warn(f"'{p.path}': predicted without member '{name}', which {reason}")
+            predicting.advance()
 
 
 def _conclude(total: int, failed: list[str], out: Path) -> None:

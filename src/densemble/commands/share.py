@@ -49,8 +49,10 @@ def push(
 
     The access token is read from HF_TOKEN, or from the login of `hf auth login`.
     """
+    from densemble.commands.argument_order import require_artifact_first
     from densemble.exporters.hub import push_to_hub
 
+    require_artifact_first("push", artifact, [repository])
     address = push_to_hub(
         artifact, repository, private=private or None, revision=revision, run=run, licence=licence,
         functions=function or (),

@@ -1,15 +1,20 @@
 """Command-line options used by several commands, and their conversion to settings."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densemble.commands.named_values import PRESETS, SPLITS, TASKS, complete_backbone, completed, listed
+
 if TYPE_CHECKING:
     from densemble.config import RunConfig
 
-DataPath = Annotated[Path, typer.Argument(help="Folder with train/images, train/targets, val/images, val/targets.")]
-RunPath = Annotated[Path, typer.Argument(help="Run folder written by `densemble train`.")]
+DataPath = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder with train/images, train/targets, val/images, val/targets.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by `densemble train`.")]
 
 
 def local_artifact(text: str) -> Path:
@@ -31,14 +36,34 @@ ArtifactPath = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def _be_quiet(quiet: bool) -> bool:
+    if quiet:
+        logging.getLogger("densemble").setLevel(logging.WARNING)  # the command line restores the level at its end
+    return quiet
+
+
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_be_quiet, help="Show only warnings and errors, no progress.")
+]
 TaskName = Annotated[
     str | None,
-    typer.Option("--task", help="Task: saliency, segmentation, multilabel, depth, regression, heatmap or image."),
+    typer.Option("--task", autocompletion=completed(TASKS), help=f"Task: {listed(TASKS)}."),
 ]
+PresetName = Annotated[
+    str | None,
+    typer.Option("--preset", autocompletion=completed(PRESETS), help=f"Predefined settings: {listed(PRESETS)}."),
+]
+BackboneName = Annotated[str, typer.Option("--backbone", autocompletion=complete_backbone, help="Backbone to tune.")]
 ConfigPath = Annotated[Path | None, typer.Option("--config", help="Settings file (run.yaml) to start from.")]
 Split = Annotated[
     str | None,
-    typer.Option("--split", help="Split: train, val or test. Default: test if the data set has one, else val."),
+    typer.Option(
+        "--split",
+        autocompletion=completed(SPLITS),
+        help=f"Split: {listed(SPLITS)}. Default: test if the data set has one, else val.",
+    ),
 ]
 Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda, ...")]
 Function = Annotated[

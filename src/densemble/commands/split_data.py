@@ -35,7 +35,8 @@ def require_split(split: str | None) -> None:
     Raises:
         UsageError: there is no split of this name.
     """
-    from densemble.errors import UsageError
+    from densemble.data.layouts import SPLITS
+    from densemble.errors import UsageError, unknown_name
 
-    if split not in (None, "train", "val", "test"):
-        raise UsageError(f"no split is named '{split}'; there are: train, val, test")
+    if split is not None and split not in SPLITS:
+        raise UsageError(unknown_name("split", split, SPLITS))

@@ -5,12 +5,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densemble.commands.named_values import (
+    CALIBRATE,
+    COMBINE,
+    ENGINES,
+    GUARANTEE,
+    SELECT,
+    complete_members,
+    completed,
+    listed,
+)
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     ConfigPath,
     DataPath,
     Function,
     Json,
+    PresetName,
+    Quiet,
     RunPath,
     Set,
     TaskName,
@@ -18,6 +31,7 @@ from densemble.commands.shared_options import (
     read_settings,
     split_names,
 )
+from densemble.errors import PartialError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -31,11 +45,12 @@ def train(
     members: Annotated[
         str | None,
         typer.Option(
+            autocompletion=complete_members,
             help="Comma-separated backbones. Default: alexnet, densenet201, inception_v3, resnet152, squeezenet1_1, "
-            "vgg19_bn and resdeconv."
+            "vgg19_bn and resdeconv.",
         ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Predefined settings: fast, balanced or best.")] = None,
+    preset: PresetName = None,
     config: ConfigPath = None,
     setting: Set = None,
     time: Annotated[
@@ -50,62 +65,85 @@ def train(
         bool, typer.Option("--keep-checkpoints", help="Keep last.ckpt and the decoded images after the run.")
     ] = False,
     function: Function = None,
-    engine: Annotated[str, typer.Option(help="Engine that trains the members: local.")] = "local",
+    engine: Annotated[
+        str, typer.Option(autocompletion=completed(ENGINES), help=f"Engine that trains the members: {listed(ENGINES)}.")
+    ] = "local",
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
-    from densemble.commands.overrides import with_settings
-    from densemble.config import read_config
-    from densemble.engines.budget import Budget, parse_time
-    from densemble.engines.configure import open_data, require_functions
-    from densemble.engines.local import forget_changed
-    from densemble.errors import UsageError
-    from densemble.run import run_members
+    from densemble.commands.results import train_values
 
-    if engine != "local":
-        raise UsageError(f"no engine is named '{engine}'; there is: local")
-    budget = Budget(parse_time(time), context.obj)
-    stored = out / "run.yaml"
-    resume = resume or retrain
-    resumed = resume and stored.is_file() and config is None and members is None
-    if resumed:
-        values = with_settings(read_config(stored), setting or [])
-        if task is not None and task != values.get("task"):
-            raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
-        source = str(stored)
-    else:
-        values, source = read_settings(config, task, members, setting), str(config or "the settings")
-    if preset is not None:
-        values["preset"] = preset
-    if keep_checkpoints:
-        values = with_settings(values, ["trainer.keep_checkpoints=true"])
-    folder, settings = open_data(data, values, source)
-    if members is None and (resumed or config is not None):  # backbones from a file need --function
-        require_functions(settings, function or (), f"'{source}'")
-    functions = " ".join(["", *function_options(settings)])
-    if retrain:
-        forget_changed(folder, settings, out)
-    try:
-        run_members(folder, settings, out, resume, budget)
-    except (KeyboardInterrupt, SystemExit):
-        command = f"densemble train {data} -o {out} --resume{functions}"
-        say(f"densemble: stopped; finished epochs are kept, continue with `{command}`")
-        raise
-    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
-    say(f"run in {out}; next: densemble leaderboard {out}, {predict}")
+    failure: PartialError | None = None
+    with command_progress():
+        from densemble.commands.argument_order import require_data
+        from densemble.commands.overrides import with_settings
+        from densemble.config import read_config
+        from densemble.engines.budget import Budget, parse_time
+        from densemble.engines.configure import open_data, require_functions
+        from densemble.engines.local import forget_changed
+        from densemble.progress.phases import set_limit
+        from densemble.run import run_members
+
+        if engine not in ENGINES:
+            raise UsageError(unknown_name("engine", engine, ENGINES))
+        require_data("train", data)
+        budget = Budget(parse_time(time), context.obj)
+        set_limit(budget)
+        stored = out / "run.yaml"
+        resume = resume or retrain
+        resumed = resume and stored.is_file() and config is None and members is None
+        if resumed:
+            values = with_settings(read_config(stored), setting or [])
+            if task is not None and task != values.get("task"):
+                raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
+            source = str(stored)
+        else:
+            values, source = read_settings(config, task, members, setting), str(config or "the settings")
+        if preset is not None:
+            values["preset"] = preset
+        if keep_checkpoints:
+            values = with_settings(values, ["trainer.keep_checkpoints=true"])
+        folder, settings = open_data(data, values, source)
+        if members is None and (resumed or config is not None):  # backbones from a file need --function
+            require_functions(settings, function or (), f"'{source}'")
+        functions = " ".join(["", *function_options(settings)])
+        if retrain:
+            forget_changed(folder, settings, out)
+        try:
+            run_members(folder, settings, out, resume, budget)
+        except (KeyboardInterrupt, SystemExit):
+            command = f"densemble train {data} -o {out} --resume{functions}"
+            say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
+            raise
+        except PartialError as error:
+            failure = error
+    if json:
+        print_json(train_values(out))
+    if failure is not None:
+        raise failure
+    say(f"run in {out}; next:")
+    say(f"  densemble leaderboard {out}")
+    say(f"  densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}")
 
 
 def assemble(
     run: RunPath,
     out: Annotated[Path, typer.Option("-o", "--out", help="Artifact to write, NAME.safetensors.")],
     select: Annotated[
-        str, typer.Option(help="Selection: greedy, all, best, exhaustive, or comma-separated member names.")
+        str,
+        typer.Option(
+            autocompletion=completed(SELECT),
+            help=f"Selection: {listed(SELECT, 'or')}; or comma-separated member names.",
+        ),
     ] = "greedy",
     weights: Annotated[str | None, typer.Option(help="Comma-separated weights, one per selected name.")] = None,
     combine: Annotated[
         str,
         typer.Option(
-            help="Combination rule: mean, logits, median, trimmed, vote, class_weights, stacking, inverse_variance, "
-            "rank or histogram; auto: the best rule that is significantly better than the mean."
+            autocompletion=completed(("auto", *COMBINE)),
+            help=f"Combination rule: {listed(COMBINE)}; auto: the best rule that is significantly better than the "
+            "mean.",
         ),
     ] = "mean",
     metric: Annotated[str | None, typer.Option(help="Metric for the selection; default: that of the task.")] = None,
@@ -115,9 +153,15 @@ def assemble(
     ] = None,
     snapshots: Annotated[bool, typer.Option("--snapshots", help="Add snapshots from training as candidates.")] = False,
     soups: Annotated[bool, typer.Option("--soups", help="Add networks with averaged weights as candidates.")] = False,
-    calibrate: Annotated[str, typer.Option(help="Calibration: auto, none, temperature, vector or variance.")] = "auto",
+    calibrate: Annotated[
+        str, typer.Option(autocompletion=completed(CALIBRATE), help=f"Calibration: {listed(CALIBRATE)}.")
+    ] = "auto",
     guarantee: Annotated[
-        str, typer.Option(help="Guarantee: none, set, risk or interval; fitted on half of the validation images.")
+        str,
+        typer.Option(
+            autocompletion=completed(GUARANTEE),
+            help=f"Guarantee: {listed(GUARANTEE)}; fitted on half of the validation images.",
+        ),
     ] = "none",
     level: Annotated[float, typer.Option(help="Share that the guarantee may miss.")] = 0.1,
     confidence: Annotated[float, typer.Option(help="Confidence of the guarantee risk.")] = 0.95,
@@ -125,28 +169,36 @@ def assemble(
     seed: Annotated[int, typer.Option(help="Random seed of intervals and subsampling.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Data folder, if it has moved since the training.")] = None,
     function: Function = None,
+    json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Select members by their held-out predictions; write the artifact and RUN/report.html."""
-    from densemble.errors import PartialError, UsageError
-    from densemble.run import Run
-    from densemble.storage.artifact import require_artifact_name, save
+    from densemble.commands.results import assemble_values
 
-    require_artifact_name(out)
-    try:
-        numbers = [float(part) for part in weights.split(",")] if weights else None
-    except ValueError:
-        raise UsageError(f"--weights {weights}: write numbers separated by commas, for example 2,1,1") from None
-    opened = Run(run, data, function or ())
-    if views is not None:
-        opened.add_views(split_names(views))
-    if snapshots:
-        opened.add_snapshots()
-    if soups:
-        opened.add_soups()
-    ensemble = opened.assemble(
-        select, combine, numbers, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
-        level=level, confidence=confidence, min_members=min_members, seed=seed,
-    )  # fmt: skip
+    with command_progress():
+        from densemble.commands.argument_order import require_run
+        from densemble.run import Run
+        from densemble.storage.artifact import require_artifact_name
+
+        require_artifact_name(out)
+        require_run("assemble", run)
+        try:
+            numbers = [float(part) for part in weights.split(",")] if weights else None
+        except ValueError:
+            raise UsageError(f"--weights {weights}: write numbers separated by commas, for example 2,1,1") from None
+        opened = Run(run, data, function or ())
+        if views is not None:
+            opened.add_views(split_names(views))
+        if snapshots:
+            opened.add_snapshots()
+        if soups:
+            opened.add_soups()
+        ensemble = opened.assemble(
+            select, combine, numbers, metric=metric, budget=budget, calibrate=calibrate, guarantee=guarantee,
+            level=level, confidence=confidence, min_members=min_members, seed=seed,
+        )  # fmt: skip
+    from densemble.storage.artifact import save
+
     scores = ensemble.metrics["val"]
     shown = ", ".join(f"{key} {value:.4f}" for key, value in scores.items() if isinstance(value, float))
     say(f"val (fitted on these images): {shown}")
@@ -155,6 +207,8 @@ def assemble(
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
     say(f"selection and scores explained: {opened.folder.report}")
+    if json:
+        print_json(assemble_values(opened, path))
     dropped = opened.analysis()["dropped"]
     if dropped:
         names = ", ".join(row["name"] for row in dropped)
@@ -163,8 +217,10 @@ def assemble(
 
 def leaderboard(run: RunPath, json: Json = False) -> None:
     """Show held-out scores of members and ensemble, and cross-fitted scores of strategies and rules."""
+    from densemble.commands.argument_order import require_run
     from densemble.run import Run
 
+    require_run("leaderboard", run)
     opened = Run(run)
     if not json:
         print_leaderboard(opened)

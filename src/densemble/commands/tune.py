@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from densemble.commands.named_values import SEARCHED, completed, listed
 from densemble.commands.output import print_json, print_table, say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
+    BackboneName,
     ConfigPath,
     DataPath,
     Json,
+    Quiet,
     Set,
     TaskName,
     function_options,
@@ -26,34 +30,41 @@ TRIALS_SHOWN = 10
 
 def tune(
     data: DataPath,
-    backbone: Annotated[str, typer.Option("--backbone", help="Backbone to tune.")],
+    backbone: BackboneName,
     out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; an interrupted search in it continues.")],
     task: TaskName = None,
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier calls.")] = 20,
     time: Annotated[str | None, typer.Option(help="Start no new trial after this time, for example 30m.")] = None,
     space: Annotated[
         str | None,
-        typer.Option(help="Comma-separated parameters to search: cut, head, learning_rate, backbone_share, augment."),
+        typer.Option(
+            autocompletion=completed(SEARCHED, several=True),
+            help=f"Comma-separated parameters to search: {listed(SEARCHED, 'and')}.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: those of the settings.")] = None,
     config: ConfigPath = None,
     setting: Set = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search the best cut, head and learning rates of one backbone; write the best settings to OUT/best.yaml."""
-    from densemble.engines.budget import parse_time
-    from densemble.engines.configure import open_data
-    from densemble.tuning import run_search
+    with command_progress():
+        from densemble.commands.argument_order import require_data
+        from densemble.engines.budget import parse_time
+        from densemble.engines.configure import open_data
+        from densemble.tuning import run_search
 
-    seconds = parse_time(time)
-    values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
-    names = split_names(space) if space is not None else None
-    folder, settings = open_data(data, values, str(config or "the settings"))
-    try:
-        result = run_search(folder, settings, out, trials, seconds, names)
-    except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished trials are kept in '{out}', run the same command again to continue")
-        raise
+        seconds = parse_time(time)
+        require_data("tune", data)
+        values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
+        names = split_names(space) if space is not None else None
+        folder, settings = open_data(data, values, str(config or "the settings"))
+        try:
+            result = run_search(folder, settings, out, trials, seconds, names)
+        except (KeyboardInterrupt, SystemExit):
+            say(f"densemble: stopped; finished trials are kept in '{out}', run the same command again to continue")
+            raise
     words = ["densemble", "train", str(data), "--config", str(result.config), "-o", str(out / "run")]
     next_command = shlex.join([*words, *function_options(settings)])
     if json:

@@ -144,7 +144,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
         except OSError as error:
             raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
 
-    return map_in_threads(digest, paths)
+    return map_in_threads(digest, paths, "comparing")
 
 
 def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
@@ -203,7 +203,7 @@ def _fill(
         targets[number] = resize_target(torch.from_numpy(np.ascontiguousarray(target)), size, reading.kind).numpy()
         return None
 
-    failures = map_in_threads(decode, range(count))
+    failures = map_in_threads(decode, range(count), "reading", "pairs")
     messages = [failure for failure in failures if isinstance(failure, str)]
     if messages:
         raise DataError(f"{len(messages)} of {count} pairs cannot be used: {first_few(messages)}")

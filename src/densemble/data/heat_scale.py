@@ -10,6 +10,7 @@ import numpy as np
 from densemble.data.parallel import map_in_threads
 from densemble.data_options import HeatMax
 from densemble.errors import DataError
+from densemble.progress.phases import phase
 from densemble.shapes import Array
 from densemble.storage import images as codec
 
@@ -57,8 +58,10 @@ def _peaks(files: list[Path], read: Callable[[Path], Array]) -> Iterator[tuple[f
         return float(known.max(initial=0)), bool((known == np.round(known)).all())
 
     count = 4 * (os.cpu_count() or 1)
-    for start in range(0, len(files), count):
-        yield from map_in_threads(measure, files[start : start + count])
+    with phase("reading targets", len(files), "files") as reading:
+        for start in range(0, len(files), count):
+            yield from map_in_threads(measure, files[start : start + count])
+            reading.advance(len(files[start : start + count]))
 
 
 def _full_scale(name: str, peaks: Iterator[tuple[float, bool]]) -> float:

@@ -47,7 +47,7 @@ def find_mask_values(samples: Iterable[Sample]) -> MaskValues:
                 if holds:
                     channels.add(channel)
 
-    map_in_threads(look, _files(samples))
+    map_in_threads(look, _files(samples), "reading masks")
     return MaskValues(frozenset(with_white - with_both), frozenset((with_white & with_one) - with_both))
 
 

@@ -22,6 +22,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.inference.predict import fingerprint_of
 from densemble.messages import shown
 from densemble.nets.network_arguments import unwrapped
+from densemble.progress.display import shown_progress
 from densemble.storage.artifact import require_artifact_name, save
 from densemble.storage.runs import RunFolder, strict, write_json
 
@@ -87,7 +88,7 @@ def distill(
     """
     path, options, ensemble = Path(out), options or DistillOptions(), unwrapped(ensemble)
     require_artifact_name(path)
-    with shown(report):
+    with shown(report), shown_progress():
         folder, config = resolve_student(ensemble, data, student, {**settings, "data": data_options})
         files = unlabelled_files(ensemble, folder, options.unlabelled)
         run = RunFolder(path.with_suffix(""))

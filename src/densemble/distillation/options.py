@@ -8,7 +8,7 @@ from typing import Any
 from densemble.data.folder import FolderData
 from densemble.data.trained_options import trained_options
 from densemble.ensemble.ensemble import Ensemble
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, UsageError, unknown_name
 from densemble.training.soft_targets import WEIGHTINGS, Weighting
 
 HELD_OUT = 0.1
@@ -39,7 +39,7 @@ class DistillOptions:
                 "nothing of the ensemble"
             )
         if self.weighting not in WEIGHTINGS:
-            raise UsageError(f"no weighting is named '{self.weighting}'; there are: {', '.join(WEIGHTINGS)}")
+            raise UsageError(unknown_name("weighting", self.weighting, WEIGHTINGS))
 
 
 def open_data(ensemble: Ensemble, data: FolderData | str | Path, options: Mapping[str, Any]) -> FolderData:

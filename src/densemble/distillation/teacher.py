@@ -25,6 +25,7 @@ from densemble.ensemble.resize import resize_maps
 from densemble.errors import ResourceError
 from densemble.inference.predict import prepared
 from densemble.inference.sources import find_images, read_for_ensemble
+from densemble.progress.phases import track
 from densemble.shapes import Array, Size
 from densemble.training.soft_targets import SoftTargets
 
@@ -133,12 +134,10 @@ class _Pass:
         )
         log.info(f"computing the maps of the ensemble for {len(self.train)} labelled, {len(self.files)} other images")
         started, fast = time.monotonic(), prepared(self.ensemble)
-        for index, image in enumerate(self._images()):
+        for index, image in enumerate(track(self._images(), "ensemble maps", count, "images")):
             if index >= len(self.train):
                 unlabelled[index - len(self.train)] = _stored(image, unlabelled)
             maps[index], doubt[index] = self._predict(fast, image)
-            if (index + 1) % 100 == 0:
-                log.info(f"{index + 1}/{count} images")
         log.info(f"maps of {count} images computed in {time.monotonic() - started:.0f} s")
 
     def _images(self) -> Iterable[Array]:

@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError
 from densemble.evaluation.scores import score_baselines
 from densemble.nets.heads import require_head
+from densemble.progress.phases import phase, track
 from densemble.storage.runs import RunFolder, read_json, require_writable, write_json, write_text
 from densemble.tasks import make_task
 from densemble.training.soft_targets import SoftTargets
@@ -87,9 +88,21 @@ def train_members(
     if budget is not None and budget.seconds is not None:
         train_within(budget, training, {index: macs[index] for index in pending}, len(outcomes), record)
     else:
-        for index in pending:
-            record(index, train_member(training, index))
+        with phase("training", len(indices), steps=True, costs=_costs(training, macs)) as members:
+            for index in pending:
+                members.start(index, training.name(index))
+                record(index, train_member(training, index))
     return [outcomes[index] for index in indices]
+
+
+def _costs(training: Training, macs: Sequence[float]) -> list[float]:
+    """Return the relative duration of the training of each member."""
+    config = training.config
+    return [
+        cost * config.members[index].training(config.training).epochs
+        * (0.0 if member_state(training.folder(index)) == "done" else 1.0)
+        for index, cost in enumerate(macs)
+    ]  # fmt: skip
 
 
 def _check_members(config: RunConfig) -> list[float]:
@@ -101,7 +114,7 @@ def _check_members(config: RunConfig) -> list[float]:
     if config.weights_dir is not None and not Path(config.weights_dir).expanduser().is_dir():
         raise ResourceError(f"weights_dir '{config.weights_dir}' is no folder; create it or leave it out")
     macs = []
-    for member in config.members:
+    for member in track(config.members, "measuring networks", len(config.members)):
         if member.head is not None:
             require_head(member.head)
         macs.append(float(member_cut(config, member).macs))

@@ -24,7 +24,6 @@ from densemble.storage.runs import MemberFolder, RunFolder, require_writable, wr
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
-from densemble.training.module import scalars
 from densemble.training.settings import MemberFit
 from densemble.training.soft_targets import SoftTargets
 
@@ -137,8 +136,9 @@ def train_member(
         write_json(folder.record, record)
     except FAILURES as error:
         return record_failure(training, index, error, record)
-    scores = ", ".join(f"{key} {value:.4f}" for key, value in scalars(record["val"]).items())
-    log.info(f"{name}: done in {record['seconds']:.0f} s, val {scores}")
+    score = record["val"].get(training.task.primary)
+    text = "" if score is None else f", val {training.task.primary} {score:.4f}"
+    log.info(f"{name}: done in {record['seconds']:.0f} s{text}")
     return Outcome(name, "done")
 
 

@@ -9,6 +9,7 @@ from densemble.engines.budget import Budget, Cost, Plan, make_plan
 from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
 from densemble.engines.member import FAILURES, Outcome, Training, build_member, record_failure, train_member
 from densemble.engines.plan import sizes
+from densemble.progress.phases import Phase, phase, track
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import training_device
 from densemble.training.rate import STEPS
@@ -102,7 +103,7 @@ class _TimedRun:
         as much, or when measuring has taken its share of the time.
         """
         least_left, measured = self.budget.left * (1 - MEASURING_SHARE), 0
-        for index in list(self.unmeasured):
+        for index in track(list(self.unmeasured), "measuring members", len(self.unmeasured)):
             plan = make_plan(list(self.costs.values()), self.budget.left - self.reserved, False)
             excess = [self.macs[i] for i, cost in self.costs.items() if cost in plan.left_out]
             if excess and (self.budget.left < least_left or self.macs[index] > much_more * min(excess)):
@@ -120,10 +121,16 @@ class _TimedRun:
 
     def train(self) -> None:
         """Train measured members, cheapest first, while one of them fits into the time left."""
+        with phase("training", len(self.training.config.members), steps=True) as members:
+            self._train(members)
+
+    def _train(self, members: Phase) -> None:
+        total = len(self.training.config.members)
         while (plan := self.plan()).shares:
             share = plan.shares[0]
             index = next(index for index, cost in self.costs.items() if cost is share.cost)
             del self.costs[index]
+            members.start(total - len(self.costs) - len(self.unmeasured) - 1, self.training.name(index))
             outcome = train_member(self.training, index, self.built.pop(index), share.seconds, share.cost.ending)
             self.record(index, outcome)
             if outcome.state == "done":

@@ -5,14 +5,13 @@ left and right have a meaning, as in keypoints of the left and the right hand.
 """
 
 import copy
-import difflib
 import re
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.nets.dense import DenseModel
 from densemble.shapes import Size, size_of
 
@@ -81,10 +80,7 @@ def make_view(name: str) -> View:
         return VIEWS[name]
     scale = _SCALE.fullmatch(name)
     if scale is None:
-        near = difflib.get_close_matches(name, VIEWS, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        known = ", ".join(VIEWS)
-        raise UsageError(f"no view is named '{name}'; {hint}There are: {known}, and scaleN for N percent")
+        raise UsageError(f"{unknown_name('view', name, VIEWS)}, and scaleN for N percent")
     percent = int(scale[1])
     if not SMALLEST_SCALE <= percent <= LARGEST_SCALE or percent == 100:
         raise UsageError(

@@ -20,6 +20,7 @@ from densemble.errors import ArtifactError
 from densemble.evaluation.trust import Trust, reliability_table
 from densemble.metrics import Metric
 from densemble.nets.modes import eval_mode
+from densemble.progress.phases import track
 from densemble.shapes import Array, Size, size_of
 from densemble.storage.images import as_unit
 from densemble.tasks import Task
@@ -105,7 +106,8 @@ def evaluate(
         DataError: no such split, files that cannot be used, or other classes than those of the ensemble.
     """
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
-    samples, examples, task = data.split(split), images_with_targets(data, split), ensemble.task
+    samples, task = data.split(split), ensemble.task
+    examples = track(images_with_targets(data, split), "evaluating", len(samples), "images")
     whole, single = EnsembleMetrics(task, ensemble.guarantee), {name: task.metrics() for name in ensemble.members}
     device = next(ensemble.parameters()).device
     without: list[dict[str, Any]] = []
@@ -171,7 +173,8 @@ def predict_split(
     resized = np.empty((len(data.split(split)), task.out_channels, *map_size), dtype=dtype)
     device = next(model.parameters()).device
     index = 0
-    for batch in equal_size_batches(images_with_targets(data, split)):
+    examples = track(images_with_targets(data, split), "predicting", len(data.split(split)), "images")
+    for batch in equal_size_batches(examples):
         images = torch.cat([images for images, _, _ in batch])
         maps = task.activation(model(images.to(device)).float())
         small_maps = resize_maps(maps, map_size, density, antialias=True)
@@ -205,7 +208,8 @@ def score_baselines(task: Task, data: FolderData, train: DecodedSplit, target_si
     for name in baseline_names(task):
         maps = BASELINES[name].predict(mean)
         metric = task.metrics()
-        for _, target, points in images_with_targets(data, "val"):
+        examples = track(images_with_targets(data, "val"), f"scoring the {name}", len(data.val), "images")
+        for _, target, points in examples:
             update_metric(metric, task, maps[None], target, points)
         scores[name] = metric.compute()
     return scores

@@ -1,6 +1,5 @@
 """Export an ensemble to a file that runs without densemble, and verify it before it is handed over."""
 
-import difflib
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from torch.export import ExportedProgram
 
 from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.exporters.description import describe
 from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_exportable, trace
 from densemble.exporters.onnx import open_onnx, write_onnx
@@ -204,8 +203,7 @@ def _exporter(path: Path, format: str | None) -> Exporter:
             raise UsageError(f"'{path}': the suffix belongs to no format; there are: {known}")
         return matching[0]
     if format not in EXPORTERS:
-        near = difflib.get_close_matches(format, EXPORTERS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        hint = did_you_mean(format, EXPORTERS)
         raise UsageError(f"no export format is named '{format}'; {hint}there are: {known}")
     row = EXPORTERS[format]
     if path.suffix != row.suffix:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import ConformalInterval
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.inference.formats import FORMATS, Format, content_of
 from densemble.inference.formats.whole_map import MOST_PIXELS
 from densemble.shapes import format_size
@@ -79,7 +79,7 @@ def require_kinds(what: Sequence[str], task: Task) -> None:
     available = [kind for kind, row in SAVE.items() if row.suits(task)]
     for kind in what:
         if kind not in SAVE:
-            raise UsageError(f"cannot save '{kind}'; available: {', '.join(available)}")
+            raise UsageError(f"cannot save '{kind}'; {did_you_mean(kind, available)}available: {', '.join(available)}")
         if kind not in available:
             raise UsageError(
                 f"a map of task '{task.name}' cannot be saved as '{kind}'; available: {', '.join(available)}"

@@ -14,7 +14,7 @@ from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.file_kinds import require_fits, require_saved
@@ -37,6 +37,7 @@ from densemble.inference.tiles.resize_blocks import BLOCK
 from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped
+from densemble.progress.phases import Phase, phase
 from densemble.storage.runs import require_writable
 from densemble.tasks import Task
 
@@ -281,22 +282,21 @@ def _predict_in_windows(
         log.info(f"{name}: {tiles}")
     for path, name in files:
         try:
-            yield predict_large(ensemble, path, name, output, tile, reaches, _log_rows(path.name))
+            log.info(f"{path.name}: in windows of {tile} pixels")
+            with phase(path.name, unit="rows") as rows:
+                yield predict_large(ensemble, path, name, output, tile, reaches, _counter(rows))
         except DataError as error:
             yield FailedImage(name, path, str(error))
         except UnusableMaps as error:
             yield FailedImage(name, path, f"'{path}': {error}")
 
 
-def _log_rows(name: str) -> Callable[[int, int], None]:
-    """Make a function that logs the number of finished rows, about ten times per image."""
-    logged = 0
+def _counter(rows: Phase) -> Callable[[int, int], None]:
+    """Make a function that counts the finished rows of an image."""
 
     def progress(done: int, total: int) -> None:
-        nonlocal logged
-        if done - logged >= total / 10 or done == total:
-            logged = done
-            log.info(f"{name}: {done}/{total} rows")
+        rows.total = total
+        rows.start(done, "")
 
     return progress
 
@@ -308,9 +308,11 @@ def check_execution(backend: str, precision: str) -> None:
         UsageError: unknown name; the message lists the available ones.
     """
     if backend not in ("auto", *BACKENDS):
-        raise UsageError(f"no backend is named '{backend}'; available: {', '.join(('auto', *BACKENDS))}")
+        hint = did_you_mean(backend, ("auto", *BACKENDS))
+        raise UsageError(f"no backend is named '{backend}'; {hint}available: {', '.join(('auto', *BACKENDS))}")
     if precision not in PRECISIONS:
-        raise UsageError(f"no precision is named '{precision}'; available: {', '.join(PRECISIONS)}")
+        hint = did_you_mean(precision, PRECISIONS)
+        raise UsageError(f"no precision is named '{precision}'; {hint}available: {', '.join(PRECISIONS)}")
 
 
 def prepared(

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.storage.runs import write_text
 from densemble.tasks import Task
 
@@ -20,7 +20,10 @@ def require_ranked(by: str, task: Task) -> None:
     """
     available = RANKINGS if task.distribution != "none" else ("variance",)
     if by not in available:
-        raise UsageError(f"images of task '{task.name}' cannot be ranked by '{by}'; available: {', '.join(available)}")
+        hint = did_you_mean(by, available)
+        raise UsageError(
+            f"images of task '{task.name}' cannot be ranked by '{by}'; {hint}available: {', '.join(available)}"
+        )
 
 
 def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> Path:

@@ -1,10 +1,9 @@
 """Select a cut: the automatic rule, its limits, and the messages if no node fits."""
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from densemble.errors import CutError
+from densemble.errors import CutError, did_you_mean
 from densemble.nets.cut import Cut
 from densemble.nets.heads import HEADS, require_head
 from densemble.shapes import Size, format_size
@@ -131,8 +130,7 @@ def _named(cuts: Sequence[Cut], node: str, within: Limits, backbone: str) -> Cut
     offered = ", ".join(f"'{c.node}' ({c.channels}x{format_size(c.size)})" for c in last_of_size[-4:]) or "none"
     named = [c for c in cuts if node in (c.node, c.graph_node) or c.graph_node.startswith(f"{node}.")]
     if not named:
-        near = difflib.get_close_matches(node, [c.node for c in cuts], n=2, cutoff=0.6)
-        hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+        hint = did_you_mean(node, [c.node for c in cuts])
         raise CutError(f"{backbone} has no node '{node}'; {hint}cuts that fit: {offered}")
     cut = named[-1]
     if not limits.permits(cut):

@@ -5,7 +5,6 @@ A backbone is named ``alexnet`` (torchvision), ``timm/NAME`` or ``timm/NAME.TAG`
 """
 
 import contextlib
-import difflib
 import fnmatch
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from densemble.errors import UsageError, WeightsError
+from densemble.errors import UsageError, WeightsError, did_you_mean
 from densemble.nets import local_weights
 from densemble.nets.in_place import copy_overwritten_outputs
 from densemble.nets.normalization import Normalization
@@ -54,9 +53,9 @@ def require_name(name: str) -> None:
     plain = name.split(".")[0] if name.startswith("timm/") else name
     if plain in _all_names() or is_user_function(name):
         return
-    near = difflib.get_close_matches(plain, _all_names(), n=3, cutoff=0.5)
-    near = [f"timm/{name}"] if f"timm/{plain.split('.')[0]}" in _all_names() else near
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `densemble backbones`, or give module:function"
+    prefixed = [f"timm/{name}"] if f"timm/{plain.split('.')[0]}" in _all_names() else None
+    hint = did_you_mean(name, prefixed) if prefixed else did_you_mean(plain, _all_names(), most=3)
+    hint = hint.rstrip() or "see `densemble backbones`, or give module:function"
     raise UsageError(f"no backbone is named '{name}'; {hint}")
 
 

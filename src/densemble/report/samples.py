@@ -11,7 +11,7 @@ from densemble.data.folder import FolderData
 from densemble.data.layouts import Sample
 from densemble.data.targets import resize_target
 from densemble.data.transforms import AUGMENT, augment
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, UsageError, unknown_name
 from densemble.inference import drawing
 from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
@@ -73,7 +73,7 @@ def augmented_samples(
         UsageError: the augmentation does not exist.
     """
     if augmentation not in AUGMENT:
-        raise UsageError(f"no augmentation is named '{augmentation}'; there are: {', '.join(AUGMENT)}")
+        raise UsageError(unknown_name("augmentation", augmentation, AUGMENT))
     kind, fill = data.kind, data.task.fill
     for index, sample in enumerate(samples):
         image, target = data.read_pair(sample)

@@ -1,7 +1,7 @@
 """Assemble the candidates of a run to one ensemble with calibration, guarantee, cascade and report."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from densemble.evaluation.scores import Scores, Target, update_metric
 from densemble.metrics import Objective
 from densemble.metrics.segmentation import class_overlaps
 from densemble.nets.dense import DenseModel
+from densemble.progress.phases import phase, track
 from densemble.report.run_page import write_report
 from densemble.selection import analysis
 from densemble.selection.baseline_filter import baseline_filter, baseline_maps
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 
 FRONT_ROUNDS = 10
 """Rounds of greedy selection for the Pareto front."""
+STEPS = ("predictions", "maps", "selection", "cross-fitting", "report")
+"""Steps of an assembly that are shown while it runs."""
 MAX_IMAGES = 500
 """Maximum number of images of the selection: more images take longer and hardly change the result."""
 MIN_IMAGES = 4
@@ -119,7 +122,14 @@ def assemble(source: Source, options: Options) -> Ensemble:
         ArtifactError: too few usable candidates.
         DataError: too few images for the guarantee.
     """
+    with phase("assembling", len(STEPS), steps=True) as steps:
+        return _assemble(source, options, lambda name: steps.start(STEPS.index(name), name))
+
+
+def _assemble(source: Source, options: Options, begin: Callable[[str], None]) -> Ensemble:
+    """Make the ensemble; ``begin`` is called with each of the ``STEPS``."""
     run, task, data = source.run, source.task, source.data
+    begin("predictions")
     candidates, maps, dropped = open_all(find_candidates(run, source.config), len(data.val), task.out_channels)
     require_enough(len(candidates), dropped, options.min_members, options.named)
     names = [candidate.name for candidate in candidates]
@@ -135,10 +145,12 @@ def assemble(source: Source, options: Options) -> Ensemble:
     if len(images) < len(data.val) and options.guarantee == "none":
         log.info(f"selected on {len(images)} of {len(data.val)} validation images")
     kept = held_out(names, maps, targets, task).only(images)
+    begin("maps")
     costs = milliseconds(run, candidates, source.config.input_size)
     with scratch_folder(run.cache) as scratch:
         evidence = gather(kept, candidates, data, scratch)
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(kept, baseline_maps(run, data, size)))
+        begin("selection")
         with recipe.on(images, logging.INFO) as fitting:
             fitted = fitting.ensemble()
             served = fitted.held.only(images)
@@ -146,11 +158,13 @@ def assemble(source: Source, options: Options) -> Ensemble:
             front = _pareto_front(fitting.kept, objective, costs)
         if fitted.combination.calibration is not None:
             log.info(f"calibrated: {_described(fitted.combination.calibration.describe())}")
+        begin("cross-fitting")
         folds = folds_of(evidence.known, options.folds, groups) if len(images) >= MIN_IMAGES else []
         crossed = _cross_fit(recipe, folds)
         guarantee, checked, guarantee_maps = _guarantee(
             data, options, candidates, fitted, guarantee_images, scratch, groups
         )
+        begin("report")
         scores, classes = _score(fitted, guarantee_maps, candidates, data)
         result = _Result(
             fitted, candidates, dropped, objective, crossed, described(folds, groups), front,
@@ -227,7 +241,8 @@ def _score(
     task, metric = fitted.held.task, fitted.held.task.metrics()
     classes = task.objective("miou") if "miou" in metric.objectives else None
     overlaps = list[torch.Tensor]()
-    for maps, target in _all_images(fitted.held, guarantee_maps, candidates, data):
+    examples = track(_all_images(fitted.held, guarantee_maps, candidates, data), "scoring", len(data.val), "images")
+    for maps, target in examples:
         update_metric(metric, task, fitted.combination.combine(maps[:, None]), *target)
         if classes is not None:
             overlaps.append(measure(maps, target, task, classes))

@@ -1,6 +1,5 @@
 """Evidence: predictions of the candidates of a run on held-out images: small maps, sampled pixels, and served maps."""
 
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from densemble.data.folder import FolderData
 from densemble.ensemble.resize import resize_maps, resize_to_target
 from densemble.evaluation.scores import Target, images_with_targets
 from densemble.nets.dense import DenseModel
+from densemble.progress.phases import track
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.held_out_targets import full_size_targets
 from densemble.selection.map_sources import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
@@ -23,8 +23,6 @@ from densemble.shapes import Size
 from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
-
-log = logging.getLogger(__name__)
 
 MAX_VALUES = 2**25
 """Maximum number of sampled values (pixels times channels) of all images together; fits keep them in memory."""
@@ -99,8 +97,8 @@ def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scr
     pixels: dict[int, SampledPixels] = {}
     targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
-    log.info(f"computing the served maps of {len(candidates)} candidates on {len(images)} validation images")
-    for number, candidate in enumerate(candidates):
+    counted = track(candidates, "members", len(candidates))
+    for number, candidate in enumerate(counted):
         logits, values = TensorFile(scratch / f"{number}-logits.bin"), TensorFile(scratch / f"{number}-pixels.bin")
         for image, coarse, size, target in run_candidate(candidate, data, images):
             if image not in pixels:
@@ -140,7 +138,8 @@ def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int])
     """Run a candidate on validation images one by one; batches would round differently than ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    for index, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
+    examples = track(images_with_targets(data, "val", images), "images", len(images))
+    for index, (image, target, _) in zip(images, examples, strict=True):
         yield ServedLogits(index, member.coarse(image)[0].float(), network.map_size(image), target)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import COMBINE, rules_for
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.evaluation.bootstrap import bootstrap_gain
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure
@@ -59,9 +59,7 @@ def named_weights(options: Options, names: Sequence[str]) -> list[float]:
     requested = options.named or tuple(names)
     missing = [name for name in requested if name not in names]
     if missing:
-        raise UsageError(
-            f"no trained member is named '{missing[0]}'; there are: {', '.join(names)}; or select {', '.join(SELECT)}"
-        )
+        raise UsageError(f"{unknown_name('trained member', missing[0], names)}; or select {', '.join(SELECT)}")
     weights = list(options.weights) if options.weights is not None else [1.0] * len(requested)
     if len(weights) != len(requested):
         raise UsageError(f"{len(weights)} weights for {len(requested)} members; give one each")

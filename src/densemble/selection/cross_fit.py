@@ -1,6 +1,5 @@
 """Cross-fitting: every image is measured with an ensemble whose fit, including all steps, did not use its fold."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +13,7 @@ from densemble.ensemble.prediction import Prediction
 from densemble.evaluation.scores import EnsembleMetrics, Target
 from densemble.evaluation.trust import TRUSTED
 from densemble.metrics import Objective
+from densemble.progress.phases import track
 from densemble.selection.candidate_scores import measure
 from densemble.selection.choose import combined_statistics, fit_rule
 from densemble.selection.folds import Split
@@ -21,8 +21,6 @@ from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.recipe import Fitted, Fitting, Recipe
 from densemble.shapes import size_of
 from densemble.tasks import Task
-
-log = logging.getLogger(__name__)
 
 STRATEGIES = ("greedy", "best", "all")
 """Selection strategies that every ensemble is compared with."""
@@ -89,8 +87,7 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split]) -> CrossFit:
     requested = recipe.options.select
     plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
     result = CrossFit(recipe.objective, EnsembleMetrics(task), plain)
-    for number, (seen, unseen) in enumerate(folds):
-        log.info(f"cross-fitting: fold {number + 1} of {len(folds)}")
+    for seen, unseen in track(folds, "folds", len(folds)):
         with recipe.on(seen) as fitting:
             fits = {name: fitting.ensemble(**changes) for name, changes in _strategies(requested).items()}
             _compare_rules(result, fitting, fits[requested], unseen)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from densemble.ensemble.combine import require_rule
 from densemble.ensemble.guarantee.allowance import certified_allowance, expected_allowance
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.selection.strategies import SELECT
 from densemble.tasks import Task
 
@@ -115,7 +115,8 @@ def _require_calibration(name: str, task: Task) -> None:
     valid = ("auto", *calibrations_for(task))
     if name not in valid:
         problem = "does not suit" if name in CALIBRATE else "is not a calibration method of"
-        raise UsageError(f"--calibrate {name} {problem} {task.name}; there are: {', '.join(valid)}")
+        hint = "" if name in CALIBRATE else did_you_mean(name, valid)
+        raise UsageError(f"--calibrate {name} {problem} {task.name}; {hint}there are: {', '.join(valid)}")
 
 
 def _require_guarantee(name: str, task: Task) -> None:
@@ -123,4 +124,5 @@ def _require_guarantee(name: str, task: Task) -> None:
     valid = ("none", *by_target.get(task.target_kind, ()))
     if name not in valid:
         problem = "does not suit" if name in GUARANTEE else "is not a guarantee of"
-        raise UsageError(f"--guarantee {name} {problem} {task.name}; there are: {', '.join(valid)}")
+        hint = "" if name in GUARANTEE else did_you_mean(name, valid)
+        raise UsageError(f"--guarantee {name} {problem} {task.name}; {hint}there are: {', '.join(valid)}")

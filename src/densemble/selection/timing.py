@@ -12,6 +12,7 @@ from torch import Tensor
 from densemble.evaluation.benchmark.interleave import Name, time_round, time_rounds
 from densemble.nets.dense import DenseModel
 from densemble.nets.rewrite import for_inference
+from densemble.progress.phases import track
 from densemble.selection.variants import Candidate
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, read_json, write_json
@@ -63,7 +64,8 @@ def measure(calls: Mapping[Name, Callable[[], object]], clock: Clock = time.perf
     """
     timers = {name: partial(_seconds, call, clock) for name, call in calls.items()}
     time_round(timers, 0)
-    return time_rounds(timers, range(rounds_for(sum(time_round(timers, 1).values()))))
+    rounds = rounds_for(sum(time_round(timers, 1).values()))
+    return time_rounds(timers, track(range(rounds), "timing", rounds, "rounds"))
 
 
 def _seconds(call: Callable[[], object], clock: Clock) -> float:

@@ -21,6 +21,13 @@ _ADDRESS = re.compile(r"hf:/{1,2}(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[
 _CACHED = re.compile(r"models--[^/]+--[^/]+")
 
 
+def hub_cache() -> Path:
+    """Return the folder of downloaded repositories."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 @dataclass(frozen=True)
 class HubAddress:
     """An artifact in a repository of the hub.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.tasks.class_settings import balanced_weights
 from densemble.tasks.heatmap import HeatmapTask
 from densemble.tasks.image import ImageTask
@@ -48,7 +48,7 @@ def require_task(name: str) -> str:
         UsageError: it is not; the message lists the names.
     """
     if name not in TASKS:
-        raise UsageError(f"no task is named '{name}'; there are: {', '.join(TASKS)}")
+        raise UsageError(unknown_name("task", name, TASKS))
     return name
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.metrics import DensityMetrics, KeypointMetrics, Metric
 from densemble.shapes import Size
 from densemble.tasks.class_settings import require_classes
@@ -54,7 +54,7 @@ class HeatmapTask(Task):
     def __post_init__(self) -> None:
         require_classes(self.name, self.classes)
         if self.mode not in _TRAITS:
-            raise UsageError(f"no mode of heatmap is named '{self.mode}'; there are: {', '.join(_TRAITS)}")
+            raise UsageError(unknown_name("mode of heatmap", self.mode, _TRAITS))
         for trait, value in _TRAITS[self.mode].items():
             object.__setattr__(self, trait, value)
         super().__post_init__()

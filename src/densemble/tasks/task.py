@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.metrics import Metric, Objective
 from densemble.metrics.metric import is_valid
 from densemble.shapes import Size
@@ -203,7 +203,7 @@ class Task(ABC):
         """
         objectives, requested = self.metrics().objectives, name or self.primary
         if requested not in objectives:
-            raise UsageError(f"no metric of {self.name} is named '{requested}'; there are: {', '.join(objectives)}")
+            raise UsageError(unknown_name(f"metric of {self.name}", requested, objectives))
         return objectives[requested]
 
     def describe(self) -> dict[str, Any]:

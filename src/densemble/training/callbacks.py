@@ -1,18 +1,18 @@
-"""Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress bar."""
+"""Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress."""
 
 import csv
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from densemble.progress.display import shown_progress
+from densemble.progress.phases import Epoch, Phase, end_epoch, phase
 from densemble.storage.runs import MemberFolder, atomic_path, write_text
 from densemble.storage.weight_files import write_tensors
 from densemble.training.module import MemberModule, mean, scalars
@@ -148,14 +148,15 @@ class TimeLimit(Callback):
 
 
 class LiveProgress(Callback):
-    """Shows a progress bar with loss and metrics on a terminal, one line per epoch elsewhere; writes to stderr."""
+    """Opens phases for the epochs and batches of a training, and shows the end of every epoch.
+
+    Training on several devices runs in new processes, in which the first one shows its own progress.
+    """
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.console: Console | None = None
-        self.bar: Progress | None = None
-        self.bar_task: TaskID | None = None
-        self.text = ""
+        self.opened = ExitStack()
+        self.epochs = self.batches = Phase("")
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         silence_lightning()  # training on several devices starts new processes, which do not inherit this
@@ -163,42 +164,30 @@ class LiveProgress(Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.console = Console(stderr=True)  # created here because it cannot be pickled for another process
-        if not self.console.is_terminal:
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self.console)
-        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
-        self.bar_task = self.bar.add_task(self.title, total=total, completed=trainer.global_step, text="")
-        self.bar.start()
+        self.opened.enter_context(shown_progress())
+        self.epochs = self.opened.enter_context(phase("epoch", trainer.max_epochs, steps=True))
+        self.batches = self.opened.enter_context(phase("", int(trainer.num_training_batches)))
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *args: Any
-    ) -> None:
-        if self.bar is not None and self.bar_task is not None:
-            loss = float(outputs["loss"]) if isinstance(outputs, dict) else float(torch.as_tensor(outputs))
-            text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} loss {loss:.3f} {self.text}"
-            self.bar.update(self.bar_task, advance=1, text=text)
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.batches.done = 0
+        self.epochs.start(trainer.current_epoch, "")
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.batches.advance()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, MemberModule)
         record = next(callback for callback in trainer.callbacks if isinstance(callback, EpochRecord))  # type: ignore[attr-defined]
-        row = record.rows[-1]
-        self.text = " ".join(f"{key} {value:.4g}" for key, value in row.items() if key.startswith("val_"))
-        if self.bar is None and self.console is not None:
-            line = f"{self.title}: epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-            self.console.print(
-                f"{line} loss {row['train_loss']:.4g} {self.text} ({row['seconds']:.0f} s)",
-                highlight=False,
-                soft_wrap=True,
+        row, task = record.rows[-1], pl_module.task
+        end_epoch(
+            Epoch(
+                self.title, trainer.current_epoch + 1, trainer.max_epochs or 0, row["train_loss"], task.primary,
+                row.get(f"val_{task.primary}"), task.higher_is_better, row["seconds"],
             )
+        )  # fmt: skip
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, _: BaseException) -> None:
-        self._stop_bar()
+        self.opened.close()
 
     def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self._stop_bar()
-
-    def _stop_bar(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        self.opened.close()

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from densemble.data.decoded_cache import DecodedSplit, unit
 from densemble.data.targets import resize_target
 from densemble.nets.dense import DenseModel
+from densemble.progress.phases import track
 from densemble.shapes import Array
 from densemble.storage.runs import cache_folder
 from densemble.training.dataset import EpochSampler, Samples, batches, read_target
@@ -70,7 +71,8 @@ def _compute(model: DenseModel, split: DecodedSplit, folder: Path, batch_size: i
     arrays: list[np.memmap[Any, Any]] = []
     try:
         with cache_folder(folder, "free some space, or train without cache_features") as temporary:
-            for start in range(0, len(split), batch_size):
+            starts = range(0, len(split), batch_size)
+            for start in track(starts, "computing features", len(starts), "batches"):
                 images = unit(split.images[start : start + batch_size]).to(device)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     maps = [level.float().cpu().numpy() for level in model.features(images)]

@@ -3,6 +3,7 @@
 import logging
 import random
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from densemble.config import AugmentName, TrainerConfig
 from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
 from densemble.errors import DivergedError, ResourceError, UsageError
+from densemble.progress.phases import suspended
 from densemble.training.averaging import AVERAGING
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
 from densemble.training.dataset import DecodedSamples, EpochSampler, batches
@@ -153,7 +155,8 @@ def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, .
     model.train()
     resume = str(fit.folder.last) if fit.folder.last.is_file() else None
     try:
-        trainer.fit(module, train_batches, val_batches, ckpt_path=resume, weights_only=True if resume else None)
+        with nullcontext() if settings.machine.has_one_device else suspended():
+            trainer.fit(module, train_batches, val_batches, ckpt_path=resume, weights_only=True if resume else None)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1); the caller needs the KeyboardInterrupt.
         if stop.code == 1:

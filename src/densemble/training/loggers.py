@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 
 
 def _tensorboard(folder: Path, member: str) -> Any:
@@ -42,7 +42,7 @@ def make_loggers(names: Sequence[str], folder: Path, member: str) -> list[Any]:
     loggers = []
     for name in names:
         if name not in LOGGERS:
-            raise UsageError(f"no logger is named '{name}'; there are: {', '.join(LOGGERS)}")
+            raise UsageError(unknown_name("logger", name, LOGGERS))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             loggers.append(LOGGERS[name](folder, member))

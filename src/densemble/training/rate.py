@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from densemble.nets.dense import DenseModel
+from densemble.progress.phases import track
 from densemble.tasks import Task
 from densemble.training.module import Loss, compute_logits, parameter_groups, set_training_mode
 from densemble.training.settings import FitSettings
@@ -43,7 +44,8 @@ def find_learning_rate(
     shares = [group["lr"] for group in optimizer.param_groups]
     curve: list[tuple[float, float]] = []
     smoothed, lowest = 0.0, math.inf
-    for step, (inputs, target) in zip(range(STEPS), _repeat(feed), strict=False):
+    steps = track(range(STEPS), "learning rate test", STEPS)
+    for step, (inputs, target) in zip(steps, _repeat(feed), strict=False):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         for group, share in zip(optimizer.param_groups, shares, strict=True):
             group["lr"] = rate * share

@@ -8,6 +8,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.budget import parse_time
 from densemble.engines.configure import resolve_data
 from densemble.messages import shown
+from densemble.progress.display import shown_progress
 from densemble.tuning.result import TrialRecord, TuneResult
 from densemble.tuning.search import run_search
 
@@ -43,6 +44,6 @@ def tune(
         DataError: unusable images or targets.
         DensembleError: every trial failed.
     """
-    folder, config = resolve_data(data, task, {**settings, "members": [backbone]})
-    with shown(report):
+    with shown(report), shown_progress():
+        folder, config = resolve_data(data, task, {**settings, "members": [backbone]})
         return run_search(folder, config, Path(out), trials, parse_time(time), space)

@@ -15,6 +15,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
 from densemble.errors import DensembleError, UsageError, error_like, error_text
+from densemble.progress.phases import Phase, phase
 from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
 from densemble.tuning.result import State, TuneResult
@@ -92,7 +93,12 @@ class _Search:
 
     def run(self, trials: int, end: float | None) -> None:
         """Train trials until there are ``trials`` of them or the time is over."""
+        with phase("trial", trials, steps=True) as counted:
+            self._run(trials, end, counted)
+
+    def _run(self, trials: int, end: float | None, counted: Phase) -> None:
         while (count := len(self.study.records())) < trials:
+            counted.start(count, "")
             left = None if end is None else end - time.monotonic()
             if left is not None and not self._is_worth_starting(left):
                 log.info(f"time is over after {count} of {trials} trials")

@@ -6,7 +6,7 @@ from typing import Any
 
 from densemble.config import RunConfig, make_config
 from densemble.engines.plan import backbone_share, is_pretrained, member_cut, member_limits, sizes
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.nets.backbones import resolve
 from densemble.nets.cut import Cut
 from densemble.nets.cuts import cuts
@@ -52,7 +52,8 @@ def make_space(config: RunConfig, names: Sequence[str] | None = None) -> Space:
     requested = _applicable(config) if names is None else list(names)
     unknown = [name for name in requested if name not in NAMES]
     if unknown or not requested:
-        raise UsageError(f"cannot search '{', '.join(unknown)}'; there are: {', '.join(NAMES)}")
+        hint = did_you_mean(unknown[0], NAMES) if unknown else ""
+        raise UsageError(f"cannot search '{', '.join(unknown)}'; {hint}there are: {', '.join(NAMES)}")
     if "backbone_share" in requested and "learning_rate" not in requested and _fixed_rate(config) is None:
         raise UsageError("backbone_share needs a fixed learning_rate; search learning_rate too, or set it")
     space: Space = {

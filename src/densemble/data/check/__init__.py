@@ -91,4 +91,5 @@ def _check_pairs(data: Checkable) -> CheckedData:
     pairs = [(split, name, sample) for split, named in name_pairs(data.layout).items() for name, sample in named]
     lowest, highest = _KEPT_VALUES_PER_TARGET
     kept = min(max(_KEPT_VALUES // max(len(pairs), 1), lowest), highest)
-    return CheckedData(data, map_in_threads(lambda pair: check_pair(data, pair[0], pair[2], pair[1], kept), pairs))
+    checked = map_in_threads(lambda pair: check_pair(data, pair[0], pair[2], pair[1], kept), pairs, "checking", "pairs")
+    return CheckedData(data, checked)

@@ -4,8 +4,6 @@ Most rules keep running sums, so memory does not grow with the number of members
 maps of all members. To add a rule, write a class and add a row to ``COMBINE``.
 """
 
-import difflib
-
 from densemble.ensemble.combine.class_weights import ClassWeights, fit_class_weights
 from densemble.ensemble.combine.inverse_variance import InverseVariance, fit_inverse_variance
 from densemble.ensemble.combine.means import TrimmedMean, WeightedMean, logit_mean
@@ -14,7 +12,7 @@ from densemble.ensemble.combine.ranks import HistogramMean, rank_mean
 from densemble.ensemble.combine.rule import CombinationRule, Fitted, Images, Rule
 from densemble.ensemble.combine.stacking import fit_stacking, make_stacking
 from densemble.ensemble.combine.vote import vote
-from densemble.errors import UsageError
+from densemble.errors import UsageError, did_you_mean
 from densemble.tasks import Task
 
 __all__ = [
@@ -65,16 +63,16 @@ def require_rule(name: str, task: Task) -> None:
     """Check that ``name`` is a rule and suits the task.
 
     Raises:
-        UsageError: it does not; the message lists the rules that do, the most similar name first.
+        UsageError: it does not; the message lists the rules that do.
     """
     suiting = rules_for(task)
     if name in suiting:
         return
-    near = difflib.get_close_matches(name, suiting, n=len(suiting), cutoff=0.5)
-    listed = ", ".join([*near, *(rule for rule in suiting if rule not in near)])
+    listed = ", ".join(suiting)
     if name in COMBINE:
         raise UsageError(f"the combination rule '{name}' does not suit {task.name}; these do: {listed}")
-    raise UsageError(f"no combination rule is named '{name}'; for {task.name} there are: {listed}")
+    hint = did_you_mean(name, suiting)
+    raise UsageError(f"no combination rule is named '{name}'; {hint}for {task.name} there are: {listed}")
 
 
 def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:

@@ -4,9 +4,7 @@ A head is called as ``head(maps, size)`` with maps ``[(B, C, H, W), ...]``, deep
 it returns logits ``(B, K, h, w)``. ``head.grid(maps, size)`` returns the logits before the last resize.
 """
 
-import difflib
-
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 from densemble.nets.heads.aspp import make_aspp
 from densemble.nets.heads.deconv import make_deconv
 from densemble.nets.heads.fpn import PyramidHead
@@ -37,6 +35,4 @@ def require_head(name: str) -> None:
         UsageError: there is no such head; the message lists the nearest names.
     """
     if name not in HEADS:
-        near = difflib.get_close_matches(name, HEADS, n=2, cutoff=0.5) or [head for head in HEADS if name in head]
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UsageError(f"no head is named '{name}'; {hint}there are: {', '.join(HEADS)}")
+        raise UsageError(unknown_name("head", name, HEADS))

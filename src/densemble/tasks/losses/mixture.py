@@ -2,7 +2,7 @@
 
 import math
 
-from densemble.errors import UsageError
+from densemble.errors import UsageError, unknown_name
 
 LossTerms = tuple[tuple[float, str], ...]
 """Weight and name of each loss in a sum."""
@@ -26,10 +26,7 @@ def _parse_term(term: str, known: tuple[str, ...], task: str) -> tuple[float, st
     number, times, name = term.rpartition("*")
     name = name.strip()
     if name not in known:
-        raise UsageError(
-            f"no loss of {task} is named '{name}'; there are: {', '.join(known)}; "
-            f"join several as {known[0]}+0.5*{known[-1]}"
-        )
+        raise UsageError(f"{unknown_name(f'loss of {task}', name, known)}; join several as {known[0]}+0.5*{known[-1]}")
     return (_parse_weight(number, term) if times else 1.0), name
 
 

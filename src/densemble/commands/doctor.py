@@ -1,0 +1,245 @@
+"""The command ``doctor``: versions, extras, hardware, caches and free space of this machine."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata, requires
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from densemble.commands.output import print_json, print_table
+from densemble.commands.shared_options import Json
+
+PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors", "pillow", "numpy")
+DEVELOPMENT = ("dev", "bench")
+"""Extras that users do not need."""
+GIB, MIB = 1 << 30, 1 << 20
+LEAST_FREE = 2 * GIB
+"""Free space below which ``doctor`` reports a problem: a run of seven members takes about as much."""
+VARIABLES = (
+    "DENSEMBLE_CACHE_DIR", "DENSEMBLE_WEIGHTS_DIR", "TORCH_HOME", "HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)  # fmt: skip
+_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\",;)]+)+[/\\]?|~[/\\][^\s:'\",;)]+")
+
+
+def doctor(
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Print a report for a bug report, without paths, user name or host name."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check this machine: versions, extras, accelerator, caches and free space. Exit 6 if there is a problem."""
+    facts = _facts()
+    if json:
+        print_json(facts)
+    elif report:
+        typer.echo(_report(facts))
+    else:
+        for title, rows in _tables(facts):
+            typer.echo(title)
+            print_table(["", ""], [[f"  {name}", value] for name, value in rows], header=False)
+        for problem in facts["problems"]:
+            typer.echo(f"problem: {problem}")
+        typer.echo("ok" if facts["ok"] else f"{len(facts['problems'])} problems")
+    if facts["problems"]:
+        raise typer.Exit(6)
+
+
+def _facts() -> dict[str, Any]:
+    """Versions, hardware and settings of the machine, and the problems with them."""
+    import torch
+
+    from densemble.inference.runtime.disk_cache import cache_folder, installed_version
+    from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
+    from densemble.training.fit import bf16_is_fast
+
+    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    versions = {name: installed_version(name) for name in PACKAGES}
+    problems = [f"{name} is not installed; reinstall densemble" for name in PACKAGES if not versions[name]]
+    try:
+        from densemble.nets.backbones import backbones as find
+
+        count = len(find())
+    except Exception as error:  # a torchvision built for another torch fails on import with various errors
+        count = 0
+        problems.append(
+            f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt"
+        )
+    if folder and not Path(folder).is_dir():
+        problems.append(
+            f"${WEIGHTS_DIR_VARIABLE} is '{folder}', which is not a folder; create it or unset the variable"
+        )
+    cuda, caches = _cuda(), {name: {"path": str(path), "bytes": size(path)} for name, path in _caches(folder).items()}
+    if cuda["driver"] and cuda["toolkit"] and not cuda["devices"]:
+        problems.append(
+            f"the NVIDIA driver {cuda['driver']} is installed, but PyTorch for CUDA {cuda['toolkit']} finds no GPU; "
+            "update the driver, or check CUDA_VISIBLE_DEVICES"
+        )
+    free = {}
+    for name, place in {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}.items():
+        free[name] = shutil.disk_usage(next(part for part in (place, *place.parents) if part.exists())).free
+        if free[name] < LEAST_FREE:
+            problems.append(f"only {free[name] / GIB:.1f} GiB are free in '{place}'; free some space")
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "versions": versions,
+        "extras": extras(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory": _memory(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": cuda,
+        "bf16": bf16_is_fast(),
+        "backbones": count,
+        "weights_dir": folder,
+        "caches": caches,
+        "free": free,
+        "variables": [name for name in VARIABLES if name in os.environ],
+        "ok": not problems,
+        "problems": problems,
+    }
+
+
+def extras() -> dict[str, dict[str, Any]]:
+    """Return for each extra its missing packages, and the command that installs them; empty without metadata."""
+    from densemble.inference.runtime.disk_cache import installed_version
+
+    try:
+        names, lines = metadata("densemble").get_all("Provides-Extra") or [], requires("densemble") or []
+    except PackageNotFoundError:
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for extra in sorted(name for name in names if name not in DEVELOPMENT):
+        packages = [_package(line) for line in lines if re.search(rf"extra == ['\"]{re.escape(extra)}['\"]", line)]
+        missing = [name for name in packages if installed_version(name) is None]
+        found[extra] = {"missing": missing, "install": f"pip install 'densemble[{extra}]'" if missing else None}
+    return found
+
+
+def _package(requirement: str) -> str:
+    """Return the name at the start of a requirement such as ``onnx>=1.18; extra == 'onnx'``."""
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None
+    return match[0]
+
+
+def _cuda() -> dict[str, Any]:
+    """Return the CUDA version of PyTorch, the NVIDIA driver, and the devices; ``None`` for what is absent."""
+    import torch
+
+    driver = None
+    program = shutil.which("nvidia-smi")
+    if program is not None:
+        with suppress(OSError, subprocess.SubprocessError):
+            query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+            shown = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
+            driver = next(iter(shown.split()), None)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    devices = [torch.cuda.get_device_properties(number) for number in range(count)]
+    return {
+        "toolkit": torch.version.cuda,
+        "driver": driver,
+        "devices": [{"name": device.name, "bytes": device.total_memory} for device in devices],
+    }
+
+
+def _memory() -> int | None:
+    """Return the memory of the machine in bytes; ``None`` where the system does not tell."""
+    with suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def _caches(weights: str | None) -> dict[str, Path]:
+    """Return the folders that grow with use, by their content."""
+    import torch
+
+    from densemble.inference.runtime.disk_cache import cache_folder
+    from densemble.storage.hub_download import hub_cache
+
+    folders = {
+        "densemble": cache_folder(),
+        "torchvision weights": Path(torch.hub.get_dir()) / "checkpoints",
+        "Hugging Face": hub_cache(),
+    }
+    return folders | ({"weights_dir": Path(weights).expanduser()} if weights else {})
+
+
+def size(folder: Path) -> int:
+    """Return the size in bytes of all files in a folder; links count nothing, an absent folder 0."""
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _sizes(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    yield entry.stat(follow_symlinks=False).st_size
+
+
+def _tables(facts: dict[str, Any], private: bool = True) -> list[tuple[str, list[list[str]]]]:
+    """Return the tables of the facts with their titles; without ``private``, no path is in them."""
+    cuda, versions = facts["cuda"], facts["versions"]
+    devices = ", ".join(f"{device['name']} ({device['bytes'] / GIB:.0f} GiB)" for device in cuda["devices"])
+    machine = [
+        ["system", facts["system"]],
+        ["python", facts["python"]],
+        ["cpus", f"{facts['cpus']}, PyTorch uses {facts['threads']} threads"],
+        ["memory", f"{facts['memory'] / GIB:.1f} GiB" if facts["memory"] else "unknown"],
+        ["accelerator", devices or "none"],
+        ["CUDA of PyTorch", cuda["toolkit"] or "none"],
+        ["NVIDIA driver", cuda["driver"] or "none"],
+        ["bf16 in hardware", "yes" if facts["bf16"] else "no"],
+        ["backbones", str(facts["backbones"])],
+        ["variables", ", ".join(facts["variables"]) or "none"],
+    ]
+    rows = [[name, number or "missing"] for name, number in versions.items()]
+    more = [[name, f"not installed: {row['install']}" if row["missing"] else "installed"]
+            for name, row in facts["extras"].items()]  # fmt: skip
+    caches = []
+    for name, cache in facts["caches"].items():
+        amount = f"{cache['bytes'] / MIB:,.0f} MiB"
+        caches.append([name, f"{amount} in {cache['path']}" if private else amount])
+    free = [[name, f"{amount / GIB:.1f} GiB"] for name, amount in facts["free"].items()]
+    return [("machine", machine), ("versions", rows), ("extras", more), ("caches", caches), ("free space", free)]
+
+
+def _report(facts: dict[str, Any]) -> str:
+    """Return the facts as Markdown without private data: no path, no user name, no host name."""
+    lines = ["```text"]
+    for title, rows in _tables(facts, private=False):
+        width = max((len(name) for name, _ in rows), default=0)
+        lines += [title, *(f"  {name.ljust(width)}  {value}" for name, value in rows)]
+    lines += [f"problem: {problem}" for problem in facts["problems"]] or ["no problems"]
+    return without_private_data("\n".join([*lines, "```"]))
+
+
+def without_private_data(text: str) -> str:
+    """Replace paths by PATH, the name of the user by USER and that of the host by HOST."""
+    text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
+    text = _PATH.sub("PATH", text)
+    for name, word in ((_user(), "USER"), (platform.node(), "HOST"), (platform.node().partition(".")[0], "HOST")):
+        if name:
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", word, text)
+    return text
+
+
+def _user() -> str:
+    import getpass
+
+    with suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return ""
