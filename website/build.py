@@ -18,16 +18,15 @@ from pathlib import Path
 
 import yaml
 from api_page import page as api_page
+from backbone_table import backbone_rows
 from check_site import check
 from cli_page import page as cli_page
 from navigation import navigation
 from source import for_site
 
-from densemble.storage.coverage import read_coverage
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "website"
-STRIDES = ("1/4", "1/8", "1/16")
 
 
 def repository() -> str:
@@ -50,26 +49,6 @@ def write_source(source: Path) -> None:
     shutil.copytree(ROOT / "website" / "assets", source / "assets", dirs_exist_ok=True)
     rows = json.dumps(backbone_rows(), separators=(",", ":"))
     (source / "assets" / "backbones-data.js").write_text(f"var BACKBONES = {rows};\n", encoding="utf-8")
-
-
-def backbone_rows() -> list[list[object]]:
-    """Rows of the table of backbones: name, nodes, accepted sizes, parameters, MACs, and one list per stride.
-
-    The list of a stride has the node, channels, size, share of parameters kept, and share of MACs saved; it is empty if
-    no cut has that stride.
-    """
-    rows: list[list[object]] = []
-    for entry in read_coverage():
-        if not entry["ok"]:
-            continue
-        cuts = []
-        for stride in STRIDES:
-            cut = entry["cuts"].get(stride)
-            kept = cut and round(cut["parameters"] / max(entry["parameters"], 1), 4)
-            saved = cut and round(1 - cut["macs"] / max(entry["macs"], 1), 4)
-            cuts.append([cut["node"], cut["channels"], cut["size"], kept, saved] if cut else [])
-        rows.append([entry["name"], entry["nodes"], entry["sizes"], entry["parameters"], entry["macs"], *cuts])
-    return rows
 
 
 def main() -> None:

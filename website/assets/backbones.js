@@ -1,4 +1,4 @@
-// The searchable table of reference/backbones.md. Rows: see backbone_rows in website/build.py.
+// The searchable table of reference/backbones.md. Rows: see website/backbone_table.py.
 (function () {
   "use strict";
   const STRIDES = ["1/4", "1/8", "1/16"];
