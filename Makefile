@@ -7,6 +7,7 @@ unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE 
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
+DOCS_INSTALLED := .venv/.installed-docs
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 ifneq ($(UV),)
@@ -24,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup demo test stress check figures mutations bench clean help
+.PHONY: setup demo test stress check docs figures mutations bench clean help
 
 setup: $(INSTALLED)  ## make .venv and install densemble with its tools into it
 
@@ -43,6 +44,9 @@ check: $(INSTALLED)  ## lint, format, types, then the tests: what a change must 
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest $(ARGS)
+
+docs: $(DOCS_INSTALLED)  ## build the documentation site into build/website/site; warnings are errors
+	$(PYTHON) website/build.py
 
 figures: $(INSTALLED)  ## print every figure of README, docs and CHANGELOG with its result file, or fail
 	$(PYTHON) benchmarks/figures.py
@@ -65,4 +69,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { rm -rf .venv; $(CREATE_VENV); }
 	$(INSTALL) -c constraints.txt -e '.[dev,notebook]'
+	@touch $@
+
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(INSTALL) -c constraints.txt -e '.[docs]'
 	@touch $@
