@@ -131,13 +131,21 @@ def _exif_orientation(image: Image.Image) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def write_png(path: Path, pixels: Array) -> None:
+def write_png(path: Path, pixels: Array, palette: Array | None = None) -> None:
     """Write uint8 ``(H, W)``, uint8 ``(H, W, 3)`` or uint16 ``(H, W)`` as PNG atomically.
+
+    Args:
+        path: output file.
+        pixels: values.
+        palette: colours that viewers show for the values of uint8 ``(H, W)``, uint8 ``(N, 3)``, N > the highest value.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
     # Photos have no repeated sequences: searching for them takes four times as long and saves nothing. Maps have.
     options = {"compress_type": zlib.Z_RLE} if pixels.ndim == 3 else {"compress_level": 1}
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, "PNG", **options)
+        image.save(temporary, "PNG", **options)
