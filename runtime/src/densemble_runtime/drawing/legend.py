@@ -1,5 +1,6 @@
 """Legends below drawings: names of classes, and bars of values with their unit."""
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from densemble_runtime.images import Array
 
 Colour = tuple[int, int, int]
 _PAPER, _INK = (255, 255, 255), (24, 24, 24)
-_LEAST_WIDTH = 240
+_LEAST_WIDTH = 120
 _LEAST_LETTER, _LETTERS = 12, 40
 """Smallest height of a letter in pixels, and its share of the width of larger drawings."""
 _LONGEST_NAME = 40
@@ -61,7 +62,7 @@ def add_legend(pixels: Array, legend: Legend) -> Array:
         legend: an empty legend adds nothing.
 
     Returns:
-        uint8 ``(h, w, 3)`` with the unchanged drawing at the top left; w > W if the drawing is less than 240 wide.
+        uint8 ``(h, w, 3)`` with the unchanged drawing at the top left; w > W if the drawing is less than 120 wide.
     """
     if legend == Legend():
         return pixels
@@ -126,7 +127,7 @@ class _Page:
         self._blocks.append((self._margin, self._top, ramp))
         self._top += self._letter + self._letter // 4
         for share in (0.0, 0.5, 1.0):
-            number = f"{bar.low + share * (bar.high - bar.low):.3g}"
+            number = _number(bar.low + share * (bar.high - bar.low), bar.high - bar.low)
             self._texts.append((self._margin + round(share * (wide - self._length(number))), self._top, number))
         self._top += self._line
 
@@ -155,6 +156,16 @@ class _Page:
 
     def _length(self, text: str) -> int:
         return round(self._font.getlength(text))
+
+
+def _number(value: float, width: float) -> str:
+    """A value of a bar, with as many digits as tell values apart that differ by a tenth of its width."""
+    if value == 0:
+        return "0"
+    digits = 1 - math.floor(math.log10(width)) if width > 0 else 3
+    if abs(value) >= 1e6 or digits > 5:
+        return f"{value:.2e}"
+    return f"{value:.{max(digits, 0)}f}"
 
 
 @cache

@@ -131,7 +131,8 @@ def draw_uncertainty(
     of_values = meaning.distribution == "none"
     label = _with_unit("standard deviation", meaning.value_unit) if of_values else "entropy (nats)"
     if high - low <= 1e-6 * abs(high):
-        cause = "; an ensemble of one member has no spread" if members == 1 and of_values else ""
+        cause = "; one member has no spread between members" if members == 1 and of_values else ""
+        cause += ", so the number is that of the calibration" if cause and high else ""
         legend = Legend(note=f"no map of uncertainty: the {label} is {high:.3g} at every pixel{cause}")
         return Drawing(np.full((*values.shape, 3), NO_DATA, np.uint8), legend)
     if of_values:
