@@ -1,9 +1,10 @@
 """Choose the colours of classes, and measure how far apart they stay for colour-blind readers.
 
-    python benchmarks/class_colours.py [--choose]
+    python benchmarks/class_colours.py [--choose | --figure]
 
 ``--choose`` prints a new table for ``src/densemble/inference/drawing/class_table.py`` (two minutes). Without it, the
-distances of the stored table are written to ``benchmarks/results/class_colours.json``.
+distances of the stored table are written to ``benchmarks/results/class_colours.json``. ``--figure`` draws
+``docs/assets/class-colours.png``.
 
 Distances are CIEDE2000. A view with a colour vision deficiency is simulated by the matrices of Machado, Oliveira and
 Fernandes (2009), "A Physiologically-based Model for Simulation of Color Vision Deficiency", at severity 1, in linear
@@ -19,9 +20,12 @@ from pathlib import Path
 import numpy as np
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from densemble.inference.drawing import BACKGROUND, NO_DATA, palette
+from densemble.inference.drawing import BACKGROUND, NO_DATA, Legend, add_legend, palette
+from densemble.storage.images import write_png
 
-RESULTS = Path(__file__).resolve().parent / "results" / "class_colours.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, FIGURE = ROOT / "benchmarks/results/class_colours.json", ROOT / "docs/assets/class-colours.png"
+CAMVID = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
 VIEWS = {
     "normal": np.eye(3),
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
@@ -37,13 +41,17 @@ _TAKEN = np.array([BACKGROUND, (255, 255, 255), NO_DATA])
 _TAKEN_SHARE = 1.4
 
 
-def seen(colours: np.ndarray, view: str) -> np.ndarray:
-    """CIELAB of uint8 sRGB colours ``(N, 3)`` in a view."""
+def simulated(colours: np.ndarray, view: str) -> np.ndarray:
+    """uint8 sRGB colours ``(N, 3)`` as they look in a view, sRGB in [0, 1]."""
     unit = colours / 255
     linear = np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4) @ np.array(VIEWS[view]).T
     linear = linear.clip(0, 1)
-    shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.asarray(rgb2lab(shown))
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def seen(colours: np.ndarray, view: str) -> np.ndarray:
+    """CIELAB of uint8 sRGB colours ``(N, 3)`` in a view."""
+    return np.asarray(rgb2lab(simulated(colours, view)))
 
 
 def distances(a: np.ndarray, b: np.ndarray, view: str) -> np.ndarray:
@@ -120,11 +128,27 @@ def measure() -> dict[str, dict[str, float]]:
     return rows
 
 
+def draw() -> None:
+    """Draw the colours of the classes of CamVid in every view."""
+    colours = palette(len(CAMVID))
+    rows = []
+    for view in VIEWS:
+        row = (255 * simulated(colours, view)).round().astype(np.uint8)[None].repeat(44, 0).repeat(64, 1)
+        rows.append(add_legend(row, Legend(note=view)))
+    legend = Legend(tuple((name, tuple(colour.tolist())) for name, colour in zip(CAMVID, colours, strict=True)))
+    write_png(FIGURE, add_legend(np.concatenate(rows), legend))
+
+
 def main() -> None:
-    """Write the measured distances, or print a new table."""
+    """Write the measured distances, draw the figure, or print a new table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--choose", action="store_true", help="print a new table")
-    if parser.parse_args().choose:
+    parser.add_argument("--figure", action="store_true", help="draw the figure of the docs")
+    given = parser.parse_args()
+    if given.figure:
+        draw()
+        return
+    if given.choose:
         print("\n".join(textwrap.wrap("".join("{:02x}{:02x}{:02x}".format(*colour) for colour in choose()), 96)))
         return
     rows = measure()
