@@ -19,6 +19,7 @@ from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap, decodin
 from densemble.storage.runs import atomic_path
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other formats are disabled: Pillow runs Ghostscript for some
+_PALETTE_BYTES = 3 * 256
 _EXIF_ORIENTATION = 0x0112
 _PNG_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 # Pillow's unpackers that scale 2-bit and 4-bit grey to 0..255: number of bits and scale factor.
@@ -146,6 +147,7 @@ def write_png(path: Path, pixels: Array, palette: Array | None = None) -> None:
     options = {"compress_type": zlib.Z_RLE} if pixels.ndim == 3 else {"compress_level": 1}
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if palette is not None:
-        image.putpalette(palette.tobytes())
+        # With at most 16 colours, Pillow writes pixels of 4 bits or less, which torchvision does not unpack.
+        image.putpalette(palette.tobytes().ljust(_PALETTE_BYTES, b"\0"))
     with atomic_path(path) as temporary:
         image.save(temporary, "PNG", **options)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage.color import deltaE_ciede2000, rgb2lab
+from torchvision.io import decode_image
 
 from densemble.data.folder import FolderData
 from densemble.inference.drawing import BACKGROUND, NO_DATA, class_colours, colour_values, palette
@@ -88,6 +89,7 @@ def test_a_palette_png_holds_the_class_numbers(classes: int, tmp_path: Path) -> 
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), labels)
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), palette(classes)[labels])
+    np.testing.assert_array_equal(decode_image(str(path))[0], labels)
     np.testing.assert_array_equal(read_labels(path), labels)
     np.testing.assert_array_equal(read_image(path), palette(classes)[labels])
     assert read_palette(path)[:classes] == tuple(map(tuple, palette(classes).tolist()))  # type: ignore[index]
