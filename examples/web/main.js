@@ -1,6 +1,7 @@
 // Runs an ONNX file of densemble in the browser: pixels of a canvas in, maps out.
 // The file contains resizing, normalization, all members and their combination, so there is no preprocessing here.
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+import { CLASS_COLOURS, COLOUR_MAPS } from "./colours.js";
 import { readMetadata } from "./metadata.js";
 
 ort.env.wasm.wasmPaths = new URL("./node_modules/onnxruntime-web/dist/", import.meta.url).href;
@@ -77,8 +78,9 @@ function draw(data, maps) {
   const { width, height } = data;
   const [pixels, mean] = [width * height, maps.mean.data];
   const channels = mean.length / pixels;
-  const { target_kind: kind, distribution } = description.task;
-  const colours = Array.from({ length: channels }, (_, k) => classColour(k));
+  const { target_kind: kind } = description.task;
+  const classes = Array.from({ length: channels }, (_, k) => description.classes[k] ?? `class ${k}`);
+  const colours = classColours(classes);
   const best = (i) => { // channel with the largest value
     let k = 0;
     for (let j = 1; j < channels; j++) if (mean[j * pixels + i] > mean[k * pixels + i]) k = j;
@@ -86,28 +88,57 @@ function draw(data, maps) {
   };
   const labels = kind === "labels" || kind === "masks";
   const [low, high] = kind === "values" ? limits(mean) : [0, limits(mean)[1]];
+  const map = kind === "values" ? "viridis" : "inferno";
+  const present = new Set();
   paint("shown", data, () => [[0, 0, 0], 0]);
   paint("overlay", data, (i) => {
     const k = best(i), value = mean[k * pixels + i];
     if (kind === "pixels") return [[0, 1, 2].map((c) => 255 * mean[Math.min(c, channels - 1) * pixels + i]), 1];
-    if (labels) return [colours[k], kind === "labels" ? 0.55 : 0.6 * value];
+    if (labels) {
+      if (kind === "labels" || value >= 0.5) present.add(k);
+      return [colours[k], isBackground(classes[k]) ? 0 : kind === "labels" ? 0.6 : 0.6 * value];
+    }
     const share = (value - low) / (high - low || 1);
-    return [heatColour(share), kind === "values" ? 0.7 : Math.min(1.2 * share, 0.75)];
+    return [mapColour(map, share), kind === "values" ? 0.7 : Math.min(1.2 * share, 0.75)];
   });
-  const uncertain = distribution === "none" ? maps.variance?.data.map(Math.sqrt) : maps.entropy?.data;
-  const largest = distribution === "none" ? limits(uncertain ?? [])[1] : Math.log(kind === "labels" ? channels : 2);
-  paint("uncertainty", data, (i) => [uncertain ? heatColour(uncertain[i] / largest) : [128, 128, 128], 1]);
+  const unit = kind === "density" ? "objects per pixel" : description.outputs.mean.unit;
+  const named = [...present].sort((a, b) => a - b).filter((k) => !isBackground(classes[k]));
   element("task").textContent = description.task.name;
-  const unit = description.outputs.mean.unit;
-  const entries = labels
-    ? colours.map((colour, k) => [colour, description.classes[k] ?? `class ${k}`])
-    : kind === "pixels" ? [] : [low, high].map((value, end) => [heatColour(end), `${value.toPrecision(3)} ${unit}`]);
-  element("legend").replaceChildren(...entries.map(([colour, text]) => {
-    const [item, box] = [document.createElement("li"), document.createElement("i")];
-    box.style.background = `rgb(${colour})`;
-    item.append(box, text);
-    return item;
-  }));
+  element("legend").replaceChildren(...(labels
+    ? named.map((k) => entry(classes[k], `rgb(${colours[k]})`))
+    : kind === "pixels" ? [] : [bar(description.task.name, unit, low, high, map)]));
+  drawUncertainty(data, maps, unit, kind === "labels" ? channels : 2);
+}
+
+function drawUncertainty(data, maps, unit, outcomes) {
+  const ofValues = description.task.distribution === "none";
+  const uncertain = ofValues ? maps.variance?.data.map(Math.sqrt) : maps.entropy?.data;
+  const [low, high] = limits(uncertain ?? []);
+  const flat = uncertain && high - low <= 1e-6 * Math.abs(high);
+  const top = ofValues ? high : Math.log(outcomes);
+  paint("uncertainty", data, (i) => [uncertain && !flat ? mapColour("magma", uncertain[i] / top) : [128, 128, 128], 1]);
+  const name = ofValues ? "standard deviation" : "entropy";
+  const note = !uncertain
+    ? `no map of uncertainty: export the model with --maps ${ofValues ? "variance" : "entropy"}`
+    : `no map of uncertainty: the ${name} is ${high.toPrecision(3)} at every pixel`
+      + (ofValues && description.members.length === 1 ? "; one member has no spread between members" : "");
+  element("scale").replaceChildren(
+    uncertain && !flat ? bar(name, ofValues ? unit : "nats", 0, top, "magma") : entry(note, "rgb(128,128,128)"));
+}
+
+function entry(text, background) {
+  const [item, box] = [document.createElement("li"), document.createElement("i")];
+  box.style.background = background;
+  item.append(box, text);
+  return item;
+}
+
+function bar(name, unit, low, high, map) {
+  const stops = COLOUR_MAPS[map].map((colour) => `rgb(${colour})`);
+  const item = entry(`${name}${unit ? ` (${unit})` : ""}: ${low.toPrecision(3)} to ${high.toPrecision(3)}`,
+    `linear-gradient(to right, ${stops})`);
+  item.firstChild.className = "wide";
+  return item;
 }
 
 // Draws colourAt(pixel) = [colour, opacity] over the image.
@@ -128,21 +159,18 @@ function limits(values) {
   return low <= high ? [low, high] : [0, 1];
 }
 
-// Hues a golden angle apart, in two brightnesses: the colours of densemble.
-function classColour(k) {
-  const [hue, saturation, value] = [0.61 + k * 0.381966, 0.55 + 0.35 * (k % 2), 0.95 - 0.3 * (Math.floor(k / 2) % 2)];
-  const channel = (n) => {
-    const sector = (n + hue * 6) % 6;
-    return value - value * saturation * Math.max(0, Math.min(sector, 4 - sector, 1));
-  };
-  return [5, 3, 1].map((n) => Math.round(255 * channel(n)));
+// The class named background shows the image; the others have the colours of densemble, in their order.
+function classColours(classes) {
+  let next = 0;
+  return classes.map((name) => isBackground(name) ? [0, 0, 0] : CLASS_COLOURS[next++ % CLASS_COLOURS.length]);
 }
 
-const HEAT = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // inferno, at five places
-function heatColour(share) {
-  const at = Math.max(0, Math.min(share, 1)) * (HEAT.length - 1);
-  const k = Math.min(Math.floor(at), HEAT.length - 2);
-  return HEAT[k].map((from, c) => Math.round(from + (HEAT[k + 1][c] - from) * (at - k)));
+const isBackground = (name) => name.trim().toLowerCase() === "background";
+
+function mapColour(name, share) {
+  const at = Math.max(0, Math.min(share, 1)) * (COLOUR_MAPS[name].length - 1);
+  const k = Math.min(Math.floor(at), COLOUR_MAPS[name].length - 2);
+  return COLOUR_MAPS[name][k].map((from, c) => Math.round(from + (COLOUR_MAPS[name][k + 1][c] - from) * (at - k)));
 }
 
 function say(text, isError = false) {

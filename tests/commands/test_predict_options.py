@@ -12,6 +12,7 @@ from PIL import Image
 
 from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
+from densemble.inference.drawing import colour_values, palette
 from densemble.inference.tiles import predict_large as large
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import load, save
@@ -137,7 +138,11 @@ def test_windows_give_the_same_map_as_the_whole_image(
     entropy = tifffile.imread(tmp_path / "windows" / "field_uncertainty.tif")
     assert entropy.dtype == np.float32 and entropy.min() >= 0 and entropy.max() <= np.log(3) + 1e-5
     drawn = np.asarray(Image.open(tmp_path / "windows" / "field_overlay.png"))
-    assert drawn.shape == (320, 448, 3)
+    assert drawn.shape[0] > 320 and drawn.shape[1:] == (448, 3)
+    view = np.asarray(Image.open(tmp_path / "windows" / "field_map_view.png").convert("RGB"))
+    np.testing.assert_array_equal(view[:320], palette(3)[windows])
+    spread = np.asarray(Image.open(tmp_path / "windows" / "field_uncertainty_view.png"))[:320]
+    np.testing.assert_array_equal(spread, colour_values(entropy, 0, np.log(3), "magma"))
     whole = np.asarray(Image.open(tmp_path / "whole" / "field_overlay.png"))
     assert (drawn != whole).mean() <= (0.01 if exact else 0.3)
 

@@ -36,7 +36,8 @@ REPORT = """
     else if (globalThis.prediction && / ms$/.test(status.textContent)) {
       const { mean, label } = globalThis.prediction.maps;
       send({ mean: base64(mean.data), dims: mean.dims, label: label && base64(label.data),
-             legend: document.getElementById("legend").textContent, status: status.textContent });
+             legend: document.getElementById("legend").textContent,
+             scale: document.getElementById("scale").textContent, status: status.textContent });
     } else return;
     clearInterval(timer);
   }, 100);
@@ -94,7 +95,8 @@ def test_the_page_gives_the_maps_of_onnxruntime(tmp_path: Path) -> None:
     np.testing.assert_allclose(mean, expected["mean"], rtol=0, atol=1e-4)
     label = np.frombuffer(base64.b64decode(result["label"]), np.int64).reshape(expected["label"].shape)
     assert (label != expected["label"]).mean() <= 1e-3
-    assert result["legend"] == "skyroadcar" and "51 x 37 pixels in" in result["status"]
+    assert result["legend"] == "".join(task.classes[number] for number in np.unique(label))
+    assert result["scale"] == "entropy (nats): 0.00 to 1.10" and "51 x 37 pixels in" in result["status"]
 
     Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(tmp_path / "clear.png")
     assert page_result(tmp_path, "net.onnx", "clear.png") == {

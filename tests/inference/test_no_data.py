@@ -1,5 +1,6 @@
 """Output files hold no data where the source holds none, as a whole and by windows; checked with rasterio."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,23 +58,32 @@ def known(path: Path) -> np.ndarray:
     return np.asarray(masks[0])
 
 
+def without_views(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if not file.name.endswith("_view.png")]
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_no_map_where_the_source_holds_no_data(name: str, source: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     path, valid = source
     ensemble = build(name)
     kinds = ("map", "npy", "uncertainty", *(("guarantee",) if name in GUARANTEES else ()))
     (prediction,) = de.predict(ensemble, path, backend="eager")
-    whole = dict(zip(kinds, prediction.save(tmp_path / "whole", kinds), strict=True))
+    saved = prediction.save(tmp_path / "whole", kinds)
+    whole = dict(zip(kinds, without_views(saved), strict=True))
     (tmp_path / "windows").mkdir()
-    windows = dict(
-        zip(kinds, predict_large(ensemble, path, "p", Output(tmp_path / "windows", kinds)).files, strict=True)
-    )
+    in_windows = predict_large(ensemble, path, "p", Output(tmp_path / "windows", kinds)).files
+    windows = dict(zip(kinds, without_views(in_windows), strict=True))
+    views = [file for file in (*saved, *in_windows) if file not in (*whole.values(), *windows.values())]
+    assert sorted(file.name.split("_", 1)[1] for file in views) == ["map_view.png"] * 2 + ["uncertainty_view.png"]
+    height, width = valid.shape
+    for file in views:
+        assert (np.asarray(Image.open(file))[:height, :width][~valid] == 128).all()
     mean = np.load(whole["npy"])
     np.testing.assert_array_equal(np.isfinite(mean), np.broadcast_to(valid, mean.shape))
     for file in (whole["map"], *windows.values(), *([whole["guarantee"]] if name in GUARANTEES else [])):
         np.testing.assert_array_equal(known(file), valid)
     np.testing.assert_array_equal(np.isfinite(prediction.uncertainty), valid)
-    assert (np.asarray(Image.open(whole["uncertainty"]))[~valid] == 128).all()
+    assert (prediction.uncertainty_image()[~valid] == 128).all()
     with rasterio.open(whole["map"]) as one, rasterio.open(windows["map"]) as other:
         assert one.nodata == other.nodata or np.isnan([one.nodata, other.nodata]).all()
         assert np.abs(one.read().astype(float) - other.read())[:, valid].max() <= 1
@@ -104,7 +114,7 @@ def test_networks_see_what_they_were_trained_on(source: tuple[Path, np.ndarray],
         read_for_ensemble(tmp_path / "f.tif", ensemble)[..., 0], np.where(valid, 0.7, 0), atol=1e-6
     )
     files = predict_large(ensemble, tmp_path / "f.tif", "f", Output(tmp_path, ("map", "overlay"))).files
-    assert [file.name for file in files] == ["f_map.tif", "f_overlay.png"]
+    assert [file.name for file in files] == ["f_map.tif", "f_overlay.png", "f_map_view.png"]
     np.testing.assert_array_equal(known(files[0]), valid)
 
 
@@ -112,7 +122,7 @@ def test_256_classes_leave_no_8_bit_number_for_no_data(source: tuple[Path, np.nd
     path, valid = source
     (prediction,) = de.predict(build("segmentation"), path, backend="eager")
     many = replace(prediction, label=torch.full(valid.shape, 255), task=SegmentationTask(tuple(map(str, range(256)))))
-    (file,) = many.save(tmp_path, ("map",))
+    file, _ = many.save(tmp_path, ("map",))
     np.testing.assert_array_equal(tifffile.imread(file), np.where(valid, 255, 65535))
 
 
@@ -132,7 +142,7 @@ def test_a_map_that_cannot_be_written_as_a_whole_leaves_the_earlier_one(
     source: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (prediction,) = de.predict(build("saliency"), source[0], backend="eager")
-    (file,) = prediction.save(tmp_path / "out", ("map",))
+    file, view = prediction.save(tmp_path / "out", ("map",))
     before = file.read_bytes()
 
     def stopped(path: Path, *_: object) -> None:
@@ -142,4 +152,4 @@ def test_a_map_that_cannot_be_written_as_a_whole_leaves_the_earlier_one(
     monkeypatch.setattr("densemble.storage.images.write_geotiff", stopped)
     with pytest.raises(ResourceError, match="full"):
         prediction.save(tmp_path / "out", ("map",))
-    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+    assert file.read_bytes() == before and set(file.parent.iterdir()) == {file, view}

@@ -13,7 +13,6 @@ from PIL import Image
 
 import densemble as de
 from densemble.errors import DataError, ResourceError, UsageError
-from densemble.inference.drawing import blend, colour_labels, heat_overlay, palette
 from densemble.inference.file_kinds import SAVE
 from densemble.inference.predict import prepared
 from densemble.inference.sources import expand, find_images
@@ -128,7 +127,12 @@ def test_saved_files(ensemble: de.Ensemble, photos: Path, tmp_path: Path) -> Non
     assert stored.shape == (50, 70) and stored.dtype == np.uint8
     np.testing.assert_allclose(stored / 255, p.mean[0].numpy(), atol=0.5 / 255 + 1e-6)
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "a.npy"), p.mean.numpy())
-    assert np.asarray(Image.open(tmp_path / "out" / "a_overlay.png")).shape == (50, 70, 3)
+    for kind, pixels in (("overlay", p.overlay()), ("uncertainty", p.uncertainty_image())):
+        saved = np.asarray(Image.open(tmp_path / "out" / f"a_{kind}.png"))
+        np.testing.assert_array_equal(saved[:50, :70], pixels)
+        assert saved.shape[0] > 50 and pixels.shape == (50, 70, 3)  # the legend is below
+    with pytest.raises(UsageError, match="no drawing is named 'video'; available: overlay, view, uncertainty"):
+        p.draw("video")
     with pytest.raises(UsageError, match="cannot save 'video'"):
         p.save(tmp_path, ("video",))
     (tmp_path / "file").write_text("")
@@ -144,7 +148,10 @@ def test_labels_are_taken_after_resizing_and_saved_as_numbers(photos: Path, tmp_
     assert p.label is not None and torch.equal(p.label, p.mean.argmax(0)) and p.label.shape == (50, 70)
     assert p.mutual_information is not None and (p.mutual_information >= 0).all()
     p.save(tmp_path, ("map",))
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a_map.png")), p.label.numpy())
+    with Image.open(tmp_path / "a_map.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.asarray(image), p.label.numpy())
+    assert not (tmp_path / "a_map_view.png").exists()
 
 
 def test_depth_is_saved_in_the_unit_of_the_training_maps(photos: Path, tmp_path: Path) -> None:
@@ -152,7 +159,10 @@ def test_depth_is_saved_in_the_unit_of_the_training_maps(photos: Path, tmp_path:
     task = RegressionTask(scale=2.0, file_scale=0.001)
     p = next(iter(de.predict(de.Ensemble([de.DenseModel("resdeconv", **OPTIONS)], task=task), photos / "a.jpg")))
     assert p.entropy is None and p.uncertainty.shape == (50, 70)
-    p.save(tmp_path, ("map", "overlay", "uncertainty"))
+    files = p.save(tmp_path, ("map", "overlay", "uncertainty"))
+    assert [file.name for file in files] == ["a_map.png", "a_map_view.png", "a_overlay.png", "a_uncertainty.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(files[1]))[:50, :70], p.draw("view").pixels)
+    assert (p.uncertainty_image() == 128).all() and "one member" in p.draw("uncertainty").legend.note
     stored = np.asarray(Image.open(tmp_path / "a_map.png"))
     assert stored.dtype == np.uint16
     np.testing.assert_allclose(stored, p.mean[0].numpy() * 1000, atol=0.51)
@@ -176,14 +186,3 @@ def test_wrong_arguments(ensemble: de.Ensemble) -> None:
         de.predict(ensemble, image, precision="int3")
     with pytest.raises(UsageError, match=r"\(H, W, 3\)"):
         list(de.predict(ensemble, np.zeros((8, 8), np.uint8)))
-
-
-def test_drawing() -> None:
-    assert len({tuple(colour) for colour in palette(40)}) == 40
-    image = np.full((2, 2, 3), 100, np.uint8)
-    assert (blend(image, np.full_like(image, 200), 0.25) == 125).all()
-    labels = np.array([[0, 1], [1, 0]])
-    assert (colour_labels(labels, 2)[0, 0] == palette(2)[0]).all()
-    over = heat_overlay(image, np.array([[0.0, 0.0], [0.0, 0.5]]))
-    assert (over[0, 0] == 100).all() and (over[1, 1] != 100).any()
-    assert np.isfinite(heat_overlay(image, np.zeros((2, 2)))).all()

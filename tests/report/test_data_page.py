@@ -129,7 +129,7 @@ def test_colours_of_labels_and_scale_of_values(tmp_path: Path) -> None:
     white = np.ones((48, 64, 3), np.float32)
     drawn = painter.draw(RawSample("x", white, np.full((48, 64), 1)))[1][0, 0]
     colour = np.array(painter.legend()[1][1])
-    np.testing.assert_allclose(drawn, 255 * 0.35 + colour * 0.65, atol=1)
+    np.testing.assert_allclose(drawn, 255 * 0.4 + colour * 0.6, atol=1)
     depth = FolderData(write_good(tmp_path / "d", "depth"), "depth")
     painter = SamplePainter(depth, list(read_samples(depth, depth.train)))
     _, invalid = painter.draw(RawSample("x", white, np.zeros((48, 64))))

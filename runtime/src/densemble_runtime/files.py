@@ -55,9 +55,13 @@ def write_npy(path: Path, values: Array) -> Path:
     return write(path, lambda file: np.save(file, values, allow_pickle=False))
 
 
-def write_png(path: Path, pixels: Array) -> Path:
-    """Write uint8 or uint16 ``(H, W)``, or uint8 ``(H, W, 3)``."""
-    return write(path, lambda file: Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG"))
+def write_png(path: Path, pixels: Array, palette: Array | None = None) -> Path:
+    """Write uint8 or uint16 ``(H, W)``, or uint8 ``(H, W, 3)``; ``palette`` ``(N, 3)`` colours uint8 ``(H, W)``."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if palette is not None:
+        # With at most 16 colours, Pillow writes pixels of 4 bits or less, which torchvision does not unpack.
+        image.putpalette(palette.tobytes().ljust(3 * 256, b"\0"))
+    return write(path, lambda file: image.save(file, "PNG"))
 
 
 def write_tiff(path: Path, planes: Array) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from densemble_runtime import drawing
+from densemble_runtime.drawing import Drawing, Meaning
 from densemble_runtime.errors import UsageError
 from densemble_runtime.files import write_npy, write_png, write_tiff
 from densemble_runtime.images import Array
@@ -97,17 +98,33 @@ class Prediction:
         return saved[0] if len(saved) == 1 else saved
 
     def overlay(self) -> Array:
-        """The map drawn over the image, uint8 ``(H, W, 3)``."""
-        kind = self.description["task"]["target_kind"]
-        return drawing.draw_map(drawing.as_rgb(self.image), self.mean, kind, self.label)
+        """The map drawn over the image, uint8 ``(H, W, 3)``; the class ``background`` shows the image."""
+        return self.draw("overlay").pixels
 
     def uncertainty_image(self) -> Array:
-        """The uncertainty in colours, uint8 ``(H, W, 3)``; dark = certain, full scale = largest possible entropy."""
-        distribution = self.description["task"]["distribution"]
-        highest = float(np.log(max(len(self.mean), 2) if distribution == "categorical" else 2))
-        if distribution == "none":
-            highest = float(np.nan_to_num(self.uncertainty).max())
-        return drawing.colour_values(np.nan_to_num(self.uncertainty), 0, highest, "magma")
+        """The uncertainty in colours, dark = certain, uint8 ``(H, W, 3)``.
+
+        Full scale is the largest possible entropy, or the 99th percentile of the standard deviation. A map that has one
+        number everywhere is grey.
+        """
+        return self.draw("uncertainty").pixels
+
+    def draw(self, kind: str) -> Drawing:
+        """A drawing and its legend: ``overlay``, ``view`` (the map without the image) or ``uncertainty``.
+
+        Raises:
+            UsageError: an unknown kind, or a map that the model does not have.
+        """
+        task = self.description["task"]
+        unit = task.get("unit", "")
+        meaning = Meaning(task["target_kind"], task["distribution"], task["name"], self.classes, unit)
+        if kind == "uncertainty":
+            return drawing.draw_uncertainty(self.uncertainty, meaning, len(self.description["members"]))
+        if kind == "overlay":
+            return drawing.draw_overlay(drawing.as_rgb(self.image), self.mean, meaning, self.label)
+        if kind == "view":
+            return drawing.draw_view(self.mean, meaning, self.label)
+        raise UsageError(f"no drawing is named '{kind}'; available: overlay, view, uncertainty")
 
     def guarantee_image(self) -> Array:
         """Guaranteed sets as 0 or 255, uint8 ``(K, H, W)``; or ends of the interval, float32 ``(2K, H, W)``.
@@ -125,7 +142,10 @@ class Prediction:
         """Write ``NAME_map.png``, ``NAME_overlay.png``, ``NAME_uncertainty.png``, ``NAME.npy`` and
         ``NAME_guarantee.tif``, as requested; existing files are replaced.
 
-        The map is ``NAME_map.tif`` if no PNG can hold it (densities, values that are not integers, several channels).
+        The map is ``NAME_map.tif`` if no PNG can hold it (densities, values that are not integers, several channels). A
+        label map is a palette PNG: its pixels are class numbers, and viewers show colours. Beside a map that is no
+        8-bit PNG, ``NAME_map_view.png`` shows it in colours. Overlay, view and uncertainty have a legend below the
+        image.
 
         Args:
             folder: created if it is missing.
@@ -140,19 +160,25 @@ class Prediction:
             ResourceError: the folder cannot be written.
         """
         require_kinds(what)
-        return [self._save_kind(kind, Path(folder), name or self.name) for kind in what]
+        stem = name or self.name
+        return [path for kind in what for path in self._save_kind(kind, Path(folder), stem)]
 
-    def _save_kind(self, kind: str, folder: Path, stem: str) -> Path:
+    def _save_kind(self, kind: str, folder: Path, stem: str) -> list[Path]:
         if kind == "npy":
-            return write_npy(folder / f"{stem}.npy", self.mean.astype(np.float32))
+            return [write_npy(folder / f"{stem}.npy", self.mean.astype(np.float32))]
         if kind in ("overlay", "uncertainty"):
-            drawn = self.overlay() if kind == "overlay" else self.uncertainty_image()
-            return write_png(folder / f"{stem}_{kind}.png", drawn)
+            return [write_png(folder / f"{stem}_{kind}.png", self.draw(kind).with_legend())]
         planes = self.map_image() if kind == "map" else self.guarantee_image()
         rgb = planes.ndim == 3 and len(planes) == 3 and planes.dtype == np.uint8
         if kind == "map" and planes.dtype.kind != "f" and (planes.ndim == 2 or rgb):
-            return write_png(folder / f"{stem}_{kind}.png", np.moveaxis(planes, 0, -1) if rgb else planes)
-        return write_tiff(folder / f"{stem}_{kind}.tif", planes)
+            labels = planes.dtype == np.uint8 and self.label is not None
+            palette = drawing.class_colours(self.classes) if labels else None
+            path = write_png(folder / f"{stem}_{kind}.png", np.moveaxis(planes, 0, -1) if rgb else planes, palette)
+        else:
+            path = write_tiff(folder / f"{stem}_{kind}.tif", planes)
+        if kind != "map" or (path.suffix == ".png" and planes.dtype == np.uint8):
+            return [path]
+        return [path, write_png(folder / f"{stem}_{kind}_view.png", self.draw("view").with_legend())]
 
     def __repr__(self) -> str:
         shape = "x".join(str(length) for length in self.mean.shape)

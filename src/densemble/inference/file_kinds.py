@@ -13,6 +13,8 @@ from densemble.shapes import format_size
 from densemble.storage.large_image import is_large
 from densemble.tasks import Task
 
+VIEW = "_view.png"
+"""End of the name of the coloured view that is written beside a file of numbers."""
 NO_GUARANTEE = (
     "the ensemble has no guarantee, or was loaded without a member; make one with `densemble assemble RUN -o "
     "NAME.safetensors` and --guarantee set or risk for classes, interval for values"

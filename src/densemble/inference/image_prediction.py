@@ -18,10 +18,12 @@ from densemble.ensemble.prediction import MAPS, Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import UsageError
 from densemble.inference import drawing
-from densemble.inference.file_kinds import NO_GUARANTEE, SAVE, require_kinds
+from densemble.inference.drawing import Drawing
+from densemble.inference.file_kinds import NO_GUARANTEE, SAVE, VIEW, require_kinds
 from densemble.inference.files.output_names import name_in
 from densemble.inference.formats import Entry, Format, FormatOptions, MapRows, OutputFacts
 from densemble.inference.formats.format import Record
+from densemble.inference.meaning import meaning_of
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored_maps import no_data, stored
 from densemble.shapes import Array, Size, format_size, size_of
@@ -32,8 +34,6 @@ from densemble.tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_GREY = np.uint8(128)  # not a colour of the uncertainty map
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -47,6 +47,7 @@ class ImagePrediction(Prediction):
         task: task of the map.
         valid: bool ``(H, W)``, where the file declares data; ``None``: everywhere. The maps hold numbers for the other
             pixels too; drawings, files and means leave them out.
+        members: number of members of the ensemble that predicted the image; ``None``: unknown.
         number: unique number of the prediction in this process.
     """
 
@@ -55,6 +56,7 @@ class ImagePrediction(Prediction):
     path: Path | None
     task: Task
     valid: Array | None = None
+    members: int | None = None
     number: int = field(default_factory=itertools.count().__next__, compare=False)
 
     @property
@@ -88,22 +90,33 @@ class ImagePrediction(Prediction):
         return self._stored("map")
 
     def overlay(self) -> Array:
-        """The map drawn over the image, uint8 ``(H, W, 3)``."""
-        label = None if self.label is None else self.label.cpu().numpy()
-        return drawing.draw_map(self.image, self.mean.cpu().numpy(), self.task.target_kind, label, self.valid)
+        """The map drawn over the image, uint8 ``(H, W, 3)``; the class ``background`` shows the image."""
+        return self.draw("overlay").pixels
 
     def uncertainty_image(self) -> Array:
-        """The uncertainty in colours, dark = certain, uint8 ``(H, W, 3)``; full scale is the largest possible entropy.
+        """The uncertainty in colours, dark = certain, uint8 ``(H, W, 3)``.
 
-        Missing data is grey.
+        Full scale is the largest possible entropy, or the 99th percentile of the standard deviation. Missing data is
+        grey, and so is a map that has one number everywhere.
         """
-        uncertainty = np.nan_to_num(self.uncertainty)
-        highest = float(uncertainty.max())
-        if self.entropy is not None:
-            classes = self.task.out_channels if self.task.distribution == "categorical" else 2
-            highest = float(np.log(max(classes, 2)))
-        drawn = drawing.colour_values(uncertainty, 0, highest, "magma")
-        return drawn if self.valid is None else np.where(self.valid[..., None], drawn, _GREY)
+        return self.draw("uncertainty").pixels
+
+    def draw(self, kind: str) -> Drawing:
+        """A drawing and its legend: ``overlay``, ``view`` (the map without the image) or ``uncertainty``.
+
+        Raises:
+            UsageError: an unknown kind.
+        """
+        meaning = meaning_of(self.task)
+        if kind == "uncertainty":
+            return drawing.draw_uncertainty(self.uncertainty, meaning, self.members, self.valid)
+        label = None if self.label is None else self.label.cpu().numpy()
+        maps = self.mean.float().cpu().numpy()
+        if kind == "overlay":
+            return drawing.draw_overlay(self.image, maps, meaning, label, self.valid)
+        if kind == "view":
+            return drawing.draw_view(maps, meaning, label, self.valid)
+        raise UsageError(f"no drawing is named '{kind}'; available: overlay, view, uncertainty")
 
     def guarantee_image(self) -> Array:
         """The guarantee as it is saved.
@@ -139,7 +152,7 @@ class ImagePrediction(Prediction):
         return float(values.float().mean()) if values.numel() else 0.0
 
     def figure(self) -> "Figure":
-        """Image, overlay and uncertainty side by side."""
+        """Image, overlay and uncertainty side by side, with their legends."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=self._figure_size(), layout="constrained")
@@ -173,9 +186,11 @@ class ImagePrediction(Prediction):
 
     def _draw(self, figure: "Figure") -> None:
         axes = figure.subplots(1, 3)
-        shown = ((self.image, self.name), (self.overlay(), self.task.name), (self.uncertainty_image(), "uncertainty"))
+        drawn = (self.draw(kind).with_legend() for kind in ("overlay", "uncertainty"))
+        shown = zip((self.image, *drawn), (self.name, self.task.name, "uncertainty"), strict=True)
         for axis, (pixels, title) in zip(axes, shown, strict=True):
             axis.imshow(pixels)
+            axis.set_anchor("N")
             axis.set_title(title)
             axis.set_axis_off()
 
@@ -191,7 +206,9 @@ class ImagePrediction(Prediction):
 
         The map is ``NAME_map.tif`` if no PNG can hold it (densities, several channels, pixels without data), and if the
         image is a GeoTIFF: the map then has the same georeference. Where the image holds no data, the map holds none,
-        and its file declares the number that marks it.
+        and its file declares the number that marks it. A label map is a palette PNG: its pixels are class numbers, and
+        viewers show colours. Beside a map that is no 8-bit PNG, ``NAME_map_view.png`` shows it in colours. Overlay,
+        view and uncertainty have a legend below the image.
 
         Args:
             folder: created if it is missing.
@@ -215,7 +232,8 @@ class ImagePrediction(Prediction):
         folder = require_writable(Path(folder))
         unused_name = name_in(folder, self.name, self.number if self.path is None else self.path)
         with nullcontext(name) if name else unused_name as stem:
-            return [self._save_kind(kind, folder, stem, formats or FormatOptions()) for kind in what]
+            options = formats or FormatOptions()
+            return [path for kind in what for path in self._save_kind(kind, folder, stem, options)]
 
     def record(self, row: Format, folder: Path, options: FormatOptions) -> Record:
         """What a format of ``FORMATS`` stores of the image; ``folder`` is for temporary files."""
@@ -225,28 +243,33 @@ class ImagePrediction(Prediction):
         collector.add(MapRows(0, self.mean.float().cpu().numpy(), label, self.valid))
         return collector.record()
 
-    def _save_kind(self, kind: str, folder: Path, stem: str, options: FormatOptions) -> Path:
+    def _save_kind(self, kind: str, folder: Path, stem: str, options: FormatOptions) -> list[Path]:
         row = SAVE[kind].format
         if row is not None:
             image = stem if self.path is None else self.path.name
             entry = Entry(image, self.record(row, folder, options))
             row.write(path := folder / row.image_file(stem), [entry], self.task, options)
-            return path
+            return [path]
         if kind == "npy":
             write_npy(path := folder / f"{stem}.npy", self._stored("npy"))
-            return path
+            return [path]
         if kind in ("overlay", "uncertainty"):
-            drawn = self.overlay() if kind == "overlay" else self.uncertainty_image()
-            write_png(path := folder / f"{stem}_{kind}.png", drawn)
-            return path
+            write_png(path := folder / f"{stem}_{kind}.png", self.draw(kind).with_legend())
+            return [path]
         planes = self.map_image() if kind == "map" else self.guarantee_image()
         nodata = None if self.valid is None else no_data(planes.dtype, self.task, kind)
         georeference = None if self.path is None else read_georeference(self.path)
         if kind == "map" and nodata is None and georeference is None and _fits_png(planes):
-            write_png(path := folder / f"{stem}_{kind}.png", np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes)
+            labels = planes.dtype == np.uint8 and self.label is not None
+            pixels = np.moveaxis(planes, 0, -1) if planes.ndim == 3 else planes
+            palette = drawing.class_colours(self.task.classes) if labels else None
+            write_png(path := folder / f"{stem}_{kind}.png", pixels, palette)
         else:
             write_tiff(path := folder / f"{stem}_{kind}.tif", planes, georeference, nodata)
-        return path
+        if kind != "map" or (path.suffix == ".png" and planes.dtype == np.uint8):
+            return [path]
+        write_png(view := folder / f"{stem}_{kind}{VIEW}", self.draw("view").with_legend())
+        return [path, view]
 
 
 def _fits_png(planes: Array) -> bool:
@@ -308,5 +331,6 @@ def at_image_size(
         name=name,
         path=path,
         task=ensemble.task,
+        members=len(ensemble.members) - len(prediction.left_out[0] if prediction.left_out else ()),
         valid=None if path is None or path.is_dir() else read_validity(path),
     )

@@ -140,7 +140,7 @@ def _classes(facts: dict[str, Any]) -> str:
     if not splits:
         return ""
     largest = max(max(split["class_share"].values()) for split in splits.values()) or 1.0
-    colours = drawing.palette(len(facts["classes"]))
+    colours = drawing.class_colours(facts["classes"])
     rows = []
     for label, name in enumerate(facts["classes"][:_MAX_CLASSES]):
         cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from densemble.inference.drawing import palette
+from densemble.inference.drawing import class_colours
 from densemble.report.figures import ChartAxis, Series, Style, chart, legend, padded
 from densemble.report.html_page import (
     Markup,
@@ -60,6 +60,7 @@ def per_class(analysis: Values) -> str:
     ensembles = [name for name in ("ensemble, cross-fitted", "ensemble") if name in scores]
     columns = [*ensembles, *(name for name in scores if name not in ensembles)]
     best = max if analysis["higher_is_better"] else min
+    colours = class_colours(classes)
     texts = iter(numbers([scores[column][i] for i in range(len(classes)) for column in columns]))
     rows, compared, wins = [], 0, 0
     for index, name in enumerate(classes):
@@ -73,7 +74,7 @@ def per_class(analysis: Values) -> str:
             strong(text) if top is not None and value == top else text
             for value, text in ((value, next(texts)) for value in values)
         ]
-        rows.append([Markup(f"{swatch(palette(len(classes))[index])}{escape(name)}"), *cells])
+        rows.append([Markup(f"{swatch(colours[index])}{escape(name)}"), *cells])
     explanation = (
         "IoU at the size of the targets. The column 'ensemble' is the artifact on all validation images (fitted on "
         "these images), equal to `densemble evaluate --split val`. 'Cross-fitted' was measured on images that were not "
@@ -119,7 +120,7 @@ def curves(analysis: Values) -> str:
 def images(strips: Sequence[ImageStrip], analysis: Values) -> str:
     """Example images, one row of panels each."""
     classes = analysis.get("per_class", {}).get("classes", [])
-    key = colour_legend(zip(classes[:_LEGEND_CLASSES], palette(len(classes)), strict=False))
+    key = colour_legend(zip(classes[:_LEGEND_CLASSES], class_colours(classes), strict=False))
     explanation = (
         "Each row shows the image, the target (black: unknown), the prediction of the ensemble, its uncertainty "
         "(bright: uncertain) and the prediction of each member. Scroll a row sideways to see all members."

@@ -1,7 +1,7 @@
 """Read samples of a data folder and draw their targets."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,11 +13,12 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import AUGMENT, augment
 from densemble.errors import DataError, UsageError, unknown_name
 from densemble.inference import drawing
+from densemble.inference.drawing import Meaning
 from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
 
 _VARIANTS = 3
-_OPACITY = 0.65
+_IGNORED_OPACITY = 0.65
 _VOID = (0, 0, 0)
 _BACKDROP = 0.4
 
@@ -101,6 +102,7 @@ class SamplePainter:
         self.ignored = data.ignore_index
         self.names = data.classes
         self.invalid_below = data.invalid_below
+        self._task_name, self._unit = data.task_name, str(data.options["unit"])
         self.shown_classes = sorted({label for sample in raw for label in self._labels(sample.target)})
         self.range = self._range(raw) if self.kind == "values" else None
 
@@ -111,7 +113,8 @@ class SamplePainter:
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
         """Names and RGB colours of the classes that occur in the samples."""
-        colours = drawing.palette(max(self.shown_classes, default=-1) + 1)
+        count = max(self.shown_classes, default=-1) + 1
+        colours = drawing.class_colours([self._name(label) for label in range(count)])
         classes = [(self._name(i), (int(r), int(g), int(b))) for i in self.shown_classes for r, g, b in [colours[i]]]
         return [*classes, (f"ignored ({self.ignored})", _VOID)] if self.kind == "labels" else classes
 
@@ -135,27 +138,30 @@ class SamplePainter:
     def _target(self, image: Array, target: Array) -> Array:
         match self.kind:
             case "labels":
-                labels = np.where((target == self.ignored) | (target < 0), 0, target).astype(np.int64)
-                colours = drawing.colour_labels(labels, int(labels.max(initial=0)) + 1)
-                colours[target == self.ignored] = _VOID
-                return drawing.blend(image, colours, _OPACITY)
+                known = target != self.ignored
+                labels = np.where(known & (target >= 0), target, 0).astype(np.int64)
+                meaning = self._meaning(max(len(self.names or ()), int(labels.max(initial=0)) + 1))
+                drawn = drawing.draw_overlay(image, labels[None], meaning, labels, known).pixels
+                return drawing.blend(drawn, np.zeros_like(drawn), np.where(known, 0.0, _IGNORED_OPACITY))
             case "values":
-                assert self.range is not None
                 valid = self._valid(target)
-                colours = drawing.colour_values(np.where(valid, target, 0), *self.range)
-                colours[~valid] = _VOID
-                return colours
+                drawn = drawing.draw_view(np.where(valid, target, 0)[None], self._meaning(0), limits=self.range).pixels
+                drawn[~valid] = _VOID
+                return drawn
             case "pixels":
                 return drawing.as_rgb(np.nan_to_num(np.moveaxis(target, 0, -1)))
             case "masks":
                 return self._channels(image, np.where(target == 1, 1.0, 0.0))
             case _:
                 planes = target if target.ndim == 3 else target[None]
-                peak = max(float(planes.max(initial=0)), 1e-12)
                 if len(planes) > 1:
-                    return self._channels(image, planes / peak)
-                return drawing.heat_overlay(image, planes[0])
+                    return self._channels(image, planes / max(float(planes.max(initial=0)), 1e-12))
+                return drawing.draw_overlay(image, planes, self._meaning(0)).pixels
 
     def _channels(self, image: Array, planes: Array) -> Array:
         dark = drawing.blend(image, np.zeros_like(image), _BACKDROP)
-        return drawing.blend(dark, *drawing.colour_masks(planes))
+        return drawing.draw_overlay(dark, planes, replace(self._meaning(len(planes)), kind="masks")).pixels
+
+    def _meaning(self, classes: int) -> Meaning:
+        names = tuple(self._name(label) for label in range(classes))
+        return Meaning(self.kind, "none", self._task_name, names, self._unit)

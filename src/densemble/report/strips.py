@@ -1,12 +1,10 @@
 """Rows of panels: an image, its target, the predictions of ensemble and members, and the uncertainty."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from densemble.data.decoded_cache import resize_image
@@ -14,8 +12,10 @@ from densemble.data.targets import resize_target
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.inference import drawing
+from densemble.inference.drawing import Drawing, Meaning
+from densemble.inference.meaning import meaning_of
 from densemble.shapes import Array, Size
-from densemble.tasks import TargetKind, Task
+from densemble.tasks import Task
 
 Panel = tuple[str, Array]
 """Title, and pixels as uint8 ``(H, W, 3)``."""
@@ -52,7 +52,7 @@ def draw_panels(
         task: meaning of the maps.
 
     Returns:
-        Panels at most 240 pixels wide.
+        Panels at most 240 pixels wide; those with a scale have a bar of values below them.
     """
     height, width = image.shape[:2]
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
@@ -60,32 +60,37 @@ def draw_panels(
     target_maps, valid = task.as_maps(resize_target(target, size, task.target_kind))
     # One scale for all panels: separate scales would hide that a member is wrong by a factor.
     within = drawing.value_range(target_maps[valid.expand_as(target_maps)].numpy())
-    draw = partial(_draw_maps, image=small, kind=task.target_kind, within=within)
-    drawn_target = draw(target_maps)
-    drawn_target[~valid.any(0).numpy()] = 0
+    draw = partial(_draw_maps, image=small, meaning=meaning_of(task), within=within)
+    unknown = ~valid.any(0).numpy()
     return (
         ("image", small),
-        ("target", drawn_target),
-        ("ensemble", draw(prediction.mean[0].float().cpu())),
-        _uncertainty(prediction, task, size),
-        *((name, draw(maps.float().cpu())) for name, maps in members.items()),
+        ("target", _panel(draw(target_maps), unknown)),
+        ("ensemble", _panel(draw(prediction.mean[0].float().cpu()))),
+        _uncertainty(prediction, task, size, len(members)),
+        *((name, _panel(draw(maps.float().cpu()))) for name, maps in members.items()),
     )
 
 
-def _draw_maps(maps: Tensor, image: Array, kind: TargetKind, within: tuple[float, float]) -> Array:
-    """Draw maps ``(K, h, w)`` over a uint8 image ``(H, W, 3)``; colours of values span the range ``within``."""
-    planes = resize_maps(maps[None], (image.shape[0], image.shape[1]), kind == "density")[0].numpy()
-    if kind == "values":
-        return drawing.colour_values(np.nan_to_num(planes[0]), *within)
-    return drawing.draw_map(image, planes, kind, planes.argmax(0))
+def _panel(drawn: Drawing, unknown: Array | None = None) -> Array:
+    """The drawing with its bar of values; the page has one list of classes for all panels. Unknown pixels are black."""
+    pixels = drawn.pixels if unknown is None else np.where(unknown[..., None], np.uint8(0), drawn.pixels)
+    return Drawing(pixels, replace(drawn.legend, entries=())).with_legend()
 
 
-def _uncertainty(prediction: Prediction, task: Task, size: Size) -> Panel:
-    """Draw the entropy from 0 to its maximum; without entropy, the spread of the members up to its 99th percentile."""
+def _draw_maps(maps: Tensor, image: Array, meaning: Meaning, within: tuple[float, float]) -> Drawing:
+    """Draw maps ``(K, h, w)`` over a uint8 image ``(H, W, 3)``; values have no image and span the range ``within``."""
+    planes = resize_maps(maps[None], (image.shape[0], image.shape[1]), meaning.kind == "density")[0].numpy()
+    if meaning.kind == "values":
+        return drawing.draw_view(planes, meaning, limits=within)
+    return drawing.draw_overlay(image, planes, meaning, planes.argmax(0))
+
+
+def _uncertainty(prediction: Prediction, task: Task, size: Size, members: int) -> Panel:
+    """Draw the entropy, or the standard deviation of the members."""
     if prediction.entropy is not None:
-        values = resize_maps(prediction.entropy[:1, None].float().cpu(), size)[0, 0].numpy()
-        maximum = math.log(task.out_channels) if task.distribution == "categorical" else math.log(2)
-        return "uncertainty (entropy)", drawing.colour_values(values, 0, maximum, "inferno")
-    spread = prediction.spread()[:1].float().cpu().clamp(min=0).mean(1, keepdim=True).sqrt()
-    values = torch.nan_to_num(resize_maps(spread, size)[0, 0]).numpy()
-    return "uncertainty (spread)", drawing.colour_values(values, 0, float(np.percentile(values, 99)), "inferno")
+        name, values = "uncertainty (entropy)", prediction.entropy[:1, None].float().cpu()
+    else:
+        name, spread = "uncertainty (spread)", prediction.spread()[:1].float().cpu().clamp(min=0)
+        values = spread.mean(1, keepdim=True).sqrt()
+    drawn = drawing.draw_uncertainty(resize_maps(values, size)[0, 0].numpy(), meaning_of(task), members)
+    return name, drawn.with_legend()

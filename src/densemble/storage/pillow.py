@@ -19,6 +19,7 @@ from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap, decodin
 from densemble.storage.runs import atomic_path
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other formats are disabled: Pillow runs Ghostscript for some
+_PALETTE_BYTES = 3 * 256
 _EXIF_ORIENTATION = 0x0112
 _PNG_METADATA = (b"XML:com.adobe.xmp", b"Raw profile type exif")
 # Pillow's unpackers that scale 2-bit and 4-bit grey to 0..255: number of bits and scale factor.
@@ -131,13 +132,22 @@ def _exif_orientation(image: Image.Image) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def write_png(path: Path, pixels: Array) -> None:
+def write_png(path: Path, pixels: Array, palette: Array | None = None) -> None:
     """Write uint8 ``(H, W)``, uint8 ``(H, W, 3)`` or uint16 ``(H, W)`` as PNG atomically.
+
+    Args:
+        path: output file.
+        pixels: values.
+        palette: colours that viewers show for the values of uint8 ``(H, W)``, uint8 ``(N, 3)``, N > the highest value.
 
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
     # Photos have no repeated sequences: searching for them takes four times as long and saves nothing. Maps have.
     options = {"compress_type": zlib.Z_RLE} if pixels.ndim == 3 else {"compress_level": 1}
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if palette is not None:
+        # With at most 16 colours, Pillow writes pixels of 4 bits or less, which torchvision does not unpack.
+        image.putpalette(palette.tobytes().ljust(_PALETTE_BYTES, b"\0"))
     with atomic_path(path) as temporary:
-        Image.fromarray(np.ascontiguousarray(pixels)).save(temporary, "PNG", **options)
+        image.save(temporary, "PNG", **options)

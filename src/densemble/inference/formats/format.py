@@ -8,8 +8,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from densemble.data.layouts.class_names import class_key
 from densemble.errors import UsageError
+from densemble.inference.drawing import is_background
 from densemble.shapes import Array, Size
 from densemble.storage.geo import Georeference, read_georeference
 from densemble.tasks import Task
@@ -165,7 +165,7 @@ class Format:
 
 def foreground(task: Task) -> list[int]:
     """Numbers of the classes that are not named background."""
-    return [number for number, name in enumerate(task.classes) if class_key(name) != "background"]
+    return [number for number, name in enumerate(task.classes) if not is_background(name)]
 
 
 def class_planes(rows: MapRows, task: Task) -> list[tuple[Array, Array]]:

@@ -9,7 +9,7 @@ from typing import Any
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError
-from densemble.inference.file_kinds import SAVE, formats_of, require_saved
+from densemble.inference.file_kinds import SAVE, VIEW, formats_of, require_saved
 from densemble.inference.files.job import Output
 from densemble.inference.formats import Entry, MapRows, OutputFacts
 from densemble.inference.formats.format import Collector
@@ -18,7 +18,7 @@ from densemble.inference.sources import image_range
 from densemble.inference.stored_maps import no_data, stored
 from densemble.inference.tiles.planes import Rows
 from densemble.inference.tiles.resize_blocks import BLOCK
-from densemble.inference.tiles.small_overlay import SmallOverlay, read_valid_rows
+from densemble.inference.tiles.small_drawings import SmallDrawings, read_valid_rows
 from densemble.inference.tiles.streaming import stream
 from densemble.nets.halo import Reach
 from densemble.shapes import Array, Size
@@ -53,9 +53,9 @@ def predict_large(
     """Predict one image and write ``NAME_map.tif`` and the other requested files; for a Zarr, ``NAME_map.zarr``.
 
     If a member gives no usable map of a window, it is left out for the whole image, or the image fails. Memory holds
-    one row of windows for images of any size. ``npy`` writes the mean map as float32 to a file ``NAME_mean``; the
-    overlay is subsampled, and the uncertainty is stored as numbers instead of colours. Where the image holds no data,
-    the files hold none.
+    one row of windows for images of any size. ``npy`` writes the mean map as float32 to a file ``NAME_mean``. The
+    uncertainty is stored as numbers; the overlay and the coloured views of map and uncertainty, ``NAME_KIND_view.png``,
+    are subsampled. Where the image holds no data, the files hold none.
 
     Args:
         ensemble: in eval mode.
@@ -100,13 +100,14 @@ def _write_rows(
     output: Output,
     progress: Callable[[int, int], None],
 ) -> list[Path]:
-    """Write files ``NAME_map`` and so on in a thread while rows come; the overlay and other formats at the end.
+    """Write files ``NAME_map`` and so on in a thread while rows come; the drawings and other formats at the end.
 
     ``source`` holds the path of the image and the name.
     """
     path, name = source
     kinds = [kind for kind in output.what if SAVE[kind].format is None and kind != "overlay"]
-    overlay = SmallOverlay(image, ensemble.task, image_range(ensemble)) if "overlay" in output.what else None
+    drawn = [kind for kind in ("overlay", "map", "uncertainty") if kind in output.what]
+    drawings = SmallDrawings(image, ensemble.task, drawn, len(ensemble.members), image_range(ensemble))
     facts = OutputFacts(path, output.folder, image.size, ensemble.task, output.formats)
     formats = {kind: row for kind in output.what if (row := SAVE[kind].format) is not None}
     collectors = {kind: row.collect(facts) for kind, row in formats.items()}
@@ -127,16 +128,16 @@ def _write_rows(
             if writing is not None:
                 writing.result()
             writing = background.submit(_write, writers, layers)
-            if overlay is not None:
-                overlay.add(part, valid)
+            drawings.add(part, valid)
             for collector in collectors.values():
                 collector.add(_arrays(part, valid))
             progress(part.top + part.height, image.size[0])
         if writing is not None:
             writing.result()
-        if overlay is not None:
-            write_png(drawn := output.folder / f"{name}_overlay.png", overlay.drawn())
-            files.append(drawn)
+        for kind in drawn:
+            file = output.folder / f"{name}_{kind}{'.png' if kind == 'overlay' else VIEW}"
+            write_png(file, drawings.drawn(kind).with_legend())
+            files.append(file)
     return files + _write_formats(output, name, facts, collectors)
 
 
