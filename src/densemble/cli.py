@@ -9,7 +9,7 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, share, train, tune
+from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, schema, share, train, tune
 from densemble.commands.output import say
 from densemble.errors import DensembleError
 from densemble.messages import shown
@@ -43,6 +43,7 @@ app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(share.card)
 app.command()(share.push)
+app.command()(schema.schema)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
