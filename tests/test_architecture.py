@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("engines",),
     ("selection",),
-    ("run",),
+    ("run", "run_schema"),
     ("tuning", "distillation"),
     ("exporters", "serve"),
     ("commands",),

@@ -21,6 +21,7 @@ from densemble.commands import (
     export,
     inspect,
     predict,
+    schema,
     share,
     train,
     tune,
@@ -58,7 +59,7 @@ def _show_messages(
 for command in (
     demo.demo, doctor.doctor, inspect.backbones, inspect.cuts, train.train, tune.tune, train.assemble,
     train.leaderboard, distill.distill, evaluate.evaluate, predict.predict, export.export, benchmark.benchmark,
-    share.card, share.push,
+    share.card, share.push, schema.schema,
 ):  # fmt: skip
     app.command(cls=Command)(command)
 app.add_typer(data.app, name="data")

@@ -41,7 +41,11 @@ def _read_size(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-SizeField = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_read_size)]
+_SizeText = Annotated[str, Field(pattern=r"^\s*[1-9]\d*\s*[xX]\s*[1-9]\d*\s*$")]
+SizeField = Annotated[
+    tuple[PositiveInt, PositiveInt],
+    BeforeValidator(_read_size, json_schema_input_type=_SizeText | tuple[PositiveInt, PositiveInt]),
+]
 
 
 class _Strict(BaseModel):

@@ -79,5 +79,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "densemble push gaze.safetensors USER/NAME --private",
         "densemble push gaze.safetensors USER/NAME --license apache-2.0",
     ),
+    "schema": (
+        "densemble schema > run.schema.json",
+        "densemble schema -o run.schema.json",
+    ),
 }
 """Words of a command without ``densemble`` -> its examples."""
