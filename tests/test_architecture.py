@@ -18,7 +18,7 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages"),
-    ("shapes",),
+    ("shapes", "user_code"),
     ("data_options",),
     ("config", "nets", "presets"),
     ("metrics",),

@@ -10,6 +10,7 @@ from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import (
     ConfigPath,
     DataPath,
+    Function,
     Json,
     Set,
     TaskName,
@@ -38,17 +39,20 @@ def tune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: those of the settings.")] = None,
     config: ConfigPath = None,
     setting: Set = None,
+    function: Function = None,
     json: Json = False,
 ) -> None:
     """Search the best cut, head and learning rates of one backbone; write the best settings to OUT/best.yaml."""
     from densemble.engines.budget import parse_time
-    from densemble.engines.configure import open_data
+    from densemble.engines.configure import open_data, require_functions
     from densemble.tuning import run_search
 
     seconds = parse_time(time)
     values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
     names = split_names(space) if space is not None else None
     folder, settings = open_data(data, values, str(config or "the settings"))
+    if config is not None:
+        require_functions(settings, [*(function or ()), backbone], f"'{config}'")
     try:
         result = run_search(folder, settings, out, trials, seconds, names)
     except (KeyboardInterrupt, SystemExit):
