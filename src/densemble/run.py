@@ -18,6 +18,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, PartialError, error_like
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
+from densemble.report.run_html import run_html
 from densemble.selection.assemble import assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
@@ -56,9 +57,8 @@ class Run:
     def __init__(self, path: str | Path, data: str | Path | None = None, functions: Sequence[str] = ()) -> None:
         self.folder = RunFolder(Path(path))
         if not self.folder.config.is_file() or not self.folder.state.is_file():
-            raise ArtifactError(
-                f"'{path}' is no run folder; make one with `densemble train DATA --task TASK -o {path}`"
-            )
+            remedy = f"make one with `densemble train DATA --task TASK -o {path}`"
+            raise ArtifactError(f"'{path}' is no run folder; {remedy}")
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
         stored = Path(self._state["data"])  # a torch data set is stored in the run, which may have moved
@@ -66,6 +66,10 @@ class Run:
         self.data_path = Path(data or moved)
         self.functions = tuple(functions)
         self.task: Task = make_task(self._state["task"])
+
+    def _repr_html_(self) -> str:
+        """Return the leaderboard and a link to the report as HTML, for notebooks."""
+        return run_html(self)
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Return the records of the trained members, by name."""

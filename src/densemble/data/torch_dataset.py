@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from densemble.data.folder import FolderData
 from densemble.data_options import DataOptions
@@ -87,7 +87,7 @@ def _splits(data: TorchData) -> dict[str, Any]:
     if unknown or not splits:
         raise UsageError(f"data: no split is named '{', '.join(unknown)}'; name them train, val and test")
     for name, pairs in splits.items():
-        if not hasattr(pairs, "__len__") or not hasattr(pairs, "__getitem__"):
+        if isinstance(pairs, IterableDataset) or not hasattr(pairs, "__len__") or not hasattr(pairs, "__getitem__"):
             raise UsageError(
                 f"data: the {name or 'data set'} is a {type(pairs).__name__}; give a data set with __len__ and "
                 "__getitem__"

@@ -23,6 +23,7 @@ from densemble.ensemble.ensemble_arguments import (
     task_of,
     tensors_of,
 )
+from densemble.ensemble.ensemble_html import ensemble_html
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.input_images import as_images, require_tensor
 from densemble.ensemble.member_views import ViewedMember
@@ -160,6 +161,10 @@ class Ensemble(nn.Module):
     def unusable(self) -> Mapping[str, str]:
         """Members removed by :meth:`without`, with the reason."""
         return self.combination.unusable
+
+    def _repr_html_(self) -> str:
+        """Return members, weights, scores, rule, calibration and guarantee as HTML, for notebooks."""
+        return ensemble_html(self)
 
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Iterate over names and members, in order."""
