@@ -18,7 +18,8 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages", "progress"),
-    ("shapes",),
+    ("shapes", "user_code"),
+    ("notebook",),
     ("data_options",),
     ("config", "nets", "presets"),
     ("metrics",),
@@ -49,7 +50,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "timm": ("nets/backbones.py", "nets/weight_licences.py"),
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
-    "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
+    "PIL": ("storage/pillow.py", "data/synthetic.py", "report/", "notebook.py"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),

@@ -11,24 +11,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from densemble.data.folder import FolderData
+    from densemble.data.layouts import LAYOUTS
+    from densemble.data.torch_dataset import store_dataset
     from densemble.distillation import Distilled, DistillOptions, distill
+    from densemble.ensemble.combine import COMBINE, CombinationRule
     from densemble.ensemble.ensemble import Ensemble
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
     from densemble.evaluation.scores import evaluate
-    from densemble.exporters import ExportOptions, export
+    from densemble.exporters import EXPORTERS, ExportOptions, export
     from densemble.exporters.hub import from_pretrained, push_to_hub, save_pretrained
+    from densemble.inference.formats import FORMATS
     from densemble.inference.predict import PredictOptions, predict
+    from densemble.inference.runtime.backends import BACKENDS
     from densemble.nets.backbones import backbones
     from densemble.nets.cut import Cut
     from densemble.nets.cuts import cuts
     from densemble.nets.dense import DenseModel
+    from densemble.nets.heads import HEADS
+    from densemble.nets.heads.head import DenseHead, Head
     from densemble.run import Run, train
     from densemble.storage.artifact import load, save
+    from densemble.tasks import TASKS, Task
     from densemble.tuning import TuneResult, tune
 
 _MODULES = {
+    "BACKENDS": "inference.runtime.backends",
+    "COMBINE": "ensemble.combine",
+    "EXPORTERS": "exporters",
+    "FORMATS": "inference.formats",
+    "HEADS": "nets.heads",
+    "LAYOUTS": "data.layouts",
+    "TASKS": "tasks",
+    "CombinationRule": "ensemble.combine",
     "Cut": "nets.cut",
+    "DenseHead": "nets.heads.head",
     "DenseModel": "nets.dense",
     "DensembleError": "errors",
     "DistillOptions": "distillation",
@@ -36,9 +53,11 @@ _MODULES = {
     "Ensemble": "ensemble.ensemble",
     "ExportOptions": "exporters",
     "FolderData": "data.folder",
+    "Head": "nets.heads.head",
     "PredictOptions": "inference.predict",
     "Prediction": "ensemble.prediction",
     "Run": "run",
+    "Task": "tasks",
     "TuneResult": "tuning",
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
@@ -51,13 +70,23 @@ _MODULES = {
     "push_to_hub": "exporters.hub",
     "save": "storage.artifact",
     "save_pretrained": "exporters.hub",
+    "store_dataset": "data.torch_dataset",
     "train": "run",
     "tune": "tuning",
 }
 
 __version__ = "0.1.0"
 __all__ = [
+    "BACKENDS",
+    "COMBINE",
+    "EXPORTERS",
+    "FORMATS",
+    "HEADS",
+    "LAYOUTS",
+    "TASKS",
+    "CombinationRule",
     "Cut",
+    "DenseHead",
     "DenseModel",
     "DensembleError",
     "DistillOptions",
@@ -65,9 +94,11 @@ __all__ = [
     "Ensemble",
     "ExportOptions",
     "FolderData",
+    "Head",
     "PredictOptions",
     "Prediction",
     "Run",
+    "Task",
     "TuneResult",
     "backbones",
     "cuts",
@@ -80,6 +111,7 @@ __all__ = [
     "push_to_hub",
     "save",
     "save_pretrained",
+    "store_dataset",
     "train",
     "tune",
 ]

@@ -25,6 +25,7 @@ from pydantic import (
 from densemble.data_options import DataOptions
 from densemble.errors import ConfigError, UsageError, did_you_mean
 from densemble.shapes import parse_size
+from densemble.user_code import importable_name
 
 AugmentName = Literal["none", "light", "strong"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -46,6 +47,18 @@ SizeField = Annotated[
     tuple[PositiveInt, PositiveInt],
     BeforeValidator(_read_size, json_schema_input_type=_SizeText | tuple[PositiveInt, PositiveInt]),
 ]
+
+
+def _name_part(value: Any, info: ValidationInfo) -> Any:
+    """Return the name of a class or function of the user, given as an object."""
+    try:
+        return importable_name(value, str(info.field_name)) if callable(value) else value
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+
+
+NamedPart = Annotated[str, BeforeValidator(_name_part)]
+"""A name; in Python also a class or function of the user, which is stored by its name ``package.module:NAME``."""
 
 
 class _Strict(BaseModel):
@@ -131,7 +144,7 @@ class MemberConfig(TrainingOptions):
     min_size: SizeField | None = None
     max_stride: PositiveFloat | None = None
     max_macs: PositiveFloat | None = None
-    head: str | None = None
+    head: NamedPart | None = Field(None, description="row of HEADS, or package.module:NAME of a class or function")
     weights: str | None = "DEFAULT"
     allow_partial: bool = False
     input_size: SizeField | None = None
@@ -205,7 +218,9 @@ class RunConfig(_Strict):
 
     task: str
     preset: Literal["fast", "balanced", "best"] | None = None
-    loss: str = Field("", description="losses of the task, joined by +; default: the task's default loss")
+    loss: NamedPart = Field(
+        "", description="losses of the task or package.module:NAME, joined by +; default: the task's default loss"
+    )
     class_weights: Literal["balanced"] | list[PositiveFloat] | None = None
     input_size: SizeField = (240, 320)
     out_size: SizeField | None = None

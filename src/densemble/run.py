@@ -9,15 +9,18 @@ from densemble.config import RunConfig, make_config, read_config
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.data.heat_scale import told
+from densemble.data.torch_dataset import TorchData, store_dataset
 from densemble.engines.budget import Budget, parse_time
-from densemble.engines.configure import resolve_data
+from densemble.engines.configure import resolve_data, user_functions
 from densemble.engines.leftovers import remove_leftovers
+from densemble.ensemble.combine.user_rule import Combine
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ArtifactError, PartialError, error_like
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
 from densemble.progress.display import shown_progress
 from densemble.progress.phases import set_limit
+from densemble.report.run_html import run_html
 from densemble.selection.assemble import assemble
 from densemble.selection.options import Options
 from densemble.selection.variants import (
@@ -29,11 +32,13 @@ from densemble.selection.variants import (
     make_views,
 )
 from densemble.storage.artifact import require_function, save
-from densemble.storage.runs import RunFolder, read_json, write_text
+from densemble.storage.runs import RunFolder, read_json, require_new, write_text
 from densemble.tasks import Task, make_task
+from densemble.user_code import importable_name
 
 if TYPE_CHECKING:
     import pandas as pd
+    from lightning.pytorch.callbacks import Callback
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,8 @@ class Run:
     Args:
         path: run folder, written by ``densemble train -o``.
         data: current data folder; default: its path during training.
-        functions: names ``package.module:function`` that may be called, for members whose backbone is a user-defined
-            function. No other code is called because of a run folder.
+        functions: names ``package.module:NAME`` that may be imported and called, for members whose backbone or head is
+            code of the user. No other code is called because of a run folder.
 
     Raises:
         ArtifactError: ``path`` is no run folder, or a damaged one.
@@ -54,27 +59,33 @@ class Run:
     def __init__(self, path: str | Path, data: str | Path | None = None, functions: Sequence[str] = ()) -> None:
         self.folder = RunFolder(Path(path))
         if not self.folder.config.is_file() or not self.folder.state.is_file():
-            raise ArtifactError(
-                f"'{path}' is no run folder; make one with `densemble train DATA --task TASK -o {path}`"
-            )
+            remedy = f"make one with `densemble train DATA --task TASK -o {path}`"
+            raise ArtifactError(f"'{path}' is no run folder; {remedy}")
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
-        self.data_path = Path(data or self._state["data"])
+        stored = Path(self._state["data"])  # a torch data set is stored in the run, which may have moved
+        moved = self.folder.data if stored.name == self.folder.data.name and not stored.exists() else stored
+        self.data_path = Path(data or moved)
         self.functions = tuple(functions)
         self.task: Task = make_task(self._state["task"])
+
+    def _repr_html_(self) -> str:
+        """Return the leaderboard and a link to the report as HTML, for notebooks."""
+        return run_html(self)
 
     def trained(self) -> dict[str, dict[str, Any]]:
         """Return the records of the trained members, by name."""
         return {name: member.record for name, member in find_members(self.folder, self.config).items()}
 
     def _require_functions(self) -> None:
-        """Check the members' backbones before any network is built.
+        """Check the members' backbones and heads before any network is built.
 
         Raises:
-            ArtifactError: a backbone is a function that is not in ``functions``.
+            ArtifactError: one of them is user code that is not in ``functions``.
         """
         for name, record in self.trained().items():
-            require_function(f"run '{self.folder.path}'", name, record["spec"]["backbone"], self.functions)
+            for part in (record["spec"]["backbone"], record["spec"]["head"]):
+                require_function(f"run '{self.folder.path}'", f"member '{name}'", part, self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Return held-out scores of baselines without training, such as the mean of the training targets."""
@@ -140,7 +151,7 @@ class Run:
     def assemble(
         self,
         select: str = "greedy",
-        combine: str = "mean",
+        combine: str | Combine = "mean",
         weights: Sequence[float] | None = None,
         report: Callable[[str], None] | None = None,
         *,
@@ -159,8 +170,8 @@ class Run:
 
         Args:
             select: ``greedy`` (Caruana et al. 2004), ``all``, ``best``, ``exhaustive``, or names joined by commas.
-            combine: row of ``COMBINE``, or ``auto`` for the best rule with a significant gain over the mean on images
-                that it was not fitted on.
+            combine: row of ``COMBINE``; ``auto`` for the best rule with a significant gain over the mean on images
+                that it was not fitted on; or a function of ``(maps, weights)``, itself or as ``package.module:NAME``.
             weights: one per member if ``select`` is ``all`` or names; default equal.
             report: called with each line that the loggers ``densemble.*`` write.
             metric: metric that selection maximizes or minimizes; default the task's primary metric.
@@ -183,6 +194,7 @@ class Run:
         """
         self._require_trained()
         weights = None if weights is None else tuple(float(weight) for weight in weights)
+        combine = importable_name(combine, "combine")
         options = Options(
             select, combine, weights, metric, budget, calibrate, guarantee, level, confidence, min_members, seed=seed
         )
@@ -270,7 +282,7 @@ def _scalars(scores: Scores) -> dict[str, float]:
 
 
 def train(
-    data: FolderData | str | Path,
+    data: FolderData | TorchData | str | Path,
     members: Sequence[str | Mapping[str, Any]] | None = None,
     out: str | Path = "runs/run",
     task: str | None = None,
@@ -278,13 +290,15 @@ def train(
     resume: bool = False,
     report: Callable[[str], None] | None = print,
     retrain: bool = False,
+    callbacks: "Sequence[Callback]" = (),
     **settings: Any,
 ) -> Run:
     """Train members one by one, assemble them, and return the run.
 
     Args:
-        data: a :class:`FolderData`, or the path of one together with ``task``. The FolderData has the options for
-            splitting and reading the data.
+        data: a :class:`FolderData`; or the path of one together with ``task``; or a torch data set of (image, target),
+            or a dict of such data sets by split, whose pairs are first written to ``out/data``, see
+            :func:`store_dataset`. The FolderData has the options for splitting and reading the data.
         members: backbone names, or mappings with the keys of a member in run.yaml; default the seven networks of
             examples/all7models.
         out: run folder.
@@ -294,6 +308,8 @@ def train(
         resume: continue an interrupted run.
         report: called with each line that the loggers ``densemble.*`` write; ``None`` leaves it to their handlers.
         retrain: like ``resume``, but if the data has changed, train all members again instead of raising an error.
+        callbacks: Lightning callbacks, used in the training of every member; each member starts with their state of
+            now. They are not stored: pass them again with ``resume``.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
             ``training={"epochs": 5}``.
 
@@ -308,16 +324,24 @@ def train(
         values["members"] = list(members)
     with shown(report), shown_progress():
         set_limit(budget)
+        if not isinstance(data, FolderData | str | Path):
+            require_new(RunFolder(Path(out)), resume or retrain)
+            data = store_dataset(data, RunFolder(Path(out)).data, task, replace=retrain)
         folder, config = resolve_data(data, task, values)
         if retrain:
             from densemble.engines.local import forget_changed
 
             forget_changed(folder, config, Path(out))
-        return run_members(folder, config, Path(out), resume or retrain, budget)
+        return run_members(folder, config, Path(out), resume or retrain, budget, callbacks)
 
 
 def run_members(
-    data: FolderData, config: RunConfig, out: Path, resume: bool = False, budget: Budget | None = None
+    data: FolderData,
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    budget: Budget | None = None,
+    callbacks: "Sequence[Callback]" = (),
 ) -> Run:
     """Train the members, assemble them by greedy selection, and save ``ensemble.safetensors`` in the run.
 
@@ -328,11 +352,12 @@ def run_members(
         DensembleError: every member failed; the error has the type of the first failure.
     """
     from densemble.engines.local import train_members
+    from densemble.training.user_callbacks import UserCallbacks
 
     if data.reading.options["heat_max"]:
         log.info(f"maps: {told(data.reading.options['heat_max'])}")
-    outcomes = train_members(data, config, out, resume, budget)
-    run = Run(out, data.path, [member.backbone for member in config.members])
+    outcomes = train_members(data, config, out, resume, budget, callbacks=UserCallbacks.of(callbacks))
+    run = Run(out, data.path, user_functions(config))
     if any(outcome.state in ("done", "kept") for outcome in outcomes):
         ensemble = run.assemble()
         save(ensemble, run.folder.artifact)

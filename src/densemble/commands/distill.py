@@ -61,6 +61,7 @@ def distill(
         from densemble.distillation import DistillOptions
         from densemble.distillation import distill as run_distillation
         from densemble.storage.artifact import load, require_artifact_name, require_function
+        from densemble.tasks.losses.mixture import loss_names
         from densemble.training.soft_targets import Weighting
 
         require_artifact_name(out)
@@ -79,8 +80,9 @@ def distill(
             values["preset"] = preset
         (member,) = values.pop("members")
         data_options = values.pop("data", None)
-        name = member if isinstance(member, str) else member["backbone"]
-        require_function("--student", "student", name, function or ())
+        parts = {"backbone": member} if isinstance(member, str) else member
+        for name in (parts["backbone"], parts.get("head") or "", *loss_names(str(values.get("loss", "")))):
+            require_function("--student", "the student", name, function or ())
         try:
             result = run_distillation(
                 ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values

@@ -69,7 +69,9 @@ Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda
 Function = Annotated[
     list[str] | None,
     typer.Option(
-        "--function", metavar="MODULE:NAME", help="Allow a file to import and call this Python function as a backbone."
+        "--function",
+        metavar="MODULE:NAME",
+        help="Allow a file to import and call this Python object: a backbone, head, loss or combination rule.",
     ),
 ]
 MinMembers = Annotated[
@@ -123,8 +125,7 @@ def split_names(text: str) -> list[str]:
 
 
 def function_options(config: "RunConfig") -> list[str]:
-    """``--function MODULE:NAME`` for each member that is user code, as later commands need them."""
-    from densemble.nets.backbones import is_user_function
+    """``--function MODULE:NAME`` for each backbone, head and loss that is user code, as later commands need them."""
+    from densemble.engines.configure import user_functions
 
-    names = dict.fromkeys(member.backbone for member in config.members if is_user_function(member.backbone))
-    return [word for name in names for word in ("--function", name)]
+    return [word for name in user_functions(config) for word in ("--function", name)]

@@ -105,8 +105,9 @@ def train(
         if keep_checkpoints:
             values = with_settings(values, ["trainer.keep_checkpoints=true"])
         folder, settings = open_data(data, values, source)
-        if members is None and (resumed or config is not None):  # backbones from a file need --function
-            require_functions(settings, function or (), f"'{source}'")
+        if resumed or config is not None:  # user code named by a file needs --function
+            named = [member.backbone for member in settings.members] if members is not None else []
+            require_functions(settings, [*(function or ()), *named], f"'{source}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)
@@ -143,7 +144,7 @@ def assemble(
         typer.Option(
             autocompletion=completed(("auto", *COMBINE)),
             help=f"Combination rule: {listed(COMBINE)}; auto: the best rule that is significantly better than the "
-            "mean.",
+            "mean; MODULE:NAME: your own.",
         ),
     ] = "mean",
     metric: Annotated[str | None, typer.Option(help="Metric for the selection; default: that of the task.")] = None,

@@ -13,6 +13,7 @@ from densemble.commands.shared_options import (
     BackboneName,
     ConfigPath,
     DataPath,
+    Function,
     Json,
     Quiet,
     Set,
@@ -45,6 +46,7 @@ def tune(
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: those of the settings.")] = None,
     config: ConfigPath = None,
     setting: Set = None,
+    function: Function = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -52,7 +54,7 @@ def tune(
     with command_progress():
         from densemble.commands.argument_order import require_data
         from densemble.engines.budget import parse_time
-        from densemble.engines.configure import open_data
+        from densemble.engines.configure import open_data, require_functions
         from densemble.tuning import run_search
 
         seconds = parse_time(time)
@@ -60,6 +62,8 @@ def tune(
         values = _with_member(read_settings(config, task, None, None), backbone, epochs, setting or [])
         names = split_names(space) if space is not None else None
         folder, settings = open_data(data, values, str(config or "the settings"))
+        if config is not None:
+            require_functions(settings, [*(function or ()), backbone], f"'{config}'")
         try:
             result = run_search(folder, settings, out, trials, seconds, names)
         except (KeyboardInterrupt, SystemExit):

@@ -18,6 +18,7 @@ from densemble.data.class_order import (
 )
 from densemble.data.color_map import ColourMap, make_color_map
 from densemble.data.facts import labels_above, task_facts
+from densemble.data.folder_html import folder_html
 from densemble.data.layouts import Layout, Sample, find_layout
 from densemble.data.layouts.class_names import require_distinct
 from densemble.data.leave_out import require_pairs, with_incomplete, without
@@ -314,6 +315,10 @@ class FolderData:
         """
         self.settle_channels()
         return self.reading.pair(sample)
+
+    def _repr_html_(self) -> str:
+        """Return the facts of the data set, and some images with their targets, as HTML, for notebooks."""
+        return folder_html(self)
 
     def check(self) -> dict[str, Any]:
         """Reads all files once and reports all problems; see :func:`densemble.data.check.check`."""

@@ -17,6 +17,8 @@ from densemble.nets.dense import DenseModel
 from densemble.run import Run, raise_failures
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
+from densemble.tasks.losses.mixture import loss_names
+from densemble.user_code import is_user_function
 
 SETTINGS = "distillation_settings.json"
 """Teacher and options of a distillation, in the run folder of the student."""
@@ -47,6 +49,8 @@ def resolve_student(
     folder, config = resolve_data(folder, None, values)
     if len(config.members) != 1:
         raise UsageError(f"a distillation trains one student, not {len(config.members)}; name one backbone")
+    if any(is_user_function(name) for name in loss_names(config.loss)):
+        raise UsageError(f"loss: {config.loss} is defined for targets, and a student learns from maps; leave it out")
     if config.members[0].training(config.training).cache_features:
         raise UsageError("cache_features: a student learns the maps of augmented images; leave it out")
     return folder, config

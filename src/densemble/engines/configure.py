@@ -13,6 +13,8 @@ from densemble.presets import fill_in, preset_settings
 from densemble.shapes import Size
 from densemble.storage.artifact import require_function
 from densemble.tasks import TASKS
+from densemble.tasks.losses.mixture import loss_names
+from densemble.user_code import is_user_function
 
 _SIZED_IMAGES = 20
 
@@ -77,10 +79,19 @@ def resolve_data(
 
 
 def require_functions(config: RunConfig, functions: Sequence[str], source: str) -> None:
-    """Check the members of a configuration file before any of them is built.
+    """Check the names in a configuration file before anything is built.
 
     Raises:
-        ArtifactError: a backbone is a function that is not in ``functions``; see :func:`require_function`.
+        ArtifactError: user code that is not in ``functions``; see :func:`require_function`.
     """
     for name, member in zip(config.member_names(), config.members, strict=True):
-        require_function(source, name, member.backbone, functions)
+        for part in (member.backbone, member.head or ""):
+            require_function(source, f"member '{name}'", part, functions)
+    for term in loss_names(config.loss):
+        require_function(source, "the loss", term, functions)
+
+
+def user_functions(config: RunConfig) -> list[str]:
+    """Return the names of user code in a configuration: backbones, heads and losses, without repetitions."""
+    parts = [part for member in config.members for part in (member.backbone, member.head or "")]
+    return list(dict.fromkeys(name for name in (*parts, *loss_names(config.loss)) if is_user_function(name)))

@@ -27,9 +27,13 @@ from densemble.errors import ResourceError, UsageError
 from densemble.evaluation.scores import score_baselines
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
-from densemble.storage.runs import RunFolder, read_json, require_writable, write_json, write_text
+from densemble.storage.runs import RunFolder, read_json, require_new, require_writable, write_json, write_text
 from densemble.tasks import make_task
+from densemble.tasks.losses.mixture import loss_names
+from densemble.tasks.losses.user_loss import require_user_loss
 from densemble.training.soft_targets import SoftTargets
+from densemble.training.user_callbacks import NO_CALLBACKS, UserCallbacks
+from densemble.user_code import is_user_function
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,7 @@ def train_members(
     resume: bool = False,
     budget: Budget | None = None,
     teach: Callable[[Training, DecodedSplit], SoftTargets] | None = None,
+    callbacks: UserCallbacks = NO_CALLBACKS,
 ) -> list[Outcome]:
     """Train all members of a run, one by one; a member that fails does not stop the others.
 
@@ -51,6 +56,7 @@ def train_members(
         resume: keep finished members and continue an interrupted member from its last epoch.
         budget: time limit; members that do not fit into it are left out, see :func:`train_within`.
         teach: makes soft targets for the decoded training images; default: the members learn from the targets alone.
+        callbacks: callbacks of the user.
 
     Raises:
         UsageError: the folder holds a run with other settings or data, or a member has an unknown name.
@@ -68,7 +74,7 @@ def train_members(
     require_sound(data)
     _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run))
-    training = Training(data, trained_task(data.task, config, train), config, run)
+    training = Training(data, trained_task(data.task, config, train), config, run, callbacks=callbacks)
     _report_ignored(training, train)
     state = {"data": str(data.path.resolve()), "task": training.task.describe(), "val": [s.stem for s in data.val]}
     write_json(run.state, state)
@@ -113,6 +119,8 @@ def _check_members(config: RunConfig) -> list[float]:
     """
     if config.weights_dir is not None and not Path(config.weights_dir).expanduser().is_dir():
         raise ResourceError(f"weights_dir '{config.weights_dir}' is no folder; create it or leave it out")
+    for loss in filter(is_user_function, loss_names(config.loss)):
+        require_user_loss(loss)
     macs = []
     for member in track(config.members, "measuring networks", len(config.members)):
         if member.head is not None:
@@ -127,8 +135,7 @@ def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> N
     Raises:
         UsageError: it holds another run.
     """
-    if run.config.exists() and not resume:
-        raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another folder with -o")
+    require_new(run, resume)
     stored = make_config(read_config(run.config), str(run.config)) if run.config.exists() else config
     if _decisive_settings(stored) != _decisive_settings(config):
         raise UsageError(

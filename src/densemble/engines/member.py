@@ -26,6 +26,7 @@ from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
 from densemble.training.settings import MemberFit
 from densemble.training.soft_targets import SoftTargets
+from densemble.training.user_callbacks import NO_CALLBACKS, UserCallbacks
 
 log = logging.getLogger(__name__)
 FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
@@ -56,6 +57,7 @@ class Training:
     Attributes:
         data, task, config, run: data, its task with the run's loss, configuration and folder.
         soft: predictions of an ensemble to train on; ``None`` trains on the targets alone.
+        callbacks: callbacks of the user; each member starts with their state of now.
     """
 
     data: FolderData
@@ -63,6 +65,7 @@ class Training:
     config: RunConfig
     run: RunFolder
     soft: SoftTargets | None = None
+    callbacks: UserCallbacks = NO_CALLBACKS
 
     @property
     def cache(self) -> Path:
@@ -145,7 +148,7 @@ def train_member(
 def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
     """Train, write weights, predictions and curves, and return the entries of the member's record."""
     folder, model = fit.folder, fit.model
-    fitted = fit_member(fit)
+    fitted = fit_member(replace(fit, callbacks=training.callbacks.for_member()))
     model.load_state_dict(read_state(folder.weights))
     maps, scores = _predict(training, model.float().eval(), training_device(fit.settings.machine), map_size)
     write_npy(folder.predictions, maps)

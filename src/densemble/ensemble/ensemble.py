@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from densemble.ensemble.calibrate import Calibration
 from densemble.ensemble.cascade import Cascade
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
+from densemble.ensemble.combine.user_rule import Combine
 from densemble.ensemble.ensemble_arguments import (
     Member,
     kept_weights,
@@ -22,6 +23,7 @@ from densemble.ensemble.ensemble_arguments import (
     task_of,
     tensors_of,
 )
+from densemble.ensemble.ensemble_html import ensemble_html
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.input_images import as_images, require_tensor
 from densemble.ensemble.member_views import ViewedMember
@@ -37,6 +39,7 @@ from densemble.ensemble.state import (
     pack,
     require_no_prefix,
     require_same_members,
+    require_same_rule,
     unpack,
 )
 from densemble.ensemble.uncertainty import Asked
@@ -45,6 +48,7 @@ from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
 from densemble.shapes import Size, size_of
 from densemble.tasks import Task
+from densemble.user_code import importable_name
 
 
 class Ensemble(nn.Module):
@@ -59,7 +63,8 @@ class Ensemble(nn.Module):
         weights: one number per member, as a sequence or by name; default 1 each. A member of weight 0 is left out: it
             is neither run nor saved.
         task: meaning of the maps, or name of the task; default saliency for one channel, segmentation for several.
-        combine: row of ``COMBINE``.
+        combine: row of ``COMBINE``; or a function of ``(maps, weights)``, itself or as ``package.module:NAME``, see
+            docs/how-to/own-parts.md.
         metrics: scores measured on held-out data, stored with the ensemble.
         temperatures: divisors of the members' logits, as a sequence, or by name with a default of 1.
         reading: how images were read in training (``bands``, ``image_range``); later images are read in the same way.
@@ -82,7 +87,7 @@ class Ensemble(nn.Module):
         members: Iterable[Member] | Mapping[str, Member] | Member,
         weights: Sequence[float] | Mapping[str, float] | None = None,
         task: Task | str | None = None,
-        combine: str = "mean",
+        combine: str | Combine = "mean",
         metrics: dict[str, Any] | None = None,
         temperatures: Mapping[str, float] | Sequence[float] | None = None,
         reading: dict[str, Any] | None = None,
@@ -93,6 +98,7 @@ class Ensemble(nn.Module):
         cascade: Cascade | None = None,
     ) -> None:
         super().__init__()
+        combine = importable_name(combine, "combine") if callable(combine) else combine
         require_parts(
             combine=combine, calibration=calibration, guarantee=guarantee, cascade=cascade, metrics=metrics,
             reading=reading, fitted=fitted,
@@ -156,6 +162,10 @@ class Ensemble(nn.Module):
         """Members removed by :meth:`without`, with the reason."""
         return self.combination.unusable
 
+    def _repr_html_(self) -> str:
+        """Return members, weights, scores, rule, calibration and guarantee as HTML, for notebooks."""
+        return ensemble_html(self)
+
     def named_members(self) -> Iterator[tuple[str, Member]]:
         """Iterate over names and members, in order."""
         for name, member in self.members.items():
@@ -208,7 +218,7 @@ class Ensemble(nn.Module):
                 f"{remaining} usable of {total} remain and {least}; check the image, leave the member out "
                 "(`densemble assemble`), or go on without it: --min-members",
             )
-        if COMBINE[self.combine].needs_all:
+        if rule_row(self.combine).needs_all:
             raise error.final(
                 member,
                 f"and the rule '{self.combine}' was fitted for all members: assemble again without it, or with "
@@ -234,6 +244,7 @@ class Ensemble(nn.Module):
             UsageError: the state belongs to an ensemble of other members, or was modified.
         """
         values = unpack(state)
+        require_same_rule(values["combine"], self.combine)
         require_same_members(values["members"], member_settings(self.named_members()))
         members, weights = dict(self.named_members()), values["weights"]
         fitted = {name: torch.tensor(numbers) for name, numbers in values["fitted"].items()}

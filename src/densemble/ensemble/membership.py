@@ -8,7 +8,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
 from densemble.errors import ArtifactError
 
 Result = TypeVar("Result")
@@ -145,7 +145,7 @@ def keep_members(combine: str, fitted: Mapping[str, Tensor], indices: Sequence[i
     Raises:
         ArtifactError: the rule needs all of its members.
     """
-    if COMBINE[combine].needs_all:
+    if rule_row(combine).needs_all:
         raise ArtifactError(
             f"the rule '{combine}' was fitted for all members and cannot be used without one; assemble again without "
             "it, or with --combine mean"

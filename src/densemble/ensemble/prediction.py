@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypeVar
 import torch
 from torch import Tensor
 
+from densemble.ensemble.ensemble_html import prediction_html
 from densemble.ensemble.membership import Part
 from densemble.errors import UsageError
 
@@ -102,6 +103,10 @@ class Prediction:
         names = [name for name, traits in MAPS.items() if not (void and traits.guarantee)]
         part = self.only(names).map(lambda maps: maps[selected])
         return replace(part, left_out=left_out if any(left_out) else None)
+
+    def _repr_html_(self) -> str:
+        """Return the maps of the first images and their ranges as HTML, for notebooks."""
+        return prediction_html(self)
 
     def maps(self) -> dict[str, Tensor]:
         """Return the computed maps by name."""

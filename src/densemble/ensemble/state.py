@@ -19,6 +19,7 @@ from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import make_task
+from densemble.user_code import is_user_function
 
 FORMAT = 1
 OLDER = (
@@ -113,6 +114,19 @@ def require_same_members(saved: Mapping[str, Any], current: Mapping[str, Any]) -
                 f"member '{name}' of the state has {key} = {saved[name].get(key)}, this one {values[key]}: its maps "
                 "would differ; build the member with the same settings"
             )
+
+
+def require_same_rule(saved: str, current: str) -> None:
+    """Check that a state does not name a combination rule of the user that the ensemble does not have.
+
+    Raises:
+        UsageError: it does; loading it would import code that a file names.
+    """
+    if is_user_function(saved) and saved != current:
+        raise UsageError(
+            f"the state has the combination rule {saved}, which is code that is not in it; if you trust it, build the "
+            f"ensemble with combine='{saved}' before loading the state"
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor
 from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
+from densemble.data.torch_dataset import TorchData, store_dataset
+from densemble.data.trained_options import trained_options
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.membership import UnusableMaps, per_image
@@ -83,15 +86,19 @@ def images_with_targets(
         yield pixels.permute(2, 0, 1)[None], *as_target(target, data.read_points(sample))
 
 
-@torch.no_grad()
 def evaluate(
-    ensemble: Ensemble, data: FolderData, split: str | None = None, progress: Callable[[int, int], None] | None = None
+    ensemble: Ensemble,
+    data: FolderData | TorchData,
+    split: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Score an ensemble and each of its members at the size of the targets.
 
     Args:
         ensemble: runs in eval mode; afterwards it is in the same mode as before.
-        data: images and targets of the same task; classes are matched by name.
+        data: images and targets of the same task; classes are matched by name. A torch data set of (image, target), or
+            a dict of such data sets by split, is written to a temporary folder, see :func:`store_dataset`; a single
+            one is the split ``test``.
         split: ``train``, ``val`` or ``test``; default: ``test`` if the data has it, else ``val``.
         progress: called with (done, total) after every image.
 
@@ -105,6 +112,18 @@ def evaluate(
             contains the path of the image.
         DataError: no such split, files that cannot be used, or other classes than those of the ensemble.
     """
+    if isinstance(data, FolderData):
+        return _evaluate_folder(ensemble, data, split, progress)
+    with TemporaryDirectory() as folder:
+        splits = data if isinstance(data, Mapping) else {"test": data}
+        stored = store_dataset(splits, folder, ensemble.task.name, **trained_options(ensemble))
+        return _evaluate_folder(ensemble, stored, split, progress)
+
+
+@torch.no_grad()
+def _evaluate_folder(
+    ensemble: Ensemble, data: FolderData, split: str | None, progress: Callable[[int, int], None] | None
+) -> Scores:
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
     samples, task = data.split(split), ensemble.task
     examples = track(images_with_targets(data, split), "evaluating", len(samples), "images")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import ExportError, UsageError
@@ -131,7 +131,7 @@ def require_exportable(ensemble: Ensemble) -> None:
         UsageError: members are missing, because they were damaged or left out, or no other runtime computes the
             combination rule exactly.
     """
-    if COMBINE[ensemble.combine].jumps:
+    if rule_row(ensemble.combine).jumps:
         raise UsageError(
             f"the rule '{ensemble.combine}' depends on the order of nearly equal pixels, which other runtimes round in "
             "other ways; assemble again with another rule, for example --combine mean"

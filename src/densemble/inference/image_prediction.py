@@ -26,6 +26,7 @@ from densemble.inference.formats.format import Record
 from densemble.inference.meaning import meaning_of
 from densemble.inference.ranking import require_ranked
 from densemble.inference.stored_maps import no_data, stored
+from densemble.notebook import card, facts, images
 from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage.geo import read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
@@ -150,6 +151,20 @@ class ImagePrediction(Prediction):
         if self.valid is not None:
             values = values[..., torch.from_numpy(self.valid).to(values.device)]
         return float(values.float().mean()) if values.numel() else 0.0
+
+    def _repr_html_(self) -> str:
+        """Return image, overlay and uncertainty with the facts of the prediction as HTML, for notebooks."""
+        drawn = [("image", self.image), ("overlay", self.overlay())]
+        measure = "entropy" if self.entropy is not None else "variance" if self.variance is not None else None
+        if measure is not None:
+            drawn.append(("uncertainty", self.uncertainty_image()))
+        values = {
+            "file": self.path,
+            "size": format_size((self.image.shape[0], self.image.shape[1])),
+            f"mean {measure}": None if measure is None else f"{self.unsureness(measure):.4g}",
+            "without members": ", ".join(f"{name} ({reason})" for name, reason in self.without.items()) or None,
+        }
+        return card(f"{self.name}: {self.task.name}", images(drawn, 220), facts(values))
 
     def figure(self) -> "Figure":
         """Image, overlay and uncertainty side by side, with their legends."""

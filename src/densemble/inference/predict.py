@@ -1,12 +1,13 @@
 """predict: the entry point of the command line and of Python, from sources to predictions or files."""
 
 import copy
+import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args, overload
+from typing import TypedDict, Unpack, get_args, overload
 
 import torch
 
@@ -78,6 +79,20 @@ class PredictOptions:
     fingerprint: str | None = None
 
 
+class PredictKeywords(TypedDict, total=False):
+    """The fields of :class:`PredictOptions` as keyword arguments."""
+
+    keep: float | None
+    budget: float | None
+    batch: int | None
+    tile: int
+    save: tuple[str, ...]
+    formats: FormatOptions
+    rank_by: str | None
+    again: bool
+    fingerprint: str | None
+
+
 @overload
 def predict(
     ensemble: Ensemble | DenseModel,
@@ -88,6 +103,7 @@ def predict(
     device: str | None = ...,
     out: None = ...,
     options: PredictOptions | None = ...,
+    **more: Unpack[PredictKeywords],
 ) -> Iterator[ImagePrediction | FailedImage]: ...
 
 
@@ -101,6 +117,7 @@ def predict(
     device: str | None = ...,
     out: str | Path,
     options: PredictOptions | None = ...,
+    **more: Unpack[PredictKeywords],
 ) -> Iterator[SavedPrediction | FailedImage]: ...
 
 
@@ -113,6 +130,7 @@ def predict(
     device: str | None = None,
     out: str | Path | None = None,
     options: PredictOptions | None = None,
+    **more: Unpack[PredictKeywords],
 ) -> Iterator[ImagePrediction | FailedImage] | Iterator[SavedPrediction | FailedImage]:
     """Predict images one by one; a generator that computes each prediction when it is requested.
 
@@ -138,6 +156,7 @@ def predict(
             ensemble. The ensemble itself is not moved.
         out: folder to write files into.
         options: further options.
+        more: fields of :class:`PredictOptions`, such as ``keep=0.995``; they override those of ``options``.
 
     Raises:
         DataError: there is no image at a path.
@@ -147,7 +166,7 @@ def predict(
         ResourceError: the folder cannot be written.
     """
     check_execution(backend, precision)
-    options = options or PredictOptions()
+    options = _with_keywords(options or PredictOptions(), more)
     items = make_items(source)
     ensemble = unwrapped(ensemble)
     plain = on_device(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
@@ -184,6 +203,21 @@ def predict(
             yield from _predict_in_windows(for_windows, names, output, options.tile)
 
     return _with_folder_files(saved, items, output, plain.task, options.again)
+
+
+def _with_keywords(options: PredictOptions, keywords: PredictKeywords) -> PredictOptions:
+    """Return the options with some other values.
+
+    Raises:
+        UsageError: no option has this name.
+    """
+    for name in keywords:
+        if name not in PredictKeywords.__annotations__:
+            near = difflib.get_close_matches(name, PredictKeywords.__annotations__, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            known = ", ".join(PredictKeywords.__annotations__)
+            raise UsageError(f"predict has no option '{name}'; {hint}there are: {known}")
+    return replace(options, **keywords)
 
 
 def _with_folder_files(

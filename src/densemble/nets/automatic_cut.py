@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from densemble.errors import CutError, did_you_mean
 from densemble.nets.cut import Cut
-from densemble.nets.heads import HEADS, require_head
+from densemble.nets.heads import head_row
+from densemble.nets.heads.user_head import MakeModule
 from densemble.shapes import Size, format_size
 
 DEFAULT_STRIDE = 16.0
@@ -45,19 +46,18 @@ class Limits:
         stride_fits = self.max_stride is None or max(cut.stride) <= UNPADDED * self.max_stride
         return self.affordable(cut) and stride_fits and cut.height >= height and cut.width >= width
 
-    def for_head(self, head: str, size: Size, out_size: Size | None) -> "Limits":
+    def for_head(self, head: str | MakeModule, size: Size, out_size: Size | None) -> "Limits":
         """The limits for one member; without ``min_size`` and ``max_stride``, the stride is at most 32 or 16.
 
         Args:
-            head: row of ``HEADS``; a multi-level head permits a stride of 32.
+            head: as in :func:`head_row`; a multi-level head permits a stride of 32.
             size: (H, W) of the input.
             out_size: (h, w) of the output; ``None``: the input size. A smaller output permits a larger stride.
 
         Raises:
             UsageError: there is no such head.
         """
-        require_head(head)
-        levels = HEADS[head].multi_level
+        levels = head_row(head).multi_level
         if self.min_size is not None or self.max_stride is not None:
             return replace(self, levels=levels)
         reduction = min(size[0] / out_size[0], size[1] / out_size[1]) if out_size else 1.0

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from densemble.nets.normalization import Normalization
 from densemble.nets.resdeconv import ResDeconv
 from densemble.nets.vision_transformer import ResamplingTransformer
 from densemble.shapes import Size
+from densemble.user_code import import_name, is_user_function
 
 OWN: dict[str, type[nn.Module]] = {"resdeconv": ResDeconv}
 PORTED = ("inception_v3", "googlenet")
@@ -109,12 +109,6 @@ def _timm_network(name: str) -> tuple[nn.Module, dict[str, bool]]:
     raise UsageError(f"timm cannot build '{name}'; try it with timm.create_model('{name}')")
 
 
-def is_user_function(name: str) -> bool:
-    """Whether the name is ``package.module:function``."""
-    module, colon, function = name.partition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
 def is_published(name: str) -> bool:
     """Whether the backbone is a built-in, torchvision or timm network, not a network or function of the user."""
     return not name.startswith("module:") and not is_user_function(name)
@@ -122,10 +116,8 @@ def is_published(name: str) -> bool:
 
 def _call_user_function(name: str) -> nn.Module:
     module_name, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # import from the current folder, as python -m does
     try:
-        model = getattr(import_module(module_name), function)()
+        model = import_name(name)()
     except Exception as error:  # code of the user may raise anything
         raise UsageError(
             f"backbone '{name}': calling {function}() of module {module_name} failed with {type(error).__name__}: "

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, SupportsIndex, overload
 
 from densemble.nets.axis_order import Layout
+from densemble.notebook import card, facts, table
 from densemble.shapes import Size, format_size
 
 Kind = Literal["graph", "stages", "outputs"]
@@ -67,6 +68,16 @@ class Cut:
             values.pop(internal)
         return values
 
+    def _repr_html_(self) -> str:
+        """Return the measurements and the reason for the selection as HTML, for notebooks."""
+        values = {name: show(self) for name, show in _COLUMNS.items() if name != "node"}
+        rest = {
+            "offset": _format_pair(self.offset, ".3g"),
+            "image": format_size(self.input_size),
+            "why": self.why or None,
+        }
+        return card(f"Cut at {self.node}", table(list(values), [list(values.values())]), facts(rest))
+
 
 def _format_pair(values: tuple[float, float] | None, text: str) -> str:
     return "-" if values is None else f"{values[0]:{text}}x{values[1]:{text}}"
@@ -106,10 +117,4 @@ class CutList(list[Cut]):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        node, *rest = _COLUMNS.values()
-        body = "".join(
-            f"<tr><td><code>{node(cut)}</code></td>{''.join(f'<td>{show(cut)}</td>' for show in rest)}</tr>"
-            for cut in self
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
+        return table(list(_COLUMNS), ([show(cut) for show in _COLUMNS.values()] for cut in self))

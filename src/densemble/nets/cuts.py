@@ -15,6 +15,7 @@ from densemble.nets.measure_graph import Traced
 from densemble.nets.network_arguments import unwrapped
 from densemble.nets.sizes import declared_sizes
 from densemble.shapes import Size
+from densemble.user_code import is_user_function
 
 REFERENCE_SIZE: Size = (240, 320)
 SINGLE_SIZE_LEVELS = 4
@@ -42,7 +43,7 @@ def _measure_user_network(model: nn.Module, size: Size, in_channels: int) -> Mea
 def _measure_named(name: str, size: Size, in_channels: int) -> Measured:
     def measure_on(device: str) -> Measured:
         model = backbones.build_classifier(name, device)
-        if backbones.is_user_function(name):
+        if is_user_function(name):
             return _measure_user_network(model, size, in_channels)
         return measure(model, _traced(model), size, [backbones.pretrained_size(name)])
 
@@ -65,7 +66,7 @@ def measured(backbone: str | nn.Module, size: Size = REFERENCE_SIZE, in_channels
         UsageError: the name is unknown, or the network cannot be traced or run.
     """
     if isinstance(backbone, str):
-        return _measure_named(backbone, size, in_channels if backbones.is_user_function(backbone) else 3)
+        return _measure_named(backbone, size, in_channels if is_user_function(backbone) else 3)
     return _measure_user_network(unwrapped(backbone).eval(), size, in_channels)
 
 

@@ -18,8 +18,9 @@ from densemble.nets.axis_order import Layout
 from densemble.nets.channels import adapt, projection, widen
 from densemble.nets.cut import Cut, Kind
 from densemble.nets.cuts import REFERENCE_SIZE, SAME_LEVEL, levels, measured
-from densemble.nets.heads import HEADS, require_head
-from densemble.nets.heads.head import DenseHead
+from densemble.nets.heads import head_row
+from densemble.nets.heads.head import DenseHead, Head
+from densemble.nets.heads.user_head import MakeModule
 from densemble.nets.local_weights import HUB
 from densemble.nets.measure_cuts import Measured
 from densemble.nets.network_arguments import (
@@ -36,6 +37,7 @@ from densemble.nets.resizing import resize_exactly
 from densemble.nets.sizes import InputRule, with_smallest
 from densemble.nets.truncate import truncate
 from densemble.shapes import Size, format_size, is_size, size_of
+from densemble.user_code import is_user_function, name_of
 
 DEFAULT_HEAD = "fpn"
 
@@ -55,7 +57,7 @@ class DenseSpec:
     Attributes:
         backbone: name.
         node, channels: node of the cut and its number of channels.
-        head: row of ``HEADS``.
+        head: row of ``HEADS``, or ``module:NAME`` of a class or function of the user.
         doublings: how often the head doubles its largest feature map.
         out_channels, out_size: number of channels and (h, w) of the logits; ``None``: the size of the image.
         input_size: images are resized to this (H, W); ``None``: to the nearest size that the backbone accepts.
@@ -126,7 +128,8 @@ class DenseModel(nn.Module):
         cut: a node, or ``"auto"``: the deepest node that ``min_size``, ``max_stride`` and ``max_macs`` permit;
             without these limits, the deepest node with a stride of at most 32 for a multi-level head and of at most
             16 for any other head. ``model.cut.why`` gives the reason.
-        head: row of :data:`HEADS`; default ``fpn``, for ``resdeconv`` ``deconv``.
+        head: row of :data:`HEADS`; or a class or function of ``(channels, out_channels)`` that returns a module, itself
+            or as ``package.module:NAME``, see :class:`UserHead`; default ``fpn``, for ``resdeconv`` ``deconv``.
         weights: ``"DEFAULT"``, torchvision weights or their name, a timm tag, an ``hf-hub:`` id, a local file, or
             ``None``.
         input_size: images are first resized to this (H, W); ``None``: they are not resized.
@@ -155,7 +158,7 @@ class DenseModel(nn.Module):
         out_channels: int = 1,
         out_size: Size | None = (48, 64),
         cut: str = "auto",
-        head: str | None = None,
+        head: str | MakeModule | None = None,
         weights: str | Path | Enum | None = "DEFAULT",
         input_size: Size | None = None,
         min_size: Size | None = None,
@@ -186,7 +189,7 @@ class DenseModel(nn.Module):
             backbone=name,
             node=self.cut.graph_node,
             channels=self.cut.channels,
-            head=head,
+            head=name_of(head, "head"),
             doublings=_doublings(chain[-1].size, out_size, size),
             out_channels=out_channels,
             out_size=out_size,
@@ -200,7 +203,7 @@ class DenseModel(nn.Module):
             in_channels=in_channels,
             own_channels=measurement.channels,
         ).with_rule(measurement.rule)
-        self._assemble(classifier)
+        self._assemble(classifier, head_row(head))
         self.loaded = "the module's own weights"
         if isinstance(backbone, str):
             self.loaded = backbones.load_weights(self.backbone.network, name, weights, weights_dir, allow_partial)
@@ -208,14 +211,13 @@ class DenseModel(nn.Module):
         self._adapt_channels()
         self.spec = self.spec.with_rule(self._rule_to_cut())
 
-    def _assemble(self, classifier: nn.Module) -> None:
+    def _assemble(self, classifier: nn.Module, head: Head) -> None:
         spec = self.spec
-        require_head(spec.head)
         runs_at = spec.rule.nearest(spec.input_size or REFERENCE_SIZE)
         nodes = (spec.node, *spec.skip_nodes)
         self.backbone = truncate(classifier, spec.kind, nodes, spec.layouts, runs_at, spec.own_channels)
         channels = (spec.channels, *spec.skip_channels)
-        self.head: DenseHead = HEADS[spec.head].make(channels, spec.out_channels, spec.doublings)
+        self.head: DenseHead = head.make(channels, spec.out_channels, spec.doublings)
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1))
 
@@ -259,7 +261,8 @@ class DenseModel(nn.Module):
     @classmethod
     def from_spec(cls, spec: DenseSpec, device: Literal["cpu", "meta"] = "cpu") -> "DenseModel":
         """Build the network of a spec with random weights (``device="meta"``: without weights), in eval mode."""
-        if device == "meta" and cls is DenseModel and not backbones.is_user_function(spec.backbone):
+        has_user_code = is_user_function(spec.backbone) or is_user_function(spec.head)
+        if device == "meta" and cls is DenseModel and not has_user_code:
             return copy.deepcopy(_without_weights(spec))  # three to five times faster than tracing the network again
         return cls._built(spec, device)
 
@@ -270,7 +273,8 @@ class DenseModel(nn.Module):
         model.spec = spec
         model.loaded, model.assumed = "random weights", ""
         with torch.device(device):
-            model._assemble(backbones.build_classifier(spec.backbone, device, spec.in_channels))
+            classifier = backbones.build_classifier(spec.backbone, device, spec.in_channels)
+            model._assemble(classifier, head_row(spec.head))
             if spec.stem:
                 widen(model.backbone.network, list(spec.stem), spec.in_channels)
             elif spec.in_channels != spec.own_channels:

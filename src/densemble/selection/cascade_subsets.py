@@ -13,7 +13,7 @@ from torch import Tensor
 
 from densemble.ensemble.cascade import UNCERTAINTY_MEASURES, uncertainty_measures_for
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
 from densemble.ensemble.uncertainty import entropy
 from densemble.evaluation.scores import Target
 from densemble.metrics import Objective
@@ -150,7 +150,7 @@ class SubsetResults:
         return shares / shares.sum()
 
     def _combined(self, subsets: Sequence[Subset], maps: Tensor, means: Tensor) -> Tensor:
-        if COMBINE[self._plain.rule].averages:
+        if rule_row(self._plain.rule).averages:
             return means
         names = self.held.names
         streams = ([(names[member], maps[member][None]) for member in sorted(subset)] for subset in subsets)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.ensemble.combine import COMBINE, rule_row, rules_for
 from densemble.errors import UsageError, unknown_name
 from densemble.evaluation.bootstrap import bootstrap_gain
 from densemble.metrics import Objective
@@ -77,7 +77,7 @@ def mean_of(held: HeldOut, weights: Sequence[float]) -> tuple[HeldOut, Combinati
 
 def fit_rule(held: HeldOut, combination: Combination, rule: str) -> Combination:
     """Change the rule of a combination; a rule with fitted parameters is fitted on ``held``."""
-    fit = COMBINE[rule].fit
+    fit = rule_row(rule).fit
     if fit is None:
         return replace(combination, rule=rule, fitted={})
     shares = list(combination.weights.values())

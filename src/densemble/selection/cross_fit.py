@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE, rules_for
+from densemble.ensemble.combine import rule_row, rules_for
 from densemble.ensemble.prediction import Prediction
 from densemble.evaluation.scores import EnsembleMetrics, Target
 from densemble.evaluation.trust import TRUSTED
@@ -138,7 +138,7 @@ def _leave_one_out(
     result: CrossFit, combination: Combination, maps: Tensor, target: Target, whole: Tensor, names: Sequence[str]
 ) -> None:
     """Measure the ensemble without each member; leaving out any other candidate changes nothing."""
-    if COMBINE[combination.rule].needs_all or len(maps) < 2:
+    if rule_row(combination.rule).needs_all or len(maps) < 2:
         return
     for name in names:
         row = whole

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from densemble.ensemble.cascade import UNCERTAINTY_MEASURES, Cascade, Check, Policy, cumulative_costs, kept_share
 from densemble.ensemble.combination import Combination
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
 from densemble.errors import DataError, UsageError
 from densemble.evaluation.bootstrap import resample
 from densemble.metrics import Objective
@@ -41,7 +41,7 @@ def why_no_cascade(members: int, rule: str) -> str | None:
     """Return why an ensemble cannot run as a cascade; ``None`` if it can."""
     if members < 2:
         return "the ensemble has only one member"
-    if COMBINE[rule].needs_all:
+    if rule_row(rule).needs_all:
         return f"the rule '{rule}' was fitted for all members and cannot combine a part of them"
     return None
 

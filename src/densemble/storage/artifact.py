@@ -25,12 +25,12 @@ from densemble.ensemble.membership import keep_members
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, DensembleError, UsageError
-from densemble.nets.backbones import is_user_function
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
 from densemble.storage.runs import RunFolder, require_writable, strict
 from densemble.storage.weight_files import write_tensors
+from densemble.user_code import is_user_function, user_object
 
 SCHEMA = 1
 KEY = "densemble"
@@ -109,6 +109,7 @@ def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str,
             raise UsageError(
                 f"member '{name}' was made from a module, not from a backbone's name: no file can rebuild it"
             )
+        _require_head_name(name, network.spec.head)
         holder = holders.setdefault(id(network), name)
         if holder == name:
             state = network.state_dict().items()
@@ -117,6 +118,21 @@ def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str,
         shared = {"tensors": holder} if holder != name else {}
         entries.append({"name": name, "weight": ensemble.weights[name], **view, **shared, **network.spec.as_dict()})
     return entries, tensors
+
+
+def _require_head_name(member: str, head: str) -> None:
+    """Check that the head of a member can be made again from its name.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if is_user_function(head):
+        user_object(head, "head")
+    elif ":" in head:
+        raise UsageError(
+            f"member '{member}' has the head {head}, which has no name at the top level of a module: no file can "
+            "rebuild it; define it there"
+        )
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -166,8 +182,8 @@ def load(
     Args:
         path: file, folder or ``hf://`` address, see :func:`artifact_file`.
         device: device of the ensemble.
-        functions: names ``package.module:function`` that may be called to build backbones. An artifact alone never
-            causes code to be called.
+        functions: names ``package.module:NAME`` that may be imported and called: backbones, heads and combination
+            rules. An artifact alone never causes code to be called.
         min_members: leave out damaged members, and members that give NaN later, with a warning as long as at least
             this many remain. Default: all members are required.
 
@@ -183,7 +199,9 @@ def load(
     values = describe(path)
     try:
         for entry in values["members"]:
-            require_function(f"artifact '{path}'", entry["name"], entry["backbone"], functions)
+            for part in (entry["backbone"], entry["head"]):
+                require_function(f"artifact '{path}'", f"member '{entry['name']}'", part, functions)
+        require_function(f"artifact '{path}'", "the combination rule", values["combine"], functions)
         members, damaged = _load_members(path, values, min_members)
         ensemble = _build_ensemble(path, values, members, min_members)
         ensemble.leave_out(damaged)
@@ -264,22 +282,22 @@ def artifact_file(path: str | Path) -> Path:
     return next((file for file in files if file.is_file()), Path(path))
 
 
-def require_function(source: str, member: str, backbone: str, functions: Sequence[str]) -> None:
-    """Check that a backbone named in a file is not a function, or is a function that the caller allows.
+def require_function(source: str, part: str, name: str, functions: Sequence[str]) -> None:
+    """Check that a name in a file is not that of user code, or that the caller allows this code.
 
     Args:
         source: name of the file in messages.
-        member: name of the member.
-        backbone: name of the backbone in the file.
-        functions: names ``package.module:function`` that may be imported and called.
+        part: what has the name, in messages: ``member 'resnet'``, ``the loss``, ...
+        name: name of a backbone, head, loss or combination rule in the file.
+        functions: names ``package.module:NAME`` that may be imported and called.
 
     Raises:
-        ArtifactError: the backbone is a function that is not in ``functions``.
+        ArtifactError: the name is that of user code and not in ``functions``.
     """
-    if is_user_function(backbone) and backbone not in functions:
+    if is_user_function(name) and name not in functions:
         raise ArtifactError(
-            f"{source}: member '{member}' is built by calling {backbone}, code that is not in it; "
-            f"if you trust it, load with functions=['{backbone}'], on the command line --function {backbone}"
+            f"{source}: {part} is built by calling {name}, code that is not in it; "
+            f"if you trust it, load with functions=['{name}'], on the command line --function {name}"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densemble.errors import ArtifactError, ResourceError
+from densemble.errors import ArtifactError, ResourceError, UsageError
 
 
 @contextmanager
@@ -185,6 +185,8 @@ class RunFolder:
     """Layout of the data, and number of images in each split."""
     digests = _File("data_digests.json")
     """Digests of the pairs that members were trained and scored on."""
+    data = _File("data")
+    """Pairs of a torch data set that was trained on."""
     cache = _File("cache")
     """Folder of decoded and resized images and targets."""
     variants = _File("variants")
@@ -213,3 +215,13 @@ class RunFolder:
     def variant(self, label: str) -> VariantFolder:
         """Folder of the variant with this label."""
         return VariantFolder(self.variants / label)
+
+
+def require_new(run: RunFolder, resume: bool) -> None:
+    """Check that a folder holds no run, unless it is resumed.
+
+    Raises:
+        UsageError: it holds one.
+    """
+    if run.config.exists() and not resume:
+        raise UsageError(f"'{run.path}' holds a run; continue it with --resume, or choose another folder with -o")

@@ -13,7 +13,9 @@ from densemble.metrics import Metric, Objective
 from densemble.metrics.metric import is_valid
 from densemble.shapes import Size
 from densemble.tasks.losses.masked import masked_mean
-from densemble.tasks.losses.mixture import LossTerms, parse_loss
+from densemble.tasks.losses.mixture import LossTerms, loss_names, parse_loss
+from densemble.tasks.losses.user_loss import user_loss
+from densemble.user_code import is_user_function
 
 Distribution = Literal["bernoulli", "categorical", "none"]
 """Meaning of an activated value: a probability per channel, a probability over the channels, or no probability."""
@@ -51,7 +53,8 @@ class Task(ABC):
         primary: metric used for selection.
         higher_is_better: whether a higher value of the primary metric is better.
         losses: names of the losses of the task.
-        loss_name: selected losses, joined by ``+`` and weighted as in ``0.5*dice``; empty: ``default_loss``.
+        loss_name: selected losses, joined by ``+`` and weighted as in ``0.5*dice``; empty: ``default_loss``. Losses of
+            the user are named ``package.module:NAME``; files do not store them, because only training needs them.
         thorough_loss: ``loss_name`` in presets with long training; empty: ``default_loss`` there too.
         classes: names of the channels; empty: one channel without a name.
         planes: whether targets have a K axis, for K = 1 too.
@@ -132,6 +135,11 @@ class Task(ABC):
         """
         return parse_loss(self.loss_name or self.default_loss, self.losses, self.name)
 
+    @property
+    def has_user_loss(self) -> bool:
+        """Whether one of the selected losses is a function of the user."""
+        return any(is_user_function(name) for _, name in self.loss_terms)
+
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the scalar fp32 loss of logits ``(B, K, h, w)`` of any float type and a batch of targets.
 
@@ -140,8 +148,17 @@ class Task(ABC):
         # Autocast would run convolutions in half precision even for fp32 inputs.
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
-            terms = [weight * self.loss_term(name, logits, target) for weight, name in self.loss_terms]
+            terms = [weight * self._any_loss_term(name, logits, target) for weight, name in self.loss_terms]
             return torch.stack(terms).sum()
+
+    def _any_loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute one of ``losses``, or a loss of the user: of logits, or of values and targets with NaN if invalid."""
+        if not is_user_function(name):
+            return self.loss_term(name, logits, target)
+        if self.distribution != "none":
+            return user_loss(name, logits, target)
+        known = torch.where(self.is_valid(target), target.float(), _NAN)
+        return user_loss(name, self.activation(logits), known)
 
     @abstractmethod
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
@@ -156,7 +173,14 @@ class Task(ABC):
             logits: ``(B, K, h, w)`` of any float type.
             maps: activated maps of the same shape.
             weight: weight of each pixel, ``(B, h, w)`` >= 0; pixels of weight 0 do not count.
+
+        Raises:
+            UsageError: a loss of the user is selected, which is defined for targets only.
         """
+        if self.has_user_loss:
+            raise UsageError(
+                f"loss '{self.loss_name}' is defined for targets and not for the maps of an ensemble; leave loss out"
+            )
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             terms = [share * self.soft_term(name, logits, maps, weight) for share, name in self.loss_terms]
@@ -207,13 +231,20 @@ class Task(ABC):
         return objectives[requested]
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values; :func:`make_task` builds the same task from them."""
+        """Return plain values; :func:`make_task` builds the same task from them, but without losses of the user."""
         values = {name: getattr(self, name) for name in self.choices()}
+        values |= {"loss_name": ""} if self.has_user_loss else {}
         kept = {name: value for name, value in values.items() if name not in _OMITTED or value != _OMITTED[name]}
         return {"name": self.name} | {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
     @classmethod
     def described(cls, values: Mapping[str, Any]) -> Self:
-        """Build a task from the plain values of :meth:`describe`; missing values have their defaults."""
+        """Build a task from the plain values of :meth:`describe`; missing values have their defaults.
+
+        Raises:
+            UsageError: the values do not belong to the task, or name a loss of the user, which no file may do.
+        """
         known = {name: values[name] for name in cls.choices() if name in values}
+        if any(is_user_function(name) for name in loss_names(str(known.get("loss_name", "")))):
+            raise UsageError(f"the description of a task must not name a loss of the user: {known['loss_name']}")
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})

@@ -173,7 +173,8 @@ def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, .
 def _callbacks(fit: MemberFit, more_callbacks: tuple[Callback, ...]) -> list[Callback]:
     """Return the callbacks in the order in which they run."""
     task, settings = fit.task, fit.settings
-    callbacks: list[Callback] = [EpochRecord(fit.folder), LiveProgress(fit.title), *more_callbacks]
+    # Those of the user run first, so that last.ckpt holds their state after the epoch.
+    callbacks: list[Callback] = [*fit.callbacks, EpochRecord(fit.folder), LiveProgress(fit.title), *more_callbacks]
     if settings.snapshots:
         callbacks.append(Snapshots(fit.folder, settings.snapshots))
     if settings.patience is not None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch.callbacks import Callback
+
 from densemble.config import TrainerConfig, TrainingConfig
 from densemble.data.decoded_cache import DecodedSplit
 from densemble.nets.dense import DenseModel
@@ -41,6 +43,7 @@ class MemberFit:
         cache: folder of cached features.
         build_seconds: time that building the model took.
         soft: predictions of an ensemble to train on, beside or instead of the targets.
+        callbacks: callbacks of the user for the trainer.
     """
 
     model: DenseModel
@@ -54,3 +57,4 @@ class MemberFit:
     cache: Path
     build_seconds: float = 0.0
     soft: SoftTargets | None = None
+    callbacks: tuple[Callback, ...] = ()

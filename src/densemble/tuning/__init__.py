@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.folder import FolderData
+from densemble.data.torch_dataset import TorchData, store_dataset
 from densemble.engines.budget import parse_time
 from densemble.engines.configure import resolve_data
 from densemble.messages import shown
@@ -16,7 +17,7 @@ __all__ = ["TrialRecord", "TuneResult", "run_search", "tune"]
 
 
 def tune(
-    data: FolderData | str | Path,
+    data: FolderData | TorchData | str | Path,
     backbone: str | Mapping[str, Any],
     out: str | Path,
     task: str | None = None,
@@ -29,7 +30,8 @@ def tune(
     """Search the best settings of one backbone; a second call with the same arguments continues the search.
 
     Args:
-        data: a :class:`FolderData`, or the path of one together with ``task``.
+        data: a :class:`FolderData`, or the path of one together with ``task``, or a torch data set as in
+            :func:`densemble.train`.
         backbone: name of the backbone, or a mapping with the keys of a member in run.yaml.
         out: folder of the search.
         task: row of ``TASKS``; required if ``data`` is a path.
@@ -45,5 +47,7 @@ def tune(
         DensembleError: every trial failed.
     """
     with shown(report), shown_progress():
+        if not isinstance(data, FolderData | str | Path):
+            data = store_dataset(data, Path(out) / "data", task)
         folder, config = resolve_data(data, task, {**settings, "members": [backbone]})
         return run_search(folder, config, Path(out), trials, parse_time(time), space)

@@ -11,9 +11,11 @@ from densemble.ensemble.combine.median import WeightedMedian
 from densemble.ensemble.combine.ranks import HistogramMean, rank_mean
 from densemble.ensemble.combine.rule import CombinationRule, Fitted, Images, Rule
 from densemble.ensemble.combine.stacking import fit_stacking, make_stacking
+from densemble.ensemble.combine.user_rule import user_row
 from densemble.ensemble.combine.vote import vote
 from densemble.errors import UsageError, did_you_mean
 from densemble.tasks import Task
+from densemble.user_code import is_user_function, user_object
 
 __all__ = [
     "COMBINE",
@@ -23,6 +25,7 @@ __all__ = [
     "Rule",
     "make_rule",
     "require_rule",
+    "rule_row",
     "rules_for",
 ]
 
@@ -59,6 +62,15 @@ def rules_for(task: Task) -> list[str]:
     return [name for name, rule in COMBINE.items() if rule.suits(task)]
 
 
+def rule_row(name: str) -> CombinationRule:
+    """Return the row of a rule of ``COMBINE``, or of a rule of the user, which is imported.
+
+    Raises:
+        UsageError: the rule of the user cannot be imported or used.
+    """
+    return user_row(user_object(name, "combination rule"), name) if is_user_function(name) else COMBINE[name]
+
+
 def require_rule(name: str, task: Task) -> None:
     """Check that ``name`` is a rule and suits the task.
 
@@ -66,10 +78,10 @@ def require_rule(name: str, task: Task) -> None:
         UsageError: it does not; the message lists the rules that do.
     """
     suiting = rules_for(task)
-    if name in suiting:
+    if name in suiting or (is_user_function(name) and rule_row(name).suits(task)):
         return
     listed = ", ".join(suiting)
-    if name in COMBINE:
+    if name in COMBINE or is_user_function(name):
         raise UsageError(f"the combination rule '{name}' does not suit {task.name}; these do: {listed}")
     hint = did_you_mean(name, suiting)
     raise UsageError(f"no combination rule is named '{name}'; {hint}for {task.name} there are: {listed}")
@@ -79,7 +91,7 @@ def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:
     """Create an empty accumulator of a rule.
 
     Args:
-        name: row of ``COMBINE``.
+        name: row of ``COMBINE``, or ``package.module:NAME`` of a rule of the user.
         task: meaning of the maps.
         fitted: result of the rule's ``fit``, for a rule that has one.
 
@@ -87,4 +99,4 @@ def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:
         UsageError: there is no such rule, it does not suit the task, or ``fitted`` is missing or has a wrong shape.
     """
     require_rule(name, task)
-    return COMBINE[name].make(task, fitted or {})
+    return rule_row(name).make(task, fitted or {})

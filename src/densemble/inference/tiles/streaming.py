@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.ensemble.combine import COMBINE
+from densemble.ensemble.combine import rule_row
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.uncertainty import UNCERTAINTY
 from densemble.errors import UsageError
@@ -104,7 +104,7 @@ def stream(
         require_window_size(name, members[name])
     known_reaches = measure_reaches(ensemble) if reaches is None and see_windows else dict(reaches or {})
     windows = plan_windows(ensemble, image.size, tile, overlap, known_reaches)
-    if len(windows) > 1 and COMBINE[ensemble.combine].whole_image:
+    if len(windows) > 1 and rule_row(ensemble.combine).whole_image:
         raise UsageError(
             f"the rule '{ensemble.combine}' compares all pixels of an image and cannot be computed in windows; combine "
             "by 'mean', or use members with a fixed input_size and out_size"

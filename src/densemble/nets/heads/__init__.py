@@ -14,6 +14,8 @@ from densemble.nets.heads.skip import SkipHead
 from densemble.nets.heads.smp import SMP_HEADS
 from densemble.nets.heads.subpixel import make_subpixel
 from densemble.nets.heads.upsample import make_upsample
+from densemble.nets.heads.user_head import MakeModule, user_row
+from densemble.user_code import is_user_function, name_of, user_object
 
 HEADS: dict[str, Head] = {
     "fpn": Head(PyramidHead, multi_level=True),
@@ -29,10 +31,28 @@ HEADS: dict[str, Head] = {
 
 
 def require_head(name: str) -> None:
-    """Check that ``name`` is a head.
+    """Check that ``name`` is a head, or a class or function of the user, which is imported.
 
     Raises:
         UsageError: there is no such head; the message lists the nearest names.
     """
-    if name not in HEADS:
+    if is_user_function(name):
+        user_row(user_object(name, "head"), name)
+    elif name not in HEADS:
         raise UsageError(unknown_name("head", name, HEADS))
+
+
+def head_row(head: str | MakeModule) -> Head:
+    """Return the row of a head.
+
+    Args:
+        head: row of ``HEADS``; ``package.module:NAME``, which is imported; or a class or function of the user, see
+            :func:`densemble.nets.heads.user_head.user_row`.
+
+    Raises:
+        UsageError: there is no such head, or it cannot be imported.
+    """
+    if not isinstance(head, str):
+        return user_row(head, name_of(head, "head"))
+    require_head(head)
+    return user_row(user_object(head, "head"), head) if is_user_function(head) else HEADS[head]
