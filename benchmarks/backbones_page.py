@@ -21,7 +21,7 @@ DEVICES = {
     True: "Networks ran on the CPU with random weights, and all maps were finite.",
 }
 """Description of the sweep, by whether it computed numbers."""
-_TABLE = """\
+_TABLE = """
 <div id="backbones-table">The documentation site (<code>make docs</code>) shows a searchable table here.</div>
 
 `densemble backbones PATTERN` lists the names, `densemble cuts NAME` measures every cut of a backbone, and
@@ -30,9 +30,9 @@ _TABLE = """\
 - *nodes*: number of nodes where the network can be cut.
 - *sizes*: accepted input sizes; other images are resized to the nearest accepted size.
 - *cuts*: for `1/4`, `1/8` and `1/16`, the automatic cut with a stride of at most 4, 8 or 16: its node, the channels and
-  size of its feature map, its parameters and multiply-accumulates (MACs). In the table: the share of the parameters
-  that is kept, and the share of the MACs that is saved. A stride is missing if no feature map is that
-  large.""".split("\n")
+  size of its feature map, its parameters and multiply-accumulates (MACs). The table shows the share of the parameters
+  that is kept, and the share of the MACs that is saved. A stride is missing if no feature map is that large.
+"""
 """Description of the table. The site replaces the first line by the table."""
 
 
@@ -73,11 +73,12 @@ def page(entries: list[dict[str, Any]] | None = None, versions: str = "", real: 
         "",
         "## Backbones that can be cut",
         "",
-        *_TABLE,
+        *_TABLE.strip().splitlines(),
         "",
         "## Input sizes",
         "",
-        "Number of backbones by accepted input size, and how many of them have a cut with a stride of at most 4, 8 and 16.",
+        "Number of backbones by accepted input size, and how many of them have a cut with a stride of at most 4, 8 and",
+        "16.",
         "",
         "| sizes | backbones | cut at 1/4 | cut at 1/8 | cut at 1/16 |",
         "|---|---|---|---|---|",

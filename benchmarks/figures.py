@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 import backbones_page
 import choosing_page
 import export_page
+import follow_pages
 import speed_page
 from figure_detector import PATTERNS, Allowed, find
 from figure_tables import BLOCKS
@@ -35,6 +36,7 @@ GENERATED: dict[str, tuple[Callable[[], str], list[str]]] = {
     "docs/reference/backbones.md": (backbones_page.page, ["src/densemble/storage/coverage.jsonl"]),
     "docs/reference/choosing-results.md": (choosing_page.page, ["choosing.json"]),
     "docs/reference/export-parity.md": (export_page.page, ["export_parity.json"]),
+    **{f"docs/get-started/{name}.md": (make, ["get_started.json"]) for name, make in follow_pages.PAGE.items()},
     "docs/reference/speed.md": (speed_page.page, [f"{name}.json" for name in speed_page.SECTIONS]),
 }
 """Pages that a script generates: function that returns the text, and its files."""

@@ -1,7 +1,7 @@
 """Follow the get-started pages word for word, and compare their output with what the commands print.
 
-Each page is followed in one folder: every ``python title="FILE"`` block is written to FILE, and every line ``$ COMMAND``
-of a ``console`` block is executed. The output goes to benchmarks/results/get_started.json, from which
+Each page is followed in one folder: every ``python title="FILE"`` block is written to FILE, and every line
+``$ COMMAND`` of a ``console`` block is executed. The output goes to benchmarks/results/get_started.json, from which
 ``figures.py --write`` fills the pages. ``densemble`` and ``python`` must be on PATH.
 
     python benchmarks/follow_pages.py FOLDER --data osie=DIR --data camvid=DIR --data redkitchen=DIR [PAGE ...]
@@ -16,16 +16,14 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "get-started"
 RESULT = Path(__file__).parent / "results" / "get_started.json"
-PAGES = ("saliency", "segmentation", "depth")
 _FENCE = re.compile(r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?$")
 
 _PROGRESS = re.compile(r"\bepoch \d+/|^\s*\d+/\d+ (images|pairs)|\r")
@@ -72,19 +70,28 @@ def page(name: str) -> str:
     return "\n".join([*filled, *lines[copied:]]) + "\n"
 
 
+def saliency() -> str:
+    """Text of docs/get-started/saliency.md."""
+    return page("saliency")
+
+
+def segmentation() -> str:
+    """Text of docs/get-started/segmentation.md."""
+    return page("segmentation")
+
+
+def depth() -> str:
+    """Text of docs/get-started/depth.md."""
+    return page("depth")
+
+
+PAGE = {make.__name__: make for make in (saliency, segmentation, depth)}
+"""Function that returns the text of each page."""
+
+
 def commands(lines: list[str], block: Block) -> list[str]:
     """The commands of a console block, without their output."""
     return [line.removeprefix("$ ") for line in lines[block.start : block.stop] if line.startswith("$ ")]
-
-
-def _named(name: str) -> Callable[[], str]:
-    make = partial(page, name)
-    make.__module__ = __name__  # type: ignore[misc]
-    return make
-
-
-GENERATED = {f"docs/get-started/{name}.md": _named(name) for name in PAGES}
-"""Function that returns the text of each page."""
 
 
 def follow(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -114,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="empty folder in which the pages are followed")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="data set, linked as NAME")
-    parser.add_argument("pages", nargs="*", default=list(PAGES), help=f"default: {' '.join(PAGES)}")
+    parser.add_argument("pages", nargs="*", default=list(PAGE), help=f"default: {' '.join(PAGE)}")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, _, path in (entry.partition("=") for entry in arguments.data):

@@ -90,7 +90,7 @@ def test_rows_of_backbones_agree_with_the_command() -> None:
     """alexnet up to features.4: 64*(3*121+1) + 192*(64*25+1) parameters of 61,100,840 are kept."""
     rows = {str(row[0]): row for row in backbone_rows()}
     kept = (64 * (3 * 121 + 1) + 192 * (64 * 25 + 1)) / 61_100_840
-    name, nodes, sizes, parameters, macs, *cuts = rows["alexnet"]
+    name, nodes, sizes, parameters, _, *cuts = rows["alexnet"]
     assert (name, nodes, sizes, parameters) == ("alexnet", 13, "any size", 61_100_840)
     assert cuts[1][:4] == ["features.4", 192, "29x39", round(kept, 4)]
     assert len(rows) == 1452 and json.dumps(rows)
@@ -98,8 +98,9 @@ def test_rows_of_backbones_agree_with_the_command() -> None:
 
 def test_markdown_of_the_repository_becomes_that_of_the_site() -> None:
     page = DOCS / "how-to" / "x.md"
-    text = "Text:\n- one\n  - two\n\n| a |\n|---|\n<!-- = f; p -->[code](../../examples/choosing) and [a](tune.md#limits)\n"
-    expected = "Text:\n\n- one\n    - two\n\n| a |\n|---|\ncode (`examples/choosing` in the repository) and [a](tune.md#limits)\n"
+    text = "Text:\n- one\n  - two\n\n| a |\n|---|\n<!-- = f -->[code](../../examples/choosing)\n[a](tune.md#limits)\n"
+    code = "code (`examples/choosing` in the repository)"
+    expected = f"Text:\n\n- one\n    - two\n\n| a |\n|---|\n{code}\n[a](tune.md#limits)\n"
     assert for_site(text, page, ROOT) == expected
     linked = for_site("[code](../../examples/choosing)", page, ROOT, "https://host/blob/main")
     assert linked == "[code](https://host/blob/main/examples/choosing)"

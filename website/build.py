@@ -2,9 +2,9 @@
 
     python website/build.py [-o FOLDER]
 
-The pages of docs/ are copied and completed: navigation, reference of the command line and of the Python API, data of the
-table of backbones. mkdocs builds the site, and every link of the result is checked. The site needs no server: open
-FOLDER/index.html.
+The pages of docs/ are copied and completed: navigation, reference of the command line and of the Python API, data of
+the table of backbones. mkdocs builds the site, and every link of the result is checked. The site needs no server:
+open FOLDER/index.html.
 """
 
 import argparse
@@ -23,7 +23,6 @@ from check_site import check
 from cli_page import page as cli_page
 from navigation import navigation
 from source import for_site
-
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "website"

@@ -25,7 +25,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 def page() -> str:
     """Markdown of reference/cli.md."""
     known = list(commands())
-    lines = ["# Command line", "", "| command | |", "|---|---|"]
+    lines = ["# Command line", "", "| command | purpose |", "|---|---|"]
     lines += [f"| [`{name}`](#{name.replace(' ', '-')}) | {_cell(_summary(command))} |" for name, command in known]
     lines += ["", "Exit codes and the keys of `--json`: [exit codes and JSON](exit-codes.md).", ""]
     for name, command in known:
