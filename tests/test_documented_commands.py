@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("", "bash", "sh", "shell", "console")
-COMMENT = re.compile(r"\s{2,}# .*$")
+COMMENT = re.compile(r"\s{2,}# .*$|\s[>|].*$")
 GROUP = typer.main.get_command(app)
 
 
@@ -42,10 +43,11 @@ def parse(arguments: list[str]) -> None:
 def test_a_documented_command_exists(file: str, command: str) -> None:
     program, *arguments = shlex.split(command)
     assert program == "densemble"
-    parse([re.sub(r"^hf://.*", "gaze.safetensors", argument) for argument in arguments])  # no download
+    with suppress(SystemExit):  # of options that print and exit
+        parse([re.sub(r"^hf://.*", "gaze.safetensors", argument) for argument in arguments])  # no download
 
 
 def test_a_wrong_option_is_noticed() -> None:
-    with pytest.raises(Exception, match=r"(?i)no such option"):
+    with pytest.raises(Exception, match="no option is named"):
         parse(["predict", "gaze.safetensors", "photos", "-o", "out", "--sace", "map"])
     assert len(documented()) > 50
