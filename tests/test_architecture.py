@@ -49,7 +49,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "timm": ("nets/backbones.py", "nets/weight_licences.py"),
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
-    "PIL": ("storage/pillow.py", "data/synthetic.py", "report/"),
+    "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),
