@@ -170,7 +170,7 @@ class ImagePrediction(Prediction):
         """Image, overlay and uncertainty side by side, with their legends."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=self._figure_size(), layout="constrained")
+        figure = Figure(layout="constrained")
         self._draw(figure)
         return figure
 
@@ -183,7 +183,7 @@ class ImagePrediction(Prediction):
             return
         from matplotlib import pyplot
 
-        self._draw(pyplot.figure(figsize=self._figure_size(), layout="constrained"))
+        self._draw(pyplot.figure(layout="constrained"))
         pyplot.show()
 
     def __repr__(self) -> str:
@@ -195,14 +195,11 @@ class ImagePrediction(Prediction):
         self.figure().savefig(file, format="jpeg", dpi=80)
         return file.getvalue()
 
-    def _figure_size(self) -> tuple[float, float]:
-        height, width = self.image.shape[:2]
-        return 12, 12 / 3 * height / width + 0.4
-
     def _draw(self, figure: "Figure") -> None:
+        panels = [self.image, *(self.draw(kind).with_legend() for kind in ("overlay", "uncertainty"))]
+        figure.set_size_inches(12, 12 / 3 * max(len(pixels) / pixels.shape[1] for pixels in panels) + 0.4)
         axes = figure.subplots(1, 3)
-        drawn = (self.draw(kind).with_legend() for kind in ("overlay", "uncertainty"))
-        shown = zip((self.image, *drawn), (self.name, self.task.name, "uncertainty"), strict=True)
+        shown = zip(panels, (self.name, self.task.name, "uncertainty"), strict=True)
         for axis, (pixels, title) in zip(axes, shown, strict=True):
             axis.imshow(pixels)
             axis.set_anchor("N")

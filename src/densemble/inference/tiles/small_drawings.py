@@ -14,7 +14,8 @@ from densemble.storage.pixels import as_unit
 from densemble.tasks import Task
 
 SIDE = 2048
-"""Most pixels along the longer side."""
+"""Most pixels along the longer side; maps of more than four channels have fewer, so that they need no more memory."""
+_MOST_CHANNELS = 4
 _COLUMNS = 4096
 
 
@@ -39,7 +40,9 @@ class SmallDrawings:
     ) -> None:
         self._image, self._task, self._image_range = image, task, image_range
         self._kinds, self._members = kinds, members
-        self.step = -(-max(image.size) // SIDE)
+        channels = 1 if task.distribution == "categorical" else task.out_channels
+        side = int(SIDE * min(1.0, _MOST_CHANNELS / channels) ** 0.5)
+        self.step = -(-max(image.size) // side)
         self._parts: dict[str, list[Array]] = {}
 
     def add(self, rows: Rows, valid: Array | None = None) -> None:
