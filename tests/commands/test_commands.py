@@ -134,7 +134,9 @@ def test_missing_weights_can_be_given_on_resume(command: Command, scenes: Path, 
     values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     (tmp_path / "torchvision-squeezenet1_1.pth").write_bytes(b"an incomplete download")
-    failed = command("train", scenes, "--config", tmp_path / "run.yaml", "-o", tmp_path / "run", code=5)
+    failed = command("train", scenes, "--config", tmp_path / "run.yaml", "-o", tmp_path / "run", "--json", code=5)
+    states = {row["name"]: row["state"] for row in json.loads(failed.stdout)["members"]}
+    assert states == {"squeezenet1_1": "failed", "resdeconv": "done"}
     assert "torchvision-squeezenet1_1.pth" in failed.stderr and "resdeconv: done" in failed.stderr
     (tmp_path / "good").mkdir()
     save_file(squeezenet1_1(weights=None).state_dict(), tmp_path / "good" / "torchvision-squeezenet1_1.safetensors")

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,10 +98,10 @@ def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scr
     pixels: dict[int, SampledPixels] = {}
     targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
-    counted = track(candidates, "members", len(candidates))
-    for number, candidate in enumerate(counted):
+    runs = track(_runs(candidates, data, images), "images", len(candidates) * len(images))
+    for number in range(len(candidates)):
         logits, values = TensorFile(scratch / f"{number}-logits.bin"), TensorFile(scratch / f"{number}-pixels.bin")
-        for image, coarse, size, target in run_candidate(candidate, data, images):
+        for image, coarse, size, target in islice(runs, len(images)):
             if image not in pixels:
                 sizes[image] = size
                 pixels[image] = sample_pixels(kept.task.as_maps(target)[1].any(0), size, image, max_pixels)
@@ -115,6 +116,12 @@ def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scr
         replace(kept, maps=tuple(served), targets=full_size_targets(data, "val")),
         scratch,
     )
+
+
+def _runs(candidates: Sequence[Candidate], data: FolderData, images: Sequence[int]) -> "Iterator[ServedLogits]":
+    """Run one candidate after the other on the same images."""
+    for candidate in candidates:
+        yield from run_candidate(candidate, data, images)
 
 
 class ServedLogits(NamedTuple):
@@ -138,8 +145,7 @@ def run_candidate(candidate: Candidate, data: FolderData, images: Sequence[int])
     """Run a candidate on validation images one by one; batches would round differently than ``evaluate``."""
     network: DenseModel = candidate.network()
     member = candidate.member(network).eval()
-    examples = track(images_with_targets(data, "val", images), "images", len(images))
-    for index, (image, target, _) in zip(images, examples, strict=True):
+    for index, (image, target, _) in zip(images, images_with_targets(data, "val", images), strict=True):
         yield ServedLogits(index, member.coarse(image)[0].float(), network.map_size(image), target)
 
 
