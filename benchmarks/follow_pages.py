@@ -55,17 +55,16 @@ def blocks(lines: list[str]) -> Iterator[Block]:
 
 
 def page(name: str) -> str:
-    """Text of a get-started page with the recorded output below each command."""
-    recorded = {
-        entry["command"]: entry["output"] for entry in json.loads(RESULT.read_text(encoding="utf-8"))["pages"][name]
-    }
+    """Text of a get-started page with the recorded output below each command; unchanged if nothing is recorded."""
+    pages = json.loads(RESULT.read_text(encoding="utf-8"))["pages"] if RESULT.is_file() else {}
+    recorded = {entry["command"]: entry["output"] for entry in pages.get(name, [])}
     lines = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines()
     filled, copied = [], 0
     for block in blocks(lines):
         if block.language == "console":
             filled += lines[copied : block.start]
             for command in commands(lines, block):
-                filled += [f"$ {command}", *recorded[command].splitlines()]
+                filled += [f"$ {command}", *recorded.get(command, "").splitlines()]
             copied = block.stop
     return "\n".join([*filled, *lines[copied:]]) + "\n"
 

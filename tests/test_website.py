@@ -10,6 +10,8 @@ from backbone_table import backbone_rows
 from check_site import check
 from cli_page import commands
 from cli_page import page as cli_page
+from follow_pages import PAGE, RESULT, blocks
+from follow_pages import commands as commands_of
 from navigation import SECTIONS, navigation
 from source import for_site
 from typer.testing import CliRunner
@@ -80,6 +82,37 @@ def test_reference_of_the_command_line_has_every_command_and_option() -> None:
     assert len(options) > 10 and all(f"`{option}" in section for option in options)
     assert {"train", "assemble", "evaluate", "data check"} <= {name for name, _ in commands()}
     assert all(f"\n## {name}\n" in text for name, _ in commands())
+
+
+def test_commands_of_the_documentation_exist_with_their_options() -> None:
+    known = {
+        name: {option for p in command.params for option in [*p.opts, *p.secondary_opts]}
+        for name, command in commands()
+    }
+    unknown = []
+    for page in [ROOT / "README.md", *PAGES]:
+        lines = page.read_text(encoding="utf-8").splitlines()
+        code = "\n".join(line for block in blocks(lines) for line in lines[block.start : block.stop])
+        for line in re.findall(r"^(?:\$ )?densemble (.+)$", code, re.MULTILINE):
+            words = line.partition("  #")[0].split()
+            name = " ".join(words[:2]) if words[0] == "data" else words[0]
+            options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - {"--help", "-h"}
+            if not words[0].startswith("-") and (name not in known or not options <= known[name]):
+                unknown.append(f"{page.name}: densemble {line}")
+    assert unknown == []
+
+
+def test_the_get_started_pages_show_what_the_commands_print() -> None:
+    """The output on the pages is that of benchmarks/results/get_started.json, and each command was recorded."""
+    recorded = json.loads(RESULT.read_text(encoding="utf-8"))["pages"] if RESULT.is_file() else {}
+    for name, make in PAGE.items():
+        text = (DOCS / "get-started" / f"{name}.md").read_text(encoding="utf-8")
+        lines = text.splitlines()
+        assert text == make(), f"python benchmarks/figures.py --write fills {name}.md"
+        console = [block for block in blocks(lines) if block.language == "console"]
+        shown = [command for block in console for command in commands_of(lines, block)]
+        assert len(shown) >= 5
+        assert name not in recorded or [entry["command"] for entry in recorded[name]] == shown
 
 
 def test_reference_of_python_has_every_public_name_once() -> None:

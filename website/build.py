@@ -43,6 +43,8 @@ def write_source(source: Path) -> None:
     for page in sorted((ROOT / "docs").rglob("*.md")):
         text = for_site(page.read_text(encoding="utf-8"), page, ROOT, address)
         (source / page.relative_to(ROOT / "docs")).write_text(text, encoding="utf-8")
+    backbones = source / "reference" / "backbones.md"
+    backbones.write_text(f"---\nhide: [toc]\n---\n{backbones.read_text(encoding='utf-8')}", encoding="utf-8")
     (source / "reference" / "cli.md").write_text(cli_page(), encoding="utf-8")
     (source / "reference" / "api.md").write_text(api_page(), encoding="utf-8")
     shutil.copytree(ROOT / "website" / "assets", source / "assets", dirs_exist_ok=True)

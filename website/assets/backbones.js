@@ -3,10 +3,12 @@
   "use strict";
   const STRIDES = ["1/4", "1/8", "1/16"];
   const STEP = 100;
-  const COLUMNS = [
+  const FIRST = [
     { name: "backbone", key: (row) => row[0] },
     { name: "parameters (M)", key: (row) => row[3], number: true, text: (row) => (row[3] / 1e6).toFixed(1) },
     { name: "MACs (G)", key: (row) => row[4], number: true, text: (row) => (row[4] / 1e9).toFixed(2) },
+  ];
+  const LAST = [
     { name: "sizes", key: (row) => row[2] },
     { name: "nodes", key: (row) => row[1], number: true },
   ];
@@ -42,19 +44,19 @@
     const head = element("tr");
     const body = element("tbody");
     const more = element("button", { class: "backbones__more", type: "button" });
-    const caption = element("caption", { class: "md-visually-hidden" }, "Backbones and the cut of the selected stride");
-    const table = element("table", { class: "backbones__table" }, caption, element("thead", {}, head), body);
+    const table = element("table", { class: "backbones__table" }, element("thead", {}, head), body);
     const scroll = element("div", { class: "backbones__scroll", tabindex: "0", role: "region", "aria-label": "Table of backbones" }, table);
 
     function columns() {
       const cut = (row) => row[5 + state.stride];
       const value = (at) => (row) => (cut(row).length ? cut(row)[at] : -1);
       const or = (text) => (row) => (cut(row).length ? text(cut(row)) : "–");
-      return [...COLUMNS,
+      return [...FIRST,
         { name: `cut at ${STRIDES[state.stride]}`, key: value(0), text: or((c) => c[0]), code: true },
         { name: "feature map", key: value(1), text: or((c) => `${c[1]}x${c[2]}`), number: true },
         { name: "parameters kept", key: value(3), text: or((c) => percent(c[3])), number: true },
-        { name: "MACs saved", key: value(4), text: or((c) => percent(c[4])), number: true }];
+        { name: "MACs saved", key: value(4), text: or((c) => percent(c[4])), number: true },
+        ...LAST];
     }
 
     function draw() {
