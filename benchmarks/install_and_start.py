@@ -2,8 +2,8 @@
 
     python benchmarks/install_and_start.py FOLDER [--only size|start]
 
-``size`` installs torch and torchvision of constraints.txt into a fresh virtual environment in FOLDER, without bytecode.
-A copy of it for each library of LIBRARIES gets that library. The distributions and the MiB of site-packages are counted.
+``size`` installs torch and torchvision of constraints.txt into a fresh virtual environment in FOLDER, without
+bytecode, and each library of LIBRARIES into a copy of it. It counts the distributions and the MiB of site-packages.
 densemble is installed from a wheel of this repository. Only the environment of densemble stays.
 
 ``start`` runs each command of the table in that environment REPEATS times in new processes, after one run that is not

@@ -9,8 +9,9 @@ from types import FrameType
 
 import typer
 
-from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, schema, share, train, tune
+from densemble.commands import benchmark, data, demo, distill, evaluate, export, inspect, predict, share, train, tune
 from densemble.commands.output import say
+from densemble.commands.schema import schema
 from densemble.errors import DensembleError
 from densemble.messages import shown
 
@@ -43,7 +44,7 @@ app.command()(export.export)
 app.command()(benchmark.benchmark)
 app.command()(share.card)
 app.command()(share.push)
-app.command()(schema.schema)
+app.command()(schema)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
