@@ -135,9 +135,7 @@ def test_the_citation_file_names_this_version() -> None:
 def test_the_linter_finds_nothing_in_the_dockerfile() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
-        pytest.skip(
-            "hadolint is not installed; make setup installs it on Linux on x86-64"
-        )
+        pytest.skip("hadolint is not installed; make setup installs it on Linux on x86-64")
     done = subprocess.run([hadolint, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 

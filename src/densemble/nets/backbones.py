@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import fnmatch
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -31,13 +31,13 @@ OWN: dict[str, type[nn.Module]] = {"resdeconv": ResDeconv}
 PORTED = ("inception_v3", "googlenet")
 
 
-@cache
-def _all_names() -> tuple[str, ...]:
-    import timm
+def _all_names() -> Iterator[str]:
     import torchvision
 
-    torchvision_names = torchvision.models.list_models(module=torchvision.models)
-    return (*OWN, *torchvision_names, *(f"timm/{name}" for name in timm.list_models()))
+    yield from (*OWN, *torchvision.models.list_models(module=torchvision.models))
+    import timm  # takes long; a search that ends above does not need it
+
+    yield from (f"timm/{name}" for name in timm.list_models())
 
 
 def backbones(pattern: str = "*") -> list[str]:
@@ -52,9 +52,9 @@ def require_name(name: str) -> None:
         UsageError: there is no such backbone; the message lists the nearest names.
     """
     plain = name.split(".")[0] if name.startswith("timm/") else name
-    if plain in _all_names() or is_user_function(name):
+    if is_user_function(name) or plain in _all_names():
         return
-    near = difflib.get_close_matches(plain, _all_names(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(plain, list(_all_names()), n=3, cutoff=0.5)
     near = [f"timm/{name}"] if f"timm/{plain.split('.')[0]}" in _all_names() else near
     hint = f"did you mean {' or '.join(near)}?" if near else "see `densemble backbones`, or give module:function"
     raise UsageError(f"no backbone is named '{name}'; {hint}")
