@@ -215,6 +215,39 @@ def distill_runs(results: Results) -> str:
     return table(["data", "model", "metric", "score", "ms", "times as fast"], rows)
 
 
+def install_size(results: Results) -> str:
+    """Distributions and MiB of libraries beside torch and torchvision alone."""
+    file, rows = "install_and_start.json", []
+    for name in results.read(file)["size"]:
+        cells = [results.show(file, f"size > {name} > {key}", form) for key, form in
+                 (("distributions", "d"), ("mebibytes", ",.0f"))]  # fmt: skip
+        if "added mebibytes" in results.read(file)["size"][name]:
+            cells += [results.show(file, f"size > {name} > added {key}", form) for key, form in
+                      (("distributions", "d"), ("mebibytes", ".0f"))]  # fmt: skip
+        rows.append([name, *cells, *[""] * (4 - len(cells))])
+    return table(["environment", "distributions", "MiB", "added distributions", "added MiB"], rows)
+
+
+def install_largest(results: Results) -> str:
+    """Largest distributions that densemble adds to torch and torchvision."""
+    file = "install_and_start.json"
+    size = results.read(file)["size"]
+    path = "size > densemble > mebibytes by distribution"
+    base = size["torch and torchvision"]["versions"]
+    added = [name for name in size["densemble"]["mebibytes by distribution"] if name not in base]
+    rows = [[name, results.show(file, f"{path} > {name}", ".0f")] for name in added[:8]]
+    return table(["distribution", "MiB"], rows)
+
+
+def start(results: Results) -> str:
+    """Wall and CPU time of the first steps."""
+    file, rows = "install_and_start.json", []
+    for name in results.read(file)["start"]["rows"]:
+        path = f"start > rows > {name}"
+        rows.append([f"`{name}`", *(results.show(file, f"{path} > {kind}", ".2f") for kind in ("wall", "cpu"))])
+    return table(["new process", "seconds", "seconds of CPU"], rows)
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "coverage": coverage,
     "selection": selection,
@@ -230,4 +263,7 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "structure": structure,
     "distill-drawn": distill_drawn,
     "distill-runs": distill_runs,
+    "install-size": install_size,
+    "install-largest": install_largest,
+    "start": start,
 }

@@ -2,8 +2,8 @@
 
     python benchmarks/install_and_start.py FOLDER [--only size|start]
 
-``size`` installs torch and torchvision of constraints.txt into a fresh virtual environment in FOLDER, without bytecode.
-A copy of it for each library of LIBRARIES gets that library. The distributions and the MiB of site-packages are counted.
+``size`` installs torch and torchvision of constraints.txt into a fresh virtual environment in FOLDER, without
+bytecode, and each library of LIBRARIES into a copy of it. It counts the distributions and the MiB of site-packages.
 densemble is installed from a wheel of this repository. Only the environment of densemble stays.
 
 ``start`` runs each command of the table in that environment REPEATS times in new processes, after one run that is not
@@ -22,6 +22,7 @@ import sys
 import time
 import venv
 from collections.abc import Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,17 @@ def measure_size(pip: Path, folder: Path, requirements: Sequence[object]) -> dic
         "distributions": len(versions := json.loads(run(*install, "list", "--format", "json"))),
         "mebibytes": sum(file.stat().st_blocks for file in files) * 512 / 2**20,
         "versions": {package["name"]: package["version"] for package in versions},
+        "mebibytes by distribution": by_distribution(packages),
     }
+
+
+def by_distribution(packages: Path) -> dict[str, float]:
+    """MiB of the files of each distribution as recorded at its installation, largest first."""
+    mebibytes = {
+        distribution.metadata["Name"]: sum(file.size or 0 for file in distribution.files or ()) / 2**20
+        for distribution in distributions(path=[str(packages)])
+    }
+    return dict(sorted(mebibytes.items(), key=lambda item: -item[1]))
 
 
 def sizes(folder: Path) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def timed(words: Sequence[object], folder: Path) -> dict[str, float]:
 
 
 def starts(folder: Path) -> dict[str, Any]:
-    """Measure the first steps in the environment of densemble, in turn."""
+    """Measure the first steps in the environment of densemble: all commands in turn, REPEATS times."""
     binaries = (folder / "densemble" / "bin").absolute()
     python = binaries / "python"
     run(python, "-c", SMALL_ARTIFACT, cwd=folder)

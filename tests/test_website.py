@@ -84,24 +84,6 @@ def test_reference_of_the_command_line_has_every_command_and_option() -> None:
     assert all(f"\n## {name}\n" in text for name, _ in commands())
 
 
-def test_commands_of_the_documentation_exist_with_their_options() -> None:
-    known = {
-        name: {option for p in command.params for option in [*p.opts, *p.secondary_opts]}
-        for name, command in commands()
-    }
-    unknown = []
-    for page in [ROOT / "README.md", *PAGES]:
-        lines = page.read_text(encoding="utf-8").splitlines()
-        code = "\n".join(line for block in blocks(lines) for line in lines[block.start : block.stop])
-        for line in re.findall(r"^(?:\$ )?densemble (.+)$", code, re.MULTILINE):
-            words = line.partition("  #")[0].split()
-            name = " ".join(words[:2]) if words[0] == "data" else words[0]
-            options = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)} - {"--help", "-h"}
-            if not words[0].startswith("-") and (name not in known or not options <= known[name]):
-                unknown.append(f"{page.name}: densemble {line}")
-    assert unknown == []
-
-
 def test_the_get_started_pages_show_what_the_commands_print() -> None:
     """The output on the pages is that of benchmarks/results/get_started.json, and each command was recorded."""
     recorded = json.loads(RESULT.read_text(encoding="utf-8"))["pages"] if RESULT.is_file() else {}

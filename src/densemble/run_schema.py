@@ -32,5 +32,5 @@ def _member_schema(mapping: dict[str, Any]) -> dict[str, Any]:
         shown = {key: value for key, value in properties[name].items() if key in ("title", "description")}
         values = {key: value for key, value in properties[name].items() if key not in (*shown, "default")}
         properties[name] = {**shown, "anyOf": [values, {"type": "null"}], "default": None}
-    name = {"type": "string", "description": f"Name of a backbone, or NAME*COPIES ({COPIED.pattern})."}
-    return {"anyOf": [mapping, name], "description": mapping["description"]}
+    backbone = {"type": "string", "description": f"Name of a backbone, or NAME*COPIES ({COPIED.pattern})."}
+    return {"anyOf": [mapping, backbone], "description": mapping["description"]}

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -272,13 +272,14 @@ def test_settings_in_the_environment(hub: HubServer, artifact: Path, tmp_path: P
     [
         ("hf://a/b", HubAddress("a/b")),
         (Path("hf://a/b"), HubAddress("a/b")),
+        (PureWindowsPath("hf://a/b@v1"), HubAddress("a/b", "v1")),
         ("hf://a/b@v1", HubAddress("a/b", "v1")),
         ("hf://a/b@refs%2Fpr%2F1/x/y.safetensors", HubAddress("a/b", "refs/pr/1", "x/y.safetensors")),
         ("gaze.safetensors", None),
         ("runs/hf:/x", None),
     ],
 )
-def test_addresses(text: str | Path, expected: HubAddress | None) -> None:
+def test_addresses(text: str | PurePath, expected: HubAddress | None) -> None:
     assert hub_address(text) == expected
     if expected is not None and expected.revision in (None, "v1"):
         assert hub_address(str(expected)) == expected

@@ -1,6 +1,7 @@
 """Pretrained weights: where they are searched, how they are checked, and the error if they are missing."""
 
 import pickle
+import sys
 import time
 from pathlib import Path
 
@@ -157,3 +158,12 @@ def test_unknown_weights_name_and_missing_folder(tmp_path: Path) -> None:
         build("V9")
     with pytest.raises(WeightsError, match=r"weights_dir .*absent' is not a folder"):
         build(weights_dir=tmp_path / "absent")
+
+
+def test_networks_of_torchvision_do_not_import_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm takes long to import, also when an artifact is loaded."""
+    monkeypatch.setitem(sys.modules, "timm", None)  # its import raises an error
+    for name in ("resdeconv", "squeezenet1_1", "package.module:function"):
+        backbones.require_name(name)
+    with pytest.raises(ImportError):
+        backbones.require_name("timm/resnet18")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from densemble.errors import DataError, ResourceError
-from densemble.storage.runs import cache_folder
+from densemble.storage.runs import cache_folder, write_text
 
 
 def listing(folder: Path) -> list[str]:
@@ -44,3 +44,8 @@ def test_first_of_two_processes_wins(tmp_path: Path) -> None:
     with cache_folder(path, "free some space"):
         raise OSError(28, "No space left on device")
     assert listing(tmp_path) == ["features", "features/0.npy"]
+
+
+def test_text_has_the_same_line_ends_on_all_systems(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.csv", "a\r\nb\n")
+    assert (tmp_path / "a.csv").read_bytes() == b"a\r\nb\n"

@@ -7,7 +7,7 @@ A backbone is named ``alexnet`` (torchvision), ``timm/NAME`` or ``timm/NAME.TAG`
 import contextlib
 import fnmatch
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from inspect import signature
@@ -30,13 +30,13 @@ OWN: dict[str, type[nn.Module]] = {"resdeconv": ResDeconv}
 PORTED = ("inception_v3", "googlenet")
 
 
-@cache
-def _all_names() -> tuple[str, ...]:
-    import timm
+def _all_names() -> Iterator[str]:
     import torchvision
 
-    torchvision_names = torchvision.models.list_models(module=torchvision.models)
-    return (*OWN, *torchvision_names, *(f"timm/{name}" for name in timm.list_models()))
+    yield from (*OWN, *torchvision.models.list_models(module=torchvision.models))
+    import timm  # takes long; a search that ends above does not need it
+
+    yield from (f"timm/{name}" for name in timm.list_models())
 
 
 def backbones(pattern: str = "*") -> list[str]:
@@ -51,7 +51,7 @@ def require_name(name: str) -> None:
         UsageError: there is no such backbone; the message lists the nearest names.
     """
     plain = name.split(".")[0] if name.startswith("timm/") else name
-    if plain in _all_names() or is_user_function(name):
+    if is_user_function(name) or plain in _all_names():
         return
     prefixed = [f"timm/{name}"] if f"timm/{plain.split('.')[0]}" in _all_names() else None
     hint = did_you_mean(name, prefixed) if prefixed else did_you_mean(plain, _all_names(), most=3)

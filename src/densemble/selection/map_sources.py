@@ -1,6 +1,7 @@
 """Sources of a candidate's held-out maps: kept arrays, stored logits, or a sample of pixels."""
 
 import mmap
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -160,6 +161,8 @@ def read_map(maps: Array, image: int) -> Array:
     file cache of the system keeps them.
     """
     copy = np.array(maps[image])
+    if sys.platform == "win32":  # has no such call
+        return copy
     if isinstance(maps, np.memmap) and maps.mode != "c" and isinstance(maps.base, mmap.mmap):
         maps.base.madvise(mmap.MADV_DONTNEED)
     return copy

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 from densemble.errors import ArtifactError, DensembleError, ResourceError, UsageError
@@ -47,7 +47,7 @@ class HubAddress:
         return f"hf://{self.repository}{revision}" + (f"/{self.file}" if self.file != ARTIFACT else "")
 
 
-def hub_address(path: str | Path) -> HubAddress | None:
+def hub_address(path: str | PurePath) -> HubAddress | None:
     """Parse ``hf://USER/NAME[@REVISION][/FILE.safetensors]``; ``None`` if the text does not begin with ``hf:/``.
 
     A slash in a revision is written ``%2F``.
@@ -55,7 +55,7 @@ def hub_address(path: str | Path) -> HubAddress | None:
     Raises:
         UsageError: the text begins with ``hf:/`` but is no such address.
     """
-    text = str(path)
+    text = path if isinstance(path, str) else path.as_posix()
     if not text.startswith("hf:/"):
         return None
     match = _ADDRESS.fullmatch(text)

@@ -33,6 +33,8 @@ def test_names() -> None:
     assert output_names([a, other]) == ["x", "y"]
     assert output_names([a, b, jpg, other]) == ["a_x_png", "b_x_png", "a_x_jpg", "y"]
     assert output_names([a, Path("c/a/x.png")]) == ["a_x_png", "a_x_png_2"]
+    assert output_names([a, Path("b/X.png"), Path("c/y.png")]) == ["a_x_png", "b_X_png", "y"]  # one file on Windows
+    assert output_names([Path("a/x.png"), Path("c/A/X.png")]) == ["a_x_png", "A_X_png_2"]
     assert len(set(output_names([np.zeros(1), Path("1.png"), np.zeros(1), Path("0.png")]))) == 4
 
 
@@ -53,6 +55,15 @@ def test_the_same_name_in_two_calls(ensemble: de.Ensemble, folders: list[Path], 
     assert len(list(out.iterdir())) == 2
     assert [path.name for path in p.save(tmp_path / "other", ("npy",))] == ["x.npy"]
     assert [path.name for path in p.save(out, ("npy",), name="x")] == ["x.npy"]
+
+
+def test_names_that_differ_in_case(ensemble: de.Ensemble, folders: list[Path], tmp_path: Path) -> None:
+    """On Windows and macOS, x.npy and X.npy are one file."""
+    files = [folders[0], folders[1].rename(tmp_path / "b" / "X.png")]
+    for _ in range(2):
+        for file, name in zip(files, ("x.npy", "b_X_png.npy"), strict=True):
+            (p,) = de.predict(ensemble, file)
+            assert [path.name for path in p.save(tmp_path / "out", ("npy",))] == [name]
 
 
 def test_a_name_is_free_again_when_its_files_are_gone(

@@ -1,15 +1,17 @@
-"""Names of output files: no file overwrites that of another image."""
+"""Names of output files: no file overwrites that of another image.
+
+Names that differ only in case count as equal, because they are one file on Windows and macOS.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
 from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 
 _WRITTEN: defaultdict[str, dict[str, str | int]] = defaultdict(dict)
-"""For each folder, the names that this process has written, with their image."""
+"""For each folder, the names that this process has written, in lower case, with their image."""
 _BEING_WRITTEN: set[tuple[str, str]] = set()
 _LOCK = Lock()
 
@@ -17,14 +19,14 @@ _LOCK = Lock()
 def output_names(images: Sequence[Path | object]) -> list[str]:
     """Stem of each file, with folder and suffix added if several files share it; the index of images without a file."""
     plain = [path.stem if isinstance(path, Path) else str(index) for index, path in enumerate(images)]
-    counts = Counter(plain)
+    counts = Counter(stem.casefold() for stem in plain)
     names: list[str] = []
     used: set[str] = set()
     for image, stem in zip(images, plain, strict=True):
-        shared = isinstance(image, Path) and counts[stem] > 1
+        shared = isinstance(image, Path) and counts[stem.casefold()] > 1
         preferred = _long_name(image) if shared and isinstance(image, Path) else stem
-        name = next(name for name in _numbered(preferred) if name not in used)
-        used.add(name)
+        name = next(name for name in _numbered(preferred) if name.casefold() not in used)
+        used.add(name.casefold())
         names.append(name)
     return names
 
@@ -43,18 +45,20 @@ def name_in(folder: Path, name: str, image: Path | int) -> Iterator[str]:
     location = str(folder.absolute())
 
     def is_taken(candidate: str) -> bool:
-        if _WRITTEN[location].get(candidate, source) == source:
+        if _WRITTEN[location].get(candidate.casefold(), source) == source:
             return False
-        return (location, candidate) in _BEING_WRITTEN or any(folder.glob(f"{escape(candidate)}[._]*"))
+        beginnings = tuple(f"{candidate.casefold()}{end}" for end in "._")
+        is_used = any(path.name.casefold().startswith(beginnings) for path in folder.glob("*"))
+        return is_used or (location, candidate.casefold()) in _BEING_WRITTEN
 
     with _LOCK:
         name = next(candidate for candidate in chain([name], others) if not is_taken(candidate))
-        _WRITTEN[location][name] = source
-        _BEING_WRITTEN.add((location, name))
+        _WRITTEN[location][name.casefold()] = source
+        _BEING_WRITTEN.add((location, name.casefold()))
     try:
         yield name
     finally:
-        _BEING_WRITTEN.discard((location, name))
+        _BEING_WRITTEN.discard((location, name.casefold()))
 
 
 def _long_name(path: Path) -> str:

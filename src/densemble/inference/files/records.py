@@ -4,7 +4,6 @@
 images of an earlier run, writes the same files as one that predicts all images.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -73,12 +72,18 @@ class FolderEntries:
         return (Entry(image, record) for image, record in zip(self.images.values(), records, strict=True))
 
 
-def paths_in_file(images: Sequence[tuple[str, Path | None]]) -> dict[str, str]:
-    """Path of each image relative to the deepest folder that holds all images, by name; the name without a file."""
-    folders = {path.absolute().parent for _, path in images if path is not None}
-    common = os.path.commonpath(folders) if folders else ""
+def paths_in_file(images: Sequence[tuple[str, PurePath | None]]) -> dict[str, str]:
+    """Path of each image relative to the deepest folder that holds all images, by name; the name without a file.
+
+    Args:
+        images: name and absolute path of each image. On Windows the images may be on several drives; then the paths
+            are absolute.
+    """
+    files = [path for _, path in images if path is not None]
+    folders = files[0].parents if files else ()
+    common = next((folder for folder in folders if all(path.is_relative_to(folder) for path in files)), None)
     return {
-        name: name if path is None else PurePath(os.path.relpath(path.absolute(), common)).as_posix()
+        name: name if path is None else (path.relative_to(common) if common else path).as_posix()
         for name, path in images
     }
 
@@ -104,7 +109,7 @@ def write_folder_files(
     Raises:
         ResourceError: a file cannot be written.
     """
-    paths = paths_in_file(images)
+    paths = paths_in_file([(name, path and path.absolute()) for name, path in images])
     for kind, row in rows.items():
         row.write(folder / row.file, FolderEntries(records, kind, paths), task, options)
     return [folder / row.file for row in rows.values()]
