@@ -80,7 +80,8 @@ def test_saved_predictions_match_the_task(trained: tuple[str, de.FolderData, Any
         assert np.asarray(Image.open(files[0])).shape == (*SIZE, 3)
     else:
         assert tifffile.imread(files[0]).shape == maps.shape
-    assert np.asarray(Image.open(files[1])).shape == (*SIZE, 3)
+    overlay = np.asarray(Image.open(files[-3]))  # its legend is below the image
+    np.testing.assert_array_equal(overlay[: SIZE[0], : SIZE[1]], prediction.overlay())
 
 
 @pytest.mark.parametrize("level", ["below", "equal", "above"])
