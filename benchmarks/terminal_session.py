@@ -24,7 +24,7 @@ ON_PAGE = (r"training 2/2", r"assembling 4/5 .* left", r"predicting")
 START, END = "<!-- illustration -->", "<!-- /illustration -->"
 COLUMNS, ROWS = 80, 24
 POLL = 0.2
-SUBSET = {"train": 120, "val": 40}
+SUBSET = {"train": 60, "val": 24}
 """First images of each split that are used, so that the recording takes minutes."""
 MEMBERS = "timm/tf_efficientnet_lite0,timm/tf_efficientnet_lite1"
 
@@ -51,7 +51,7 @@ STEPS = (
     ),
     Step(
         "densemble assemble runs/gaze -o gaze.safetensors --select all",
-        [r"assembling 2/5 .*images", r"assembling 4/5 "],
+        [r"assembling 2/5 .*left", r"assembling 4/5 .*left"],
     ),
     Step("densemble predict gaze.safetensors osie/val/images -o maps", [r"predicting \d+/\d+ .*left"]),
 )
@@ -124,7 +124,7 @@ def write_page() -> None:
     )
     chosen = [next(screen for screen in screens if re.search(pattern, screen)) for pattern in ON_PAGE]
     blocks = "\n\n".join(f"```text\n{screen}\n```" for screen in chosen)
-    caption = "Screens of one training, as an illustration: two members on 120 images, on a busy machine."
+    caption = f"Screens of one session, as an illustration: {SUBSET['train']} training images, on a busy machine."
     text = f"{START}\n{caption}\n\n{blocks}\n{END}"
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(f"{START}.*?{END}", lambda _: text, page, flags=re.DOTALL), encoding="utf-8")

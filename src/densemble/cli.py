@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 import warnings
-from importlib.metadata import version
 from types import FrameType
 from typing import Annotated
 
@@ -42,6 +41,8 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
+        from importlib.metadata import version  # not above: it imports much that help does not need
+
         typer.echo(f"densemble {version('densemble')}")
         raise typer.Exit
 

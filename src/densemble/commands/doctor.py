@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, metadata, requires
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,6 +111,8 @@ def _facts() -> dict[str, Any]:
 
 def extras() -> dict[str, dict[str, Any]]:
     """Return for each extra its missing packages, and the command that installs them; empty without metadata."""
+    from importlib.metadata import PackageNotFoundError, metadata, requires
+
     from densemble.inference.runtime.disk_cache import installed_version
 
     try:

@@ -20,7 +20,7 @@ FIRST_LINE = 2.0
 REDRAWS_PER_SECOND = 4
 LEAST_SHARE = 0.03
 """Share of all members' training after which its end is estimated."""
-LABEL_WIDTH, BAR_WIDTH, WIDTH = 28, 12, 77
+LABEL_WIDTH, BAR_WIDTH, WIDTH = 34, 9, 77
 """Columns of the table. The characters ``^C`` of an interrupt must fit behind it into a line of 80 columns."""
 
 
@@ -133,8 +133,9 @@ class LiveTable:
             _add_row(table, "working" if self._begun else "starting", None, "")
         self._add_time(table, phases)
         if self.last is not None and self.last.score is not None:
-            best = "" if self.best is None else f"best {self.best.score:.4g} ({self.best.member})"
-            table.add_row(_text(f"{self.last.metric} {self.last.score:.4g}"), "", _text(best))
+            label, best = f"{self.last.metric} {self.last.score:.4g}", self.best
+            label += "" if best is None else f", best {best.score:.4g}"
+            table.add_row(_text(label), "", _text("" if best is None else f"({best.member})"))
         return table
 
     def _add_time(self, table: "Table", phases: list[Phase]) -> None:
