@@ -124,8 +124,8 @@ def ensemble() -> de.Ensemble:
     task = de.TASKS["segmentation"](classes=("sky", HOSTILE))  # type: ignore[call-arg]
     scores = {"val": {"miou": 0.51, "per_class": [1, 2]}, "members": {"one": {"miou": 0.25}}}
     return de.Ensemble(
-        members, weights=[3, 1], task=task, temperatures=[1.5, 1], metrics=scores, calibration=Temperature(1.25, "categorical"),
-        guarantee=ConformalSet(0.2, 0.1, 40),
+        members, weights=[3, 1], task=task, temperatures=[1.5, 1], metrics=scores,
+        calibration=Temperature(1.25, "categorical"), guarantee=ConformalSet(0.2, 0.1, 40),
     ).eval()  # fmt: skip
 
 
@@ -179,6 +179,7 @@ def test_run_shows_the_leaderboard_and_links(tmp_path: Path, monkeypatch: pytest
     assert list(found.links) == ["run/report.html"]
     monkeypatch.chdir(tmp_path / "run" / "members")
     assert list(page(run).links) == [(tmp_path / "run" / "report.html").as_uri()]
+    monkeypatch.chdir(tmp_path)
     shutil.rmtree(tmp_path / "run" / "members")
     assert "no member is trained yet" in page(run).texts
 

@@ -63,7 +63,9 @@ def test_page_trains_with_all_parts(page: dict[str, Any], parts: SimpleNamespace
     assert run.data_path.name == "data" and len(run.open_data().train) == 8
 
 
-def test_page_combines_saves_and_loads(page: dict[str, Any], parts: SimpleNamespace) -> None:
+def test_page_combines_saves_and_loads(
+    page: dict[str, Any], parts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ensemble = page["ens"]
     assert ensemble.combine == "my_parts:sharp_mean" and ensemble.task.loss_name == ""
     with torch.no_grad():
@@ -72,6 +74,7 @@ def test_page_combines_saves_and_loads(page: dict[str, Any], parts: SimpleNamesp
         combined = ensemble.combination.combine(ensemble.member_maps(IMAGES))
     expected = ensemble.combination.calibrate(expected / expected.sum(1, keepdim=True))
     torch.testing.assert_close(combined, expected)
+    monkeypatch.setattr("densemble.user_code.import_module", lambda name: pytest.fail(f"imported {name}"))
     for functions in ([SMALL], [SMALL, "my_parts:SmallHead"], [SMALL, "my_parts:sharp_mean"]):
         with pytest.raises(ArtifactError, match=r"calling my_parts:\w+, code that is not in it.*--function my_parts:"):
             de.load("squares.safetensors", functions=functions)

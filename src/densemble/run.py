@@ -38,7 +38,8 @@ from densemble.user_code import importable_name
 
 if TYPE_CHECKING:
     import pandas as pd
-    from lightning.pytorch.callbacks import Callback
+
+    from densemble.training.user_callbacks import LightningCallback
 
 log = logging.getLogger(__name__)
 
@@ -290,7 +291,7 @@ def train(
     resume: bool = False,
     report: Callable[[str], None] | None = print,
     retrain: bool = False,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: "Sequence[LightningCallback]" = (),
     **settings: Any,
 ) -> Run:
     """Train members one by one, assemble them, and return the run.
@@ -341,7 +342,7 @@ def run_members(
     out: Path,
     resume: bool = False,
     budget: Budget | None = None,
-    callbacks: "Sequence[Callback]" = (),
+    callbacks: "Sequence[LightningCallback]" = (),
 ) -> Run:
     """Train the members, assemble them by greedy selection, and save ``ensemble.safetensors`` in the run.
 

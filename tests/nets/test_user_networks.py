@@ -88,7 +88,7 @@ def test_no_artifact_can_call_arbitrary_functions(tmp_path: Path, monkeypatch: p
     (member,) = ensemble.members.values()
     object.__setattr__(member.spec, "backbone", "antigravity:geohash")  # opens a browser when it is imported
     path = artifact.save(ensemble, tmp_path / "evil.safetensors")
-    monkeypatch.setattr("densemble.nets.backbones.import_module", lambda name: pytest.fail(f"imported {name}"))
+    monkeypatch.setattr("densemble.user_code.import_module", lambda name: pytest.fail(f"imported {name}"))
     with pytest.raises(ArtifactError, match="antigravity:geohash, code that is not in it"):
         de.load(path)
 

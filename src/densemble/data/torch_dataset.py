@@ -30,6 +30,7 @@ Pairs = Dataset[Any] | Sequence[tuple[Any, Any]]
 TorchData = Pairs | Mapping[str, Pairs]
 """One data set, or data sets by split: ``train``, ``val`` and ``test``."""
 SPLITS = ("train", "val", "test")
+_CHANGED = "choose another folder, or write all pairs again: replace=True, in de.train retrain=True"
 _RANDOM = (
     "it is another pair at each access: remove random transforms; training images are augmented by training.augment"
 )
@@ -65,7 +66,7 @@ def store_dataset(
     for name, pairs in _splits(data).items():
         writer = _PairWriter(path / name, kind, f"{name} split" if name else "data set")
         for index in range(len(pairs)):
-            writer.write(index, pairs[index], replace, "choose another folder, or remove this one")
+            writer.write(index, pairs[index], replace, _CHANGED)
         if len(pairs):
             writer.write(0, pairs[0], False, _RANDOM)
         writer.finish(replace)
@@ -109,7 +110,7 @@ class _PairWriter:
         self.parts = {name: require_writable(folder / name) for name in ("images", "targets")}
         self.largest = 0.0
         """Largest value of the float targets."""
-        self._names: set[str] = set()
+        self._files: set[Path] = set()
 
     def write(self, index: int, pair: Any, replace: bool, remedy: str) -> None:
         """Write a pair.
@@ -137,7 +138,7 @@ class _PairWriter:
             self.largest = max(self.largest, float(np.nanmax(target)))
         for folder, planes in zip(self.parts.values(), (image, target), strict=True):
             path = folder / f"{index:06d}.{'png' if _fits_png(planes) else 'tif'}"
-            self._names.add(path.name)
+            self._files.add(path)
             _write(path, planes, replace, f"{where} differs from '{path}'; {remedy}")
 
     def finish(self, replace: bool) -> None:
@@ -146,11 +147,11 @@ class _PairWriter:
         Raises:
             DataError: it does.
         """
-        others = [file for folder in self.parts.values() for file in folder.iterdir() if file.name not in self._names]
+        others = [file for folder in self.parts.values() for file in folder.iterdir() if file not in self._files]
         if others and not replace:
             raise DataError(
                 f"'{self.folder}' holds {len(others)} files that are not of this data set, such as '{others[0].name}'; "
-                "choose another folder, or remove this one"
+                + _CHANGED
             )
         for file in others:
             file.unlink()

@@ -9,6 +9,8 @@ from lightning.pytorch.callbacks import Callback
 
 from densemble.errors import UsageError
 
+LightningCallback = Callback
+
 
 @dataclass(frozen=True)
 class UserCallbacks:
