@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from densemble.config import COPIED, RunConfig, TrainingOptions
+from densemble.config import RunConfig, TrainingOptions
 from densemble.nets.heads import HEADS
 from densemble.tasks import TASKS
 
@@ -32,5 +32,5 @@ def _member_schema(mapping: dict[str, Any]) -> dict[str, Any]:
         shown = {key: value for key, value in properties[name].items() if key in ("title", "description")}
         values = {key: value for key, value in properties[name].items() if key not in (*shown, "default")}
         properties[name] = {**shown, "anyOf": [values, {"type": "null"}], "default": None}
-    backbone = {"type": "string", "description": f"Name of a backbone, or NAME*COPIES ({COPIED.pattern})."}
+    backbone = {"type": "string", "description": "Name of a backbone; NAME*3 stands for three copies."}
     return {"anyOf": [mapping, backbone], "description": mapping["description"]}
