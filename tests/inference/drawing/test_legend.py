@@ -72,12 +72,12 @@ def test_names_that_the_font_lacks(name: str, shown: str) -> None:
 def test_without_matplotlib_the_font_of_pillow_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     from densemble.inference.drawing import legend
 
-    for function in (legend._font, legend._has):
+    for function in (legend._font, legend._has, legend._band):
         function.cache_clear()
     monkeypatch.setattr(legend, "find_spec", lambda name: None)
     try:
         assert drawable_name("café", 3) == "cafe" and drawable_name("車", 3) == "class 3"
         assert len(add_legend(PIXELS, Legend(note="depth"))) > 40
     finally:
-        for function in (legend._font, legend._has):
+        for function in (legend._font, legend._has, legend._band):
             function.cache_clear()

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,16 +67,21 @@ def add_legend(pixels: Array, legend: Legend) -> Array:
     if legend == Legend():
         return pixels
     height, width = pixels.shape[:2]
+    band = _band(legend, width)
+    drawn = np.full((height + len(band), band.shape[1], 3), _PAPER, np.uint8)
+    drawn[:height, :width] = pixels
+    drawn[height:] = band
+    return drawn
+
+
+@lru_cache(maxsize=8)  # images of a folder often have the same size and classes
+def _band(legend: Legend, width: int) -> Array:
     page = _Page(max(width, _LEAST_WIDTH), max(_LEAST_LETTER, width // _LETTERS))
     if legend.bar is not None:
         page.add_bar(legend.bar)
     page.add_entries(legend.entries)
     page.add_text(legend.note)
-    band = page.band()
-    drawn = np.full((height + len(band), band.shape[1], 3), _PAPER, np.uint8)
-    drawn[:height, :width] = pixels
-    drawn[height:] = band
-    return drawn
+    return page.band()
 
 
 def drawable_name(name: str, number: int) -> str:
