@@ -175,7 +175,7 @@ def test_run_shows_the_leaderboard_and_links(tmp_path: Path, monkeypatch: pytest
     found = page(run)
     table = run.leaderboard()
     for name, best in table[run.task.primary].items():
-        assert row(found, str(name))[1] == f"{best:.4g}"
+        assert row(found, str(name))[1] == f"{best:.4f}"
     assert list(found.links) == ["run/report.html"]
     monkeypatch.chdir(tmp_path / "run" / "members")
     assert list(page(run).links) == [(tmp_path / "run" / "report.html").as_uri()]

@@ -309,8 +309,7 @@ def train(
         resume: continue an interrupted run.
         report: called with each line that the loggers ``densemble.*`` write; ``None`` leaves it to their handlers.
         retrain: like ``resume``, but if the data has changed, train all members again instead of raising an error.
-        callbacks: Lightning callbacks, used in the training of every member; each member starts with their state of
-            now. They are not stored: pass them again with ``resume``.
+        callbacks: Lightning callbacks, used for every member; not stored: pass them again with ``resume``.
         settings: keys of run.yaml, for instance ``preset="fast"``, ``input_size=(240, 320)`` or
             ``training={"epochs": 5}``.
 

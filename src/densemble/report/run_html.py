@@ -1,6 +1,7 @@
 """HTML of a run, for notebooks."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,23 @@ def run_html(run: Any) -> str:
     title, shown = f"Run {run.folder.path}: {run.task.name}", sentence("no member is trained yet")
     if run.trained():
         leaderboard = run.leaderboard()
-        rows = [[str(name), *(_cell(value) for value in row)] for name, *row in leaderboard.itertuples()]
+        columns = [_column(leaderboard[name].tolist()) for name in leaderboard.columns]
+        rows = zip(map(str, leaderboard.index), *columns, strict=True)
         shown = table(["name", *map(str, leaderboard.columns)], rows)
     files = {"report": run.folder.report, "ensemble": run.folder.artifact}
     links = {text: _link(path) for text, path in files.items() if path.is_file()}
     return card(title, shown, *map(sentence, run.cross_fitted()), facts({**links, "data": run.data_path}))
 
 
-def _cell(value: float) -> str:
-    if value != value:
-        return ""
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+def _column(values: Sequence[float]) -> list[str]:
+    """Return numbers as text, without decimals if all are integers; empty for NaN."""
+    known = [value for value in values if value == value]
+    digits = 0 if all(float(value).is_integer() for value in known) else 4 if max(map(abs, known)) < 10 else 1
+    return [f"{value:,.{digits}f}" if value == value else "" for value in values]
 
 
 def _link(path: Path) -> Markup:
     resolved = path.resolve()
     inside = resolved.is_relative_to(Path.cwd())
     address = os.path.relpath(resolved) if inside else resolved.as_uri()
-    return Markup(f'<a href="{escape(address)}" target="_blank">{escape(path)}</a>')
+    return Markup(f'<a href="{escape(address)}" target="_blank" style="color:inherit">{escape(path)}</a>')
