@@ -124,7 +124,10 @@ def write_page() -> None:
     )
     chosen = [next(screen for screen in screens if re.search(pattern, screen)) for pattern in ON_PAGE]
     blocks = "\n\n".join(f"```text\n{screen}\n```" for screen in chosen)
-    caption = f"Screens of one session, as an illustration: {SUBSET['train']} training images, on a busy machine."
+    caption = (
+        f"Screens of one session, as an illustration: {SUBSET['train']} training images, on a busy machine. The "
+        "finished part of a bar has another colour."
+    )
     text = f"{START}\n{caption}\n\n{blocks}\n{END}"
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(re.sub(f"{START}.*?{END}", lambda _: text, page, flags=re.DOTALL), encoding="utf-8")
