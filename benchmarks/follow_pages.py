@@ -12,14 +12,11 @@ DENSEMBLE_WEIGHTS_DIR to a folder with the pretrained weights.
 
 import argparse
 import json
-import platform
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "get-started"
@@ -93,9 +90,9 @@ def commands(lines: list[str], block: Block) -> list[str]:
     return [line.removeprefix("$ ") for line in lines[block.start : block.stop] if line.startswith("$ ")]
 
 
-def follow(name: str, folder: Path) -> list[dict[str, Any]]:
-    """Execute the commands of a page; stop at the first that fails."""
-    lines, done = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines(), []
+def follow(name: str, folder: Path) -> Iterator[dict[str, str]]:
+    """Execute the commands of a page and yield each with its output; stop at the first that fails."""
+    lines = (FOLDER / f"{name}.md").read_text(encoding="utf-8").splitlines()
     for block in blocks(lines):
         if block.language == "python" and block.title:
             (folder / block.title).write_text("\n".join(lines[block.start : block.stop]) + "\n", encoding="utf-8")
@@ -107,8 +104,7 @@ def follow(name: str, folder: Path) -> list[dict[str, Any]]:
             print(result.stdout + result.stderr, flush=True)
             if result.returncode:
                 raise SystemExit(f"'{command}' of {name}.md ended with exit code {result.returncode}")
-            done.append({"command": command, "output": result.stdout.rstrip() or _final(result.stderr)})
-    return done
+            yield {"command": command, "output": result.stdout.rstrip() or _final(result.stderr)}
 
 
 def _final(messages: str) -> str:
@@ -127,13 +123,13 @@ def main() -> None:
         link = arguments.folder / name
         link.unlink(missing_ok=True)
         link.symlink_to(Path(path).resolve(), target_is_directory=True)
+    recorded = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"pages": {}}
     for name in arguments.pages:
-        done = follow(name, arguments.folder)
-        before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"pages": {}}
-        before |= {"python": platform.python_version(), "machine": platform.machine()}
-        before["pages"][name] = done
-        RESULT.write_text(json.dumps(before, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"wrote {RESULT}", file=sys.stderr)
+        done = recorded["pages"][name] = []
+        for entry in follow(name, arguments.folder):
+            done.append(entry)
+            RESULT.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {RESULT}")
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_reference_of_the_command_line_has_every_command_and_option() -> None:
 
 
 def test_the_get_started_pages_show_what_the_commands_print() -> None:
-    """The output on the pages is that of benchmarks/results/get_started.json, and each command was recorded."""
+    """The output on the pages is that of benchmarks/results/get_started.json, in the order of the commands."""
     recorded = json.loads(RESULT.read_text(encoding="utf-8"))["pages"] if RESULT.is_file() else {}
     for name, make in PAGE.items():
         text = (DOCS / "get-started" / f"{name}.md").read_text(encoding="utf-8")
@@ -94,7 +94,8 @@ def test_the_get_started_pages_show_what_the_commands_print() -> None:
         console = [block for block in blocks(lines) if block.language == "console"]
         shown = [command for block in console for command in commands_of(lines, block)]
         assert len(shown) >= 5
-        assert name not in recorded or [entry["command"] for entry in recorded[name]] == shown
+        followed = [entry["command"] for entry in recorded.get(name, [])]
+        assert followed == shown[: len(followed)]
 
 
 def test_reference_of_python_has_every_public_name_once() -> None:
