@@ -15,7 +15,7 @@ from densemble.engines.configure import resolve_data, user_functions
 from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.combine.user_rule import Combine
 from densemble.ensemble.ensemble import Ensemble
-from densemble.errors import ArtifactError, PartialError, error_like
+from densemble.errors import ArtifactError
 from densemble.evaluation.scores import Scores
 from densemble.messages import shown
 from densemble.progress.display import shown_progress
@@ -352,6 +352,7 @@ def run_members(
         DensembleError: every member failed; the error has the type of the first failure.
     """
     from densemble.engines.local import train_members
+    from densemble.engines.member import raise_failures
     from densemble.training.user_callbacks import UserCallbacks
 
     if data.reading.options["heat_max"]:
@@ -387,19 +388,3 @@ def warn_about_baselines(run: Run, scores: Mapping[str, Any]) -> None:
                 f"warning: {name} {score:.4f} is no better than the baseline '{baseline}' ({reference:.4f}), "
                 "which needs no training: train longer, start from pretrained weights, or look at the data"
             )
-
-
-def raise_failures(outcomes: Sequence[Any]) -> None:
-    """Raise an error if members failed.
-
-    Raises:
-        PartialError: some members failed.
-        DensembleError: all members failed; the error has the type of the first failure.
-    """
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    if not failed:
-        return
-    reasons = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
-    if len(failed) < len(outcomes):
-        raise PartialError(f"{len(failed)} of {len(outcomes)} members failed, the others are done: {reasons}")
-    raise error_like(failed[0].cause, f"every member failed: {reasons}") from failed[0].cause

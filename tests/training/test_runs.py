@@ -20,8 +20,9 @@ from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget, parse_time
 from densemble.engines.local import train_members
+from densemble.engines.member import raise_failures
 from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
-from densemble.run import Run, raise_failures
+from densemble.run import Run
 from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
 from densemble.training.module import TrainingProgress, schedule

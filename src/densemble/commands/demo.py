@@ -36,10 +36,11 @@ def demo(
         from densemble.data.synthetic import make_scenes
         from densemble.engines.leftovers import remove_leftovers
         from densemble.engines.local import train_members
+        from densemble.engines.member import raise_failures
         from densemble.errors import UsageError
         from densemble.evaluation.scores import evaluate
         from densemble.inference.predict import predict
-        from densemble.run import Run, raise_failures
+        from densemble.run import Run
         from densemble.storage.artifact import load, save
 
         if (out / "run" / "run.yaml").exists():

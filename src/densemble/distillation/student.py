@@ -11,10 +11,11 @@ from densemble.distillation.options import open_data
 from densemble.distillation.teacher import Teacher
 from densemble.engines.configure import resolve_data
 from densemble.engines.local import train_members
+from densemble.engines.member import raise_failures
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
-from densemble.run import Run, raise_failures
+from densemble.run import Run
 from densemble.shapes import Size
 from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
 from densemble.tasks.losses.mixture import loss_names

@@ -3,6 +3,7 @@
 import logging
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from densemble.config import RunConfig
 from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes
-from densemble.errors import DensembleError, error_text
+from densemble.errors import DensembleError, PartialError, error_like, error_text
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.local_weights import read_state
@@ -192,3 +193,19 @@ def record_failure(training: Training, index: int, error: Exception, record: dic
     except DensembleError as second:
         log.error(f"{name}: {second}")
     return Outcome(name, "failed", message, error)
+
+
+def raise_failures(outcomes: Sequence[Outcome]) -> None:
+    """Raise an error if members failed.
+
+    Raises:
+        PartialError: some members failed.
+        DensembleError: all members failed; the error has the type of the first failure.
+    """
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if not failed:
+        return
+    reasons = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in failed)
+    if len(failed) < len(outcomes):
+        raise PartialError(f"{len(failed)} of {len(outcomes)} members failed, the others are done: {reasons}")
+    raise error_like(failed[0].cause, f"every member failed: {reasons}") from failed[0].cause
