@@ -244,10 +244,11 @@ def test_a_large_image_is_written_with_the_same_uncertainty(tmp_path: Path) -> N
     Image.fromarray(pixels).save(tmp_path / "a.png")
     for name, of in (("segmentation", "entropy"), ("depth", "variance")):
         ensemble = build(name)
-        (path,) = predict_large(ensemble, tmp_path / "a.png", name, Output(tmp_path, ("uncertainty",))).files
+        path, view = predict_large(ensemble, tmp_path / "a.png", name, Output(tmp_path, ("uncertainty",))).files
         wanted = reference(ensemble, pixels)[of].numpy()
         wanted = np.sqrt(wanted.mean(0)) if of == "variance" else wanted
         np.testing.assert_allclose(tifffile.imread(path), wanted, atol=1e-4, rtol=1e-3)
+        assert view.name == f"{name}_uncertainty_view.png"
 
 
 def window_maps(
