@@ -38,6 +38,7 @@ LIBRARIES = {
     "torch-uncertainty": "torch-uncertainty",
 }
 REPEATS = 7
+REMOVED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # the first run of a command writes bytecode
 MEMBERS, SIZE = 2, (240, 320)
 
 SMALL_ARTIFACT = f"""
@@ -116,8 +117,11 @@ def sizes(folder: Path) -> dict[str, Any]:
 
 def timed(words: Sequence[object], folder: Path) -> dict[str, float]:
     """Wall and CPU seconds of a command in a new process."""
+    settings = {name: value for name, value in os.environ.items() if name not in REMOVED}
     started = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in words], cwd=folder, stdout=subprocess.DEVNULL, stderr=-3)
+    process = subprocess.Popen(
+        [str(word) for word in words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=settings
+    )
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     if process.returncode is None:
