@@ -421,7 +421,7 @@ def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path
     folder = Folder(saliency, images, tmp_path / "out")
     script = tmp_path / "slowly.py"
     script.write_text(
-        f"import sys, time; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import sys, time; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]\n"
         "from pathlib import Path\n"
         "from test_batch import Folder, grey, tiny\n"
         "def compute(images):\n"
