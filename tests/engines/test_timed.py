@@ -182,7 +182,9 @@ def test_the_last_line_reports_the_time(
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
         cross_fitted=list,
     )
-    monkeypatch.setattr(local, "train_members", lambda *_, **__: spend(60, [Outcome("a", "done"), Outcome("b", "left out")]))
+    monkeypatch.setattr(
+        local, "train_members", lambda *_, **__: spend(60, [Outcome("a", "done"), Outcome("b", "left out")])
+    )
     monkeypatch.setattr(run_module, "Run", lambda *_: run)
     for name in ("save", "warn_about_baselines", "remove_leftovers"):
         monkeypatch.setattr(run_module, name, lambda *_: None)
