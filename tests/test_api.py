@@ -46,6 +46,7 @@ def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
     assert de.evaluate(again, data)["cc"] == pytest.approx(ens.metrics["val"]["cc"], abs=2e-3)
 
 
+@pytest.mark.stress
 def test_a_folder_keeps_its_split_through_training_and_assembly(scenes: Path, tmp_path: Path) -> None:
     shutil.copytree(scenes / "train", tmp_path / "data")
     data = de.FolderData(tmp_path / "data", "saliency", val_fraction=0.5, seed=3)

@@ -129,6 +129,7 @@ def test_backbones_cuts_and_doctor(command: Command) -> None:
     assert facts["ok"] and facts["versions"]["torch"] and facts["backbones"] > 1000
 
 
+@pytest.mark.stress
 def test_missing_weights_can_be_given_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
     members = ["squeezenet1_1", "resdeconv"]
     values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
@@ -176,6 +177,7 @@ def test_stopped_training_prints_the_command_that_resumes_it(
     assert record["state"] == "done" and record["epochs"] == 4
 
 
+@pytest.mark.stress
 def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.commands.demo.SCENES", {"train": 16, "val": 12, "size": (48, 64)})
     monkeypatch.setattr("densemble.commands.demo.MEMBERS", [MEMBERS[0], MEMBERS[2]])

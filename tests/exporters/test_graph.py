@@ -196,6 +196,7 @@ def test_heads_of_images_of_any_size(head: str) -> None:
         np.testing.assert_allclose(mean.detach(), predicted(ensemble, images)["mean"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("view", ["rot90", pytest.param("hflip", marks=pytest.mark.stress)])
 def test_views(view: str) -> None:
     member = small_dense(0)
@@ -223,6 +224,7 @@ def test_float_input_selected_maps_and_a_fixed_size() -> None:
     assert_same(maps, {name: expected[name] for name in ("mean", "label")})
 
 
+@pytest.mark.stress
 def test_four_channels() -> None:
     ensemble = de.Ensemble([small_dense(0, in_channels=4)]).eval()
     images = pixels(2, 37, 51, 4)

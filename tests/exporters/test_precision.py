@@ -28,7 +28,8 @@ def description(path: Path) -> dict[str, Any]:
     return dict(json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}[KEY]))
 
 
-@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.stress), "int8"])
+@pytest.mark.stress
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_loss_is_measured_on_held_out_images(precision: str, data: de.FolderData, tmp_path: Path) -> None:
     ensemble = de.Ensemble([small_dense(0)]).eval()
     options = ExportOptions(precision=precision, data=data, split="val", maps=("mean",))  # type: ignore[arg-type]

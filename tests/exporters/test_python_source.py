@@ -214,6 +214,7 @@ def test_source_is_deterministic_and_clean(tmp_path: Path) -> None:
 
 
 # Each of the next two tests takes seconds: a process imports PyTorch.
+@pytest.mark.stress
 def test_files_are_verified_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = de.export(ensemble_of("segmentation"), "gaze.py")  # relative, as on the command line

@@ -33,6 +33,7 @@ def run(fresh: Callable[[str], Written]) -> Written:
     return run
 
 
+@pytest.mark.stress
 def test_variants_from_the_command_line_to_a_prediction(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     made = ("--views", "hflip, scale125", "--snapshots", "--soups")

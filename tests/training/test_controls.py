@@ -120,6 +120,7 @@ def test_changing_features_are_not_cached(training: dict[str, Any], message: str
         make_config({**SMALL_RUN, "training": {**training, "cache_features": True}})
 
 
+@pytest.mark.stress
 def test_checkpointing_and_memory_format_train_the_same_network(
     scenes: Path, tmp_path: Path, pretrained: dict[str, Any]
 ) -> None:

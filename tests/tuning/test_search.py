@@ -128,6 +128,7 @@ def test_other_data_is_rejected_in_the_same_folder(result: TuneResult, tmp_path:
         search(other, result.path, 4, space=["head", "learning_rate"])
 
 
+@pytest.mark.stress
 def test_a_pruned_trial_ends_early(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class PruneSecond(optuna.pruners.BasePruner):
         def prune(self, study: Any, trial: Any) -> bool:
@@ -214,6 +215,7 @@ def test_a_killed_search_resumes(scenes: Path, tmp_path: Path, capfd: pytest.Cap
 # --- the study, with a formula for the score ------------------------------------------------------------------------
 
 
+@pytest.mark.stress
 def test_a_search_in_two_calls_equals_a_search_in_one(
     scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:
