@@ -203,6 +203,7 @@ def test_facts_of_masks(tmp_path: Path) -> None:
     assert list(train["class_share"].values()) == pytest.approx(shares, abs=1e-6)
 
 
+@pytest.mark.stress
 def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) -> None:
     folder = shared_data("segmentation-camvid")
     facts = FolderData(folder, "segmentation", ignore_index=11).check()

@@ -183,6 +183,7 @@ def test_initial_weights_in_the_card(record: dict[str, Any], shown: str, facts: 
     assert f"| only | {shown} |" in SECTIONS["Licences"](other, "")
 
 
+@pytest.mark.stress
 def test_the_command_card(written: Written, densemble: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "cards" / "README.md"
     done = densemble("card", written.path, "-o", out, "--repository", "user/scenes")

@@ -92,7 +92,7 @@ def whole_and_tile(model: de.DenseModel, halo: Halo, fill: float) -> tuple[Tenso
 
 
 @pytest.mark.parametrize(
-    ("backbone", "node", "head"), sampled(EXACT, [case for case in EXACT if case[0] != "vgg11_bn"])
+    ("backbone", "node", "head"), sampled(EXACT, [case for case in EXACT if case[0] != "vgg11_bn"][::2])
 )
 def test_a_tile_equals_the_whole_map_and_a_smaller_halo_does_not(backbone: str, node: str, head: str) -> None:
     model, halo = measured(backbone, node, head)

@@ -28,7 +28,7 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False))[::2])
+    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False))[::3])
 )
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One pixel, odd sizes, a larger size; benchmarks/every_head.py covers the other combinations."""
@@ -45,7 +45,7 @@ def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
         list(product(DECODERS, ["inception_v3", "alexnet", "timm/mobilenetv3_small_050", "timm/vit_tiny_patch16_224"])),
         [
             ("unet", "inception_v3"),
-            *product(["fpn", "manet", "pspnet"], ["timm/mobilenetv3_small_050"]),
+            ("fpn", "timm/mobilenetv3_small_050"),
         ],
     ),
 )
@@ -95,7 +95,7 @@ def test_levels_of_networks_where_fastai_has_none(name: str) -> None:
         ["alexnet", "vgg11", "resnet18", "densenet121", "squeezenet1_1", "googlenet", "mobilenet_v2",
          "shufflenet_v2_x1_0", "timm/tf_efficientnet_lite0", "timm/resnetv2_50", "timm/dla34", "timm/inception_v4",
          "timm/regnety_002"],
-        ["resnet18", "squeezenet1_1", "timm/dla34"],
+        ["resnet18"],
     ),
 )  # fmt: skip
 def test_a_level_is_not_overwritten_by_what_runs_after_it(name: str) -> None:

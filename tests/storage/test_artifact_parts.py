@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sampled import sampled
 from torch import Tensor
 
 from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorScaling
@@ -95,7 +96,7 @@ def require_equal(result: Ensemble, expected: Ensemble, tolerance: float = 0.0) 
         torch.testing.assert_close(result(IMAGES), expected(IMAGES), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("name", "rule"), PAIRS)
+@pytest.mark.parametrize(("name", "rule"), sampled(PAIRS, PAIRS[::3]))
 def test_every_rule_comes_back_with_what_it_learnt(
     name: str, rule: str, networks: dict[int, dict[str, DenseModel]], tmp_path: Path
 ) -> None:

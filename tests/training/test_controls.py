@@ -85,6 +85,7 @@ def test_freeze_statistics_keeps_the_batch_statistics(scenes: Path, tmp_path: Pa
     assert heads and all(bool(mean.abs().max() > 0) for mean in heads)
 
 
+@pytest.mark.stress
 def test_cached_features_train_like_computed_ones(scenes: Path, tmp_path: Path, pretrained: dict[str, Any]) -> None:
     frozen = {"epochs": 2, "freeze_epochs": 2, "augment": "none"}
     computed = train_one(scenes, tmp_path / "computed", pretrained, **frozen)

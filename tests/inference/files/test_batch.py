@@ -168,7 +168,7 @@ def no_thread_is_left() -> Iterator[None]:
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("densemble-")] == []
 
 
-@pytest.mark.parametrize("kind", ["saliency", "classes"])
+@pytest.mark.parametrize("kind", sampled(["saliency", "classes"], ["classes"]))
 @pytest.mark.parametrize("pace", [Pace(1), Pace(3, readers=2), Pace(4, pad=True, writers=1)], ids=str)
 def test_files_are_those_of_one_image_after_the_other(
     kind: str, pace: Pace, tmp_path: Path, request: pytest.FixtureRequest

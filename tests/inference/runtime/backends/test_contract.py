@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from sampled import sampled
 from torch import Tensor, nn
 
 from densemble.errors import UsageError
@@ -64,7 +65,7 @@ def require(name: str) -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize(("name", "precision"), PAIRS)
+@pytest.mark.parametrize(("name", "precision"), sampled(PAIRS, PAIRS[::2]))
 def test_gives_the_network_s_logits(
     name: str, precision: Precision, network: Network, example: Tensor, compiled: Compiled
 ) -> None:
