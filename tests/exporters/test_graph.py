@@ -36,7 +36,7 @@ from densemble.shapes import Array, Size
 OPEN = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
 QUICK_RULES = ["histogram"]
 OTHER_RULES = [name for name, row in COMBINE.items() if row.fit is None and not row.jumps and name not in QUICK_RULES]
-OTHER_HEADS = ["fpn", "skip", "upsample", "aspp", "deconv", "subpixel"]
+HEADS = ["ppm", "fpn", "skip", "upsample", "aspp", "deconv", "subpixel"]
 SIZES = ((24, 32), (37, 51), (64, 48))
 
 
@@ -183,7 +183,8 @@ def test_sets_of_several_labels_and_density() -> None:
         assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
-@pytest.mark.parametrize("head", ["ppm", *(pytest.param(h, marks=pytest.mark.stress) for h in OTHER_HEADS)])
+@pytest.mark.stress
+@pytest.mark.parametrize("head", HEADS)
 def test_heads_of_images_of_any_size(head: str) -> None:
     ensemble = de.Ensemble(
         [small_dense(0, head=head, out_channels=2, out_size=None, input_size=None)], task="segmentation"

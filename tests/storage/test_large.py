@@ -263,7 +263,11 @@ print((peak() - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is not on Windows")
-@pytest.mark.parametrize("options", [{"tile": (256, 256), "compression": "zlib"}, {}], ids=["tiles", "plain"])
+@pytest.mark.parametrize(
+    "options",
+    [{"tile": (256, 256), "compression": "zlib"}, pytest.param({}, marks=pytest.mark.stress)],
+    ids=["tiles", "plain"],
+)
 def test_memory_does_not_grow_with_the_image(options: dict[str, Any], tmp_path: Path) -> None:
     for side in (1024, 8192):
         row = np.zeros((1, 1, 3), np.uint8)
