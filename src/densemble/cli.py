@@ -25,13 +25,13 @@ from densemble.commands import (
     train,
     tune,
 )
-from densemble.commands.command import Command, Group, usage_message
+from densemble.commands.command import Command, CommandGroup, usage_message
 from densemble.commands.output import warn
 from densemble.errors import DensembleError
 from densemble.messages import shown
 
 app = typer.Typer(
-    cls=Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

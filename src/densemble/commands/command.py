@@ -28,7 +28,7 @@ class Command(_Explained, TyperCommand):
     """A command of densemble."""
 
 
-class Group(_Explained, TyperGroup):
+class CommandGroup(_Explained, TyperGroup):
     """A group of commands of densemble, with a hint for unknown commands."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from densemble.commands.command import Command, Group
+from densemble.commands.command import Command, CommandGroup
 from densemble.commands.named_values import AUGMENT, SPLITS, TASKS, completed, listed
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.progress import command_progress
@@ -14,7 +14,7 @@ from densemble.commands.shared_options import DataPath, Json, Set, read_settings
 if TYPE_CHECKING:
     from densemble.config import RunConfig
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="Check a data folder and draw samples of it.")
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Check a data folder and draw samples of it.")
 
 TaskOrGuess = Annotated[
     str | None,

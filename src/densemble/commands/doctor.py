@@ -57,37 +57,23 @@ def _facts() -> dict[str, Any]:
     """Versions, hardware and settings of the machine, and the problems with them."""
     import torch
 
-    from densemble.inference.runtime.disk_cache import cache_folder, installed_version
+    from densemble.inference.runtime.disk_cache import installed_version
     from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
     from densemble.training.fit import bf16_is_fast
 
-    folder = os.environ.get(WEIGHTS_DIR_VARIABLE)
+    weights = os.environ.get(WEIGHTS_DIR_VARIABLE)
     versions = {name: installed_version(name) for name in PACKAGES}
+    count, problem = _backbones()
+    cuda, cuda_problems = _cuda()
     problems = [f"{name} is not installed; reinstall densemble" for name in PACKAGES if not versions[name]]
-    try:
-        from densemble.nets.backbones import backbones as find
-
-        count = len(find())
-    except Exception as error:  # a torchvision built for another torch fails on import with various errors
-        count = 0
+    problems += ([] if problem is None else [problem]) + cuda_problems
+    if weights and not Path(weights).is_dir():
         problems.append(
-            f"torchvision or timm cannot be imported ({error}); install a matching pair, see constraints.txt"
+            f"${WEIGHTS_DIR_VARIABLE} is '{weights}', which is not a folder; create it or unset the variable"
         )
-    if folder and not Path(folder).is_dir():
-        problems.append(
-            f"${WEIGHTS_DIR_VARIABLE} is '{folder}', which is not a folder; create it or unset the variable"
-        )
-    cuda, caches = _cuda(), {name: {"path": str(path), "bytes": size(path)} for name, path in _caches(folder).items()}
-    if cuda["driver"] and cuda["toolkit"] and not cuda["devices"]:
-        problems.append(
-            f"the NVIDIA driver {cuda['driver']} is installed, but PyTorch for CUDA {cuda['toolkit']} finds no GPU; "
-            "update the driver, or check CUDA_VISIBLE_DEVICES"
-        )
-    free = {}
-    for name, place in {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}.items():
-        free[name] = shutil.disk_usage(next(part for part in (place, *place.parents) if part.exists())).free
-        if free[name] < LEAST_FREE:
-            problems.append(f"only {free[name] / GIB:.1f} GiB are free in '{place}'; free some space")
+    places = {name: (place, shutil.disk_usage(place).free) for name, place in _places().items()}
+    few = [(place, free) for place, free in places.values() if free < LEAST_FREE]
+    problems += [f"only {free / GIB:.1f} GiB are free in '{place}'; free some space" for place, free in few]
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -100,13 +86,32 @@ def _facts() -> dict[str, Any]:
         "cuda": cuda,
         "bf16": bf16_is_fast(),
         "backbones": count,
-        "weights_dir": folder,
-        "caches": caches,
-        "free": free,
+        "weights_dir": weights,
+        "caches": {name: {"path": str(path), "bytes": size(path)} for name, path in _caches(weights).items()},
+        "free": {name: free for name, (_, free) in places.items()},
         "variables": [name for name in VARIABLES if name in os.environ],
         "ok": not problems,
         "problems": problems,
     }
+
+
+def _backbones() -> tuple[int, str | None]:
+    """Return the number of backbones, and why they cannot be counted."""
+    try:
+        from densemble.nets.backbones import backbones
+
+        return len(backbones()), None
+    except Exception as error:  # a torchvision built for another torch fails on import with various errors
+        remedy = "install a matching pair, see constraints.txt"
+        return 0, f"torchvision or timm cannot be imported ({error}); {remedy}"
+
+
+def _places() -> dict[str, Path]:
+    """Return the folders to which densemble writes, or their nearest parents that exist."""
+    from densemble.inference.runtime.disk_cache import cache_folder
+
+    places = {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}
+    return {name: next(part for part in (path, *path.parents) if part.exists()) for name, path in places.items()}
 
 
 def extras() -> dict[str, dict[str, Any]]:
@@ -134,8 +139,8 @@ def _package(requirement: str) -> str:
     return match[0]
 
 
-def _cuda() -> dict[str, Any]:
-    """Return the CUDA version of PyTorch, the NVIDIA driver, and the devices; ``None`` for what is absent."""
+def _cuda() -> tuple[dict[str, Any], list[str]]:
+    """Return the CUDA version of PyTorch, the NVIDIA driver and the devices, ``None`` for what is absent; problems."""
     import torch
 
     driver = None
@@ -147,11 +152,17 @@ def _cuda() -> dict[str, Any]:
             driver = next(iter(shown.split()), None)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     devices = [torch.cuda.get_device_properties(number) for number in range(count)]
+    problems = []
+    if driver and torch.version.cuda and not devices:
+        problems.append(
+            f"the NVIDIA driver {driver} is installed, but PyTorch for CUDA {torch.version.cuda} finds no GPU; "
+            "update the driver, or check CUDA_VISIBLE_DEVICES"
+        )
     return {
         "toolkit": torch.version.cuda,
         "driver": driver,
         "devices": [{"name": device.name, "bytes": device.total_memory} for device in devices],
-    }
+    }, problems
 
 
 def _memory() -> int | None:

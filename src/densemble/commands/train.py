@@ -17,6 +17,7 @@ from densemble.commands.named_values import (
 )
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.progress import command_progress
+from densemble.commands.results import assemble_values, train_values
 from densemble.commands.shared_options import (
     ConfigPath,
     DataPath,
@@ -72,13 +73,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
-    from densemble.commands.results import train_values
-
     failure: PartialError | None = None
     with command_progress():
         from densemble.commands.argument_order import require_data
-        from densemble.commands.overrides import with_settings
-        from densemble.config import read_config
         from densemble.engines.budget import Budget, parse_time
         from densemble.engines.configure import open_data, require_functions
         from densemble.engines.local import forget_changed
@@ -90,24 +87,15 @@ def train(
         require_data("train", data)
         budget = Budget(parse_time(time), context.obj)
         set_limit(budget)
-        stored = out / "run.yaml"
-        resume = resume or retrain
-        resumed = resume and stored.is_file() and config is None and members is None
-        if resumed:
-            values = with_settings(read_config(stored), setting or [])
-            if task is not None and task != values.get("task"):
-                raise UsageError(f"--task {task} contradicts 'task: {values.get('task')}' of the run in '{out}'")
-            source = str(stored)
-        else:
-            values, source = read_settings(config, task, members, setting), str(config or "the settings")
-        if preset is not None:
-            values["preset"] = preset
+        resume, stored = resume or retrain, out / "run.yaml"
+        if resume and stored.is_file() and config is None and members is None:
+            config = stored
         if keep_checkpoints:
-            values = with_settings(values, ["trainer.keep_checkpoints=true"])
-        folder, settings = open_data(data, values, source)
-        if resumed or config is not None:  # user code named by a file needs --function
-            named = [member.backbone for member in settings.members] if members is not None else []
-            require_functions(settings, [*(function or ()), *named], f"'{source}'")
+            setting = [*(setting or []), "trainer.keep_checkpoints=true"]
+        values = read_settings(config, task, members, setting) | ({} if preset is None else {"preset": preset})
+        folder, settings = open_data(data, values, str(config or "the settings"))
+        if config is not None:  # user code named by a file needs --function
+            require_functions(settings, [*(function or ()), *split_names(members or "")], f"'{config}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)
@@ -123,9 +111,8 @@ def train(
         print_json(train_values(out))
     if failure is not None:
         raise failure
-    say(f"run in {out}; next:")
-    say(f"  densemble leaderboard {out}")
-    say(f"  densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}")
+    predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
+    say(f"run in {out}; next:\n  densemble leaderboard {out}\n  {predict}")
 
 
 def assemble(
@@ -174,8 +161,6 @@ def assemble(
     quiet: Quiet = False,
 ) -> None:
     """Select members by their held-out predictions; write the artifact and RUN/report.html."""
-    from densemble.commands.results import assemble_values
-
     with command_progress():
         from densemble.commands.argument_order import require_run
         from densemble.run import Run

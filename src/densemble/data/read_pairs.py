@@ -10,7 +10,7 @@ import torch
 from densemble.data.class_order import NO_CLASS
 from densemble.data.color_map import ColourMap
 from densemble.data.heat_scale import find_heat_max, heat_max_of, number_type
-from densemble.data.layouts import Drawing, Sample
+from densemble.data.layouts import Sample, TargetDrawing
 from densemble.data.mask_values import WHITE, MaskValues
 from densemble.data.targets import draw_points, resize_target
 from densemble.data_options import ReadingOptions
@@ -295,7 +295,7 @@ def _with_unknown(masks: Array) -> Array:
     return np.where(np.isnan(masks), float(codec.UNKNOWN), masks)
 
 
-def _drawn_masks(reading: Reading, sample: Sample, drawing: Drawing, image_size: Size) -> Array:
+def _drawn_masks(reading: Reading, sample: Sample, drawing: TargetDrawing, image_size: Size) -> Array:
     """One mask per class with all its regions, including the parts below other regions; 255 for unknown pixels."""
     masks = np.zeros((len(reading.classes or ()), *image_size), np.uint8)
     unknown = np.zeros(image_size, bool)

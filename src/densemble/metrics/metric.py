@@ -53,6 +53,7 @@ class Objective:
         statistics: computes the numbers of one image, for all candidates at once.
         value: computes the metric from sums.
         streamed: finer statistics for the same ``value``, too large to store per image; default ``statistics``.
+        needs_fixations: whether it compares with fixations, which only targets of full size have.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Objective:
     statistics: Statistics
     value: Value
     streamed: Statistics | None = None
+    needs_fixations: bool = False
 
     def signed(self, sums: Tensor) -> Tensor:
         """Return :attr:`value` with the sign changed so that higher is better; minus infinity where undefined."""

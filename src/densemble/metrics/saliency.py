@@ -114,8 +114,8 @@ class SaliencyMetrics(Metric):
             Objective("cc", True, partial(_of_target, correlations), mean),
             Objective("sim", True, partial(_of_target, similarities), mean),
             Objective("kld", False, partial(_of_target, divergences), mean),
-            Objective("nss", True, partial(_of_fixations, scanpaths), mean),
-            Objective("auc_judd", True, partial(_of_fixations, _areas), mean),
+            Objective("nss", True, partial(_of_fixations, scanpaths), mean, needs_fixations=True),
+            Objective("auc_judd", True, partial(_of_fixations, _areas), mean, needs_fixations=True),
         )
 
     def update(self, prediction: Tensor, target: Tensor, points: Tensor | None = None) -> None:

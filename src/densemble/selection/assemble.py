@@ -31,7 +31,7 @@ from densemble.selection.conformal import check_guarantee, fit_guarantee
 from densemble.selection.cross_fit import CrossFit, ImageResult, cross_fit, disagreement_of
 from densemble.selection.explain import report_strips
 from densemble.selection.folds import Split, alternating_halves, described, folds_of, groups_of
-from densemble.selection.held_out_predictions import HeldOut, held_out
+from densemble.selection.held_out_predictions import HeldOut, Targets, held_out
 from densemble.selection.held_out_targets import full_size_targets, small_targets
 from densemble.selection.open_candidates import Dropped, open_all, require_enough
 from densemble.selection.options import Options
@@ -135,16 +135,9 @@ def _assemble(source: Source, options: Options, begin: Callable[[str], None]) ->
     names = [candidate.name for candidate in candidates]
     if options.named or options.weights is not None:
         named_weights(options, names)
-    objective = task.objective(options.metric)
-    size = size_of(maps[0])
-    # Only full-size targets have fixations.
-    at_fixations = objective.name in ("nss", "auc_judd")
-    targets = full_size_targets(data, "val") if at_fixations else small_targets(data, source.config, run, size)
-    groups = groups_of(data)
+    objective, size, groups = task.objective(options.metric), size_of(maps[0]), groups_of(data)
     images, guarantee_images = _images(len(data.val), options, groups)
-    if len(images) < len(data.val) and options.guarantee == "none":
-        log.info(f"selected on {len(images)} of {len(data.val)} validation images")
-    kept = held_out(names, maps, targets, task).only(images)
+    kept = held_out(names, maps, _targets(source, objective, size), task).only(images)
     begin("maps")
     costs = milliseconds(run, candidates, source.config.input_size)
     with scratch_folder(run.cache) as scratch:
@@ -184,7 +177,16 @@ def _images(count: int, options: Options, groups: Sequence[str | None] | None) -
     if len(images) > MAX_IMAGES:
         order = np.random.default_rng(options.seed).permutation(images)
         images = sorted(order[:MAX_IMAGES].tolist())
+    if len(images) < count and options.guarantee == "none":
+        log.info(f"selected on {len(images)} of {count} validation images")
     return images, guarantee_images
+
+
+def _targets(source: Source, objective: Objective, size: Size) -> Targets:
+    """Return the targets of the validation images, of full size for fixations, which small targets do not have."""
+    if objective.needs_fixations:
+        return full_size_targets(source.data, "val")
+    return small_targets(source.data, source.config, source.run, size)
 
 
 def _cross_fit(recipe: Recipe, folds: list[Split]) -> CrossFit | None:

@@ -20,11 +20,11 @@ from densemble.data.layouts import (
     voc,
 )
 from densemble.data.layouts.folders import subfolders, visible_files, walk
-from densemble.data.layouts.layout import SPLITS, Drawing, Layout, Sample
+from densemble.data.layouts.layout import SPLITS, Layout, Sample, TargetDrawing
 from densemble.errors import DataError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 
-__all__ = ["LAYOUTS", "SPLITS", "Drawing", "Layout", "LayoutFormat", "Sample", "find_layout"]
+__all__ = ["LAYOUTS", "SPLITS", "Layout", "LayoutFormat", "Sample", "TargetDrawing", "find_layout"]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.folders import ImageIndex, sort_splits
-from densemble.data.layouts.layout import Drawing, Layout, Sample
+from densemble.data.layouts.layout import Layout, Sample, TargetDrawing
 
 
 class AnnotatedImages:
@@ -15,7 +15,7 @@ class AnnotatedImages:
         self._splits: dict[str, list[Sample]] = {}
         self._missing: list[Path] = []
 
-    def add(self, split: str, name: str, source: Path, drawing: Drawing) -> None:
+    def add(self, split: str, name: str, source: Path, drawing: TargetDrawing) -> None:
         """Add an image by its name in the annotation file ``source``; the split ``all`` means no split."""
         image = self._index.find(name, None if split == "all" else split)
         samples = self._splits.setdefault(split, [])

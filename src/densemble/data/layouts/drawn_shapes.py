@@ -61,7 +61,7 @@ class ShapeDrawing:
         return labels
 
     def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
-        """See :class:`Drawing`; the background comes last."""
+        """See :class:`TargetDrawing`; the background comes last."""
         uncovered = np.ones(size, bool)
         for number, region in self._drawn(size):
             uncovered &= ~region

@@ -11,7 +11,7 @@ from densemble.shapes import Array, Size
 SPLITS = ("train", "val", "test")
 
 
-class Drawing(Protocol):
+class TargetDrawing(Protocol):
     """Draws a label map from an annotation file."""
 
     def labels(self, size: Size) -> Array:
@@ -50,7 +50,7 @@ class Sample:
     image: Path
     target: Path
     points: Path | None = None
-    drawing: Drawing | None = None
+    drawing: TargetDrawing | None = None
     bands: tuple[Path, ...] = ()
     planes: tuple[tuple[str, Path], ...] = ()
     group: str | None = None

@@ -59,7 +59,7 @@ class PanopticDrawing:
         return labels
 
     def regions(self, size: Size) -> Iterator[tuple[int, Array]]:
-        """See :class:`Drawing`; segments do not overlap, and void comes last."""
+        """See :class:`TargetDrawing`; segments do not overlap, and void comes last."""
         labels = self.labels(size)
         for number in sorted(set(np.unique(labels).tolist()), key=lambda number: (number == VOID, number)):
             yield number, labels == number
