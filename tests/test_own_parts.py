@@ -376,6 +376,10 @@ def test_a_stored_data_set_must_stay_the_same(tmp_path: Path) -> None:
         de.store_dataset(pairs[:2], tmp_path, "depth")
     data = de.store_dataset(changed[1:], tmp_path, "depth", replace=True)
     assert sum(len(samples) for samples in data.layout.splits.values()) == 2
+    (tmp_path / "images" / "cat.jpg").write_bytes(b"of the user")
+    with pytest.raises(DataError, match=r"holds 1 files that are not of this data set, such as 'cat.jpg'; choose"):
+        de.store_dataset(pairs, tmp_path, "depth", replace=True)
+    assert (tmp_path / "images" / "cat.jpg").exists() and len(list(tmp_path.rglob("*.tif"))) == 4
 
 
 def test_train_needs_the_task_and_a_new_folder(page: dict[str, Any], parts: SimpleNamespace) -> None:

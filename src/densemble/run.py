@@ -65,7 +65,7 @@ class Run:
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
         self._state = read_json(self.folder.state)
         stored = Path(self._state["data"])  # a torch data set is stored in the run, which may have moved
-        moved = self.folder.data if stored.name == self.folder.data.name and not stored.exists() else stored
+        moved = self.folder.data if self.folder.data.is_dir() and not stored.exists() else stored
         self.data_path = Path(data or moved)
         self.functions = tuple(functions)
         self.task: Task = make_task(self._state["task"])

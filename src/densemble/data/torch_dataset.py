@@ -6,6 +6,7 @@ and the report. The files keep all values.
 
 import filecmp
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -30,6 +31,8 @@ Pairs = Dataset[Any] | Sequence[tuple[Any, Any]]
 TorchData = Pairs | Mapping[str, Pairs]
 """One data set, or data sets by split: ``train``, ``val`` and ``test``."""
 SPLITS = ("train", "val", "test")
+_WRITTEN = re.compile(r"\.?\d{6,}\.(png|tif)(\.\d+\.tmp)?")
+"""Names of the files of pairs, and of unfinished ones."""
 _CHANGED = "choose another folder, or write all pairs again: replace=True, in de.train retrain=True"
 _RANDOM = (
     "it is another pair at each access: remove random transforms; training images are augmented by training.augment"
@@ -50,7 +53,7 @@ def store_dataset(
             in the form of :data:`densemble.tasks.task.TargetKind`: ``(H, W)`` or ``(K, H, W)``.
         folder: folder to write.
         task: row of ``TASKS``.
-        replace: write files again that exist with another content.
+        replace: write files again that exist with another content, and remove further pairs of an earlier call.
         options: options of :class:`DataOptions`.
 
     Raises:
@@ -103,6 +106,10 @@ class _PairWriter:
         folder: folder of the split.
         kind: kind of the targets.
         title: name of the split in messages.
+
+    Raises:
+        DataError: the folder holds files with names that this class does not write.
+        ResourceError: it cannot be written.
     """
 
     def __init__(self, folder: Path, kind: TargetKind, title: str) -> None:
@@ -111,6 +118,9 @@ class _PairWriter:
         self.largest = 0.0
         """Largest value of the float targets."""
         self._files: set[Path] = set()
+        foreign = [file for part in self.parts.values() for file in part.iterdir() if not _WRITTEN.fullmatch(file.name)]
+        if foreign:
+            raise DataError(self._holds(foreign, "choose another folder"))
 
     def write(self, index: int, pair: Any, replace: bool, remedy: str) -> None:
         """Write a pair.
@@ -142,19 +152,20 @@ class _PairWriter:
             _write(path, planes, replace, f"{where} differs from '{path}'; {remedy}")
 
     def finish(self, replace: bool) -> None:
-        """Check that the folder holds no other files; with ``replace``, remove them.
+        """Check that an earlier call wrote no further pairs; with ``replace``, remove them.
 
         Raises:
-            DataError: it does.
+            DataError: it did.
         """
         others = [file for folder in self.parts.values() for file in folder.iterdir() if file not in self._files]
         if others and not replace:
-            raise DataError(
-                f"'{self.folder}' holds {len(others)} files that are not of this data set, such as '{others[0].name}'; "
-                + _CHANGED
-            )
+            raise DataError(self._holds(others, _CHANGED))
         for file in others:
             file.unlink()
+
+    def _holds(self, files: Sequence[Path], remedy: str) -> str:
+        example = files[0].name
+        return f"'{self.folder}' holds {len(files)} files that are not of this data set, such as '{example}'; {remedy}"
 
 
 def _write(path: Path, planes: Array, replace: bool, message: str) -> None:

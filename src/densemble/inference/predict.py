@@ -1,7 +1,6 @@
 """predict: the entry point of the command line and of Python, from sources to predictions or files."""
 
 import copy
-import difflib
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -213,10 +212,9 @@ def _with_keywords(options: PredictOptions, keywords: PredictKeywords) -> Predic
     """
     for name in keywords:
         if name not in PredictKeywords.__annotations__:
-            near = difflib.get_close_matches(name, PredictKeywords.__annotations__, n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            known = ", ".join(PredictKeywords.__annotations__)
-            raise UsageError(f"predict has no option '{name}'; {hint}there are: {known}")
+            known = PredictKeywords.__annotations__
+            hint = did_you_mean(name, known)
+            raise UsageError(f"predict has no option '{name}'; {hint}there are: {', '.join(known)}")
     return replace(options, **keywords)
 
 
