@@ -1,5 +1,6 @@
 """Examples: the settings are valid, the script runs, and the notebook was executed completely."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,10 @@ def test_all7models_has_seven_members_and_their_output_size() -> None:
     config = make_config(read_config(ALL7MODELS / "run.yaml"))
     assert tuple(member.backbone for member in config.members) == SEVEN
     assert config.out_size == (48, 64) and config.task == "saliency"
+
+
+def test_all7models_script_can_be_loaded() -> None:
+    assert callable(runpy.run_path(str(ALL7MODELS / "all7models.py"))["main"])
 
 
 @pytest.mark.stress  # trains seven large networks

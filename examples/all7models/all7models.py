@@ -11,7 +11,8 @@ import argparse
 from pathlib import Path
 
 import densemble as de
-from densemble.config import read_config, with_settings
+from densemble.commands.overrides import with_settings
+from densemble.config import read_config
 
 HERE = Path(__file__).resolve().parent
 BY_HAND = "densenet201,inception_v3,resnet152,vgg19_bn,resdeconv"

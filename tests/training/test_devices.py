@@ -1,6 +1,7 @@
 """Training on several devices, here processes on the CPU."""
 
 import json
+import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from densemble.config import TrainerConfig, make_config
 from densemble.data.folder import FolderData
 from densemble.engines.local import train_members
 from densemble.errors import DivergedError, UsageError
-from densemble.training.callbacks import read_rows
+from densemble.storage.runs import MemberFolder
+from densemble.training.callbacks import EpochRecord, LiveProgress, read_rows
 from densemble.training.fit import _raised_in_process, _strategy, is_out_of_memory
 from densemble.training.settings import FitSettings
 
@@ -40,6 +42,14 @@ def test_two_devices_train_a_complete_member(scenes: Path, tmp_path: Path, capfd
     assert np.load(folder / "val_predictions.npy").shape == (8, 1, 12, 16)
     assert (folder / "plots" / "curves.png").is_file()
     assert capfd.readouterr().err.count("epoch 2/2") == 1, "only one process prints"
+
+
+def test_callbacks_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    sent = (LiveProgress("net"), EpochRecord(MemberFolder(tmp_path)))
+    progress, record = pickle.loads(pickle.dumps(sent))
+    assert progress.title == "net" and record.folder.path == tmp_path
+    progress.batches.advance()
+    assert progress.batches.done == 1
 
 
 @pytest.mark.parametrize(

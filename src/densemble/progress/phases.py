@@ -12,6 +12,10 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
+def _ignored() -> None:
+    """A change that nobody is told of; a function of the module, because a phase is sent to other processes."""
+
+
 @dataclass
 class Phase:
     """A step of the work, such as ``reading 120/480 images`` or ``training 3/7 lite1``.
@@ -35,7 +39,7 @@ class Phase:
     done: int = 0
     item: str = ""
     skipped: int = 0
-    changed: Callable[[], None] = field(default=lambda: None, repr=False)
+    changed: Callable[[], None] = field(default=_ignored, repr=False)
 
     def advance(self, count: int = 1) -> None:
         """Count finished parts."""
