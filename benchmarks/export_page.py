@@ -19,9 +19,9 @@ float32, image by image.
 
 | column | meaning |
 | --- | --- |
-| rounding | difference between the ensemble in float32 and in float64, without any export: how much the random network \
-amplifies rounding errors; if it is near the limit, an export can be refused only because its runtime adds in another \
-order |
+| rounding | difference between the ensemble in float32 and in float64, without any export: how much the random \
+network amplifies rounding errors; if it is near the limit, an export can be refused only because its runtime adds in \
+another order |
 | difference | largest difference of any map and of the log-odds of the mean, relative to the largest value; at most \
 1e-4 is accepted |
 | labels | largest share of pixels with another label |
