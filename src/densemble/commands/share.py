@@ -10,9 +10,7 @@ from densemble.commands.shared_options import ArtifactPath, Function
 
 Run = Annotated[
     Path | None,
-    typer.Option(
-        "--run", help="Run folder of the artifact. Needed only for figures that the artifact does not record."
-    ),
+    typer.Option("--run", help="Run folder of the artifact, for figures that the artifact does not contain."),
 ]
 Licence = Annotated[
     str | None,
@@ -25,7 +23,8 @@ def card(
     out: Annotated[Path, typer.Option("-o", "--out", help="Markdown file to write.")] = Path("README.md"),
     run: Run = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="Repository in the example code. Default: the file.")
+        str | None,
+        typer.Option(metavar="USER/NAME", help="Repository in the example code. Default: the artifact file."),
     ] = None,
     licence: Licence = None,
     function: Function = None,

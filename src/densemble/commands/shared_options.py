@@ -78,7 +78,7 @@ MinMembers = Annotated[
     int | None,
     typer.Option(
         "--min-members",
-        help="Leave out damaged members and members that give NaN while this many remain. Default: all are required.",
+        help="Leave out members that are damaged or return NaN if at least this many remain. Default: all members.",
     ),
 ]
 Set = Annotated[
