@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from densemble.config import RunConfig
 
 DataPath = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder with train/images, train/targets, val/images, val/targets.")
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Data folder with images and targets, or with train and val that contain them; or another known layout.",
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by `densemble train`.")]
 

@@ -194,7 +194,7 @@ def assemble(
         say(line)
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
-    say(f"selection and scores explained: {opened.folder.report}")
+    say(f"report and leaderboard of the run now describe this ensemble: {opened.folder.report}")
     if json:
         print_json(assemble_values(opened, path))
     dropped = opened.analysis()["dropped"]
