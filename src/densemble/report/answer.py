@@ -26,13 +26,14 @@ def images_of(analysis: Values) -> str:
 
 
 def overview(analysis: Values) -> str:
-    """Score, gain, members and cost as tiles, all gains as a table, and how they were measured; empty without ensemble."""
+    """Score, gain, members and cost as tiles, the gains as a table, and how they were measured."""
     if "chosen" not in analysis:
         return ""
     tiles = "".join(tile for tile in (_score_tile(analysis), _gain_tile(analysis), _member_tile(analysis),
                                       _cost_tile(analysis["chosen"])) if tile)  # fmt: skip
     paragraphs = "".join(f"<p>{text}</p>" for text in (_measured(analysis), _fitted_scores(analysis)) if text)
-    return f'<div class="overview"><div class="tiles">{tiles}</div>{_gain_table(analysis)}{paragraphs}</div>'
+    details = f'<div class="split"><div>{_gain_table(analysis)}</div><div class="text">{paragraphs}</div></div>'
+    return f'<div class="overview"><div class="tiles">{tiles}</div>{details}</div>'
 
 
 def _results(analysis: Values) -> Values | None:

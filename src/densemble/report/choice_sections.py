@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from densemble.markup import Markup, escape
 from densemble.report.figures import ChartAxis, Series, chart
-from densemble.report.html_page import Section, Values, bar, column_table, figure, fold
+from densemble.report.html_page import Section, Values, bar, column_table, figure, fold, split
 from densemble.report.interval_table import interval_table, values_with_intervals
 from densemble.report.rounding import numbers
 
@@ -37,9 +37,10 @@ def rules(analysis: Values) -> Section:
     explanation = (
         "Combination rules for the selected members. For each fold, members and rule are fitted on the other folds, "
         "without calibration of the ensemble. The score is measured on the fold itself: on a random sample of pixels "
-        "if the metric is a sum over pixels, otherwise on the stored small maps. nll and ece describe the "
-        "probabilities: lower is better."
+        "if the metric is a sum over pixels, otherwise on the stored small maps."
     )
+    if any(map(any, further.values())):
+        explanation += " nll and ece describe the probabilities: lower is better."
     selected = analysis.get("chosen", {}).get("combine")
     return Section(explanation, interval_table(("rule", analysis["metric"]), _valued(rows), further, selected))
 
@@ -60,7 +61,7 @@ def members(analysis: Values) -> Section:
             "its weight in the ensemble. Leave-one-out is the loss of cross-fitted score without the member; a value "
             "near 0 or below means that the member is not needed."
         )
-    return Section(explanation, drawing + _member_table(rows, analysis))
+    return Section(explanation, split(drawing, _member_table(rows, analysis)))
 
 
 def pareto(analysis: Values) -> Section:
@@ -82,7 +83,7 @@ def pareto(analysis: Values) -> Section:
     }
     weights = {"names": shown["names"], "weights": [_vector(row.get("weights", [])) for row in rows]}
     vectors = fold("Weights of the candidates", column_table(weights)) if any(weights["weights"]) else ""
-    return Section(explanation, front + column_table(shown) + vectors)
+    return Section(explanation, split(front, column_table(shown)) + vectors)
 
 
 def _vector(values: Sequence[float]) -> str:
@@ -120,7 +121,7 @@ def _member_table(rows: Sequence[Values], analysis: Values) -> str:
         "million parameters": numbers(millions, 4),
         "weight": [_weight(row.get("share")) for row in rows],
         "leave-one-out": numbers([row.get("leave_one_out") for row in rows], 2, signed=True),
-        "state": [row.get("state", "") for row in rows],
+        "state": ["" if row.get("state") == "done" else row.get("state", "") for row in rows],
     }
     baseline_names = [Markup(f'<span class="quiet">baseline: {escape(row["name"])}</span>') for row in baselines]
     shown: dict[str, Sequence[object]] = {

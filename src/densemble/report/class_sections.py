@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from densemble.inference.drawing import class_colours
 from densemble.markup import Markup, escape
-from densemble.report.html_page import Section, Values, bar, fold, scrolled, strong, swatch, table
+from densemble.report.html_page import Section, Values, bar, fold, scrolled, split, strong, swatch, table
 from densemble.report.rounding import numbers
 
 _TALL = 25
@@ -37,7 +37,7 @@ def per_class(analysis: Values) -> Section:
         )
     explanation += " An empty cell means that the class does not occur or is ignored."
     members, wins = _members(names, scores, ensembles, analysis["higher_is_better"])
-    return Section(explanation, f"{results}{wins}{members}")
+    return Section(explanation, split(results, f"{members}{wins}"))
 
 
 def _measured(analysis: Values, subject: str) -> str:
@@ -67,7 +67,8 @@ def _members(
     names: Sequence[Markup], scores: Values, ensembles: Sequence[str], higher_is_better: bool
 ) -> tuple[str, str]:
     """Table of the IoU of ensembles and members with the best of each row in bold, and how often the ensemble wins."""
-    columns = [*ensembles, *(name for name in scores if name not in ensembles)]
+    members = [name for name in scores if name not in ensembles]
+    columns = [*ensembles, *members]
     best = max if higher_is_better else min
     texts = iter(numbers([scores[column][i] for i in range(len(names)) for column in columns]))
     rows, compared, wins = [], 0, 0
@@ -75,14 +76,16 @@ def _members(
         values = [scores[column][index] for column in columns]
         known = {value for value in values if value is not None}
         top = best(known) if len(known) > 1 else None
-        if top is not None:
+        others = [scores[member][index] for member in members if scores[member][index] is not None]
+        if ensembles and others and values[0] is not None:
             compared += 1
-            wins += values[0] == top
+            wins += values[0] == best(values[0], *others)
         cells = [strong(next(texts)) if top is not None and value == top else next(texts) for value in values]
         rows.append([name, *cells])
     shown = table(["IoU of each class", *columns], rows, "IoU of the members", tall=len(names) > _TALL)
-    won = f"<p>The {escape(ensembles[0])} is the best in {wins} of {compared} classes.</p>" if ensembles else ""
-    return shown, won
+    ensemble = {"ensemble": "ensemble", "ensemble, cross-fitted": "cross-fitted ensemble"}
+    won = f"<p>No member is better than the {ensemble[ensembles[0]]} in {wins} of {compared} classes.</p>"
+    return shown, won if compared else ""
 
 
 def confusion(analysis: Values) -> Section:
@@ -99,7 +102,7 @@ def confusion(analysis: Values) -> Section:
     if len(classes) > _LARGEST_MATRIX:
         text = f"<p>The matrix of {len(classes)} classes is too large for a page.</p>"
         return Section(explanation, frequent + text)
-    return Section(explanation, _matrix(classes, shares) + frequent + _counts(classes, counts))
+    return Section(explanation, split(_matrix(classes, shares), frequent) + _counts(classes, counts))
 
 
 def _matrix(classes: Sequence[str], shares: Sequence[Sequence[float | None]]) -> str:

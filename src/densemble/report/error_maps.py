@@ -10,8 +10,8 @@ from densemble.inference.drawing import NO_DATA, Bar, Drawing, Legend, Meaning, 
 from densemble.shapes import Array
 
 DIFFERENCE = "difference"
-"""Name of the colours of differences: blue below 0, light grey at 0, orange above."""
-_STOPS = np.array([(8, 64, 129), (74, 144, 196), (236, 236, 236), (226, 138, 50), (140, 60, 4)], np.float32)
+"""Name of the colours of differences: blue below 0, near black at 0, orange above."""
+_STOPS = np.array([(165, 222, 255), (38, 118, 210), (18, 18, 22), (214, 92, 10), (255, 208, 130)], np.float32)
 _WRONG = (225, 87, 0)
 _DIMMED = 0.6
 _WRONG_OPACITY = 0.85
@@ -27,7 +27,7 @@ def difference_colours(values: Array, most: float) -> Array:
 
 
 def draw_error(image: Array, maps: Tensor, target_maps: Tensor, valid: Tensor, meaning: Meaning) -> Drawing:
-    """Draw the error of a prediction; pixels without a target are black.
+    """Draw the error of a prediction; pixels without a target are grey.
 
     Wrong classes are orange on a darkened image, the stronger the more classes of a pixel are wrong. Differences of
     values are blue (too low) to orange (too high), up to the 99th percentile of their size.
@@ -44,7 +44,10 @@ def draw_error(image: Array, maps: Tensor, target_maps: Tensor, valid: Tensor, m
         drawn = _wrong_classes(image, maps, target_maps, valid, meaning.kind == "labels")
     else:
         drawn = _differences(maps, target_maps, valid, meaning)
-    return replace(drawn, pixels=np.where(known[..., None], drawn.pixels, np.uint8(0)))
+    if known.all():
+        return drawn
+    legend = replace(drawn.legend, entries=(*drawn.legend.entries, ("no target", NO_DATA)))
+    return Drawing(np.where(known[..., None], drawn.pixels, np.array(NO_DATA, np.uint8)), legend)
 
 
 def _wrong_classes(image: Array, maps: Tensor, target_maps: Tensor, valid: Tensor, labels: bool) -> Drawing:
@@ -60,7 +63,7 @@ def _wrong_classes(image: Array, maps: Tensor, target_maps: Tensor, valid: Tenso
     colours = np.broadcast_to(np.array(_WRONG, np.uint8), image.shape)
     opacity = (wrong.amax(0) * _WRONG_OPACITY).numpy()
     of = "pixels" if labels else "values"
-    return Drawing(blend(dark, colours, opacity), Legend(((f"wrong: {share:.1%} of the {of}", _WRONG),)))
+    return Drawing(blend(dark, colours, opacity), Legend(((f"{share:.1%} of {of} wrong", _WRONG),)))
 
 
 def _differences(maps: Tensor, target_maps: Tensor, valid: Tensor, meaning: Meaning) -> Drawing:

@@ -13,6 +13,10 @@ Values = dict[str, Any]
 """Plain values, as stored in ``analysis.json``."""
 
 
+_DRAWN = ("<svg", 'class="track"')
+"""Marks of cells with a drawing, which are aligned left."""
+
+
 class Section(NamedTuple):
     """Content of a section.
 
@@ -71,6 +75,11 @@ def figure(drawing: str, beside: str = "") -> str:
     return f'<div class="figures"><figure>{drawing}</figure>{f"<div>{beside}</div>" if beside else ""}</div>'
 
 
+def split(*parts: str) -> str:
+    """Parts side by side if the page is wide enough, else below each other."""
+    return f'<div class="split">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
+
+
 def column_table(columns: Mapping[str, Sequence[object]], title: str = "") -> str:
     """Table given by its columns: heading -> cells; see :func:`table`."""
     return table(list(columns), zip(*columns.values(), strict=True), title)
@@ -79,7 +88,7 @@ def column_table(columns: Mapping[str, Sequence[object]], title: str = "") -> st
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", tall: bool = False) -> str:
     """Table of text or :class:`Markup`.
 
-    The first column contains row names. Later columns that contain only numbers are aligned right.
+    The first column contains row names. Later columns that contain only numbers, without a drawing, are aligned right.
 
     Args:
         columns: headings.
@@ -89,7 +98,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str =
     """
     texts = cell_texts(rows)
     numeric = [i > 0 and number for i, number in enumerate(numeric_columns(texts, len(columns)))]
-    kinds = [' class="number"' if number else "" for number in numeric]
+    drawn = [any(mark in row[i] for row in texts for mark in _DRAWN) for i in range(len(columns))]
+    kinds = [
+        ' class="drawn"' if drawing else ' class="number"' if number else ""
+        for number, drawing in zip(numeric, drawn, strict=True)
+    ]
     head = "".join(f'<th scope="col"{kind}>{_breakable(name)}</th>' for kind, name in zip(kinds, columns, strict=True))
     texts = [[f'<div class="name">{row[0]}</div>', *row[1:]] for row in texts]
     body = "".join(
