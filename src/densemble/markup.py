@@ -10,7 +10,7 @@ import numpy as np
 
 from densemble.shapes import Array
 
-_QUALITY = 85
+_QUALITY = 82
 
 
 class Markup(str):

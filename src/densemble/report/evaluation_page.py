@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from densemble.evaluation.scores import EnsembleMetrics, ScoredPrediction, Score
 from densemble.evaluation.trust import reliability_table
 from densemble.inference.drawing import as_rgb
 from densemble.metrics import Metric
-from densemble.report.chosen_images import choose_images
+from densemble.report.chosen_images import ChosenImage, choose_images
 from densemble.report.html_page import Values
 from densemble.report.run_page import write_report
 from densemble.report.strips import ImageStrip, Panel, draw_panels
@@ -81,6 +80,7 @@ class EvaluationReport:
         self._totals: dict[str, Tensor] = {}
         self._statistics: dict[str, list[Tensor]] = {}
         self._images: list[Values] = []
+        self._shortlist: list[Values] = []
         self._panels: dict[int, tuple[tuple[Panel, ...], tuple[Panel, ...]]] = {}
 
     def __call__(self, scored: ScoredPrediction) -> None:
@@ -96,6 +96,7 @@ class EvaluationReport:
         score = float(self._objective.value(self._statistics[ENSEMBLE][-1]))
         row = {"picture": scored.name, "number": scored.index, "disagreement": disagreement_of(scored.prediction)}
         self._images.append(strict({**row, "score": score}))
+        self._shortlist = self._candidates([*self._shortlist, self._images[-1]])
         self._draw(scored)
 
     def _add_statistics(self, metrics: Mapping[str, Metric]) -> None:
@@ -110,22 +111,27 @@ class EvaluationReport:
 
     def _draw(self, scored: ScoredPrediction) -> None:
         """Draw the image if it is among the chosen ones so far, and forget drawings that no longer are."""
-        chosen = {image.number for image in self._chosen()}
+        chosen = {row["number"] for row in self._shortlist}
         if scored.index in chosen:
             image = as_rgb(scored.image[0].permute(1, 2, 0).numpy())
             members = {name: maps[0] for name, maps in list(scored.members.items())[:MAX_MEMBERS]}
             self._panels[scored.index] = draw_panels(image, scored.target[0], scored.prediction, members, self._task)
         self._panels = {number: panels for number, panels in self._panels.items() if number in chosen}
 
-    def _chosen(self) -> list[Any]:
-        return choose_images(self._images, self._objective.higher_is_better, len(self._ensemble.members))
+    def _candidates(self, rows: list[Values]) -> list[Values]:
+        """Rows of the images that would be chosen from these."""
+        chosen = {image.number for image in self._chosen(rows)}
+        return [row for row in rows if row["number"] in chosen]
+
+    def _chosen(self, rows: list[Values]) -> list[ChosenImage]:
+        return choose_images(rows, self._objective.higher_is_better, len(self._ensemble.members))
 
     def strips(self) -> list[ImageStrip]:
         """Return the rows of panels of the chosen images."""
         return [
             ImageStrip(self._images[image.number]["picture"], image.score, image.caption, *self._panels[image.number],
                        image.leading)
-            for image in self._chosen()
+            for image in self._chosen(self._shortlist)
         ]  # fmt: skip
 
     def analysis(self, scores: Scores, data: str, heading: str) -> Values:
@@ -176,7 +182,7 @@ class EvaluationReport:
             basis += " The best member was selected on these images, so the gain over it is a careful estimate."
             gain["total"] = bootstrap_gain(rows[ENSEMBLE], rows[best], objective)._asdict()
         plain = rows.get(UNCALIBRATED)
-        if plain is not None and not torch.equal(plain, rows[ENSEMBLE]):
+        if plain is not None:
             if best is not None:
                 gain["selection"] = bootstrap_gain(plain, rows[best], objective)._asdict()
             gain["calibration"] = bootstrap_gain(rows[ENSEMBLE], plain, objective)._asdict()
