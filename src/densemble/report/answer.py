@@ -53,7 +53,7 @@ def _score_tile(analysis: Values) -> str:
         return ""
     [(score, span)] = intervals([results["score"]], "value")
     how = "cross-fitted" if "cross_fitted" in analysis else "ensemble"
-    return _tile(f"{analysis['metric']}, {how}", score or "undefined", f"95 % interval {span}" if span else "")
+    return _tile(f"{analysis['metric']}, {how}", score or "undefined", _interval(span))
 
 
 def _gain_tile(analysis: Values) -> str:
@@ -62,7 +62,11 @@ def _gain_tile(analysis: Values) -> str:
     if total.get("value") is None:
         return ""
     [(value, span)] = intervals([total], "value", signed=True)
-    return _tile("gain over the best single member", value, f"95 % interval {span}" if span else "", _verdict(total))
+    return _tile("gain over the best single member", value, _interval(span), _verdict(total))
+
+
+def _interval(span: str) -> str:
+    return f'95 % interval <span class="together">{escape(span)}</span>' if span else ""
 
 
 def _verdict(values: Values) -> str:
@@ -70,10 +74,10 @@ def _verdict(values: Values) -> str:
     if low is None or high is None:
         return ""
     if low > 0:
-        return '<span class="verdict">Significant</span>: the interval is above 0.'
+        return '<span class="verdict">Significant</span>: above 0.'
     if high < 0:
-        return '<span class="verdict error">Worse</span>: the interval is below 0.'
-    return '<span class="verdict warning">Not significant</span>: the interval contains 0.'
+        return '<span class="verdict error">Worse</span>: below 0.'
+    return '<span class="verdict warning">Not significant</span>: contains 0.'
 
 
 def _member_tile(analysis: Values) -> str:

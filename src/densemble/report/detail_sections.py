@@ -10,7 +10,7 @@ from densemble.report.rounding import numbers
 
 _LISTED_IMAGES, _MOST_IMAGES = 10, 500
 _SPIKE = 10.0
-"""Losses at the start may be several times the later ones; only larger ratios are cut off."""
+"""Losses at the start, or scores of weak members, may differ by several times the range of the others."""
 _FAINTEST, _STRONGEST = 0.05, 0.6
 _LOSSES: dict[str, Style] = {"train_loss": "first", "loss": "first", "val_loss": "second"}
 
@@ -63,7 +63,8 @@ def _image_table(rows: list[Values], metric: str) -> str:
 def curves(analysis: Values) -> Section:
     """Loss and validation score of each member over the epochs."""
     metric = f"val_{analysis['metric']}"
-    within = padded(main_values([score for rows in analysis["curves"].values() for _, score in _points(rows, metric)]))
+    scores = [score for rows in analysis["curves"].values() for _, score in _points(rows, metric)]
+    within = padded(main_values(scores, _SPIKE))
     panels = "".join(_training(name, rows, metric, within) for name, rows in analysis["curves"].items() if rows)
     key = legend([Series("training loss", (), "first"), Series("validation loss", (), "second")])
     explanation = (

@@ -91,11 +91,17 @@ def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> li
     return [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
 
 
-def decade_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """Values 1, 2 and 5 times a power of ten within a range of positive numbers, each with its label."""
+def decade_ticks(low: float, high: float, most: int = 8) -> list[tuple[float, str]]:
+    """Values 1, 2 and 5 times a power of ten within a range of positive numbers, each with its label.
+
+    Only the powers of ten if there would be more than ``most`` values.
+    """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     values = [step * 10.0**power for power in powers for step in _DECADE_STEPS]
-    return [(value, f"{value:.4g}") for value in values if low <= value <= high]
+    inside = [value for value in values if low <= value <= high]
+    if len(inside) > most:
+        inside = [10.0**power for power in powers if low <= 10.0**power <= high]
+    return [(value, f"{value:,.0f}" if value >= 1 else f"{value:.4g}") for value in inside]
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,7 @@ def interval_axis(within: Point) -> Markup:
     """ChartAxis below a column of interval bars."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
     marks = ticks(*within, 4)
-    texts = "".join(_text(min(max(scale(at), 14), _BAR_WIDTH - 14), 12, name, "middle") for at, name in marks)
+    texts = "".join(_text(min(max(scale(at), 18), _BAR_WIDTH - 18), 12, name, "middle") for at, name in marks)
     title = f"scale from {marks[0][1]} to {marks[-1][1]}" if marks else "scale"
     return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, title))
 
