@@ -12,7 +12,7 @@ def rows(*pairs: tuple[float | None, float]) -> list[dict[str, Any]]:
 def test_groups_and_their_first_images() -> None:
     chosen = choose_images(rows(*((i / 10, (7 * i) % 10) for i in range(10))), True, 3)
     leading = [(image.number, image.caption) for image in chosen if image.leading]
-    assert leading == [(9, "best"), (0, "worst"), (7, "third best, most disputed")]
+    assert leading == [(9, "best"), (0, "worst"), (7, "most disputed, third best")]
     assert {image.number: image.caption for image in chosen[3:]} == {
         8: "second best", 1: "second worst, third most disputed", 2: "third worst", 4: "second most disputed",
     }  # fmt: skip
@@ -21,7 +21,7 @@ def test_groups_and_their_first_images() -> None:
 def test_lower_is_better_and_one_member_cannot_disagree() -> None:
     chosen = choose_images(rows((0.1, 0), (0.5, 0), (0.9, 0), (None, 0)), False, 1)
     assert [(image.number, image.caption) for image in chosen] == [
-        (0, "best, third worst"), (2, "third best, worst"), (1, "second best, second worst"),
+        (0, "best, third worst"), (2, "worst, third best"), (1, "second best, second worst"),
     ]  # fmt: skip
 
 

@@ -121,26 +121,11 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     watch: Watch | None = None,
 ) -> Scores:
-    """Score an ensemble and each of its members at the size of the targets.
+    """Score an ensemble and each of its members; :func:`densemble.scoring.evaluate` describes arguments and result.
 
     Args:
-        ensemble: runs in eval mode; afterwards it is in the same mode as before.
-        data: images and targets of the same task; classes are matched by name. A torch data set of (image, target), or
-            a dict of such data sets by split, is written to a temporary folder, see :func:`store_dataset`; a single
-            one is the split ``test``.
-        split: ``train``, ``val`` or ``test``; default: ``test`` if the data has it, else ``val``.
-        progress: called with (done, total) after every image.
+        ensemble, data, split, progress: see there.
         watch: called with the prediction of every image; only then are the maps of its members kept in memory.
-
-    Returns:
-        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; if the task has them,
-        also ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and ``guarantee``
-        with its measured coverage; ``without``: images for which some members returned no usable map.
-
-    Raises:
-        ArtifactError: a member returns no usable map of an image and the ensemble needs this member; the message
-            contains the path of the image.
-        DataError: no such split, files that cannot be used, or other classes than those of the ensemble.
     """
     if isinstance(data, FolderData):
         return _evaluate_folder(ensemble, data, split, progress, watch)

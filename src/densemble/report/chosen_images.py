@@ -45,8 +45,10 @@ def choose_images(rows: Sequence[Mapping[str, Any]], higher_is_better: bool, mem
     leading: list[int] = []
     for group, ordered in groups.items():
         shown = [row["number"] for row in ordered[:PER_GROUP]]
+        first = next((number for number in shown if number not in leading), None)
         for rank, number in zip(_RANKS, shown, strict=False):
-            captions.setdefault(number, []).append(f"{rank}{group}")
-        leading += [number for number in shown if number not in leading][:1]
+            position = 0 if number == first else len(captions.get(number, []))
+            captions.setdefault(number, []).insert(position, f"{rank}{group}")
+        leading += [] if first is None else [first]
     order = [*leading, *(number for number in captions if number not in leading)]
     return [ChosenImage(number, scores[number], ", ".join(captions[number]), number in leading) for number in order]

@@ -179,10 +179,10 @@ class EvaluationReport:
         gain, best = {}, None
         if len(self._ensemble.members) > 1:
             best = max(self._ensemble.members, key=lambda name: float(objective.signed(rows[name].sum(0))))
-            basis += " The best member was selected on these images, so the gain over it is a careful estimate."
+            basis += " The best member was selected on these images, so the gain over it is a conservative estimate."
             gain["total"] = bootstrap_gain(rows[ENSEMBLE], rows[best], objective)._asdict()
         plain = rows.get(UNCALIBRATED)
-        if plain is not None:
+        if plain is not None and (best is not None or not torch.equal(plain, rows[ENSEMBLE])):
             if best is not None:
                 gain["selection"] = bootstrap_gain(plain, rows[best], objective)._asdict()
             gain["calibration"] = bootstrap_gain(rows[ENSEMBLE], plain, objective)._asdict()
