@@ -165,7 +165,7 @@ class EvaluationReport:
             values["per_class"] = {"classes": list(self._task.classes),
                                    "scores": {"ensemble": scores["iou_per_class"], **columns}}  # fmt: skip
             counted = class_values(self._counts)
-            values["confusion"] = counted.pop("confusion", None)
+            values |= {key: counted.pop(key) for key in ("confusion",) if key in counted}
             values["per_class"] |= counted
         return dict(strict(values))
 

@@ -337,7 +337,8 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
     classes = analysis.class_table(source.task, result.candidates, result.classes, result.scores, crossed)
     if classes is not None:
         counted = class_values(result.counts if crossed is None else crossed.counts)
-        values |= {"confusion": counted.pop("confusion", None), "per_class": {**classes, **counted}}
+        values |= {key: counted.pop(key) for key in ("confusion",) if key in counted}
+        values["per_class"] = {**classes, **counted}
     if crossed is not None:
         values["cross_fitted"] = analysis.cross_fitted(crossed, result.folds, options.seed)
         if len(result.candidates) > 1:
