@@ -15,8 +15,8 @@ Style = Literal["first", "second", "third"]
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
-_LETTER_WIDTH = 6.8
-"""Approximate width of a letter in pixels."""
+_LETTER_WIDTH = 7.6
+"""Approximate width of a letter in pixels, in the larger letters of a phone."""
 _DOT_RADIUS = 3.5
 _ARROW = 5
 _LABEL_POSITIONS = (
