@@ -122,7 +122,7 @@ def _facts(facts: dict[str, Any]) -> str:
     rows = [row for row in rows if any(cell not in ("", "0") for cell in row[1:])]
     mean, std = (", ".join(f"{value:.3f}" for value in facts["pictures"][key]) for key in ("mean", "std"))
     statistics = f"Images per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}."
-    return f'<h2>Facts</h2>\n{table(["", *splits], rows)}<p class="quiet">{statistics}</p>'
+    return f'<h2>Facts</h2>\n{table(["fact", *splits], rows)}<p class="quiet">{statistics}</p>'
 
 
 def _cell(value: Any) -> str:
