@@ -23,6 +23,7 @@ from densemble.report.evaluation_page import EvaluationReport
 from densemble.tasks import make_task
 
 CLASSES = ["sky", "road", "car"]
+CLASSIFIED = ("segmentation", "multilabel")
 IMAGES = 6
 
 
@@ -32,15 +33,18 @@ def make_data(folder: Path, task: str) -> de.FolderData:
     for _ in range(IMAGES):
         image = torch.rand(3, 48, 64, generator=random)
         label = (image[0] * 3).long().clamp(max=2)
-        target = {"segmentation": label.byte(), "depth": image[0] + 1, "saliency": image[0]}[task]
+        target = {
+            "segmentation": label.byte(), "depth": image[0] + 1, "saliency": image[0], "image": image,
+            "multilabel": (image > 0.5).byte(),
+        }[task]  # fmt: skip
         pairs.append((image, target))
-    options = {"classes": CLASSES} if task == "segmentation" else {}
+    options = {"classes": CLASSES} if task in CLASSIFIED else {}
     return de.store_dataset({"train": pairs[:1], "test": pairs}, folder, task, **options)
 
 
 def make_ensemble(task: str, members: int = 2, **options: Any) -> de.Ensemble:
-    values = {"name": task, **({"classes": CLASSES} if task == "segmentation" else {})}
-    channels = 3 if task == "segmentation" else 1
+    values = {"name": task, **({"classes": CLASSES} if task in CLASSIFIED else {})}
+    channels = 1 if task in ("depth", "saliency") else 3
     networks = {f"m{seed}": small_dense(seed, out_channels=channels) for seed in range(members)}
     return de.Ensemble(networks, [2.0, 1.0][:members], make_task(values), **options).eval()
 
@@ -112,13 +116,14 @@ def test_values_agree_with_the_scores_and_scikit_learn(segmented: de.FolderData)
     assert (strips["best"], strips["worst"]) == (by_score[0]["picture"], by_score[-1]["picture"])
 
 
-@pytest.mark.parametrize("task", ["depth", "saliency"])
+@pytest.mark.parametrize("task", ["depth", "saliency", "image", "multilabel"])
 def test_other_tasks_and_one_member(task: str, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", task)
     de.evaluate(make_ensemble(task, members=1), data, report=tmp_path / "r.html")
     text, tags = page_of(tmp_path / "r.html")
     sections = re.findall(r'<section id="(\w+)"', text)
     assert sections[:3] == ["pictures", "answer", "members"] and "confusion" not in sections
+    assert ('<th scope="col" class="drawn">precision</th>' in text) is (task == "multilabel")
     assert "most disputed" not in text.lower() and all(tags.alts)
 
 

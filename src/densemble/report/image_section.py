@@ -14,6 +14,7 @@ from densemble.report.strips import ImageStrip, Panel
 _LEGEND_CLASSES = 40
 _MEMBER_WIDTH = 200
 _STOPS = 9
+_TINY = 1e-4
 
 
 def images(strips: Sequence[ImageStrip], analysis: Values) -> str:
@@ -64,7 +65,10 @@ def _ramp(bar: Bar) -> str:
         colours = colour_values(shares[None], 0, 1, bar.colours)[0]
     stops = ",".join("#" + bytes(colour.tolist()).hex() for colour in colours)
     signed = bar.low < 0 < bar.high
-    low, middle, high = numbers([bar.low, (bar.low + bar.high) / 2, bar.high], signed=signed)
+    ends = [bar.low, (bar.low + bar.high) / 2, bar.high]
+    low, middle, high = numbers(ends, signed=signed)
+    if 0 < max(map(abs, ends)) < _TINY:
+        low, middle, high = (f"{value:.2g}" for value in ends)
     label = bar.label.removeprefix("uncertainty: ").removeprefix("error, ").removeprefix("error")
     return (
         f'{" " if label else ""}{escape(label.strip())}<span class="ramp" '
