@@ -127,6 +127,24 @@ def test_other_tasks_and_one_member(task: str, tmp_path: Path) -> None:
     assert "most disputed" not in text.lower() and all(tags.alts)
 
 
+def test_member_without_a_usable_map_is_reported(segmented: de.FolderData, tmp_path: Path) -> None:
+    """The member gives NaN for the first image only; the others are scored with both members."""
+    ensemble = make_ensemble("segmentation")
+    ensemble.min_members = 1
+    results: list[torch.Tensor] = []
+
+    def spoil(module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        results.append(logits)
+        return logits if len(results) > 1 else logits * float("nan")
+
+    ensemble.members["m1"].register_forward_hook(spoil)
+    with pytest.warns(UserWarning, match="m1"):
+        values = de.evaluate(ensemble, segmented, report=tmp_path / "r.html")
+    assert [row["members"].keys() for row in values["without"]] == [{"m1"}]
+    text = (tmp_path / "r.html").read_text()
+    assert "Members that were left out" in text and "(of 1 images)" in text
+
+
 def test_command(densemble: Callable[..., Any], segmented: de.FolderData, tmp_path: Path) -> None:
     ensemble = calibrated()
     spec = {name: replace(member.spec, backbone="small_networks:SmallClassifier") for name, member in

@@ -26,8 +26,8 @@ from densemble.report.strips import ImageStrip, Panel, draw_panels
 from densemble.shapes import size_of
 from densemble.storage.runs import require_writable, strict
 
-ENSEMBLE, UNCALIBRATED = "the ensemble", "the ensemble without calibration"
-"""Keys of statistics; the members have their names, which contain no spaces."""
+ENSEMBLE, UNCALIBRATED = "ensemble/", "uncalibrated/"
+"""Keys of statistics beside the names of the members, which contain no slash."""
 MAX_MEMBERS = 8
 
 
@@ -156,6 +156,7 @@ class EvaluationReport:
             "chosen": {"combine": ensemble.combine, "val": scalars,
                        "weights": {name: weight / total for name, weight in ensemble.weights.items()}},
             "members": self._members(scores, total),
+            "dropped": _left_out(ensemble, scores),
             "disagreement": sorted(self._images, key=lambda row: -(row["disagreement"] or 0))
             if len(ensemble.members) > 1 else [],
             **_trust(scores, self._plain),
@@ -196,6 +197,19 @@ class EvaluationReport:
              "share": self._ensemble.weights[name] / total}
             for name, member in self._ensemble.named_members()
         ]  # fmt: skip
+
+
+def _left_out(ensemble: Ensemble, scores: Scores) -> list[Values]:
+    """Return the members that were left out, of the ensemble or of single images, with the reason."""
+    dropped = [{"name": name, "reason": reason} for name, reason in ensemble.left_out.items()]
+    images: dict[str, list[str]] = {}
+    for row in scores.get("without", []):
+        for name, reason in row["members"].items():
+            images.setdefault(name, []).append(reason)
+    dropped += [
+        {"name": name, "reason": f"{reasons[0]} (of {len(reasons)} images)"} for name, reasons in images.items()
+    ]
+    return dropped
 
 
 def _trust(scores: Scores, plain: EnsembleMetrics | None) -> Values:
