@@ -3,7 +3,9 @@
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +44,15 @@ def make_data(folder: Path, task: str) -> de.FolderData:
     return de.store_dataset({"train": pairs[:1], "test": pairs}, folder, task, **options)
 
 
+@cache
+def network(seed: int, channels: int) -> de.DenseModel:
+    return small_dense(seed, out_channels=channels)
+
+
 def make_ensemble(task: str, members: int = 2, **options: Any) -> de.Ensemble:
     values = {"name": task, **({"classes": CLASSES} if task in CLASSIFIED else {})}
     channels = 1 if task in ("depth", "saliency") else 3
-    networks = {f"m{seed}": small_dense(seed, out_channels=channels) for seed in range(members)}
+    networks = {f"m{seed}": deepcopy(network(seed, channels)) for seed in range(members)}
     return de.Ensemble(networks, [2.0, 1.0][:members], make_task(values), **options).eval()
 
 
