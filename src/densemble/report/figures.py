@@ -14,7 +14,7 @@ Style = Literal["first", "second", "third"]
 """Colour class in the style sheet of the page."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 10, 40
 _LETTER_WIDTH = 7.6
 """Approximate width of a letter in pixels, in the larger letters of a phone."""
 _DOT_RADIUS = 3.5
