@@ -5,9 +5,6 @@ from densemble.report.html_page import Values, strong, with_code
 from densemble.report.interval_table import interval_table
 from densemble.report.rounding import gain, intervals, number
 
-_REFERENCES = {"best": "the best single member", "all": "the mean of all members"}
-"""Strategies that the selected one is compared with: name -> description."""
-
 
 def headline(analysis: Values) -> str:
     """Run or artifact, task, images and metric."""
@@ -62,7 +59,13 @@ def _gain_tile(analysis: Values) -> str:
     if total.get("value") is None:
         return ""
     [(value, span)] = intervals([total], "value", signed=True)
-    return _tile("gain over the best single member", value, _interval(span), _verdict(total))
+    return _tile(f"gain over {_best(results)}", value, _interval(span), _verdict(total))
+
+
+def _best(results: Values | None) -> str:
+    """The best member, with its name unless the analysis was written by an older version."""
+    name = (results or {}).get("best_member")
+    return f"the best member, {name}" if name else "the best single member"
 
 
 def _interval(span: str) -> str:
@@ -106,16 +109,11 @@ def _gain_table(analysis: Values) -> str:
     results = _results(analysis)
     if results is None:
         return ""
-    parts, evaluated = results["gain"], "evaluated" in analysis
-    total = (
-        f"over the best member on these images, {results['best_member']}"
-        if evaluated and results.get("best_member")
-        else "over the best single member, as trained"
-    )
-    named = [(total, parts.get("total")), (_part("by selection and combination"), parts.get("selection")),
+    parts = results["gain"]
+    named = [(f"over {_best(results)}", parts.get("total")),
+             (_part("by selection and combination"), parts.get("selection")),
              (_part("by calibration"), parts.get("calibration"))]  # fmt: skip
-    if not evaluated:
-        named += [(f"over {reference}, fitted in the same way", values) for reference, values in _gains(analysis)]
+    named += [(f"over {reference}", values) for reference, values in _gains(analysis)[1:]]
     rows = [{"name": name, **values} for name, values in named if values and values.get("value") is not None]
     return interval_table((f"gain of {analysis['metric']}", "95 % interval"), rows, signed=True) if rows else ""
 
@@ -147,18 +145,14 @@ def _selected_strategy(analysis: Values) -> Values | None:
 
 
 def _gains(analysis: Values) -> list[tuple[str, Values]]:
-    """Gains of the ensemble over each reference except itself; empty if it was not compared."""
-    if "evaluated" in analysis:
-        total = analysis["evaluated"]["gain"].get("total")
-        return [("the best single member", total)] if total else []
-    row = _selected_strategy(analysis)
-    if row is None:
+    """Gains of the ensemble over the best member and over the mean of all, except over itself."""
+    results, row = _results(analysis), _selected_strategy(analysis)
+    if results is None:
         return []
-    return [
-        (reference, row.get(f"gain_over_{name}") or {})
-        for name, reference in _REFERENCES.items()
-        if row["name"] != name
-    ]
+    gains = [(_best(results), results["gain"].get("total") or {})]
+    if row is not None and row["name"] != "all":
+        gains.append(("the mean of all members, fitted in the same way", row.get("gain_over_all") or {}))
+    return gains
 
 
 def _fitted_scores(analysis: Values) -> str:
