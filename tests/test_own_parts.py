@@ -76,7 +76,9 @@ def test_page_combines_saves_and_loads(
     torch.testing.assert_close(combined, expected)
     monkeypatch.setattr("densemble.user_code.import_module", lambda name: pytest.fail(f"imported {name}"))
     for functions in ([SMALL], [SMALL, "my_parts:SmallHead"], [SMALL, "my_parts:sharp_mean"]):
-        with pytest.raises(ArtifactError, match=r"calling my_parts:\w+, code that is not in it.*--function my_parts:"):
+        with pytest.raises(
+            ArtifactError, match=r"calling my_parts:\w+, code that this file only names.*--function my_parts:"
+        ):
             de.load("squares.safetensors", functions=functions)
     with pytest.raises(ArtifactError, match="calling my_parts:SmallHead"):
         de.Run("runs/squares", functions=[SMALL]).assemble("all")
@@ -387,6 +389,27 @@ def test_train_needs_the_task_and_a_new_folder(page: dict[str, Any], parts: Simp
         de.train([(torch.rand(3, 16, 24), ZEROS)], out=parts.folder / "other")
     with pytest.raises(UsageError, match="holds a run"):
         de.train([(torch.rand(3, 16, 24), ZEROS)], out=parts.folder / "runs" / "squares", task="segmentation")
+
+
+@pytest.mark.parametrize(("classes", "ignored", "unknown"), [(12, 11, 255), (3, 0, 255), (300, 299, 65535)])
+def test_losses_get_one_label_for_unknown_pixels(classes: int, ignored: int, unknown: int) -> None:
+    names = [f"c{number}" for number in range(classes)]
+    task = make_task({"name": "segmentation", "classes": names, "ignore_index": ignored})
+    labels = torch.tensor([[[0, 1, ignored]]])
+    expected = torch.where(labels == ignored, unknown, labels)
+    assert torch.equal(task.target_for_user(labels).long(), expected)
+    assert torch.equal(labels, torch.tensor([[[0, 1, ignored]]])), "the target itself is not changed"
+
+
+def function_for_several_levels(channels: tuple[int, ...], out_channels: int) -> nn.Module:
+    module = nn.Identity()
+    module.multi_level = True  # type: ignore[assignment]
+    return module
+
+
+def test_levels_of_a_function_are_set_on_the_function() -> None:
+    with pytest.raises(UsageError, match=r"multi_level=True, which is read before .* NAME.multi_level = True"):
+        de.DenseModel(SMALL, head=function_for_several_levels)
 
 
 # --- callbacks --------------------------------------------------------------------------------------------------------

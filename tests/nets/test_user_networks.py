@@ -68,7 +68,9 @@ def test_cuts_and_training_and_artifact(
 
     module = __import__(user_module)
     module.calls.clear()
-    with pytest.raises(ArtifactError, match=rf"calling {backbone}, code that is not in it.*--function {backbone}"):
+    with pytest.raises(
+        ArtifactError, match=rf"calling {backbone}, code that this file only names.*--function {backbone}"
+    ):
         de.load(path)
     assert module.calls == []
     ensemble = de.load(path, functions=[backbone])
@@ -89,7 +91,7 @@ def test_no_artifact_can_call_arbitrary_functions(tmp_path: Path, monkeypatch: p
     object.__setattr__(member.spec, "backbone", "antigravity:geohash")  # opens a browser when it is imported
     path = artifact.save(ensemble, tmp_path / "evil.safetensors")
     monkeypatch.setattr("densemble.user_code.import_module", lambda name: pytest.fail(f"imported {name}"))
-    with pytest.raises(ArtifactError, match="antigravity:geohash, code that is not in it"):
+    with pytest.raises(ArtifactError, match="antigravity:geohash, code that this file only names"):
         de.load(path)
 
 
@@ -127,9 +129,9 @@ def test_no_run_file_can_call_arbitrary_functions(
         done = densemble(*arguments)
         assert done.returncode == 4 and f"--function {evil}" in done.stderr, done.stderr
     for make in ("assemble", "add_snapshots", "add_soups"):
-        with pytest.raises(ArtifactError, match=f"calling {evil}, code that is not in it"):
+        with pytest.raises(ArtifactError, match=f"calling {evil}, code that this file only names"):
             getattr(de.Run(other), make)()
-    with pytest.raises(ArtifactError, match=f"calling {evil}, code that is not in it"):
+    with pytest.raises(ArtifactError, match=f"calling {evil}, code that this file only names"):
         de.Run(other).add_views(["hflip"])
     assert user_module not in sys.modules and sys.path == loaded
 

@@ -296,7 +296,7 @@ def require_function(source: str, part: str, name: str, functions: Sequence[str]
     """
     if is_user_function(name) and name not in functions:
         raise ArtifactError(
-            f"{source}: {part} is built by calling {name}, code that is not in it; "
+            f"{source}: {part} is built by calling {name}, code that this file only names; "
             f"if you trust it, load with functions=['{name}'], on the command line --function {name}"
         )
 

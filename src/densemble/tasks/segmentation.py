@@ -58,6 +58,12 @@ class SegmentationTask(Task):
     def activation(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits, dim=1)
 
+    def target_for_user(self, target: Tensor) -> Tensor:
+        """Return labels in which unknown pixels are 255 (65535 if 255 is a class), whatever ``ignore_index`` is."""
+        unknown = default_ignore_index(len(self.classes))
+        labels = target if unknown <= 255 else target.long()
+        return torch.where(target != self.ignore_index, labels, torch.full_like(labels, unknown))
+
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
         labels = target.long()
         valid = labels != self.ignore_index

@@ -152,13 +152,17 @@ class Task(ABC):
             return torch.stack(terms).sum()
 
     def _any_loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
-        """Compute one of ``losses``, or a loss of the user: of logits, or of values and targets with NaN if invalid."""
+        """Compute one of ``losses``, or a loss of the user, of logits or of values."""
         if not is_user_function(name):
             return self.loss_term(name, logits, target)
+        maps = logits if self.distribution != "none" else self.activation(logits)
+        return user_loss(name, maps, self.target_for_user(target))
+
+    def target_for_user(self, target: Tensor) -> Tensor:
+        """Return a batch of targets as losses of the user get it: unknown values are NaN; labels and masks have 255."""
         if self.distribution != "none":
-            return user_loss(name, logits, target)
-        known = torch.where(self.is_valid(target), target.float(), _NAN)
-        return user_loss(name, self.activation(logits), known)
+            return target
+        return torch.where(self.is_valid(target), target.float(), _NAN)
 
     @abstractmethod
     def loss_term(self, name: str, logits: Tensor, target: Tensor) -> Tensor:
