@@ -76,9 +76,7 @@ def test_page_combines_saves_and_loads(
     torch.testing.assert_close(combined, expected)
     monkeypatch.setattr("densemble.user_code.import_module", lambda name: pytest.fail(f"imported {name}"))
     for functions in ([SMALL], [SMALL, "my_parts:SmallHead"], [SMALL, "my_parts:sharp_mean"]):
-        with pytest.raises(
-            ArtifactError, match=r"calling my_parts:\w+, code that this file only names.*--function my_parts:"
-        ):
+        with pytest.raises(ArtifactError, match=r"calling my_parts:\w+, code that .*only names.*--function my_parts:"):
             de.load("squares.safetensors", functions=functions)
     with pytest.raises(ArtifactError, match="calling my_parts:SmallHead"):
         de.Run("runs/squares", functions=[SMALL]).assemble("all")

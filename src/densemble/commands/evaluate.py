@@ -63,9 +63,7 @@ def evaluate(
         print_json(scores)
     else:
         seen = {"val": "; optimistic if the ensemble was assembled on them", "train": "; members were trained on them"}
-        say(
-            f"{scores['images']} images of {scores['split']}{seen.get(scores['split'], '')}; see --report for intervals"
-        )
+        say(f"{scores['images']} images of {scores['split']}{seen.get(scores['split'], '')}; intervals: --report")
         print_scores(scores)
         if report is not None:
             say(f"wrote {report}")

@@ -80,8 +80,8 @@ def user_row(part: Any, name: str) -> Head:
             raise UsageError(f"head '{name}' returned a {type(module).__name__}, not a torch.nn.Module")
         if bool(getattr(module, "multi_level", multi_level)) != multi_level:
             raise UsageError(
-                f"head '{name}' returned a module with multi_level={module.multi_level}, which is read before the module "
-                f"exists; set it on what you pass: NAME.multi_level = {module.multi_level}"
+                f"head '{name}' returned a module with multi_level={module.multi_level}, which is read before the "
+                f"module exists; set it on what you pass: NAME.multi_level = {module.multi_level}"
             )
         return UserHead(module, out_channels, name)
 
