@@ -317,7 +317,8 @@ def test_perfect_member_looks_like_the_target(kind: str) -> None:
     panels = draw_panels(image, target, prediction, {"good": perfect, "bad": wrong}, task)
     titles = [title for title, _ in panels]
     assert titles[:3] == ["image", "target", "ensemble"] and titles[4:] == ["good", "bad"]
-    assert titles[3].startswith("uncertainty")
+    measure = "entropy" if task.target_kind in ("labels", "masks") else "spread"
+    assert titles[3] == f"uncertainty ({measure})"
     drawn = dict(panels)
     assert all(pixels.shape[2:] == (3,) and pixels.dtype == np.uint8 for pixels in drawn.values())
     with_bar = {name for name, pixels in drawn.items() if len(pixels) > 48}
