@@ -144,7 +144,7 @@ def test_predictions_show_maps(ensemble: de.Ensemble) -> None:
     batch = torch.rand(2, 3, 48, 64)
     found = page(ensemble.predict(batch))
     label = ensemble.predict(batch).label
-    assert label is not None and len(found.images) == 4  # label and entropy of both images
+    assert label is not None and len(found.images) == 6  # label, entropy and variance of both images
     np.testing.assert_array_equal(found.images[0], grey(label[0].numpy()))
     assert row(found, "mean")[1] == "2 x 2 x 12 x 16"
     (one,) = de.predict(ensemble, np.zeros((48, 64, 3), np.uint8), "eager")

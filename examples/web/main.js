@@ -110,20 +110,32 @@ function draw(data, maps) {
   drawUncertainty(data, maps, unit, kind === "labels" ? channels : 2);
 }
 
+// The entropy of labels and masks; of all other maps the standard deviation over the members.
 function drawUncertainty(data, maps, unit, outcomes) {
-  const ofValues = description.task.distribution === "none";
-  const uncertain = ofValues ? maps.variance?.data.map(Math.sqrt) : maps.entropy?.data;
+  const { target_kind: kind, distribution } = description.task;
+  const measure = description.task.uncertainty ?? (distribution === "none" ? "variance" : "entropy"); // older files
+  const ofMembers = measure === "variance";
+  const uncertain = ofMembers ? deviation(maps.variance?.data, data.width * data.height) : maps.entropy?.data;
   const [low, high] = limits(uncertain ?? []);
   const flat = uncertain && high - low <= 1e-6 * Math.abs(high);
-  const top = ofValues ? high : Math.log(outcomes);
+  const top = ofMembers ? high : Math.log(outcomes);
   paint("uncertainty", data, (i) => [uncertain && !flat ? mapColour("magma", uncertain[i] / top) : [128, 128, 128], 1]);
-  const name = ofValues ? "standard deviation" : "entropy";
+  const spread = kind === "values" ? "standard deviation" : "standard deviation over the members";
+  const name = ofMembers ? spread : "entropy";
   const note = !uncertain
-    ? `no map of uncertainty: export the model with --maps ${ofValues ? "variance" : "entropy"}`
+    ? `no map of uncertainty: export the model with --maps ${measure}`
     : `no map of uncertainty: the ${name} is ${high.toPrecision(3)} at every pixel`
-      + (ofValues && description.members.length === 1 ? "; one member has no spread between members" : "");
+      + (ofMembers && description.members.length === 1 ? "; one member has no spread between members" : "");
   element("scale").replaceChildren(
-    uncertain && !flat ? bar(name, ofValues ? unit : "nats", 0, top, "magma") : entry(note, "rgb(128,128,128)"));
+    uncertain && !flat ? bar(name, ofMembers ? unit : "nats", 0, top, "magma") : entry(note, "rgb(128,128,128)"));
+}
+
+// The root of the mean variance of the channels.
+function deviation(variance, pixels) {
+  if (!variance) return undefined;
+  const sums = new Float32Array(pixels);
+  for (let i = 0; i < variance.length; i++) sums[i % pixels] += variance[i];
+  return sums.map((sum) => Math.sqrt(sum * pixels / variance.length));
 }
 
 function entry(text, background) {

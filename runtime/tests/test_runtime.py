@@ -55,6 +55,7 @@ ENSEMBLES: dict[str, Callable[[], de.Ensemble]] = {
     "depth": depth,
     "fractions": lambda: depth(whole=False),
     "multilabel": lambda: two(2, "multilabel"),
+    "keypoints": lambda: two(2, de.tasks.make_task({"name": "heatmap", "classes": ["head", "hand"]})),
     "density": lambda: two(1, de.tasks.make_task({"name": "heatmap", "classes": ["cells"], "heatmap": "density"})),
     "image": lambda: two(3, "image"),
 }
@@ -145,6 +146,20 @@ def test_an_export_gives_the_maps_of_densemble(segmenter: Path, tmp_path: Path) 
     assert prediction.label is not None and reference.label is not None  # computed from the mean: the file has none
     np.testing.assert_array_equal(prediction.label, reference.label.numpy())
     assert repr(prediction) == "<Prediction of 'photo': segmentation, 3x33x44>"
+
+
+def test_an_older_file_of_heat_shows_the_map_that_it_named(tmp_path: Path) -> None:
+    """Its description does not name the map of the uncertainty, and it may hold no variance."""
+    reference = predicted(two(1, "saliency").eval(), PHOTO)
+    description = described(two(1, "saliency"))
+    assert description["task"].pop("uncertainty") == "variance"
+    assert reference.entropy is not None
+    maps = {"mean": reference.mean.numpy(), "entropy": reference.entropy.numpy()}
+    prediction = Prediction(maps, description, PHOTO, "0", None)
+    np.testing.assert_array_equal(prediction.uncertainty, maps["entropy"])
+    bar = prediction.draw("uncertainty").legend.bar
+    assert bar is not None and bar.label == "uncertainty: entropy (nats)" and bar.high == pytest.approx(np.log(2))
+    assert [file.name for file in prediction.save(tmp_path, ["uncertainty"])] == ["0_uncertainty.png"]
 
 
 def test_a_map_that_was_not_exported(tmp_path: Path) -> None:

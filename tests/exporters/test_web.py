@@ -80,17 +80,26 @@ def page_result(folder: Path, model: str, image: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.stress  # starts a browser
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
-@pytest.mark.skipif(not (WEB / "node_modules").is_dir(), reason="needs `npm install` in examples/web")
+PIXELS = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
+pytestmark = [
+    pytest.mark.stress,  # starts a browser
+    pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium"),
+    pytest.mark.skipif(not (WEB / "node_modules").is_dir(), reason="needs `npm install` in examples/web"),
+]
+
+
+def exported(folder: Path, task: de.tasks.Task) -> Path:
+    """Write an image, and a file of two members."""
+    Image.fromarray(PIXELS).save(folder / "photo.png")
+    members = [small_dense(seed, out_channels=task.out_channels, out_size=None, input_size=None) for seed in (0, 1)]
+    return de.export(de.Ensemble(members, task=task), folder / "net.onnx")
+
+
 def test_the_page_gives_the_maps_of_onnxruntime(tmp_path: Path) -> None:
     task = de.tasks.make_task({"name": "segmentation", "classes": ["sky", "road", "car"]})
-    members = [small_dense(seed, out_channels=3, out_size=None, input_size=None) for seed in (0, 1)]
-    path = de.export(de.Ensemble(members, task=task), tmp_path / "net.onnx")
-    pixels = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    path = exported(tmp_path, task)
     result = page_result(tmp_path, "net.onnx", "photo.png")
-    expected = open_onnx(path)(pixels[None])
+    expected = open_onnx(path)(PIXELS[None])
     mean = np.frombuffer(base64.b64decode(result["mean"]), np.float32).reshape(result["dims"])
     np.testing.assert_allclose(mean, expected["mean"], rtol=0, atol=1e-4)
     label = np.frombuffer(base64.b64decode(result["label"]), np.int64).reshape(expected["label"].shape)
@@ -98,7 +107,16 @@ def test_the_page_gives_the_maps_of_onnxruntime(tmp_path: Path) -> None:
     assert result["legend"] == "".join(task.classes[number] for number in np.unique(label))
     assert result["scale"] == "entropy (nats): 0.00 to 1.10" and "51 x 37 pixels in" in result["status"]
 
-    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(tmp_path / "clear.png")
+    Image.fromarray(np.dstack([PIXELS, PIXELS[..., 0]])).save(tmp_path / "clear.png")
     assert page_result(tmp_path, "net.onnx", "clear.png") == {
         "error": "clear.png has transparent pixels; save it without transparency"
     }
+
+
+def test_the_uncertainty_of_heat_is_the_deviation_of_the_members(tmp_path: Path) -> None:
+    path = exported(tmp_path, de.tasks.make_task({"name": "heatmap", "classes": ["head", "hand"]}))
+    deviation = np.sqrt(open_onnx(path)(PIXELS[None])["variance"][0].mean(0))
+    name, _, limits = page_result(tmp_path, "net.onnx", "photo.png")["scale"].partition(": ")
+    assert name == "standard deviation over the members"
+    low, high = (float(number) for number in limits.split(" to "))
+    assert low == 0 and high == pytest.approx(deviation.max(), rel=5e-3) and high > np.median(deviation) > 0

@@ -1,6 +1,7 @@
 """Prediction from files, folders, globs and arrays: at the size of the image, without overwriting files."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from matplotlib import pyplot
 from PIL import Image
+from small_networks import small_dense
 
 import densemble as de
 from densemble.errors import DataError, ResourceError, UsageError
 from densemble.inference.file_kinds import SAVE
 from densemble.inference.predict import prepared
 from densemble.inference.sources import expand, find_images
-from densemble.tasks import RegressionTask, SegmentationTask
+from densemble.tasks import HeatmapTask, RegressionTask, SaliencyTask, SegmentationTask, Task
 
 OPTIONS = {"weights": None, "input_size": (48, 64), "out_size": (12, 16)}
 
@@ -167,6 +169,33 @@ def test_depth_is_saved_in_the_unit_of_the_training_maps(photos: Path, tmp_path:
     stored = np.asarray(Image.open(tmp_path / "a_map.png"))
     assert stored.dtype == np.uint16
     np.testing.assert_allclose(stored, p.mean[0].numpy() * 1000, atol=0.51)
+
+
+@pytest.mark.parametrize("task", [SaliencyTask(), HeatmapTask(("head", "hand"))], ids=["saliency", "keypoints"])
+def test_uncertainty_of_heat_is_the_deviation_of_the_members(task: Task, photos: Path, tmp_path: Path) -> None:
+    """Of two members with shares 3/4 and 1/4, the variance is 3/16 of the squared difference of their maps."""
+    members = [small_dense(seed, out_channels=task.out_channels) for seed in range(2)]
+    for member in members:
+        torch.nn.init.normal_(member.head.logits.weight, std=20)
+    both, one, other = (
+        next(iter(de.predict(ensemble.eval(), photos / "a.jpg", backend="eager", precision="fp32")))
+        for ensemble in (de.Ensemble(members, [3, 1], task), *(de.Ensemble([member], task=task) for member in members))
+    )
+    difference = one.mean.numpy().astype(np.float64) - other.mean.numpy()
+    expected = np.sqrt(3 / 16 * (difference**2).mean(0))
+    assert expected.max() > 0.02 and np.ptp(expected) > 0.005
+    np.testing.assert_allclose(both.uncertainty, expected, rtol=1e-4, atol=1e-6)
+    drawn = both.draw("uncertainty")
+    bar = drawn.legend.bar
+    assert bar is not None
+    assert bar.label == "uncertainty: standard deviation over the members, up to the 99th percentile"
+    assert bar.high == pytest.approx(np.percentile(expected, 99), rel=1e-4)
+    (file,) = both.save(tmp_path, ("uncertainty",))
+    np.testing.assert_array_equal(np.asarray(Image.open(file))[:50, :70], drawn.pixels)
+    assert both.entropy is not None and one.entropy is not None
+    assert (one.uncertainty_image() == 128).all() and "one member has no spread" in one.draw("uncertainty").legend.note
+    with pytest.raises(UsageError, match="no 'variance'; predict with uncertainty=True"):
+        _ = replace(both, variance=None).uncertainty
 
 
 def test_figure(ensemble: de.Ensemble, photos: Path) -> None:

@@ -68,6 +68,13 @@ def test_every_task_has_an_example() -> None:
     assert set(EXAMPLES) == set(TASKS)
 
 
+def test_only_probabilities_of_observed_events_have_an_entropy_as_uncertainty() -> None:
+    assert {task.target_kind: task.uncertainty for task in TASK_EXAMPLES} == {
+        "labels": "entropy", "masks": "entropy",
+        "heat": "variance", "density": "variance", "values": "variance", "pixels": "variance",
+    }  # fmt: skip
+
+
 @every_loss
 def test_a_description_survives_json_and_builds_the_same_task(task: Task) -> None:
     assert make_task(json.loads(json.dumps(task.describe(), allow_nan=False))) == task

@@ -64,15 +64,22 @@ class Prediction:
 
     @property
     def uncertainty(self) -> Array:
-        """Entropy in nats, or the standard deviation of values, float32 ``(H, W)``.
+        """Entropy in nats for labels and masks, else the standard deviation over the members, float32 ``(H, W)``.
 
         Raises:
             UsageError: the model was exported without this map.
         """
-        if self.description["task"]["distribution"] != "none":
+        if self._measure == "entropy":
             return self._map("entropy")
         deviation: Array = np.sqrt(self._map("variance").mean(0))
         return deviation
+
+    @property
+    def _measure(self) -> str:
+        """Map that the uncertainty is drawn from; files without this entry hold the entropy of all probabilities."""
+        task = self.description["task"]
+        measure: str = task.get("uncertainty", "variance" if task["distribution"] == "none" else "entropy")
+        return measure
 
     def _map(self, name: str) -> Array:
         if name not in self.maps:
@@ -117,7 +124,9 @@ class Prediction:
         """
         task = self.description["task"]
         unit = task.get("unit", "")
-        meaning = Meaning(task["target_kind"], task["distribution"], task["name"], self.classes, unit)
+        meaning = Meaning(
+            task["target_kind"], task["distribution"], task["name"], self.classes, unit, self._measure
+        )  # fmt: skip
         if kind == "uncertainty":
             return drawing.draw_uncertainty(self.uncertainty, meaning, len(self.description["members"]))
         if kind == "overlay":

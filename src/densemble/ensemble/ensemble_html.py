@@ -82,8 +82,7 @@ def prediction_html(prediction: Any) -> str:
     ]
     count = len(prediction.mean)
     shown = range(min(count, _DRAWN))
-    uncertainty = next((name for name in ("entropy", "variance") if name in maps), None)
-    names = ["label" if "label" in maps else "mean", *([uncertainty] if uncertainty else [])]
+    names = ["label" if "label" in maps else "mean", *(name for name in ("entropy", "variance") if name in maps)]
     drawings = [(f"{name} of image {index}", grey(_plane(maps[name][index]))) for index in shown for name in names]
     left_out = {
         f"image {i}, without": ", ".join(members) for i, members in enumerate(prediction.left_out or ()) if members

@@ -13,6 +13,8 @@ KEY = "densemble"
 """Key of the description in the metadata of a file."""
 SCHEMA = 1
 
+_TRAITS = ("target_kind", "distribution", "uncertainty")
+"""Traits of the task that a runner needs for drawing."""
 _UNITS = {"entropy": "nats", "expected_entropy": "nats", "mutual_information": "nats"}
 
 
@@ -27,7 +29,7 @@ def describe(graph: EnsembleGraph) -> dict[str, Any]:
     uint8 = options.input_type == "uint8"
     return {
         "schema": SCHEMA,
-        "task": task.describe() | {"target_kind": task.target_kind, "distribution": task.distribution},
+        "task": task.describe() | {name: getattr(task, name) for name in _TRAITS},
         "classes": list(task.classes),
         "input": {
             "name": "images",

@@ -43,7 +43,7 @@ def _map(ensemble: Ensemble) -> tuple[str, ...]:
 
 
 def _uncertainty(ensemble: Ensemble) -> tuple[str, ...]:
-    return ("variance",) if ensemble.task.distribution == "none" else ("entropy",)
+    return (ensemble.task.uncertainty,)
 
 
 def _guarantee(ensemble: Ensemble) -> tuple[str, ...]:

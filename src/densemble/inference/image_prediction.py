@@ -72,10 +72,22 @@ class ImagePrediction(Prediction):
 
     @cached_property
     def uncertainty(self) -> Array:
-        """Uncertainty map ``(H, W)``: entropy in nats, or the standard deviation of values; NaN for missing data."""
-        if self.entropy is None:
-            self.spread()  # raises an error if there is none
+        """Uncertainty map ``(H, W)``; NaN for missing data.
+
+        Entropy in nats for labels and masks; for heat, densities, values and images the standard deviation over the
+        members, the root of the mean variance of the channels. See :attr:`densemble.tasks.Task.uncertainty`.
+
+        Raises:
+            UsageError: the map was not computed.
+        """
+        if self._measure is None:
+            raise UsageError(f"this prediction has no '{self.task.uncertainty}'; predict with uncertainty=True")
         return self._stored("uncertainty")
+
+    @property
+    def _measure(self) -> str | None:
+        """Map that the uncertainty is drawn from; ``None`` if it was not computed."""
+        return None if getattr(self, self.task.uncertainty) is None else self.task.uncertainty
 
     def _stored(self, kind: str) -> Array:
         return stored(kind, self.maps(), self.task, self.valid)
@@ -155,7 +167,7 @@ class ImagePrediction(Prediction):
     def _repr_html_(self) -> str:
         """Return image, overlay and uncertainty with the facts of the prediction as HTML, for notebooks."""
         drawn = [("image", self.image), ("overlay", self.overlay())]
-        measure = "entropy" if self.entropy is not None else "variance" if self.variance is not None else None
+        measure = self._measure
         if measure is not None:
             drawn.append(("uncertainty", self.uncertainty_image()))
         values = {

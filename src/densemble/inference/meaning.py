@@ -6,4 +6,5 @@ from densemble.tasks import Task
 
 def meaning_of(task: Task) -> Meaning:
     """Meaning of the maps of a task."""
-    return Meaning(task.target_kind, task.distribution, task.name, task.classes, getattr(task, "unit", ""))
+    unit = getattr(task, "unit", "")
+    return Meaning(task.target_kind, task.distribution, task.name, task.classes, unit, task.uncertainty)

@@ -17,7 +17,7 @@ def stored(kind: str, maps: Mapping[str, Tensor], task: Task, valid: Array | Non
     Args:
         kind: ``map``: labels as uint8 (uint16 for more than 256), or :func:`stored_maps`; ``npy``: the mean as float32
             ``(K, H, W)``; ``guarantee``: 0 or 255 for each class, or the ends of the interval, ``(2K, H, W)``;
-            ``uncertainty``: entropy in nats, or standard deviation of values.
+            ``uncertainty``: entropy in nats, or standard deviation over the members, see :attr:`Task.uncertainty`.
         maps: at least those that the kind needs (:data:`densemble.inference.file_kinds.SAVE`), without the batch axis.
         task: task of the maps.
         valid: bool ``(H, W)``, where there is data; other pixels hold :func:`no_data`. ``None``: everywhere.
@@ -31,15 +31,15 @@ def stored(kind: str, maps: Mapping[str, Tensor], task: Task, valid: Array | Non
     elif kind == "guarantee" and "included" in maps:
         array = maps["included"].cpu().numpy().astype(np.uint8) * 255
     else:
-        array = _float_maps(kind, maps).cpu().numpy().astype(np.float32)
+        array = _float_maps(kind, maps, task).cpu().numpy().astype(np.float32)
     return array if valid is None else with_no_data(array, valid, no_data(array.dtype, task, kind))
 
 
-def _float_maps(kind: str, maps: Mapping[str, Tensor]) -> Tensor:
+def _float_maps(kind: str, maps: Mapping[str, Tensor], task: Task) -> Tensor:
     if kind == "guarantee":
         return torch.cat([maps["lower"], maps["upper"]])
     if kind == "uncertainty":
-        return maps["entropy"] if "entropy" in maps else maps["variance"].mean(0).sqrt()
+        return maps["entropy"] if task.uncertainty == "entropy" else maps["variance"].mean(0).sqrt()
     return maps["mean"]
 
 

@@ -112,7 +112,7 @@ def _draw_maps(maps: Tensor, image: Array, meaning: Meaning, within: tuple[float
 
 def _uncertainty(prediction: Prediction, task: Task, size: Size, members: int) -> Panel:
     """Draw the entropy, or the standard deviation of the members."""
-    if prediction.entropy is not None:
+    if task.uncertainty == "entropy" and prediction.entropy is not None:
         values = prediction.entropy[:1, None].float().cpu()
     else:
         spread = prediction.spread()[:1].float().cpu().clamp(min=0)

@@ -127,6 +127,15 @@ class Task(ABC):
         return self.target_kind in ("labels", "masks")
 
     @property
+    def uncertainty(self) -> Literal["entropy", "variance"]:
+        """Map of a prediction that its uncertainty is drawn from.
+
+        ``entropy`` for probabilities of observed events. Values have none, and the entropy of heat is a function of the
+        map itself; for both the uncertainty is the ``variance`` over the members, drawn as its square root.
+        """
+        return "entropy" if self.has_temperature and self.distribution != "none" else "variance"
+
+    @property
     def loss_terms(self) -> LossTerms:
         """Weight and name of each loss in the sum.
 

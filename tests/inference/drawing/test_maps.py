@@ -79,7 +79,8 @@ def test_pixels_need_no_legend() -> None:
 
 @pytest.mark.parametrize(("distribution", "highest"), [("categorical", math.log(4)), ("bernoulli", math.log(2))])
 def test_the_bar_of_entropy_ends_at_the_largest_entropy(distribution: str, highest: float) -> None:
-    drawn = draw_uncertainty(RANDOM.random((16, 24)), Meaning("labels", distribution, "s", NAMES), 1)
+    meaning = Meaning("labels", distribution, "s", NAMES, uncertainty="entropy")
+    drawn = draw_uncertainty(RANDOM.random((16, 24)), meaning, 1)
     bar = drawn.legend.bar
     assert bar is not None and bar.label == "uncertainty: entropy (nats)" and bar.high == pytest.approx(highest)
 
@@ -92,7 +93,10 @@ def test_the_bar_of_a_standard_deviation_has_the_unit() -> None:
     assert bar.label == "uncertainty: standard deviation (m), up to the 99th percentile"
     assert (drawn.pixels[~VALID] == NO_DATA).all() and drawn.legend.entries == (("no data", NO_DATA),)
     dense = draw_uncertainty(spread, Meaning("density", "none", "heatmap", ("cells",))).legend.bar
-    assert dense is not None and "(objects per pixel)" in dense.label
+    assert dense is not None and "over the members (objects per pixel)" in dense.label
+    heat = draw_uncertainty(spread, Meaning("heat", "bernoulli", "saliency")).legend.bar
+    assert heat is not None and heat.high == pytest.approx(np.percentile(spread, 99))
+    assert heat.label == "uncertainty: standard deviation over the members, up to the 99th percentile"
     rare = np.zeros((16, 24))
     rare[3, 4] = 2
     sparse = draw_uncertainty(rare, DEPTH)

@@ -205,10 +205,10 @@ def test_maps_that_are_not_saved_are_dropped(saliency: de.Ensemble, tmp_path: Pa
         folder.run(("uncertainty",))
         folder.run(("map",), "disagreement")
     present = [{name for name in vars(one) if isinstance(getattr(one, name), Tensor)} for one in kept]
-    assert present == [{"mean"}, {"mean", "entropy"}, {"mean", "disagreement"}]
+    assert present == [{"mean"}, {"mean", "variance"}, {"mean", "disagreement"}]
     needed = {kind: set(Output(tmp_path, (kind,)).maps(saliency)) for kind in SAVE if kind not in FORMATS}
     assert needed == {
-        "map": {"mean"}, "overlay": {"mean"}, "uncertainty": {"entropy"}, "npy": {"mean"}, "guarantee": {"included"}
+        "map": {"mean"}, "overlay": {"mean"}, "uncertainty": {"variance"}, "npy": {"mean"}, "guarantee": {"included"}
     }  # fmt: skip
     assert {Output(tmp_path, (kind,)).maps(saliency) for kind in FORMATS} == {frozenset({"mean"})}
 

@@ -12,7 +12,7 @@ from densemble.inference.meaning import meaning_of
 from densemble.inference.tiles import small_drawings
 from densemble.inference.tiles.planes import Rows
 from densemble.inference.tiles.small_drawings import SIDE, SmallDrawings
-from densemble.tasks import DepthTask, MultilabelTask, SegmentationTask, Task
+from densemble.tasks import DepthTask, MultilabelTask, SaliencyTask, SegmentationTask, Task
 
 RANDOM = np.random.default_rng(0)
 HEIGHT, WIDTH, STEP = 50, 37, 3
@@ -24,7 +24,8 @@ IMAGE: Any = SimpleNamespace(
 
 
 @pytest.mark.parametrize(
-    "task", [SegmentationTask(("background", "a", "b")), DepthTask(unit="m"), MultilabelTask(("a", "b"))]
+    "task",
+    [SegmentationTask(("background", "a", "b")), DepthTask(unit="m"), MultilabelTask(("a", "b")), SaliencyTask()],
 )
 def test_rows_of_any_height_give_every_nth_pixel(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_drawings, "SIDE", -(-HEIGHT // STEP))
@@ -32,9 +33,8 @@ def test_rows_of_any_height_give_every_nth_pixel(task: Task, monkeypatch: pytest
     spread = torch.from_numpy(RANDOM.random((HEIGHT, WIDTH), dtype=np.float32))
     labels = maps.argmax(0) if task.distribution == "categorical" else None
     planes = {"mean": maps} if labels is None else {"label": labels}
-    planes["variance" if task.distribution == "none" else "entropy"] = spread[None] if labels is None else spread
-    if task.distribution == "bernoulli":
-        planes["entropy"] = spread
+    deviation = task.target_kind in ("values", "heat")
+    planes |= {"variance": spread[None]} if deviation else {"entropy": spread}
     drawings = SmallDrawings(IMAGE, task, ("overlay", "map", "uncertainty"), 2)
     for top in range(0, HEIGHT, 7):
         rows = Rows(top, {name: plane[..., top : top + 7, :] for name, plane in planes.items()})
@@ -42,7 +42,7 @@ def test_rows_of_any_height_give_every_nth_pixel(task: Task, monkeypatch: pytest
     every = (slice(None, None, STEP),) * 2
     label = None if labels is None else labels.numpy()[every]
     small, valid, meaning = maps.numpy()[(..., *every)], VALID[every], meaning_of(task)
-    sigma = spread.sqrt() if task.distribution == "none" else spread
+    sigma = spread.sqrt() if deviation else spread
     expected = {
         "overlay": draw_overlay(PIXELS[every], small, meaning, label, valid),
         "map": draw_view(small, meaning, label, valid),

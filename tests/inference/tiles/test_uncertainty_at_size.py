@@ -53,7 +53,8 @@ def members(task: Task, **options: Any) -> list[de.DenseModel]:
 
 
 def build(name: str, **options: Any) -> de.Ensemble:
-    return de.Ensemble(members(TASKS[name]), WEIGHTS, TASKS[name], **options).eval()
+    task = TASKS.get(name) or make_task({"name": "heatmap", "classes": ["head", "hand"]})
+    return de.Ensemble(members(task), WEIGHTS, task, **options).eval()
 
 
 def photo() -> np.ndarray[Any, Any]:
@@ -242,11 +243,13 @@ def test_the_interval_follows_the_variance_at_the_images_size(tmp_path: Path) ->
 def test_a_large_image_is_written_with_the_same_uncertainty(tmp_path: Path) -> None:
     pixels = photo()
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    for name, of in (("segmentation", "entropy"), ("depth", "variance")):
+    for name, of in (("segmentation", "entropy"), ("depth", "variance"), ("keypoints", "variance")):
         ensemble = build(name)
         path, view = predict_large(ensemble, tmp_path / "a.png", name, Output(tmp_path, ("uncertainty",))).files
         wanted = reference(ensemble, pixels)[of].numpy()
         wanted = np.sqrt(wanted.mean(0)) if of == "variance" else wanted
+        (small,) = de.predict(ensemble, tmp_path / "a.png", backend="eager", precision="fp32")
+        np.testing.assert_allclose(small.uncertainty, wanted, atol=1e-4, rtol=1e-3)
         np.testing.assert_allclose(tifffile.imread(path), wanted, atol=1e-4, rtol=1e-3)
         assert view.name == f"{name}_uncertainty_view.png"
 

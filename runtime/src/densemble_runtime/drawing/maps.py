@@ -32,6 +32,7 @@ class Meaning:
         name: name of the task, for the bar of values.
         classes: names of the channels; empty: one channel without a name.
         unit: unit of values.
+        uncertainty: map that the uncertainty is drawn from: entropy or variance.
     """
 
     kind: str
@@ -39,11 +40,17 @@ class Meaning:
     name: str
     classes: tuple[str, ...] = ()
     unit: str = ""
+    uncertainty: str = "variance"
 
     @property
     def value_unit(self) -> str:
         """Unit of the numbers of the map; empty if they have none."""
         return "objects per pixel" if self.kind == "density" else self.unit
+
+    @property
+    def spread(self) -> str:
+        """Name of the root of the variance; of values, it may be calibrated to the size of their errors."""
+        return "standard deviation" if self.kind == "values" else "standard deviation over the members"
 
 
 @dataclass(frozen=True)
@@ -121,21 +128,21 @@ def draw_uncertainty(
     Entropies are drawn up to the largest possible one, standard deviations up to their 99th percentile.
 
     Args:
-        values: entropy in nats, or standard deviation of values without a probability, ``(H, W)``; NaN where undefined.
+        values: entropy in nats, or standard deviation over the members, ``(H, W)``; NaN where undefined.
         meaning: meaning of the map.
         members: number of members that predicted the image; ``None``: unknown.
         valid: bool ``(H, W)``, where there is data; other pixels are grey.
     """
     known = values[np.isfinite(values)] if valid is None else values[valid & np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
-    of_values = meaning.distribution == "none"
-    label = _with_unit("standard deviation", meaning.value_unit) if of_values else "entropy (nats)"
+    of_members = meaning.uncertainty == "variance"
+    label = _with_unit(meaning.spread, meaning.value_unit) if of_members else "entropy (nats)"
     if high - low <= 1e-6 * abs(high):
-        cause = "; one member has no spread between members" if members == 1 and of_values else ""
+        cause = "; one member has no spread between members" if members == 1 and of_members else ""
         cause += ", so the number is that of the calibration" if cause and high else ""
         legend = Legend(note=f"no map of uncertainty: the {label} is {high:.3g} at every pixel{cause}")
         return Drawing(np.full((*values.shape, 3), NO_DATA, np.uint8), legend)
-    if of_values:
+    if of_members:
         top = float(np.percentile(known, 99)) or high
         label = f"{label}, up to the 99th percentile"
     else:
