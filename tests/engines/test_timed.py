@@ -240,7 +240,23 @@ def test_the_last_line_reports_the_time(
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
     data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(options={"heat_max": None}))
     run_module.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget)
-    assert (lines[-1] if lines[-1].startswith("took") else None) == line
+    assert next((line for line in lines if line.startswith("took")), None) == line
+    assert lines[-1] == (
+        "1 of 2 members was not trained for lack of time: b; train it with "
+        f"`densemble train {tmp_path} -o {tmp_path} --resume`, in Python with resume=True"
+    )
+
+
+def test_the_command_that_trains_members_left_out(lines: list[str]) -> None:
+    """Paths are quoted for the shell, and code of the user is allowed again."""
+    outcomes = [Outcome("a", "kept"), Outcome("b", "left out"), Outcome("c", "left out")]
+    member.report_left_out(outcomes, Path("my data"), Path("runs/a"), ["nets:Tiny"])
+    assert lines == [
+        "2 of 3 members were not trained for lack of time: b, c; train them with "
+        "`densemble train 'my data' -o runs/a --resume --function nets:Tiny`, in Python with resume=True"
+    ]
+    member.report_left_out(outcomes[:1], Path("my data"), Path("runs/a"), [])
+    assert len(lines) == 1
 
 
 def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(

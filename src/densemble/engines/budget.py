@@ -100,9 +100,7 @@ class Cost:
 
         The seconds after the training do not change: they are reserved, and the limit depends on them.
         """
-        return replace(
-            self, step=factor * self.step, validation=factor * self.validation, start=factor * self.start
-        )
+        return replace(self, step=factor * self.step, validation=factor * self.validation, start=factor * self.start)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Build and train one member of a run, predict its validation images, and record the result."""
 
 import logging
+import shlex
 import time
 import traceback
 from collections.abc import Sequence
@@ -220,6 +221,20 @@ def record_failure(training: Training, index: int, error: Exception, record: dic
     except DensembleError as second:
         log.error(f"{name}: {second}")
     return Outcome(name, "failed", message, error)
+
+
+def report_left_out(outcomes: Sequence[Outcome], data: Path, out: Path, functions: Sequence[str]) -> None:
+    """Warn if members were not trained for lack of time, with the command that trains them."""
+    names = [outcome.name for outcome in outcomes if outcome.state == "left out"]
+    if not names:
+        return
+    options = [word for function in functions for word in ("--function", function)]
+    command = shlex.join(["densemble", "train", str(data), "-o", str(out), "--resume", *options])
+    were, them = ("was", "it") if len(names) == 1 else ("were", "them")
+    log.warning(
+        f"{len(names)} of {len(outcomes)} members {were} not trained for lack of time: {', '.join(names)}; "
+        f"train {them} with `{command}`, in Python with resume=True"
+    )
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

@@ -162,11 +162,11 @@ class _TimedRun:
             if outcome.epochs > 0:
                 self.taken += self.budget.clock() - started
                 self.expected += cost.fixed + outcome.epochs * cost.epoch
-                if self.unmeasured and not self.plan().left_out:
-                    self.measure(MUCH_MORE)  # trainings are faster than expected: more members may fit
             if outcome.state == "done":
                 self.trained += 1
                 self.assembly.append(cost.assembly)
+            if self.unmeasured and self.budget.left > self.reserved and not self.plan().left_out:
+                self.measure(MUCH_MORE)  # trainings are faster than expected, or one failed: more members may fit
 
     def _speed(self) -> str:
         return f"; trainings took {self.slowness:.0%} of the time expected for their epochs" if self.expected else ""
