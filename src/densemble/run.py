@@ -321,6 +321,7 @@ def train(
     Raises:
         ConfigError: unknown or wrong settings.
         DataError: unusable images or targets.
+        WeightsError: the weights of a member cannot be read or downloaded; nothing is trained.
         PartialError: some members failed; the others are done, and ``Run(out)`` opens them.
         DensembleError: every member failed; the error has the type of the first failure.
     """
@@ -357,7 +358,7 @@ def run_members(
         DensembleError: every member failed; the error has the type of the first failure.
     """
     from densemble.engines.local import train_members
-    from densemble.engines.member import raise_failures
+    from densemble.engines.member import raise_failures, report_left_out
     from densemble.training.user_callbacks import UserCallbacks
 
     if data.reading.options["heat_max"]:
@@ -378,6 +379,7 @@ def run_members(
         remove_leftovers(run.folder, config)
     if budget is not None and budget.seconds is not None:
         log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
+    report_left_out(outcomes, data.path, out, user_functions(config))
     raise_failures(outcomes)
     return run
 

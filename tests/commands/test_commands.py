@@ -130,15 +130,17 @@ def test_backbones_cuts_and_doctor(command: Command) -> None:
 
 
 @pytest.mark.stress
-def test_missing_weights_can_be_given_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_can_be_replaced_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
     members = ["squeezenet1_1", "resdeconv"]
     values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "torchvision-squeezenet1_1.pth").write_bytes(b"an incomplete download")
+    save_file(
+        squeezenet1_1(num_classes=2).features[:2].state_dict(), tmp_path / "torchvision-squeezenet1_1.safetensors"
+    )
     failed = command("train", scenes, "--config", tmp_path / "run.yaml", "-o", tmp_path / "run", "--json", code=5)
     states = {row["name"]: row["state"] for row in json.loads(failed.stdout)["members"]}
     assert states == {"squeezenet1_1": "failed", "resdeconv": "done"}
-    assert "torchvision-squeezenet1_1.pth" in failed.stderr and "resdeconv: done" in failed.stderr
+    assert "torchvision-squeezenet1_1.safetensors' do not fit" in failed.stderr and "resdeconv: done" in failed.stderr
     (tmp_path / "good").mkdir()
     save_file(squeezenet1_1(weights=None).state_dict(), tmp_path / "good" / "torchvision-squeezenet1_1.safetensors")
     resume = ("train", scenes, "-o", tmp_path / "run", "--resume")

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from densemble.engines.budget import ENOUGH_STEPS, FEWEST_STEPS, SHORTEST, Budget, Cost, make_plan
+from densemble.engines.budget import (
+    ENOUGH_STEPS,
+    FEWEST_STEPS,
+    SHORTEST,
+    Budget,
+    Cost,
+    format_seconds,
+    make_plan,
+)
 
 TEN = Cost("ten", step=1.0, steps=10, epochs=12, validation=0.0, start=0.0, ending=0.0, assembly=0.0)
 """Epochs of 10 steps of a second: a useful training is 6 epochs (60 steps), all epochs take 120 s."""
@@ -51,6 +59,28 @@ def test_cost_by_hand() -> None:
     assert cost.epochs_in(7 + 30) == 2.5 and cost.epochs_in(3) == 0 and cost.epochs_in(1000) == 10
     short = replace(cost, steps=4000)
     assert short.least == 7 + 1000 * 0.5 + 2.0, "a quarter of an epoch is validated like a full one"
+
+
+def test_a_scaled_cost_keeps_the_seconds_after_the_training() -> None:
+    cost = Cost("a", step=0.5, steps=20, epochs=10, validation=2.0, start=3.0, ending=4.0, assembly=5.0)
+    slow = cost.scaled(3.0)
+    assert slow.epoch == 3 * 12 and slow.fixed == 3 * 3 + 4 and slow.assembly == 5
+    assert cost.scaled(1.0) == cost
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.046, "0.05 s"), (0.999, "1.0 s"), (4.21, "4.2 s"), (9.96, "10 s"), (160.4, "160 s"), (1.6e5, "160000 s")],
+)
+def test_durations_have_no_exponent(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_time_left_after_all_epochs_extends_the_limits_equally() -> None:
+    plan = make_plan([named("a", 1.0), named("b", 2.0)], 120 + 240 + 30)
+    assert [(share.seconds, share.limit) for share in plan.shares] == [(120, 135), (240, 255)]
+    short = make_plan([named("a", 1.0), named("b", 2.0)], 220)
+    assert all(share.limit == share.seconds for share in short.shares)
 
 
 def test_spare_time_is_shared_equally() -> None:
@@ -111,7 +141,8 @@ COSTS = st.lists(
 @given(costs=COSTS, seconds=st.floats(0, 3000))
 def test_every_plan_fits_into_the_time_and_trains_usefully(costs: list[Cost], seconds: float) -> None:
     plan = make_plan(costs, seconds, require_one=False)
-    assert sum(share.seconds for share in plan.shares) + plan.assembly <= seconds + 1e-6
+    assert sum(share.limit for share in plan.shares) + plan.assembly <= seconds + 1e-6
+    assert all(share.limit >= share.seconds for share in plan.shares)
     for share in plan.shares:
         assert share.cost.least - 1e-6 <= share.seconds <= share.cost.most + 1e-6
     assert sorted([share.cost.name for share in plan.shares] + [cost.name for cost in plan.left_out]) == sorted(

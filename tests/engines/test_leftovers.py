@@ -56,7 +56,7 @@ def test_only_checkpoints_and_cache_of_a_complete_run_are_removed(run: RunFolder
     (line,) = remove(run)
     gone = {path for path in before if not path.exists()}
     assert gone == {path for path in before if path.name == "last.ckpt" or run.cache in path.parents}
-    assert line.startswith(f"removed {sum(before[path] for path in gone) / 1e6:.0f} MB")
+    assert line == "removed 2.4 MB of checkpoints and 0.0 MB of decoded images (--keep-checkpoints keeps them)"
     assert remove(run) == [], "nothing is left to remove"
 
 
@@ -65,12 +65,18 @@ def test_checkpoints_and_cache_are_kept_on_request(run: RunFolder) -> None:
     assert remove(run, keep_checkpoints=True) == [] and size(run.path) == before
 
 
-@pytest.mark.parametrize("state", ["failed", "running"])
-def test_an_unfinished_member_keeps_its_checkpoint_and_the_cache(run: RunFolder, state: str) -> None:
+@pytest.mark.parametrize(("state", "reason"), [("failed", "failed"), ("running", "was interrupted")])
+def test_an_unfinished_member_keeps_its_checkpoint_and_the_cache(run: RunFolder, state: str, reason: str) -> None:
     record = run.member(1, "resdeconv").record
     write_json(record, {**read_json(record), "state": state})
-    remove(run)
+    np.save(run.cache / "decoded-abc" / "1.npy", np.zeros(300_000, np.uint8))
+    removed, kept = remove(run)
     assert checkpoints(run) == ["resdeconv"] and run.cache.is_dir()
+    assert removed == "removed 1.6 MB of checkpoints (--keep-checkpoints keeps them)", "0.4 + 1.2 MB, no images"
+    images = "0.3 MB of decoded images"
+    assert kept == f"kept 0.8 MB of checkpoints and {images} for --resume, because resdeconv {reason}"
+    run.member(1, "resdeconv").last.unlink()
+    assert remove(run) == [f"kept {images} for --resume, because resdeconv {reason}"], "nothing was removed"
 
 
 def test_a_member_left_out_keeps_no_checkpoint_and_no_cache(run: RunFolder) -> None:

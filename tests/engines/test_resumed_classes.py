@@ -28,7 +28,7 @@ def test_resumed_classes_keep_their_numbers(order: list[str], tmp_path: Path, mo
     run.path.mkdir()
     write_json(run.state, {"task": SegmentationTask(("sky", "road")).describe()})
     monkeypatch.setattr(local, "_check_members", lambda config: [])
-    for name in ("_open_run", "require_sound"):
+    for name in ("_open_run", "_require_weights", "require_sound"):
         monkeypatch.setattr(local, name, lambda *given: None)
 
     def decode(training: local.Training) -> None:

@@ -35,6 +35,7 @@ class FakeRun:
     Attributes:
         epochs: seconds of an epoch, by member.
         slowness: factor between the training time and its measurement.
+        shares, limits: seconds that each training took, and that it was allowed to take.
         broken: members that cannot be built.
         failing: members whose training fails.
         macs: multiply-accumulates by member; default increasing.
@@ -45,9 +46,11 @@ class FakeRun:
     broken: tuple[int, ...] = ()
     failing: tuple[int, ...] = ()
     macs: dict[int, float] = field(default_factory=dict)
+    monkeypatch: Any = None
     now: float = 0.0
     built: list[int] = field(default_factory=list)
     shares: dict[int, float] = field(default_factory=dict)
+    limits: dict[int, float] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
@@ -63,9 +66,12 @@ class FakeRun:
 
     def train(self, training: Any, number: int, built: Any, seconds: float, ending: float) -> Outcome:
         assert built == number
-        self.shares[number] = seconds
-        self.now += min(seconds, 10 * self.epochs[number]) * self.slowness
-        return Outcome(str(number), "failed" if number in self.failing else "done")
+        epoch = self.epochs[number] * self.slowness
+        self.limits[number], self.shares[number] = seconds, min(seconds, 10 * epoch)
+        self.now += self.shares[number]
+        if number in self.failing:
+            return Outcome(str(number), "failed")
+        return Outcome(str(number), "done", epochs=self.shares[number] / epoch)
 
     def run(self, seconds: float, used: float = 0.0, kept: int = 0) -> dict[int, str]:
         """Return the states of all members; ``used`` seconds pass before they are built."""
@@ -85,7 +91,7 @@ class FakeRun:
 @pytest.fixture
 def fake_run(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(*epochs: float, **options: Any) -> FakeRun:
-        fake = FakeRun(list(epochs), **options)
+        fake = FakeRun(list(epochs), **options, monkeypatch=monkeypatch)
         monkeypatch.setattr(timed, "sizes", lambda config, member: Sizes((8, 8), (8, 8), (4, 4)))
         monkeypatch.setattr(timed, "build_member", fake.build)
         monkeypatch.setattr(timed, "_measure", fake.measure)
@@ -103,7 +109,7 @@ def test_enough_for_all(fake_run: Any) -> None:
     assert fake.run(1000) == {0: "done", 1: "done", 2: "done"}
     assert fake.shares == {0: 10, 1: 20, 2: 30}, "all epochs, and no more"
     assert fake.lines[0] == f"time: 1000 s; used so far 3 s; expected: training 60 s, assembly {FIXED + 3:.0f} s"
-    assert fake.lines[1] == "  0: 10 of 10 epochs in 10 s (1 s each)"
+    assert fake.lines[1] == "  0: 10 of 10 epochs in 10 s (1.0 s each)"
 
 
 def test_the_time_before_the_first_member_counts(fake_run: Any) -> None:
@@ -130,9 +136,52 @@ def test_a_cheap_member_with_more_macs_is_trained(fake_run: Any) -> None:
 
 
 def test_spare_time_goes_to_unmeasured_members(fake_run: Any) -> None:
-    fake = fake_run(10, 20, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.2)
+    fake = fake_run(10, 50, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.4)
     assert fake.run(60) == {0: "done", 1: "left out", 2: "done"}
     assert "  2: left out: not measured" in "\n".join(fake.lines), "as estimated before the first training"
+
+
+def test_members_left_out_are_taken_up_again_if_trainings_are_faster_than_measured(fake_run: Any) -> None:
+    """Measured: 52 of 100 s for member 0, and 60 s for a useful training of member 1. True: a fifth of it."""
+    fake = fake_run(10, 20, 1, macs={0: 1, 1: 2, 2: 7}, slowness=0.2)
+    assert fake.run(60) == {0: "done", 1: "done", 2: "done"}
+    text = "\n".join(fake.lines)
+    assert "  1: left out: a useful training (3 epochs) and its part of the assembly need 61 s" in text
+    assert "\n1: fits into the time after all; trainings took 20% of the time expected for their epochs" in text
+    assert fake.now + FIXED + 3 * ASSEMBLY <= 60
+
+
+def test_the_speed_of_finished_trainings_decides_about_the_next_ones(fake_run: Any) -> None:
+    """Three times as slow as measured: a useful training of member 1 takes 54 s instead of 18 s.
+
+    30 s of training: 3 + 18 s for useful trainings, and 4.5 s more for each.
+    """
+    fake = fake_run(1, 6, slowness=3.0)
+    assert fake.run(2 + 30 + FIXED + 2 * ASSEMBLY) == {0: "done", 1: "left out"}
+    assert fake.shares == {0: 7.5} and "need 55 s" in (fake.outcomes[1].error or "")
+
+
+@pytest.mark.parametrize("slowness", [0.1, 0.5, 1.0, 2.0, 5.0])
+def test_the_limit_is_kept_at_any_speed(fake_run: Any, slowness: float) -> None:
+    """The machine becomes slower after the first training, whose speed makes the estimates of the others too low."""
+    fake = fake_run(1, 2, 3, 4, slowness=0.2)
+    train = fake.train
+
+    def slower(*arguments: Any) -> Outcome:
+        outcome = train(*arguments)
+        fake.slowness = slowness
+        return outcome
+
+    fake.monkeypatch.setattr(timed, "train_member", slower)
+    states = list(fake.run(60).values())
+    assert fake.now + FIXED + states.count("done") * ASSEMBLY <= 60
+    assert all(fake.shares[number] <= fake.limits[number] for number in fake.shares)
+
+
+def test_time_that_is_left_after_all_epochs_is_a_reserve_for_slow_trainings(fake_run: Any) -> None:
+    """Trainings of 10 and 20 s take 20 and 40 s, within the limit of 100 s, and run to their last epoch."""
+    fake = fake_run(1, 2, slowness=2.0)
+    assert fake.run(100) == {0: "done", 1: "done"} and fake.shares == {0: 20, 1: 40}
 
 
 def test_measuring_takes_at_most_a_quarter_of_the_time(fake_run: Any) -> None:
@@ -191,7 +240,23 @@ def test_the_last_line_reports_the_time(
     budget = Budget(seconds, started=100.0, clock=lambda: now[0])
     data: Any = SimpleNamespace(path=tmp_path, reading=SimpleNamespace(options={"heat_max": None}))
     run_module.run_members(data, make_config(SMALL_RUN), tmp_path, False, budget)
-    assert (lines[-1] if lines[-1].startswith("took") else None) == line
+    assert next((line for line in lines if line.startswith("took")), None) == line
+    assert lines[-1] == (
+        "1 of 2 members was not trained for lack of time: b; train it with "
+        f"`densemble train {tmp_path} -o {tmp_path} --resume`, in Python with resume=True"
+    )
+
+
+def test_the_command_that_trains_members_left_out(lines: list[str]) -> None:
+    """Paths are quoted for the shell, and code of the user is allowed again."""
+    outcomes = [Outcome("a", "kept"), Outcome("b", "left out"), Outcome("c", "left out")]
+    member.report_left_out(outcomes, Path("my data"), Path("runs/a"), ["nets:Tiny"])
+    assert lines == [
+        "2 of 3 members were not trained for lack of time: b, c; train them with "
+        "`densemble train 'my data' -o runs/a --resume --function nets:Tiny`, in Python with resume=True"
+    ]
+    member.report_left_out(outcomes[:1], Path("my data"), Path("runs/a"), [])
+    assert len(lines) == 1
 
 
 def test_images_that_do_not_fit_into_gpu_memory_are_predicted_on_the_cpu(

@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from densemble.progress.display import Lines, LiveTable, Rates, fraction, live_console, shown_progress
+from densemble.progress.display import (
+    Lines,
+    LiveTable,
+    Rates,
+    fraction,
+    live_console,
+    rate_text,
+    shown_progress,
+)
 from densemble.progress.phases import Epoch, Phase, Silent, end_epoch, is_shown, listening, phase, set_limit, track
 
 
@@ -133,6 +141,40 @@ def test_no_row_is_wider_than_77_columns_whatever_the_names_are(table: LiveTable
             images.advance(100)
             rows = rendered(table)
     assert len(rows) == 3 and all(len(row) <= 77 for row in rows) and "…" in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "detail"),
+    [
+        ("timing members", ("round", 25, 10), "round 11/25"),
+        ("maps", ("member", 12, 9), "member 10/12"),
+    ],
+)
+def test_the_steps_of_an_assembly_fit_with_their_remaining_time(
+    table: LiveTable, clock: Clock, outer: str, inner: tuple[str, int, int], detail: str
+) -> None:
+    name, total, done = inner
+    with listening(table), phase("assembling", 5, steps=True) as steps:
+        steps.start(1, outer)
+        for _ in track(range(done + 1), name, total, steps=True):
+            for _ in track(range(14), "", 14):
+                rendered(table)
+                clock.now += 1
+                row = rendered(table)[0]
+    assert row.startswith(f"assembling 2/5 {outer} ") and detail in row, "without the number of images times members"
+    assert re.search(r", 0:0\d:\d\d left$", row), row
+
+
+def test_rates_have_no_exponent() -> None:
+    assert [rate_text(rate) for rate in (0.25, 12.34, 1234.5, 1e6)] == ["0.25/s", "12.3/s", "1234/s", "1000000/s"]
+
+
+def test_another_item_of_the_same_step_is_a_line(clock: Clock) -> None:
+    stream = io.StringIO()
+    with listening(Lines(stream, clock)), phase("assembling", 5, steps=True) as steps:
+        steps.start(1, "timing members")
+        steps.start(1, "maps")
+    assert stream.getvalue().splitlines() == ["assembling 2/5 timing members", "assembling 2/5 maps"]
 
 
 def test_the_end_of_all_members_is_estimated_from_their_costs(table: LiveTable, clock: Clock) -> None:

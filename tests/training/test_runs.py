@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_run import SMALL_RUN
+from torchvision.models import WeightsEnum
 
 from densemble.config import make_config
 from densemble.data.folder import FolderData
+from densemble.engines import local
 from densemble.engines.budget import Budget, parse_time
 from densemble.engines.local import train_members
-from densemble.engines.member import raise_failures
-from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError
+from densemble.engines.member import count_epochs, raise_failures
+from densemble.errors import ArtifactError, DivergedError, PartialError, UsageError, WeightsError
 from densemble.run import Run
 from densemble.training.callbacks import read_rows
 from densemble.training.dataset import EpochSampler
@@ -72,7 +74,7 @@ def test_batch_statistics_of_a_member_without_pretraining_are_updated(finished_r
 
 
 def test_a_member_that_fails_does_not_stop_the_others(scenes: Path, tmp_path: Path) -> None:
-    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    save_file({"conv.weight": torch.zeros(1)}, tmp_path / "bad.safetensors")
     members = [
         {"backbone": "squeezenet1_1", "name": "bad", "weights": str(tmp_path / "bad.safetensors")},
         {"backbone": "resdeconv", "name": "diverges", "learning_rate": 1e30},
@@ -88,6 +90,30 @@ def test_a_member_that_fails_does_not_stop_the_others(scenes: Path, tmp_path: Pa
     with pytest.raises(DivergedError, match="every member failed"):
         raise_failures(outcomes[1:2])
     assert list(Run(tmp_path / "run").trained()) == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("absent.pth", "no weights file at"),
+        ("bad.safetensors", "cannot read weights"),
+        (None, r"cannot download.*--set members\.1\.weights=null"),
+    ],
+)
+def test_weights_that_cannot_be_read_stop_the_run_before_any_training(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str | None, message: str
+) -> None:
+    def no_connection(*_: Any, **__: Any) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", no_connection)
+    monkeypatch.setattr(local, "train_member", lambda *_: pytest.fail("trained"))
+    (tmp_path / "bad.safetensors").write_bytes(b"no weights")
+    weights = {"weights": str(tmp_path / file)} if file else {}
+    values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}, {"backbone": "squeezenet1_1", **weights}]}
+    with pytest.raises(WeightsError, match=rf"squeezenet1_1: {message}.*stopped before any training"):
+        train_members(FolderData(scenes, "saliency"), make_config(values), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir()), "the same command can be repeated"
 
 
 KILLED = """
@@ -188,6 +214,13 @@ def test_leaderboard_and_assembly(finished_run: Path) -> None:
         run.assemble("nobody")
     with pytest.raises(ArtifactError, match="no run folder"):
         Run(finished_run / "members")
+
+
+def test_trained_epochs_count_a_last_one_that_was_cut_short_as_a_part() -> None:
+    assert count_epochs([5, 4, 4], 3) == 3 and count_epochs([], 3) == 0
+    assert count_epochs([4, 6, 2.5], 8) == 2.5, "the complete ones take 5 s on average"
+    assert count_epochs([4, 4, 9], 8) == 3, "a slow epoch is one epoch"
+    assert count_epochs([4], 8) == 0, "it may be a part of any size"
 
 
 def test_learning_rate_schedule() -> None:

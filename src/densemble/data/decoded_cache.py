@@ -144,7 +144,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
         except OSError as error:
             raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
 
-    return map_in_threads(digest, paths, "comparing")
+    return map_in_threads(digest, paths, "checking images, targets")
 
 
 def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from densemble.errors import UsageError
 
@@ -95,13 +95,28 @@ class Cost:
         """Return the epochs expected to fit into a number of seconds."""
         return min(max((seconds - self.fixed) / max(self.epoch, 1e-9), 0.0), self.epochs)
 
+    def scaled(self, factor: float) -> "Cost":
+        """Return the cost if training takes ``factor`` times as long.
+
+        The seconds after the training do not change: they are reserved, and the limit depends on them.
+        """
+        return replace(self, step=factor * self.step, validation=factor * self.validation, start=factor * self.start)
+
 
 @dataclass(frozen=True)
 class Share:
-    """Seconds allotted to one member."""
+    """Seconds allotted to one member.
+
+    Attributes:
+        cost: its expected cost.
+        seconds: expected seconds of its training.
+        limit: seconds after which its training is stopped; more than ``seconds`` if time is left after all epochs of
+            all members, because the machine may become slower than expected.
+    """
 
     cost: Cost
     seconds: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -140,11 +155,14 @@ def make_plan(costs: Sequence[Cost], seconds: float, require_one: bool = True) -
             break
         count, spare = count + 1, spare - cost.least - cost.assembly
     if count == 0 and order and require_one:
-        only = Share(order[0], max(seconds - order[0].assembly, SHORTEST))
-        return Plan((only,), tuple(order[1:]), 0.0)
+        allotted = max(seconds - order[0].assembly, SHORTEST)
+        return Plan((Share(order[0], allotted, allotted),), tuple(order[1:]), 0.0)
     kept = order[:count]
     extras = _distribute(spare, [cost.most - cost.least for cost in kept])
-    shares = tuple(Share(cost, cost.least + extra) for cost, extra in zip(kept, extras, strict=True))
+    rest = max(spare - sum(extras), 0.0) / max(count, 1)
+    shares = tuple(
+        Share(cost, cost.least + extra, cost.least + extra + rest) for cost, extra in zip(kept, extras, strict=True)
+    )
     return Plan(shares, tuple(order[count:]), spare)
 
 
@@ -156,6 +174,12 @@ def _distribute(seconds: float, limits: Sequence[float]) -> list[float]:
         parts[index] = min(limits[index], seconds / (len(limits) - done))
         seconds -= parts[index]
     return parts
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration without an exponent: ``160 s``, ``4.2 s``, ``0.05 s``."""
+    decimals = 0 if seconds >= 9.95 else 1 if seconds >= 0.95 else 2
+    return f"{seconds:.{decimals}f} s"
 
 
 def parse_time(text: str | float | None) -> float | None:

@@ -8,12 +8,14 @@ from densemble.config import RunConfig
 from densemble.storage.runs import MemberFolder, RunFolder, read_json
 
 log = logging.getLogger(__name__)
+_REASONS = {"failed": "failed", "running": "was interrupted"}
 
 
 def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
     """Remove ``last.ckpt`` of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
 
-    ``trainer.keep_checkpoints`` keeps all of them. A ``trainer.cache_dir`` outside the run is shared and stays.
+    ``trainer.keep_checkpoints`` keeps all of them. A ``trainer.cache_dir`` outside the run is shared and stays. The log
+    names what is removed, and what is kept and why.
     Later commands that need decoded images decode them again.
 
     Args:
@@ -22,17 +24,25 @@ def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
     """
     if config.trainer.keep_checkpoints:
         return
-    unfinished, size = False, 0
-    for number, name in enumerate(config.member_names()):
-        folder = run.member(number, name)
-        state = member_state(folder)
-        if state == "done":
-            size += _remove(folder.last)
-        unfinished |= state in ("failed", "running")
-    if not unfinished:
-        size += _remove(run.cache)
-    if size:
-        log.info(f"removed {size / 1e6:.0f} MB of checkpoints and decoded images (--keep-checkpoints keeps them)")
+    members = {name: run.member(number, name) for number, name in enumerate(config.member_names())}
+    states = {name: member_state(folder) for name, folder in members.items()}
+    unfinished = {name: state for name, state in states.items() if state in ("failed", "running")}
+    removed = {"checkpoints": sum(_remove(members[name].last) for name, state in states.items() if state == "done")}
+    kept = {"checkpoints": sum(_size(members[name].last) for name in unfinished)}
+    if unfinished:
+        kept["decoded images"] = _size(run.cache)
+    else:
+        removed["decoded images"] = _remove(run.cache)
+    if any(removed.values()):
+        log.info(f"removed {_listed(removed)} (--keep-checkpoints keeps them)")
+    if any(kept.values()):
+        reasons = ", ".join(f"{name} {_REASONS[state]}" for name, state in unfinished.items())
+        log.info(f"kept {_listed(kept)} for --resume, because {reasons}")
+
+
+def _listed(sizes: dict[str, int]) -> str:
+    """Return ``28 MB of checkpoints and 39 MB of decoded images``, without parts that have no bytes."""
+    return " and ".join(f"{size / 1e6:.1f} MB of {part}" for part, size in sizes.items() if size)
 
 
 def member_state(folder: MemberFolder) -> str:
@@ -51,10 +61,15 @@ def forget_training(run: RunFolder) -> None:
 
 def _remove(path: Path) -> int:
     """Remove a file or a folder, which may be absent; return its size in bytes."""
+    size = _size(path)
     if path.is_dir():
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         shutil.rmtree(path, ignore_errors=True)
-        return size
-    size = path.stat().st_size if path.is_file() else 0
-    path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
     return size
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file or of all files in a folder; 0 if it is absent."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -23,8 +23,9 @@ from densemble.engines.leftovers import forget_training, member_state
 from densemble.engines.member import Outcome, Training, train_member
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
-from densemble.errors import ResourceError, UsageError
+from densemble.errors import ResourceError, UsageError, WeightsError
 from densemble.evaluation.scores import score_baselines
+from densemble.nets.backbones import require_weights
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
 from densemble.storage.runs import RunFolder, read_json, require_new, require_writable, write_json, write_text
@@ -47,7 +48,10 @@ def train_members(
     teach: Callable[[Training, DecodedSplit], SoftTargets] | None = None,
     callbacks: UserCallbacks = NO_CALLBACKS,
 ) -> list[Outcome]:
-    """Train all members of a run, one by one; a member that fails does not stop the others.
+    """Train all members of a run, one by one; a member that fails in training does not stop the others.
+
+    The pretrained weights of all members are read before the first training: if some cannot be read or downloaded,
+    nothing is trained.
 
     Args:
         data: images and targets.
@@ -62,6 +66,7 @@ def train_members(
         UsageError: the folder holds a run with other settings or data, or a member has an unknown name.
         DataError: unusable images or targets.
         ResourceError: the folder cannot be written.
+        WeightsError: the weights of a member cannot be read or downloaded.
     """
     run = RunFolder(out)
     macs = _check_members(config)
@@ -72,6 +77,7 @@ def train_members(
     if run.state.is_file():  # earlier members were trained with these class numbers
         data = data.numbered_as(make_task(read_json(run.state)["task"]))
     require_sound(data)
+    _require_weights(run, config)
     _open_run(run, data, config, digests)
     train = _decode_all(Training(data, data.task, config, run))
     training = Training(data, trained_task(data.task, config, train), config, run, callbacks=callbacks)
@@ -122,11 +128,30 @@ def _check_members(config: RunConfig) -> list[float]:
     for loss in filter(is_user_function, loss_names(config.loss)):
         require_user_loss(loss)
     macs = []
-    for member in track(config.members, "measuring networks", len(config.members)):
+    for member in track(config.members, "choosing cuts", len(config.members), "members"):
         if member.head is not None:
             require_head(member.head)
         macs.append(float(member_cut(config, member).macs))
     return macs
+
+
+def _require_weights(run: RunFolder, config: RunConfig) -> None:
+    """Check that the weights of all members that are not trained yet can be read; downloads stay in their cache.
+
+    Raises:
+        WeightsError: those of a member cannot.
+    """
+    names = config.member_names()
+    indices: dict[tuple[str, str | None], int] = {}  # copies share one file
+    for index, member in enumerate(config.members):
+        if member_state(run.member(index, names[index])) != "done":
+            indices.setdefault((member.backbone, member.weights), index)
+    for (backbone, weights), index in track(indices.items(), "checking weights", len(indices), "files"):
+        try:
+            require_weights(backbone, weights, config.weights_dir)
+        except WeightsError as error:
+            remedy = str(error).replace("members.0.weights", f"members.{index}.weights")  # networks have no index
+            raise WeightsError(f"{names[index]}: {remedy}; stopped before any training") from error
 
 
 def _require_same_settings(run: RunFolder, config: RunConfig, resume: bool) -> None:

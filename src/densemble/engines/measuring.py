@@ -1,8 +1,9 @@
-"""Measure the cost of a member's training: steps with one batch on a copy, one prediction, some scores."""
+"""Measure the cost of a member's training: steps with one or two batches on a copy, one prediction, some scores."""
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ from densemble.training.single_values import normalize_single_values
 
 Clock = Callable[[], float]
 CPU_IMAGES = 2
-"""Images in the measured batch on a CPU, where the time is proportional to their number."""
+"""Images in the first measured batch on a CPU. The time is at most proportional to the number of images: a part of it,
+such as the optimizer, does not depend on them. In small networks, most of it does not."""
 SCORED = 4
 """Validation images that are read and scored to measure the time."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,15 +48,21 @@ class StepTimes:
     batch: int
 
 
-def measure_steps(fit: MemberFit, clock: Clock) -> StepTimes:
+def measure_steps(fit: MemberFit, clock: Clock, longest: float = math.inf) -> StepTimes:
     """Measure a training step and a validation; the model is not changed.
 
     A batch that does not fit into memory is halved, as in training.
+
+    Args:
+        fit: the training.
+        clock: returns seconds.
+        longest: on a CPU, a step with a full batch is measured only if it takes at most this many seconds; else its
+            time is an upper bound, in proportion to that of a small batch.
     """
     batch = first_batch(fit.settings)
     while True:
         try:
-            return _StepTimer(fit, clock).measure(batch)
+            return _StepTimer(fit, clock).measure(batch, longest)
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not is_out_of_memory(error):
                 raise
@@ -62,7 +70,7 @@ def measure_steps(fit: MemberFit, clock: Clock) -> StepTimes:
 
 
 class _StepTimer:
-    """Measures a copy of a model that it trains for two steps."""
+    """Measures a copy of a model that it trains for a few steps."""
 
     def __init__(self, fit: MemberFit, clock: Clock) -> None:
         device = training_device(fit.settings.machine)
@@ -73,8 +81,16 @@ class _StepTimer:
         self.clock = clock
         self.optimizer = torch.optim.AdamW(self.model.parameters())
 
-    def measure(self, batch: int) -> StepTimes:
-        count = min(batch if self.device.type == "cuda" else CPU_IMAGES, batch, len(self.fit.train))
+    def measure(self, batch: int, longest: float) -> StepTimes:
+        full = min(batch, len(self.fit.train))
+        few = full if self.device.type == "cuda" else min(CPU_IMAGES, full)
+        times = self._measure(few, full)
+        if few < full and times.step <= longest:
+            times = self._measure(full, full)
+        return replace(times, batch=batch)
+
+    def _measure(self, count: int, full: int) -> StepTimes:
+        """Measure with ``count`` images and scale the time of a step to ``full`` images."""
         samples = augmented(self.fit, self.fit.train, self.settings.augment)
         started = self.clock()
         images, targets = default_collate([samples[0, index] for index in range(count)])
@@ -90,10 +106,11 @@ class _StepTimer:
         self._step(inputs, targets)  # warms up kernels and memory
         step = self._timed(lambda: self._step(inputs, targets))
         self.model.eval()
+        self._validate(inputs, targets)
         validation = self._timed(lambda: self._validate(inputs, targets))
         # With a GPU, about four processes load batches in parallel; on a CPU, loading delays the step.
         step = max(step, loading / 4) if self.device.type == "cuda" else step + loading
-        return StepTimes(step * batch / count, validation / count, features, batch)
+        return StepTimes(step * full / count, validation / count, features, full)
 
     def _timed(self, call: Callable[[], object]) -> float:
         synchronize(self.device)

@@ -1,6 +1,7 @@
 """Build and train one member of a run, predict its validation images, and record the result."""
 
 import logging
+import shlex
 import time
 import traceback
 from collections.abc import Sequence
@@ -43,12 +44,14 @@ class Outcome:
         state: ``done``, ``kept`` (finished by an earlier command), ``left out`` (for lack of time), ``failed``.
         error: reason why it failed or was left out.
         cause: exception of a failed member.
+        epochs: epochs that this command trained; one that was cut short counts as a part.
     """
 
     name: str
     state: str
     error: str | None = None
     cause: BaseException | None = None
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ def train_member(
     """
     started = time.monotonic()
     name, folder, member = training.name(index), training.folder(index), training.config.members[index]
+    before = finished_epochs(folder)
     record: dict[str, Any] = {"name": name, "config": member.model_dump(mode="json"), "state": "running"}
     try:
         require_writable(folder.path)
@@ -143,7 +147,31 @@ def train_member(
     score = record["val"].get(training.task.primary)
     text = "" if score is None else f", val {training.task.primary} {score:.4f}"
     log.info(f"{name}: done in {record['seconds']:.0f} s{text}")
-    return Outcome(name, "done")
+    seconds_of_epochs = [row["seconds"] for row in read_rows(folder.metrics)[before:]]
+    return Outcome(name, "done", epochs=count_epochs(seconds_of_epochs, built.settings.epochs - before))
+
+
+def finished_epochs(folder: MemberFolder) -> int:
+    """Return the number of epochs after which a training of the member continues."""
+    return len(read_rows(folder.metrics)) if folder.last.is_file() and folder.metrics.is_file() else 0
+
+
+def count_epochs(seconds: Sequence[float], requested: int) -> float:
+    """Return the number of trained epochs from their durations; the last one may have been cut short.
+
+    Args:
+        seconds: duration of each epoch.
+        requested: number of epochs if the time is long enough.
+
+    Returns:
+        0 if the only epoch may have been cut short.
+    """
+    if len(seconds) >= requested or not seconds:
+        return float(len(seconds))
+    complete = seconds[:-1]
+    if not complete:
+        return 0.0
+    return len(complete) + min(seconds[-1] * len(complete) / max(sum(complete), 1e-9), 1.0)
 
 
 def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
@@ -193,6 +221,20 @@ def record_failure(training: Training, index: int, error: Exception, record: dic
     except DensembleError as second:
         log.error(f"{name}: {second}")
     return Outcome(name, "failed", message, error)
+
+
+def report_left_out(outcomes: Sequence[Outcome], data: Path, out: Path, functions: Sequence[str]) -> None:
+    """Warn if members were not trained for lack of time, with the command that trains them."""
+    names = [outcome.name for outcome in outcomes if outcome.state == "left out"]
+    if not names:
+        return
+    options = [word for function in functions for word in ("--function", function)]
+    command = shlex.join(["densemble", "train", str(data), "-o", str(out), "--resume", *options])
+    were, them = ("was", "it") if len(names) == 1 else ("were", "them")
+    log.warning(
+        f"{len(names)} of {len(outcomes)} members {were} not trained for lack of time: {', '.join(names)}; "
+        f"train {them} with `{command}`, in Python with resume=True"
+    )
 
 
 def raise_failures(outcomes: Sequence[Outcome]) -> None:

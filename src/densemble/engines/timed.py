@@ -5,12 +5,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from densemble.engines.budget import Budget, Cost, Plan, make_plan
+from densemble.engines.budget import Budget, Cost, Plan, format_seconds, make_plan
 from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
-from densemble.engines.member import FAILURES, Outcome, Training, build_member, record_failure, train_member
+from densemble.engines.member import (
+    FAILURES,
+    Outcome,
+    Training,
+    build_member,
+    finished_epochs,
+    record_failure,
+    train_member,
+)
 from densemble.engines.plan import sizes
 from densemble.progress.phases import Phase, phase, track
-from densemble.training.callbacks import read_rows
 from densemble.training.fit import training_device
 from densemble.training.rate import STEPS
 from densemble.training.settings import MemberFit
@@ -31,6 +38,8 @@ TIMING_PASSES = 9
 """Forward passes per member that measure milliseconds; see :mod:`densemble.selection.timing`."""
 MEASURING_SHARE, MUCH_MORE = 0.25, 3.0
 """If the time is short, measuring ends after this share of it, or at this ratio of multiply-accumulates."""
+LONGEST_STEP = 0.04
+"""A step with a full batch is measured on a CPU if it takes at most this share of the time left."""
 NOT_MEASURED = "not measured, because members that compute less do not all fit into the time"
 
 
@@ -38,7 +47,8 @@ def train_within(budget: Budget, training: Training, macs: Mapping[int, float], 
     """Train as many members as fit into the budget, cheapest first.
 
     Members are built and measured with one batch. A member is left out if the remaining time is too short for a useful
-    training (:class:`Cost`); this is decided again before each member. At least one member is trained.
+    training (:class:`Cost`); this is decided again before each member, with the speed of the finished trainings. At
+    least one member is trained.
 
     Args:
         budget: time limit, counted from the start of the command.
@@ -65,9 +75,11 @@ class _TimedRun:
 
     Attributes:
         unmeasured: indices of members that are not measured yet, fewest multiply-accumulates first.
-        costs, built: costs and built members of those measured but not trained yet, by index.
+        costs, built: measured costs and built members of those measured but not trained yet, by index.
+        announced: members that the estimate before the first training leaves out.
         trained: number of members that will be assembled, including ``kept`` members of earlier commands.
         assembly, measured: assembly seconds of each trained member, and of each measured member.
+        expected, taken: seconds of the finished trainings: measured in advance, and as it turned out.
     """
 
     budget: Budget
@@ -79,6 +91,9 @@ class _TimedRun:
     built: dict[int, MemberFit] = field(default_factory=dict)
     assembly: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
+    announced: set[int] = field(default_factory=set)
+    expected: float = 0.0
+    taken: float = 0.0
 
     def __post_init__(self) -> None:
         map_size = sizes(self.training.config, self.training.config.members[0]).stored
@@ -92,9 +107,18 @@ class _TimedRun:
         fixed = ASSEMBLY_START + FULL_SIZE_SCORES * len(self.training.data.val) * self.scoring.full_size
         return fixed + sum(self.assembly) + self.kept * sum(self.measured) / max(len(self.measured), 1)
 
-    def plan(self) -> Plan:
-        """Plan the trainings that fit into the time left."""
-        return make_plan(list(self.costs.values()), self.budget.left - self.reserved, self.trained == 0)
+    @property
+    def slowness(self) -> float:
+        """Seconds that the finished trainings took, divided by those expected; 1 before the first one."""
+        return self.taken / self.expected if self.expected > 0 else 1.0
+
+    def plan(self, require_one: bool = False) -> Plan:
+        """Plan the trainings that fit into the time left, at the speed of the finished ones."""
+        costs = [cost.scaled(self.slowness) for cost in self.costs.values()]
+        return make_plan(costs, self.budget.left - self.reserved, require_one)
+
+    def _index(self, cost: Cost) -> int:
+        return next(index for index in self.costs if self.training.name(index) == cost.name)
 
     def measure(self, much_more: float) -> int:
         """Build and measure members; return the number of measured members.
@@ -103,9 +127,8 @@ class _TimedRun:
         as much, or when measuring has taken its share of the time.
         """
         least_left, measured = self.budget.left * (1 - MEASURING_SHARE), 0
-        for index in track(list(self.unmeasured), "measuring members", len(self.unmeasured)):
-            plan = make_plan(list(self.costs.values()), self.budget.left - self.reserved, False)
-            excess = [self.macs[i] for i, cost in self.costs.items() if cost in plan.left_out]
+        for index in track(list(self.unmeasured), "timing training steps", len(self.unmeasured), "members"):
+            excess = [self.macs[self._index(cost)] for cost in self.plan().left_out]
             if excess and (self.budget.left < least_left or self.macs[index] > much_more * min(excess)):
                 break
             self.unmeasured.remove(index)
@@ -126,20 +149,32 @@ class _TimedRun:
 
     def _train(self, members: Phase) -> None:
         total = len(self.training.config.members)
-        while (plan := self.plan()).shares:
+        while (plan := self.plan(self.trained == 0)).shares:
             share = plan.shares[0]
-            index = next(index for index, cost in self.costs.items() if cost is share.cost)
-            del self.costs[index]
-            members.start(total - len(self.costs) - len(self.unmeasured) - 1, self.training.name(index))
-            outcome = train_member(self.training, index, self.built.pop(index), share.seconds, share.cost.ending)
+            index = self._index(share.cost)
+            cost, name = self.costs.pop(index), self.training.name(index)
+            if index in self.announced:
+                log.info(f"{name}: fits into the time after all{self._speed()}")
+            members.start(total - len(self.costs) - len(self.unmeasured) - 1, name)
+            started = self.budget.clock()
+            outcome = train_member(self.training, index, self.built.pop(index), share.limit, cost.ending)
             self.record(index, outcome)
+            if outcome.epochs > 0:
+                self.taken += self.budget.clock() - started
+                self.expected += cost.fixed + outcome.epochs * cost.epoch
             if outcome.state == "done":
                 self.trained += 1
-                self.assembly.append(share.cost.assembly)
+                self.assembly.append(cost.assembly)
+            if self.unmeasured and self.budget.left > self.reserved and not self.plan().left_out:
+                self.measure(MUCH_MORE)  # trainings are faster than expected, or one failed: more members may fit
+
+    def _speed(self) -> str:
+        return f"; trainings took {self.slowness:.0%} of the time expected for their epochs" if self.expected else ""
 
     def estimate(self) -> list[str]:
         """Return the expected times, before the first member is trained, as lines of text."""
-        plan = self.plan()
+        plan = self.plan(self.trained == 0)
+        self.announced = {self._index(cost) for cost in plan.left_out} | set(self.unmeasured)
         expected = sum(share.seconds for share in plan.shares)
         lines = [
             f"time: {self.budget.seconds:.0f} s; used so far {self.budget.used:.0f} s; expected: training "
@@ -149,7 +184,7 @@ class _TimedRun:
             cost = share.cost
             lines.append(
                 f"  {cost.name}: {_format_epochs(cost.epochs_in(share.seconds))} of {cost.epochs} epochs in "
-                f"{share.seconds:.0f} s ({cost.epoch:.2g} s each)"
+                f"{format_seconds(share.seconds)} ({format_seconds(cost.epoch)} each)"
             )
         lines += [f"  {cost.name}: left out: {_reason(cost, plan.spare)}" for cost in plan.left_out]
         return lines + [f"  {self.training.name(index)}: left out: {NOT_MEASURED}" for index in self.unmeasured]
@@ -157,16 +192,15 @@ class _TimedRun:
     def reasons(self) -> dict[int, str]:
         """Return the reasons why the waiting members are left out, by index."""
         spare = self.plan().spare
-        return {index: _reason(cost, spare) for index, cost in self.costs.items()} | dict.fromkeys(
-            self.unmeasured, NOT_MEASURED
-        )
+        waiting = {index: _reason(cost.scaled(self.slowness), spare) for index, cost in self.costs.items()}
+        return waiting | dict.fromkeys(self.unmeasured, NOT_MEASURED)
 
 
 def _measure(built: MemberFit, scoring: ScoringTimes, budget: Budget) -> Cost:
     settings, images = built.settings, len(built.val)
-    times = measure_steps(built, budget.clock)
+    times = measure_steps(built, budget.clock, LONGEST_STEP * budget.left)
     forward = measure_prediction(built.model, scoring.image, training_device(settings.machine), budget.clock)
-    done = len(read_rows(built.folder.metrics)) if built.folder.last.is_file() else 0
+    done = finished_epochs(built.folder)
     per_image = ASSEMBLY_PREDICTIONS * forward + ASSEMBLY_SCORES * scoring.stored_size
     return Cost(
         name=built.title,

@@ -325,20 +325,29 @@ def load_weights(
     Raises:
         WeightsError: the weights do not exist, cannot be read or downloaded, or do not fit the network.
     """
-    if is_user_function(name) and weights == "DEFAULT":
-        return f"the weights that {name} returned"
-    if weights is None or (name in OWN and weights == "DEFAULT"):
-        return "random weights"
+    read = _read_weights(name, weights, weights_dir)
+    if read is None:
+        return f"the weights that {name} returned" if is_user_function(name) and weights else "random weights"
     known = set(build_classifier(name, "meta").state_dict())
-    if isinstance(weights, Path) or local_weights.is_file_name(weights):
-        path: Path | None = Path(weights).expanduser()
-    else:
-        path = local_weights.find_local(_stems(name, weights), weights_dir)
-    if path is not None:
-        state, source = local_weights.read_state(path), str(path)
-    else:
-        state, source = _download(name, weights), f"{name} {weights}"
-    return local_weights.load_checked(network, state, known, source, allow_partial)
+    return local_weights.load_checked(network, read[0], known, read[1], allow_partial)
+
+
+def require_weights(backbone: str, weights: str | Path | None, weights_dir: str | Path | None = None) -> None:
+    """Read or download pretrained weights, to raise the errors of :func:`load_weights` before a network is built."""
+    _read_weights(*resolve(backbone, weights), weights_dir)
+
+
+def _read_weights(
+    name: str, weights: str | Path | None, weights_dir: str | Path | None
+) -> tuple[dict[str, Tensor], str] | None:
+    """Tensors of pretrained weights and where they come from; ``None`` for weights that are in no file."""
+    if weights is None or (weights == "DEFAULT" and (name in OWN or is_user_function(name))):
+        return None
+    is_path = isinstance(weights, Path) or local_weights.is_file_name(weights)
+    path = Path(weights).expanduser() if is_path else local_weights.find_local(_stems(name, str(weights)), weights_dir)
+    if path is None:
+        return _download(name, weights), f"{name} {weights}"
+    return local_weights.read_state(path), str(path)
 
 
 def _stems(name: str, weights: str) -> list[str]:

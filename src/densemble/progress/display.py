@@ -41,7 +41,7 @@ class Lines(Silent):
 
     def changed(self, phases: Sequence[Phase]) -> None:
         now = self.clock()
-        steps = tuple((id(phase), phase.done) for phase in phases if phase.steps and phase.item)
+        steps = tuple((id(phase), phase.done, phase.item) for phase in phases if phase.steps and phase.item)
         if steps and phases[-1].steps and steps != self._shown:
             self._shown = steps
         elif now < self._next_line:
@@ -169,7 +169,7 @@ class Rates:
         if left is None or self._from is None or last is None:
             return ""
         done, seconds = last.done - self._from[2], self.clock() - self._from[0]
-        rate = f"{done / seconds:.3g}/s, " if len(phases) == 1 and last.unit and seconds > 0 else ""
+        rate = f"{rate_text(done / seconds)}, " if len(phases) == 1 and last.unit and seconds > 0 else ""
         return f"{rate}{clock_text(left)} left"
 
     def left(self, phases: Sequence[Phase]) -> float | None:
@@ -206,6 +206,11 @@ def _shown(phases: Sequence[Phase]) -> Sequence[Phase]:
 def _joined(parts: Sequence[object]) -> str:
     """Return the texts that are not empty, each once, separated by commas."""
     return ", ".join(text for text in dict.fromkeys(str(part) for part in parts) if text)
+
+
+def rate_text(per_second: float) -> str:
+    """Return a rate with three digits and without an exponent, such as ``0.25/s`` or ``1480/s``."""
+    return f"{per_second:.0f}/s" if per_second >= 999.5 else f"{per_second:.3g}/s"
 
 
 def clock_text(seconds: float) -> str:

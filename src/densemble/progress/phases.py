@@ -184,9 +184,11 @@ def phase(
         opened.phases[:] = [other for other in opened.phases if other is not this]
 
 
-def track(items: Iterable[T], name: str, total: int | None = None, unit: str = "") -> Iterator[T]:
-    """Yield items, and count them in a phase."""
-    with phase(name, total, unit) as this:
+def track(
+    items: Iterable[T], name: str, total: int | None = None, unit: str = "", *, steps: bool = False
+) -> Iterator[T]:
+    """Yield items, and count them in a phase; see :class:`Phase` for the arguments."""
+    with phase(name, total, unit, steps=steps) as this:
         for item in items:
             yield item
             this.advance()

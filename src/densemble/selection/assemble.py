@@ -51,8 +51,8 @@ log = logging.getLogger(__name__)
 
 FRONT_ROUNDS = 10
 """Rounds of greedy selection for the Pareto front."""
-STEPS = ("predictions", "maps", "selection", "cross-fitting", "report")
-"""Steps of an assembly that are shown while it runs."""
+STEPS = {"predictions": 0, "timing members": 1, "maps": 1, "selection": 2, "cross-fitting": 3, "report": 4}
+"""Work of an assembly that is shown while it runs -> index of its step."""
 MAX_IMAGES = 500
 """Maximum number of images of the selection: more images take longer and hardly change the result."""
 MIN_IMAGES = 4
@@ -127,8 +127,8 @@ def assemble(source: Source, options: Options) -> Ensemble:
         ArtifactError: too few usable candidates.
         DataError: too few images for the guarantee.
     """
-    with phase("assembling", len(STEPS), steps=True) as steps:
-        return _assemble(source, options, lambda name: steps.start(STEPS.index(name), name))
+    with phase("assembling", len(set(STEPS.values())), steps=True) as steps:
+        return _assemble(source, options, lambda name: steps.start(STEPS[name], name))
 
 
 def _assemble(source: Source, options: Options, begin: Callable[[str], None]) -> Ensemble:
@@ -143,8 +143,9 @@ def _assemble(source: Source, options: Options, begin: Callable[[str], None]) ->
     objective, size, groups = task.objective(options.metric), size_of(maps[0]), groups_of(data)
     images, guarantee_images = _images(len(data.val), options, groups)
     kept = held_out(names, maps, _targets(source, objective, size), task).only(images)
-    begin("maps")
+    begin("timing members")
     costs = milliseconds(run, candidates, source.config.input_size)
+    begin("maps")
     with scratch_folder(run.cache) as scratch:
         evidence = gather(kept, candidates, data, scratch)
         recipe = Recipe(evidence, options, objective, costs, baseline_filter(kept, baseline_maps(run, data, size)))

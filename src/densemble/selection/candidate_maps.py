@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,10 +97,9 @@ def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scr
     pixels: dict[int, SampledPixels] = {}
     targets: dict[int, Target] = {}
     served, sampled = list[Maps](), list[Maps]()
-    runs = track(_runs(candidates, data, images), "images", len(candidates) * len(images))
-    for number in range(len(candidates)):
+    for number, candidate in enumerate(_counted(candidates)):
         logits, values = TensorFile(scratch / f"{number}-logits.bin"), TensorFile(scratch / f"{number}-pixels.bin")
-        for image, coarse, size, target in islice(runs, len(images)):
+        for image, coarse, size, target in track(run_candidate(candidate, data, images), "", len(images)):
             if image not in pixels:
                 sizes[image] = size
                 pixels[image] = sample_pixels(kept.task.as_maps(target)[1].any(0), size, image, max_pixels)
@@ -118,10 +116,10 @@ def gather(kept: HeldOut, candidates: Sequence[Candidate], data: FolderData, scr
     )
 
 
-def _runs(candidates: Sequence[Candidate], data: FolderData, images: Sequence[int]) -> "Iterator[ServedLogits]":
-    """Run one candidate after the other on the same images."""
-    for candidate in candidates:
-        yield from run_candidate(candidate, data, images)
+def _counted(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Yield candidates, and show which of them is run, as ``member 1/2``."""
+    only_members = all(candidate.kind == "member" for candidate in candidates)
+    return track(candidates, "member" if only_members else "candidate", len(candidates), steps=True)
 
 
 class ServedLogits(NamedTuple):

@@ -65,7 +65,7 @@ def measure(calls: Mapping[Name, Callable[[], object]], clock: Clock = time.perf
     timers = {name: partial(_seconds, call, clock) for name, call in calls.items()}
     time_round(timers, 0)
     rounds = rounds_for(sum(time_round(timers, 1).values()))
-    return time_rounds(timers, track(range(rounds), "timing", rounds, "rounds"))
+    return time_rounds(timers, track(range(rounds), "round", rounds, steps=True))
 
 
 def _seconds(call: Callable[[], object], clock: Clock) -> float:
