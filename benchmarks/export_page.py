@@ -9,24 +9,32 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "export-parity.md"
 TEXT = """\
 # Exported files beside the ensemble
 
-Written by `benchmarks/export_parity.py`; all differences and raw times are in \
-`benchmarks/results/export_parity.json`. Seven different members, each alone in an ensemble, with random weights and, \
-if the backbone has batch normalization, the statistics of photographs with noise, are exported in every format of \
-[`densemble export`](../how-to/export.md). Each file is run on the two sample photographs of scikit-learn, resized to \
-224x224, 225x301, 97x131 and 360x480, in batches of 1 and 3, and compared with `de.predict` in float32, image by image.
+Written by `benchmarks/export_parity.py`. All differences and raw times are in `benchmarks/results/export_parity.json`.
 
-*Difference* is the largest difference of any map and of the log-odds of the mean, relative to the largest value; at \
-most 1e-4 is accepted. *Rounding* is the same difference between the ensemble in float32 and in float64, without any \
-export: it says how much the random network amplifies rounding, and near the limit a runtime that adds in another \
-order is refused. *Labels* is the largest share of pixels with another \
-label. *Time* is that of one image of 240x320, from pixels to the map and its label at the size of the image, \
-interleaved with the eager ensemble in one process: medians of {rounds} rounds on {threads} threads of a machine \
-without a GPU ({versions}). Differences of the format `python` are 0: it is compared bit for bit, also with its \
-uncertainty maps.
+Seven different members, each alone in an ensemble, are exported in every format of
+[`densemble export`](../how-to/export.md). Their weights are random. If the backbone has batch normalization, its
+statistics are those of photographs with noise. Each file is run on the two sample photographs of scikit-learn, resized
+to 224x224, 225x301, 97x131 and 360x480, in batches of 1 and 3. Its maps are compared with those of `de.predict` in
+float32, image by image.
 
-The statistics of the random networks were changed twice after refusals, so this table does not say how often an \
-export is refused. With statistics of noise or of plain photographs, Inception V3 was refused, and so was SqueezeNet \
-with statistics in its head.
+| column | meaning |
+| --- | --- |
+| rounding | difference between the ensemble in float32 and in float64, without any export: how much the random \
+network amplifies rounding errors; if it is near the limit, an export can be refused only because its runtime adds in \
+another order |
+| difference | largest difference of any map and of the log-odds of the mean, relative to the largest value; at most \
+1e-4 is accepted |
+| labels | largest share of pixels with another label |
+| ms | time of one image of 240x320, from pixels to the map and its label at the size of the image |
+
+Times are medians of {rounds} rounds, interleaved with the eager ensemble in one process, on {threads} threads of a
+machine without a GPU
+({versions}).
+The format `python` is compared bit for bit, including its uncertainty maps, so its differences are 0.
+
+The statistics of the random networks were changed twice after exports were refused, so this table does not show how
+often an export is refused. With statistics of noise or of plain photographs, Inception V3 was refused, and so was
+SqueezeNet with statistics in its head.
 """
 
 

@@ -76,7 +76,7 @@ def test_pages_link_to_no_generated_page() -> None:
 
 def test_reference_of_the_command_line_has_every_command_and_option() -> None:
     text = cli_page()
-    shown = CliRunner().invoke(app, ["predict", "--help"], env={"TERMINAL_WIDTH": "200"}).stdout
+    shown = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "200"}).stdout
     section = text.split("\n## predict\n")[1].split("\n## ")[0]
     options = set(re.findall(r"(?<![\w-])--[a-z-]+", shown)) - {"--help"}
     assert len(options) > 10 and all(f"`{option}" in section for option in options)

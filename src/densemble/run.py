@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from densemble.training.user_callbacks import LightningCallback
 
 log = logging.getLogger(__name__)
+FEW_IMAGES = 30
+"""Number of validation images below which intervals are too wide to compare members."""
 
 
 class Run:
@@ -133,12 +135,15 @@ class Run:
             return []
         score, gain = result["score"], result["gain"]
         parts = ", ".join(f"{name} {gain[name]['value']:+.4f}" for name in ("selection", "calibration"))
-        total = gain["total"]
+        total, images = gain["total"], analysis.get("pictures", FEW_IMAGES)
+        name = f" ({result['best_member']})" if "best_member" in result else ""
+        few = [f"only {images} validation images: these numbers are rough"] if images < FEW_IMAGES else []
         return [
             f"cross-fitted ({result['folds']}): {analysis['metric']} {score['value']:.4f} "
             f"({score['low']:.4f} to {score['high']:.4f})",
-            f"gain over the best single member: {total['value']:+.4f} ({total['low']:+.4f} to {total['high']:+.4f}); "
+            f"gain over the best member{name}: {total['value']:+.4f} ({total['low']:+.4f} to {total['high']:+.4f}); "
             f"of it {parts}",
+            *few,
         ]
 
     def analysis(self) -> dict[str, Any]:

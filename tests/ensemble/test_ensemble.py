@@ -135,6 +135,16 @@ def test_wrong_images_are_refused(bad: object, word: str) -> None:
         as_images(bad)  # type: ignore[arg-type]
 
 
+def test_a_batch_of_another_range_is_refused() -> None:
+    ensemble, x = Ensemble([net(0)]).eval(), torch.rand(1, 3, 48, 64)
+    (member,) = ensemble.members.values()
+    assert torch.equal(ensemble(x * 1.1 - 0.05), member(x * 1.1 - 0.05).sigmoid())
+    with pytest.raises(UsageError, match=r"got values from .* to 2\d\d.*; divide by 255"):
+        ensemble(x * 255)
+    with pytest.raises(UsageError, match="leave out Normalize"):
+        ensemble((x - 0.45) / 0.225)
+
+
 def test_entropy_is_zero_when_sure_and_largest_when_not() -> None:
     certain = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     even = torch.full((1, 3, 1, 1), 1 / 3)

@@ -76,7 +76,12 @@ def test_gain_is_the_sum_of_its_parts_and_equals_the_strategy(fresh: Callable[[s
     assert row["score"] == pytest.approx(crossed["score"]["value"])
     assert crossed["scores"]["miou"] == pytest.approx(crossed["score"]["value"], abs=1e-6)
     board = run.run.leaderboard()
+    assert row["gain_over_best"] == crossed["gain"]["total"]
     assert board.loc["ensemble (all, vote), cross-fitted", "miou"] == pytest.approx(crossed["score"]["value"], abs=1e-6)
+    # The reference is one existing member on all images, and not the best one of each fold.
+    assert crossed["best_member"] == "one"
+    alone = run.run.assemble("one", calibrate="none").metrics["val"]["miou"]
+    assert total == pytest.approx(crossed["score"]["value"] - alone, abs=1e-6)
 
 
 def test_a_fold_is_not_used_in_its_fit(fresh: Callable[[str], Written]) -> None:
@@ -87,7 +92,7 @@ def test_a_fold_is_not_used_in_its_fit(fresh: Callable[[str], Written]) -> None:
     run = fresh("segmentation")
     run.plant([1.0, 1.2, 1.4])
 
-    def record(result: Any, fits: Any, requested: str, held: Any) -> None:
+    def record(result: Any, fits: Any, requested: str, *held: Any) -> None:
         fitted = fits[requested]
         combination = fitted.combination
         seen.append((fitted.weights, fitted.held.temperatures, combination.rule, combination.calibration.describe()))

@@ -29,7 +29,8 @@ def benchmark(
         str, typer.Option(autocompletion=completed(BACKENDS), help=f"Backend: {listed(BACKENDS)}.")
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest precision to use: {listed(PRECISIONS)}.")
+        str,
+        typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest permitted precision: {listed(PRECISIONS)}."),
     ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
     data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,
@@ -37,9 +38,13 @@ def benchmark(
     max_images: Annotated[
         int | None, typer.Option("--images", "--pictures", min=1, help="Score only this many images. Default: all.")
     ] = None,
-    keep: Annotated[float | None, typer.Option(help="Also score a cascade that keeps this share.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Also score a cascade that costs this share.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads. Default: the number PyTorch uses.")] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Also measure a cascade that keeps this share of the score.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Also measure a cascade that takes this share of the cost.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of threads. Default: that of PyTorch.")] = None,
     device: Device = "cpu",
     function: Function = None,
     min_members: MinMembers = None,

@@ -34,10 +34,10 @@ def check(
     json: Json = False,
     page: Annotated[Path | None, typer.Option(help="HTML page to write, with example images.")] = None,
     leave_out: Annotated[
-        Path | None, typer.Option(help="File for the names of pairs with errors; see data.leave_out.")
+        Path | None, typer.Option(help="File to write the names of pairs with errors to, for data.leave_out.")
     ] = None,
 ) -> None:
-    """Read every file once and list all problems with their remedies. Exit 3 if there are errors."""
+    """Read every file once and list all problems with their remedies. The exit code is 3 if there are errors."""
     from densemble.commands.argument_order import require_data
     from densemble.data.check import write_leave_out
     from densemble.data.folder import FolderData
@@ -98,7 +98,7 @@ def show(
 
 
 def _configured(data: Path, task: str | None, setting: list[str] | None) -> "tuple[RunConfig, str | None]":
-    """The settings, and the reason for the task if it was guessed."""
+    """Return the settings, and the reason for the task if it was guessed."""
     from densemble.config import make_config
     from densemble.data.check import guess_task
 

@@ -29,19 +29,22 @@ def distill(
         str,
         typer.Option(
             autocompletion=complete_backbone,
-            help="Backbone of the student; --set members.0.KEY=VALUE sets its options.",
+            help="Backbone of the student. --set members.0.KEY=VALUE changes its other settings.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Artifact of the student, NAME.safetensors; run: NAME.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Student artifact to write, NAME.safetensors; its run folder is NAME.")
+    ],
     unlabelled: Annotated[
-        list[Path] | None, typer.Option(help="Folder of images without targets; can be given several times.")
+        list[Path] | None,
+        typer.Option(help="Images without targets: a folder, glob or file. Can be given several times."),
     ] = None,
-    label_share: Annotated[float, typer.Option(help="Share of the loss on the targets, from 0 to below 1.")] = 0.5,
+    label_share: Annotated[float, typer.Option(help="Weight of the loss on the targets, from 0 to below 1.")] = 0.5,
     weighting: Annotated[
         str,
         typer.Option(
             autocompletion=completed(WEIGHTINGS),
-            help=f"Pixels that count more: {listed(WEIGHTINGS)}; equal: none.",
+            help=f"Pixels with a higher weight: {listed(WEIGHTINGS)} (the same weight for all).",
         ),
     ] = "uncertain",
     no_baseline: Annotated[

@@ -32,11 +32,11 @@ _PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\",;)]+)+[/\\]?|~[
 def doctor(
     report: Annotated[
         bool,
-        typer.Option("--report", help="Print a report for a bug report, without paths, user name or host name."),
+        typer.Option("--report", help="Print the facts for a bug report, without paths, user name and host name."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check this machine: versions, extras, accelerator, caches and free space. Exit 6 if there is a problem."""
+    """Check this machine: versions, extras, accelerator, caches and free space. Exit code 6 means a problem."""
     facts = _facts()
     if json:
         print_json(facts)

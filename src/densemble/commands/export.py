@@ -17,28 +17,26 @@ def export(
         str | None,
         typer.Option(
             autocompletion=completed(FORMATS),
-            help=f"Format: {listed(FORMATS)}. Default: that of the suffix (.onnx, .xml, .pt2, .py).",
+            help=f"Format: {listed(FORMATS)}. Default: by the suffix (.onnx, .xml, .pt2, .py).",
         ),
     ] = None,
     input_type: Annotated[
-        str, typer.Option("--input", help="uint8: (B, H, W, C) in 0..255; float32: (B, C, H, W) in [0, 1].")
+        str, typer.Option("--input", help="Images: uint8, (B, H, W, C) in 0..255; or float32, (B, C, H, W) in [0, 1].")
     ] = "uint8",
     size: Annotated[
-        str | None, typer.Option(help="Only accepted image size, HEIGHTxWIDTH. Default: images of any size.")
+        str | None, typer.Option(help="The only image size to accept, HEIGHTxWIDTH. Default: any size.")
     ] = None,
     maps: Annotated[
-        str | None, typer.Option(help="Maps to return besides mean, separated by commas. Default: all of the ensemble.")
+        str | None, typer.Option(help="Maps to return besides mean, separated by commas. Default: all maps.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Image or folder to verify the export on. Default: two photographs.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of the networks in an ONNX file: fp32, fp16 or int8.")] = "fp32",
-    data: Annotated[
-        Path | None, typer.Option(help="Data set on which the loss of a lower precision is measured.")
-    ] = None,
+    precision: Annotated[str, typer.Option(help="Precision of an ONNX file: fp32, fp16 or int8.")] = "fp32",
+    data: Annotated[Path | None, typer.Option(help="Data set on which a file with lower precision is scored.")] = None,
     split: Split = None,
     triton: Annotated[
-        Path | None, typer.Option(help="Model repository of Triton Inference Server to write the ONNX file into, too.")
+        Path | None, typer.Option(help="Also write the ONNX file into this Triton model repository.")
     ] = None,
     function: Function = None,
 ) -> None:

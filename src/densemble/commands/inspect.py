@@ -38,7 +38,7 @@ def cuts(
         typer.Argument(
             autocompletion=complete_backbone,
             metavar="BACKBONE",
-            help="Backbone name, or MODULE:NAME of a Python function.",
+            help="Name of a backbone, or MODULE:NAME of a Python function.",
         ),
     ],
     size: Annotated[str, typer.Option(help="Image size, HEIGHTxWIDTH.")] = "240x320",
@@ -47,9 +47,13 @@ def cuts(
     out_size: Annotated[
         str | None, typer.Option(help="Output size for the automatic cut. Default: image size.")
     ] = None,
-    min_size: Annotated[str | None, typer.Option(help="Smallest feature map for the automatic cut.")] = None,
-    max_stride: Annotated[float | None, typer.Option(help="Largest stride for the automatic cut.")] = None,
-    max_macs: Annotated[float | None, typer.Option(help="Most multiply-accumulates up to the automatic cut.")] = None,
+    min_size: Annotated[
+        str | None, typer.Option(help="Smallest size of the feature map at the automatic cut, HEIGHTxWIDTH.")
+    ] = None,
+    max_stride: Annotated[float | None, typer.Option(help="Largest stride at the automatic cut.")] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(help="Largest number of multiply-accumulates up to the automatic cut.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the nodes where a backbone can be cut, with measurements, and the automatic cut."""

@@ -1,4 +1,4 @@
-"""predict: prediction of images with an artifact; few or thousands, small or larger than memory."""
+"""The command ``predict``: predict images with an artifact and write the maps to files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 def predict(
     artifact: ArtifactPath,
-    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Images, folders, globs.")],
+    source: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Image files, folders or globs.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")],
     save: Annotated[
         str,
         typer.Option(
             autocompletion=completed(SAVE, several=True),
-            help=f"Kinds of files, separated by commas: {listed(SAVE, 'and')}.",
+            help=f"Kinds of files to write, separated by commas: {listed(SAVE, 'and')}.",
         ),
     ] = "map,overlay",
     backend: Annotated[
@@ -36,28 +36,30 @@ def predict(
     ] = "auto",
     keep: Annotated[
         float | None,
-        typer.Option(help="Stop early; keep about this share of the ensemble's score, for instance 0.995."),
+        typer.Option(help="Stop early with a cascade that keeps about this share of the score, for example 0.995."),
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(help="Stop early; spend at most this share of the cost, for instance 0.4."),
+        typer.Option(help="Stop early with a cascade that takes at most this share of the cost, for example 0.4."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
     batch: Annotated[int, typer.Option(help="Number of images that are computed together.")] = 8,
     tile: Annotated[int, typer.Option(help="Side of the windows of large images, in pixels.")] = 1024,
-    again: Annotated[bool, typer.Option("--again", help="Predict images again that an earlier run finished.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also predict the images that an earlier run finished.")
+    ] = False,
     rank_by: Annotated[
         str | None,
         typer.Option(
             autocompletion=completed(RANKINGS),
-            help=f"Write ranking.csv, least certain image first: {listed(RANKINGS)}.",
+            help=f"Write ranking.csv, least certain image first, by {listed(RANKINGS)}.",
         ),
     ] = None,
     save_option: Annotated[
         list[str] | None,
         typer.Option(
-            help="Option of the formats, NAME=VALUE: components=true, crs=wgs84, from_name=, to_name=, data_key=, "
-            "image_url=, model_version=."
+            help="Option of a file format, NAME=VALUE: components=true, crs=wgs84, from_name=, to_name=, data_key=, "
+            "image_url= or model_version=. Can be given several times."
         ),
     ] = None,
     function: Function = None,
@@ -101,7 +103,7 @@ def predict(
 
 
 def _collect(results: Iterable[Any], total: int, saved: "list[SavedPrediction]", failed: list[str]) -> None:
-    """Show the progress of the results, and add them to the lists; a failure is shown at once."""
+    """Show progress, sort the results into ``saved`` and ``failed``, and warn about each failure at once."""
     from densemble.inference.saved import SavedPrediction
     from densemble.progress.phases import phase
 
@@ -123,7 +125,7 @@ def _conclude(total: int, failed: list[str], out: Path) -> None:
 
     Raises:
         DataError: no image could be read or predicted.
-        PartialError: some images could not.
+        PartialError: some images could not be read or predicted.
     """
     from densemble.errors import DataError, PartialError
 

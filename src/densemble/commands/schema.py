@@ -11,7 +11,7 @@ from densemble.commands.output import print_json, say
 def schema(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write. Default: stdout.")] = None,
 ) -> None:
-    """Print the JSON schema of run.yaml, with which editors complete and check keys.
+    """Print the JSON schema of run.yaml. Editors use it to complete and check keys.
 
     With `-o run.schema.json`, write `# yaml-language-server: $schema=run.schema.json` as the first line of run.yaml.
     """

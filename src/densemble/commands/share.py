@@ -10,9 +10,7 @@ from densemble.commands.shared_options import ArtifactPath, Function, Json
 
 Run = Annotated[
     Path | None,
-    typer.Option(
-        "--run", help="Run folder of the artifact. Needed only for figures that the artifact does not record."
-    ),
+    typer.Option("--run", help="Run folder of the artifact, for figures that the artifact does not contain."),
 ]
 Licence = Annotated[
     str | None,
@@ -28,7 +26,8 @@ def card(
     ] = None,
     run: Run = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="USER/NAME", help="Repository in the example code. Default: the file.")
+        str | None,
+        typer.Option(metavar="USER/NAME", help="Repository in the example code. Default: the artifact file."),
     ] = None,
     licence: Licence = None,
     function: Function = None,

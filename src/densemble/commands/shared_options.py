@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from densemble.config import RunConfig
 
 DataPath = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder with train/images, train/targets, val/images, val/targets.")
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Data folder with images and targets, or with train and val that contain them; or another known layout.",
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder written by `densemble train`.")]
 
@@ -78,7 +82,7 @@ MinMembers = Annotated[
     int | None,
     typer.Option(
         "--min-members",
-        help="Leave out damaged members and members that give NaN while this many remain. Default: all are required.",
+        help="Leave out members that are damaged or return NaN if at least this many remain. Default: all members.",
     ),
 ]
 Set = Annotated[

@@ -56,7 +56,7 @@ def train(
     setting: Set = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Time limit for the whole command, for example 30m; members without time left are skipped."),
+        typer.Option(help="Time limit for the whole command, for example 30m; members that do not fit are left out."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     retrain: Annotated[
@@ -152,9 +152,11 @@ def assemble(
         ),
     ] = "none",
     level: Annotated[float, typer.Option(help="Share that the guarantee may miss.")] = 0.1,
-    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee risk.")] = 0.95,
-    min_members: Annotated[int, typer.Option(help="Leave out missing or damaged members while this many remain.")] = 1,
-    seed: Annotated[int, typer.Option(help="Random seed of intervals and subsampling.")] = 0,
+    confidence: Annotated[float, typer.Option(help="Confidence of the guarantee 'risk'.")] = 0.95,
+    min_members: Annotated[
+        int, typer.Option(help="Leave out missing or damaged members if at least this many remain.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Random seed for intervals and subsampling.")] = 0,
     data: Annotated[Path | None, typer.Option(help="Data folder, if it has moved since the training.")] = None,
     function: Function = None,
     json: Json = False,
@@ -192,7 +194,7 @@ def assemble(
         say(line)
     path, count = save(ensemble, out), len(ensemble.members)
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, {count} member{'s' if count > 1 else ''})")
-    say(f"selection and scores explained: {opened.folder.report}")
+    say(f"report and leaderboard of the run now describe this ensemble: {opened.folder.report}")
     if json:
         print_json(assemble_values(opened, path))
     dropped = opened.analysis()["dropped"]

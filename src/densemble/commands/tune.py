@@ -32,7 +32,9 @@ TRIALS_SHOWN = 10
 def tune(
     data: DataPath,
     backbone: BackboneName,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder; an interrupted search in it continues.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Output folder; an interrupted search in this folder is continued.")
+    ],
     task: TaskName = None,
     trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier calls.")] = 20,
     time: Annotated[str | None, typer.Option(help="Start no new trial after this time, for example 30m.")] = None,
@@ -43,7 +45,7 @@ def tune(
             help=f"Comma-separated parameters to search: {listed(SEARCHED, 'and')}.",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: those of the settings.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs per trial. Default: training.epochs.")] = None,
     config: ConfigPath = None,
     setting: Set = None,
     function: Function = None,

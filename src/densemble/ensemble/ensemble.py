@@ -320,7 +320,7 @@ class Ensemble(nn.Module):
         """Compute combined activated maps ``(B, K, h, w)`` of images ``(B, 3, H, W)`` RGB in [0, 1].
 
         Raises:
-            UsageError: the images have another shape.
+            UsageError: the images have another shape, or values far outside [0, 1].
             ArtifactError: a member has no usable map, and too few members remain or the rule needs all of them.
         """
         if torch.compiler.is_compiling():

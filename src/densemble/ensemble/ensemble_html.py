@@ -11,13 +11,13 @@ from densemble.notebook import card, facts, grey, images, table
 from densemble.shapes import Array, format_size
 
 _DRAWN = 4
-"""Images of a batch that are drawn."""
+"""Number of images of a batch that are drawn."""
 _MOST_CLASSES = 12
 _MOST_METRICS = 6
 
 
 def ensemble_html(ensemble: Any) -> str:
-    """Return members, weights, scores, rule, calibration and guarantee of an :class:`Ensemble`."""
+    """Return the HTML of an :class:`Ensemble`: members, weights, scores, rule, calibration and guarantee."""
     rows = [
         [
             name,
@@ -74,7 +74,7 @@ def _number(value: Any) -> str:
 
 
 def prediction_html(prediction: Any) -> str:
-    """Return the maps of a :class:`Prediction`: shapes, ranges, and drawings of the first images."""
+    """Return the HTML of a :class:`Prediction`: shapes and ranges of its maps, and drawings of the first images."""
     maps: dict[str, Tensor] = {name: values.detach().cpu() for name, values in prediction.maps().items()}
     rows = [
         [name, " x ".join(str(side) for side in values.shape), *(f"{v:.4g}" for v in _range(values))]
@@ -89,7 +89,7 @@ def prediction_html(prediction: Any) -> str:
         f"image {i}, without": ", ".join(members) for i, members in enumerate(prediction.left_out or ()) if members
     }
     title = f"Prediction of {count} image{'s' * (count != 1)}"
-    return card(title, images(drawings), facts(left_out), table(["map", "shape", "least", "mean", "largest"], rows))
+    return card(title, images(drawings), facts(left_out), table(["map", "shape", "min", "mean", "max"], rows))
 
 
 def _range(values: Tensor) -> tuple[float, float, float]:

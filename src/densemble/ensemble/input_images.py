@@ -11,6 +11,8 @@ from densemble.errors import UsageError
 _TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation -> ``PIL.Image.Transpose`` that turns the image upright."""
 _ORIENTATION = 274
+MARGIN = 0.5
+"""How far values of a module's input may lie outside [0, 1]; normalized photos lie further outside."""
 
 
 def is_pil(image: Any) -> bool:
@@ -106,11 +108,20 @@ def _unit_floats(tensor: Tensor) -> Tensor:
 def require_tensor(images: Any) -> None:
     """Check the input of a module's ``forward``.
 
+    Values may lie a little outside [0, 1], as after bicubic resizing. Members normalize images themselves, so images
+    of 0..255 and normalized images would give wrong maps without an error.
+
     Raises:
-        UsageError: it is not a tensor.
+        UsageError: it is not a tensor, or its values are far outside [0, 1].
     """
     if not isinstance(images, Tensor):
         raise UsageError(
             f"images must be a tensor (B, C, H, W) in [0, 1], got {type(images).__name__}; `predict` also takes arrays "
             "and PIL images"
         )
+    if not images.is_floating_point() or not images.numel() or images.is_meta:
+        return
+    low, high = (float(value) for value in images.detach().aminmax())
+    if low < -MARGIN or high > 1 + MARGIN:
+        remedy = "divide by 255" if low >= 0 else "leave out Normalize, because members normalize images"
+        raise UsageError(f"images must be in [0, 1], got values from {low:g} to {high:g}; {remedy}")

@@ -1,4 +1,4 @@
-"""Scores of weighted means of candidates in one pass over the images; one image's maps at a time are in memory."""
+"""Score weighted means of candidates in one pass over the images, with the maps of one image at a time in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
@@ -67,7 +67,7 @@ def measure(maps: Tensor, target: Target, task: Task, objective: Objective) -> T
 def _each_image(held: HeldOut, weights: Tensor | Sequence[Sequence[float]], objective: Objective) -> Iterator[Tensor]:
     shares = torch.as_tensor(weights, dtype=torch.float64)
     if shares.ndim != 2 or shares.shape[1] != len(held.names):
-        raise ValueError(f"weights are {tuple(shares.shape)}; they must be (ensembles, {len(held.names)})")
+        raise ValueError(f"weights have the shape {tuple(shares.shape)}; they must have (ensembles, {len(held.names)})")
     if (shares < 0).any() or (shares.sum(1) <= 0).any():
         raise ValueError("the weights of an ensemble must be >= 0 and not all 0")
     used = shares.any(0)

@@ -51,8 +51,9 @@ class CrossFit:
     Attributes:
         objective: objective of the selection.
         calibrated, plain: metrics of the ensemble as it is saved, and without temperatures and calibration.
+        best_member: name of the candidate with the best score on all images.
         rows: statistics ``(N, S)`` by name: ``ensemble``, as it is saved; ``uncalibrated``, the same without its
-            calibration; ``best member``, the best single member, uncalibrated; and each strategy with all steps.
+            calibration; ``best member``, :attr:`best_member` as it was trained; and each strategy with all steps.
         weights: one weight per candidate for each fold, by strategy.
         without: statistics of the ensemble without a member, by name of the member, if the rule permits that.
         rules: statistics of each rule for the selected members, uncalibrated, by rule and by name of the metric.
@@ -60,6 +61,7 @@ class CrossFit:
     """
 
     objective: Objective
+    best_member: str
     calibrated: EnsembleMetrics
     plain: EnsembleMetrics | None
     rows: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -86,7 +88,8 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split]) -> CrossFit:
     task = recipe.evidence.served.task
     requested = recipe.options.select
     plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
-    result = CrossFit(recipe.objective, EnsembleMetrics(task), plain)
+    result = CrossFit(recipe.objective, recipe.best_member(), EnsembleMetrics(task), plain)
+    as_trained = recipe.evidence.served.of([result.best_member])
     for seen, unseen in track(folds, "folds", len(folds)):
         with recipe.on(seen) as fitting:
             fits = {name: fitting.ensemble(**changes) for name, changes in _strategies(requested).items()}
@@ -94,7 +97,7 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split]) -> CrossFit:
         for name, fitted in fits.items():
             result.weights.setdefault(name, []).append(fitted.weights)
         held = recipe.evidence.served.only(unseen).tempered(fitting.sampled.temperatures)
-        _measure(result, fits, requested, held)
+        _measure(result, fits, requested, held, as_trained)
     return result
 
 
@@ -115,16 +118,19 @@ def further_objectives(task: Task) -> list[Objective]:
 # --- one fold -------------------------------------------------------------------------------------------------------
 
 
-def _measure(result: CrossFit, fits: dict[str, Fitted], requested: str, held: HeldOut) -> None:
-    """Measure the fits (by strategy) on the images of a fold; ``held`` contains the served maps of all candidates."""
+def _measure(result: CrossFit, fits: dict[str, Fitted], requested: str, held: HeldOut, best_member: HeldOut) -> None:
+    """Measure the fits (by strategy) and the best member on the images of a fold.
+
+    ``held`` contains the served maps of all candidates with their temperatures.
+    """
     index_of = {name: index for index, name in enumerate(held.names)}
-    best, ensemble = fits["best"], fits[requested]
+    ensemble = fits[requested]
     for image in held.images:
         maps, target = held.read(image), held.targets[image]
         stacks = {name: maps[[index_of[member] for member in fits[name].held.names], None] for name in fits}
         combined = {name: fitted.combination.combine(stacks[name]) for name, fitted in fits.items()}
         combined["ensemble"] = combined[requested]
-        combined["best member"] = replace(best.combination, calibration=None).combine(stacks["best"])
+        combined["best member"] = best_member.read(image)
         combined["uncalibrated"] = replace(ensemble.combination, calibration=None).combine(stacks[requested])
         rows = {name: measure(each, target, held.task, result.objective) for name, each in combined.items()}
         for name, row in rows.items():

@@ -14,6 +14,7 @@ from densemble.selection.candidate_maps import Evidence
 from densemble.selection.choose import best_rule, fit_rule, mean_of, select_weights
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.options import AUTOMATIC, Options
+from densemble.selection.strategies import SELECT
 from densemble.selection.tempered_copies import written_tempered
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,11 @@ class Recipe:
     objective: Objective
     milliseconds: dict[str, float]
     baselines: BaselineFilter
+
+    def best_member(self) -> str:
+        """Return the candidate with the best score on all images, as it was trained."""
+        kept = self.evidence.kept
+        return kept.names[SELECT["best"](kept, self.objective).weights.index(1.0)]
 
     @contextmanager
     def on(self, images: Sequence[int], log_level: int = logging.DEBUG) -> Iterator["Fitting"]:

@@ -45,7 +45,8 @@ def cascade_of(
     check = next((check for check in cascade.checks if check.asked == "keep" and check.share == 0.995), None)
     if check is not None and check.kept is not None:
         log.info(
-            f"cascade: asked to keep 99.5 % of {cascade.metric}, policies fitted on one half of the images kept "
-            f"{100 * check.kept:.1f} % on the other half at {100 * check.cost:.0f} % of the cost"
+            f"cascade, used only by `predict --keep`: with --keep 0.995, it keeps {100 * check.kept:.1f} % of "
+            f"{cascade.metric} at {100 * check.cost:.0f} % of the cost (fitted on one half of the images, measured on "
+            "the other)"
         )
     return cascade

@@ -1,4 +1,4 @@
-"""Reports the held-out score of every epoch to a function."""
+"""Callback that reports the held-out score of every epoch to a function."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 @dataclass(eq=False)
 class EpochScore(Callback):
-    """Calls a function with the held-out score after every epoch; an exception from it ends the training.
+    """Call a function with the held-out score after every epoch; if the function raises, training stops.
 
     Args:
         metric: name in the log, for instance ``val_cc``; epochs without it are skipped.

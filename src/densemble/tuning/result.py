@@ -1,4 +1,4 @@
-"""Result of a search: its trials, the best one, and their files."""
+"""Result of a search: its trials, the best trial, and their files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class TrialRecord:
         state: ``done``, ``failed``, or ``pruned`` if it was stopped because others scored better.
         score: best score of its epochs, also of a pruned trial.
         values: values of the searched parameters, by name.
-        epochs, seconds: length of the training.
+        epochs, seconds: duration of the training.
         error: reason of a failure.
     """
 

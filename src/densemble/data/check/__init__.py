@@ -1,4 +1,4 @@
-"""Data check: reads all files once and reports all problems with their remedies, and facts about the data."""
+"""Data check: read every file once, and report all problems with their remedies, and facts about the data."""
 
 import glob
 from contextlib import suppress
@@ -28,10 +28,10 @@ _KEPT_VALUES_PER_TARGET = (64, 4096)
 
 
 def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
-    """Reads every pair of every split once, in parallel, and reports all problems.
+    """Read every pair of every split once, in parallel, and report all problems.
 
     Args:
-        data: the folder.
+        data: folder to check.
         unpaired: severity of files without a partner. The default is a warning, because a folder that could be
             opened has no such files or was opened with ``skip_unpaired``.
 
@@ -65,9 +65,9 @@ def check(data: Checkable, unpaired: Severity = "warning") -> dict[str, Any]:
 
 
 def write_leave_out(facts: dict[str, Any], path: Path) -> int:
-    """Writes the names of all pairs with errors to a file for ``data.leave_out``.
+    """Write the names of all pairs with errors to a file for ``data.leave_out``.
 
-    Of a leak, only the pair in the training split is written.
+    If the same image is in two splits, only the pair in the training split is written.
 
     Args:
         facts: result of :func:`check`.

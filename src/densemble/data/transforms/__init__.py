@@ -1,4 +1,4 @@
-"""Augmentation: one geometric change for image and target, and a colour change of the image."""
+"""Augmentation: the same geometric change of image and target, and changes of the look of the image alone."""
 
 from densemble.data.transforms.apply import apply_change, augment
 from densemble.data.transforms.change import AUGMENT, Augmentation, Change, Look, Warp, draw_change

@@ -1,4 +1,4 @@
-"""Combination rules: accumulators that take the activated maps of one member after the other and return one map.
+"""Combination rules: accumulators that get the activated maps of the members one by one and return one map.
 
 Most rules keep running sums, so memory does not grow with the number of members; ``median`` and ``histogram`` store the
 maps of all members. To add a rule, write a class and add a row to ``COMBINE``.
@@ -63,10 +63,10 @@ def rules_for(task: Task) -> list[str]:
 
 
 def rule_row(name: str) -> CombinationRule:
-    """Return the row of a rule of ``COMBINE``, or of a rule of the user, which is imported.
+    """Return the row of a rule: that of ``COMBINE``, or that of a user-defined rule, which is imported.
 
     Raises:
-        UsageError: the rule of the user cannot be imported or used.
+        UsageError: the user-defined rule cannot be imported or used.
     """
     return user_row(user_object(name, "combination rule"), name) if is_user_function(name) else COMBINE[name]
 
@@ -75,7 +75,7 @@ def require_rule(name: str, task: Task) -> None:
     """Check that ``name`` is a rule and suits the task.
 
     Raises:
-        UsageError: it does not; the message lists the rules that do.
+        UsageError: there is no such rule, or it does not suit the task; the message lists the rules that do.
     """
     suiting = rules_for(task)
     if name in suiting or (is_user_function(name) and rule_row(name).suits(task)):
@@ -91,7 +91,7 @@ def make_rule(name: str, task: Task, fitted: Fitted | None = None) -> Rule:
     """Create an empty accumulator of a rule.
 
     Args:
-        name: row of ``COMBINE``, or ``package.module:NAME`` of a rule of the user.
+        name: row of ``COMBINE``, or ``package.module:NAME`` of a user-defined rule.
         task: meaning of the maps.
         fitted: result of the rule's ``fit``, for a rule that has one.
 
