@@ -180,12 +180,12 @@ def ensembles_cost(results: Results) -> str:
 
 
 def structure(results: Results) -> str:
-    """Size and shape of the source before and after decision 0012."""
+    """Size and shape of the source before and after decision 0012, and now."""
     file = "structure.json"
     rows = []
     for key in results.read(file)["after"]:
-        rows.append([key, *(results.show(file, f"{tree} > {key}", ",d") for tree in ("before", "after"))])
-    return table(["", "before", "after"], rows)
+        rows.append([key, *(results.show(file, f"{tree} > {key}", ",d") for tree in ("before", "after", "now"))])
+    return table(["", "before", "after", "now"], rows)
 
 
 def distill_drawn(results: Results) -> str:

@@ -1,9 +1,9 @@
 """Size and shape of the source: lines, long functions, many parameters, names that occur twice, imports.
 
-    python benchmarks/structure.py [--source src/densemble] [--before OTHER_CHECKOUT/src/densemble] [--list]
+    python benchmarks/structure.py [--source src/densemble] [--record before|after|now] [--list]
 
-With ``--before``, writes benchmarks/results/structure.json with the numbers of both trees. ``--list`` prints every
-function and name that is counted.
+``--record`` stores the numbers of the source under this name in benchmarks/results/structure.json; ``before`` and
+``after`` are those of decision 0012. ``--list`` prints every function and name that is counted.
 
 - lines: of all ``*.py`` files, comments and docstrings included;
 - functions with more than 7 parameters (``self`` and ``cls`` do not count), and those whose code after the docstring is
@@ -87,18 +87,20 @@ def measure(source: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=ROOT / "src" / "densemble")
-    parser.add_argument("--before", type=Path, help="the same folder of an older checkout")
+    parser.add_argument("--record", choices=["before", "after", "now"], help="name of the numbers in the result file")
     parser.add_argument("--list", action="store_true", help="print what is counted")
     arguments = parser.parse_args()
-    trees = {"before": measure(arguments.before)} if arguments.before else {}
-    trees["after"] = measure(arguments.source)
-    counts = {name: {key: count(value) for key, value in tree.items()} for name, tree in trees.items()}
-    for key, value in trees["after"].items():
-        print(f"{key}: {' -> '.join(str(tree[key]) for tree in counts.values())}")
+    tree = measure(arguments.source)
+    counts = {key: count(value) for key, value in tree.items()}
+    for key, value in tree.items():
+        print(f"{key}: {counts[key]}")
         if arguments.list and not isinstance(value, int):
             print("\n".join(f"    {name}: {what}" for name, what in value.items()))
-    if arguments.before:
-        RESULT.write_text(json.dumps({**environment(), **counts, "listed": trees}, indent=1) + "\n", encoding="utf-8")
+    if arguments.record:
+        recorded = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {"listed": {}}
+        recorded |= {**environment(), arguments.record: counts}
+        recorded["listed"][arguments.record] = tree
+        RESULT.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
 def count(value: int | dict[str, Any]) -> int:

@@ -120,6 +120,15 @@ def no_sync() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_timing_round() -> Iterator[None]:
+    """Measure the time of candidates in one round; tests/selection/test_timing.py tests the number of rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densemble.selection.timing.ROUNDS", 1)
+        patch.setattr("densemble.selection.timing.ENOUGH_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     random.seed(0)

@@ -19,6 +19,7 @@ TOP = "densemble"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages", "progress"),
     ("shapes", "user_code"),
+    ("markup",),
     ("notebook",),
     ("data_options",),
     ("config", "nets", "presets"),
@@ -32,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("report",),
     ("engines",),
     ("selection",),
-    ("run", "run_schema"),
+    ("run", "run_schema", "scoring"),
     ("tuning", "distillation"),
     ("exporters", "serve"),
     ("commands",),
@@ -50,7 +51,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "timm": ("nets/backbones.py", "nets/weight_licences.py"),
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
-    "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/", "notebook.py"),
+    "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/", "markup.py"),
     "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
     from densemble.ensemble.prediction import Prediction
     from densemble.errors import DensembleError
-    from densemble.evaluation.scores import evaluate
     from densemble.exporters import EXPORTERS, ExportOptions, export
     from densemble.exporters.hub import from_pretrained, push_to_hub, save_pretrained
     from densemble.inference.formats import FORMATS
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from densemble.nets.heads import HEADS
     from densemble.nets.heads.head import DenseHead, Head
     from densemble.run import Run, train
+    from densemble.scoring import evaluate
     from densemble.storage.artifact import load, save
     from densemble.tasks import TASKS, Task
     from densemble.tuning import TuneResult, tune
@@ -62,7 +62,7 @@ _MODULES = {
     "backbones": "nets.backbones",
     "cuts": "nets.cuts",
     "distill": "distillation",
-    "evaluate": "evaluation.scores",
+    "evaluate": "scoring",
     "export": "exporters",
     "from_pretrained": "exporters.hub",
     "load": "storage.artifact",

@@ -3,29 +3,18 @@
 Colours are those of the notebook, light or dark. Wide tables scroll inside their frame.
 """
 
-import base64
-import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from densemble.markup import Markup, cell_texts, embedded_image, escape, numeric_columns
 from densemble.shapes import Array
 
 WIDTH = 160
 """Width of a small image, in pixels of the page."""
 _SHARPNESS = 2
-_QUALITY = 85
+_IMAGE = "width:100%;height:auto;display:block"
 _CELL = "padding:.2em .7em;border-bottom:1px solid rgba(128,128,128,.35);white-space:nowrap"
-
-
-class Markup(str):
-    """HTML that is inserted unchanged: all text from outside is already escaped."""
-
-
-def escape(text: object) -> str:
-    """Escape text for use anywhere in a page."""
-    return html.escape("" if text is None else str(text))
 
 
 def card(title: str, *parts: str) -> str:
@@ -46,10 +35,9 @@ def sentence(text: object) -> str:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table of text, numbers and :class:`Markup`; columns of numbers are aligned right."""
-    texts = [[_text(cell) for cell in row] for row in rows]
-    styles = [f"{_CELL};text-align:{_alignment(column)}" for column in zip(*texts, strict=True)] or [_CELL] * len(
-        columns
-    )
+    texts = cell_texts(rows)
+    numeric = numeric_columns(texts, len(columns)) if texts else [False] * len(columns)
+    styles = [f"{_CELL};text-align:{'right' if number else 'left'}" for number in numeric]
     head = _row("th", styles, [escape(name) for name in columns])
     body = "".join(_row("td", styles, row) for row in texts)
     frame = "border-collapse:collapse;margin:0;font-size:.92em"
@@ -74,7 +62,7 @@ def images(captioned: Iterable[tuple[str, Array]], width: int = WIDTH) -> str:
         width: largest width of an image in the page.
     """
     figures = "".join(
-        f'<figure style="margin:0;width:{width}px">{_image(pixels, caption, width)}'
+        f'<figure style="margin:0;width:{width}px">{embedded_image(pixels, caption, _SHARPNESS * width, _IMAGE)}'
         f'<figcaption style="font-size:.85em;overflow-wrap:anywhere">{escape(caption)}</figcaption></figure>'
         for caption, pixels in captioned
     )
@@ -100,29 +88,3 @@ def _row(tag: str, styles: Sequence[str], cells: Sequence[str]) -> str:
     """Return a row of cells, which are escaped."""
     parts = [f'<{tag} style="{style}">{cell}</{tag}>' for style, cell in zip(styles, cells, strict=True)]
     return f"<tr>{''.join(parts)}</tr>"
-
-
-def _text(cell: object) -> str:
-    return cell if isinstance(cell, Markup) else escape(f"{cell:.4g}" if isinstance(cell, float) else cell)
-
-
-def _alignment(cells: Iterable[str]) -> str:
-    return "right" if all(not cell or cell.lstrip("+-")[:1].isdigit() for cell in cells) else "left"
-
-
-def _image(pixels: Array, caption: str, width: int) -> str:
-    """Return ``<img>`` with the pixels embedded as JPEG, or as PNG if they are grey, scaled down for the page."""
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    limit = _SHARPNESS * width
-    if image.width > limit:
-        image = image.resize((limit, max(1, round(image.height * limit / image.width))), Image.Resampling.BOX)
-    stream = io.BytesIO()
-    kind, options = ("PNG", {}) if image.mode == "L" else ("JPEG", {"quality": _QUALITY})
-    image.save(stream, kind, **options)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return (
-        f'<img alt="{escape(caption)}" style="width:100%;height:auto;display:block" '
-        f'src="data:image/{kind.lower()};base64,{data}">'
-    )

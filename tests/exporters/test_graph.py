@@ -103,10 +103,9 @@ def exported(request: pytest.FixtureRequest, labelled: de.Ensemble, tmp_path_fac
 def test_a_file_gives_the_maps_of_predict_at_any_size(exported: Path, labelled: de.Ensemble) -> None:
     format = next(name for name, row in EXPORTERS.items() if row.suffix == exported.suffix)
     run = OPEN[format](exported)
-    for size in SIZES:
-        for batch in (1, 3):
-            images = pixels(batch, *size)
-            assert_same(run(images), predicted(labelled, images))
+    for size, batch in zip(SIZES, (3, 1, 2), strict=True):
+        images = pixels(batch, *size)
+        assert_same(run(images), predicted(labelled, images))
     files = {file.suffix for file in exported.parent.iterdir()}
     assert files == {exported.suffix} | ({".bin"} if format == "openvino" else set())
     if format == "onnx":

@@ -13,9 +13,11 @@ class Tags(HTMLParser):
         self.open: list[str] = []
         self.seen: list[str] = []
         self.addresses: list[str] = []
+        self.alts: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.seen.append(tag)
+        self.alts += [dict(attrs).get("alt") or "" for _ in attrs[:1] if tag == "img"]
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag not in VOID_TAGS:
             self.open.append(tag)

@@ -40,6 +40,7 @@ def test_page_is_self_contained_for_every_task(task: str, tmp_path: Path) -> Non
     assert not {"script", "link", "iframe"} & set(tags.seen)
     assert "url(" not in text and "@import" not in text
     assert len(tags.addresses) == 2 * (4 + 2)
+    assert all(alt.startswith(("image ", "target of ")) for alt in tags.alts) and len(set(tags.alts)) == 2 * (4 + 2)
     assert 'class="verdict ">ok<' in text
 
 

@@ -24,7 +24,7 @@ ALWAYS = {
 COMPARED = {"strategies", "pareto"}
 CROSSED = {"cross_fitted"}
 OF_TASK = {
-    "segmentation": {"per_class", "calibration", "risk_coverage"},
+    "segmentation": {"per_class", "confusion", "calibration", "risk_coverage"},
     "multilabel": {"per_class", "calibration", "risk_coverage"},
     "depth": {"calibration", "risk_coverage"},
 }
@@ -63,6 +63,9 @@ def test_every_task_is_analysed_and_reported(kind: str, fresh: Fresh) -> None:
     np.testing.assert_allclose(matrix, matrix.T)
     assert sorted(row["number"] for row in result["disagreement"]) == list(range(8))
     assert all(row["picture"] == run.data.val[row["number"]].stem for row in result["disagreement"])
+    if kind == "segmentation":
+        counted = [np.bincount(target[target != 255].flatten(), minlength=3) for target in run.targets()]
+        np.testing.assert_array_equal(np.sum(result["confusion"], 1), np.sum(counted, 0))
     # A validation loss that is not finite is left out.
     assert result["curves"]["one"] == [
         {"epoch": 1, "train_loss": 2, "val_loss": 2.5}, {"epoch": 2, "train_loss": 1},
@@ -90,7 +93,7 @@ def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
     run = write_run(tmp_path, kind, images=images)
     run.run.assemble("all", "auto")
     result = left_behind(run)
-    assert set(result) == ALWAYS | ({"per_class"} if kind == "segmentation" else set())
+    assert set(result) == ALWAYS | ({"per_class", "confusion"} if kind == "segmentation" else set())
     assert result["rules"] == [] and len(result["disagreement"]) == images
 
 
@@ -102,7 +105,7 @@ def test_images_without_known_target(known: int, whole: bool, tmp_path: Path) ->
         ignored.save(run.data.path / "val" / "targets" / f"{sample.stem}.png")
     run.run.assemble("all", "auto", report=lines.append)
     result = left_behind(run)
-    sections = OF_TASK["segmentation"] | COMPARED | CROSSED if whole else {"per_class", "pareto"}
+    sections = OF_TASK["segmentation"] | COMPARED | CROSSED if whole else {"per_class", "confusion", "pareto"}
     assert set(result) == ALWAYS | sections
     assert whole != any("not cross-fitted: too few images" in line for line in lines)
     # Images 1 and 3 are for the guarantee; it needs one with a known target.

@@ -9,8 +9,14 @@ from typing import Any
 import pytest
 
 from densemble.selection import timing
-from densemble.selection.timing import MAX_ROUNDS, ROUNDS, measure, milliseconds, rounds_for
+from densemble.selection.timing import ENOUGH_SECONDS, MAX_ROUNDS, ROUNDS, measure, milliseconds, rounds_for
 from densemble.storage.runs import RunFolder, read_json, write_json
+
+
+@pytest.fixture(autouse=True)
+def real_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "ROUNDS", ROUNDS)
+    monkeypatch.setattr(timing, "ENOUGH_SECONDS", ENOUGH_SECONDS)
 
 
 class Machine:

@@ -1,9 +1,12 @@
 """The command ``evaluate``: score an artifact on a data set."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from densemble.commands.output import print_json, print_scores
+import typer
+
+from densemble.commands.output import print_json, print_scores, say
 from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import (
     ArtifactPath,
@@ -29,6 +32,9 @@ def evaluate(
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write images, scores and errors as one page.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -37,6 +43,7 @@ def evaluate(
         from densemble.commands.argument_order import require_artifact_first, require_data
         from densemble.commands.split_data import data_for, require_split
         from densemble.evaluation.scores import evaluate as score
+        from densemble.report.evaluation_page import evaluate_with_report
         from densemble.storage.artifact import load
 
         require_split(split)
@@ -45,11 +52,21 @@ def evaluate(
         ensemble = load(artifact, device, function or (), min_members)
         folder = data_for(ensemble, data, setting)
 
-        scores = {"artifact": str(artifact), "data": str(data), **score(ensemble, folder, split)}
+        if report is None:
+            scores = score(ensemble, folder, split)
+        else:
+            title = f"{artifact.name} on {data.resolve().name}"
+            scores = evaluate_with_report(ensemble, folder, split, report, title=title)
+        scores = {"artifact": str(artifact), "data": str(data), **scores}
+        scores |= {} if report is None else {"report": str(report)}
     if json:
         print_json(scores)
     else:
+        seen = {"val": "; optimistic if the ensemble was assembled on them", "train": "; members were trained on them"}
+        say(f"{scores['images']} images of {scores['split']}{seen.get(scores['split'], '')}; see --report for intervals")
         print_scores(scores)
+        if report is not None:
+            say(f"wrote {report}")
     require_all_members(ensemble, [(row["image"], row["members"]) for row in scores.get("without", [])])
 
 

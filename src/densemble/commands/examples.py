@@ -58,6 +58,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "densemble evaluate gaze.safetensors my-data",
         "densemble evaluate gaze.safetensors my-data --split val --json",
+        "densemble evaluate gaze.safetensors my-data --report report.html",
     ),
     "predict": (
         "densemble predict gaze.safetensors photos -o maps",

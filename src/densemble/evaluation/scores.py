@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -32,6 +33,8 @@ from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 Scores = dict[str, Any]
 Target = tuple[Tensor, Tensor | None]
 """A target of any size in the form of its task, and fixations bool ``(H, W)`` if there are any."""
+Watch = Callable[["ScoredPrediction"], None]
+"""Called with the prediction of every image."""
 ImageWithTarget = tuple[Tensor, Tensor, Tensor | None]
 """Image ``(1, C, H, W)`` in [0, 1], target and fixations."""
 BATCH, BATCH_PIXELS = 8, 2_000_000
@@ -50,6 +53,31 @@ def default_split(data: FolderData) -> str:
 def update_metric(metric: Metric, task: Task, maps: Tensor, target: Tensor, points: Tensor | None = None) -> None:
     """Add one image to a metric; its map ``(1, K, h, w)`` is resized (bilinear) to the size of the target."""
     metric.update(resize_to_target(maps.float(), target, task)[0], target, points)
+
+
+@dataclass(frozen=True)
+class ScoredPrediction:
+    """One image of an evaluation with its prediction.
+
+    Attributes:
+        index: index of the image in the split.
+        name: name of the image.
+        image: ``(1, C, H, W)`` in [0, 1].
+        target: target and fixations.
+        prediction: prediction of the ensemble, a batch of one.
+        members: maps ``(1, K, h, w)`` of the members that predicted the image.
+        whole: metrics of the ensemble, with this image.
+        single: metrics of each member, with this image.
+    """
+
+    index: int
+    name: str
+    image: Tensor
+    target: Target
+    prediction: Prediction
+    members: Mapping[str, Tensor]
+    whole: "EnsembleMetrics"
+    single: Mapping[str, Metric]
 
 
 class EnsembleMetrics:
@@ -91,38 +119,29 @@ def evaluate(
     data: FolderData | TorchData,
     split: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Scores:
-    """Score an ensemble and each of its members at the size of the targets.
+    """Score an ensemble and each of its members; :func:`densemble.scoring.evaluate` describes arguments and result.
 
     Args:
-        ensemble: runs in eval mode; afterwards it is in the same mode as before.
-        data: images and targets of the same task; classes are matched by name. A torch data set of (image, target), or
-            a dict of such data sets by split, is written to a temporary folder, see :func:`store_dataset`; a single
-            one is the split ``test``.
-        split: ``train``, ``val`` or ``test``; default: ``test`` if the data has it, else ``val``.
-        progress: called with (done, total) after every image.
-
-    Returns:
-        ``{"task", "split", "images", METRIC: value..., "members": {name: {METRIC: value...}}}``; if the task has them,
-        also ``reliability`` (bins of confidence), ``risk_coverage``, ``interval_coverage`` of values, and ``guarantee``
-        with its measured coverage; ``without``: images for which some members returned no usable map.
-
-    Raises:
-        ArtifactError: a member returns no usable map of an image and the ensemble needs this member; the message
-            contains the path of the image.
-        DataError: no such split, files that cannot be used, or other classes than those of the ensemble.
+        ensemble, data, split, progress: see there.
+        watch: called with the prediction of every image; only then are the maps of its members kept in memory.
     """
     if isinstance(data, FolderData):
-        return _evaluate_folder(ensemble, data, split, progress)
+        return _evaluate_folder(ensemble, data, split, progress, watch)
     with TemporaryDirectory() as folder:
         splits = data if isinstance(data, Mapping) else {"test": data}
         stored = store_dataset(splits, folder, ensemble.task.name, **trained_options(ensemble))
-        return _evaluate_folder(ensemble, stored, split, progress)
+        return _evaluate_folder(ensemble, stored, split, progress, watch)
 
 
 @torch.no_grad()
 def _evaluate_folder(
-    ensemble: Ensemble, data: FolderData, split: str | None, progress: Callable[[int, int], None] | None
+    ensemble: Ensemble,
+    data: FolderData,
+    split: str | None,
+    progress: Callable[[int, int], None] | None,
+    watch: Watch | None,
 ) -> Scores:
     data, split = data.numbered_as(ensemble.task), split or default_split(data)
     samples, task = data.split(split), ensemble.task
@@ -132,9 +151,12 @@ def _evaluate_folder(
     without: list[dict[str, Any]] = []
     with eval_mode(ensemble):
         for done, (sample, (images, target, points)) in enumerate(zip(samples, examples, strict=True)):
-            prediction = _scored(ensemble, str(sample.image), images.to(device), single, target, points)
+            maps: dict[str, Tensor] | None = None if watch is None else {}
+            prediction = _scored(ensemble, str(sample.image), images.to(device), single, (target, points), maps)
             without += [{"image": str(sample.image), "members": dict(members)} for members in prediction.left_out or ()]
             whole.update(prediction, target, points)
+            if watch is not None and maps is not None:
+                watch(ScoredPrediction(done, sample.stem, images, (target, points), prediction, maps, whole, single))
             if progress is not None:
                 progress(done + 1, len(samples))
     members = {name: metric.compute() for name, metric in single.items()}
@@ -143,17 +165,26 @@ def _evaluate_folder(
 
 
 def _scored(
-    ensemble: Ensemble, file: str, images: Tensor, single: Mapping[str, Metric], target: Tensor, points: Tensor | None
+    ensemble: Ensemble,
+    file: str,
+    images: Tensor,
+    single: Mapping[str, Metric],
+    target: Target,
+    kept: dict[str, Tensor] | None,
 ) -> Prediction:
-    """Predict one image; the map of each member is scored before the ensemble combines it."""
-    size: Size = size_of(target)
+    """Predict one image; the map of each member is scored before the ensemble combines it, and added to ``kept``."""
+    size: Size = size_of(target[0])
     scored: set[str] = set()
 
     def scored_maps(usable: Ensemble) -> Iterator[tuple[str, Tensor]]:
+        if kept is not None:
+            kept.clear()
         for name, maps in usable.member_maps(images):
             if name not in scored:  # an earlier attempt scored it and failed at another member
-                update_metric(single[name], ensemble.task, maps, target, points)
+                update_metric(single[name], ensemble.task, maps, *target)
                 scored.add(name)
+            if kept is not None:
+                kept[name] = maps
             yield name, maps
 
     def predict(usable: Ensemble, _: Tensor) -> Prediction:

@@ -1,28 +1,175 @@
-"""The top of a run's report: the selected ensemble, its scores and gains, and warnings, in words."""
+"""The answer of a report: score, gains, members and cost of the ensemble, and warnings."""
 
-from densemble.report.html_page import Values, escape, strong, with_code
+from densemble.markup import Markup, escape
+from densemble.report.html_page import Values, strong, with_code
+from densemble.report.interval_table import interval_table
 from densemble.report.rounding import gain, intervals, number
-
-_REFERENCES = {"best": "the best single member", "all": "the mean of all members"}
-"""Strategies that the selected one is compared with: name -> description."""
 
 
 def headline(analysis: Values) -> str:
-    """Run, task, number of images and metric."""
-    date = f", written {escape(analysis['made'])}" if analysis.get("made") else ""
+    """Run or artifact, task, images and metric."""
+    date = f", {escape(analysis['made'])}" if analysis.get("made") else ""
     metric, better = escape(analysis["metric"]), "higher" if analysis["higher_is_better"] else "lower"
     return (
-        f"<h1>{escape(analysis['run'])}</h1>\n<p>{escape(analysis['task'])}, {analysis['pictures']:,} validation images"
-        f"{date}. Scores are <b>{metric}</b>: {better} is better.</p>"
+        f"<h1>{escape(analysis['run'])}</h1>\n<p>{escape(analysis['task'])}, {escape(images_of(analysis))}{date}. "
+        f"Scores are <b>{metric}</b>: {better} is better.</p>"
     )
 
 
+def images_of(analysis: Values) -> str:
+    """The images that the report is about, in words."""
+    count = f"{analysis['pictures']:,}"
+    return str(analysis["evaluated"]["images"]) if "evaluated" in analysis else f"{count} validation images"
+
+
 def overview(analysis: Values) -> str:
-    """The selected ensemble with its scores and cost; empty if there is none."""
+    """Score, gain, members and cost as tiles, the gains as a table, and how they were measured."""
     if "chosen" not in analysis:
         return ""
-    paragraphs = [_selection(analysis), _cross_fitted(analysis), _cost(analysis["chosen"]), _fitted_scores(analysis)]
-    return f'<div class="overview">{"".join(f"<p>{text}</p>" for text in paragraphs if text)}</div>'
+    tiles = "".join(tile for tile in (_score_tile(analysis), _gain_tile(analysis), _member_tile(analysis),
+                                      _cost_tile(analysis["chosen"])) if tile)  # fmt: skip
+    paragraphs = "".join(f"<p>{text}</p>" for text in (_measured(analysis), _fitted_scores(analysis)) if text)
+    details = f'<div class="split"><div>{_gain_table(analysis)}</div><div class="text">{paragraphs}</div></div>'
+    return f'<div class="overview"><div class="tiles">{tiles}</div>{details}</div>'
+
+
+def _results(analysis: Values) -> Values | None:
+    """Score and gains: cross-fitted, or of an evaluation; ``None`` if there are too few images."""
+    results: Values | None = analysis.get("cross_fitted") or analysis.get("evaluated")
+    return results if results is not None and results.get("score") else None
+
+
+def _tile(label: str, large: object, *lines: str) -> str:
+    text = "".join(f"<p>{line}</p>" for line in lines if line)
+    return f'<div class="tile"><p class="label">{escape(label)}</p><p class="large">{escape(large)}</p>{text}</div>'
+
+
+def _score_tile(analysis: Values) -> str:
+    results = _results(analysis)
+    if results is None:
+        return ""
+    [(score, span)] = intervals([results["score"]], "value")
+    how = "cross-fitted" if "cross_fitted" in analysis else "ensemble"
+    return _tile(f"{analysis['metric']}, {how}", score or "undefined", _interval(span))
+
+
+def _gain_tile(analysis: Values) -> str:
+    results = _results(analysis)
+    total = {} if results is None else results["gain"].get("total", {})
+    if total.get("value") is None:
+        return ""
+    [(value, span)] = intervals([total], "value", signed=True)
+    return _tile(f"gain over {_best(results)}", value, _interval(span), _verdict(total))
+
+
+def _best(results: Values | None) -> str:
+    """The best member, with its name unless the analysis was written by an older version."""
+    name = (results or {}).get("best_member")
+    return f"the best member, {name}" if name else "the best single member"
+
+
+def _interval(span: str) -> str:
+    return f'95 % interval <span class="together">{escape(span)}</span>' if span else ""
+
+
+def _verdict(values: Values) -> str:
+    low, high = values.get("low"), values.get("high")
+    if low is None or high is None:
+        return ""
+    if low > 0:
+        return '<span class="verdict">Significant</span>: above 0.'
+    if high < 0:
+        return '<span class="verdict error">Worse</span>: below 0.'
+    return '<span class="verdict warning">Not significant</span>: contains 0.'
+
+
+def _member_tile(analysis: Values) -> str:
+    chosen = analysis["chosen"]
+    used = sorted(((name, share) for name, share in chosen["weights"].items() if share > 0), key=lambda item: -item[1])
+    total = f" of {len(analysis['members'])}" if "members" in analysis and "evaluated" not in analysis else ""
+    shares = ", ".join(f"{escape(name)} ({share:.0%})" for name, share in used)
+    stack = "".join(f'<i style="flex-grow:{share:.4f}"></i>' for _, share in used)
+    how = [f"selected by {strong(chosen['select'])}"] if chosen.get("select") else []
+    how += [f"combined by {strong(chosen['combine'])}"] if len(used) > 1 else []
+    plural = "s" if len(used) > 1 or total else ""
+    text = ", ".join(how)
+    return _tile(
+        f"member{plural}", f"{len(used)}{total}", f'<span class="stack" aria-hidden="true">{stack}</span>{shares}',
+        f"{text[:1].upper()}{text[1:]}." if text else "",
+    )  # fmt: skip
+
+
+def _cost_tile(chosen: Values) -> str:
+    milliseconds = chosen.get("milliseconds")
+    return "" if milliseconds is None else _tile("time per image", f"{number(milliseconds)} ms")
+
+
+def _gain_table(analysis: Values) -> str:
+    """The gain over each reference with its parts; empty without results."""
+    results = _results(analysis)
+    if results is None:
+        return ""
+    parts = results["gain"]
+    named = [(f"over {_best(results)}", parts.get("total")),
+             (_part("by selection and combination"), parts.get("selection")),
+             (_part("by calibration"), parts.get("calibration"))]  # fmt: skip
+    named += [(f"over {reference}", values) for reference, values in _gains(analysis)[1:]]
+    rows = [{"name": name, **values} for name, values in named if values and values.get("value") is not None]
+    return interval_table((f"gain of {analysis['metric']}", "95 % interval"), rows, signed=True) if rows else ""
+
+
+def _part(text: str) -> Markup:
+    return Markup(f'<span class="quiet">of it {escape(text)}</span>')
+
+
+def _measured(analysis: Values) -> str:
+    """How the scores were measured."""
+    if "evaluated" in analysis:
+        return escape(analysis["evaluated"]["basis"])
+    crossed = analysis.get("cross_fitted")
+    if crossed is None:
+        return (
+            "There are too few validation images for a cross-fitted score. The scores below were measured on the "
+            "images that the ensemble was fitted on; they are optimistic."
+        )
+    return (
+        f"Cross-fitted with {escape(crossed['folds'])}: for each fold, members, weights, rule and calibration were "
+        "fitted on the other folds. Only the best epoch of each member was selected on all of these images."
+    )
+
+
+def _selected_strategy(analysis: Values) -> Values | None:
+    """Row of the strategy that selected the ensemble; ``None`` if strategies were not compared."""
+    select = analysis.get("chosen", {}).get("select")
+    return next((row for row in analysis.get("strategies", []) if row["name"] == select), None)
+
+
+def _gains(analysis: Values) -> list[tuple[str, Values]]:
+    """Gains of the ensemble over the best member and over the mean of all, except over itself."""
+    results, row = _results(analysis), _selected_strategy(analysis)
+    if results is None:
+        return []
+    gains = [(_best(results), results["gain"].get("total") or {})]
+    if row is not None and row["name"] != "all":
+        gains.append(("the mean of all members, fitted in the same way", row.get("gain_over_all") or {}))
+    return gains
+
+
+def _fitted_scores(analysis: Values) -> str:
+    """Scores of the artifact on all images."""
+    scores = [
+        f"{escape(name)} {number(value)}"
+        for name, value in analysis["chosen"].get("val", {}).items()
+        if isinstance(value, int | float)
+    ]
+    if not scores:
+        return ""
+    where = f"on {escape(images_of(analysis))}"
+    if "evaluated" not in analysis:
+        where = (
+            "on all validation images (fitted on these images; equal to <code>densemble evaluate --split val</code>)"
+        )
+    return f'<span class="quiet">Scores of the artifact {where}: {" · ".join(scores)}.</span>'
 
 
 def warnings(analysis: Values) -> str:
@@ -44,88 +191,6 @@ def warnings(analysis: Values) -> str:
         ),
     ]
     return "".join(f'<div class="problem warning"><h3>{escape(title)}</h3>{body}</div>' for title, body in boxes)
-
-
-def _selected_strategy(analysis: Values) -> Values | None:
-    """Row of the strategy that selected the ensemble; ``None`` if strategies were not compared."""
-    select = analysis.get("chosen", {}).get("select")
-    return next((row for row in analysis.get("strategies", []) if row["name"] == select), None)
-
-
-def _selection(analysis: Values) -> str:
-    chosen = analysis["chosen"]
-    used = {name: share for name, share in chosen["weights"].items() if share > 0}
-    total = f" of {len(analysis['members'])}" if "members" in analysis else ""
-    shares = ", ".join(
-        f"{escape(name)} ({share:.0%})" for name, share in sorted(used.items(), key=lambda item: -item[1])
-    )
-    plural = "members were" if len(used) > 1 or total else "member was"
-    return (
-        f"{strong(f'{len(used)}{total} {plural} selected')} by {strong(chosen['select'])} and combined by "
-        f"{strong(chosen['combine'])}: {shares}."
-    )
-
-
-def _cross_fitted(analysis: Values) -> str:
-    """The cross-fitted score and the parts of its gain."""
-    crossed = analysis.get("cross_fitted")
-    if crossed is None:
-        return (
-            "There are too few validation images for a cross-fitted score. The scores below were measured on the "
-            "images that the ensemble was fitted on; they are optimistic."
-        )
-    [(score, span)] = intervals([crossed["score"]], "value")
-    interval = f" (95 % interval {span})" if span else ""
-    shown = strong(f"{analysis['metric']} {score or 'undefined'}")
-    sentences = [
-        f"The cross-fitted score is {shown}{interval}, measured with {escape(crossed['folds'])}. For each fold, "
-        "members, weights, rule and calibration were fitted on the other folds. Only the best epoch of each member "
-        "was selected on all of these images."
-    ]
-    parts = crossed["gain"]
-    if parts["total"].get("value") is not None:
-        sentences.append(
-            f"Gain over the best single member as trained: {strong(gain(parts['total']))}; by selection and "
-            f"combination {gain(parts['selection'])}, by calibration {gain(parts['calibration'])}."
-        )
-    sentences += [
-        f"Gain over {reference}, fitted in the same way: {strong(gain(values))}."
-        for reference, values in _gains(analysis)
-        if values.get("value") is not None
-    ]
-    return " ".join(sentences)
-
-
-def _gains(analysis: Values) -> list[tuple[str, Values]]:
-    """Gains of the selected strategy over each reference except itself; empty if strategies were not compared."""
-    row = _selected_strategy(analysis)
-    if row is None:
-        return []
-    return [
-        (reference, row.get(f"gain_over_{name}") or {})
-        for name, reference in _REFERENCES.items()
-        if row["name"] != name
-    ]
-
-
-def _cost(chosen: Values) -> str:
-    milliseconds = chosen.get("milliseconds")
-    return "" if milliseconds is None else f"It takes {strong(f'{number(milliseconds)} ms')} per image."
-
-
-def _fitted_scores(analysis: Values) -> str:
-    """Scores of the artifact on all validation images."""
-    scores = [
-        f"{escape(name)} {number(value)}"
-        for name, value in analysis["chosen"].get("val", {}).items()
-        if isinstance(value, int | float)
-    ]
-    if not scores:
-        return ""
-    return (
-        '<span class="quiet">Scores of the artifact on all validation images (fitted on these images; equal to '
-        f"<code>densemble evaluate --split val</code>): {' · '.join(scores)}.</span>"
-    )
 
 
 def _gain_warnings(analysis: Values) -> list[tuple[str, str]]:
@@ -158,7 +223,8 @@ def _baseline_warnings(analysis: Values) -> list[tuple[str, str]]:
         return score is not None and sign * (score - best["score"]) <= 0
 
     boxes = []
-    if is_poor(analysis.get("cross_fitted", {}).get("score", {}).get("value")):
+    results = _results(analysis)
+    if results is not None and is_poor(results["score"].get("value")):
         boxes.append(("The ensemble is no better than a baseline", f"<p>{description}.</p>"))
     poor = [row["name"] for row in analysis.get("members", []) if is_poor(row.get("score"))]
     if poor:

@@ -2,66 +2,74 @@
 
 from collections.abc import Sequence
 
-from densemble.report.figures import ChartAxis, Series, chart, interval_axis, interval_bar, padded
-from densemble.report.html_page import Markup, Values, bar, column_table, escape, figure, note, strong, table
-from densemble.report.rounding import intervals, numbers
+from densemble.markup import Markup, escape
+from densemble.report.figures import ChartAxis, Series, chart
+from densemble.report.html_page import Section, Values, bar, column_table, figure, fold, split
+from densemble.report.interval_table import interval_table, values_with_intervals
+from densemble.report.rounding import numbers
 
 _GAINS = {"gain_over_best": "gain over best single", "gain_over_all": "gain over mean of all"}
 
 
-def strategies(analysis: Values) -> str:
+def strategies(analysis: Values) -> Section:
     """Selection strategies with scores, intervals and gains."""
     rows = _best_first(analysis["strategies"], analysis)
     further: dict[str, Sequence[str]] = {
         "members": [str(row.get("members", "")) for row in rows],
         "ms": numbers([row.get("milliseconds") for row in rows]),
-        **{heading: _values_with_intervals([row.get(key) or {} for row in rows], "value", True)
+        **{heading: values_with_intervals([row.get(key) or {} for row in rows], "value", True)
            for key, heading in _GAINS.items()},
     }  # fmt: skip
     explanation = (
         "Strategies for selecting members. For each fold, members, weights, rule and calibration are fitted on the "
         "other folds; the score is measured on the fold itself, on full-size maps. The dot is the score, the line its "
-        "95 % interval over the images. A positive gain means that the strategy is better; the gain is significant if "
-        "its interval excludes 0."
+        "95 % interval over the images; an arrow points to a value beyond the scale. A positive gain means that the "
+        "strategy is better; the gain is significant if its interval excludes 0."
     )
-    return note(explanation) + _interval_table("strategy", rows, further, analysis.get("chosen", {}).get("select"))
+    selected = analysis.get("chosen", {}).get("select")
+    return Section(explanation, interval_table(("strategy", analysis["metric"]), _valued(rows), further, selected))
 
 
-def rules(analysis: Values) -> str:
+def rules(analysis: Values) -> Section:
     """Combination rules with scores and intervals."""
     rows = _best_first(analysis["rules"], analysis)
     further: dict[str, Sequence[str]] = {key: numbers([row.get(key) for row in rows]) for key in ("nll", "ece")}
     explanation = (
         "Combination rules for the selected members. For each fold, members and rule are fitted on the other folds, "
         "without calibration of the ensemble. The score is measured on the fold itself: on a random sample of pixels "
-        "if the metric is a sum over pixels, otherwise on the stored small maps. nll and ece describe the "
-        "probabilities: lower is better."
+        "if the metric is a sum over pixels, otherwise on the stored small maps."
     )
-    return note(explanation) + _interval_table("rule", rows, further, analysis.get("chosen", {}).get("combine"))
+    if any(map(any, further.values())):
+        explanation += " nll and ece describe the probabilities: lower is better."
+    selected = analysis.get("chosen", {}).get("combine")
+    return Section(explanation, interval_table(("rule", analysis["metric"]), _valued(rows), further, selected))
 
 
-def members(analysis: Values) -> str:
+def members(analysis: Values) -> Section:
     """Score, cost and contribution of every member."""
     rows = _best_first(analysis["members"], analysis)
     timed = [row for row in rows if row.get("score") is not None and row.get("milliseconds") is not None]
     points = Series(
         "members", [(row["milliseconds"], row["score"]) for row in timed], "first", "dots", [r["name"] for r in timed]
     )
-    drawing = _score_against_time([points, *_ensemble_point(analysis)], analysis, 320) if timed else ""
-    explanation = (
-        "Score of each single member on all validation images (its best epoch was selected on them), its cost, and its "
-        "weight in the ensemble. Leave-one-out is the loss of cross-fitted score without the member; a value near 0 or "
-        "below means that the member is not needed."
-    )
-    return note(explanation) + drawing + _member_table(rows, analysis)
+    drawing = figure(_score_against_time([points, *_ensemble_point(analysis)], analysis, 300)) if timed else ""
+    if "evaluated" in analysis:
+        explanation = "Score of the ensemble's members, each alone, on the same images, and its weight in the ensemble."
+    else:
+        explanation = (
+            "Score of each single member on all validation images (its best epoch was selected on them), its cost, and "
+            "its weight in the ensemble. Leave-one-out is the loss of cross-fitted score without the member; a value "
+            "near 0 or below means that the member is not needed."
+        )
+    return Section(explanation, split(drawing, _member_table(rows, analysis)))
 
 
-def pareto(analysis: Values) -> str:
+def pareto(analysis: Values) -> Section:
     """Best score for each amount of time."""
     rows = sorted(analysis["pareto"], key=lambda row: row["milliseconds"])
     points = [(row["milliseconds"], row["score"]) for row in rows]
     labels = [row["members"][0] if len(row["members"]) == 1 else f"{len(row['members'])} members" for row in rows]
-    front = _score_against_time([Series("", points, "first", "steps", labels)], analysis, 300)
+    front = figure(_score_against_time([Series("", points, "first", "steps", labels)], analysis, 280))
     explanation = (
         "Ensembles for which no other ensemble is both faster and better. The scores are optimistic: they are measured "
         "without calibration, on small maps of the images that the ensembles were selected on. Use them to compare "
@@ -73,44 +81,27 @@ def pareto(analysis: Values) -> str:
         analysis["metric"]: numbers([row["score"] for row in rows]),
         "names": [" + ".join(row["members"]) for row in rows],
     }
-    return note(explanation) + front + column_table(shown)
+    weights = {"names": shown["names"], "weights": [_vector(row.get("weights", [])) for row in rows]}
+    vectors = fold("Weights of the candidates", column_table(weights)) if any(weights["weights"]) else ""
+    return Section(explanation, split(front, column_table(shown)) + vectors)
+
+
+def _vector(values: Sequence[float]) -> str:
+    return ", ".join(numbers(values))
+
+
+def _valued(rows: Sequence[Values]) -> list[Values]:
+    return [{**row, "value": row.get("score")} for row in rows]
 
 
 def _score_against_time(series: Sequence[Series], analysis: Values, height: int) -> str:
-    return figure(chart(series, ChartAxis("ms per image"), ChartAxis(analysis["metric"]), (480, height)))
+    return chart(series, ChartAxis("ms per image", wide=True), ChartAxis(analysis["metric"]), (460, height))
 
 
 def _best_first(rows: Sequence[Values], analysis: Values) -> list[Values]:
     """Rows sorted by score, best first; rows without a score last."""
     sign = -1 if analysis["higher_is_better"] else 1
     return sorted(rows, key=lambda row: (row.get("score") is None, sign * (row.get("score") or 0)))
-
-
-def _interval_table(heading: str, rows: Sequence[Values], further: dict[str, Sequence[str]], selected: object) -> str:
-    """Table of scores whose intervals are drawn on one common scale.
-
-    Args:
-        heading: of the first column.
-        rows: with ``name``, ``score``, ``low`` and ``high``.
-        further: heading -> cells of further columns; empty columns are left out.
-        selected: name of the row to mark.
-    """
-    ends = [row[key] for row in rows for key in ("score", "low", "high") if row.get(key) is not None]
-    within = padded(ends)
-    columns = {name: cells for name, cells in further.items() if any(cells)}
-    bars = [interval_bar(row.get("score"), row.get("low"), row.get("high"), within) for row in rows]
-    names = [strong(f"{row['name']} (selected)") if row["name"] == selected else row["name"] for row in rows]
-    body = list(zip(names, _values_with_intervals(rows, "score"), bars, *columns.values(), strict=True))
-    axis: tuple[object, ...] = ("", "", interval_axis(within), *("" for _ in columns))
-    return table([heading, "score", "", *columns], [*body, axis])
-
-
-def _values_with_intervals(rows: Sequence[Values], key: str, signed: bool = False) -> list[Markup]:
-    """Cells with a value and, in small type below it, its interval."""
-    return [
-        Markup(escape(value) + (f'<br><span class="spread">{escape(span)}</span>' if span else ""))
-        for value, span in intervals(rows, key, signed)
-    ]
 
 
 def _ensemble_point(analysis: Values) -> list[Series]:
@@ -130,7 +121,7 @@ def _member_table(rows: Sequence[Values], analysis: Values) -> str:
         "million parameters": numbers(millions, 4),
         "weight": [_weight(row.get("share")) for row in rows],
         "leave-one-out": numbers([row.get("leave_one_out") for row in rows], 2, signed=True),
-        "state": [row.get("state", "") for row in rows],
+        "state": ["" if row.get("state") == "done" else row.get("state", "") for row in rows],
     }
     baseline_names = [Markup(f'<span class="quiet">baseline: {escape(row["name"])}</span>') for row in baselines]
     shown: dict[str, Sequence[object]] = {

@@ -7,7 +7,8 @@ from densemble.data.check import group
 from densemble.data.folder import FolderData
 from densemble.errors import DataError
 from densemble.inference import drawing
-from densemble.report.html_page import bar, colour_legend, embed, escape, swatch, table, with_code, write_page
+from densemble.markup import embedded_image, escape
+from densemble.report.html_page import bar, colour_legend, scrolled, swatch, table, with_code, write_page
 from densemble.report.samples import RawSample, SamplePainter, evenly, read_usable
 from densemble.storage.images import as_unit, read_image
 
@@ -106,7 +107,7 @@ def _image(data: FolderData, path: Path) -> str | None:
         image = as_unit(read_image(path), data.reading.options["image_range"])
     except DataError:
         return None
-    return embed(drawing.as_rgb(image), _WIDTH)
+    return embedded_image(drawing.as_rgb(image), f"image {_relative(data, str(path))}", _WIDTH)
 
 
 def _relative(data: FolderData, file: str) -> str:
@@ -121,7 +122,7 @@ def _facts(facts: dict[str, Any]) -> str:
     rows = [row for row in rows if any(cell not in ("", "0") for cell in row[1:])]
     mean, std = (", ".join(f"{value:.3f}" for value in facts["pictures"][key]) for key in ("mean", "std"))
     statistics = f"Images per channel, in [0, 1]: mean {escape(mean)}; standard deviation {escape(std)}."
-    return f'<h2>Facts</h2>\n{table(["", *splits], rows)}<p class="quiet">{statistics}</p>'
+    return f'<h2>Facts</h2>\n{table(["fact", *splits], rows)}<p class="quiet">{statistics}</p>'
 
 
 def _cell(value: Any) -> str:
@@ -146,7 +147,8 @@ def _classes(facts: dict[str, Any]) -> str:
         cells = "".join(_share(split, name, largest, i > 0) for i, split in enumerate(splits.values()))
         rows.append(f"<tr><td>{swatch(colours[label])}{escape(name)}</td>{cells}</tr>")
     head = "".join(f'<th colspan="2">{escape(split)}</th><th class="number">images</th>' for split in splits)
-    return f'<h2>Classes</h2>\n<div class="wide"><table><tr><th>class</th>{head}</tr>{"".join(rows)}</table></div>'
+    body = f"<table><thead><tr><th>class</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<h2>Classes</h2>\n{scrolled(body, 'classes')}"
 
 
 def _share(split: dict[str, Any], name: str, largest: float, other: bool) -> str:
@@ -174,5 +176,9 @@ def _examples(data: FolderData) -> str:
 
 
 def _example(split: str, sample: RawSample, painter: SamplePainter) -> str:
-    images = "".join(embed(pixels, _WIDTH) for pixels in painter.draw(sample))
-    return f"<figure>{images}<figcaption>{escape(f'{split}/{sample.title}')}</figcaption></figure>"
+    name = f"{split}/{sample.title}"
+    images = "".join(
+        embedded_image(pixels, f"{part} {name}", _WIDTH)
+        for part, pixels in zip(("image", "target of"), painter.draw(sample), strict=True)
+    )
+    return f"<figure>{images}<figcaption>{escape(name)}</figcaption></figure>"

@@ -1,4 +1,4 @@
-"""Charts as inline SVG, in the colours and the font of the page."""
+"""Charts as inline SVG, in the colours and the font of the page. Points beyond the range of an axis are arrows."""
 
 import math
 from collections.abc import Sequence
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from densemble.report.html_page import Markup, escape
+from densemble.markup import Markup, escape
+from densemble.report.ranges import Point, main_values, padded
+from densemble.report.rounding import number
 
-Point = tuple[float, float]
 Style = Literal["first", "second", "third"]
 """Colour class in the style sheet of the page."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 10, 40
-_LETTER_WIDTH = 6.8
-"""Approximate width of a letter in pixels."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 10, 40
+_LETTER_WIDTH = 7.6
+"""Approximate width of a letter in pixels, in the larger letters of a phone."""
 _DOT_RADIUS = 3.5
+_ARROW = 5
 _LABEL_POSITIONS = (
     (7, 4, "start", 0.0),
     (-7, 4, "end", 1.0),
@@ -30,6 +32,7 @@ _LABEL_POSITIONS = (
 the label to the left of the anchor."""
 _THOUSANDS = ("", "k", "M", "G", "T")
 _BAR_WIDTH, _BAR_HEIGHT = 220, 18
+_DECADE_STEPS = (1, 2, 5)
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,29 @@ class Series:
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear map from values (``low`` to ``high``) to pixels (``start`` to ``end``)."""
+    """Linear or logarithmic map from values (``low`` to ``high``) to pixels (``start`` to ``end``)."""
 
     low: float
     high: float
     start: float
     end: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+        return self.start + self._share(value) * (self.end - self.start)
 
+    def _share(self, value: float) -> float:
+        if self.log:
+            return math.log(max(value, 1e-12) / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
 
-def padded(values: Sequence[float], share: float = 0.08) -> Point:
-    """Range of the values, extended at both ends by a share of its width."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = (high - low) * share or abs(high) * share or share
-    return low - margin, high + margin
+    def inside(self, value: float) -> bool:
+        """Whether a value lies on the axis."""
+        return -1e-9 <= self._share(value) <= 1 + 1e-9
+
+    def nearest(self, value: float) -> float:
+        """The pixel of a value, or of the end of the axis that is nearest to it."""
+        return self(min(max(value, self.low), self.high))
 
 
 def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> list[tuple[float, str]]:
@@ -81,23 +91,47 @@ def ticks(low: float, high: float, most: int = 5, least_step: float = 0.0) -> li
     return [(k * step, f"{k * step:.{decimals}f}") for k in range(first, last + 1)]
 
 
+def decade_ticks(low: float, high: float, most: int = 8) -> list[tuple[float, str]]:
+    """Values 1, 2 and 5 times a power of ten within a range of positive numbers, each with its label.
+
+    Only the powers of ten if there would be more than ``most`` values.
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [step * 10.0**power for power in powers for step in _DECADE_STEPS]
+    inside = [value for value in values if low <= value <= high]
+    if len(inside) > most:
+        inside = [10.0**power for power in powers if low <= 10.0**power <= high]
+    return [(value, f"{value:,.0f}" if value >= 1 else f"{value:.4g}") for value in inside]
+
+
 @dataclass(frozen=True)
 class ChartAxis:
     """An axis of a chart.
 
     Attributes:
         label: text beside the axis.
-        within: lowest and highest value; ``None``: the range of the points, extended.
+        within: lowest and highest value; ``None``: the range of most of the points, extended.
         least_step: smallest distance between two ticks: 1 for an axis of counts.
+        wide: values above 0 that often differ by factors: the axis is logarithmic if the largest is more than 8 times
+            the smallest.
     """
 
     label: str
     within: Point | None = None
     least_step: float = 0.0
+    wide: bool = False
 
     def scale(self, values: Sequence[float], start: float, end: float) -> Scale:
         """Scale that maps the values to pixels from ``start`` to ``end``."""
-        return Scale(*(self.within or padded(values)), start, end)
+        if self.wide and values and min(values) > 0 and max(values) > 8 * min(values):
+            return Scale(min(values) / 1.3, max(values) * 1.3, start, end, log=True)
+        return Scale(*(self.within or padded(main_values(values))), start, end)
+
+    def ticks(self, scale: Scale, most: int) -> list[tuple[float, str]]:
+        """Round values on the axis, about ``most`` of them, each with its label."""
+        if scale.log:
+            return decade_ticks(scale.low, scale.high)
+        return ticks(scale.low, scale.high, most, self.least_step)
 
 
 def chart(
@@ -159,35 +193,43 @@ def count_bars(bins: Sequence[dict[str, Any]], label: str, size: tuple[int, int]
 
 
 def interval_bar(value: float | None, low: float | None, high: float | None, within: Point) -> Markup:
-    """Dot at a value on the line of its interval, for a table cell."""
+    """Dot at a value on the line of its interval, for a table cell; an arrow at the edge if it lies beyond it."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
     middle = _BAR_HEIGHT / 2
-    grid = "".join(_line(scale(at), 0, scale(at), _BAR_HEIGHT, "level") for at, _ in ticks(*within, 4))
-    line = ""
-    if low is not None and high is not None:
-        ends = [_line(scale(at), middle - 4, scale(at), middle + 4, "first") for at in (low, high)]
-        line = _line(scale(low), middle, scale(high), middle, "first") + "".join(ends)
-    dot = "" if value is None else f'<circle class="first" cx="{scale(value):.1f}" cy="{middle}" r="4"/>'
-    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, grid + line + dot, "interval"))
+    body = "".join(_line(scale(at), 0, scale(at), _BAR_HEIGHT, "level") for at, _ in ticks(*within, 4))
+    if scale.inside(0.0):
+        body += _line(scale(0), 0, scale(0), _BAR_HEIGHT, "zero")
+    if low is not None and high is not None and high >= within[0] and low <= within[1]:
+        body += _line(scale.nearest(low), middle, scale.nearest(high), middle, "first")
+        body += "".join(
+            _line(scale(at), middle - 4, scale(at), middle + 4, "first") for at in (low, high) if scale.inside(at)
+        )
+    if value is not None and scale.inside(value):
+        body += f'<circle class="first" cx="{scale(value):.1f}" cy="{middle}" r="4"/>'
+    elif value is not None:
+        body += _arrow(scale.nearest(value), middle, (math.copysign(1, value - within[0]), 0), "first")
+    interval = f", 95 % interval {number(low)} to {number(high)}" if low is not None and high is not None else ""
+    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, body, f"{number(value)}{interval}" if value is not None else "none"))
 
 
 def interval_axis(within: Point) -> Markup:
     """ChartAxis below a column of interval bars."""
     scale = Scale(*within, 6, _BAR_WIDTH - 6)
-    texts = "".join(_text(scale(at), 12, name, "middle") for at, name in ticks(*within, 4))
-    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, "scale"))
+    marks = ticks(*within, 4)
+    texts = "".join(_text(min(max(scale(at), 18), _BAR_WIDTH - 18), 12, name, "middle") for at, name in marks)
+    title = f"scale from {marks[0][1]} to {marks[-1][1]}" if marks else "scale"
+    return Markup(_svg(_BAR_WIDTH, _BAR_HEIGHT, texts, title))
 
 
 def _svg(width: int, height: int, body: str, title: str) -> str:
-    # Below this width the letters are too small to read, so the page scrolls instead.
-    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="min-width:{0.8 * width:.0f}px"'
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return f'<svg {size} role="img" aria-label="{escape(title)}">{body}</svg>'
 
 
 def _frame(across: Scale, up: Scale, x: ChartAxis, y: ChartAxis) -> str:
     wide, high = (abs(scale.end - scale.start) for scale in (across, up))
-    parts = [_grid_lines(across, up, ticks(up.low, up.high, max(3, int(high / 34)), y.least_step))]
-    for at, name in ticks(across.low, across.high, max(2, int(wide / 40)), x.least_step):
+    parts = [_grid_lines(across, up, y.ticks(up, max(3, int(high / 34))))]
+    for at, name in x.ticks(across, max(2, int(wide / 40))):
         parts.append(_line(across(at), up.end, across(at), up.start, "level"))
         parts.append(_text(across(at), up.start + 15, name, "middle"))
     parts.append(_text((across.start + across.end) / 2, up.start + 32, x.label, "middle"))
@@ -217,8 +259,36 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def _path(points: Sequence[Point], across: Scale, up: Scale, style: str) -> str:
-    pixels = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
-    return f'<polyline class="{style}" points="{pixels}"/>'
+    """Line through points; parts beyond the axes are cut off."""
+    frame = (min(across.start, across.end), min(up.start, up.end), max(across.start, across.end), max(up.start, up.end))
+    steps, last = [], None
+    for a, b in pairwise([(across(x), up(y)) for x, y in points]):
+        visible = _clipped(a, b, frame)
+        if visible is None:
+            continue
+        start, end = (f"{point[0]:.1f} {point[1]:.1f}" for point in visible)
+        steps.append(f"L{end}" if start == last else f"M{start}L{end}")
+        last = end
+    return f'<path class="line {style}" d="{"".join(steps)}"/>' if steps else ""
+
+
+def _clipped(a: Point, b: Point, frame: Box) -> tuple[Point, Point] | None:
+    """Part of a line inside a box (Liang & Barsky 1984); ``None`` if there is none."""
+    first, last = 0.0, 1.0
+    for axis in (0, 1):
+        change = b[axis] - a[axis]
+        for sign, edge in ((-1, frame[axis]), (1, frame[axis + 2])):
+            distance = sign * (edge - a[axis])
+            if change == 0 and distance < -1e-6:
+                return None
+            if sign * change < 0:
+                first = max(first, distance / (sign * change))
+            elif sign * change > 0:
+                last = min(last, distance / (sign * change))
+    if first > last:
+        return None
+    start, end = ((a[0] + at * (b[0] - a[0]), a[1] + at * (b[1] - a[1])) for at in (first, last))
+    return start, end
 
 
 def _drawn(series: Series, across: Scale, up: Scale) -> str:
@@ -228,10 +298,31 @@ def _drawn(series: Series, across: Scale, up: Scale) -> str:
         return line
     names = series.labels or [""] * len(series.points)
     return line + "".join(
-        f'<circle class="{series.style}" cx="{across(x):.2f}" cy="{up(y):.2f}" r="{_DOT_RADIUS}">'
-        f"{f'<title>{escape(name)}</title>' if name else ''}</circle>"
-        for (x, y), name in zip(series.points, names, strict=True)
+        _mark(point, name, across, up, series.style) for point, name in zip(series.points, names, strict=True)
     )
+
+
+def _mark(point: Point, name: str, across: Scale, up: Scale, style: str) -> str:
+    """Dot at a point, or an arrow at the edge towards a point beyond it."""
+    x, y = across.nearest(point[0]), up.nearest(point[1])
+    if across.inside(point[0]) and up.inside(point[1]):
+        title = f"<title>{escape(name)}</title>" if name else ""
+        return f'<circle class="{style}" cx="{x:.2f}" cy="{y:.2f}" r="{_DOT_RADIUS}">{title}</circle>'
+    towards = (
+        0 if across.inside(point[0]) else math.copysign(1, across(point[0]) - x),
+        0 if up.inside(point[1]) else math.copysign(1, up(point[1]) - y),
+    )
+    return _arrow(x, y, towards, style, f"{name} {number(point[0])}, {number(point[1])}".strip())
+
+
+def _arrow(x: float, y: float, towards: Point, style: str, title: str = "") -> str:
+    """Triangle whose tip is at (x, y); ``towards`` is the direction, -1 to 1 along each axis."""
+    across, down = towards
+    back = (x - across * 1.6 * _ARROW, y - down * 1.6 * _ARROW)
+    corners = [(x, y), (back[0] - down * _ARROW, back[1] + across * _ARROW),
+               (back[0] + down * _ARROW, back[1] - across * _ARROW)]  # fmt: skip
+    points = " ".join(f"{left:.1f},{top:.1f}" for left, top in corners)
+    return f'<polygon class="{style}" points="{points}">{f"<title>{escape(title)}</title>" if title else ""}</polygon>'
 
 
 def _stairs(points: Sequence[Point]) -> list[Point]:
@@ -248,10 +339,12 @@ def _labels(series: Sequence[Series], across: Scale, up: Scale) -> list[str]:
             taken += [_box(a, b, across, up, 1) for a, b in pairwise(_stairs(group.points))]
     texts = []
     for group in series:
-        for (x, y), name in zip(group.points, group.labels, strict=False):
+        for (x, y), label in zip(group.points, group.labels, strict=False):
+            beyond = [number(value) for value, scale in ((x, across), (y, up)) if not scale.inside(value)]
+            name = f"{label} ({', '.join(beyond)})" if beyond else label
             wide = len(name) * _LETTER_WIDTH
             for x_shift, y_shift, anchor, share_left in _LABEL_POSITIONS:
-                at, bottom = across(x) + x_shift, up(y) + y_shift
+                at, bottom = across.nearest(x) + x_shift, up.nearest(y) + y_shift
                 left = at - share_left * wide
                 box = (left, bottom - 10, left + wide, bottom + 2)
                 inside = box[0] >= across.start and box[2] <= across.end + _RIGHT and box[1] >= 0 and box[3] <= up.start
@@ -264,7 +357,7 @@ def _labels(series: Sequence[Series], across: Scale, up: Scale) -> list[str]:
 
 def _box(a: Point, b: Point, across: Scale, up: Scale, margin: float) -> Box:
     """Bounding box, in pixels, of the line between two points, with a margin."""
-    xs, ys = sorted((across(a[0]), across(b[0]))), sorted((up(a[1]), up(b[1])))
+    xs, ys = sorted((across.nearest(a[0]), across.nearest(b[0]))), sorted((up.nearest(a[1]), up.nearest(b[1])))
     return xs[0] - margin, ys[0] - margin, xs[1] + margin, ys[1] + margin
 
 

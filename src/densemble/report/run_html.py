@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densemble.notebook import Markup, card, escape, facts, sentence, table
+from densemble.markup import Markup, escape
+from densemble.notebook import card, facts, sentence, table
 
 
 def run_html(run: Any) -> str:

@@ -1,7 +1,7 @@
-"""Rows of panels: an image, its target, the predictions of ensemble and members, and the uncertainty."""
+"""Rows of panels: an image, its target, the predictions of ensemble and members, the error, and the uncertainty."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -12,14 +12,28 @@ from densemble.data.targets import resize_target
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.resize import resize_maps
 from densemble.inference import drawing
-from densemble.inference.drawing import Drawing, Meaning
+from densemble.inference.drawing import Drawing, Legend, Meaning
 from densemble.inference.meaning import meaning_of
+from densemble.report.error_maps import draw_error
 from densemble.shapes import Array, Size
 from densemble.tasks import Task
 
-Panel = tuple[str, Array]
-"""Title, and pixels as uint8 ``(H, W, 3)``."""
-_WIDTH = 240
+_WIDTH = 320
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of a row.
+
+    Attributes:
+        title: what it shows.
+        pixels: uint8 ``(H, W, 3)``.
+        legend: meaning of its colours; the page draws it in its own colours.
+    """
+
+    title: str
+    pixels: Array
+    legend: Legend = field(default_factory=Legend)
 
 
 @dataclass(frozen=True)
@@ -30,19 +44,23 @@ class ImageStrip:
         name: name of the image.
         score: score of the ensemble on the image; ``None`` if it is undefined.
         caption: why the image is shown.
-        panels: panels from left to right.
+        panels: image, target, ensemble, error and uncertainty.
+        members: predictions of the members.
+        leading: whether the row is shown at once; other rows are behind a fold.
     """
 
     name: str
     score: float | None
     caption: str
     panels: tuple[Panel, ...]
+    members: tuple[Panel, ...] = ()
+    leading: bool = True
 
 
 def draw_panels(
     image: Array, target: Tensor, prediction: Prediction, members: Mapping[str, Tensor], task: Task
-) -> tuple[Panel, ...]:
-    """Draw image, target, prediction, uncertainty and members' predictions, in the same colours and on the same scale.
+) -> tuple[tuple[Panel, ...], tuple[Panel, ...]]:
+    """Draw image, target, prediction, error, uncertainty and members' predictions, in the same colours and scale.
 
     Args:
         image: uint8 ``(H, W, 3)``.
@@ -52,7 +70,7 @@ def draw_panels(
         task: meaning of the maps.
 
     Returns:
-        Panels at most 240 pixels wide; those with a scale have a bar of values below them.
+        Panels of the ensemble, and panels of the members, at most 320 pixels wide.
     """
     height, width = image.shape[:2]
     size = (max(1, round(height * min(1, _WIDTH / width))), min(width, _WIDTH))
@@ -60,26 +78,33 @@ def draw_panels(
     target_maps, valid = task.as_maps(resize_target(target, size, task.target_kind))
     # One scale for all panels: separate scales would hide that a member is wrong by a factor.
     within = drawing.value_range(target_maps[valid.expand_as(target_maps)].numpy())
-    draw = partial(_draw_maps, image=small, meaning=meaning_of(task), within=within)
-    unknown = ~valid.any(0).numpy()
-    return (
-        ("image", small),
-        ("target", _panel(draw(target_maps), unknown)),
-        ("ensemble", _panel(draw(prediction.mean[0].float().cpu()))),
+    meaning, unknown = meaning_of(task), ~valid.any(0).numpy()
+    draw = partial(_draw_maps, image=small, meaning=meaning, within=within)
+    mean = prediction.mean[0].float().cpu()
+    error = draw_error(small, _resized(mean, size, meaning), target_maps, valid, meaning)
+    panels = (
+        Panel("image", small),
+        _panel("target", draw(target_maps), unknown),
+        _panel("ensemble", draw(mean)),
+        Panel("error", error.pixels, error.legend),
         _uncertainty(prediction, task, size, len(members)),
-        *((name, _panel(draw(maps.float().cpu()))) for name, maps in members.items()),
     )
+    return panels, tuple(_panel(name, draw(maps.float().cpu())) for name, maps in members.items())
 
 
-def _panel(drawn: Drawing, unknown: Array | None = None) -> Array:
+def _panel(title: str, drawn: Drawing, unknown: Array | None = None) -> Panel:
     """The drawing with its bar of values; the page has one list of classes for all panels. Unknown pixels are black."""
     pixels = drawn.pixels if unknown is None else np.where(unknown[..., None], np.uint8(0), drawn.pixels)
-    return Drawing(pixels, replace(drawn.legend, entries=())).with_legend()
+    return Panel(title, pixels, Legend(bar=drawn.legend.bar))
+
+
+def _resized(maps: Tensor, size: Size, meaning: Meaning) -> Tensor:
+    return resize_maps(maps[None], size, meaning.kind == "density")[0]
 
 
 def _draw_maps(maps: Tensor, image: Array, meaning: Meaning, within: tuple[float, float]) -> Drawing:
     """Draw maps ``(K, h, w)`` over a uint8 image ``(H, W, 3)``; values have no image and span the range ``within``."""
-    planes = resize_maps(maps[None], (image.shape[0], image.shape[1]), meaning.kind == "density")[0].numpy()
+    planes = _resized(maps, (image.shape[0], image.shape[1]), meaning).numpy()
     if meaning.kind == "values":
         return drawing.draw_view(planes, meaning, limits=within)
     return drawing.draw_overlay(image, planes, meaning, planes.argmax(0))
@@ -88,9 +113,9 @@ def _draw_maps(maps: Tensor, image: Array, meaning: Meaning, within: tuple[float
 def _uncertainty(prediction: Prediction, task: Task, size: Size, members: int) -> Panel:
     """Draw the entropy, or the standard deviation of the members."""
     if prediction.entropy is not None:
-        name, values = "uncertainty (entropy)", prediction.entropy[:1, None].float().cpu()
+        values = prediction.entropy[:1, None].float().cpu()
     else:
-        name, spread = "uncertainty (spread)", prediction.spread()[:1].float().cpu().clamp(min=0)
+        spread = prediction.spread()[:1].float().cpu().clamp(min=0)
         values = spread.mean(1, keepdim=True).sqrt()
     drawn = drawing.draw_uncertainty(resize_maps(values, size)[0, 0].numpy(), meaning_of(task), members)
-    return name, drawn.with_legend()
+    return Panel("uncertainty", drawn.pixels, drawn.legend)

@@ -1,7 +1,8 @@
 """Report sections about trust: calibration, risk and coverage, guarantees."""
 
+from densemble.markup import escape
 from densemble.report.figures import ChartAxis, Series, Style, chart, count_bars
-from densemble.report.html_page import Values, column_table, escape, figure, note, strong, table
+from densemble.report.html_page import Section, Values, column_table, figure, fold, strong, table
 from densemble.report.rounding import number, numbers, plain
 
 _UNIT = (0.0, 1.0)
@@ -15,18 +16,34 @@ _STATED = {
     "kind", "miscoverage", "risk", "confidence", "promised", "coverage", "low", "high", "checked_on", "distribution",
 }  # fmt: skip
 """Fields of a guarantee that are not listed after its description."""
+_BEFORE = {
+    False: " 'Before' is without temperatures and calibration, 'after' with those fitted on the other folds.",
+    True: " 'Before' is without the calibration of the ensemble, 'after' with it.",
+}
+"""Whether the report is that of an evaluation -> meaning of before and after."""
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.5)
 """Shares of kept pixels in the table of risk and coverage."""
 
 
-def calibration(analysis: Values) -> str:
+def calibration(analysis: Values) -> Section:
     """How well the probabilities or intervals of the ensemble agree with the targets."""
-    values = analysis["calibration"]
-    comparison = _coverage(values) if "coverage" in values else _reliability(values)
-    return comparison + _fitted_parameters(values)
+    values, measured = analysis["calibration"], _measured(analysis)
+    if "coverage" in values:
+        comparison = _coverage(values, measured)
+    else:
+        before = _BEFORE["evaluated" in analysis] if "before" in values else ""
+        comparison = _reliability(values, f"{measured}{before}")
+    return Section(comparison.explanation, comparison.body + _fitted_parameters(values))
 
 
-def risk_coverage(analysis: Values) -> str:
+def _measured(analysis: Values) -> str:
+    """On which images calibration and uncertainty were measured."""
+    if "evaluated" in analysis:
+        return f"Measured on {analysis['evaluated']['images']}, at the size of the targets."
+    return "Cross-fitted: measured on images that were not used for fitting, at the size of the targets."
+
+
+def risk_coverage(analysis: Values) -> Section:
     """Error of the ensemble if only its most certain pixels are kept."""
     values = analysis["risk_coverage"]
     curve = [(float(x), float(y)) for x, y in values["curve"]]
@@ -44,9 +61,9 @@ def risk_coverage(analysis: Values) -> str:
     explanation = (
         "Error on the most certain pixels, against the share of pixels kept. If the uncertainty is useful, the error "
         "falls when fewer pixels are kept; a curve on the dashed line means that the uncertainty does not indicate "
-        "errors. Cross-fitted, at the size of the targets."
+        f"errors. {_measured(analysis)}"
     )
-    return f"{note(explanation)}<p>{summary}</p>{figure(drawing, _coverage_table(curve))}"
+    return Section(explanation, f"<p>{summary}</p>{figure(drawing, _coverage_table(curve))}")
 
 
 GUARANTEE_CONDITIONS = (
@@ -69,16 +86,38 @@ def guarantee_statement(values: Values) -> str:
     }.get(str(values.get("kind")), "")
 
 
-def guarantee(analysis: Values) -> str:
+def guarantee(analysis: Values) -> Section:
     """The guarantee for new images like the validation images, and how it was checked."""
     values = analysis["guarantee"]
+    known = {key: value for key, value in values.items() if key not in _STATED and value is not None}
     further = " ".join(
-        f"{escape(key.replace('pictures', 'images').replace('_', ' ').capitalize())}: {strong(plain(value))}."
-        for key, value in values.items()
-        if key not in _STATED and value is not None
+        f"{_field(key)}: {strong(plain(value))}." for key, value in known.items() if not isinstance(value, list | dict)
+    )
+    vectors = "".join(
+        fold(_field(key), f'<p class="vector">{escape(plain(value))}</p>')
+        for key, value in known.items()
+        if isinstance(value, list | dict)
     )
     statement = escape(guarantee_statement(values))
-    return f"{note(GUARANTEE_CONDITIONS)}<p>{statement} {_check(values)} {further}</p>"
+    check = _evaluated_check(values) if "evaluated" in analysis else _check(values)
+    return Section(GUARANTEE_CONDITIONS, f"<p>{statement} {check} {further}</p>{vectors}")
+
+
+def _field(key: str) -> str:
+    return escape(key.replace("pictures", "images").replace("_", " ").capitalize())
+
+
+def _evaluated_check(values: Values) -> str:
+    """Coverage of the guarantee on the evaluated images."""
+    coverage, low, high = numbers([values.get(key) for key in ("coverage", "low", "high")])
+    interval = f" (95 % interval over images: {low} to {high})" if low and high else ""
+    count = "" if values.get("checked_on") is None else f" on {values['checked_on']} images"
+    return f"Measured{count}: coverage {strong(coverage)}{interval}.{_shortfall(values)}"
+
+
+def _shortfall(values: Values) -> str:
+    short = values.get("high") is not None and values["high"] < values["promised"]
+    return ' <span class="verdict error">This is less than requested.</span>' if short else ""
 
 
 def _check(values: Values) -> str:
@@ -87,12 +126,10 @@ def _check(values: Values) -> str:
     if not coverage:
         return ""
     interval = f" (95 % interval over images: {low} to {high})" if low and high else ""
-    short = values.get("high") is not None and values["high"] < values["promised"]
-    verdict = ' <span class="verdict error">This is less than requested.</span>' if short else ""
     images = "" if values.get("checked_on") is None else f", {values['checked_on']} images in total"
     return (
         "Check: fitted on one half of its images (alternating blocks) and measured on the other half, for both halves, "
-        f"on full-size maps{images}: coverage {strong(coverage)}{interval}.{verdict}"
+        f"on full-size maps{images}: coverage {strong(coverage)}{interval}.{_shortfall(values)}"
     )
 
 
@@ -105,7 +142,7 @@ def _coverage_table(curve: list[tuple[float, float]]) -> str:
     return column_table({"pixels kept": [f"{x:.0%}" for x, _ in points], "error": numbers([y for _, y in points])})
 
 
-def _reliability(values: Values) -> str:
+def _reliability(values: Values, measured: str) -> Section:
     sides = [(name, values[name]) for name in ("before", "after") if name in values]
     rows = [
         (label, *numbers([side.get(key) for _, side in sides]))
@@ -116,13 +153,11 @@ def _reliability(values: Values) -> str:
     explanation = (
         "Of the predictions with a confidence of 80 %, 80 % should be correct: the dots should be on the diagonal. "
         "Below it, the ensemble is overconfident; above it, it is underconfident. The bars show the "
-        "number of pixels per dot. Measured on all pixels at the size of the targets, on images that were not "
-        "used for fitting: 'before' without temperatures and calibration, 'after' with those fitted on the other folds."
+        f"number of pixels per dot. {measured}"
     )
-    return (
-        f"{note(explanation)}{table(['lower is better', *(name for name, _ in sides)], rows)}"
-        f'<div class="figures">{figures}</div>{"".join(_bins(name, side) for name, side in sides if side.get("table"))}'
-    )
+    tables = "".join(_bins(name, side) for name, side in sides if side.get("table"))
+    scores = table(["lower is better", *(name for name, _ in sides)], rows)
+    return Section(explanation, f'{scores}<div class="figures">{figures}</div>{tables}')
 
 
 def _diagram(title: str, bins: list[Values]) -> str:
@@ -140,10 +175,10 @@ def _bins(name: str, side: Values) -> str:
         "mean confidence": numbers([row["confidence"] if row["count"] else None for row in bins]),
         "accuracy": numbers([row["accuracy"] if row["count"] else None for row in bins]),
     }
-    return f"<details><summary>Table of the dots, {name} calibration</summary>{column_table(columns)}</details>"
+    return fold(f"Table of the dots, {name} calibration", column_table(columns))
 
 
-def _coverage(values: Values) -> str:
+def _coverage(values: Values, measured: str) -> Section:
     rows = sorted(values["coverage"], key=lambda row: row["nominal"])
     columns = {"nominal": numbers([row["nominal"] for row in rows])}
     lines = []
@@ -157,20 +192,26 @@ def _coverage(values: Values) -> str:
     )
     explanation = (
         "A 90 % interval should contain the true value for 90 % of the pixels: the dots should be on the diagonal. "
-        "Below it, the intervals are too narrow; above it, they are too wide. Cross-fitted: the "
-        "scaling was fitted on the other folds."
+        f"Below it, the intervals are too narrow; above it, they are too wide. {measured}"
     )
-    return f"{note(explanation)}{figure(drawing, column_table(columns))}"
+    return Section(explanation, figure(drawing, column_table(columns)))
 
 
 def _fitted_parameters(values: Values) -> str:
-    """Temperatures of the members and calibration of the ensemble."""
-    lines = []
-    if values.get("temperatures"):
-        temperatures = escape(plain(values["temperatures"]))
-        lines.append(f"Temperatures of the members (above 1: the member was overconfident): {temperatures}.")
+    """Temperatures of the members and calibration of the ensemble; vectors are behind folds."""
+    parts = []
+    temperatures = values.get("temperatures")
+    if temperatures:
+        text = f"Temperatures of the members (above 1: the member was overconfident): {plain(temperatures)}."
+        parts.append(f'<p class="quiet">{escape(text)}</p>')
     if values.get("ensemble"):
         fitted = {key: value for key, value in values["ensemble"].items() if key != "kind"}
-        parts = [str(values["ensemble"]["kind"]), *([plain(fitted)] if fitted else [])]
-        lines.append(f"Calibration of the ensemble: {escape(', '.join(parts))}.")
-    return "".join(f'<p class="quiet">{line}</p>' for line in lines)
+        vectors = {key: value for key, value in fitted.items() if isinstance(value, list | dict)}
+        numbers_only = {key: value for key, value in fitted.items() if key not in vectors}
+        text = ", ".join([str(values["ensemble"]["kind"]), *([plain(numbers_only)] if numbers_only else [])])
+        parts.append(f'<p class="quiet">Calibration of the ensemble: {escape(text)}.</p>')
+        listed = "".join(
+            f'<p class="vector">{escape(key)}: {escape(plain(value))}</p>' for key, value in vectors.items()
+        )
+        parts.append(fold("Fitted vectors of the calibration", listed))
+    return "".join(parts)

@@ -16,8 +16,11 @@ from densemble.ensemble.guarantee import Guarantee
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.resize import resize_maps
 from densemble.errors import DataError
+from densemble.evaluation.class_results import class_counts, class_values, count_image
+from densemble.evaluation.disagreement import disagreement_of
 from densemble.evaluation.scores import Scores, Target, update_metric
 from densemble.metrics import Objective
+from densemble.metrics.class_counts import ClassCounts
 from densemble.metrics.segmentation import class_overlaps
 from densemble.nets.dense import DenseModel
 from densemble.progress.phases import phase, track
@@ -28,7 +31,7 @@ from densemble.selection.candidate_maps import gather, run_candidate, scratch_fo
 from densemble.selection.candidate_scores import measure
 from densemble.selection.choose import named_weights
 from densemble.selection.conformal import check_guarantee, fit_guarantee
-from densemble.selection.cross_fit import CrossFit, ImageResult, cross_fit, disagreement_of
+from densemble.selection.cross_fit import CrossFit, ImageResult, cross_fit
 from densemble.selection.explain import report_strips
 from densemble.selection.folds import Split, alternating_halves, described, folds_of, groups_of
 from densemble.selection.held_out_predictions import HeldOut, Targets, held_out
@@ -72,6 +75,7 @@ class _Result:
         checked: coverage of the guarantee.
         scores: scores of the saved ensemble on all validation images.
         classes: IoU of each class for each selected member on these images; empty for a task without classes.
+        counts: target and predicted classes on these images; ``None`` for a task without classes of pixels.
         cascade: cascade of the ensemble.
         milliseconds: time of each candidate by name.
         map_size: (h, w) of the kept maps.
@@ -89,6 +93,7 @@ class _Result:
     checked: dict[str, Any]
     scores: Scores
     classes: dict[str, list[float]]
+    counts: ClassCounts | None
     cascade: Cascade | None
     milliseconds: dict[str, float]
     map_size: Size
@@ -158,10 +163,10 @@ def _assemble(source: Source, options: Options, begin: Callable[[str], None]) ->
             data, options, candidates, fitted, guarantee_images, scratch, groups
         )
         begin("report")
-        scores, classes = _score(fitted, guarantee_maps, candidates, data)
+        scores, classes, counts = _score(fitted, guarantee_maps, candidates, data)
         result = _Result(
             fitted, candidates, dropped, objective, crossed, described(folds, groups), front,
-            analysis.correlation(kept), guarantee, checked, scores, classes, cascade, costs, size,
+            analysis.correlation(kept), guarantee, checked, scores, classes, counts, cascade, costs, size,
         )  # fmt: skip
         return _build(source, result, _write(source, options, result))
 
@@ -235,23 +240,25 @@ def _guarantee(
 @torch.no_grad()
 def _score(
     fitted: Fitted, guarantee_maps: HeldOut | None, candidates: Sequence[Candidate], data: FolderData
-) -> tuple[Scores, dict[str, list[float]]]:
-    """Return the scores of the saved ensemble on all validation images, and the IoU of each class for each member.
+) -> tuple[Scores, dict[str, list[float]], ClassCounts | None]:
+    """Return the scores and the counts of classes of the saved ensemble on all validation images, and members' IoU.
 
-    They equal the result of ``evaluate`` for the saved file.
+    The scores and the IoU of each class for each member equal the result of ``evaluate`` for the saved file.
     """
     task, metric = fitted.held.task, fitted.held.task.metrics()
     classes = task.objective("miou") if "miou" in metric.objectives else None
-    overlaps = list[torch.Tensor]()
+    overlaps, counts = list[torch.Tensor](), class_counts(task)
     examples = track(_all_images(fitted.held, guarantee_maps, candidates, data), "scoring", len(data.val), "images")
     for maps, target in examples:
-        update_metric(metric, task, fitted.combination.combine(maps[:, None]), *target)
+        combined = fitted.combination.combine(maps[:, None])
+        update_metric(metric, task, combined, *target)
+        count_image(counts, task, combined, target[0])
         if classes is not None:
             overlaps.append(measure(maps, target, task, classes))
     if not overlaps:
-        return metric.compute(), {}
+        return metric.compute(), {}, counts
     rows = class_overlaps(torch.stack(overlaps).sum(0)).tolist()
-    return metric.compute(), dict(zip(fitted.held.names, rows, strict=True))
+    return metric.compute(), dict(zip(fitted.held.names, rows, strict=True)), counts
 
 
 def _all_images(
@@ -330,7 +337,10 @@ def _analyse(source: Source, options: Options, result: _Result, summary: dict[st
     values["rules"] = [] if crossed is None else analysis.rule_rows(crossed, source.task, options.seed)
     values["error_correlation"] = result.correlation
     classes = analysis.class_table(source.task, result.candidates, result.classes, result.scores, crossed)
-    values |= {} if classes is None else {"per_class": classes}
+    if classes is not None:
+        counted = class_values(result.counts if crossed is None else crossed.counts)
+        values |= {key: counted.pop(key) for key in ("confusion",) if key in counted}
+        values["per_class"] = {**classes, **counted}
     if crossed is not None:
         values["cross_fitted"] = analysis.cross_fitted(crossed, result.folds, options.seed)
         if len(result.candidates) > 1:

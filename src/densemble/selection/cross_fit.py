@@ -9,10 +9,12 @@ from torch import Tensor
 
 from densemble.ensemble.combination import Combination
 from densemble.ensemble.combine import rule_row, rules_for
-from densemble.ensemble.prediction import Prediction
+from densemble.evaluation.class_results import class_counts, count_image
+from densemble.evaluation.disagreement import disagreement_of
 from densemble.evaluation.scores import EnsembleMetrics, Target
 from densemble.evaluation.trust import TRUSTED
 from densemble.metrics import Objective
+from densemble.metrics.class_counts import ClassCounts
 from densemble.progress.phases import track
 from densemble.selection.candidate_scores import measure
 from densemble.selection.choose import combined_statistics, fit_rule
@@ -58,6 +60,7 @@ class CrossFit:
         without: statistics of the ensemble without a member, by name of the member, if the rule permits that.
         rules: statistics of each rule for the selected members, uncalibrated, by rule and by name of the metric.
         images: result of each image, in the order of the rows.
+        counts: target and predicted classes of the ensemble; ``None`` for a task without classes of pixels.
     """
 
     objective: Objective
@@ -69,6 +72,7 @@ class CrossFit:
     without: dict[str, list[Tensor]] = field(default_factory=dict)
     rules: dict[str, dict[str, list[Tensor]]] = field(default_factory=dict)
     images: list[ImageResult] = field(default_factory=list)
+    counts: ClassCounts | None = None
 
     def of(self, name: str) -> Tensor:
         """Return statistics by name, ``(N, S)``."""
@@ -88,8 +92,9 @@ def cross_fit(recipe: Recipe, folds: Sequence[Split]) -> CrossFit:
     task = recipe.evidence.served.task
     requested = recipe.options.select
     plain = EnsembleMetrics(task) if task.target_kind in TRUSTED else None
-    result = CrossFit(recipe.objective, recipe.best_member(), EnsembleMetrics(task), plain)
-    as_trained = recipe.evidence.served.of([result.best_member])
+    best = recipe.best_member()
+    result = CrossFit(recipe.objective, best, EnsembleMetrics(task), plain, counts=class_counts(task))
+    as_trained = recipe.evidence.served.of([best])
     for seen, unseen in track(folds, "folds", len(folds)):
         with recipe.on(seen) as fitting:
             fits = {name: fitting.ensemble(**changes) for name, changes in _strategies(requested).items()}
@@ -158,17 +163,12 @@ def _predict(result: CrossFit, fitted: Fitted, maps: Tensor, target: Target, ima
     size = size_of(target[0])
     prediction = fitted.combination.predict_at(maps, size)
     result.calibrated.update(prediction, *target)
+    count_image(result.counts, fitted.held.task, prediction.mean, target[0])
     result.images.append(ImageResult(image, score, disagreement_of(prediction)))
     if result.plain is not None:
         raw = fitted.held.tempered((1.0,) * len(maps)).read(image)
         plain = replace(fitted.combination, calibration=None)
         result.plain.update(plain.predict_at(raw[:, None], size), *target)
-
-
-def disagreement_of(prediction: Prediction) -> float:
-    """Return the mean mutual information or, for values, the mean standard deviation over the members."""
-    information = prediction.mutual_information
-    return float((prediction.spread().sqrt() if information is None else information).mean())
 
 
 def _compare_rules(result: CrossFit, fitting: Fitting, fitted: Fitted, unseen: Sequence[int]) -> None:
