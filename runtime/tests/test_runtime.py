@@ -415,6 +415,12 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, _, stderr = run(capsys, *words)
         assert code == expected and stderr.splitlines()[-1].startswith("densemble-predict: "), stderr
     assert find_images([photos / "a.png", photos]) == [photos / "a.png", photos / "b.jpg", photos / "c.png"]
+    assert find_images([str(photos / "*.png")]) == [photos / "a.png", photos / "c.png"]
+    with pytest.raises(DataError, match=r"no image matches '.*\*.gif'"):
+        find_images([str(photos / "*.gif")])
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    code, _, stderr = run(capsys, tmp_path / "a.safetensors", photos, "-o", out)
+    assert code == 4 and "export it first" in stderr and "`densemble export a.safetensors -o a.onnx`" in stderr
 
 
 def test_the_package_imports_no_other_libraries() -> None:

@@ -73,6 +73,7 @@ def test_version(densemble: Command) -> None:
     [
         ("trian", "no command is named 'trian'; did you mean 'train'? see `densemble --help`"),
         ("nonsense", "no command is named 'nonsense'; there are: demo, doctor"),
+        ("info", "no command is named 'info'; did you mean 'card'? see `densemble --help`"),
         ("data chek", "no command is named 'chek'; did you mean 'check'? see `densemble data --help`"),
         ("train d --tsak saliency", "no option is named '--tsak'; did you mean '--task'"),
         ("train d", "Missing option '-o' / '--out'; see `densemble train --help`"),

@@ -114,8 +114,27 @@ def test_second_run_predicts_only_missing_images(artifact: Path, photos: Path, d
     done = densemble("predict", artifact, photos, "-o", out)
     assert "2 images were finished earlier" in done.stderr and (out / "1_map.png").is_file()
     assert (out / "0_map.png").stat().st_mtime_ns == before
+    assert "1 of 3 images predicted" in done.stderr
     again = densemble("predict", artifact, photos, "-o", out, "--again")
     assert "finished earlier" not in again.stderr and (out / "0_map.png").stat().st_mtime_ns > before
+
+
+def test_a_run_without_missing_images_loads_no_networks(
+    artifact: Path, photos: Path, densemble: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("predict", artifact, photos, "-o", tmp_path / "out", "--save", "map", "--backend", "eager")
+    first = densemble(*command, "--precision", "fp32")
+    assert "of the time in networks (eager fp32)" in first.stderr and "3 of 3 images predicted" in first.stderr
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("densemble.storage.artifact.load", refuse)
+    done = densemble(*command, "--precision", "fp32")
+    assert done.returncode == 0 and "all 3 images were finished earlier" in done.stderr
+    assert "predicted into" not in done.stderr
+    with pytest.raises(AssertionError, match="loaded"):  # other settings: everything is predicted
+        densemble(*command, "--precision", "bf16")
 
 
 @pytest.mark.parametrize("options", [{"input_size": (48, 64), "out_size": None}, {"out_size": None}])

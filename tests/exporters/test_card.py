@@ -1,4 +1,4 @@
-"""Model cards: every figure equals the one that was measured, and what is not known is called unknown."""
+"""Model cards: every figure equals the one that was measured, and what is not known is called not recorded."""
 
 import json
 import re
@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
 from selection.written_runs import Written, write_run
 from small_networks import SMALL
 
 import densemble as de
+from densemble.commands import share
+from densemble.ensemble.cascade import Cascade, Check, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
-from densemble.exporters.card import CardOptions, make_card, write_card
+from densemble.exporters.card import CardOptions, card_text, make_card, write_card
 from densemble.exporters.card_facts import CardFacts, card_facts
-from densemble.exporters.card_sections import SECTIONS
+from densemble.exporters.card_sections import SECTIONS, table
 from densemble.exporters.metric_meanings import MEANINGS
 from densemble.nets.weight_licences import PublishedWeights, published_weights
 from densemble.storage.runs import read_json, write_json
-from densemble.tasks import TASKS, Task, make_task
+from densemble.tasks import TASKS, HeatmapTask, Task, make_task
 
 HUB_TAGS = {"image-segmentation", "depth-estimation", "keypoint-detection", "image-to-image"}
 """Tasks of the hub's list that densemble uses."""
@@ -46,6 +49,8 @@ def facts(written: Written) -> CardFacts:
 
 
 def section(card: str, title: str) -> str:
+    """Text of a section, without the spaces that align the columns of tables."""
+    card = re.sub(r" +", " ", card)
     match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
     assert match is not None, title
     return match[1]
@@ -93,8 +98,12 @@ def test_an_artifact_without_figures_takes_them_from_its_run(
     old.metrics = {key: value for key, value in old.metrics.items() if key != "assembly"}
     file = de.save(old, tmp_path / "gaze.safetensors")
     alone = str(make_card(card_facts(file, old), CardOptions("gaze.safetensors")))
-    assert "Unknown" in section(alone, "Training data") and "no scores of images that played no part" in alone
-    assert "unknown | unknown" in section(alone, "Licences")
+    assert "Not recorded" in section(alone, "Training data") and "no scores of images that played no part" in alone
+    assert "not recorded | not recorded" in section(alone, "Licences")
+    assert "all validation images" in section(alone, "Scores")
+    missing = "images that it was not fitted on, the data of its training, the initial weights of its members. Ask its"
+    assert missing in alone and "`densemble evaluate gaze.safetensors DATA`" in alone
+    assert "Ask its author" not in str(expected)
     assert "cross-fitted" not in alone.partition("---\n\n")[0] and "fitted on these images" in alone
     with_run = make_card(card_facts(file, old, written.path), CardOptions("gaze.safetensors"))
     lines = [str(card).partition("SHA-256")[0] for card in (with_run, expected)]
@@ -142,6 +151,7 @@ def test_every_task_has_a_card(name: str, facts: CardFacts, tmp_path: Path) -> N
     card = str(make_card(card_facts(file, ensemble), CardOptions(file.name)))
     assert task.pipeline_tag in HUB_TAGS and f"pipeline_tag: {task.pipeline_tag}" in card
     assert all(re.search(rf"^## {title}$", card, re.MULTILINE) for title in SECTIONS if title != "Methods")
+    assert task.meaning in card
     assert set(scores) <= set(MEANINGS), "every metric is explained"
     assert "nan" not in card.lower().split() and "None" not in card.replace("None was fitted", "")
     assert ModelCard(card).data.library_name == "densemble"
@@ -173,14 +183,65 @@ def test_licences_are_those_of_the_publishers(backbone: str, weights: str, expec
             "`timm/test_resnet.r160_in1k`, read from the file `timm-test_resnet.safetensors` | apache-2.0",
         ),
         ({"weights": None, "loaded": ""}, "random | not applicable"),
-        ({"weights": "/a/b/mine.pth", "loaded": "mine.pth"}, "`mine.pth` | unknown"),
-        ({}, "unknown | unknown"),
+        ({"weights": "/a/b/mine.pth", "loaded": "mine.pth"}, "`mine.pth` | not recorded"),
+        ({}, "not recorded | not recorded; of the default weights `timm/test_resnet.r160_in1k`: apache-2.0"),
     ],
 )
 def test_initial_weights_in_the_card(record: dict[str, Any], shown: str, facts: CardFacts) -> None:
     member = de.DenseModel("timm/test_resnet", weights=None, out_size=(12, 16), input_size=(48, 64), head="upsample")
     other = replace(facts, ensemble=Ensemble({"only": member}), figures={"members": {"only": record}})
-    assert f"| only | {shown} |" in SECTIONS["Licences"](other, "")
+    assert f"| only | {shown} |" in re.sub(r" +", " ", SECTIONS["Licences"](other, ""))
+
+
+def test_tables_are_aligned_and_keep_vertical_bars() -> None:
+    assert table({"name": ["a|b", "c"], "none": ["", ""], "score": ["1", "0.25"]}).splitlines() == [
+        "| name | score |",
+        "| ---- | ----- |",
+        "| a\\|b | 1     |",
+        "| c    | 0.25  |",
+    ]
+
+
+@pytest.mark.parametrize("task", [small_task(name) for name in TASKS] + [HeatmapTask(("cell",), "density")])
+def test_every_task_has_a_meaning(task: Task) -> None:
+    assert len(task.meaning.split()) > 3 and not task.meaning.endswith(".")
+
+
+def test_the_cascade_and_its_number_of_images(facts: CardFacts) -> None:
+    check = Check("keep", 0.995, 0.61, 0.9934)
+    policy = Policy(("one", "two", "three"), "entropy", 0.0, 1.0, 0.5, 1.0, 1.0)
+    ensemble = facts.ensemble.with_members(dict(facts.ensemble.named_members()))
+    shares = dict.fromkeys(ensemble.members, 1 / 3)
+    ensemble.cascade = Cascade("miou", True, 24, 0.5, shares, (policy,), (check,))
+    text = card_text(replace(facts, ensemble=ensemble, figures={}), "gaze.safetensors")
+    assert "| `--keep 0.995` | 0.61 | 0.9934 |" in section(text, "Cascade")
+    assert "one half of 24 validation images" in section(text, "Cascade")
+    assert "all validation images (at least 24)" in section(text, "Scores")
+    ensemble.cascade = None
+    assert "None was fitted" in section(card_text(replace(facts, ensemble=ensemble), "x.safetensors"), "Cascade")
+
+
+def test_input_and_output_are_those_of_the_ensemble(facts: CardFacts) -> None:
+    text = section(card_text(facts, "gaze.safetensors"), "Input and output")
+    images = torch.rand(2, 3, 40, 56)
+    maps = facts.ensemble(images)
+    assert f"`ensemble(x)` returns `(B, {', '.join(map(str, maps.shape[1:]))})`" in text
+    assert "takes float `(B, 3, H, W)` in [0, 1], not normalized" in text
+
+
+def test_without_a_file_the_card_is_printed(
+    written: Written, facts: CardFacts, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = written.path / "ensemble.safetensors"
+    share.card(file)
+    printed = capsys.readouterr().out
+    assert printed == f"{card_text(facts, str(file))}\n" and printed.startswith("# Segmentation ensemble of 3 members")
+    share.card(file, json=True)
+    values = json.loads(capsys.readouterr().out)
+    assert values["task"]["name"] == "segmentation" and values["assembly"]["images"] == facts.figures["images"]
+    assert values["fingerprint"] == facts.fingerprint and list(values["members"]) == ["one", "two", "three"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.stress

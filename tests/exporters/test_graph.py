@@ -1,7 +1,8 @@
 """Exported graphs: the same maps as de.predict for images of any size, for every rule, task and part of an ensemble."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from small_networks import small_dense
 from torch import nn
 
 import densemble as de
+from densemble.commands.export import export
 from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorScaling
 from densemble.ensemble.combine import COMBINE
 from densemble.ensemble.guarantee import ConformalInterval, ConformalSet, RiskControl
@@ -31,6 +33,7 @@ from densemble.inference.image_prediction import ImagePrediction
 from densemble.nets.heads.layers import average_regions
 from densemble.nets.resizing import resize_exactly
 from densemble.nets.sizes import InputRule
+from densemble.progress.phases import Phase, Silent, listening
 from densemble.shapes import Array, Size
 
 OPEN = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
@@ -313,6 +316,33 @@ def test_after_a_mismatch_there_is_no_file(tmp_path: Path, monkeypatch: pytest.M
         de.export(de.Ensemble([small_dense(0)]), tmp_path / "net.onnx")
     assert failure.value.exit_code == 8
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("net.onnx", "earlier")]
+
+
+def test_libraries_are_checked_before_the_artifact_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(EXPORTERS["openvino"], libraries=("onnx", "no_such_library"))
+    monkeypatch.setitem(EXPORTERS, "openvino", row)
+    with pytest.raises(UsageError, match=r"without no_such_library; .* pip install 'densemble\[onnx,openvino\]'"):
+        export(tmp_path / "absent.safetensors", tmp_path / "gaze.xml")
+    with pytest.raises(UsageError, match=r"'my-gaze' cannot be imported"):
+        export(tmp_path / "absent.safetensors", tmp_path / "my-gaze.py")
+
+
+def test_compared_images_are_counted() -> None:
+    shown: list[str] = []
+
+    class Recorder(Silent):
+        def changed(self, phases: Sequence[Phase]) -> None:
+            shown.append(", ".join(map(str, phases)))
+
+    graph = EnsembleGraph(de.Ensemble([small_dense(0)]).eval(), GraphOptions())
+
+    def run(pixels: Any) -> dict[str, Any]:
+        with torch.no_grad():
+            return dict(zip(graph.names, (maps.numpy() for maps in graph(torch.from_numpy(pixels))), strict=True))
+
+    with listening(Recorder()):
+        compare(run, graph, sizes=((32, 48), (40, 40)), batches=(1, 2))
+    assert shown == [f"compared {count}/6 images" for count in (0, 1, 3, 4, 6)]
 
 
 def test_comparison_measures_relative_differences_and_shares() -> None:

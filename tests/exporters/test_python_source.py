@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sampled import sampled
 from small_networks import SMALL
 from torch import Tensor
@@ -29,7 +30,7 @@ from densemble.exporters.python_source.source import python_source
 from densemble.exporters.python_source.verify import verify
 from densemble.nets.dense import DenseModel
 from densemble.nets.heads import HEADS
-from densemble.storage.artifact import load, save
+from densemble.storage.artifact import describe, holds, load, metadata, save
 from densemble.tasks import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,10 +249,23 @@ def test_another_artifact_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(package, "verify", lambda *_: None)
     save(ensemble_of("depth"), tmp_path / "gaze.safetensors")
     before = (tmp_path / "gaze.safetensors").read_bytes()
-    with pytest.raises(UsageError, match="another artifact"):
+    with pytest.raises(UsageError, match=r"gaze.py reads its weights from '.*gaze.safetensors', .* another artifact"):
         de.export(ensemble_of("saliency"), tmp_path / "gaze.py")
     assert (tmp_path / "gaze.safetensors").read_bytes() == before
     assert not (tmp_path / "gaze.py").exists()
+
+
+def test_the_artifact_that_is_exported_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "verify", lambda *_: None)
+    source = save(ensemble_of("saliency"), tmp_path / "gaze.safetensors")
+    description = describe(source)
+    old = {"task": description.pop("task"), **description, "versions": {"densemble": "0.0.1"}}
+    old["members"] = [{key: value for key, value in entry.items() if key != "stem"} for entry in old["members"]]
+    save_file(load_file(source), source, metadata(old))
+    before = source.read_bytes()
+    de.export(load(source), tmp_path / "gaze.py")
+    assert source.read_bytes() == before and (tmp_path / "gaze.py").is_file()
+    assert not holds(source, ensemble_of("depth"))
 
 
 def test_roundings_do_not_depend_on_the_header_of_the_artifact(tmp_path: Path) -> None:

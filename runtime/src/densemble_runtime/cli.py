@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="densemble-predict", description="Predict images with an ONNX file of `densemble export`."
     )
     parser.add_argument("model", type=Path, help="ONNX file")
-    parser.add_argument("images", nargs="+", help="images and folders of images")
+    parser.add_argument("images", nargs="+", help="images, folders of images, and globs")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write into")
     parser.add_argument(
         "--save", default="map,overlay", help=f"kinds of files, separated by commas: {', '.join(SAVE)} (%(default)s)"

@@ -1,5 +1,6 @@
 """Images from files, arrays and PIL images, with the pixels that densemble reads."""
 
+import glob
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ _LOW_BYTES = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """Files of paths and folders, in order and without repetitions; the files of a folder are sorted by name.
+    """Files of paths, folders and globs, in order and without repetitions; those of a folder or glob sorted by name.
 
     Raises:
-        DataError: no file at a path, or a folder without images.
+        DataError: no file at a path, or a folder or glob without images.
     """
     images: list[Path] = []
-    for path in map(Path, sources):
+    for path in (Path(source).expanduser() for source in sources):
         if path.is_dir():
             inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
             if not inside:
@@ -37,8 +38,14 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
             images += inside
         elif path.is_file():
             images.append(path)
+        elif glob.has_magic(str(path)):
+            matched = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 (absolute globs)
+            matches = [file for file in matched if file.suffix.lower() in SUFFIXES and file.is_file()]
+            if not matches:
+                raise DataError(f"no image matches '{path}'")
+            images += matches
         else:
-            raise DataError(f"no image or folder at '{path}'; check the path")
+            raise DataError(f"no image, folder or glob at '{path}'; check the path")
     return list(dict.fromkeys(images))
 
 

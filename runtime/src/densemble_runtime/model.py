@@ -57,6 +57,11 @@ class Model:
         self.path = Path(path)
         if not self.path.is_file():
             raise ArtifactError(f"no file at '{self.path}'; make one with `densemble export ARTIFACT -o NAME.onnx`")
+        if self.path.suffix == ".safetensors":
+            raise ArtifactError(
+                f"'{self.path}' is an artifact of densemble; export it first, where densemble is installed: "
+                f"`densemble export {self.path.name} -o {self.path.with_suffix('.onnx').name}`"
+            )
         self._session = self._open(list(providers or ["CPUExecutionProvider"]), threads)
         self.description = self._describe()
         self.classes: tuple[str, ...] = tuple(self.description["classes"])

@@ -82,10 +82,14 @@ def benchmark(
         "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,
         "machine": machine(torch_device),
     }  # fmt: skip
+    # Lines instead of a live table, which would compute while something is timed.
     with temporary_cache():
+        say("timing fresh processes")
         values["processes"] = process_values(measure_processes(request, images))
+        say(f"timing {len(ensemble.members)} members and the ensemble in {len(variants)} variants, {rounds} rounds")
         values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
         if scored is not None:
+            say(f"scoring the variants on {scored[1]}")
             values |= _scores(ensemble, *scored, variants, policy, max_images)
     if json:
         print_json(values)

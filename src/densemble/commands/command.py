@@ -28,13 +28,19 @@ class Command(_Explained, TyperCommand):
     """A command of densemble."""
 
 
+_OTHER_NAMES = {"info": "card", "show": "card", "describe": "card", "inspect": "card"}
+"""Names of other programs for a command of densemble."""
+
+
 class CommandGroup(_Explained, TyperGroup):
     """A group of commands of densemble, with a hint for unknown commands."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
         if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
-            hint = did_you_mean(name, self.commands) or f"there are: {', '.join(self.commands)}; "
+            other = _OTHER_NAMES.get(name, "")
+            hint = f"did you mean '{other}'? " if other in self.commands else did_you_mean(name, self.commands)
+            hint = hint or f"there are: {', '.join(self.commands)}; "
             raise UsageError(f"no command is named '{name}'; {hint}see `{_path(ctx)} --help`")
         return super().resolve_command(ctx, args)
 

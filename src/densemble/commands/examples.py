@@ -66,14 +66,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "export": (
         "densemble export gaze.safetensors -o gaze.onnx",
-        "densemble export gaze.safetensors -o gaze.py --size 240x320",
+        "densemble export gaze.safetensors -o gaze.py",
     ),
     "benchmark": (
         "densemble benchmark gaze.safetensors --size 240x320",
         "densemble benchmark gaze.safetensors --data my-data --keep 0.995",
     ),
     "card": (
-        "densemble card gaze.safetensors -o README.md",
+        "densemble card gaze.safetensors",
         "densemble card gaze.safetensors -o README.md --license apache-2.0",
     ),
     "push": (

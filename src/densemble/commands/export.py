@@ -7,6 +7,7 @@ import typer
 
 from densemble.commands.named_values import FORMATS, completed, listed
 from densemble.commands.output import say
+from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import ArtifactPath, Function, Split, split_names
 
 
@@ -42,7 +43,7 @@ def export(
 ) -> None:
     """Write an ensemble to a file that runs without densemble, and verify that its maps are the same."""
     from densemble.commands.split_data import data_for, require_split
-    from densemble.exporters import ExportOptions
+    from densemble.exporters import ExportOptions, require_target
     from densemble.exporters import export as write
     from densemble.exporters.triton import require_model_name, write_triton
     from densemble.inference.sources import find_images
@@ -52,19 +53,25 @@ def export(
     require_split(split)
     if triton is not None:
         require_model_name(out)
-    ensemble = load(artifact, "cpu", function or ())
-    options = ExportOptions(
-        input_type=cast(Any, input_type),
-        size=None if size is None else parse_size(size),
-        maps=None if maps is None else tuple(split_names(maps)),
-        images=() if images is None else tuple(find_images(images)),
-        precision=cast(Any, precision),
-        data=None if data is None else data_for(ensemble, data, None),
-        split=split,
-    )
-    path = write(ensemble, out, format, options)
-    beside = {".py": [path.with_suffix(".safetensors")], ".xml": [path.with_suffix(".bin")]}.get(path.suffix, [])
-    for file in (path, *beside):
-        say(f"wrote {file} ({file.stat().st_size / 1e6:.3g} MB)")
+    exporter = require_target(out, format)
+    with command_progress():
+        ensemble = load(artifact, "cpu", function or ())
+        options = ExportOptions(
+            input_type=cast(Any, input_type),
+            size=None if size is None else parse_size(size),
+            maps=None if maps is None else tuple(split_names(maps)),
+            images=() if images is None else tuple(find_images(images)),
+            precision=cast(Any, precision),
+            data=None if data is None else data_for(ensemble, data, None),
+            split=split,
+        )
+        path = write(ensemble, out, format, options)
+    say(f"wrote {_with_size(path)}")
+    if exporter.weights:
+        say(f"its weights are in {_with_size(path.with_suffix(exporter.weights))}")
     if triton is not None:
         say(f"wrote {write_triton(path, triton)}")
+
+
+def _with_size(file: Path) -> str:
+    return f"{file} ({file.stat().st_size / 1e6:.3g} MB)"

@@ -25,6 +25,14 @@ def wrapped(line: str, width: int) -> list[str]:
     return textwrap.wrap(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or [""]
 
 
+def print_text(text: str) -> None:
+    """Print Markdown on stdout; in a terminal, words that do not fit into a line of text begin the next one."""
+    width = shutil.get_terminal_size().columns
+    for line in text.splitlines():
+        is_text = sys.stdout.isatty() and not line.startswith("|")
+        typer.echo("\n".join(wrapped(line, width)) if is_text else line)
+
+
 def say(line: str) -> None:
     """Print a line on stderr, unless the command is quiet."""
     if not is_quiet():

@@ -13,6 +13,7 @@ from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Quiet
 
 if TYPE_CHECKING:
+    from densemble.ensemble.ensemble import Ensemble
     from densemble.inference.saved import SavedPrediction
 
 
@@ -75,31 +76,33 @@ def predict(
 
     failed: list[str] = []
     saved: list[SavedPrediction] = []
+    ensemble: Ensemble | None = None
     with command_progress():
         from densemble.commands.argument_order import require_artifact_first
         from densemble.commands.overrides import format_options
-        from densemble.inference.predict import PredictOptions
+        from densemble.inference.predict import PredictOptions, finished_earlier
         from densemble.inference.predict import predict as predictions
         from densemble.inference.sources import find_images
         from densemble.storage.artifact import fingerprint, load
 
         require_artifact_first("predict", artifact, source)
         images = list(dict.fromkeys(path for item in source for path in find_images(item)))
-        ensemble = load(artifact, device, function or (), min_members)
         options = PredictOptions(
             keep=keep, budget=budget, batch=batch, tile=tile, rank_by=rank_by, again=again,
             save=tuple(kind.strip() for kind in save.split(",") if kind.strip()), fingerprint=fingerprint(artifact),
             formats=format_options(save_option or []),
         )  # fmt: skip
-        results = predictions(ensemble, images, backend, precision, out=out, options=options)
-        _collect(results, len(images), saved, failed)
-    earlier = sum(p.earlier for p in saved)
-    if earlier:
-        say(f"{earlier} images were finished earlier (--again predicts them again)")
+        if min_members is None:
+            saved += finished_earlier(images, out, backend, precision, options)
+        if not saved:
+            ensemble = load(artifact, device, function or (), min_members)
+            results = predictions(ensemble, images, backend, precision, out=out, options=options)
+            _collect(results, len(images), saved, failed)
     if json:
         print_json(predict_values(artifact, out, saved, failed))
-    _conclude(len(images), failed, out)
-    require_all_members(ensemble, [(str(p.path), p.without) for p in saved])
+    _conclude(len(images), sum(p.earlier for p in saved), failed, out)
+    if ensemble is not None:
+        require_all_members(ensemble, [(str(p.path), p.without) for p in saved])
 
 
 def _collect(results: Iterable[Any], total: int, saved: "list[SavedPrediction]", failed: list[str]) -> None:
@@ -120,8 +123,8 @@ def _collect(results: Iterable[Any], total: int, saved: "list[SavedPrediction]",
             predicting.advance()
 
 
-def _conclude(total: int, failed: list[str], out: Path) -> None:
-    """Print the number of predicted images.
+def _conclude(total: int, earlier: int, failed: list[str], out: Path) -> None:
+    """Print the number of predicted images, and of those that an earlier run finished.
 
     Raises:
         DataError: no image could be read or predicted.
@@ -129,7 +132,11 @@ def _conclude(total: int, failed: list[str], out: Path) -> None:
     """
     from densemble.errors import DataError, PartialError
 
-    say(f"{total - len(failed)} of {total} images predicted into {out}")
+    if earlier:
+        all_of = "all " if earlier == total else ""
+        say(f"{all_of}{earlier} images were finished earlier in {out} (--again predicts them again)")
+    if earlier < total:
+        say(f"{total - earlier - len(failed)} of {total} images predicted into {out}")
     if failed and len(failed) == total:
         raise DataError(f"no image could be predicted: {failed[0]}")
     if failed:

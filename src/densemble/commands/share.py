@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from densemble.commands.output import say
-from densemble.commands.shared_options import ArtifactPath, Function
+from densemble.commands.output import print_json, print_text, say
+from densemble.commands.shared_options import ArtifactPath, Function, Json
 
 Run = Annotated[
     Path | None,
@@ -20,7 +20,10 @@ Licence = Annotated[
 
 def card(
     artifact: ArtifactPath,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Markdown file to write.")] = Path("README.md"),
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Markdown file to write, with metadata for the hub. Default: print the text."),
+    ] = None,
     run: Run = None,
     repository: Annotated[
         str | None,
@@ -28,11 +31,26 @@ def card(
     ] = None,
     licence: Licence = None,
     function: Function = None,
+    json: Json = False,
 ) -> None:
-    """Write a model card with the measured figures of an artifact."""
-    from densemble.exporters.card import write_card
+    """Show what an artifact is: task, input and output, measured scores, members, and how to run it.
 
-    say(f"model card: {write_card(artifact, out, run, repository, licence, function or ())}")
+    With -o, write this as a model card for a repository.
+    """
+    from densemble.exporters.card import card_text, write_card
+    from densemble.exporters.card_facts import card_facts
+    from densemble.storage.artifact import artifact_file, load
+    from densemble.storage.hub_download import HubAddress
+
+    if out is not None:
+        say(f"model card: {write_card(artifact, out, run, repository, licence, function or ())}")
+    if out is None or json:
+        file = artifact_file(artifact)
+        facts = card_facts(file, load(file, functions=function or ()), run)
+        if json:
+            print_json({"artifact": str(artifact), **facts.describe()})
+        else:
+            print_text(card_text(facts, str(HubAddress(repository) if repository else artifact)))
 
 
 def push(

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_expor
 from densemble.exporters.onnx import open_onnx, write_onnx
 from densemble.exporters.openvino import open_openvino, write_openvino
 from densemble.exporters.precision import Precision, lower_precision, without_guarantee
-from densemble.exporters.python_source import write_python
+from densemble.exporters.python_source import require_module_name, write_python
 from densemble.exporters.runner import Run
 from densemble.exporters.torch_program import open_torch, write_torch
 from densemble.exporters.verify import compare
@@ -26,7 +27,8 @@ from densemble.inference.predict import on_device
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
 from densemble.nets.network_arguments import unwrapped
-from densemble.storage.artifact import fingerprint
+from densemble.progress.phases import phase
+from densemble.storage.artifact import holds
 from densemble.storage.runs import require_writable, writing
 
 log = logging.getLogger(__name__)
@@ -66,10 +68,18 @@ class Exporter:
         suffix: suffix of the file.
         make: writes the ensemble to a path in an empty folder and verifies what it wrote; all files in the folder
             are then moved to their place.
+        weights: suffix of a second file, which holds the weights; empty: there is none.
+        libraries: modules that must be installed.
+        extras: extras of densemble that install them, separated by commas.
+        require_name: raises an error if the format does not allow the name of the file.
     """
 
     suffix: str
     make: Callable[[Ensemble, Path, ExportOptions], None]
+    weights: str = ""
+    libraries: tuple[str, ...] = ()
+    extras: str = ""
+    require_name: Callable[[Path], None] = lambda path: None
 
 
 def _make_graph(
@@ -78,12 +88,12 @@ def _make_graph(
     if options.precision != "fp32":
         ensemble = without_guarantee(ensemble)
     graph = EnsembleGraph(ensemble, options)
-    with eval_mode(graph):
-        log.info(f"tracing {len(ensemble.members)} members")
+    with eval_mode(graph), phase("exporting", 3, steps=True) as steps:
+        steps.start(0, f"tracing {len(ensemble.members)} members")
         program = trace(graph)
-        log.info(f"writing {path.name}")
+        steps.start(1, f"writing {path.name}")
         write(program, graph, describe(graph), path)
-        log.info("comparing its maps with those of the ensemble")
+        steps.start(2, "comparing maps")
         comparison = compare(open_file(path), graph, options.images)
     comparison.require_match()
     largest = max(comparison.differences.values())
@@ -92,7 +102,8 @@ def _make_graph(
     )
     if options.precision != "fp32":
         assert options.data is not None
-        measured = lower_precision(path, graph, options.precision, options.data, options.split)
+        with phase(f"measuring {options.precision}"):
+            measured = lower_precision(path, graph, options.precision, options.data, options.split)
         primary = ensemble.task.primary
         log.info(
             f"{options.precision}: {primary} {measured['exported'][primary]:.4f}, in fp32 "
@@ -108,10 +119,18 @@ def _make_python(ensemble: Ensemble, path: Path, options: ExportOptions) -> None
 
 
 EXPORTERS: dict[str, Exporter] = {
-    "onnx": Exporter(".onnx", partial(_make_graph, write_onnx, open_onnx)),
-    "openvino": Exporter(".xml", partial(_make_graph, write_openvino, open_openvino)),
+    "onnx": Exporter(
+        ".onnx", partial(_make_graph, write_onnx, open_onnx), "", ("onnx", "onnxscript", "onnxruntime"), "onnx"
+    ),
+    "openvino": Exporter(
+        ".xml",
+        partial(_make_graph, write_openvino, open_openvino),
+        ".bin",
+        ("onnx", "onnxscript", "openvino"),
+        "onnx,openvino",
+    ),
     "torch": Exporter(".pt2", partial(_make_graph, write_torch, open_torch)),
-    "python": Exporter(".py", _make_python),
+    "python": Exporter(".py", _make_python, ".safetensors", require_name=require_module_name),
 }
 """Formats of :func:`export` by name."""
 
@@ -141,26 +160,44 @@ def export(
         ResourceError: the folder cannot be written.
     """
     path = Path(path)
-    exporter = _exporter(path, format)
+    exporter = require_target(path, format)
     ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
     options = options or ExportOptions()
     require_exportable(ensemble)
     _require_precision(options, exporter)
-    if path.is_dir():
-        raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
-    require_writable(path.parent)
+    kept = _kept_artifact(path, exporter, ensemble)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         temporary = Path(folder) / path.name
         exporter.make(on_device(ensemble, "cpu"), temporary, options)
         files = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)  # the named file last
         for file in files:
-            _require_no_other_artifact(path.with_name(file.name), file)
-        for file in files:
-            with writing(path):
-                file.replace(path.with_name(file.name))
+            if path.with_name(file.name) != kept:
+                with writing(path):
+                    file.replace(path.with_name(file.name))
     return path
+
+
+def require_target(path: Path, format: str | None = None) -> Exporter:
+    """Check that a file can be written, before the ensemble is loaded, and return the row of its format.
+
+    Raises:
+        UsageError: unknown format, wrong suffix or name, a folder, or a library that is not installed.
+        ResourceError: the folder cannot be written.
+    """
+    exporter = _exporter(path, format)
+    missing = [name for name in exporter.libraries if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"'{path}' cannot be written or verified without {' and '.join(missing)}; install with pip install "
+            f"'densemble[{exporter.extras}]'"
+        )
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
+    exporter.require_name(path)
+    require_writable(path.parent)
+    return exporter
 
 
 def _require_precision(options: ExportOptions, exporter: Exporter) -> None:
@@ -180,14 +217,22 @@ def _require_precision(options: ExportOptions, exporter: Exporter) -> None:
         )
 
 
-def _require_no_other_artifact(path: Path, written: Path) -> None:
-    """Check that a file written beside the named one does not replace the artifact of another ensemble.
+def _kept_artifact(path: Path, exporter: Exporter, ensemble: Ensemble) -> Path | None:
+    """Return an artifact of the ensemble that stands where the weights belong, such as its source: it is not replaced.
 
     Raises:
-        UsageError: it does.
+        UsageError: another artifact or another file stands there.
     """
-    if path.suffix == ".safetensors" and path.exists() and fingerprint(path) != fingerprint(written):
-        raise UsageError(f"'{path}' exists and is another artifact; choose another name, or remove it")
+    file = path.with_suffix(exporter.weights)
+    if exporter.weights != ".safetensors" or not file.exists():
+        return None
+    if not holds(file, ensemble):
+        raise UsageError(
+            f"{path.name} reads its weights from '{file}', which exists and is another artifact; choose another name "
+            f"(-o NAME{exporter.suffix}), or move that file"
+        )
+    log.info(f"'{file}' stays unchanged: it already holds the weights")
+    return file
 
 
 def _exporter(path: Path, format: str | None) -> Exporter:

@@ -1,7 +1,7 @@
 """Model card: a README for a repository of models, generated from the facts of an artifact.
 
 Every number in the card is stored in the artifact, or in the run that made it. Facts that are not known are named as
-unknown.
+not recorded.
 """
 
 from collections.abc import Sequence
@@ -83,20 +83,34 @@ def make_card(facts: CardFacts, options: CardOptions) -> "ModelCard":
     from huggingface_hub import ModelCard, ModelCardData
 
     task = facts.ensemble.task
-    title = f"{task.name.capitalize()} ensemble of {sections.counted(len(facts.ensemble.members), 'member')}"
     results = _results(facts)
     terms: dict[str, Any] = {"license": options.licence} if options.licence else OTHER_LICENCE
     data = ModelCardData(
         library_name=LIBRARY, pipeline_tag=task.pipeline_tag, tags=[LIBRARY, "ensemble", task.name],
         datasets=list(options.datasets) or None, metrics=[facts.metric] if results else None,
-        model_name=title if results else None, eval_results=results or None,
+        model_name=_title(facts) if results else None, eval_results=results or None,
         **terms,
     )  # fmt: skip
-    parts = [f"# {title}", sections.summary(facts)]
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(facts, options.address)}")
+
+
+def card_text(facts: CardFacts, address: str) -> str:
+    """Return the text of a model card in Markdown, without metadata.
+
+    Args:
+        facts: facts of the artifact.
+        address: where the artifact can be loaded from, see :class:`CardOptions`.
+    """
+    parts = [f"# {_title(facts)}", sections.summary(facts, address)]
     for heading, section in sections.SECTIONS.items():
-        if text := section(facts, options.address):
+        if text := section(facts, address):
             parts.append(f"## {heading}\n{text}")
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts))
+    return "\n\n".join(parts)
+
+
+def _title(facts: CardFacts) -> str:
+    members = sections.counted(len(facts.ensemble.members), "member")
+    return f"{facts.ensemble.task.name.capitalize()} ensemble of {members}"
 
 
 def _results(facts: CardFacts) -> "list[EvalResult]":
@@ -105,7 +119,7 @@ def _results(facts: CardFacts) -> "list[EvalResult]":
 
     scores: dict[str, Any] = dict(facts.cross_fitted.get("scores") or facts.scores)
     how = "cross-fitted" if facts.cross_fitted else "fitted on these images"
-    name = str(facts.data.get("name", "unknown data"))
+    name = str(facts.data.get("name", "data not recorded"))
     return [
         EvalResult(
             task_type=facts.ensemble.task.pipeline_tag, dataset_type=name, dataset_name=name, dataset_split="val",

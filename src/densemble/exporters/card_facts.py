@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.state import describe as describe_parts
+from densemble.ensemble.state import member_settings
 from densemble.errors import ArtifactError, UsageError
 from densemble.report.html_page import Values
 from densemble.run import Run
@@ -59,6 +61,22 @@ class CardFacts:
         """Number of validation images; ``None`` if it is unknown."""
         count: int | None = self.data.get("splits", {}).get("val")
         return count
+
+    def describe(self) -> dict[str, Any]:
+        """Return the facts as plain values."""
+        parts = {name: value for name, value in describe_parts(self.ensemble).items() if name != "metrics"}
+        return {
+            "fingerprint": self.fingerprint,
+            "meaning": self.ensemble.task.meaning,
+            **parts,
+            "members": member_settings(self.ensemble.named_members()),
+            "weights": self.ensemble.weights,
+            "scores": self.scores,
+            "member_scores": self.member_scores,
+            "assembly": self.figures,
+            "versions": self.versions,
+            "licence": self.licence,
+        }
 
 
 def card_facts(artifact: Path, ensemble: Ensemble, run: str | Path | None = None) -> CardFacts:

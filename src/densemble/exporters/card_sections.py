@@ -15,7 +15,7 @@ from densemble.report.trust_sections import GUARANTEE_CONDITIONS, guarantee_stat
 from densemble.shapes import Size
 from densemble.tasks import TargetKind, Task
 
-UNKNOWN = "unknown"
+UNKNOWN, NOT_STATED = "not recorded", "none stated"
 _MAPS: dict[TargetKind, str] = {
     "labels": "for each pixel, the probability of its class",
     "masks": "for each pixel, the probability that a class is present",
@@ -33,24 +33,48 @@ def counted(count: int, noun: str) -> str:
 
 
 def table(columns: Mapping[str, Sequence[str]]) -> str:
-    """Return a Markdown table; columns whose cells are all empty are left out."""
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
-    rows = [list(kept), ["---"] * len(kept), *(list(row) for row in zip(*kept.values(), strict=True))]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    """Return a Markdown table with aligned columns; columns whose cells are all empty are left out."""
+    kept = [[cell.replace("|", "\\|") for cell in (name, *cells)] for name, cells in columns.items() if any(cells)]
+    widths = [max(map(len, cells)) for cells in kept]
+    padded = [[cell.ljust(width) for cell in cells] for cells, width in zip(kept, widths, strict=True)]
+    header, *rows = zip(*padded, strict=True)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["-" * width for width in widths], *rows))
 
 
-def summary(facts: CardFacts) -> str:
-    """First paragraph: what the model is, and its cross-fitted score."""
-    ensemble = facts.ensemble
+def summary(facts: CardFacts, address: str) -> str:
+    """First paragraphs: what the model is, its best known score, and what is not recorded."""
+    ensemble, fitted = facts.ensemble, facts.scores.get(facts.metric)
+    meaning = f" ({ensemble.task.meaning})" if ensemble.task.meaning else ""
     text = (
-        f"An ensemble of {counted(len(ensemble.members), 'member')} for the task *{ensemble.task.name}*, made with "
-        f"densemble {facts.versions.get('densemble', '')}. It predicts {_output(ensemble.task)}."
+        f"An ensemble of {counted(len(ensemble.members), 'member')} for the task *{ensemble.task.name}*{meaning}, made "
+        f"with densemble {facts.versions.get('densemble', '')}. It predicts {_output(ensemble.task)}."
     )
     if score := facts.cross_fitted.get("score"):
         [(value, span)] = intervals([score], "value")
         interval = f" (95 % interval over images: {span})" if span else ""
         text += f" Cross-fitted {facts.metric} on {_val_images(facts)}: **{value}**{interval}."
-    return text
+    elif isinstance(fitted, int | float):
+        text += (
+            f" Its {facts.metric} is **{number(fitted)}** on {_all_images(facts)}; it was fitted on them, so this "
+            "score is optimistic."
+        )
+    return "\n\n".join([text, *_not_recorded(facts, address)])
+
+
+def _not_recorded(facts: CardFacts, address: str) -> list[str]:
+    """One paragraph about the facts that are not recorded and where to get them; empty if there are none."""
+    recorded = {
+        "scores on images that it was not fitted on": facts.cross_fitted,
+        "the data of its training": facts.data,
+        "the initial weights of its members": facts.figures.get("members"),
+    }
+    missing = [name for name, known in recorded.items() if not known]
+    if not missing:
+        return []
+    return [
+        f"Not recorded: {', '.join(missing)}. Ask its author for `densemble card {address} --run RUN`, or score it on "
+        f"your own images: `densemble evaluate {address} DATA`."
+    ]
 
 
 def _output(task: Task) -> str:
@@ -66,7 +90,11 @@ def _val_images(facts: CardFacts) -> str:
 
 
 def _all_images(facts: CardFacts) -> str:
-    return "validation images" if facts.val_images is None else counted(facts.val_images, "validation image")
+    """All validation images; a cascade is fitted on them, or on some of them if a guarantee takes the others."""
+    cascade = facts.ensemble.cascade
+    if facts.val_images is None:
+        return "all validation images" + ("" if cascade is None else f" (at least {cascade.images})")
+    return f"all {counted(facts.val_images, 'validation image')}"
 
 
 def run_it(facts: CardFacts, address: str) -> str:
@@ -78,7 +106,7 @@ def run_it(facts: CardFacts, address: str) -> str:
     ]
     return (
         "```python\n" + "\n".join(python) + f"\n```\n```\ndensemble predict {address} photos/ -o out\n```\n"
-        "Predictions are resized to the size of each image. No code from the repository is executed."
+        "Predictions are resized to the size of each image. No code from the file is executed."
     )
 
 
@@ -91,11 +119,14 @@ def inputs_and_outputs(facts: CardFacts, address: str) -> str:
     ensemble = facts.ensemble
     inputs = {_size(member.spec.input_size) for _, member in ensemble.named_members()}
     channels = "RGB" if ensemble.in_channels == 3 else f"{ensemble.in_channels} channels"
-    resized = "" if inputs == {_size(None)} else f" Members resize them to {' or '.join(sorted(inputs))}."
+    resized = "" if inputs == {_size(None)} else f" resizes them to {' or '.join(sorted(inputs))} and"
+    sides = f"{ensemble.out_size[0]}, {ensemble.out_size[1]}" if ensemble.out_size else "H, W"
     uncertain = "maps of entropy, mutual information, disagreement and variance of the members"
     lines = [
-        f"- Input: images of any size, {channels}.{resized}",
-        f"- Output: {_output(ensemble.task)}; computed at {_size(ensemble.out_size)} (height x width).",
+        f"- Input: images of any size, {channels}. In Python, `ensemble(x)` takes float `(B, {ensemble.in_channels}, "
+        f"H, W)` in [0, 1], not normalized: each member{resized} normalizes them.",
+        f"- Output: {_output(ensemble.task)}. `ensemble(x)` returns `(B, {ensemble.task.out_channels}, {sides})`; "
+        "`de.predict` and `densemble predict` return and write maps at the size of each image.",
         f"- Uncertainty: {uncertain if len(ensemble.members) > 1 else 'entropy; a single member cannot disagree'}.",
         f"- Combination rule: `{ensemble.combine}`.",
     ]
@@ -110,7 +141,7 @@ def data(facts: CardFacts, address: str) -> str:
     """Data of the training."""
     values = facts.data
     if not values:
-        return f"{UNKNOWN.capitalize()}: the artifact does not record it."
+        return f"{UNKNOWN.capitalize()}."
     splits = ", ".join(f"{counted(count, 'image')} in `{name}`" for name, count in values["splits"].items())
     lines = [f"Data set `{values['name']}`: {splits}."]
     if "layout" in values:
@@ -143,7 +174,7 @@ def members(facts: CardFacts, address: str) -> str:
     text = f"{table(columns)}\n\nParameters together: {total:,}."
     if any(scores):
         text += (
-            f" The column *{facts.metric}, val* is the score of each single member on all validation images; its best "
+            f" The column *{facts.metric}, val* is the score of each single member on {_all_images(facts)}; its best "
             "epoch was selected on them."
         )
     select = facts.figures.get("select")
@@ -191,7 +222,7 @@ def _measured_on(facts: CardFacts) -> str:
             sentences.append(f"Gain in {facts.metric} over the best single member: {gain(total)}.")
     if facts.scores:
         sentences.append(
-            f"Scores *fitted on these images* are those of the saved file on all {_all_images(facts)}, which it was "
+            f"Scores *fitted on these images* are those of the saved file on {_all_images(facts)}, which it was "
             "fitted on: they are optimistic."
         )
     for row in facts.figures.get("baselines", []):
@@ -240,6 +271,27 @@ def guarantee(facts: CardFacts, address: str) -> str:
     )  # fmt: skip
 
 
+def cascade(facts: CardFacts, address: str) -> str:
+    """The cascade: how to use it, and its cost and score on images that it was not fitted on."""
+    fitted = facts.ensemble.cascade
+    if fitted is None:
+        return "None was fitted: `densemble predict` runs all members on every image."
+    text = (
+        "Members can run in order and stop early where the result is certain enough. `--keep SHARE` keeps about this "
+        f"share of {fitted.metric}, and `--budget SHARE` spends at most this share of the cost: `densemble predict "
+        f"{address} photos/ -o out --keep 0.99`."
+    )
+    if not fitted.checks:
+        return f"{text} Its cost and score on other images were not measured."
+    columns = {
+        "option": [f"`--{check.asked} {check.share:g}`" for check in fitted.checks],
+        "share of the cost": [f"{check.cost:.2f}" for check in fitted.checks],
+        f"share of {fitted.metric}": ["" if check.kept is None else f"{check.kept:.4f}" for check in fitted.checks],
+    }
+    measured = f"Fitted on one half of {counted(fitted.images, 'validation image')} and measured on the other half."
+    return f"{text}\n\n{table(columns)}\n\n{measured}"
+
+
 def limits(facts: CardFacts, address: str) -> str:
     """What was not measured."""
     splits = facts.data.get("splits", {})
@@ -279,7 +331,9 @@ def _initial_weights(member: DenseModel | ViewedMember, record: Mapping[str, Any
     """Initial weights of a member, and their licence, as text."""
     backbone = member.spec.backbone
     if record is None or "weights" not in record:
-        return UNKNOWN, UNKNOWN
+        default = published_weights(backbone, "DEFAULT")
+        known = "" if default is None else f"; of the default weights `{default.name}`: {default.licence or NOT_STATED}"
+        return UNKNOWN, f"{UNKNOWN}{known}"
     if record["weights"] is None or (backbone in OWN and record["weights"] == "DEFAULT"):
         return "random", "not applicable"
     weights = str(record["weights"])
@@ -290,7 +344,7 @@ def _initial_weights(member: DenseModel | ViewedMember, record: Mapping[str, Any
     if published is None:
         return f"`{backbone}`, weights `{weights}`", UNKNOWN
     source = f", read from the file `{loaded}`" if loaded.endswith(SUFFIXES) else ""
-    return f"`{published.name}`{source}", published.licence or "none stated"
+    return f"`{published.name}`{source}", published.licence or NOT_STATED
 
 
 def versions(facts: CardFacts, address: str) -> str:
@@ -332,6 +386,7 @@ SECTIONS: dict[str, Callable[[CardFacts, str], str]] = {
     "Scores": scores,
     "Calibration": calibration,
     "Guarantee": guarantee,
+    "Cascade": cascade,
     "Limits": limits,
     "Licences": licences,
     "Methods": methods,

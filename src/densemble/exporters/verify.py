@@ -16,6 +16,7 @@ from densemble.exporters.graph import EnsembleGraph
 from densemble.exporters.runner import Maps, Run
 from densemble.inference.image_prediction import at_image_size
 from densemble.inference.sources import read_for_ensemble
+from densemble.progress.phases import phase
 from densemble.shapes import Array, Size, format_size
 
 SIZES: tuple[Size, ...] = ((224, 224), (225, 301), (97, 131), (360, 480))
@@ -136,18 +137,30 @@ def compare(
     """
     comparison = Comparison()
     probabilities = graph.ensemble.task.distribution != "none"
-    for size in [graph.options.size] if graph.options.size else sizes:
-        pixels = photographs(graph.ensemble, max(batches), size, images)
-        reference = reference_maps(graph, pixels)
-        for batch in batches:
-            try:
-                maps = run(as_input(graph, pixels[:batch]))
-            except Exception as error:  # runtimes raise errors of many types
-                raise ExportError(
-                    f"the exported file fails on {batch} images of {format_size(size)}: {str(error)[:300]}"
-                ) from error
-            comparison.add(maps, {name: expected[:batch] for name, expected in reference.items()}, probabilities)
+    sizes = [graph.options.size] if graph.options.size else sizes
+    with phase("compared", len(sizes) * sum(batches), "images") as compared:
+        for size in sizes:
+            pixels = photographs(graph.ensemble, max(batches), size, images)
+            reference = reference_maps(graph, pixels)
+            for batch in batches:
+                maps = _run_batch(run, as_input(graph, pixels[:batch]), size)
+                comparison.add(maps, {name: expected[:batch] for name, expected in reference.items()}, probabilities)
+                compared.advance(batch)
     return comparison
+
+
+def _run_batch(run: Run, pixels: Array, size: Size) -> Maps:
+    """Run an export on pixels of images of a size.
+
+    Raises:
+        ExportError: it fails.
+    """
+    try:
+        return run(pixels)
+    except Exception as error:  # runtimes raise errors of many types
+        raise ExportError(
+            f"the exported file fails on {len(pixels)} images of {format_size(size)}: {str(error)[:300]}"
+        ) from error
 
 
 def photographs(ensemble: Ensemble, count: int, size: Size, files: Sequence[Path] = ()) -> Tensor:

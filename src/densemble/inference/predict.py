@@ -21,7 +21,7 @@ from densemble.inference.file_kinds import require_fits, require_saved
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL
 from densemble.inference.files.pipeline import Seconds
-from densemble.inference.files.predict_files import ONE_BY_ONE, predict_files, predict_images
+from densemble.inference.files.predict_files import ONE_BY_ONE, finished_items, predict_files, predict_images
 from densemble.inference.files.records import RECORDS, Records, write_folder_files
 from densemble.inference.formats import FormatOptions
 from densemble.inference.image_prediction import ImagePrediction
@@ -29,7 +29,7 @@ from densemble.inference.ranking import require_ranked, write_ranking
 from densemble.inference.runtime.backends import BACKENDS, Precision
 from densemble.inference.runtime.choose_backend import candidates
 from densemble.inference.runtime.execution import Execution
-from densemble.inference.runtime.fast_ensemble import make_fast_ensemble
+from densemble.inference.runtime.fast_ensemble import execution_of, make_fast_ensemble
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, Source, make_items
 from densemble.inference.tiles.predict_large import is_windowed, predict_large
@@ -183,10 +183,8 @@ def predict(
     if options.rank_by is not None:
         require_ranked(options.rank_by, plain.task)
     pace = Pace() if options.batch is None else Pace(options.batch)
-    fingerprint = options.fingerprint or fingerprint_of(plain)
-    settings = {"artifact": fingerprint, "backend": backend, "precision": precision, "keep": options.keep,
-                "budget": options.budget, "min_members": plain.min_members}  # fmt: skip
-    output = Output(require_writable(Path(out)), options.save, options.rank_by, settings, options.formats)
+    options = replace(options, fingerprint=options.fingerprint or fingerprint_of(plain))
+    output = _output(require_writable(Path(out)), options, backend, precision, plain.min_members)
     large = {item: item.path for item in items if item.path is not None and is_windowed(item.path, plain)}
     for path in large.values():
         require_fits(options.save, path, plain)
@@ -202,6 +200,30 @@ def predict(
             yield from _predict_in_windows(for_windows, names, output, options.tile)
 
     return _with_folder_files(saved, items, output, plain.task, options.again)
+
+
+def finished_earlier(
+    source: Source | Iterable[Source], out: Path, backend: str, precision: str, options: PredictOptions
+) -> list[SavedPrediction]:
+    """Return the results of an earlier run of :func:`predict` into a folder, without loading the ensemble.
+
+    Args:
+        source, out, backend, precision: see :func:`predict`.
+        options: as in the earlier run, with the fingerprint of the ensemble, all of whose members are required.
+
+    Returns:
+        The results; empty if an image is missing, or files of the whole folder have to be written again.
+    """
+    output = _output(out, options, backend, precision, None)
+    if options.again or options.rank_by is not None or output.folder_formats:
+        return []
+    return finished_items(make_items(source), output)
+
+
+def _output(folder: Path, options: PredictOptions, backend: str, precision: str, min_members: int | None) -> Output:
+    settings = {"artifact": options.fingerprint, "backend": backend, "precision": precision, "keep": options.keep,
+                "budget": options.budget, "min_members": min_members}  # fmt: skip
+    return Output(folder, options.save, options.rank_by, settings, options.formats)
 
 
 def _with_keywords(options: PredictOptions, keywords: PredictKeywords) -> PredictOptions:
@@ -295,7 +317,7 @@ def _predict_whole(
     if done:
         wall = seconds.spent["wall"]
         share = seconds.spent["compute"] / wall
-        log.info(f"{done / wall:.3g} images per second; {share:.0%} of the time in networks")
+        log.info(f"{done / wall:.3g} images per second, {share:.0%} of the time in networks ({execution_of(ensemble)})")
     if used:
         total = sum(used[1:], used[0])
         stages = ", ".join(f"{count} after {stage}" for stage, count in enumerate(total.images, 1) if count)

@@ -82,6 +82,14 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
     ensemble = unwrapped(ensemble)
     if isinstance(ensemble, DenseModel):
         ensemble = Ensemble([ensemble])
+    description, tensors = _contents(ensemble)
+    require_writable(path.parent)
+    write_tensors(path, tensors, metadata(description))
+    return path
+
+
+def _contents(ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the description and the tensors of an ensemble's artifact."""
     members, tensors = _member_entries(ensemble)
     tensors |= {f"{_FITTED}{key}": value.detach().cpu().contiguous() for key, value in ensemble.fitted.items()}
     description = {
@@ -92,9 +100,25 @@ def save(ensemble: Ensemble | DenseModel, path: str | Path) -> Path:
         "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
         "licence": LICENCE_NOTE,
     }
-    require_writable(path.parent)
-    write_tensors(path, tensors, metadata(description))
-    return path
+    return description, tensors
+
+
+def holds(path: Path, ensemble: Ensemble) -> bool:
+    """Return whether a file is an artifact of this ensemble, whichever version wrote it.
+
+    Raises:
+        UsageError: no file can hold the ensemble, see :func:`save`.
+    """
+    try:
+        stored = describe(path)
+    except ArtifactError:
+        return False
+    description = json.loads(metadata(_contents(ensemble)[0])[KEY])
+    parts = [key for key in description if key not in ("members", "versions", "licence")]
+    # An older version stored fewer settings of a member; the others have their defaults.
+    old, new = stored["members"], description["members"]
+    same_members = len(old) == len(new) and all(a.items() <= b.items() for a, b in zip(old, new, strict=True))
+    return same_members and all(stored.get(key) == description[key] for key in parts)
 
 
 def _member_entries(ensemble: Ensemble) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:

@@ -19,10 +19,11 @@ Mode = Literal["keypoints", "density"]
 _TRAITS: dict[Mode, dict[str, Any]] = {
     "keypoints": {
         "target_kind": "heat", "distribution": "bernoulli", "primary": "pck", "losses": ("mse", "bce", "focal"),
-        "pipeline_tag": "keypoint-detection",
+        "pipeline_tag": "keypoint-detection", "meaning": "where the points of each kind are",
     },
     "density": {
         "target_kind": "density", "primary": "count_mae", "higher_is_better": False, "losses": ("mse", "l1", "count"),
+        "meaning": "where the objects of each kind are, and how many",
     },
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ class ImageTask(Task):
     loss_name: str = ""
 
     name = "image"
+    meaning = "another image of the same scene"
     planes = True
     target_kind = "pixels"
     primary = "psnr"

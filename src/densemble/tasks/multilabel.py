@@ -32,6 +32,7 @@ class MultilabelTask(Task):
     loss_name: str = ""
 
     name = "multilabel"
+    meaning = "the classes at each pixel; there may be several or none"
     pipeline_tag = "image-segmentation"
     planes = True
     target_kind = "masks"

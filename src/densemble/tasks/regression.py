@@ -41,6 +41,7 @@ class RegressionTask(Task):
     whole: bool = True
 
     name = "regression"
+    meaning = "a number for each pixel"
     target_kind = "values"
     primary = "mae"
     higher_is_better = False
@@ -80,6 +81,7 @@ class DepthTask(RegressionTask):
     """Distance from the camera. Sensors write 0 where they measure nothing, so 0 is invalid by default."""
 
     name = "depth"
+    meaning = "the distance from the camera at each pixel"
     pipeline_tag = "depth-estimation"
     default_invalid_below = 0.0
     in_metres = True

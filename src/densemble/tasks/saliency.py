@@ -36,6 +36,7 @@ class SaliencyTask(Task):
     loss_name: str = ""
 
     name = "saliency"
+    meaning = "where people look; higher values mean more attention"
     target_kind = "heat"
     distribution = "bernoulli"
     primary = "cc"

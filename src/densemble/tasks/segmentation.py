@@ -35,6 +35,7 @@ class SegmentationTask(Task):
     loss_name: str = ""
 
     name = "segmentation"
+    meaning = "the class of each pixel"
     pipeline_tag = "image-segmentation"
     target_kind = "labels"
     distribution = "categorical"

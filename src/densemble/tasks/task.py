@@ -48,6 +48,7 @@ class Task(ABC):
 
     Attributes:
         name: row of ``TASKS``.
+        meaning: what a map says about its image, in a few words; empty: unknown.
         target_kind: form of the targets.
         distribution: meaning of an activated value.
         primary: metric used for selection.
@@ -69,6 +70,7 @@ class Task(ABC):
     """
 
     name: str
+    meaning: str = ""
     target_kind: TargetKind
     distribution: Distribution = "none"
     primary: str

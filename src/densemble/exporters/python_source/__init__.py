@@ -9,6 +9,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
 from densemble.exporters.python_source.source import python_source
 from densemble.exporters.python_source.verify import verify
+from densemble.progress.phases import phase
 from densemble.storage.artifact import load, save
 
 _IMPORTED = ("torch", "torchvision", "timm", "safetensors", "numpy", "densemble")
@@ -30,12 +31,21 @@ def write_python(ensemble: Ensemble, path: Path, images: Sequence[Path] = ()) ->
         UsageError: the name is not that of a module, or a part of the ensemble cannot be written as code.
         ExportError: the module computes other maps than the ensemble.
     """
-    _require_module_name(path)
+    require_module_name(path)
     path.write_text(python_source(ensemble, path.stem), encoding="utf-8")
-    verify(path, load(save(ensemble, path.with_suffix(".safetensors"))), images)
+    with phase("exporting", 2, steps=True) as steps:
+        steps.start(0, f"writing {path.name}")
+        weights = save(ensemble, path.with_suffix(".safetensors"))
+        steps.start(1, "comparing maps")
+        verify(path, load(weights), images)
 
 
-def _require_module_name(path: Path) -> None:
+def require_module_name(path: Path) -> None:
+    """Check the name of a module.
+
+    Raises:
+        UsageError: Python cannot import a module of this name, or it would hide a library.
+    """
     name = path.stem
     if path.suffix != ".py":
         raise UsageError(f"'{path}': a Python module is named NAME.py")

@@ -13,6 +13,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ExportError
 from densemble.exporters.verify import BATCHES, SIZES, photographs
+from densemble.progress.phases import track
 from densemble.shapes import Size, format_size
 
 _PROGRAM = """
@@ -90,10 +91,10 @@ def _expected(
 ) -> dict[str, Tensor]:
     """Return images and maps by ``CASE/NAME``; a case is the size of a batch."""
     tensors: dict[str, Tensor] = {}
-    for size in sizes:
-        for batch in batches:
-            images = photographs(ensemble, batch, size, files)
-            maps = ensemble.predict(images).maps() | {"images": images}
-            case = f"{batch}x{format_size(size)}"
-            tensors |= {f"{case}/{name}": tensor.contiguous().clone() for name, tensor in maps.items()}
+    cases = [(size, batch) for size in sizes for batch in batches]
+    for size, batch in track(cases, "batches", len(cases)):
+        images = photographs(ensemble, batch, size, files)
+        maps = ensemble.predict(images).maps() | {"images": images}
+        case = f"{batch}x{format_size(size)}"
+        tensors |= {f"{case}/{name}": tensor.contiguous().clone() for name, tensor in maps.items()}
     return tensors

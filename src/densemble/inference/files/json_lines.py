@@ -13,6 +13,19 @@ from densemble.errors import ResourceError
 _FORMAT = 1
 
 
+def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Return whether a file of :class:`JsonLines` exists and has these settings; it is not changed."""
+    try:
+        with path.open("rb") as file:
+            return file.readline() == _settings_line(settings) + b"\n"
+    except OSError:
+        return False
+
+
+def _settings_line(settings: Mapping[str, Any]) -> bytes:
+    return json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
+
+
 class JsonLines:
     """A context manager that keeps the file open; :meth:`append` is thread-safe.
 
@@ -32,7 +45,7 @@ class JsonLines:
         self.path = path
         self.discarded = 0
         """Number of lines with other settings."""
-        first = json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
+        first = _settings_line(settings)
         self._lock = Lock()
         try:
             end = self._end_of_lines(first)

@@ -16,7 +16,8 @@ from densemble.errors import UsageError
 from densemble.inference.drawing import as_rgb
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Output, Pace
-from densemble.inference.files.journal import Journal
+from densemble.inference.files.journal import JOURNAL, Journal
+from densemble.inference.files.json_lines import has_settings
 from densemble.inference.files.pipeline import Compute, FilePipeline, ReadImage, Seconds
 from densemble.inference.image_prediction import ImagePrediction, at_image_size
 from densemble.inference.saved import SavedPrediction
@@ -111,6 +112,16 @@ def predict_files(
             return saved
 
         yield from FilePipeline(ensemble, missing, compute_on_cpu, finish, pace, seconds).run()
+
+
+def finished_items(items: Sequence[Item], output: Output) -> list[SavedPrediction]:
+    """Return the results of an earlier run with the same settings if it finished all items, else an empty list."""
+    if not has_settings(output.folder / JOURNAL, output.all_settings):
+        return []
+    with Journal(output.folder, output.all_settings) as journal:
+        results = [None if item.path is None else journal.find(item.path, item.name) for item in items]
+    found = [result for result in results if result is not None]
+    return found if len(found) == len(items) else []
 
 
 def _rgb(image: ReadImage) -> Array:

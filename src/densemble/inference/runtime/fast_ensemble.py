@@ -107,6 +107,22 @@ def make_fast_ensemble(ensemble: Ensemble, execution: Execution, shared: bool = 
     return result
 
 
+def execution_of(ensemble: Ensemble) -> str:
+    """Return backend and precision of a fast ensemble's networks, of each member if they differ: ``inductor bf16``.
+
+    Networks that were not tuned, because that would take longer than the images, run in eager fp32.
+    """
+    used = {}
+    for name, member in ensemble.named_members():
+        network = network_of(member)
+        runners = network.network.tuned.values() if isinstance(network, FastMember) else ()
+        choices = {f"{tuned.choice.backend} {tuned.choice.precision}" for shape in runners for tuned in shape}
+        used[name] = " or ".join(sorted(choices)) or "eager fp32"
+    if len(set(used.values())) == 1:
+        return next(iter(used.values()))
+    return ", ".join(f"{name}: {execution}" for name, execution in used.items())
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether a forward pass of the module calls hooks, which rewritten and compiled networks would not call."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
