@@ -12,6 +12,7 @@ DENSEMBLE_WEIGHTS_DIR to a folder with the pretrained weights.
 
 import argparse
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ FOLDER = ROOT / "docs" / "get-started"
 RESULT = Path(__file__).parent / "results" / "get_started.json"
 _FENCE = re.compile(r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?$")
 
-_PROGRESS = re.compile(r"\bepoch \d+/|^\s*\d+/\d+ (images|pairs)|\r")
+_PROGRESS = re.compile(r"\bepoch \d+/|^[a-z ]+ \d+/\d+|\r")
+_WEIGHTS = os.environ.get("DENSEMBLE_WEIGHTS_DIR", "")
 
 
 @dataclass
@@ -104,11 +106,12 @@ def follow(name: str, folder: Path) -> Iterator[dict[str, str]]:
             print(result.stdout + result.stderr, flush=True)
             if result.returncode:
                 raise SystemExit(f"'{command}' of {name}.md ended with exit code {result.returncode}")
-            yield {"command": command, "output": result.stdout.rstrip() or _final(result.stderr)}
+            output = result.stdout.rstrip() or _final(result.stderr)
+            yield {"command": command, "output": output.replace(_WEIGHTS, "weights") if _WEIGHTS else output}
 
 
 def _final(messages: str) -> str:
-    """Messages of a command that prints no result, without the line of each epoch and the progress of images."""
+    """Messages of a command that prints no result, without the lines of epochs and of the progress."""
     return "\n".join(line for line in messages.splitlines() if not _PROGRESS.search(line)).strip()
 
 
