@@ -78,7 +78,7 @@ def test_durations_have_no_exponent(seconds: float, text: str) -> None:
 
 def test_time_left_after_all_epochs_extends_the_limits_equally() -> None:
     plan = make_plan([named("a", 1.0), named("b", 2.0)], 120 + 240 + 30)
-    assert [(share.seconds, share.limit) for share in plan.shares] == [(120, 135), (240, 255)]
+    assert [(share.seconds, share.limit) for share in plan.shares] == [(120, 127.5), (240, 247.5)]
     short = make_plan([named("a", 1.0), named("b", 2.0)], 220)
     assert all(share.limit == share.seconds for share in short.shares)
 

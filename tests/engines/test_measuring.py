@@ -34,7 +34,7 @@ def fit(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> MemberFit:
 def test_a_full_batch_is_measured_if_it_does_not_take_too_long(
     fit: MemberFit, monkeypatch: pytest.MonkeyPatch, fixed: float, longest: float, step: float, validation: float
 ) -> None:
-    """A step takes ``fixed`` seconds and one for each image; a validation takes half of it."""
+    """A step takes ``fixed`` seconds and one for each image, a validation half of it. Some steps wait for the CPU."""
     now = [0.0]
 
     def work(factor: float) -> Any:
@@ -43,7 +43,13 @@ def test_a_full_batch_is_measured_if_it_does_not_take_too_long(
 
         return call
 
-    monkeypatch.setattr(measuring._StepTimer, "_step", work(1.0))
+    stalls = iter([50.0, 0.0, 0.0, 70.0])
+
+    def step_on_a_busy_machine(*given: Any) -> None:
+        work(1.0)(*given)
+        now[0] += next(stalls, 0.0)
+
+    monkeypatch.setattr(measuring._StepTimer, "_step", step_on_a_busy_machine)
     monkeypatch.setattr(measuring._StepTimer, "_validate", work(0.5))
     assert CPU_IMAGES == 2
     assert measure_steps(fit, lambda: now[0], longest) == StepTimes(step, validation, 0.0, 8)

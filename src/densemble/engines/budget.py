@@ -110,8 +110,8 @@ class Share:
     Attributes:
         cost: its expected cost.
         seconds: expected seconds of its training.
-        limit: seconds after which its training is stopped; more than ``seconds`` if time is left after all epochs of
-            all members, because the machine may become slower than expected.
+        limit: seconds after which its training is stopped. If time is left after all epochs of all members, half of it
+            is added to ``seconds``, because the machine may become slower than expected.
     """
 
     cost: Cost
@@ -159,7 +159,8 @@ def make_plan(costs: Sequence[Cost], seconds: float, require_one: bool = True) -
         return Plan((Share(order[0], allotted, allotted),), tuple(order[1:]), 0.0)
     kept = order[:count]
     extras = _distribute(spare, [cost.most - cost.least for cost in kept])
-    rest = max(spare - sum(extras), 0.0) / max(count, 1)
+    # The other half of the rest stays for an assembly that takes longer than expected.
+    rest = max(spare - sum(extras), 0.0) / 2 / max(count, 1)
     shares = tuple(
         Share(cost, cost.least + extra, cost.least + extra + rest) for cost, extra in zip(kept, extras, strict=True)
     )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ Clock = Callable[[], float]
 CPU_IMAGES = 2
 """Images in the first measured batch on a CPU. The time is at most proportional to the number of images: a part of it,
 such as the optimizer, does not depend on them. In small networks, most of it does not."""
+SAMPLES = 4
+"""Times of a step of which the lower median is used: on a busy machine, single steps may take many times as long."""
 SCORED = 4
 """Validation images that are read and scored to measure the time."""
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -84,13 +87,16 @@ class _StepTimer:
     def measure(self, batch: int, longest: float) -> StepTimes:
         full = min(batch, len(self.fit.train))
         few = full if self.device.type == "cuda" else min(CPU_IMAGES, full)
-        times = self._measure(few, full)
+        times = self._measure(few, full, 2, longest / SAMPLES)
         if few < full and times.step <= longest:
-            times = self._measure(full, full)
+            times = self._measure(full, full, 1, longest / SAMPLES)
         return replace(times, batch=batch)
 
-    def _measure(self, count: int, full: int) -> StepTimes:
-        """Measure with ``count`` images and scale the time of a step to ``full`` images."""
+    def _measure(self, count: int, full: int, least: int, patience: float) -> StepTimes:
+        """Measure with ``count`` images and scale the time of a step to ``full`` images.
+
+        Steps and validations are measured at least ``least`` times, and again within ``patience`` seconds.
+        """
         samples = augmented(self.fit, self.fit.train, self.settings.augment)
         started = self.clock()
         images, targets = default_collate([samples[0, index] for index in range(count)])
@@ -103,14 +109,19 @@ class _StepTimer:
             features, loading = self._timed(lambda: self._features(images)) / count, 0.0
         self.model.train()
         set_training_mode(self.model.backbone, self.settings, self.settings.epochs - 1)
-        self._step(inputs, targets)  # warms up kernels and memory
-        step = self._timed(lambda: self._step(inputs, targets))
+        step = self._typical(lambda: self._step(inputs, targets), least, patience)
         self.model.eval()
-        self._validate(inputs, targets)
-        validation = self._timed(lambda: self._validate(inputs, targets))
+        validation = self._typical(lambda: self._validate(inputs, targets), least, patience)
         # With a GPU, about four processes load batches in parallel; on a CPU, loading delays the step.
         step = max(step, loading / 4) if self.device.type == "cuda" else step + loading
         return StepTimes(step * full / count, validation / count, features, full)
+
+    def _typical(self, call: Callable[[], object], least: int, patience: float) -> float:
+        """Return the lower median of several times; the first call also warms up kernels and memory."""
+        times: list[float] = []
+        while len(times) < least or (len(times) < SAMPLES and sum(times) <= patience):
+            times.append(self._timed(call))
+        return statistics.median_low(times)
 
     def _timed(self, call: Callable[[], object]) -> float:
         synchronize(self.device)
