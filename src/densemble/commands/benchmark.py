@@ -82,14 +82,11 @@ def benchmark(
         "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,
         "machine": machine(torch_device),
     }  # fmt: skip
-    # Lines instead of a live table, which would compute while something is timed.
     with temporary_cache():
-        say("timing fresh processes")
+        say(f"timing fresh processes, then {rounds} rounds of each variant")
         values["processes"] = process_values(measure_processes(request, images))
-        say(f"timing {len(ensemble.members)} members and the ensemble in {len(variants)} variants, {rounds} rounds")
         values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
         if scored is not None:
-            say(f"scoring the variants on {scored[1]}")
             values |= _scores(ensemble, *scored, variants, policy, max_images)
     if json:
         print_json(values)
@@ -129,6 +126,7 @@ def _scores(
     from densemble.evaluation.benchmark.measure_ensemble import measure_split
     from densemble.evaluation.benchmark.plain_values import score_values
 
+    say(f"scoring each variant on images of {split}")
     scores = measure_split(ensemble, data, split, variants, policy, max_images)
     return {"split": split, "scores": score_values(scores, ensemble.task.primary, ensemble.task.higher_is_better)}
 
