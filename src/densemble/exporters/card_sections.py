@@ -219,7 +219,9 @@ def _measured_on(facts: CardFacts) -> str:
         )
         total = facts.cross_fitted["gain"]["total"]
         if total.get("value") is not None:
-            sentences.append(f"Gain in {facts.metric} over the best single member: {gain(total)}.")
+            name = facts.cross_fitted.get("best_member")
+            best = f"the best member, {name}" if name else "the best single member"
+            sentences.append(f"Gain in {facts.metric} over {best}: {gain(total)}.")
     if facts.scores:
         sentences.append(
             f"Scores *fitted on these images* are those of the saved file on {_all_images(facts)}, which it was "

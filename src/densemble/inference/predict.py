@@ -17,7 +17,7 @@ from densemble.ensemble.membership import UnusableMaps
 from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
-from densemble.inference.file_kinds import require_fits, require_saved
+from densemble.inference.file_kinds import SAVE, require_fits, require_saved
 from densemble.inference.files.job import Output, Pace
 from densemble.inference.files.journal import JOURNAL
 from densemble.inference.files.pipeline import Seconds
@@ -212,10 +212,16 @@ def finished_earlier(
         options: as in the earlier run, with the fingerprint of the ensemble, all of whose members are required.
 
     Returns:
-        The results; empty if an image is missing, or files of the whole folder have to be written again.
+        The results; empty if an image is missing, files of the whole folder have to be written again, or a kind of
+        files is unknown.
     """
     output = _output(out, options, backend, precision, None)
-    if options.again or options.rank_by is not None or output.folder_formats:
+    if (
+        any(kind not in SAVE for kind in options.save)
+        or options.again
+        or options.rank_by is not None
+        or output.folder_formats
+    ):
         return []
     return finished_items(make_items(source), output)
 
