@@ -57,6 +57,7 @@ def test_a_folder_keeps_its_split_through_training_and_assembly(scenes: Path, tm
         de.train(data, ["resdeconv"], tmp_path / "other", task="depth")
 
 
+@pytest.mark.stress
 def test_a_failed_member_is_an_error_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:
     members = ["resdeconv", {"backbone": "resdeconv", "name": "diverges", "learning_rate": 1e30}]
     settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}

@@ -73,7 +73,13 @@ def test_every_head_gives_the_same_map(head: str) -> None:
         assert relative_error(for_inference(model)(x), model(x)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "mobilenet_v2", "timm/tf_efficientnet_lite0", "resdeconv"])
+@pytest.mark.parametrize(
+    "name",
+    sampled(
+        ["resnet18", "densenet121", "mobilenet_v2", "timm/tf_efficientnet_lite0", "resdeconv"],
+        ["resnet18", "timm/tf_efficientnet_lite0", "resdeconv"],
+    ),
+)
 def test_normalization_after_a_convolution_is_removed(name: str) -> None:
     model = de.DenseModel(name, weights=None, min_size=(12, 16))
 

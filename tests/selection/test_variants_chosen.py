@@ -78,6 +78,7 @@ def test_a_single_flipped_view_predicts_as_its_network_on_the_flipped_image(
     np.testing.assert_allclose(seen, in_mirror[..., ::-1], atol=1e-4)
 
 
+@pytest.mark.stress
 def test_views_of_a_damaged_member_are_dropped(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     run.run.add_views(["vflip"])

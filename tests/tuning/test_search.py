@@ -248,6 +248,7 @@ def test_a_second_process_cannot_search_in_the_same_folder(
     assert len(search(scenes, tmp_path, 1).trials) == 1
 
 
+@pytest.mark.stress
 def test_the_search_finds_the_best_rate_and_the_important_parameter(
     scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:

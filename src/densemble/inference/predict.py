@@ -212,16 +212,10 @@ def finished_earlier(
         options: as in the earlier run, with the fingerprint of the ensemble, all of whose members are required.
 
     Returns:
-        The results; empty if an image is missing, files of the whole folder have to be written again, or a kind of
-        files is unknown.
+        The results; empty if an image is missing, or files of the whole folder have to be written again.
     """
     output = _output(out, options, backend, precision, None)
-    if (
-        any(kind not in SAVE for kind in options.save)
-        or options.again
-        or options.rank_by is not None
-        or output.folder_formats
-    ):
+    if options.again or options.rank_by is not None or not SAVE.keys() >= set(options.save) or output.folder_formats:
         return []
     return finished_items(make_items(source), output)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sampled import sampled
 from small_networks import OTHER, SMALL
 from torch import Tensor
 
@@ -62,6 +63,7 @@ def test_joined_networks_run_once_and_give_equal_maps(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.stress
 def test_parts_of_a_batch_run_once_for_all_networks(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
     joined = accelerate(ensemble, some_images(2), "openvino", "fp32")
@@ -190,7 +192,7 @@ def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled:
         torch.testing.assert_close(result, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("members", sampled([1, 3], [1]))
 def test_remembered_networks_with_wrong_outputs_run_eagerly(
     members: int, compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
