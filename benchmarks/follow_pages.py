@@ -24,7 +24,7 @@ FOLDER = ROOT / "docs" / "get-started"
 RESULT = Path(__file__).parent / "results" / "get_started.json"
 _FENCE = re.compile(r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?$")
 
-_PROGRESS = re.compile(r"\bepoch \d+/|^[a-z ]+ \d+/\d+|\r")
+_PROGRESS = re.compile(r"\bepoch \d+/|^[a-z ,]+ \d+/\d+|\r")
 _WEIGHTS = os.environ.get("DENSEMBLE_WEIGHTS_DIR", "")
 
 
