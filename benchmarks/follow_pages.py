@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="empty folder in which the pages are followed")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=DIR", help="data set, linked as NAME")
     parser.add_argument("pages", nargs="*", default=list(PAGE), help=f"default: {' '.join(PAGE)}")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for name, _, path in (entry.partition("=") for entry in arguments.data):
         link = arguments.folder / name
