@@ -47,6 +47,11 @@ def user_object(name: str, what: str) -> Any:
         ) from error
 
 
+def shape_or_type(value: Any) -> str:
+    """Describe what user code returned, for messages: the shape of a tensor, or the type of anything else."""
+    return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+
+
 def name_of(part: Any, what: str) -> str:
     """Return the name of a function or class, ``module:qualified name``; text is returned unchanged.
 

@@ -86,7 +86,7 @@ def test_page_of_a_segmentation(segmented: de.FolderData, tmp_path: Path) -> Non
     assert not re.search(r"https?://|url\(|@import", text)
     assert all(tags.alts) and {"target of 000000", "error of 000000", "uncertainty of 000000"} <= set(tags.alts)
     assert re.findall(r'<section id="(\w+)"', text) == [
-        "pictures", "answer", "members", "per_class", "confusion", "calibration", "risk_coverage", "disagreement",
+        "images", "answer", "members", "per_class", "confusion", "calibration", "risk_coverage", "disagreement",
     ]  # fmt: skip
     assert "Ensemble of 2 members on streets" in text and "6 images of the split &#x27;test&#x27;" in text
 
@@ -129,7 +129,7 @@ def test_other_tasks_and_one_member(task: str, tmp_path: Path) -> None:
     de.evaluate(make_ensemble(task, members=1), data, report=tmp_path / "r.html")
     text, tags = page_of(tmp_path / "r.html")
     sections = re.findall(r'<section id="(\w+)"', text)
-    assert sections[:3] == ["pictures", "answer", "members"] and "confusion" not in sections
+    assert sections[:3] == ["images", "answer", "members"] and "confusion" not in sections
     assert ('<th scope="col" class="drawn">precision</th>' in text) is (task == "multilabel")
     assert "most disputed" not in text.lower() and all(tags.alts)
 

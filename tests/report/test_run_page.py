@@ -134,7 +134,7 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     assert not re.search(r"https?://|url\(|@import", text)
     anchors = [address[1:] for address in tags.addresses if address.startswith("#")]
     sections = re.findall(r'<section id="(\w+)"', text)
-    assert anchors == sections == ["pictures", "answer", *SECTIONS]
+    assert anchors == sections == ["images", "answer", *SECTIONS]
     assert tags.alts == ["image of 0001TP", "target of 0001TP", "lite0 of 0001TP"]
 
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def _ignored() -> None:
-    """A change that nobody is told of; a function of the module, because a phase is sent to other processes."""
+    """Default of a phase without a listener; not a lambda, because phases are pickled for other processes."""
 
 
 @dataclass

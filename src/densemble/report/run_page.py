@@ -50,13 +50,13 @@ def write_report(path: Path, analysis: Values, strips: Sequence[ImageStrip]) -> 
         if analysis.get(key) and analysis.get(_NEEDED.get(key, key))
     }
     answer = overview(analysis) + warnings(analysis)
-    titles = {"pictures": "Images"} if strips else {}
+    titles = {"images": "Images"} if strips else {}
     titles |= {"answer": "Result"} if answer else {}
     titles |= {key: title for key, (title, _) in sections.items()}
     links = "".join(f'<a href="#{key}">{escape(title)}</a> ' for key, title in titles.items())
     parts = [headline(analysis), f'<nav aria-label="sections">{links}</nav>' if links else ""]
     if strips:
-        parts.append(_whole("pictures", titles["pictures"], images(strips, analysis)))
+        parts.append(_whole("images", titles["images"], images(strips, analysis)))
     if answer:
         parts.append(_whole("answer", titles["answer"], answer))
     parts += [_beside(key, title, section) for key, (title, section) in sections.items()]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from densemble.ensemble.combine.rule import CombinationRule
 from densemble.errors import UsageError
+from densemble.user_code import shape_or_type
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 """(maps ``(M, B, K, h, w)``, weights ``(M,)`` that sum to 1) -> combined maps ``(B, K, h, w)``."""
@@ -43,10 +44,9 @@ class StackedRule:
         first = self.maps[0]
         combined = self.combine(torch.stack(self.maps), first.new_tensor(self.weights) / sum(self.weights))
         if not isinstance(combined, Tensor) or combined.shape != first.shape:
-            returned = tuple(combined.shape) if isinstance(combined, Tensor) else type(combined).__name__
             raise UsageError(
-                f"the combination rule '{self.name}' must return maps {tuple(first.shape)}, got {returned}; combine "
-                "over the first axis of the maps"
+                f"the combination rule '{self.name}' must return maps {tuple(first.shape)}, got "
+                f"{shape_or_type(combined)}; combine over the first axis of the maps"
             )
         return combined
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from densemble.errors import UsageError
 from densemble.nets.heads.head import DenseHead, Head
 from densemble.shapes import Size
+from densemble.user_code import shape_or_type
 
 MakeModule = Callable[..., nn.Module]
 """A class or function: (channels of the feature maps, deepest first; out_channels) -> module."""
@@ -37,10 +38,9 @@ class UserHead(DenseHead):
         """
         logits: Tensor = self.module(list(maps))
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.out_channels:
-            returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise UsageError(
-                f"head '{self.name}' must return logits (B, {self.out_channels}, h, w), got {returned}; its second "
-                "argument is the number of channels"
+                f"head '{self.name}' must return logits (B, {self.out_channels}, h, w), got {shape_or_type(logits)}; its "
+                "second argument is the number of channels"
             )
         return logits
 
