@@ -39,8 +39,8 @@ class UserHead(DenseHead):
         logits: Tensor = self.module(list(maps))
         if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[1] != self.out_channels:
             raise UsageError(
-                f"head '{self.name}' must return logits (B, {self.out_channels}, h, w), got {shape_or_type(logits)}; its "
-                "second argument is the number of channels"
+                f"head '{self.name}' must return logits (B, {self.out_channels}, h, w), got "
+                f"{shape_or_type(logits)}; its second argument is the number of channels"
             )
         return logits
 
