@@ -25,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup demo test stress check docs figures mutations bench clean help
+.PHONY: setup demo test slow stress check docs figures mutations bench clean help
 
 setup: $(INSTALLED)  ## make .venv and install densemble with its tools into it
 
@@ -36,8 +36,11 @@ demo: $(INSTALLED)  ## train, assemble, predict and report on generated data, of
 test: $(INSTALLED)  ## run the tests
 	$(PYTHON) -m pytest $(ARGS)
 
-stress: $(INSTALLED)  ## run the tests that make test leaves out: all sampled backbones, wall-clock limits
-	$(PYTHON) -m pytest -m stress $(ARGS)
+slow: $(INSTALLED)  ## run the tests that make test leaves out: all sampled backbones, wall-clock limits
+	$(PYTHON) -m pytest -m slow $(ARGS)
+
+stress: $(INSTALLED)  ## kills, full disks, hostile files, failing members: all cases, with a table of what happened
+	$(PYTHON) -m pytest -m stress tests/robustness $(ARGS)
 
 check: $(INSTALLED)  ## lint, format, types, then the tests: what a change must pass
 	$(PYTHON) -m ruff check .

@@ -6,6 +6,7 @@ os.environ["MPLBACKEND"] = "Agg"  # before anything imports matplotlib
 
 import gc
 import ipaddress
+import json
 import random
 import signal
 import socket
@@ -182,3 +183,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from densemble.data.synthetic import make_scenes
 
     return make_scenes(tmp_path_factory.mktemp("scenes"), train=24, val=8, size=(48, 64))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table of the robustness tests, see tests/robustness/conftest.py."""
+    rows = [
+        {**json.loads(value), "seconds": round(test.duration)}
+        for outcome in ("passed", "failed")
+        for test in terminalreporter.stats.get(outcome, [])
+        for key, value in test.user_properties
+        if key == "robustness" and test.when == "call"
+    ]
+    if rows:
+        terminalreporter.section("robustness")
+        terminalreporter.write_line(f"{'cases':>7} {'problems':>9} {'seconds':>8}  test")
+        for row in sorted(rows, key=lambda row: str(row["test"])):
+            note = f" ({row['note']})" if row["note"] else ""
+            line = f"{row['cases']:>7} {row['problems']:>9} {row['seconds']:>8}  {row['test']}{note}"
+            terminalreporter.write_line(line)

@@ -46,7 +46,7 @@ def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:
     assert de.evaluate(again, data)["cc"] == pytest.approx(ens.metrics["val"]["cc"], abs=2e-3)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_folder_keeps_its_split_through_training_and_assembly(scenes: Path, tmp_path: Path) -> None:
     shutil.copytree(scenes / "train", tmp_path / "data")
     data = de.FolderData(tmp_path / "data", "saliency", val_fraction=0.5, seed=3)
@@ -57,7 +57,7 @@ def test_a_folder_keeps_its_split_through_training_and_assembly(scenes: Path, tm
         de.train(data, ["resdeconv"], tmp_path / "other", task="depth")
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_failed_member_is_an_error_and_the_others_can_be_opened(scenes: Path, tmp_path: Path) -> None:
     members = ["resdeconv", {"backbone": "resdeconv", "name": "diverges", "learning_rate": 1e30}]
     settings = {"input_size": (48, 64), "out_size": (12, 16), "training": {"epochs": 1}}

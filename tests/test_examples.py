@@ -32,7 +32,7 @@ def test_all7models_script_can_be_loaded() -> None:
     assert callable(runpy.run_path(str(ALL7MODELS / "all7models.py"))["main"])
 
 
-@pytest.mark.stress  # trains seven large networks
+@pytest.mark.slow  # trains seven large networks
 def test_all7models_script(scenes: Path, tmp_path: Path) -> None:
     small = ["input_size=64x96", "out_size=8x12", "training.epochs=1", "training.batch_size=12"]
     small += [f"members.{i}.{setting}" for i in range(7) for setting in ("epochs=1", "min_size=4x6")]

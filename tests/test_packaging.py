@@ -151,7 +151,7 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_wheel_of_the_source_distribution_is_equal(built: list[Path], tmp_path: Path) -> None:
     with tarfile.open(built[0]) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -160,7 +160,7 @@ def test_a_wheel_of_the_source_distribution_is_equal(built: list[Path], tmp_path
     assert contents(wheel) == contents(built[1])
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_wheel_of_the_files_in_the_image_is_equal(built: list[Path], tmp_path: Path) -> None:
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     (tmp_path / "context").mkdir()
@@ -172,7 +172,7 @@ def test_a_wheel_of_the_files_in_the_image_is_equal(built: list[Path], tmp_path:
     assert contents(wheel) == contents(built[1])
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # creates an environment with pip
 @pytest.mark.parametrize("kind", ["sdist", "wheel"])
 def test_it_runs_in_a_new_environment(built: list[Path], kind: str, tmp_path: Path) -> None:

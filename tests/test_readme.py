@@ -36,7 +36,7 @@ def folder(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_commands_of_the_readme(folder: Path, densemble: Callable[..., Any]) -> None:
     executed = commands()
     assert [words[0] for words in executed][:3] == ["train", "leaderboard", "predict"] and len(executed) >= 8
@@ -53,7 +53,7 @@ def test_the_commands_of_the_readme(folder: Path, densemble: Callable[..., Any])
     assert (folder / "mean.onnx").is_file() and (folder / "check.html").is_file()
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_python_of_the_readme(folder: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for image in (folder / "photos").iterdir():  # the code reads photos/*.jpg

@@ -196,7 +196,7 @@ def test_quiet_shows_warnings_alone(densemble: Command, scenes: Path, tmp_path: 
     assert shown.returncode == 4 and shown.stderr.startswith("densemble: no artifact at")
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "limit"), [("import densemble", 0.3), ("import densemble.cli", 1.0)])
 def test_import_is_quick(code: str, limit: float) -> None:
     seconds = []

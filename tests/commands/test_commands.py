@@ -46,7 +46,7 @@ def test_help_does_not_import_slow_libraries() -> None:
     assert shown.splitlines()[-1] == "[]"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_help_is_quick() -> None:
     seconds = []
     for _ in range(8):
@@ -129,7 +129,7 @@ def test_backbones_cuts_and_doctor(command: Command) -> None:
     assert facts["ok"] and facts["versions"]["torch"] and facts["backbones"] > 1000
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_weights_that_do_not_fit_can_be_replaced_on_resume(command: Command, scenes: Path, tmp_path: Path) -> None:
     members = ["squeezenet1_1", "resdeconv"]
     values = {**SMALL_RUN, "members": members, "training": {"epochs": 1}, "weights_dir": str(tmp_path)}
@@ -150,7 +150,7 @@ def test_weights_that_do_not_fit_can_be_replaced_on_resume(command: Command, sce
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.stress)]
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_stopped_training_prints_the_command_that_resumes_it(
     command: Command, number: int, code: int, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +179,7 @@ def test_stopped_training_prints_the_command_that_resumes_it(
     assert record["state"] == "done" and record["epochs"] == 4
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_demo(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.commands.demo.SCENES", {"train": 16, "val": 12, "size": (48, 64)})
     monkeypatch.setattr("densemble.commands.demo.MEMBERS", [MEMBERS[0], MEMBERS[2]])

@@ -52,7 +52,7 @@ def decode(folder: Path, cache: Path) -> tuple[str, int]:
     return str(Path(split.images.filename).parent), int(split.images.sum(dtype=np.int64))  # type: ignore[attr-defined]
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_concurrent_processes_share_one_complete_cache(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -61,7 +61,7 @@ def test_concurrent_processes_share_one_complete_cache(folder: Path, tmp_path: P
     assert [path.name for path in cache.iterdir()] == [Path(next(iter(folders))[0]).name]
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_killed_process_leaves_no_folder_that_looks_complete(folder: Path, tmp_path: Path) -> None:
     code = (
         "import time, sys\nfrom pathlib import Path\nfrom densemble.data import decoded_cache, folder\n"

@@ -203,7 +203,7 @@ def test_facts_of_masks(tmp_path: Path) -> None:
     assert list(train["class_share"].values()) == pytest.approx(shares, abs=1e-6)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) -> None:
     folder = shared_data("segmentation-camvid")
     facts = FolderData(folder, "segmentation", ignore_index=11).check()
@@ -218,7 +218,7 @@ def test_camvid_is_clean_and_its_void_and_classes_are_right(shared_data: Any) ->
         assert list(split_facts["class_share"].values()) == pytest.approx(counts[:11] / counts[:11].sum(), abs=1e-6)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) -> None:
     folder = shared_data("depth-redkitchen")
     facts = FolderData(folder, "depth").check()
@@ -232,7 +232,7 @@ def test_redkitchen_is_clean_and_its_invalid_depth_is_right(shared_data: Any) ->
     assert (160 * shares["train"] + 30 * shares["val"]) / 190 == pytest.approx(0.11, abs=0.01)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_osie_is_clean(shared_data: Any) -> None:
     facts = FolderData(shared_data("saliency-osie"), "saliency").check()
     assert facts["ok"] and facts["problems"] == []

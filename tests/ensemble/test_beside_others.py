@@ -63,7 +63,7 @@ def test_memory_grows_with_the_members_where_they_are_stacked(library: str) -> N
         assert peak_in_maps(library, 6, SIZE) - peak_in_maps(library, 3, SIZE) == pytest.approx(2 * 3, abs=0.1)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_members_are_of_different_architectures_and_disagree() -> None:
     images = torch.rand(1, 3, *SIZE)
     with torch.no_grad():

@@ -244,7 +244,7 @@ def test_without_a_file_the_card_is_printed(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_command_card(written: Written, densemble: Callable[..., Any], tmp_path: Path) -> None:
     out = tmp_path / "cards" / "README.md"
     done = densemble("card", written.path, "-o", out, "--repository", "user/scenes")

@@ -93,7 +93,7 @@ def labelled() -> de.Ensemble:
 
 
 @pytest.fixture(
-    scope="module", params=["onnx", *(pytest.param(name, marks=pytest.mark.stress) for name in ("openvino", "torch"))]
+    scope="module", params=["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "torch"))]
 )
 def exported(request: pytest.FixtureRequest, labelled: de.Ensemble, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
@@ -134,7 +134,7 @@ def check_mismatch(path: Path) -> None:
         compare(open_onnx(path), other, sizes=[(24, 32)], batches=[1]).require_match()
 
 
-@pytest.mark.parametrize("rule", QUICK_RULES + [pytest.param(rule, marks=pytest.mark.stress) for rule in OTHER_RULES])
+@pytest.mark.parametrize("rule", QUICK_RULES + [pytest.param(rule, marks=pytest.mark.slow) for rule in OTHER_RULES])
 def test_rules_of_probabilities(rule: str) -> None:
     members = [small_dense(seed, out_channels=1) for seed in (0, 1, 2)]
     task = de.tasks.make_task({"name": "saliency"}) if COMBINE[rule].whole_image else "multilabel"
@@ -143,7 +143,7 @@ def test_rules_of_probabilities(rule: str) -> None:
     assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "calibration",
     [
@@ -161,7 +161,7 @@ def test_calibrations_of_classes(calibration: Any) -> None:
     "guarantee",
     [
         ConformalInterval(2.0, 0.01, 0.1, 20),
-        pytest.param(ConformalInterval(0.4, None, 0.1, 20), marks=pytest.mark.stress),
+        pytest.param(ConformalInterval(0.4, None, 0.1, 20), marks=pytest.mark.slow),
     ],
 )
 def test_intervals_of_values(guarantee: ConformalInterval) -> None:
@@ -173,7 +173,7 @@ def test_intervals_of_values(guarantee: ConformalInterval) -> None:
     assert_same(maps, predicted(ensemble, images))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_sets_of_several_labels_and_density() -> None:
     labels = de.Ensemble(
         [small_dense(0, out_channels=2)], task="multilabel", guarantee=RiskControl(0.4, 0.1, 0.95, 20, "bernoulli")
@@ -185,7 +185,7 @@ def test_sets_of_several_labels_and_density() -> None:
         assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_heads_of_images_of_any_size(head: str) -> None:
     ensemble = de.Ensemble(
@@ -199,8 +199,8 @@ def test_heads_of_images_of_any_size(head: str) -> None:
         np.testing.assert_allclose(mean.detach(), predicted(ensemble, images)["mean"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.stress
-@pytest.mark.parametrize("view", ["rot90", pytest.param("hflip", marks=pytest.mark.stress)])
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["rot90", pytest.param("hflip", marks=pytest.mark.slow)])
 def test_views(view: str) -> None:
     member = small_dense(0)
     ensemble = de.Ensemble({"plain": member, "viewed": ViewedMember(member, view)})
@@ -227,14 +227,14 @@ def test_float_input_selected_maps_and_a_fixed_size() -> None:
     assert_same(maps, {name: expected[name] for name in ("mean", "label")})
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_four_channels() -> None:
     ensemble = de.Ensemble([small_dense(0, in_channels=4)]).eval()
     images = pixels(2, 37, 51, 4)
     assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_large_weights_are_in_a_second_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("densemble.exporters.onnx.LARGEST_FILE", 1000)
     ensemble = de.Ensemble([small_dense(0)]).eval()

@@ -251,7 +251,7 @@ def test_the_command_push(hub: HubServer, artifact: Path, densemble: Callable[..
     assert refused.returncode in (4, 6) and "hf auth login" in refused.stderr and "Traceback" not in refused.stderr
 
 
-@pytest.mark.stress  # another process imports torch
+@pytest.mark.slow  # another process imports torch
 def test_settings_in_the_environment(hub: HubServer, artifact: Path, tmp_path: Path) -> None:
     """In a fresh process, where huggingface-hub reads HF_ENDPOINT and HF_HOME itself."""
     code = (

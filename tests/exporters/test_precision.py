@@ -28,7 +28,7 @@ def description(path: Path) -> dict[str, Any]:
     return dict(json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}[KEY]))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_the_loss_is_measured_on_held_out_images(precision: str, data: de.FolderData, tmp_path: Path) -> None:
     ensemble = de.Ensemble([small_dense(0)]).eval()

@@ -215,7 +215,7 @@ def test_source_is_deterministic_and_clean(tmp_path: Path) -> None:
 
 
 # Each of the next two tests takes seconds: a process imports PyTorch.
-@pytest.mark.stress
+@pytest.mark.slow
 def test_files_are_verified_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     module = de.export(ensemble_of("segmentation"), "gaze.py")  # relative, as on the command line
@@ -223,7 +223,7 @@ def test_files_are_verified_in_another_process(tmp_path: Path, monkeypatch: pyte
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gaze.py", "gaze.safetensors"]
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_one_changed_number_is_found(tmp_path: Path) -> None:
     module = tmp_path / "gaze.py"
     module.write_text(python_source(ensemble_of("segmentation"), "gaze"))

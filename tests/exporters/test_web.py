@@ -82,7 +82,7 @@ def page_result(folder: Path, model: str, image: str) -> dict[str, Any]:
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 51, 3), dtype=np.uint8)
 pytestmark = [
-    pytest.mark.stress,  # starts a browser
+    pytest.mark.slow,  # starts a browser
     pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium"),
     pytest.mark.skipif(not (WEB / "node_modules").is_dir(), reason="needs `npm install` in examples/web"),
 ]

@@ -110,7 +110,7 @@ def test_an_image_that_fails_does_not_end_the_loop(ensemble: de.Ensemble, photos
     assert len([path for p in result if p.failed is None for path in p.save(tmp_path / "out", ("npy",))]) == 3
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_bf16_is_near_fp32(ensemble: de.Ensemble, photos: Path) -> None:
     exact = next(iter(de.predict(ensemble, photos / "a.jpg", precision="fp32"))).mean
     near = next(iter(de.predict(ensemble, photos / "a.jpg", precision="bf16"))).mean

@@ -24,7 +24,7 @@ SMALL = sorted(entry["name"] for entry in COVERAGE if entry["ok"] and entry["par
 SAMPLE = random.Random(2026).sample(SMALL, 60)
 PUBLISHED = random.Random(7).sample(COVERAGE, 3)
 QUICK = 3
-"""So many of the sample are run with every change; ``make stress`` runs the others."""
+"""So many of the sample are run with every change; ``make slow`` runs the others."""
 
 
 @pytest.mark.parametrize("name", sampled(SAMPLE, SAMPLE[:QUICK]))

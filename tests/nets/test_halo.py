@@ -171,7 +171,7 @@ def test_networks_without_a_halo_give_the_reason(backbone: str, options: dict[st
     assert reach.halo is None and reason in reach.why
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_halo_that_costs_too_much_is_rejected() -> None:
     model = made_lively(make("densenet121", "features.denseblock2", "upsample"))
     reach = measure_reach(model)
@@ -183,7 +183,7 @@ def test_a_map_of_fixed_size_has_no_halo() -> None:
     assert "same size" in measure_reach(model).why
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_rewritten_model_has_the_same_halo_and_stays_in_its_mode() -> None:
     plain, halo = measured("vgg11_bn", "features.21", "upsample")
     lean = for_inference(plain).train()

@@ -156,7 +156,7 @@ def test_levels_stop_at_the_output_size() -> None:
     assert levels(alexnet, choose(alexnet, "auto", Limits(), "alexnet"), (48, 64))[-1].size == (47, 63)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_doublings_by_hand() -> None:
     def doublings(name: str, head: str, out_size: tuple[int, int] | None, **limits: object) -> int:
         return de.DenseModel(name, head=head, weights=None, out_size=out_size, **limits).spec.doublings  # type: ignore[arg-type]

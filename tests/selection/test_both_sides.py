@@ -119,11 +119,11 @@ def test_a_guarantee_holds_on_the_images_that_it_was_fitted_on(
 @pytest.mark.parametrize(
     ("kind", "rule", "method"),
     [
-        pytest.param("segmentation", "mean", "auto", marks=pytest.mark.stress),
-        pytest.param("segmentation", "median", "temperature", marks=pytest.mark.stress),
-        pytest.param("segmentation", "logits", "none", marks=pytest.mark.stress),
+        pytest.param("segmentation", "mean", "auto", marks=pytest.mark.slow),
+        pytest.param("segmentation", "median", "temperature", marks=pytest.mark.slow),
+        pytest.param("segmentation", "logits", "none", marks=pytest.mark.slow),
         ("segmentation", "stacking", "vector"),
-        pytest.param("multilabel", "class_weights", "auto", marks=pytest.mark.stress),
+        pytest.param("multilabel", "class_weights", "auto", marks=pytest.mark.slow),
         ("depth", "stacking", "auto"),
         ("saliency", "histogram", "none"),
     ],

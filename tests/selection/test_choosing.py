@@ -174,7 +174,7 @@ def test_auto_selects_a_weighing_rule_if_two_of_three_members_are_bad(
     assert sign * (result - mean) > 0.5 * sign * (alone - mean) > 0
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_auto_keeps_the_mean_if_no_rule_can_gain(fresh: Fresh) -> None:
     run = fresh("segmentation")
     run.plant([0.0, 0.0, 0.0])  # all members are equal, so that every rule without fitted parameters gives their map
@@ -246,7 +246,7 @@ def test_auto_selects_the_calibration_with_the_best_held_out_likelihood(tilt: fl
     assert analysis(run)["calibration"]["after"]["nll"] == pytest.approx(losses[method], abs=2e-3)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_requested_calibration_is_used(fresh: Fresh) -> None:
     run = fresh("segmentation")
     run.plant([GOOD, FAIR, BAD])
@@ -295,7 +295,7 @@ def test_guarantee_images_are_used_by_no_other_fit(fresh: Fresh, monkeypatch: py
     ("kind", "guarantee", "known"),
     [
         ("segmentation", "risk", "risk_control"),
-        pytest.param("multilabel", "risk", "risk_control", marks=pytest.mark.stress),
+        pytest.param("multilabel", "risk", "risk_control", marks=pytest.mark.slow),
         ("depth", "interval", "conformal_interval"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from selection_memory import measure, write_predictions
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_predictions_are_not_in_memory_all_at_once(tmp_path: Path) -> None:
     write_predictions(tmp_path, candidates=12, images=100, classes=11, size=(48, 64))

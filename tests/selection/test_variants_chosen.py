@@ -33,7 +33,7 @@ def run(fresh: Callable[[str], Written]) -> Written:
     return run
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_variants_from_the_command_line_to_a_prediction(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     made = ("--views", "hflip, scale125", "--snapshots", "--soups")
@@ -57,7 +57,7 @@ def test_variants_from_the_command_line_to_a_prediction(run: Written, tmp_path: 
         assert measured["members"][name]["nll"] == pytest.approx(own["nll"], abs=5e-3), name
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_single_flipped_view_predicts_as_its_network_on_the_flipped_image(
     run: Written, tmp_path: Path, densemble: Command
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_single_flipped_view_predicts_as_its_network_on_the_flipped_image(
     np.testing.assert_allclose(seen, in_mirror[..., ::-1], atol=1e-4)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_views_of_a_damaged_member_are_dropped(run: Written, tmp_path: Path, densemble: Command) -> None:
     artifact = tmp_path / "e.safetensors"
     run.run.add_views(["vflip"])

@@ -265,7 +265,7 @@ print((peak() - before) // 1024)
 @pytest.mark.skipif(sys.platform == "win32", reason="resource is not on Windows")
 @pytest.mark.parametrize(
     "options",
-    [{"tile": (256, 256), "compression": "zlib"}, pytest.param({}, marks=pytest.mark.stress)],
+    [{"tile": (256, 256), "compression": "zlib"}, pytest.param({}, marks=pytest.mark.slow)],
     ids=["tiles", "plain"],
 )
 def test_memory_does_not_grow_with_the_image(options: dict[str, Any], tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_freeze_statistics_keeps_the_batch_statistics(scenes: Path, tmp_path: Pa
     assert heads and all(bool(mean.abs().max() > 0) for mean in heads)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_cached_features_train_like_computed_ones(scenes: Path, tmp_path: Path, pretrained: dict[str, Any]) -> None:
     frozen = {"epochs": 2, "freeze_epochs": 2, "augment": "none"}
     computed = train_one(scenes, tmp_path / "computed", pretrained, **frozen)
@@ -121,7 +121,7 @@ def test_changing_features_are_not_cached(training: dict[str, Any], message: str
         make_config({**SMALL_RUN, "training": {**training, "cache_features": True}})
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_checkpointing_and_memory_format_train_the_same_network(
     scenes: Path, tmp_path: Path, pretrained: dict[str, Any]
 ) -> None:

@@ -29,7 +29,7 @@ def train(scenes: Path, out: Path, **trainer: Any) -> Any:
     return outcome
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_two_devices_train_a_complete_member(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     outcome = train(scenes, tmp_path / "run", accelerator="cpu", devices=2)
     assert outcome.state == "done", outcome.error

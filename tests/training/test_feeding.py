@@ -177,7 +177,7 @@ sys.exit(3)  # as an interrupted training does: the traceback still holds the ba
 """
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize("again", range(3))
 def test_a_program_that_exits_early_ends_cleanly(again: int) -> None:
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)

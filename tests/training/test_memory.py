@@ -51,8 +51,8 @@ class InitialWeights(Callback):
     "error",
     [
         pytest.param(ON_GPU, id="gpu"),
-        pytest.param(ON_CPU, id="cpu", marks=pytest.mark.stress),
-        pytest.param(MemoryError(), id="python", marks=pytest.mark.stress),
+        pytest.param(ON_CPU, id="cpu", marks=pytest.mark.slow),
+        pytest.param(MemoryError(), id="python", marks=pytest.mark.slow),
     ],
 )
 def test_a_batch_is_halved_until_it_fits(fit: Fit, tmp_path: Path, error: BaseException) -> None:

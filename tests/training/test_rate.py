@@ -53,7 +53,7 @@ def test_the_model_is_not_changed(splits: Splits) -> None:
     assert find_learning_rate(model, SaliencyTask(), SETTINGS, feed_of(splits))[0] == rate, "the result is repeatable"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_frozen_backbone_does_not_affect_the_range_test(splits: Splits) -> None:
     """The loss curve with cached features equals that with a frozen backbone."""
     frozen = replace(SETTINGS, freeze_epochs=2, freeze_statistics=True)

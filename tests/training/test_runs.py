@@ -133,7 +133,7 @@ main()
 """
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_killed_run_resumes(densemble: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "first", "epochs": 1}, {"backbone": "resdeconv", "name": "second"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 4}}
@@ -157,7 +157,7 @@ def test_a_killed_run_resumes(densemble: Callable[..., Any], scenes: Path, tmp_p
     assert done.stderr.count("second: epoch") == 2, "epochs that were finished before the kill were trained again"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_time_limit_ends_trainings_and_leaves_usable_members(scenes: Path, tmp_path: Path, lines: list[str]) -> None:
     members = [{"backbone": "resdeconv", "name": "a"}, {"backbone": "resdeconv", "name": "b"}]
     values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 100_000}}

@@ -128,7 +128,7 @@ def test_other_data_is_rejected_in_the_same_folder(result: TuneResult, tmp_path:
         search(other, result.path, 4, space=["head", "learning_rate"])
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_pruned_trial_ends_early(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class PruneSecond(optuna.pruners.BasePruner):
         def prune(self, study: Any, trial: Any) -> bool:
@@ -183,7 +183,7 @@ def test_if_every_trial_fails_the_first_reason_is_reported(
     assert not (tmp_path / "out" / "best.yaml").exists() and (tmp_path / "out" / "trials.csv").is_file()
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_killed_search_resumes(scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out, epochs = tmp_path / "out", 5
     program = (
@@ -215,7 +215,7 @@ def test_a_killed_search_resumes(scenes: Path, tmp_path: Path, capfd: pytest.Cap
 # --- the study, with a formula for the score ------------------------------------------------------------------------
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_search_in_two_calls_equals_a_search_in_one(
     scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:
@@ -230,7 +230,7 @@ def test_a_search_in_two_calls_equals_a_search_in_one(
     assert replace(best, seconds=None) == replace(expected, seconds=None), "only the measured time may differ"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_seed_decides_the_trials(scenes: Path, tmp_path: Path, by_formula: list[RunConfig]) -> None:
     results = [
         search(scenes, tmp_path / name, 3, training={**SETTINGS["training"], "seed": seed})
@@ -248,7 +248,7 @@ def test_a_second_process_cannot_search_in_the_same_folder(
     assert len(search(scenes, tmp_path, 1).trials) == 1
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_the_search_finds_the_best_rate_and_the_important_parameter(
     scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:

@@ -55,7 +55,7 @@ def test_tried_cuts_separate_and_have_strides_in_range(backbone: str) -> None:
     assert set(deepest.values()) <= {cut.node for cut in tried}, "the deepest of each size is tried"
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_every_tried_cut_and_head_builds_a_network() -> None:
     config = settings("resdeconv")
     space = make_space(config)

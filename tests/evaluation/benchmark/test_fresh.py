@@ -36,7 +36,7 @@ def test_peak_includes_released_memory() -> None:
     assert grown == pytest.approx(300, abs=10)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_process_reports_its_memory(small_artifact: Path, images: str) -> None:
     found = run_fresh(Request(str(small_artifact), images, "", "", "cpu", 1))
     assert list(found.seconds) == STEPS and min(found.seconds.values()) >= 0

@@ -22,7 +22,7 @@ def test_a_rate_is_work_divided_by_time() -> None:
     assert 0 < max(rates) <= 1000 / 0.01  # asleep at least as long as asked for
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_all_supported_precisions_are_measured() -> None:
     limits = measure_limits(CPU, 0.001)
     assert set(limits.convolution) == set(limits.matmul) == {"fp32", *(["bf16"] if native_bf16(CPU) else [])}

@@ -62,8 +62,8 @@ def one(kind: str, before: str) -> Mutation:
         ("arithmetic", "a + b", "(a - b)", "killed"),
         ("min/max", "max(a, a)", "(min(a, a))", "survived"),  # equivalent
         ("border", "a < 0", "(a <= 0)", "survived"),  # no test of 0
-        pytest.param("comparison", "a < 0", "(a >= 0)", "killed", marks=pytest.mark.stress),
-        pytest.param("arithmetic", "n - 1", "(n + 1)", "timeout", marks=pytest.mark.stress),
+        pytest.param("comparison", "a < 0", "(a >= 0)", "killed", marks=pytest.mark.slow),
+        pytest.param("arithmetic", "n - 1", "(n + 1)", "timeout", marks=pytest.mark.slow),
     ],
 )
 def test_what_the_tests_notice(kind: str, before: str, after: str, outcome: str, toy: Path, tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ def same(result: Tensor, wanted: Tensor) -> None:
 @pytest.mark.parametrize(
     ("options", "backend"),
     [
-        pytest.param({}, "openvino", marks=pytest.mark.stress),
-        pytest.param({}, "auto", marks=pytest.mark.stress),
-        pytest.param({"out_size": None}, "openvino", marks=pytest.mark.stress),
+        pytest.param({}, "openvino", marks=pytest.mark.slow),
+        pytest.param({}, "auto", marks=pytest.mark.slow),
+        pytest.param({"out_size": None}, "openvino", marks=pytest.mark.slow),
         ({"out_size": None}, "eager"),
         ({"out_size": None, "input_size": (48, 64)}, "openvino"),
         pytest.param(
-            {"out_size": (6, 8), "input_size": (96, 128)}, "openvino", marks=pytest.mark.stress
+            {"out_size": (6, 8), "input_size": (96, 128)}, "openvino", marks=pytest.mark.slow
         ),  # smaller than the head's own map
         ({"out_size": (6, 8), "input_size": (96, 128)}, "eager"),
     ],

@@ -63,7 +63,7 @@ def test_joined_networks_run_once_and_give_equal_maps(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-@pytest.mark.stress
+@pytest.mark.slow
 def test_parts_of_a_batch_run_once_for_all_networks(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = three()
     joined = accelerate(ensemble, some_images(2), "openvino", "fp32")
@@ -74,7 +74,7 @@ def test_parts_of_a_batch_run_once_for_all_networks(batch: int, monkeypatch: pyt
         torch.testing.assert_close(result, ensemble(some_images(batch, seed=5)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(), make(seed=1), make(seed=2, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))]).eval()
     joined = accelerate(ensemble, some_images(), "openvino", "fp32")
@@ -154,7 +154,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     return result
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_networks_tuned_after_a_run_are_compiled_separately_then_joined(
     compiled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +180,7 @@ def test_remembered_networks_are_compiled_once_together(compiled: list[int]) -> 
     assert torch.equal(again(other), first(other))
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_a_batch_of_remembered_networks_is_predicted_without_compiling(compiled: list[int]) -> None:
     ensemble = three()
     accelerate(ensemble, some_images(), "openvino", "fp32")

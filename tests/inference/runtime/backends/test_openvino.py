@@ -32,7 +32,7 @@ def test_networks_share_one_core() -> None:
     assert core() is core()
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 def test_signals_are_handled_after_networks_are_freed() -> None:
     """A handler needs the stack that was set for it: each core of OpenVINO sets one and frees it with itself."""
     precisions = ["fp32", "fp32", "int8", "int8"]

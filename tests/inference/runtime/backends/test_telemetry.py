@@ -85,7 +85,7 @@ def left_at_home(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "home").rglob("*"))
 
 
-@pytest.mark.parametrize("by", ["ours", pytest.param("plain import", marks=pytest.mark.stress)])
+@pytest.mark.parametrize("by", ["ours", pytest.param("plain import", marks=pytest.mark.slow)])
 def test_importing_a_runtime_asks_for_no_host_and_leaves_nothing_at_home(tmp_path: Path, by: str) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(WATCHED)
@@ -107,7 +107,7 @@ def namespace() -> bool:
     return made.returncode == 0
 
 
-@pytest.mark.stress
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "looked_up"),
     [

@@ -1,0 +1,45 @@
+"""Robustness tests: ``make test`` runs a seeded tenth of the cases of each test, ``make stress`` runs all of them."""
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes ``share`` twice: with a tenth of its cases, and with all of them under ``make stress``."""
+    if "share" in metafunc.fixturenames:
+        metafunc.parametrize(
+            "share", [pytest.param(0.1, id="tenth"), pytest.param(1.0, id="all", marks=pytest.mark.stress)]
+        )
+
+
+@pytest.fixture
+def drawn(share: float) -> Callable[..., list[Any]]:
+    """``drawn(cases, seed=0)``: the seeded share of the cases, at least one, in their order."""
+
+    def draw(cases: Iterable[Any], seed: int = 0) -> list[Any]:
+        all_cases = list(cases)
+        count = max(1, round(share * len(all_cases)))
+        kept = random.Random(seed).sample(range(len(all_cases)), count)
+        return [all_cases[index] for index in sorted(kept)]
+
+    return draw
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """``report(cases, problems)``: add a row to the table of ``make stress``, and fail if there are problems.
+
+    ``problems`` are texts, one for each case that went wrong: an escape, a hang, a traceback, a lost file.
+    """
+
+    def add(cases: int, problems: list[str], note: str = "") -> None:
+        row = {"test": request.node.originalname, "cases": cases, "problems": len(problems), "note": note}
+        record_property("robustness", json.dumps(row))
+        assert cases > 0
+        assert not problems, f"{len(problems)} of {cases} cases went wrong:\n" + "\n".join(problems[:20])
+
+    return add
