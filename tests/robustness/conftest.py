@@ -2,10 +2,12 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from robustness.forked import Space, helper
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,3 +45,10 @@ def report(request: pytest.FixtureRequest, record_property: Callable[[str, objec
         assert not problems, f"{len(problems)} of {cases} cases went wrong:\n" + "\n".join(problems[:20])
 
     return add
+
+
+@pytest.fixture(scope="session")
+def forked(no_personal_settings: None) -> Iterator[Callable[[], AbstractContextManager[Space]]]:
+    """``with forked() as space: space.run("train", ...)`` runs commands in forked processes, see robustness.forked."""
+    with helper() as open_space:
+        yield open_space
