@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,41 @@ def differences(folder: Path, expected: Path) -> list[str]:
         elif path.read_bytes() != other.read_bytes():
             problems.append(f"{name} differs")
     return problems
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A run that nothing disturbed, its images, its configuration, and predictions with it."""
+
+    data: Path
+    config: Path
+    run: Path
+    predictions: Path
+
+    @property
+    def artifact(self) -> Path:
+        return self.run / "ensemble.safetensors"
+
+    @property
+    def images(self) -> Path:
+        return self.data / "val" / "images"
+
+    def train(self, out: Path) -> list[object]:
+        """Arguments of a training like this one; it is continued if there is something to continue."""
+        resume = ["--resume"] if (out / "run.yaml").is_file() else ["--config", self.config]
+        return ["train", self.data, "-o", out, "--keep-checkpoints", *resume]
+
+    def predict(self, out: Path) -> list[object]:
+        return [
+            "predict",
+            self.artifact,
+            self.images,
+            "-o",
+            out,
+            "--save",
+            "map,overlay,npy,csv",
+            "--backend",
+            "eager",
+            "--batch",
+            1,
+        ]
