@@ -27,7 +27,7 @@ from densemble.commands import (
 )
 from densemble.commands.command import Command, CommandGroup, usage_message
 from densemble.commands.output import warn
-from densemble.errors import DensembleError
+from densemble.errors import DensembleError, Terminated
 from densemble.messages import shown
 
 app = typer.Typer(
@@ -67,8 +67,8 @@ app.add_typer(data.app, name="data")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # The last complete epoch is already on disk; there is nothing else worth saving.
-    raise SystemExit(143)
+    # A training saves a checkpoint first, see densemble.training.interruption; nothing else is worth saving.
+    raise Terminated(143)
 
 
 def _one_line(

@@ -192,7 +192,9 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
         UsageError: a member was.
     """
     folders = [run.member(index, name) for index, name in enumerate(config.member_names())]
-    is_begun = any(member_state(folder) == "done" or folder.last.is_file() for folder in folders)
+    is_begun = any(
+        member_state(folder) == "done" or any(file.is_file() for file in folder.checkpoints) for folder in folders
+    )
     if is_begun and not run.digests.is_file():
         log.warning(
             f"warning: '{run.path}' has no digests of its data; its members are kept as if the data were the same"

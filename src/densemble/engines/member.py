@@ -153,7 +153,8 @@ def train_member(
 
 def finished_epochs(folder: MemberFolder) -> int:
     """Return the number of epochs after which a training of the member continues."""
-    return len(read_rows(folder.metrics)) if folder.last.is_file() and folder.metrics.is_file() else 0
+    resumes = any(file.is_file() for file in folder.checkpoints)
+    return len(read_rows(folder.metrics)) if resumes and folder.metrics.is_file() else 0
 
 
 def count_epochs(seconds: Sequence[float], requested: int) -> float:

@@ -152,7 +152,8 @@ class _Search:
             write_text(result.config, with_values(self.config, best.values).to_yaml())
         for trial in result.trials:
             folder = self._folder(trial.number)
-            folder.last.unlink(missing_ok=True)  # hundreds of megabytes each, and no longer needed
+            for file in folder.checkpoints:  # hundreds of megabytes each, and no longer needed
+                file.unlink(missing_ok=True)
             if trial != best:
                 folder.weights.unlink(missing_ok=True)
 
