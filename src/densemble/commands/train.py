@@ -76,6 +76,10 @@ def train(
     failure: PartialError | None = None
     with command_progress():
         from densemble.commands.argument_order import require_data
+        from densemble.engines.isolation.calls import prepare
+
+        if "trainer.isolated=false" not in (setting or []):
+            prepare()  # it imports in the background what the members need, while this process reads the data
         from densemble.engines.budget import Budget, parse_time
         from densemble.engines.configure import open_data, require_functions
         from densemble.engines.local import forget_changed

@@ -92,7 +92,7 @@ class RollBack(Callback):
         optimizer = trainer.optimizers[0]
         averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
         if checkpoint is None:
-            module.model.load_state_dict(self.initial)  # type: ignore[operator, union-attr]
+            module.model.load_state_dict(self.initial)  # type: ignore[union-attr]
             optimizer.state.clear()
             for callback in averaging:
                 callback.setup(trainer, module, "fit")

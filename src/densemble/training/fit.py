@@ -115,8 +115,12 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
     rows = read_rows(fit.folder.metrics)
     best_of, worst = (max, float("-inf")) if fit.task.higher_is_better else (min, float("inf"))
     best = best_of(rows, key=lambda row: _or(row.get(f"val_{fit.task.primary}"), worst))
-    if divergence.rollbacks and not math.isfinite(best["val_loss"]):
-        raise DivergedError(f"{fit.title}: no epoch has weights with a finite loss; lower learning_rate")
+    never = all(math.isnan(row["train_loss"]) for row in rows)
+    if (divergence.skipped and never) or (divergence.rollbacks and not math.isfinite(best["val_loss"])):
+        for file in fit.folder.checkpoints:  # a resumed training starts again
+            file.unlink(missing_ok=True)
+        what = "training batch had" if never else "epoch has weights with"
+        raise DivergedError(f"{fit.title}: no {what} a finite loss; lower learning_rate")
     share = float(np.mean([row["data_share"] for row in rows]))
     return {
         "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,

@@ -137,7 +137,10 @@ class MemberModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor | None:
         inputs, target = batch
-        loss = self.loss(compute_logits(self.model, inputs, target), target)
+        try:
+            loss = self.loss(compute_logits(self.model, inputs, target), target)
+        except StopIteration as error:  # Lightning would take it for the end of the epoch
+            raise RuntimeError("the network or the loss raised StopIteration") from error
         value = float(loss.detach())
         # All processes skip a batch together: the others would wait for the gradients of one that skipped it alone.
         if self.trainer.strategy.reduce_boolean_decision(not math.isfinite(value), all=False):

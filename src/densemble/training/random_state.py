@@ -36,9 +36,10 @@ def restore_random_state(states: list[dict[str, Any]]) -> None:
 
 def _random_state() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state(legacy=True)
+    uses_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return {
         "python": random.getstate(),
         "numpy": (str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if uses_cuda else [],
     }

@@ -14,7 +14,7 @@ from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
-from densemble.errors import DensembleError, UsageError, error_like, error_text
+from densemble.errors import DensembleError, Terminated, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
 from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
@@ -89,7 +89,7 @@ class _Search:
     inputs: TrialInputs
     config: RunConfig
     out: Path
-    causes: list[Exception] = field(default_factory=list)
+    causes: list[BaseException] = field(default_factory=list)
 
     def run(self, trials: int, end: float | None) -> None:
         """Train trials until there are ``trials`` of them or the time is over."""
@@ -129,6 +129,8 @@ class _Search:
         except Pruned:
             state, score = "pruned", self._best_score(folder)
             log.info(f"{title}: pruned, because others scored better")
+        except Terminated:
+            raise
         except FAILURES as error:
             state, reason = "failed", error_text(error)
             self.causes.append(error)
@@ -171,7 +173,7 @@ def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _no_result(result: TuneResult, causes: Sequence[Exception]) -> DensembleError:
+def _no_result(result: TuneResult, causes: Sequence[BaseException]) -> DensembleError:
     """Return the error for a search without a completed trial."""
     if not result.trials:
         return UsageError(f"no trial started in '{result.path}'; give more --time")
