@@ -96,9 +96,9 @@ KINDS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "SegmentationFault": (_segmentation_fault, "SIGSEGV"),
     "Killed": (lambda logits: os.kill(os.getpid(), signal.SIGKILL), "SIGKILL"),
     "Terminated": (_terminated, "exit code 143"),
-    "Hang": (_hang, "no batch was finished for 2 s"),
-    "HangWithoutSignals": (_hang_without_signals, "no batch was finished for 2 s"),
-    "HangInC": (_hang_in_c, "no batch was finished for 2 s"),
+    "Hang": (_hang, "no batch was finished for 5 s"),
+    "HangWithoutSignals": (_hang_without_signals, "no batch was finished for 5 s"),
+    "HangInC": (_hang_in_c, "no batch was finished for 5 s"),
 }
 """What fails, and a part of the reason in the record of the member."""
 

@@ -34,7 +34,7 @@ def test_members_fail_alone(
         "out_size": [12, 16],
         "members": [{**good, "name": "first"}, *members, {**good, "name": "last"}],
         "training": {"epochs": 1, "batch_size": 8, "precision": "fp32"},
-        "trainer": {"isolated": True, "timeout": 2.0},
+        "trainer": {"isolated": True, "timeout": 5.0},
     }
     config.write_text(yaml.safe_dump(values))
     functions = [word for name in (SMALL, *(member["head"] for member in members)) for word in ("--function", name)]

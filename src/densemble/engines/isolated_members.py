@@ -9,7 +9,7 @@ from densemble import errors
 from densemble.engines.budget import Cost
 from densemble.engines.isolation import calls
 from densemble.engines.isolation.calls import NotPossible, ProcessEnded, call, is_supported
-from densemble.engines.isolation.messages import Limits
+from densemble.engines.isolation.messages import JobLimits
 from densemble.engines.measuring import ScoringTimes
 from densemble.engines.member import FAILURES, Outcome, Training, build_member, record_failure, train_member
 from densemble.engines.member_cost import measure_cost
@@ -102,11 +102,11 @@ def _sendable(outcome: Outcome) -> Outcome:
     return outcome if is_known else replace(outcome, cause=None)
 
 
-def _limits(training: Training, seconds: float | None) -> Limits:
+def _limits(training: Training, seconds: float | None) -> JobLimits:
     trainer = training.config.trainer
     # Processes that train on several devices report nothing while they train.
     stall = trainer.timeout if trainer.has_one_device and trainer.num_nodes == 1 else None
-    return Limits(
+    return JobLimits(
         stall=stall,
         seconds=None if seconds is None or math.isinf(seconds) else seconds,
         stalled="no batch was finished for {:g} s (trainer.timeout); its process was ended",

@@ -19,6 +19,7 @@ from densemble.errors import DensembleError, PartialError, Terminated, error_lik
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.local_weights import read_state
+from densemble.progress.phases import show_activity
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
 from densemble.storage.arrays import write_npy
@@ -175,10 +176,13 @@ def count_epochs(seconds: Sequence[float], requested: int) -> float:
 def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
     """Train, write weights, predictions and curves, and return the entries of the member's record."""
     folder, model = fit.folder, fit.model
+    show_activity()
     fitted = fit_member(replace(fit, callbacks=training.callbacks.for_member()))
+    show_activity()
     model.load_state_dict(read_state(folder.weights))
     maps, scores = _predict(training, model.float().eval(), training_device(fit.settings.machine), map_size)
     write_npy(folder.predictions, maps)
+    show_activity()
     draw_curves(read_rows(folder.metrics), fit.title, folder.plots / "curves.png")
     return {
         "spec": model.spec.as_dict(),

@@ -194,6 +194,13 @@ def track(
             this.advance()
 
 
+def show_activity() -> None:
+    """Show the open phases again, so that a process that watches the work sees that it goes on."""
+    opened = _OPEN.get()
+    if opened is not None:
+        opened.listener.changed(opened.phases)
+
+
 def end_epoch(epoch: Epoch) -> None:
     """Show the end of an epoch."""
     opened = _OPEN.get()

@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from densemble.progress.display import shown_progress
-from densemble.progress.phases import Epoch, Phase, end_epoch, phase
+from densemble.progress.phases import Epoch, Phase, end_epoch, phase, show_activity
 from densemble.storage.runs import MemberFolder, write_text
 from densemble.storage.weight_files import write_tensors
 from densemble.training.module import MemberModule, mean, scalars
@@ -175,6 +175,9 @@ class LiveProgress(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.batches.advance()
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        show_activity()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, MemberModule)

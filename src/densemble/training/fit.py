@@ -112,6 +112,16 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
         if device == "cuda":
             torch.cuda.empty_cache()
         log.warning("%s: out of memory; continuing with %d x %d images per step", fit.title, accumulate, batch)
+    used = {"batch_size": batch, "accumulate": accumulate, "learning_rate": rate}
+    return _result(fit, divergence, used)
+
+
+def _result(fit: MemberFit, divergence: Divergence, used: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of :func:`fit_member` from its files.
+
+    Raises:
+        DivergedError: no weights have a finite loss.
+    """
     rows = read_rows(fit.folder.metrics)
     best_of, worst = (max, float("-inf")) if fit.task.higher_is_better else (min, float("inf"))
     best = best_of(rows, key=lambda row: _or(row.get(f"val_{fit.task.primary}"), worst))
@@ -123,8 +133,8 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
         raise DivergedError(f"{fit.title}: no {what} a finite loss; lower learning_rate")
     share = float(np.mean([row["data_share"] for row in rows]))
     return {
-        "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
-        "data_share": round(share, 4), "skipped_batches": divergence.skipped, "rollbacks": divergence.rollbacks,
+        "epochs": len(rows), "best": best, **used, "data_share": round(share, 4),
+        "skipped_batches": divergence.skipped, "rollbacks": divergence.rollbacks,
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from densemble.engines.isolation.memory import oom_kills
 from densemble.engines.isolation.messages import (
     NO_LIMITS,
     Job,
-    Limits,
+    JobLimits,
     Raised,
     Refused,
     Result,
@@ -38,7 +38,12 @@ DUMP_SECONDS = 0.5
 """Seconds for the traceback of a process that hangs."""
 START_SECONDS = 120.0
 """Seconds after which a server that does not answer is given up."""
-SERVE = "import sys; sys.path[:] = sys.argv[2:]; from densemble.engines.isolation.server import serve; serve(%s)"
+SERVE = (
+    "import sys; sys.path[:] = sys.argv[3:]; from densemble.engines.isolation.server import serve; "
+    "serve(int(sys.argv[1]), sys.argv[2].split())"
+)
+PRELOADED = "densemble.engines.isolated_members"
+"""Modules that the server imports, separated by spaces."""
 
 
 class NotPossible(Exception):
@@ -71,9 +76,9 @@ class _Server:
         self.control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.owner = os.getpid()
         # As in this process, but without the folder that `-c` puts first; CUDA must not start before the fork.
-        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", SERVE % "int(sys.argv[1])"]  # type: ignore[attr-defined]
+        command = [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", SERVE]  # type: ignore[attr-defined]
         self.process = subprocess.Popen(
-            [*command, str(other.fileno()), *sys.path],
+            [*command, str(other.fileno()), PRELOADED, *sys.path],
             pass_fds=[other.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
@@ -149,7 +154,7 @@ def _open_streams() -> Iterator[tuple[int, int]]:
             os.close(copy)
 
 
-def call(function: Callable[..., Any], *arguments: Any, limits: Limits = NO_LIMITS) -> Any:
+def call(function: Callable[..., Any], *arguments: Any, limits: JobLimits = NO_LIMITS) -> Any:
     """Call a function in a process of its own and return its result; messages and progress appear here.
 
     Args:
@@ -183,7 +188,7 @@ def call(function: Callable[..., Any], *arguments: Any, limits: Limits = NO_LIMI
 class _Call:
     """One call: sends the job, replays messages, watches the limits, and ends the process on any exception."""
 
-    def __init__(self, server: _Server, limits: Limits) -> None:
+    def __init__(self, server: _Server, limits: JobLimits) -> None:
         self.server = server
         self.limits = limits
         self.child: int | None = None

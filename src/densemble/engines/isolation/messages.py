@@ -124,7 +124,7 @@ class Printed:
 
 
 @dataclass(frozen=True)
-class Limits:
+class JobLimits:
     """Times after which a job is ended.
 
     Attributes:
@@ -139,7 +139,7 @@ class Limits:
     late: str = "not finished after {:.0f} s"
 
 
-NO_LIMITS = Limits()
+NO_LIMITS = JobLimits()
 Send = Callable[[Any], None]
 """Sends a message."""
 

@@ -10,7 +10,8 @@ import select
 import signal
 import socket
 import struct
-import sys
+from collections.abc import Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Never
 
@@ -21,11 +22,17 @@ DESCRIPTORS = 4
 """Descriptors of a request: connection of the job, file for tracebacks of crashes, stdout, stderr."""
 
 
-def serve(control: int) -> Never:
-    """Fork a process for each request on a socket, until the process at its other end is gone."""
-    from densemble.engines.isolation.child import run_job  # imports torch and Lightning
+def serve(control: int, modules: Sequence[str]) -> Never:
+    """Fork a process for each request on a socket, until the process at its other end is gone.
 
-    _import_training()
+    Args:
+        control: file descriptor of the socket.
+        modules: modules to import first; the forks need not import them again.
+    """
+    from densemble.engines.isolation.child import run_job  # imports torch
+
+    for module in modules:
+        import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.freeze()  # the forks share the memory of the imports as long as nothing writes to it
@@ -74,10 +81,3 @@ def _report_ended(requests: socket.socket, children: set[int]) -> None:
             requests.send(MESSAGE.pack(ENDED, child, status))
         except OSError:  # the other process is gone; the next request says so
             return
-
-
-def _import_training() -> None:
-    import densemble.engines.isolated_members
-    import densemble.engines.timed
-
-    assert "torch" in sys.modules and densemble.engines.timed is not None
