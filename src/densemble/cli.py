@@ -27,7 +27,7 @@ from densemble.commands import (
 )
 from densemble.commands.command import Command, CommandGroup, usage_message
 from densemble.commands.output import warn
-from densemble.errors import DensembleError, ResourceError
+from densemble.errors import DensembleError, ResourceError, Terminated
 from densemble.messages import shown
 from densemble.terminal import lost_output, open_streams, print_result
 
@@ -71,8 +71,8 @@ _MISSING_RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, er
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # The last complete epoch is already on disk; there is nothing else worth saving.
-    raise SystemExit(143)
+    # A training saves a checkpoint first, see densemble.training.interruption; nothing else is worth saving.
+    raise Terminated(143)
 
 
 def _one_line(

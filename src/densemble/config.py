@@ -205,7 +205,13 @@ class TrainerConfig(_Strict):
     workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, 4 with a GPU")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
     cache_dir: str | None = Field(None, description="folder of decoded images; default: RUN/cache")
-    keep_checkpoints: bool = Field(False, description="keep last.ckpt and RUN/cache when the run is complete")
+    keep_checkpoints: bool = Field(False, description="keep checkpoints and RUN/cache when the run is complete")
+    isolated: bool | None = Field(
+        None, description="train each member in a process of its own; default: on Linux, unless objects prevent it"
+    )
+    timeout: PositiveFloat | None = Field(
+        1800.0, description="seconds without a finished batch after which a member in its own process fails; null: none"
+    )
 
     @property
     def has_one_device(self) -> bool:

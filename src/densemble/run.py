@@ -12,6 +12,7 @@ from densemble.data.heat_scale import told
 from densemble.data.torch_dataset import TorchData, store_dataset
 from densemble.engines.budget import Budget, parse_time
 from densemble.engines.configure import resolve_data, user_functions
+from densemble.engines.isolation.calls import prepare
 from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.combine.user_rule import Combine
 from densemble.ensemble.ensemble import Ensemble
@@ -331,6 +332,8 @@ def train(
         DensembleError: every member failed; the error has the type of the first failure.
     """
     budget, values = Budget(parse_time(time)), dict(settings)
+    if not callbacks:
+        prepare((values.get("trainer") or {}).get("isolated"))
     if members is not None:
         values["members"] = list(members)
     with shown(report), shown_progress(), folder_lock(Path(out)):

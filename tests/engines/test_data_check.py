@@ -62,7 +62,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         folder.record.write_text(json.dumps({"state": "done"}))
         return Outcome(training.name(index), "done")
 
-    monkeypatch.setattr(local, "train_member", train_member)
+    monkeypatch.setattr(local, "train_isolated", train_member)
     return trained
 
 

@@ -90,7 +90,7 @@ def with_accumulation(count: int) -> Any:
 
     fit_once = fit._fit_once
 
-    return lambda job, _, callbacks: fit_once(job, count, callbacks)
+    return lambda job, start, _, *more: fit_once(job, start, count, *more)
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(4, 3), (5, 4), (1, 1)])

@@ -107,7 +107,7 @@ def test_weights_that_cannot_be_read_stop_the_run_before_any_training(
         raise OSError("no connection")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", no_connection)
-    monkeypatch.setattr(local, "train_member", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(local, "train_isolated", lambda *_: pytest.fail("trained"))
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     weights = {"weights": str(tmp_path / file)} if file else {}
     values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}, {"backbone": "squeezenet1_1", **weights}]}

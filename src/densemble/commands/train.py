@@ -1,5 +1,7 @@
 """The commands ``train``, ``assemble`` and ``leaderboard``: from a data folder to an artifact."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +77,7 @@ def train(
 ) -> None:
     """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
     failure: PartialError | None = None
+    _start_server(setting or [])
     with command_progress():
         from densemble.commands.argument_order import require_data
         from densemble.engines.budget import Budget, parse_time
@@ -101,11 +104,8 @@ def train(
         if retrain:
             forget_changed(folder, settings, out)
         try:
-            run_members(folder, settings, out, resume, budget)
-        except (KeyboardInterrupt, SystemExit):
-            command = f"densemble train {data} -o {out} --resume{functions}"
-            say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
-            raise
+            with _explained_stop(f"densemble train {data} -o {out} --resume{functions}"):
+                run_members(folder, settings, out, resume, budget)
         except PartialError as error:
             failure = error
     if json:
@@ -114,6 +114,23 @@ def train(
         raise failure
     predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
     say(f"run in {out}; next:\n  densemble leaderboard {out}\n  {predict}")
+
+
+def _start_server(settings: list[str]) -> None:
+    """Begin to import what the processes of the members need, while this process reads the data."""
+    from densemble.engines.isolation.calls import prepare
+
+    prepare(False if "trainer.isolated=false" in settings else None)
+
+
+@contextmanager
+def _explained_stop(command: str) -> Iterator[None]:
+    """Say how a training that is stopped by Ctrl-C or SIGTERM continues."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
+        raise
 
 
 def assemble(

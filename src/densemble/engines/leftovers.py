@@ -12,7 +12,7 @@ _REASONS = {"failed": "failed", "running": "was interrupted"}
 
 
 def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
-    """Remove ``last.ckpt`` of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
+    """Remove the checkpoints of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
 
     ``trainer.keep_checkpoints`` keeps all of them. A ``trainer.cache_dir`` outside the run is shared and stays. The log
     names what is removed, and what is kept and why.
@@ -27,8 +27,9 @@ def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
     members = {name: run.member(number, name) for number, name in enumerate(config.member_names())}
     states = {name: member_state(folder) for name, folder in members.items()}
     unfinished = {name: state for name, state in states.items() if state in ("failed", "running")}
-    removed = {"checkpoints": sum(_remove(members[name].last) for name, state in states.items() if state == "done")}
-    kept = {"checkpoints": sum(_size(members[name].last) for name in unfinished)}
+    finished = [name for name, state in states.items() if state == "done"]
+    removed = {"checkpoints": sum(_remove(file) for name in finished for file in members[name].checkpoints)}
+    kept = {"checkpoints": sum(_size(file) for name in unfinished for file in members[name].checkpoints)}
     if unfinished:
         kept["decoded images"] = _size(run.cache)
     else:

@@ -19,8 +19,9 @@ from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.data_check import describe_changes, require_sound
+from densemble.engines.isolated_members import crashed_last, train_isolated
 from densemble.engines.leftovers import forget_training, member_state
-from densemble.engines.member import Outcome, Training, train_member
+from densemble.engines.member import Outcome, Training
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError, WeightsError
@@ -102,9 +103,9 @@ def train_members(
         train_within(budget, training, {index: macs[index] for index in pending}, len(outcomes), record)
     else:
         with phase("training", len(indices), steps=True, costs=_costs(training, macs)) as members:
-            for index in pending:
+            for index in crashed_last(training, pending):
                 members.start(index, training.name(index))
-                record(index, train_member(training, index))
+                record(index, train_isolated(training, index))
     return [outcomes[index] for index in indices]
 
 
@@ -193,7 +194,9 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
         UsageError: a member was.
     """
     folders = [run.member(index, name) for index, name in enumerate(config.member_names())]
-    is_begun = any(member_state(folder) == "done" or folder.last.is_file() for folder in folders)
+    is_begun = any(
+        member_state(folder) == "done" or any(file.is_file() for file in folder.checkpoints) for folder in folders
+    )
     if is_begun and not run.digests.is_file():
         log.warning(
             f"warning: '{run.path}' has no digests of its data; its members are kept as if the data were the same"

@@ -55,6 +55,8 @@ class MemberFolder:
     """Weights of the best epoch."""
     last = _File("last.ckpt")
     """Weights of the last epoch with the optimizer state, for resuming."""
+    previous = _File("previous.ckpt")
+    """The checkpoint before ``last.ckpt``, for resuming if that is damaged."""
     metrics = _File("metrics.csv")
     """One row per epoch."""
     predictions = _File("val_predictions.npy")
@@ -63,6 +65,11 @@ class MemberFolder:
     """Folder of weights from the second half of the training."""
     plots = _File("plots")
     """Folder of plots."""
+
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """The files from which an interrupted training resumes, the newer one first."""
+        return self.last, self.previous
 
     def snapshot(self, epoch: int) -> Path:
         """Weights at the end of an epoch, counted from 1."""

@@ -30,12 +30,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: seed of the order; ``None`` keeps the order and gives every process all samples.
         batch_size: batch size of a training. The sampler drops a last batch of a single sample, because batch
             normalization cannot work on it.
+        skipped: epoch, and number of its first samples that an interrupted training has used.
     """
 
     length: int
     seed: int | None
     batch_size: int | None = None
     epoch: int = 0
+    skipped: tuple[int, int] = (0, 0)
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
@@ -58,7 +60,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
         rank, world = self._rank_and_world
-        return ((self.epoch, int(index)) for index in order[rank::world][: len(self)])
+        first = self.skipped[1] if self.epoch == self.skipped[0] else 0
+        return ((self.epoch, int(index)) for index in order[rank::world][first : len(self)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ def batches(
         persistent_workers=workers > 0,
         timeout=600 if workers > 0 else 0,  # by default, the loader waits forever for a worker that was killed
         pin_memory=pinned,
+        generator=torch.Generator(),  # each iterator draws a number, which must not change those of the training
     )
 
 

@@ -14,7 +14,7 @@ from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
-from densemble.errors import DensembleError, UsageError, error_like, error_text
+from densemble.errors import DensembleError, Terminated, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
 from densemble.storage.folder_lock import folder_lock
 from densemble.storage.runs import MemberFolder
@@ -90,7 +90,7 @@ class _Search:
     inputs: TrialInputs
     config: RunConfig
     out: Path
-    causes: list[Exception] = field(default_factory=list)
+    causes: list[BaseException] = field(default_factory=list)
 
     def run(self, trials: int, end: float | None) -> None:
         """Train trials until there are ``trials`` of them or the time is over."""
@@ -130,6 +130,8 @@ class _Search:
         except Pruned:
             state, score = "pruned", self._best_score(folder)
             log.info(f"{title}: pruned, because others scored better")
+        except Terminated:
+            raise
         except FAILURES as error:
             state, reason = "failed", error_text(error)
             self.causes.append(error)
@@ -153,7 +155,8 @@ class _Search:
             write_text(result.config, with_values(self.config, best.values).to_yaml())
         for trial in result.trials:
             folder = self._folder(trial.number)
-            folder.last.unlink(missing_ok=True)  # hundreds of megabytes each, and no longer needed
+            for file in folder.checkpoints:  # hundreds of megabytes each, and no longer needed
+                file.unlink(missing_ok=True)
             if trial != best:
                 folder.weights.unlink(missing_ok=True)
 
@@ -171,7 +174,7 @@ def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _no_result(result: TuneResult, causes: Sequence[Exception]) -> DensembleError:
+def _no_result(result: TuneResult, causes: Sequence[BaseException]) -> DensembleError:
     """Return the error for a search without a completed trial."""
     if not result.trials:
         return UsageError(f"no trial started in '{result.path}'; give more --time")
