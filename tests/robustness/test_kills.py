@@ -69,6 +69,7 @@ def killed(victim: Victim, expected: Path, number: int, changes: int, seconds: f
     return f"{victim.command} {options}: {'; '.join(problems)}" if problems else None
 
 
+@pytest.mark.timeout(1800)
 def test_kills(
     forked: Forked,
     undisturbed: Undisturbed,
@@ -99,6 +100,7 @@ def test_kills(
 @pytest.mark.skipif(
     not find_spec("densemble.training.random_state"), reason="checkpoints hold no states of random generators"
 )
+@pytest.mark.timeout(1800)
 def test_kills_of_a_head_with_dropout(
     forked: Forked,
     undisturbed: Undisturbed,
