@@ -83,8 +83,11 @@ def test_kills(
         frozen = write_config(
             tmp_path / "frozen.yaml",
             members=[{**MEMBER, "name": "frozen"}],
-            training={"epochs": 1, "batch_size": 2, "precision": "fp32", "cache_features": True},
-        )
+            training={
+                "epochs": 1, "batch_size": 2, "precision": "fp32", "freeze_epochs": 1, "augment": "none",
+                "cache_features": True,
+            },
+        )  # fmt: skip
         for command in dict.fromkeys(command for command, _ in cases):
             made = undisturbed if command != "cache" else Undisturbed(undisturbed.data, frozen, *([tmp_path] * 2))
             whole = Victim(space, made, command, tmp_path / command)
