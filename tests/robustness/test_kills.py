@@ -69,6 +69,7 @@ def killed(victim: Victim, expected: Path, number: int, changes: int, seconds: f
     return f"{victim.command} {options}: {'; '.join(problems)}" if problems else None
 
 
+@pytest.mark.timeout(1800)
 def test_kills(
     forked: Forked,
     undisturbed: Undisturbed,
@@ -82,8 +83,11 @@ def test_kills(
         frozen = write_config(
             tmp_path / "frozen.yaml",
             members=[{**MEMBER, "name": "frozen"}],
-            training={"epochs": 1, "batch_size": 2, "precision": "fp32", "cache_features": True},
-        )
+            training={
+                "epochs": 1, "batch_size": 2, "precision": "fp32", "freeze_epochs": 1, "augment": "none",
+                "cache_features": True,
+            },
+        )  # fmt: skip
         for command in dict.fromkeys(command for command, _ in cases):
             made = undisturbed if command != "cache" else Undisturbed(undisturbed.data, frozen, *([tmp_path] * 2))
             whole = Victim(space, made, command, tmp_path / command)
@@ -99,6 +103,7 @@ def test_kills(
 @pytest.mark.skipif(
     not find_spec("densemble.training.random_state"), reason="checkpoints hold no states of random generators"
 )
+@pytest.mark.timeout(1800)
 def test_kills_of_a_head_with_dropout(
     forked: Forked,
     undisturbed: Undisturbed,
