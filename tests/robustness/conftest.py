@@ -2,10 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from robustness.forked import Space, helper
+from robustness.small_runs import Undisturbed, write_config, write_set
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,3 +46,21 @@ def report(request: pytest.FixtureRequest, record_property: Callable[[str, objec
         assert not problems, f"{len(problems)} of {cases} cases went wrong:\n" + "\n".join(problems[:20])
 
     return add
+
+
+@pytest.fixture(scope="session")
+def forked(no_personal_settings: None) -> Iterator[Callable[[], AbstractContextManager[Space]]]:
+    """``with forked() as space: space.run("train", ...)`` runs commands in forked processes, see robustness.forked."""
+    with helper() as open_space:
+        yield open_space
+
+
+@pytest.fixture(scope="session")
+def undisturbed(forked: Callable[[], AbstractContextManager[Space]], tmp_path_factory: Any) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    made = Undisturbed(write_set(folder), write_config(folder / "config.yaml"), folder / "run", folder / "predictions")
+    with forked() as space:
+        for arguments in (made.train(made.run), made.predict(made.predictions)):
+            done = space.run(*arguments)
+            assert done.code == 0, done.stderr
+    return made

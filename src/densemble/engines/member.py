@@ -23,7 +23,8 @@ from densemble.progress.phases import show_activity
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
+from densemble.storage.runs import MemberFolder, RunFolder
+from densemble.storage.writing import require_writable, write_json, write_text
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device

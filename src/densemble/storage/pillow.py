@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from densemble.errors import DataError
 from densemble.shapes import Array
 from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap, decoding
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_binary
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF")  # other formats are disabled: Pillow runs Ghostscript for some
 _PALETTE_BYTES = 3 * 256
@@ -149,5 +149,5 @@ def write_png(path: Path, pixels: Array, palette: Array | None = None) -> None:
     if palette is not None:
         # With at most 16 colours, Pillow writes pixels of 4 bits or less, which torchvision does not unpack.
         image.putpalette(palette.tobytes().ljust(_PALETTE_BYTES, b"\0"))
-    with atomic_path(path) as temporary:
-        image.save(temporary, "PNG", **options)
+    with atomic_binary(path) as file:
+        image.save(file, "PNG", **options)

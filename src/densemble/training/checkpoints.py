@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 
-from densemble.storage.runs import MemberFolder, atomic_path
+from densemble.storage.runs import MemberFolder
+from densemble.storage.writing import atomic_path
 
 log = logging.getLogger(__name__)
 KEPT_IN_MEMORY = "kept in memory"

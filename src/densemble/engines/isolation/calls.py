@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -203,7 +202,7 @@ class _Call:
 
     def run(self, payload: bytes) -> Any:
         ours, theirs = socket.socketpair()
-        with tempfile.TemporaryFile() as faults, Connection(ours.detach()) as connection:
+        with os.fdopen(os.memfd_create("faults"), "rb") as faults, Connection(ours.detach()) as connection:
             other = Connection(theirs.detach())
             try:
                 self.child = self.server.start(other, faults)
