@@ -100,6 +100,7 @@ INTO_A_STREAM = "the stream is one of atomic_binary, or in memory"
 MAY_WRITE: dict[tuple[str, str], str] = {
     ("data/layouts/archive.py", "target.open"): INTO_A_TEMPORARY,
     ("data/synthetic.py", "save"): INTO_A_STREAM,
+    ("engines/isolation/calls.py", "os.open"): "it opens /dev/null",
     ("exporters/hub.py", "shutil.copyfile"): INTO_A_TEMPORARY,
     ("exporters/onnx.py", "exported.save"): INTO_A_TEMPORARY,
     ("exporters/openvino.py", "openvino.save_model"): INTO_A_TEMPORARY,
@@ -118,6 +119,7 @@ MAY_WRITE: dict[tuple[str, str], str] = {
     ("storage/pillow.py", "image.save"): INTO_A_STREAM,
     ("storage/tiff.py", "tifffile.imwrite"): INTO_A_TEMPORARY,
     ("storage/weight_files.py", "save_file"): INTO_A_TEMPORARY,
+    ("training/checkpoints.py", "torch.save"): INTO_A_TEMPORARY,
     ("commands/demo.py", "prediction.save"): "it writes with the functions of storage",
     ("inference/files/predict_files.py", "result.save"): "it writes with the functions of storage",
 }

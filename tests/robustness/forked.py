@@ -222,6 +222,7 @@ def _preload() -> None:
     from torch import _dynamo  # noqa: F401  # Lightning imports it late
     from torchvision.transforms import v2  # noqa: F401
 
+    import densemble.engines.isolation.calls as calls
     import densemble.selection.timing as timing
     from densemble.report.curves import draw_curves
 
@@ -230,6 +231,7 @@ def _preload() -> None:
             [{"epoch": 1.0, "train_loss": 1.0, "val_loss": 1.0, "val_cc": 0.5}], "", Path(folder) / "curves.png"
         )
 
+    calls.ISOLATED = False  # limits and kills are those of the process of the command
     timing.ROUNDS, timing.ENOUGH_SECONDS = 1, 0.0
     os.fsync = lambda file: None  # no test switches the machine off
 

@@ -14,6 +14,7 @@ from densemble.engines.measuring import ScoringTimes
 from densemble.engines.member import FAILURES, Outcome, Training, build_member, record_failure, train_member
 from densemble.engines.member_cost import measure_cost
 from densemble.errors import Terminated
+from densemble.progress.display import shown_progress
 from densemble.storage.runs import MemberFolder, read_json
 from densemble.user_code import is_user_function
 
@@ -39,7 +40,8 @@ def train_isolated(
     latest = None if seconds is None else LATE_FACTOR * max(seconds, expected) + LATE_SECONDS
     try:
         _require_possible(training, index)
-        return call(_train, training, index, seconds, ending, limits=_limits(training, latest))  # type: ignore[no-any-return]
+        with shown_progress():
+            return call(_train, training, index, seconds, ending, limits=_limits(training, latest))  # type: ignore[no-any-return]
     except NotPossible as reason:
         if str(reason):
             log.info(f"{name}: trained in this process: {reason}")

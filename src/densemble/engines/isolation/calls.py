@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -39,7 +38,8 @@ DUMP_SECONDS = 0.5
 START_SECONDS = 120.0
 """Seconds after which a server that does not answer is given up."""
 SERVE = (
-    "import sys; sys.path[:] = sys.argv[3:]; from densemble.engines.isolation.server import serve; "
+    "import signal, sys; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]; "
+    "sys.path[:] = sys.argv[3:]; from densemble.engines.isolation.server import serve; "
     "serve(int(sys.argv[1]), sys.argv[2].split())"
 )
 PRELOADED = "densemble.engines.isolated_members"
@@ -94,7 +94,9 @@ class _Server:
         with _open_streams() as streams:
             socket.send_fds(self.control, [b"job"], [connection.fileno(), faults.fileno(), *streams])
         while True:
-            kind, child, _ = self.receive(START_SECONDS)
+            kind, child, error = self.receive(START_SECONDS)
+            if kind == STARTED and child < 0:
+                raise NotPossible(f"no process can be started: {os.strerror(error)}")
             if kind == STARTED:
                 return child
 
@@ -109,8 +111,8 @@ class _Server:
     def stop(self) -> None:
         self.control.close()
         if self.owner == os.getpid():
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(1)
+            self.process.kill()
+            self.process.wait()
 
 
 _IDLE: list[_Server] = []
@@ -129,7 +131,8 @@ def prepare(isolated: bool | None = None) -> None:
 def _start_server() -> None:
     _IDLE[:] = [server for server in _IDLE if server.is_usable]
     if is_supported() and not _IDLE:
-        _IDLE.append(_Server())
+        with suppress(OSError):  # no memory or no further process: the caller finds no server
+            _IDLE.append(_Server())
 
 
 @atexit.register
@@ -173,7 +176,7 @@ def call(function: Callable[..., Any], *arguments: Any, limits: JobLimits = NO_L
         raise NotPossible(f"{type(error).__name__}: {error}") from error
     _start_server()
     if not _IDLE:
-        raise NotPossible(f"processes are not forked on {sys.platform}")
+        raise NotPossible("no other process can be started here")
     server = _IDLE.pop()
     try:
         result = _Call(server, limits).run(payload)
@@ -199,10 +202,12 @@ class _Call:
 
     def run(self, payload: bytes) -> Any:
         ours, theirs = socket.socketpair()
-        with tempfile.TemporaryFile() as faults, Connection(ours.detach()) as connection:
+        with os.fdopen(os.memfd_create("faults"), "rb") as faults, Connection(ours.detach()) as connection:
             other = Connection(theirs.detach())
             try:
                 self.child = self.server.start(other, faults)
+            except NotPossible:
+                raise
             except BaseException as error:
                 self.server.process.kill()
                 if isinstance(error, OSError | EOFError):

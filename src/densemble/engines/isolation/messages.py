@@ -120,7 +120,9 @@ class Printed:
     text: str
 
     def replay(self, mirror: Mirror) -> None:
-        getattr(sys, self.stream).write(self.text)
+        stream = getattr(sys, self.stream)
+        if stream is not None:
+            stream.write(self.text)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Never
 
 STARTED, ENDED = 0, 1
 MESSAGE = struct.Struct("<iii")
-"""``STARTED`` and a process id, or ``ENDED``, a process id, and its status as of waitpid(2)."""
+"""``STARTED``, a process id and 0, or -1 and an error number. ``ENDED``, a process id and its status (waitpid(2))."""
 DESCRIPTORS = 4
 """Descriptors of a request: connection of the job, file for tracebacks of crashes, stdout, stderr."""
 
@@ -29,19 +29,17 @@ def serve(control: int, modules: Sequence[str]) -> Never:
         control: file descriptor of the socket.
         modules: modules to import first; the forks need not import them again.
     """
-    from densemble.engines.isolation.child import run_job  # imports torch
-
-    for module in modules:
-        import_module(module)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        import_module("densemble.engines.isolation.child")
+        for module in modules:
+            import_module(module)
+    except Exception:  # the other process sees the end, and goes on without this one
+        os._exit(1)
     gc.freeze()  # the forks share the memory of the imports as long as nothing writes to it
-    parent, server = os.getppid(), os.getpid()
-    requests = socket.socket(fileno=control)
+    parent, requests, children = os.getppid(), socket.socket(fileno=control), set[int]()
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    children: set[int] = set()
     while os.getppid() == parent:
         ready, _, _ = select.select([control, woken], [], [], 1.0)
         if woken in ready:
@@ -51,24 +49,40 @@ def serve(control: int, modules: Sequence[str]) -> Never:
             data, descriptors, _, _ = socket.recv_fds(requests, 16, DESCRIPTORS)
             if not data:
                 break
-            child = os.fork()
-            if child == 0:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                for unused in (woken, waker):
-                    os.close(unused)
-                requests.close()
-                connection, faults, *streams = descriptors
-                for target, descriptor in enumerate(streams, start=1):
-                    os.dup2(descriptor, target)
-                run_job(Connection(connection), faults, server)
+            try:
+                child = _fork(descriptors, (woken, waker, control))
+                children.add(child)
+                requests.send(MESSAGE.pack(STARTED, child, 0))
+            except OSError as error:
+                requests.send(MESSAGE.pack(STARTED, -1, error.errno or 0))
             for descriptor in descriptors:
                 os.close(descriptor)
-            children.add(child)
-            requests.send(MESSAGE.pack(STARTED, child, 0))
     for child in children:
         os.kill(child, signal.SIGKILL)
     os._exit(0)
+
+
+def _fork(descriptors: Sequence[int], unused: Sequence[int]) -> int:
+    """Fork a process that runs a job; return its id.
+
+    Args:
+        descriptors: see ``DESCRIPTORS``.
+        unused: descriptors that the process closes.
+    """
+    from densemble.engines.isolation.child import run_job
+
+    server = os.getpid()
+    child = os.fork()
+    if child != 0:
+        return child
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for descriptor in unused:
+        os.close(descriptor)
+    connection, faults, *streams = descriptors
+    for target, descriptor in enumerate(streams, start=1):
+        os.dup2(descriptor, target)
+    run_job(Connection(connection), faults, server)
 
 
 def _report_ended(requests: socket.socket, children: set[int]) -> None:
