@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from densemble.commands.output import print_json, print_table
+from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import Json
 from densemble.terminal import print_result
 
@@ -34,10 +34,15 @@ def doctor(
         bool,
         typer.Option("--report", help="Print the facts for a bug report, without paths, user name and host name."),
     ] = False,
+    clean: Annotated[
+        bool,
+        typer.Option("--clean", help="Empty the cache of densemble, except what a running process uses."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check this machine: versions, extras, accelerator, caches and free space. Exit code 6 means a problem."""
-    facts = _facts()
+    freed = _clean() if clean else None
+    facts = _facts() | ({} if freed is None else {"freed": freed})
     if json:
         print_json(facts)
     elif report:
@@ -51,6 +56,15 @@ def doctor(
         print_result("ok" if facts["ok"] else f"{len(facts['problems'])} problems")
     if facts["problems"]:
         raise typer.Exit(6)
+
+
+def _clean() -> int:
+    """Empty the cache of densemble; return the freed bytes."""
+    from densemble.storage.user_cache import clean_caches, user_cache
+
+    freed = sum(clean_caches().values())
+    say(f"removed {freed / MIB:,.1f} MiB from {user_cache()}")
+    return freed
 
 
 def _facts() -> dict[str, Any]:
