@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from densemble.storage.runs import MemberFolder
 from densemble.storage.writing import atomic_path
@@ -41,7 +41,7 @@ class Start:
     learning_rate: float | None = None
 
 
-class CheckpointFiles(CheckpointIO):
+class CheckpointFiles(TorchCheckpointIO):
     """Lightning plugin that writes ``last.ckpt`` atomically and keeps the checkpoint before it.
 
     Lightning's plugin stages files in $TMPDIR, which may be on another file system; a rename from there is not atomic.
@@ -60,6 +60,9 @@ class CheckpointFiles(CheckpointIO):
         if storage_options == KEPT_IN_MEMORY:
             self.kept = checkpoint
             return
+        if Path(path) != self.folder.last:  # weights that the first of several processes returns
+            super().save_checkpoint(checkpoint, path)
+            return
         within_epoch = position(checkpoint)[1] > 0
         with atomic_path(self.folder.last) as temporary:
             torch.save(checkpoint, temporary)
@@ -72,10 +75,10 @@ class CheckpointFiles(CheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
+        if Path(path) in self.folder.checkpoints:
+            return read_checkpoint(Path(path))
+        checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only)
+        return checkpoint
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -126,8 +126,18 @@ def batches(
         persistent_workers=workers > 0,
         timeout=600 if workers > 0 else 0,  # by default, the loader waits forever for a worker that was killed
         pin_memory=pinned,
-        generator=torch.Generator(),  # each iterator draws a number, which must not change those of the training
+        generator=_LoaderGenerator(),  # each iterator draws a number, which must not change those of the training
     )
+
+
+class _LoaderGenerator(torch.Generator):
+    """Generator that is sent to another process without its state, which no sample depends on.
+
+    The state would be sent in shared memory that is gone when the process starts.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LoaderGenerator, ()
 
 
 class ThreadedLoader(DataLoader[Any]):

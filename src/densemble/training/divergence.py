@@ -49,13 +49,14 @@ class RollBack(Callback):
     Args:
         folder: member folder.
         title: name of the member in messages.
-        initial: weights before the first epoch, on the CPU or the training device.
+        initial: weights before the first epoch.
     """
 
     def __init__(self, folder: MemberFolder, title: str, initial: dict[str, Tensor]) -> None:
         self.folder = folder
         self.title = title
-        self.initial = initial
+        # Arrays: a tensor that is sent to another process stays in shared memory, under a file descriptor.
+        self.initial = {name: tensor.cpu().numpy() for name, tensor in initial.items()}
         self._seen = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -92,7 +93,8 @@ class RollBack(Callback):
         optimizer = trainer.optimizers[0]
         averaging = [c for c in trainer.callbacks if isinstance(c, WeightAveraging)]  # type: ignore[attr-defined]
         if checkpoint is None:
-            module.model.load_state_dict(self.initial)  # type: ignore[union-attr]
+            initial = {name: torch.from_numpy(array) for name, array in self.initial.items()}
+            module.model.load_state_dict(initial)  # type: ignore[union-attr]
             optimizer.state.clear()
             for callback in averaging:
                 callback.setup(trainer, module, "fit")
