@@ -31,10 +31,10 @@ from densemble.selection.variants import (
     make_soups,
     make_views,
 )
-from densemble.storage.artifact import require_function, save
+from densemble.storage.artifact import save
 from densemble.storage.runs import RunFolder, read_json, require_new, write_text
 from densemble.tasks import Task, make_task
-from densemble.user_code import importable_name
+from densemble.user_code import importable_name, require_allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,9 +86,9 @@ class Run:
         Raises:
             ArtifactError: one of them is user code that is not in ``functions``.
         """
-        for name, record in self.trained().items():
-            for part in (record["spec"]["backbone"], record["spec"]["head"]):
-                require_function(f"run '{self.folder.path}'", f"member '{name}'", part, self.functions)
+        specs = {name: record["spec"] for name, record in self.trained().items()}
+        parts = [(f"member '{name}'", spec[part]) for name, spec in specs.items() for part in ("backbone", "head")]
+        require_allowed(f"run '{self.folder.path}'", parts, self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Return held-out scores of baselines without training, such as the mean of the training targets."""

@@ -81,6 +81,7 @@ def train(
         from densemble.engines.local import forget_changed
         from densemble.progress.phases import set_limit
         from densemble.run import run_members
+        from densemble.user_code import named_functions
 
         if engine not in ENGINES:
             raise UsageError(unknown_name("engine", engine, ENGINES))
@@ -95,7 +96,8 @@ def train(
         values = read_settings(config, task, members, setting) | ({} if preset is None else {"preset": preset})
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:  # user code named by a file needs --function
-            require_functions(settings, [*(function or ()), *split_names(members or "")], f"'{config}'")
+            allowed = [*(function or ()), *named_functions([members or "", *(setting or [])])]
+            require_functions(settings, allowed, f"'{config}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)

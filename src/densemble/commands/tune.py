@@ -58,6 +58,7 @@ def tune(
         from densemble.engines.budget import parse_time
         from densemble.engines.configure import open_data, require_functions
         from densemble.tuning import run_search
+        from densemble.user_code import named_functions
 
         seconds = parse_time(time)
         require_data("tune", data)
@@ -65,7 +66,8 @@ def tune(
         names = split_names(space) if space is not None else None
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:
-            require_functions(settings, [*(function or ()), backbone], f"'{config}'")
+            allowed = [*(function or ()), *named_functions([backbone, *(setting or [])])]
+            require_functions(settings, allowed, f"'{config}'")
         try:
             result = run_search(folder, settings, out, trials, seconds, names)
         except (KeyboardInterrupt, SystemExit):

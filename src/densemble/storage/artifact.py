@@ -30,7 +30,7 @@ from densemble.nets.network_arguments import unwrapped
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
 from densemble.storage.runs import RunFolder, require_writable, strict
 from densemble.storage.weight_files import write_tensors
-from densemble.user_code import is_user_function, user_object
+from densemble.user_code import is_user_function, require_allowed, user_object
 
 SCHEMA = 1
 KEY = "densemble"
@@ -222,10 +222,7 @@ def load(
     path = artifact_file(path)
     values = describe(path)
     try:
-        for entry in values["members"]:
-            for part in (entry["backbone"], entry["head"]):
-                require_function(f"artifact '{path}'", f"member '{entry['name']}'", part, functions)
-        require_function(f"artifact '{path}'", "the combination rule", values["combine"], functions)
+        require_allowed(f"artifact '{path}'", _named_parts(values), functions)
         members, damaged = _load_members(path, values, min_members)
         ensemble = _build_ensemble(path, values, members, min_members)
         ensemble.leave_out(damaged)
@@ -235,6 +232,12 @@ def load(
         return ensemble.to(device).eval()
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+
+
+def _named_parts(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """What may be user code, and its name: the members' backbones and heads, and the combination rule."""
+    members = [(f"member '{e['name']}'", e[part]) for e in values["members"] for part in ("backbone", "head")]
+    return [*members, ("the combination rule", values["combine"])]
 
 
 def _build_ensemble(
@@ -304,25 +307,6 @@ def artifact_file(path: str | Path) -> Path:
         return download(address)
     files = (RunFolder(Path(path)).artifact, Path(path) / ARTIFACT)
     return next((file for file in files if file.is_file()), Path(path))
-
-
-def require_function(source: str, part: str, name: str, functions: Sequence[str]) -> None:
-    """Check that a name in a file is not that of user code, or that the caller allows this code.
-
-    Args:
-        source: name of the file in messages.
-        part: what has the name, in messages: ``member 'resnet'``, ``the loss``, ...
-        name: name of a backbone, head, loss or combination rule in the file.
-        functions: names ``package.module:NAME`` that may be imported and called.
-
-    Raises:
-        ArtifactError: the name is that of user code and not in ``functions``.
-    """
-    if is_user_function(name) and name not in functions:
-        raise ArtifactError(
-            f"{source}: {part} is built by calling {name}, code that this file only names; "
-            f"if you trust it, load with functions=['{name}'], on the command line --function {name}"
-        )
 
 
 def _load_network(path: Path, holder: str, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
