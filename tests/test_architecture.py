@@ -18,7 +18,7 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages", "progress"),
-    ("shapes", "user_code"),
+    ("shapes", "untrusted", "user_code"),
     ("markup",),
     ("notebook",),
     ("data_options",),
@@ -72,8 +72,8 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("progress/display.py",),
-    "pydantic": ("config.py", "data_options.py"),
-    "yaml": ("config.py", "commands/overrides.py"),
+    "pydantic": ("config.py", "data_options.py", "untrusted.py", "storage/"),
+    "yaml": ("config.py", "untrusted.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),
 }
