@@ -28,6 +28,7 @@ from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
+from densemble.nets.node_channels import wrong_channels
 from densemble.storage.description import member_spec, require_description, require_part_values, require_suiting
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
 from densemble.storage.runs import RunFolder, require_writable, strict
@@ -43,6 +44,8 @@ LICENCE_NOTE = (
     "they were trained on."
 )
 _MAX_HEADER_BYTES = 64 << 20
+_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
+"""Errors that libraries raise for a network that cannot be built as it is described."""
 _FITTED = "combine.fitted/"
 """Prefix of the tensors of the combination rule; it is no member name because those contain no dot."""
 
@@ -199,7 +202,7 @@ def _damage(path: Path) -> Iterator[None]:
     """Turn errors about the values in a description into an ArtifactError."""
     try:
         yield
-    except (Unreadable, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _BUILD_ERRORS as error:
         reason = error if isinstance(error, Unreadable) else repr(error)
         raise ArtifactError(
             f"artifact '{path}' has damaged metadata ({excerpt(str(reason))}); {remedy(path)}"
@@ -360,6 +363,8 @@ def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseMode
         for name, tensor in model.state_dict().items():
             if name in state and state[name].is_floating_point() != tensor.is_floating_point():
                 raise RuntimeError(f"{name} is {state[name].dtype} instead of {tensor.dtype}")
+        if reason := wrong_channels(model.backbone, (spec.channels, *spec.skip_channels)):
+            raise RuntimeError(reason)
         model.load_state_dict(state, assign=True)
         if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
             # Some networks compute constants in their constructor and do not save them, so meta tensors remain.
@@ -367,8 +372,8 @@ def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseMode
             model.load_state_dict(state)
     except DensembleError:
         raise
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
+    except _BUILD_ERRORS as error:
+        detail = excerpt(" ".join(str(error).split()), 300)
         raise ArtifactError(
             f"{source}: the tensors do not fit the network ({detail}); was it made by another version?"
         ) from error

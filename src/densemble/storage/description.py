@@ -11,7 +11,8 @@ from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from densemble.ensemble.calibrate import Temperature, VarianceScaling, VectorScaling
 from densemble.ensemble.cascade import Cascade, uncertainty_measures_for
@@ -23,6 +24,7 @@ from densemble.nets.dense import DenseSpec
 from densemble.shapes import Size, format_size
 from densemble.tasks import TASKS
 from densemble.untrusted import Unreadable, excerpt, validated
+from densemble.user_code import is_user_function
 
 MOST_PIXELS = 1 << 26
 """Most pixels of an image or map of fixed size: 8192x8192."""
@@ -46,8 +48,15 @@ _PARTS: dict[str, type[Any]] = {
 }
 """Calibrations and guarantees by the name in their description."""
 
-_Name = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME)]
-_Share = Annotated[float, Field(ge=0, le=1e6)]
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it contains control characters")
+    return text
+
+
+_Name = Annotated[str, Field(min_length=1, max_length=_LONGEST_NAME), AfterValidator(_printable)]
+_Share = Annotated[float, Field(gt=0, le=1e6)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _MemberValues = Annotated[dict[str, JsonValue], Field(max_length=64)]
 
@@ -144,8 +153,8 @@ def read_spec(values: Mapping[str, Any]) -> DenseSpec:
             f"out_size: {spec.out_channels} x {format_size(spec.out_size)} values, more than {MOST_VALUES}"
         )
     texts = (spec.backbone, spec.node, spec.head, *spec.skip_nodes, *spec.layouts, *spec.stem)
-    if any(not text or len(text) > _LONGEST_NAME for text in texts):
-        raise Unreadable(f"a name has no or more than {_LONGEST_NAME} characters")
+    if any(not text.isprintable() or not 1 <= len(text) <= _LONGEST_NAME for text in texts):
+        raise Unreadable(f"a name has no characters, more than {_LONGEST_NAME}, or control characters")
     counts = {
         "mean": (len(spec.mean), spec.in_channels), "std": (len(spec.std), spec.in_channels),
         "skip_channels": (len(spec.skip_channels), len(spec.skip_nodes)),
@@ -214,9 +223,13 @@ def require_part_values(values: Mapping[str, Any]) -> None:
     """
     for key in ("calibration", "guarantee"):
         part = values.get(key)
-        if part is not None and part.get("kind") in _PARTS:
-            kind = _PARTS[part["kind"]]
-            _require_ranges(_built(key, kind, {name: value for name, value in part.items() if name != "kind"}))
+        if part is None:
+            continue
+        kind = part.get("kind")
+        if not isinstance(kind, str) or len(kind) > _LONGEST_NAME or not kind.isprintable():
+            raise Unreadable(f"{key}.kind is {excerpt(kind, 60)}")
+        if kind in _PARTS:
+            _require_ranges(_built(key, _PARTS[kind], {name: value for name, value in part.items() if name != "kind"}))
     if values.get("cascade") is not None:
         cascade = _built("cascade", Cascade, values["cascade"])
         for row in (cascade, *cascade.policies, *cascade.checks):
@@ -237,14 +250,14 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 
 def require_suiting(ensemble: Ensemble, names: Sequence[str]) -> None:
-    """Check that calibration, guarantee and cascade suit the task and the members.
+    """Check that rule, calibration, guarantee and cascade suit the task and the members.
 
     Args:
         ensemble: the built ensemble.
         names: members in the file; some may be left out.
 
     Raises:
-        Unreadable: one of them does not.
+        Unreadable, UsageError: one of them does not.
     """
     task, calibration, guarantee, cascade = ensemble.task, ensemble.calibration, ensemble.guarantee, ensemble.cascade
     if getattr(calibration, "distribution", task.distribution) != task.distribution or (
@@ -261,6 +274,9 @@ def require_suiting(ensemble: Ensemble, names: Sequence[str]) -> None:
         or getattr(guarantee, "distribution", task.distribution) != task.distribution
     ):
         raise Unreadable(f"guarantee: {guarantee.kind} does not suit the task {task.name}")
+    if not is_user_function(ensemble.combine):
+        maps = torch.full((len(ensemble.members), 1, task.out_channels, 2, 2), 1 / max(task.out_channels, 2))
+        ensemble.combination.predict(maps)  # shapes of the fitted tensors
     bands = ensemble.reading.get("bands")
     if bands is not None and len(bands) != ensemble.in_channels:
         raise Unreadable(f"reading.bands: {len(bands)} bands for networks of {ensemble.in_channels} channels")
