@@ -185,7 +185,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             return self._alias(super().compose_node(parent, index))
-        before, mark = self._nodes, self.peek_event().start_mark
+        before, mark = self._nodes, self.peek_event().start_mark  # type: ignore[no-untyped-call]
         self._depth += 1
         self._count(1, mark)
         if self._depth > MOST_DEPTH:
@@ -207,8 +207,8 @@ class _StrictLoader(yaml.SafeLoader):
         if self._nodes > MOST_NODES:
             raise _refusal(f"it has more than {MOST_NODES:,} values, counted without aliases", mark)
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         keys = set()
         for key, _ in node.value:
             name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)

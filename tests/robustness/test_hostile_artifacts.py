@@ -142,7 +142,7 @@ FIGURES = {
     "baselines": [{"name": "mean map", "score": 0.3}],
     "calibration": {"before": {"ece": 0.1, "nll": 0.5}, "after": {"ece": 0.05, "nll": 0.4}},
     "guarantee": {**SCORE, "coverage": 0.9, "checked_on": 4},
-    "data": {"name": "set", "splits": {"train": 8, "val": 8}, "layout": "images + targets", "left_out": 0, "digest": "0"},
+    "data": {"name": "set", "splits": {"train": 8, "val": 8}, "layout": "x", "left_out": 0, "digest": "0"},
     "members": {"stem": {"kind": "member", "loaded": "x", "weights": None}},
 }  # fmt: skip
 

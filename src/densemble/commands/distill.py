@@ -18,6 +18,7 @@ from densemble.commands.shared_options import (
     PresetName,
     Quiet,
     Set,
+    allowed_names,
     read_settings,
 )
 
@@ -66,7 +67,7 @@ def distill(
         from densemble.storage.artifact import load, require_artifact_name
         from densemble.tasks.losses.mixture import loss_names
         from densemble.training.soft_targets import Weighting
-        from densemble.user_code import named_functions, require_allowed
+        from densemble.user_code import require_allowed
 
         require_artifact_name(out)
         require_artifact_first("distill", artifact, [data])
@@ -86,8 +87,7 @@ def distill(
         data_options = values.pop("data", None)
         parts = {"backbone": member} if isinstance(member, str) else member
         names = [str(parts["backbone"]), str(parts.get("head") or ""), *loss_names(str(values.get("loss", "")))]
-        allowed = [*(function or ()), *named_functions([student, *(setting or [])])]
-        require_allowed(f"'{config}'", [("the student", name) for name in names], allowed)
+        require_allowed(f"'{config}'", [("the student", n) for n in names], allowed_names(function, setting, student))
         try:
             result = run_distillation(
                 ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values

@@ -28,6 +28,7 @@ from densemble.commands.shared_options import (
     RunPath,
     Set,
     TaskName,
+    allowed_names,
     function_options,
     read_settings,
     split_names,
@@ -81,7 +82,6 @@ def train(
         from densemble.engines.local import forget_changed
         from densemble.progress.phases import set_limit
         from densemble.run import run_members
-        from densemble.user_code import named_functions
 
         if engine not in ENGINES:
             raise UsageError(unknown_name("engine", engine, ENGINES))
@@ -96,8 +96,7 @@ def train(
         values = read_settings(config, task, members, setting) | ({} if preset is None else {"preset": preset})
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:  # user code named by a file needs --function
-            allowed = [*(function or ()), *named_functions([members or "", *(setting or [])])]
-            require_functions(settings, allowed, f"'{config}'")
+            require_functions(settings, allowed_names(function, setting, members), f"'{config}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)

@@ -18,6 +18,7 @@ from densemble.commands.shared_options import (
     Quiet,
     Set,
     TaskName,
+    allowed_names,
     function_options,
     read_settings,
     split_names,
@@ -58,7 +59,6 @@ def tune(
         from densemble.engines.budget import parse_time
         from densemble.engines.configure import open_data, require_functions
         from densemble.tuning import run_search
-        from densemble.user_code import named_functions
 
         seconds = parse_time(time)
         require_data("tune", data)
@@ -66,8 +66,7 @@ def tune(
         names = split_names(space) if space is not None else None
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:
-            allowed = [*(function or ()), *named_functions([backbone, *(setting or [])])]
-            require_functions(settings, allowed, f"'{config}'")
+            require_functions(settings, allowed_names(function, setting, backbone), f"'{config}'")
         try:
             result = run_search(folder, settings, out, trials, seconds, names)
         except (KeyboardInterrupt, SystemExit):

@@ -83,7 +83,7 @@ def _build(name: str, device: str, in_channels: int) -> nn.Module:
         else:
             import torchvision
 
-            # Both Inception networks convert their input for weights of TensorFlow; torchvision enables it with weights.
+            # Both Inception networks convert their input for TensorFlow weights; torchvision enables it with weights.
             shifted = {"init_weights": True, "transform_input": in_channels == 3} if name in PORTED else {}
             model = torchvision.models.get_model(name, weights=None, **shifted)
             if isinstance(model, torchvision.models.VisionTransformer):

@@ -1,7 +1,9 @@
 """Baseline filter: selects among candidates that beat predictions without any training."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,9 +14,11 @@ from densemble.data.targets import resize_target
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure, statistics
 from densemble.selection.held_out_predictions import HeldOut
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
 from densemble.storage.runs import RunFolder
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,8 @@ def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
     The mean map is cached in the run folder, because reading all training targets takes long.
     """
     task = data.task
-    if run.mean_map.is_file():
-        mean = torch.from_numpy(np.load(run.mean_map, allow_pickle=False)).float()
-    else:
+    mean = _kept_mean(run.mean_map, (task.out_channels, *size))
+    if mean is None:
         targets = (
             resize_target(torch.from_numpy(np.ascontiguousarray(data.read_target(sample))), size, data.kind)
             for sample in data.train
@@ -77,3 +80,17 @@ def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
         mean = mean_map(task, targets, size)
         np.save(run.mean_map, mean.numpy())
     return [BASELINES[name].predict(mean) for name in baseline_names(task)]
+
+
+def _kept_mean(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """Read the kept mean map; ``None`` if it is absent, or damaged, which is logged."""
+    if not path.is_file():
+        return None
+    try:
+        mean: Array = np.load(path, allow_pickle=False)
+        if mean.shape != shape or mean.dtype.kind != "f" or not np.isfinite(mean).all():
+            raise ValueError(f"{mean.dtype} {mean.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        log.warning(f"warning: '{path}' is damaged ({error}); the mean of the training targets is computed again")
+        return None
+    return torch.from_numpy(mean).float()

@@ -8,7 +8,6 @@ and must have the tensors that the file holds.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Annotated, Any
 
 import torch
@@ -244,9 +243,11 @@ def _built(key: str, kind: type[Any], values: Mapping[str, Any]) -> Any:
         raise Unreadable(f"{key}.{error}") from error
 
 
-@cache
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
+
+
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+    return _ADAPTERS.setdefault(kind, _ADAPTERS.get(kind) or TypeAdapter(kind))
 
 
 def require_suiting(ensemble: Ensemble, names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
 from densemble.errors import DensembleError, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
-from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
+from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
 from densemble.tuning.result import State, TuneResult
 from densemble.tuning.space import Space, initial_values, make_space, with_values
@@ -51,7 +51,7 @@ def run_search(
         # Another search is rejected before the data is read, and a new search starts only after the data check.
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
         digests, stored_digests = data_digests(data), out / "data_digests.json"
-        if changed := describe_changes(stored_digests, digests):
+        if changed := describe_changes(RunFolder(out), digests):
             raise UsageError(f"{changed}; put it back, or choose another folder with -o")
         require_sound(data)
         write_json(stored_digests, digests)
