@@ -169,11 +169,10 @@ def test_a_failed_variant_does_not_stop_the_others(opened: Opened) -> None:
 def test_a_damaged_variant_is_left_out_with_a_warning(opened: Opened, lines: list[str]) -> None:
     make_views(opened.source, ["hflip"])
     opened.run.variant("deconv@hflip").record.write_text("{}")
-    assert opened.variants() == {}
+    lines.clear()
+    assert "deconv@hflip" not in opened.variants()
     (line,) = lines
-    assert re.search(
-        r"deconv@hflip.variant.json' is damaged.*variant 'deconv@hflip' is left out; delete its fold", line
-    )
+    assert re.search(r"deconv@hflip.variant.json' is damaged.*variant 'deconv@hflip' is left out; delete", line)
 
 
 def test_snapshots_are_the_stored_epochs_except_the_best(opened: Opened) -> None:

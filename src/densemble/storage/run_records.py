@@ -95,7 +95,7 @@ class VariantRecord(RunRecord):
         return weights
 
 
-class Interval(RunRecord):
+class ScoreInterval(RunRecord):
     """A value with its interval."""
 
     value: _Number = None
@@ -104,16 +104,16 @@ class Interval(RunRecord):
 
 
 class _Gain(RunRecord):
-    total: Interval
-    selection: Interval
-    calibration: Interval
+    total: ScoreInterval
+    selection: ScoreInterval
+    calibration: ScoreInterval
 
 
 class CrossFitted(RunRecord):
     """Scores on images that the ensemble was not fitted on."""
 
     folds: str
-    score: Interval
+    score: ScoreInterval
     gain: _Gain
     scores: _Scores = {}
     best_member: str | None = None
@@ -129,9 +129,9 @@ class _Compared(_NamedScore):
 
     low: _Number = None
     high: _Number = None
-    gain_over_best: Interval | None = None
-    gain_over_all: Interval | None = None
-    gain_over_mean: Interval | None = None
+    gain_over_best: ScoreInterval | None = None
+    gain_over_all: ScoreInterval | None = None
+    gain_over_mean: ScoreInterval | None = None
     members: _Number = None
     milliseconds: _Number = None
     nll: _Number = None
@@ -236,7 +236,7 @@ class _CalibrationFigures(RunRecord):
     coverage: list[dict[str, _Number]] = []
 
 
-class _GuaranteeFigures(Interval):
+class _GuaranteeFigures(ScoreInterval):
     coverage: _Number = None
     checked_on: _Count = 0
 
