@@ -72,7 +72,13 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("progress/display.py",),
-    "pydantic": ("config.py", "data_options.py", "untrusted.py", "storage/"),
+    "pydantic": (
+        "config.py",
+        "data_options.py",
+        "untrusted.py",
+        "storage/",
+        "inference/runtime/remembered_choices.py",
+    ),  # fmt: skip
     "yaml": ("config.py", "untrusted.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),

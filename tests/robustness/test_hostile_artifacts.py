@@ -3,8 +3,8 @@ little memory."""
 
 import json
 import random
+import resource
 import time
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from densemble.tasks import TASKS
 SEGMENTATION = Path(__file__).parents[1] / "written_before" / "all.safetensors"
 CASES = 200
 """Changed descriptions of each artifact."""
-SECONDS, BYTES = 10.0, 300 << 20
-"""Limits of one case; a network is traced once in each process."""
+SECONDS, BYTES = 20.0, 800 << 20
+"""Limits of one case: one network is built, and predicts one image; the largest allowed input has 8192x8192 pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,7 @@ def values_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def problem_of(case: str, path: Path) -> str:
     """Load an artifact and predict with it; return what went wrong, or nothing."""
-    started = time.monotonic()
-    tracemalloc.start()
+    started, before = time.monotonic(), peak_bytes()
     try:
         ensemble = de.load(path)
         if not holds(path, ensemble) and "weight" not in case and case != "reading=null":
@@ -67,11 +66,13 @@ def problem_of(case: str, path: Path) -> str:
             return f"{case}: {type(error).__name__} {text[:200]!r}"
     except Exception as error:
         return f"{case}: {type(error).__name__} {error}"
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    seconds = time.monotonic() - started
-    return f"{case}: {seconds:.1f} s, {peak >> 20} MiB" if seconds > SECONDS or peak > BYTES else ""
+    seconds, grown = time.monotonic() - started, peak_bytes() - before
+    return f"{case}: {seconds:.1f} s, {grown >> 20} MiB" if seconds > SECONDS or grown > BYTES else ""
+
+
+def peak_bytes() -> int:
+    """Peak of the resident memory of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "depth"])
@@ -97,11 +98,10 @@ def test_values_that_would_build_something_huge(key: str, tmp_path: Path) -> Non
     original.description["members"][0][key] = LIMITS[key]
     path = original.write(tmp_path / "e.safetensors", json.dumps(original.description))
     started = time.process_time()
-    tracemalloc.start()
+    before = peak_bytes()
     with pytest.raises(ArtifactError) as refusal:
         de.load(path)
-    assert tracemalloc.get_traced_memory()[1] < 20 << 20 and time.process_time() - started < 0.5
-    tracemalloc.stop()
+    assert peak_bytes() - before < 20 << 20 and time.process_time() - started < 0.5
     assert key in str(refusal.value) or key in ("head", "node")
     assert len(str(refusal.value)) < 500 and str(refusal.value).isprintable()
 

@@ -241,6 +241,12 @@ class _GuaranteeFigures(ScoreInterval):
     checked_on: _Count = 0
 
 
+class _MemberFigures(RunRecord):
+    kind: str = ""
+    loaded: str = ""
+    weights: str | None = None
+
+
 class AssemblyFigures(RunRecord):
     """What an artifact records of its assembly, see :func:`densemble.selection.recorded_figures.recorded_figures`."""
 
@@ -252,6 +258,15 @@ class AssemblyFigures(RunRecord):
     baselines: list[_NamedScore] = []
     calibration: _CalibrationFigures | None = None
     guarantee: _GuaranteeFigures | None = None
+    members: dict[str, _MemberFigures] = {}
+
+
+class ArtifactMetrics(RunRecord):
+    """``metrics`` in the description of an artifact."""
+
+    val: _Scores = {}
+    members: dict[str, _Scores] = {}
+    assembly: AssemblyFigures | None = None
 
 
 def require_record(values: Mapping[str, Any], kind: type[Record]) -> None:
