@@ -78,7 +78,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
         "untrusted.py",
         "storage/",
         "inference/runtime/remembered_choices.py",
-    ),  # fmt: skip
+    ),
     "yaml": ("config.py", "untrusted.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),

@@ -144,3 +144,8 @@ def _differences(run: Run, description: Values) -> str:
     if differing:
         return f"the values of {' and '.join(differing)} differ"
     return "" if chosen["val"] == description["metrics"].get("val") else "the scores differ"
+
+
+def one_number(score: Any) -> float | None:
+    """Return a score that is a number; others have several values."""
+    return score if isinstance(score, int | float) else None
