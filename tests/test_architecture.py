@@ -77,6 +77,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
         "data_options.py",
         "untrusted.py",
         "storage/",
+        "inference/files/journal.py",
         "inference/runtime/remembered_choices.py",
     ),
     "yaml": ("config.py", "untrusted.py"),

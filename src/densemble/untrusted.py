@@ -19,6 +19,8 @@ Value = TypeVar("Value")
 
 MOST_BYTES = 64 << 20
 """Largest JSON file of a run, in bytes."""
+MOST_DATA_BYTES = 4 << 30
+"""Largest text file of a data set, in bytes, such as the annotations of 100,000 images."""
 MOST_YAML_BYTES = 1 << 20
 """Largest YAML file, in bytes; its parser is slow."""
 MOST_DEPTH = 64

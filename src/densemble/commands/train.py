@@ -263,7 +263,7 @@ def _print_intervals(
         columns += [heading, "from", "to"]
     rows = []
     for row in analysis[key]:
-        cells = [row[name] for name in ("name", "score", "low", "high")]
+        cells = [row.get(name) for name in ("name", "score", "low", "high")]
         for name in gains:
             gain = row.get(name) or {}
             cells += [gain.get(end) for end in ("value", "low", "high")]

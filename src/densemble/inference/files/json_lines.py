@@ -7,10 +7,14 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
+from zlib import crc32
 
 from densemble.errors import ResourceError
+from densemble.untrusted import Unreadable, parse_json
 
 _FORMAT = 1
+_SUM = "crc32"
+"""Key of the checksum of the other values of a line."""
 
 
 def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -24,6 +28,25 @@ def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
 
 def _settings_line(settings: Mapping[str, Any]) -> bytes:
     return json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
+
+
+def _values(line: bytes) -> dict[str, Any]:
+    """Parse a line.
+
+    Raises:
+        ValueError: it is no JSON object, or its values differ from its checksum; lines of older versions have none.
+    """
+    values = parse_json(line.decode())
+    if not isinstance(values, dict):
+        raise Unreadable("it is no JSON object")
+    stored = values.pop(_SUM, None)
+    if stored is not None and stored != _sum(values):
+        raise Unreadable("its values differ from their checksum")
+    return values
+
+
+def _sum(values: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(dict(values)).encode("ascii"))
 
 
 class JsonLines:
@@ -84,10 +107,8 @@ class JsonLines:
             with self.path.open("rb") as file:
                 file.seek(position)
                 for line in file:
-                    with suppress(ValueError):
-                        values = json.loads(line)
-                        if isinstance(values, dict):
-                            yield position, values
+                    with suppress(ValueError):  # also UnicodeDecodeError and Unreadable
+                        yield position, _values(line)
                     position += len(line)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -102,7 +123,7 @@ class JsonLines:
             with self.path.open("rb") as file:
                 for position in positions:
                     file.seek(position)
-                    yield json.loads(file.readline())
+                    yield _values(file.readline())
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -113,7 +134,7 @@ class JsonLines:
             ResourceError: the file cannot be written.
         """
         with self._lock:
-            return self._write(json.dumps(values).encode("ascii"))
+            return self._write(json.dumps({**values, _SUM: _sum(values)}).encode("ascii"))
 
     def _write(self, line: bytes) -> int:
         try:
