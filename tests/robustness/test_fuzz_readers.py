@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from densemble.config import make_config, read_config
+from densemble.data.folder import FolderData
 from densemble.data.layouts.read_files import read_json, read_json_lines, read_table, read_xml
 from densemble.errors import DensembleError
 from densemble.storage.artifact import describe
@@ -21,10 +23,11 @@ from densemble.untrusted import Unreadable
 ROOT = Path(__file__).parents[1]
 CASES = 10_000
 TOKENS = (
-    *("null", "true", "-1", "0", "1e999", "NaN", "Infinity", "9" * 5000, "0x" + "f" * 100, "2024-13-45", "1:99:99", ".inf"),
-    *("[", "]", "{", "}", ",", ":", '"', "'", "\\", "\\ud800", "\n", "\t", "\0", "\x1b[2J", "\u202e", "\ufeff", "\U0010ffff"),
-    *("&a ", "*a", "<<: *a", "!!int x", "!!python/object:os.system x", "!!binary *", "? ", "- ", "| ", "> ", "% ", "@", "`"),
-    *("[" * 200, "{a: " * 200, "- " * 200, "..\\", "../" * 9, "os:abort", "resdeconv*99999", "<!DOCTYPE x>", "&lt;", "<a>"),
+    *("null", "true", "-1", "0", "1e999", "NaN", "Infinity", "9" * 5000, "0x" + "f" * 100, "2024-13-45", "1:99:99"),
+    *("[", "]", "{", "}", ",", ":", '"', "'", "\\", "\\ud800", "\n", "\t", "\0", "\x1b[2J", "\u202e", "\ufeff"),
+    *("&a ", "*a", "<<: *a", "!!int x", "!!python/object:os.system x", "!!binary *", "? ", "- ", "| ", "> ", "% "),
+    *("[" * 200, "{a: " * 200, "- " * 200, "..\\", "../" * 9, "os:abort", "resdeconv*99999", "<!DOCTYPE x>", "&lt;"),
+    *(".inf", "@", "`", "<a>", "\U0010ffff", "a.png", "train"),
 )  # fmt: skip
 
 
@@ -109,11 +112,20 @@ def read_settings(path: Path) -> None:
     make_config(read_config(path))
 
 
+def read_set(path: Path) -> None:
+    """Open the folder of a file as a data set, and read its first pair; two images lie beside the file."""
+    if not (path.parent / "a.png").exists():
+        for name in ("a.png", "b.png"):
+            Image.new("RGB", (24, 16)).save(path.with_name(name))
+    data = FolderData(path.parent, "segmentation")
+    data.read_pair(data.train[0])
+
+
 COCO = {
     "images": [{"id": 1, "file_name": "a.png", "height": 16, "width": 24}],
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5.5]], "bbox": [1, 1, 4, 4], "area": 9},
+        {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5.5]], "bbox": [1, 1, 4, 4]},
         {"id": 2, "image_id": 1, "category_id": 2, "segmentation": {"size": [16, 24], "counts": "abc"}, "iscrowd": 1},
     ],
 }  # fmt: skip
@@ -121,8 +133,10 @@ READERS: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "settings": (read_settings, SETTINGS, "run.yaml"),
     "header": (read_header, [header_text()], "header.json"),
     "description": (read_description, [json.loads(header_text())["__metadata__"]["densemble"]], "description.json"),
-    "coco": (read_json, [json.dumps(COCO)], "coco.json"),
-    "lines": (read_json_lines, ['{"file_name": "a.png", "label": 1}\n{"file_name": "b.png", "label": 2.5}\n'], "m.jsonl"),
+    "coco": (read_set, [json.dumps(COCO)], "instances.json"),
+    "pairs": (read_set, ["image,target,split\na.png,b.png,train\na.png;\"b.png\";val\n"], "pairs.csv"),
+    "json": (read_json, [json.dumps(COCO)], "coco.json"),
+    "lines": (read_json_lines, ['{"file_name": "a.png", "label": 1}\n{"file_name": "b.png", "x": 2.5}\n'], "m.jsonl"),
     "table": (read_table, ["image,target,split\na.png,b.png,train\n'c d.png';\"e\"\"f.png\";val\n"], "pairs.csv"),
     "points": (
         read_point_table, ["x,y,label\n1.5,2,0\n3,4e1,1\n", '{"points": [[1, 2], [3.5, 4]], "labels": [0, 1]}'], "p.csv"
@@ -137,7 +151,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
 def test_mutated_texts(name: str, share: float, tmp_path: Path, report: Callable[..., None]) -> None:
     read, texts, file = READERS[name]
     count = round(
-        (CASES if name in ("settings", "header", "coco") else CASES / 5) * (share if share == 1 else share / 4)
+        (CASES if name in ("settings", "header", "coco", "pairs") else CASES / 5) * (share if share == 1 else share / 4)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

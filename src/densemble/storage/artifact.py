@@ -177,7 +177,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({excerpt(str(error))}); {remedy(path)}") from error
     text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
@@ -348,7 +348,7 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
                 # Copy: how PyTorch rounds depends on a tensor's alignment, which in a file depends on its header.
                 tensors[key.removeprefix(prefix)] = tensor.clone()
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({excerpt(str(error))}); {remedy(path)}") from error
     return tensors
 
 

@@ -11,6 +11,9 @@ from xml.parsers import expat
 from densemble.errors import DataError
 from densemble.untrusted import MOST_DATA_BYTES, Unreadable, decoded, excerpt, parse_json, read_regular
 
+_LONGEST_CELL = 4096
+"""Longest cell of a table, in characters; it is a path or a name."""
+
 
 @contextmanager
 def well_formed(path: Path, what: str) -> Iterator[None]:
@@ -88,6 +91,9 @@ def read_table(path: Path) -> list[list[str]]:
         rows = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise DataError(f"'{path}' is not valid CSV ({error}); save it again as CSV") from error
+    longest = max((len(cell) for row in rows for cell in row), default=0)
+    if longest > _LONGEST_CELL:
+        raise DataError(f"'{path}' has a cell of {longest} characters, more than {_LONGEST_CELL}; check its quotes")
     return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
 
 
