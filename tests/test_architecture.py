@@ -90,6 +90,19 @@ NOT_PURE = ("nets/backbones.py", "nets/local_weights.py")  # the one exception: 
 DISK_LIBRARIES = ("PIL", "yaml", "lightning", "safetensors", "json")
 DISK_CALLS = ("open", "read_text", "write_text", "read_bytes", "write_bytes")
 
+# The only files that may parse JSON; except for the first, they read text that densemble has just written.
+JSON_PARSERS = (
+    "untrusted.py",
+    "evaluation/benchmark/fresh_process.py",
+    "exporters/precision.py",
+    "exporters/python_source/verify.py",
+    "exporters/torch_program.py",
+    "exporters/triton.py",
+    "storage/artifact.py",
+    "storage/coverage.py",
+    "tuning/study.py",
+)
+
 LONGEST_FILE = 400
 VAGUE_NAMES = ("util", "utils", "helper", "helpers", "manager", "managers")
 
@@ -246,6 +259,20 @@ def disk_access_in_pure_layers(module: Module) -> list[str]:
     return violations
 
 
+def json_parsing(module: Module) -> list[str]:
+    if matches(module.file, JSON_PARSERS):
+        return []
+    calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    return [
+        f"{module.file}:{call.lineno} parses JSON; read text of unknown origin with densemble.untrusted"
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("loads", "load")
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "json"
+    ]
+
+
 def too_long(module: Module) -> list[str]:
     lines = len(module.path.read_text(encoding="utf-8").splitlines())
     return [f"{module.file} has {lines} lines, more than {LONGEST_FILE}: split it"] if lines > LONGEST_FILE else []
@@ -264,6 +291,7 @@ RULES = {
     "imports point down": upward_imports,
     "few importers per dependency": forbidden_dependencies,
     "no disk access in pure layers": disk_access_in_pure_layers,
+    "one reader of JSON": json_parsing,
     f"at most {LONGEST_FILE} lines per file": too_long,
     "descriptive file names": vague_names,
 }
@@ -413,6 +441,12 @@ def test_submodules_with_different_importers(tmp_path: Path, file: str, text: st
 )
 def test_planted_disk_access_is_found(tmp_path: Path, file: str, text: str, violations: int) -> None:
     assert len(disk_access_in_pure_layers(plant(tmp_path, {file: text})[file])) == violations
+
+
+@pytest.mark.parametrize(("file", "violations"), [("run.py", 2), ("untrusted.py", 0)])
+def test_planted_json_parsing_is_found(tmp_path: Path, file: str, violations: int) -> None:
+    text = "import json\ndef f(text, file):\n    return json.loads(text), json.load(file), json.dumps(text)"
+    assert len(json_parsing(plant(tmp_path, {file: text})[file])) == violations
 
 
 @pytest.mark.parametrize(("lines", "violations"), [(LONGEST_FILE, 0), (LONGEST_FILE + 1, 1)])
