@@ -19,7 +19,7 @@ TOP = "densemble"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("errors", "messages", "progress"),
-    ("shapes", "user_code"),
+    ("shapes", "untrusted", "user_code"),
     ("markup",),
     ("notebook",),
     ("data_options",),
@@ -73,8 +73,15 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("progress/display.py",),
-    "pydantic": ("config.py", "data_options.py"),
-    "yaml": ("config.py", "commands/overrides.py"),
+    "pydantic": (
+        "config.py",
+        "data_options.py",
+        "untrusted.py",
+        "storage/",
+        "inference/files/journal.py",
+        "inference/runtime/remembered_choices.py",
+    ),
+    "yaml": ("config.py", "untrusted.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),
 }
@@ -123,6 +130,18 @@ MAY_WRITE: dict[tuple[str, str], str] = {
     ("commands/demo.py", "prediction.save"): "it writes with the functions of storage",
     ("inference/files/predict_files.py", "result.save"): "it writes with the functions of storage",
 }
+# The only files that may parse JSON; except for the first, they read text that densemble has just written.
+JSON_PARSERS = (
+    "untrusted.py",
+    "evaluation/benchmark/fresh_process.py",
+    "exporters/precision.py",
+    "exporters/python_source/verify.py",
+    "exporters/torch_program.py",
+    "exporters/triton.py",
+    "storage/artifact.py",
+    "storage/coverage.py",
+    "tuning/study.py",
+)
 
 LONGEST_FILE = 400
 VAGUE_NAMES = ("util", "utils", "helper", "helpers", "manager", "managers")
@@ -317,6 +336,20 @@ def writes_outside_the_writer(module: Module) -> list[str]:
     ]
 
 
+def json_parsing(module: Module) -> list[str]:
+    if matches(module.file, JSON_PARSERS):
+        return []
+    calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    return [
+        f"{module.file}:{call.lineno} parses JSON; read text of unknown origin with densemble.untrusted"
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("loads", "load")
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "json"
+    ]
+
+
 def too_long(module: Module) -> list[str]:
     lines = len(module.path.read_text(encoding="utf-8").splitlines())
     return [f"{module.file} has {lines} lines, more than {LONGEST_FILE}: split it"] if lines > LONGEST_FILE else []
@@ -336,6 +369,7 @@ RULES = {
     "few importers per dependency": forbidden_dependencies,
     "no disk access in pure layers": disk_access_in_pure_layers,
     "one writer": writes_outside_the_writer,
+    "one reader of JSON": json_parsing,
     f"at most {LONGEST_FILE} lines per file": too_long,
     "descriptive file names": vague_names,
 }
@@ -517,6 +551,12 @@ def test_planted_disk_access_is_found(tmp_path: Path, file: str, text: str, viol
 def test_planted_writing_is_found(tmp_path: Path, text: str, violations: int) -> None:
     assert len(writes_outside_the_writer(plant(tmp_path, {"report/a.py": text})["report/a.py"])) == violations
     assert writes_outside_the_writer(plant(tmp_path, {"storage/writing.py": text})["storage/writing.py"]) == []
+
+
+@pytest.mark.parametrize(("file", "violations"), [("run.py", 2), ("untrusted.py", 0)])
+def test_planted_json_parsing_is_found(tmp_path: Path, file: str, violations: int) -> None:
+    text = "import json\ndef f(text, file):\n    return json.loads(text), json.load(file), json.dumps(text)"
+    assert len(json_parsing(plant(tmp_path, {file: text})[file])) == violations
 
 
 @pytest.mark.parametrize(("lines", "violations"), [(LONGEST_FILE, 0), (LONGEST_FILE + 1, 1)])

@@ -33,13 +33,14 @@ from densemble.selection.variants import (
     make_soups,
     make_views,
 )
-from densemble.storage.artifact import require_function, save
+from densemble.storage.artifact import save
 from densemble.storage.csv_cells import csv_cell
 from densemble.storage.folder_lock import folder_lock
-from densemble.storage.runs import RunFolder, read_json, require_new
+from densemble.storage.run_records import read_analysis, read_baselines, read_digests, read_ensemble, read_state
+from densemble.storage.runs import RunFolder, require_new
 from densemble.storage.writing import write_text
 from densemble.tasks import Task, make_task
-from densemble.user_code import importable_name
+from densemble.user_code import importable_name, require_allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +71,7 @@ class Run:
             remedy = f"make one with `densemble train DATA --task TASK -o {path}`"
             raise ArtifactError(f"'{path}' is no run folder; {remedy}")
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
-        self._state = read_json(self.folder.state)
+        self._state = read_state(self.folder)
         stored = Path(self._state["data"])  # a torch data set is stored in the run, which may have moved
         moved = self.folder.data if self.folder.data.is_dir() and not stored.exists() else stored
         self.data_path = Path(data or moved)
@@ -91,13 +92,13 @@ class Run:
         Raises:
             ArtifactError: one of them is user code that is not in ``functions``.
         """
-        for name, record in self.trained().items():
-            for part in (record["spec"]["backbone"], record["spec"]["head"]):
-                require_function(f"run '{self.folder.path}'", f"member '{name}'", part, self.functions)
+        specs = {name: record["spec"] for name, record in self.trained().items()}
+        parts = [(f"member '{name}'", spec[part]) for name, spec in specs.items() for part in ("backbone", "head")]
+        require_allowed(f"run '{self.folder.path}'", parts, self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Return held-out scores of baselines without training, such as the mean of the training targets."""
-        return read_json(self.folder.baselines) if self.folder.baselines.is_file() else {}
+        return read_baselines(self.folder)
 
     def leaderboard(self) -> "pd.DataFrame":
         """Return the validation scores, best first: members, variants, baselines, and the last assembled ensemble.
@@ -118,8 +119,7 @@ class Run:
              **({"epochs": c.record["epochs"], "seconds": c.record["seconds"]} if c.kind == "member" else {})}
             for c in candidates
         ]  # fmt: skip
-        if self.folder.ensemble.is_file():
-            ensemble = read_json(self.folder.ensemble)
+        if ensemble := read_ensemble(self.folder):
             rule = "" if ensemble["combine"] == "mean" else f", {ensemble['combine']}"
             name = f"ensemble ({ensemble['select']}{rule})"
             used = [c for c in candidates if ensemble["weights"].get(c.name, 0) > 0]
@@ -157,7 +157,7 @@ class Run:
         It holds cross-fitted scores of the ensemble, of selection strategies and of combination rules, and describes
         members, errors and calibration.
         """
-        return read_json(self.folder.analysis) if self.folder.analysis.is_file() else {}
+        return read_analysis(self.folder)
 
     def assemble(
         self,
@@ -277,9 +277,8 @@ class Run:
                 f"the validation images of '{self.data_path}' are not those of the training; the stored predictions "
                 "belong to the old ones: put them back or train again"
             )
-        if self.folder.digests.is_file():
-            trained_on = {"val": read_json(self.folder.digests).get("val", {})}
-            differences = changes(trained_on, {"val": pair_digests(data.val)})
+        if (digests := read_digests(self.folder)) is not None:
+            differences = changes({"val": digests.get("val", {})}, {"val": pair_digests(data.val)})
             if differences:
                 raise ArtifactError(
                     f"the data in '{self.data_path}' is not what '{self.folder.path}' was scored on: {differences[0]}; "

@@ -18,6 +18,7 @@ from densemble.commands.shared_options import (
     PresetName,
     Quiet,
     Set,
+    allowed_names,
     read_settings,
 )
 from densemble.terminal import print_result
@@ -64,9 +65,10 @@ def distill(
         from densemble.commands.argument_order import require_artifact_first, require_data
         from densemble.distillation import DistillOptions
         from densemble.distillation import distill as run_distillation
-        from densemble.storage.artifact import load, require_artifact_name, require_function
+        from densemble.storage.artifact import load, require_artifact_name
         from densemble.tasks.losses.mixture import loss_names
         from densemble.training.soft_targets import Weighting
+        from densemble.user_code import require_allowed
 
         require_artifact_name(out)
         require_artifact_first("distill", artifact, [data])
@@ -85,8 +87,8 @@ def distill(
         (member,) = values.pop("members")
         data_options = values.pop("data", None)
         parts = {"backbone": member} if isinstance(member, str) else member
-        for name in (parts["backbone"], parts.get("head") or "", *loss_names(str(values.get("loss", "")))):
-            require_function("--student", "the student", name, function or ())
+        names = [str(parts["backbone"]), str(parts.get("head") or ""), *loss_names(str(values.get("loss", "")))]
+        require_allowed(f"'{config}'", [("the student", n) for n in names], allowed_names(function, setting, student))
         try:
             result = run_distillation(
                 ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values

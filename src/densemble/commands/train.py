@@ -30,6 +30,7 @@ from densemble.commands.shared_options import (
     RunPath,
     Set,
     TaskName,
+    allowed_names,
     function_options,
     read_settings,
     split_names,
@@ -99,7 +100,7 @@ def train(
         values = read_settings(config, task, members, setting) | ({} if preset is None else {"preset": preset})
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:  # user code named by a file needs --function
-            require_functions(settings, [*(function or ()), *split_names(members or "")], f"'{config}'")
+            require_functions(settings, allowed_names(function, setting, members), f"'{config}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)
@@ -280,7 +281,7 @@ def _print_intervals(
         columns += [heading, "from", "to"]
     rows = []
     for row in analysis[key]:
-        cells = [row[name] for name in ("name", "score", "low", "high")]
+        cells = [row.get(name) for name in ("name", "score", "low", "high")]
         for name in gains:
             gain = row.get(name) or {}
             cells += [gain.get(end) for end in ("value", "low", "high")]

@@ -1,6 +1,5 @@
 """Colour maps: the class of each colour in a colour-coded mask."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from densemble.data_options import ColourNames
 from densemble.errors import DataError
+from densemble.untrusted import parse_json
 
 Colour = tuple[int, int, int]
 ColourMap = dict[Colour, int]
@@ -73,7 +73,7 @@ def _read(path: Path) -> list[tuple[str, Sequence[int] | str]]:
         raise DataError(f"cannot read the colour map '{path}': {error}; {_HOW}") from error
     if path.suffix.lower() == ".json":
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             return [(str(name), colour) for name, colour in values.items()]
         except (ValueError, AttributeError) as error:
             raise DataError(f"colour map '{path}' is no JSON object: {error}; {_HOW}") from error

@@ -15,7 +15,8 @@ from densemble.engines.member import FAILURES, Outcome, Training, build_member, 
 from densemble.engines.member_cost import measure_cost
 from densemble.errors import Terminated
 from densemble.progress.display import shown_progress
-from densemble.storage.runs import MemberFolder, read_json
+from densemble.storage.run_records import MemberState, optional_record
+from densemble.storage.runs import MemberFolder
 from densemble.user_code import is_user_function
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,8 @@ def crashed_last(training: Training, indices: list[int]) -> list[int]:
 
 
 def _has_crashed(folder: MemberFolder) -> bool:
-    return folder.record.is_file() and bool(read_json(folder.record).get("crashed"))
+    record = optional_record(folder.record, MemberState, "the member is trained again")
+    return record is not None and bool(record.get("crashed"))
 
 
 def _train(training: Training, index: int, seconds: float | None, ending: float) -> Outcome:

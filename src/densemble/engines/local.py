@@ -20,7 +20,7 @@ from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.isolated_members import crashed_last, train_isolated
-from densemble.engines.leftovers import forget_training, member_state
+from densemble.engines.leftovers import forget_training
 from densemble.engines.member import Outcome, Training
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
@@ -30,7 +30,8 @@ from densemble.nets.backbones import require_weights
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
 from densemble.storage.folder_lock import folder_lock
-from densemble.storage.runs import RunFolder, read_json, require_new
+from densemble.storage.run_records import member_state, read_baselines, read_state
+from densemble.storage.runs import RunFolder, require_new
 from densemble.storage.writing import append_line, require_writable, write_json, write_text
 from densemble.tasks import make_task
 from densemble.tasks.losses.mixture import loss_names
@@ -78,7 +79,7 @@ def train_members(
     digests = data_digests(data)
     _require_same_data(run, config, digests)
     if run.state.is_file():  # earlier members were trained with these class numbers
-        data = data.numbered_as(make_task(read_json(run.state)["task"]))
+        data = data.numbered_as(make_task(read_state(run)["task"]))
     require_sound(data)
     _require_weights(run, config)
     _open_run(run, data, config, digests)
@@ -182,7 +183,7 @@ def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
     run = RunFolder(out)
     with folder_lock(out):
         _require_same_settings(run, config, resume=True)
-        changed = describe_changes(run.digests, data_digests(data))
+        changed = describe_changes(run, data_digests(data))
         if changed:
             require_sound(data)
             log.info(f"trained from the start: {changed}")
@@ -203,7 +204,7 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
         log.warning(
             f"warning: '{run.path}' has no digests of its data; its members are kept as if the data were the same"
         )
-    changed = describe_changes(run.digests, digests)
+    changed = describe_changes(run, digests)
     if changed and is_begun:
         raise UsageError(
             f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
@@ -274,6 +275,6 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
 
 
 def _keep_baselines(training: Training, train: DecodedSplit) -> None:
-    if not training.run.baselines.is_file():
+    if not read_baselines(training.run):
         target_size = sizes(training.config, training.config.members[0]).target
         write_json(training.run.baselines, score_baselines(training.task, training.data, train, target_size))

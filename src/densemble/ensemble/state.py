@@ -20,6 +20,7 @@ from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import make_task
+from densemble.untrusted import excerpt
 from densemble.user_code import is_user_function
 
 FORMAT = 1
@@ -82,10 +83,10 @@ def unpack(state: Any) -> dict[str, Any]:
             raise ValueError(f"{getattr(state, 'dtype', type(state).__name__)} instead of uint8")
         values = ast.literal_eval(bytes(state.flatten().tolist()).decode())
         version = values.pop("format")
-    except (ValueError, SyntaxError, KeyError, AttributeError) as error:
+    except (ValueError, SyntaxError, KeyError, AttributeError, TypeError, RecursionError, MemoryError) as error:
         raise UsageError(
-            f"the extra state of the ensemble cannot be read ({error}); load it unchanged, or remove it and load with "
-            "strict=False"
+            f"the extra state of the ensemble cannot be read ({excerpt(str(error))}); load it unchanged, or remove it "
+            "and load with strict=False"
         ) from error
     if version != FORMAT:
         raise UsageError(f"the state has format {version}, this version reads {FORMAT}; update densemble")

@@ -43,7 +43,7 @@ from densemble.selection.recorded_figures import KEY, recorded_figures
 from densemble.selection.served_cascade import cascade_of
 from densemble.selection.strategies import ParetoPoint, pareto, price
 from densemble.selection.timing import milliseconds
-from densemble.selection.variants import Candidate, Source, find_candidates
+from densemble.selection.variants import Candidate, Source, damaged_records, find_candidates
 from densemble.shapes import Size, size_of
 from densemble.storage.writing import scratch_folder, write_json
 
@@ -136,6 +136,7 @@ def _assemble(source: Source, options: Options, begin: Callable[[str], None]) ->
     run, task, data = source.run, source.task, source.data
     begin("predictions")
     candidates, maps, dropped = open_all(find_candidates(run, source.config), len(data.val), task.out_channels)
+    dropped += [Dropped(name, reason) for name, reason in damaged_records(run, source.config).items()]
     require_enough(len(candidates), dropped, options.min_members, options.named)
     names = [candidate.name for candidate in candidates]
     if options.named or options.weights is not None:

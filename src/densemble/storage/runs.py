@@ -1,12 +1,12 @@
 """Paths of a run folder, and its JSON."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from densemble.errors import ArtifactError, UsageError
+from densemble.untrusted import Unreadable, read_json_file
 
 
 def strict(value: Any) -> Any:
@@ -25,9 +25,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ArtifactError: the file does not exist or is not a JSON object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read '{path}': {error}; is it a run folder of `densemble train`?") from error
+        values = read_json_file(path)
+    except (OSError, Unreadable) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"cannot read '{path}': {reason}; is it a run folder of `densemble train`?") from error
     if not isinstance(values, dict):
         raise ArtifactError(f"'{path}' holds no JSON object; is it a run folder of `densemble train`?")
     return values

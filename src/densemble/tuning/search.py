@@ -17,7 +17,7 @@ from densemble.engines.member import FAILURES
 from densemble.errors import DensembleError, Terminated, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
 from densemble.storage.folder_lock import folder_lock
-from densemble.storage.runs import MemberFolder
+from densemble.storage.runs import MemberFolder, RunFolder
 from densemble.storage.writing import write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
 from densemble.tuning.result import State, TuneResult
@@ -52,7 +52,7 @@ def run_search(
         # Another search is rejected before the data is read, and a new search starts only after the data check.
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
         digests, stored_digests = data_digests(data), out / "data_digests.json"
-        if changed := describe_changes(stored_digests, digests):
+        if changed := describe_changes(RunFolder(out), digests):
             raise UsageError(f"{changed}; put it back, or choose another folder with -o")
         require_sound(data)
         write_json(stored_digests, digests)

@@ -17,13 +17,15 @@ from densemble.shapes import Size, format_size
 from densemble.storage.weight_files import write_tensors
 
 _PROGRAM = """
-import importlib, json, sys
+import importlib.util, json, sys
 sys.modules["densemble"] = None
 import torch
 from safetensors.torch import load_file
-sys.path.insert(0, {folder!r})
 torch.set_num_threads({threads})
-model = importlib.import_module({module!r}).Ensemble().eval()
+spec = importlib.util.spec_from_file_location({module!r}, {file!r})  # not by its name: the folder has other files
+module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+model = module.Ensemble().eval()
 different = []
 tensors = load_file({maps!r})
 for case in sorted({{key.split("/")[0] for key in tensors}}):
@@ -69,10 +71,11 @@ def verify(
     write_tensors(maps, expected)
     smallest = min((key for key in expected if key.endswith("/images")), key=lambda key: expected[key].numel())
     program = _PROGRAM.format(
-        folder=str(file.parent), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),
+        file=str(file), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),
         smallest=smallest.partition("/")[0],
     )  # fmt: skip
-    finished = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=file.parent)
+    command = [sys.executable, "-B", "-P", "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=file.parent)
     maps.unlink()
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]

@@ -1,0 +1,228 @@
+"""A damaged file of a run or of the cache costs only itself: no traceback, and the rest of the work is done."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import densemble as de
+from densemble.errors import DensembleError
+from densemble.storage.runs import RunFolder
+
+WRITTEN = Path(__file__).parents[1] / "written_before"
+JSON_FILES = (
+    "run.json", "ensemble.json", "analysis.json", "baselines.json", "milliseconds.json", "data_digests.json",
+    "data_report.json", "members/01-stem/member.json", "members/02-stage/member.json",
+    "variants/stem@hflip/variant.json",
+)  # fmt: skip
+OTHER_FILES = (
+    "run.yaml", "members/01-stem/val_predictions.npy", "members/01-stem/weights.safetensors", "mean_map.npy",
+    "members/01-stem/metrics.csv", "leaderboard.csv", "ensemble.safetensors",
+)  # fmt: skip
+NOISE = (
+    b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe\x00", b'{"a": 1, "a": 2}', b"[" * 100_000, b'{"x": NaN}',
+    b'{"x": ' + b"9" * 5000 + b"}", b"\xef\xbb\xbf{}",
+)  # fmt: skip
+HOSTILE: tuple[Any, ...] = (None, True, -1, 1e300, 2**62, "", "x", "../../x", [], [1], {}, {"a": {}}, "\x1b[2J" * 100)
+"""Values that replace one value of a JSON file."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with an assembly and a variant."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(WRITTEN / "run", run)
+    opened = de.Run(run, WRITTEN / "data")
+    opened.add_views(["hflip"])
+    de.save(opened.assemble("all", report=None), run / "ensemble.safetensors")
+    state = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**state, "data": str(WRITTEN / "data")}))
+    return run
+
+
+def leaves(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if way:
+        yield way
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in list(items)[:12]:
+        yield from leaves(child, (*way, key))
+
+
+def changed(file: Path, seed: int) -> bytes:
+    """The content of a JSON file with one value replaced or removed."""
+    draw, values = random.Random(seed), json.loads(file.read_text())
+    *parents, last = draw.choice(list(leaves(values)))
+    node = values
+    for key in parents:
+        node = node[key]
+    if draw.random() < 0.2:
+        del node[last]
+    else:
+        node[last] = draw.choice(HOSTILE)
+    return json.dumps(values).encode()
+
+
+def flipped(file: Path, seed: int) -> bytes:
+    draw, content = random.Random(seed), bytearray(file.read_bytes())
+    kind = draw.randrange(3)
+    if kind == 0:
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    elif kind == 1:
+        del content[draw.randrange(len(content)) :]
+    else:
+        start = draw.randrange(len(content))
+        content[start : start + 40] = bytes(draw.randrange(256) for _ in range(40))
+    return bytes(content)
+
+
+def damages(run: Path) -> list[tuple[str, str, bytes]]:
+    """A name, the file and its new content of 240 damages."""
+    cases = []
+    for file in JSON_FILES:
+        cases += [(f"{file} {number}", file, changed(run / file, number)) for number in range(12)]
+        cases += [(f"{file} {noise[:10]!r}", file, noise) for noise in random.Random(file).sample(NOISE, 5)]
+    for file in OTHER_FILES:
+        cases += [(f"{file} flip {number}", file, flipped(run / file, number)) for number in range(8)]
+        cases += [(f"{file} {noise[:10]!r}", file, noise) for noise in NOISE[:2]]
+    return cases
+
+
+def html(run: Path) -> None:
+    de.Run(run)._repr_html_()
+
+
+@pytest.mark.parametrize("command", ["leaderboard", "assemble", "predict", "card", "train"])
+def test_files_of_a_run(
+    command: str, finished: Path, tmp_path: Path, drawn: Callable[..., list[Any]], report: Any,
+    densemble: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("densemble.run.train_members", lambda *a, **k: [], raising=False)
+    monkeypatch.chdir(tmp_path)
+    image, run, data = next((WRITTEN / "data" / "val" / "images").iterdir()), tmp_path / "run", WRITTEN / "data"
+    words: dict[str, list[Any]] = {
+        "leaderboard": ["leaderboard", run],
+        "assemble": ["assemble", run, "-o", "a.safetensors", "--data", data, "--select", "all", "--calibrate", "none"],
+        "predict": ["predict", run, image, "-o", "out", "--backend", "eager"],
+        "card": ["card", run, "--run", run],
+        "train": ["train", data, "-o", run, "--resume", "--quiet"],
+    }
+    cases = drawn(damages(finished), seed=len(command))
+    if command in ("assemble", "train"):  # these take seconds
+        cases = cases[:: 6 if len(cases) > 100 else 12]
+    problems = []
+    for name, file, content in cases:
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(finished, run)
+        (run / file).write_bytes(content)
+        try:
+            done = densemble(*words[command])
+            if command == "leaderboard":
+                html(run)
+        except DensembleError:
+            continue
+        except Exception as error:
+            problems.append(f"{name}: {type(error).__name__} {error}")
+            continue
+        text = done.stderr[-300:]
+        member = file.startswith(("members/", "variants/"))
+        if done.returncode not in ((0, 5) if member and command == "leaderboard" else (0, 2, 4, 5, 6)):
+            problems.append(f"{name}: exit {done.returncode} {text}")
+        elif done.returncode in (2, 4, 6) and not ("'" in text and ("; " in text or ": " in text)):
+            problems.append(f"{name}: no file or remedy in {text}")
+    report(cases=len(cases), problems=problems)
+
+
+CHOICE = {"backend": "eager", "precision": "fp32", "seconds": {"eager fp32": 0.1}, "error": 0.0, "refused": {}}
+
+
+def test_files_of_the_cache(
+    tmp_path: Path, drawn: Callable[..., list[Any]], report: Any, densemble: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A damaged entry is a miss with one line, and is written again."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(cache))
+    image = next((WRITTEN / "data" / "val" / "images").iterdir())
+    command = [
+        "predict",
+        WRITTEN / "all.safetensors",
+        image,
+        "-o",
+        tmp_path / "out",
+        "--again",
+        "--backend",
+        "onnxruntime",
+    ]
+    assert densemble(*command).returncode == 0
+    assert densemble("data", "check", WRITTEN / "data", "--task", "segmentation").returncode == 0
+    files = sorted(file for file in cache.rglob("*") if file.is_file())
+    assert any("choices" in file.parts for file in files) and any("checks" in file.parts for file in files)
+    cases = []
+    for file in files:
+        kinds = [(f"{number}", flipped(file, number)) for number in range(4)] + [(repr(n[:9]), n) for n in NOISE]
+        kinds += [(f"value {number}", changed(file, number)) for number in range(12) if file.suffix == ".json"]
+        cases += [(f"{file.relative_to(cache)} {name}", file, content) for name, content in kinds]
+    problems = []
+    cases = drawn(cases)
+    for name, file, content in cases:
+        before = file.read_bytes()
+        file.write_bytes(content)
+        check = "checks" in file.parts
+        try:
+            if check:
+                from densemble.data.folder import FolderData
+                from densemble.engines.data_check import require_sound
+
+                require_sound(FolderData(WRITTEN / "data", "segmentation"))
+            elif (done := densemble(*command)).returncode != 0:
+                problems.append(f"{name}: exit {done.returncode} {done.stderr[-300:]}")
+        except Exception as error:
+            problems.append(f"{name}: {type(error).__name__} {error}")
+        file.write_bytes(before)
+    report(cases=len(cases), problems=problems)
+
+
+def test_a_damaged_choice_is_measured_and_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
+    from densemble.inference.runtime.remembered_choices import recall, remember
+
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
+    file = tmp_path / "choices" / "k.json"
+    file.parent.mkdir()
+    assert recall("k") is None and lines == []
+    for values in (
+        "{",
+        "[]",
+        {**CHOICE, "seconds": {}},
+        {**CHOICE, "backend": "x"},
+        {**CHOICE, "seconds": {"eager fp32": 0}},
+    ):
+        file.write_text(values if isinstance(values, str) else json.dumps(values))
+        lines.clear()
+        assert recall("k") is None
+        (line,) = lines
+        assert str(file) in line and "measured again" in line
+    file.write_text(json.dumps(CHOICE))
+    choice = recall("k")
+    assert choice is not None and choice.backend == "eager"
+    remember("k", choice)
+    assert recall("k") == choice
+
+
+def test_a_member_with_a_damaged_record_is_trained_again_and_the_others_are_kept(
+    finished: Path, tmp_path: Path
+) -> None:
+    from densemble.storage.run_records import member_state
+
+    run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
+    (run.path / "members" / "01-stem" / "member.json").write_text('{"state": "done"}')
+    assert [member_state(run.member(number, name)) for number, name in enumerate(("stem", "stage"))] == [
+        "damaged",
+        "done",
+    ]
+    assert list(de.Run(run.path).trained()) == ["stage"]
