@@ -42,7 +42,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(WRITTEN / "run", run)
     opened = de.Run(run, WRITTEN / "data")
-    opened.add_views(["hflip"])
+    variant = {"kind": "view", "of": "stem", "view": "hflip", "weights": "members/01-stem/weights.safetensors"}
+    variant |= {"from": ["stem"], "val": opened.trained()["stem"]["val"]}
+    (run / "variants" / "stem@hflip").mkdir(parents=True)
+    (run / "variants" / "stem@hflip" / "variant.json").write_text(json.dumps(variant))
     de.save(opened.assemble("all", report=None), run / "ensemble.safetensors")
     state = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**state, "data": str(WRITTEN / "data")}))
