@@ -30,7 +30,8 @@ MOST_NODES = 200_000
 _LARGEST = 2**63
 _MOST_ERRORS = 5
 # Numbers that Python reads and others do not: beyond 64 bits, or infinite because of their exponent.
-_SUSPECT = re.compile(r"\d{19}|\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+# Outside of strings: checksums in strings have many digits.
+_SUSPECT = re.compile(r'(?<![\w."])(?:\d{19}|\d[\d.]*[eE]\+?\d{3})|\\u[dD][89a-fA-F]')
 
 
 class Unreadable(ValueError):
@@ -120,13 +121,17 @@ def parse_json(text: str, depth: int | None = MOST_DEPTH) -> Any:
 
 
 def _require_depth(values: Any, limit: int) -> None:
-    level = [values]
+    level = [values] if type(values) in (dict, list) else []
     for _ in range(limit):
-        containers = [value for value in level if isinstance(value, dict | list)]
-        if not containers:
+        if not level:
             return
-        level = [child for value in containers for child in (value.values() if isinstance(value, dict) else value)]
-    if any(isinstance(value, dict | list) for value in level):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if type(value) is dict else value)
+            if type(child) is dict or type(child) is list
+        ]
+    if level:
         raise Unreadable(f"it is nested more than {limit} levels deep")
 
 

@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 import densemble as de
+from densemble.data.folder import FolderData
+from densemble.engines.data_check import require_sound
 from densemble.errors import DensembleError
+from densemble.inference.runtime.choose_backend import Choice
+from densemble.inference.runtime.remembered_choices import recall, remember
+from densemble.storage.run_records import member_state
 from densemble.storage.runs import RunFolder
 
 WRITTEN = Path(__file__).parents[1] / "written_before"
@@ -37,7 +42,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(WRITTEN / "run", run)
     opened = de.Run(run, WRITTEN / "data")
-    opened.add_views(["hflip"])
+    variant = {"kind": "view", "of": "stem", "view": "hflip", "weights": "members/01-stem/weights.safetensors"}
+    variant |= {"from": ["stem"], "val": opened.trained()["stem"]["val"]}
+    (run / "variants" / "stem@hflip").mkdir(parents=True)
+    (run / "variants" / "stem@hflip" / "variant.json").write_text(json.dumps(variant))
     de.save(opened.assemble("all", report=None), run / "ensemble.safetensors")
     state = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**state, "data": str(WRITTEN / "data")}))
@@ -95,12 +103,19 @@ def html(run: Path) -> None:
     de.Run(run)._repr_html_()
 
 
-@pytest.mark.parametrize("command", ["leaderboard", "assemble", "predict", "card", "train"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "leaderboard",
+        "predict",
+        "card",
+        *(pytest.param(name, marks=pytest.mark.stress) for name in ("assemble", "train")),
+    ],
+)
 def test_files_of_a_run(
     command: str, finished: Path, tmp_path: Path, drawn: Callable[..., list[Any]], report: Any,
     densemble: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("densemble.run.train_members", lambda *a, **k: [], raising=False)
     monkeypatch.chdir(tmp_path)
     image, run, data = next((WRITTEN / "data" / "val" / "images").iterdir()), tmp_path / "run", WRITTEN / "data"
     words: dict[str, list[Any]] = {
@@ -111,8 +126,8 @@ def test_files_of_a_run(
         "train": ["train", data, "-o", run, "--resume", "--quiet"],
     }
     cases = drawn(damages(finished), seed=len(command))
-    if command in ("assemble", "train"):  # these take seconds
-        cases = cases[:: 6 if len(cases) > 100 else 12]
+    every = {"predict": 4, "card": 2, "assemble": 6, "train": 6}  # some read few of the files, some take seconds
+    cases = cases[:: every.get(command, 1)]
     problems = []
     for name, file, content in cases:
         shutil.rmtree(run, ignore_errors=True)
@@ -139,58 +154,69 @@ def test_files_of_a_run(
 CHOICE = {"backend": "eager", "precision": "fp32", "seconds": {"eager fp32": 0.1}, "error": 0.0, "refused": {}}
 
 
-def test_files_of_the_cache(
-    tmp_path: Path, drawn: Callable[..., list[Any]], report: Any, densemble: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_json_files_of_the_cache(
+    tmp_path: Path, drawn: Callable[..., list[Any]], report: Any, monkeypatch: pytest.MonkeyPatch, lines: list[str]
+) -> None:
     """A damaged entry is a miss with one line, and is written again."""
-    cache = tmp_path / "cache"
-    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(cache))
-    image = next((WRITTEN / "data" / "val" / "images").iterdir())
-    command = [
-        "predict",
-        WRITTEN / "all.safetensors",
-        image,
-        "-o",
-        tmp_path / "out",
-        "--again",
-        "--backend",
-        "onnxruntime",
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
+    remember("key", Choice("eager", "fp32", {"eager fp32": 0.1}, 0.0, {}))
+    require_sound(FolderData(WRITTEN / "data", "segmentation"))
+    (choice,), (check,) = (tmp_path / "choices").iterdir(), (tmp_path / "checks").iterdir()
+    cases = [
+        (file, f"{kind} {n}", make(file, n)) for file in (choice, check) for kind, make in KINDS for n in range(12)
     ]
-    assert densemble(*command).returncode == 0
-    assert densemble("data", "check", WRITTEN / "data", "--task", "segmentation").returncode == 0
-    files = sorted(file for file in cache.rglob("*") if file.is_file())
-    assert any("choices" in file.parts for file in files) and any("checks" in file.parts for file in files)
-    cases = []
-    for file in files:
-        kinds = [(f"{number}", flipped(file, number)) for number in range(4)] + [(repr(n[:9]), n) for n in NOISE]
-        kinds += [(f"value {number}", changed(file, number)) for number in range(12) if file.suffix == ".json"]
-        cases += [(f"{file.relative_to(cache)} {name}", file, content) for name, content in kinds]
-    problems = []
-    cases = drawn(cases)
-    for name, file, content in cases:
+    cases += [(file, repr(noise[:9]), noise) for file in (choice, check) for noise in NOISE]
+    cases, problems = drawn(cases), []
+    for file, name, content in cases:
         before = file.read_bytes()
         file.write_bytes(content)
-        check = "checks" in file.parts
+        lines.clear()
         try:
-            if check:
-                from densemble.data.folder import FolderData
-                from densemble.engines.data_check import require_sound
-
+            if file == choice:
+                recall("key")
+            else:
                 require_sound(FolderData(WRITTEN / "data", "segmentation"))
-            elif (done := densemble(*command)).returncode != 0:
-                problems.append(f"{name}: exit {done.returncode} {done.stderr[-300:]}")
+                json.loads(file.read_text())
         except Exception as error:
-            problems.append(f"{name}: {type(error).__name__} {error}")
+            problems.append(f"{file.parent.name} {name}: {type(error).__name__} {error}")
+        if sum("is damaged" in line or "cannot read" in line for line in lines) > 1:
+            problems.append(f"{file.parent.name} {name}: {lines}")
         file.write_bytes(before)
     report(cases=len(cases), problems=problems)
+
+
+KINDS: tuple[tuple[str, Callable[[Path, int], bytes]], ...] = (("value", changed), ("flip", flipped))
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_converted_networks_of_the_cache(
+    backend: str, tmp_path: Path, report: Any, densemble: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(backend)
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path / "cache"))
+    image = next((WRITTEN / "data" / "val" / "images").iterdir())
+    command = ["predict", WRITTEN / "all.safetensors", image, "-o", tmp_path / "out", "--again", "--backend", backend]
+    assert densemble(*command).returncode == 0
+    files = sorted(file for file in (tmp_path / "cache").rglob("*") if file.is_file())
+    problems, count = [], 0
+    for file in files:
+        for content in (b"", b"{", flipped(file, 0), flipped(file, 1), flipped(file, 2), b"\0" * 1000):
+            before, count = file.read_bytes(), count + 1
+            file.write_bytes(content)
+            try:
+                done = densemble(*command)
+                if done.returncode != 0:
+                    problems.append(f"{file.name}: exit {done.returncode} {done.stderr[-300:]}")
+            except Exception as error:
+                problems.append(f"{file.name} {content[:9]!r}: {type(error).__name__} {error}")
+            file.write_bytes(before)
+    report(cases=count, problems=problems, note=backend)
 
 
 def test_a_damaged_choice_is_measured_and_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    from densemble.inference.runtime.remembered_choices import recall, remember
-
     monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
     file = tmp_path / "choices" / "k.json"
     file.parent.mkdir()
@@ -217,8 +243,6 @@ def test_a_damaged_choice_is_measured_and_written_again(
 def test_a_member_with_a_damaged_record_is_trained_again_and_the_others_are_kept(
     finished: Path, tmp_path: Path
 ) -> None:
-    from densemble.storage.run_records import member_state
-
     run = RunFolder(shutil.copytree(finished, tmp_path / "run"))
     (run.path / "members" / "01-stem" / "member.json").write_text('{"state": "done"}')
     assert [member_state(run.member(number, name)) for number, name in enumerate(("stem", "stage"))] == [

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from densemble.errors import ResourceError
 from densemble.storage.temporary import sweep, without_locks
 from densemble.storage.writing import require_writable, writing
+from densemble.untrusted import Unreadable, parse_json
 
 LOCK = ".lock"
 Result = TypeVar("Result")
@@ -155,8 +156,8 @@ def _describe(descriptor: int) -> None:
 def _holder(descriptor: int) -> str:
     """Return who holds the lock, from the content of its file."""
     values: Any = None
-    with suppress(OSError, ValueError, RecursionError):
-        values = json.loads(os.pread(descriptor, _MOST_BYTES, 0))
+    with suppress(OSError, Unreadable, UnicodeError):
+        values = parse_json(os.pread(descriptor, _MOST_BYTES, 0).decode())
     if not isinstance(values, dict):
         return "another process"
     pid, host, since, command = (str(values.get(key))[:_LONGEST_COMMAND] for key in ("pid", "host", "since", "command"))

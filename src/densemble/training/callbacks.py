@@ -1,6 +1,7 @@
 """Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress."""
 
 import csv
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,9 @@ from densemble.storage.weight_files import write_tensors
 from densemble.storage.writing import atomic_text
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import silence_lightning
+from densemble.untrusted import decoded, excerpt, read_regular
+
+log = logging.getLogger(__name__)
 
 
 class EpochRecord(Callback):
@@ -93,9 +97,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Read the rows of a ``metrics.csv``; empty cells are left out."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Read the rows of a ``metrics.csv``; empty cells are left out. A damaged file has no rows, which is logged."""
+    try:
+        rows = csv.DictReader(decoded(read_regular(path)).splitlines())
+        return [{key: float(value) for key, value in row.items() if value} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        log.warning(f"warning: '{path}' is damaged ({excerpt(str(error))}); its epochs are left out")
+        return []
 
 
 class TimeLimit(Callback):
