@@ -18,7 +18,7 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages", "progress"),
-    ("shapes", "user_code"),
+    ("shapes", "user_code", "input_files"),
     ("markup",),
     ("notebook",),
     ("data_options",),

@@ -26,6 +26,7 @@ from densemble.data.parallel import map_in_threads
 from densemble.data.read_pairs import first_few
 from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
 from densemble.shapes import Array, Size
 from densemble.storage.images import as_unit
 from densemble.storage.runs import cache_folder
@@ -126,7 +127,7 @@ def _open(path: Path, stems: tuple[str, ...]) -> DecodedSplit | None:
 @lru_cache(maxsize=1 << 20)
 def _digest(path: str, length: int, changed: int) -> str:
     """Hash of a file; cached until its length or its modification time changes."""
-    with Path(path).open("rb") as file:
+    with open_regular(Path(path)) as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 

@@ -15,6 +15,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images, is_pil
 from densemble.errors import DataError, DensembleError, UsageError
 from densemble.inference.files.output_names import output_names
+from densemble.input_files import expanded, is_folder, is_regular, require_regular
 from densemble.shapes import Array
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
@@ -70,25 +71,26 @@ def find_images(source: str | Path) -> list[Path]:
         DataError: there is no image.
     """
     text = str(source)
-    path = Path(text).expanduser()
-    if path.is_file() or path.suffix == ".zarr":
+    path = expanded(text)
+    if path.suffix == ".zarr" or is_regular(path):
         return [path]
-    if path.is_dir():
+    if is_folder(path):
         images = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
         if not images:
             raise DataError(f"folder '{path}' holds no images ({', '.join(SUFFIXES)})")
         return images
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
-        images = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_image(file)]
+        # A pipe or device stays: its error is reported with those of the other images.
+        images = [f for f in matched if f.suffix.lower() in SUFFIXES and (f.suffix == ".zarr" or not f.is_dir())]
         if not images:
             raise DataError(f"no image matches '{text}'")
         return images
-    raise DataError(f"no image, folder or glob at '{text}'; check the path")
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() or path.suffix == ".zarr"
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise DataError(f"no image, folder or glob at '{text}' ({error.strerror}); check the path") from error
+    return [path]  # it has become a file meanwhile
 
 
 def expand(source: Source | Iterable[Source]) -> list[Image]:

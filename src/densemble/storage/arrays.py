@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.input_files import open_regular
 from densemble.shapes import Array
 from densemble.storage.pixels import decoding, require_numbers, require_plausible
 from densemble.storage.runs import atomic_path
@@ -59,7 +60,7 @@ def write_npy(path: Path, values: Array) -> None:
 @contextmanager
 def _opened(path: Path, names: tuple[str, ...]) -> Iterator[tuple[IO[bytes], int]]:
     """Open one NPY file, alone or inside an NPZ; yields the stream and its number of bytes."""
-    with decoding(path, "save it with numpy.save or numpy.savez"), path.open("rb") as file:
+    with decoding(path, "save it with numpy.save or numpy.savez"), open_regular(path) as file:
         zipped = file.read(len(ZIP_SIGNATURE)) == ZIP_SIGNATURE
         file.seek(0)
         if not zipped:

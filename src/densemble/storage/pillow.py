@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from densemble.errors import DataError
+from densemble.input_files import open_regular
 from densemble.shapes import Array
 from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap, decoding
 from densemble.storage.runs import atomic_path
@@ -37,7 +38,7 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """
     with decoding(path, "the file is damaged or cut short: copy it again"):
         try:
-            with Image.open(path, formats=_FORMATS) as image:
+            with open_regular(path) as file, Image.open(file, formats=_FORMATS) as image:
                 yield image
         except UnidentifiedImageError as error:
             raise DataError(f"'{path}' is not an image that can be read; replace or remove it") from error
@@ -113,7 +114,7 @@ def orientation_in_header(path: Path, image: Image.Image) -> int:
 
 def _has_png_metadata(path: Path) -> bool:
     """Whether a PNG has a chunk that can hold an EXIF orientation."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, chunk_type = struct.unpack(">I4s", head)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError
+from densemble.input_files import open_regular
 from densemble.shapes import Array
 
 _MAX_BYTES = 4 << 30
@@ -71,10 +72,10 @@ def read_signature(path: Path) -> bytes:
     """Read the first bytes of a file, which identify its format.
 
     Raises:
-        DataError: the file does not exist or cannot be read.
+        DataError: the file does not exist, is not a regular file, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_SIGNATURE_BYTES)
     except FileNotFoundError as error:
         raise DataError(f"no file at '{path}'") from error

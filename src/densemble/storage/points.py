@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.input_files import read_regular_text, require_regular
 from densemble.shapes import Array
 from densemble.storage.arrays import read_array
 
@@ -44,6 +45,7 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
 def is_point_array(path: Path) -> bool:
     """Whether an NPY holds rows of two or three numbers, from its header; maps are wider."""
     try:
+        require_regular(path)
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except (OSError, ValueError, EOFError):
         return False  # the error is reported when the file is read
@@ -51,7 +53,7 @@ def is_point_array(path: Path) -> bool:
 
 
 def _rows(path: Path) -> _Rows:
-    if path.stat().st_size == 0:
+    if require_regular(path).st_size == 0:
         return []
     match path.suffix.lower():
         case ".npy":
@@ -86,7 +88,7 @@ def _array_rows(path: Path) -> list[Array]:
 
 
 def _json_list(path: Path) -> list[Any]:
-    values = json.loads(path.read_text(encoding="utf-8-sig"))
+    values = json.loads(read_regular_text(path))
     if not isinstance(values, list):
         raise DataError(f'points \'{path}\' are not a JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
     return values
@@ -101,7 +103,7 @@ def _json_row(path: Path, row: Any) -> list[float]:
 
 
 def _csv_rows(path: Path) -> list[list[float]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_regular_text(path).splitlines()
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]

@@ -1,16 +1,18 @@
 """Read and write TIFF files: one image, all bands, and valid pixels."""
 
 import math
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.input_files import require_regular
 from densemble.shapes import Array, Size
 from densemble.storage.pixels import (
     Pixels,
@@ -31,6 +33,7 @@ _UNCOMPRESSED, _JPEG = 1, 7
 _ORIENTATION_TAG = 274
 _PAGES_SHOWN = 5
 _ONE_IMAGE = "save each image in a separate file, or the channels of one image in one page"
+_OME_FILE = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 _TILE_LEVEL = 4  # deflate level; level 6 takes 25 % longer and saves 1 %
 _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transformation, keys
 _GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys refer to
@@ -233,7 +236,28 @@ def open_file(path: Path) -> Any:
     import tifffile
 
     with reading(path):
-        return tifffile.TiffFile(path)
+        require_regular(path)
+        file = tifffile.TiffFile(path)
+        try:
+            _require_same_folder(path, file)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+
+def _require_same_folder(path: Path, file: Any) -> None:
+    """Check that the other files that an OME-TIFF names, which tifffile opens, are regular files beside it.
+
+    Raises:
+        DataError: a name has a folder.
+        OSError: a file is not regular.
+    """
+    for name in set(_OME_FILE.findall(file.ome_metadata or "")) if file.is_ome else ():
+        if not name or PurePath(name).name != name:
+            raise DataError(f"'{path}' names the file '{name}' in another folder; put all files into one folder")
+        if path.with_name(name).exists():
+            require_regular(path.with_name(name))
 
 
 @contextmanager

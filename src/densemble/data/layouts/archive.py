@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
 
 _MAX_MEMBERS = 200_000
 _MAX_BYTES = 64 << 30
@@ -57,7 +58,7 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
 
 
 def _fingerprint(archive: Path) -> str:
-    with archive.open("rb") as file:
+    with open_regular(archive) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from densemble.errors import DataError
+from densemble.input_files import open_regular, read_regular_text
 
 
 @contextmanager
@@ -33,7 +34,7 @@ def read_text(path: Path) -> str:
         DataError: the file cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_regular_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read '{path}' ({error}); save it as UTF-8 text") from error
 
@@ -110,7 +111,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
     parser.StartDoctypeDeclHandler = reject
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, ValueError) as error:
