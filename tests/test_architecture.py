@@ -18,7 +18,7 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "messages", "progress"),
-    ("shapes", "user_code", "input_files"),
+    ("shapes", "user_code", "input_files", "threads"),
     ("markup",),
     ("notebook",),
     ("data_options",),
@@ -52,7 +52,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
     "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/", "markup.py"),
-    "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
+    "tifffile": ("storage/tiff.py", "storage/tiff_directories.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),
     "sklearn": ("data/splits.py",),

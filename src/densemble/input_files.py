@@ -7,8 +7,8 @@ images: in a folder, a glob or a table.
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from densemble.errors import UsageError
 
@@ -68,7 +68,7 @@ def expanded(path: str | Path) -> Path:
         raise UsageError(f"'{path}' names the home folder, but HOME is not set; write the whole path") from error
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file, or a link to one, for reading.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def without(layout: Layout, leave_out: list[str] | str | Path | None, folder: Pa
     return replace(layout, splits=kept)
 
 
-def _matching(plain: Set[str], wild: Mapping[str, re.Pattern[str]], split: str, sample: Sample) -> set[str]:
+def _matching(plain: frozenset[str], wild: Mapping[str, re.Pattern[str]], split: str, sample: Sample) -> set[str]:
     """The patterns that match a sample; ``plain`` names are looked up because there may be as many as samples."""
     names = (sample.stem, f"{split}/{sample.stem}")
     matching = {text for text, pattern in wild.items() if any(pattern.match(name) for name in names)}

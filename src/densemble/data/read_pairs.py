@@ -211,8 +211,11 @@ def _labels(reading: Reading, sample: Sample, image_size: Size) -> Array:
         labels = _from_colours(colours, reading, sample.target)
     else:
         labels = codec.read_labels(sample.target, reading.turns_files)
-    mapped = _mapped(labels, reading.label_map)
-    return _checked(np.where(labels == codec.UNKNOWN, reading.ignore_index, mapped), reading, sample.target)
+    unknown = labels == codec.UNKNOWN
+    labels = _mapped(labels, reading.label_map)
+    if unknown.any():
+        labels = np.where(unknown, reading.ignore_index, labels)
+    return _checked(labels, reading, sample.target)
 
 
 def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
@@ -232,7 +235,10 @@ def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
 
 def pack_colours(colours: Array) -> Array:
     """Colours ``(..., 3)`` as numbers 0xRRGGBB."""
-    packed: Array = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    packed = colours[..., 0].astype(np.int64)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= colours[..., channel].astype(np.int64)
     return packed
 
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from densemble.errors import UsageError, WeightsError, did_you_mean
-from densemble.input_files import expanded
 from densemble.nets import local_weights
 from densemble.nets.in_place import copy_overwritten_outputs
 from densemble.nets.normalization import Normalization
@@ -344,8 +343,7 @@ def _read_weights(
     """Tensors of pretrained weights and where they come from; ``None`` for weights that are in no file."""
     if weights is None or (weights == "DEFAULT" and (name in OWN or is_user_function(name))):
         return None
-    is_path = isinstance(weights, Path) or local_weights.is_file_name(weights)
-    path = expanded(weights) if is_path else local_weights.find_local(_stems(name, str(weights)), weights_dir)
+    path = local_weights.named_file(weights) or local_weights.find_local(_stems(name, str(weights)), weights_dir)
     if path is None:
         return _download(name, weights), f"{name} {weights}"
     return local_weights.read_state(path), str(path)

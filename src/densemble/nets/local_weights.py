@@ -25,6 +25,11 @@ def is_file_name(weights: str) -> bool:
     return weights.endswith(SUFFIXES) or "/" in weights or os.sep in weights
 
 
+def named_file(weights: str | Path) -> Path | None:
+    """The file that ``weights`` names; ``None`` for a tag or hub id."""
+    return expanded(weights) if isinstance(weights, Path) or is_file_name(weights) else None
+
+
 def tagged(name: str, tag: str) -> str:
     """timm's name ``ARCHITECTURE.TAG`` for ``timm/ARCHITECTURE`` and a tag."""
     plain = name.removeprefix("timm/")

@@ -13,13 +13,13 @@ import numpy as np
 
 from densemble.errors import DataError, ResourceError, UsageError, needs_package
 from densemble.shapes import Array, Size
+from densemble.storage.decoding_memory import image_memory
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
 from densemble.storage.read_windows import Cells, WindowSource
 from densemble.storage.runs import writing
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-_MAX_CELL_BYTES = 1 << 30
 _MAX_CHANNELS = 64
 _MIN_CELL = 256  # smaller chunks are read together because each read takes zarr about a millisecond
 
@@ -46,8 +46,8 @@ def zarr_windows(path: Path) -> WindowSource:
     channels = math.prod(array.shape[axis] for axis in axes[2:])
     cell = tuple(array.chunks[axis] * math.ceil(_MIN_CELL / array.chunks[axis]) for axis in axes[:2])
     cell = (min(cell[0], size[0]), min(cell[1], size[1]))
-    if (claimed := math.prod(cell) * channels * array.dtype.itemsize) > _MAX_CELL_BYTES:
-        raise DataError(f"'{path}' has chunks of {claimed >> 20} MiB; write it again in chunks of {TILE} x {TILE}")
+    if (claimed := 2 * math.prod(cell) * channels * array.dtype.itemsize) > image_memory():
+        raise DataError(f"'{path}' has chunks of {claimed >> 21} MiB; write it again in chunks of {TILE} x {TILE}")
 
     def decode(row: int, column: int) -> Array:
         index: list[int | slice] = [0] * array.ndim

@@ -16,6 +16,7 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
 from densemble.tasks.task import TargetKind
+from densemble.threads import is_started
 
 AHEAD = 2
 """Number of batches that the loader thread prepares in advance."""
@@ -160,7 +161,9 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     # Not a daemon: the interpreter would kill a daemon inside torch at exit, which aborts the process.
     thread = threading.Thread(target=work, name="batches")
-    thread.start()
+    if not is_started(thread):
+        yield from source
+        return
     try:
         while True:
             batch, error = ready.get()
