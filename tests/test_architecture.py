@@ -17,6 +17,7 @@ TOP = "densemble"
 
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("terminal",),
     ("errors", "messages", "progress"),
     ("shapes", "user_code", "input_files", "threads"),
     ("markup",),

@@ -1,6 +1,6 @@
 """Command line: registers the commands and turns expected errors into one line and an exit code."""
 
-import os
+import errno
 import signal
 import sys
 import time
@@ -27,8 +27,9 @@ from densemble.commands import (
 )
 from densemble.commands.command import Command, CommandGroup, usage_message
 from densemble.commands.output import warn
-from densemble.errors import DensembleError
+from densemble.errors import DensembleError, ResourceError
 from densemble.messages import shown
+from densemble.terminal import lost_output, open_streams, print_result
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -43,7 +44,7 @@ def _print_version(requested: bool) -> None:
     if requested:
         from importlib.metadata import version  # not above: it imports much that help does not need
 
-        typer.echo(f"densemble {version('densemble')}")
+        print_result(f"densemble {version('densemble')}")
         raise typer.Exit
 
 
@@ -66,6 +67,9 @@ for command in (
 app.add_typer(data.app, name="data")
 
 
+_MISSING_RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     # The last complete epoch is already on disk; there is nothing else worth saving.
     raise SystemExit(143)
@@ -80,21 +84,34 @@ def _one_line(
 
 def main() -> None:
     """Entry point of ``densemble``."""
+    open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = _one_line
+    code = _run()
+    if lost := lost_output():
+        warn(f"densemble: cannot write the result to stdout: {lost}")
+        code = code or ResourceError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command of the arguments; return its exit code."""
     try:
-        sys.exit(app(obj=time.monotonic(), standalone_mode=False) or 0)  # --time counts from here
+        return app(obj=time.monotonic(), standalone_mode=False) or 0  # --time counts from here
     except DensembleError as error:
         warn(f"densemble: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of the output is gone (`| head`); replace stdout, so that closing it does not raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of the help is gone (`| head`)
+        return 0
+    except OSError as error:
+        if error.errno not in _MISSING_RESOURCES:
+            raise
+        warn(f"densemble: {error}; free some space, or raise the limit")
+        return ResourceError.exit_code
     except Exception as error:
         message = usage_message(error)
         if message is None:
             raise
         if message:
             warn(f"densemble: {message}")
-        sys.exit(2)
+        return 2

@@ -22,6 +22,7 @@ from densemble.progress.display import shown_progress
 from densemble.progress.phases import set_limit
 from densemble.report.run_html import run_html
 from densemble.selection.assemble import assemble
+from densemble.selection.baseline_filter import warn_about_baselines
 from densemble.selection.options import Options
 from densemble.selection.variants import (
     Source,
@@ -32,7 +33,10 @@ from densemble.selection.variants import (
     make_views,
 )
 from densemble.storage.artifact import require_function, save
-from densemble.storage.runs import RunFolder, read_json, require_new, write_text
+from densemble.storage.csv_cells import csv_cell
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.runs import RunFolder, read_json, require_new
+from densemble.storage.writing import write_text
 from densemble.tasks import Task, make_task
 from densemble.user_code import importable_name
 
@@ -208,9 +212,10 @@ class Run:
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
         source = self._source()
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             ensemble = assemble(source, options)
-        write_text(self.folder.leaderboard, self.leaderboard().to_csv())
+            table = self.leaderboard().rename(index=csv_cell, columns=csv_cell)
+            write_text(self.folder.leaderboard, table.to_csv())
         return ensemble
 
     def add_views(self, views: Sequence[str], report: Callable[[str], None] | None = None) -> None:
@@ -224,7 +229,7 @@ class Run:
             UsageError: no such view.
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_views(self._source(), views)
 
     def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
@@ -233,7 +238,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_snapshots(self._source())
 
     def add_soups(self, report: Callable[[str], None] | None = None) -> None:
@@ -242,7 +247,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_soups(self._source())
 
     def _require_trained(self) -> None:
@@ -328,7 +333,7 @@ def train(
     budget, values = Budget(parse_time(time)), dict(settings)
     if members is not None:
         values["members"] = list(members)
-    with shown(report), shown_progress():
+    with shown(report), shown_progress(), folder_lock(Path(out)):
         set_limit(budget)
         if not isinstance(data, FolderData | str | Path):
             require_new(RunFolder(Path(out)), resume or retrain)
@@ -363,35 +368,23 @@ def run_members(
 
     if data.reading.options["heat_max"]:
         log.info(f"maps: {told(data.reading.options['heat_max'])}")
-    outcomes = train_members(data, config, out, resume, budget, callbacks=UserCallbacks.of(callbacks))
-    run = Run(out, data.path, user_functions(config))
-    if any(outcome.state in ("done", "kept") for outcome in outcomes):
-        ensemble = run.assemble()
-        save(ensemble, run.folder.artifact)
-        score = ensemble.metrics["val"].get(run.task.primary)
-        text = "" if score is None else f": val {run.task.primary} {score:.4f} (fitted on these images)"
-        log.info(f"ensemble of {len(ensemble.members)}{text}")
-        log.info(f"wrote {run.folder.artifact}")
-        for line in run.cross_fitted():
-            log.info(line)
-        log.info(f"selection and scores explained: {run.folder.report}")
-        warn_about_baselines(run, ensemble.metrics["val"])
-        remove_leftovers(run.folder, config)
+    with folder_lock(out):
+        outcomes = train_members(data, config, out, resume, budget, callbacks=UserCallbacks.of(callbacks))
+        run = Run(out, data.path, user_functions(config))
+        if any(outcome.state in ("done", "kept") for outcome in outcomes):
+            ensemble = run.assemble()
+            save(ensemble, run.folder.artifact)
+            score = ensemble.metrics["val"].get(run.task.primary)
+            text = "" if score is None else f": val {run.task.primary} {score:.4f} (fitted on these images)"
+            log.info(f"ensemble of {len(ensemble.members)}{text}")
+            log.info(f"wrote {run.folder.artifact}")
+            for line in run.cross_fitted():
+                log.info(line)
+            log.info(f"selection and scores explained: {run.folder.report}")
+            warn_about_baselines(run.task, run.baselines(), ensemble.metrics["val"])
+            remove_leftovers(run.folder, config)
     if budget is not None and budget.seconds is not None:
         log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
     report_left_out(outcomes, data.path, out, user_functions(config))
     raise_failures(outcomes)
     return run
-
-
-def warn_about_baselines(run: Run, scores: Mapping[str, Any]) -> None:
-    """Warn if a baseline without training scores as well as the ensemble."""
-    name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
-    score = scores.get(name)
-    for baseline, baseline_scores in run.baselines().items():
-        reference = baseline_scores.get(name)
-        if reference is not None and score is not None and sign * score <= sign * reference:
-            log.warning(
-                f"warning: {name} {score:.4f} is no better than the baseline '{baseline}' ({reference:.4f}), "
-                "which needs no training: train longer, start from pretrained weights, or look at the data"
-            )

@@ -13,7 +13,8 @@ import densemble as de
 from densemble.config import make_config
 from densemble.engines.leftovers import remove_leftovers
 from densemble.messages import shown
-from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.writing import write_json
 
 NAMES = ("squeezenet1_1", "resdeconv", "lite0")
 

@@ -9,7 +9,8 @@ from PIL import Image
 from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.engines import local
-from densemble.storage.runs import RunFolder, write_json
+from densemble.storage.runs import RunFolder
+from densemble.storage.writing import write_json
 from densemble.tasks import SegmentationTask
 
 

@@ -210,7 +210,6 @@ def serve(address: str) -> None:
 
 def _preload() -> None:
     """Import what commands need and prepare the process as tests/conftest.py prepares the tests."""
-    import matplotlib.pyplot
     import torch
 
     import densemble
@@ -395,7 +394,7 @@ def _set_streams(command: Command, out: int, err: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     for number, name, where, captured in ((1, "stdout", command.stdout, out), (2, "stderr", command.stderr, err)):
         if where == "closed":
             os.close(number)
@@ -404,7 +403,7 @@ def _set_streams(command: Command, out: int, err: int) -> None:
             continue
         target = captured if where is None else os.open(where, os.O_WRONLY)
         os.dup2(target, number)
-        stream = open(number, "w", buffering=1 if number == 2 else -1, encoding="utf-8", closefd=False)
+        stream = open(number, "w", buffering=1 if number == 2 else -1, encoding="utf-8", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 

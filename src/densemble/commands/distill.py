@@ -20,6 +20,7 @@ from densemble.commands.shared_options import (
     Set,
     read_settings,
 )
+from densemble.terminal import print_result
 
 
 def distill(
@@ -113,11 +114,11 @@ def print_comparison(report: Mapping[str, Any]) -> None:
     note = ""
     if report["ensemble_fitted_on_these_images"]:
         note = "; the ensemble and its members were fitted on these images, the student was not"
-    typer.echo(f"{report['images']} {report['reported_on']} images, 95 % intervals{note}")
+    print_result(f"{report['images']} {report['reported_on']} images, 95 % intervals{note}")
     print_table(["", metric, "low", "high", *further, "ms", "times as fast", "parameters"], rows)
     for reference, share in report["share_kept"].items():
         if share["value"] is None:
-            typer.echo(f"the ensemble gains nothing {reference}")
+            print_result(f"the ensemble gains nothing {reference}")
             continue
         interval = "" if share["low"] is None else f" ({share['low']:.0%} to {share['high']:.0%})"
-        typer.echo(f"share of the ensemble's gain {reference} that the student keeps: {share['value']:.0%}{interval}")
+        print_result(f"share of the ensemble's gain {reference} that the student keeps: {share['value']:.0%}{interval}")

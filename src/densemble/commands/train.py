@@ -33,6 +33,7 @@ from densemble.commands.shared_options import (
     split_names,
 )
 from densemble.errors import PartialError, UsageError, unknown_name
+from densemble.terminal import print_result
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -224,14 +225,14 @@ def print_leaderboard(run: "Run") -> None:
     rows, analysis = _leaderboard_rows(run), run.analysis()
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     if analysis.get("strategies"):
-        typer.echo(
+        print_result(
             f"\nstrategies, cross-fitted ({analysis['cross_fitted']['folds']}): members, weights, rule and calibration "
             "are fitted on the other folds; 95 % intervals"
         )
         gains = {"gain_over_best": "over best", "gain_over_all": "over all"}
         _print_intervals("strategy", analysis, "strategies", gains, {"members": "members", "milliseconds": "ms"})
     if analysis.get("rules"):
-        typer.echo("\nrules, cross-fitted: members and rule are fitted on the other folds, without calibration")
+        print_result("\nrules, cross-fitted: members and rule are fitted on the other folds, without calibration")
         further = {key: key for key in ("nll", "ece") if key in analysis["rules"][0]}
         _print_intervals("rule", analysis, "rules", {"gain_over_mean": "over mean"}, further)
 

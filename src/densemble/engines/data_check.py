@@ -14,8 +14,9 @@ from densemble.data.check.problems import Severity
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.errors import ArtifactError, DataError, ResourceError
-from densemble.inference.runtime.disk_cache import cache_folder, prune
-from densemble.storage.runs import read_json, write_json
+from densemble.storage.runs import read_json
+from densemble.storage.user_cache import prune, user_cache
+from densemble.storage.writing import write_json
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ def describe_changes(file: Path, digests: dict[str, dict[str, str]]) -> str:
 
 
 def _cached_facts(data: FolderData) -> dict[str, Any] | None:
-    with suppress(DataError, ArtifactError, OSError):
+    with suppress(DataError, ArtifactError, ResourceError, OSError):
         file = _cache_file(data, "warning")
         if file.is_file():
             return read_json(file)
@@ -93,4 +94,4 @@ def _cache_file(data: FolderData, unpaired: Severity) -> Path:
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
     context = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
     text = json.dumps([[str(part) for part in context], digests])
-    return cache_folder() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return user_cache() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -28,7 +28,8 @@ from densemble.evaluation.scores import score_baselines
 from densemble.nets.backbones import require_weights
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
-from densemble.storage.runs import RunFolder, read_json, require_new, require_writable, write_json, write_text
+from densemble.storage.runs import RunFolder, read_json, require_new
+from densemble.storage.writing import append_line, require_writable, write_json, write_text
 from densemble.tasks import make_task
 from densemble.tasks.losses.mixture import loss_names
 from densemble.tasks.losses.user_loss import require_user_loss
@@ -233,8 +234,10 @@ def _decisive_settings(config: RunConfig) -> str:
 
 
 def _append_event(run: RunFolder, values: dict[str, Any]) -> None:
-    with (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": time.time(), **values}) + "\n")
+    try:
+        append_line(run.path / "events.jsonl", json.dumps({"time": time.time(), **values}))
+    except ResourceError as error:  # the record of the member tells the same
+        log.warning(f"warning: {error}")
 
 
 def _decode_all(training: Training) -> DecodedSplit:

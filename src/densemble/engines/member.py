@@ -22,7 +22,8 @@ from densemble.nets.local_weights import read_state
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
+from densemble.storage.runs import MemberFolder, RunFolder
+from densemble.storage.writing import require_writable, write_json, write_text
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device

@@ -5,6 +5,7 @@ holds the text of a Python literal, which is parsed without executing code.
 """
 
 import ast
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -154,3 +155,12 @@ def require_no_prefix(state: Mapping[str, Any]) -> None:
                 f"the names in this state begin with '{prefix}': it is of a module that contains the ensemble "
                 "(torch.compile, DataParallel); load it into such a module, or remove the prefix from every name"
             )
+
+
+def fingerprint_of(ensemble: nn.Module) -> str:
+    """Identify an ensemble in memory by a digest of its tensors and settings."""
+    digest = hashlib.sha256()
+    for name, tensor in ensemble.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

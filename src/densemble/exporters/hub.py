@@ -5,7 +5,6 @@ A repository holds ``model.safetensors`` (the artifact, unchanged), ``config.jso
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from densemble.exporters.card_facts import CardFacts, card_facts
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import artifact_file, load, save
 from densemble.storage.hub_download import ARTIFACT, HubAddress, download, hub_address, hub_errors
-from densemble.storage.runs import atomic_path, require_writable, write_text, writing
+from densemble.storage.writing import atomic_path, require_writable, scratch_folder, write_text, writing
 
 
 class HubModel(ModelHubMixin):
@@ -128,12 +127,12 @@ def _hub_model(
     ensemble: Ensemble | DenseModel | str | Path, run: str | Path | None, options: CardOptions, functions: Sequence[str]
 ) -> Iterator[HubModel]:
     """Yield the artifact with its card. A damaged artifact, or one that cannot be saved, fails before any upload."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         if isinstance(ensemble, str | Path):
             file = artifact_file(ensemble)
             loaded: Ensemble | DenseModel = load(file, functions=functions)
         else:
-            file, loaded = save(ensemble, Path(scratch) / ARTIFACT), ensemble
+            file, loaded = save(ensemble, scratch / ARTIFACT), ensemble
         whole = Ensemble([loaded]) if isinstance(loaded, DenseModel) else loaded
         facts = card_facts(file, whole, run)
         yield HubModel(file, make_card(facts, options), _config(facts))

@@ -27,7 +27,7 @@ from densemble.progress.phases import phase, track
 from densemble.report.run_page import write_report
 from densemble.selection import analysis
 from densemble.selection.baseline_filter import baseline_filter, baseline_maps
-from densemble.selection.candidate_maps import gather, run_candidate, scratch_folder
+from densemble.selection.candidate_maps import gather, run_candidate
 from densemble.selection.candidate_scores import measure
 from densemble.selection.choose import named_weights
 from densemble.selection.conformal import check_guarantee, fit_guarantee
@@ -45,7 +45,7 @@ from densemble.selection.strategies import ParetoPoint, pareto, price
 from densemble.selection.timing import milliseconds
 from densemble.selection.variants import Candidate, Source, find_candidates
 from densemble.shapes import Size, size_of
-from densemble.storage.runs import write_json
+from densemble.storage.writing import scratch_folder, write_json
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Baseline filter: selects among candidates that beat predictions without any training."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +10,17 @@ from torch import Tensor
 
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
+from densemble.evaluation.scores import Scores
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure, statistics
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.shapes import Size
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder
+from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,5 +81,18 @@ def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
             for sample in data.train
         )
         mean = mean_map(task, targets, size)
-        np.save(run.mean_map, mean.numpy())
+        write_npy(run.mean_map, mean.numpy())
     return [BASELINES[name].predict(mean) for name in baseline_names(task)]
+
+
+def warn_about_baselines(task: Task, baselines: Mapping[str, Scores], scores: Scores) -> None:
+    """Warn if a baseline without training scores as well as the ensemble."""
+    name, sign = task.primary, 1.0 if task.higher_is_better else -1.0
+    score = scores.get(name)
+    for baseline, baseline_scores in baselines.items():
+        reference = baseline_scores.get(name)
+        if reference is not None and score is not None and sign * score <= sign * reference:
+            log.warning(
+                f"warning: {name} {score:.4f} is no better than the baseline '{baseline}' ({reference:.4f}), "
+                "which needs no training: train longer, start from pretrained weights, or look at the data"
+            )

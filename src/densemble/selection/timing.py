@@ -15,7 +15,8 @@ from densemble.nets.rewrite import for_inference
 from densemble.progress.phases import track
 from densemble.selection.variants import Candidate
 from densemble.shapes import Size
-from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.writing import write_json
 
 ROUNDS = 7
 """Minimum number of rounds after the warm-up, unless they would take more than ``MAX_SECONDS``."""

@@ -1,6 +1,7 @@
-"""Read NPY and NPZ files without trusting their headers, and write NPY files."""
+"""Read NPY and NPZ files without trusting their headers, and write NPY files, whole or through a memory map."""
 
 import math
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from densemble.errors import DataError
 from densemble.input_files import open_regular
 from densemble.shapes import Array
 from densemble.storage.decoding_memory import After, decoding_memory
 from densemble.storage.pixels import decoding, require_numbers
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_binary, reserve, writing
 
 _MAX_DEFLATE_RATIO = 1032  # limit of the format
 NPY_SIGNATURE = b"\x93NUMPY"
@@ -62,8 +64,43 @@ def write_npy(path: Path, values: Array) -> None:
     Raises:
         ResourceError: the folder cannot be written or the disk is full.
     """
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_binary(path, values.nbytes) as file:
         np.save(file, values, allow_pickle=False)
+
+
+def create_array(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
+    """Create an NPY file of zeros and map it for writing.
+
+    All its blocks are allocated first: writing to a map of a sparse file on a full disk kills the process.
+
+    Args:
+        path: file that does not exist yet, in a folder that becomes visible when it is complete.
+        dtype, shape: of the array.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    kind = np.dtype(dtype)
+    needed = math.prod(shape) * kind.itemsize
+    with writing(path, "free some space, or choose another folder", needed), path.open("xb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        reserve(file, file.tell() + needed)
+    return np.lib.format.open_memmap(path, "r+")
+
+
+def temporary_array(folder: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> "np.memmap[Any, Any]":
+    """Map a file of zeros that has no name and needs disk space in ``folder`` while the array is in use.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+    """
+    needed = math.prod(shape) * np.dtype(dtype).itemsize
+    remedy = "free some space, or choose another folder"
+    with writing(folder, remedy, needed), tempfile.TemporaryFile(dir=folder) as file:
+        reserve(file, needed)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 @contextmanager

@@ -28,8 +28,9 @@ from densemble.errors import ArtifactError, DensembleError, UsageError
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
-from densemble.storage.runs import RunFolder, require_writable, strict
+from densemble.storage.runs import RunFolder, strict
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import require_writable
 from densemble.user_code import is_user_function, user_object
 
 SCHEMA = 1

@@ -30,8 +30,8 @@ from densemble.storage.pixels import (
     read_signature,
     turned,
 )
-from densemble.storage.runs import atomic_path
 from densemble.storage.tiff import read_validity
+from densemble.storage.writing import atomic_path
 
 __all__ = [
     "IMAGE_SUFFIXES",

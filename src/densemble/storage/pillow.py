@@ -19,7 +19,7 @@ from densemble.input_files import open_regular
 from densemble.shapes import Array
 from densemble.storage.decoding_memory import After, decoding_memory
 from densemble.storage.pixels import Pixels, SeveralImages, UnusableMap, decoding
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_binary
 
 # Only these formats: Pillow runs Ghostscript for some others. Importing a plugin registers it in Image.OPEN.
 _PLUGINS = (PngImagePlugin, JpegImagePlugin, BmpImagePlugin, WebPImagePlugin, GifImagePlugin)
@@ -234,5 +234,5 @@ def write_png(path: Path, pixels: Array, palette: Array | None = None) -> None:
     if palette is not None:
         # With at most 16 colours, Pillow writes pixels of 4 bits or less, which torchvision does not unpack.
         image.putpalette(palette.tobytes().ljust(_PALETTE_BYTES, b"\0"))
-    with atomic_path(path) as temporary:
-        image.save(temporary, "PNG", **options)
+    with atomic_binary(path) as file:
+        image.save(file, "PNG", **options)

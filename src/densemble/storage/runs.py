@@ -1,78 +1,12 @@
-"""Paths of a run folder, and atomic writing of files."""
+"""Paths of a run folder, and its JSON."""
 
 import json
 import math
-import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densemble.errors import ArtifactError, ResourceError, UsageError
-
-
-@contextmanager
-def writing(path: Path, remedy: str = "choose another folder") -> Iterator[None]:
-    """Turn an OSError into a ResourceError that names the path.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; {remedy}") from error
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is flushed to disk and replaces ``path`` atomically.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def cache_folder(path: Path, remedy: str) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` that becomes ``path`` on success.
-
-    Several processes may compute the same folder: the first result is kept, and an error of a later one is ignored.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if not path.is_dir():
-            temporary.rename(path)
-    except OSError as error:
-        if not path.is_dir():
-            raise ResourceError(f"cannot write '{path}': {error.strerror or error}; {remedy}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, with the same line ends on all systems."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+from densemble.errors import ArtifactError, UsageError
 
 
 def strict(value: Any) -> Any:
@@ -82,11 +16,6 @@ def strict(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write strict JSON (no NaN) atomically."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -102,23 +31,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ArtifactError(f"'{path}' holds no JSON object; is it a run folder of `densemble train`?")
     return values
-
-
-def require_writable(folder: Path) -> Path:
-    """Create ``folder`` and check that files can be written there.
-
-    Raises:
-        ResourceError: the folder cannot be created or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write into '{folder}': {error.strerror or error}; choose another folder or correct its permissions"
-        ) from error
-    return folder
 
 
 class _File:

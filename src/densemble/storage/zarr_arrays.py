@@ -1,8 +1,6 @@
 """Read windows of Zarr v2 and v3 folders, and write maps to Zarr; the only module that imports zarr."""
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from densemble.errors import DataError, ResourceError, UsageError, needs_package
+from densemble.errors import DataError, UsageError, needs_package
 from densemble.shapes import Array, Size
 from densemble.storage.decoding_memory import image_memory
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
 from densemble.storage.read_windows import Cells, WindowSource
-from densemble.storage.runs import writing
+from densemble.storage.writing import replaced_folder
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 _MAX_CHANNELS = 64
@@ -83,7 +81,7 @@ def zarr_writer(path: Path, size: Size, bands: int, dtype: np.dtype[Any]) -> Ite
     zarr = _import_zarr(path)
     if path.exists() and not is_zarr(path):
         raise UsageError(f"'{path}' exists and is not a Zarr; choose another name")
-    with _atomic_folder(path) as temporary:
+    with replaced_folder(path) as temporary:
         leading = () if bands == 1 else (bands,)
         array: Any = None
 
@@ -140,26 +138,6 @@ def _axes(array: Any, path: Path) -> tuple[int, ...]:
             f"'{path}' has shape {array.shape}, which is not an image; expected (H, W), (H, W, C) or (C, H, W)"
         )
     return tuple(kept[stride - 1] for stride in ordered.strides if stride)
-
-
-@contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it replaces ``path``, on failure it is removed."""
-    temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with writing(path):
-            yield temporary
-            if path.exists():  # the system does not replace a folder that is not empty
-                path.replace(replaced)
-            temporary.replace(path)
-    except ResourceError:
-        if replaced.exists() and not path.exists():
-            replaced.replace(path)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:

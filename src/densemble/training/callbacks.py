@@ -1,7 +1,6 @@
 """Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress."""
 
 import csv
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,8 +12,10 @@ from lightning.pytorch.callbacks import Callback
 
 from densemble.progress.display import shown_progress
 from densemble.progress.phases import Epoch, Phase, end_epoch, phase
-from densemble.storage.runs import MemberFolder, atomic_path, write_text
+from densemble.storage.csv_cells import write_csv
+from densemble.storage.runs import MemberFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import atomic_path, atomic_text
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import silence_lightning
 
@@ -86,11 +87,9 @@ class EpochRecord(Callback):
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one column for every key; a row without a key leaves its cell empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_text(path, newline="") as file:
+        write_csv(file, [columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

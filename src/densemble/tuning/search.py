@@ -16,11 +16,13 @@ from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
 from densemble.errors import DensembleError, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
-from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.runs import MemberFolder
+from densemble.storage.writing import write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
 from densemble.tuning.result import State, TuneResult
 from densemble.tuning.space import Space, initial_values, make_space, with_values
-from densemble.tuning.study import OpenTrial, Pruned, Study, exclusive
+from densemble.tuning.study import OpenTrial, Pruned, Study
 from densemble.tuning.trial import TrialInputs, prepare, train_trial
 
 log = logging.getLogger(__name__)
@@ -46,8 +48,7 @@ def run_search(
     if trials < 1:
         raise UsageError(f"trials must be at least 1, got {trials}")
     space = make_space(config, names)
-    require_writable(out)
-    with exclusive(out):
+    with folder_lock(out):
         # Another search is rejected before the data is read, and a new search starts only after the data check.
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
         digests, stored_digests = data_digests(data), out / "data_digests.json"

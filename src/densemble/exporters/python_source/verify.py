@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
@@ -15,6 +14,7 @@ from densemble.errors import ExportError
 from densemble.exporters.verify import BATCHES, SIZES, photographs
 from densemble.progress.phases import track
 from densemble.shapes import Size, format_size
+from densemble.storage.weight_files import write_tensors
 
 _PROGRAM = """
 import importlib, json, sys
@@ -66,7 +66,7 @@ def verify(
     file = file.absolute()  # the process runs in another folder
     maps = file.with_name("expected.safetensors")
     expected = _expected(ensemble, images, sizes, batches)
-    save_file(expected, maps)
+    write_tensors(maps, expected)
     smallest = min((key for key in expected if key.endswith("/images")), key=lambda key: expected[key].numel())
     program = _PROGRAM.format(
         folder=str(file.parent), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),

@@ -6,22 +6,23 @@ from dataclasses import asdict
 
 from densemble.errors import ResourceError
 from densemble.inference.runtime.choose_backend import Choice
-from densemble.inference.runtime.disk_cache import cache_folder
-from densemble.storage.runs import write_text
+from densemble.storage.user_cache import prune, user_cache
+from densemble.storage.writing import write_text
 
 
 def recall(key: str) -> Choice | None:
     """Return the choice stored under a key; ``None`` if there is none or its file is damaged."""
     try:
-        values = json.loads((cache_folder() / "choices" / f"{key}.json").read_text(encoding="utf-8"))
+        values = json.loads((user_cache() / "choices" / f"{key}.json").read_text(encoding="utf-8"))
         return Choice(**values)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ResourceError, ValueError, TypeError):
         return None
 
 
 def remember(key: str, choice: Choice) -> None:
     """Store a choice; does nothing if the cache folder cannot be written."""
-    folder = cache_folder() / "choices"
     with suppress(OSError, ResourceError):
+        folder = user_cache() / "choices"
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{key}.json", json.dumps(asdict(choice)))
+        prune(folder)

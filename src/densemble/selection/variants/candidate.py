@@ -13,7 +13,8 @@ from densemble.evaluation.scores import Scores
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.local_weights import read_state
 from densemble.storage.artifact import restore
-from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder, read_json, write_json
+from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder, read_json
+from densemble.storage.writing import write_json
 from densemble.tasks import Task
 
 AGAIN = "delete its folder and train it again with `densemble train ... --resume`"

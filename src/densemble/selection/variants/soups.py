@@ -18,8 +18,9 @@ from densemble.selection.variants.making import (
     write_predicted,
 )
 from densemble.storage.artifact import restore
-from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
+from densemble.storage.runs import RunFolder, read_json
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import require_writable, write_json
 
 log = logging.getLogger(__name__)
 

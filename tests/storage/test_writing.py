@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from densemble.errors import DataError, ResourceError
-from densemble.storage.runs import cache_folder, write_text
+from densemble.storage.writing import cache_folder, write_text
 
 
 def listing(folder: Path) -> list[str]:
@@ -28,7 +28,7 @@ def test_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
 
 
 def test_full_disk_names_the_folder_and_the_remedy(tmp_path: Path) -> None:
-    message = r"cannot write '.*features': No space left on device; free some space"
+    message = r"cannot write '.*features': No space left on device \(.* MB free\); free some space"
     with pytest.raises(ResourceError, match=message), cache_folder(tmp_path / "features", "free some space"):
         raise OSError(28, "No space left on device")
 
