@@ -22,6 +22,8 @@ CONFIG: dict[str, Any] = {
     "members": [{**MEMBER, "name": "a"}, {**MEMBER, "name": "b", "head": "fpn"}],
     "training": {"epochs": 2, "batch_size": 4, "precision": "fp32"},
 }
+_COMPARED = (".safetensors", ".npy", ".png", ".csv")
+_WITH_TIMES = ("leaderboard.csv", "metrics.csv")
 
 
 def write_set(folder: Path) -> Path:
