@@ -114,6 +114,7 @@ def _tiff(samples: int, **tags: int) -> bytes:
     stream = io.BytesIO()
     shape = (16, 16, samples) if samples > 1 else (16, 16)
     tifffile.imwrite(stream, np.zeros(shape, np.uint8), compression="zstd", metadata=None)
+    stream.seek(0)
     with tifffile.TiffFile(stream, mode="r+b") as file:
         for name, value in tags.items():
             file.pages.first.tags[name].overwrite(value)
@@ -130,6 +131,7 @@ def _embedded_tiff() -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, np.zeros((16, 16, 3), np.uint8), compression="webp", tile=(16, 16), metadata=None)
     content = _webp()
+    stream.seek(0)
     with tifffile.TiffFile(stream, mode="r+b") as file:
         file.pages.first.tags["TileByteCounts"].overwrite(len(content))
         file.pages.first.tags["TileOffsets"].overwrite(stream.seek(0, os.SEEK_END))

@@ -53,9 +53,10 @@ def require_memory(path: Path, count: int) -> None:
         return
     status = path.stat()
     if count > _STORED_RATIO * min(status.st_size, getattr(status, "st_blocks", math.inf) * _BLOCK):
+        most = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
         raise DataError(
             f"'{path}' ({status.st_size} bytes) claims {math.ceil(count / (1 << 20))} MiB of memory for one image or "
-            f"map, more than {limit >> 20} MiB; if the file is not damaged, allow it with {VARIABLE}="
+            f"map, more than {most}; if the file is not damaged, allow it with {VARIABLE}="
             f"{math.ceil(count / (1 << 30))}G, or save it upright as tiled TIFF or as Zarr, which `densemble predict` "
             "reads in windows"
         )

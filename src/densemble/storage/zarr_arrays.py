@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError, needs_package
+from densemble.input_files import require_regular
 from densemble.shapes import Array, Size
 from densemble.storage.decoding_memory import image_memory
 from densemble.storage.map_writer import TILE, MapWriter
@@ -111,7 +112,7 @@ def _open_array(path: Path) -> Any:
         raise DataError(
             f"'{path}' is not a Zarr: it contains none of {', '.join(_METADATA_FILES)}; name the folder that does"
         )
-    stored = zarr.open(path, mode="r")
+    stored = zarr.open(_regular_store(zarr, path), mode="r")
     if isinstance(stored, zarr.Array):
         return stored
     attributes = stored.attrs.asdict()
@@ -123,6 +124,18 @@ def _open_array(path: Path) -> Any:
         names = ", ".join(name for name, _ in arrays) or "none"
         raise DataError(f"'{path}' holds the arrays {names}; name the folder of one of them")
     return arrays[0][1]
+
+
+def _regular_store(zarr: ModuleType, path: Path) -> Any:
+    """A store of a folder that reads regular files only: a chunk may be a named pipe."""
+
+    class RegularStore(zarr.storage.LocalStore):  # type: ignore[misc, name-defined]
+        async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+            if (self.root / key).exists():
+                require_regular(self.root / key)
+            return await super().get(key, *arguments, **options)
+
+    return RegularStore(path, read_only=True)
 
 
 def _axes(array: Any, path: Path) -> tuple[int, ...]:

@@ -124,8 +124,9 @@ class FilePipeline(Generic[Result]):
 
     def _read(self, index: int) -> ReadImage:
         item = self.items[index]
-        state = (0, 0) if item.path is None else source_state(item.path)  # before reading, so that later changes count
-        with kept_in_memory():
+        with failing_alone(item):  # before reading, so that later changes count
+            state = (0, 0) if item.path is None else source_state(item.path)
+        with kept_in_memory(), failing_alone(item):
             return ReadImage(index, *item.read(self.ensemble), state)
 
     def _next_group(self) -> list[ReadImage]:
@@ -158,7 +159,11 @@ class FilePipeline(Generic[Result]):
                 group = [image for number, image in enumerate(group) if number not in failed]
         for number, image in enumerate(group):
             self._settle(self.pace.most_writing - 1)
-            self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
+            self.writing.append((image, writers.submit(self._finish, image, prediction[number])))
+
+    def _finish(self, image: ReadImage, prediction: Prediction) -> Result:
+        with failing_alone(self.items[image.index]):
+            return self.finish(image, prediction)
 
     def _computed(self, group: list[ReadImage]) -> Prediction:
         with self.seconds.of("compute"), torch.no_grad():
@@ -186,6 +191,20 @@ class FilePipeline(Generic[Result]):
         while self.next_index in self.ended:
             self.next_index += 1
             yield self.ended.pop(self.next_index - 1)
+
+
+@contextmanager
+def failing_alone(item: Item) -> Iterator[None]:
+    """Turn errors that concern one image into a DataError, so that the other images are predicted.
+
+    Raises:
+        DataError: the image needs more memory than there is, or its file vanished.
+    """
+    try:
+        yield
+    except (MemoryError, RecursionError, FileNotFoundError, PermissionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{item.where}: {type(error).__name__}: {reason}") from error
 
 
 class _CallingThread(Executor):
