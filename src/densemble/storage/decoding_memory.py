@@ -19,7 +19,7 @@ After = Callable[[int, int], int]
 """(number of channels, bytes per sample) of the decoded values -> bytes per pixel that are made of them at a time."""
 
 VARIABLE = "DENSEMBLE_IMAGE_MEMORY"
-DEFAULT_BYTES = 768 << 20
+DEFAULT_BYTES = 576 << 20  # label maps and colours of 8192 x 8192 pixels
 _SHARE = 32  # without the variable, all threads together may use this part of the memory of the machine
 _STORED_RATIO = 4  # a file that decodes to at most this multiple of its bytes on disk is no bomb
 _BLOCK = 512  # bytes of a block in st_blocks
@@ -38,7 +38,7 @@ def image_memory() -> int:
         return DEFAULT_BYTES
     match = re.fullmatch(r"(\d{1,15})\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if match is None or not int(match[1]):
-        raise UsageError(f"{VARIABLE}={text} is no number of bytes; write it like 768M or 4G")
+        raise UsageError(f"{VARIABLE}={text} is no number of bytes; write it like 576M or 4G")
     return int(match[1]) << _UNITS[match[2].upper()]
 
 

@@ -174,13 +174,15 @@ def read_colours(path: Path, turn: bool = True) -> Array:
     """
     pixels = _decode(path, _MAP_NAMES, _after_labels)
     colours = as_shown(pixels)
-    whole = (colours >= 0) & (colours <= 255) & (colours == np.round(colours))
-    if colours.shape[2] != 3 or not whole.all():
+    is_whole = colours.dtype == np.uint8 or bool(
+        ((colours >= 0) & (colours <= 255) & (colours == np.round(colours))).all()
+    )
+    if colours.shape[2] != 3 or not is_whole:
         raise DataError(
             f"'{path}' holds {colours.shape[2]} channels of {colours.dtype}, expected a colour-coded map; save it as "
             "8-bit RGB"
         )
-    colours = colours.astype(np.uint8)
+    colours = colours.astype(np.uint8, copy=False)
     return turned(colours, pixels.orientation) if turn else colours
 
 
@@ -284,13 +286,13 @@ def _format(path: Path) -> str:
 
 
 def _after_image(channels: int, itemsize: int) -> int:
-    """Grey becomes three channels; resizing copies them."""
+    """Grey becomes three channels; numbers become float32 unless they have 8 or 16 bits."""
     shown = max(channels, 3) * min(itemsize, 4)
-    return 2 * shown if channels == 1 else shown
+    return shown if channels == 1 or itemsize > 2 else 0
 
 
 def _after_labels(channels: int, itemsize: int) -> int:
-    return 10  # int64, and masks
+    return 8  # int64
 
 
 def _after_values(channels: int, itemsize: int) -> int:
