@@ -48,6 +48,14 @@ def is_regular(path: Path) -> bool:
     return True
 
 
+def is_no_folder(path: Path) -> bool:
+    """Whether something that is no folder has this path: a file, or a pipe whose error is reported when it is read."""
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)  # noqa: PTH116 (half the time of Path.stat)
+    except (OSError, ValueError):
+        return False
+
+
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder; false for names that no folder can have."""
     try:

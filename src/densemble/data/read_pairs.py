@@ -18,10 +18,12 @@ from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage import images as codec
+from densemble.storage.decoding_memory import require_memory
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
 from densemble.tasks.task import TargetKind
 
 _LISTED = 5
+_DRAWN_BYTES = 9  # a label as int64, and a mask
 _COLOURS_AT_ONCE = 1 << 22
 _UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
 """Value of unknown pixels; for labels, the ignored label replaces it."""
@@ -175,6 +177,7 @@ class Reading:
         if not _is_drawn(sample):
             return 0, 0
         height, width = codec.image_size(sample.image)
+        require_memory(sample.image, height * width * _DRAWN_BYTES)
         transposed = self.options["exif"] == "ignore" and codec.orientation(sample.image) >= 5
         return (width, height) if transposed else (height, width)
 
