@@ -1,6 +1,5 @@
 """Text for people: characters that a terminal would obey are made visible, and a closed stream stops no work."""
 
-import errno
 import os
 import re
 import sys
@@ -62,31 +61,40 @@ def print_line(text: str, stream: TextIO | None) -> None:
 
 def print_result(text: str) -> None:
     """Print a line of :func:`visible` text on stdout. If that fails, the work goes on, see :func:`lost_output`."""
-    with _standard_output() as stream:
-        _print(text, stream)
+    if sys.stdout is None:
+        _lost.append("it is closed")
+        return
+    with _standard_output(sys.stdout):
+        _print(text, sys.stdout)
 
 
 def lost_output() -> str | None:
-    """Flush stdout; return why something that was printed there is lost, and forget it. A closed pipe lost nothing."""
+    """Flush the streams; return why something that was printed on stdout is lost, and forget it.
+
+    A reader that closed its pipe lost nothing. Without the flush, Python would do it and change the exit code.
+    """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        _silence(sys.stderr)
     if sys.stdout is not None:
-        with _standard_output() as stream:
-            stream.flush()
+        with _standard_output(sys.stdout):
+            sys.stdout.flush()
     reason = _lost[0] if _lost else None
     _lost.clear()
     return reason
 
 
 @contextmanager
-def _standard_output() -> Iterator[TextIO]:
+def _standard_output(stream: TextIO) -> Iterator[None]:
     try:
-        if sys.stdout is None:
-            raise OSError(errno.EBADF, "it is closed")
-        yield sys.stdout
+        yield
     except BrokenPipeError:  # the reader has read enough (`| head`)
-        _silence(sys.stdout)
+        _silence(stream)
     except (OSError, ValueError) as error:
         _lost.append(getattr(error, "strerror", None) or str(error))
-        _silence(sys.stdout)
+        _silence(stream)
 
 
 def _print(text: str, stream: TextIO) -> None:
@@ -99,9 +107,9 @@ def _print(text: str, stream: TextIO) -> None:
     stream.flush()
 
 
-def _silence(stream: TextIO | None) -> None:
+def _silence(stream: TextIO) -> None:
     """Connect a stream to nothing; else Python would fail when it flushes the stream at its end."""
-    with suppress(OSError, ValueError, AttributeError):
+    with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())  # type: ignore[union-attr]
+        os.dup2(null, stream.fileno())
         os.close(null)

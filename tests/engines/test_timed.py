@@ -230,6 +230,7 @@ def test_the_last_line_reports_the_time(
         assemble=lambda: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
         cross_fitted=list,
+        baselines=dict,
     )
     monkeypatch.setattr(
         local, "train_members", lambda *_, **__: spend(60, [Outcome("a", "done"), Outcome("b", "left out")])

@@ -4,13 +4,11 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 from robustness.forked import Space, helper
-from robustness.small_runs import write_config, write_set
+from robustness.small_runs import Undisturbed, write_config, write_set
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -55,44 +53,6 @@ def forked(no_personal_settings: None) -> Iterator[Callable[[], AbstractContextM
     """``with forked() as space: space.run("train", ...)`` runs commands in forked processes, see robustness.forked."""
     with helper() as open_space:
         yield open_space
-
-
-@dataclass(frozen=True)
-class Undisturbed:
-    """A run that nothing disturbed, its images, its configuration, and predictions with it."""
-
-    data: Path
-    config: Path
-    run: Path
-    predictions: Path
-
-    @property
-    def artifact(self) -> Path:
-        return self.run / "ensemble.safetensors"
-
-    @property
-    def images(self) -> Path:
-        return self.data / "val" / "images"
-
-    def train(self, out: Path) -> list[object]:
-        """Arguments of a training like this one; it is continued if there is something to continue."""
-        resume = ["--resume"] if (out / "run.yaml").is_file() else ["--config", self.config]
-        return ["train", self.data, "-o", out, "--keep-checkpoints", *resume]
-
-    def predict(self, out: Path) -> list[object]:
-        return [
-            "predict",
-            self.artifact,
-            self.images,
-            "-o",
-            out,
-            "--save",
-            "map,overlay,npy,csv",
-            "--backend",
-            "eager",
-            "--batch",
-            1,
-        ]
 
 
 @pytest.fixture(scope="session")

@@ -226,7 +226,9 @@ def _preload() -> None:
     from densemble.report.curves import draw_curves
 
     with tempfile.TemporaryDirectory() as folder:  # reads the fonts
-        draw_curves([{"epoch": 1.0, "train_loss": 1.0, "val_loss": 1.0, "val_cc": 0.5}], "", Path(folder) / "curves.png")
+        draw_curves(
+            [{"epoch": 1.0, "train_loss": 1.0, "val_loss": 1.0, "val_cc": 0.5}], "", Path(folder) / "curves.png"
+        )
 
     timing.ROUNDS, timing.ENOUGH_SECONDS = 1, 0.0
     os.fsync = lambda file: None  # no test switches the machine off

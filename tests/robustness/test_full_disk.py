@@ -61,6 +61,7 @@ def outcome(space: Space, command: str, free: int, undisturbed: Any, folder: Pat
     return f"{command} with {free} bytes: {'; '.join(problems)}" if problems else None
 
 
+@pytest.mark.timeout(1800)
 def test_full_disk(
     forked: Forked, undisturbed: Any, tmp_path: Path, drawn: Callable[..., list[Any]], report: Callable[..., None]
 ) -> None:

@@ -1,6 +1,7 @@
 """Searches, with real trainings if the training matters, else with a formula for the score."""
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -243,8 +244,10 @@ def test_the_seed_decides_the_trials(scenes: Path, tmp_path: Path, by_formula: l
 def test_a_second_process_cannot_search_in_the_same_folder(
     scenes: Path, tmp_path: Path, by_formula: list[RunConfig]
 ) -> None:
-    with STUDY.exclusive(tmp_path), pytest.raises(UsageError, match="another process tunes into"):
-        search(scenes, tmp_path, 1)
+    with (tmp_path / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ResourceError, match="is in use by another process"):
+            search(scenes, tmp_path, 1)
     assert len(search(scenes, tmp_path, 1).trials) == 1
 
 

@@ -15,7 +15,7 @@ from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.errors import ArtifactError, DataError, ResourceError
 from densemble.storage.runs import read_json
-from densemble.storage.user_cache import prune, user_cache
+from densemble.storage.user_cache import cache_part, prune
 from densemble.storage.writing import write_json
 
 log = logging.getLogger(__name__)
@@ -94,4 +94,4 @@ def _cache_file(data: FolderData, unpaired: Severity) -> Path:
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
     context = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
     text = json.dumps([[str(part) for part in context], digests])
-    return user_cache() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return cache_part("checks") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from densemble.errors import ResourceError
 from densemble.storage.temporary import sweep, without_locks
-from densemble.storage.writing import writing
+from densemble.storage.writing import require_writable, writing
 
 LOCK = ".lock"
 Result = TypeVar("Result")
@@ -71,10 +71,8 @@ def folder_lock(folder: Path, deep: bool = True) -> Iterator[None]:
     if any((os.environ.get(rank) or "0") != "0" for rank in _RANKS):
         yield
         return
-    with writing(folder, "choose another folder or correct its permissions"):
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        status = folder.stat()
+    is_new = not folder.exists()
+    status = require_writable(folder).stat()
     key = (status.st_dev, status.st_ino)
     with _changing:
         if key in _held:

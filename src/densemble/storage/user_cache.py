@@ -37,6 +37,21 @@ def user_cache() -> Path:
         return _cache_of_process(os.getpid())
 
 
+def cache_part(name: str) -> Path:
+    """Return one of the ``FOLDERS`` of the cache; what dead processes left there is removed once.
+
+    Raises:
+        ResourceError: see :func:`user_cache`.
+    """
+    return _swept(user_cache() / name)
+
+
+@cache
+def _swept(folder: Path) -> Path:
+    sweep(folder)
+    return folder
+
+
 @cache
 def _cache_of_process(pid: int) -> Path:
     try:

@@ -8,7 +8,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
-from densemble.errors import ResourceError
+from densemble.storage.writing import open_to_append, writing
 
 _FORMAT = 1
 
@@ -47,12 +47,10 @@ class JsonLines:
         """Number of lines with other settings."""
         first = _settings_line(settings)
         self._lock = Lock()
-        try:
+        with writing(path):
             end = self._end_of_lines(first)
-            self._file = path.open("a+b")
+            self._file = open_to_append(path)
             self._file.truncate(end)
-        except OSError as error:
-            raise self._unwritable(error) from error
         self._first = len(first) + 1
         if not end:
             self._write(first)
@@ -80,17 +78,14 @@ class JsonLines:
             ResourceError: the file cannot be read.
         """
         position = self._first
-        try:
-            with self.path.open("rb") as file:
-                file.seek(position)
-                for line in file:
-                    with suppress(ValueError):
-                        values = json.loads(line)
-                        if isinstance(values, dict):
-                            yield position, values
-                    position += len(line)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self.path), self.path.open("rb") as file:
+            file.seek(position)
+            for line in file:
+                with suppress(ValueError):
+                    values = json.loads(line)
+                    if isinstance(values, dict):
+                        yield position, values
+                position += len(line)
 
     def at(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the values of the lines at these positions.
@@ -98,13 +93,10 @@ class JsonLines:
         Raises:
             ResourceError: the file cannot be read.
         """
-        try:
-            with self.path.open("rb") as file:
-                for position in positions:
-                    file.seek(position)
-                    yield json.loads(file.readline())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self.path), self.path.open("rb") as file:
+            for position in positions:
+                file.seek(position)
+                yield json.loads(file.readline())
 
     def append(self, values: Mapping[str, Any]) -> int:
         """Append a line and return its position.
@@ -116,16 +108,11 @@ class JsonLines:
             return self._write(json.dumps(values).encode("ascii"))
 
     def _write(self, line: bytes) -> int:
-        try:
+        with writing(self.path):
             position = self._file.seek(0, 2)
             self._file.write(line + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise self._unwritable(error) from error
         return position
-
-    def _unwritable(self, error: OSError) -> ResourceError:
-        return ResourceError(f"cannot write '{self.path}': {error.strerror or error}; choose another folder")
 
     def __enter__(self) -> Self:
         return self

@@ -6,14 +6,14 @@ from dataclasses import asdict
 
 from densemble.errors import ResourceError
 from densemble.inference.runtime.choose_backend import Choice
-from densemble.storage.user_cache import prune, user_cache
+from densemble.storage.user_cache import cache_part, prune
 from densemble.storage.writing import write_text
 
 
 def recall(key: str) -> Choice | None:
     """Return the choice stored under a key; ``None`` if there is none or its file is damaged."""
     try:
-        values = json.loads((user_cache() / "choices" / f"{key}.json").read_text(encoding="utf-8"))
+        values = json.loads((cache_part("choices") / f"{key}.json").read_text(encoding="utf-8"))
         return Choice(**values)
     except (OSError, ResourceError, ValueError, TypeError):
         return None
@@ -22,7 +22,7 @@ def recall(key: str) -> Choice | None:
 def remember(key: str, choice: Choice) -> None:
     """Store a choice; does nothing if the cache folder cannot be written."""
     with suppress(OSError, ResourceError):
-        folder = user_cache() / "choices"
+        folder = cache_part("choices")
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{key}.json", json.dumps(asdict(choice)))
         prune(folder)

@@ -21,7 +21,7 @@ from densemble.inference.runtime.backends.backend import (
 )
 from densemble.inference.runtime.backends.libraries import load_openvino, no_telemetry
 from densemble.inference.runtime.disk_cache import identity
-from densemble.storage.user_cache import prune, user_cache
+from densemble.storage.user_cache import cache_part, prune
 from densemble.storage.writing import atomic_files
 
 
@@ -66,7 +66,7 @@ def compile_openvino(
     Raises:
         UsageError: the network cannot be converted.
     """
-    path = user_cache() / "openvino" / f"{identity(network, example, precision == 'int8')}.xml"
+    path = cache_part("openvino") / f"{identity(network, example, precision == 'int8')}.xml"
     model = _read_cached(path)
     if model is None:
         model = convert(network, example)
