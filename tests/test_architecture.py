@@ -19,7 +19,8 @@ TOP = "densemble"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
     ("errors", "messages", "progress"),
-    ("shapes", "untrusted", "user_code"),
+    ("shapes", "user_code", "input_files", "threads"),
+    ("untrusted",),
     ("markup",),
     ("notebook",),
     ("data_options",),
@@ -53,7 +54,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
     "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/", "markup.py"),
-    "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
+    "tifffile": ("storage/tiff.py", "storage/tiff_directories.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),
     "sklearn": ("data/splits.py",),
@@ -108,7 +109,7 @@ MAY_WRITE: dict[tuple[str, str], str] = {
     ("data/layouts/archive.py", "target.open"): INTO_A_TEMPORARY,
     ("data/synthetic.py", "save"): INTO_A_STREAM,
     ("engines/isolation/calls.py", "os.open"): "it opens /dev/null",
-    ("untrusted.py", "os.open"): "it opens for reading",
+    ("input_files.py", "os.open"): "it opens for reading",
     ("exporters/hub.py", "shutil.copyfile"): INTO_A_TEMPORARY,
     ("exporters/onnx.py", "exported.save"): INTO_A_TEMPORARY,
     ("exporters/openvino.py", "openvino.save_model"): INTO_A_TEMPORARY,

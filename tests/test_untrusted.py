@@ -81,16 +81,17 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(bytes(1001))
     cases = {
-        "pipe": "pipe or device", "link": "pipe or device", ".": "folder", "/dev/zero": "device", "large": "1,001",
+        "pipe": "a named pipe", "link": "a named pipe", ".": "a folder", "/dev/zero": "a character device",
+        "large": "1,001",
     }  # fmt: skip
     for name, reason in cases.items():
-        with pytest.raises(Unreadable, match=reason):
+        with pytest.raises((Unreadable, OSError), match=reason):
             read_regular(tmp_path / name, 1000)
         with pytest.raises(ConfigError, match=rf"cannot read config '.*{Path(name).name}'"):
             (tmp_path / "large").write_bytes(bytes(1 << 21))
             read_config(tmp_path / name)
         (tmp_path / "large").write_bytes(bytes(1001))
-    with pytest.raises(ArtifactError, match=r"pipe.*cannot read|cannot read '.*pipe': it is a pipe"):
+    with pytest.raises(ArtifactError, match=r"cannot read '.*pipe': it is a named pipe"):
         read_json(tmp_path / "pipe")
     assert read_regular(tmp_path / "large", 1001) == bytes(1001)
 

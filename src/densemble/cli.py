@@ -1,6 +1,5 @@
 """Command line: registers the commands and turns expected errors into one line and an exit code."""
 
-import errno
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from densemble.commands import (
     tune,
 )
 from densemble.commands.command import Command, CommandGroup, usage_message
+from densemble.commands.missing_resources import missing_resource, require_current_folder
 from densemble.commands.output import warn
 from densemble.errors import DensembleError, ResourceError, Terminated
 from densemble.messages import shown
@@ -67,9 +67,6 @@ for command in (
 app.add_typer(data.app, name="data")
 
 
-_MISSING_RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS)
-
-
 def _terminate(number: int, frame: FrameType | None) -> None:
     # A training saves a checkpoint first, see densemble.training.interruption; nothing else is worth saving.
     raise Terminated(143)
@@ -97,18 +94,17 @@ def main() -> None:
 def _run() -> int:
     """Run the command of the arguments; return its exit code."""
     try:
+        require_current_folder()
         return app(obj=time.monotonic(), standalone_mode=False) or 0  # --time counts from here
     except DensembleError as error:
         warn(f"densemble: {error}")
         return error.exit_code
     except BrokenPipeError:  # the reader of the help is gone (`| head`)
         return 0
-    except OSError as error:
-        if error.errno not in _MISSING_RESOURCES:
-            raise
-        warn(f"densemble: {error}; free some space, or raise the limit")
-        return ResourceError.exit_code
     except Exception as error:
+        if missing := missing_resource(error):
+            warn(f"densemble: {missing}")
+            return ResourceError.exit_code
         message = usage_message(error)
         if message is None:
             raise

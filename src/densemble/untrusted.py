@@ -4,16 +4,18 @@ Run folders, settings, artifacts and caches may be damaged, or written by a stra
 values, or raises :class:`Unreadable` with a short reason; its callers name the file and the remedy.
 """
 
+import errno
 import json
 import math
 import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from densemble.input_files import open_regular
 
 Value = TypeVar("Value")
 
@@ -49,33 +51,30 @@ def read_regular(path: Path, limit: int = MOST_BYTES) -> bytes:
     """Read a regular file; pipes, devices and folders are refused without waiting for them.
 
     Raises:
-        OSError: the file cannot be opened or read.
-        Unreadable: it is not a regular file, or has more than ``limit`` bytes.
+        OSError: it is not a regular file, cannot be opened or read, or does not fit into memory.
+        Unreadable: it has more than ``limit`` bytes.
     """
-    _require_regular(path.stat(), limit)
-    # A file may be replaced by a pipe in between: opening one without O_NONBLOCK waits for a writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        _require_regular(os.fstat(file.fileno()), limit)
-        content = file.read(limit + 1)
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise Unreadable(f"it has {size:,} bytes, more than {limit:,}")
+        try:
+            content = file.read(limit + 1)
+        except MemoryError as error:
+            raise OSError(errno.ENOMEM, "the file does not fit into memory", str(path)) from error
     if len(content) > limit:
         raise Unreadable(f"it has more than {limit:,} bytes")
     return content
-
-
-def _require_regular(state: os.stat_result, limit: int) -> None:
-    if not stat.S_ISREG(state.st_mode):
-        raise Unreadable("it is a folder" if stat.S_ISDIR(state.st_mode) else "it is a pipe or device, not a file")
-    if state.st_size > limit:
-        raise Unreadable(f"it has {state.st_size:,} bytes, more than {limit:,}")
 
 
 def decoded(content: bytes) -> str:
     """Decode UTF-8 with or without a byte order mark.
 
     Raises:
-        Unreadable: the bytes are not UTF-8.
+        Unreadable: the bytes are not UTF-8, or no text.
     """
+    if b"\0" in content:
+        raise Unreadable("it is not a text file: it holds null characters")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -25,6 +25,7 @@ from densemble.data.parallel import map_in_threads
 from densemble.data.read_pairs import first_few
 from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
 from densemble.shapes import Array, Size
 from densemble.storage.arrays import create_array
 from densemble.storage.images import as_unit
@@ -69,7 +70,7 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
 def resize_image(image: Array, size: Size) -> Tensor:
     """Resizes ``(H, W, C)`` uint8, uint16 or float32 to ``(C, h, w)``, bilinear with antialiasing; keeps the type."""
     if image.dtype == np.uint8:
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
         small: Tensor = transforms.resize(tensor, list(size), antialias=True)
         return small
     values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
@@ -126,7 +127,7 @@ def _open(path: Path, stems: tuple[str, ...]) -> DecodedSplit | None:
 @lru_cache(maxsize=1 << 20)
 def _digest(path: str, length: int, changed: int) -> str:
     """Hash of a file; cached until its length or its modification time changes."""
-    with Path(path).open("rb") as file:
+    with open_regular(Path(path)) as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 

@@ -19,6 +19,7 @@ from densemble.data.folder import FolderData
 from densemble.data_options import DataOptions
 from densemble.ensemble.input_images import is_pil
 from densemble.errors import DataError, UsageError
+from densemble.input_files import expanded
 from densemble.shapes import Array, format_size, size_of
 from densemble.storage.images import write_png, write_tiff
 from densemble.storage.writing import atomic_path, require_writable
@@ -63,7 +64,7 @@ def store_dataset(
     """
     if task is None:
         raise UsageError("a torch data set needs task=, for instance task='segmentation'")
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     kind = TASKS[require_task(task)].target_kind_for(options.get("heatmap", "keypoints"))
     largest = 0.0
     for name, pairs in _splits(data).items():

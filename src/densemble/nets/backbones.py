@@ -343,8 +343,7 @@ def _read_weights(
     """Tensors of pretrained weights and where they come from; ``None`` for weights that are in no file."""
     if weights is None or (weights == "DEFAULT" and (name in OWN or is_user_function(name))):
         return None
-    is_path = isinstance(weights, Path) or local_weights.is_file_name(weights)
-    path = Path(weights).expanduser() if is_path else local_weights.find_local(_stems(name, str(weights)), weights_dir)
+    path = local_weights.named_file(weights) or local_weights.find_local(_stems(name, str(weights)), weights_dir)
     if path is None:
         return _download(name, weights), f"{name} {weights}"
     return local_weights.read_state(path), str(path)

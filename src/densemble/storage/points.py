@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError
+from densemble.input_files import require_regular
 from densemble.shapes import Array
 from densemble.storage.arrays import read_array
 from densemble.untrusted import MOST_DATA_BYTES, decoded, excerpt, parse_json, read_regular
@@ -44,6 +45,7 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
 def is_point_array(path: Path) -> bool:
     """Whether an NPY holds rows of two or three numbers, from its header; maps are wider."""
     try:
+        require_regular(path)
         shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except (OSError, ValueError, EOFError):
         return False  # the error is reported when the file is read
@@ -51,7 +53,7 @@ def is_point_array(path: Path) -> bool:
 
 
 def _rows(path: Path) -> _Rows:
-    if path.stat().st_size == 0:
+    if require_regular(path).st_size == 0:
         return []
     match path.suffix.lower():
         case ".npy":

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError, needs_package
+from densemble.input_files import require_regular
 from densemble.shapes import Array, Size
+from densemble.storage.decoding_memory import image_memory
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
 from densemble.storage.read_windows import Cells, WindowSource
 from densemble.storage.writing import replaced_folder
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-_MAX_CELL_BYTES = 1 << 30
 _MAX_CHANNELS = 64
 _MIN_CELL = 256  # smaller chunks are read together because each read takes zarr about a millisecond
 
@@ -44,8 +45,8 @@ def zarr_windows(path: Path) -> WindowSource:
     channels = math.prod(array.shape[axis] for axis in axes[2:])
     cell = tuple(array.chunks[axis] * math.ceil(_MIN_CELL / array.chunks[axis]) for axis in axes[:2])
     cell = (min(cell[0], size[0]), min(cell[1], size[1]))
-    if (claimed := math.prod(cell) * channels * array.dtype.itemsize) > _MAX_CELL_BYTES:
-        raise DataError(f"'{path}' has chunks of {claimed >> 20} MiB; write it again in chunks of {TILE} x {TILE}")
+    if (claimed := 2 * math.prod(cell) * channels * array.dtype.itemsize) > image_memory():
+        raise DataError(f"'{path}' has chunks of {claimed >> 21} MiB; write it again in chunks of {TILE} x {TILE}")
 
     def decode(row: int, column: int) -> Array:
         index: list[int | slice] = [0] * array.ndim
@@ -111,7 +112,7 @@ def _open_array(path: Path) -> Any:
         raise DataError(
             f"'{path}' is not a Zarr: it contains none of {', '.join(_METADATA_FILES)}; name the folder that does"
         )
-    stored = zarr.open(path, mode="r")
+    stored = zarr.open(_regular_store(zarr, path), mode="r")
     if isinstance(stored, zarr.Array):
         return stored
     attributes = stored.attrs.asdict()
@@ -123,6 +124,18 @@ def _open_array(path: Path) -> Any:
         names = ", ".join(name for name, _ in arrays) or "none"
         raise DataError(f"'{path}' holds the arrays {names}; name the folder of one of them")
     return arrays[0][1]
+
+
+def _regular_store(zarr: ModuleType, path: Path) -> Any:
+    """A store of a folder that reads regular files only: a chunk may be a named pipe."""
+
+    class RegularStore(zarr.storage.LocalStore):  # type: ignore[misc, name-defined]
+        async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+            if (self.root / key).exists():
+                require_regular(self.root / key)
+            return await super().get(key, *arguments, **options)
+
+    return RegularStore(path, read_only=True)
 
 
 def _axes(array: Any, path: Path) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
 from densemble.tasks.task import TargetKind
+from densemble.threads import is_started
+from densemble.training.loader_workers import warn_without_workers
 
 AHEAD = 2
 """Number of batches that the loader thread prepares in advance."""
@@ -117,8 +119,7 @@ def batches(
         workers: number of loader processes; with 0 a thread of this process prepares the batches.
         pinned: keep batches in pinned memory, from which a GPU copies asynchronously.
     """
-    loader = ThreadedLoader if workers == 0 else DataLoader
-    return loader(
+    return ThreadedLoader(
         samples,
         batch_size=batch_size,
         sampler=sampler,
@@ -141,9 +142,15 @@ class _LoaderGenerator(torch.Generator):
 
 
 class ThreadedLoader(DataLoader[Any]):
-    """DataLoader without worker processes; a thread prepares up to ``AHEAD`` batches in advance."""
+    """DataLoader that prepares ``AHEAD`` batches in a thread if it has no worker processes or cannot start them."""
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            try:
+                return super().__iter__()
+            except (OSError, RuntimeError) as error:  # no more processes, threads, or shared memory
+                warn_without_workers(self.num_workers, str(error))
+                self.num_workers, self.timeout = 0, 0
         return _prefetch(super().__iter__())
 
 
@@ -174,7 +181,9 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     # Not a daemon: the interpreter would kill a daemon inside torch at exit, which aborts the process.
     thread = threading.Thread(target=work, name="batches")
-    thread.start()
+    if not is_started(thread):
+        yield from source
+        return
     try:
         while True:
             batch, error = ready.get()

@@ -29,6 +29,7 @@ from densemble.training.dataset import DecodedSamples, EpochSampler, batches
 from densemble.training.divergence import Divergence, RollBack
 from densemble.training.features import feature_batches
 from densemble.training.interruption import Interruption
+from densemble.training.loader_workers import usable_workers
 from densemble.training.loggers import make_loggers
 from densemble.training.module import MemberModule
 from densemble.training.quiet import silence_lightning
@@ -286,6 +287,7 @@ def _loaders(fit: MemberFit, start: Start) -> tuple[DataLoader[Any], DataLoader[
         return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
+    workers = usable_workers(workers, fit.train, size)
     return (
         batches(_training_samples(fit), order, size, workers, pinned=gpu),
         batches(augmented(fit, fit.val, "none"), in_order, size, workers, pinned=gpu),

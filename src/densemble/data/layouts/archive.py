@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
 from densemble.storage.temporary import hold
 from densemble.storage.user_cache import ARCHIVES_LIMIT, prune, user_cache
 from densemble.storage.writing import cache_folder
@@ -62,7 +63,7 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
 
 
 def _fingerprint(archive: Path) -> str:
-    with archive.open("rb") as file:
+    with open_regular(archive) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 

@@ -7,6 +7,7 @@ from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_table
 from densemble.data.layouts.tables import Row, SampleTable, image_column, read_split, target_column
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 
 
 def find(path: Path) -> Layout | None:
@@ -20,7 +21,7 @@ def find(path: Path) -> Layout | None:
         DataError: the file is not CSV, a column is missing, or a split has an unknown name.
     """
     file = path if path.suffix.lower() == ".csv" and path.is_file() else path / "pairs.csv"
-    if not file.is_file():
+    if not is_no_folder(file):
         return None
     folder, table = file.parent, SampleTable()
     for row in _read_rows(file):

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from densemble.errors import DataError
+from densemble.input_files import open_regular
 from densemble.untrusted import MOST_DATA_BYTES, Unreadable, decoded, excerpt, parse_json, read_regular
 
 _LONGEST_CELL = 4096
@@ -116,7 +117,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
     parser.StartDoctypeDeclHandler = reject
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, ValueError) as error:

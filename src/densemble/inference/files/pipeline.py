@@ -3,11 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -22,6 +21,8 @@ from densemble.inference.files.job import Pace
 from densemble.inference.files.journal import State, source_state
 from densemble.inference.files.size_groups import SizeGroups
 from densemble.inference.sources import Item
+from densemble.storage.decoding_memory import kept_in_memory
+from densemble.threads import started_threads
 
 Compute = Callable[[Tensor], Prediction]
 """Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device.
@@ -123,8 +124,10 @@ class FilePipeline(Generic[Result]):
 
     def _read(self, index: int) -> ReadImage:
         item = self.items[index]
-        state = (0, 0) if item.path is None else source_state(item.path)  # before reading, so that later changes count
-        return ReadImage(index, *item.read(self.ensemble), state)
+        with failing_alone(item):  # before reading, so that later changes count
+            state = (0, 0) if item.path is None else source_state(item.path)
+        with kept_in_memory(), failing_alone(item):
+            return ReadImage(index, *item.read(self.ensemble), state)
 
     def _next_group(self) -> list[ReadImage]:
         """Add the next image to its group; return the group that is now complete, or an empty list."""
@@ -156,7 +159,11 @@ class FilePipeline(Generic[Result]):
                 group = [image for number, image in enumerate(group) if number not in failed]
         for number, image in enumerate(group):
             self._settle(self.pace.most_writing - 1)
-            self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
+            self.writing.append((image, writers.submit(self._finish, image, prediction[number])))
+
+    def _finish(self, image: ReadImage, prediction: Prediction) -> Result:
+        with failing_alone(self.items[image.index]):
+            return self.finish(image, prediction)
 
     def _computed(self, group: list[ReadImage]) -> Prediction:
         with self.seconds.of("compute"), torch.no_grad():
@@ -186,6 +193,20 @@ class FilePipeline(Generic[Result]):
             yield self.ended.pop(self.next_index - 1)
 
 
+@contextmanager
+def failing_alone(item: Item) -> Iterator[None]:
+    """Turn errors that concern one image into a DataError, so that the other images are predicted.
+
+    Raises:
+        DataError: the image needs more memory than there is, or its file vanished.
+    """
+    try:
+        yield
+    except (MemoryError, RecursionError, FileNotFoundError, PermissionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{item.where}: {type(error).__name__}: {reason}") from error
+
+
 class _CallingThread(Executor):
     """Runs each function immediately in the thread that submits it."""
 
@@ -201,22 +222,19 @@ class _CallingThread(Executor):
 @contextmanager
 def _threads(count: int, role: str) -> Iterator[Executor]:
     """Threads that compute on one core each; jobs that have not begun when the context ends are cancelled."""
-    if not count:
-        yield _CallingThread()
-        return
-    pool = ThreadPoolExecutor(count, f"densemble-{role}")
-    barrier, threads_of_caller = Barrier(count), torch.get_num_threads()
+    threads_of_caller = torch.get_num_threads()
 
     def limit() -> None:
         # A pool of threads for each of them would compete with the threads of the networks. The first call of
         # get_num_threads copies the caller's setting; without it, that would later undo the setting made here.
         torch.get_num_threads()
         torch.set_num_threads(1)
-        barrier.wait()
 
+    pool = started_threads(count, f"densemble-{role}", limit)
+    if pool is None:
+        yield _CallingThread()
+        return
     try:
-        for limited in [pool.submit(limit) for _ in range(count)]:
-            limited.result()
         torch.set_num_threads(threads_of_caller)  # threads that are started later copy this setting
         yield pool
     finally:
