@@ -88,14 +88,15 @@ def find_images(source: str | Path) -> list[Path]:
         path.lstat()
         return [path]
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        absent = isinstance(error, FileNotFoundError)
+        reason = "" if absent else f" ({getattr(error, 'strerror', None) or error})"
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
         images = [file for file in matched if _is_image(file)]
         if not images:
             raise DataError(f"no image matches '{text}'")
         return images
-    raise DataError(f"no image, folder or glob at '{text}' ({reason}); check the path")
+    raise DataError(f"no image, folder or glob at '{text}'{reason}; check the path")
 
 
 def _is_image(path: Path) -> bool:
