@@ -69,7 +69,15 @@ def print_result(text: str) -> None:
 
 
 def lost_output() -> str | None:
-    """Flush stdout; return why something that was printed there is lost, and forget it. A closed pipe lost nothing."""
+    """Flush the streams; return why something that was printed on stdout is lost, and forget it.
+
+    A reader that closed its pipe lost nothing. Without the flush, Python would do it and change the exit code.
+    """
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        _silence(sys.stderr)
     if sys.stdout is not None:
         with _standard_output(sys.stdout):
             sys.stdout.flush()

@@ -19,6 +19,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start the helper process in one process (--dist loadgroup), because it takes seconds."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "forked" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("forked"))
+
+
 @pytest.fixture
 def drawn(share: float) -> Callable[..., list[Any]]:
     """``drawn(cases, seed=0)``: the seeded share of the cases, at least one, in their order."""
@@ -60,7 +67,7 @@ def undisturbed(forked: Callable[[], AbstractContextManager[Space]], tmp_path_fa
     folder = tmp_path_factory.mktemp("undisturbed")
     made = Undisturbed(write_set(folder), write_config(folder / "config.yaml"), folder / "run", folder / "predictions")
     with forked() as space:
-        for arguments in (made.train(made.run), made.predict(made.predictions)):
-            done = space.run(*arguments)
-            assert done.code == 0, done.stderr
+        for command, arguments in (("train", made.train(made.run)), ("predict", made.predict(made.predictions))):
+            made.ends[command] = space.run(*arguments, env={"DENSEMBLE_CACHE_DIR": str(folder / "cache")})
+            assert made.ends[command].code == 0, made.ends[command].stderr
     return made

@@ -31,6 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ _NEWNS, _NEWUSER, _NEWNET = 0x00020000, 0x10000000, 0x40000000
 _REMOUNT, _PRIVATE, _RECURSIVE = 32, 1 << 18, 1 << 14
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
+_IMPORTED_LATE = ("pandas", "torch._dynamo", "torchvision.transforms.v2")
+"""Modules that commands import when they need them."""
 _NOT_IMPORTED = ("densemble.__main__", "densemble.inference.runtime.backends", "densemble.exporters")
 
 
@@ -218,9 +221,9 @@ def _preload() -> None:
     for module in pkgutil.walk_packages(densemble.__path__, "densemble."):
         if not module.name.startswith(_NOT_IMPORTED):
             with contextlib.suppress(ImportError):
-                __import__(module.name)
-    from torch import _dynamo  # noqa: F401  # Lightning imports it late
-    from torchvision.transforms import v2  # noqa: F401
+                import_module(module.name)
+    for name in _IMPORTED_LATE:
+        import_module(name)
 
     import densemble.engines.isolation.calls as calls
     import densemble.selection.timing as timing

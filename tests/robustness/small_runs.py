@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -109,12 +109,16 @@ def differences(folder: Path, expected: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing disturbed, its images, its configuration, and predictions with it."""
+    """A run that nothing disturbed, its images, its configuration, and predictions with it.
+
+    ``ends`` are the ends of ``train`` and ``predict``.
+    """
 
     data: Path
     config: Path
     run: Path
     predictions: Path
+    ends: dict[str, Any] = field(default_factory=dict)
 
     @property
     def artifact(self) -> Path:

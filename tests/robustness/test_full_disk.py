@@ -15,6 +15,24 @@ SIZES = {"train": 8_000_000, "assemble": 1_200_000, "predict": 120_000}
 """More bytes than each command writes."""
 FREE = [(command, round(most * (number / 30) ** 2)) for command, most in SIZES.items() for number in range(30)]
 """Commands with the bytes that are free when they start."""
+MAPS = """
+from pathlib import Path
+from densemble.errors import ResourceError
+from densemble.storage.arrays import create_array, temporary_array
+from densemble.storage.writing import cache_folder
+
+folder = Path(FOLDER)
+try:
+    temporary_array(folder, "f4", (1000, 1000))[:] = 1
+except ResourceError as error:
+    print(error)
+try:
+    with cache_folder(folder / "cache") as building:
+        create_array(building / "a.npy", "f4", (1000, 1000))[:] = 1
+except ResourceError as error:
+    print(error)
+assert not list(folder.rglob("*.npy"))
+"""
 
 
 def fill(folder: Path, free: int) -> Path:
@@ -65,7 +83,7 @@ def outcome(space: Space, command: str, free: int, undisturbed: Any, folder: Pat
 def test_full_disk(
     forked: Forked, undisturbed: Any, tmp_path: Path, drawn: Callable[..., list[Any]], report: Callable[..., None]
 ) -> None:
-    cases, problems = drawn(FREE), []
+    cases, problems = drawn(FREE, seed=191), []  # few trainings in the tenth
     for command, free in cases:
         with forked() as space:
             space.mount(tmp_path / "disk", "32M")
@@ -75,27 +93,9 @@ def test_full_disk(
 
 @pytest.mark.parametrize("size", ["0", "100K", "300K"])
 def test_a_full_disk_under_a_memory_map(size: str, forked: Forked, tmp_path: Path) -> None:
-    code = """
-        from pathlib import Path
-        from densemble.errors import ResourceError
-        from densemble.storage.arrays import create_array, temporary_array
-        from densemble.storage.writing import cache_folder
-        folder = Path(FOLDER)
-        for make in (lambda: temporary_array(folder, "f4", (1000, 1000)), None):
-            try:
-                if make:
-                    make()[:] = 1
-                else:
-                    with cache_folder(folder / "cache") as building:
-                        create_array(building / "a.npy", "f4", (1000, 1000))[:] = 1
-            except ResourceError as error:
-                print(error)
-        assert not list(folder.rglob("*.npy"))
-    """.replace("        ", "", 1)
-    lines = [line.removeprefix("        ") for line in code.splitlines()]
     with forked() as space:
         space.mount(tmp_path, "512K")
         fill(space.path(tmp_path), {"0": 0, "100K": 100_000, "300K": 300_000}[size])
-        done = space.run(code="\n".join(lines).replace("FOLDER", repr(str(tmp_path))))
+        done = space.run(code=MAPS.replace("FOLDER", repr(str(tmp_path))))
     assert done.code == 0, done.stderr
     assert done.stdout.count("No space left on device (needs 4.0 MB, ") == 2

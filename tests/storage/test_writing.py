@@ -19,7 +19,7 @@ from densemble.errors import DataError, ResourceError, UsageError
 from densemble.storage.arrays import create_array, temporary_array, write_npy
 from densemble.storage.images import write_tiff
 from densemble.storage.pillow import write_png
-from densemble.storage.temporary import TEMPORARY, hold, remove_if_unused, sweep
+from densemble.storage.temporary import TEMPORARY, hold, locked_file, remove_if_unused, sweep
 from densemble.storage.weight_files import write_tensors
 from densemble.storage.writing import (
     append_line,
@@ -157,7 +157,8 @@ def test_files_and_folders_are_flushed_before_and_after_they_are_renamed(
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda file: flushed.append(str(Path(f"/proc/self/fd/{file}").readlink())))
     write_text(tmp_path / "a.txt", "a")
-    assert [Path(path).name for path in flushed] == ["a.txt", tmp_path.name]
+    assert [bool(TEMPORARY.fullmatch(Path(path).name)) for path in flushed] == [True, False]
+    assert Path(flushed[1]) == tmp_path
     flushed.clear()
     with cache_folder(tmp_path / "cache") as folder:
         (folder / "0.npy").write_text("a")
@@ -221,19 +222,22 @@ def test_a_folder_replaces_another_one(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_dead_processes_are_swept_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    code = "from pathlib import Path; import os, sys; from densemble.storage.temporary import locked_folder\n"
-    code += "with locked_folder(Path(sys.argv[1])) as folder: (folder / 'half').write_text('a'); os._exit(9)"
+    code = "from pathlib import Path; import os, sys; from densemble.storage.temporary import *\n"
+    code += "with locked_folder(Path(sys.argv[1])) as folder, locked_file(Path(sys.argv[1])):\n"
+    code += "    (folder / 'half').write_text('a')\n    os._exit(9)"
     (tmp_path / "inner").mkdir()
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "inner")], check=False)
-    (dead,) = (tmp_path / "inner").iterdir()
+    dead, half = sorted((tmp_path / "inner").iterdir(), key=Path.is_file)
+    assert half.is_file()
     user = tmp_path / "inner" / ".mine.tmp"
     user.mkdir()
-    with temporary_folder(tmp_path / "inner") as living:
+    with temporary_folder(tmp_path / "inner") as living, locked_file(tmp_path / "inner") as (living_file, _):
         os.utime(living, (1, 1))  # as if the clock of its machine were wrong
         sweep(tmp_path)
         assert dead.exists(), "only deep looks into folders"
         sweep(tmp_path, deep=True)
-        assert not dead.exists() and living.exists() and user.exists()
+        assert not dead.exists() and not half.exists()
+        assert living.exists() and living_file.exists() and user.exists()
     link = tmp_path / f"{dead.name}"
     link.symlink_to(tmp_path / "inner")
     sweep(tmp_path, deep=True)

@@ -29,6 +29,7 @@ from densemble.evaluation.scores import score_baselines
 from densemble.nets.backbones import require_weights
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
+from densemble.storage.folder_lock import folder_lock
 from densemble.storage.runs import RunFolder, read_json, require_new
 from densemble.storage.writing import append_line, require_writable, write_json, write_text
 from densemble.tasks import make_task
@@ -179,12 +180,13 @@ def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
         DataError: the data has errors; nothing is removed.
     """
     run = RunFolder(out)
-    _require_same_settings(run, config, resume=True)
-    changed = describe_changes(run.digests, data_digests(data))
-    if changed:
-        require_sound(data)
-        log.info(f"trained from the start: {changed}")
-        forget_training(run)
+    with folder_lock(out):
+        _require_same_settings(run, config, resume=True)
+        changed = describe_changes(run.digests, data_digests(data))
+        if changed:
+            require_sound(data)
+            log.info(f"trained from the start: {changed}")
+            forget_training(run)
 
 
 def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:

@@ -20,7 +20,7 @@ from densemble.exporters.card_facts import CardFacts, card_facts
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import artifact_file, load, save
 from densemble.storage.hub_download import ARTIFACT, HubAddress, download, hub_address, hub_errors
-from densemble.storage.writing import atomic_path, require_writable, scratch_folder, write_text, writing
+from densemble.storage.writing import atomic_files, atomic_path, require_writable, scratch_folder, write_text
 
 
 class HubModel(ModelHubMixin):
@@ -66,8 +66,8 @@ def save_pretrained(
     """
     folder = require_writable(Path(folder))
     options = CardOptions(str(folder / ARTIFACT), licence)
-    with _hub_model(ensemble, run, options, functions) as model, writing(folder):
-        model.save_pretrained(folder)
+    with _hub_model(ensemble, run, options, functions) as model, atomic_files(folder / ARTIFACT) as artifact:
+        model.save_pretrained(artifact.parent)
     return folder
 
 

@@ -1,8 +1,8 @@
-"""Temporary folders of this process: random names, no entry for other users, removed when their process is gone.
+"""Temporary folders and files of this process: random names, folders closed to other users.
 
 Nobody can place a link in such a folder that a library would follow when it writes a file there by name. The process
-locks the folder, and the system releases the lock of a process that ends in any way, so :func:`sweep` knows what is
-left over. The age of a folder would not tell: the clocks of two machines differ.
+locks the folder or file, and the system releases the lock of a process that ends in any way, so :func:`sweep` knows
+what is left over. The age of a folder would not tell: the clocks of two machines differ.
 """
 
 import errno
@@ -16,10 +16,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = re.compile(r"\.densemble-[0-9a-f]{16}\.tmp")
-"""Name of a temporary folder."""
+"""Name of a temporary folder or file."""
 NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV)
 """Errors of file systems that lack a function."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _locked: set[int] = set()  # descriptors of the temporary folders of this process
 _held: set[tuple[int, int]] = set()  # folders of the cache, by device and inode
 
@@ -36,6 +37,10 @@ def _release_after_fork() -> None:
 os.register_at_fork(after_in_child=_release_after_fork)
 
 
+class _Swept(Exception):
+    """Raised if another process removed a temporary folder or file before it was locked."""
+
+
 @contextmanager
 def locked_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder in ``parent`` that is locked by this process, and removed at the end of the context.
@@ -43,7 +48,7 @@ def locked_folder(parent: Path) -> Iterator[Path]:
     Raises:
         OSError: ``parent`` cannot be written or the disk is full.
     """
-    folder, descriptor = _new_folder(parent)
+    folder, descriptor = _new(parent, _make_folder)
     try:
         yield folder
     finally:
@@ -52,19 +57,52 @@ def locked_folder(parent: Path) -> Iterator[Path]:
             _release(descriptor)
 
 
-def _new_folder(parent: Path) -> tuple[Path, int]:
-    """Make and lock a folder. If a sweep comes in between and removes it, make another one."""
+@contextmanager
+def locked_file(parent: Path) -> Iterator[tuple[Path, int]]:
+    """Yield a new file in ``parent``, and its descriptor; it is removed at the end of the context, if it still exists.
+
+    It is cheaper than a folder. It is not for libraries that write to a path: they may replace the file, and its lock.
+
+    Raises:
+        OSError: ``parent`` cannot be written or the disk is full.
+    """
+    file, descriptor = _new(parent, _make_file)
+    try:
+        yield file, descriptor
+    finally:
+        if descriptor in _locked:  # else this is a fork of the process that made it
+            with suppress(OSError):
+                file.unlink()
+            _release(descriptor)
+
+
+def _make_folder(path: Path) -> int:
+    path.mkdir(0o700)
+    try:
+        return os.open(path, _FOLDER)
+    except FileNotFoundError as error:
+        raise _Swept from error
+
+
+def _make_file(path: Path) -> int:
+    return os.open(path, _FILE | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _new(parent: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """Make and lock a folder or a file. If a sweep comes in between and removes it, make another one."""
     while True:
-        folder = parent / f".densemble-{secrets.token_hex(8)}.tmp"
-        folder.mkdir(0o700)
-        with suppress(FileNotFoundError, BlockingIOError):
-            descriptor = os.open(folder, _FOLDER)
+        path = parent / f".densemble-{secrets.token_hex(8)}.tmp"
+        with suppress(_Swept):
+            descriptor = make(path)
             _locked.add(descriptor)
             try:
                 with without_locks():
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                folder.lstat()  # it still exists
-                return folder, descriptor
+                path.lstat()  # it still exists
+                return path, descriptor
+            except (FileNotFoundError, BlockingIOError) as error:
+                _release(descriptor)
+                raise _Swept from error
             except OSError:
                 _release(descriptor)
                 raise
@@ -88,26 +126,28 @@ def without_locks(explain: Callable[[str], None] | None = None) -> Iterator[None
 
 
 def sweep(folder: Path, deep: bool = False) -> None:
-    """Remove the temporary folders that dead processes left in a folder; ``deep``: and in the folders in it.
+    """Remove what dead processes left in a folder: temporary folders and files; ``deep``: and in the folders in it.
 
-    A folder is removed if its lock is free. Where the file system has no locks, nothing is removed.
+    It is removed if its lock is free. Where the file system has no locks, nothing is removed.
     """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with suppress(OSError):
-                if not entry.is_dir(follow_symlinks=False):
-                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
                 if TEMPORARY.fullmatch(entry.name):
-                    _remove_unlocked(Path(entry.path))
-                elif deep:
+                    _remove_unlocked(Path(entry.path), is_folder)
+                elif is_folder and deep:
                     sweep(Path(entry.path), deep)
 
 
-def _remove_unlocked(folder: Path) -> None:
-    descriptor = os.open(folder, _FOLDER)
+def _remove_unlocked(path: Path, is_folder: bool) -> None:
+    descriptor = os.open(path, _FOLDER if is_folder else _FILE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        if is_folder:
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
     finally:
         os.close(descriptor)
 
@@ -115,7 +155,7 @@ def _remove_unlocked(folder: Path) -> None:
 def remove_if_unused(folder: Path) -> bool:
     """Remove a folder that no process holds, see :func:`hold`; return whether it is gone."""
     with suppress(OSError):
-        _remove_unlocked(folder)
+        _remove_unlocked(folder, True)
     return not folder.exists()
 
 

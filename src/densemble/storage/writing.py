@@ -1,10 +1,11 @@
 """The one way to write files and folders: atomically, under random names, with one error for all failures.
 
-A file or folder is made inside a temporary folder ``.densemble-RANDOM.tmp`` beside its destination, flushed to disk and
-renamed, see :mod:`densemble.storage.temporary`.
+A file or folder is made as, or inside, a temporary ``.densemble-RANDOM.tmp`` beside its destination, flushed to disk
+and renamed, see :mod:`densemble.storage.temporary`.
 """
 
 import errno
+import io
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO, TextIO
 from safetensors import SafetensorError
 
 from densemble.errors import DensembleError, ResourceError, UsageError
-from densemble.storage.temporary import NOT_SUPPORTED, locked_folder
+from densemble.storage.temporary import NOT_SUPPORTED, locked_file, locked_folder
 
 CHOOSE_ANOTHER = "choose another folder"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -132,16 +133,33 @@ def atomic_path(path: Path, needed: int | None = None) -> Iterator[Path]:
 
 @contextmanager
 def atomic_binary(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
-    """Yield an open binary file that replaces ``path`` atomically, see :func:`atomic_path`."""
-    with atomic_path(path, needed) as temporary, temporary.open("wb") as file:
-        yield file
+    """Yield an open binary file; on success it is flushed to disk and replaces ``path`` atomically.
+
+    Args:
+        path: file to write.
+        needed: bytes that it takes, for the message of an error.
+
+    Raises:
+        ResourceError: the folder cannot be written or the disk is full.
+        UsageError: the name is too long.
+    """
+    with writing(path, needed=needed, replaces=True), locked_file(path.parent) as (temporary, descriptor):
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            yield file
+        os.fsync(descriptor)
+        temporary.replace(path)
+        _sync(path.parent)
 
 
 @contextmanager
 def atomic_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Yield an open UTF-8 text file that replaces ``path`` atomically, see :func:`atomic_path`."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline=newline) as file:
-        yield file
+    """Yield an open UTF-8 text file that replaces ``path`` atomically, see :func:`atomic_binary`."""
+    with atomic_binary(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline=newline)
+        try:
+            yield text
+        finally:
+            text.detach()  # flushes it
 
 
 @contextmanager
