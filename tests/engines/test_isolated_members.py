@@ -47,6 +47,14 @@ def test_another_process_trains_the_same_member(
         assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
 
 
+@pytest.mark.slow
+def test_loader_processes_of_another_process(scenes: Path, tmp_path: Path) -> None:
+    values = config(True, epochs=1).model_dump()
+    two = make_config({**values, "trainer": {"isolated": True, "workers": 2}})
+    (outcome,) = train_members(FolderData(scenes, "saliency"), two, tmp_path / "run")
+    assert outcome.state == "done", outcome.error
+
+
 def test_members_with_a_time_limit_are_measured_in_other_processes(scenes: Path, tmp_path: Path) -> None:
     """Its head ends the process that measures it."""
     failing = {"backbone": SMALL, "weights": None, "name": "exits", "head": "failing_parts:Exit"}

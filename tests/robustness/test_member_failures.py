@@ -10,6 +10,12 @@ import yaml
 from failing_parts import CRASHES, KINDS
 from small_networks import SMALL
 
+from densemble.engines.isolation.calls import is_supported
+
+pytestmark = [
+    pytest.mark.xdist_group("isolated"),  # one server for all
+    pytest.mark.skipif(not is_supported(), reason="processes are forked on Linux only"),
+]
 ALWAYS = "HangWithoutSignals"
 """Kind that ``make test`` always runs, beside a tenth of the others."""
 

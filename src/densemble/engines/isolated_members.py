@@ -125,8 +125,10 @@ def _require_possible(training: Training, index: int) -> None:
         NotPossible: it cannot; the reason is empty if the settings say so.
     """
     trainer, member = training.config.trainer, training.config.members[index]
-    if not (calls.ISOLATED if trainer.isolated is None else trainer.isolated) or not is_supported():
+    if not (calls.ISOLATED if trainer.isolated is None else trainer.isolated):
         raise NotPossible("")
+    if not is_supported():
+        raise NotPossible("processes are forked on Linux only" if trainer.isolated else "")
     if training.callbacks.callbacks:
         raise NotPossible("callbacks are objects of this process")
     parts = [member.backbone, member.head or "", *training.config.loss.split("+")]

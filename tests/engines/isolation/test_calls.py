@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -140,6 +141,43 @@ def test_what_another_process_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(HEADS, "mine", HEADS["fpn"])
     with pytest.raises(NotPossible, match="HEADS has the row 'mine' only in this program"):
         call(os.getpid)
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from densemble.engines.isolation.calls import call
+sys.path.insert(0, sys.argv[1])
+import test_calls
+call(test_calls.report_and_sleep, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow  # it starts a second server
+def test_nothing_outlives_a_killed_program(tmp_path: Path) -> None:
+    file = tmp_path / "process"
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(file)])
+    try:
+        while not file.is_file() or not file.read_text():
+            assert program.poll() is None
+            time.sleep(0.05)
+        process = int(file.read_text())
+        server = int(Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()[1])
+    finally:
+        program.kill()
+        program.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (runs(process) or runs(server)):
+        time.sleep(0.05)
+    assert not runs(process) and not runs(server)
+
+
+def runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")")[-1].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 @pytest.mark.slow  # it starts a second server

@@ -5,6 +5,7 @@ import ctypes
 import faulthandler
 import logging
 import logging.handlers
+import multiprocessing
 import os
 import pickle
 import signal
@@ -59,6 +60,8 @@ def run_job(connection: Connection, faults: int, server: int) -> Never:
         faulthandler.register(signal.SIGUSR1, file=faults)
         atexit._clear()
         code = _run(connection)
+        for process in multiprocessing.active_children():  # loader workers
+            process.terminate()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
