@@ -286,5 +286,5 @@ def require_suiting(ensemble: Ensemble, names: Sequence[str]) -> None:
     measures = uncertainty_measures_for(task)
     if {policy.measure for policy in cascade.policies} - {*measures}:
         raise Unreadable(f"cascade: the task {task.name} has no such measure; it has {', '.join(measures)}")
-    if set(cascade.shares) != set(names) or set(cascade.policies[-1].members) != set(names):
+    if set(cascade.shares) != set(names):  # the members of the policies have shares
         raise Unreadable("cascade: it is one of other members")
