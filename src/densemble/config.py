@@ -342,7 +342,7 @@ def _describe_item(item: dict[str, Any]) -> str:
     if item["type"] == "literal_error":
         known = re.findall("'([^']+)'", item["ctx"]["expected"])
         message = did_you_mean(str(item["input"]), known) + message
-    return f"'{key}' = {excerpt(repr(item['input']))}: {excerpt(message)}" if key else excerpt(message)
+    return f"'{key}' = {excerpt(repr(item['input']))}: {excerpt(message, 600)}" if key else excerpt(message, 600)
 
 
 def _suggest(location: tuple[Any, ...]) -> str:

@@ -27,8 +27,7 @@ def test_resumed_classes_keep_their_numbers(order: list[str], tmp_path: Path, mo
     (tmp_path / "data" / "classes.txt").write_text("\n".join(order))
     run, seen = RunFolder(tmp_path / "run"), []
     run.path.mkdir()
-    task = SegmentationTask(("sky", "road")).describe()
-    write_json(run.state, {"task": task, "data": str(tmp_path / "data"), "val": []})
+    write_json(run.state, {"data": "", "val": [], "task": SegmentationTask(("sky", "road")).describe()})
     monkeypatch.setattr(local, "_check_members", lambda config: [])
     for name in ("_open_run", "_require_weights", "require_sound"):
         monkeypatch.setattr(local, name, lambda *given: None)

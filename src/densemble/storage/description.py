@@ -286,6 +286,5 @@ def require_suiting(ensemble: Ensemble, names: Sequence[str]) -> None:
     measures = uncertainty_measures_for(task)
     if {policy.measure for policy in cascade.policies} - {*measures}:
         raise Unreadable(f"cascade: the task {task.name} has no such measure; it has {', '.join(measures)}")
-    run = {name for policy in cascade.policies for name in policy.members}
-    if set(cascade.shares) != set(names) or not run <= set(names):
+    if set(cascade.shares) != set(names):  # the members of the policies have shares
         raise Unreadable("cascade: it is one of other members")
