@@ -7,8 +7,9 @@ images: in a folder, a glob or a table.
 import errno
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import Any
 
 from densemble.errors import UsageError
 
@@ -21,6 +22,22 @@ _KINDS = {
 }
 # Absent on some systems. O_NONBLOCK does nothing for a regular file.
 _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY", "O_CLOEXEC"))
+
+
+class _NeverWaiting(FileIO):
+    """A file whose reading fails where it would block: some files of ``/proc`` wait although they are regular."""
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            raise OSError(errno.EAGAIN, "reading it would block")
+        return count
+
+    def readall(self) -> bytes:
+        content = super().readall()
+        if content is None:
+            raise OSError(errno.EAGAIN, "reading it would block")
+        return content
 
 
 def require_regular(path: Path) -> os.stat_result:
@@ -85,7 +102,7 @@ def open_regular(path: Path) -> BufferedReader:
     descriptor = os.open(path, _FLAGS)
     try:
         _checked(path, os.fstat(descriptor))
-        return os.fdopen(descriptor, "rb")
+        return BufferedReader(_NeverWaiting(descriptor))
     except BaseException:
         os.close(descriptor)
         raise

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tifffile
 from PIL import Image
+from robustness.small_runs import Undisturbed
 
 _MOST_BYTES = 1_000_000_000
 _SECONDS = 20.0
@@ -258,3 +260,59 @@ def test_bombs(
             most = max([most, *(int(line.split()[1]) for line in done.stdout.splitlines())])
             path.unlink()
     report(cases=len(names), problems=problems, note=f"at most {most / 1e6:.0f} MB")
+
+
+# Decodes the pairs of a data set in 16 threads, or predicts a folder, and prints the peak of resident memory.
+_MANY = """
+import sys
+from pathlib import Path
+from densemble import threads
+import densemble.data.parallel
+densemble.data.parallel.cpu_count = lambda: 16
+
+def memory(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS") - 400_000_000
+sys.argv = ["densemble", *{arguments!r}]
+try:
+    from densemble.cli import main
+    main()
+finally:
+    print("PEAK", memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_many_bombs(
+    command: str, forked: Callable[[], Any], undisturbed: Undisturbed, report: Callable[..., None], tmp_path: Path
+) -> None:
+    """Bombs between photos of 4 million pixels, in 16 threads."""
+    names = [name for name in BOMBS if name.endswith((".png", ".jpg", ".webp", ".bmp")) and name != "text.png"]
+    sound = next(undisturbed.images.glob("*")).read_bytes()
+    large = _white_png(2_000)
+    for split in ("train", "val"):
+        for part in ("images", "targets"):
+            (tmp_path / split / part).mkdir(parents=True)
+        for number, name in enumerate(names):
+            as_image, ending = number % 2 == 0, Path(name).suffix
+            image, target = (BOMBS[name](), sound) if as_image else (sound, BOMBS[name]())
+            (tmp_path / split / "images" / f"{number}{ending}").write_bytes(image)
+            (tmp_path / split / "targets" / f"{number}{ending}").write_bytes(target)
+        for number in range(8):
+            for part in ("images", "targets"):
+                (tmp_path / split / part / f"large{number}.png").write_bytes(large)
+    if command == "train":
+        arguments = ["train", tmp_path, "--config", undisturbed.config, "-o", tmp_path / "run"]
+    else:
+        arguments = ["predict", undisturbed.artifact, tmp_path / "train" / "images", "-o", tmp_path / "out"]
+    code = _MANY.replace("{arguments!r}", repr([str(argument) for argument in arguments]))
+    with forked() as space:
+        done = space.run(code=code, timeout=120)
+    peak = int(done.stdout.rpartition("PEAK ")[2] or 1 << 40)
+    problems = [problem for problem in [done.problem(3 if command == "train" else 5)] if problem]
+    problems += [f"{peak / 1e6:.0f} MB"] if peak > _MOST_BYTES else []
+    report(cases=2 * len(names) + 16, problems=problems, note=f"{command}: {peak / 1e6:.0f} MB")

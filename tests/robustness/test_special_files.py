@@ -117,7 +117,9 @@ PLACES: dict[str, Callable[[Path], object]] = {
 # A link that leads nowhere, or a folder, is as good as no file where a file may be absent.
 OPTIONAL = ("pairs.csv", "classes.txt", "labelmap.txt", "class_dict.csv", "raster.tif.aux.xml")
 ABSENT = ("folder", "broken link", "loop")
-EMPTY = {("null", "points.csv")}
+# GDAL reads what does not block it.
+HARMLESS = {("memory", "raster.tif.aux.xml"), ("messages", "raster.tif.aux.xml")}
+IN_SETS = ("pairs.csv", "classes.txt", "labelmap.txt", "class_dict.csv", "left out.txt", "colours.json")
 
 
 class _Hang(Exception):
@@ -130,7 +132,8 @@ def _hang(number: int, frame: object) -> None:
 
 def _problem(kind: str, place: str, folder: Path) -> str | None:
     folder.mkdir()
-    _write_set(folder)
+    if place in IN_SETS or "/" in place:
+        _write_set(folder)
     path = folder / place
     path.unlink(missing_ok=True)
     KINDS[kind](path)
@@ -143,7 +146,8 @@ def _problem(kind: str, place: str, folder: Path) -> str | None:
         return f"{kind} as {place}: {type(error).__name__}: {error}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return None if kind in ABSENT and place in OPTIONAL else f"{kind} as {place}: no error"
+    is_allowed = (kind in ABSENT and place in OPTIONAL) or (kind, place) in HARMLESS
+    return None if is_allowed else f"{kind} as {place}: no error"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
@@ -178,7 +182,7 @@ def test_names_of_images(
     folder.mkdir()
     for name in NAMES:
         Image.fromarray(PIXELS).save(tmp_path / "image.png")
-        os.rename(tmp_path / "image.png", os.fsencode(folder) + b"/" + os.fsencode(f"{name}.png"))  # noqa: PTH104 (bytes)
+        (tmp_path / "image.png").rename(folder / f"{name}.png")
     special = [kind for kind in KINDS if kind not in ("folder", "null", "terminal", "messages")]
     for number, kind in enumerate(special):
         KINDS[kind](folder / f"special {number}.png")

@@ -241,7 +241,8 @@ def _report(facts: dict[str, Any]) -> str:
 
 def without_private_data(text: str) -> str:
     """Replace paths by PATH, the name of the user by USER and that of the host by HOST."""
-    text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
+    with suppress(RuntimeError):  # there is no home folder
+        text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
     text = _PATH.sub("PATH", text)
     for name, word in ((_user(), "USER"), (platform.node(), "HOST"), (platform.node().partition(".")[0], "HOST")):
         if name:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densemble.errors import WeightsError
-from densemble.input_files import expanded, require_regular
+from densemble.input_files import expanded, open_regular
 
 WEIGHTS_DIR_VARIABLE = "DENSEMBLE_WEIGHTS_DIR"
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -60,7 +60,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         WeightsError: the file does not exist, is damaged, or is not a dictionary of tensors.
     """
     try:
-        require_regular(path)
+        with open_regular(path) as file:
+            file.read(1)
     except OSError as error:
         reason = error.strerror or error
         raise WeightsError(
@@ -74,7 +75,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read weights '{path}': {error}; download or copy the file again") from error
     except Exception as error:  # torch.load raises errors of pickle, whose classes differ between versions
         raise WeightsError(
-            f"'{path}' does not contain only tensors ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"'{path}' does not contain only tensors ({type(error).__name__}: {str(error)[:200]}); "
             "save only model.state_dict(), preferably as .safetensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

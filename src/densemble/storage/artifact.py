@@ -26,6 +26,7 @@ from densemble.ensemble.membership import keep_members
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.input_files import open_regular
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
 from densemble.nets.node_channels import wrong_channels
@@ -389,7 +390,7 @@ def _check_header(path: Path) -> None:
     if path.suffix != ".safetensors":
         advice = "an artifact is named NAME.safetensors; `densemble assemble` writes one"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > _MAX_HEADER_BYTES:
                 raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; {advice}")

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError
-from densemble.input_files import require_regular
 from densemble.shapes import Array
-from densemble.storage.arrays import read_array
+from densemble.storage.arrays import array_header, read_array
+from densemble.storage.pixels import read_signature
 from densemble.untrusted import MOST_DATA_BYTES, decoded, excerpt, parse_json, read_regular
 
 _Rows = Sequence[Sequence[float] | Array]
@@ -45,15 +45,14 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
 def is_point_array(path: Path) -> bool:
     """Whether an NPY holds rows of two or three numbers, from its header; maps are wider."""
     try:
-        require_regular(path)
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+        shape, _ = array_header(path, ())
+    except DataError:
         return False  # the error is reported when the file is read
     return len(shape) == 2 and shape[1] in (2, 3)
 
 
 def _rows(path: Path) -> _Rows:
-    if require_regular(path).st_size == 0:
+    if not read_signature(path):
         return []
     match path.suffix.lower():
         case ".npy":

@@ -153,9 +153,12 @@ def atomic_binary(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Yield an open UTF-8 text file that replaces ``path`` atomically, see :func:`atomic_binary`."""
+    r"""Yield an open UTF-8 text file that replaces ``path`` atomically, see :func:`atomic_binary`.
+
+    Names of files that are not UTF-8 are written with escapes such as ``\udcff``.
+    """
     with atomic_binary(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline=newline)
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline=newline)
         try:
             yield text
         finally:
