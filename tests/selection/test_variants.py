@@ -30,7 +30,7 @@ from densemble.selection.variants import (
     make_soups,
     make_views,
 )
-from densemble.storage.artifact import restore
+from densemble.storage.restore import restore
 from densemble.storage.runs import RunFolder, read_json
 from densemble.tasks import SaliencyTask
 

@@ -25,13 +25,13 @@ from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
-from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.errors import ArtifactError, UsageError
 from densemble.input_files import open_regular
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
-from densemble.nets.node_channels import wrong_channels
 from densemble.storage.description import member_spec, require_description, require_part_values, require_suiting
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
+from densemble.storage.restore import BUILD_ERRORS, restore
 from densemble.storage.runs import RunFolder, strict
 from densemble.storage.weight_files import write_tensors
 from densemble.storage.writing import require_writable
@@ -46,8 +46,6 @@ LICENCE_NOTE = (
     "they were trained on."
 )
 _MAX_HEADER_BYTES = 64 << 20
-_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
-"""Errors that libraries raise for a network that cannot be built as it is described."""
 _FITTED = "combine.fitted/"
 """Prefix of the tensors of the combination rule; it is no member name because those contain no dot."""
 
@@ -204,7 +202,7 @@ def _damage(path: Path) -> Iterator[None]:
     """Turn errors about the values in a description into an ArtifactError."""
     try:
         yield
-    except _BUILD_ERRORS as error:
+    except BUILD_ERRORS as error:
         reason = error if isinstance(error, Unreadable) else repr(error)
         raise ArtifactError(
             f"artifact '{path}' has damaged metadata ({excerpt(str(reason))}); {remedy(path)}"
@@ -352,34 +350,6 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"artifact '{path}' is damaged ({excerpt(str(error))}); {remedy(path)}") from error
     return tensors
-
-
-def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseModel:
-    """Build a member from its specification and its tensors, without initializing weights first.
-
-    Raises:
-        ArtifactError: the tensors do not fit the specification.
-    """
-    try:
-        model = DenseModel.from_spec(spec, "meta")
-        for name, tensor in model.state_dict().items():
-            if name in state and state[name].is_floating_point() != tensor.is_floating_point():
-                raise RuntimeError(f"{name} is {state[name].dtype} instead of {tensor.dtype}")
-        if reason := wrong_channels(model.backbone, (spec.channels, *spec.skip_channels)):
-            raise RuntimeError(reason)
-        model.load_state_dict(state, assign=True)
-        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-            # Some networks compute constants in their constructor and do not save them, so meta tensors remain.
-            model = DenseModel.from_spec(spec)
-            model.load_state_dict(state)
-    except DensembleError:
-        raise
-    except _BUILD_ERRORS as error:
-        detail = excerpt(" ".join(str(error).split()), 300)
-        raise ArtifactError(
-            f"{source}: the tensors do not fit the network ({detail}); was it made by another version?"
-        ) from error
-    return model.requires_grad_(True).eval()
 
 
 def _check_header(path: Path) -> None:

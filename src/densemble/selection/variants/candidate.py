@@ -12,7 +12,7 @@ from densemble.errors import ArtifactError
 from densemble.evaluation.scores import Scores
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.local_weights import read_state
-from densemble.storage.artifact import restore
+from densemble.storage.restore import restore
 from densemble.storage.run_records import VariantRecord, member_state, optional_record, read_member, spec_of
 from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder
 from densemble.storage.writing import write_json

@@ -17,7 +17,7 @@ from densemble.selection.variants.making import (
     snapshots_of,
     write_predicted,
 )
-from densemble.storage.artifact import restore
+from densemble.storage.restore import restore
 from densemble.storage.run_records import ConsideredRecord, optional_record
 from densemble.storage.runs import RunFolder
 from densemble.storage.weight_files import write_tensors
