@@ -8,6 +8,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.installed-docs
+AUDIT_INSTALLED := .venv/.installed-audit
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 
 ifneq ($(UV),)
@@ -25,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: setup demo test slow stress check docs figures mutations bench clean help
+.PHONY: setup demo test slow stress check docs figures mutations audit bench clean help
 
 setup: $(INSTALLED)  ## make .venv and install densemble with its tools into it
 
@@ -57,6 +58,9 @@ figures: $(INSTALLED)  ## print every figure of README, docs and CHANGELOG with 
 mutations: $(INSTALLED)  ## 60 seeded mutations of metrics, ensemble, selection; at least 54 must be killed
 	$(PYTHON) benchmarks/mutations.py
 
+audit: $(AUDIT_INSTALLED)  ## known vulnerabilities (where the advisory service answers) and licences of all dependencies
+	$(PYTHON) benchmarks/audit.py
+
 bench: $(INSTALLED)  ## run every benchmark; JSON goes to benchmarks/results
 	@set -e; for benchmark in benchmarks/bench_*.py; do echo "$$benchmark"; $(PYTHON) "$$benchmark"; done
 
@@ -76,4 +80,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(DOCS_INSTALLED): $(INSTALLED)
 	$(INSTALL) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+$(AUDIT_INSTALLED): $(INSTALLED)
+	$(INSTALL) -c constraints.txt -e '.[audit]'
 	@touch $@

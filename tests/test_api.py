@@ -19,10 +19,13 @@ def test_every_public_name_is_there() -> None:
         de.nonsense  # noqa: B018
 
 
-def test_importing_densemble_does_not_import_torch() -> None:
-    code = "import sys, densemble; print('torch' in sys.modules, densemble.__version__)"
+def test_importing_densemble_does_not_import_torch_and_turns_usage_reports_off() -> None:
+    code = (
+        "import sys, densemble; print('torch' in sys.modules, densemble.__version__)\n"
+        "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
+    )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert output.split() == ["False", de.__version__]
+    assert output.split() == ["False", de.__version__, "True"]
 
 
 def test_train_assemble_save_load_predict(scenes: Path, tmp_path: Path) -> None:

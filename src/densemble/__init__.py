@@ -6,8 +6,12 @@ de.save(run.assemble(), "gaze.safetensors")
 for p in de.predict(de.load("gaze.safetensors"), "photos/"): p.save("out")
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+for _switch in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_switch, "1")  # read when the library is imported, so it must be set before
 
 if TYPE_CHECKING:
     from densemble.data.folder import FolderData

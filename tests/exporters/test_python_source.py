@@ -94,7 +94,7 @@ def assert_equal(ensemble: Ensemble, folder: Path, sizes: tuple[tuple[int, int],
     return module
 
 
-@pytest.mark.parametrize("out_size", [(12, 16), None])
+@pytest.mark.parametrize("out_size", [(12, 16), pytest.param(None, marks=pytest.mark.slow)])
 def test_every_head(tmp_path: Path, out_size: tuple[int, int] | None) -> None:
     members = {head: member(head, out_size=out_size, input_size=None) for head in WRITTEN_HEADS}
     assert_equal(Ensemble(members).eval(), tmp_path)
@@ -115,7 +115,7 @@ def fitted_for(rule: str, task: str) -> dict[str, Tensor]:
     return make(channels)
 
 
-@pytest.mark.parametrize("task", sampled(list(TASKS), ["saliency", "segmentation", "depth"]))
+@pytest.mark.parametrize("task", sampled(list(TASKS), ["segmentation"]))
 def test_every_rule(tmp_path: Path, task: str) -> None:
     rules = rules_for(TASKS[task])
     assert "mean" in rules and set(rules) <= set(COMBINE)
@@ -168,6 +168,7 @@ def test_views_share_the_weights_of_their_member(tmp_path: Path) -> None:
     assert list(module.Ensemble().members) == ["base"]
 
 
+@pytest.mark.slow
 def test_networks_of_torchvision_and_timm(tmp_path: Path) -> None:
     members = {
         "resdeconv": member("skip", backbone="resdeconv", cut="stages.1"),

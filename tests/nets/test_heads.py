@@ -28,7 +28,7 @@ LIGHT = [
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False))[::3])
+    ("head", "backbone"), sampled(list(product(BUILT_IN, BACKBONES)), list(zip(BUILT_IN, LIGHT, strict=False))[::5])
 )
 def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     """One pixel, odd sizes, a larger size; benchmarks/every_head.py covers the other combinations."""
@@ -43,10 +43,7 @@ def test_any_head_over_any_backbone(head: str, backbone: str) -> None:
     ("decoder", "backbone"),
     sampled(
         list(product(DECODERS, ["inception_v3", "alexnet", "timm/mobilenetv3_small_050", "timm/vit_tiny_patch16_224"])),
-        [
-            ("unet", "inception_v3"),
-            ("fpn", "timm/mobilenetv3_small_050"),
-        ],
+        [("unet", "inception_v3")],
     ),
 )
 def test_smp_decoders_on_backbones_without_smp_encoder(decoder: str, backbone: str) -> None:

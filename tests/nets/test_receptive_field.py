@@ -62,7 +62,7 @@ def support(name: str, cut: Cut, pixel: tuple[int, int]) -> tuple[tuple[int, int
     return (int(rows[0]), int(rows[-1])), (int(columns[0]), int(columns[-1]))
 
 
-@pytest.mark.parametrize(("name", "node"), sampled(NODES, [NODES[i] for i in (0, 9)]))
+@pytest.mark.parametrize(("name", "node"), sampled(NODES, [NODES[i] for i in (0,)]))
 def test_the_field_is_the_support_of_the_gradient(name: str, node: str) -> None:
     cut = {c.node: c for c in de.cuts(name, SIZE)}[node]
     assert cut.receptive_field is not None and cut.offset is not None

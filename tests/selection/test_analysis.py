@@ -44,7 +44,7 @@ def left_behind(run: Written) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("kind", sampled(["saliency", *TASK_SETS], ["saliency", "segmentation"]))
+@pytest.mark.parametrize("kind", sampled(["saliency", *TASK_SETS], ["segmentation"]))
 def test_every_task_is_analysed_and_reported(kind: str, fresh: Fresh) -> None:
     run = fresh(kind)
     ensemble = run.run.assemble("all")
@@ -97,7 +97,7 @@ def test_few_images_are_enough(kind: str, images: int, tmp_path: Path) -> None:
     assert result["rules"] == [] and len(result["disagreement"]) == images
 
 
-@pytest.mark.parametrize(("known", "whole"), [(2, True), (1, False)])
+@pytest.mark.parametrize(("known", "whole"), [pytest.param(2, True, marks=pytest.mark.slow), (1, False)])
 def test_images_without_known_target(known: int, whole: bool, tmp_path: Path) -> None:
     run, lines = write_run(tmp_path, "segmentation", images=5), []
     for sample in run.data.val[known:]:

@@ -125,7 +125,7 @@ def test_a_guarantee_holds_on_the_images_that_it_was_fitted_on(
         ("segmentation", "stacking", "vector"),
         pytest.param("multilabel", "class_weights", "auto", marks=pytest.mark.slow),
         ("depth", "stacking", "auto"),
-        ("saliency", "histogram", "none"),
+        pytest.param("saliency", "histogram", "none", marks=pytest.mark.slow),
     ],
 )
 def test_scores_of_an_assembly_equal_those_of_its_networks(

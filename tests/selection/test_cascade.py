@@ -107,7 +107,7 @@ def grown(held: HeldOut, random: np.random.Generator) -> HeldOut:
     return held_out(held.names, maps, [(target, None) for target in large], task)
 
 
-@pytest.mark.parametrize("metric", sampled(list(TASKS), list(TASKS)[:2]))
+@pytest.mark.parametrize("metric", sampled(list(TASKS), list(TASKS)[1:2]))
 def test_cost_and_score_on_served_maps_equal_brute_force(metric: str) -> None:
     held, objective = uneven_set(metric), TASKS[metric].objective(metric)
     combination = combination_of(held, WEIGHTS)

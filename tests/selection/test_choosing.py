@@ -156,7 +156,11 @@ def test_a_budget_is_respected(fresh: Fresh) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "weighing"), [("segmentation", {"stacking", "class_weights"}), ("depth", {"stacking", "inverse_variance"})]
+    ("kind", "weighing"),
+    [
+        pytest.param("segmentation", {"stacking", "class_weights"}, marks=pytest.mark.slow),
+        ("depth", {"stacking", "inverse_variance"}),
+    ],
 )
 def test_auto_selects_a_weighing_rule_if_two_of_three_members_are_bad(
     kind: str, weighing: set[str], fresh: Fresh
@@ -224,7 +228,9 @@ def descend(learnt: list[Tensor], loss: Callable[[], Tensor]) -> None:
     optimizer.step(step)
 
 
-@pytest.mark.parametrize(("tilt", "method"), [(0.0, "temperature"), (2.0, "vector")])
+@pytest.mark.parametrize(
+    ("tilt", "method"), [pytest.param(0.0, "temperature", marks=pytest.mark.slow), (2.0, "vector")]
+)
 def test_auto_selects_the_calibration_with_the_best_held_out_likelihood(tilt: float, method: str, fresh: Fresh) -> None:
     run = fresh("segmentation")
     random = np.random.default_rng(0)
@@ -297,7 +303,7 @@ def test_guarantee_images_are_used_by_no_other_fit(fresh: Fresh, monkeypatch: py
     [
         ("segmentation", "risk", "risk_control"),
         pytest.param("multilabel", "risk", "risk_control", marks=pytest.mark.slow),
-        ("depth", "interval", "conformal_interval"),
+        pytest.param("depth", "interval", "conformal_interval", marks=pytest.mark.slow),
     ],
 )
 def test_other_guarantees(kind: str, guarantee: str, known: str, fresh: Fresh) -> None:

@@ -17,7 +17,7 @@ from densemble.commands.shared_options import Json
 from densemble.terminal import print_result
 
 PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors", "pillow", "numpy")
-DEVELOPMENT = ("dev", "bench")
+DEVELOPMENT = ("dev", "bench", "docs", "audit")
 """Extras that users do not need."""
 GIB, MIB = 1 << 30, 1 << 20
 LEAST_FREE = 2 * GIB

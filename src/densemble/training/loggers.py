@@ -16,7 +16,6 @@ def _tensorboard(folder: Path, member: str) -> Any:
 def _mlflow(folder: Path, member: str) -> Any:
     import os
 
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
     from lightning.pytorch.loggers import MLFlowLogger
 
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').resolve()}"

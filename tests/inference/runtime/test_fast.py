@@ -68,7 +68,7 @@ def test_views_of_a_member_run_on_its_network() -> None:
     assert len(networks) == 1
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("batch", [1, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (2, 3, 4)), 7])
 def test_other_batch_sizes_run_in_parts_of_the_tuned_size(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make()]).eval()
     quick = accelerate(ensemble, some_images(3), "openvino", "fp32")

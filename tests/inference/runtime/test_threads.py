@@ -113,7 +113,9 @@ def test_threads_that_predict_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("backend", sampled(["eager", "openvino"], ["openvino"]))
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda quick: pickle.loads(pickle.dumps(quick))])
+@pytest.mark.parametrize(
+    "copied", [pytest.param(copy.deepcopy, marks=pytest.mark.slow), lambda quick: pickle.loads(pickle.dumps(quick))]
+)
 def test_a_prepared_ensemble_can_be_copied_and_pickled(
     copied: Callable[[de.Ensemble], de.Ensemble], backend: str
 ) -> None:

@@ -39,6 +39,7 @@ def fresh_compiler() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow  # the backend is used only if it is named
 @needs_compiler
 def test_outputs_equal_eager_and_are_not_overwritten() -> None:
     network, images = TwoGrids().eval(), torch.randn(2, 3, 10, 12)
