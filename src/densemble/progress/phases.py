@@ -237,10 +237,15 @@ class Mirror:
         """Show these phases, outermost first, each with a number by which it is recognized."""
         if self._opened is None:
             return
+        shown = {}
         for number, other in phases:
-            this = self._phases.setdefault(number, other)
+            this = self._phases.get(number, other)
+            if (this.name, this.unit, this.steps) != (other.name, other.unit, other.steps):
+                this = other  # numbers of phases that have ended are used again
             this.total, this.done, this.item, this.skipped = other.total, other.done, other.item, other.skipped
-        self._opened.phases[self._outer :] = [self._phases[number] for number, _ in phases]
+            shown[number] = this
+        self._phases = shown
+        self._opened.phases[self._outer :] = shown.values()
         self._opened.listener.changed(self._opened.phases)
 
     def close(self) -> None:
