@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import densemble as de
@@ -36,19 +37,41 @@ HOSTILE: tuple[Any, ...] = (None, True, -1, 1e300, 2**62, "", "x", "../../x", []
 """Values that replace one value of a JSON file."""
 
 
+SCORE = {"value": 0.8, "low": 0.7, "high": 0.9}
+GAINS = {"gain_over_best": SCORE, "gain_over_all": SCORE, "gain_over_mean": SCORE}
+ROW = {"name": "greedy", "score": 0.8, "low": 0.7, "high": 0.9, "members": 2.0, "milliseconds": 1.0, **GAINS}
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an assembly and a variant."""
+    """A run with the files of an assembly and a variant."""
     run = tmp_path_factory.mktemp("finished") / "run"
     shutil.copytree(WRITTEN / "run", run)
-    opened = de.Run(run, WRITTEN / "data")
+    state, member = (json.loads((run / name).read_text()) for name in ("run.json", "members/01-stem/member.json"))
+    gain = dict.fromkeys(("total", "selection", "calibration"), SCORE)
+    crossed = {"folds": "2 folds", "score": SCORE, "scores": {"miou": 0.8}, "gain": gain, "best_member": "stem"}
+    chosen = {
+        "select": "all", "combine": "mean", "metric": "miou", "weights": {"stem": 0.5, "stage": 0.5}, "dropped": [],
+        "val": member["val"], "milliseconds": 2.0, "temperatures": {"stem": 1.0, "stage": 1.0}, "calibration": None,
+        "guarantee": None, "cascade": None, "cross_fitted": crossed,
+    }  # fmt: skip
+    analysis = {
+        "metric": "miou", "higher_is_better": True, "pictures": 8, "chosen": chosen, "dropped": [], "rules": [ROW],
+        "strategies": [ROW], "cross_fitted": crossed, "baselines": [{"name": "mean map", "score": 0.3}], "pareto": [],
+    }  # fmt: skip
     variant = {"kind": "view", "of": "stem", "view": "hflip", "weights": "members/01-stem/weights.safetensors"}
-    variant |= {"from": ["stem"], "val": opened.trained()["stem"]["val"]}
     (run / "variants" / "stem@hflip").mkdir(parents=True)
-    (run / "variants" / "stem@hflip" / "variant.json").write_text(json.dumps(variant))
-    de.save(opened.assemble("all", report=None), run / "ensemble.safetensors")
-    state = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**state, "data": str(WRITTEN / "data")}))
+    for name, values in {
+        "run.json": {**state, "data": str(WRITTEN / "data")},
+        "ensemble.json": chosen,
+        "analysis.json": analysis,
+        "variants/stem@hflip/variant.json": {**variant, "from": ["stem"], "val": member["val"]},
+        "milliseconds.json": {"machine": "x", "rounds": 2, "milliseconds": {"stem": 1.0, "stage": 1.0}},
+    }.items():
+        (run / name).write_text(json.dumps(values))
+    np.save(run / "mean_map.npy", np.zeros((3, 16, 24), np.float32))
+    (run / "leaderboard.csv").write_text("name,miou\nstem,0.8\n")
+    shutil.copy(WRITTEN / "all.safetensors", run / "ensemble.safetensors")
     return run
 
 
@@ -126,7 +149,7 @@ def test_files_of_a_run(
         "train": ["train", data, "-o", run, "--resume", "--quiet"],
     }
     cases = drawn(damages(finished), seed=len(command))
-    every = {"predict": 4, "card": 2, "assemble": 6, "train": 6}  # some read few of the files, some take seconds
+    every = {"predict": 8, "card": 3, "assemble": 6, "train": 6}  # some read few of the files, some take seconds
     cases = cases[:: every.get(command, 1)]
     problems = []
     for name, file, content in cases:

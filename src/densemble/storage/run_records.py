@@ -8,9 +8,9 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, field_validator, model_validator
 
 from densemble.errors import ArtifactError, UsageError
 from densemble.nets.dense import DenseSpec
@@ -117,6 +117,14 @@ class CrossFitted(RunRecord):
     gain: _Gain
     scores: _Scores = {}
     best_member: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        whole, parts = (self.score, self.gain.total), (self.gain.selection, self.gain.calibration)
+        numbers = [*(n for i in whole for n in (i.value, i.low, i.high)), *(interval.value for interval in parts)]
+        if self.score.value is not None and None in numbers:
+            raise ValueError("an interval has no number")
+        return self
 
 
 class _NamedScore(RunRecord):

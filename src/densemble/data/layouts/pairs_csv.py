@@ -8,6 +8,7 @@ from densemble.data.layouts.read_files import read_table
 from densemble.data.layouts.tables import Row, SampleTable, image_column, read_split, target_column
 from densemble.errors import DataError
 from densemble.input_files import is_no_folder
+from densemble.untrusted import excerpt
 
 
 def find(path: Path) -> Layout | None:
@@ -38,20 +39,22 @@ def _read_rows(path: Path) -> list[Row]:
     image = image_column(columns)
     if image is None and not Path(table[0][0]).suffix:
         raise DataError(
-            f"'{path}' has the columns {', '.join(table[0])} but none for the images; name them image,target"
+            f"'{path}' has the columns {excerpt(', '.join(table[0]))} but none for the images; name them image,target"
         )
     if image is None:
         columns, body = ["image", "target"], table
     else:
         target = target_column(columns, image)
         if target is None:
-            raise DataError(f"'{path}' has the columns {', '.join(columns)} but none for the targets; name it 'target'")
+            raise DataError(
+                f"'{path}' has the columns {excerpt(', '.join(columns))} but none for the targets; name it 'target'"
+            )
         columns = [{image: "image", target: "target"}.get(name, name) for name in columns]
         body = table[1:]
     for cells in body:
         if len(cells) != len(columns):
             raise DataError(
-                f"'{path}' has the line '{','.join(cells)}' of {len(cells)} cells, expected {len(columns)}: "
+                f"'{path}' has the line '{excerpt(','.join(cells))}' of {len(cells)} cells, expected {len(columns)}: "
                 f"{', '.join(columns)}"
             )
     return [dict(zip(columns, cells, strict=True)) for cells in body]
