@@ -95,3 +95,15 @@ def test_names_of_files(forked: Forked, undisturbed: Undisturbed, tmp_path: Path
         ranked = list(csv.DictReader(file))
     assert len(ranked) == 4 and all(float(row["variance"]) >= 0 for row in ranked)
     assert not any(row["picture"].startswith(("=", "-")) for row in ranked)
+
+
+def test_the_longest_names_of_images(forked: Forked, undisturbed: Undisturbed, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = min(undisturbed.images.iterdir())
+    for length in (200, 243, 251):  # of the stem; the last one leaves no room for _overlay
+        shutil.copy(image, photos / ("n" * length + ".jpg"))
+    with forked() as space:
+        done = space.run("predict", undisturbed.artifact, photos, "-o", tmp_path / "out", "--save", "overlay")
+    assert done.code == 5 and "1 of 3 images failed" in done.stderr and "shorten the name" in done.stderr, done.stderr
+    assert len(list((tmp_path / "out").glob("*_overlay.png"))) == 2
