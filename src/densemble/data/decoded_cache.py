@@ -70,7 +70,7 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
 def resize_image(image: Array, size: Size) -> Tensor:
     """Resizes ``(H, W, C)`` uint8, uint16 or float32 to ``(C, h, w)``, bilinear with antialiasing; keeps the type."""
     if image.dtype == np.uint8:
-        tensor = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
         small: Tensor = transforms.resize(tensor, list(size), antialias=True)
         return small
     values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)

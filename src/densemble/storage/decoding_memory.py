@@ -21,6 +21,7 @@ After = Callable[[int, int], int]
 VARIABLE = "DENSEMBLE_IMAGE_MEMORY"
 DEFAULT_BYTES = 576 << 20  # label maps and colours of 8192 x 8192 pixels
 _SHARE = 32  # without the variable, all threads together may use this part of the memory of the machine
+_WORK = 2  # a thread that keeps an image converts and resizes it, which takes as much again
 _STORED_RATIO = 4  # a file that decodes to at most this multiple of its bytes on disk is no bomb
 _BLOCK = 512  # bytes of a block in st_blocks
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
@@ -123,8 +124,10 @@ def decoding_memory(path: Path, count: int) -> Iterator[None]:
         DataError: the image may not take so much, see :func:`require_memory`.
     """
     require_memory(path, count)
-    _BUDGET.take(count)
     kept: list[int] | None = getattr(_KEPT, "counts", None)
+    if kept is not None:
+        count = max(count, min(_WORK * count, _shared_bytes()))
+    _BUDGET.take(count)
     if kept is not None:
         kept.append(count)
     try:
