@@ -120,7 +120,6 @@ MAY_WRITE: dict[tuple[str, str], str] = {
     ("inference/runtime/backends/openvino.py", "openvino.save_model"): INTO_A_TEMPORARY,
     ("inference/runtime/backends/openvino.py", "path.touch"): "the file exists",
     ("inference/runtime/backends/openvino.py", "touch"): "the file exists",
-    ("input_files.py", "os.open"): "it opens for reading",
     ("markup.py", "image.save"): INTO_A_STREAM,
     ("report/curves.py", "figure.savefig"): INTO_A_STREAM,
     ("report/preview.py", "figure.savefig"): INTO_A_STREAM,
