@@ -45,7 +45,7 @@ def benchmark(
         float | None, typer.Option(help="Also measure a cascade that takes this share of the cost.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of threads. Default: that of PyTorch.")] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
@@ -72,11 +72,11 @@ def benchmark(
     ensemble = load(artifact, device, function or (), min_members)
     policy = _policy(ensemble, keep, budget, data)
     variants = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
-    torch_device = torch.device(device)
+    torch_device = next(ensemble.parameters()).device
     scored = None if data is None else _data_and_split(ensemble, data, split, setting)
     images = _images(ensemble, scored, batch, image_size)
     request = Request(
-        str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
+        str(artifact), "", backend, precision, str(torch_device), torch.get_num_threads(), function or (), min_members
     )
     values: dict[str, Any] = {
         "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,

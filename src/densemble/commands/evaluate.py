@@ -28,7 +28,7 @@ def evaluate(
     artifact: ArtifactPath,
     data: DataPath,
     split: Split = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,

@@ -10,7 +10,7 @@ from densemble.commands.evaluate import require_all_members
 from densemble.commands.named_values import BACKENDS, PRECISIONS, RANKINGS, SAVE, completed, listed
 from densemble.commands.output import print_json, say, warn
 from densemble.commands.progress import command_progress
-from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Quiet
+from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Quiet
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -43,7 +43,7 @@ def predict(
         float | None,
         typer.Option(help="Stop early with a cascade that takes at most this share of the cost, for example 0.4."),
     ] = None,
-    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
+    device: Device = "auto",
     batch: Annotated[int, typer.Option(help="Number of images that are computed together.")] = 8,
     tile: Annotated[int, typer.Option(help="Side of the windows of large images, in pixels.")] = 1024,
     again: Annotated[
@@ -96,7 +96,7 @@ def predict(
             saved += finished_earlier(images, out, backend, precision, options)
         if not saved:
             ensemble = load(artifact, device, function or (), min_members)
-            results = predictions(ensemble, images, backend, precision, out=out, options=options)
+            results = predictions(ensemble, images, backend, precision, device=device, out=out, options=options)
             _collect(results, len(images), saved, failed)
     if json:
         print_json(predict_values(artifact, out, saved, failed))

@@ -1,6 +1,5 @@
 """predict: the entry point of the command line and of Python, from sources to predictions or files."""
 
-import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
+from densemble.ensemble.placement import on_device
 from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
@@ -99,7 +99,7 @@ def predict(
     backend: str = ...,
     precision: str = ...,
     *,
-    device: str | None = ...,
+    device: str = ...,
     out: None = ...,
     options: PredictOptions | None = ...,
     **more: Unpack[PredictKeywords],
@@ -113,7 +113,7 @@ def predict(
     backend: str = ...,
     precision: str = ...,
     *,
-    device: str | None = ...,
+    device: str = ...,
     out: str | Path,
     options: PredictOptions | None = ...,
     **more: Unpack[PredictKeywords],
@@ -126,7 +126,7 @@ def predict(
     backend: str = "auto",
     precision: str = "auto",
     *,
-    device: str | None = None,
+    device: str = "auto",
     out: str | Path | None = None,
     options: PredictOptions | None = None,
     **more: Unpack[PredictKeywords],
@@ -151,8 +151,8 @@ def predict(
         precision: the lowest permitted precision: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 if the hardware
             supports it. A member runs in a lower precision only if its maps stay within
             :data:`densemble.inference.runtime.choose_backend.DRIFT` of those in fp32.
-        device: where to compute: ``cpu``, ``cuda``, ...; ``auto``: the GPU if there is one; default: the device of the
-            ensemble. The ensemble itself is not moved.
+        device: where to compute: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one. The ensemble
+            itself is not moved.
         out: folder to write files into.
         options: further options.
         more: fields of :class:`PredictOptions`, such as ``keep=0.995``; they override those of ``options``.
@@ -267,24 +267,6 @@ def _with_folder_files(
             options = replace(output.formats, model_version=version)
             for path in write_folder_files(output.folder, rows, images, records, task, options):
                 log.info(f"{len(images)} images in '{path}'")
-
-
-def on_device(ensemble: Ensemble, device: str | None) -> Ensemble:
-    """The ensemble itself if it is on the device, else a copy on the device.
-
-    Raises:
-        UsageError: no such device.
-    """
-    if device is None:
-        return ensemble
-    present = next(ensemble.parameters()).device
-    try:
-        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        if target.type == present.type and target.index in (None, present.index):
-            return ensemble
-        return copy.deepcopy(ensemble).to(target)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
 
 
 def fingerprint_of(ensemble: Ensemble) -> str:

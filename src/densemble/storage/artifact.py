@@ -22,6 +22,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
+from densemble.ensemble.placement import find_device, move
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, DensembleError, UsageError
@@ -199,13 +200,13 @@ def fingerprint(path: str | Path) -> str:
 
 
 def load(
-    path: str | Path, device: str = "cpu", functions: Sequence[str] = (), min_members: int | None = None
+    path: str | Path, device: str = "auto", functions: Sequence[str] = (), min_members: int | None = None
 ) -> Ensemble:
     """Load an artifact as an :class:`Ensemble` in eval mode; members are read one at a time and tensors are checked.
 
     Args:
         path: file, folder or ``hf://`` address, see :func:`artifact_file`.
-        device: device of the ensemble.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one.
         functions: names ``package.module:NAME`` that may be imported and called: backbones, heads and combination
             rules. An artifact alone never causes code to be called.
         min_members: leave out damaged members, and members that give NaN later, with a warning as long as at least
@@ -219,7 +220,7 @@ def load(
     """
     if min_members is not None and min_members < 1:
         raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
-    path = artifact_file(path)
+    target, path = find_device(device), artifact_file(path)
     values = describe(path)
     try:
         for entry in values["members"]:
@@ -231,10 +232,7 @@ def load(
         ensemble.leave_out(damaged)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); {remedy(path)}") from error
-    try:
-        return ensemble.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+    return move(ensemble, target).eval()
 
 
 def _build_ensemble(

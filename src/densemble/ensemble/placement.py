@@ -1,0 +1,60 @@
+"""Choose the device of an ensemble, and put the ensemble there."""
+
+import copy
+import logging
+
+import torch
+
+from densemble.ensemble.ensemble import Ensemble
+from densemble.errors import ResourceError, UsageError
+
+log = logging.getLogger(__name__)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` is the GPU if there is one.
+
+    Raises:
+        UsageError: no device has this name, or PyTorch cannot use it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"cannot compute on device '{name}': {str(error).splitlines()[0]}; use auto, cpu, cuda or cuda:NUMBER"
+        ) from error
+    return device
+
+
+def on_device(ensemble: Ensemble, name: str) -> Ensemble:
+    """Return the ensemble itself if it is on the device, else a copy on the device; log the name of a GPU.
+
+    Raises:
+        UsageError: see :func:`find_device`.
+        ResourceError: the ensemble does not fit into the memory of the device.
+    """
+    device, present = find_device(name), next(ensemble.parameters()).device
+    if device.type == present.type and device.index in (None, present.index):
+        return ensemble
+    return move(copy.deepcopy(ensemble), device)
+
+
+def move(ensemble: Ensemble, device: torch.device) -> Ensemble:
+    """Move an ensemble to a device; log the name of a GPU.
+
+    Raises:
+        ResourceError: the ensemble does not fit into the memory of the device.
+    """
+    try:
+        ensemble = ensemble.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"the weights of the ensemble do not fit into the memory of {device}; use device cpu, or an ensemble of "
+            "fewer members"
+        ) from error
+    if device.type == "cuda":
+        log.info(f"computing on {torch.cuda.get_device_name(device)}")
+    return ensemble
