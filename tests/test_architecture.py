@@ -17,7 +17,7 @@ TOP = "densemble"
 
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "messages", "progress"),
+    ("errors", "messages", "progress", "versions"),
     ("shapes", "user_code"),
     ("markup",),
     ("notebook",),

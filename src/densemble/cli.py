@@ -29,6 +29,7 @@ from densemble.commands.command import Command, CommandGroup, usage_message
 from densemble.commands.output import warn
 from densemble.errors import DensembleError
 from densemble.messages import shown
+from densemble.versions import __version__
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -41,9 +42,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        from importlib.metadata import version  # not above: it imports much that help does not need
-
-        typer.echo(f"densemble {version('densemble')}")
+        typer.echo(f"densemble {__version__}")
         raise typer.Exit
 
 

@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from densemble.data.folder import FolderData
 from densemble.errors import ArtifactError, DataError, ResourceError
 from densemble.inference.runtime.disk_cache import cache_folder, prune
 from densemble.storage.runs import read_json, write_json
+from densemble.versions import __version__
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,6 @@ def _cache_file(data: FolderData, unpaired: Severity) -> Path:
     names = [layout.name, layout.split_by, layout.classes, layout.unpaired, layout.doubled]
     names += [unpaired] if layout.unpaired else []
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
-    context = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
+    context = [__version__, data.path.resolve(), data.task_name, options, data.color_map, names]
     text = json.dumps([[str(part) for part in context], digests])
     return cache_folder() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -11,7 +11,6 @@ import json
 import struct
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from densemble.storage.hub_download import ARTIFACT, download, hub_address, reme
 from densemble.storage.runs import RunFolder, require_writable, strict
 from densemble.storage.weight_files import write_tensors
 from densemble.user_code import is_user_function, user_object
+from densemble.versions import installed_versions
 
 SCHEMA = 1
 KEY = "densemble"
@@ -98,7 +98,7 @@ def _contents(ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "members": members,
         **describe_parts(ensemble),
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
-        "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
+        "versions": installed_versions("densemble", "torch", "torchvision", "timm"),
         "licence": LICENCE_NOTE,
     }
     return description, tensors
