@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from densemble.ensemble.cascade import Cascade, CascadeUse, Check, Policy, cascade_use
@@ -10,11 +11,12 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.uncertainty import Asked
-from densemble.errors import UsageError
+from densemble.errors import ResourceError, UsageError
 from densemble.inference.cascade_runner import predict_cascade, require_policy
+from densemble.inference.runtime.recorded_prediction import RecordedPrediction
 
-PIXELS = 2_000_000
-"""Most pixels of images that are computed at once."""
+PIXELS = {"cpu": 2_000_000, "cuda": 32_000_000}
+"""Most pixels of images that are computed at once, by type of the device; on a GPU fewer if its memory is too small."""
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,11 @@ def batch_predictor(
         require_policy(ensemble, policy)
     device = next(ensemble.parameters()).device
 
+    recorded = RecordedPrediction(ensemble, uncertainty)
+
     def predict_part(images: Tensor) -> Prediction:
+        if policy is None and device.type == "cuda":
+            return recorded(images)
         images = images.to(device, non_blocking=True)
         if policy is None:
             return ensemble.predict_members(images, uncertainty)
@@ -94,15 +100,50 @@ def batch_predictor(
         used(cascade_use(result.used, policy, ensemble.cascade.shares))
         return result.prediction
 
-    def predict_batch(images: Tensor) -> Prediction:
-        at_once = max(PIXELS // (images.shape[-2] * images.shape[-1]), 1)
-        parts = []
-        for first in range(0, len(images), at_once):
-            part = images[first : first + at_once]
+    return InParts(predict_part, PIXELS.get(device.type, PIXELS["cpu"]))
+
+
+class InParts:
+    """Predicts batches in parts of limited size; halves the size when a part does not fit into the memory of a GPU.
+
+    Args:
+        predict: predicts a part.
+        pixels: most pixels of the images of a part.
+    """
+
+    def __init__(self, predict: Callable[[Tensor], Prediction], pixels: int) -> None:
+        self.predict, self.pixels = predict, pixels
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict images ``(B, C, H, W)``.
+
+        Raises:
+            UnusableMaps: see :func:`batch_predictor`.
+            ResourceError: a single image does not fit into the memory of the GPU.
+        """
+        parts, first = [], 0
+        while first < len(images):
+            part = images[first : first + self._at_once(images)]
             try:
-                parts.append(predict_part(part))
+                parts.append(self.predict(part))
             except UnusableMaps as error:
                 raise error.at(range(first, first + len(part)), len(images)) from error
+            except torch.OutOfMemoryError as error:
+                self._halve(part, error)
+                continue
+            first += len(part)
         return Prediction.cat(parts)
 
-    return predict_batch
+    def _at_once(self, images: Tensor) -> int:
+        return max(self.pixels // (images.shape[-2] * images.shape[-1]), 1)
+
+    def _halve(self, part: Tensor, error: Exception) -> None:
+        size = "x".join(map(str, part.shape[-2:]))
+        if len(part) == 1:
+            raise ResourceError(
+                f"one image of {size} does not fit into the memory of the GPU; use --device cpu, or predict the file "
+                "in windows with --tile"
+            ) from error
+        self.pixels = len(part) // 2 * part.shape[-2] * part.shape[-1]
+        torch.cuda.empty_cache()
+        log.warning(f"GPU memory is too small for {len(part)} images of {size}: continuing with {len(part) // 2}")
