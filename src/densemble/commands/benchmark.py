@@ -157,7 +157,7 @@ def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data
 
 
 def _print_batch(values: dict[str, Any], variant: str, json: bool) -> None:
-    """Print the limits of the machine, and the tables of members (timed in one variant) and variants, unless JSON is printed at the end."""
+    """Print limits of the machine, members (timed in one variant) and variants, unless JSON is printed at the end."""
     if json:
         return
     limits = values["limits"]

@@ -44,7 +44,10 @@ def predict(
         typer.Option(help="Stop early with a cascade that takes at most this share of the cost, for example 0.4."),
     ] = None,
     device: Device = "auto",
-    batch: Annotated[int, typer.Option(help="Number of images that are computed together.")] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Number of images that are computed together. Default: 8, on a GPU 32."),
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of the windows of large images, in pixels.")] = 1024,
     again: Annotated[
         bool, typer.Option("--again", help="Also predict the images that an earlier run finished.")

@@ -4,6 +4,7 @@ On a CPU a recording calls the recorded function; everything around it is the sa
 """
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from torch import Tensor
 import densemble as de
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError
-from densemble.inference.compute import InParts
+from densemble.inference.compute import BatchPredictor
 from densemble.inference.predict import prepared
 from densemble.inference.runtime.backends import BACKENDS
 from densemble.inference.runtime.choose_backend import candidates
-from densemble.inference.runtime.recorded_prediction import RecordedPrediction
+from densemble.inference.runtime.recorded_prediction import Launched, RecordedPrediction
 from densemble.inference.runtime.recording import Recording
 
 
@@ -51,7 +52,7 @@ def test_recorded_maps_are_those_of_the_ensemble(ensemble: de.Ensemble, monkeypa
     shapes = counted(recorded, monkeypatch)
     for count in (4, 4, 3, 1, 4):
         images = torch.rand(count, 3, 48, 64)
-        expected, got = ensemble.predict_members(images), recorded(images)
+        expected, got = ensemble.predict_members(images), recorded.launch(images)()
         assert set(got.maps()) == set(expected.maps())
         for name, maps in got.maps().items():
             torch.testing.assert_close(maps, getattr(expected, name), rtol=1e-4, atol=1e-5)
@@ -59,20 +60,31 @@ def test_recorded_maps_are_those_of_the_ensemble(ensemble: de.Ensemble, monkeypa
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_an_earlier_result_is_not_overwritten(ensemble: de.Ensemble) -> None:
+def test_a_later_launch_changes_no_earlier_result(ensemble: de.Ensemble) -> None:
     recorded = RecordedPrediction(prepared(ensemble, "cudagraph", "fp32"), ())
-    first = recorded(torch.zeros(1, 3, 48, 64))
-    first = recorded(torch.zeros(1, 3, 48, 64))
-    kept = first.mean.clone()
-    recorded(torch.ones(1, 3, 48, 64))
-    assert torch.equal(first.mean, kept)
+    black, white = torch.zeros(1, 3, 48, 64), torch.ones(1, 3, 48, 64)
+    expected = [recorded.launch(images)().mean for images in (black, white)]
+    waiting = [recorded.launch(images) for images in (black, white)]
+    assert not torch.equal(*expected)
+    for wait, mean in zip(waiting, expected, strict=True):
+        assert torch.equal(wait().mean, mean)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_bytes_give_the_maps_of_floats(ensemble: de.Ensemble) -> None:
+    recorded = RecordedPrediction(prepared(ensemble, "cudagraph", "fp32"), ())
+    images = torch.randint(0, 256, (2, 3, 48, 64), dtype=torch.uint8)
+    maps = [recorded.launch(images)().mean for _ in range(2)]  # unrecorded, recorded
+    assert list(recorded._recordings) == [(2, 3, 48, 64)]
+    for mean in maps:
+        torch.testing.assert_close(mean, ensemble.predict_members(images / 255).mean, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_the_least_recently_used_shape_is_replaced(ensemble: de.Ensemble) -> None:
     recorded = RecordedPrediction(prepared(ensemble, "cudagraph", "fp32"), (), most=2)
     for width in (64, 64, 80, 80, 64, 96, 96):
-        recorded(torch.rand(1, 3, 48, width))
+        recorded.launch(torch.rand(1, 3, 48, width))()
     assert [shape[-1] for shape in recorded._recordings] == [64, 96]
 
 
@@ -81,10 +93,10 @@ def test_an_unusable_map_is_found_without_the_recording(ensemble: de.Ensemble) -
     ensemble.min_members = 2
     recorded = RecordedPrediction(prepared(ensemble, "cudagraph", "fp32"), ())
     images = torch.rand(2, 3, 48, 64)
-    recorded(images)
-    assert recorded(images).left_out is None
+    recorded.launch(images)()
+    assert recorded.launch(images)().left_out is None
     next(network for _, network in recorded.ensemble.named_members()).mean.fill_(torch.nan)
-    left_out = recorded(images).left_out
+    left_out = recorded.launch(images)().left_out
     first = next(iter(ensemble.members))
     assert left_out is not None and [list(members) for members in left_out] == [[first], [first]]
 
@@ -115,7 +127,7 @@ def test_batches_are_halved_until_they_fit(lines: list[str]) -> None:
         return Prediction(images[:, :1], *(None,) * 6)
 
     images = torch.rand(9, 3, 10, 10)
-    in_parts = InParts(predict, pixels=1000)
+    in_parts = BatchPredictor(lambda images: partial(Prediction.map, predict(images), Tensor.cpu), pixels=1000)
     assert torch.equal(in_parts(images).mean, images[:, :1])
     assert sizes == [9, 4, 2, 2, 2, 2, 1]
     assert torch.equal(in_parts(images[:4]).mean, images[:4, :1]) and sizes[7:] == [2, 2]  # it is remembered
@@ -123,8 +135,8 @@ def test_batches_are_halved_until_they_fit(lines: list[str]) -> None:
 
 
 def test_a_single_image_that_does_not_fit_is_an_error() -> None:
-    def predict(images: Tensor) -> Prediction:
+    def predict(images: Tensor) -> Launched:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(ResourceError, match="one image of 10x20 does not fit into the memory of the GPU"):
-        InParts(predict, pixels=1000)(torch.rand(2, 3, 10, 20))
+        BatchPredictor(predict, pixels=1000)(torch.rand(2, 3, 10, 20))

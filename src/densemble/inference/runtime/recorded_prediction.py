@@ -2,12 +2,14 @@
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.input_images import from_bytes
 from densemble.ensemble.membership import deferred_checks
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.uncertainty import Asked
@@ -21,6 +23,10 @@ MOST_SHAPES = 4
 """Most shapes of batches that are recorded at once; a further one replaces the least recently used."""
 
 log = logging.getLogger(__name__)
+
+
+Launched = Callable[[], Prediction]
+"""Waits for a prediction that is being computed."""
 
 
 class _Checked(NamedTuple):
@@ -50,22 +56,36 @@ class RecordedPrediction:
         self._device = next(ensemble.parameters()).device
         self._refused = False
 
-    def __call__(self, images: Tensor) -> Prediction:
-        """Predict images ``(B, C, H, W)`` in [0, 1] on any device.
+    def launch(self, images: Tensor) -> Launched:
+        """Start the prediction of images ``(B, C, H, W)``, float in [0, 1] or uint8, on any device.
+
+        Returns:
+            A function that waits for the prediction and returns it on the CPU. Later launches do not change it.
 
         Raises:
-            ArtifactError: see :meth:`Ensemble.predict_members`.
+            ArtifactError: see :meth:`Ensemble.predict_members`; the returned function raises it too.
         """
         recording = self._recording(images)
         if recording is None:
-            return self._unrecorded(images)
+            prediction = self._unrecorded(images)
+            return lambda: prediction
         checked = recording(padded_batch(images, recording.shape[0]))
-        if not bool(checked.usable):
-            return self._unrecorded(images)
-        return checked.prediction.map(lambda maps: maps[: len(images)].clone())
+        host = checked.prediction.map(lambda maps: _copied(maps[: len(images)]))
+        usable, event = _copied(checked.usable), None
+        if self._device.type == "cuda":
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+
+        def wait() -> Prediction:
+            if event is not None:
+                event.synchronize()
+            return host if bool(usable) else self._unrecorded(images)
+
+        return wait
 
     def _unrecorded(self, images: Tensor) -> Prediction:
-        return self.ensemble.predict_members(images.to(self._device, non_blocking=True), self.uncertainty)
+        images = from_bytes(images.to(self._device, non_blocking=True))
+        return self.ensemble.predict_members(images, self.uncertainty).map(Tensor.cpu)
 
     def _recording(self, images: Tensor) -> Recording[_Checked] | None:
         """Return the recording for a batch; ``None`` for the first batch of a shape, and if nothing can be recorded."""
@@ -98,8 +118,14 @@ class RecordedPrediction:
 
     @torch.no_grad()
     def _checked(self, images: Tensor) -> _Checked:
-        ensemble = self.ensemble
+        ensemble, images = self.ensemble, from_bytes(images)
         with eval_mode(ensemble), deferred_checks() as usable:
             maps = ensemble.member_maps(images)
             prediction = ensemble.combination.predict(maps, self.uncertainty, size_of(images))
         return _Checked(prediction, torch.stack(usable).all())
+
+
+def _copied(maps: Tensor) -> Tensor:
+    """Start a copy to the CPU; from a GPU into pinned memory, so that nothing waits for it."""
+    copy = torch.empty(maps.shape, dtype=maps.dtype, pin_memory=maps.is_cuda)
+    return copy.copy_(maps, non_blocking=True)
