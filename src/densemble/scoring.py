@@ -6,8 +6,8 @@ from pathlib import Path
 from densemble.data.folder import FolderData
 from densemble.data.torch_dataset import TorchData
 from densemble.ensemble.ensemble import Ensemble
-from densemble.ensemble.placement import on_device
 from densemble.evaluation import scores
+from densemble.inference.runtime.streamed import placed
 from densemble.report.evaluation_page import evaluate_with_report
 
 
@@ -45,7 +45,7 @@ def evaluate(
         UsageError: ``report`` is a folder, or there is no such device.
         ResourceError: ``report`` cannot be written.
     """
-    ensemble = on_device(ensemble, device)
+    ensemble = placed(ensemble, device)
     if report is None:
         return scores.evaluate(ensemble, data, split, progress)
     return evaluate_with_report(ensemble, data, split, Path(report), progress)

@@ -98,7 +98,7 @@ def predict(
         if min_members is None:
             saved += finished_earlier(images, out, backend, precision, options)
         if not saved:
-            ensemble = load(artifact, device, function or (), min_members)
+            ensemble = load(artifact, "cpu", function or (), min_members)
             results = predictions(ensemble, images, backend, precision, device=device, out=out, options=options)
             _collect(results, len(images), saved, failed)
     if json:

@@ -8,6 +8,9 @@ import torch
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import ResourceError, UsageError
 
+WEIGHTS_SHARE = 0.5
+"""Largest share of the free memory of a GPU for the weights of an ensemble; the rest is for its feature maps."""
+
 log = logging.getLogger(__name__)
 
 
@@ -58,3 +61,20 @@ def move(ensemble: Ensemble, device: torch.device) -> Ensemble:
     if device.type == "cuda":
         log.info(f"computing on {torch.cuda.get_device_name(device)}")
     return ensemble
+
+
+def fits(ensemble: Ensemble, device: torch.device) -> bool:
+    """Whether a GPU has enough free memory for the weights of an ensemble; logs if it has not."""
+    size, free = weight_bytes(ensemble), torch.cuda.mem_get_info(device)[0]
+    if size <= WEIGHTS_SHARE * free:
+        return True
+    log.info(
+        f"the weights ({size / 1e9:.2g} GB) are too large for the free memory of the GPU ({free / 1e9:.2g} GB): "
+        "predictions copy each member there when it runs"
+    )
+    return False
+
+
+def weight_bytes(ensemble: Ensemble) -> int:
+    """Return the bytes of all weights; weights that members share count once."""
+    return sum(tensor.nbytes for tensor in {id(tensor): tensor for tensor in ensemble.parameters()}.values())

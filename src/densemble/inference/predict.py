@@ -13,7 +13,6 @@ from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
-from densemble.ensemble.placement import on_device
 from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
@@ -30,6 +29,7 @@ from densemble.inference.runtime.backends import BACKENDS, Precision
 from densemble.inference.runtime.choose_backend import candidates
 from densemble.inference.runtime.execution import Execution
 from densemble.inference.runtime.fast_ensemble import execution_of, make_fast_ensemble
+from densemble.inference.runtime.streamed import is_streamed, placed
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, Source, make_items
 from densemble.inference.tiles.predict_large import is_windowed, predict_large
@@ -168,7 +168,7 @@ def predict(
     options = _with_keywords(options or PredictOptions(), more)
     items = make_items(source)
     ensemble = unwrapped(ensemble)
-    plain = on_device(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
+    plain = placed(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
     if len(items) == 1 and items[0].path is None and not callable(items[0].image):
         as_images(items[0].image, plain.in_channels)  # raise for a single wrong image instead of a FailedImage
     for_files = [name for name in _FOR_FILES if getattr(options, name) != getattr(PredictOptions(), name)]
@@ -374,6 +374,8 @@ def prepared(
         UsageError: unknown backend or precision, or one that cannot be used here.
     """
     check_execution(backend, precision)
+    if is_streamed(ensemble):
+        return ensemble
     candidates(backend, precision, next(ensemble.parameters()).device)
     limit = expected if backend == "auto" and precision in ("auto", "fp32") else None
     return make_fast_ensemble(ensemble, Execution(backend, precision, ensemble.task.activation, limit), shared)

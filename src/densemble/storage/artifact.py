@@ -21,7 +21,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
-from densemble.ensemble.placement import find_device, move
+from densemble.ensemble.placement import find_device, fits, move
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, DensembleError, UsageError
@@ -206,7 +206,8 @@ def load(
 
     Args:
         path: file, folder or ``hf://`` address, see :func:`artifact_file`.
-        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one and its
+            memory is large enough.
         functions: names ``package.module:NAME`` that may be imported and called: backbones, heads and combination
             rules. An artifact alone never causes code to be called.
         min_members: leave out damaged members, and members that give NaN later, with a warning as long as at least
@@ -232,6 +233,8 @@ def load(
         ensemble.leave_out(damaged)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); {remedy(path)}") from error
+    if device == "auto" and target.type == "cuda" and not fits(ensemble, target):
+        return ensemble.eval()
     return move(ensemble, target).eval()
 
 
