@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
 from densemble.tasks.task import TargetKind
+from densemble.training.batch_stream import BatchStream
 
 AHEAD = 2
 """Number of batches that the loader thread prepares in advance."""
@@ -92,10 +93,36 @@ class DecodedSamples(Samples):
         return image, resize_target(target, self.target_size, self.kind)
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceSamples(DecodedSamples):
+    """The same samples, augmented on a GPU; a batch is copied there as bytes."""
+
+    device: torch.device
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+        indices = np.array([index for _, index in keys])
+        images = unit(self._copied(torch.from_numpy(self.split.images[indices])))
+        targets = self._copied(as_target(torch.from_numpy(self.split.targets[indices])))
+        samples = []
+        for key, image, target in zip(keys, images, targets, strict=True):
+            change = (self.seed, *key)
+            image, target = augment(image, target, self.augmentation, change, self.kind, self.fill)
+            samples.append((image, resize_target(target, self.target_size, self.kind)))
+        return samples
+
+    def _copied(self, values: Tensor) -> Tensor:
+        pinned = values.pin_memory() if self.device.type == "cuda" else values
+        return pinned.to(self.device, non_blocking=True)
+
+
 def read_target(split: DecodedSplit, index: int) -> Tensor:
     """Return the target ``(h, w)`` or ``(K, h, w)`` of a sample."""
-    target = torch.from_numpy(np.array(split.targets[index]))
-    return target.int() if target.dtype == torch.uint16 else target  # torch cannot index or compare uint16
+    return as_target(torch.from_numpy(np.array(split.targets[index])))
+
+
+def as_target(values: Tensor) -> Tensor:
+    """Return stored targets in a data type that losses can use: torch cannot index or compare uint16."""
+    return values.int() if values.dtype == torch.uint16 else values
 
 
 def batches(
@@ -127,7 +154,10 @@ def batches(
 
 
 class ThreadedLoader(DataLoader[Any]):
-    """DataLoader without worker processes; a thread prepares up to ``AHEAD`` batches in advance."""
+    """DataLoader without worker processes; a thread prepares up to ``AHEAD`` batches in advance.
+
+    On a GPU, the thread computes on a stream of its own, beside the steps of the training.
+    """
 
     def __iter__(self) -> Any:
         return _prefetch(super().__iter__())
@@ -135,6 +165,7 @@ class ThreadedLoader(DataLoader[Any]):
 
 def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=AHEAD)
+    stream = BatchStream()
     stopped = threading.Event()
 
     def is_reading() -> bool:
@@ -150,10 +181,11 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     def work() -> None:
         try:
-            for batch in source:
-                put((batch, None))
-                if not is_reading():
-                    return
+            with stream.used():
+                for batch in source:
+                    put((stream.finished(batch), None))
+                    if not is_reading():
+                        return
             put((None, StopIteration()))
         except BaseException as error:  # the reader raises it
             put((None, error))
@@ -168,7 +200,7 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
                 return
             if error is not None:
                 raise error
-            yield batch
+            yield stream.taken(batch)
     finally:
         stopped.set()
         thread.join(timeout=5)
