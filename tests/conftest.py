@@ -122,6 +122,17 @@ def no_sync() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def trained_in_this_process() -> Iterator[None]:
+    """Train members in the process of the tests: they patch functions, and a server takes 5 s to start.
+
+    Tests of processes set ``trainer.isolated``; see tests/robustness/test_member_failures.py.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("densemble.engines.isolation.calls.ISOLATED", False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_timing_round() -> Iterator[None]:
     """Measure the time of candidates in one round; tests/selection/test_timing.py tests the number of rounds."""
     with pytest.MonkeyPatch.context() as patch:

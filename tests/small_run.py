@@ -13,3 +13,12 @@ SMALL_RUN: dict[str, Any] = {
     ],
     "training": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
 }
+
+DONE: dict[str, Any] = {
+    "state": "done", "val": {"cc": 0.5}, "parameters": 1, "epochs": 1, "seconds": 1.0,
+    "spec": {
+        "backbone": "resdeconv", "node": "stages.0", "channels": 8, "head": "upsample", "doublings": 0,
+        "out_channels": 1, "out_size": None, "input_size": None, "mean": [0.5] * 3, "std": [0.5] * 3,
+    },
+}  # fmt: skip
+"""Record of a member whose training is finished."""

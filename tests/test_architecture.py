@@ -17,8 +17,10 @@ TOP = "densemble"
 
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("terminal",),
     ("errors", "messages", "progress", "versions"),
-    ("shapes", "user_code"),
+    ("shapes", "user_code", "input_files", "threads"),
+    ("untrusted",),
     ("markup",),
     ("notebook",),
     ("data_options",),
@@ -52,7 +54,7 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "lightning": ("training/",),
     "pytorch_lightning": (),  # the same library under its old name
     "PIL": ("storage/pillow.py", "data/synthetic.py", "inference/drawing/", "report/", "markup.py"),
-    "tifffile": ("storage/tiff.py", "data/synthetic.py", "report/"),
+    "tifffile": ("storage/tiff.py", "storage/tiff_directories.py", "data/synthetic.py", "report/"),
     "rasterio": ("storage/geo.py",),
     "pycocotools": ("data/layouts/drawn_shapes.py", "inference/formats/coco_json.py"),
     "sklearn": ("data/splits.py",),
@@ -72,8 +74,15 @@ IMPORTERS: dict[str, tuple[str, ...]] = {
     "gradio": ("serve/",),
     "typer": ("cli.py", "commands/"),
     "rich": ("progress/display.py",),
-    "pydantic": ("config.py", "data_options.py"),
-    "yaml": ("config.py", "commands/overrides.py"),
+    "pydantic": (
+        "config.py",
+        "data_options.py",
+        "untrusted.py",
+        "storage/",
+        "inference/files/journal.py",
+        "inference/runtime/remembered_choices.py",
+    ),
+    "yaml": ("config.py", "untrusted.py"),
     "huggingface_hub": ("storage/hub_download.py", "exporters/hub.py", "exporters/card.py"),
     "safetensors": ("nets/local_weights.py", "storage/", "training/", "exporters/"),
 }
@@ -82,6 +91,59 @@ PURE = ("nets/", "metrics/", "metrics.py", "tasks/", "ensemble/")
 NOT_PURE = ("nets/backbones.py", "nets/local_weights.py")  # the one exception: they read pretrained weights
 DISK_LIBRARIES = ("PIL", "yaml", "lightning", "safetensors", "json")
 DISK_CALLS = ("open", "read_text", "write_text", "read_bytes", "write_bytes")
+
+# The only files that write, and calls of libraries that write into a file or folder that these files made.
+WRITERS = (
+    "storage/writing.py", "storage/temporary.py", "storage/folder_lock.py", "storage/user_cache.py",
+    "storage/arrays.py", "storage/tensor_file.py", "terminal.py",
+)  # fmt: skip
+WRITING_CALLS = (
+    "write_text", "write_bytes", "savefig", "open_memmap", "memmap", "save", "savez", "savez_compressed", "save_file",
+    "save_model", "imwrite", "touch", "to_csv", "to_json", "tofile", "copyfile", "copy", "copy2", "copytree", "move",
+    "symlink_to", "link_to", "hardlink_to",
+)  # fmt: skip
+TEMPORARIES = ("mkstemp", "mkdtemp", "mktemp", "TemporaryFile", "TemporaryDirectory", "NamedTemporaryFile")
+INTO_A_TEMPORARY = "the path is one of atomic_path, atomic_files or cache_folder"
+INTO_A_STREAM = "the stream is one of atomic_binary, or in memory"
+MAY_WRITE: dict[tuple[str, str], str] = {
+    ("data/layouts/archive.py", "target.open"): INTO_A_TEMPORARY,
+    ("data/synthetic.py", "save"): INTO_A_STREAM,
+    ("engines/isolation/calls.py", "os.open"): "it opens /dev/null",
+    ("input_files.py", "os.open"): "it opens for reading",
+    ("exporters/hub.py", "shutil.copyfile"): INTO_A_TEMPORARY,
+    ("exporters/onnx.py", "exported.save"): INTO_A_TEMPORARY,
+    ("exporters/openvino.py", "openvino.save_model"): INTO_A_TEMPORARY,
+    ("exporters/precision.py", "onnx.save"): INTO_A_TEMPORARY,
+    ("exporters/torch_program.py", "torch.export.save"): INTO_A_TEMPORARY,
+    ("exporters/triton.py", "shutil.copyfile"): INTO_A_TEMPORARY,
+    ("inference/image_prediction.py", "savefig"): INTO_A_STREAM,
+    ("inference/runtime/backends/openvino.py", "openvino.save_model"): INTO_A_TEMPORARY,
+    ("inference/runtime/backends/openvino.py", "path.touch"): "the file exists",
+    ("inference/runtime/backends/openvino.py", "touch"): "the file exists",
+    ("markup.py", "image.save"): INTO_A_STREAM,
+    ("report/curves.py", "figure.savefig"): INTO_A_STREAM,
+    ("report/preview.py", "figure.savefig"): INTO_A_STREAM,
+    ("run.py", "table.to_csv"): "it returns a text",
+    ("storage/geo.py", "rasterio.open"): INTO_A_TEMPORARY,
+    ("storage/pillow.py", "image.save"): INTO_A_STREAM,
+    ("storage/tiff.py", "tifffile.imwrite"): INTO_A_TEMPORARY,
+    ("storage/weight_files.py", "save_file"): INTO_A_TEMPORARY,
+    ("training/checkpoints.py", "torch.save"): INTO_A_TEMPORARY,
+    ("commands/demo.py", "prediction.save"): "it writes with the functions of storage",
+    ("inference/files/predict_files.py", "result.save"): "it writes with the functions of storage",
+}
+# The only files that may parse JSON; except for the first, they read text that densemble has just written.
+JSON_PARSERS = (
+    "untrusted.py",
+    "evaluation/benchmark/fresh_process.py",
+    "exporters/precision.py",
+    "exporters/python_source/verify.py",
+    "exporters/torch_program.py",
+    "exporters/triton.py",
+    "storage/artifact.py",
+    "storage/coverage.py",
+    "tuning/study.py",
+)
 
 LONGEST_FILE = 400
 VAGUE_NAMES = ("util", "utils", "helper", "helpers", "manager", "managers")
@@ -239,6 +301,57 @@ def disk_access_in_pure_layers(module: Module) -> list[str]:
     return violations
 
 
+def writing_calls(module: Module) -> list[tuple[str, int]]:
+    """Return the calls that may write a file, each as its dotted name with its line."""
+    found = []
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name, function = called_name(node), ast.unparse(node.func)
+        is_method = isinstance(node.func, ast.Attribute)
+        own = ("write_text", "save", "copy") if not is_method else ("copy.copy",)  # functions of densemble, and of copy
+        writes = name in (*WRITING_CALLS, *TEMPORARIES) and name not in own and function not in own
+        is_copy = is_method and name == "copy" and not function.startswith("shutil.")  # of a list, a dict or an array
+        if (writes and not is_copy) or opens_to_write(node, function):
+            plain = all(part.isidentifier() for part in function.split("."))
+            found.append((function if plain else name, node.lineno))
+    return found
+
+
+def opens_to_write(node: ast.Call, function: str) -> bool:
+    if function == "os.open":
+        return True
+    if called_name(node) not in ("open", "fdopen"):
+        return False
+    values = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+    texts = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
+    return any(set(text) <= set("rwxabt+") and set(text) & set("wxa+") for text in texts)
+
+
+def writes_outside_the_writer(module: Module) -> list[str]:
+    if module.file in WRITERS:
+        return []
+    return [
+        f"{module.file}:{line} calls {name}; write with densemble.storage.writing, see WRITERS and MAY_WRITE"
+        for name, line in writing_calls(module)
+        if (module.file, name) not in MAY_WRITE
+    ]
+
+
+def json_parsing(module: Module) -> list[str]:
+    if matches(module.file, JSON_PARSERS):
+        return []
+    calls = (node for node in ast.walk(module.tree) if isinstance(node, ast.Call))
+    return [
+        f"{module.file}:{call.lineno} parses JSON; read text of unknown origin with densemble.untrusted"
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("loads", "load")
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "json"
+    ]
+
+
 def too_long(module: Module) -> list[str]:
     lines = len(module.path.read_text(encoding="utf-8").splitlines())
     return [f"{module.file} has {lines} lines, more than {LONGEST_FILE}: split it"] if lines > LONGEST_FILE else []
@@ -257,6 +370,8 @@ RULES = {
     "imports point down": upward_imports,
     "few importers per dependency": forbidden_dependencies,
     "no disk access in pure layers": disk_access_in_pure_layers,
+    "one writer": writes_outside_the_writer,
+    "one reader of JSON": json_parsing,
     f"at most {LONGEST_FILE} lines per file": too_long,
     "descriptive file names": vague_names,
 }
@@ -274,6 +389,12 @@ def test_all_modules_are_checked() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.file)
 def test_module_follows_the_rules(module: Module) -> None:
     assert {rule: violations for rule, check in RULES.items() if (violations := check(module))} == {}
+
+
+def test_every_exception_of_the_writer_is_needed() -> None:
+    calls = {(module.file, name) for module in MODULES for name, _ in writing_calls(module)}
+    assert MAY_WRITE.keys() - calls == set()
+    assert {module.file for module in MODULES} >= set(WRITERS)
 
 
 def test_no_import_cycles() -> None:
@@ -406,6 +527,38 @@ def test_submodules_with_different_importers(tmp_path: Path, file: str, text: st
 )
 def test_planted_disk_access_is_found(tmp_path: Path, file: str, text: str, violations: int) -> None:
     assert len(disk_access_in_pure_layers(plant(tmp_path, {file: text})[file])) == violations
+
+
+@pytest.mark.parametrize(
+    ("text", "violations"),
+    [
+        ("path.open('w')", 1),
+        ("open(path, mode='xb')", 1),
+        ("path.open('r+b')", 1),
+        ("path.open('rb')", 0),
+        ("open(path)", 0),
+        ("os.open(path, os.O_CREAT)", 1),
+        ("path.write_text('a')", 1),
+        ("write_text(path, 'a')", 0),
+        ("Image.fromarray(a).save(path)", 1),
+        ("np.save(path, a)", 1),
+        ("np.lib.format.open_memmap(path, 'w+')", 1),
+        ("tempfile.mkdtemp()", 1),
+        ("with TemporaryDirectory() as folder: pass", 1),
+        ("tempfile.gettempdir()", 0),
+        ("shutil.copy(a, b)", 1),
+        ("copy.copy(a)\na.copy()\nname.replace('a', 'b')", 0),
+    ],
+)
+def test_planted_writing_is_found(tmp_path: Path, text: str, violations: int) -> None:
+    assert len(writes_outside_the_writer(plant(tmp_path, {"report/a.py": text})["report/a.py"])) == violations
+    assert writes_outside_the_writer(plant(tmp_path, {"storage/writing.py": text})["storage/writing.py"]) == []
+
+
+@pytest.mark.parametrize(("file", "violations"), [("run.py", 2), ("untrusted.py", 0)])
+def test_planted_json_parsing_is_found(tmp_path: Path, file: str, violations: int) -> None:
+    text = "import json\ndef f(text, file):\n    return json.loads(text), json.load(file), json.dumps(text)"
+    assert len(json_parsing(plant(tmp_path, {file: text})[file])) == violations
 
 
 @pytest.mark.parametrize(("lines", "violations"), [(LONGEST_FILE, 0), (LONGEST_FILE + 1, 1)])

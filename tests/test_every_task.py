@@ -11,7 +11,7 @@ from sampled import sampled
 from task_sets import SIZE, TASK_SETS, write
 
 import densemble as de
-from densemble.run import warn_about_baselines
+from densemble.selection.baseline_filter import warn_about_baselines
 
 EPOCHS = {"keypoints": 14, "density": 8}
 
@@ -93,7 +93,8 @@ def test_warning_if_the_ensemble_is_no_better_than_a_baseline(
     metric, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
     baselines = {name: scores[metric] for name, scores in run.baselines().items() if scores.get(metric) is not None}
     strongest = max(baselines.values(), key=lambda value: sign * value)
-    warn_about_baselines(run, {metric: strongest + sign * {"below": -1e-3, "equal": 0, "above": 1e-3}[level]})
+    score = strongest + sign * {"below": -1e-3, "equal": 0, "above": 1e-3}[level]
+    warn_about_baselines(run.task, run.baselines(), {metric: score})
     named = {name for name in baselines if any(f"no better than the baseline '{name}'" in line for line in lines)}
     if level == "above":
         assert lines == []

@@ -1,6 +1,5 @@
 """Command line: registers the commands and turns expected errors into one line and an exit code."""
 
-import os
 import signal
 import sys
 import time
@@ -26,9 +25,11 @@ from densemble.commands import (
     tune,
 )
 from densemble.commands.command import Command, CommandGroup, usage_message
+from densemble.commands.missing_resources import missing_resource, require_current_folder
 from densemble.commands.output import warn
-from densemble.errors import DensembleError
+from densemble.errors import DensembleError, ResourceError, Terminated
 from densemble.messages import shown
+from densemble.terminal import lost_output, open_streams, print_result
 from densemble.versions import __version__
 
 app = typer.Typer(
@@ -42,7 +43,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"densemble {__version__}")
+        print_result(f"densemble {__version__}")
         raise typer.Exit
 
 
@@ -66,8 +67,8 @@ app.add_typer(data.app, name="data")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    # The last complete epoch is already on disk; there is nothing else worth saving.
-    raise SystemExit(143)
+    # A training saves a checkpoint first, see densemble.training.interruption; nothing else is worth saving.
+    raise Terminated(143)
 
 
 def _one_line(
@@ -79,21 +80,33 @@ def _one_line(
 
 def main() -> None:
     """Entry point of ``densemble``."""
+    open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     warnings.formatwarning = _one_line
+    code = _run()
+    if lost := lost_output():
+        warn(f"densemble: cannot write the result to stdout: {lost}")
+        code = code or ResourceError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command of the arguments; return its exit code."""
     try:
-        sys.exit(app(obj=time.monotonic(), standalone_mode=False) or 0)  # --time counts from here
+        require_current_folder()
+        return app(obj=time.monotonic(), standalone_mode=False) or 0  # --time counts from here
     except DensembleError as error:
         warn(f"densemble: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of the output is gone (`| head`); replace stdout, so that closing it does not raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of the help is gone (`| head`)
+        return 0
     except Exception as error:
+        if missing := missing_resource(error):
+            warn(f"densemble: {missing}")
+            return ResourceError.exit_code
         message = usage_message(error)
         if message is None:
             raise
         if message:
             warn(f"densemble: {message}")
-        sys.exit(2)
+        return 2

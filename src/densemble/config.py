@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -25,12 +26,15 @@ from pydantic import (
 from densemble.data_options import DataOptions
 from densemble.errors import ConfigError, UsageError, did_you_mean
 from densemble.shapes import parse_size
+from densemble.untrusted import MOST_YAML_BYTES, Unreadable, decoded, excerpt, parse_yaml, read_regular
 from densemble.user_code import importable_name
 
 AugmentName = Literal["none", "light", "strong"]
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 AveragingName = Literal["none", "ema", "swa"]
 SEVEN = ("alexnet", "densenet201", "inception_v3", "resnet152", "squeezenet1_1", "vgg19_bn", "resdeconv")
+MOST_MEMBERS = 500
+"""Largest number of members of a run, counting copies."""
 COPIED = re.compile(r"(?P<backbone>.+)\*(?P<copies>\d+)")
 """``resnet18*5`` stands for five members."""
 
@@ -205,7 +209,13 @@ class TrainerConfig(_Strict):
     workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, 4 with a GPU")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
     cache_dir: str | None = Field(None, description="folder of decoded images; default: RUN/cache")
-    keep_checkpoints: bool = Field(False, description="keep last.ckpt and RUN/cache when the run is complete")
+    keep_checkpoints: bool = Field(False, description="keep checkpoints and RUN/cache when the run is complete")
+    isolated: bool | None = Field(
+        None, description="train each member in a process of its own; default: on Linux, unless objects prevent it"
+    )
+    timeout: PositiveFloat | None = Field(
+        1800.0, description="seconds without a finished batch after which a member in its own process fails; null: none"
+    )
 
     @property
     def has_one_device(self) -> bool:
@@ -233,6 +243,9 @@ class RunConfig(_Strict):
     @field_validator("members")
     @classmethod
     def _expand(cls, members: list[MemberConfig], info: ValidationInfo) -> list[MemberConfig]:
+        count = sum(member.copies for member in members)
+        if count > MOST_MEMBERS:
+            raise ValueError(f"{count} members, more than {MOST_MEMBERS}; split them into several runs")
         training: TrainingConfig = info.data.get("training", TrainingConfig())
         return [copy for member in members for copy in member.expand_copies(training.seed)]
 
@@ -240,8 +253,7 @@ class RunConfig(_Strict):
     def _validate(self) -> "RunConfig":
         if not self.members:
             raise ValueError("members is empty; name at least one backbone")
-        names = [member.name for member in self.members if member.name]
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, count in Counter(m.name for m in self.members if m.name).items() if count > 1)
         if repeated:
             raise ValueError(f"two members are named '{repeated[0]}'; give them different names")
         for member in self.members:
@@ -250,7 +262,7 @@ class RunConfig(_Strict):
 
     def member_names(self) -> list[str]:
         """Return one name per member: its name, or that of its backbone, numbered if a backbone occurs twice."""
-        names: list[str] = []
+        names: dict[str, None] = {}
         for member in self.members:
             base = member.name or re.sub(
                 r"[^A-Za-z0-9_-]", "_", member.backbone.removeprefix("timm/").replace("/", "-")
@@ -258,8 +270,8 @@ class RunConfig(_Strict):
             name, count = base, 2
             while name in names:
                 name, count = f"{base}-{count}", count + 1
-            names.append(name)
-        return names
+            names[name] = None
+        return list(names)
 
     def to_yaml(self) -> str:
         """Return the text of a run.yaml that gives the same configuration."""
@@ -273,11 +285,13 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file is absent, not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read config '{path}': {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"config '{path}' is not YAML: {' '.join(str(error).split())}") from error
+        text = decoded(read_regular(path, MOST_YAML_BYTES))
+    except (OSError, Unreadable) as error:
+        raise ConfigError(f"cannot read config '{path}': {getattr(error, 'strerror', None) or error}") from error
+    try:
+        values = parse_yaml(text)
+    except Unreadable as error:
+        raise ConfigError(f"config '{path}' is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"config '{path}' holds no keys; start from examples/all7models/run.yaml")
     return values
@@ -287,7 +301,7 @@ def make_config(values: dict[str, Any], source: str = "the settings") -> RunConf
     """Validate plain values and return the configuration.
 
     Raises:
-        ConfigError: unknown keys or wrong values; the message names all of them, with the nearest known keys.
+        ConfigError: unknown keys or wrong values; the message names them, with the nearest known keys.
     """
     try:
         return RunConfig.model_validate(values)
@@ -308,14 +322,18 @@ def make_data_options(options: DataOptions) -> DataOptions:
 
 
 _DATA_OPTIONS = TypeAdapter(DataOptions)
+_MOST_ERRORS = 20
+"""Number of wrong keys in a message."""
 
 
 def _describe(error: ValidationError, *section: str) -> str:
-    return "; ".join(_describe_item({**item, "loc": (*section, *item["loc"])}) for item in error.errors())
+    items = error.errors(include_url=False)
+    shown = [_describe_item({**item, "loc": (*section, *item["loc"])}) for item in items[:_MOST_ERRORS]]
+    return "; ".join([*shown, *([f"and {len(items) - _MOST_ERRORS} more"] if len(items) > _MOST_ERRORS else [])])
 
 
 def _describe_item(item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    key = excerpt(".".join(str(part) for part in item["loc"]))
     if item["type"] == "extra_forbidden":
         return f"unknown key '{key}'; {_suggest(item['loc'])}"
     if item["type"] == "missing":
@@ -324,7 +342,7 @@ def _describe_item(item: dict[str, Any]) -> str:
     if item["type"] == "literal_error":
         known = re.findall("'([^']+)'", item["ctx"]["expected"])
         message = did_you_mean(str(item["input"]), known) + message
-    return f"'{key}' = {item['input']!r}: {message}" if key else message
+    return f"'{key}' = {excerpt(repr(item['input']))}: {excerpt(message, 600)}" if key else excerpt(message, 600)
 
 
 def _suggest(location: tuple[Any, ...]) -> str:

@@ -80,6 +80,10 @@ class ExportError(DensembleError):
     exit_code = 8
 
 
+class Terminated(SystemExit):
+    """The process got SIGTERM; not a failure of the work."""
+
+
 @contextmanager
 def needs_package(package: str, purpose: str, extra: str) -> Iterator[None]:
     """Turn the ImportError of an optional package into an error that says what to install.

@@ -2,18 +2,24 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from densemble.terminal import visible
 
 
 class _LineHandler(logging.Handler):
-    """Calls a function with the text of each record; an exception from it propagates to the logging call."""
+    """Calls a function with the text of each record; an exception from it propagates to the logging call.
+
+    A closed or full stream raises none: what cannot be shown must not stop the work.
+    """
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self.write = write
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.write(self.format(record))
+        with suppress(OSError):
+            self.write(visible(self.format(record)))
 
 
 @contextmanager

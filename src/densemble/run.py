@@ -12,6 +12,7 @@ from densemble.data.heat_scale import told
 from densemble.data.torch_dataset import TorchData, store_dataset
 from densemble.engines.budget import Budget, parse_time
 from densemble.engines.configure import resolve_data, user_functions
+from densemble.engines.isolation.calls import prepare
 from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.combine.user_rule import Combine
 from densemble.ensemble.ensemble import Ensemble
@@ -22,6 +23,7 @@ from densemble.progress.display import shown_progress
 from densemble.progress.phases import set_limit
 from densemble.report.run_html import run_html
 from densemble.selection.assemble import assemble
+from densemble.selection.baseline_filter import warn_about_baselines
 from densemble.selection.options import Options
 from densemble.selection.variants import (
     Source,
@@ -31,10 +33,14 @@ from densemble.selection.variants import (
     make_soups,
     make_views,
 )
-from densemble.storage.artifact import require_function, save
-from densemble.storage.runs import RunFolder, read_json, require_new, write_text
+from densemble.storage.artifact import save
+from densemble.storage.csv_cells import csv_cell
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.run_records import read_analysis, read_baselines, read_digests, read_ensemble, read_state
+from densemble.storage.runs import RunFolder, require_new
+from densemble.storage.writing import write_text
 from densemble.tasks import Task, make_task
-from densemble.user_code import importable_name
+from densemble.user_code import importable_name, require_allowed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +71,7 @@ class Run:
             remedy = f"make one with `densemble train DATA --task TASK -o {path}`"
             raise ArtifactError(f"'{path}' is no run folder; {remedy}")
         self.config: RunConfig = make_config(read_config(self.folder.config), str(self.folder.config))
-        self._state = read_json(self.folder.state)
+        self._state = read_state(self.folder)
         stored = Path(self._state["data"])  # a torch data set is stored in the run, which may have moved
         moved = self.folder.data if self.folder.data.is_dir() and not stored.exists() else stored
         self.data_path = Path(data or moved)
@@ -86,13 +92,13 @@ class Run:
         Raises:
             ArtifactError: one of them is user code that is not in ``functions``.
         """
-        for name, record in self.trained().items():
-            for part in (record["spec"]["backbone"], record["spec"]["head"]):
-                require_function(f"run '{self.folder.path}'", f"member '{name}'", part, self.functions)
+        specs = {name: record["spec"] for name, record in self.trained().items()}
+        parts = [(f"member '{name}'", spec[part]) for name, spec in specs.items() for part in ("backbone", "head")]
+        require_allowed(f"run '{self.folder.path}'", parts, self.functions)
 
     def baselines(self) -> dict[str, Scores]:
         """Return held-out scores of baselines without training, such as the mean of the training targets."""
-        return read_json(self.folder.baselines) if self.folder.baselines.is_file() else {}
+        return read_baselines(self.folder)
 
     def leaderboard(self) -> "pd.DataFrame":
         """Return the validation scores, best first: members, variants, baselines, and the last assembled ensemble.
@@ -113,8 +119,7 @@ class Run:
              **({"epochs": c.record["epochs"], "seconds": c.record["seconds"]} if c.kind == "member" else {})}
             for c in candidates
         ]  # fmt: skip
-        if self.folder.ensemble.is_file():
-            ensemble = read_json(self.folder.ensemble)
+        if ensemble := read_ensemble(self.folder):
             rule = "" if ensemble["combine"] == "mean" else f", {ensemble['combine']}"
             name = f"ensemble ({ensemble['select']}{rule})"
             used = [c for c in candidates if ensemble["weights"].get(c.name, 0) > 0]
@@ -152,7 +157,7 @@ class Run:
         It holds cross-fitted scores of the ensemble, of selection strategies and of combination rules, and describes
         members, errors and calibration.
         """
-        return read_json(self.folder.analysis) if self.folder.analysis.is_file() else {}
+        return read_analysis(self.folder)
 
     def assemble(
         self,
@@ -208,9 +213,10 @@ class Run:
         self._require_functions()
         options.require_images(len(self._state["val"]) // 2)
         source = self._source()
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             ensemble = assemble(source, options)
-        write_text(self.folder.leaderboard, self.leaderboard().to_csv())
+            table = self.leaderboard().rename(index=csv_cell, columns=csv_cell)
+            write_text(self.folder.leaderboard, table.to_csv())
         return ensemble
 
     def add_views(self, views: Sequence[str], report: Callable[[str], None] | None = None) -> None:
@@ -224,7 +230,7 @@ class Run:
             UsageError: no such view.
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_views(self._source(), views)
 
     def add_snapshots(self, report: Callable[[str], None] | None = None) -> None:
@@ -233,7 +239,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_snapshots(self._source())
 
     def add_soups(self, report: Callable[[str], None] | None = None) -> None:
@@ -242,7 +248,7 @@ class Run:
         Raises:
             ArtifactError: a backbone is a function that is not in ``functions``.
         """
-        with shown(report), shown_progress(lines=False):
+        with folder_lock(self.folder.path), shown(report), shown_progress(lines=False):
             make_soups(self._source())
 
     def _require_trained(self) -> None:
@@ -271,9 +277,8 @@ class Run:
                 f"the validation images of '{self.data_path}' are not those of the training; the stored predictions "
                 "belong to the old ones: put them back or train again"
             )
-        if self.folder.digests.is_file():
-            trained_on = {"val": read_json(self.folder.digests).get("val", {})}
-            differences = changes(trained_on, {"val": pair_digests(data.val)})
+        if (digests := read_digests(self.folder)) is not None:
+            differences = changes({"val": digests.get("val", {})}, {"val": pair_digests(data.val)})
             if differences:
                 raise ArtifactError(
                     f"the data in '{self.data_path}' is not what '{self.folder.path}' was scored on: {differences[0]}; "
@@ -326,9 +331,11 @@ def train(
         DensembleError: every member failed; the error has the type of the first failure.
     """
     budget, values = Budget(parse_time(time)), dict(settings)
+    if not callbacks:
+        prepare((values.get("trainer") or {}).get("isolated"))
     if members is not None:
         values["members"] = list(members)
-    with shown(report), shown_progress():
+    with shown(report), shown_progress(), folder_lock(Path(out)):
         set_limit(budget)
         if not isinstance(data, FolderData | str | Path):
             require_new(RunFolder(Path(out)), resume or retrain)
@@ -363,35 +370,23 @@ def run_members(
 
     if data.reading.options["heat_max"]:
         log.info(f"maps: {told(data.reading.options['heat_max'])}")
-    outcomes = train_members(data, config, out, resume, budget, callbacks=UserCallbacks.of(callbacks))
-    run = Run(out, data.path, user_functions(config))
-    if any(outcome.state in ("done", "kept") for outcome in outcomes):
-        ensemble = run.assemble()
-        save(ensemble, run.folder.artifact)
-        score = ensemble.metrics["val"].get(run.task.primary)
-        text = "" if score is None else f": val {run.task.primary} {score:.4f} (fitted on these images)"
-        log.info(f"ensemble of {len(ensemble.members)}{text}")
-        log.info(f"wrote {run.folder.artifact}")
-        for line in run.cross_fitted():
-            log.info(line)
-        log.info(f"selection and scores explained: {run.folder.report}")
-        warn_about_baselines(run, ensemble.metrics["val"])
-        remove_leftovers(run.folder, config)
+    with folder_lock(out):
+        outcomes = train_members(data, config, out, resume, budget, callbacks=UserCallbacks.of(callbacks))
+        run = Run(out, data.path, user_functions(config))
+        if any(outcome.state in ("done", "kept") for outcome in outcomes):
+            ensemble = run.assemble()
+            save(ensemble, run.folder.artifact)
+            score = ensemble.metrics["val"].get(run.task.primary)
+            text = "" if score is None else f": val {run.task.primary} {score:.4f} (fitted on these images)"
+            log.info(f"ensemble of {len(ensemble.members)}{text}")
+            log.info(f"wrote {run.folder.artifact}")
+            for line in run.cross_fitted():
+                log.info(line)
+            log.info(f"selection and scores explained: {run.folder.report}")
+            warn_about_baselines(run.task, run.baselines(), ensemble.metrics["val"])
+            remove_leftovers(run.folder, config)
     if budget is not None and budget.seconds is not None:
         log.info(f"took {budget.used:.0f} s of {budget.seconds:.0f} s")
     report_left_out(outcomes, data.path, out, user_functions(config))
     raise_failures(outcomes)
     return run
-
-
-def warn_about_baselines(run: Run, scores: Mapping[str, Any]) -> None:
-    """Warn if a baseline without training scores as well as the ensemble."""
-    name, sign = run.task.primary, 1.0 if run.task.higher_is_better else -1.0
-    score = scores.get(name)
-    for baseline, baseline_scores in run.baselines().items():
-        reference = baseline_scores.get(name)
-        if reference is not None and score is not None and sign * score <= sign * reference:
-            log.warning(
-                f"warning: {name} {score:.4f} is no better than the baseline '{baseline}' ({reference:.4f}), "
-                "which needs no training: train longer, start from pretrained weights, or look at the data"
-            )

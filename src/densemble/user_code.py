@@ -1,13 +1,19 @@
 """User code named ``package.module:NAME``: the names in settings and files, and the objects that they stand for.
 
-A name in a file is imported only if the user allows it, see :func:`densemble.storage.artifact.require_function`.
+A name in a file is imported only if the user allows it, see :func:`require_allowed`. The current folder is searched
+only for such an import, and after all other folders, so that its files never replace an installed module.
 """
 
+import re
 import sys
-from importlib import import_module
+from collections.abc import Iterable, Sequence
+from importlib import import_module, invalidate_caches
+from pathlib import Path
 from typing import Any
 
-from densemble.errors import UsageError
+from densemble.errors import ArtifactError, UsageError
+
+_NAMES = re.compile(r"[\w.]+:\w+")
 
 
 def is_user_function(name: str) -> bool:
@@ -16,16 +22,57 @@ def is_user_function(name: str) -> bool:
     return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
+def named_functions(texts: Iterable[str]) -> list[str]:
+    """Return the names ``package.module:NAME`` that occur in texts, such as the arguments of a command."""
+    return [name for text in texts for name in _NAMES.findall(text) if is_user_function(name)]
+
+
+def require_allowed(source: str, parts: Iterable[tuple[str, str]], functions: Sequence[str]) -> None:
+    """Check that the names in a file are not those of user code, or that the caller allows this code.
+
+    Args:
+        source: name of the file in messages.
+        parts: what has a name, in messages (``member 'resnet'``, ``the loss``, ...), and the name of its backbone,
+            head, loss or combination rule in the file.
+        functions: names ``package.module:NAME`` that may be imported and called.
+
+    Raises:
+        ArtifactError: names of user code that are not in ``functions``; the message lists the options that allow them.
+    """
+    refused = [(part, name) for part, name in parts if is_user_function(name) and name not in functions]
+    if not refused:
+        return
+    part, name = refused[0]
+    names = list(dict.fromkeys(name for _, name in refused))
+    raise ArtifactError(
+        f"{source}: {part} is built by calling {name}, code that this file only names; if you trust it, load with "
+        f"functions={names}, on the command line {' '.join(f'--function {name}' for name in names)}"
+    )
+
+
 def import_name(name: str) -> Any:
-    """Import the object named ``package.module:NAME``; modules of the current folder are found as by ``python -m``.
+    """Import the object named ``package.module:NAME``.
+
+    If no installed module and no folder of ``PYTHONPATH`` has this name, it is searched in the current folder. Then
+    this folder stays the last entry of ``sys.path``, because the module may import its neighbours later.
 
     Raises:
         Exception: anything that the import raises.
     """
     module, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    return getattr(import_module(module), function)
+    try:
+        return getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        folder = str(Path.cwd())
+        if error.name is None or not f"{module}.".startswith(f"{error.name}.") or folder in sys.path:
+            raise
+    sys.path.append(folder)
+    invalidate_caches()
+    try:
+        return getattr(import_module(module), function)
+    except ModuleNotFoundError:
+        sys.path.remove(folder)
+        raise
 
 
 def user_object(name: str, what: str) -> Any:

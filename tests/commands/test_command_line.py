@@ -182,6 +182,16 @@ def test_report_of_doctor_has_no_private_data(
     assert doctor.without_private_data("on janes-laptop jane read /etc/x and ~/y") == "on HOST USER read PATH and PATH"
 
 
+def test_doctor_empties_the_cache_alone(densemble: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DENSEMBLE_CACHE_DIR", str(tmp_path))
+    for name in ("choices/a.json", "openvino/b.bin", "archives/c/image.png", "mine/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+    done = densemble("doctor", "--clean", "--json")
+    assert json.loads(done.stdout)["freed"] == 3 << 20 and "removed 3.0 MiB" in done.stderr
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["notes.txt"]
+
+
 def test_doctor_names_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     from densemble import versions
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data.good_sets import image_of, labels, photo, save, target_of, write_good
+from small_run import DONE
 
 import densemble as de
 from densemble.config import make_config
@@ -59,10 +60,10 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         trained.append(training.name(index))
         folder = training.folder(index)
         folder.path.mkdir(parents=True)
-        folder.record.write_text(json.dumps({"state": "done"}))
+        folder.record.write_text(json.dumps(DONE))
         return Outcome(training.name(index), "done")
 
-    monkeypatch.setattr(local, "train_member", train_member)
+    monkeypatch.setattr(local, "train_isolated", train_member)
     return trained
 
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from small_run import SMALL_RUN
+from small_run import DONE, SMALL_RUN
 
 import densemble as de
 from densemble.config import make_config
 from densemble.engines.leftovers import remove_leftovers
 from densemble.messages import shown
-from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.writing import write_json
 
 NAMES = ("squeezenet1_1", "resdeconv", "lite0")
 
@@ -25,7 +26,7 @@ def run(tmp_path: Path) -> RunFolder:
     for number, name in enumerate(NAMES):
         folder = run.member(number, name)
         folder.path.mkdir(parents=True)
-        write_json(folder.record, {"name": name, "state": "done"})
+        write_json(folder.record, {**DONE, "name": name})
         for file, kilobytes in ((folder.weights, 200), (folder.last, 400 * (number + 1))):
             file.write_bytes(bytes(1000 * kilobytes))
     for part in ("decoded-abc", "features-abc"):

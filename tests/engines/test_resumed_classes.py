@@ -9,7 +9,8 @@ from PIL import Image
 from densemble.config import make_config
 from densemble.data.folder import FolderData
 from densemble.engines import local
-from densemble.storage.runs import RunFolder, write_json
+from densemble.storage.runs import RunFolder
+from densemble.storage.writing import write_json
 from densemble.tasks import SegmentationTask
 
 
@@ -26,7 +27,7 @@ def test_resumed_classes_keep_their_numbers(order: list[str], tmp_path: Path, mo
     (tmp_path / "data" / "classes.txt").write_text("\n".join(order))
     run, seen = RunFolder(tmp_path / "run"), []
     run.path.mkdir()
-    write_json(run.state, {"task": SegmentationTask(("sky", "road")).describe()})
+    write_json(run.state, {"data": "", "val": [], "task": SegmentationTask(("sky", "road")).describe()})
     monkeypatch.setattr(local, "_check_members", lambda config: [])
     for name in ("_open_run", "_require_weights", "require_sound"):
         monkeypatch.setattr(local, name, lambda *given: None)

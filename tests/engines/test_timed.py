@@ -16,9 +16,9 @@ from densemble.engines import local, member, timed
 from densemble.engines.budget import Budget, Cost
 from densemble.engines.measuring import ScoringTimes, measure_scoring
 from densemble.engines.member import Outcome
+from densemble.engines.member_cost import measure_cost
 from densemble.engines.plan import Sizes
 from densemble.engines.timed import ASSEMBLY_START, FULL_SIZE_SCORES, train_within
-from densemble.errors import WeightsError
 from densemble.messages import shown
 
 IMAGES, SCORING = 10, 0.05
@@ -54,18 +54,14 @@ class FakeRun:
     lines: list[str] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
 
-    def build(self, training: Any, number: int) -> Any:
+    def measure(self, training: Any, number: int, *_: Any) -> Cost | Outcome:
         if number in self.broken:
-            raise WeightsError("no weights")
+            return Outcome(str(number), "failed", "no weights")
         self.built.append(number)
         self.now += 1
-        return number
-
-    def measure(self, number: int, *_: Any) -> Cost:
         return Cost(str(number), self.epochs[number] / 60, 60, 10, 0.0, 0.0, 0.0, ASSEMBLY)
 
-    def train(self, training: Any, number: int, built: Any, seconds: float, ending: float) -> Outcome:
-        assert built == number
+    def train(self, training: Any, number: int, seconds: float, *_: float) -> Outcome:
         epoch = self.epochs[number] * self.slowness
         self.limits[number], self.shares[number] = seconds, min(seconds, 10 * epoch)
         self.now += self.shares[number]
@@ -93,12 +89,10 @@ def fake_run(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(*epochs: float, **options: Any) -> FakeRun:
         fake = FakeRun(list(epochs), **options, monkeypatch=monkeypatch)
         monkeypatch.setattr(timed, "sizes", lambda config, member: Sizes((8, 8), (8, 8), (4, 4)))
-        monkeypatch.setattr(timed, "build_member", fake.build)
-        monkeypatch.setattr(timed, "_measure", fake.measure)
-        monkeypatch.setattr(timed, "train_member", fake.train)
+        monkeypatch.setattr(timed, "measure_isolated", fake.measure)
+        monkeypatch.setattr(timed, "train_isolated", fake.train)
+        monkeypatch.setattr(timed, "crashed_last", lambda training, indices: indices)
         monkeypatch.setattr(timed, "measure_scoring", lambda *_: ScoringTimes(SCORING, 0.0, torch.zeros(1, 3, 4, 4)))
-        failed = lambda training, number, error: Outcome(str(number), "failed", str(error), error)  # noqa: E731
-        monkeypatch.setattr(timed, "record_failure", failed)
         return fake
 
     return make
@@ -172,7 +166,7 @@ def test_the_limit_is_kept_at_any_speed(fake_run: Any, slowness: float) -> None:
         fake.slowness = slowness
         return outcome
 
-    fake.monkeypatch.setattr(timed, "train_member", slower)
+    fake.monkeypatch.setattr(timed, "train_isolated", slower)
     states = list(fake.run(60).values())
     assert fake.now + FIXED + states.count("done") * ASSEMBLY <= 60
     assert all(fake.shares[number] <= fake.limits[number] for number in fake.shares)
@@ -230,6 +224,7 @@ def test_the_last_line_reports_the_time(
         assemble=lambda: spend(20, SimpleNamespace(metrics={"val": {"cc": 0.5}}, members=["a"])),
         folder=SimpleNamespace(artifact=tmp_path / "a", report=tmp_path / "r"),
         cross_fitted=list,
+        baselines=dict,
     )
     monkeypatch.setattr(
         local, "train_members", lambda *_, **__: spend(60, [Outcome("a", "done"), Outcome("b", "left out")])
@@ -297,7 +292,8 @@ def test_costs_are_measured_and_leave_the_model_as_it_was(scenes: Path, tmp_path
     for number in range(2):
         built = build_member(training, number)
         before = {key: value.clone() for key, value in built.model.state_dict().items()}
-        cost = timed._measure(built, scoring, Budget(60))
+        cost = measure_cost(built, scoring, 60.0, time.monotonic)
         assert all(torch.equal(value, before[key]) for key, value in built.model.state_dict().items())
         assert cost.steps == 3 and cost.epochs == 2, "24 images in batches of 8"
-        assert min(cost.step, cost.validation, cost.ending, cost.assembly) > 0 and cost.start == 0
+        assert min(cost.step, cost.validation, cost.ending, cost.assembly) > 0
+        assert cost.start == built.build_seconds, "the training builds the member again"

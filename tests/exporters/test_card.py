@@ -24,7 +24,8 @@ from densemble.exporters.card_facts import CardFacts, card_facts
 from densemble.exporters.card_sections import SECTIONS, table
 from densemble.exporters.metric_meanings import MEANINGS
 from densemble.nets.weight_licences import PublishedWeights, published_weights
-from densemble.storage.runs import read_json, write_json
+from densemble.storage.runs import read_json
+from densemble.storage.writing import write_json
 from densemble.tasks import TASKS, HeatmapTask, Task, make_task
 
 HUB_TAGS = {"image-segmentation", "depth-estimation", "keypoint-detection", "image-to-image"}

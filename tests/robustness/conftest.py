@@ -2,10 +2,13 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
+from robustness.forked import Space, helper
+from robustness.small_runs import Undisturbed, write_config, write_set
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -14,6 +17,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "share", [pytest.param(0.1, id="tenth"), pytest.param(1.0, id="all", marks=pytest.mark.stress)]
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start the helper process in one process (--dist loadgroup), because it takes seconds."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "forked" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("forked"))
 
 
 @pytest.fixture
@@ -43,3 +53,21 @@ def report(request: pytest.FixtureRequest, record_property: Callable[[str, objec
         assert not problems, f"{len(problems)} of {cases} cases went wrong:\n" + "\n".join(problems[:20])
 
     return add
+
+
+@pytest.fixture(scope="session")
+def forked(no_personal_settings: None) -> Iterator[Callable[[], AbstractContextManager[Space]]]:
+    """``with forked() as space: space.run("train", ...)`` runs commands in forked processes, see robustness.forked."""
+    with helper() as open_space:
+        yield open_space
+
+
+@pytest.fixture(scope="session")
+def undisturbed(forked: Callable[[], AbstractContextManager[Space]], tmp_path_factory: Any) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    made = Undisturbed(write_set(folder), write_config(folder / "config.yaml"), folder / "run", folder / "predictions")
+    with forked() as space:
+        for command, arguments in (("train", made.train(made.run)), ("predict", made.predict(made.predictions))):
+            made.ends[command] = space.run(*arguments, env={"DENSEMBLE_CACHE_DIR": str(folder / "cache")})
+            assert made.ends[command].code == 0, made.ends[command].stderr
+    return made

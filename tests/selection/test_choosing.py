@@ -26,7 +26,8 @@ from densemble.selection.baseline_filter import BaselineFilter
 from densemble.selection.choose import best_rule, select_weights
 from densemble.selection.held_out_predictions import HeldOut, held_out
 from densemble.selection.options import Options
-from densemble.storage.runs import read_json, write_json
+from densemble.storage.runs import read_json
+from densemble.storage.writing import write_json
 
 Fresh = Callable[[str], Written]
 GOOD, FAIR, BAD = 1.0, 1.5, 6.0

@@ -145,10 +145,13 @@ def test_a_dropped_member_cannot_be_named(fresh: Fresh) -> None:
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"state": "done"}', '{"state": "done", "spec": {}, "val": {}}'])
-def test_error_of_a_damaged_record_contains_the_remedy(record: str, fresh: Fresh) -> None:
+def test_a_member_with_a_damaged_record_is_dropped_with_the_remedy(record: str, fresh: Fresh) -> None:
     run = fresh("saliency")
     (run.folder("two") / "member.json").write_text(record)
-    with pytest.raises(ArtifactError, match=r"02-two/member.json' is damaged.*delete that folder.*--resume"):
-        run.run.assemble("all")
+    assert list(run.run.assemble("all").members) == ["one", "three"]
+    (dropped,) = read_json(run.path / "analysis.json")["dropped"]
+    assert dropped["name"] == "two" and re.search(r"02-two/member.json'.*", dropped["reason"])
+    with pytest.raises(ArtifactError, match="2 usable members, at least 3"):
+        run.run.assemble("all", min_members=3)
     shutil.rmtree(run.folder("two"))
     assert list(run.run.trained()) == ["one", "three"]

@@ -23,8 +23,9 @@ from densemble.evaluation.scores import evaluate, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.run import Run
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import RunFolder, write_json, write_text
+from densemble.storage.runs import RunFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import write_json, write_text
 from densemble.tasks import Task
 
 IMAGE_SIZE, INPUT_SIZE, OBJECT = (72, 108), (12, 18), 3

@@ -10,7 +10,8 @@ import pytest
 
 from densemble.selection import timing
 from densemble.selection.timing import ENOUGH_SECONDS, MAX_ROUNDS, ROUNDS, measure, milliseconds, rounds_for
-from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.writing import write_json
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,9 @@ from densemble.run import Run
 from densemble.selection.candidate_maps import ServedLogits
 from densemble.selection.variants import Candidate
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import RunFolder, write_json, write_text
+from densemble.storage.runs import RunFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import write_json, write_text
 from densemble.tasks import Task
 
 NAMES = ("one", "two", "three")

@@ -182,7 +182,7 @@ def test_a_file_from_before_there_were_such_parts_loads(
     ("change", "message"),
     [
         ({"calibration": {"kind": "magic"}}, "no calibration is named 'magic'"),
-        ({"calibration": {"kind": "temperature"}}, "temperature calibration .* is damaged"),
+        ({"calibration": {"kind": "temperature"}}, "damaged metadata .calibration.value: Field required"),
         ({"guarantee": {"kind": "magic"}}, "no guarantee is named 'magic'"),
         ({"guarantee": {"kind": "conformal_set"}}, "damaged"),
         ({"combine": "magic"}, "no combination rule is named 'magic'"),

@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
-from sampled import sampled
 from small_training import SETTINGS, Fit, last_weights, member_folder, replace
 from torch import Tensor
 
@@ -90,7 +89,7 @@ def with_accumulation(count: int) -> Any:
 
     fit_once = fit._fit_once
 
-    return lambda job, _, callbacks: fit_once(job, count, callbacks)
+    return lambda job, start, _, *more: fit_once(job, start, count, *more)
 
 
 @pytest.mark.parametrize(("epochs", "first"), [(4, 3), (5, 4), (1, 1)])
@@ -100,34 +99,3 @@ def test_mean_of_the_last_quarter(fit: Fit, tmp_path: Path, epochs: int, first: 
     ends = [recorder.steps[end - 1] for end in recorder.ends]
     expected = [end if epoch < first else mean_of(ends[first - 1 : epoch]) for epoch, end in enumerate(ends, start=1)]
     check_kept(tmp_path, recorder, expected)
-
-
-class Interruption(Exception):
-    pass
-
-
-class Interrupter(Callback):
-    """Interrupts a training at the start of an epoch, counted from 0."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.current_epoch == self.epoch:
-            raise Interruption
-
-
-@pytest.mark.parametrize(
-    ("averaging", "epoch"), sampled([("none", 2), ("ema", 2), ("swa", 2), ("swa", 3)], [("swa", 2)])
-)
-def test_a_resumed_training_equals_an_uninterrupted_one(fit: Fit, tmp_path: Path, averaging: str, epoch: int) -> None:
-    settings = replace(SETTINGS, averaging=averaging, epochs=4, learning_rate=1e-2)
-    whole = fit(tmp_path / "whole", settings)
-    with pytest.raises(Interruption):
-        fit(tmp_path / "parts", settings, watch=(Interrupter(epoch),))
-    parts = fit(tmp_path / "parts", settings)
-    assert parts["epochs"] == whole["epochs"] == 4
-    expected = last_weights(tmp_path / "whole")
-    require_same(last_weights(tmp_path / "parts"), {key: value.double() for key, value in expected.items()})
-    kept = load_file(member_folder(tmp_path / "whole").weights)
-    require_same(load_file(member_folder(tmp_path / "parts").weights), {k: v.double() for k, v in kept.items()})

@@ -15,12 +15,20 @@ from torch.multiprocessing import ProcessRaisedException
 
 from densemble.config import TrainerConfig, make_config
 from densemble.data.folder import FolderData
+from densemble.engines.isolation.calls import is_supported
 from densemble.engines.local import train_members
 from densemble.errors import DivergedError, UsageError
 from densemble.storage.runs import MemberFolder
 from densemble.training.callbacks import EpochRecord, LiveProgress, read_rows
 from densemble.training.fit import _raised_in_process, _strategy, is_out_of_memory
 from densemble.training.settings import FitSettings
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_supported(), reason="processes are forked on Linux only")
+def test_two_devices_in_the_process_of_a_member(scenes: Path, tmp_path: Path) -> None:
+    outcome = train(scenes, tmp_path / "run", accelerator="cpu", devices=2, isolated=True)
+    assert outcome.state == "done", outcome.error
 
 
 def train(scenes: Path, out: Path, **trainer: Any) -> Any:

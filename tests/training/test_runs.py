@@ -107,7 +107,7 @@ def test_weights_that_cannot_be_read_stop_the_run_before_any_training(
         raise OSError("no connection")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", no_connection)
-    monkeypatch.setattr(local, "train_member", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(local, "train_isolated", lambda *_: pytest.fail("trained"))
     (tmp_path / "bad.safetensors").write_bytes(b"no weights")
     weights = {"weights": str(tmp_path / file)} if file else {}
     values = {**SMALL_RUN, "members": [{"backbone": "resdeconv"}, {"backbone": "squeezenet1_1", **weights}]}
@@ -136,7 +136,8 @@ main()
 @pytest.mark.slow
 def test_a_killed_run_resumes(densemble: Callable[..., Any], scenes: Path, tmp_path: Path) -> None:
     members = [{"backbone": "resdeconv", "name": "first", "epochs": 1}, {"backbone": "resdeconv", "name": "second"}]
-    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 4}}
+    trainer = {"isolated": False}  # the patched callback is in this process
+    values = {**SMALL_RUN, "members": members, "training": {**SMALL_RUN["training"], "epochs": 4}, "trainer": trainer}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
     command = ["train", str(scenes), "--config", str(tmp_path / "run.yaml"), "-o", str(tmp_path / "run")]
     killed = subprocess.run([sys.executable, "-c", KILLED, *command], stderr=subprocess.DEVNULL)

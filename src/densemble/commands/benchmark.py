@@ -8,6 +8,7 @@ import typer
 from densemble.commands.named_values import BACKENDS, PRECISIONS, completed, listed
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Set, Split
+from densemble.terminal import print_result
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +163,7 @@ def _print_batch(values: dict[str, Any], variant: str, json: bool) -> None:
         return
     limits = values["limits"]
     peaks = ", ".join(f"{rate / GIGA:,.0f} GFLOP/s in {name}" for name, rate in limits["convolution"].items())
-    typer.echo(f"limits: convolutions {peaks}; copies {limits['bandwidth'] / GIGA:.0f} GB/s\n")
+    print_result(f"limits: convolutions {peaks}; copies {limits['bandwidth'] / GIGA:.0f} GB/s\n")
     print_table(
         ["member", "GFLOPs", "naive ms", "densemble ms", "backend", "precision", "share of peak"],
         [_member_row(member, variant) for member in values["members"]],
@@ -172,7 +173,7 @@ def _print_batch(values: dict[str, Any], variant: str, json: bool) -> None:
         ratio = timing["times_the_least"]
         row = [name, _ms(timing), round(timing["times_as_fast"], 2), f"{timing['relative_error']:.1e}"]
         rows.append([*row, None if ratio is None else round(ratio, 2)])
-    typer.echo("")
+    print_result("")
     print_table(["variant", "ms", "times as fast", "relative error", "time over limit"], rows)
 
 
@@ -186,7 +187,7 @@ def _print_processes(processes: dict[str, Any], json: bool) -> None:
         + [round(process["seconds"][step], 2) for step in steps]
         for name, process in processes.items()
     ]
-    typer.echo("")
+    print_result("")
     print_table(["fresh process", "peak MiB", "first map after s", *steps], rows)
 
 
@@ -198,7 +199,7 @@ def _print_scores(values: dict[str, Any], primary: str, json: bool) -> None:
         [name, score[primary], score["lost"], score["seconds"], round(score["times_as_fast"], 2)]
         for name, score in values["scores"].items()
     ]
-    typer.echo("")
+    print_result("")
     print_table([f"{values['split']} images", primary, "score lost", "seconds", "times as fast"], rows)
 
 

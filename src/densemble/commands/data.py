@@ -10,6 +10,7 @@ from densemble.commands.named_values import AUGMENT, SPLITS, TASKS, completed, l
 from densemble.commands.output import print_json, print_table, say
 from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import DataPath, Json, Set, read_settings
+from densemble.terminal import print_result
 
 if TYPE_CHECKING:
     from densemble.config import RunConfig
@@ -63,7 +64,7 @@ def check(
     else:
         _print_facts(facts)
         _print_problems(facts)
-        typer.echo(verdict(facts))
+        print_result(verdict(facts))
     if not facts["ok"]:
         raise typer.Exit(3)
 
@@ -112,19 +113,19 @@ def _configured(data: Path, task: str | None, setting: list[str] | None) -> "tup
 def _print_facts(facts: dict[str, Any]) -> None:
     from densemble.data.heat_scale import told
 
-    typer.echo(f"{facts['data']}: {facts['task']}, layout '{facts['layout']}', split by {facts['split_by']}")
+    print_result(f"{facts['data']}: {facts['task']}, layout '{facts['layout']}', split by {facts['split_by']}")
     rows = []
     for name, split in facts["splits"].items():
         sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
         rows.append([name, split["pairs"], split["usable"], split["with_fixations"], sizes, _target_facts(split)])
     print_table(["split", "pairs", "readable", "fixations", "sizes", "targets"], rows)
     if facts["heat_max"] is not None:
-        typer.echo(f"\n{told(facts['heat_max'])}")
+        print_result(f"\n{told(facts['heat_max'])}")
     if facts["pictures"]["no_data_share"]:
-        typer.echo(f"\nno data: {facts['pictures']['no_data_share']:.1%} of the image pixels")
+        print_result(f"\nno data: {facts['pictures']['no_data_share']:.1%} of the image pixels")
     shares = {name: split["class_share"] for name, split in facts["splits"].items() if split.get("class_share")}
     if shares:
-        typer.echo()
+        print_result("")
         rows = [[label, *(100 * share[label] for share in shares.values())] for label in facts["classes"]]
         print_table(["class", *(f"% of {name}" for name in shares)], rows)
 
@@ -147,6 +148,6 @@ def _print_problems(facts: dict[str, Any]) -> None:
     from densemble.data.check import group
 
     for problems in group(facts["problems"]):
-        typer.echo("\n" + "\n".join(problems.lines()))
+        print_result("\n" + "\n".join(problems.lines()))
     if facts["problems"]:
-        typer.echo()
+        print_result("")

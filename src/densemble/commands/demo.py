@@ -9,6 +9,7 @@ from densemble.commands.output import print_json, say
 from densemble.commands.progress import command_progress
 from densemble.commands.shared_options import Json, Quiet
 from densemble.commands.train import print_leaderboard
+from densemble.terminal import print_result
 
 MEMBERS: list[dict[str, Any]] = [
     {"backbone": "squeezenet1_1", "weights": None},
@@ -64,7 +65,7 @@ def demo(
         )
         return
     print_leaderboard(run)
-    typer.echo(f"\nreport       {out / 'run' / 'report.html'} (selection, gains and errors)")
-    typer.echo(f"leaderboard  {out / 'run' / 'leaderboard.csv'}")
-    typer.echo(f"predictions  {out / 'predictions'} (map, overlay, uncertainty)")
-    typer.echo(f"artifact     {artifact}")
+    print_result(f"\nreport       {out / 'run' / 'report.html'} (selection, gains and errors)")
+    print_result(f"leaderboard  {out / 'run' / 'leaderboard.csv'}")
+    print_result(f"predictions  {out / 'predictions'} (map, overlay, uncertainty)")
+    print_result(f"artifact     {artifact}")

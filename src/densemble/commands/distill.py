@@ -18,8 +18,10 @@ from densemble.commands.shared_options import (
     PresetName,
     Quiet,
     Set,
+    allowed_names,
     read_settings,
 )
+from densemble.terminal import print_result
 
 
 def distill(
@@ -63,9 +65,10 @@ def distill(
         from densemble.commands.argument_order import require_artifact_first, require_data
         from densemble.distillation import DistillOptions
         from densemble.distillation import distill as run_distillation
-        from densemble.storage.artifact import load, require_artifact_name, require_function
+        from densemble.storage.artifact import load, require_artifact_name
         from densemble.tasks.losses.mixture import loss_names
         from densemble.training.soft_targets import Weighting
+        from densemble.user_code import require_allowed
 
         require_artifact_name(out)
         require_artifact_first("distill", artifact, [data])
@@ -84,8 +87,8 @@ def distill(
         (member,) = values.pop("members")
         data_options = values.pop("data", None)
         parts = {"backbone": member} if isinstance(member, str) else member
-        for name in (parts["backbone"], parts.get("head") or "", *loss_names(str(values.get("loss", "")))):
-            require_function("--student", "the student", name, function or ())
+        names = [str(parts["backbone"]), str(parts.get("head") or ""), *loss_names(str(values.get("loss", "")))]
+        require_allowed(f"'{config}'", [("the student", n) for n in names], allowed_names(function, setting, student))
         try:
             result = run_distillation(
                 ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
@@ -113,11 +116,11 @@ def print_comparison(report: Mapping[str, Any]) -> None:
     note = ""
     if report["ensemble_fitted_on_these_images"]:
         note = "; the ensemble and its members were fitted on these images, the student was not"
-    typer.echo(f"{report['images']} {report['reported_on']} images, 95 % intervals{note}")
+    print_result(f"{report['images']} {report['reported_on']} images, 95 % intervals{note}")
     print_table(["", metric, "low", "high", *further, "ms", "times as fast", "parameters"], rows)
     for reference, share in report["share_kept"].items():
         if share["value"] is None:
-            typer.echo(f"the ensemble gains nothing {reference}")
+            print_result(f"the ensemble gains nothing {reference}")
             continue
         interval = "" if share["low"] is None else f" ({share['low']:.0%} to {share['high']:.0%})"
-        typer.echo(f"share of the ensemble's gain {reference} that the student keeps: {share['value']:.0%}{interval}")
+        print_result(f"share of the ensemble's gain {reference} that the student keeps: {share['value']:.0%}{interval}")

@@ -6,15 +6,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from densemble.commands.output import print_json, print_table
+from densemble.commands.output import print_json, print_table, say
 from densemble.commands.shared_options import Json
+from densemble.terminal import print_result
 
 PACKAGES = ("densemble", "torch", "torchvision", "timm", "lightning", "torchmetrics", "safetensors", "pillow", "numpy")
 DEVELOPMENT = ("dev", "bench", "docs", "audit")
@@ -34,23 +34,37 @@ def doctor(
         bool,
         typer.Option("--report", help="Print the facts for a bug report, without paths, user name and host name."),
     ] = False,
+    clean: Annotated[
+        bool,
+        typer.Option("--clean", help="Empty the cache of densemble, except what a running process uses."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Check this machine: versions, extras, accelerator, caches and free space. Exit code 6 means a problem."""
-    facts = _facts()
+    freed = _clean() if clean else None
+    facts = _facts() | ({} if freed is None else {"freed": freed})
     if json:
         print_json(facts)
     elif report:
-        typer.echo(_report(facts))
+        print_result(_report(facts))
     else:
         for title, rows in _tables(facts):
-            typer.echo(title)
+            print_result(title)
             print_table(["", ""], [[f"  {name}", value] for name, value in rows], header=False)
         for problem in facts["problems"]:
-            typer.echo(f"problem: {problem}")
-        typer.echo("ok" if facts["ok"] else f"{len(facts['problems'])} problems")
+            print_result(f"problem: {problem}")
+        print_result("ok" if facts["ok"] else f"{len(facts['problems'])} problems")
     if facts["problems"]:
         raise typer.Exit(6)
+
+
+def _clean() -> int:
+    """Empty the cache of densemble; return the freed bytes."""
+    from densemble.storage.user_cache import clean_caches, user_cache
+
+    freed = sum(clean_caches().values())
+    say(f"removed {freed / MIB:,.1f} MiB from {user_cache()}")
+    return freed
 
 
 def _facts() -> dict[str, Any]:
@@ -58,6 +72,7 @@ def _facts() -> dict[str, Any]:
     import torch
 
     from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
+    from densemble.storage.user_cache import bytes_in
     from densemble.training.fit import bf16_is_fast
     from densemble.versions import installed_version
 
@@ -87,7 +102,7 @@ def _facts() -> dict[str, Any]:
         "bf16": bf16_is_fast(),
         "backbones": count,
         "weights_dir": weights,
-        "caches": {name: {"path": str(path), "bytes": size(path)} for name, path in _caches(weights).items()},
+        "caches": {name: {"path": str(path), "bytes": bytes_in(path)} for name, path in _caches(weights).items()},
         "free": {name: free for name, (_, free) in places.items()},
         "variables": [name for name in VARIABLES if name in os.environ],
         "ok": not problems,
@@ -108,9 +123,9 @@ def _backbones() -> tuple[int, str | None]:
 
 def _places() -> dict[str, Path]:
     """Return the folders to which densemble writes, or their nearest parents that exist."""
-    from densemble.inference.runtime.disk_cache import cache_folder
+    from densemble.storage.user_cache import user_cache
 
-    places = {"here": Path.cwd(), "cache": cache_folder(), "temporary": Path(tempfile.gettempdir())}
+    places = {"here": Path.cwd(), "cache": user_cache(), "temporary": Path(tempfile.gettempdir())}
     return {name: next(part for part in (path, *path.parents) if part.exists()) for name, path in places.items()}
 
 
@@ -176,30 +191,15 @@ def _caches(weights: str | None) -> dict[str, Path]:
     """Return the folders that grow with use, by their content."""
     import torch
 
-    from densemble.inference.runtime.disk_cache import cache_folder
     from densemble.storage.hub_download import hub_cache
+    from densemble.storage.user_cache import user_cache
 
     folders = {
-        "densemble": cache_folder(),
+        "densemble": user_cache(),
         "torchvision weights": Path(torch.hub.get_dir()) / "checkpoints",
         "Hugging Face": hub_cache(),
     }
     return folders | ({"weights_dir": Path(weights).expanduser()} if weights else {})
-
-
-def size(folder: Path) -> int:
-    """Return the size in bytes of all files in a folder; links count nothing, an absent folder 0."""
-    return sum(_sizes(folder))
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            with suppress(OSError):
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _sizes(Path(entry.path))
-                elif entry.is_file(follow_symlinks=False):
-                    yield entry.stat(follow_symlinks=False).st_size
 
 
 def _tables(facts: dict[str, Any], private: bool = True) -> list[tuple[str, list[list[str]]]]:
@@ -241,7 +241,8 @@ def _report(facts: dict[str, Any]) -> str:
 
 def without_private_data(text: str) -> str:
     """Replace paths by PATH, the name of the user by USER and that of the host by HOST."""
-    text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
+    with suppress(RuntimeError):  # there is no home folder
+        text = text.replace(str(Path.home()), "~") if len(str(Path.home())) > 1 else text
     text = _PATH.sub("PATH", text)
     for name, word in ((_user(), "USER"), (platform.node(), "HOST"), (platform.node().partition(".")[0], "HOST")):
         if name:

@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "doctor": (
         "densemble doctor",
         "densemble doctor --report > report.md",
+        "densemble doctor --clean",
     ),
     "backbones": (
         "densemble backbones 'res*'",

@@ -7,6 +7,7 @@ import typer
 from densemble.commands.named_values import complete_backbone
 from densemble.commands.output import print_json
 from densemble.commands.shared_options import Json
+from densemble.terminal import print_result
 
 
 def backbones(
@@ -29,7 +30,7 @@ def backbones(
         return
     for name in names:
         refused = name in known and not known[name]["ok"]
-        typer.echo(f"{name}  (cannot be cut: {known[name]['reason']})" if refused else name)
+        print_result(f"{name}  (cannot be cut: {known[name]['reason']})" if refused else name)
 
 
 def cuts(
@@ -75,5 +76,5 @@ def cuts(
         facts = {"backbone": backbone, "size": list(image_size), "takes": str(network.rule)}
         print_json({**facts, "auto": auto.as_dict(), "cuts": [cut.as_dict() for cut in listed]})
         return
-    typer.echo(str(listed))
-    typer.echo(f"\n{backbone} takes {network.rule}; automatic cut: {auto.node}, {auto.why}")
+    print_result(str(listed))
+    print_result(f"\n{backbone} takes {network.rule}; automatic cut: {auto.node}, {auto.why}")

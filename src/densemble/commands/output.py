@@ -8,16 +8,16 @@ import sys
 import textwrap
 from typing import Any
 
-import typer
+from densemble.terminal import is_terminal, json_text, print_line, print_result
 
 
 def warn(text: str) -> None:
     """Print text on stderr; in a terminal, words that do not fit into a line begin the next one."""
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         width = shutil.get_terminal_size().columns
         lines = (wrapped(line, width) for line in text.splitlines())
         text = "\n".join(part for parts in lines for part in parts)
-    print(text, file=sys.stderr, flush=True)  # typer.echo would write into the line of a progress bar
+    print_line(text, sys.stderr)
 
 
 def wrapped(line: str, width: int) -> list[str]:
@@ -29,8 +29,8 @@ def print_text(text: str) -> None:
     """Print Markdown on stdout; in a terminal, words that do not fit into a line of text begin the next one."""
     width = shutil.get_terminal_size().columns
     for line in text.splitlines():
-        is_text = sys.stdout.isatty() and not line.startswith("|")
-        typer.echo("\n".join(wrapped(line, width)) if is_text else line)
+        is_text = is_terminal(sys.stdout) and not line.startswith("|")
+        print_result("\n".join(wrapped(line, width)) if is_text else line)
 
 
 def say(line: str) -> None:
@@ -48,7 +48,7 @@ def print_json(values: Any) -> None:
     """Print one strict JSON value on stdout; NaN and infinity become null."""
     from densemble.storage.runs import strict
 
-    typer.echo(json.dumps(strict(values), ensure_ascii=False, indent=2, allow_nan=False))
+    print_result(json_text(json.dumps(strict(values), ensure_ascii=False, indent=2, allow_nan=False)))
 
 
 def print_table(columns: list[str], rows: list[list[Any]], header: bool = True) -> None:
@@ -61,7 +61,7 @@ def print_table(columns: list[str], rows: list[list[Any]], header: bool = True) 
             cell.rjust(width) if right else cell.ljust(width)
             for cell, width, right in zip(line, widths, numeric, strict=True)
         )
-        typer.echo("  ".join(aligned).rstrip())
+        print_result("  ".join(aligned).rstrip())
 
 
 def _cell(value: Any) -> str:

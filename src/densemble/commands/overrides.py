@@ -4,11 +4,10 @@ import copy
 from dataclasses import fields
 from typing import Any
 
-import yaml
-
 from densemble.config import COPIED
 from densemble.errors import ConfigError, UsageError
 from densemble.inference.formats import FormatOptions
+from densemble.untrusted import Unreadable, excerpt, parse_yaml
 
 
 def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -41,14 +40,16 @@ def with_settings(values: dict[str, Any], settings: list[str]) -> dict[str, Any]
                 if isinstance(node[index], str):
                     node[index] = {"backbone": node[index]}  # a member given by its name only
                 node = node[index]
-            node[_member_index(node, last) if isinstance(node, list) else last] = yaml.safe_load(text)
+            node[_member_index(node, last) if isinstance(node, list) else last] = parse_yaml(text)
+        except Unreadable as error:
+            raise ConfigError(
+                f"--set {excerpt(setting)}: the value cannot be read ({error}); write valid YAML"
+            ) from error
         except (ValueError, IndexError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"--set {setting}: there is no key '{path}'; use a key of run.yaml, and name a member by its name or "
                 "its number from 0"
             ) from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {setting}: '{text}' cannot be read as a value; write valid YAML") from error
     return result
 
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from densemble.storage.runs import read_json
-
 if TYPE_CHECKING:
     from densemble.inference.saved import SavedPrediction
     from densemble.run import Run
@@ -33,7 +31,9 @@ def train_values(out: Path) -> dict[str, Any]:
 
 def assemble_values(run: "Run", artifact: Path) -> dict[str, Any]:
     """Return the values of the last assembly of a run, which was saved as ``artifact``."""
-    summary = read_json(run.folder.ensemble)
+    from densemble.storage.run_records import read_ensemble
+
+    summary = read_ensemble(run.folder)
     crossed = run.analysis().get("cross_fitted")
     return {
         "run": str(run.folder.path),
@@ -67,6 +67,9 @@ def predict_values(
 
 def _member(run: "Run", number: int, name: str) -> dict[str, Any]:
     """Return the state and scores of a member; one without a record was left out for lack of time."""
-    file = run.folder.member(number, name).record
-    record = read_json(file) if file.is_file() else {"state": "left out"}
+    from densemble.storage.run_records import member_state, read_member
+
+    folder = run.folder.member(number, name)
+    state = member_state(folder)
+    record = (read_member(folder) if state != "damaged" else None) or {"state": state}
     return {"name": name, **{key: record[key] for key in RECORDED if key in record}}

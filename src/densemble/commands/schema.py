@@ -16,7 +16,7 @@ def schema(
     With `-o run.schema.json`, write `# yaml-language-server: $schema=run.schema.json` as the first line of run.yaml.
     """
     from densemble.run_schema import run_schema
-    from densemble.storage.runs import write_json
+    from densemble.storage.writing import write_json
 
     if out is None:
         print_json(run_schema())

@@ -123,6 +123,19 @@ def read_settings(
     return with_settings(values, settings or [])
 
 
+def allowed_names(function: list[str] | None, setting: list[str] | None, *arguments: str | None) -> list[str]:
+    """Names of user code that the command line allows: those after ``--function``, and those typed elsewhere.
+
+    Args:
+        function: values of ``--function``.
+        setting: values of ``--set``.
+        arguments: values of ``--members``, ``--backbone`` or ``--student``.
+    """
+    from densemble.user_code import named_functions
+
+    return [*(function or ()), *named_functions([*(setting or ()), *(text or "" for text in arguments)])]
+
+
 def split_names(text: str) -> list[str]:
     """Split names at commas, without spaces and empty names."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,5 +1,7 @@
 """The commands ``train``, ``assemble`` and ``leaderboard``: from a data folder to an artifact."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,11 +30,13 @@ from densemble.commands.shared_options import (
     RunPath,
     Set,
     TaskName,
+    allowed_names,
     function_options,
     read_settings,
     split_names,
 )
 from densemble.errors import PartialError, UsageError, unknown_name
+from densemble.terminal import print_result
 
 if TYPE_CHECKING:
     from densemble.run import Run
@@ -74,6 +78,7 @@ def train(
 ) -> None:
     """Train each member separately into a run folder, then assemble RUN/ensemble.safetensors."""
     failure: PartialError | None = None
+    _start_server(setting or [])
     with command_progress():
         from densemble.commands.argument_order import require_data
         from densemble.engines.budget import Budget, parse_time
@@ -95,16 +100,13 @@ def train(
         values = read_settings(config, task, members, setting) | ({} if preset is None else {"preset": preset})
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:  # user code named by a file needs --function
-            require_functions(settings, [*(function or ()), *split_names(members or "")], f"'{config}'")
+            require_functions(settings, allowed_names(function, setting, members), f"'{config}'")
         functions = " ".join(["", *function_options(settings)])
         if retrain:
             forget_changed(folder, settings, out)
         try:
-            run_members(folder, settings, out, resume, budget)
-        except (KeyboardInterrupt, SystemExit):
-            command = f"densemble train {data} -o {out} --resume{functions}"
-            say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
-            raise
+            with _explained_stop(f"densemble train {data} -o {out} --resume{functions}"):
+                run_members(folder, settings, out, resume, budget)
         except PartialError as error:
             failure = error
     if json:
@@ -113,6 +115,23 @@ def train(
         raise failure
     predict = f"densemble predict {out}/ensemble.safetensors IMAGES -o OUT{functions}"
     say(f"run in {out}; next:\n  densemble leaderboard {out}\n  {predict}")
+
+
+def _start_server(settings: list[str]) -> None:
+    """Begin to import what the processes of the members need, while this process reads the data."""
+    from densemble.engines.isolation.calls import prepare
+
+    prepare(False if "trainer.isolated=false" in settings else None)
+
+
+@contextmanager
+def _explained_stop(command: str) -> Iterator[None]:
+    """Say how a training that is stopped by Ctrl-C or SIGTERM continues."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
+        raise
 
 
 def assemble(
@@ -224,14 +243,14 @@ def print_leaderboard(run: "Run") -> None:
     rows, analysis = _leaderboard_rows(run), run.analysis()
     print_table(list(rows[0]), [list(row.values()) for row in rows])
     if analysis.get("strategies"):
-        typer.echo(
+        print_result(
             f"\nstrategies, cross-fitted ({analysis['cross_fitted']['folds']}): members, weights, rule and calibration "
             "are fitted on the other folds; 95 % intervals"
         )
         gains = {"gain_over_best": "over best", "gain_over_all": "over all"}
         _print_intervals("strategy", analysis, "strategies", gains, {"members": "members", "milliseconds": "ms"})
     if analysis.get("rules"):
-        typer.echo("\nrules, cross-fitted: members and rule are fitted on the other folds, without calibration")
+        print_result("\nrules, cross-fitted: members and rule are fitted on the other folds, without calibration")
         further = {key: key for key in ("nll", "ece") if key in analysis["rules"][0]}
         _print_intervals("rule", analysis, "rules", {"gain_over_mean": "over mean"}, further)
 
@@ -262,7 +281,7 @@ def _print_intervals(
         columns += [heading, "from", "to"]
     rows = []
     for row in analysis[key]:
-        cells = [row[name] for name in ("name", "score", "low", "high")]
+        cells = [row.get(name) for name in ("name", "score", "low", "high")]
         for name in gains:
             gain = row.get(name) or {}
             cells += [gain.get(end) for end in ("value", "low", "high")]

@@ -18,6 +18,7 @@ from densemble.commands.shared_options import (
     Quiet,
     Set,
     TaskName,
+    allowed_names,
     function_options,
     read_settings,
     split_names,
@@ -65,7 +66,7 @@ def tune(
         names = split_names(space) if space is not None else None
         folder, settings = open_data(data, values, str(config or "the settings"))
         if config is not None:
-            require_functions(settings, [*(function or ()), backbone], f"'{config}'")
+            require_functions(settings, allowed_names(function, setting, backbone), f"'{config}'")
         try:
             result = run_search(folder, settings, out, trials, seconds, names)
         except (KeyboardInterrupt, SystemExit):

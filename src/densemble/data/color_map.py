@@ -1,6 +1,5 @@
 """Colour maps: the class of each colour in a colour-coded mask."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 from densemble.data_options import ColourNames
 from densemble.errors import DataError
+from densemble.input_files import expanded
+from densemble.untrusted import MOST_DATA_BYTES, Unreadable, decoded, parse_json, read_regular
 
 Colour = tuple[int, int, int]
 ColourMap = dict[Colour, int]
@@ -60,20 +61,20 @@ def _named_colours(given: ColourNames) -> list[tuple[str, Any]]:
 
 
 def _find(name: str, folder: Path) -> Path:
-    for path in (Path(name).expanduser(), folder / name):
-        if path.is_file():
+    for path in (expanded(name), folder / name):
+        if path.exists() and not path.is_dir():
             return path
     raise DataError(f"no colour map at '{name}' or in '{folder}'; {_HOW}")
 
 
 def _read(path: Path) -> list[tuple[str, Sequence[int] | str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = decoded(read_regular(path, MOST_DATA_BYTES))
+    except (OSError, Unreadable) as error:
         raise DataError(f"cannot read the colour map '{path}': {error}; {_HOW}") from error
     if path.suffix.lower() == ".json":
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             return [(str(name), colour) for name, colour in values.items()]
         except (ValueError, AttributeError) as error:
             raise DataError(f"colour map '{path}' is no JSON object: {error}; {_HOW}") from error

@@ -8,7 +8,6 @@ looks complete, and if two processes build the same folder, the first one is kep
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -26,15 +25,17 @@ from densemble.data.parallel import map_in_threads
 from densemble.data.read_pairs import first_few
 from densemble.data.targets import DTYPES, resize_target
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
 from densemble.shapes import Array, Size
+from densemble.storage.arrays import create_array
 from densemble.storage.images import as_unit
-from densemble.storage.runs import cache_folder
+from densemble.storage.temporary import sweep
 from densemble.storage.validity import mask_file
+from densemble.storage.writing import cache_folder
 
 FORMAT = 2
 DEPTHS = (np.uint8, np.uint16, np.float32)
 """Data types of images, from the smallest; all images of a split have the type of the deepest one."""
-_ABANDONED_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _reopen(images: str, targets: str, stems: tuple[str, ...]) -> DecodedSplit:
 def resize_image(image: Array, size: Size) -> Tensor:
     """Resizes ``(H, W, C)`` uint8, uint16 or float32 to ``(C, h, w)``, bilinear with antialiasing; keeps the type."""
     if image.dtype == np.uint8:
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
         small: Tensor = transforms.resize(tensor, list(size), antialias=True)
         return small
     values = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
@@ -103,7 +104,7 @@ def decode_split(data: FolderData, split: str, size: Size, folder: Path) -> Deco
     path = folder / f"{split}-{_key(data, samples, size)}"
     decoded = _open(path, stems)
     if decoded is None:
-        _sweep(folder)
+        sweep(folder)
         _decode(data, samples, size, path)
         decoded = _open(path, stems)
     if decoded is None:
@@ -126,7 +127,7 @@ def _open(path: Path, stems: tuple[str, ...]) -> DecodedSplit | None:
 @lru_cache(maxsize=1 << 20)
 def _digest(path: str, length: int, changed: int) -> str:
     """Hash of a file; cached until its length or its modification time changes."""
-    with Path(path).open("rb") as file:
+    with open_regular(Path(path)) as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
 
@@ -158,17 +159,6 @@ def _key(data: FolderData, samples: Sequence[Sample], size: Size) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _sweep(folder: Path) -> None:
-    """Removes incomplete folders of interrupted processes, if no file in them changed for an hour."""
-    for incomplete in folder.glob(".*.tmp"):
-        try:
-            newest = max((file.stat().st_mtime for file in incomplete.iterdir()), default=incomplete.stat().st_mtime)
-        except OSError:
-            continue  # its process has just finished or removed it
-        if time.time() - newest > _ABANDONED_SECONDS:
-            shutil.rmtree(incomplete, ignore_errors=True)
-
-
 def _decode(data: FolderData, samples: Sequence[Sample], size: Size, path: Path) -> None:
     depth: type[np.generic] | None = np.uint8
     remedy = "free some space, or choose another folder with --set trainer.cache_dir=FOLDER"
@@ -186,10 +176,10 @@ def _fill(
     deep_labels = reading.kind == "labels" and max(task.out_channels - 1, data.ignore_index) > 255
     target_type = np.uint16 if deep_labels else DTYPES[reading.kind]
     count = len(samples)
-    images = np.lib.format.open_memmap(building / "images.npy", "w+", dtype=depth, shape=(count, channels, *size))
-    targets = np.lib.format.open_memmap(
-        building / "targets.npy", "w+", dtype=target_type, shape=(count, *planes, *size)
-    )
+    for file in building.iterdir():  # of an attempt with a smaller type
+        file.unlink()
+    images = create_array(building / "images.npy", depth, (count, channels, *size))
+    targets = create_array(building / "targets.npy", target_type, (count, *planes, *size))
 
     def decode(number: int) -> str | type[np.generic] | None:
         try:

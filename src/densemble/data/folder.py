@@ -36,6 +36,7 @@ from densemble.data_options import (
     reading_options,
 )
 from densemble.errors import DataError
+from densemble.input_files import expanded
 from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Array
 from densemble.storage import images as codec
@@ -69,7 +70,7 @@ class FolderData:
         ignored = given["ignore_index"]
         if ignored is not None and not 0 <= ignored <= HIGHEST_LABEL:  # the cache cannot store this label
             given["label_map"], given["ignore_index"] = {**(given["label_map"] or {}), ignored: IGNORED}, IGNORED
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.task_name = require_task(task)
         layout = find_layout(self.path)
         layout = with_incomplete(layout) if given["absent_is_empty"] else layout

@@ -1,6 +1,5 @@
 """Decides which value of heat counts as 1, once for all targets of a data set and for each data type."""
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from densemble.errors import DataError
 from densemble.progress.phases import phase
 from densemble.shapes import Array
 from densemble.storage import images as codec
+from densemble.threads import cpu_count
 
 WHOLE_LIMITS = (1.0, 255.0, 65535.0)
 """Limits for whole numbers: the first limit that no target of the data set exceeds counts as 1."""
@@ -57,7 +57,7 @@ def _peaks(files: list[Path], read: Callable[[Path], Array]) -> Iterator[tuple[f
         known = values[np.isfinite(values)]
         return float(known.max(initial=0)), bool((known == np.round(known)).all())
 
-    count = 4 * (os.cpu_count() or 1)
+    count = 4 * cpu_count()
     with phase("reading targets", len(files), "files") as reading:
         for start in range(0, len(files), count):
             yield from map_in_threads(measure, files[start : start + count])

@@ -1,17 +1,21 @@
 """Leaves out pairs by name, and keeps images whose missing masks mean that a class does not occur."""
 
 import fnmatch
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from densemble.data.layouts import Layout, Sample
 from densemble.data.layouts.folders import composed
+from densemble.data.layouts.read_files import read_lines
 from densemble.data.read_pairs import first_few
 from densemble.errors import DataError
+from densemble.input_files import expanded
 
 ABSENT_IS_EMPTY = "--set data.absent_is_empty=true"
 """The flag that makes missing masks empty masks."""
+_WILD = re.compile(r"[*?[]")
 
 
 def with_incomplete(layout: Layout) -> Layout:
@@ -56,10 +60,12 @@ def without(layout: Layout, leave_out: list[str] | str | Path | None, folder: Pa
     patterns = _patterns(leave_out, folder)
     if not patterns:
         return layout
+    wild = {text: re.compile(fnmatch.translate(text)) for text in patterns if _WILD.search(text)}
+    plain = frozenset(patterns) - wild.keys()
     used: set[str] = set()
     kept: dict[str, tuple[Sample, ...]] = {}
     for split, samples in layout.splits.items():
-        matching = [_matching(patterns, split, sample) for sample in samples]
+        matching = [_matching(plain, wild, split, sample) for sample in samples]
         used.update(*matching)
         kept[split] = tuple(sample for sample, matched in zip(samples, matching, strict=True) if not matched)
     useless = [pattern for pattern in patterns if pattern not in used]
@@ -71,17 +77,19 @@ def without(layout: Layout, leave_out: list[str] | str | Path | None, folder: Pa
     return replace(layout, splits=kept)
 
 
-def _matching(patterns: Sequence[str], split: str, sample: Sample) -> set[str]:
+def _matching(plain: frozenset[str], wild: Mapping[str, re.Pattern[str]], split: str, sample: Sample) -> set[str]:
+    """The patterns that match a sample; ``plain`` names are looked up because there may be as many as samples."""
     names = (sample.stem, f"{split}/{sample.stem}")
-    return {pattern for pattern in patterns if any(fnmatch.fnmatchcase(name, pattern) for name in names)}
+    matching = {text for text, pattern in wild.items() if any(pattern.match(name) for name in names)}
+    return matching | plain.intersection(names)
 
 
 def _patterns(leave_out: list[str] | str | Path | None, folder: Path) -> list[str]:
     if leave_out is None or isinstance(leave_out, list):
         return [composed(name) for name in leave_out or []]
-    for path in (Path(leave_out).expanduser(), folder / leave_out):
-        if path.is_file():
-            return [composed(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for path in (expanded(leave_out), folder / leave_out):
+        if path.exists() and not path.is_dir():
+            return [composed(line) for line in read_lines(path)]
     raise DataError(
         f"data.leave_out: no file '{leave_out}' in the working folder or in '{folder}'; write a list, or a file with "
         "one name per line"

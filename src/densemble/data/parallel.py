@@ -1,11 +1,11 @@
 """Reads many files at once."""
 
-import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from densemble.progress.phases import track
+from densemble.storage.decoding_memory import is_kept_in_memory, kept_in_memory
+from densemble.threads import cpu_count, started_threads
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -16,6 +16,9 @@ def map_in_threads(
 ) -> list[Result]:
     """Calls a function on each item, in as many threads as there are CPU cores; results keep the order of the items.
 
+    The images that the threads work on share a budget of memory. If the system allows no threads, the calling thread
+    does the work.
+
     Args:
         function: called in the threads.
         items: arguments.
@@ -23,6 +26,18 @@ def map_in_threads(
         unit: name of the items in the phase.
     """
     arguments = list(items)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        results = pool.map(function, arguments)
+
+    def call(argument: T) -> Result:
+        with kept_in_memory():
+            return function(argument)
+
+    def counted(results: Iterable[Result]) -> list[Result]:
         return list(track(results, doing, len(arguments), unit) if doing else results)
+
+    # A thread that waits for other threads must not hold memory that they wait for.
+    threads = min(cpu_count(), len(arguments)) if not is_kept_in_memory() else 0
+    pool = started_threads(threads) if threads > 1 else None
+    if pool is None:
+        return counted(map(call, arguments))
+    with pool:
+        return counted(pool.map(call, arguments))

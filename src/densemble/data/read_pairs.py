@@ -18,10 +18,13 @@ from densemble.errors import DataError
 from densemble.metrics.multilabel import IGNORED
 from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage import images as codec
+from densemble.storage.decoding_memory import require_memory
 from densemble.storage.points import POINT_SUFFIXES, is_point_array, read_point_table
 from densemble.tasks.task import TargetKind
 
 _LISTED = 5
+_DRAWN_BYTES = 9  # a label as int64, and a mask
+_COLOURS_AT_ONCE = 1 << 22
 _UNKNOWN: dict[TargetKind, float] = {"labels": 255, "masks": 255, "values": np.nan, "pixels": np.nan}
 """Value of unknown pixels; for labels, the ignored label replaces it."""
 
@@ -174,6 +177,7 @@ class Reading:
         if not _is_drawn(sample):
             return 0, 0
         height, width = codec.image_size(sample.image)
+        require_memory(sample.image, height * width * _DRAWN_BYTES)
         transposed = self.options["exif"] == "ignore" and codec.orientation(sample.image) >= 5
         return (width, height) if transposed else (height, width)
 
@@ -211,28 +215,37 @@ def _labels(reading: Reading, sample: Sample, image_size: Size) -> Array:
         labels = _from_colours(colours, reading, sample.target)
     else:
         labels = codec.read_labels(sample.target, reading.turns_files)
-    mapped = _mapped(labels, reading.label_map)
-    return _checked(np.where(labels == codec.UNKNOWN, reading.ignore_index, mapped), reading, sample.target)
+    unknown = labels == codec.UNKNOWN
+    labels = _mapped(labels, reading.label_map)
+    if unknown.any():
+        labels = np.where(unknown, reading.ignore_index, labels)
+    return _checked(labels, reading, sample.target)
 
 
 def _from_colours(colours: Array, reading: Reading, path: Path) -> Array:
     assert reading.color_map is not None
-    packed = pack_colours(colours)
-    known = {r * 65536 + g * 256 + b: number for (r, g, b), number in reading.color_map.items()}
-    occurring, indices = np.unique(packed, return_inverse=True)
-    unknown = [f"#{value:06x}" for value in occurring.tolist() if value not in known]
+    named = sorted((r * 65536 + g * 256 + b, number) for (r, g, b), number in reading.color_map.items())
+    known, numbers = np.array(named, np.int64).reshape(-1, 2).T
+    labels, unknown = np.empty(colours.shape[:2], np.int64), set()
+    for rows in np.array_split(np.arange(len(colours)), max(1, colours.size // _COLOURS_AT_ONCE)):
+        packed = pack_colours(colours[rows[0] : rows[-1] + 1])
+        indices = np.searchsorted(known, packed).clip(max=len(known) - 1)
+        unknown |= set(np.unique(packed[known[indices] != packed]).tolist())
+        labels[rows[0] : rows[-1] + 1] = numbers[indices]
     if unknown:
         raise DataError(
-            f"mask '{path}' has colours that the colour map does not name: {first_few(unknown)}; add them, or save the "
-            "mask again without smoothing or JPEG compression"
+            "mask '{}' has colours that the colour map does not name: {}; add them, or save the mask again without "
+            "smoothing or JPEG compression".format(path, first_few([f"#{value:06x}" for value in sorted(unknown)]))
         )
-    numbers = np.array([known[value] for value in occurring.tolist()], np.int64)
-    return numbers[indices].reshape(packed.shape)
+    return labels
 
 
 def pack_colours(colours: Array) -> Array:
     """Colours ``(..., 3)`` as numbers 0xRRGGBB."""
-    packed: Array = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    packed = colours[..., 0].astype(np.int64)
+    for channel in (1, 2):
+        packed <<= 8
+        packed |= colours[..., channel].astype(np.int64)
     return packed
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from densemble.errors import ResourceError, UsageError
 from densemble.shapes import Array, Size, format_size
+from densemble.storage.pillow import write_png
+from densemble.storage.writing import atomic_binary
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -182,7 +184,8 @@ def make_scenes(
 def _write(folder: Path, stem: str, image: Array, density: Array, points: Array) -> None:
     from PIL import Image
 
-    Image.fromarray(image).save(folder / "images" / f"{stem}.jpg", quality=92)
+    with atomic_binary(folder / "images" / f"{stem}.jpg") as file:
+        Image.fromarray(image).save(file, "JPEG", quality=92)
     grey = (density * 255).round().astype(np.uint8)
-    Image.fromarray(grey).save(folder / "targets" / f"{stem}.png")
-    Image.fromarray(points).save(folder / "fixations" / f"{stem}.png")
+    for kind, pixels in (("targets", grey), ("fixations", points)):
+        write_png(folder / kind / f"{stem}.png", pixels)

@@ -19,9 +19,10 @@ from densemble.data.folder import FolderData
 from densemble.data_options import DataOptions
 from densemble.ensemble.input_images import is_pil
 from densemble.errors import DataError, UsageError
+from densemble.input_files import expanded
 from densemble.shapes import Array, format_size, size_of
 from densemble.storage.images import write_png, write_tiff
-from densemble.storage.runs import require_writable
+from densemble.storage.writing import atomic_path, require_writable
 from densemble.tasks import TASKS, require_task
 from densemble.tasks.task import TargetKind
 
@@ -63,7 +64,7 @@ def store_dataset(
     """
     if task is None:
         raise UsageError("a torch data set needs task=, for instance task='segmentation'")
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     kind = TASKS[require_task(task)].target_kind_for(options.get("heatmap", "keypoints"))
     largest = 0.0
     for name, pairs in _splits(data).items():
@@ -175,15 +176,14 @@ def _write(path: Path, planes: Array, replace: bool, message: str) -> None:
         DataError: it differs, with ``message``.
         ResourceError: the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}")
-    if path.suffix == ".png":
-        write_png(temporary, np.moveaxis(planes, 0, -1) if len(planes) == 3 and planes.ndim == 3 else _plain(planes))
-    else:
-        write_tiff(temporary, _plain(planes))
-    if path.exists() and not replace and not filecmp.cmp(temporary, path, shallow=False):
-        temporary.unlink()
-        raise DataError(message)
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        if path.suffix == ".png":
+            is_rgb = len(planes) == 3 and planes.ndim == 3
+            write_png(temporary, np.moveaxis(planes, 0, -1) if is_rgb else _plain(planes))
+        else:
+            write_tiff(temporary, _plain(planes))
+        if path.exists() and not replace and not filecmp.cmp(temporary, path, shallow=False):
+            raise DataError(message)
 
 
 def _plain(planes: Array) -> Array:

@@ -19,12 +19,14 @@ from densemble.distillation.student import (
 from densemble.distillation.teacher import Teacher, unlabelled_files
 from densemble.engines.leftovers import remove_leftovers
 from densemble.ensemble.ensemble import Ensemble
-from densemble.inference.predict import fingerprint_of
+from densemble.ensemble.state import fingerprint_of
 from densemble.messages import shown
 from densemble.nets.network_arguments import unwrapped
 from densemble.progress.display import shown_progress
 from densemble.storage.artifact import require_artifact_name, save
-from densemble.storage.runs import RunFolder, strict, write_json
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.runs import RunFolder, strict
+from densemble.storage.writing import write_json
 
 __all__ = ["DistillOptions", "Distilled", "distill"]
 
@@ -88,10 +90,10 @@ def distill(
     """
     path, options, ensemble = Path(out), options or DistillOptions(), unwrapped(ensemble)
     require_artifact_name(path)
-    with shown(report), shown_progress():
+    run = RunFolder(path.with_suffix(""))
+    with shown(report), shown_progress(), folder_lock(run.path):
         folder, config = resolve_student(ensemble, data, student, {**settings, "data": data_options})
         files = unlabelled_files(ensemble, folder, options.unlabelled)
-        run = RunFolder(path.with_suffix(""))
         teacher = Teacher(ensemble, fingerprint_of(ensemble), options, files)
         require_same_distillation(run, teacher, resume)
         calibrate = "auto" if is_calibrated(ensemble) else "none"

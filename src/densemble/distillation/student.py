@@ -17,7 +17,8 @@ from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.run import Run
 from densemble.shapes import Size
-from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
+from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.writing import require_writable, write_json
 from densemble.tasks.losses.mixture import loss_names
 from densemble.user_code import is_user_function
 

@@ -3,10 +3,7 @@
 import hashlib
 import json
 import logging
-import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +19,12 @@ from densemble.engines.member import Training
 from densemble.engines.plan import sizes
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.resize import resize_maps
-from densemble.errors import ResourceError
 from densemble.inference.predict import prepared
 from densemble.inference.sources import find_images, read_for_ensemble
 from densemble.progress.phases import track
 from densemble.shapes import Array, Size
+from densemble.storage.arrays import create_array
+from densemble.storage.writing import cache_folder
 from densemble.training.soft_targets import SoftTargets
 
 log = logging.getLogger(__name__)
@@ -105,20 +103,9 @@ class _Pass:
 
     def write(self, path: Path) -> None:
         """Write the arrays into a folder, which appears when it is complete."""
-        building = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-        try:
-            building.mkdir(parents=True, exist_ok=True)
+        remedy = "free some space, or choose another folder with --set trainer.cache_dir=FOLDER"
+        with cache_folder(path, remedy) as building:
             self._fill(building)
-            if not path.is_dir():
-                building.rename(path)
-        except OSError as error:
-            if not path.is_dir():
-                raise ResourceError(
-                    f"cannot write the soft targets '{path}': {error.strerror or error}; free some space, or choose "
-                    "another folder with --set trainer.cache_dir=FOLDER"
-                ) from error
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
 
     def _fill(self, folder: Path) -> None:
         task, count = self.ensemble.task, len(self.train) + len(self.files)
@@ -129,8 +116,7 @@ class _Pass:
             "unlabelled": (self.train.images.dtype, (len(self.files), *self.train.images.shape[1:])),
         }
         maps, doubt, unlabelled = (
-            np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype=kind, shape=shape)
-            for name, (kind, shape) in shapes.items()
+            create_array(folder / f"{name}.npy", kind, shape) for name, (kind, shape) in shapes.items()
         )
         log.info(f"computing the maps of the ensemble for {len(self.train)} labelled, {len(self.files)} other images")
         started, fast = time.monotonic(), prepared(self.ensemble)

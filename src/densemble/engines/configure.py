@@ -11,10 +11,9 @@ from densemble.data.folder import FolderData
 from densemble.errors import ConfigError, UsageError
 from densemble.presets import fill_in, preset_settings
 from densemble.shapes import Size
-from densemble.storage.artifact import require_function
 from densemble.tasks import TASKS
 from densemble.tasks.losses.mixture import loss_names
-from densemble.user_code import is_user_function
+from densemble.user_code import is_user_function, require_allowed
 
 _SIZED_IMAGES = 20
 
@@ -82,13 +81,11 @@ def require_functions(config: RunConfig, functions: Sequence[str], source: str) 
     """Check the names in a configuration file before anything is built.
 
     Raises:
-        ArtifactError: user code that is not in ``functions``; see :func:`require_function`.
+        ArtifactError: user code that is not in ``functions``; see :func:`require_allowed`.
     """
-    for name, member in zip(config.member_names(), config.members, strict=True):
-        for part in (member.backbone, member.head or ""):
-            require_function(source, f"member '{name}'", part, functions)
-    for term in loss_names(config.loss):
-        require_function(source, "the loss", term, functions)
+    members = zip(config.member_names(), config.members, strict=True)
+    parts = [(f"member '{name}'", part) for name, m in members for part in (m.backbone, m.head or "")]
+    require_allowed(source, [*parts, *(("the loss", term) for term in loss_names(config.loss))], functions)
 
 
 def user_functions(config: RunConfig) -> list[str]:

@@ -13,8 +13,10 @@ from densemble.data.check.problems import Severity
 from densemble.data.digests import changes, pair_digests
 from densemble.data.folder import FolderData
 from densemble.errors import ArtifactError, DataError, ResourceError
-from densemble.inference.runtime.disk_cache import cache_folder, prune
-from densemble.storage.runs import read_json, write_json
+from densemble.storage.run_records import CheckRecord, optional_record, read_digests
+from densemble.storage.runs import RunFolder
+from densemble.storage.user_cache import cache_part, prune
+from densemble.storage.writing import write_json
 from densemble.versions import __version__
 
 log = logging.getLogger(__name__)
@@ -57,26 +59,26 @@ def require_sound(data: FolderData) -> None:
         )
 
 
-def describe_changes(file: Path, digests: dict[str, dict[str, str]]) -> str:
+def describe_changes(run: RunFolder, digests: dict[str, dict[str, str]]) -> str:
     """Describe what changed in the data since its digests were stored; empty if nothing changed or none are stored.
 
     Args:
-        file: stored digests of :func:`densemble.data.digests.data_digests`.
+        run: run folder with stored digests of :func:`densemble.data.digests.data_digests`.
         digests: current digests of the data.
     """
-    differences = changes(read_json(file), digests) if file.is_file() else []
+    stored = read_digests(run)
+    differences = [] if stored is None else changes(stored, digests)
     return (
-        f"the data differs from the data that '{file.parent}' was trained on: {'; '.join(differences)}"
+        f"the data differs from the data that '{run.path}' was trained on: {'; '.join(differences)}"
         if differences
         else ""
     )
 
 
 def _cached_facts(data: FolderData) -> dict[str, Any] | None:
-    with suppress(DataError, ArtifactError, OSError):
+    with suppress(DataError, ArtifactError, ResourceError, OSError):
         file = _cache_file(data, "warning")
-        if file.is_file():
-            return read_json(file)
+        return optional_record(file, CheckRecord, "the data is checked again")
     return None
 
 
@@ -93,4 +95,4 @@ def _cache_file(data: FolderData, unpaired: Severity) -> Path:
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
     context = [__version__, data.path.resolve(), data.task_name, options, data.color_map, names]
     text = json.dumps([[str(part) for part in context], digests])
-    return cache_folder() / "checks" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return cache_part("checks") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 from densemble.config import RunConfig
-from densemble.storage.runs import MemberFolder, RunFolder, read_json
+from densemble.storage.run_records import member_state
+from densemble.storage.runs import RunFolder
 
 log = logging.getLogger(__name__)
-_REASONS = {"failed": "failed", "running": "was interrupted"}
+_REASONS = {"failed": "failed", "running": "was interrupted", "damaged": "has a damaged record"}
 
 
 def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
-    """Remove ``last.ckpt`` of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
+    """Remove the checkpoints of finished members and, unless a member failed or was interrupted, ``RUN/cache``.
 
     ``trainer.keep_checkpoints`` keeps all of them. A ``trainer.cache_dir`` outside the run is shared and stays. The log
     names what is removed, and what is kept and why.
@@ -26,9 +27,10 @@ def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
         return
     members = {name: run.member(number, name) for number, name in enumerate(config.member_names())}
     states = {name: member_state(folder) for name, folder in members.items()}
-    unfinished = {name: state for name, state in states.items() if state in ("failed", "running")}
-    removed = {"checkpoints": sum(_remove(members[name].last) for name, state in states.items() if state == "done")}
-    kept = {"checkpoints": sum(_size(members[name].last) for name in unfinished)}
+    unfinished = {name: state for name, state in states.items() if state in _REASONS}
+    finished = [name for name, state in states.items() if state == "done"]
+    removed = {"checkpoints": sum(_remove(file) for name in finished for file in members[name].checkpoints)}
+    kept = {"checkpoints": sum(_size(file) for name in unfinished for file in members[name].checkpoints)}
     if unfinished:
         kept["decoded images"] = _size(run.cache)
     else:
@@ -43,11 +45,6 @@ def remove_leftovers(run: RunFolder, config: RunConfig) -> None:
 def _listed(sizes: dict[str, int]) -> str:
     """Return ``28 MB of checkpoints and 39 MB of decoded images``, without parts that have no bytes."""
     return " and ".join(f"{size / 1e6:.1f} MB of {part}" for part, size in sizes.items() if size)
-
-
-def member_state(folder: MemberFolder) -> str:
-    """Return the state in the record of a member, ``left out`` if it has none."""
-    return str(read_json(folder.record).get("state")) if folder.record.is_file() else "left out"
 
 
 def forget_training(run: RunFolder) -> None:

@@ -18,8 +18,9 @@ from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.budget import Budget
 from densemble.engines.data_check import describe_changes, require_sound
-from densemble.engines.leftovers import forget_training, member_state
-from densemble.engines.member import Outcome, Training, train_member
+from densemble.engines.isolated_members import crashed_last, train_isolated
+from densemble.engines.leftovers import forget_training
+from densemble.engines.member import Outcome, Training
 from densemble.engines.plan import member_cut, sizes, trained_task
 from densemble.engines.timed import train_within
 from densemble.errors import ResourceError, UsageError, WeightsError
@@ -27,7 +28,10 @@ from densemble.evaluation.scores import score_baselines
 from densemble.nets.backbones import require_weights
 from densemble.nets.heads import require_head
 from densemble.progress.phases import phase, track
-from densemble.storage.runs import RunFolder, read_json, require_new, require_writable, write_json, write_text
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.run_records import member_state, read_baselines, read_state
+from densemble.storage.runs import RunFolder, require_new
+from densemble.storage.writing import append_line, require_writable, write_json, write_text
 from densemble.tasks import make_task
 from densemble.tasks.losses.mixture import loss_names
 from densemble.tasks.losses.user_loss import require_user_loss
@@ -75,7 +79,7 @@ def train_members(
     digests = data_digests(data)
     _require_same_data(run, config, digests)
     if run.state.is_file():  # earlier members were trained with these class numbers
-        data = data.numbered_as(make_task(read_json(run.state)["task"]))
+        data = data.numbered_as(make_task(read_state(run)["task"]))
     require_sound(data)
     _require_weights(run, config)
     _open_run(run, data, config, digests)
@@ -101,9 +105,9 @@ def train_members(
         train_within(budget, training, {index: macs[index] for index in pending}, len(outcomes), record)
     else:
         with phase("training", len(indices), steps=True, costs=_costs(training, macs)) as members:
-            for index in pending:
+            for index in crashed_last(training, pending):
                 members.start(index, training.name(index))
-                record(index, train_member(training, index))
+                record(index, train_isolated(training, index))
     return [outcomes[index] for index in indices]
 
 
@@ -177,12 +181,13 @@ def forget_changed(data: FolderData, config: RunConfig, out: Path) -> None:
         DataError: the data has errors; nothing is removed.
     """
     run = RunFolder(out)
-    _require_same_settings(run, config, resume=True)
-    changed = describe_changes(run.digests, data_digests(data))
-    if changed:
-        require_sound(data)
-        log.info(f"trained from the start: {changed}")
-        forget_training(run)
+    with folder_lock(out):
+        _require_same_settings(run, config, resume=True)
+        changed = describe_changes(run, data_digests(data))
+        if changed:
+            require_sound(data)
+            log.info(f"trained from the start: {changed}")
+            forget_training(run)
 
 
 def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dict[str, str]]) -> None:
@@ -192,12 +197,14 @@ def _require_same_data(run: RunFolder, config: RunConfig, digests: dict[str, dic
         UsageError: a member was.
     """
     folders = [run.member(index, name) for index, name in enumerate(config.member_names())]
-    is_begun = any(member_state(folder) == "done" or folder.last.is_file() for folder in folders)
+    is_begun = any(
+        member_state(folder) == "done" or any(file.is_file() for file in folder.checkpoints) for folder in folders
+    )
     if is_begun and not run.digests.is_file():
         log.warning(
             f"warning: '{run.path}' has no digests of its data; its members are kept as if the data were the same"
         )
-    changed = describe_changes(run.digests, digests)
+    changed = describe_changes(run, digests)
     if changed and is_begun:
         raise UsageError(
             f"{changed}; put it back, train all members again with --resume --retrain, or choose another folder with -o"
@@ -233,8 +240,10 @@ def _decisive_settings(config: RunConfig) -> str:
 
 
 def _append_event(run: RunFolder, values: dict[str, Any]) -> None:
-    with (run.path / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"time": time.time(), **values}) + "\n")
+    try:
+        append_line(run.path / "events.jsonl", json.dumps({"time": time.time(), **values}))
+    except ResourceError as error:  # the record of the member tells the same
+        log.warning(f"warning: {error}")
 
 
 def _decode_all(training: Training) -> DecodedSplit:
@@ -266,6 +275,6 @@ def _report_ignored(training: Training, train: DecodedSplit) -> None:
 
 
 def _keep_baselines(training: Training, train: DecodedSplit) -> None:
-    if not training.run.baselines.is_file():
+    if not read_baselines(training.run):
         target_size = sizes(training.config, training.config.members[0]).target
         write_json(training.run.baselines, score_baselines(training.task, training.data, train, target_size))

@@ -15,14 +15,16 @@ from densemble.config import RunConfig
 from densemble.data.decoded_cache import decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes
-from densemble.errors import DensembleError, PartialError, error_like, error_text
+from densemble.errors import DensembleError, PartialError, Terminated, error_like, error_text
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.nets.dense import DenseModel
 from densemble.nets.local_weights import read_state
+from densemble.progress.phases import show_activity
 from densemble.report.curves import draw_curves
 from densemble.shapes import Array, Size
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import MemberFolder, RunFolder, require_writable, write_json, write_text
+from densemble.storage.runs import MemberFolder, RunFolder
+from densemble.storage.writing import require_writable, write_json, write_text
 from densemble.tasks import Task
 from densemble.training.callbacks import read_rows
 from densemble.training.fit import fit_member, is_out_of_memory, seed_everything, training_device
@@ -31,8 +33,10 @@ from densemble.training.soft_targets import SoftTargets
 from densemble.training.user_callbacks import NO_CALLBACKS, UserCallbacks
 
 log = logging.getLogger(__name__)
-FAILURES = (DensembleError, OSError, RuntimeError, ValueError, MemoryError)
-"""Errors that end the training of one member but not that of the others."""
+FAILURES = (Exception, SystemExit)
+"""Errors that end the training of one member but not that of the others, except :class:`Terminated`."""
+CRASHED = "crashed"
+"""Key in the record of a member whose process ended by a signal, an exit or a limit."""
 
 
 @dataclass(frozen=True)
@@ -112,15 +116,12 @@ def build_member(training: Training, index: int) -> MemberFit:
     )
 
 
-def train_member(
-    training: Training, index: int, built: MemberFit | None = None, seconds: float | None = None, ending: float = 0.0
-) -> Outcome:
-    """Train a member into its folder; a failure is logged and recorded there.
+def train_member(training: Training, index: int, seconds: float | None = None, ending: float = 0.0) -> Outcome:
+    """Train a member into its folder, in this process; a failure is logged and recorded there.
 
     Args:
         training: the run.
         index: index of the member.
-        built: result of :func:`build_member`; ``None`` builds the member now.
         seconds: time limit of the member; ``None`` trains all epochs.
         ending: part of ``seconds`` reserved for predicting the validation images.
     """
@@ -131,17 +132,15 @@ def train_member(
     try:
         require_writable(folder.path)
         write_json(folder.record, record)
-        if built is None:
-            built = build_member(training, index)
-        else:
-            started -= built.build_seconds
-            seed_everything(built.settings.seed)
+        built = build_member(training, index)
         if seconds is not None:
             limited = built.settings.model_copy(update={"seconds": max(seconds - ending, 1.0)})
             built = replace(built, settings=limited)
         record |= _train(training, built, sizes(training.config, member).stored)
         record |= {"state": "done", "seconds": round(time.monotonic() - started, 1)}
         write_json(folder.record, record)
+    except Terminated:
+        raise
     except FAILURES as error:
         return record_failure(training, index, error, record)
     score = record["val"].get(training.task.primary)
@@ -153,7 +152,8 @@ def train_member(
 
 def finished_epochs(folder: MemberFolder) -> int:
     """Return the number of epochs after which a training of the member continues."""
-    return len(read_rows(folder.metrics)) if folder.last.is_file() and folder.metrics.is_file() else 0
+    resumes = any(file.is_file() for file in folder.checkpoints)
+    return len(read_rows(folder.metrics)) if resumes and folder.metrics.is_file() else 0
 
 
 def count_epochs(seconds: Sequence[float], requested: int) -> float:
@@ -177,10 +177,13 @@ def count_epochs(seconds: Sequence[float], requested: int) -> float:
 def _train(training: Training, fit: MemberFit, map_size: Size) -> dict[str, Any]:
     """Train, write weights, predictions and curves, and return the entries of the member's record."""
     folder, model = fit.folder, fit.model
+    show_activity()
     fitted = fit_member(replace(fit, callbacks=training.callbacks.for_member()))
+    show_activity()
     model.load_state_dict(read_state(folder.weights))
     maps, scores = _predict(training, model.float().eval(), training_device(fit.settings.machine), map_size)
     write_npy(folder.predictions, maps)
+    show_activity()
     draw_curves(read_rows(folder.metrics), fit.title, folder.plots / "curves.png")
     return {
         "spec": model.spec.as_dict(),
@@ -205,8 +208,18 @@ def _predict(training: Training, model: DenseModel, device: str, map_size: Size)
         model.cpu()
 
 
-def record_failure(training: Training, index: int, error: Exception, record: dict[str, Any] | None = None) -> Outcome:
-    """Log and record why a member failed; an unexpected error leaves its traceback in ``error.txt``."""
+def record_failure(
+    training: Training, index: int, error: BaseException, record: dict[str, Any] | None = None, crash: str | None = None
+) -> Outcome:
+    """Log and record why a member failed; an unexpected error leaves its traceback in ``error.txt``.
+
+    Args:
+        training: the run.
+        index: index of the member.
+        error: reason.
+        record: entries of the record of the member.
+        crash: traceback of a process that crashed, which may be empty; ``None``: it did not crash.
+    """
     name, folder = training.name(index), training.folder(index)
     message = error_text(error)
     log.error(f"{name}: FAILED: {message}")
@@ -214,9 +227,11 @@ def record_failure(training: Training, index: int, error: Exception, record: dic
         record = {"name": name, "config": training.config.members[index].model_dump(mode="json")}
     try:
         require_writable(folder.path)
-        write_json(folder.record, {**record, "state": "failed", "error": message})
-        if not isinstance(error, DensembleError):
-            write_text(folder.path / "error.txt", "".join(traceback.format_exception(error)))
+        crashed = {} if crash is None else {CRASHED: True}
+        write_json(folder.record, {**record, "state": "failed", "error": message, **crashed})
+        details = "".join(traceback.format_exception(error)) if not isinstance(error, DensembleError) else crash
+        if details:
+            write_text(folder.path / "error.txt", details)
             log.error(f"{name}: details in {folder.path / 'error.txt'}")
     except DensembleError as second:
         log.error(f"{name}: {second}")

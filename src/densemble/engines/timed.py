@@ -6,40 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from densemble.engines.budget import Budget, Cost, Plan, format_seconds, make_plan
-from densemble.engines.measuring import ScoringTimes, measure_prediction, measure_scoring, measure_steps
-from densemble.engines.member import (
-    FAILURES,
-    Outcome,
-    Training,
-    build_member,
-    finished_epochs,
-    record_failure,
-    train_member,
-)
+from densemble.engines.isolated_members import crashed_last, measure_isolated, train_isolated
+from densemble.engines.measuring import measure_scoring
+from densemble.engines.member import Outcome, Training
 from densemble.engines.plan import sizes
 from densemble.progress.phases import Phase, phase, track
-from densemble.training.fit import training_device
-from densemble.training.rate import STEPS
-from densemble.training.settings import MemberFit
 
 log = logging.getLogger(__name__)
 Record = Callable[[int, Outcome], None]
 ASSEMBLY_START = 4.0
 """Seconds of an assembly that do not depend on members or images: report, figures, saving."""
-ASSEMBLY_BUILDS, ASSEMBLY_PREDICTIONS, ASSEMBLY_SCORES = 3, 2, 10
-"""How often an assembly builds each member, predicts each validation image with it, and scores its stored map.
-
-These are upper bounds. For three members and 64 images of 96x128 on one core they reserve 27 s. The assembly takes
-12 s, and up to 60 s more if it measures the milliseconds of slow members.
-"""
 FULL_SIZE_SCORES = 2
 """How often an assembly reads and scores each validation image at its full size."""
-TIMING_PASSES = 9
-"""Forward passes per member that measure milliseconds; see :mod:`densemble.selection.timing`."""
 MEASURING_SHARE, MUCH_MORE = 0.25, 3.0
 """If the time is short, measuring ends after this share of it, or at this ratio of multiply-accumulates."""
-LONGEST_STEP = 0.04
-"""A step with a full batch is measured on a CPU if it takes at most this share of the time left."""
 NOT_MEASURED = "not measured, because members that compute less do not all fit into the time"
 
 
@@ -75,7 +55,7 @@ class _TimedRun:
 
     Attributes:
         unmeasured: indices of members that are not measured yet, fewest multiply-accumulates first.
-        costs, built: measured costs and built members of those measured but not trained yet, by index.
+        costs: measured costs of the members that are not trained yet, by index.
         announced: members that the estimate before the first training leaves out.
         trained: number of members that will be assembled, including ``kept`` members of earlier commands.
         assembly, measured: assembly seconds of each trained member, and of each measured member.
@@ -88,7 +68,6 @@ class _TimedRun:
     kept: int
     record: Record
     costs: dict[int, Cost] = field(default_factory=dict)
-    built: dict[int, MemberFit] = field(default_factory=dict)
     assembly: list[float] = field(default_factory=list)
     measured: list[float] = field(default_factory=list)
     announced: set[int] = field(default_factory=set)
@@ -98,7 +77,7 @@ class _TimedRun:
     def __post_init__(self) -> None:
         map_size = sizes(self.training.config, self.training.config.members[0]).stored
         self.scoring = measure_scoring(self.training.task, self.training.data, map_size, self.budget.clock)
-        self.unmeasured = sorted(self.macs, key=lambda index: self.macs[index])
+        self.unmeasured = crashed_last(self.training, sorted(self.macs, key=lambda index: self.macs[index]))
         self.trained = self.kept
 
     @property
@@ -132,14 +111,13 @@ class _TimedRun:
             if excess and (self.budget.left < least_left or self.macs[index] > much_more * min(excess)):
                 break
             self.unmeasured.remove(index)
-            try:
-                self.built[index] = build_member(self.training, index)
-                self.costs[index] = _measure(self.built[index], self.scoring, self.budget)
-                self.measured.append(self.costs[index].assembly)
-                measured += 1
-            except FAILURES as error:
-                self.built.pop(index, None)
-                self.record(index, record_failure(self.training, index, error))
+            cost = measure_isolated(self.training, index, self.scoring, self.budget.left)
+            if isinstance(cost, Outcome):
+                self.record(index, cost)
+                continue
+            self.costs[index] = cost
+            self.measured.append(cost.assembly)
+            measured += 1
         return measured
 
     def train(self) -> None:
@@ -157,7 +135,7 @@ class _TimedRun:
                 log.info(f"{name}: fits into the time after all{self._speed()}")
             members.start(total - len(self.costs) - len(self.unmeasured) - 1, name)
             started = self.budget.clock()
-            outcome = train_member(self.training, index, self.built.pop(index), share.limit, cost.ending)
+            outcome = train_isolated(self.training, index, share.limit, cost.ending, cost.least)
             self.record(index, outcome)
             if outcome.epochs > 0:
                 self.taken += self.budget.clock() - started
@@ -194,25 +172,6 @@ class _TimedRun:
         spare = self.plan().spare
         waiting = {index: _reason(cost.scaled(self.slowness), spare) for index, cost in self.costs.items()}
         return waiting | dict.fromkeys(self.unmeasured, NOT_MEASURED)
-
-
-def _measure(built: MemberFit, scoring: ScoringTimes, budget: Budget) -> Cost:
-    settings, images = built.settings, len(built.val)
-    times = measure_steps(built, budget.clock, LONGEST_STEP * budget.left)
-    forward = measure_prediction(built.model, scoring.image, training_device(settings.machine), budget.clock)
-    done = finished_epochs(built.folder)
-    per_image = ASSEMBLY_PREDICTIONS * forward + ASSEMBLY_SCORES * scoring.stored_size
-    return Cost(
-        name=built.title,
-        step=times.step,
-        steps=math.ceil(len(built.train) / times.batch),
-        epochs=max(settings.epochs - done, 0),
-        validation=times.validation * images,
-        start=times.features * (len(built.train) + images)
-        + (STEPS * times.step if settings.learning_rate == "auto" else 0.0),
-        ending=images * (forward + scoring.full_size),
-        assembly=ASSEMBLY_BUILDS * built.build_seconds + images * per_image + TIMING_PASSES * forward,
-    )
 
 
 def _reason(cost: Cost, spare: float) -> str:

@@ -5,6 +5,7 @@ holds the text of a Python literal, which is parsed without executing code.
 """
 
 import ast
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from densemble.ensemble.member_views import ViewedMember
 from densemble.errors import UsageError
 from densemble.nets.dense import DenseModel
 from densemble.tasks import make_task
+from densemble.untrusted import excerpt
 from densemble.user_code import is_user_function
 
 FORMAT = 1
@@ -81,10 +83,10 @@ def unpack(state: Any) -> dict[str, Any]:
             raise ValueError(f"{getattr(state, 'dtype', type(state).__name__)} instead of uint8")
         values = ast.literal_eval(bytes(state.flatten().tolist()).decode())
         version = values.pop("format")
-    except (ValueError, SyntaxError, KeyError, AttributeError) as error:
+    except (ValueError, SyntaxError, KeyError, AttributeError, TypeError, RecursionError, MemoryError) as error:
         raise UsageError(
-            f"the extra state of the ensemble cannot be read ({error}); load it unchanged, or remove it and load with "
-            "strict=False"
+            f"the extra state of the ensemble cannot be read ({excerpt(str(error))}); load it unchanged, or remove it "
+            "and load with strict=False"
         ) from error
     if version != FORMAT:
         raise UsageError(f"the state has format {version}, this version reads {FORMAT}; update densemble")
@@ -154,3 +156,12 @@ def require_no_prefix(state: Mapping[str, Any]) -> None:
                 f"the names in this state begin with '{prefix}': it is of a module that contains the ensemble "
                 "(torch.compile, DataParallel); load it into such a module, or remove the prefix from every name"
             )
+
+
+def fingerprint_of(ensemble: nn.Module) -> str:
+    """Identify an ensemble in memory by a digest of its tensors and settings."""
+    digest = hashlib.sha256()
+    for name, tensor in ensemble.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from densemble.nets.modes import eval_mode
 from densemble.progress.phases import track
 from densemble.shapes import Array, Size, size_of
 from densemble.storage.images import as_unit
+from densemble.storage.writing import scratch_folder
 from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
 
@@ -129,7 +129,7 @@ def evaluate(
     """
     if isinstance(data, FolderData):
         return _evaluate_folder(ensemble, data, split, progress, watch)
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         splits = data if isinstance(data, Mapping) else {"test": data}
         stored = store_dataset(splits, folder, ensemble.task.name, **trained_options(ensemble))
         return _evaluate_folder(ensemble, stored, split, progress, watch)

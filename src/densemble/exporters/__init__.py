@@ -1,7 +1,6 @@
 """Export an ensemble to a file that runs without densemble, and verify it before it is handed over."""
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,8 @@ from densemble.nets.modes import eval_mode
 from densemble.nets.network_arguments import unwrapped
 from densemble.progress.phases import phase
 from densemble.storage.artifact import holds
-from densemble.storage.runs import require_writable, writing
+from densemble.storage.temporary import sweep
+from densemble.storage.writing import atomic_files, require_writable
 
 log = logging.getLogger(__name__)
 
@@ -168,14 +168,8 @@ def export(
     require_exportable(ensemble)
     _require_precision(options, exporter)
     kept = _kept_artifact(path, exporter, ensemble)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
-        temporary = Path(folder) / path.name
+    with atomic_files(path, kept) as temporary:
         exporter.make(on_device(ensemble, "cpu"), temporary, options)
-        files = sorted(Path(folder).iterdir(), key=lambda file: file == temporary)  # the named file last
-        for file in files:
-            if path.with_name(file.name) != kept:
-                with writing(path):
-                    file.replace(path.with_name(file.name))
     return path
 
 
@@ -196,7 +190,7 @@ def require_target(path: Path, format: str | None = None) -> Exporter:
     if path.is_dir():
         raise UsageError(f"'{path}' is a folder; name a file that ends with {exporter.suffix}")
     exporter.require_name(path)
-    require_writable(path.parent)
+    sweep(require_writable(path.parent))
     return exporter
 
 

@@ -14,7 +14,7 @@ from densemble.exporters import card_sections as sections
 from densemble.exporters.card_facts import CardFacts, card_facts
 from densemble.storage.artifact import artifact_file, load
 from densemble.storage.hub_download import HubAddress
-from densemble.storage.runs import require_writable, write_text
+from densemble.storage.writing import require_writable, write_text
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard

@@ -15,7 +15,10 @@ from densemble.run import Run
 from densemble.selection.recorded_figures import KEY, recorded_figures
 from densemble.selection.variants import find_candidates
 from densemble.storage.artifact import describe, fingerprint
+from densemble.storage.hub_download import remedy
+from densemble.storage.run_records import ArtifactMetrics, require_record
 from densemble.storage.runs import RunFolder
+from densemble.untrusted import Unreadable
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,10 @@ def card_facts(artifact: Path, ensemble: Ensemble, run: str | Path | None = None
     """
     description = describe(artifact)
     metrics = description["metrics"]
+    try:
+        require_record(metrics, ArtifactMetrics)
+    except Unreadable as error:
+        raise ArtifactError(f"artifact '{artifact}' has damaged figures ({error}); {remedy(artifact)}") from error
     figures = metrics.get(KEY)
     if figures is None and run is not None:
         figures = _figures_of(Run(run), description)
@@ -137,3 +144,8 @@ def _differences(run: Run, description: Values) -> str:
     if differing:
         return f"the values of {' and '.join(differing)} differ"
     return "" if chosen["val"] == description["metrics"].get("val") else "the scores differ"
+
+
+def one_number(score: Any) -> float | None:
+    """Return a score that is a number; others have several values."""
+    return score if isinstance(score, int | float) else None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from densemble.ensemble.member_views import ViewedMember
-from densemble.exporters.card_facts import CardFacts
+from densemble.exporters.card_facts import CardFacts, one_number
 from densemble.exporters.metric_meanings import MEANINGS
 from densemble.nets.backbones import OWN, is_published
 from densemble.nets.dense import DenseModel
@@ -158,7 +158,7 @@ def members(facts: CardFacts, address: str) -> str:
     """Table of the members."""
     named = dict(facts.ensemble.named_members())
     specs = [member.spec for member in named.values()]
-    scores = numbers([facts.member_scores.get(name, {}).get(facts.metric) for name in named])
+    scores = numbers([one_number(facts.member_scores.get(name, {}).get(facts.metric)) for name in named])
     columns = {
         "member": list(named),
         "backbone": [f"`{spec.backbone}`" for spec in specs],
@@ -188,12 +188,12 @@ def scores(facts: CardFacts, address: str) -> str:
     if not names:
         return "The artifact holds no scores."
     objectives = facts.ensemble.task.metrics().objectives
-    fitted = [number(facts.scores.get(name)) for name in names]
+    fitted = [number(one_number(facts.scores.get(name))) for name in names]
     columns = {
         "metric": [f"`{name}`" for name in names],
         "meaning": [MEANINGS.get(name, "") for name in names],
         "better": [_direction(objectives[name].higher_is_better) if name in objectives else "" for name in names],
-        "cross-fitted": [number(crossed.get(name)) for name in names],
+        "cross-fitted": [number(one_number(crossed.get(name))) for name in names],
         "95 % interval": ["" for _ in names],
         "fitted on these images": fitted,
     }
@@ -249,8 +249,10 @@ def calibration(facts: CardFacts, address: str) -> str:
         columns = {key: numbers([row.get(key) for row in rows]) for key in ("nominal", "before", "after")}
         shown = table(columns)
     else:
-        keys = [key for key in _CALIBRATION_MEASURES if values["after"].get(key) is not None]
-        pairs = [numbers([values["before"].get(key), values["after"][key]]) for key in keys]
+        keys = [key for key in _CALIBRATION_MEASURES if values.get("after", {}).get(key) is not None]
+        if not keys:
+            return " ".join([*lines, "Its effect was not recorded."])
+        pairs = [numbers([values.get("before", {}).get(key), values["after"][key]]) for key in keys]
         names = [_CALIBRATION_MEASURES[key] for key in keys]
         shown = table({"lower is better": names, "before": [a for a, _ in pairs], "after": [b for _, b in pairs]})
     return " ".join(lines) + f"\n\n{shown}\n\nMeasured on {_val_images(facts)}, cross-fitted."
@@ -269,7 +271,7 @@ def guarantee(facts: CardFacts, address: str) -> str:
     interval = f" (95 % interval over images: {span})" if span else ""
     return " ".join(
         [*sentences, "Measured coverage, fitted on one half of its images and measured on the other half: "
-         f"{coverage}{interval}, on {counted(measured['checked_on'], 'image')}."]
+         f"{coverage}{interval}, on {counted(measured.get('checked_on', 0), 'image')}."]
     )  # fmt: skip
 
 

@@ -5,7 +5,6 @@ A repository holds ``model.safetensors`` (the artifact, unchanged), ``config.jso
 """
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from densemble.exporters.card_facts import CardFacts, card_facts
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import artifact_file, load, save
 from densemble.storage.hub_download import ARTIFACT, HubAddress, download, hub_address, hub_errors
-from densemble.storage.runs import atomic_path, require_writable, write_text, writing
+from densemble.storage.writing import atomic_files, atomic_path, require_writable, scratch_folder, write_text
 
 
 class HubModel(ModelHubMixin):
@@ -67,8 +66,8 @@ def save_pretrained(
     """
     folder = require_writable(Path(folder))
     options = CardOptions(str(folder / ARTIFACT), licence)
-    with _hub_model(ensemble, run, options, functions) as model, writing(folder):
-        model.save_pretrained(folder)
+    with _hub_model(ensemble, run, options, functions) as model, atomic_files(folder / ARTIFACT) as artifact:
+        model.save_pretrained(artifact.parent)
     return folder
 
 
@@ -128,12 +127,12 @@ def _hub_model(
     ensemble: Ensemble | DenseModel | str | Path, run: str | Path | None, options: CardOptions, functions: Sequence[str]
 ) -> Iterator[HubModel]:
     """Yield the artifact with its card. A damaged artifact, or one that cannot be saved, fails before any upload."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         if isinstance(ensemble, str | Path):
             file = artifact_file(ensemble)
             loaded: Ensemble | DenseModel = load(file, "cpu", functions)
         else:
-            file, loaded = save(ensemble, Path(scratch) / ARTIFACT), ensemble
+            file, loaded = save(ensemble, scratch / ARTIFACT), ensemble
         whole = Ensemble([loaded]) if isinstance(loaded, DenseModel) else loaded
         facts = card_facts(file, whole, run)
         yield HubModel(file, make_card(facts, options), _config(facts))

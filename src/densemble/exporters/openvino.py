@@ -1,7 +1,6 @@
 """Format ``openvino``: an OpenVINO model, ``NAME.xml`` with its weights in ``NAME.bin``."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from densemble.inference.runtime.backends.libraries import load_openvino, no_tel
 from densemble.inference.runtime.backends.openvino import core
 from densemble.shapes import Array
 from densemble.storage.runs import strict
+from densemble.storage.writing import temporary_folder
 
 
 def write_openvino(program: ExportedProgram, graph: EnsembleGraph, description: Mapping[str, Any], path: Path) -> None:
@@ -32,8 +32,8 @@ def write_openvino(program: ExportedProgram, graph: EnsembleGraph, description: 
     except ImportError as error:
         raise UsageError("OpenVINO export needs openvino: pip install 'densemble[openvino]'") from error
     # OpenVINO reads ONNX, but not all operations of torch.export: antialiased resizing is missing.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        file = Path(folder) / "model.onnx"
+    with temporary_folder(path.parent) as folder:
+        file = folder / "model.onnx"
         write_onnx(program, graph, description, file)
         try:
             with no_telemetry():

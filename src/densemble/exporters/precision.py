@@ -3,7 +3,6 @@
 import json
 import logging
 import statistics
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from densemble.exporters.verify import as_input
 from densemble.inference.runtime.backends.libraries import load_onnxruntime
 from densemble.shapes import Array
 from densemble.storage.runs import strict
+from densemble.storage.writing import temporary_folder
 
 Precision = Literal["fp32", "fp16", "int8"]
 """Numbers that the networks of an ONNX file compute with. Resizing, calibration and combination stay in fp32."""
@@ -120,8 +120,8 @@ def _to_int8(path: Path, images: Iterable[Array]) -> None:
     model = onnx.load(path)
     inside = set(_network_nodes(model))
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv" and node.name in inside]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        quantized = Path(folder) / path.name
+    with temporary_folder(path.parent) as folder:
+        quantized = folder / path.name
         quantization.quantize_static(
             str(path), str(quantized), Reader(), per_channel=True, nodes_to_quantize=convolutions,
             weight_type=quantization.QuantType.QInt8, activation_type=quantization.QuantType.QUInt8,

@@ -8,7 +8,7 @@ from typing import Any
 
 from densemble.errors import ArtifactError, UsageError
 from densemble.exporters.description import KEY
-from densemble.storage.runs import atomic_path, require_writable, write_text
+from densemble.storage.writing import atomic_path, require_writable, write_text
 
 LARGEST_BATCH = 8
 """Largest number of images of one size that Triton computes together."""

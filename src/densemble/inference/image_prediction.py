@@ -30,7 +30,7 @@ from densemble.notebook import card, facts, images
 from densemble.shapes import Array, Size, format_size, size_of
 from densemble.storage.geo import read_georeference
 from densemble.storage.images import read_validity, write_npy, write_png, write_tiff
-from densemble.storage.runs import require_writable
+from densemble.storage.writing import require_writable
 from densemble.tasks import Task
 
 if TYPE_CHECKING:

@@ -1,18 +1,16 @@
 """predict: the entry point of the command line and of Python, from sources to predictions or files."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args, overload
 
-import torch
-
 from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images
 from densemble.ensemble.membership import UnusableMaps
+from densemble.ensemble.state import fingerprint_of
 from densemble.errors import DataError, UsageError, did_you_mean
 from densemble.inference.compute import batch_predictor, choose_policy
 from densemble.inference.failed_image import FailedImage
@@ -38,7 +36,8 @@ from densemble.inference.tiles.tile_members import measure_reaches
 from densemble.nets.dense import DenseModel
 from densemble.nets.network_arguments import unwrapped
 from densemble.progress.phases import Phase, phase
-from densemble.storage.runs import require_writable
+from densemble.storage.folder_lock import alone_in, folder_lock
+from densemble.storage.writing import require_writable
 from densemble.tasks import Task
 
 PRECISIONS = ("auto", *get_args(Precision))
@@ -184,7 +183,10 @@ def predict(
         require_ranked(options.rank_by, plain.task)
     pace = Pace.for_device(next(plain.parameters()).device, options.batch)
     options = replace(options, fingerprint=options.fingerprint or fingerprint_of(plain))
-    output = _output(require_writable(Path(out)), options, backend, precision, plain.min_members)
+    folder = require_writable(Path(out))
+    with folder_lock(folder, deep=False):  # refused before the networks are prepared
+        pass
+    output = _output(folder, options, backend, precision, plain.min_members)
     large = {item: item.path for item in items if item.path is not None and is_windowed(item.path, plain)}
     for path in large.values():
         require_fits(options.save, path, plain)
@@ -199,7 +201,7 @@ def predict(
             names = [(path, item.name) for item, path in large.items()]
             yield from _predict_in_windows(for_windows, names, output, options.tile)
 
-    return _with_folder_files(saved, items, output, plain.task, options.again)
+    return alone_in(folder, _with_folder_files(saved, items, output, plain.task, options.again))
 
 
 def finished_earlier(
@@ -217,7 +219,10 @@ def finished_earlier(
     output = _output(out, options, backend, precision, None)
     if options.again or options.rank_by is not None or not SAVE.keys() >= set(options.save) or output.folder_formats:
         return []
-    return finished_items(make_items(source), output)
+    if not output.folder.is_dir():
+        return []
+    with folder_lock(output.folder, deep=False):
+        return finished_items(make_items(source), output)
 
 
 def _output(folder: Path, options: PredictOptions, backend: str, precision: str, min_members: int | None) -> Output:
@@ -267,15 +272,6 @@ def _with_folder_files(
             options = replace(output.formats, model_version=version)
             for path in write_folder_files(output.folder, rows, images, records, task, options):
                 log.info(f"{len(images)} images in '{path}'")
-
-
-def fingerprint_of(ensemble: Ensemble) -> str:
-    """Identify an ensemble in memory by a digest of its tensors and settings."""
-    digest = hashlib.sha256()
-    for name, tensor in ensemble.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _predict_whole(

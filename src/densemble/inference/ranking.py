@@ -1,12 +1,11 @@
 """Ranking of images by uncertainty: labels for the least certain images are the most useful ones."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from densemble.errors import UsageError, did_you_mean
-from densemble.storage.runs import write_text
+from densemble.storage.csv_cells import write_csv
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 RANKINGS = ("entropy", "mutual_information", "disagreement", "variance")
@@ -32,9 +31,7 @@ def write_ranking(path: Path, ranked: Sequence[tuple[Path, float]], by: str) -> 
     Raises:
         ResourceError: the file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["picture", by])
-    writer.writerows([str(image), f"{value:.6g}"] for image, value in sorted(ranked, key=lambda row: -row[1]))
-    write_text(path, text.getvalue())
+    rows = [[str(image), f"{value:.6g}"] for image, value in sorted(ranked, key=lambda row: -row[1])]
+    with atomic_text(path, newline="") as file:
+        write_csv(file, [["picture", by], *rows])
     return path

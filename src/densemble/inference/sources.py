@@ -15,7 +15,9 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.input_images import as_images, is_pil
 from densemble.errors import DataError, DensembleError, UsageError
 from densemble.inference.files.output_names import output_names
+from densemble.input_files import expanded, is_folder, is_regular
 from densemble.shapes import Array
+from densemble.storage.decoding_memory import image_memory
 from densemble.storage.images import IMAGE_SUFFIXES, as_unit, filled, read_image, read_validity
 
 Source = str | Path | Array | Tensor | Dataset[Any] | Any
@@ -63,6 +65,7 @@ class Item:
 
 def make_items(source: Source | Iterable[Source]) -> list[Item]:
     """The images of a source, each with a unique name; see :func:`expand`."""
+    image_memory()  # reports a wrong setting once, not for each image
     images = expand(source)
     return [Item(image, name) for image, name in zip(images, output_names(images), strict=True)]
 
@@ -70,29 +73,38 @@ def make_items(source: Source | Iterable[Source]) -> list[Item]:
 def find_images(source: str | Path) -> list[Path]:
     """Image files of a path: the file itself, all of a folder, or all that a glob matches, sorted by name.
 
+    What is neither a file nor a folder (a pipe, a device, a broken link) is listed too: reading it fails, and its error
+    is reported with those of the other images.
+
     Raises:
         DataError: there is no image.
     """
     text = str(source)
-    path = Path(text).expanduser()
-    if path.is_file() or path.suffix == ".zarr":
+    path = expanded(text)
+    if path.suffix == ".zarr" or is_regular(path):
         return [path]
-    if path.is_dir():
-        images = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
+    if is_folder(path):
+        images = [file for file in sorted(path.iterdir()) if _is_image(file)]
         if not images:
             raise DataError(f"folder '{path}' holds no images ({', '.join(SUFFIXES)})")
         return images
+    try:
+        path.lstat()
+        return [path]
+    except (OSError, ValueError) as error:
+        absent = isinstance(error, FileNotFoundError)
+        reason = "" if absent else f" ({getattr(error, 'strerror', None) or error})"
     if glob.has_magic(text):
         matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute globs)
-        images = [file for file in matched if file.suffix.lower() in SUFFIXES and _is_image(file)]
+        images = [file for file in matched if _is_image(file)]
         if not images:
             raise DataError(f"no image matches '{text}'")
         return images
-    raise DataError(f"no image, folder or glob at '{text}'; check the path")
+    raise DataError(f"no image, folder or glob at '{text}'{reason}; check the path")
 
 
 def _is_image(path: Path) -> bool:
-    return path.is_file() or path.suffix == ".zarr"
+    return path.suffix == ".zarr" or (path.suffix.lower() in SUFFIXES and not is_folder(path))
 
 
 def expand(source: Source | Iterable[Source]) -> list[Image]:

@@ -62,8 +62,7 @@ def require_name(name: str) -> None:
 def build_classifier(name: str, device: str = "cpu", in_channels: int = 3) -> nn.Module:
     """Build the whole network with random weights, in eval mode; on ``device="meta"`` it has no weights.
 
-    The network takes RGB images whatever ``in_channels`` is. ``in_channels`` only decides whether InceptionV3 and
-    GoogLeNet convert the normalization of their input, which they can do for RGB only.
+    It takes RGB images. ``in_channels`` decides only whether InceptionV3 and GoogLeNet convert their normalization.
     """
     require_name(name)
     try:
@@ -84,8 +83,7 @@ def _build(name: str, device: str, in_channels: int) -> nn.Module:
         else:
             import torchvision
 
-            # Both Inception networks were ported from TensorFlow. Their weights expect another normalization, to which
-            # the network converts its input. torchvision enables this only together with weights.
+            # Both Inception networks convert their input for TensorFlow weights; torchvision enables it with weights.
             shifted = {"init_weights": True, "transform_input": in_channels == 3} if name in PORTED else {}
             model = torchvision.models.get_model(name, weights=None, **shifted)
             if isinstance(model, torchvision.models.VisionTransformer):
@@ -265,8 +263,10 @@ def _graph_to(model: nn.Module, nodes: Sequence[str]) -> fx.Graph:
             graph.erase_node(node)
     last: dict[str, fx.Node] = {}
     for requested in nodes:
-        names = tracer.node_to_qualname.items()
-        last[requested] = [node for node, name in names if f"{name}.".startswith(f"{requested}.")][-1]
+        found = [n for n, name in tracer.node_to_qualname.items() if f"{name}.".startswith(f"{requested}.")]
+        if not found:
+            raise UsageError(f"{type(model).__name__} has no node '{requested}'; see `densemble cuts`")
+        last[requested] = found[-1]
     graph.output(last)
     # Assertions on sizes count as side effects and would keep the nodes after the cut that they read.
     for node in reversed(graph.nodes):
@@ -343,8 +343,7 @@ def _read_weights(
     """Tensors of pretrained weights and where they come from; ``None`` for weights that are in no file."""
     if weights is None or (weights == "DEFAULT" and (name in OWN or is_user_function(name))):
         return None
-    is_path = isinstance(weights, Path) or local_weights.is_file_name(weights)
-    path = Path(weights).expanduser() if is_path else local_weights.find_local(_stems(name, str(weights)), weights_dir)
+    path = local_weights.named_file(weights) or local_weights.find_local(_stems(name, str(weights)), weights_dir)
     if path is None:
         return _download(name, weights), f"{name} {weights}"
     return local_weights.read_state(path), str(path)

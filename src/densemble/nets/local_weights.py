@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from densemble.errors import WeightsError
+from densemble.input_files import expanded, open_regular
 
 WEIGHTS_DIR_VARIABLE = "DENSEMBLE_WEIGHTS_DIR"
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -22,6 +23,11 @@ def is_file_name(weights: str) -> bool:
     if weights.startswith(HUB):
         return False
     return weights.endswith(SUFFIXES) or "/" in weights or os.sep in weights
+
+
+def named_file(weights: str | Path) -> Path | None:
+    """The file that ``weights`` names; ``None`` for a tag or hub id."""
+    return expanded(weights) if isinstance(weights, Path) or is_file_name(weights) else None
 
 
 def tagged(name: str, tag: str) -> str:
@@ -40,7 +46,7 @@ def find_local(stems: list[str], weights_dir: str | Path | None) -> Path | None:
     location = weights_dir if weights_dir is not None else os.environ.get(WEIGHTS_DIR_VARIABLE)
     if not location:
         return None
-    folder = Path(location).expanduser()
+    folder = expanded(location)
     if not folder.is_dir():
         raise WeightsError(f"weights_dir '{folder}' is not a folder; create it or leave weights_dir out")
     candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
@@ -53,8 +59,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file does not exist, is damaged, or is not a dictionary of tensors.
     """
-    if not path.is_file():
-        raise WeightsError(f"no weights file at '{path}'; give the path of a .safetensors or .pth file")
+    try:
+        with open_regular(path) as file:
+            file.read(1)
+    except OSError as error:
+        reason = error.strerror or error
+        raise WeightsError(
+            f"no weights file at '{path}' ({reason}); give the path of a .safetensors or .pth file"
+        ) from error
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -63,7 +75,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"cannot read weights '{path}': {error}; download or copy the file again") from error
     except Exception as error:  # torch.load raises errors of pickle, whose classes differ between versions
         raise WeightsError(
-            f"'{path}' does not contain only tensors ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            f"'{path}' does not contain only tensors ({type(error).__name__}: {str(error)[:200]}); "
             "save only model.state_dict(), preferably as .safetensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):

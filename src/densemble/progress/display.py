@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TextIO
 
 from densemble.progress.phases import Epoch, Limit, Phase, Silent, is_shown, listening
+from densemble.terminal import is_terminal, print_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,11 +49,11 @@ class Lines(Silent):
             return
         self._next_line = now + SECONDS_BETWEEN_LINES
         rate = self._rates.of(phases)
-        print(_joined([*phases, rate]), file=self.stream, flush=True)
+        print_line(_joined([*phases, rate]), self.stream)
 
     def epoch(self, epoch: Epoch) -> None:
         self._next_line = self.clock() + SECONDS_BETWEEN_LINES
-        print(epoch, file=self.stream, flush=True)
+        print_line(str(epoch), self.stream)
 
 
 class LiveTable:
@@ -87,12 +88,14 @@ class LiveTable:
             get_renderable=self.table, console=self.console, transient=True, redirect_stdout=False,
             auto_refresh=own_thread, refresh_per_second=REDRAWS_PER_SECOND,
         )  # fmt: skip
-        self._live.start()
+        with suppress(OSError):
+            self._live.start()
 
     def suspend(self) -> None:
         """Remove the table."""
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):
+                self._live.stop()
             self._live = None
 
     def changed(self, phases: Sequence[Phase]) -> None:
@@ -110,7 +113,8 @@ class LiveTable:
         if self.console.is_jupyter:
             print(epoch)  # one block of text with the other lines of the cell
         else:
-            self.console.print(str(epoch), markup=False, highlight=False)
+            with suppress(OSError):  # the terminal is gone
+                self.console.print(visible(str(epoch)), markup=False, highlight=False)
 
     def limit(self, limit: Limit) -> None:
         self.time_limit = limit
@@ -229,7 +233,7 @@ def _add_row(table: "Table", label: str, share: float | None, detail: str) -> No
 def _text(plain: str) -> Any:
     from rich.text import Text
 
-    return Text(plain)
+    return Text(visible(plain))
 
 
 @contextmanager
@@ -258,16 +262,12 @@ def shown_progress(lines: bool = True) -> Iterator[None]:
 
 def live_console() -> "Console | None":
     """Return a console for a live table on stderr; ``None`` if stderr is neither a terminal nor a notebook."""
-    if sys.stderr is None:
-        return None
     notebook = "ipykernel" in sys.modules and find_spec("ipywidgets") is not None
-    is_terminal = False
-    with suppress(ValueError, AttributeError):  # a closed or replaced stream
-        is_terminal = sys.stderr.isatty()
-    if not is_terminal and not notebook:
+    in_terminal = is_terminal(sys.stderr)
+    if sys.stderr is None or (not in_terminal and not notebook):
         return None
     from rich.console import Console
 
     console = Console(stderr=True)
-    is_usable = console.is_jupyter or (is_terminal and not console.is_dumb_terminal)
+    is_usable = console.is_jupyter or (in_terminal and not console.is_dumb_terminal)
     return console if is_usable else None

@@ -194,6 +194,13 @@ def track(
             this.advance()
 
 
+def show_activity() -> None:
+    """Show the open phases again, so that a process that watches the work sees that it goes on."""
+    opened = _OPEN.get()
+    if opened is not None:
+        opened.listener.changed(opened.phases)
+
+
 def end_epoch(epoch: Epoch) -> None:
     """Show the end of an epoch."""
     opened = _OPEN.get()
@@ -204,15 +211,47 @@ def end_epoch(epoch: Epoch) -> None:
 @contextmanager
 def suspended() -> Iterator[None]:
     """Show nothing inside the context, in which another process writes to the terminal."""
-    opened = _OPEN.get()
-    if opened is None:
-        yield
-        return
-    opened.listener.suspend()
+    set_suspended(True)
     try:
         yield
     finally:
-        opened.listener.resume()
+        set_suspended(False)
+
+
+def set_suspended(is_suspended: bool) -> None:
+    """Show nothing from now on, or show the phases again."""
+    opened = _OPEN.get()
+    if opened is not None:
+        (opened.listener.suspend if is_suspended else opened.listener.resume)()
+
+
+class Mirror:
+    """Shows the phases of another process inside the phases that are open here."""
+
+    def __init__(self) -> None:
+        self._opened = _OPEN.get()
+        self._outer = 0 if self._opened is None else len(self._opened.phases)
+        self._phases: dict[int, Phase] = {}
+
+    def show(self, phases: Iterable[tuple[int, Phase]]) -> None:
+        """Show these phases, outermost first, each with a number by which it is recognized."""
+        if self._opened is None:
+            return
+        shown = {}
+        for number, other in phases:
+            this = self._phases.get(number, other)
+            if (this.name, this.unit, this.steps) != (other.name, other.unit, other.steps):
+                this = other  # numbers of phases that have ended are used again
+            this.total, this.done, this.item, this.skipped = other.total, other.done, other.item, other.skipped
+            shown[number] = this
+        self._phases = shown
+        self._opened.phases[self._outer :] = shown.values()
+        self._opened.listener.changed(self._opened.phases)
+
+    def close(self) -> None:
+        """Remove the phases of the other process."""
+        if self._opened is not None:
+            del self._opened.phases[self._outer :]
 
 
 def set_limit(limit: Limit) -> None:

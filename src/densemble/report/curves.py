@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from densemble.storage.runs import require_writable
+from densemble.storage.writing import atomic_binary, require_writable
 
 
 def draw_curves(rows: list[dict[str, float]], title: str, path: Path) -> None:
@@ -34,4 +34,5 @@ def draw_curves(rows: list[dict[str, float]], title: str, path: Path) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    with atomic_binary(path) as file:
+        figure.savefig(file, format="png", dpi=110)

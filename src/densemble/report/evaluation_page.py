@@ -24,7 +24,8 @@ from densemble.report.html_page import Values
 from densemble.report.run_page import write_report
 from densemble.report.strips import ImageStrip, Panel, draw_panels
 from densemble.shapes import size_of
-from densemble.storage.runs import require_writable, strict
+from densemble.storage.runs import strict
+from densemble.storage.writing import require_writable
 
 ENSEMBLE, UNCALIBRATED = "ensemble/", "uncalibrated/"
 """Keys of statistics beside the names of the members, which contain no slash."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from densemble.markup import Markup, cell_texts, escape, numeric_columns
-from densemble.storage.runs import atomic_path, require_writable
+from densemble.storage.writing import require_writable, write_text
 
 Values = dict[str, Any]
 """Plain values, as stored in ``analysis.json``."""
@@ -146,5 +146,4 @@ def write_page(path: Path, title: str, body: str) -> None:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    with atomic_path(path) as written:
-        written.write_text(page, encoding="utf-8")
+    write_text(path, page)

@@ -9,7 +9,7 @@ from densemble.data.folder import FolderData
 from densemble.errors import UsageError
 from densemble.report.samples import RawSample, SamplePainter, augmented_samples, evenly, read_samples
 from densemble.shapes import Size
-from densemble.storage.runs import require_writable
+from densemble.storage.writing import atomic_binary, require_writable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,8 @@ def draw_preview(
     painter = SamplePainter(data, raw)
     figure = _draw(raw, painter)
     _add_legend(figure, painter, str(data.options["unit"]))
-    figure.savefig(path, dpi=90)
+    with atomic_binary(path) as file:
+        figure.savefig(file, format="png", dpi=90)
 
 
 def _draw(samples: list[RawSample], painter: SamplePainter) -> "Figure":

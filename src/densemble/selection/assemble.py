@@ -27,7 +27,7 @@ from densemble.progress.phases import phase, track
 from densemble.report.run_page import write_report
 from densemble.selection import analysis
 from densemble.selection.baseline_filter import baseline_filter, baseline_maps
-from densemble.selection.candidate_maps import gather, run_candidate, scratch_folder
+from densemble.selection.candidate_maps import gather, run_candidate
 from densemble.selection.candidate_scores import measure
 from densemble.selection.choose import named_weights
 from densemble.selection.conformal import check_guarantee, fit_guarantee
@@ -43,9 +43,9 @@ from densemble.selection.recorded_figures import KEY, recorded_figures
 from densemble.selection.served_cascade import cascade_of
 from densemble.selection.strategies import ParetoPoint, pareto, price
 from densemble.selection.timing import milliseconds
-from densemble.selection.variants import Candidate, Source, find_candidates
+from densemble.selection.variants import Candidate, Source, damaged_records, find_candidates
 from densemble.shapes import Size, size_of
-from densemble.storage.runs import write_json
+from densemble.storage.writing import scratch_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def _assemble(source: Source, options: Options, begin: Callable[[str], None]) ->
     run, task, data = source.run, source.task, source.data
     begin("predictions")
     candidates, maps, dropped = open_all(find_candidates(run, source.config), len(data.val), task.out_channels)
+    dropped += [Dropped(name, reason) for name, reason in damaged_records(run, source.config).items()]
     require_enough(len(candidates), dropped, options.min_members, options.named)
     names = [candidate.name for candidate in candidates]
     if options.named or options.weights is not None:

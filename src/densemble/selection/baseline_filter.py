@@ -1,7 +1,9 @@
 """Baseline filter: selects among candidates that beat predictions without any training."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,12 +11,17 @@ from torch import Tensor
 
 from densemble.data.folder import FolderData
 from densemble.data.targets import resize_target
+from densemble.evaluation.scores import Scores
 from densemble.metrics import Objective
 from densemble.selection.candidate_scores import measure, statistics
 from densemble.selection.held_out_predictions import HeldOut
-from densemble.shapes import Size
+from densemble.shapes import Array, Size
+from densemble.storage.arrays import write_npy
 from densemble.storage.runs import RunFolder
+from densemble.tasks import Task
 from densemble.tasks.baseline import BASELINES, baseline_names, mean_map
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,39 @@ def baseline_maps(run: RunFolder, data: FolderData, size: Size) -> list[Tensor]:
     The mean map is cached in the run folder, because reading all training targets takes long.
     """
     task = data.task
-    if run.mean_map.is_file():
-        mean = torch.from_numpy(np.load(run.mean_map, allow_pickle=False)).float()
-    else:
+    mean = _kept_mean(run.mean_map, (task.out_channels, *size))
+    if mean is None:
         targets = (
             resize_target(torch.from_numpy(np.ascontiguousarray(data.read_target(sample))), size, data.kind)
             for sample in data.train
         )
         mean = mean_map(task, targets, size)
-        np.save(run.mean_map, mean.numpy())
+        write_npy(run.mean_map, mean.numpy())
     return [BASELINES[name].predict(mean) for name in baseline_names(task)]
+
+
+def warn_about_baselines(task: Task, baselines: Mapping[str, Scores], scores: Scores) -> None:
+    """Warn if a baseline without training scores as well as the ensemble."""
+    name, sign = task.primary, 1.0 if task.higher_is_better else -1.0
+    score = scores.get(name)
+    for baseline, baseline_scores in baselines.items():
+        reference = baseline_scores.get(name)
+        if reference is not None and score is not None and sign * score <= sign * reference:
+            log.warning(
+                f"warning: {name} {score:.4f} is no better than the baseline '{baseline}' ({reference:.4f}), "
+                "which needs no training: train longer, start from pretrained weights, or look at the data"
+            )
+
+
+def _kept_mean(path: Path, shape: tuple[int, ...]) -> Tensor | None:
+    """Read the kept mean map; ``None`` if it is absent, or damaged, which is logged."""
+    if not path.is_file():
+        return None
+    try:
+        mean: Array = np.load(path, allow_pickle=False)
+        if mean.shape != shape or mean.dtype.kind != "f" or not np.isfinite(mean).all():
+            raise ValueError(f"{mean.dtype} {mean.shape}")
+    except (OSError, ValueError, EOFError) as error:
+        log.warning(f"warning: '{path}' is damaged ({error}); the mean of the training targets is computed again")
+        return None
+    return torch.from_numpy(mean).float()

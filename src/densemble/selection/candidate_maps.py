@@ -1,8 +1,6 @@
 """Evidence: predictions of the candidates of a run on held-out images: small maps, sampled pixels, and served maps."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +18,6 @@ from densemble.selection.held_out_targets import full_size_targets
 from densemble.selection.map_sources import MAX_PIXELS, Maps, SampledMaps, SampledPixels, ServedMaps, sample_pixels
 from densemble.selection.variants import Candidate
 from densemble.shapes import Size
-from densemble.storage.runs import require_writable
 from densemble.storage.tensor_file import TensorFile
 from densemble.tasks import Task
 
@@ -63,17 +60,6 @@ class Evidence:
         return replace(
             self, kept=self.kept.only(images), sampled=self.sampled.only(images), served=self.served.only(images)
         )
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Create a temporary folder in another folder, and remove it at the end of the context.
-
-    Raises:
-        ResourceError: the folder cannot be written.
-    """
-    with tempfile.TemporaryDirectory(dir=require_writable(parent), prefix="assembly-") as folder:
-        yield Path(folder)
 
 
 def sampled_pixels(channels: int, images: int) -> int:

@@ -8,7 +8,8 @@ from typing import Any
 
 from densemble.report.html_page import Values
 from densemble.selection.variants import Candidate
-from densemble.storage.runs import RunFolder, read_json
+from densemble.storage.run_records import DataReportRecord, optional_record, read_digests, read_state
+from densemble.storage.runs import RunFolder
 
 KEY = "assembly"
 """Key of these figures in the ``metrics`` of an ensemble."""
@@ -39,7 +40,7 @@ def recorded_figures(run: RunFolder, analysis: Values, candidates: Iterable[Cand
 def _member(candidate: Candidate) -> dict[str, Any]:
     record = candidate.record
     values = {"kind": candidate.kind, "loaded": _source_name(str(record.get("loaded", "")))}
-    return values | ({"weights": record["config"]["weights"]} if "config" in record else {})
+    return values | ({"weights": record["config"].get("weights")} if record.get("config") else {})
 
 
 def _source_name(loaded: str) -> str:
@@ -49,13 +50,13 @@ def _source_name(loaded: str) -> str:
 
 
 def _data(run: RunFolder) -> dict[str, Any]:
-    state = read_json(run.state)
-    report = read_json(run.data_report) if run.data_report.is_file() else {}
+    state = read_state(run)
+    report = optional_record(run.data_report, DataReportRecord, "the splits of the data are not recorded") or {}
     values = {"name": PurePath(state["data"]).name, "splits": report.get("splits", {"val": len(state["val"])})}
     values |= {key: report[key] for key in ("layout", "split_by") if key in report}
     values["left_out"] = len(report.get("left_out", []))
-    if run.digests.is_file():
-        pairs = {key: value for key, value in read_json(run.digests).items() if key != "reading"}
+    if (digests := read_digests(run)) is not None:
+        pairs = {key: value for key, value in digests.items() if key != "reading"}
         values["digest"] = hashlib.sha256(json.dumps(pairs, sort_keys=True).encode()).hexdigest()
     return values
 

@@ -5,10 +5,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from densemble.selection.candidate_maps import scratch_folder
 from densemble.selection.held_out_predictions import HeldOut
 from densemble.selection.map_sources import StoredMaps
 from densemble.storage.tensor_file import TensorFile
+from densemble.storage.writing import scratch_folder
 
 
 @contextmanager

@@ -15,7 +15,9 @@ from densemble.nets.rewrite import for_inference
 from densemble.progress.phases import track
 from densemble.selection.variants import Candidate
 from densemble.shapes import Size
-from densemble.storage.runs import RunFolder, read_json, write_json
+from densemble.storage.run_records import MillisecondsRecord, optional_record
+from densemble.storage.runs import RunFolder
+from densemble.storage.writing import write_json
 
 ROUNDS = 7
 """Minimum number of rounds after the warm-up, unless they would take more than ``MAX_SECONDS``."""
@@ -42,7 +44,7 @@ def milliseconds(
         clock: function that returns seconds.
     """
     machine = f"{platform.node()}, {torch.get_num_threads()} threads, {size[0]}x{size[1]}"
-    kept = read_json(run.milliseconds) if run.milliseconds.is_file() else {}
+    kept = optional_record(run.milliseconds, MillisecondsRecord, "the candidates are measured again") or {}
     # Files without "rounds" were measured one candidate after the other.
     known: dict[str, float] = kept["milliseconds"] if kept.get("machine") == machine and "rounds" in kept else {}
     if any(candidate.name not in known for candidate in candidates):

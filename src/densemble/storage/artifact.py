@@ -10,7 +10,8 @@ import hashlib
 import json
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ from densemble.ensemble.membership import keep_members
 from densemble.ensemble.placement import find_device, fits, move
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
-from densemble.errors import ArtifactError, DensembleError, UsageError
+from densemble.errors import ArtifactError, UsageError
+from densemble.input_files import open_regular
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.network_arguments import unwrapped
+from densemble.storage.description import member_spec, require_description, require_part_values, require_suiting
 from densemble.storage.hub_download import ARTIFACT, download, hub_address, remedy
-from densemble.storage.runs import RunFolder, require_writable, strict
+from densemble.storage.restore import BUILD_ERRORS, restore
+from densemble.storage.runs import RunFolder, strict
 from densemble.storage.weight_files import write_tensors
-from densemble.user_code import is_user_function, user_object
+from densemble.storage.writing import require_writable
+from densemble.untrusted import Unreadable, excerpt, parse_json
+from densemble.user_code import is_user_function, require_allowed, user_object
 from densemble.versions import installed_versions
 
 SCHEMA = 1
@@ -172,7 +178,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({excerpt(str(error))}); {remedy(path)}") from error
     text = stored.get(KEY)
     if text is None:
         raise ArtifactError(
@@ -180,14 +186,33 @@ def describe(path: str | Path) -> dict[str, Any]:
         )
     if hashlib.sha256(text.encode()).hexdigest() != stored.get(CHECKSUM_KEY):
         raise ArtifactError(f"artifact '{path}' is damaged: its metadata differs from its checksum; {remedy(path)}")
-    try:
-        values = json.loads(text)
-        schema = values["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error}); {remedy(path)}") from error
+    with _damage(path):
+        values = parse_json(text)
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if type(schema) is not int:
+            raise Unreadable(f"schema is {excerpt(schema, 60)}")
     if schema != SCHEMA:
         raise ArtifactError(f"artifact '{path}' has schema {schema}, this version reads {SCHEMA}; update densemble")
+    with _damage(path):
+        require_description(values)
     return dict(values)
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn errors about the values in a description into an ArtifactError."""
+    try:
+        yield
+    except BUILD_ERRORS as error:
+        reason = error if isinstance(error, Unreadable) else repr(error)
+        raise ArtifactError(
+            f"artifact '{path}' has damaged metadata ({excerpt(str(reason))}); {remedy(path)}"
+        ) from error
+    except UsageError as error:
+        raise ArtifactError(
+            f"artifact '{path}' cannot be used by this version ({excerpt(str(error))}); {remedy(path)}, or update "
+            "densemble"
+        ) from error
 
 
 def fingerprint(path: str | Path) -> str:
@@ -223,50 +248,52 @@ def load(
         raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
     target, path = find_device(device), artifact_file(path)
     values = describe(path)
-    try:
-        for entry in values["members"]:
-            for part in (entry["backbone"], entry["head"]):
-                require_function(f"artifact '{path}'", f"member '{entry['name']}'", part, functions)
-        require_function(f"artifact '{path}'", "the combination rule", values["combine"], functions)
-        members, damaged = _load_members(path, values, min_members)
+    with _damage(path):
+        specs = {entry["name"]: member_spec(entry) for entry in values["members"]}
+        require_allowed(f"artifact '{path}'", _named_parts(specs, values["combine"]), functions)
+        require_part_values(values)
+        members, damaged = _load_members(path, values, specs, min_members)
         ensemble = _build_ensemble(path, values, members, min_members)
+        require_suiting(ensemble, list(specs))
         ensemble.leave_out(damaged)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"artifact '{path}' has damaged metadata ({error!r}); {remedy(path)}") from error
     if device == "auto" and target.type == "cuda" and not fits(ensemble, target):
         return ensemble.eval()
     return move(ensemble, target).eval()
 
 
+def _named_parts(specs: Mapping[str, DenseSpec], combine: str) -> list[tuple[str, str]]:
+    """What may be user code, and its name: the members' backbones and heads, and the combination rule."""
+    members = [(f"member '{name}'", part) for name, spec in specs.items() for part in (spec.backbone, spec.head)]
+    return [*members, ("the combination rule", combine)]
+
+
 def _build_ensemble(
     path: Path, values: dict[str, Any], members: dict[str, DenseModel | ViewedMember], min_members: int | None
 ) -> Ensemble:
-    try:
-        return Ensemble(
-            members,
-            weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
-            fitted=_load_fitted(path, values, list(members)),
-            min_members=min_members,
-            **{**described(values), "temperatures": {name: values["temperatures"][name] for name in members}},
-        )
-    except UsageError as error:
-        raise ArtifactError(
-            f"artifact '{path}' cannot be used by this version ({error}); {remedy(path)}, or update densemble"
-        ) from error
+    return Ensemble(
+        members,
+        weights=[entry["weight"] for entry in values["members"] if entry["name"] in members],
+        fitted=_load_fitted(path, values, list(members)),
+        min_members=min_members,
+        **{**described(values), "temperatures": {name: values["temperatures"][name] for name in members}},
+    )
 
 
 def _load_members(
-    path: Path, values: dict[str, Any], min_members: int | None
+    path: Path, values: dict[str, Any], specs: Mapping[str, DenseSpec], min_members: int | None
 ) -> tuple[dict[str, DenseModel | ViewedMember], dict[str, str]]:
     """Members by name, and the reason for each member that is left out."""
     networks: dict[str, DenseModel] = {}
     members: dict[str, DenseModel | ViewedMember] = {}
     damaged: dict[str, str] = {}
     for entry in values["members"]:
-        holder = entry.get("tensors", entry["name"])
+        holder, spec = entry.get("tensors") or entry["name"], specs[entry["name"]]
         try:
             if holder not in networks:
-                networks[holder] = _load_network(path, holder, entry, values["sha256"])
+                source = f"artifact '{path}', member '{holder}'"
+                networks[holder] = restore(spec, _read_tensors(path, f"{holder}/", values["sha256"]), source)
+            if networks[holder].spec != spec:
+                raise Unreadable(f"the member '{excerpt(entry['name'], 60)}' shares tensors with another network")
         except ArtifactError as error:
             if min_members is None:
                 raise
@@ -307,31 +334,6 @@ def artifact_file(path: str | Path) -> Path:
     return next((file for file in files if file.is_file()), Path(path))
 
 
-def require_function(source: str, part: str, name: str, functions: Sequence[str]) -> None:
-    """Check that a name in a file is not that of user code, or that the caller allows this code.
-
-    Args:
-        source: name of the file in messages.
-        part: what has the name, in messages: ``member 'resnet'``, ``the loss``, ...
-        name: name of a backbone, head, loss or combination rule in the file.
-        functions: names ``package.module:NAME`` that may be imported and called.
-
-    Raises:
-        ArtifactError: the name is that of user code and not in ``functions``.
-    """
-    if is_user_function(name) and name not in functions:
-        raise ArtifactError(
-            f"{source}: {part} is built by calling {name}, code that this file only names; "
-            f"if you trust it, load with functions=['{name}'], on the command line --function {name}"
-        )
-
-
-def _load_network(path: Path, holder: str, entry: dict[str, Any], digests: dict[str, str]) -> DenseModel:
-    ensemble_keys = ("name", "weight", "view", "tensors")
-    spec = DenseSpec.from_dict({key: value for key, value in entry.items() if key not in ensemble_keys})
-    return restore(spec, _read_tensors(path, f"{holder}/", digests), f"artifact '{path}', member '{holder}'")
-
-
 def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str, Tensor]:
     """Read the tensors of a member or rule, check their digests, and remove the prefix from their names."""
     tensors: dict[str, Tensor] = {}
@@ -347,31 +349,8 @@ def _read_tensors(path: Path, prefix: str, digests: dict[str, str]) -> dict[str,
                 # Copy: how PyTorch rounds depends on a tensor's alignment, which in a file depends on its header.
                 tensors[key.removeprefix(prefix)] = tensor.clone()
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"artifact '{path}' is damaged ({error}); {remedy(path)}") from error
+        raise ArtifactError(f"artifact '{path}' is damaged ({excerpt(str(error))}); {remedy(path)}") from error
     return tensors
-
-
-def restore(spec: DenseSpec, state: dict[str, Tensor], source: str) -> DenseModel:
-    """Build a member from its specification and its tensors, without initializing weights first.
-
-    Raises:
-        ArtifactError: the tensors do not fit the specification.
-    """
-    try:
-        model = DenseModel.from_spec(spec, "meta")
-        model.load_state_dict(state, assign=True)
-        if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-            # Some networks compute constants in their constructor and do not save them, so meta tensors remain.
-            model = DenseModel.from_spec(spec)
-            model.load_state_dict(state)
-    except DensembleError:
-        raise
-    except RuntimeError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise ArtifactError(
-            f"{source}: the tensors do not fit the network ({detail}); was it made by another version?"
-        ) from error
-    return model.requires_grad_(True).eval()
 
 
 def _check_header(path: Path) -> None:
@@ -382,17 +361,12 @@ def _check_header(path: Path) -> None:
     if path.suffix != ".safetensors":
         advice = "an artifact is named NAME.safetensors; `densemble assemble` writes one"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = struct.unpack("<Q", file.read(8))[0]
             if length > _MAX_HEADER_BYTES:
                 raise ArtifactError(f"'{path}' is not a safetensors file or is damaged; {advice}")
-            json.loads(file.read(length), object_pairs_hook=_unique)
+            parse_json(file.read(length).decode())
     except (OSError, struct.error, ValueError) as error:
-        raise ArtifactError(f"'{path}' is not a safetensors file or is damaged ({error}); {advice}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a key occurs twice")
-    return dict(pairs)
+        raise ArtifactError(
+            f"'{path}' is not a safetensors file or is damaged ({excerpt(str(error))}); {advice}"
+        ) from error

@@ -7,9 +7,11 @@ from types import ModuleType
 from typing import Any
 
 from densemble.errors import DataError, ResourceError, UsageError, needs_package
+from densemble.input_files import require_regular
 from densemble.shapes import Array, Size
 from densemble.storage.tiff import is_geotiff
 
+_BESIDE = (".aux.xml", ".ovr", ".msk")
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
@@ -69,6 +71,9 @@ def read_georeference(path: Path) -> Georeference | None:
         return None
     rasterio = _import_rasterio(f"'{path}' is a GeoTIFF; its georeference")
     try:
+        for other in (path, *(path.with_name(f"{path.name}{suffix}") for suffix in _BESIDE)):
+            if other.exists():  # GDAL opens the files beside the image, too
+                require_regular(other)
         with rasterio.open(path) as file:
             crs = file.crs.to_wkt() if file.crs else None
             transform = tuple(float(number) for number in file.transform[:6])

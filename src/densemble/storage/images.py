@@ -15,6 +15,7 @@ from densemble.errors import DataError, UsageError
 from densemble.shapes import Array, Size
 from densemble.storage import tiff
 from densemble.storage.arrays import NPY_SIGNATURE, ZIP_SIGNATURE, array_header, read_array, write_npy
+from densemble.storage.decoding_memory import After
 from densemble.storage.geo import Georeference, write_geotiff
 from densemble.storage.pillow import decode_image, opened, orientation_in_header, write_png
 from densemble.storage.pixels import (
@@ -29,8 +30,8 @@ from densemble.storage.pixels import (
     read_signature,
     turned,
 )
-from densemble.storage.runs import atomic_path
 from densemble.storage.tiff import read_validity
+from densemble.storage.writing import atomic_path
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -50,6 +51,7 @@ __all__ = [
     "read_palette",
     "read_planes",
     "read_points",
+    "read_stored",
     "read_validity",
     "read_values",
     "turned",
@@ -78,9 +80,18 @@ def read_image(path: Path, turn: bool = True) -> Array:
     Raises:
         DataError: the file does not exist, is damaged, cut short, too large, or not an image.
     """
-    pixels = _decode(path, _IMAGE_NAMES)
+    pixels = _decode(path, _IMAGE_NAMES, _after_image)
     image = as_shown(pixels)
     return turned(image, pixels.orientation) if turn else image
+
+
+def read_stored(path: Path) -> Pixels:
+    """Read the stored values of an image, from which :func:`read_image` makes what a viewer shows; not turned.
+
+    Raises:
+        DataError: see :func:`read_image`.
+    """
+    return _decode(path, _IMAGE_NAMES)
 
 
 def image_size(path: Path) -> Size:
@@ -142,7 +153,7 @@ def read_labels(path: Path, turn: bool = True) -> Array:
         DataError: the file is unreadable, holds colours, or holds values that are not integers.
     """
     values = _single_channel(
-        path, _decode(path, _MAP_NAMES), turn, "map its colours to labels with --set data.color_map=FILE"
+        path, _decode(path, _MAP_NAMES, _after_labels), turn, "map its colours to labels with --set data.color_map=FILE"
     )
     unknown = np.isnan(values) if values.dtype.kind == "f" else None
     if unknown is not None:
@@ -161,15 +172,17 @@ def read_colours(path: Path, turn: bool = True) -> Array:
     Raises:
         DataError: the file is unreadable, does not have three channels, or holds values that are not integers 0..255.
     """
-    pixels = _decode(path, _MAP_NAMES)
+    pixels = _decode(path, _MAP_NAMES, _after_labels)
     colours = as_shown(pixels)
-    whole = (colours >= 0) & (colours <= 255) & (colours == np.round(colours))
-    if colours.shape[2] != 3 or not whole.all():
+    is_whole = colours.dtype == np.uint8 or bool(
+        ((colours >= 0) & (colours <= 255) & (colours == np.round(colours))).all()
+    )
+    if colours.shape[2] != 3 or not is_whole:
         raise DataError(
             f"'{path}' holds {colours.shape[2]} channels of {colours.dtype}, expected a colour-coded map; save it as "
             "8-bit RGB"
         )
-    colours = colours.astype(np.uint8)
+    colours = colours.astype(np.uint8, copy=False)
     return turned(colours, pixels.orientation) if turn else colours
 
 
@@ -191,7 +204,7 @@ def read_values(path: Path, turn: bool = True) -> Array:
     Raises:
         DataError: the file is unreadable, or holds colours or several channels.
     """
-    pixels = _decode(path, _MAP_NAMES)
+    pixels = _decode(path, _MAP_NAMES, _after_values)
     if pixels.palette is not None:  # indices are not quantities, greys are
         pixels = replace(pixels, values=as_shown(pixels))
     values = _single_channel(path, pixels, turn, "save one channel").astype(np.float32)
@@ -272,14 +285,28 @@ def _format(path: Path) -> str:
     return "array" if signature.startswith((NPY_SIGNATURE, ZIP_SIGNATURE)) else "image"
 
 
-def _decode(path: Path, names: tuple[str, ...]) -> Pixels:
+def _after_image(channels: int, itemsize: int) -> int:
+    """Grey becomes three channels; numbers become float32 unless they have 8 or 16 bits."""
+    shown = max(channels, 3) * min(itemsize, 4)
+    return shown if channels == 1 or itemsize > 2 else 0
+
+
+def _after_labels(channels: int, itemsize: int) -> int:
+    return 8  # int64
+
+
+def _after_values(channels: int, itemsize: int) -> int:
+    return 8  # float32, scaled
+
+
+def _decode(path: Path, names: tuple[str, ...], after: After = lambda channels, itemsize: 0) -> Pixels:
     match _format(path):
         case "tiff":
-            return tiff.read_page(path)
+            return tiff.read_page(path, after)
         case "array":
-            return Pixels(channels_last(read_array(path, names), path))
+            return Pixels(channels_last(read_array(path, names, after), path))
         case _:
-            pixels = decode_image(path)
+            pixels = decode_image(path, after)
     if names == _MAP_NAMES and pixels.alpha is not None and (pixels.values == pixels.values[0, 0]).all():
         count = len(np.unique(pixels.alpha))
         if count > 1:

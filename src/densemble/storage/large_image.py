@@ -1,15 +1,16 @@
 """Read windows of images that are too large for memory, and write large maps by rows."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from densemble.errors import DataError, UsageError
+from densemble.errors import UsageError
 from densemble.shapes import Array, format_size
 from densemble.storage.arrays import NPY_SIGNATURE
-from densemble.storage.images import image_size, read_image, read_validity
+from densemble.storage.images import image_size, read_stored
 from densemble.storage.large_tiff import tiff_windows
 from densemble.storage.map_writer import MapWriter, tiff_writer
 from densemble.storage.pixels import (
@@ -20,6 +21,7 @@ from densemble.storage.pixels import (
     filled,
     read_signature,
     require_numbers,
+    turned,
 )
 from densemble.storage.read_windows import PlainNumbers, Window, WindowSource
 from densemble.storage.tiff import SIGNATURES
@@ -36,7 +38,6 @@ __all__ = [
 ]
 
 LARGE_PIXELS = 1 << 26  # 8192 x 8192; as float32 RGB it takes 800 MB
-_MAX_WHOLE_PIXELS = 1 << 28
 
 
 class LargeImage:
@@ -164,16 +165,17 @@ def _npy_windows(path: Path) -> WindowSource:
 
 
 def _whole(path: Path) -> WindowSource:
-    size = image_size(path)
-    if size[0] * size[1] > _MAX_WHOLE_PIXELS:
-        raise DataError(
-            f"'{path}' is {format_size(size)}, too large to be decoded whole; save it upright as tiled TIFF or as Zarr"
-        )
-    image, valid = read_image(path), read_validity(path)
+    """Decode an image whole, and show the windows that are read: the stored values take the least memory."""
+    stored = read_stored(path)
+    values, valid = (
+        None if part is None else turned(part, stored.orientation) for part in (stored.values, stored.valid)
+    )
+    assert values is not None
 
     def read(window: Window) -> Pixels:
         rows = slice(window.top, window.top + window.height)
         columns = slice(window.left, window.left + window.width)
-        return Pixels(image[rows, columns].copy(), valid=None if valid is None else valid[rows, columns].copy())
+        part = None if valid is None else valid[rows, columns].copy()
+        return replace(stored, values=values[rows, columns].copy(), valid=part, alpha=None)
 
-    return WindowSource(size, read, lambda: None)
+    return WindowSource((values.shape[0], values.shape[1]), read, lambda: None)

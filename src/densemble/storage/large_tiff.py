@@ -10,8 +10,9 @@ import numpy as np
 
 from densemble.errors import DataError
 from densemble.shapes import Array
-from densemble.storage import tiff
-from densemble.storage.pixels import Pixels, intersect_masks, require_numbers, require_plausible
+from densemble.storage import tiff, tiff_directories
+from densemble.storage.decoding_memory import require_memory
+from densemble.storage.pixels import Pixels, intersect_masks, require_numbers
 from densemble.storage.read_windows import Cells, PlainNumbers, Window, WindowSource
 from densemble.storage.validity import mask_file, mask_pages
 
@@ -26,10 +27,10 @@ def tiff_windows(path: Path) -> WindowSource | None:
         DataError: the file does not exist, is damaged or cut short, or has a colour space other than grey, RGB and
             palette.
     """
-    file = tiff.open_file(path)
+    file = tiff_directories.open_file(path)
     source = None
     try:
-        with tiff.reading(path):
+        with tiff_directories.reading(path):
             source = _window_source(path, file)
     finally:
         if source is None:
@@ -60,7 +61,7 @@ def _window_source(path: Path, file: Any) -> WindowSource | None:
         masks.append(lambda window: mask_source.read(window).values)
 
     def read_pixels(window: Window) -> Pixels:
-        with tiff.reading(path):
+        with tiff_directories.reading(path):
             values = read(window)
             pixels = Pixels(values) if in_pages else tiff.page_pixels(page, values)
             for mask in masks:
@@ -115,7 +116,7 @@ def _cells(path: Path, file: Any, pages: Sequence[Any]) -> Cells:
     cell = (key.tilelength, key.tilewidth) if key.is_tiled else (min(key.rowsperstrip, height), width)
     down, across = math.ceil(height / cell[0]), math.ceil(width / cell[1])
     channels = len(pages) * planes * interleaved
-    require_plausible(path, math.prod(cell) * channels * key.dtype.itemsize, path.stat().st_size)
+    require_memory(path, 2 * math.prod(cell) * channels * key.dtype.itemsize)
     for page in pages:
         if min(len(page.dataoffsets), len(page.databytecounts)) < planes * down * across:
             raise DataError(f"'{path}' lists {len(page.dataoffsets)} of its {planes * down * across} tiles or strips")
@@ -125,7 +126,7 @@ def _cells(path: Path, file: Any, pages: Sequence[Any]) -> Cells:
         values = np.full((*inside, channels), key.nodata, key.dtype)
         parts = [(page, plane) for page in pages for plane in range(planes)]
         for number, (page, plane) in enumerate(parts):
-            segment = _segment(file, page, (plane * down + row) * across + column)
+            segment = _segment(path, file, page, (plane * down + row) * across + column)
             if segment is not None:
                 target = values[:, :, number * interleaved : (number + 1) * interleaved]
                 target[...] = segment[0, : inside[0], : inside[1]]
@@ -134,7 +135,7 @@ def _cells(path: Path, file: Any, pages: Sequence[Any]) -> Cells:
     return Cells(cell, decode)
 
 
-def _segment(file: Any, page: Any, index: int) -> Array | None:
+def _segment(path: Path, file: Any, page: Any, index: int) -> Array | None:
     """Decode a tile or strip, ``(1, h, w, interleaved)``; ``None`` for an empty one that GDAL did not store."""
     offset, count = page.dataoffsets[index], page.databytecounts[index]
     if not offset or not count:
@@ -142,5 +143,6 @@ def _segment(file: Any, page: Any, index: int) -> Array | None:
     file.filehandle.seek(offset)
     encoded = file.filehandle.read(count)  # read first: creating the decoder moves the position of the file
     key = page.keyframe
+    tiff_directories.require_segment(path, page, encoded)
     values: Array = key.decode(encoded, index, jpegtables=page.jpegtables, jpegheader=key.jpegheader)[0]
     return values

@@ -12,8 +12,8 @@ import numpy as np
 from densemble.errors import UsageError
 from densemble.shapes import Array, Size, format_size
 from densemble.storage import tiff
-from densemble.storage.runs import atomic_path, writing
 from densemble.storage.validity import NODATA_TAG, nodata_text
+from densemble.storage.writing import atomic_binary, writing
 
 TILE = 256  # rows and columns
 _CLASSIC_BYTES = 15 << 28  # before compression; below the 4 GiB of classic TIFF: incompressible tiles grow slightly
@@ -118,7 +118,7 @@ def tiff_writer(
     tags = {} if georeference_from is None else _georeference(georeference_from, size)
     if nodata is not None:
         tags[NODATA_TAG] = nodata_text(nodata)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
+    with atomic_binary(path) as file:
         tiles = _TiffTiles(file, size, bands, np.dtype(dtype))
         writer = MapWriter(path, size, bands, np.dtype(dtype), tiles.store)
         yield writer

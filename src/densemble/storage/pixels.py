@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from densemble.errors import DataError, UsageError
+from densemble.input_files import open_regular
 from densemble.shapes import Array
 
-_MAX_BYTES = 4 << 30
-_ALWAYS_PLAUSIBLE_BYTES = 64 << 20
-_MAX_COMPRESSION = 1 << 16  # a constant map in zstd or in a sparse GeoTIFF; deflate reaches about 1032
 _MAX_LEADING_CHANNELS = 64
 _SIGNATURE_BYTES = 6
 
@@ -71,29 +69,15 @@ def read_signature(path: Path) -> bytes:
     """Read the first bytes of a file, which identify its format.
 
     Raises:
-        DataError: the file does not exist or cannot be read.
+        DataError: the file does not exist, is not a regular file, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(_SIGNATURE_BYTES)
     except FileNotFoundError as error:
         raise DataError(f"no file at '{path}'") from error
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}") from error
-
-
-def require_plausible(path: Path, claimed: int, stored: int) -> None:
-    """Check that a header claims a plausible number of bytes for one map in a file of ``stored`` bytes.
-
-    Raises:
-        DataError: more than 4 GiB, or a decompression bomb.
-    """
-    bomb = claimed > _ALWAYS_PLAUSIBLE_BYTES and claimed > stored * _MAX_COMPRESSION
-    if claimed > _MAX_BYTES or bomb:
-        raise DataError(
-            f"'{path}' ({stored} bytes) claims {claimed >> 20} MiB for one image or map; it is damaged: copy it "
-            f"again, or cut it into pieces below {_MAX_BYTES >> 30} GiB"
-        )
 
 
 def require_numbers(path: Path, dtype: np.dtype[Any]) -> None:

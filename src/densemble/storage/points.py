@@ -1,7 +1,6 @@
 """Read tables of points (keypoints and fixations) from CSV, JSON or NPY files."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,9 @@ import numpy as np
 
 from densemble.errors import DataError
 from densemble.shapes import Array
-from densemble.storage.arrays import read_array
+from densemble.storage.arrays import array_header, read_array
+from densemble.storage.pixels import read_signature
+from densemble.untrusted import MOST_DATA_BYTES, decoded, excerpt, parse_json, read_regular
 
 _Rows = Sequence[Sequence[float] | Array]
 POINT_SUFFIXES = (".csv", ".json", ".npy")
@@ -44,14 +45,14 @@ def read_point_table(path: Path) -> tuple[Array, Array]:
 def is_point_array(path: Path) -> bool:
     """Whether an NPY holds rows of two or three numbers, from its header; maps are wider."""
     try:
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError, EOFError):
+        shape, _ = array_header(path, ())
+    except DataError:
         return False  # the error is reported when the file is read
     return len(shape) == 2 and shape[1] in (2, 3)
 
 
 def _rows(path: Path) -> _Rows:
-    if path.stat().st_size == 0:
+    if not read_signature(path):
         return []
     match path.suffix.lower():
         case ".npy":
@@ -86,7 +87,7 @@ def _array_rows(path: Path) -> list[Array]:
 
 
 def _json_list(path: Path) -> list[Any]:
-    values = json.loads(path.read_text(encoding="utf-8-sig"))
+    values = parse_json(decoded(read_regular(path, MOST_DATA_BYTES)))
     if not isinstance(values, list):
         raise DataError(f'points \'{path}\' are not a JSON list; write [[x, y], ...] or [{{"x": 1, "y": 2}}, ...]')
     return values
@@ -101,7 +102,7 @@ def _json_row(path: Path, row: Any) -> list[float]:
 
 
 def _csv_rows(path: Path) -> list[list[float]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = decoded(read_regular(path, MOST_DATA_BYTES)).splitlines()
     first = next((line for line in lines if line.strip()), "")
     delimiter = max(_DELIMITERS, key=first.count)
     names = [name.strip().lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
@@ -115,7 +116,7 @@ def _csv_rows(path: Path) -> list[list[float]]:
             rows.append([float(cells[index]) for index in columns] if has_header else [float(cell) for cell in cells])
         except (ValueError, IndexError) as error:
             raise DataError(
-                f"line {number} of points '{path}' is '{delimiter.join(cells)}', expected numbers x,y[,label] with or "
-                "without a header x,y[,label]"
+                f"line {number} of points '{path}' is '{excerpt(delimiter.join(cells))}', expected numbers x,y[,label] "
+                "with or without a header x,y[,label]"
             ) from error
     return rows

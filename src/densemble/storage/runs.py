@@ -1,78 +1,12 @@
-"""Paths of a run folder, and atomic writing of files."""
+"""Paths of a run folder, and its JSON."""
 
-import json
 import math
-import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from densemble.errors import ArtifactError, ResourceError, UsageError
-
-
-@contextmanager
-def writing(path: Path, remedy: str = "choose another folder") -> Iterator[None]:
-    """Turn an OSError into a ResourceError that names the path.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; {remedy}") from error
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is flushed to disk and replaces ``path`` atomically.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-@contextmanager
-def cache_folder(path: Path, remedy: str) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` that becomes ``path`` on success.
-
-    Several processes may compute the same folder: the first result is kept, and an error of a later one is ignored.
-
-    Raises:
-        ResourceError: the folder cannot be written or the disk is full.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if not path.is_dir():
-            temporary.rename(path)
-    except OSError as error:
-        if not path.is_dir():
-            raise ResourceError(f"cannot write '{path}': {error.strerror or error}; {remedy}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, with the same line ends on all systems."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")
+from densemble.errors import ArtifactError, UsageError
+from densemble.untrusted import Unreadable, read_json_file
 
 
 def strict(value: Any) -> Any:
@@ -84,11 +18,6 @@ def strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write strict JSON (no NaN) atomically."""
-    write_text(path, json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file of a run.
 
@@ -96,29 +25,13 @@ def read_json(path: Path) -> dict[str, Any]:
         ArtifactError: the file does not exist or is not a JSON object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"cannot read '{path}': {error}; is it a run folder of `densemble train`?") from error
+        values = read_json_file(path)
+    except (OSError, Unreadable) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"cannot read '{path}': {reason}; is it a run folder of `densemble train`?") from error
     if not isinstance(values, dict):
         raise ArtifactError(f"'{path}' holds no JSON object; is it a run folder of `densemble train`?")
     return values
-
-
-def require_writable(folder: Path) -> Path:
-    """Create ``folder`` and check that files can be written there.
-
-    Raises:
-        ResourceError: the folder cannot be created or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write into '{folder}': {error.strerror or error}; choose another folder or correct its permissions"
-        ) from error
-    return folder
 
 
 class _File:
@@ -143,6 +56,8 @@ class MemberFolder:
     """Weights of the best epoch."""
     last = _File("last.ckpt")
     """Weights of the last epoch with the optimizer state, for resuming."""
+    previous = _File("previous.ckpt")
+    """The checkpoint before ``last.ckpt``, for resuming if that is damaged."""
     metrics = _File("metrics.csv")
     """One row per epoch."""
     predictions = _File("val_predictions.npy")
@@ -151,6 +66,11 @@ class MemberFolder:
     """Folder of weights from the second half of the training."""
     plots = _File("plots")
     """Folder of plots."""
+
+    @property
+    def checkpoints(self) -> tuple[Path, Path]:
+        """The files from which an interrupted training resumes, the newer one first."""
+        return self.last, self.previous
 
     def snapshot(self, epoch: int) -> Path:
         """Weights at the end of an epoch, counted from 1."""

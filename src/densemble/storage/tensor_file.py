@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from densemble.storage.runs import writing
+from densemble.storage.writing import writing
 
 
 class TensorFile:
     """Tensors of any shape in one file, by integer key; memory holds one tensor at a time.
 
     Args:
-        path: file to create; the caller removes it.
+        path: file to create, in a temporary folder; the caller removes it.
         dtype: stored precision, ``float32`` or ``float16``. Tensors are always returned as float32.
     """
 
@@ -21,7 +21,8 @@ class TensorFile:
         self._path, self._dtype = path, np.dtype(dtype)
         self._entries: dict[int, tuple[int, tuple[int, ...]]] = {}  # offset and shape
         self._end = 0
-        path.touch()
+        with writing(path):
+            path.touch(exist_ok=False)
 
     def append(self, key: int, tensor: Tensor) -> None:
         """Store a tensor under an unused key.
@@ -30,7 +31,7 @@ class TensorFile:
             ResourceError: the disk is full or the folder cannot be written.
         """
         values = tensor.contiguous().numpy().astype(self._dtype, copy=False)
-        with writing(self._path, "free some disk space"), self._path.open("ab") as file:
+        with writing(self._path, needed=values.nbytes), self._path.open("ab") as file:
             file.write(values.tobytes())
         self._entries[key] = (self._end, tuple(values.shape))
         self._end += values.nbytes

@@ -1,7 +1,6 @@
 """Read and write TIFF files: one image, all bands, and valid pixels."""
 
 import math
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,16 +11,16 @@ import numpy as np
 
 from densemble.errors import DataError
 from densemble.shapes import Array, Size
+from densemble.storage.decoding_memory import After, decoding_memory
 from densemble.storage.pixels import (
     Pixels,
     SeveralImages,
-    decoding,
     intersect_masks,
     read_signature,
     require_numbers,
-    require_plausible,
     turned,
 )
+from densemble.storage.tiff_directories import open_file, reading, require_all_pages, require_segments
 from densemble.storage.validity import NODATA_TAG, differs_from_nodata, mask_file, mask_pages, nodata_of, nodata_text
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, either byte order
@@ -36,10 +35,11 @@ _GEOTIFF_TAGS = (33550, 33922, 34264, 34735)  # pixel scale, tie points, transfo
 _GEOTIFF_PARAMETERS = (34736, 34737)  # numbers and texts that the keys refer to
 
 
-def read_page(path: Path) -> Pixels:
+def read_page(path: Path, after: After = lambda channels, itemsize: 0) -> Pixels:
     """Read the image of a TIFF at full resolution, without alpha.
 
-    Grey pages of equal size are channels, as in OME and ImageJ files (axis C).
+    Grey pages of equal size are channels, as in OME and ImageJ files (axis C). ``after`` is the memory that the caller
+    needs next.
 
     Raises:
         SeveralImages: the pages are not channels of one image.
@@ -48,19 +48,46 @@ def read_page(path: Path) -> Pixels:
     with _opened(path) as file:
         page = file.pages.first
         require_known_colours(path, page)
-        if has_channels_in_pages(file):
-            pixels = Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
-        else:
-            pages = image_pages(path, file)
-            parts = [_read(path, [part], part.shape, part.axes, part.asarray) for part in pages]
-            values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
-            pixels = replace(page_pixels(page, values), pages=len(pages))
-        masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_pages(file)]
-        if (mask_path := mask_file(path)) is not None:
-            masks.append(read_page(mask_path).values)
-        for mask in masks:
-            pixels = replace(pixels, valid=intersect_masks(pixels.valid, np.not_equal(mask[..., 0], 0)))
-        return pixels
+        require_numbers(path, page.dtype)
+        in_pages = has_channels_in_pages(file)
+        pages, masks = [] if in_pages else image_pages(path, file), mask_pages(file)
+        with decoding_memory(path, _needed_bytes(file, [] if in_pages else [*pages, *masks], after)):
+            return _read_page(path, file, pages, masks)
+
+
+def _read_page(path: Path, file: Any, pages: Sequence[Any], mask_parts: Sequence[Any]) -> Pixels:
+    page = file.pages.first
+    if pages:
+        parts = [_read(path, [part], part.shape, part.axes, part.asarray) for part in pages]
+        values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        pixels = replace(page_pixels(page, values), pages=len(pages))
+    else:
+        pixels = Pixels(_read_series(path, file.series[0]), orientation=page_orientation(page))
+    masks = [_read(path, [mask], mask.shape, mask.axes, mask.asarray) for mask in mask_parts]
+    if (mask_path := mask_file(path)) is not None:
+        masks.append(read_page(mask_path).values)
+    for mask in masks:
+        pixels = replace(pixels, valid=intersect_masks(pixels.valid, np.not_equal(mask[..., 0], 0)))
+    return pixels
+
+
+def _needed_bytes(file: Any, pages: Sequence[Any], after: After = lambda channels, itemsize: 0) -> int:
+    """Bytes in memory while an image is decoded: its values, a decoded strip, and a copy if pages are joined."""
+    page = file.pages.first
+    shapes = [part.shape for part in pages] or [file.series[0].levels[0].shape]
+    samples: int = sum(math.prod(shape) for shape in shapes)
+    key = page.keyframe
+    rows, columns = (key.tilelength, key.tilewidth) if key.is_tiled else (min(key.rowsperstrip, page.imagelength), 0)
+    strip: int = rows * (columns or page.imagewidth) * (page.samplesperpixel if page.planarconfig == 1 else 1)
+    if page.compression == _UNCOMPRESSED and page.bitspersample == page.dtype.itemsize * 8:
+        strip = 0  # read into place
+    joined = samples if len(pages) > 1 else 0
+    pixels: int = max(page.imagelength * page.imagewidth, 1)
+    itemsize: int = page.dtype.itemsize
+    return max(
+        (samples + max(strip, joined)) * itemsize,
+        samples * itemsize + pixels * after(max(samples // pixels, 1), itemsize),
+    )
 
 
 def read_validity(path: Path, turn: bool = True) -> Array | None:
@@ -143,8 +170,10 @@ def read_bands(path: Path) -> Pixels:
         DataError: the file does not exist, is damaged, or has more than one axis besides height and width.
     """
     with _opened(path) as file:
-        _require_all_pages(path, file)
-        return Pixels(_read_series(path, file.series[0]), orientation=page_orientation(file.pages.first))
+        require_all_pages(path, file)
+        require_numbers(path, file.pages.first.dtype)
+        with decoding_memory(path, _needed_bytes(file, [])):
+            return Pixels(_read_series(path, file.series[0]), orientation=page_orientation(file.pages.first))
 
 
 def page_header(path: Path) -> tuple[Size, int]:
@@ -224,49 +253,10 @@ def write_bands(path: Path, bands: Array, nodata: float | None = None) -> None:
     tifffile.imwrite(path, bands, **options)
 
 
-def open_file(path: Path) -> Any:
-    """Open a ``tifffile.TiffFile``; the caller closes it and reads from it inside :func:`reading`.
-
-    Raises:
-        DataError: the file does not exist or is damaged.
-    """
-    import tifffile
-
-    with reading(path):
-        return tifffile.TiffFile(path)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn errors of tifffile and its decoders into a DataError."""
-    with decoding(path, "the file is damaged or no TIFF: copy it again"):
-        try:
-            yield
-        except Exception as error:
-            if "imagecodecs" not in str(error) or isinstance(error, DataError):
-                raise
-            raise DataError(
-                f"cannot read '{path}': {error}; pip install imagecodecs, or save it with deflate"
-            ) from error
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     with reading(path), open_file(path) as file:
         yield file
-
-
-def _require_all_pages(path: Path, file: Any) -> None:
-    """Check that the chain of pages is complete; tifffile only logs a broken chain and drops the other pages."""
-    offset_format, count_format = ("Q", "Q") if file.is_bigtiff else ("I", "H")
-    entry_size = 20 if file.is_bigtiff else 12
-    handle, last = file.filehandle, file.pages[len(file.pages) - 1]
-    handle.seek(last.offset)
-    (entries,) = struct.unpack(file.byteorder + count_format, handle.read(struct.calcsize(count_format)))
-    handle.seek(entries * entry_size, 1)
-    (following,) = struct.unpack(file.byteorder + offset_format, handle.read(struct.calcsize(offset_format)))
-    if following:
-        raise DataError(f"'{path}' is cut short behind page {len(file.pages)}; copy it again")
 
 
 def _read_series(path: Path, series: Any) -> Array:
@@ -281,8 +271,8 @@ def _read(path: Path, pages: Sequence[Any], shape: tuple[int, ...], axes: str, d
     claimed, stored = math.prod(shape) * first.dtype.itemsize, path.stat().st_size
     if not claimed:
         raise DataError(f"'{path}' has no pixels; save it again")
-    require_plausible(path, claimed, stored)
     require_all_bytes(path, pages)
+    require_segments(path, first.parent, pages)
     complete = all(first.databytecounts)  # GDAL does not store empty tiles
     if first.compression == _UNCOMPRESSED and complete and math.prod(shape) * first.bitspersample > stored * 8:
         raise DataError(

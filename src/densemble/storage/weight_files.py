@@ -6,7 +6,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from densemble.storage.runs import atomic_path
+from densemble.storage.temporary import sweep
+from densemble.storage.writing import atomic_path
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -17,8 +18,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     # The format does not allow shared tensors, so each one is cloned.
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        temporary.touch()
-        mode = temporary.stat().st_mode  # safetensors writes files that only their owner can read
+    sweep(path.parent)
+    with atomic_path(path, sum(tensor.nbytes for tensor in plain.values())) as temporary:
         save_file(plain, temporary, metadata)
-        temporary.chmod(mode)

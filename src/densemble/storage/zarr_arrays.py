@@ -1,8 +1,6 @@
 """Read windows of Zarr v2 and v3 folders, and write maps to Zarr; the only module that imports zarr."""
 
 import math
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from densemble.errors import DataError, ResourceError, UsageError, needs_package
+from densemble.errors import DataError, UsageError, needs_package
+from densemble.input_files import require_regular
 from densemble.shapes import Array, Size
+from densemble.storage.decoding_memory import image_memory
 from densemble.storage.map_writer import TILE, MapWriter
 from densemble.storage.pixels import Pixels, channels_last, decoding, require_numbers
 from densemble.storage.read_windows import Cells, WindowSource
-from densemble.storage.runs import writing
+from densemble.storage.writing import replaced_folder
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-_MAX_CELL_BYTES = 1 << 30
 _MAX_CHANNELS = 64
 _MIN_CELL = 256  # smaller chunks are read together because each read takes zarr about a millisecond
 
@@ -46,8 +45,8 @@ def zarr_windows(path: Path) -> WindowSource:
     channels = math.prod(array.shape[axis] for axis in axes[2:])
     cell = tuple(array.chunks[axis] * math.ceil(_MIN_CELL / array.chunks[axis]) for axis in axes[:2])
     cell = (min(cell[0], size[0]), min(cell[1], size[1]))
-    if (claimed := math.prod(cell) * channels * array.dtype.itemsize) > _MAX_CELL_BYTES:
-        raise DataError(f"'{path}' has chunks of {claimed >> 20} MiB; write it again in chunks of {TILE} x {TILE}")
+    if (claimed := 2 * math.prod(cell) * channels * array.dtype.itemsize) > image_memory():
+        raise DataError(f"'{path}' has chunks of {claimed >> 21} MiB; write it again in chunks of {TILE} x {TILE}")
 
     def decode(row: int, column: int) -> Array:
         index: list[int | slice] = [0] * array.ndim
@@ -83,7 +82,7 @@ def zarr_writer(path: Path, size: Size, bands: int, dtype: np.dtype[Any]) -> Ite
     zarr = _import_zarr(path)
     if path.exists() and not is_zarr(path):
         raise UsageError(f"'{path}' exists and is not a Zarr; choose another name")
-    with _atomic_folder(path) as temporary:
+    with replaced_folder(path) as temporary:
         leading = () if bands == 1 else (bands,)
         array: Any = None
 
@@ -113,7 +112,7 @@ def _open_array(path: Path) -> Any:
         raise DataError(
             f"'{path}' is not a Zarr: it contains none of {', '.join(_METADATA_FILES)}; name the folder that does"
         )
-    stored = zarr.open(path, mode="r")
+    stored = zarr.open(_regular_store(zarr, path), mode="r")
     if isinstance(stored, zarr.Array):
         return stored
     attributes = stored.attrs.asdict()
@@ -125,6 +124,18 @@ def _open_array(path: Path) -> Any:
         names = ", ".join(name for name, _ in arrays) or "none"
         raise DataError(f"'{path}' holds the arrays {names}; name the folder of one of them")
     return arrays[0][1]
+
+
+def _regular_store(zarr: ModuleType, path: Path) -> Any:
+    """A store of a folder that reads regular files only: a chunk may be a named pipe."""
+
+    class RegularStore(zarr.storage.LocalStore):  # type: ignore[misc, name-defined]
+        async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+            if (self.root / key).exists():
+                require_regular(self.root / key)
+            return await super().get(key, *arguments, **options)
+
+    return RegularStore(path, read_only=True)
 
 
 def _axes(array: Any, path: Path) -> tuple[int, ...]:
@@ -140,26 +151,6 @@ def _axes(array: Any, path: Path) -> tuple[int, ...]:
             f"'{path}' has shape {array.shape}, which is not an image; expected (H, W), (H, W, C) or (C, H, W)"
         )
     return tuple(kept[stride - 1] for stride in ordered.strides if stride)
-
-
-@contextmanager
-def _atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; on success it replaces ``path``, on failure it is removed."""
-    temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        with writing(path):
-            yield temporary
-            if path.exists():  # the system does not replace a folder that is not empty
-                path.replace(replaced)
-            temporary.replace(path)
-    except ResourceError:
-        if replaced.exists() and not path.exists():
-            replaced.replace(path)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _reading(path: Path) -> AbstractContextManager[None]:

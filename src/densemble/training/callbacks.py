@@ -1,7 +1,8 @@
 """Callbacks for the end of every epoch: metrics, best weights, last checkpoint, time limit, progress."""
 
 import csv
-import io
+import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,11 +13,16 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from densemble.progress.display import shown_progress
-from densemble.progress.phases import Epoch, Phase, end_epoch, phase
-from densemble.storage.runs import MemberFolder, atomic_path, write_text
+from densemble.progress.phases import Epoch, Phase, end_epoch, phase, show_activity
+from densemble.storage.csv_cells import write_csv
+from densemble.storage.runs import MemberFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import atomic_text
 from densemble.training.module import MemberModule, mean, scalars
 from densemble.training.quiet import silence_lightning
+from densemble.untrusted import decoded, excerpt, read_regular
+
+log = logging.getLogger(__name__)
 
 
 class EpochRecord(Callback):
@@ -33,10 +39,11 @@ class EpochRecord(Callback):
         self._waited = self._training = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "best": self.best}
+        return {"rows": self.rows, "best": self.best, "elapsed": time.monotonic() - self._epoch_start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.best = list(state_dict["rows"]), state_dict["best"]
+        self._epoch_start = time.monotonic() - state_dict.get("elapsed", 0.0)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._epoch_start = self._batch_end = time.monotonic()
@@ -68,35 +75,35 @@ class EpochRecord(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.rows[-1]["seconds"] = time.monotonic() - self._epoch_start
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(self.folder.last)  # writes nothing, but rank 0 waits until every rank calls it
-            return
-        write_rows(self.folder.metrics, [{key: f"{value:.6g}" for key, value in row.items()} for row in self.rows])
-        with atomic_path(self.folder.last) as temporary:
-            # Lightning may stage the file in $TMPDIR, on another file system; only this rename is atomic.
-            trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            write_rows(self.folder.metrics, [{key: f"{value:.6g}" for key, value in row.items()} for row in self.rows])
+        trainer.save_checkpoint(self.folder.last)  # rank 0 writes, and waits until every rank calls it
 
     def _better(self, module: MemberModule, row: dict[str, float]) -> bool:
         assert self.best is not None
         name, sign = f"val_{module.task.primary}", 1 if module.task.higher_is_better else -1
         if name not in row or name not in self.best:
             return row["val_loss"] < self.best["val_loss"]
+        if math.isnan(self.best[name]):
+            return not math.isnan(row[name])
         return sign * row[name] > sign * self.best[name]
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with one column for every key; a row without a key leaves its cell empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_text(path, newline="") as file:
+        write_csv(file, [columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """Read the rows of a ``metrics.csv``; empty cells are left out."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    """Read the rows of a ``metrics.csv``; empty cells are left out. A damaged file has no rows, which is logged."""
+    try:
+        rows = csv.DictReader(decoded(read_regular(path)).splitlines())
+        return [{key: float(value) for key, value in row.items() if value} for row in rows]
+    except (ValueError, TypeError, csv.Error) as error:
+        log.warning(f"warning: '{path}' is damaged ({excerpt(str(error))}); its epochs are left out")
+        return []
 
 
 class TimeLimit(Callback):
@@ -167,6 +174,7 @@ class LiveProgress(Callback):
         self.opened.enter_context(shown_progress())
         self.epochs = self.opened.enter_context(phase("epoch", trainer.max_epochs, steps=True))
         self.batches = self.opened.enter_context(phase("", int(trainer.num_training_batches)))
+        self.batches.done = trainer.fit_loop.epoch_loop.batch_progress.current.ready  # of an epoch that continues
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.batches.done = 0
@@ -174,6 +182,9 @@ class LiveProgress(Callback):
 
     def on_train_batch_end(self, *args: Any) -> None:
         self.batches.advance()
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        show_activity()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         assert isinstance(pl_module, MemberModule)

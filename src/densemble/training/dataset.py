@@ -16,7 +16,9 @@ from densemble.data.targets import resize_target
 from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
 from densemble.tasks.task import TargetKind
+from densemble.threads import is_started
 from densemble.training.batch_stream import BatchStream
+from densemble.training.loader_workers import warn_without_workers
 
 AHEAD = 2
 """Number of batches that the loader thread prepares in advance."""
@@ -31,12 +33,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: seed of the order; ``None`` keeps the order and gives every process all samples.
         batch_size: batch size of a training. The sampler drops a last batch of a single sample, because batch
             normalization cannot work on it.
+        skipped: epoch, and number of its first samples that an interrupted training has used.
     """
 
     length: int
     seed: int | None
     batch_size: int | None = None
     epoch: int = 0
+    skipped: tuple[int, int] = (0, 0)
 
     @property
     def _rank_and_world(self) -> tuple[int, int]:
@@ -59,7 +63,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
         if self.seed is not None:
             np.random.default_rng((self.seed, self.epoch)).shuffle(order)
         rank, world = self._rank_and_world
-        return ((self.epoch, int(index)) for index in order[rank::world][: len(self)])
+        first = self.skipped[1] if self.epoch == self.skipped[0] else 0
+        return ((self.epoch, int(index)) for index in order[rank::world][first : len(self)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +146,7 @@ def batches(
         workers: number of loader processes; with 0 a thread of this process prepares the batches.
         pinned: keep batches in pinned memory, from which a GPU copies asynchronously.
     """
-    loader = ThreadedLoader if workers == 0 else DataLoader
-    return loader(
+    return ThreadedLoader(
         samples,
         batch_size=batch_size,
         sampler=sampler,
@@ -150,16 +154,33 @@ def batches(
         persistent_workers=workers > 0,
         timeout=600 if workers > 0 else 0,  # by default, the loader waits forever for a worker that was killed
         pin_memory=pinned,
+        generator=_LoaderGenerator(),  # each iterator draws a number, which must not change those of the training
     )
 
 
+class _LoaderGenerator(torch.Generator):
+    """Generator that is sent to another process without its state, which no sample depends on.
+
+    The state would be sent in shared memory that is gone when the process starts.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LoaderGenerator, ()
+
+
 class ThreadedLoader(DataLoader[Any]):
-    """DataLoader without worker processes; a thread prepares up to ``AHEAD`` batches in advance.
+    """DataLoader that prepares ``AHEAD`` batches in a thread if it has no worker processes or cannot start them.
 
     On a GPU, the thread computes on a stream of its own, beside the steps of the training.
     """
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            try:
+                return super().__iter__()
+            except (OSError, RuntimeError) as error:  # no more processes, threads, or shared memory
+                warn_without_workers(self.num_workers, str(error))
+                self.num_workers, self.timeout = 0, 0
         return _prefetch(super().__iter__())
 
 
@@ -192,7 +213,9 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     # Not a daemon: the interpreter would kill a daemon inside torch at exit, which aborts the process.
     thread = threading.Thread(target=work, name="batches")
-    thread.start()
+    if not is_started(thread):
+        yield from source
+        return
     try:
         while True:
             batch, error = ready.get()

@@ -16,7 +16,8 @@ from densemble.data.targets import resize_target
 from densemble.nets.dense import DenseModel
 from densemble.progress.phases import track
 from densemble.shapes import Array
-from densemble.storage.runs import cache_folder
+from densemble.storage.arrays import create_array
+from densemble.storage.writing import cache_folder
 from densemble.training.dataset import EpochSampler, Samples, batches, read_target
 from densemble.training.settings import MemberFit
 
@@ -78,12 +79,7 @@ def _compute(model: DenseModel, split: DecodedSplit, folder: Path, batch_size: i
                     maps = [level.float().cpu().numpy() for level in model.features(images)]
                 if not arrays:
                     arrays = [
-                        np.lib.format.open_memmap(
-                            temporary / f"{level}.npy",
-                            mode="w+",
-                            dtype=np.float32,
-                            shape=(len(split), *features.shape[1:]),
-                        )
+                        create_array(temporary / f"{level}.npy", np.float32, (len(split), *features.shape[1:]))
                         for level, features in enumerate(maps)
                     ]
                 for array, features in zip(arrays, maps, strict=True):

@@ -1,6 +1,7 @@
 """Train one dense model into its member folder; an interrupted training resumes from its last epoch."""
 
 import logging
+import math
 import random
 import time
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,8 +24,12 @@ from densemble.errors import DivergedError, ResourceError, UsageError
 from densemble.progress.phases import suspended
 from densemble.training.averaging import AVERAGING
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
+from densemble.training.checkpoints import CheckpointFiles, Start, find_start
 from densemble.training.dataset import DecodedSamples, EpochSampler, batches
+from densemble.training.divergence import Divergence, RollBack
 from densemble.training.features import feature_batches
+from densemble.training.interruption import Interruption
+from densemble.training.loader_workers import usable_workers
 from densemble.training.loggers import make_loggers
 from densemble.training.module import MemberModule
 from densemble.training.quiet import silence_lightning
@@ -68,10 +74,11 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
         more_callbacks: further Lightning callbacks.
 
     Returns:
-        ``{"epochs": done, "best": row of metrics.csv, "batch_size", "accumulate", "learning_rate", "data_share"}``.
+        ``{"epochs": done, "best": row of metrics.csv, "batch_size", "accumulate", "learning_rate", "data_share",
+        "skipped_batches", "rollbacks"}``.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss became NaN or infinite, again and again; see :mod:`densemble.training.divergence`.
         ResourceError: out of memory even with single images, or the folder cannot be written.
         UsageError: trainer flags that Lightning rejects.
     """
@@ -83,13 +90,14 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
     normalize_single_values(model)
     silence_lightning()
     device = training_device(settings.machine)
-    batch, accumulate = first_batch(settings), 1
+    start = find_start(fit.folder, fit.title)
+    batch, accumulate = start.batch_size or first_batch(settings), start.accumulate or 1
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     started = time.monotonic()
     while True:
         settings = settings.model_copy(update={"batch_size": batch, "seconds": _seconds_left(fit.settings, started)})
         try:
-            rate = _fit_once(replace(fit, settings=settings), accumulate, more_callbacks)
+            rate, divergence = _fit_once(replace(fit, settings=settings), start, accumulate, more_callbacks, before)
             break
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
@@ -101,17 +109,39 @@ def fit_member(fit: MemberFit, more_callbacks: tuple[Callback, ...] = ()) -> dic
                 ) from error
         batch, accumulate = -(-batch // 2), accumulate * 2
         model.load_state_dict(before)
+        start = find_start(fit.folder, fit.title, within_epoch=False)  # positions within an epoch are whole batches
         if device == "cuda":
             torch.cuda.empty_cache()
         log.warning("%s: out of memory; continuing with %d x %d images per step", fit.title, accumulate, batch)
+    used = {"batch_size": batch, "accumulate": accumulate, "learning_rate": rate}
+    return _result(fit, divergence, used)
+
+
+def _result(fit: MemberFit, divergence: Divergence, used: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of :func:`fit_member` from its files.
+
+    Raises:
+        DivergedError: no weights have a finite loss.
+    """
     rows = read_rows(fit.folder.metrics)
     best_of, worst = (max, float("-inf")) if fit.task.higher_is_better else (min, float("inf"))
-    best = best_of(rows, key=lambda row: row.get(f"val_{fit.task.primary}", worst))
+    best = best_of(rows, key=lambda row: _or(row.get(f"val_{fit.task.primary}"), worst))
+    never = all(math.isnan(row["train_loss"]) for row in rows)
+    if (divergence.skipped and never) or (divergence.rollbacks and not math.isfinite(best["val_loss"])):
+        for file in fit.folder.checkpoints:  # a resumed training starts again
+            file.unlink(missing_ok=True)
+        what = "training batch had" if never else "epoch has weights with"
+        raise DivergedError(f"{fit.title}: no {what} a finite loss; lower learning_rate")
     share = float(np.mean([row["data_share"] for row in rows]))
     return {
-        "epochs": len(rows), "best": best, "batch_size": batch, "accumulate": accumulate, "learning_rate": rate,
-        "data_share": round(share, 4),
+        "epochs": len(rows), "best": best, **used, "data_share": round(share, 4),
+        "skipped_batches": divergence.skipped, "rollbacks": divergence.rollbacks,
     }  # fmt: skip
+
+
+def _or(value: float | None, default: float) -> float:
+    """Return a value, or the default if it is absent or NaN."""
+    return default if value is None or math.isnan(value) else value
 
 
 def _seconds_left(settings: FitSettings, started: float) -> float | None:
@@ -138,28 +168,33 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, ...]) -> float:
-    """Train once with the given batch size; return the peak learning rate."""
+def _fit_once(
+    fit: MemberFit, start: Start, accumulate: int, more_callbacks: tuple[Callback, ...], initial: dict[str, Tensor]
+) -> tuple[float, Divergence]:
+    """Train once with the given batch size; return the peak learning rate and the non-finite losses."""
     model, task, settings = fit.model, fit.task, fit.settings
     loss = task.loss if fit.soft is None else fit.soft.loss(task)
-    train_batches, val_batches = _loaders(fit)
-    rate, started = settings.learning_rate, time.monotonic()
+    train_batches, val_batches = _loaders(fit, start)
+    rate, started = start.learning_rate or settings.learning_rate, time.monotonic()
     if rate == "auto":
         rate, _ = find_learning_rate(model, task, settings, train_batches, training_device(settings.machine), loss)
     settings = settings.model_copy(update={"seconds": _seconds_left(settings, started)})
     fit = replace(fit, settings=settings)
     deterministic = torch.are_deterministic_algorithms_enabled()
-    trainer = _trainer(fit, accumulate, _callbacks(fit, more_callbacks))
+    kept = {"batch_size": first_batch(settings), "accumulate": accumulate, "learning_rate": rate}
+    files = CheckpointFiles(fit.folder, within_epoch=start.batches > 0)
+    callbacks = [*_callbacks(fit, more_callbacks, initial), Interruption(fit.folder, files, kept)]
+    trainer = _trainer(fit, accumulate, callbacks, files)
     steps = settings.epochs * -(-len(train_batches) // (accumulate * trainer.world_size))
     module = MemberModule(model, task, settings, steps, rate, loss)
     model.train()
-    resume = str(fit.folder.last) if fit.folder.last.is_file() else None
+    resume = None if start.file is None else str(start.file)
     try:
         with nullcontext() if settings.machine.has_one_device else suspended():
             trainer.fit(module, train_batches, val_batches, ckpt_path=resume, weights_only=True if resume else None)
     except SystemExit as stop:
         # Lightning turns Ctrl-C into exit(1); the caller needs the KeyboardInterrupt.
-        if stop.code == 1:
+        if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
     except ProcessException as error:
@@ -167,14 +202,17 @@ def _fit_once(fit: MemberFit, accumulate: int, more_callbacks: tuple[Callback, .
     finally:
         if settings.machine.deterministic:  # Lightning sets it for the whole process
             torch.use_deterministic_algorithms(deterministic)
-    return rate
+    return rate, module.divergence
 
 
-def _callbacks(fit: MemberFit, more_callbacks: tuple[Callback, ...]) -> list[Callback]:
+def _callbacks(fit: MemberFit, more_callbacks: tuple[Callback, ...], initial: dict[str, Tensor]) -> list[Callback]:
     """Return the callbacks in the order in which they run."""
     task, settings = fit.task, fit.settings
     # Those of the user run first, so that last.ckpt holds their state after the epoch.
-    callbacks: list[Callback] = [*fit.callbacks, EpochRecord(fit.folder), LiveProgress(fit.title), *more_callbacks]
+    callbacks: list[Callback] = [
+        *fit.callbacks, RollBack(fit.folder, fit.title, initial), EpochRecord(fit.folder), LiveProgress(fit.title),
+        *more_callbacks,
+    ]  # fmt: skip
     if settings.snapshots:
         callbacks.append(Snapshots(fit.folder, settings.snapshots))
     if settings.patience is not None:
@@ -200,7 +238,7 @@ def _raised_in_process(error: ProcessException) -> Exception:
     return DivergedError(message) if error_type.endswith(DivergedError.__name__) else RuntimeError(last)
 
 
-def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> lightning.Trainer:
+def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback], files: CheckpointFiles) -> lightning.Trainer:
     settings, machine = fit.settings, fit.settings.machine
     loggers = make_loggers(machine.loggers, fit.folder.path.parent.parent / "logs", fit.title)
     try:
@@ -216,6 +254,7 @@ def _trainer(fit: MemberFit, accumulate: int, callbacks: list[Callback]) -> ligh
             accumulate_grad_batches=accumulate,
             use_distributed_sampler=False,  # EpochSampler splits the samples over the processes
             callbacks=callbacks,
+            plugins=[files],
             logger=loggers or False,
             log_every_n_steps=1,
             enable_checkpointing=False,
@@ -238,15 +277,17 @@ def _strategy(settings: FitSettings) -> str:
     return "ddp_spawn_find_unused_parameters_true" if settings.freeze_epochs else "ddp_spawn"
 
 
-def _loaders(fit: MemberFit) -> tuple[DataLoader[Any], DataLoader[Any]]:
+def _loaders(fit: MemberFit, start: Start) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Return the batches of the training and the validation split."""
     settings, size = fit.settings, first_batch(fit.settings)
     count = len(fit.train) if fit.soft is None else len(fit.soft)
     order, in_order = EpochSampler(count, settings.seed, size), EpochSampler(len(fit.val), None)
+    order.skipped = (start.epoch, start.batches * size)
     if settings.cache_features:
         return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
     workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
+    workers = usable_workers(workers, fit.train, size)
     return (
         batches(_training_samples(fit), order, size, workers, pinned=gpu),
         batches(augmented(fit, fit.val, "none"), in_order, size, workers, pinned=gpu),

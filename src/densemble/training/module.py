@@ -3,18 +3,19 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor, nn
 
-from densemble.errors import DivergedError
 from densemble.metrics import Metric
 from densemble.nets.blocks import blocks
 from densemble.nets.dense import DenseModel
 from densemble.shapes import size_of
 from densemble.tasks import Task
+from densemble.training.divergence import Divergence
 from densemble.training.settings import FitSettings
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -109,6 +110,7 @@ class MemberModule(lightning.LightningModule):
         self.scores: Metric = task.metrics()
         self.validation_loss: list[float] = []
         self.training_loss: list[float] = []
+        self.divergence = Divergence()
 
     def progress_at(self, step: int) -> float:
         """Return the progress after ``step`` steps; all processes get the same value."""
@@ -118,19 +120,33 @@ class MemberModule(lightning.LightningModule):
         # Without the broadcast, clocks and therefore learning rates would differ, and the weights would diverge.
         return float(self.trainer.strategy.broadcast(share))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["training_loss"] = list(self.training_loss)
+        checkpoint["divergence"] = asdict(self.divergence)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_loss = list(checkpoint.get("training_loss", []))
+        self.divergence = Divergence(**checkpoint.get("divergence", {}))
+
+    def on_train_start(self) -> None:
+        set_training_mode(self.model.backbone, self.settings, self.current_epoch)  # it may begin within an epoch
+
     def on_train_epoch_start(self) -> None:
         # Lightning restores the mode of every module after each validation.
         set_training_mode(self.model.backbone, self.settings, self.current_epoch)
 
-    def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> Tensor | None:
         inputs, target = batch
-        loss = self.loss(compute_logits(self.model, inputs, target), target)
+        try:
+            loss = self.loss(compute_logits(self.model, inputs, target), target)
+        except StopIteration as error:  # Lightning would take it for the end of the epoch
+            raise RuntimeError("the network or the loss raised StopIteration") from error
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"{self.model.spec.backbone}: the loss became {value} at step {self.global_step}; "
-                "lower learning_rate, or train with precision fp32"
-            )
+        # All processes skip a batch together: the others would wait for the gradients of one that skipped it alone.
+        if self.trainer.strategy.reduce_boolean_decision(not math.isfinite(value), all=False):
+            self.divergence.add(is_finite=False)
+            return None  # without gradients, the step changes nothing
+        self.divergence.add(is_finite=True)
         self.training_loss.append(value)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(target))
         return loss
@@ -142,6 +158,9 @@ class MemberModule(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor | list[Tensor], Tensor], batch_index: int) -> None:
         inputs, target = batch
         logits = compute_logits(self.model, inputs, target)
+        if not bool(logits.isfinite().all()):  # metrics refuse such maps; see RollBack
+            self.validation_loss.append(float("nan"))
+            return
         self.validation_loss.append(float(self.task.loss(logits, target)))
         for maps, image_target in zip(self.task.activation(logits.float()), target, strict=True):
             self.scores.update(maps, image_target)
@@ -153,7 +172,9 @@ class MemberModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.model, self.settings, self.learning_rate)
         optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
-        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(self.progress_at(step)))
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.divergence.rate_factor * schedule(self.progress_at(step))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
 

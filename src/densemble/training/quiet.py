@@ -9,6 +9,8 @@ WARNINGS = (
     ".*does not have many workers.*",
     ".*number of training batches.*",
     ".*LeafSpec.*",
+    ".*ended before the epoch ended.*",  # the sampler skips the samples that were used
+    ".*`training_step` returned `None`.*",  # a batch is skipped if its loss is not finite
     ".*sync_dist=True.*",  # every process validates all images, so there is nothing to average
 )
 

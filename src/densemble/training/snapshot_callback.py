@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import Callback
 
 from densemble.storage.runs import MemberFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import require_writable
 from densemble.training.module import MemberModule
 
 FROM = 0.5
@@ -47,5 +48,5 @@ class Snapshots(Callback):
         if due > self._taken:
             self._taken = due
             if trainer.is_global_zero:
-                self.folder.snapshots.mkdir(exist_ok=True)
+                require_writable(self.folder.snapshots)
                 write_tensors(self.folder.snapshot(trainer.current_epoch + 1), pl_module.model.state_dict())

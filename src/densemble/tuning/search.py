@@ -14,13 +14,15 @@ from densemble.data.digests import data_digests
 from densemble.data.folder import FolderData
 from densemble.engines.data_check import describe_changes, require_sound
 from densemble.engines.member import FAILURES
-from densemble.errors import DensembleError, UsageError, error_like, error_text
+from densemble.errors import DensembleError, Terminated, UsageError, error_like, error_text
 from densemble.progress.phases import Phase, phase
-from densemble.storage.runs import MemberFolder, require_writable, write_json, write_text
+from densemble.storage.folder_lock import folder_lock
+from densemble.storage.runs import MemberFolder, RunFolder
+from densemble.storage.writing import write_json, write_text
 from densemble.training.callbacks import read_rows, write_rows
 from densemble.tuning.result import State, TuneResult
 from densemble.tuning.space import Space, initial_values, make_space, with_values
-from densemble.tuning.study import OpenTrial, Pruned, Study, exclusive
+from densemble.tuning.study import OpenTrial, Pruned, Study
 from densemble.tuning.trial import TrialInputs, prepare, train_trial
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,11 @@ def run_search(
     if trials < 1:
         raise UsageError(f"trials must be at least 1, got {trials}")
     space = make_space(config, names)
-    require_writable(out)
-    with exclusive(out):
+    with folder_lock(out):
         # Another search is rejected before the data is read, and a new search starts only after the data check.
         study = _open_study(data, config, out, space) if (out / STUDY).is_file() else None
         digests, stored_digests = data_digests(data), out / "data_digests.json"
-        if changed := describe_changes(stored_digests, digests):
+        if changed := describe_changes(RunFolder(out), digests):
             raise UsageError(f"{changed}; put it back, or choose another folder with -o")
         require_sound(data)
         write_json(stored_digests, digests)
@@ -89,7 +90,7 @@ class _Search:
     inputs: TrialInputs
     config: RunConfig
     out: Path
-    causes: list[Exception] = field(default_factory=list)
+    causes: list[BaseException] = field(default_factory=list)
 
     def run(self, trials: int, end: float | None) -> None:
         """Train trials until there are ``trials`` of them or the time is over."""
@@ -129,6 +130,8 @@ class _Search:
         except Pruned:
             state, score = "pruned", self._best_score(folder)
             log.info(f"{title}: pruned, because others scored better")
+        except Terminated:
+            raise
         except FAILURES as error:
             state, reason = "failed", error_text(error)
             self.causes.append(error)
@@ -152,7 +155,8 @@ class _Search:
             write_text(result.config, with_values(self.config, best.values).to_yaml())
         for trial in result.trials:
             folder = self._folder(trial.number)
-            folder.last.unlink(missing_ok=True)  # hundreds of megabytes each, and no longer needed
+            for file in folder.checkpoints:  # hundreds of megabytes each, and no longer needed
+                file.unlink(missing_ok=True)
             if trial != best:
                 folder.weights.unlink(missing_ok=True)
 
@@ -170,7 +174,7 @@ def _format_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _no_result(result: TuneResult, causes: Sequence[Exception]) -> DensembleError:
+def _no_result(result: TuneResult, causes: Sequence[BaseException]) -> DensembleError:
     """Return the error for a search without a completed trial."""
     if not result.trials:
         return UsageError(f"no trial started in '{result.path}'; give more --time")

@@ -2,9 +2,7 @@
 
 import json
 import math
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +35,6 @@ def _states_by_name() -> dict[State, Any]:
 def make_pruner(epochs: int) -> Any:
     """Return a pruner that stops a trial whose best score so far is below the median of earlier trials."""
     return _optuna().pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, epochs // 4))
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lock ``folder`` for this process; the lock of a killed process is released.
-
-    Raises:
-        UsageError: another process holds the lock.
-    """
-    with closing(sqlite3.connect(folder / "lock.db", timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError as error:
-            raise UsageError(f"another process tunes into '{folder}'; wait for it, or choose another folder") from error
-        yield
 
 
 class Study:

@@ -9,7 +9,8 @@ from densemble.config import RunConfig
 from densemble.data.decoded_cache import DecodedSplit, decode_split
 from densemble.data.folder import FolderData
 from densemble.engines.plan import build_model, fit_settings, sizes, trained_task
-from densemble.storage.runs import MemberFolder, require_writable
+from densemble.storage.runs import MemberFolder
+from densemble.storage.writing import require_writable
 from densemble.tasks import Task
 from densemble.training.fit import fit_member, seed_everything
 from densemble.training.settings import MemberFit

@@ -9,10 +9,11 @@ import densemble as de
 from densemble.ensemble.member_views import ViewedMember
 from densemble.inference.predict import prepared
 from densemble.inference.runtime import choose_backend as tune
-from densemble.inference.runtime.disk_cache import cache_folder, identity, prune
+from densemble.inference.runtime.disk_cache import identity
 from densemble.inference.runtime.fast_ensemble import FastMember, accelerate, choices
 from densemble.inference.runtime.tuned_network import MOST_SHAPES
 from densemble.nets.dense import DenseModel
+from densemble.storage.user_cache import prune, user_cache
 
 Make = Callable[..., DenseModel]
 
@@ -127,7 +128,7 @@ def test_shapes_that_come_once_are_not_tuned(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_choice_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     ensemble = de.Ensemble([make(seed=11)]).eval()
     first = choices(accelerate(ensemble, some_images(), "openvino", "fp32"))[SMALL][0].choice
-    assert list((cache_folder() / "openvino").glob("*.bin"))
+    assert list((user_cache() / "openvino").glob("*.bin"))
     monkeypatch.setattr(torch.export, "export", lambda *_: pytest.fail("converted again"))
     again = choices(accelerate(ensemble, some_images(), "openvino", "fp32"))[SMALL][0].choice
     assert again.seconds == first.seconds, "measured once"
@@ -145,9 +146,9 @@ def test_a_choice_of_auto_is_not_used_for_a_named_backend(monkeypatch: pytest.Mo
 def test_a_damaged_cache_does_no_harm() -> None:
     ensemble = de.Ensemble([make(seed=12)]).eval()
     accelerate(ensemble, some_images(), "openvino", "fp32")
-    for file in (cache_folder() / "openvino").iterdir():
+    for file in (user_cache() / "openvino").iterdir():
         file.write_bytes(b"nonsense")
-    for file in (cache_folder() / "choices").iterdir():
+    for file in (user_cache() / "choices").iterdir():
         file.write_text("{")
     with torch.no_grad():
         same(accelerate(ensemble, some_images(), "openvino", "fp32")(some_images()), ensemble(some_images()))

@@ -19,7 +19,8 @@ from densemble.data.check.subject import Checkable
 from densemble.data.check.summary import sum_up_images, sum_up_split
 from densemble.data.check.uniformity import judge_uniformity
 from densemble.data.parallel import map_in_threads
-from densemble.errors import DataError, ResourceError
+from densemble.errors import DataError
+from densemble.storage.writing import write_text
 
 __all__ = ["check", "group", "guess_task", "write_leave_out"]
 
@@ -80,10 +81,7 @@ def write_leave_out(facts: dict[str, Any], path: Path) -> int:
         ResourceError: the file cannot be written.
     """
     names = {problem["pair"] for problem in facts["problems"] if problem["severity"] == "error" and problem["pair"]}
-    try:
-        path.write_text("".join(f"{glob.escape(name)}\n" for name in sorted(names)), encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"cannot write '{path}': {error.strerror or error}; choose another file") from error
+    write_text(path, "".join(f"{glob.escape(name)}\n" for name in sorted(names)))
     return len(names)
 
 

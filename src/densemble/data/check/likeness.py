@@ -57,7 +57,7 @@ def thumbnail(image: Array) -> Array:
     if image.dtype != np.uint8:
         full = 65535 if image.dtype == np.uint16 else 1
         image = np.nan_to_num(image.astype(np.float32) * np.float32(255 / full)).clip(0, 255).astype(np.uint8)
-    tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    tensor = torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
     small = transforms.resize(tensor, [SIDE, SIDE], antialias=True)
     grey: Array = small.float().mean(0).round().to(torch.uint8).numpy()
     return grey

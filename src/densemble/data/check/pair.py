@@ -68,7 +68,7 @@ def _check_image(pair: CheckedPair, data: Checkable) -> tuple[Array | None, Arra
         squares=np.einsum("nc,nc->c", unit, unit),
         digest=hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest() + str(image.shape).encode(),
         thumbnail=thumbnail(_uint8_or_unit(image, data)),
-        constant=bool(len(known) and (known == known[0]).all()),
+        constant=bool(len(known) and np.array_equal(known.min(axis=0), known.max(axis=0))),
         highest=float(known.max(initial=0)),
         known=len(known) / (image.shape[0] * image.shape[1]),
     )

@@ -13,6 +13,7 @@ from densemble.data.check.seen import CheckedPair
 from densemble.data.check.subject import Checkable
 from densemble.data.read_pairs import first_few, is_point_table, pack_colours
 from densemble.errors import DataError
+from densemble.input_files import open_regular
 from densemble.shapes import Array
 from densemble.storage import images as codec
 from densemble.tasks.task import TargetKind
@@ -41,7 +42,7 @@ def explain_damage(pair: CheckedPair, file: Path, error: Exception) -> Problem:
     kind = "unreadable"
     remedy = f"copy it again from its source, or leave the pair out: {leaving_out(pair.name)}"
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             beginning = stream.read(8)
     except OSError as reason:
         return pair.problem(kind, file, f"cannot open '{file}': {reason.strerror or reason}", remedy)

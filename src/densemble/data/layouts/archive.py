@@ -6,13 +6,17 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from densemble.errors import DataError, ResourceError
+from densemble.input_files import open_regular
+from densemble.storage.temporary import hold
+from densemble.storage.user_cache import ARCHIVES_LIMIT, prune, user_cache
+from densemble.storage.writing import cache_folder
 
 _MAX_MEMBERS = 200_000
 _MAX_BYTES = 64 << 30
@@ -25,7 +29,7 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
 
     Args:
         archive: ZIP file.
-        cache: cache folder. Default: ``DENSEMBLE_CACHE_DIR``, else ``~/.cache/densemble``.
+        cache: cache folder; default: that of the user. A folder of the cache is not removed while a process uses it.
 
     Returns:
         The folder with the extracted files.
@@ -35,18 +39,20 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
             fill the disk.
         ResourceError: the cache cannot be written.
     """
-    cache = cache or Path(os.environ.get("DENSEMBLE_CACHE_DIR") or Path.home() / ".cache" / "densemble")
+    cache = cache or user_cache()
     try:
         folder = cache / "archives" / _fingerprint(archive)
-        if not folder.is_dir():
+        is_new = not folder.is_dir()
+        if is_new:
             _extract_whole(archive, folder)
+        hold(folder)
+        with suppress(OSError):
+            os.utime(folder)  # the order of pruning
+        if is_new:
+            prune(folder.parent, ARCHIVES_LIMIT)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, ValueError) as error:
         raise DataError(
             f"cannot extract '{archive}': {error}; the file is damaged or not a ZIP: copy it again"
-        ) from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise DataError(
-            f"'{archive}' holds a file and a folder of the same name; make a plain ZIP of the folder"
         ) from error
     except OSError as error:
         raise ResourceError(
@@ -57,29 +63,29 @@ def extract(archive: Path, cache: Path | None = None) -> Path:
 
 
 def _fingerprint(archive: Path) -> str:
-    with archive.open("rb") as file:
+    with open_regular(archive) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _extract_whole(archive: Path, folder: Path) -> None:
     """Extract into a temporary folder, then rename it, so that the folder is never incomplete."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(archive) as file:
         members = [m for m in file.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
         _require_safe(archive, members)
-        with tempfile.TemporaryDirectory(prefix=".extracting-", dir=folder.parent) as temporary:
-            whole = Path(temporary, "whole")
-            whole.mkdir()
+        with cache_folder(folder, "choose another cache folder with DENSEMBLE_CACHE_DIR") as whole:
             for member in members:
-                target = whole / member.filename
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(member) as source, target.open("xb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
-            try:
-                whole.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # else another process has extracted it meanwhile
-                    raise
+                _extract_member(archive, file, member, whole / member.filename)
+
+
+def _extract_member(archive: Path, file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with file.open(member) as source, target.open("xb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise DataError(
+            f"'{archive}' holds a file and a folder of the same name; make a plain ZIP of the folder"
+        ) from error
 
 
 def _require_safe(archive: Path, members: Sequence[zipfile.ZipInfo]) -> None:

@@ -1,12 +1,13 @@
 """Read class names and mask colours from the files that annotation tools write beside the images."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from densemble.data.layouts.read_files import read_lines, read_table, well_formed
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 
 Color = tuple[int, int, int]
 VOID = 255
@@ -27,11 +28,11 @@ def read_classes(folder: Path) -> Classes:
     Raises:
         DataError: a file cannot be read, the files name different classes, or a name occurs twice.
     """
-    names = tuple(read_lines(folder / "classes.txt")) if (folder / "classes.txt").is_file() else None
+    names = tuple(read_lines(folder / "classes.txt")) if is_no_folder(folder / "classes.txt") else None
     require_distinct(names or (), folder / "classes.txt")
-    if (folder / "class_dict.csv").is_file():
+    if is_no_folder(folder / "class_dict.csv"):
         file, colors = folder / "class_dict.csv", _read_class_dict(folder / "class_dict.csv")
-    elif (folder / "labelmap.txt").is_file():
+    elif is_no_folder(folder / "labelmap.txt"):
         file, colors = folder / "labelmap.txt", _read_labelmap(folder / "labelmap.txt")
     else:
         return Classes(names)
@@ -100,14 +101,20 @@ def with_background(names: Iterable[str]) -> tuple[str, ...]:
     return ("background", *(name for name in names if name.lower() != "background"))
 
 
-def class_number(name: str, classes: Sequence[str]) -> int:
-    """Number of a class in the names from :func:`with_background`.
+def class_numbers(classes: Sequence[str]) -> dict[str, int]:
+    """Numbers of the classes in the names from :func:`with_background`."""
+    return {name: number for number, name in reversed(list(enumerate(classes)))}
+
+
+def class_number(name: str, numbers: Mapping[str, int]) -> int:
+    """Number of a class from :func:`class_numbers`.
 
     Raises:
         ValueError: unknown class.
     """
     if name.lower() == "background":
         return 0
-    if name not in classes:
-        raise ValueError(f"'{name}' is not one of the classes {', '.join(classes)}")
-    return classes.index(name)
+    if name not in numbers:
+        known = sorted(numbers, key=lambda known: numbers[known])
+        raise ValueError(f"'{name}' is not one of the classes {', '.join(known[:20])}")
+    return numbers[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from densemble.data.layouts.annotated import AnnotatedImages
-from densemble.data.layouts.class_names import VOID, class_number, require_distinct, with_background
+from densemble.data.layouts.class_names import VOID, class_number, class_numbers, require_distinct, with_background
 from densemble.data.layouts.drawn_shapes import CompressedRuns, Polygons, Runs, Shape, ShapeDrawing, outline
 from densemble.data.layouts.folders import ImageIndex, find_split, split_folders
 from densemble.data.layouts.layout import Layout
@@ -117,8 +117,8 @@ def _by_image(content: dict[str, Any]) -> dict[Any, list[Any]]:
 
 
 def _add_instances(file: _Annotations, names: Sequence[str], images: AnnotatedImages) -> None:
-    annotations, classes = _by_image(file.content), with_background(names)
-    labels = {number: class_number(name, classes) for number, name in _categories(file).items()}
+    annotations, numbers = _by_image(file.content), class_numbers(with_background(names))
+    labels = {number: class_number(name, numbers) for number, name in _categories(file).items()}
     if file.content["annotations"] and not any(item.get("segmentation") for item in file.content["annotations"]):
         raise DataError(f"'{file.path}' holds boxes but no outlines; export the data set as segmentation")
     for image in file.content["images"]:
@@ -154,7 +154,8 @@ def _add_panoptic(file: _Annotations, names: Sequence[str], path: Path, images: 
     folder = find_panoptic_folder(file.path, path)
     if folder is None:
         raise DataError(f"'{file.path}' needs the folder '{file.path.stem}' of its PNG maps beside it; add it")
-    labels = {number: names.index(name) for number, name in _categories(file).items()}
+    numbers = class_numbers(names)
+    labels = {number: numbers[name] for number, name in _categories(file).items()}
     annotations = _by_image(file.content)
     for image in file.content["images"]:
         for item in annotations[image["id"]]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from densemble.data.layouts.annotated import AnnotatedImages
-from densemble.data.layouts.class_names import class_number, with_background
+from densemble.data.layouts.class_names import class_number, class_numbers, with_background
 from densemble.data.layouts.drawn_shapes import Ellipse, Polygons, Runs, Shape, ShapeDrawing, outline
 from densemble.data.layouts.folders import ImageIndex, parse_split
 from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_xml, well_formed
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 
 _DRAWN = ("polygon", "mask", "ellipse")
 _UNDRAWN = ("box", "polyline", "points", "cuboid", "skeleton")
@@ -30,7 +31,7 @@ def find(path: Path) -> Layout | None:
         DataError: the XML cannot be read, contains video tracks, or contains no region.
     """
     file = path / "annotations.xml"
-    if not file.is_file():
+    if not is_no_folder(file):
         return None
     root = read_xml(file)
     if root.tag != "annotations":
@@ -41,6 +42,7 @@ def find(path: Path) -> Layout | None:
     if not any(image.find(tag) is not None for image in images for tag in _DRAWN):
         raise DataError(f"'{file}' holds no polygons and no masks; annotate with one of them")
     classes = with_background(_label_names(root))
+    numbers = class_numbers(classes)
     subsets = [parse_split(image.get("subset", "")) for image in images]
     annotated = AnnotatedImages(ImageIndex(path))
     for image, subset in zip(images, subsets, strict=True):
@@ -49,7 +51,7 @@ def find(path: Path) -> Layout | None:
             elements = sorted(
                 (element for element in image if element.tag in _DRAWN), key=lambda e: int(e.get("z_order", "0"))
             )
-            shapes = (_shape(element, class_number(element.attrib["label"], classes)) for element in elements)
+            shapes = (_shape(element, class_number(element.attrib["label"], numbers)) for element in elements)
             drawing = ShapeDrawing(file, name, size, tuple(shapes))
         annotated.add((subset or "all") if None not in subsets else "all", name, file, drawing)
     undrawn = Counter(element.tag for image in images for element in image if element.tag in _UNDRAWN)

@@ -6,11 +6,13 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 from densemble.storage.images import IMAGE_SUFFIXES
 
 _SPLIT_WORDS = {
@@ -85,8 +87,8 @@ def _walk(folder: Path, endings: tuple[str, ...], ancestors: tuple[Path, ...]) -
     """``ancestors``: the resolved folder and the resolved folders above it on the walk."""
     with os.scandir(folder) as entries:
         children = sorted((entry.name, entry.is_dir()) for entry in entries if _visible(entry.name))
-    yield from (folder / name for name, is_folder in children if not is_folder and name.lower().endswith(endings))
-    for child in (folder / name for name, is_folder in children if is_folder):
+    yield from (folder / name for name, descends in children if not descends and name.lower().endswith(endings))
+    for child in (folder / name for name, descends in children if descends):
         resolved = child.resolve()
         if any(resolved == outer or resolved in outer.parents for outer in ancestors):
             raise DataError(f"the link '{child}' leads to '{resolved}', a folder that contains it; remove the link")
@@ -95,7 +97,8 @@ def _walk(folder: Path, endings: tuple[str, ...], ancestors: tuple[Path, ...]) -
 
 def visible_files(folder: Path) -> list[Path]:
     """Visible files directly in a folder, sorted."""
-    return sorted(child for child in folder.iterdir() if _visible(child.name) and not child.is_dir())
+    with os.scandir(folder) as entries:
+        return [folder / name for name in sorted(e.name for e in entries if _visible(e.name) and not e.is_dir())]
 
 
 _SYSTEM_NAMES = ("__MACOSX", "lost+found", "Thumbs.db", "desktop.ini")
@@ -125,13 +128,14 @@ def find_named(name: str, folder: Path) -> Path:
     are matched below ``folder``: those after the name of the folder, or at least the last two of an absolute path.
     """
     path = folder / name
-    if path.exists():
+    if is_no_folder(path):
         return path
     slashed = composed(name.replace("\\", "/"))
     parts = [part for part in PurePosixPath(slashed).parts if part not in ("/", ".")]
     absolute = slashed.startswith("/") or slashed[1:2] == ":"
+    own_name = _resolved_name(folder)
     for start in range(len(parts)):
-        follows_folder_name = start > 0 and parts[start - 1] == composed(folder.resolve().name)
+        follows_folder_name = start > 0 and parts[start - 1] == own_name
         if start == 0 or follows_folder_name or (absolute and len(parts) - start > 1):
             file = _below(folder, parts[start:])
             if file is not None:
@@ -143,14 +147,28 @@ def _below(folder: Path, parts: Sequence[str]) -> Path | None:
     """Find the file at a relative path; names on disk may have decomposed accents."""
     path = folder
     for part in parts:
-        if part == ".." or (path / part).exists():
+        if part == "..":
             path = path / part
             continue
-        matches = (child for child in path.iterdir() if composed(child.name) == part) if path.is_dir() else iter(())
-        if (child := next(matches, None)) is None:
+        try:
+            names = _composed_names(path, path.stat().st_mtime_ns)
+        except (OSError, ValueError):  # no folder, or a name that is too long
             return None
-        path = child
-    return path if path.is_file() else None
+        if part not in names:
+            return None
+        path = path / names[part]
+    return path if is_no_folder(path) else None
+
+
+@lru_cache(maxsize=64)
+def _resolved_name(folder: Path) -> str:
+    return composed(folder.resolve().name)
+
+
+@lru_cache(maxsize=64)
+def _composed_names(folder: Path, changed: int) -> dict[str, str]:
+    """Names in a folder by their composed form; read once, because a table may name many files that do not exist."""
+    return {composed(child.name): child.name for child in sorted(folder.iterdir(), reverse=True)}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_json_lines, read_table, well_formed
 from densemble.data.layouts.tables import Row, SampleTable, image_column, target_column
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 from densemble.storage.images import TARGET_SUFFIXES
 
 
@@ -29,7 +30,7 @@ def find(path: Path) -> Layout | None:
 
 
 def _metadata_file(folder: Path) -> Path | None:
-    return next((folder / name for name in ("metadata.csv", "metadata.jsonl") if (folder / name).is_file()), None)
+    return next((folder / name for name in ("metadata.csv", "metadata.jsonl") if is_no_folder(folder / name)), None)
 
 
 def _read_folder(split: str, folder: Path, table: SampleTable) -> bool:

@@ -5,14 +5,14 @@ Source: https://labelstud.io/guide/export
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from densemble.data.layouts.annotated import AnnotatedImages
-from densemble.data.layouts.class_names import class_number, read_classes, with_background
+from densemble.data.layouts.class_names import class_number, class_numbers, read_classes, with_background
 from densemble.data.layouts.drawn_shapes import Brush, Ellipse, MaskFile, Polygons, ShapeDrawing, outline
 from densemble.data.layouts.folders import ImageIndex, walk
 from densemble.data.layouts.images_targets import BRUSH_EXPORT
@@ -74,6 +74,7 @@ def find(path: Path) -> Layout | None:
     entries = [(file, task, list(_regions(file, task, undrawn))) for file, tasks in exports for task in tasks]
     drawn = sorted({label for _, _, regions in entries for region in regions for label in region.labels})
     classes = with_background(read_classes(path).names or drawn)
+    numbers, masks_by_prefix = class_numbers(classes), _by_prefix(masks)
     if not drawn:
         raise DataError(f"'{exports[0][0]}' holds no brush strokes and no polygons; annotate with one of them")
     tags = {region.image for _, _, regions in entries for region in regions if region.image is not None}
@@ -83,13 +84,22 @@ def find(path: Path) -> Layout | None:
             if annotation is None:
                 continue
             prefix = f"task-{task.get('id')}-annotation-{annotation.get('id')}-by-"
-            shapes = _shapes(regions, classes, [mask for mask in masks if mask.name.startswith(prefix)])
+            shapes = _shapes(regions, numbers, masks_by_prefix.get(prefix, ()))
             for url_name, image_tags in _images(task, regions, tags):
                 name = _file_name(url_name, index)
                 size = _common_size(task, [region for region in regions if region.image in image_tags])
                 drawn_shapes = tuple(shape for image_tag, shape in shapes if image_tag in image_tags)
                 images.add("all", name, file, ShapeDrawing(file, name, size, drawn_shapes))
     return images.layout("label studio", classes, undrawn=undrawn)
+
+
+def _by_prefix(masks: Sequence[Path]) -> dict[str, list[Path]]:
+    """Masks by the beginning of their names, which names task and annotation."""
+    by_prefix: dict[str, list[Path]] = {}
+    for mask in masks:
+        prefix, found, _ = mask.name.partition("-by-")
+        by_prefix.setdefault(prefix + found, []).append(mask)
+    return by_prefix
 
 
 def _open(path: Path) -> list[Any] | None:
@@ -184,13 +194,13 @@ def _file_name(name: str, index: ImageIndex) -> str:
 
 
 def _shapes(
-    regions: Sequence[_Region], classes: Sequence[str], masks: Sequence[Path]
+    regions: Sequence[_Region], numbers: Mapping[str, int], masks: Sequence[Path]
 ) -> list[tuple[str | None, DrawnShape]]:
     """Image tag and shape of each region and label, from bottom to top."""
     strokes: Counter[tuple[str, str]] = Counter()
     shapes: list[tuple[str | None, DrawnShape]] = []
     for region in regions:
-        first, *others = (class_number(label, classes) for label in region.labels)
+        first, *others = (class_number(label, numbers) for label in region.labels)
         shape = _polygon_or_ellipse(region, first)
         if shape is None:
             key = (region.tag, region.labels[0])

@@ -9,6 +9,7 @@ from densemble.data.layouts.folders import list_files
 from densemble.data.layouts.layout import Layout, Sample
 from densemble.data.layouts.read_files import read_json, well_formed
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nrrd.gz", ".mha", ".mhd", ".gipl")
@@ -25,7 +26,7 @@ def find(path: Path) -> Layout | None:
         DataError: the files are volumes or unreadable, or labels are regions or not numbered 0, 1, 2, ...
     """
     description = path / "dataset.json"
-    if not ((path / "imagesTr").is_dir() and description.is_file()):
+    if not ((path / "imagesTr").is_dir() and is_no_folder(description)):
         return None
     content = read_json(description)
     with well_formed(description, "dataset.json of nnU-Net"):
@@ -93,7 +94,7 @@ def _read_cases(
 
 
 def _read_first_fold(path: Path, cases: dict[str, Sample]) -> dict[str, tuple[Sample, ...]]:
-    if not path.is_file():
+    if not is_no_folder(path):
         return {}
     content = read_json(path)
     with well_formed(path, "list of folds of nnU-Net"):

@@ -7,6 +7,8 @@ from densemble.data.layouts.layout import Layout
 from densemble.data.layouts.read_files import read_table
 from densemble.data.layouts.tables import Row, SampleTable, image_column, read_split, target_column
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
+from densemble.untrusted import excerpt
 
 
 def find(path: Path) -> Layout | None:
@@ -20,7 +22,7 @@ def find(path: Path) -> Layout | None:
         DataError: the file is not CSV, a column is missing, or a split has an unknown name.
     """
     file = path if path.suffix.lower() == ".csv" and path.is_file() else path / "pairs.csv"
-    if not file.is_file():
+    if not is_no_folder(file):
         return None
     folder, table = file.parent, SampleTable()
     for row in _read_rows(file):
@@ -37,20 +39,22 @@ def _read_rows(path: Path) -> list[Row]:
     image = image_column(columns)
     if image is None and not Path(table[0][0]).suffix:
         raise DataError(
-            f"'{path}' has the columns {', '.join(table[0])} but none for the images; name them image,target"
+            f"'{path}' has the columns {excerpt(', '.join(table[0]))} but none for the images; name them image,target"
         )
     if image is None:
         columns, body = ["image", "target"], table
     else:
         target = target_column(columns, image)
         if target is None:
-            raise DataError(f"'{path}' has the columns {', '.join(columns)} but none for the targets; name it 'target'")
+            raise DataError(
+                f"'{path}' has the columns {excerpt(', '.join(columns))} but none for the targets; name it 'target'"
+            )
         columns = [{image: "image", target: "target"}.get(name, name) for name in columns]
         body = table[1:]
     for cells in body:
         if len(cells) != len(columns):
             raise DataError(
-                f"'{path}' has the line '{','.join(cells)}' of {len(cells)} cells, expected {len(columns)}: "
+                f"'{path}' has the line '{excerpt(','.join(cells))}' of {len(cells)} cells, expected {len(columns)}: "
                 f"{', '.join(columns)}"
             )
     return [dict(zip(columns, cells, strict=True)) for cells in body]

@@ -1,7 +1,6 @@
 """Read untrusted text files beside the images: lists, tables, JSON and XML."""
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,11 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from densemble.errors import DataError
+from densemble.input_files import open_regular
+from densemble.untrusted import MOST_DATA_BYTES, Unreadable, decoded, excerpt, parse_json, read_regular
+
+_LONGEST_CELL = 4096
+"""Longest cell of a table, in characters; it is a path or a name."""
 
 
 @contextmanager
@@ -21,8 +25,8 @@ def well_formed(path: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        reason = excerpt(f"no {error}" if isinstance(error, KeyError) else str(error))
         raise DataError(f"'{path}' is not a valid {what} ({reason}); export it again") from error
 
 
@@ -33,8 +37,8 @@ def read_text(path: Path) -> str:
         DataError: the file cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        return decoded(read_regular(path, MOST_DATA_BYTES))
+    except (OSError, Unreadable) as error:
         raise DataError(f"cannot read '{path}' ({error}); save it as UTF-8 text") from error
 
 
@@ -68,8 +72,8 @@ def read_json_lines(path: Path) -> list[Any]:
 
 def _parse_json(path: Path, text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, depth=None)
+    except Unreadable as error:
         raise DataError(f"'{path}'{where} is not valid JSON ({error}); export it again") from error
 
 
@@ -88,6 +92,9 @@ def read_table(path: Path) -> list[list[str]]:
         rows = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise DataError(f"'{path}' is not valid CSV ({error}); save it again as CSV") from error
+    longest = max((len(cell) for row in rows for cell in row), default=0)
+    if longest > _LONGEST_CELL:
+        raise DataError(f"'{path}' has a cell of {longest} characters, more than {_LONGEST_CELL}; check its quotes")
     return [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
 
 
@@ -110,7 +117,7 @@ def read_xml(path: Path) -> ElementTree.Element:
 
     parser.StartDoctypeDeclHandler = reject
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             parser.ParseFile(file)
         return builder.close()
     except (OSError, expat.ExpatError, ValueError) as error:

@@ -8,6 +8,7 @@ from densemble.data.layouts.folders import composed, find_named, name_below, par
 from densemble.data.layouts.layout import SPLITS, Sample
 from densemble.data.layouts.read_files import read_json, read_lines, well_formed
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 
 _SPLIT_FOLDERS = ("", "splits", "ImageSets", "ImageSets/Segmentation")
 
@@ -19,7 +20,7 @@ def read_split_files(path: Path) -> dict[str, list[str]]:
         DataError: a file cannot be read, or two files name the same split.
     """
     for folder in (path / name for name in _SPLIT_FOLDERS):
-        if (folder / "splits.json").is_file():
+        if is_no_folder(folder / "splits.json"):
             return _read_splits_json(folder / "splits.json")
         if lists := read_split_texts(folder):
             return lists
@@ -112,7 +113,7 @@ def _explicit_pair(line: str, root: Path) -> Sample | None:
     if len(words) != 2:
         return None
     image, target = (find_named(word, root) for word in words)
-    return Sample(image, target) if image.is_file() and target.is_file() else None
+    return Sample(image, target) if is_no_folder(image) and is_no_folder(target) else None
 
 
 def _look_up(line: str, by_name: Mapping[str, Item]) -> Item | None:

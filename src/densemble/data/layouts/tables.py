@@ -9,6 +9,7 @@ from densemble.data.layouts.class_names import read_classes
 from densemble.data.layouts.folders import parse_split, sort_splits
 from densemble.data.layouts.layout import SPLITS, Layout, Sample
 from densemble.errors import DataError
+from densemble.input_files import is_no_folder
 
 IMAGE_COLUMNS = ("image", "file", "input", "img", "picture", "photo", "rgb")
 TARGET_COLUMNS = (
@@ -30,7 +31,7 @@ class SampleTable:
 
     def add(self, split: str, image: Path, target: Path | None, points: Path | None, group: str | None) -> None:
         """Add a pair; files that do not exist and images without a target go to ``missing``."""
-        absent = [file for file in (image, target, points) if file is not None and not file.is_file()]
+        absent = [file for file in (image, target, points) if file is not None and not is_no_folder(file)]
         self.splits.setdefault(split, [])
         if target is None or absent:
             self.missing += absent or [image]

@@ -77,7 +77,8 @@ def run_fresh(request: Request) -> FreshProcess:
         ResourceError: the process failed.
     """
     message = json.dumps({**asdict(request), "spawned": time.time()})
-    done = subprocess.run([sys.executable, "-c", _START], input=message, capture_output=True, text=True)
+    # -P: no module of the current folder replaces an installed one.
+    done = subprocess.run([sys.executable, "-P", "-c", _START], input=message, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, killed for its memory?"])[-1]
         raise ResourceError(f"a fresh process could not predict with '{request.artifact}': {reason}")

@@ -4,14 +4,12 @@ import logging
 import math
 import os
 import statistics
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +23,8 @@ from densemble.evaluation.benchmark.machine_limits import MachineLimits, measure
 from densemble.evaluation.benchmark.member_timing import MemberCost, measure_members
 from densemble.evaluation.benchmark.split_scores import MethodScore, score_methods
 from densemble.evaluation.scores import images_with_targets
+from densemble.storage.arrays import write_npy
+from densemble.storage.writing import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +76,10 @@ class BatchCost:
 def temporary_cache() -> Iterator[Path]:
     """Use an empty temporary cache, so that no choice of an earlier run is measured."""
     before = os.environ.get("DENSEMBLE_CACHE_DIR")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["DENSEMBLE_CACHE_DIR"] = folder
+    with scratch_folder() as folder:
+        os.environ["DENSEMBLE_CACHE_DIR"] = str(folder)
         try:
-            yield Path(folder)
+            yield folder
         finally:
             del os.environ["DENSEMBLE_CACHE_DIR"]
             if before is not None:
@@ -148,9 +148,9 @@ def measure_processes(request: Request, images: Tensor) -> dict[str, FreshProces
     Raises:
         ResourceError: a process failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        np.save(path, images.cpu().numpy())
+    with scratch_folder() as folder:
+        path = folder / "images.npy"
+        write_npy(path, images.cpu().numpy())
         request = replace(request, images=str(path))
         requests = {NAIVE: replace(request, backend="", precision=""), FIRST: request, REMEMBERED: request}
         processes = {}

@@ -11,6 +11,7 @@ from densemble.exporters.python_source.source import python_source
 from densemble.exporters.python_source.verify import verify
 from densemble.progress.phases import phase
 from densemble.storage.artifact import load, save
+from densemble.storage.writing import write_text
 
 _IMPORTED = ("torch", "torchvision", "timm", "safetensors", "numpy", "densemble")
 
@@ -32,7 +33,7 @@ def write_python(ensemble: Ensemble, path: Path, images: Sequence[Path] = ()) ->
         ExportError: the module computes other maps than the ensemble.
     """
     require_module_name(path)
-    path.write_text(python_source(ensemble, path.stem), encoding="utf-8")
+    write_text(path, python_source(ensemble, path.stem))
     with phase("exporting", 2, steps=True) as steps:
         steps.start(0, f"writing {path.name}")
         weights = save(ensemble, path.with_suffix(".safetensors"))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from densemble.ensemble.ensemble import Ensemble
@@ -15,15 +14,18 @@ from densemble.errors import ExportError
 from densemble.exporters.verify import BATCHES, SIZES, photographs
 from densemble.progress.phases import track
 from densemble.shapes import Size, format_size
+from densemble.storage.weight_files import write_tensors
 
 _PROGRAM = """
-import importlib, json, sys
+import importlib.util, json, sys
 sys.modules["densemble"] = None
 import torch
 from safetensors.torch import load_file
-sys.path.insert(0, {folder!r})
 torch.set_num_threads({threads})
-model = importlib.import_module({module!r}).Ensemble().eval()
+spec = importlib.util.spec_from_file_location({module!r}, {file!r})  # not by its name: the folder has other files
+module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+model = module.Ensemble().eval()
 different = []
 tensors = load_file({maps!r})
 for case in sorted({{key.split("/")[0] for key in tensors}}):
@@ -66,13 +68,14 @@ def verify(
     file = file.absolute()  # the process runs in another folder
     maps = file.with_name("expected.safetensors")
     expected = _expected(ensemble, images, sizes, batches)
-    save_file(expected, maps)
+    write_tensors(maps, expected)
     smallest = min((key for key in expected if key.endswith("/images")), key=lambda key: expected[key].numel())
     program = _PROGRAM.format(
-        folder=str(file.parent), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),
+        file=str(file), threads=torch.get_num_threads(), module=file.stem, maps=str(maps),
         smallest=smallest.partition("/")[0],
     )  # fmt: skip
-    finished = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=file.parent)
+    command = [sys.executable, "-B", "-P", "-c", program]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=file.parent)
     maps.unlink()
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"])[-1]

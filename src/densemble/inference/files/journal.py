@@ -6,13 +6,16 @@ killed, at most the last line is incomplete, and its image is predicted again.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from densemble.errors import DataError
 from densemble.inference.files.json_lines import JsonLines
 from densemble.inference.saved import SavedPrediction
+from densemble.untrusted import validated
 
 JOURNAL = "predicted.jsonl"
 
@@ -34,6 +37,22 @@ def source_state(image: Path) -> State:
     return state.st_size, state.st_mtime_ns
 
 
+@dataclass(frozen=True)
+class JournalLine:
+    """A line of the journal: image, its state, name of the prediction, names of its files, and what was left out."""
+
+    picture: str
+    size: int
+    mtime_ns: int
+    name: str
+    files: list[str]
+    unsure: float | None
+    without: dict[str, str] = field(default_factory=dict)
+
+
+_LINE = TypeAdapter(JournalLine)
+
+
 class Journal(JsonLines):
     """The finished images of one output folder.
 
@@ -53,11 +72,10 @@ class Journal(JsonLines):
         """Results by name, with the state of the source file when it was read."""
         for _, values in self.lines():
             with suppress(ValueError, TypeError, LookupError):  # the image of a damaged line counts as not finished
-                files = tuple(folder / file for file in values["files"])
-                prediction = SavedPrediction(
-                    values["name"], Path(values["picture"]), files, values["unsure"], values.get("without", {}), True
-                )
-                self.finished[prediction.name] = prediction, (values["size"], values["mtime_ns"])
+                kept = validated(_LINE, values)
+                files = tuple(folder / file for file in kept.files)
+                prediction = SavedPrediction(kept.name, Path(kept.picture), files, kept.unsure, kept.without, True)
+                self.finished[prediction.name] = prediction, (kept.size, kept.mtime_ns)
 
     def find(self, image: Path, name: str) -> SavedPrediction | None:
         """Result of a finished image; ``None`` if it is missing, its source changed or an output file is missing."""

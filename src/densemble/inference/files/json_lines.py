@@ -7,10 +7,14 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import Any, Self
+from zlib import crc32
 
-from densemble.errors import ResourceError
+from densemble.storage.writing import open_to_append, writing
+from densemble.untrusted import Unreadable, parse_json
 
 _FORMAT = 1
+_SUM = "crc32"
+"""Key of the checksum of the other values of a line."""
 
 
 def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
@@ -24,6 +28,25 @@ def has_settings(path: Path, settings: Mapping[str, Any]) -> bool:
 
 def _settings_line(settings: Mapping[str, Any]) -> bytes:
     return json.dumps({"format": _FORMAT, "asked": dict(settings)}, sort_keys=True).encode("ascii")
+
+
+def _values(line: bytes) -> dict[str, Any]:
+    """Parse a line.
+
+    Raises:
+        ValueError: it is no JSON object, or its values differ from its checksum; lines of older versions have none.
+    """
+    values = parse_json(line.decode())
+    if not isinstance(values, dict):
+        raise Unreadable("it is no JSON object")
+    stored = values.pop(_SUM, None)
+    if stored is not None and stored != _sum(values):
+        raise Unreadable("its values differ from their checksum")
+    return values
+
+
+def _sum(values: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(dict(values)).encode("ascii"))
 
 
 class JsonLines:
@@ -47,12 +70,10 @@ class JsonLines:
         """Number of lines with other settings."""
         first = _settings_line(settings)
         self._lock = Lock()
-        try:
+        with writing(path):
             end = self._end_of_lines(first)
-            self._file = path.open("a+b")
+            self._file = open_to_append(path)
             self._file.truncate(end)
-        except OSError as error:
-            raise self._unwritable(error) from error
         self._first = len(first) + 1
         if not end:
             self._write(first)
@@ -80,17 +101,12 @@ class JsonLines:
             ResourceError: the file cannot be read.
         """
         position = self._first
-        try:
-            with self.path.open("rb") as file:
-                file.seek(position)
-                for line in file:
-                    with suppress(ValueError):
-                        values = json.loads(line)
-                        if isinstance(values, dict):
-                            yield position, values
-                    position += len(line)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self.path), self.path.open("rb") as file:
+            file.seek(position)
+            for line in file:
+                with suppress(ValueError):  # also UnicodeDecodeError and Unreadable
+                    yield position, _values(line)
+                position += len(line)
 
     def at(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
         """Yield the values of the lines at these positions.
@@ -98,13 +114,10 @@ class JsonLines:
         Raises:
             ResourceError: the file cannot be read.
         """
-        try:
-            with self.path.open("rb") as file:
-                for position in positions:
-                    file.seek(position)
-                    yield json.loads(file.readline())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with writing(self.path), self.path.open("rb") as file:
+            for position in positions:
+                file.seek(position)
+                yield _values(file.readline())
 
     def append(self, values: Mapping[str, Any]) -> int:
         """Append a line and return its position.
@@ -113,19 +126,14 @@ class JsonLines:
             ResourceError: the file cannot be written.
         """
         with self._lock:
-            return self._write(json.dumps(values).encode("ascii"))
+            return self._write(json.dumps({**values, _SUM: _sum(values)}).encode("ascii"))
 
     def _write(self, line: bytes) -> int:
-        try:
+        with writing(self.path):
             position = self._file.seek(0, 2)
             self._file.write(line + b"\n")
             self._file.flush()
-        except OSError as error:
-            raise self._unwritable(error) from error
         return position
-
-    def _unwritable(self, error: OSError) -> ResourceError:
-        return ResourceError(f"cannot write '{self.path}': {error.strerror or error}; choose another folder")
 
     def __enter__(self) -> Self:
         return self

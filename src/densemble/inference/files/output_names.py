@@ -1,8 +1,10 @@
 """Names of output files: no file overwrites that of another image.
 
-Names that differ only in case count as equal, because they are one file on Windows and macOS.
+Names that differ only in case count as equal, because they are one file on Windows and macOS. Long names are shortened.
 """
 
+import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from itertools import chain, count
 from pathlib import Path
 from threading import Lock
 
+_MOST_BYTES = 200  # most file systems allow 255; endings such as _uncertainty_view.png.aux.xml follow
 _WRITTEN: defaultdict[str, dict[str, str | int]] = defaultdict(dict)
 """For each folder, the names that this process has written, in lower case, with their image."""
 _BEING_WRITTEN: set[tuple[str, str]] = set()
@@ -18,7 +21,7 @@ _LOCK = Lock()
 
 def output_names(images: Sequence[Path | object]) -> list[str]:
     """Stem of each file, with folder and suffix added if several files share it; the index of images without a file."""
-    plain = [path.stem if isinstance(path, Path) else str(index) for index, path in enumerate(images)]
+    plain = [_short(path.stem) if isinstance(path, Path) else str(index) for index, path in enumerate(images)]
     counts = Counter(stem.casefold() for stem in plain)
     names: list[str] = []
     used: set[str] = set()
@@ -62,7 +65,16 @@ def name_in(folder: Path, name: str, image: Path | int) -> Iterator[str]:
 
 
 def _long_name(path: Path) -> str:
-    return f"{path.parent.name}_{path.name.replace('.', '_')}"
+    return _short(f"{path.parent.name}_{path.name.replace('.', '_')}")
+
+
+def _short(name: str) -> str:
+    """Shorten a name of many bytes and mark it with its hash, so that file systems allow endings behind it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _MOST_BYTES:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:12]
+    return f"{encoded[: _MOST_BYTES - len(digest) - 1].decode('utf-8', 'ignore')}-{digest}"
 
 
 def _numbered(name: str) -> Iterator[str]:

@@ -3,11 +3,10 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Barrier
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,6 +22,8 @@ from densemble.inference.files.job import Pace
 from densemble.inference.files.journal import State, source_state
 from densemble.inference.files.size_groups import SizeGroups
 from densemble.inference.sources import Item
+from densemble.storage.decoding_memory import kept_in_memory
+from densemble.threads import started_threads
 
 Compute = Callable[[Tensor], Prediction]
 """Images ``(B, C, H, W)`` in [0, 1] on the CPU -> their prediction, on any device.
@@ -111,7 +112,7 @@ class FilePipeline(Generic[Result]):
             elif self.groups.waiting:
                 self._predict(self.groups.oldest(), writers)
             elif self.launched:
-                self._finish(0, writers)
+                self._conclude(0, writers)
             else:  # images that are being written hold all the memory
                 self._settle(len(self.writing) - 1)
             self._settle(self.pace.most_writing)
@@ -128,8 +129,10 @@ class FilePipeline(Generic[Result]):
 
     def _read(self, index: int) -> ReadImage:
         item = self.items[index]
-        state = (0, 0) if item.path is None else source_state(item.path)  # before reading, so that later changes count
-        return ReadImage(index, *item.read(self.ensemble), state)
+        with failing_alone(item):  # before reading, so that later changes count
+            state = (0, 0) if item.path is None else source_state(item.path)
+        with kept_in_memory(), failing_alone(item):
+            return ReadImage(index, *item.read(self.ensemble), state)
 
     def _next_group(self) -> list[ReadImage]:
         """Add the next image to its group; return the group that is now complete, or an empty list."""
@@ -155,9 +158,9 @@ class FilePipeline(Generic[Result]):
                 break
             except UnusableMaps as error:
                 group = self._usable(group, error)
-        self._finish(self.most_launched - 1, writers)
+        self._conclude(self.most_launched - 1, writers)
 
-    def _finish(self, most: int, writers: Executor) -> None:
+    def _conclude(self, most: int, writers: Executor) -> None:
         """Hand results to the writers until at most ``most`` groups are being computed."""
         while len(self.launched) > most:
             group, wait = self.launched.popleft()
@@ -169,7 +172,11 @@ class FilePipeline(Generic[Result]):
                 continue
             for number, image in enumerate(group):
                 self._settle(self.pace.most_writing - 1)
-                self.writing.append((image, writers.submit(self.finish, image, prediction[number])))
+                self.writing.append((image, writers.submit(self._finish, image, prediction[number])))
+
+    def _finish(self, image: ReadImage, prediction: Prediction) -> Result:
+        with failing_alone(self.items[image.index]):
+            return self.finish(image, prediction)
 
     def _usable(self, group: list[ReadImage], error: UnusableMaps) -> list[ReadImage]:
         """Fail the images of an error; return the other images of the group."""
@@ -210,6 +217,20 @@ class FilePipeline(Generic[Result]):
             yield self.ended.pop(self.next_index - 1)
 
 
+@contextmanager
+def failing_alone(item: Item) -> Iterator[None]:
+    """Turn errors that concern one image into a DataError, so that the other images are predicted.
+
+    Raises:
+        DataError: the image needs more memory than there is, or its file vanished.
+    """
+    try:
+        yield
+    except (MemoryError, RecursionError, FileNotFoundError, PermissionError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{item.where}: {type(error).__name__}: {reason}") from error
+
+
 class _CallingThread(Executor):
     """Runs each function immediately in the thread that submits it."""
 
@@ -225,22 +246,19 @@ class _CallingThread(Executor):
 @contextmanager
 def _threads(count: int, role: str) -> Iterator[Executor]:
     """Threads that compute on one core each; jobs that have not begun when the context ends are cancelled."""
-    if not count:
-        yield _CallingThread()
-        return
-    pool = ThreadPoolExecutor(count, f"densemble-{role}")
-    barrier, threads_of_caller = Barrier(count), torch.get_num_threads()
+    threads_of_caller = torch.get_num_threads()
 
     def limit() -> None:
         # A pool of threads for each of them would compete with the threads of the networks. The first call of
         # get_num_threads copies the caller's setting; without it, that would later undo the setting made here.
         torch.get_num_threads()
         torch.set_num_threads(1)
-        barrier.wait()
 
+    pool = started_threads(count, f"densemble-{role}", limit)
+    if pool is None:
+        yield _CallingThread()
+        return
     try:
-        for limited in [pool.submit(limit) for _ in range(count)]:
-            limited.result()
         torch.set_num_threads(threads_of_caller)  # threads that are started later copy this setting
         yield pool
     finally:

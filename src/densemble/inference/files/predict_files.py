@@ -86,7 +86,10 @@ def predict_files(
         Journal(output.folder, output.all_settings) as journal,
     ):
         if journal.discarded:
-            log.info(f"'{journal.path}' has another artifact or other settings: all images are predicted again")
+            log.info(
+                f"'{journal.path}' has another artifact or other settings: all images are predicted again; files "
+                "of other images in the folder are not theirs"
+            )
         missing = []
         for item in items:
             earlier = None if item.path is None else journal.find(item.path, item.name)

@@ -30,7 +30,11 @@ class Records(JsonLines):
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         super().__init__(folder / RECORDS, settings)
-        self._positions = {str(values.get("name")): position for position, values in self.lines()}
+        self._positions = {
+            str(values.get("name")): position
+            for position, values in self.lines()
+            if isinstance(values.get("records"), dict)
+        }
 
     def __contains__(self, name: str) -> bool:
         return name in self._positions

@@ -1,7 +1,7 @@
 """CSV: one row per image with the areas of the classes, statistics of the values, or the positions of the points."""
 
-import csv
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from densemble.inference.formats.format import (
     content_of,
 )
 from densemble.inference.formats.statistics import HighestPoints, ValueStatistics
-from densemble.storage.runs import atomic_path
+from densemble.storage.csv_cells import write_csv
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 _CLASS_COLUMNS = ("pixels", "share", "regions", "probability", "area_m2")
@@ -77,12 +78,11 @@ def collect(facts: OutputFacts) -> Collector:
 def write_areas(path: Path, entries: Iterable[Entry], task: Task, options: FormatOptions) -> None:
     """Write a header and one row per image; a cell without a value is empty."""
     columns = {"points": _POINT_COLUMNS, "values": _VALUE_COLUMNS}.get(content_of(task), _CLASS_COLUMNS)
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+    with atomic_text(path, newline="") as file:
         pixels = [] if columns is _POINT_COLUMNS else ["pixels"]
         names = [f"{prefix}{column}" for prefix in _prefixes(task) for column in columns]
-        writer.writerow(["image", "height", "width", *pixels, *names])
-        writer.writerows([entry.image, *entry.record["size"], *_cells(entry.record, columns)] for entry in entries)
+        rows = ([entry.image, *entry.record["size"], *_cells(entry.record, columns)] for entry in entries)
+        write_csv(file, chain([["image", "height", "width", *pixels, *names]], rows))
 
 
 def _prefixes(task: Task) -> list[str]:

@@ -15,7 +15,7 @@ from densemble.errors import UsageError
 from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts, foreground
 from densemble.inference.formats.outlines import outlines
 from densemble.inference.formats.whole_map import Region, WholeMap
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 
@@ -73,7 +73,7 @@ def write_coco(path: Path, entries: Iterable[Entry], task: Task, options: Format
         "info": {"description": f"predictions of densemble, task {task.name}"}, "licenses": [],
         "categories": [{"id": number + 1, "name": name, "supercategory": ""} for number, name in numbered],
     }  # fmt: skip
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         file.write(json.dumps(start, ensure_ascii=False)[:-1])
         _write_list(file, "images", _images(entries))
         _write_list(file, "annotations", _annotations(entries))

@@ -13,7 +13,7 @@ import numpy as np
 from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts, content_of, foreground
 from densemble.inference.formats.statistics import HighestPoints
 from densemble.inference.formats.whole_map import Region, WholeMap
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 
@@ -44,7 +44,7 @@ def write_cvat(path: Path, entries: Iterable[Entry], task: Task, options: Format
         SubElement(label, "name").text = task.classes[number]
         SubElement(label, "type").text = "points" if points else "mask"
         SubElement(label, "attributes")
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         file.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n')
         for element in (meta, *(_image(number, entry, points) for number, entry in enumerate(entries))):
             indent(element)

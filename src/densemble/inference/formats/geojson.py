@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,9 @@ from densemble.inference.formats.format import (
     foreground,
 )
 from densemble.shapes import Array
+from densemble.storage.arrays import temporary_array
 from densemble.storage.geo import polygons
-from densemble.storage.runs import atomic_path, writing
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 _ROWS = 256
@@ -56,8 +56,7 @@ class RegionRaster:
     def _raster(self, height: int) -> Array:
         if height == self._facts.size[0]:
             return np.zeros(self._facts.size, np.int32)
-        with writing(self._facts.folder), TemporaryFile(dir=self._facts.folder) as file:
-            return np.memmap(file, np.int32, "w+", shape=self._facts.size)
+        return temporary_array(self._facts.folder, np.int32, self._facts.size)
 
     def record(self) -> Record:
         """See :class:`Collector`; the features are an iterator."""
@@ -105,7 +104,7 @@ def write_geojson(path: Path, entries: Iterable[Entry], task: Task, options: For
     """Write one FeatureCollection; the member ``crs`` is absent for WGS84, and ``null`` without a reference system."""
     (entry,) = entries
     start = {"type": "FeatureCollection", "name": entry.image, **entry.record["crs"]}
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         file.write(json.dumps(start, ensure_ascii=False)[:-1] + ', "features": [')
         for number, feature in enumerate(entry.record["features"]):
             file.write(("," if number else "") + "\n" + json.dumps(feature, ensure_ascii=False))

@@ -12,7 +12,7 @@ from typing import Any
 from densemble.data.layouts.brush import encode_brush
 from densemble.inference.formats.format import Collector, Entry, FormatOptions, OutputFacts
 from densemble.inference.formats.whole_map import Region, WholeMap
-from densemble.storage.runs import atomic_path
+from densemble.storage.writing import atomic_text
 from densemble.tasks import Task
 
 
@@ -30,7 +30,7 @@ def _stroke(region: Region, facts: OutputFacts) -> dict[str, Any]:
 
 def write_tasks(path: Path, entries: Iterable[Entry], task: Task, options: FormatOptions) -> None:
     """Write one task per image; its score is the mean probability over the pixels of all strokes."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with atomic_text(path) as file:
         file.write("[")
         for number, entry in enumerate(entries):
             file.write(("," if number else "") + "\n" + json.dumps(_task(entry, options), ensure_ascii=False))

@@ -1,11 +1,6 @@
-"""Disk cache for backend choices, converted networks and results of data checks.
-
-The folder is ``DENSEMBLE_CACHE_DIR``, by default ``~/.cache/densemble``. You can delete it at any time. If the folder
-is not writable, everything works without a cache.
-"""
+"""Keys of the files that the runtime keeps in the cache of the user (:mod:`densemble.storage.user_cache`)."""
 
 import hashlib
-import os
 import platform
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,15 +12,8 @@ from torch import Tensor, fx, nn
 
 from densemble.versions import installed_version
 
-LIMIT = 4 << 30
-"""Maximum total size in bytes of the files in one folder of the cache, such as the converted networks."""
 VERSIONS = ("densemble", "torch", "openvino", "onnxruntime")
 """Packages whose versions are part of a cache key."""
-
-
-def cache_folder() -> Path:
-    """Return the cache folder."""
-    return Path(os.environ.get("DENSEMBLE_CACHE_DIR") or "~/.cache/densemble").expanduser()
 
 
 def identity(network: nn.Module, example: Tensor, *facts: object) -> str:
@@ -43,17 +31,6 @@ def identity(network: nn.Module, example: Tensor, *facts: object) -> str:
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         digest.update(plain.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def prune(folder: Path, limit: int = LIMIT) -> None:
-    """Delete the least recently used files of a folder until at most ``limit`` bytes remain."""
-    with suppress(OSError):
-        files = sorted((file for file in folder.iterdir() if file.is_file()), key=lambda file: -file.stat().st_mtime)
-        total = 0
-        for file in files:
-            total += file.stat().st_size
-            if total > limit:
-                file.unlink(missing_ok=True)
 
 
 @cache

@@ -12,8 +12,10 @@ from densemble.errors import ArtifactError
 from densemble.evaluation.scores import Scores
 from densemble.nets.dense import DenseModel, DenseSpec
 from densemble.nets.local_weights import read_state
-from densemble.storage.artifact import restore
-from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder, read_json, write_json
+from densemble.storage.restore import restore
+from densemble.storage.run_records import VariantRecord, member_state, optional_record, read_member, spec_of
+from densemble.storage.runs import MemberFolder, RunFolder, VariantFolder
+from densemble.storage.writing import write_json
 from densemble.tasks import Task
 
 AGAIN = "delete its folder and train it again with `densemble train ... --resume`"
@@ -88,11 +90,7 @@ class Candidate:
 
 
 def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
-    """Return the trained members in their order, followed by their variants.
-
-    Raises:
-        ArtifactError: a record is damaged.
-    """
+    """Return the trained members in their order, followed by their variants; see :func:`find_members`."""
     members = find_members(run, config)
     return [*members.values(), *find_variants(run, members).values()]
 
@@ -100,51 +98,43 @@ def find_candidates(run: RunFolder, config: RunConfig) -> list[Candidate]:
 def find_members(run: RunFolder, config: RunConfig) -> dict[str, Candidate]:
     """Return the members whose training is finished, by name, in their order.
 
-    Raises:
-        ArtifactError: a record is damaged.
+    A member whose record is damaged is left out with a warning, see :func:`damaged_records`.
     """
     members = {}
     for number, name in enumerate(config.member_names()):
         folder = run.member(number, name)
-        try:
-            record = read_json(folder.record) if folder.record.is_file() else {}
-            if record.get("state") == "done":
-                members[name] = _member(name, folder, record)
-        except (ArtifactError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(
-                f"the record '{folder.record}' is damaged ({error!r}); delete that folder and train the member again "
-                "with `densemble train ... --resume`"
-            ) from error
+        record = read_member(folder) if member_state(folder) == "done" else None
+        if record is not None:
+            members[name] = Candidate(
+                name, "member", name, spec_of(record), folder.weights, None, (name,), folder, record["val"], record
+            )
     return members
 
 
-def _member(name: str, folder: MemberFolder, record: dict[str, Any]) -> Candidate:
-    spec = DenseSpec.from_dict(record["spec"])
-    if missing := {"val", "parameters", "epochs", "seconds"} - record.keys():
-        raise KeyError(*sorted(missing))
-    return Candidate(name, "member", name, spec, folder.weights, None, (name,), folder, record["val"], record)
+def damaged_records(run: RunFolder, config: RunConfig) -> dict[str, str]:
+    """Return the members that are left out because their records are damaged, with the reasons."""
+    reasons = {}
+    for number, name in enumerate(config.member_names()):
+        try:
+            read_member(run.member(number, name))
+        except ArtifactError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def find_variants(run: RunFolder, members: Mapping[str, Candidate]) -> dict[str, Candidate]:
-    """Return the variants of these members by label.
-
-    Raises:
-        ArtifactError: a record is damaged.
-    """
+    """Return the variants of these members by label; one whose record is damaged is left out with a warning."""
     variants = {}
     for path in sorted(run.variants.glob("*/variant.json")):
-        try:
-            values = read_json(path)
-            member, label = members.get(values["of"]), path.parent.name
-            if member is not None:
-                variants[label] = Candidate(
-                    label, values["kind"], member.name, member.spec, run.path / values["weights"], values["view"],
-                    tuple(values["from"]), run.variant(label), values["val"], member.record,
-                )  # fmt: skip
-        except (ArtifactError, KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"variant '{path.parent}' is damaged ({error!r}); delete that folder and make the variant again"
-            ) from error
+        label = path.parent.name
+        consequence = f"variant '{label}' is left out; delete its folder and make it again"
+        values = optional_record(path, VariantRecord, consequence)
+        member = members.get(values["of"]) if values is not None else None
+        if values is not None and member is not None:
+            variants[label] = Candidate(
+                label, values["kind"], member.name, member.spec, run.path / values["weights"], values["view"],
+                tuple(values["from"]), run.variant(label), values["val"], member.record,
+            )  # fmt: skip
     return variants
 
 

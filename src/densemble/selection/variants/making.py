@@ -13,7 +13,8 @@ from densemble.errors import ArtifactError, UsageError, WeightsError
 from densemble.evaluation.scores import Scores, predict_split
 from densemble.selection.variants.candidate import Candidate, Source, write_variant
 from densemble.storage.arrays import write_npy
-from densemble.storage.runs import MemberFolder, RunFolder, require_writable
+from densemble.storage.runs import MemberFolder, RunFolder
+from densemble.storage.writing import require_writable
 from densemble.tasks import Task
 
 log = logging.getLogger(__name__)

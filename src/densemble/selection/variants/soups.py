@@ -17,9 +17,11 @@ from densemble.selection.variants.making import (
     snapshots_of,
     write_predicted,
 )
-from densemble.storage.artifact import restore
-from densemble.storage.runs import RunFolder, read_json, require_writable, write_json
+from densemble.storage.restore import restore
+from densemble.storage.run_records import ConsideredRecord, optional_record
+from densemble.storage.runs import RunFolder
 from densemble.storage.weight_files import write_tensors
+from densemble.storage.writing import require_writable, write_json
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ def _considered_file(run: RunFolder, label: str) -> Path:
 
 def _discard_outdated(run: RunFolder, label: str, ingredients: Sequence[Candidate]) -> None:
     path = _considered_file(run, label)
-    if path.is_file() and read_json(path).get("names") != [ingredient.name for ingredient in ingredients]:
+    considered = optional_record(path, ConsideredRecord, "the soup is made again")
+    if path.is_file() and (considered or {}).get("names") != [ingredient.name for ingredient in ingredients]:
         run.variant(label).record.unlink(missing_ok=True)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from densemble.inference.runtime.backends.backend import Backend, Precision, Runner, cannot_compile, float_precisions
 from densemble.inference.runtime.backends.eager import torch_runner
+from densemble.input_files import is_regular
 
 WARM_UPS = 3
 """Calls until a CUDA graph is replayed: compilation, recording, first replay."""
@@ -58,7 +59,7 @@ def _missing(device: torch.device) -> str | None:
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if sys.platform != "win32" and shutil.which(compiler) is None:
         return f"inductor needs a C++ compiler, and '{compiler}' is not installed: install it, or set CXX"
-    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+    if not is_regular(Path(sysconfig.get_paths()["include"]) / "Python.h"):
         return "inductor needs the Python headers: install python3-dev"
     return None
 

@@ -7,6 +7,7 @@ device number in ``~/.cache/Microsoft`` and reports sessions. Each library reads
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -18,12 +19,21 @@ _OFF = {
 _LOCK = RLock()
 
 
+def _has_home() -> bool:
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
+
+
 @contextmanager
 def no_telemetry() -> Iterator[None]:
     """Turn telemetry off in the environment, and restore it afterwards. One thread at a time."""
     with _LOCK:
-        before = {name: os.environ.get(name) for name in _OFF}
-        os.environ.update(_OFF)
+        changes = _OFF if _has_home() else {**_OFF, "HOME": os.devnull}  # where OpenVINO looks for its consent file
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
         try:
             yield
         finally:

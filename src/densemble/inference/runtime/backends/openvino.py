@@ -4,13 +4,13 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from densemble.errors import ResourceError
 from densemble.inference.runtime.backends.backend import (
     Backend,
     JoinableRunner,
@@ -20,7 +20,9 @@ from densemble.inference.runtime.backends.backend import (
     native_bf16,
 )
 from densemble.inference.runtime.backends.libraries import load_openvino, no_telemetry
-from densemble.inference.runtime.disk_cache import cache_folder, identity, prune
+from densemble.inference.runtime.disk_cache import identity
+from densemble.storage.user_cache import cache_part, prune
+from densemble.storage.writing import atomic_files
 
 
 @cache
@@ -59,12 +61,12 @@ def compile_openvino(
 ) -> Runner:
     """Make a runner of the converted network, with the number of threads of PyTorch.
 
-    Conversion takes seconds and is done once: the model is cached (:mod:`densemble.inference.runtime.disk_cache`).
+    Conversion takes seconds and is done once: the model is cached (:mod:`densemble.storage.user_cache`).
 
     Raises:
         UsageError: the network cannot be converted.
     """
-    path = cache_folder() / "openvino" / f"{identity(network, example, precision == 'int8')}.xml"
+    path = cache_part("openvino") / f"{identity(network, example, precision == 'int8')}.xml"
     model = _read_cached(path)
     if model is None:
         model = convert(network, example)
@@ -94,13 +96,11 @@ def _write_cached(model: Any, path: Path) -> None:
     openvino = load_openvino()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-            file = Path(folder) / "model.xml"
-            openvino.save_model(model, file, compress_to_fp16=False)
-            file.replace(path)
-            file.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        weights = path.with_suffix(".bin")
+        with atomic_files(weights) as file:
+            openvino.save_model(model, file.with_name(path.name), compress_to_fp16=False)
         prune(path.parent)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ResourceError):
         return  # without the cache, the next process converts again
 
 
