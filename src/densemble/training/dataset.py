@@ -3,8 +3,8 @@
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -103,6 +103,11 @@ class DeviceSamples(DecodedSamples):
     """The same samples, augmented on a GPU; a batch is copied there as bytes."""
 
     device: torch.device
+
+    @classmethod
+    def of(cls, samples: DecodedSamples, device: torch.device) -> Self:
+        """Return samples that are augmented on a device."""
+        return cls(**{part.name: getattr(samples, part.name) for part in fields(samples)}, device=device)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
         indices = np.array([index for _, index in keys])
