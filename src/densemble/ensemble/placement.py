@@ -42,10 +42,10 @@ def on_device(ensemble: Ensemble, name: str) -> Ensemble:
     device, present = find_device(name), next(ensemble.parameters()).device
     if device.type == present.type and device.index in (None, present.index):
         return ensemble
-    return move(copy.deepcopy(ensemble), device)
+    return put_on(copy.deepcopy(ensemble), device)
 
 
-def move(ensemble: Ensemble, device: torch.device) -> Ensemble:
+def put_on(ensemble: Ensemble, device: torch.device) -> Ensemble:
     """Move an ensemble to a device; log the name of a GPU.
 
     Raises:

@@ -22,7 +22,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
-from densemble.ensemble.placement import find_device, fits, move
+from densemble.ensemble.placement import find_device, fits, put_on
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, UsageError
@@ -258,7 +258,7 @@ def load(
         ensemble.leave_out(damaged)
     if device == "auto" and target.type == "cuda" and not fits(ensemble, target):
         return ensemble.eval()
-    return move(ensemble, target).eval()
+    return put_on(ensemble, target).eval()
 
 
 def _named_parts(specs: Mapping[str, DenseSpec], combine: str) -> list[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """A CUDA stream on which one thread prepares batches for another thread."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -21,22 +20,16 @@ class BatchStream:
     def __init__(self) -> None:
         self._stream = torch.cuda.Stream() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
 
-    @contextmanager
-    def used(self) -> Iterator[None]:
-        """Compute on the stream inside the context; in the preparing thread."""
+    def prepared(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Prepare batches on the stream; in the preparing thread."""
         if self._stream is None:
-            yield
+            yield from batches
             return
         with torch.cuda.stream(self._stream):
-            yield
-
-    def finished(self, batch: Any) -> Any:
-        """Mark a batch as prepared; in the preparing thread."""
-        if self._stream is None:
-            return batch
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(self._stream)
-        return _Prepared(batch, event)
+            for batch in batches:
+                event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                event.record(self._stream)
+                yield _Prepared(batch, event)
 
     def taken(self, prepared: Any) -> Any:
         """Return a batch for the stream of the calling thread, which waits for it on the GPU."""

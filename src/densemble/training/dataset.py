@@ -191,8 +191,7 @@ class ThreadedLoader(DataLoader[Any]):
 
 def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=AHEAD)
-    stream = BatchStream()
-    stopped = threading.Event()
+    stream, stopped = BatchStream(), threading.Event()
 
     def is_reading() -> bool:
         return not stopped.is_set() and threading.main_thread().is_alive()
@@ -207,11 +206,10 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     def work() -> None:
         try:
-            with stream.used():
-                for batch in source:
-                    put((stream.finished(batch), None))
-                    if not is_reading():
-                        return
+            for batch in stream.prepared(source):
+                put((batch, None))
+                if not is_reading():
+                    return
             put((None, StopIteration()))
         except BaseException as error:  # the reader raises it
             put((None, error))
