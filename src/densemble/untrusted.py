@@ -90,12 +90,13 @@ def read_json_file(path: Path, limit: int = MOST_BYTES) -> Any:
     return parse_json(decoded(read_regular(path, limit)))
 
 
-def parse_json(text: str, depth: int | None = MOST_DEPTH) -> Any:
+def parse_json(text: str, depth: int | None = MOST_DEPTH, file_names: bool = False) -> Any:
     """Parse strict JSON: no NaN and infinity, no repeated keys, integers of at most 64 bits.
 
     Args:
         text: the JSON text.
         depth: deepest nesting; ``None``: as deep as the parser can read, for large files that are not walked again.
+        file_names: strings may be names of files that are not UTF-8, which Python represents by halves of surrogates.
 
     Raises:
         Unreadable: the text is not such JSON.
@@ -104,7 +105,7 @@ def parse_json(text: str, depth: int | None = MOST_DEPTH) -> Any:
     numbers: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite} if suspect else {}
     try:
         values = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, **numbers)
-        if suspect:
+        if suspect and not file_names:
             json.dumps(values, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except RecursionError:
         raise Unreadable("it is nested too deeply") from None

@@ -37,7 +37,7 @@ from densemble.progress.phases import Phase, Silent, listening
 from densemble.shapes import Array, Size
 
 OPEN = {"onnx": open_onnx, "openvino": open_openvino, "torch": open_torch}
-QUICK_RULES = ["histogram"]
+QUICK_RULES = ["median"]
 OTHER_RULES = [name for name, row in COMBINE.items() if row.fit is None and not row.jumps and name not in QUICK_RULES]
 HEADS = ["ppm", "fpn", "skip", "upsample", "aspp", "deconv", "subpixel"]
 SIZES = ((24, 32), (37, 51), (64, 48))
@@ -208,6 +208,7 @@ def test_views(view: str) -> None:
     assert_same(traced(ensemble, images), predicted(ensemble, images))
 
 
+@pytest.mark.slow
 def test_a_scaled_view_needs_a_fixed_size() -> None:
     member = small_dense(0, input_size=None)
     ensemble = de.Ensemble({"plain": member, "scaled": ViewedMember(member, "scale75")})

@@ -105,6 +105,7 @@ def test_a_misspelt_node_gives_a_suggestion() -> None:
         de.DenseModel("resnet18", cut="layr3", weights=None)
 
 
+@pytest.mark.slow
 def test_stages_of_a_transformer_and_the_largest_map_if_none_is_large_enough() -> None:
     result = de.cuts("vit_b_32", (256, 320))
     assert [cut.size for cut in result] == [(8, 10)] * 12 and {cut.kind for cut in result} == {"stages"}

@@ -1,10 +1,12 @@
 """Unusual environments: each command works, or ends with an exit code of its own and the reason; never a traceback."""
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +158,8 @@ def test_environments(
         for number, name in enumerate(names):
             out = tmp_path / str(number)
             out.mkdir()
-            for folder in (out, *tmp_path.parents[:2], undisturbed.data.parent, tmp_path):  # for another user
+            parents = takewhile(lambda parent: parent != Path(tempfile.gettempdir()), tmp_path.parents)
+            for folder in (out, tmp_path, undisturbed.data.parent, *parents):  # for another user
                 if folder.stat().st_uid == os.getuid():
                     folder.chmod(folder.stat().st_mode | 0o777)
             problems += _run(space, ENVIRONMENTS[name], name, undisturbed, out)

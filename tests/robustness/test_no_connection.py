@@ -18,9 +18,11 @@ USAGE_FOLDERS = ("intel", "Microsoft", ".local/share/nncf")
 RUN = """
 import sys
 from pathlib import Path
+import densemble as de
 from densemble.cli import main
 from densemble.data.synthetic import make_scenes
 
+de.save(de.DenseModel("squeezenet1_1", weights=None, out_size=(12, 16)), "untrained.safetensors")
 make_scenes(Path("data"), train=8, val=4, size=(48, 64))
 Path("run.yaml").write_text(
     "{task: saliency, input_size: [48, 64], out_size: [12, 16], training: {epochs: 1, batch_size: 4},"
@@ -34,7 +36,7 @@ for command in sys.argv[1:]:
         assert not stop.code, (command, stop.code)
 """
 TRAIN = "train data -o out --config run.yaml"
-SHORT = [TRAIN, "predict out/ensemble.safetensors data/val/images -o maps --backend openvino"]
+SHORT = ["predict untrained.safetensors data/val/images -o maps --backend openvino"]
 LONG = [
     TRAIN,
     "predict out/ensemble.safetensors data/val/images -o maps-eager --backend eager",

@@ -136,6 +136,7 @@ def test_wrong_names_and_weights(select: str, weights: tuple[float, ...] | None,
         choose(planted(fresh("depth"), (GOOD, FAIR, BAD)), select=select, weights=weights)
 
 
+@pytest.mark.slow
 def test_a_budget_is_respected(fresh: Fresh) -> None:
     run = fresh("segmentation")
     held = planted(run, (GOOD, FAIR, FAIR))

@@ -68,6 +68,7 @@ def test_equals_the_ensemble_bit_for_bit(ensemble: Ensemble, artifact: Path) -> 
     assert again.metrics == {"val": {"cc": 0.5, "bad": None}}
 
 
+@pytest.mark.slow
 def test_a_fresh_process_elsewhere_without_network_and_pickle_gives_the_same_bits(
     ensemble: Ensemble, artifact: Path, tmp_path: Path
 ) -> None:

@@ -440,6 +440,7 @@ def test_a_damaged_end_of_the_journal_is_ignored(torn: bytes, saliency: de.Ensem
     assert folder.run().skipped == 4
 
 
+@pytest.mark.slow  # tests/robustness/test_kills.py kills commands
 def test_a_killed_run_goes_on_where_it_was(saliency: de.Ensemble, tmp_path: Path) -> None:
     images = make_images(tmp_path / "in", [(20, 30)] * 40)
     folder = Folder(saliency, images, tmp_path / "out")

@@ -85,6 +85,7 @@ def test_networks_that_normalize_differently_are_not_joined(monkeypatch: pytest.
         torch.testing.assert_close(result, ensemble(some_images()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_with_a_rotated_view_runs_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     member = make()
     ensemble = de.Ensemble(

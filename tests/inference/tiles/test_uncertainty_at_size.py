@@ -200,7 +200,9 @@ def test_a_cascade_over_all_members_agrees() -> None:
     assert_maps(at_image_size(got.prediction, pixels, "x", None, ensemble), reference(ensemble, pixels))
 
 
-@pytest.mark.parametrize("by", ["mutual_information", "entropy", "disagreement"])
+@pytest.mark.parametrize(
+    "by", ["mutual_information", *(pytest.param(by, marks=pytest.mark.slow) for by in ("entropy", "disagreement"))]
+)
 def test_the_ranking_is_the_mean_at_the_images_size(by: str, tmp_path: Path, densemble: Callable[..., Any]) -> None:
     ensemble, pixels = build("segmentation"), photo()
     Image.fromarray(pixels).save(tmp_path / "a.png")

@@ -36,7 +36,7 @@ def _values(line: bytes) -> dict[str, Any]:
     Raises:
         ValueError: it is no JSON object, or its values differ from its checksum; lines of older versions have none.
     """
-    values = parse_json(line.decode())
+    values = parse_json(line.decode(), file_names=True)
     if not isinstance(values, dict):
         raise Unreadable("it is no JSON object")
     stored = values.pop(_SUM, None)

@@ -56,6 +56,7 @@ def test_outputs_equal_eager_and_are_not_overwritten() -> None:
         assert torch.equal(weight, now) and stride == now.stride()  # the network is left as it is
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.skipif(not native_bf16(CPU), reason="the processor has no bfloat16")
 def test_bfloat16_is_used_and_near() -> None:
