@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from densemble.inference.runtime.disk_cache import installed_version
+from densemble.versions import installed_versions
 
 
 def environment(*packages: str) -> dict[str, Any]:
@@ -21,5 +21,5 @@ def environment(*packages: str) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "versions": {name: installed_version(name) for name in ("torch", "torchvision", "timm", *packages)},
+        "versions": installed_versions("torch", "torchvision", "timm", *packages),
     }

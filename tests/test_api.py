@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import densemble as de
 from densemble.errors import PartialError, UsageError
+from densemble.versions import installed_versions
 
 
 def test_every_public_name_is_there() -> None:
@@ -69,3 +71,11 @@ def test_a_failed_member_is_an_error_and_the_others_can_be_opened(scenes: Path, 
     assert list(de.Run(tmp_path / "run").trained()) == ["resdeconv"]
     with pytest.raises(UsageError, match="needs task="):
         de.train(scenes, members, tmp_path / "other")
+
+
+def test_without_an_installation_the_version_is_that_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("densemble.versions.version", missing)
+    assert installed_versions("densemble", "torch") == {"densemble": de.__version__, "torch": None}

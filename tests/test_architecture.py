@@ -18,7 +18,7 @@ TOP = "densemble"
 # From bottom to top. Parts of one layer must not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("terminal",),
-    ("errors", "messages", "progress"),
+    ("errors", "messages", "progress", "versions"),
     ("shapes", "user_code", "input_files", "threads"),
     ("untrusted",),
     ("markup",),

@@ -10,6 +10,8 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from densemble.versions import __version__ as __version__
+
 for _switch in ("HF_HUB_DISABLE_TELEMETRY", "MLFLOW_DISABLE_TELEMETRY"):
     os.environ.setdefault(_switch, "1")  # read when the library is imported, so it must be set before
 
@@ -79,7 +81,6 @@ _MODULES = {
     "tune": "tuning",
 }
 
-__version__ = "0.1.0"
 __all__ = [
     "BACKENDS",
     "COMBINE",

@@ -30,6 +30,7 @@ from densemble.commands.output import warn
 from densemble.errors import DensembleError, ResourceError, Terminated
 from densemble.messages import shown
 from densemble.terminal import lost_output, open_streams, print_result
+from densemble.versions import __version__
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -42,9 +43,7 @@ app = typer.Typer(
 
 def _print_version(requested: bool) -> None:
     if requested:
-        from importlib.metadata import version  # not above: it imports much that help does not need
-
-        print_result(f"densemble {version('densemble')}")
+        print_result(f"densemble {__version__}")
         raise typer.Exit
 
 

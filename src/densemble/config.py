@@ -206,7 +206,7 @@ class TrainerConfig(_Strict):
     num_nodes: PositiveInt = 1
     strategy: str = "auto"
     deterministic: bool = False
-    workers: int | None = Field(None, ge=0, description="processes that load images; default: 0 on a CPU, 4 with a GPU")
+    workers: int | None = Field(None, ge=0, description="processes that load images; default: a thread; a GPU augments")
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = []
     cache_dir: str | None = Field(None, description="folder of decoded images; default: RUN/cache")
     keep_checkpoints: bool = Field(False, description="keep checkpoints and RUN/cache when the run is complete")

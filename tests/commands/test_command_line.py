@@ -193,9 +193,9 @@ def test_doctor_empties_the_cache_alone(densemble: Command, tmp_path: Path, monk
 
 
 def test_doctor_names_the_extras_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from densemble.inference.runtime import disk_cache
+    from densemble import versions
 
-    monkeypatch.setattr(disk_cache, "installed_version", lambda name: None if name == "onnxscript" else "1.0")
+    monkeypatch.setattr(versions, "installed_version", lambda name: None if name == "onnxscript" else "1.0")
     found = doctor.extras()
     assert found["onnx"] == {"missing": ["onnxscript"], "install": "pip install 'densemble[onnx]'"}
     assert found["geo"] == {"missing": [], "install": None} and "dev" not in found

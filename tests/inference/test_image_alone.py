@@ -125,7 +125,7 @@ def test_a_cascade_fails_for_the_images_that_reach_the_member(members: dict[str,
         predict_cascade(ensemble, images(), policy)
     assert caught.value.images == (BLACK,)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compute, "PIXELS", 48 * 64)  # image by image
+        patch.setitem(compute.PIXELS, "cpu", 48 * 64)  # image by image
         with pytest.raises(UnusableMaps) as caught:
             compute.batch_predictor(ensemble, False)(images())
     assert caught.value.images == (BLACK,)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from densemble.data.decoded_cache import DecodedSplit
 from densemble.data.transforms import AUGMENT
 from densemble.training import dataset
-from densemble.training.dataset import AHEAD, DecodedSamples, EpochSampler, batches
+from densemble.training.dataset import AHEAD, DecodedSamples, DeviceSamples, EpochSampler, batches
 from densemble.training.features import FeatureSamples
 
 Splits = tuple[DecodedSplit, DecodedSplit]
@@ -38,6 +38,26 @@ def test_threads_and_processes_give_the_same_batches(splits: Splits) -> None:
     for (image, target), (other_image, other_target) in zip(here, there, strict=True):
         assert torch.equal(image, other_image) and torch.equal(target, other_target)
     assert not torch.equal(here[0][0], here[5][0]), "epochs differ"
+
+
+def test_batches_of_a_device_are_those_of_single_samples(splits: Splits) -> None:
+    settings = (splits[0], (12, 16), "heat", 0.0, AUGMENT["strong"], 7)
+    sampler, expected = EpochSampler(len(splits[0]), 7, 5), all_batches(splits, 0)[:5]
+    found = list(batches(DeviceSamples(*settings, torch.device("cpu")), sampler, 5))
+    for (image, target), (other_image, other_target) in zip(found, expected, strict=True):
+        assert torch.equal(image, other_image) and torch.equal(target, other_target)
+
+
+def test_16_bit_images_and_labels_above_255_reach_a_device(splits: Splits) -> None:
+    images = np.random.default_rng(0).integers(0, 65536, (3, 3, 8, 8), dtype=np.uint16)
+    labels = np.arange(192, dtype=np.uint16).reshape(3, 8, 8) * 100
+    split = DecodedSplit(images, labels, ("a", "b", "c"))
+    samples = DeviceSamples(split, (8, 8), "labels", 65535, AUGMENT["none"], 0, torch.device("cpu"))
+    for (image, target), pixels, label in zip(
+        samples.__getitems__([(0, 0), (0, 1), (0, 2)]), images, labels, strict=True
+    ):
+        torch.testing.assert_close(image, torch.from_numpy(pixels.astype(np.float32)) / 65535)
+        assert target.tolist() == label.tolist()
 
 
 class Numbers(Dataset[Tensor]):

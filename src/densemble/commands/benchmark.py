@@ -34,6 +34,9 @@ def benchmark(
         typer.Option(autocompletion=completed(PRECISIONS), help=f"Lowest permitted precision: {listed(PRECISIONS)}."),
     ] = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each variant; medians are shown.")] = 9,
+    seconds: Annotated[
+        float, typer.Option(min=0, help="Time for all rounds together; no further round begins after it.")
+    ] = 60,
     data: Annotated[Path | None, typer.Option(help="Data set to score the variants on.")] = None,
     split: Split = None,
     max_images: Annotated[
@@ -46,7 +49,7 @@ def benchmark(
         float | None, typer.Option(help="Also measure a cascade that takes this share of the cost.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Number of threads. Default: that of PyTorch.")] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
@@ -68,31 +71,31 @@ def benchmark(
     require_split(split)
     check_execution(backend, precision)
     image_size = parse_size(size)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or torch.get_num_threads())
     ensemble = load(artifact, device, function or (), min_members)
     policy = _policy(ensemble, keep, budget, data)
     variants = (("eager", "fp32"), (backend, "fp32"), (backend, precision))
-    torch_device = torch.device(device)
+    torch_device = next(ensemble.parameters()).device
     scored = None if data is None else _data_and_split(ensemble, data, split, setting)
     images = _images(ensemble, scored, batch, image_size)
     request = Request(
-        str(artifact), "", backend, precision, device, torch.get_num_threads(), function or (), min_members
+        str(artifact), "", backend, precision, str(torch_device), torch.get_num_threads(), function or (), min_members
     )
     values: dict[str, Any] = {
         "artifact": str(artifact), "size": list(image_size), "batch": batch, "rounds": rounds,
         "machine": machine(torch_device),
     }  # fmt: skip
     with temporary_cache():
-        say(f"timing fresh processes, then {rounds} rounds of each variant")
+        say(f"timing at most {rounds} rounds of each variant")
+        values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds, most_seconds=seconds))
+        _print_batch(values, name_of(backend, precision), json)
         values["processes"] = process_values(measure_processes(request, images))
-        values |= batch_values(measure_batch(ensemble, images.to(torch_device), variants, rounds))
+        _print_processes(values["processes"], json)
         if scored is not None:
             values |= _scores(ensemble, *scored, variants, policy, max_images)
+            _print_scores(values, ensemble.task.primary, json)
     if json:
         print_json(values)
-    else:
-        _print(values, name_of(backend, precision), ensemble.task.primary)
 
 
 def _data_and_split(
@@ -154,8 +157,10 @@ def _policy(ensemble: "Ensemble", keep: float | None, budget: float | None, data
     return policy
 
 
-def _print(values: dict[str, Any], variant: str, primary: str) -> None:
-    """Print the tables of members (timed in one variant), variants, fresh processes and scores."""
+def _print_batch(values: dict[str, Any], variant: str, json: bool) -> None:
+    """Print limits of the machine, members (timed in one variant) and variants, unless JSON is printed at the end."""
+    if json:
+        return
     limits = values["limits"]
     peaks = ", ".join(f"{rate / GIGA:,.0f} GFLOP/s in {name}" for name, rate in limits["convolution"].items())
     print_result(f"limits: convolutions {peaks}; copies {limits['bandwidth'] / GIGA:.0f} GB/s\n")
@@ -170,21 +175,32 @@ def _print(values: dict[str, Any], variant: str, primary: str) -> None:
         rows.append([*row, None if ratio is None else round(ratio, 2)])
     print_result("")
     print_table(["variant", "ms", "times as fast", "relative error", "time over limit"], rows)
+
+
+def _print_processes(processes: dict[str, Any], json: bool) -> None:
+    """Print the table of fresh processes, unless JSON is printed at the end."""
+    if json:
+        return
     steps = ["python", "import", "load", "compile", "predict"]
     rows = [
         [name, process["peak_mib"] and round(process["peak_mib"]), round(process["cold_start_seconds"], 2)]
         + [round(process["seconds"][step], 2) for step in steps]
-        for name, process in values["processes"].items()
+        for name, process in processes.items()
     ]
     print_result("")
     print_table(["fresh process", "peak MiB", "first map after s", *steps], rows)
-    if "scores" in values:
-        rows = [
-            [name, score[primary], score["lost"], score["seconds"], round(score["times_as_fast"], 2)]
-            for name, score in values["scores"].items()
-        ]
-        print_result("")
-        print_table([f"{values['split']} images", primary, "score lost", "seconds", "times as fast"], rows)
+
+
+def _print_scores(values: dict[str, Any], primary: str, json: bool) -> None:
+    """Print the table of scores on a split, unless JSON is printed at the end."""
+    if json:
+        return
+    rows = [
+        [name, score[primary], score["lost"], score["seconds"], round(score["times_as_fast"], 2)]
+        for name, score in values["scores"].items()
+    ]
+    print_result("")
+    print_table([f"{values['split']} images", primary, "score lost", "seconds", "times as fast"], rows)
 
 
 def _member_row(member: dict[str, Any], variant: str) -> list[Any]:

@@ -71,10 +71,10 @@ def _facts() -> dict[str, Any]:
     """Versions, hardware and settings of the machine, and the problems with them."""
     import torch
 
-    from densemble.inference.runtime.disk_cache import installed_version
     from densemble.nets.local_weights import WEIGHTS_DIR_VARIABLE
     from densemble.storage.user_cache import bytes_in
     from densemble.training.fit import bf16_is_fast
+    from densemble.versions import installed_version
 
     weights = os.environ.get(WEIGHTS_DIR_VARIABLE)
     versions = {name: installed_version(name) for name in PACKAGES}
@@ -133,7 +133,7 @@ def extras() -> dict[str, dict[str, Any]]:
     """Return for each extra its missing packages, and the command that installs them; empty without metadata."""
     from importlib.metadata import PackageNotFoundError, metadata, requires
 
-    from densemble.inference.runtime.disk_cache import installed_version
+    from densemble.versions import installed_version
 
     try:
         names, lines = metadata("densemble").get_all("Provides-Extra") or [], requires("densemble") or []

@@ -28,7 +28,7 @@ def evaluate(
     artifact: ArtifactPath,
     data: DataPath,
     split: Split = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     function: Function = None,
     min_members: MinMembers = None,
     setting: Set = None,
@@ -43,13 +43,14 @@ def evaluate(
         from densemble.commands.argument_order import require_artifact_first, require_data
         from densemble.commands.split_data import data_for, require_split
         from densemble.evaluation.scores import evaluate as score
+        from densemble.inference.runtime.streamed import placed
         from densemble.report.evaluation_page import evaluate_with_report
         from densemble.storage.artifact import load
 
         require_split(split)
         require_artifact_first("evaluate", artifact, [data])
         require_data("evaluate", data)
-        ensemble = load(artifact, device, function or (), min_members)
+        ensemble = placed(load(artifact, "cpu", function or (), min_members), device)
         folder = data_for(ensemble, data, setting)
 
         if report is None:

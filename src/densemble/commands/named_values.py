@@ -15,7 +15,7 @@ COMBINE = (
 )  # fmt: skip
 CALIBRATE = ("auto", "none", "temperature", "vector", "variance")
 GUARANTEE = ("none", "set", "risk", "interval")
-BACKENDS = ("auto", "eager", "inductor", "onnxruntime", "openvino")
+BACKENDS = ("auto", "eager", "cudagraph", "inductor", "onnxruntime", "openvino")
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 SAVE = (
     "map", "overlay", "uncertainty", "npy", "guarantee", "coco", "coco-polygons", "geojson", "labelstudio", "cvat",

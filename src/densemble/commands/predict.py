@@ -10,7 +10,7 @@ from densemble.commands.evaluate import require_all_members
 from densemble.commands.named_values import BACKENDS, PRECISIONS, RANKINGS, SAVE, completed, listed
 from densemble.commands.output import print_json, say, warn
 from densemble.commands.progress import command_progress
-from densemble.commands.shared_options import ArtifactPath, Function, Json, MinMembers, Quiet
+from densemble.commands.shared_options import ArtifactPath, Device, Function, Json, MinMembers, Quiet
 
 if TYPE_CHECKING:
     from densemble.ensemble.ensemble import Ensemble
@@ -43,8 +43,11 @@ def predict(
         float | None,
         typer.Option(help="Stop early with a cascade that takes at most this share of the cost, for example 0.4."),
     ] = None,
-    device: Annotated[str, typer.Option(help="PyTorch device: cpu, cuda, ...")] = "cpu",
-    batch: Annotated[int, typer.Option(help="Number of images that are computed together.")] = 8,
+    device: Device = "auto",
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Number of images that are computed together. Default: 8, on a GPU 32."),
+    ] = None,
     tile: Annotated[int, typer.Option(help="Side of the windows of large images, in pixels.")] = 1024,
     again: Annotated[
         bool, typer.Option("--again", help="Also predict the images that an earlier run finished.")
@@ -95,8 +98,8 @@ def predict(
         if min_members is None:
             saved += finished_earlier(images, out, backend, precision, options)
         if not saved:
-            ensemble = load(artifact, device, function or (), min_members)
-            results = predictions(ensemble, images, backend, precision, out=out, options=options)
+            ensemble = load(artifact, "cpu", function or (), min_members)
+            results = predictions(ensemble, images, backend, precision, device=device, out=out, options=options)
             _collect(results, len(images), saved, failed)
     if json:
         print_json(predict_values(artifact, out, saved, failed))

@@ -69,7 +69,7 @@ Split = Annotated[
         help=f"Split: {listed(SPLITS)}. Default: test if the data set has one, else val.",
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="PyTorch device: cpu, cuda, ...")]
+Device = Annotated[str, typer.Option("--device", help="Device: cpu, cuda, cuda:1, ...; auto: the GPU if there is one.")]
 Function = Annotated[
     list[str] | None,
     typer.Option(

@@ -78,9 +78,9 @@ def resize_image(image: Array, size: Size) -> Tensor:
     return resized.round().clamp(0, 65535).to(torch.uint16) if image.dtype == np.uint16 else resized
 
 
-def unit(images: Array) -> Tensor:
+def unit(images: Array | Tensor) -> Tensor:
     """Converts cached images to float32 in [0, 1]."""
-    tensor = torch.from_numpy(np.array(images))
+    tensor = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     return tensor.float() / 65535 if tensor.dtype == torch.uint16 else tensor

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.placement import on_device
 from densemble.evaluation.bootstrap import LEVEL, bootstrap, bootstrap_gain, resample
 from densemble.evaluation.scores import images_with_targets, update_metric
-from densemble.inference.predict import on_device, prepared
+from densemble.inference.predict import prepared
 from densemble.metrics import Objective
 from densemble.nets.modes import eval_mode
 from densemble.selection.candidate_scores import measure

@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from densemble.storage.run_records import CheckRecord, optional_record, read_dig
 from densemble.storage.runs import RunFolder
 from densemble.storage.user_cache import cache_part, prune
 from densemble.storage.writing import write_json
+from densemble.versions import __version__
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,6 @@ def _cache_file(data: FolderData, unpaired: Severity) -> Path:
     names = [layout.name, layout.split_by, layout.classes, layout.unpaired, layout.doubled]
     names += [unpaired] if layout.unpaired else []
     digests = {split: pair_digests(samples) for split, samples in layout.splits.items()}
-    context = [version("densemble"), data.path.resolve(), data.task_name, options, data.color_map, names]
+    context = [__version__, data.path.resolve(), data.task_name, options, data.color_map, names]
     text = json.dumps([[str(part) for part in context], digests])
     return cache_part("checks") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

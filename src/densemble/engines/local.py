@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ from densemble.tasks.losses.user_loss import require_user_loss
 from densemble.training.soft_targets import SoftTargets
 from densemble.training.user_callbacks import NO_CALLBACKS, UserCallbacks
 from densemble.user_code import is_user_function
+from densemble.versions import installed_versions
 
 log = logging.getLogger(__name__)
 
@@ -223,7 +223,7 @@ def _open_run(run: RunFolder, data: FolderData, config: RunConfig, digests: dict
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: version(name) for name in packages},
+        "versions": installed_versions(*packages),
     }
     write_json(run.path / "env.json", environment)
     splits = {name: len(samples) for name, samples in data.layout.splits.items()}

@@ -36,12 +36,13 @@ def _pixels(image: Any, channels: int) -> np.ndarray[Any, Any]:
     return array[..., None] if array.ndim == 2 else array
 
 
-def as_images(images: Any, channels: int = 3) -> Tensor:
+def as_images(images: Any, channels: int = 3, keep_bytes: bool = False) -> Tensor:
     """Convert one image or a batch to float ``(B, C, H, W)`` in [0, 1].
 
     Args:
         images: tensor (channels first), array (channels last), PIL image, or a list of these, all of one size.
         channels: C.
+        keep_bytes: leave uint8 as it is; :func:`from_bytes` converts it later.
 
     Raises:
         UsageError: wrong shape or type, or float values outside [0, 1].
@@ -66,7 +67,12 @@ def as_images(images: Any, channels: int = 3) -> Tensor:
         raise UsageError(f"a tensor must be {expected}, got {tuple(images.shape)}; {_remedy(channels)}")
     if 0 in tensor.shape:
         raise UsageError(f"images of shape {tuple(images.shape)} have no pixels; give at least one image")
-    return _unit_floats(tensor)
+    return tensor if keep_bytes and tensor.dtype == torch.uint8 else _unit_floats(tensor)
+
+
+def from_bytes(images: Tensor) -> Tensor:
+    """Convert uint8 to float32 in [0, 1]; floats stay as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _batch(images: list[Tensor]) -> Tensor:
@@ -96,7 +102,7 @@ def _remedy(channels: int) -> str:
 def _unit_floats(tensor: Tensor) -> Tensor:
     """Convert uint8 to float32 in [0, 1], and check that float values are in that range."""
     if tensor.dtype == torch.uint8:
-        return tensor.float() / 255
+        return from_bytes(tensor)
     if not tensor.is_floating_point():
         raise UsageError(f"images must be uint8, or float in [0, 1], got {tensor.dtype}; convert them")
     low, high = (float(value) for value in tensor.aminmax())

@@ -1,6 +1,8 @@
 """Predicting without a member: unusable maps, the images they concern, and the remaining fitted parameters."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, Protocol, Self, TypeVar
@@ -12,6 +14,7 @@ from densemble.ensemble.combine import rule_row
 from densemble.errors import ArtifactError
 
 Result = TypeVar("Result")
+_DEFERRED: ContextVar[list[Tensor] | None] = ContextVar("deferred", default=None)
 
 
 class UnusableMaps(ArtifactError):
@@ -120,8 +123,22 @@ def per_image(
     return done
 
 
+@contextmanager
+def deferred_checks() -> Iterator[list[Tensor]]:
+    """Collect the results of :func:`require_usable` as scalar bool tensors, instead of waiting for each of them.
+
+    A CUDA graph cannot wait for a value while it is recorded. The caller checks the tensors after the run.
+    """
+    results: list[Tensor] = []
+    token = _DEFERRED.set(results)
+    try:
+        yield results
+    finally:
+        _DEFERRED.reset(token)
+
+
 def require_usable(member: str, logits: Tensor, images: int, channels: int) -> None:
-    """Check a member's logits.
+    """Check a member's logits; see also :func:`deferred_checks`.
 
     Raises:
         UnusableMaps: the logits of some images are not finite, or all have a wrong shape.
@@ -132,7 +149,11 @@ def require_usable(member: str, logits: Tensor, images: int, channels: int) -> N
     if torch.compiler.is_compiling():
         return
     # A finite sum proves that all values are finite, 30 times faster than checking each value.
-    if bool(logits.sum().isfinite()):
+    finite, deferred = logits.sum().isfinite(), _DEFERRED.get()
+    if deferred is not None:
+        deferred.append(finite)
+        return
+    if bool(finite):
         return
     bad = (~logits.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
     if bad:

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from densemble.data.folder import FolderData
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.placement import on_device
 from densemble.errors import UsageError, did_you_mean
 from densemble.exporters.description import describe
 from densemble.exporters.graph import EnsembleGraph, GraphOptions, require_exportable, trace
@@ -22,7 +23,6 @@ from densemble.exporters.python_source import require_module_name, write_python
 from densemble.exporters.runner import Run
 from densemble.exporters.torch_program import open_torch, write_torch
 from densemble.exporters.verify import compare
-from densemble.inference.predict import on_device
 from densemble.nets.dense import DenseModel
 from densemble.nets.modes import eval_mode
 from densemble.nets.network_arguments import unwrapped

@@ -71,7 +71,7 @@ def write_card(
         raise UsageError(f"'{path}' is a folder; name the file, for example '{path / 'README.md'}'")
     if path.exists() and f"library_name: {LIBRARY}" not in path.read_text(encoding="utf-8", errors="replace"):
         raise UsageError(f"'{path}' exists and is not a model card of densemble; name another file (-o), or remove it")
-    facts = card_facts(file, load(file, functions=functions), run)
+    facts = card_facts(file, load(file, "cpu", functions), run)
     options = CardOptions(str(HubAddress(repository)) if repository else file.name, licence)
     require_writable(path.parent)
     write_text(path, f"{make_card(facts, options)}\n")

@@ -1,13 +1,13 @@
 """Description of an exported ensemble, stored as JSON in its file: input, outputs, members, and measured scores."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.prediction import MAPS
 from densemble.exporters.graph import EnsembleGraph
 from densemble.storage.artifact import LICENCE_NOTE
+from densemble.versions import installed_versions
 
 KEY = "densemble"
 """Key of the description in the metadata of a file."""
@@ -49,7 +49,7 @@ def describe(graph: EnsembleGraph) -> dict[str, Any]:
         "calibration": None if ensemble.calibration is None else ensemble.calibration.describe(),
         "guarantee": None if ensemble.guarantee is None else ensemble.guarantee.describe(),
         "scores": ensemble.metrics,
-        "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
+        "versions": installed_versions("densemble", "torch", "torchvision", "timm"),
         "licence": LICENCE_NOTE,
     }
 

@@ -130,7 +130,7 @@ def _hub_model(
     with scratch_folder() as scratch:
         if isinstance(ensemble, str | Path):
             file = artifact_file(ensemble)
-            loaded: Ensemble | DenseModel = load(file, functions=functions)
+            loaded: Ensemble | DenseModel = load(file, "cpu", functions)
         else:
             file, loaded = save(ensemble, scratch / ARTIFACT), ensemble
         whole = Ensemble([loaded]) if isinstance(loaded, DenseModel) else loaded
@@ -151,7 +151,7 @@ def from_pretrained(
     *,
     revision: str | None = None,
     token: str | None = None,
-    device: str = "cpu",
+    device: str = "auto",
     functions: Sequence[str] = (),
     min_members: int | None = None,
 ) -> Ensemble:

@@ -1,20 +1,24 @@
 """Prediction of one batch with all members or a cascade, in parts of limited size so that memory stays bounded."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor
 
 from densemble.ensemble.cascade import Cascade, CascadeUse, Check, Policy, cascade_use
 from densemble.ensemble.ensemble import Ensemble
+from densemble.ensemble.input_images import from_bytes
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.ensemble.uncertainty import Asked
-from densemble.errors import UsageError
+from densemble.errors import ResourceError, UsageError
 from densemble.inference.cascade_runner import predict_cascade, require_policy
+from densemble.inference.runtime.recorded_prediction import Launched, RecordedPrediction
 
-PIXELS = 2_000_000
-"""Most pixels of images that are computed at once."""
+PIXELS = {"cpu": 2_000_000, "cuda": 32_000_000}
+"""Most pixels of images that are computed at once, by type of the device; on a GPU fewer if its memory is too small."""
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +70,11 @@ def batch_predictor(
     uncertainty: Asked,
     policy: Policy | None = None,
     used: Callable[[CascadeUse], None] = lambda use: None,
-) -> Callable[[Tensor], Prediction]:
-    """Make a function that predicts a batch of images ``(B, C, H, W)`` in [0, 1] on the ensemble's device.
+) -> "BatchPredictor":
+    """Make a function that predicts a batch of images ``(B, C, H, W)`` on the ensemble's device.
 
-    The function raises :class:`UnusableMaps` if a member gives no usable map of some images and they cannot be
-    predicted without it; the other images of the batch can.
+    Images are float in [0, 1] or uint8. The function raises :class:`UnusableMaps` if a member gives no usable map of
+    some images and they cannot be predicted without it; the other images of the batch can.
 
     Args:
         ensemble: in eval mode.
@@ -84,25 +88,84 @@ def batch_predictor(
     if policy is not None:
         require_policy(ensemble, policy)
     device = next(ensemble.parameters()).device
+    recorded = RecordedPrediction(ensemble, uncertainty)
 
-    def predict_part(images: Tensor) -> Prediction:
-        images = images.to(device, non_blocking=True)
+    def launch(images: Tensor) -> Launched:
+        if policy is None and device.type == "cuda":
+            return recorded.launch(images.pin_memory() if images.device.type == "cpu" else images)
+        images = from_bytes(images.to(device, non_blocking=True))
         if policy is None:
-            return ensemble.predict_members(images, uncertainty)
-        result = predict_cascade(ensemble, images, policy, uncertainty)
-        assert ensemble.cascade is not None
-        used(cascade_use(result.used, policy, ensemble.cascade.shares))
-        return result.prediction
+            prediction = ensemble.predict_members(images, uncertainty)
+        else:
+            result = predict_cascade(ensemble, images, policy, uncertainty)
+            assert ensemble.cascade is not None
+            used(cascade_use(result.used, policy, ensemble.cascade.shares))
+            prediction = result.prediction
+        return lambda: prediction
 
-    def predict_batch(images: Tensor) -> Prediction:
-        at_once = max(PIXELS // (images.shape[-2] * images.shape[-1]), 1)
-        parts = []
-        for first in range(0, len(images), at_once):
-            part = images[first : first + at_once]
+    return BatchPredictor(launch, PIXELS.get(device.type, PIXELS["cpu"]), in_flight=2 if device.type == "cuda" else 1)
+
+
+class BatchPredictor:
+    """Predicts batches in parts of limited size; halves the size when a part does not fit into the memory of a GPU.
+
+    Args:
+        launch: starts the prediction of a part and returns a function that waits for it.
+        pixels: most pixels of the images of a part.
+        in_flight: number of batches that should be launched before the first of them is waited for.
+    """
+
+    def __init__(self, launch: Callable[[Tensor], Launched], pixels: int, in_flight: int = 1) -> None:
+        self._launch, self.pixels, self.in_flight = launch, pixels, in_flight
+
+    def __call__(self, images: Tensor) -> Prediction:
+        """Predict images ``(B, C, H, W)``, see :meth:`launch`."""
+        return self.launch(images)()
+
+    def launch(self, images: Tensor) -> Launched:
+        """Start the prediction of images ``(B, C, H, W)``; the returned function waits for it.
+
+        Raises:
+            UnusableMaps: see :func:`batch_predictor`; the returned function raises it too.
+            ResourceError: a single image does not fit into the memory of the GPU.
+        """
+        parts: list[tuple[range, Launched]] = []
+        first = 0
+        while first < len(images):
+            indices = range(first, min(first + self._at_once(images), len(images)))
+            part = images[indices.start : indices.stop]
             try:
-                parts.append(predict_part(part))
-            except UnusableMaps as error:
-                raise error.at(range(first, first + len(part)), len(images)) from error
-        return Prediction.cat(parts)
+                with _counted_in(indices, len(images)):
+                    parts.append((indices, self._launch(part)))
+            except torch.OutOfMemoryError as error:
+                self._halve(part, error)
+                continue
+            first = indices.stop
+        return lambda: Prediction.cat([_waited_for(part, indices, len(images)) for indices, part in parts])
 
-    return predict_batch
+    def _at_once(self, images: Tensor) -> int:
+        return max(self.pixels // (images.shape[-2] * images.shape[-1]), 1)
+
+    def _halve(self, part: Tensor, error: Exception) -> None:
+        size = "x".join(map(str, part.shape[-2:]))
+        if len(part) == 1:
+            raise ResourceError(
+                f"one image of {size} does not fit into the memory of the GPU; use --device cpu, or smaller images"
+            ) from error
+        self.pixels = len(part) // 2 * part.shape[-2] * part.shape[-1]
+        torch.cuda.empty_cache()
+        log.warning(f"GPU memory is too small for {len(part)} images of {size}: continuing with {len(part) // 2}")
+
+
+def _waited_for(part: Launched, indices: range, batch: int) -> Prediction:
+    with _counted_in(indices, batch):
+        return part()
+
+
+@contextmanager
+def _counted_in(indices: range, batch: int) -> Iterator[None]:
+    """Raise :class:`UnusableMaps` of a part with the indices of its images in the whole batch."""
+    try:
+        yield
+    except UnusableMaps as error:
+        raise error.at(indices, batch) from error

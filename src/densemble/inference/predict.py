@@ -1,13 +1,10 @@
 """predict: the entry point of the command line and of Python, from sources to predictions or files."""
 
-import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack, get_args, overload
-
-import torch
 
 from densemble.ensemble.cascade import CascadeUse, Policy
 from densemble.ensemble.ensemble import Ensemble
@@ -30,6 +27,7 @@ from densemble.inference.runtime.backends import BACKENDS, Precision
 from densemble.inference.runtime.choose_backend import candidates
 from densemble.inference.runtime.execution import Execution
 from densemble.inference.runtime.fast_ensemble import execution_of, make_fast_ensemble
+from densemble.inference.runtime.streamed import is_streamed, placed
 from densemble.inference.saved import SavedPrediction
 from densemble.inference.sources import Item, Source, make_items
 from densemble.inference.tiles.predict_large import is_windowed, predict_large
@@ -55,8 +53,8 @@ class PredictOptions:
     Attributes:
         keep: stop early: run the fewest members that keep about this share of the ensemble's score, for instance 0.995.
         budget: stop early: spend at most this share of the ensemble's cost, for instance 0.4.
-        batch: number of images of equal size that are computed together; default 1, and 8 with ``out``. A larger batch
-            is faster on a GPU, takes more memory, and may change the last bit of a map.
+        batch: number of images of equal size that are computed together; default 1, with ``out`` 8, on a GPU 32. A
+            larger batch is faster on a GPU, takes more memory, and may change the last bit of a map.
         tile: side of the windows of files too large for memory, in pixels. This and the following options need ``out``.
         save: kinds of files: ``map``, ``overlay``, ``uncertainty``, ``npy``, ``guarantee``, ``coco``,
             ``coco-polygons``, ``geojson``, ``labelstudio``, ``cvat``, ``csv``.
@@ -100,7 +98,7 @@ def predict(
     backend: str = ...,
     precision: str = ...,
     *,
-    device: str | None = ...,
+    device: str = ...,
     out: None = ...,
     options: PredictOptions | None = ...,
     **more: Unpack[PredictKeywords],
@@ -114,7 +112,7 @@ def predict(
     backend: str = ...,
     precision: str = ...,
     *,
-    device: str | None = ...,
+    device: str = ...,
     out: str | Path,
     options: PredictOptions | None = ...,
     **more: Unpack[PredictKeywords],
@@ -127,7 +125,7 @@ def predict(
     backend: str = "auto",
     precision: str = "auto",
     *,
-    device: str | None = None,
+    device: str = "auto",
     out: str | Path | None = None,
     options: PredictOptions | None = None,
     **more: Unpack[PredictKeywords],
@@ -147,13 +145,13 @@ def predict(
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
             ``(B, 3, H, W)``, a PIL image, a Dataset or DataLoader of images (or of images and targets), or a list of
             these.
-        backend: ``eager``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member the fastest one
+        backend: ``eager``, ``cudagraph``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member the fastest one
             with right outputs, measured on this machine if there are enough images to save time.
         precision: the lowest permitted precision: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 if the hardware
             supports it. A member runs in a lower precision only if its maps stay within
             :data:`densemble.inference.runtime.choose_backend.DRIFT` of those in fp32.
-        device: where to compute: ``cpu``, ``cuda``, ...; ``auto``: the GPU if there is one; default: the device of the
-            ensemble. The ensemble itself is not moved.
+        device: where to compute: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one. The ensemble
+            itself is not moved.
         out: folder to write files into.
         options: further options.
         more: fields of :class:`PredictOptions`, such as ``keep=0.995``; they override those of ``options``.
@@ -169,7 +167,7 @@ def predict(
     options = _with_keywords(options or PredictOptions(), more)
     items = make_items(source)
     ensemble = unwrapped(ensemble)
-    plain = on_device(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
+    plain = placed(Ensemble([ensemble]) if isinstance(ensemble, DenseModel) else ensemble, device)
     if len(items) == 1 and items[0].path is None and not callable(items[0].image):
         as_images(items[0].image, plain.in_channels)  # raise for a single wrong image instead of a FailedImage
     for_files = [name for name in _FOR_FILES if getattr(options, name) != getattr(PredictOptions(), name)]
@@ -183,7 +181,7 @@ def predict(
     require_saved(options.save, plain)
     if options.rank_by is not None:
         require_ranked(options.rank_by, plain.task)
-    pace = Pace() if options.batch is None else Pace(options.batch)
+    pace = Pace.for_device(next(plain.parameters()).device, options.batch)
     options = replace(options, fingerprint=options.fingerprint or fingerprint_of(plain))
     folder = require_writable(Path(out))
     with folder_lock(folder, deep=False):  # refused before the networks are prepared
@@ -274,24 +272,6 @@ def _with_folder_files(
             options = replace(output.formats, model_version=version)
             for path in write_folder_files(output.folder, rows, images, records, task, options):
                 log.info(f"{len(images)} images in '{path}'")
-
-
-def on_device(ensemble: Ensemble, device: str | None) -> Ensemble:
-    """The ensemble itself if it is on the device, else a copy on the device.
-
-    Raises:
-        UsageError: no such device.
-    """
-    if device is None:
-        return ensemble
-    present = next(ensemble.parameters()).device
-    try:
-        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        if target.type == present.type and target.index in (None, present.index):
-            return ensemble
-        return copy.deepcopy(ensemble).to(target)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
 
 
 def _predict_whole(
@@ -390,6 +370,8 @@ def prepared(
         UsageError: unknown backend or precision, or one that cannot be used here.
     """
     check_execution(backend, precision)
+    if is_streamed(ensemble):
+        return ensemble
     candidates(backend, precision, next(ensemble.parameters()).device)
     limit = expected if backend == "auto" and precision in ("auto", "fp32") else None
     return make_fast_ensemble(ensemble, Execution(backend, precision, ensemble.task.activation, limit), shared)

@@ -12,7 +12,6 @@ import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
 from densemble.ensemble.membership import keep_members
+from densemble.ensemble.placement import find_device, fits, put_on
 from densemble.ensemble.state import describe as describe_parts
 from densemble.ensemble.state import described
 from densemble.errors import ArtifactError, UsageError
@@ -37,6 +37,7 @@ from densemble.storage.weight_files import write_tensors
 from densemble.storage.writing import require_writable
 from densemble.untrusted import Unreadable, excerpt, parse_json
 from densemble.user_code import is_user_function, require_allowed, user_object
+from densemble.versions import installed_versions
 
 SCHEMA = 1
 KEY = "densemble"
@@ -103,7 +104,7 @@ def _contents(ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "members": members,
         **describe_parts(ensemble),
         "sha256": {name: _digest(tensor) for name, tensor in tensors.items()},
-        "versions": {name: version(name) for name in ("densemble", "torch", "torchvision", "timm")},
+        "versions": installed_versions("densemble", "torch", "torchvision", "timm"),
         "licence": LICENCE_NOTE,
     }
     return description, tensors
@@ -224,13 +225,14 @@ def fingerprint(path: str | Path) -> str:
 
 
 def load(
-    path: str | Path, device: str = "cpu", functions: Sequence[str] = (), min_members: int | None = None
+    path: str | Path, device: str = "auto", functions: Sequence[str] = (), min_members: int | None = None
 ) -> Ensemble:
     """Load an artifact as an :class:`Ensemble` in eval mode; members are read one at a time and tensors are checked.
 
     Args:
         path: file, folder or ``hf://`` address, see :func:`artifact_file`.
-        device: device of the ensemble.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto``: the GPU if there is one and its
+            memory is large enough.
         functions: names ``package.module:NAME`` that may be imported and called: backbones, heads and combination
             rules. An artifact alone never causes code to be called.
         min_members: leave out damaged members, and members that give NaN later, with a warning as long as at least
@@ -244,7 +246,7 @@ def load(
     """
     if min_members is not None and min_members < 1:
         raise UsageError(f"min_members = {min_members}: an ensemble has at least 1 member")
-    path = artifact_file(path)
+    target, path = find_device(device), artifact_file(path)
     values = describe(path)
     with _damage(path):
         specs = {entry["name"]: member_spec(entry) for entry in values["members"]}
@@ -254,10 +256,9 @@ def load(
         ensemble = _build_ensemble(path, values, members, min_members)
         require_suiting(ensemble, list(specs))
         ensemble.leave_out(damaged)
-    try:
-        return ensemble.to(device).eval()
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"cannot put the ensemble on device '{device}': {str(error).splitlines()[0]}") from error
+    if device == "auto" and target.type == "cuda" and not fits(ensemble, target):
+        return ensemble.eval()
+    return put_on(ensemble, target).eval()
 
 
 def _named_parts(specs: Mapping[str, DenseSpec], combine: str) -> list[tuple[str, str]]:

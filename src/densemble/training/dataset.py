@@ -2,9 +2,9 @@
 
 import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from densemble.data.transforms import Augmentation, augment
 from densemble.shapes import Size
 from densemble.tasks.task import TargetKind
 from densemble.threads import is_started
+from densemble.training.batch_stream import BatchStream
 from densemble.training.loader_workers import warn_without_workers
 
 AHEAD = 2
@@ -97,10 +98,41 @@ class DecodedSamples(Samples):
         return image, resize_target(target, self.target_size, self.kind)
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceSamples(DecodedSamples):
+    """The same samples, augmented on a GPU; a batch is copied there as bytes."""
+
+    device: torch.device
+
+    @classmethod
+    def of(cls, samples: DecodedSamples, device: torch.device) -> Self:
+        """Return samples that are augmented on a device."""
+        return cls(**{part.name: getattr(samples, part.name) for part in fields(samples)}, device=device)
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[Tensor, Tensor]]:
+        indices = np.array([index for _, index in keys])
+        images = unit(self._copied(torch.from_numpy(self.split.images[indices])))
+        targets = self._copied(as_target(torch.from_numpy(self.split.targets[indices])))
+        samples = []
+        for key, image, target in zip(keys, images, targets, strict=True):
+            change = (self.seed, *key)
+            image, target = augment(image, target, self.augmentation, change, self.kind, self.fill)
+            samples.append((image, resize_target(target, self.target_size, self.kind)))
+        return samples
+
+    def _copied(self, values: Tensor) -> Tensor:
+        pinned = values.pin_memory() if self.device.type == "cuda" else values
+        return pinned.to(self.device, non_blocking=True)
+
+
 def read_target(split: DecodedSplit, index: int) -> Tensor:
     """Return the target ``(h, w)`` or ``(K, h, w)`` of a sample."""
-    target = torch.from_numpy(np.array(split.targets[index]))
-    return target.int() if target.dtype == torch.uint16 else target  # torch cannot index or compare uint16
+    return as_target(torch.from_numpy(np.array(split.targets[index])))
+
+
+def as_target(values: Tensor) -> Tensor:
+    """Return stored targets in a data type that losses can use: torch cannot index or compare uint16."""
+    return values.int() if values.dtype == torch.uint16 else values
 
 
 def batches(
@@ -142,7 +174,10 @@ class _LoaderGenerator(torch.Generator):
 
 
 class ThreadedLoader(DataLoader[Any]):
-    """DataLoader that prepares ``AHEAD`` batches in a thread if it has no worker processes or cannot start them."""
+    """DataLoader that prepares ``AHEAD`` batches in a thread if it has no worker processes or cannot start them.
+
+    On a GPU, the thread computes on a stream of its own, beside the steps of the training.
+    """
 
     def __iter__(self) -> Any:
         if self.num_workers:
@@ -156,7 +191,7 @@ class ThreadedLoader(DataLoader[Any]):
 
 def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=AHEAD)
-    stopped = threading.Event()
+    stream, stopped = BatchStream(), threading.Event()
 
     def is_reading() -> bool:
         return not stopped.is_set() and threading.main_thread().is_alive()
@@ -171,7 +206,7 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
 
     def work() -> None:
         try:
-            for batch in source:
+            for batch in stream.prepared(source):
                 put((batch, None))
                 if not is_reading():
                     return
@@ -191,7 +226,7 @@ def _prefetch(source: Iterator[Any]) -> Iterator[Any]:
                 return
             if error is not None:
                 raise error
-            yield batch
+            yield stream.taken(batch)
     finally:
         stopped.set()
         thread.join(timeout=5)

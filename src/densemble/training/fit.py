@@ -25,7 +25,7 @@ from densemble.progress.phases import suspended
 from densemble.training.averaging import AVERAGING
 from densemble.training.callbacks import EpochRecord, LiveProgress, TimeLimit, read_rows
 from densemble.training.checkpoints import CheckpointFiles, Start, find_start
-from densemble.training.dataset import DecodedSamples, EpochSampler, batches
+from densemble.training.dataset import DecodedSamples, DeviceSamples, EpochSampler, batches
 from densemble.training.divergence import Divergence, RollBack
 from densemble.training.features import feature_batches
 from densemble.training.interruption import Interruption
@@ -286,8 +286,7 @@ def _loaders(fit: MemberFit, start: Start) -> tuple[DataLoader[Any], DataLoader[
     if settings.cache_features:
         return feature_batches(fit, fit.train, order, size), feature_batches(fit, fit.val, in_order, size)
     gpu = torch.cuda.is_available()
-    workers = (4 if gpu else 0) if settings.machine.workers is None else settings.machine.workers
-    workers = usable_workers(workers, fit.train, size)
+    workers = usable_workers(settings.machine.workers or 0, fit.train, size)
     return (
         batches(_training_samples(fit), order, size, workers, pinned=gpu),
         batches(augmented(fit, fit.val, "none"), in_order, size, workers, pinned=gpu),
@@ -301,6 +300,8 @@ def _training_samples(fit: MemberFit) -> Dataset[Any]:
 
 
 def augmented(fit: MemberFit, split: DecodedSplit, augment: AugmentName) -> DecodedSamples:
-    """Return the samples of a split with an augmentation."""
-    task = fit.task
-    return DecodedSamples(split, fit.target_size, task.target_kind, task.fill, AUGMENT[augment], fit.settings.seed)
+    """Return the samples of a split with an augmentation, which a GPU computes unless there are loader processes."""
+    task, machine = fit.task, fit.settings.machine
+    samples = DecodedSamples(split, fit.target_size, task.target_kind, task.fill, AUGMENT[augment], fit.settings.seed)
+    device = training_device(machine)
+    return DeviceSamples.of(samples, torch.device(device)) if device == "cuda" and not machine.workers else samples

@@ -169,9 +169,22 @@ class MemberModule(lightning.LightningModule):
         scores = {f"val_{key}": value for key, value in scalars(self.scores.compute()).items()}
         self.log_dict({"val_loss": mean(self.validation_loss), **scores})
 
+    @property
+    def _is_fused(self) -> bool:
+        """Whether one kernel updates all weights; with float16 it would also unscale, before they are clipped."""
+        return self.settings.precision != "fp16" and next(self.model.parameters()).is_cuda
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        if self._is_fused and gradient_clip_val:  # Lightning refuses to clip for any fused optimizer
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self.model, self.settings, self.learning_rate)
-        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.settings.weight_decay, fused=self._is_fused or None)
         rate = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.divergence.rate_factor * schedule(self.progress_at(step))
         )

@@ -29,3 +29,16 @@ def test_every_call_receives_a_new_tensor() -> None:
 
 def test_a_slow_round_does_not_change_the_ratio() -> None:
     assert times_as_fast([1.0, 1.0, 10.0], [3.0, 3.0, 30.0]) == pytest.approx(3)
+
+
+def test_no_round_begins_after_the_time() -> None:
+    calls: list[int] = []
+
+    def method(images: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return images
+
+    images = torch.rand(1, 3, 4, 4)
+    assert len(interleaved({"a": method}, images, 5, most_seconds=0)["a"]) == 1
+    assert len(interleaved({"a": method}, images, 5, most_seconds=600)["a"]) == 5
+    assert len(calls) == 1 + 1 + 1 + 5  # each has a warm-up

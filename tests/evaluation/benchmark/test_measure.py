@@ -1,6 +1,8 @@
 """Shares, sums and scores computed from measurements."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from densemble.evaluation.scores import evaluate, images_with_targets
 from densemble.tasks import SaliencyTask
 
 EAGER = (("eager", "fp32"),)
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def test_shares_of_the_limits_by_hand() -> None:
@@ -98,3 +101,10 @@ def test_images_of_a_split_are_resized_and_repeated(scenes: Path) -> None:
     same = split_images(data, "val", 1, (48, 64))
     assert torch.allclose(same, next(images_with_targets(data, "val"))[0], atol=1e-6)
     assert torch.equal(synthetic_images(1, 5, (48, 64))[:, 3:], synthetic_images(1, 3, (48, 64))[:, :2])
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_every_section_on_a_cpu() -> None:
+    command = [sys.executable, str(BENCHMARKS / "bench_gpu.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [row for row in ("batch 2: ", "memory, 2 members: ", "start: ", "folder: ") if row not in done.stdout] == []

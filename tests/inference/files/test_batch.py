@@ -22,9 +22,11 @@ from sampled import sampled
 from torch import Tensor
 
 import densemble as de
+from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import ResourceError, UsageError
 from densemble.inference import sources
+from densemble.inference.compute import BatchPredictor
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.file_kinds import SAVE
 from densemble.inference.files import pipeline as batch_stages
@@ -306,13 +308,13 @@ def test_images_in_progress_are_bounded_whatever_stage_is_slow(
     in_hand, most, lock = 0, 0, threading.Lock()
     read, save = sources.read_for_ensemble, ImagePrediction.save
 
-    def counted_read(path: Path, ensemble: de.Ensemble) -> Any:
+    def counted_read(path: Path, ensemble: de.Ensemble, keep_bytes: bool) -> Any:
         nonlocal in_hand, most
         with lock:
             in_hand += 1
             most = max(most, in_hand)
         time.sleep(0.003 if slow == "read" else 0)
-        return read(path, ensemble)
+        return read(path, ensemble, keep_bytes)
 
     def counted_save(self: ImagePrediction, *arguments: Any) -> list[Path]:
         nonlocal in_hand
@@ -333,6 +335,28 @@ def test_images_in_progress_are_bounded_whatever_stage_is_slow(
     assert in_hand == 0
     assert most <= pace.most_reading + pace.most_waiting + pace.batch + pace.most_writing < 20
     assert most > pace.batch  # they do overlap
+
+
+def test_a_batch_is_launched_before_the_one_before_it_is_waited_for(saliency: de.Ensemble, tmp_path: Path) -> None:
+    events: list[str] = []
+
+    def launch(images: Tensor) -> Callable[[], Prediction]:
+        number = sum(event.startswith("launch") for event in events)
+        events.append(f"launch {number}")
+
+        def wait() -> Prediction:
+            events.append(f"wait {number}")
+            if number == 1 and len(images) == 2:
+                raise UnusableMaps("net", "gives NaN or infinity", [0], 2)
+            return grey(images)
+
+        return wait
+
+    folder = Folder(saliency, make_images(tmp_path / "in", [(8, 9)] * 6), tmp_path / "out")
+    done = folder.run(pace=Pace(2, readers=0, writers=0), compute=BatchPredictor(launch, 10**6, in_flight=2))
+    assert events[:4] == ["launch 0", "launch 1", "wait 0", "launch 2"]
+    assert events.count("wait 1") == 1 and events[-1].startswith("wait")
+    assert done.done == 5 and len(events) == 8  # the usable image of batch 1 is launched again, alone
 
 
 def test_large_images_are_bounded_by_their_bytes(
@@ -534,3 +558,10 @@ def test_seconds_are_parts_of_the_whole(saliency: de.Ensemble, tmp_path: Path) -
     seconds = folder.run(pace=Pace(batch=3), compute=compute).seconds
     assert 0.2 <= seconds["compute"] <= seconds["wall"]
     assert seconds["compute"] + seconds["reading"] + seconds["writing"] <= seconds["wall"]
+
+
+def test_a_gpu_gets_larger_batches_and_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert Pace.for_device(cpu) == Pace(8) and Pace.for_device(cpu, 3) == Pace(3)
+    assert Pace.for_device(gpu) == Pace(32, readers=6, writers=6) and Pace.for_device(gpu, 4).batch == 4

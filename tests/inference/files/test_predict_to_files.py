@@ -13,9 +13,10 @@ from small_networks import SMALL
 
 import densemble as de
 from densemble.ensemble.cascade import Cascade, Policy
+from densemble.ensemble.placement import find_device, on_device
 from densemble.errors import UsageError
 from densemble.inference.files.journal import JOURNAL
-from densemble.inference.predict import PredictOptions, on_device
+from densemble.inference.predict import PredictOptions
 from densemble.inference.tiles import predict_large as large
 from densemble.messages import shown
 from densemble.nets.halo import Reach
@@ -195,11 +196,12 @@ def test_the_device_is_that_of_a_copy(ensemble: de.Ensemble, images: Path) -> No
     for device in ("cpu", "cpu:0"):
         (there,) = de.predict(ensemble, images / "0.png", *EAGER, device=device)
         assert torch.equal(here.mean, there.mean)
-    with pytest.raises(UsageError, match="cannot put the ensemble on device 'tpu9'"):
+    with pytest.raises(UsageError, match="cannot compute on device 'tpu9'"):
         de.predict(ensemble, images, device="tpu9")
     moved = on_device(ensemble, "meta")
     assert [next(net.parameters()).device.type for net in (ensemble, moved)] == ["cpu", "meta"]
-    assert on_device(ensemble, None) is on_device(ensemble, "cpu") is ensemble
+    assert on_device(ensemble, "cpu") is ensemble
+    assert find_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ def change_look(image: Tensor, look: Look) -> Tensor:
     if look.noise > 0:
         # torchvision's gaussian_noise uses the global generator, so its noise would depend on earlier draws.
         generator = torch.Generator().manual_seed(look.noise_seed)
-        image = image + look.noise * torch.randn(image.shape, generator=generator, dtype=image.dtype)
+        noise = torch.randn(image.shape, generator=generator, dtype=image.dtype)
+        image = image + look.noise * noise.to(image.device, non_blocking=True)
     return image.clamp_(0, 1)
 
 
@@ -45,13 +46,15 @@ def _recolour(image: Tensor, look: Look) -> Tensor:
     processing"), which keeps the luma. Saturation and hue change RGB images only.
     """
     channels = len(image)
-    mean = mean_colour(image).numpy().ravel()
     if channels == 3:
-        mix, grey = _hue(look.hue) @ _saturation(look.saturation), float(_LUMA @ mean)
+        mix, shares = _hue(look.hue) @ _saturation(look.saturation), _LUMA
     else:
-        mix, grey = np.eye(channels), float(mean.mean())
-    factors = torch.from_numpy(look.brightness * look.contrast * mix).to(image.dtype)
-    offset = torch.full((channels, 1), look.brightness * (1 - look.contrast) * grey, dtype=image.dtype)
+        mix, shares = np.eye(channels), np.full(channels, 1 / channels)
+    # The matrix and the shares go to a GPU together; nothing is read back, which would wait for it.
+    matrix = torch.from_numpy(np.vstack([look.brightness * look.contrast * mix, shares]))
+    matrix = matrix.to(image.device, image.dtype, non_blocking=True)
+    factors, grey = matrix[:-1], (matrix[-1] * mean_colour(image).flatten()).sum()
+    offset = (look.brightness * (1 - look.contrast) * grey).expand(channels, 1)
     return torch.addmm(offset, factors, image.reshape(channels, -1)).reshape(image.shape)
 
 

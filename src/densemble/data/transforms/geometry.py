@@ -30,9 +30,11 @@ def move_image(change: Change, image: Tensor) -> Tensor:
 def mean_colour(image: Tensor) -> Tensor:
     """Mean of each channel of ``(C, H, W)``: ``(C, 1, 1)``.
 
-    NumPy computes it because torch's sums over a large channel depend on the number of threads: loader workers have
-    one, the main process has several.
+    On a CPU, NumPy computes it because torch's sums over a large channel depend on the number of threads: loader
+    workers have one, the main process has several.
     """
+    if image.device.type != "cpu":
+        return image.mean((1, 2), keepdim=True)
     mean: Tensor = torch.from_numpy(image.numpy().mean(axis=(1, 2), keepdims=True))
     return mean
 

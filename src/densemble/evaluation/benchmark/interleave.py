@@ -1,8 +1,9 @@
 """Interleaved timing of several methods, so that other load on the machine affects all of them alike."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -26,7 +27,9 @@ def timed(method: Method, images: Tensor) -> tuple[float, Tensor]:
     return time.perf_counter() - started, maps
 
 
-def interleaved(methods: Mapping[Name, Method], images: Tensor, rounds: int) -> dict[Name, list[float]]:
+def interleaved(
+    methods: Mapping[Name, Method], images: Tensor, rounds: int, most_seconds: float = math.inf
+) -> dict[Name, list[float]]:
     """Return the seconds of each method in every round.
 
     Every round begins with another method. A first round warms up and is not returned.
@@ -35,10 +38,19 @@ def interleaved(methods: Mapping[Name, Method], images: Tensor, rounds: int) -> 
         methods: methods by name.
         images: ``(B, C, H, W)`` in [0, 1].
         rounds: number of rounds after the warm-up.
+        most_seconds: no further round begins after this time; one round always runs.
     """
     timers = {name: partial(_seconds, method, images) for name, method in methods.items()}
+    started = time.perf_counter()
     time_round(timers, 0)
-    return time_rounds(timers, range(1, rounds + 1))
+
+    def numbers() -> Iterator[int]:
+        for number in range(1, rounds + 1):
+            if number > 1 and time.perf_counter() - started > most_seconds:
+                return
+            yield number
+
+    return time_rounds(timers, numbers())
 
 
 def _seconds(method: Method, images: Tensor) -> float:

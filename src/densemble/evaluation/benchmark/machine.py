@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from densemble.inference.runtime.disk_cache import installed_version
+from densemble.versions import installed_versions
 
 PACKAGES = ("densemble", "torch", "torchvision", "timm", "openvino", "onnxruntime")
 
@@ -21,7 +21,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": platform.python_version(),
-        "versions": {name: installed_version(name) for name in PACKAGES},
+        "versions": installed_versions(*PACKAGES),
     }
 
 

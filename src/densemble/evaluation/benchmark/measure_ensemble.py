@@ -1,6 +1,7 @@
 """Benchmark of one ensemble: every method on a batch, in fresh processes, and on a split."""
 
 import logging
+import math
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +87,12 @@ def temporary_cache() -> Iterator[Path]:
 
 
 def measure_batch(
-    ensemble: Ensemble, images: Tensor, modes: Modes, rounds: int, others: Mapping[str, Method] | None = None
+    ensemble: Ensemble,
+    images: Tensor,
+    modes: Modes,
+    rounds: int,
+    others: Mapping[str, Method] | None = None,
+    most_seconds: float = math.inf,
 ) -> BatchCost:
     """Measure the naive loop, fast ensembles and other methods in turn, with the same members and weights.
 
@@ -96,6 +102,7 @@ def measure_batch(
         modes: backends and precisions of the fast ensembles.
         rounds: see :func:`interleaved`.
         others: further methods by name.
+        most_seconds: most seconds of the rounds of methods and of those of members, see :func:`interleaved`.
 
     Raises:
         UsageError: a backend or precision that is not available here.
@@ -104,10 +111,12 @@ def measure_batch(
     limits = measure_limits(images.device)
     methods: dict[str, Method] = {NAIVE: naive_loop(ensemble), **(others or {}), **fast}
     log.info(f"{len(methods)} methods in turn, {rounds} rounds")
-    samples = interleaved(methods, images, rounds)
+    samples = interleaved(methods, images, rounds, most_seconds / 2)
     errors = relative_errors(methods, images)
     log.info(f"{len(ensemble.members)} members in turn, {rounds} rounds")
-    members = measure_members(ensemble, accelerated(ensemble, images, modes, together=False), images, rounds)
+    members = measure_members(
+        ensemble, accelerated(ensemble, images, modes, together=False), images, rounds, most_seconds / 2
+    )
     limits |= measure_limits(images.device)
     costs = {
         name: MethodCost(

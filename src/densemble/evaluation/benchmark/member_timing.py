@@ -1,6 +1,7 @@
 """Cost of each member: work, time in the naive loop and in fast ensembles, and share of the machine limits."""
 
 import logging
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -74,7 +75,9 @@ class MemberCost:
         return moved / limits.bandwidth / self.seconds(method)
 
 
-def measure_members(ensemble: Ensemble, fast: Mapping[str, Ensemble], images: Tensor, rounds: int) -> list[MemberCost]:
+def measure_members(
+    ensemble: Ensemble, fast: Mapping[str, Ensemble], images: Tensor, rounds: int, most_seconds: float = math.inf
+) -> list[MemberCost]:
     """Measure every member with every method, in turn: the caches never hold the weights of the previous call.
 
     Logs the operators whose FLOPs cannot be counted.
@@ -83,13 +86,13 @@ def measure_members(ensemble: Ensemble, fast: Mapping[str, Ensemble], images: Te
         ensemble: the trained ensemble.
         fast: fast versions of the ensemble by name of the method, tuned for images like these.
         images: ``(B, C, H, W)`` in [0, 1].
-        rounds: see :func:`interleaved`.
+        rounds, most_seconds: see :func:`interleaved`.
     """
     methods: dict[str, Ensemble] = {NAIVE: ensemble, **fast}
     runs: dict[tuple[str, str], nn.Module] = {
         (name, method): member for method, executed in methods.items() for name, member in executed.named_members()
     }
-    samples = interleaved(runs, images, rounds)
+    samples = interleaved(runs, images, rounds, most_seconds)
     chosen = {method: _execution_choices(executed) for method, executed in fast.items()}
     costs = []
     for name, member in ensemble.named_members():

@@ -38,7 +38,7 @@ def write_python(ensemble: Ensemble, path: Path, images: Sequence[Path] = ()) ->
         steps.start(0, f"writing {path.name}")
         weights = save(ensemble, path.with_suffix(".safetensors"))
         steps.start(1, "comparing maps")
-        verify(path, load(weights), images)
+        verify(path, load(weights, "cpu"), images)
 
 
 def require_module_name(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.member_views import ViewedMember
@@ -13,6 +12,7 @@ from densemble.exporters.python_source.rule_text import CombinationText, activat
 from densemble.exporters.python_source.view_text import view_text
 from densemble.nets.dense import DenseModel
 from densemble.storage.artifact import LICENCE_NOTE
+from densemble.versions import __version__
 
 _STANDARD = {
     "copy": "import copy",
@@ -89,7 +89,7 @@ def _docstring(ensemble: Ensemble, module: str, names: Mapping[str, str]) -> str
     libraries = "torch, torchvision, timm and safetensors" if timm else "torch, torchvision and safetensors"
     channels = f"{ensemble.in_channels}, H, W) {'RGB ' if ensemble.in_channels == 3 else ''}in [0, 1]"
     networks = "one network" if count == 1 else f"{count} networks"
-    return f'''"""Ensemble of {networks} for {task.name}, written by densemble {version("densemble")}.
+    return f'''"""Ensemble of {networks} for {task.name}, written by densemble {__version__}.
 
     from {module} import Ensemble
 

@@ -1,9 +1,12 @@
 """Output folder of predictions, and limits on the number of images in progress."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import torch
 
 from densemble.ensemble.ensemble import Ensemble
 from densemble.errors import UsageError
@@ -11,6 +14,9 @@ from densemble.inference.file_kinds import SAVE, formats_of
 from densemble.inference.files.records import Records
 from densemble.inference.formats import Format, FormatOptions
 from densemble.inference.formats.format import Record
+
+GPU_BATCH, MOST_THREADS = 32, 8
+"""Batch size on a GPU, and most threads that read, and that write."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,21 @@ class Pace:
             raise UsageError(f"batch = {self.batch} must be at least 1 image")
         if min(self.readers, self.writers) < 0:
             raise UsageError(f"readers = {self.readers}, writers = {self.writers}; neither may be negative")
+
+    @classmethod
+    def for_device(cls, device: torch.device, batch: int | None = None) -> Self:
+        """Return the pace for a device.
+
+        On a CPU, networks use the cores, and one thread decodes. A GPU computes faster than one thread decodes.
+
+        Args:
+            device: device of the ensemble.
+            batch: batch size; ``None``: 8 on a CPU, 32 on a GPU.
+        """
+        if device.type != "cuda":
+            return cls() if batch is None else cls(batch)
+        threads = max(min((os.cpu_count() or 2) // 2, MOST_THREADS), 1)
+        return cls(batch or GPU_BATCH, readers=threads, writers=threads)
 
     @property
     def most_reading(self) -> int:

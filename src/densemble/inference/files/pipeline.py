@@ -16,6 +16,7 @@ from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.membership import UnusableMaps
 from densemble.ensemble.prediction import Prediction
 from densemble.errors import DataError, UsageError
+from densemble.inference.compute import BatchPredictor
 from densemble.inference.failed_image import FailedImage
 from densemble.inference.files.job import Pace
 from densemble.inference.files.journal import State, source_state
@@ -54,7 +55,7 @@ class ReadImage:
 
     Attributes:
         index: index of its item.
-        pixels: float ``(1, C, H, W)`` in [0, 1], on the CPU.
+        pixels: float ``(1, C, H, W)`` in [0, 1], or uint8 for a GPU, on the CPU.
         path: file of the image.
         state: state of the file when it was read, see :func:`source_state`.
     """
@@ -89,6 +90,8 @@ class FilePipeline(Generic[Result]):
         self.reading: deque[tuple[int, Future[ReadImage]]] = deque()
         self.groups: SizeGroups[ReadImage] = SizeGroups(self.pace.batch, self.pace.most_waiting)
         self.writing: deque[tuple[ReadImage, Future[Result]]] = deque()
+        self.launched: deque[tuple[list[ReadImage], Callable[[], Prediction]]] = deque()
+        self.most_launched = self.compute.in_flight if isinstance(self.compute, BatchPredictor) else 1
         self.decoded_bytes, self.largest_bytes = 0, 0  # of all images in progress, of the largest image
         self.ended: dict[int, Result | FailedImage] = {}
         self.next_index = 0
@@ -100,7 +103,7 @@ class FilePipeline(Generic[Result]):
 
     def _run(self, readers: Executor, writers: Executor) -> Iterator[Result | FailedImage]:
         unread = deque(range(len(self.items)))
-        while unread or self.reading or self.groups.waiting:
+        while unread or self.reading or self.groups.waiting or self.launched:
             while unread and self._may_read():
                 index = unread.popleft()
                 self.reading.append((index, readers.submit(self._read, index)))
@@ -108,6 +111,8 @@ class FilePipeline(Generic[Result]):
                 self._predict(self._next_group(), writers)
             elif self.groups.waiting:
                 self._predict(self.groups.oldest(), writers)
+            elif self.launched:
+                self._conclude(0, writers)
             else:  # images that are being written hold all the memory
                 self._settle(len(self.writing) - 1)
             self._settle(self.pace.most_writing)
@@ -149,28 +154,47 @@ class FilePipeline(Generic[Result]):
         """Predict a group; an image that cannot be predicted fails without the others."""
         while group:
             try:
-                prediction = self._computed(group)
+                self.launched.append((group, self._launch(group)))
                 break
             except UnusableMaps as error:
-                failed = {image % len(group) for image in error.images}  # padding repeats the group
-                for image in (group[number] for number in sorted(failed)):
-                    self.decoded_bytes -= image.pixels.nbytes
-                    self._fail(image.index, f"{self.items[image.index].where}: {error.told}")
-                group = [image for number, image in enumerate(group) if number not in failed]
-        for number, image in enumerate(group):
-            self._settle(self.pace.most_writing - 1)
-            self.writing.append((image, writers.submit(self._finish, image, prediction[number])))
+                group = self._usable(group, error)
+        self._conclude(self.most_launched - 1, writers)
+
+    def _conclude(self, most: int, writers: Executor) -> None:
+        """Hand results to the writers until at most ``most`` groups are being computed."""
+        while len(self.launched) > most:
+            group, wait = self.launched.popleft()
+            try:
+                with self.seconds.of("compute"):
+                    prediction = wait()
+            except UnusableMaps as error:
+                self._predict(self._usable(group, error), writers)
+                continue
+            for number, image in enumerate(group):
+                self._settle(self.pace.most_writing - 1)
+                self.writing.append((image, writers.submit(self._finish, image, prediction[number])))
 
     def _finish(self, image: ReadImage, prediction: Prediction) -> Result:
         with failing_alone(self.items[image.index]):
             return self.finish(image, prediction)
 
-    def _computed(self, group: list[ReadImage]) -> Prediction:
+    def _usable(self, group: list[ReadImage], error: UnusableMaps) -> list[ReadImage]:
+        """Fail the images of an error; return the other images of the group."""
+        failed = {image % len(group) for image in error.images}  # padding repeats the group
+        for image in (group[number] for number in sorted(failed)):
+            self.decoded_bytes -= image.pixels.nbytes
+            self._fail(image.index, f"{self.items[image.index].where}: {error.told}")
+        return [image for number, image in enumerate(group) if number not in failed]
+
+    def _launch(self, group: list[ReadImage]) -> Callable[[], Prediction]:
         with self.seconds.of("compute"), torch.no_grad():
             images = torch.cat([image.pixels for image in group])
             if self.pace.pad:
                 images = images[torch.arange(self.pace.batch) % len(group)]
-            return self.compute(images)
+            if isinstance(self.compute, BatchPredictor):
+                return self.compute.launch(images)
+            prediction = self.compute(images)
+            return lambda: prediction
 
     def _settle(self, most: int) -> None:
         """Collect finished results; wait until at most ``most`` images are being finished."""

@@ -46,7 +46,8 @@ def predict_images(
     """
 
     def finish(image: ReadImage, prediction: Prediction) -> ImagePrediction:
-        return at_image_size(prediction, _rgb(image), items[image.index].name, image.path, ensemble)
+        on_cpu = prediction.map(Tensor.cpu)
+        return at_image_size(on_cpu, _rgb(image), items[image.index].name, image.path, ensemble)
 
     yield from FilePipeline(ensemble, items, compute, finish, pace, Seconds()).run()
 
@@ -80,9 +81,6 @@ def predict_files(
         raise UsageError("every image needs a unique name; otherwise one would overwrite another")
     maps = output.maps(ensemble)
 
-    def compute_on_cpu(images: Tensor) -> Prediction:
-        return compute(images).only(maps).map(Tensor.cpu)
-
     with (
         seconds.of("wall"),
         Journal(output.folder, output.all_settings) as journal,
@@ -102,7 +100,8 @@ def predict_files(
 
         def finish(image: ReadImage, prediction: Prediction) -> SavedPrediction:
             item = missing[image.index]
-            result = at_image_size(prediction, _rgb(image), item.name, image.path, ensemble)
+            needed = prediction.only(maps).map(Tensor.cpu)
+            result = at_image_size(needed, _rgb(image), item.name, image.path, ensemble)
             files = tuple(result.save(output.folder, output.per_image, item.name, output.formats))
             rows = output.folder_formats
             output.add_records(
@@ -114,7 +113,7 @@ def predict_files(
                 journal.add(saved, image.state)
             return saved
 
-        yield from FilePipeline(ensemble, missing, compute_on_cpu, finish, pace, seconds).run()
+        yield from FilePipeline(ensemble, missing, compute, finish, pace, seconds).run()
 
 
 def finished_items(items: Sequence[Item], output: Output) -> list[SavedPrediction]:

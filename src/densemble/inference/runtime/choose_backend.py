@@ -57,7 +57,7 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
     """
     if backend == "auto":
         usable = [name for name in BACKENDS if BACKENDS[name].missing(device) is None]
-        names = [name for name in usable if not _skipped_by_auto(name, usable, device)]
+        names = [name for name in usable if not _skipped_by_auto(name, usable)]
     else:
         reason = BACKENDS[backend].missing(device)
         if reason is not None:
@@ -69,10 +69,8 @@ def candidates(backend: str, precision: str, device: torch.device) -> list[tuple
     return pairs if REFERENCE in pairs else [REFERENCE, *pairs]
 
 
-def _skipped_by_auto(name: str, usable: Sequence[str], device: torch.device) -> bool:
+def _skipped_by_auto(name: str, usable: Sequence[str]) -> bool:
     """Whether ``auto`` does not try a usable backend: see docs/decisions/0009."""
-    if device.type == "cuda":
-        return False
     row = BACKENDS[name]
     return row.slow_to_compile or any(faster in usable for faster in row.slower_than)
 

@@ -5,11 +5,12 @@ import platform
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
+
+from densemble.versions import installed_version
 
 VERSIONS = ("densemble", "torch", "openvino", "onnxruntime")
 """Packages whose versions are part of a cache key."""
@@ -39,11 +40,3 @@ def _machine() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     processor = next((line for line in lines if line.startswith(("model name", "flags"))), platform.processor())
     return f"{platform.machine()} {processor} {[installed_version(name) for name in VERSIONS]}"
-
-
-def installed_version(name: str) -> str | None:
-    """Version of a package; ``None`` if it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

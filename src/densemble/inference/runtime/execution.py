@@ -16,8 +16,8 @@ from densemble.inference.runtime.remembered_choices import recall, remember
 from densemble.nets.heads.head import DenseHead
 from densemble.shapes import Size
 
-WORTH_SECONDS = 4.0
-"""Approximate seconds to tune one network on a CPU, in addition to some runs of it."""
+WORTH_SECONDS = {"cpu": 4.0, "cuda": 1.0}
+"""Approximate seconds to tune one network, in addition to some runs of it, by type of the device."""
 WORTH_RUNS = 20
 """Runs of the network during tuning."""
 GAINED_SHARE = 0.4
@@ -123,18 +123,19 @@ class Execution:
     def _reference(self) -> bool:
         return (self.backend, self.precision) == REFERENCE
 
-    def worth(self, images: int, seconds: float, share: float = 1.0) -> bool:
+    def worth(self, images: int, seconds: float, share: float = 1.0, device: str = "cpu") -> bool:
         """Whether tuning a network for a shape saves time.
 
         Args:
             images: number of images in a batch of that shape.
             seconds: time of one eager run of that batch.
             share: share of that shape among all images so far.
+            device: type of the device.
         """
         if self._reference or self.expected is None:
             return False
         gained = share * self.expected / images * seconds * GAINED_SHARE
-        return gained > WORTH_SECONDS + WORTH_RUNS * seconds
+        return gained > WORTH_SECONDS.get(device, WORTH_SECONDS["cpu"]) + WORTH_RUNS * seconds
 
     @torch.no_grad()
     def tune(

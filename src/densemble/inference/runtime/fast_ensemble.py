@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from densemble.ensemble.ensemble import Ensemble
 from densemble.ensemble.ensemble_arguments import Member
 from densemble.ensemble.member_views import ViewedMember
+from densemble.inference.runtime.backends import BACKENDS
 from densemble.inference.runtime.execution import Execution, TunedRunner
 from densemble.inference.runtime.per_batch_cache import PerBatchCache
 from densemble.inference.runtime.shared_compilation import SharedCompilation
@@ -121,6 +122,18 @@ def execution_of(ensemble: Ensemble) -> str:
     if len(set(used.values())) == 1:
         return next(iter(used.values()))
     return ", ".join(f"{name}: {execution}" for name, execution in used.items())
+
+
+def is_recordable(ensemble: Ensemble) -> bool:
+    """Whether all networks of a fast ensemble are tuned and can be parts of one recording."""
+    for _, member in ensemble.named_members():
+        network = network_of(member)
+        if not isinstance(network, FastMember) or not network.network.tuned:
+            return False
+        choices = [tuned.choice for runners in network.network.tuned.values() for tuned in runners]
+        if not all(BACKENDS[choice.backend].recordable for choice in choices):
+            return False
+    return True
 
 
 def has_hooks(module: nn.Module) -> bool:

@@ -134,7 +134,7 @@ class TunedNetwork:
         self._met[shape] += len(normalized)
         share = self._met[shape] / self._met.total()
         few = shape in self.tuned or len(self.tuned) < MOST_SHAPES
-        return again and few and self.execution.worth(len(normalized), seconds, share)
+        return again and few and self.execution.worth(len(normalized), seconds, share, normalized.device.type)
 
     def _eagerly(self, normalized: Tensor, map_size: Size) -> list[Tensor]:
         network = self._rewritten.network(size_of(normalized), map_size)

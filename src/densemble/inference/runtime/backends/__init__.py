@@ -1,6 +1,7 @@
 """Backends: runtimes that execute a network at a fixed shape, behind one interface; table BACKENDS."""
 
 from densemble.inference.runtime.backends.backend import Backend, Precision, Runner
+from densemble.inference.runtime.backends.cudagraph import CUDAGRAPH
 from densemble.inference.runtime.backends.eager import EAGER
 from densemble.inference.runtime.backends.inductor import INDUCTOR
 from densemble.inference.runtime.backends.onnxruntime import ONNXRUNTIME
@@ -10,6 +11,7 @@ __all__ = ["BACKENDS", "REFERENCE", "Backend", "Precision", "Runner"]
 
 BACKENDS: dict[str, Backend] = {
     "eager": EAGER,
+    "cudagraph": CUDAGRAPH,
     "inductor": INDUCTOR,
     "onnxruntime": ONNXRUNTIME,
     "openvino": OPENVINO,

@@ -53,9 +53,9 @@ class Backend:
         precisions: precisions that the hardware supports, the exact one first.
         runs_network: the runner calls the network itself, whose weights have to stay in memory.
         joinable: the runners are :class:`JoinableRunner`, and making one takes little time before its first run.
-        slow_to_compile: compilation takes minutes on a CPU; there, the backend is tried only if it is named.
-        slower_than: backends that are faster on a CPU: if one of them can be used, this one is tried only if it is
-            named.
+        recordable: the runner can be a part of a recording, see :class:`.recording.Recording`.
+        slow_to_compile: compilation takes minutes; the backend is tried only if it is named.
+        slower_than: backends that are faster: if one of them can be used, this one is tried only if it is named.
     """
 
     compile: Compile
@@ -63,6 +63,7 @@ class Backend:
     precisions: Callable[[torch.device], tuple[Precision, ...]] = lambda device: ("fp32",)
     runs_network: bool = True
     joinable: bool = False
+    recordable: bool = False
     slow_to_compile: bool = False
     slower_than: tuple[str, ...] = ()
 

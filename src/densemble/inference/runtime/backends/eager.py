@@ -42,4 +42,4 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to(memory_format=torch.channels_last)
 
 
-EAGER = Backend(compile_eager, precisions=float_precisions)
+EAGER = Backend(compile_eager, precisions=float_precisions, recordable=True)

@@ -78,4 +78,4 @@ def _missing(device: torch.device) -> str | None:
     return None
 
 
-ONNXRUNTIME = Backend(compile_onnxruntime, _missing, runs_network=False, slower_than=("openvino",))
+ONNXRUNTIME = Backend(compile_onnxruntime, _missing, runs_network=False, slower_than=("openvino", "cudagraph"))
