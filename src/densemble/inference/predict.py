@@ -145,8 +145,8 @@ def predict(
         source: a file, a folder, a glob, an array ``(H, W, 3)`` or ``(B, H, W, 3)``, a tensor ``(3, H, W)`` or
             ``(B, 3, H, W)``, a PIL image, a Dataset or DataLoader of images (or of images and targets), or a list of
             these.
-        backend: ``eager``, ``cudagraph``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member the fastest one
-            with right outputs, measured on this machine if there are enough images to save time.
+        backend: ``eager``, ``cudagraph``, ``inductor``, ``onnxruntime``, ``openvino``; or ``auto``: for each member the
+            fastest one with right outputs, measured on this machine if there are enough images to save time.
         precision: the lowest permitted precision: ``fp32``, ``bf16``, ``int8``; or ``auto``: bf16 if the hardware
             supports it. A member runs in a lower precision only if its maps stay within
             :data:`densemble.inference.runtime.choose_backend.DRIFT` of those in fp32.
