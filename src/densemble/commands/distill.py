@@ -94,7 +94,7 @@ def distill(
                 ensemble, data, member, out, options, data_options=data_options, resume=resume, report=None, **values
             )
         except (KeyboardInterrupt, SystemExit):
-            say("densemble: stopped; finished epochs are kept, repeat the command with --resume to continue")
+            say("densemble: stopped; the training so far is kept, repeat the command with --resume to continue")
             raise
     if json:
         print_json({"teacher": str(artifact), "data": str(data), **result.report, "artifact": str(result.path)})

@@ -130,7 +130,7 @@ def _explained_stop(command: str) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        say(f"densemble: stopped; finished epochs are kept, continue with\n  {command}")
+        say(f"densemble: stopped; the training so far is kept, continue with\n  {command}")
         raise
 
 
