@@ -47,7 +47,10 @@ def report(request: pytest.FixtureRequest, record_property: Callable[[str, objec
     """
 
     def add(cases: int, problems: list[str], note: str = "") -> None:
-        row = {"test": request.node.originalname, "cases": cases, "problems": len(problems), "note": note}
+        callspec = getattr(request.node, "callspec", None)
+        parts = [part for part in callspec.id.split("-") if part not in ("tenth", "all")] if callspec else []
+        name = request.node.originalname + (f"[{'-'.join(parts)}]" if parts else "")
+        row = {"test": name, "cases": cases, "problems": len(problems), "note": note}
         record_property("robustness", json.dumps(row))
         assert cases > 0
         assert not problems, f"{len(problems)} of {cases} cases went wrong:\n" + "\n".join(problems[:20])

@@ -150,10 +150,8 @@ READERS: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
 @pytest.mark.parametrize("name", READERS)
 def test_mutated_texts(name: str, share: float, tmp_path: Path, report: Callable[..., None]) -> None:
     read, texts, file = READERS[name]
-    count = round(
-        (CASES if name in ("settings", "header", "coco", "pairs") else CASES / 5) * (share if share == 1 else share / 4)
-    )
+    count = round((CASES if name in ("settings", "header", "coco", "pairs") else CASES / 5) * share)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         problems = list(problems_of(read, texts, tmp_path / file, count))
-    report(cases=count, problems=problems, note=name)
+    report(cases=count, problems=problems)
