@@ -2,10 +2,6 @@
 
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,34 +55,6 @@ def test_concurrent_processes_share_one_complete_cache(folder: Path, tmp_path: P
         folders = {future.result() for future in [pool.submit(decode, folder, cache) for _ in range(4)]}
     assert len(folders) == 1 and folders == {decode(folder, cache)}
     assert [path.name for path in cache.iterdir()] == [Path(next(iter(folders))[0]).name]
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_no_folder_that_looks_complete(folder: Path, tmp_path: Path) -> None:
-    code = (
-        "import time, sys\nfrom pathlib import Path\nfrom densemble.data import decoded_cache, folder\n"
-        "read = folder.FolderData.read_pair\n"
-        "def slow(self, sample):\n    time.sleep(0.3); return read(self, sample)\n"
-        "folder.FolderData.read_pair = slow\n"
-        "data = folder.FolderData(sys.argv[1], 'segmentation')\n"
-        "decoded_cache.decode_split(data, 'train', (24, 32), Path(sys.argv[2]))\n"
-    )
-    cache = tmp_path / "cache"
-    victim = subprocess.Popen([sys.executable, "-c", code, str(folder), str(cache)])
-    deadline = time.monotonic() + 60
-    while not (cache.is_dir() and any(cache.iterdir())) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
-    (left,) = cache.iterdir()
-    assert left.name.endswith(".tmp")
-    assert decode(folder, cache)[1] == decode(folder, tmp_path / "other")[1]
-    assert left.is_dir(), "its process may still write to it"
-    old = time.time() - 7200
-    for file in (*left.iterdir(), left):
-        os.utime(file, (old, old))
-    decode_split(FolderData(folder, "segmentation"), "val", SIZE, cache)
-    assert not left.exists()
 
 
 def test_a_truncated_cache_is_decoded_again(folder: Path, tmp_path: Path) -> None:
