@@ -1,6 +1,8 @@
 """Unusual environments: each command works, or ends with an exit code of its own and the reason; never a traceback."""
 
+import errno
 import os
+import re
 import tempfile
 import threading
 import time
@@ -15,8 +17,9 @@ import pytest
 from robustness.small_runs import Undisturbed
 
 from densemble.commands.missing_resources import missing_resource
+from densemble.data import layouts
 from densemble.data.parallel import map_in_threads
-from densemble.errors import DataError, UsageError
+from densemble.errors import DataError, ResourceError, UsageError
 from densemble.storage.decoding_memory import decoding_memory, image_memory, kept_in_memory, require_memory
 from densemble.threads import started_threads
 from densemble.training import loader_workers
@@ -250,3 +253,16 @@ def test_reasons_of_the_system() -> None:
     wrapped.__cause__ = OSError(12, "Cannot allocate memory")
     assert "ulimit -v" in str(missing_resource(wrapped))
     assert missing_resource(ValueError("wrong")) is None
+
+
+def test_exhausted_resources_are_no_faults_of_the_data(
+    undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, error in ((errno.ENOMEM, ResourceError), (errno.EMFILE, ResourceError), (errno.EACCES, DataError)):
+
+        def refuse(path: Path, number: int = number) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        monkeypatch.setattr(layouts, "_formats", refuse)
+        with pytest.raises(error, match=re.escape(os.strerror(number))):
+            layouts._detect(undisturbed.data)

@@ -3,6 +3,7 @@
 One module per format; each has ``find(path) -> Layout | None`` and a row in ``LAYOUTS``.
 """
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +22,12 @@ from densemble.data.layouts import (
 )
 from densemble.data.layouts.folders import subfolders, visible_files, walk
 from densemble.data.layouts.layout import SPLITS, Layout, Sample, TargetDrawing
-from densemble.errors import DataError
+from densemble.errors import DataError, ResourceError
 from densemble.storage.images import IMAGE_SUFFIXES, TARGET_SUFFIXES
 
 __all__ = ["LAYOUTS", "SPLITS", "Layout", "LayoutFormat", "Sample", "TargetDrawing", "find_layout"]
+
+_EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,10 @@ def _detect(path: Path) -> Layout | None:
             raise DataError(_no_images_message(path))
         return layout if layout.unused else replace(layout, unused=_unused_files(layout))
     except OSError as error:
-        raise DataError(
-            f"cannot read '{error.filename or path}': {error.strerror or error}; check its permissions"
-        ) from error
+        message = f"cannot read '{error.filename or path}': {error.strerror or error}"
+        if error.errno in _EXHAUSTED:
+            raise ResourceError(f"{message}; free some memory, or raise the limits (ulimit -v, ulimit -n)") from error
+        raise DataError(f"{message}; check its permissions") from error
 
 
 def _unused_files(layout: Layout) -> tuple[Path, ...]:
